@@ -1,0 +1,249 @@
+//! The bodies of the HTTP API under `/v1`.
+//!
+//! Readers ignore fields that they do not know, so that nodes of different versions understand each other.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterId, Generation, NodeId, ServiceType};
+use crate::role::{Role, RoleBody, RoleState};
+
+/// Header of an answer that was refused before any of the request was acted upon: sending it again is safe.
+pub const NOT_PROCESSED: &str = "coterie-not-processed";
+/// Header that names the node that answered.
+pub const NODE: &str = "coterie-node";
+/// Header that counts how often a request was passed on between nodes.
+pub const HOPS: &str = "coterie-hops";
+/// Header with the id of a request, a UUID v7 unless the caller gave one.
+pub const REQUEST_ID: &str = "x-request-id";
+
+/// `GET /v1/agent/self`: the node that answers, as it knows itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AgentSelf {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Itself, as in its own view.
+    pub member: Member,
+    /// The gossip profile: `local`, `lan` or `wan`.
+    pub profile: String,
+    /// Process id.
+    pub pid: u32,
+    /// Unix milliseconds at start.
+    pub started_at_ms: u64,
+    /// Where it keeps what must survive a restart.
+    pub data_dir: String,
+    /// Requests to the service that are being answered now.
+    pub in_flight: u64,
+    /// The command that is being carried out, if any: `change to storage/0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_with: Option<String>,
+    /// Defaults that would not be safe on a network, in words.
+    #[serde(default)]
+    pub insecure: Vec<String>,
+    /// How often the service was restarted after a failure.
+    #[serde(default)]
+    pub restarts: u64,
+}
+
+/// A node as seen through gossip.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Member {
+    /// Its name.
+    pub id: NodeId,
+    /// Which of its lives.
+    pub generation: Generation,
+    /// The version of its gossiped state in this life; rises with each change.
+    pub version: u64,
+    /// Its HTTP API, as a URL without a slash at the end.
+    pub http: String,
+    /// Its gossip address.
+    pub gossip: String,
+    /// What it does and how far it has come; `null` when its version of Coterie says it in a way that this one
+    /// does not understand.
+    pub state: Option<RoleState>,
+    /// The version of Coterie, the zone, the labels, the service types it can run.
+    pub about: About,
+}
+
+/// What a node says of itself once, at its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct About {
+    /// Version of Coterie.
+    #[serde(default)]
+    pub version: String,
+    /// Where it stands: a rack, a room, a region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Labels given to it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The service types it can run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runnable: Vec<ServiceType>,
+}
+
+/// `GET /v1/members`: every member in one node's view.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Members {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Whose view it is.
+    pub viewed_by: NodeId,
+    /// Ordered by id.
+    pub members: Vec<Member>,
+}
+
+/// `GET /v1/members/{id}`: one member in one node's view.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct MemberView {
+    /// Whose view it is.
+    pub viewed_by: NodeId,
+    /// The member.
+    pub member: Member,
+}
+
+/// The answer to a command that changed a node: what was done, how long each step took, who has seen it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Receipt {
+    /// The node that changed.
+    pub node: NodeId,
+    /// Its life.
+    pub generation: Generation,
+    /// The version of its gossiped state that shows the change.
+    pub version: u64,
+    /// What it did before.
+    #[schema(value_type = RoleBody)]
+    pub from: Role,
+    /// What it does now.
+    #[schema(value_type = RoleBody)]
+    pub to: Role,
+    /// Its state now.
+    pub state: RoleState,
+    /// Whether anything was done at all; `false` when the node already was what was asked for.
+    pub changed: bool,
+    /// The steps in their order.
+    pub steps: Vec<Step>,
+    /// All of it, in milliseconds.
+    pub took_ms: f64,
+    /// Requests that were in flight when the gate was shut.
+    pub in_flight: u64,
+    /// Which live members show the change in their view.
+    pub seen: Seen,
+}
+
+/// One step of a change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Step {
+    /// `prepare`, `announce`, `drain`, `stop`, `start`, `mount`, `receipt`.
+    pub name: String,
+    /// Its length in milliseconds.
+    pub ms: f64,
+}
+
+/// Who has seen a change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Seen {
+    /// Members that show it, the node itself included.
+    pub by: u32,
+    /// Live members that were asked, the node itself included.
+    pub of: u32,
+    /// Those that do not show it yet, with the reason.
+    #[serde(default)]
+    pub missing: Vec<Missing>,
+}
+
+/// A member that did not confirm a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Missing {
+    /// The member.
+    pub id: NodeId,
+    /// `did not answer`, `has not seen it yet`.
+    pub why: String,
+}
+
+/// `GET /v1/services`: the members of each service type, as needed to reach them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Services {
+    /// Whose view it is.
+    pub viewed_by: NodeId,
+    /// By service type, `standby` included; every type that some member can run is listed.
+    pub services: BTreeMap<String, Vec<ServiceMember>>,
+}
+
+/// A member of a service type.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ServiceMember {
+    /// The member.
+    pub id: NodeId,
+    /// Its state.
+    pub state: RoleState,
+    /// Where the service is reached on it: `http://127.0.0.1:10000/svc/api_gateway`.
+    pub url: String,
+}
+
+/// Something that happened, in one node's view: `GET /v1/events` streams them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Event {
+    /// `{generation}.{number}` of the node whose view it is; rises by one.
+    pub id: String,
+    /// Unix milliseconds on that node's clock.
+    pub at_ms: u64,
+    /// What happened.
+    pub kind: EventKind,
+    /// The member it happened to.
+    pub node: NodeId,
+    /// Which of its lives.
+    pub generation: Generation,
+    /// In words.
+    pub message: String,
+    /// The member after it, absent when it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<Member>,
+}
+
+/// Kinds of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The member was there when the stream began.
+    Present,
+    /// The member joined.
+    Joined,
+    /// The member's role, phase or addresses changed.
+    Changed,
+    /// The member came back in a new life before its old one had been given up.
+    Restarted,
+    /// The member said that it goes.
+    Left,
+    /// The member was given up by the failure detector.
+    Lost,
+    /// Events between the last one and this one are no longer kept.
+    Gap,
+}
+
+impl EventKind {
+    /// The kind in a word, as in the `event:` field of the stream.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Joined => "joined",
+            Self::Changed => "changed",
+            Self::Restarted => "restarted",
+            Self::Left => "left",
+            Self::Lost => "lost",
+            Self::Gap => "gap",
+        }
+    }
+}
+
+/// How a change is waited for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// Until the node itself is done.
+    Local,
+    /// Until every live member shows it, or a second has passed.
+    #[default]
+    All,
+}

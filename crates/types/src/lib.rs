@@ -1,0 +1,14 @@
+//! The words of Coterie: ids, roles, phases and the bodies of the HTTP API.
+//!
+//! Everything here is data. No I/O, no clock, no tasks: both binaries and every plugin share these types.
+
+pub mod api;
+mod id;
+mod problem;
+mod role;
+mod target;
+
+pub use id::{ClusterId, Generation, IdError, NodeId, ServiceType, ShardId};
+pub use problem::{ErrorKind, Problem};
+pub use role::{Phase, Role, RoleBody, RoleError, RoleState};
+pub use target::{Sharding, Target};

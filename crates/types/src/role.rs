@@ -1,0 +1,223 @@
+//! What a node does, and how far it has come with it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{IdError, ServiceType, ShardId};
+
+/// What a node does. A node has exactly one role.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "RoleBody", try_from = "RoleBody")]
+pub enum Role {
+    /// Waits to be needed.
+    #[default]
+    Standby,
+    /// Runs a service type, with a shard where the type is sharded.
+    Service {
+        /// The plugin's name.
+        service: ServiceType,
+        /// The shard, for sharded types only.
+        shard: Option<ShardId>,
+    },
+}
+
+/// A role as JSON: `{"service": "storage", "shard": 0}`, `{"service": "standby"}`.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Role)]
+pub struct RoleBody {
+    /// A service type or `standby`.
+    service: String,
+    /// The shard, for sharded types only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    shard: Option<ShardId>,
+}
+
+/// Why a text is not a role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RoleError {
+    /// The service type or the shard is malformed.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// Leave the shard out.
+    #[error("standby has no shard")]
+    StandbyWithShard,
+}
+
+impl Role {
+    /// The name that stands for the role without a service.
+    pub const STANDBY: &str = "standby";
+
+    /// The role for a service name, which may be `standby`, and a shard.
+    pub fn new(service: &str, shard: Option<ShardId>) -> Result<Self, RoleError> {
+        if service == Self::STANDBY {
+            return if shard.is_none() {
+                Ok(Self::Standby)
+            } else {
+                Err(RoleError::StandbyWithShard)
+            };
+        }
+        Ok(Self::Service {
+            service: service.parse()?,
+            shard,
+        })
+    }
+
+    /// The service type, unless the node waits.
+    pub fn service(&self) -> Option<&ServiceType> {
+        match self {
+            Self::Standby => None,
+            Self::Service { service, .. } => Some(service),
+        }
+    }
+
+    /// The shard, where there is one.
+    pub fn shard(&self) -> Option<ShardId> {
+        match self {
+            Self::Standby => None,
+            Self::Service { shard, .. } => *shard,
+        }
+    }
+
+    /// The service type's name or `standby`.
+    pub fn service_name(&self) -> &str {
+        self.service().map_or(Self::STANDBY, ServiceType::as_str)
+    }
+}
+
+/// `storage/0`, `api_gateway`, `standby`.
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.shard() {
+            Some(shard) => f.pad(&format!("{}/{shard}", self.service_name())),
+            None => f.pad(self.service_name()),
+        }
+    }
+}
+
+impl FromStr for Role {
+    type Err = RoleError;
+    fn from_str(text: &str) -> Result<Self, RoleError> {
+        match text.split_once('/') {
+            Some((service, shard)) => Self::new(service, Some(shard.parse()?)),
+            None => Self::new(text, None),
+        }
+    }
+}
+
+impl From<Role> for RoleBody {
+    fn from(role: Role) -> Self {
+        Self {
+            service: role.service_name().to_owned(),
+            shard: role.shard(),
+        }
+    }
+}
+
+impl TryFrom<RoleBody> for Role {
+    type Error = RoleError;
+    fn try_from(body: RoleBody) -> Result<Self, RoleError> {
+        Self::new(&body.service, body.shard)
+    }
+}
+
+/// How far a node has come with its role.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The service is being started.
+    Starting,
+    /// The service answers.
+    Ready,
+    /// The service answers, but something is wrong; the reason says what.
+    Degraded,
+    /// Requests in flight are being finished, new ones are refused.
+    Draining,
+    /// Nothing runs, because a person said so.
+    Stopped,
+    /// Nothing runs, because it could not; the reason says why.
+    Failed,
+}
+
+impl Phase {
+    /// Whether requests may be sent to a member in this phase.
+    pub fn is_serving(self) -> bool {
+        matches!(self, Self::Ready | Self::Degraded)
+    }
+
+    /// The phase in a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A node's role as it gossips it: one JSON value, so that it changes atomically.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RoleState {
+    /// What the node does.
+    #[schema(value_type = RoleBody)]
+    pub role: Role,
+    /// How far it has come.
+    pub phase: Phase,
+    /// Why the phase is what it is, in words; absent when there is nothing to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Counts the commands that a person gave this node in its present life.
+    #[serde(default)]
+    pub revision: u64,
+    /// Listeners that the service opened itself, by name: `{"gateway": "http://127.0.0.1:8080"}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub endpoints: BTreeMap<String, String>,
+}
+
+impl RoleState {
+    /// A role that is about to start.
+    pub fn starting(role: Role) -> Self {
+        Self {
+            role,
+            phase: Phase::Starting,
+            reason: None,
+            revision: 0,
+            endpoints: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_reads_back_what_it_prints() {
+        for text in ["standby", "api_gateway", "storage/3"] {
+            let role: Role = text.parse().unwrap();
+            assert_eq!(role.to_string(), text);
+            let json = serde_json::to_string(&role).unwrap();
+            assert_eq!(serde_json::from_str::<Role>(&json).unwrap(), role);
+        }
+    }
+
+    #[test]
+    fn standby_has_no_shard() {
+        assert_eq!("standby/0".parse::<Role>(), Err(RoleError::StandbyWithShard));
+        assert!(serde_json::from_str::<Role>(r#"{"service":"standby","shard":1}"#).is_err());
+    }
+}
