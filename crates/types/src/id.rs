@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text is not the identifier it was meant to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name the fields")]
 pub enum IdError {
     /// Give it at least one character.
     #[error("{what} is empty")]
