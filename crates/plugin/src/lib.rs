@@ -1,1 +1,90 @@
-//! Placeholder.
+//! What the author of a plugin sees.
+//!
+//! A service type is three objects, one for each of its lives: a [`Plugin`] that the process keeps, a [`Prepared`]
+//! made of checked settings, and a [`Service`] that runs. The supervisor in the `runtime` crate drives them.
+
+pub mod conformance;
+mod context;
+mod error;
+mod metrics;
+mod net;
+mod registry;
+pub mod response;
+mod serve;
+mod settings;
+mod tasks;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use types::{ServiceType, Sharding, Target};
+
+pub use context::{Context, Endpoints, Exposure};
+pub use error::ServiceError;
+pub use metrics::Metrics;
+pub use net::{BindError, bind};
+pub use registry::{Registry, RegistryError};
+pub use serve::{ServeLimits, serve};
+pub use settings::{SettingsError, SettingsMistake, parse_settings};
+pub use tasks::{TaskFailure, Tasks};
+
+/// A service type. Stateless; lives as long as the process.
+pub trait Plugin: Send + Sync + 'static {
+    /// Name in manifests, gossip and URLs. Never changes once released.
+    fn service_type(&self) -> ServiceType;
+
+    /// One line for people: what a node with this role does.
+    fn about(&self) -> &'static str;
+
+    /// Whether a role of this type has a shard.
+    fn sharding(&self) -> Sharding;
+
+    /// Which member may answer a request, told from its head alone. The path is the one below
+    /// `/svc/{service_type}`.
+    fn target(&self, head: &http::request::Parts) -> Target {
+        let _ = head;
+        Target::Any
+    }
+
+    /// Checks settings. Pure: no I/O, no clock, no spawning. `agent validate` calls just this.
+    fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError>;
+}
+
+/// Checked settings, ready to run once; the supervisor prepares anew for each start.
+#[async_trait]
+pub trait Prepared: Send + 'static {
+    /// Acquires what the service needs. Background work goes through `cx.tasks`.
+    async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError>;
+}
+
+/// A running service, owned by the supervisor.
+#[async_trait]
+pub trait Service: Send + Sync + 'static {
+    /// Mounted under `/svc/{service_type}` on the agent's listener.
+    fn routes(self: Arc<Self>) -> axum::Router;
+
+    /// Cheap, synchronous, asked on every probe.
+    fn health(&self) -> Health;
+
+    /// Finishes queued work, within the deadline. New requests are already refused. Idempotent, cancel-safe.
+    async fn drain(&self, deadline: Instant) {
+        let _ = deadline;
+    }
+
+    /// Releases resources; runs after `drain` or its deadline. Idempotent.
+    async fn stop(&self) -> Result<(), ServiceError> {
+        Ok(())
+    }
+}
+
+/// How a running service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It answers.
+    Ready,
+    /// It answers, but something is wrong.
+    Degraded(String),
+    /// It does not answer any more and must be restarted.
+    Failed(String),
+}

@@ -5,10 +5,12 @@
 pub mod api;
 mod id;
 mod problem;
+mod profile;
 mod role;
 mod target;
 
 pub use id::{ClusterId, Generation, IdError, NodeId, ServiceType, ShardId};
 pub use problem::{ErrorKind, Problem};
+pub use profile::{Profile, ProfileError};
 pub use role::{Phase, Role, RoleBody, RoleError, RoleState};
 pub use target::{Sharding, Target};

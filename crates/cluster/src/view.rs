@@ -1,0 +1,76 @@
+//! What one node believes about its cluster, as a value.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use types::api::Member;
+use types::{ClusterId, Generation, NodeId, ServiceType};
+
+/// One node's view of its cluster: its live members by id, itself included. Cheap to clone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterView {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Inner {
+    cluster: ClusterId,
+    me: NodeId,
+    members: BTreeMap<NodeId, Member>,
+}
+
+impl ClusterView {
+    /// The view of node `me`.
+    pub fn new(cluster: ClusterId, me: NodeId, members: impl IntoIterator<Item = Member>) -> Self {
+        let members = members
+            .into_iter()
+            .map(|member| (member.id.clone(), member))
+            .collect();
+        Self {
+            inner: Arc::new(Inner { cluster, me, members }),
+        }
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &ClusterId {
+        &self.inner.cluster
+    }
+
+    /// The node whose view it is.
+    pub fn me(&self) -> &NodeId {
+        &self.inner.me
+    }
+
+    /// The live members, ordered by id.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.inner.members.values()
+    }
+
+    /// The live members but this node.
+    pub fn peers(&self) -> impl Iterator<Item = &Member> {
+        self.members().filter(|member| member.id != self.inner.me)
+    }
+
+    /// One member.
+    pub fn member(&self, id: &NodeId) -> Option<&Member> {
+        self.inner.members.get(id)
+    }
+
+    /// The members whose role is of this type, in any phase.
+    pub fn of_service<'a>(&'a self, service: &'a ServiceType) -> impl Iterator<Item = &'a Member> {
+        self.members().filter(move |member| {
+            member
+                .state
+                .as_ref()
+                .is_some_and(|state| state.role.service() == Some(service))
+        })
+    }
+
+    /// Whether a member is shown in this life, at this version or a later one.
+    pub fn shows(&self, id: &NodeId, generation: Generation, min_version: u64) -> bool {
+        self.member(id).is_some_and(|member| {
+            member.generation > generation
+                || (member.generation == generation && member.version >= min_version)
+        })
+    }
+}

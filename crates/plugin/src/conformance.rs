@@ -1,0 +1,135 @@
+//! The promises that every plugin keeps, as a suite that each plugin's tests run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::Request;
+use tokio::time::{Instant, timeout};
+use tower::ServiceExt;
+use types::{Role, Sharding};
+
+use crate::{Context, Health, Plugin, Service};
+
+/// How long anything in the suite may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs every check against a plugin with settings that it accepts.
+///
+/// # Panics
+/// When the plugin breaks a promise; the message says which.
+pub async fn check(plugin: &dyn Plugin, settings: &serde_json::Value) {
+    describes_itself(plugin);
+    refuses_unknown_settings(plugin);
+    for round in 1..=2 {
+        runs_once(plugin, settings, round).await;
+    }
+    survives_a_drain_that_is_cut_short(plugin, settings).await;
+}
+
+fn describes_itself(plugin: &dyn Plugin) {
+    assert_eq!(
+        plugin.service_type(),
+        plugin.service_type(),
+        "the service type never changes"
+    );
+    assert_ne!(
+        plugin.service_type().as_str(),
+        Role::STANDBY,
+        "standby is not a plugin"
+    );
+    let about = plugin.about();
+    assert!(
+        !about.is_empty() && about.lines().count() == 1,
+        "about is one line: {about:?}"
+    );
+}
+
+fn refuses_unknown_settings(plugin: &dyn Plugin) {
+    let unknown = serde_json::json!({ "no_such_setting": true });
+    let Err(first) = plugin.prepare(&unknown) else {
+        panic!("an unknown setting must be refused");
+    };
+    assert!(
+        first.to_string().contains("no_such_setting"),
+        "the error names the setting: {first}"
+    );
+    let again = plugin.prepare(&unknown).err();
+    assert_eq!(again.as_ref(), Some(&first), "checking settings is pure");
+    assert!(
+        plugin.prepare(&serde_json::json!(17)).is_err(),
+        "settings are an object"
+    );
+}
+
+async fn runs_once(plugin: &dyn Plugin, settings: &serde_json::Value, round: u32) {
+    let (context, mut failures, service) = start(plugin, settings).await;
+    assert!(
+        !matches!(service.health(), Health::Failed(_)),
+        "round {round}: well after its start"
+    );
+
+    let request = Request::get("/no/such/path")
+        .body(Body::empty())
+        .expect("the request is well formed");
+    let answer = timeout(PATIENCE, service.clone().routes().oneshot(request)).await;
+    assert!(answer.is_ok(), "round {round}: a request is answered in time");
+
+    for _ in 0..2 {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        timeout(PATIENCE, service.drain(deadline))
+            .await
+            .expect("drain ends by its deadline");
+    }
+    end(&context, service).await;
+    assert_eq!(failures.try_recv().ok(), None, "round {round}: no task failed");
+}
+
+async fn survives_a_drain_that_is_cut_short(plugin: &dyn Plugin, settings: &serde_json::Value) {
+    let (context, _failures, service) = start(plugin, settings).await;
+    // One poll, then dropped: whatever the outcome, stopping must still work.
+    let _ = timeout(Duration::ZERO, service.drain(Instant::now() + PATIENCE)).await;
+    end(&context, service).await;
+}
+
+async fn start(
+    plugin: &dyn Plugin,
+    settings: &serde_json::Value,
+) -> (
+    Context,
+    tokio::sync::mpsc::UnboundedReceiver<crate::TaskFailure>,
+    Arc<dyn Service>,
+) {
+    let shard = match plugin.sharding() {
+        Sharding::None => None,
+        Sharding::Unowned => Some(types::ShardId::default()),
+    };
+    let role = Role::Service {
+        service: plugin.service_type(),
+        shard,
+    };
+    let (context, failures) = Context::for_test(role);
+    let prepared = match plugin.prepare(settings) {
+        Ok(prepared) => prepared,
+        Err(error) => panic!("good settings are accepted: {error}"),
+    };
+    let service = timeout(PATIENCE, prepared.start(context.clone()))
+        .await
+        .expect("starts in time");
+    match service {
+        Ok(service) => (context, failures, service),
+        Err(error) => panic!("starts: {error}"),
+    }
+}
+
+async fn end(context: &Context, service: Arc<dyn Service>) {
+    context.shutdown.cancel();
+    for _ in 0..2 {
+        let stopped = timeout(PATIENCE, service.stop()).await.expect("stops in time");
+        assert!(stopped.is_ok(), "stops, as often as it is told to: {stopped:?}");
+    }
+    drop(service);
+    timeout(PATIENCE, context.tasks.wait())
+        .await
+        .expect("every task ends with its service");
+}

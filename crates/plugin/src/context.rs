@@ -1,0 +1,142 @@
+//! What a service is given when it starts.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cluster::ClusterView;
+use mesh::Mesh;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use types::{ErrorKind, NodeId, Role};
+
+use crate::{Metrics, ServiceError, TaskFailure, Tasks, bind};
+
+/// What a service is given when it starts.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The node it runs on.
+    pub node: NodeId,
+    /// The role it fills.
+    pub role: Role,
+    /// The members of the cluster, as this node sees them.
+    pub view: watch::Receiver<ClusterView>,
+    /// Requests to other members.
+    pub mesh: Mesh,
+    /// Background work.
+    pub tasks: Tasks,
+    /// Cancelled when the service must end.
+    pub shutdown: CancellationToken,
+    /// The service's metrics.
+    pub metrics: Metrics,
+    /// A seed for random numbers, so that a run can be replayed.
+    pub seed: u64,
+    /// The listeners that the service opened itself.
+    pub endpoints: Endpoints,
+}
+
+/// Who may reach the listeners of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposure {
+    /// Whether addresses other than loopback are allowed, though nothing is encrypted or authenticated.
+    pub beyond_loopback: bool,
+    /// The host that others use to reach this node.
+    pub host: String,
+}
+
+impl Default for Exposure {
+    fn default() -> Self {
+        Self {
+            beyond_loopback: false,
+            host: "127.0.0.1".to_owned(),
+        }
+    }
+}
+
+/// The listeners that a service opened itself, by name, as URLs. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Endpoints {
+    exposure: Exposure,
+    urls: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+impl Endpoints {
+    /// None yet.
+    pub fn new(exposure: Exposure) -> Self {
+        Self {
+            exposure,
+            urls: Arc::default(),
+        }
+    }
+
+    /// All of them.
+    pub fn urls(&self) -> BTreeMap<String, String> {
+        self.urls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Context {
+    /// Opens a listener of the service's own. It is gossiped under `name` once the service is ready.
+    pub async fn listen(&self, name: &str, addr: SocketAddr) -> Result<TcpListener, ServiceError> {
+        let exposure = &self.endpoints.exposure;
+        if !addr.ip().is_loopback() && !exposure.beyond_loopback {
+            return Err(ServiceError::new(
+                ErrorKind::Invalid,
+                format!("listener `{name}` on {addr} would be open to the network"),
+            )
+            .hint("use a loopback address, or start the agent with --insecure"));
+        }
+        let listener = bind(addr).await.map_err(|error| {
+            ServiceError::unavailable(format!("listener `{name}`"))
+                .source(error)
+                .hint("choose another port")
+        })?;
+        let port = listener
+            .local_addr()
+            .map_err(|error| ServiceError::internal("no address").source(error))?
+            .port();
+        let host = if addr.ip().is_unspecified() {
+            exposure.host.clone()
+        } else {
+            host_of(addr)
+        };
+        let url = format!("http://{host}:{port}");
+        self.endpoints
+            .urls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned(), url);
+        Ok(listener)
+    }
+
+    /// A context of a node that is alone, for tests; and where failures of its tasks arrive.
+    ///
+    /// # Panics
+    /// Never: the names in it are valid.
+    pub fn for_test(role: Role) -> (Self, mpsc::UnboundedReceiver<TaskFailure>) {
+        let node: NodeId = "test-node".parse().expect("the name follows the rule");
+        let cluster = "test".parse().expect("the name follows the rule");
+        let (_, view) = watch::channel(ClusterView::new(cluster, node.clone(), []));
+        let (tasks, failures) = Tasks::new();
+        let context = Self {
+            node,
+            metrics: Metrics::new("coterie_test"),
+            role,
+            mesh: Mesh::new(view.clone(), mesh::Targets::any(), mesh::Limits::default()),
+            view,
+            tasks,
+            shutdown: CancellationToken::new(),
+            seed: 7,
+            endpoints: Endpoints::default(),
+        };
+        (context, failures)
+    }
+}
+
+fn host_of(addr: SocketAddr) -> String {
+    match addr {
+        SocketAddr::V4(v4) => v4.ip().to_string(),
+        SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+    }
+}

@@ -1,0 +1,83 @@
+//! Opening a TCP listener so that a failure says who is in the way.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+
+/// A port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Choose another port or end that process.
+    #[error("{addr} is in use by {holder}")]
+    InUse {
+        /// What was asked for.
+        addr: SocketAddr,
+        /// `serf (pid 4711)`, or `another process`.
+        holder: String,
+    },
+    /// The address is not this machine's, or the port needs a privilege.
+    #[error("{addr} can't be opened: {source}")]
+    Other {
+        /// What was asked for.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Opens a TCP listener.
+pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(addr).await.map_err(|source| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            BindError::InUse {
+                addr,
+                holder: holder_of(addr.port(), listeners::Protocol::TCP),
+            }
+        } else {
+            BindError::Other { addr, source }
+        }
+    })
+}
+
+impl BindError {
+    /// The same for a UDP port.
+    pub fn udp(addr: SocketAddr, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            Self::InUse {
+                addr,
+                holder: holder_of(addr.port(), listeners::Protocol::UDP),
+            }
+        } else {
+            Self::Other { addr, source }
+        }
+    }
+
+    /// Whether another process has the port.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::InUse { .. })
+    }
+}
+
+fn holder_of(port: u16, protocol: listeners::Protocol) -> String {
+    match listeners::get_process_by_port(port, protocol) {
+        Ok(process) => format!("{} (pid {})", process.name, process.pid),
+        Err(_) => "another process".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_busy_port_names_its_holder() {
+        let first = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let error = bind(first.local_addr().unwrap()).await.unwrap_err();
+        assert!(error.is_in_use());
+        assert!(
+            error.to_string().contains(&format!("pid {}", std::process::id())),
+            "{error}"
+        );
+    }
+}

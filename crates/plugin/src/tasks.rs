@@ -1,0 +1,109 @@
+//! Background work with an owner: named, counted, its failures reported.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, error, info_span};
+
+use crate::ServiceError;
+
+/// The background tasks of one owner. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    failures: mpsc::UnboundedSender<TaskFailure>,
+}
+
+/// A task that ended with an error or a panic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskFailure {
+    /// The task's name.
+    pub task: &'static str,
+    /// What it died of.
+    pub reason: String,
+}
+
+impl Tasks {
+    /// An owner's tasks, and where their failures arrive.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<TaskFailure>) {
+        let (failures, receiver) = mpsc::unbounded_channel();
+        (
+            Self {
+                tracker: TaskTracker::new(),
+                failures,
+            },
+            receiver,
+        )
+    }
+
+    /// Runs a future in the background. An error or a panic is reported to the owner.
+    pub fn spawn<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = Result<(), ServiceError>> + Send + 'static,
+    {
+        let failures = self.failures.clone();
+        let guarded = async move {
+            let reason = match AssertUnwindSafe(future).catch_unwind().await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(panic) => format!("panicked: {}", panic_text(&*panic)),
+            };
+            error!(task = name, reason, "a task failed");
+            // The owner may be gone already; then nobody needs to know.
+            let _ = failures.send(TaskFailure { task: name, reason });
+        };
+        self.tracker.spawn(guarded.instrument(info_span!("task", name)));
+    }
+
+    /// Waits until every task has ended. Tasks end by watching their owner's cancellation token.
+    pub async fn wait(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// How many run.
+    pub fn len(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// Whether none runs.
+    pub fn is_empty(&self) -> bool {
+        self.tracker.is_empty()
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_reported_with_the_name_of_its_task() {
+        let (tasks, mut failures) = Tasks::new();
+        tasks.spawn("doomed", async { panic!("out of luck") });
+        tasks.wait().await;
+        let failure = failures.recv().await.unwrap();
+        assert_eq!(failure.task, "doomed");
+        assert_eq!(failure.reason, "panicked: out of luck");
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_when_the_last_task_does() {
+        let (tasks, mut failures) = Tasks::new();
+        tasks.spawn("fine", async { Ok(()) });
+        tasks.spawn("broken", async { Err(ServiceError::internal("disk full")) });
+        tasks.wait().await;
+        assert!(tasks.is_empty());
+        assert_eq!(failures.recv().await.unwrap().reason, "disk full");
+    }
+}
