@@ -1,1 +1,13 @@
-//! Placeholder.
+//! A typed client of the agents' HTTP API.
+//!
+//! Control calls are short: they connect within a second, end within a limit, follow no redirect and use no proxy, so
+//! that a loopback address is reached on machines that have one. Errors of the API arrive as the problem they are.
+
+mod call;
+mod error;
+mod events;
+mod sse;
+
+pub use call::{Client, IfMatch, Leaving};
+pub use error::ClientError;
+pub use sse::{Frame, FrameTooLong, SseParser};

@@ -1,0 +1,316 @@
+//! The calls, each a method that returns the body it promises.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::header::{ACCEPT, IF_MATCH};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use types::api::{AgentSelf, Event, MemberView, Members, Receipt, Services, Wait};
+use types::{Generation, NodeId, Problem, Role};
+
+use crate::error::ClientError;
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
+/// More than any answer of the API needs; a stray server must not fill our memory.
+const BODY_LIMIT: usize = 16 * 1024 * 1024;
+
+/// Calls one agent. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    limit: Duration,
+}
+
+/// The condition of a change: the node is still in this life, and no command came in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IfMatch {
+    /// The node's life.
+    pub generation: Generation,
+    /// `RoleState::revision`.
+    pub revision: u64,
+}
+
+impl fmt::Display for IfMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}.{}\"", self.generation, self.revision)
+    }
+}
+
+/// The answer to `leave`: the node has been told and goes now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// The node that leaves.
+    pub node: NodeId,
+    /// Its life.
+    pub generation: Generation,
+}
+
+#[derive(Deserialize)]
+struct KeptEvents {
+    events: Vec<Event>,
+}
+
+impl Client {
+    /// A client of the agent at this URL; `host:port` alone is taken as `http://host:port`.
+    ///
+    /// A call may take five seconds in all; see [`Client::within`].
+    pub fn new(base_url: &str) -> Result<Self, ClientError> {
+        let base = normalize(base_url)?;
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_LIMIT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .tcp_nodelay(true)
+            .user_agent(concat!("coterie/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| ClientError::BadUrl {
+                url: base.clone(),
+                why: error.to_string(),
+            })?;
+        Ok(Self {
+            http,
+            base,
+            limit: DEFAULT_LIMIT,
+        })
+    }
+
+    /// The same client for another agent.
+    pub fn at(&self, base_url: &str) -> Result<Self, ClientError> {
+        Ok(Self {
+            base: normalize(base_url)?,
+            ..self.clone()
+        })
+    }
+
+    /// The same client with another limit on each call, the answer's body included.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self {
+            limit,
+            ..self.clone()
+        }
+    }
+
+    /// The agent's URL, without a slash at its end.
+    pub fn base_url(&self) -> &str {
+        &self.base
+    }
+
+    /// The node that answers, as it knows itself.
+    pub async fn agent_self(&self) -> Result<AgentSelf, ClientError> {
+        self.json(self.get("/v1/agent/self")).await
+    }
+
+    /// Every member in this agent's view.
+    pub async fn members(&self) -> Result<Members, ClientError> {
+        self.json(self.get("/v1/members")).await
+    }
+
+    /// One member in this agent's view.
+    pub async fn member(&self, id: &NodeId) -> Result<MemberView, ClientError> {
+        self.json(self.get(&format!("/v1/members/{id}"))).await
+    }
+
+    /// One member, once this agent has seen the version of that life or a later one, or as it is when `wait` is over.
+    pub async fn member_since(
+        &self,
+        id: &NodeId,
+        generation: Generation,
+        version: u64,
+        wait: Duration,
+    ) -> Result<MemberView, ClientError> {
+        let path = format!(
+            "/v1/members/{id}?min_version={version}&generation={generation}&wait_ms={}",
+            wait.as_millis()
+        );
+        let patient = self.within(self.limit.saturating_add(wait));
+        patient.json(patient.get(&path)).await
+    }
+
+    /// The members of each service type.
+    pub async fn services(&self) -> Result<Services, ClientError> {
+        self.json(self.get("/v1/services")).await
+    }
+
+    /// Gives a node another role. Any agent may be asked; it passes the command on.
+    pub async fn set_service(
+        &self,
+        id: &NodeId,
+        role: &Role,
+        wait: Wait,
+        if_match: Option<IfMatch>,
+    ) -> Result<Receipt, ClientError> {
+        let path = format!("/v1/members/{id}/service?wait={}", wait_word(wait));
+        let mut request = self.http.put(self.url(&path)).json(role);
+        if let Some(condition) = if_match {
+            request = request.header(IF_MATCH, condition.to_string());
+        }
+        self.json(request).await
+    }
+
+    /// Has a node finish its requests and refuse new ones.
+    pub async fn drain(&self, id: &NodeId, wait: Wait) -> Result<Receipt, ClientError> {
+        let path = format!("/v1/members/{id}:drain?wait={}", wait_word(wait));
+        self.json(self.http.post(self.url(&path))).await
+    }
+
+    /// Has a node leave the cluster and end. Returns as soon as it has agreed.
+    pub async fn leave(&self, id: &NodeId) -> Result<Leaving, ClientError> {
+        self.json(self.http.post(self.url(&format!("/v1/members/{id}:leave"))))
+            .await
+    }
+
+    /// The latest events that the agent has kept, oldest first.
+    pub async fn kept_events(&self) -> Result<Vec<Event>, ClientError> {
+        let kept: KeptEvents = self.json(self.get("/v1/events")).await?;
+        Ok(kept.events)
+    }
+
+    /// Whether the process answers at all.
+    pub async fn is_live(&self) -> bool {
+        self.probe("/health/livez").await
+    }
+
+    /// Whether the node is ready for requests.
+    pub async fn is_ready(&self) -> bool {
+        self.probe("/health/readyz").await
+    }
+
+    async fn probe(&self, path: &str) -> bool {
+        let sent = self.get(path).timeout(self.limit).send().await;
+        sent.is_ok_and(|response| response.status().is_success())
+    }
+
+    pub(crate) fn get(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.get(self.url(path))
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, ClientError> {
+        let response = request
+            .timeout(self.limit)
+            .header(ACCEPT, "application/json")
+            .send()
+            .await
+            .map_err(|error| ClientError::transport(&self.base, self.limit, &error))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(problem_or_unexpected(&self.base, self.limit, response).await);
+        }
+        let body = body(&self.base, self.limit, response).await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected {
+            url: self.base.clone(),
+            status: status.as_u16(),
+            excerpt: format!("{error}: {}", excerpt(&body)),
+        })
+    }
+}
+
+fn wait_word(wait: Wait) -> &'static str {
+    match wait {
+        Wait::Local => "local",
+        Wait::All => "all",
+    }
+}
+
+fn normalize(text: &str) -> Result<String, ClientError> {
+    let bad = |why: &str| ClientError::BadUrl {
+        url: text.to_owned(),
+        why: why.to_owned(),
+    };
+    let text = text.trim();
+    let with_scheme = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
+    let url = reqwest::Url::parse(&with_scheme).map_err(|error| bad(&error.to_string()))?;
+    match url.scheme() {
+        "http" => {}
+        "https" => return Err(bad("https is not spoken yet, write http://")),
+        _ => return Err(bad("write http://host:port")),
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(bad("the host is missing"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(bad("leave the query and the fragment out"));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+pub(crate) async fn problem_or_unexpected(
+    url: &str,
+    limit: Duration,
+    response: reqwest::Response,
+) -> ClientError {
+    let status = response.status().as_u16();
+    let is_problem = response
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with(Problem::MEDIA_TYPE));
+    let body = match body(url, limit, response).await {
+        Ok(body) => body,
+        Err(error) => return error,
+    };
+    if is_problem && let Ok(problem) = serde_json::from_slice::<Problem>(&body) {
+        return ClientError::Problem(Box::new(problem));
+    }
+    ClientError::Unexpected {
+        url: url.to_owned(),
+        status,
+        excerpt: excerpt(&body),
+    }
+}
+
+async fn body(url: &str, limit: Duration, mut response: reqwest::Response) -> Result<Vec<u8>, ClientError> {
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    loop {
+        let chunk = response
+            .chunk()
+            .await
+            .map_err(|error| ClientError::transport(url, limit, &error))?;
+        let Some(chunk) = chunk else { return Ok(body) };
+        if body.len() + chunk.len() > BODY_LIMIT {
+            return Err(ClientError::Unexpected {
+                url: url.to_owned(),
+                status,
+                excerpt: format!("the body is longer than {BODY_LIMIT} bytes"),
+            });
+        }
+        body.extend_from_slice(&chunk);
+    }
+}
+
+/// The beginning of a body, fit for a terminal.
+pub(crate) fn excerpt(body: &[u8]) -> String {
+    const SHOWN: usize = 200;
+    if body.is_empty() {
+        return "(empty)".to_owned();
+    }
+    let text = String::from_utf8_lossy(body);
+    let mut short: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(SHOWN)
+        .collect();
+    if text.chars().nth(SHOWN).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests;
