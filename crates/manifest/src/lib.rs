@@ -1,1 +1,79 @@
-//! Placeholder.
+//! Manifests: YAML to a checked model, with every mistake at once, each with its place; and a pure diff.
+//!
+//! No I/O: the text, the variables and the known service types are arguments. The agent reads its own config
+//! file through [`read_tree`].
+
+mod check;
+mod diff;
+mod mistake;
+mod model;
+mod render;
+mod schema;
+mod suggest;
+mod tree;
+mod variables;
+pub mod yaml;
+
+use std::collections::BTreeSet;
+
+pub use diff::{Drift, Plan, Running, diff};
+pub use mistake::{Mistake, Mistakes};
+pub use model::{Checked, Known, Manifest, NodeSpec, Profile, ServiceSpec};
+pub use schema::json_schema;
+pub use suggest::did_you_mean;
+pub use tree::{Key, Node, Position, Value};
+pub use variables::Variables;
+
+/// Reads a manifest: parses it, replaces variables and checks it all, against the known service types if they are
+/// given.
+///
+/// `file_name` is for messages only. On mistakes, all of them are returned; only the first place that is no YAML
+/// hides what comes after it.
+pub fn parse(
+    file_name: &str,
+    source: &str,
+    variables: Variables<'_>,
+    known: Option<&Known>,
+) -> Result<Checked, Mistakes> {
+    let Prepared {
+        tree,
+        failed,
+        mut mistakes,
+    } = prepared(file_name, source, variables)?;
+    match check::check(&tree, known, &failed, &mut mistakes) {
+        Some(checked) if mistakes.is_empty() => Ok(checked),
+        _ => Err(Mistakes::new(file_name, source, mistakes)),
+    }
+}
+
+/// Reads any YAML file to a tree with variables replaced, for configs that are not manifests.
+///
+/// Bad variables and keys that are given twice are mistakes; what the file means is left to the caller.
+pub fn read_tree(file_name: &str, source: &str, variables: Variables<'_>) -> Result<Node, Mistakes> {
+    let Prepared { tree, mistakes, .. } = prepared(file_name, source, variables)?;
+    if mistakes.is_empty() {
+        Ok(tree)
+    } else {
+        Err(Mistakes::new(file_name, source, mistakes))
+    }
+}
+
+/// A tree with variables replaced, and what went wrong with that.
+struct Prepared {
+    tree: Node,
+    failed: BTreeSet<Position>,
+    mistakes: Vec<Mistake>,
+}
+
+fn prepared(file_name: &str, source: &str, variables: Variables<'_>) -> Result<Prepared, Mistakes> {
+    let mut tree =
+        yaml::parse_tree(source).map_err(|mistake| Mistakes::new(file_name, source, vec![mistake]))?;
+    let mut mistakes = Vec::new();
+    let failed = variables::substitute(&mut tree, variables, &mut mistakes);
+    check::duplicate_keys(&tree, &mut mistakes);
+    Ok(Prepared {
+        tree,
+        failed,
+        mistakes,
+    })
+}

@@ -1,0 +1,171 @@
+//! Checks a tree and makes a manifest of it, collecting every mistake on the way.
+//!
+//! Each part gives `None` after a mistake and the check goes on with the rest, so that one run shows them all.
+
+mod fields;
+mod nodes;
+mod services;
+mod unfinished;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use types::{Role, ServiceType};
+
+use self::fields::Fields;
+use crate::mistake::Mistake;
+use crate::model::{Checked, Known, Manifest, Places, Profile};
+use crate::render::quoted;
+use crate::suggest;
+use crate::tree::{Key, Node, Position, Value};
+
+pub(crate) const MANIFEST_KEYS: &[&str] = &["cluster", "profile", "services", "nodes"];
+pub(crate) const SERVICE_KEYS: &[&str] = &["settings"];
+pub(crate) const NODE_KEYS: &[&str] = &["id", "service", "shard", "listen", "gossip", "labels", "count"];
+
+/// The manifest that a tree describes; `None` only after a mistake.
+///
+/// Nothing is reported at the places in `failed`, whose values are mistakes already.
+pub(crate) fn check(
+    tree: &Node,
+    known: Option<&Known>,
+    failed: &BTreeSet<Position>,
+    mistakes: &mut Vec<Mistake>,
+) -> Option<Checked> {
+    let mut check = Check {
+        known,
+        failed,
+        mistakes,
+    };
+    if tree.is_null() {
+        let mistake = Mistake::new(Position::START, "the manifest is empty");
+        check.report(mistake.hint("the least is `cluster: demo` and `nodes: [{ service: standby }]`"));
+        return None;
+    }
+    let fields = check.fields(tree, "a manifest", MANIFEST_KEYS)?;
+    let cluster = check.cluster(&fields);
+    let profile = check.profile(&fields);
+    let mut places = Places::default();
+    let services = check.services(&fields, &mut places);
+    let nodes = check.nodes(&fields, &mut places);
+    let manifest = Manifest {
+        cluster: cluster?,
+        profile: profile?,
+        services,
+        nodes,
+    };
+    Some(Checked { manifest, places })
+}
+
+/// Reports every key that is given twice, anywhere in a tree.
+pub(crate) fn duplicate_keys(node: &Node, mistakes: &mut Vec<Mistake>) {
+    let mut first: BTreeMap<&str, Position> = BTreeMap::new();
+    for (key, value) in node.entries() {
+        if let Some(earlier) = first.get(key.text.as_str()) {
+            let message = format!("key {} is given twice", quoted(&key.text));
+            mistakes.push(Mistake::new(key.at, message).related(*earlier, "first given here"));
+        } else {
+            first.insert(&key.text, key.at);
+        }
+        duplicate_keys(value, mistakes);
+    }
+    for item in node.items() {
+        duplicate_keys(item, mistakes);
+    }
+}
+
+/// What all parts of the check share.
+struct Check<'a> {
+    known: Option<&'a Known>,
+    failed: &'a BTreeSet<Position>,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl Check<'_> {
+    fn report(&mut self, mistake: Mistake) {
+        if !self.failed.contains(&mistake.at) {
+            self.mistakes.push(mistake);
+        }
+    }
+
+    fn cluster(&mut self, fields: &Fields<'_>) -> Option<types::ClusterId> {
+        let Some(field) = fields.get("cluster") else {
+            let mistake = Mistake::new(fields.at(), "missing key `cluster`, the name of the cluster");
+            self.report(mistake.hint("add `cluster: demo` or another name"));
+            return None;
+        };
+        self.parsed(field)
+    }
+
+    fn profile(&mut self, fields: &Fields<'_>) -> Option<Profile> {
+        let Some(field) = fields.get("profile") else {
+            return Some(Profile::default());
+        };
+        let names = Profile::ALL.map(Profile::as_str);
+        let Some(text) = field.value.as_str() else {
+            let mistake = self.unlike(field, "a profile");
+            self.report(mistake.hint(format!("profiles: {}", names.join(", "))));
+            return None;
+        };
+        let found = Profile::ALL.into_iter().find(|profile| profile.as_str() == text);
+        if found.is_none() {
+            let mistake = Mistake::new(field.value.at, format!("unknown profile {}", quoted(text)));
+            self.report(mistake.hint(suggest::hint(text, "profiles", &names)));
+        }
+        found
+    }
+
+    /// A service type that exists, as far as that is known here. `standby` is none.
+    fn service_type(&mut self, text: &str, at: Position, may_stand_by: bool) -> Option<ServiceType> {
+        let service: ServiceType = match text.parse() {
+            Ok(service) => service,
+            Err(error) => {
+                let mut mistake = Mistake::new(at, types::IdError::to_string(&error));
+                if let Some(guess) = self.guess(text, may_stand_by) {
+                    mistake = mistake.hint(format!("did you mean `{guess}`?"));
+                }
+                self.report(mistake);
+                return None;
+            }
+        };
+        let Some(known) = self.known.filter(|known| known.is_sharded(&service).is_none()) else {
+            return Some(service);
+        };
+        let mut names: Vec<&str> = known
+            .service_types
+            .iter()
+            .map(|(known, _)| known.as_str())
+            .collect();
+        if may_stand_by {
+            names.push(Role::STANDBY);
+        }
+        let mistake = Mistake::new(at, format!("unknown service type {}", quoted(text)));
+        self.report(mistake.hint(suggest::hint(text, "service types", &names)));
+        None
+    }
+
+    fn guess(&self, text: &str, may_stand_by: bool) -> Option<&str> {
+        let known = self.known.iter().flat_map(|known| &known.service_types);
+        let names = known.map(|(service, _)| service.as_str());
+        suggest::did_you_mean(text, names.chain(may_stand_by.then_some(Role::STANDBY)))
+    }
+}
+
+/// A value in words, for "wants a list, found ...".
+fn found(node: &Node) -> String {
+    match &node.value {
+        Value::Null => "nothing".to_owned(),
+        Value::Bool(value) => format!("`{value}`"),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(text) => format!("the text {}", quoted(text)),
+        Value::Sequence(_) => "a list".to_owned(),
+        Value::Mapping(_) => "a mapping".to_owned(),
+    }
+}
+
+/// Where a value is shown: a value that is not written at its key, a list or mapping at its key too.
+fn shown(key: &Key, value: &Node) -> Position {
+    match &value.value {
+        Value::Null | Value::Sequence(_) | Value::Mapping(_) => key.at,
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => value.at,
+    }
+}

@@ -1,0 +1,149 @@
+//! Reads the fields of a mapping with their types, reporting what does not fit.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use super::unfinished::unfinished;
+use super::{Check, found, shown};
+use crate::mistake::Mistake;
+use crate::render::quoted;
+use crate::suggest;
+use crate::tree::{Key, Node, Position, Value};
+
+/// The fields of a mapping whose keys are all looked at.
+pub(super) struct Fields<'n> {
+    node: &'n Node,
+}
+
+/// A key and its value.
+#[derive(Clone, Copy)]
+pub(super) struct Field<'n> {
+    pub(super) key: &'n Key,
+    pub(super) value: &'n Node,
+}
+
+impl<'n> Fields<'n> {
+    /// The field with this key; the first, if the key is given twice.
+    pub(super) fn get(&self, key: &str) -> Option<Field<'n>> {
+        let mut entries = self.node.entries().iter();
+        let (key, value) = entries.find(|(found, _)| found.text == key)?;
+        Some(Field { key, value })
+    }
+
+    /// Where the mapping stands.
+    pub(super) fn at(&self) -> Position {
+        self.node.at
+    }
+}
+
+impl Field<'_> {
+    /// Where a mistake in the value is shown.
+    pub(super) fn at(&self) -> Position {
+        shown(self.key, self.value)
+    }
+}
+
+impl Check<'_> {
+    /// The fields of a mapping; a key that is not among `keys` is a mistake. Nothing written is no field.
+    pub(super) fn fields<'n>(&mut self, node: &'n Node, what: &str, keys: &[&str]) -> Option<Fields<'n>> {
+        if !matches!(node.value, Value::Mapping(_) | Value::Null) {
+            let message = format!("{what} is a mapping, found {}", found(node));
+            let hint = format!("keys: {}", keys.join(", "));
+            self.report(Mistake::new(node.at, message).hint(hint));
+            return None;
+        }
+        for (key, _) in node
+            .entries()
+            .iter()
+            .filter(|(key, _)| !keys.contains(&key.text.as_str()))
+        {
+            let mistake = unfinished(key, what).unwrap_or_else(|| {
+                let message = format!("unknown key {} in {what}", quoted(&key.text));
+                Mistake::new(key.at, message).hint(suggest::hint(&key.text, "known keys", keys))
+            });
+            self.report(mistake);
+        }
+        Some(Fields { node })
+    }
+
+    /// Text. A number is a mistake, because what it looked like is lost (`1.0`, `0x10`).
+    pub(super) fn text<'n>(&mut self, field: Field<'n>) -> Option<&'n str> {
+        let text = field.value.as_str();
+        if text.is_none() {
+            let mut mistake = self.unlike(field, "text");
+            if let Value::Number(_) | Value::Bool(_) = field.value.value {
+                mistake = mistake.hint("put it in quotes to make it text");
+            }
+            self.report(mistake);
+        }
+        text
+    }
+
+    /// Text that means something.
+    pub(super) fn parsed<T: FromStr<Err: Display>>(&mut self, field: Field<'_>) -> Option<T> {
+        let text = self.text(field)?;
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.report(Mistake::new(field.value.at, error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// A whole number in a range.
+    pub(super) fn number(&mut self, field: Field<'_>, range: RangeInclusive<u32>) -> Option<u32> {
+        let number = field.value.as_u64().and_then(|number| u32::try_from(number).ok());
+        let number = number.filter(|number| range.contains(number));
+        if number.is_none() {
+            let wanted = format!("a whole number from {} to {}", range.start(), range.end());
+            let mut mistake = self.unlike(field, &wanted);
+            let quoted_number = field.value.as_str().and_then(|text| text.parse().ok());
+            if quoted_number.is_some_and(|number| range.contains(&number)) {
+                mistake = mistake.hint("leave the quotes out to make it a number");
+            }
+            self.report(mistake);
+        }
+        number
+    }
+
+    /// The items of a list.
+    pub(super) fn list<'n>(&mut self, field: Field<'n>) -> Option<&'n [Node]> {
+        match &field.value.value {
+            Value::Sequence(items) => Some(items),
+            Value::Null => Some(&[]),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Mapping(_) => {
+                let mut mistake = self.unlike(field, "a list");
+                if let Value::Mapping(_) = field.value.value {
+                    mistake = mistake.hint("begin each item with `- `");
+                }
+                self.report(mistake);
+                None
+            }
+        }
+    }
+
+    /// The entries of a mapping with any keys.
+    pub(super) fn entries<'n>(&mut self, field: Field<'n>) -> Option<&'n [(Key, Node)]> {
+        match &field.value.value {
+            Value::Mapping(entries) => Some(entries),
+            Value::Null => Some(&[]),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Sequence(_) => {
+                let mistake = self.unlike(field, "a mapping");
+                self.report(mistake);
+                None
+            }
+        }
+    }
+
+    /// The mistake that a value has another type than it should.
+    pub(super) fn unlike(&self, field: Field<'_>, wanted: &str) -> Mistake {
+        let message = format!(
+            "`{}` wants {wanted}, found {}",
+            field.key.text,
+            found(field.value)
+        );
+        Mistake::new(field.at(), message)
+    }
+}

@@ -1,0 +1,339 @@
+//! Checks `nodes`, and makes as many of each entry as its count says.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use types::{NodeId, Role, ShardId};
+
+use super::fields::{Field, Fields};
+use super::{Check, NODE_KEYS, found, shown};
+use crate::mistake::Mistake;
+use crate::model::{NodeSpec, Places};
+use crate::render::quoted;
+use crate::tree::{Node, Position, Value};
+
+/// Nodes of one manifest. Beyond it, one machine or one file is no longer the right tool.
+const MAX_NODES: u32 = 100;
+/// Keys and values of one node's labels, in bytes: gossip carries them to every member.
+const MAX_LABELS: usize = 512;
+
+/// An entry of `nodes`; what had a mistake is absent.
+struct Entry<'n> {
+    at: Position,
+    id: Name<'n>,
+    role: Option<Role>,
+    listen: Option<SocketAddr>,
+    gossip: Option<SocketAddr>,
+    labels: BTreeMap<String, String>,
+    count: Option<u32>,
+}
+
+/// What an entry says about its nodes' names.
+enum Name<'n> {
+    /// This.
+    Given(&'n str, Position),
+    /// Nothing: they are named after their service.
+    Absent,
+    /// Something that is no text.
+    Mistaken,
+}
+
+/// Which kind of address: TCP and UDP ports are apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Listen,
+    Gossip,
+}
+
+impl Check<'_> {
+    pub(super) fn nodes(&mut self, fields: &Fields<'_>, places: &mut Places) -> Vec<NodeSpec> {
+        let Some(field) = fields.get("nodes") else {
+            let mistake = Mistake::new(fields.at(), "missing key `nodes`, the list of nodes");
+            self.report(mistake.hint("add `nodes: [{ service: standby }]`"));
+            return Vec::new();
+        };
+        let Some(items) = self.list(field) else {
+            return Vec::new();
+        };
+        if items.is_empty() {
+            let mistake = Mistake::new(field.key.at, "`nodes` is empty");
+            self.report(mistake.hint("add at least one node: `- service: standby`"));
+        }
+        let mut taken = Vec::new();
+        let entries: Vec<Entry<'_>> = items
+            .iter()
+            .filter_map(|item| self.entry(item, &mut taken))
+            .collect();
+        let total: u64 = entries
+            .iter()
+            .map(|entry| u64::from(entry.count.unwrap_or(1)))
+            .sum();
+        if total > u64::from(MAX_NODES) {
+            let message = format!("the nodes add up to {total}, at most {MAX_NODES} are allowed");
+            self.report(Mistake::new(field.key.at, message));
+            return Vec::new();
+        }
+        self.named(entries, places)
+    }
+
+    fn entry<'n>(
+        &mut self,
+        item: &'n Node,
+        taken: &mut Vec<(Port, SocketAddr, Position)>,
+    ) -> Option<Entry<'n>> {
+        let fields = self.fields(item, "a node", NODE_KEYS)?;
+        let id = match fields.get("id") {
+            Some(field) => match self.text(field) {
+                Some(text) => Name::Given(text, field.value.at),
+                None => Name::Mistaken,
+            },
+            None => Name::Absent,
+        };
+        let role = self.role(&fields);
+        let count = fields
+            .get("count")
+            .and_then(|field| self.number(field, 1..=MAX_NODES));
+        let several = count.is_some_and(|count| count > 1);
+        let mut address = |port: Port, key: &str| {
+            let field = fields.get(key)?;
+            let address = self.address(field)?;
+            if address.port() != 0 {
+                self.claim_port(port, address, field, several, taken);
+            }
+            Some(address)
+        };
+        let listen = address(Port::Listen, "listen");
+        let gossip = address(Port::Gossip, "gossip");
+        let labels = fields.get("labels").map(|field| self.labels(field));
+        Some(Entry {
+            at: fields.at(),
+            id,
+            role,
+            listen,
+            gossip,
+            labels: labels.unwrap_or_default(),
+            count: fields.get("count").map(|_| count.unwrap_or(1)),
+        })
+    }
+
+    fn role(&mut self, fields: &Fields<'_>) -> Option<Role> {
+        let shard_field = fields.get("shard");
+        let shard = shard_field.map(|field| self.number(field, 0..=ShardId::MAX));
+        let Some(field) = fields.get("service") else {
+            let mistake = Mistake::new(fields.at(), "missing key `service` in a node");
+            self.report(
+                mistake.hint("name a service type, or `service: standby` to wait until it is needed"),
+            );
+            return None;
+        };
+        let text = self.text(field)?;
+        if text == Role::STANDBY {
+            if let Some(field) = shard_field {
+                let mistake = Mistake::new(field.key.at, "a standby node has no shard");
+                self.report(mistake.hint("leave it out"));
+                return None;
+            }
+            return Some(Role::Standby);
+        }
+        let service = self.service_type(text, field.value.at, true)?;
+        let sharded = self.known.and_then(|known| known.is_sharded(&service));
+        if let (Some(field), Some(false)) = (shard_field, sharded) {
+            let mistake = Mistake::new(field.key.at, format!("`{service}` has no shards"));
+            self.report(mistake.hint("leave it out"));
+            return None;
+        }
+        let shard = match shard {
+            // A mistake that is reported already.
+            Some(None) => return None,
+            Some(Some(number)) => Some(number),
+            None => (sharded == Some(true)).then_some(0),
+        };
+        let shard = shard.and_then(|number| ShardId::try_from(number).ok());
+        Some(Role::Service { service, shard })
+    }
+
+    fn address(&mut self, field: Field<'_>) -> Option<SocketAddr> {
+        let key = &field.key.text;
+        let example = "an address such as `127.0.0.1:8080`";
+        let Some(text) = field.value.as_str() else {
+            let mistake = self.unlike(field, example);
+            let mistake = match field.value.as_u64() {
+                Some(port) => mistake.hint(format!("write `127.0.0.1:{port}`")),
+                None => mistake,
+            };
+            self.report(mistake);
+            return None;
+        };
+        if let Ok(address) = text.parse() {
+            return Some(address);
+        }
+        let at = field.value.at;
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+        let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+        let mistake = if is_number(text) {
+            self.unlike(field, example)
+                .hint(format!("write `127.0.0.1:{text}`"))
+        } else if is_number(port) && port.parse::<u16>().is_err() {
+            Mistake::new(at, format!("port {} is out of range", quoted(port)))
+                .hint("ports go from 0 to 65535, 0 is any free one")
+        } else if text.parse::<std::net::IpAddr>().is_ok() {
+            Mistake::new(at, format!("`{key}` {} has no port", quoted(text)))
+                .hint("add `:8080`, or `:0` for a free one")
+        } else if is_number(port) && (host.is_empty() || host == "localhost") {
+            Mistake::new(
+                at,
+                format!("`{key}` {} is not an IP address and a port", quoted(text)),
+            )
+            .hint(format!("write `127.0.0.1:{port}`"))
+        } else {
+            Mistake::new(
+                at,
+                format!("`{key}` {} is not an IP address and a port", quoted(text)),
+            )
+            .hint("write an address such as `127.0.0.1:8080` or `[::1]:8080`, names are not looked up")
+        };
+        self.report(mistake);
+        None
+    }
+
+    /// Reports a fixed port that another node has, or that several nodes would share.
+    fn claim_port(
+        &mut self,
+        port: Port,
+        address: SocketAddr,
+        field: Field<'_>,
+        several: bool,
+        taken: &mut Vec<(Port, SocketAddr, Position)>,
+    ) {
+        let at = field.value.at;
+        if several {
+            let message = format!("several nodes cannot share the port of `{}`", field.key.text);
+            let hint = format!(
+                "leave `{}` out, use port 0, or write the nodes one by one",
+                field.key.text
+            );
+            self.report(Mistake::new(at, message).hint(hint));
+            return;
+        }
+        let earlier = taken
+            .iter()
+            .find(|(of, other, _)| *of == port && overlap(*other, address));
+        if let Some((_, _, first)) = earlier {
+            let message = format!("`{}` {address} is taken by another node", field.key.text);
+            self.report(Mistake::new(at, message).related(*first, "taken here"));
+        } else {
+            taken.push((port, address, at));
+        }
+    }
+
+    fn labels(&mut self, field: Field<'_>) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::new();
+        for (key, value) in self.entries(field).unwrap_or_default() {
+            if key.text.is_empty() {
+                self.report(Mistake::new(key.at, "a label has an empty name"));
+            }
+            let Some(text) = value.as_str() else {
+                let message = format!("label {} wants text, found {}", quoted(&key.text), found(value));
+                let mistake = Mistake::new(shown(key, value), message);
+                self.report(match value.value {
+                    Value::Number(_) | Value::Bool(_) => mistake.hint("put it in quotes to make it text"),
+                    _ => mistake,
+                });
+                continue;
+            };
+            labels.insert(key.text.clone(), text.to_owned());
+        }
+        let bytes: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if bytes > MAX_LABELS {
+            let message = format!("the labels have {bytes} bytes, at most {MAX_LABELS} are allowed");
+            let hint = "gossip carries them to every member: keep them short";
+            self.report(Mistake::new(field.key.at, message).hint(hint));
+        }
+        labels
+    }
+
+    /// The nodes of all entries, each with an id of its own. Given ids come first, so that no name that is made up
+    /// takes one of them.
+    fn named(&mut self, entries: Vec<Entry<'_>>, places: &mut Places) -> Vec<NodeSpec> {
+        let given: Vec<Option<Vec<NodeId>>> = entries
+            .iter()
+            .map(|entry| self.given_ids(entry, places))
+            .collect();
+        let mut nodes = Vec::new();
+        for (entry, given) in entries.into_iter().zip(given) {
+            let Some(role) = entry.role else {
+                continue;
+            };
+            let ids = match (given, entry.id) {
+                (Some(ids), _) => ids,
+                (None, Name::Absent) => made_up_ids(&role, entry.count.unwrap_or(1), entry.at, places),
+                (None, Name::Given(..) | Name::Mistaken) => continue,
+            };
+            nodes.extend(ids.into_iter().map(|id| NodeSpec {
+                id,
+                role: role.clone(),
+                listen: entry.listen,
+                gossip: entry.gossip,
+                labels: entry.labels.clone(),
+            }));
+        }
+        nodes
+    }
+
+    /// The ids an entry gives to its nodes; `None` if it gives none or a bad one.
+    fn given_ids(&mut self, entry: &Entry<'_>, places: &mut Places) -> Option<Vec<NodeId>> {
+        let Name::Given(text, at) = entry.id else {
+            return None;
+        };
+        let names: Vec<String> = match entry.count {
+            Some(count) if text.parse::<NodeId>().is_ok() => {
+                (1..=count).map(|n| format!("{text}-{n}")).collect()
+            }
+            Some(_) | None => vec![text.to_owned()],
+        };
+        let mut ids = Vec::new();
+        for name in names {
+            match name.parse::<NodeId>() {
+                Ok(id) => ids.push(id),
+                Err(error) => {
+                    self.report(Mistake::new(at, error.to_string()));
+                    return None;
+                }
+            }
+        }
+        for id in &ids {
+            if let Some(first) = places.nodes.get(id) {
+                let message = format!("node id `{id}` is given twice");
+                self.report(Mistake::new(at, message).related(*first, "first given here"));
+                return None;
+            }
+            places.nodes.insert(id.clone(), at);
+        }
+        Some(ids)
+    }
+}
+
+/// `api-gateway-1`, `api-gateway-2`: named after the role, leaving out what is taken.
+fn made_up_ids(role: &Role, count: u32, at: Position, places: &mut Places) -> Vec<NodeId> {
+    let name = role.service_name().replace('_', "-");
+    let mut ids = Vec::new();
+    for n in 1..=2 * MAX_NODES {
+        if ids.len() as u64 == u64::from(count) {
+            break;
+        }
+        let id = format!("{name}-{n}").parse::<NodeId>();
+        let id = id.expect("a service type is short and has only characters that an id may have");
+        if !places.nodes.contains_key(&id) {
+            places.nodes.insert(id.clone(), at);
+            ids.push(id);
+        }
+    }
+    ids
+}
+
+/// Whether two listeners would be in each other's way on one machine.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_family = a.is_ipv4() == b.is_ipv4();
+    let either_is_any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && (a.ip() == b.ip() || (same_family && either_is_any))
+}

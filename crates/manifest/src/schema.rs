@@ -1,0 +1,131 @@
+//! The form of a manifest as JSON Schema, for editors.
+//!
+//! The structs below are never filled: they describe every key once. A test holds them equal to the keys that
+//! the checks know.
+
+#![expect(dead_code, reason = "the structs are read by schemars only")]
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+/// The JSON Schema (draft 2020-12) of a manifest.
+pub fn json_schema() -> serde_json::Value {
+    schemars::schema_for!(RawManifest).to_value()
+}
+
+/// A Coterie manifest: the nodes of a cluster and the settings of its services. Values may hold `${VAR}` and
+/// `${VAR:-default}`; `$$` is a dollar sign.
+#[derive(JsonSchema)]
+#[schemars(title = "Coterie manifest", deny_unknown_fields)]
+struct RawManifest {
+    /// The name of the cluster: letters, digits, `-`, `_` and `.`, at most 48. Gossip from another cluster is
+    /// refused.
+    cluster: String,
+    /// How far apart the nodes are: `local` on one machine (the default), `lan` in one network, `wan` in several
+    /// regions. It sets the pace of gossip.
+    #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "profile")]
+    profile: Option<String>,
+    /// What all nodes of a service type have in common, by service type.
+    services: Option<BTreeMap<String, Option<RawService>>>,
+    /// The nodes, at most 100 together.
+    #[schemars(length(min = 1, max = 100))]
+    nodes: Vec<RawNode>,
+}
+
+/// What all nodes of a service type have in common.
+#[derive(JsonSchema)]
+#[schemars(rename = "Service", deny_unknown_fields)]
+struct RawService {
+    /// The type's settings. Each service type has its own.
+    settings: Option<BTreeMap<String, serde_json::Value>>,
+}
+
+/// A node, or several alike.
+#[derive(JsonSchema)]
+#[schemars(rename = "Node", deny_unknown_fields)]
+struct RawNode {
+    /// The name of the node, unique in the cluster: letters, digits, `-`, `_` and `.`, at most 48. Without it the
+    /// node is named after its service: `standby-1`.
+    id: Option<String>,
+    /// What the node does first: a service type, or `standby` to wait until it is needed.
+    service: String,
+    /// The number of the shard, for sharded service types only; 0 if absent.
+    #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "shard")]
+    shard: Option<u32>,
+    /// Where the HTTP API listens, as `127.0.0.1:8080`; a free port if absent.
+    listen: Option<String>,
+    /// Where the node gossips (UDP), as `127.0.0.1:7946`; a free port if absent.
+    gossip: Option<String>,
+    /// Labels that the other nodes see.
+    labels: Option<BTreeMap<String, String>>,
+    /// Makes several nodes of this entry, named `{id}-1`, `{id}-2` and so on.
+    #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "count")]
+    count: Option<u32>,
+}
+
+fn profile(_: &mut SchemaGenerator) -> Schema {
+    or_variable(&json_schema!({ "enum": ["local", "lan", "wan"] }))
+}
+
+fn shard(_: &mut SchemaGenerator) -> Schema {
+    or_variable(&json_schema!({ "type": "integer", "minimum": 0, "maximum": types::ShardId::MAX }))
+}
+
+fn count(_: &mut SchemaGenerator) -> Schema {
+    or_variable(&json_schema!({ "type": "integer", "minimum": 1, "maximum": 100 }))
+}
+
+/// What the schema says, or text with a variable in it.
+fn or_variable(schema: &Schema) -> Schema {
+    json_schema!({ "anyOf": [schema, { "type": "string", "pattern": "\\$\\{" }] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check;
+
+    /// The keys of an object in the schema, sorted.
+    fn keys(object: &serde_json::Value) -> Vec<&str> {
+        let mut keys: Vec<&str> = object["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    fn sorted(keys: &[&'static str]) -> Vec<&'static str> {
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        keys
+    }
+
+    #[test]
+    fn the_schema_and_the_checks_know_the_same_keys() {
+        let schema = json_schema();
+        assert_eq!(keys(&schema), sorted(check::MANIFEST_KEYS));
+        assert_eq!(keys(&schema["$defs"]["Service"]), sorted(check::SERVICE_KEYS));
+        assert_eq!(keys(&schema["$defs"]["Node"]), sorted(check::NODE_KEYS));
+    }
+
+    #[test]
+    fn every_key_is_described_and_others_are_refused() {
+        let schema = json_schema();
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        for object in [&schema, &schema["$defs"]["Service"], &schema["$defs"]["Node"]] {
+            assert_eq!(object["additionalProperties"], false);
+            for (key, property) in object["properties"].as_object().unwrap() {
+                assert!(property["description"].is_string(), "{key} has no description");
+            }
+        }
+        assert_eq!(schema["required"], serde_json::json!(["cluster", "nodes"]));
+        assert_eq!(
+            schema["$defs"]["Node"]["required"],
+            serde_json::json!(["service"])
+        );
+    }
+}

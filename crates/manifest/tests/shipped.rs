@@ -1,0 +1,270 @@
+//! The manifests in the repository, and what a checked manifest promises.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use manifest::{Checked, Known, Node, Profile, Value, parse, yaml};
+
+fn shipped(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../manifests")
+        .join(name);
+    fs::read_to_string(path).expect("the manifest is in the repository")
+}
+
+fn known() -> Known {
+    let types = [("api_gateway", false), ("searcher", true)];
+    Known {
+        service_types: types
+            .map(|(name, sharded)| (name.parse().expect("a service type"), sharded))
+            .into(),
+    }
+}
+
+fn checked(source: &str) -> Checked {
+    parse("test.yaml", source, &|_| None, Some(&known())).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+/// The nodes in a line: `a=standby b=searcher/0`.
+fn nodes(checked: &Checked) -> String {
+    let nodes = checked.manifest.nodes.iter();
+    nodes
+        .map(|node| format!("{}={}", node.id, node.role))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[test]
+fn the_demo_has_two_gateways_and_three_standbys() {
+    let demo = checked(&shipped("demo.yaml"));
+    assert_eq!(demo.manifest.cluster.as_str(), "demo");
+    assert_eq!(demo.manifest.profile, Profile::Local);
+    assert_eq!(
+        nodes(&demo),
+        "gateway-1=api_gateway gateway-2=api_gateway standby-1=standby standby-2=standby standby-3=standby"
+    );
+}
+
+#[test]
+fn the_example_in_the_demo_is_yaml_once_it_is_uncommented() {
+    let source = shipped("demo.yaml");
+    let (before, example) = source.split_once("      # routes:").unwrap();
+    let (example, after) = example.split_once("\n\n").unwrap();
+    let example = example.replace("      # ", "      ");
+    let demo = checked(&format!("{before}      routes:{example}\n\n{after}"));
+    let settings = &demo.manifest.services[&"api_gateway".parse().unwrap()].settings;
+    assert_eq!(
+        *settings,
+        serde_json::json!({"routes": [{"prefix": "/files", "to": ["http://127.0.0.1:8000"]}]})
+    );
+}
+
+#[test]
+fn the_single_node_is_a_gateway() {
+    assert_eq!(nodes(&checked(&shipped("single.yaml"))), "gateway-1=api_gateway");
+}
+
+#[test]
+fn the_shipped_manifests_have_only_keys_that_the_schema_describes() {
+    let schema = manifest::json_schema();
+    let described = |object: &serde_json::Value, node: &Node| {
+        for (key, _) in node.entries() {
+            assert!(
+                object["properties"].get(&key.text).is_some(),
+                "`{}` is not in the schema",
+                key.text
+            );
+        }
+    };
+    for name in ["demo.yaml", "single.yaml"] {
+        let tree = yaml::parse_tree(&shipped(name)).unwrap();
+        described(&schema, &tree);
+        for node in tree.get("nodes").unwrap().items() {
+            described(&schema["$defs"]["Node"], node);
+        }
+        for (_, service) in tree.get("services").map(Node::entries).unwrap_or_default() {
+            described(&schema["$defs"]["Service"], service);
+        }
+    }
+}
+
+#[test]
+fn a_manifest_written_as_yaml_is_the_same_manifest() {
+    let source = "
+cluster: demo
+profile: wan
+services:
+  api_gateway: { settings: { idle: 30s, port: 80, odd: 'true', empty: {}, text: \"a: b\\n# c\" } }
+nodes:
+  - { service: searcher, listen: '127.0.0.1:80', gossip: '[::1]:0', labels: { zone: '1' } }
+  - { service: standby, count: 2 }
+";
+    let manifest = checked(source).manifest;
+    let written = yaml::to_yaml(&manifest).unwrap();
+    assert_eq!(checked(&written).manifest, manifest, "{written}");
+}
+
+#[test]
+fn nodes_without_an_id_are_named_after_their_service_and_leave_given_ids_alone() {
+    let source = "
+cluster: demo
+nodes:
+  - service: api_gateway
+  - { service: standby, count: 2 }
+  - { id: standby-1, service: standby }
+  - service: standby
+  - { id: spare, service: standby, count: 1 }
+";
+    assert_eq!(
+        nodes(&checked(source)),
+        "api-gateway-1=api_gateway standby-2=standby standby-3=standby standby-1=standby standby-4=standby \
+         spare-1=standby"
+    );
+}
+
+#[test]
+fn a_shard_that_is_left_out_is_shard_0_of_sharded_types_only() {
+    let source = "{ cluster: demo, nodes: [{ service: searcher }, { service: searcher, shard: 3 }, { service: api-gateway }] }";
+    let expected = "searcher-1=searcher/0 searcher-2=searcher/3 api-gateway-1=api_gateway";
+    assert_eq!(nodes(&checked(source)), expected);
+}
+
+#[test]
+fn without_known_types_any_service_type_passes() {
+    let source = "{ cluster: demo, nodes: [{ service: anything, shard: 2 }, { service: other }] }";
+    let checked = parse("test.yaml", source, &|_| None, None).unwrap();
+    assert_eq!(nodes(&checked), "anything-1=anything/2 other-1=other");
+}
+
+#[test]
+fn variables_may_be_anywhere_a_value_is() {
+    let source = "
+cluster: ${CLUSTER:-demo}
+services: { api_gateway: { settings: { limit: '${LIMIT}', price: $$5 } } }
+nodes:
+  - service: standby
+    count: ${COUNT}
+    labels: { zone: \"${COUNT}\" }
+  - service: searcher
+    shard: ${COUNT}
+    listen: 127.0.0.1:${PORT:-8080}
+";
+    let variables = |name: &str| match name {
+        "COUNT" => Some("2".to_owned()),
+        "LIMIT" => Some("10".to_owned()),
+        _ => None,
+    };
+    let checked = parse("test.yaml", source, &variables, Some(&known())).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(
+        nodes(&checked),
+        "standby-1=standby standby-2=standby searcher-1=searcher/2"
+    );
+    assert_eq!(checked.manifest.nodes[0].labels["zone"], "2");
+    assert_eq!(
+        checked.manifest.nodes[2].listen,
+        Some("127.0.0.1:8080".parse().unwrap())
+    );
+    let settings = &checked.manifest.services[&"api_gateway".parse().unwrap()].settings;
+    assert_eq!(*settings, serde_json::json!({"limit": "10", "price": "$5"}));
+}
+
+#[test]
+fn anchors_aliases_and_merge_keys_work() {
+    let source = "
+cluster: demo
+nodes:
+  - &base
+    id: a
+    service: standby
+    labels: &labels { zone: north }
+  - <<: *base
+    id: b
+  - { id: c, service: searcher, labels: *labels }
+";
+    let checked = checked(source);
+    assert_eq!(nodes(&checked), "a=standby b=standby c=searcher/0");
+    assert!(
+        checked
+            .manifest
+            .nodes
+            .iter()
+            .all(|node| node.labels["zone"] == "north")
+    );
+}
+
+#[test]
+fn a_setting_is_found_by_its_json_pointer() {
+    let source = "cluster: demo
+services:
+  api_gateway:
+    settings:
+      idle: 30s
+      routes:
+        - prefix: /files
+          a/b: [1, 2]
+  searcher:
+nodes: [{ id: a, service: standby }]
+";
+    let checked = checked(source);
+    let gateway = "api_gateway".parse().unwrap();
+    for (pointer, expected) in [
+        ("/idle", (5, 13)),
+        ("/routes", (6, 7)),
+        ("/routes/0", (7, 11)),
+        ("/routes/0/prefix", (7, 19)),
+        ("/routes/0/a~1b", (8, 11)),
+        ("/routes/0/a~1b/1", (8, 20)),
+        ("/routes/0/missing", (7, 11)),
+        ("/routes/9/prefix", (6, 7)),
+        ("/routes/x", (6, 7)),
+        ("/idle/deeper", (5, 13)),
+        ("", (5, 7)),
+        ("/missing", (5, 7)),
+    ] {
+        let at = checked.settings_position(&gateway, pointer);
+        assert_eq!((at.line, at.column), expected, "{pointer}");
+    }
+    assert_eq!(
+        checked.settings_position(&"searcher".parse().unwrap(), "/x").line,
+        9
+    );
+    assert_eq!(
+        checked
+            .settings_position(&"analytics".parse().unwrap(), "/x")
+            .line,
+        1
+    );
+    let at = checked.node_position(&"a".parse().unwrap());
+    assert_eq!((at.line, at.column), (10, 15));
+}
+
+#[test]
+fn a_config_that_is_no_manifest_is_read_as_a_tree() {
+    let tree = manifest::read_tree("agent.yaml", "listen: ${L:-x}\nn: 3\nyes: yes\n", &|_| None).unwrap();
+    assert_eq!(tree.get("listen").and_then(Node::as_str), Some("x"));
+    assert_eq!(tree.get("n").and_then(Node::as_u64), Some(3));
+    assert_eq!(
+        tree.get("yes").map(|node| &node.value),
+        Some(&Value::String("yes".to_owned()))
+    );
+    assert!(tree.get("other").is_none());
+    let mistakes = manifest::read_tree("agent.yaml", "a: 1\na: ${B}\n", &|_| None).unwrap_err();
+    assert_eq!(mistakes.list().len(), 2, "{mistakes}");
+}
+
+#[test]
+fn ids_stay_unique_when_counts_and_names_cross() {
+    let source = "
+cluster: demo
+nodes:
+  - { id: a, service: standby, count: 3 }
+  - { id: a-1-1, service: standby }
+  - { service: searcher, count: 50 }
+  - { id: searcher-7, service: standby }
+";
+    let manifest = checked(source).manifest;
+    let ids: BTreeSet<_> = manifest.nodes.iter().map(|node| &node.id).collect();
+    assert_eq!(ids.len(), manifest.nodes.len());
+    assert_eq!(ids.len(), 55);
+}
