@@ -119,7 +119,7 @@ impl Check<'_> {
         let service: ServiceType = match text.parse() {
             Ok(service) => service,
             Err(error) => {
-                let mut mistake = Mistake::new(at, types::IdError::to_string(&error));
+                let mut mistake = Mistake::new(at, error.to_string());
                 if let Some(guess) = self.guess(text, may_stand_by) {
                     mistake = mistake.hint(format!("did you mean `{guess}`?"));
                 }

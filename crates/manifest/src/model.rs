@@ -9,7 +9,7 @@ use types::{ClusterId, NodeId, Role, ServiceType, ShardId};
 
 use crate::tree::{Node, Position};
 
-/// What a cluster should look like. Written as YAML it is a manifest again.
+/// What a cluster should look like. Written as YAML it is a manifest again, once each `$` in it is doubled.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Manifest {
     /// The cluster's name.

@@ -16,7 +16,7 @@ const BEFORE: usize = 40;
 
 /// All mistakes as one text, without a newline at the end.
 pub(crate) fn render(file: &str, source: &str, list: &[Mistake]) -> String {
-    let lines: Vec<&str> = source.lines().collect();
+    let lines: Vec<&str> = lines(source).collect();
     let mut out = String::new();
     for mistake in list.iter().take(SHOWN) {
         let gutter = gutter(mistake);
@@ -40,6 +40,15 @@ pub(crate) fn render(file: &str, source: &str, list: &[Mistake]) -> String {
     };
     out.push_str(&format!("{count} in {}", printable(file)));
     out
+}
+
+/// The lines of a file as YAML counts them: a lone carriage return ends one too, a byte order mark is in none.
+pub(crate) fn lines(source: &str) -> impl Iterator<Item = &str> {
+    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
+    let ends = source
+        .split('\n')
+        .map(|line| line.strip_suffix('\r').unwrap_or(line));
+    ends.flat_map(|line| line.split('\r'))
 }
 
 /// The width of the line numbers of one mistake.
@@ -108,11 +117,7 @@ fn excerpt(text: &str, column: usize, len: usize) -> (String, usize, usize) {
 fn width(c: char) -> usize {
     match u32::from(c) {
         0x09 => 4,
-        0x0300..=0x036F | 0x200B..=0x200D | 0x20D0..=0x20FF | 0xFE00..=0xFE0F | 0xFE20..=0xFE2F | 0xFEFF
-            if !is_unprintable(c) =>
-        {
-            0
-        }
+        0x0300..=0x036F | 0x200B..=0x200D | 0x20D0..=0x20FF | 0xFE00..=0xFE0F | 0xFE20..=0xFE2F => 0,
         0x1100..=0x115F
         | 0x2E80..=0xA4CF
         | 0xAC00..=0xD7A3
@@ -130,7 +135,9 @@ fn width(c: char) -> usize {
 
 /// Control characters and those that change the direction of text.
 fn is_unprintable(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+    let turns =
+        matches!(c, '\u{061C}' | '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns
 }
 
 /// The text with unprintable characters written out.
@@ -181,6 +188,12 @@ mod tests {
         assert_eq!(marked_columns("日本: x", 5, 1), (6, 1));
         assert_eq!(marked_columns("🔑🔑", 2, 1), (2, 2));
         assert_eq!(marked_columns("e\u{301}x", 3, 1), (1, 1));
+    }
+
+    #[test]
+    fn lines_end_as_yaml_says() {
+        let found: Vec<&str> = lines("\u{feff}a\r\nb\rc\n\nd").collect();
+        assert_eq!(found, ["a", "b", "c", "", "d"]);
     }
 
     #[test]

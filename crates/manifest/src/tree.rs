@@ -2,10 +2,8 @@
 //!
 //! Plain data: `yaml` makes it, everything else reads it.
 
-use serde::Serialize;
-
 /// Where something stands in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The line, counted from 1.
     pub line: u32,

@@ -10,6 +10,7 @@ use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{Error, Location, MessageFormatter, Options, Spanned, UserMessageFormatter};
 
 use crate::mistake::Mistake;
+use crate::render::lines;
 use crate::tree::{Key, Node, Position, Value, Writing};
 
 /// The longest text that is read, in bytes.
@@ -108,7 +109,7 @@ fn syntax(error: &Error, source: &str) -> Mistake {
 /// What to do about the syntax errors that people make most.
 fn syntax_hint(message: &str, at: Position, source: &str) -> Option<&'static str> {
     let index = usize::try_from(at.line).ok()?.checked_sub(1)?;
-    let line = source.lines().nth(index).unwrap_or_default();
+    let line = lines(source).nth(index).unwrap_or_default();
     if message == TOO_LARGE {
         return Some("at most 1 MiB, 50000 values, 48 levels and 5000 values repeated by aliases are read");
     }

@@ -268,3 +268,19 @@ nodes:
     assert_eq!(ids.len(), manifest.nodes.len());
     assert_eq!(ids.len(), 55);
 }
+
+#[test]
+fn line_ends_and_marks_of_other_systems_change_nothing() {
+    let source = shipped("demo.yaml");
+    let windows = source.replace('\n', "\r\n");
+    assert_eq!(checked(&windows).manifest, checked(&source).manifest);
+    assert_eq!(
+        checked(&format!("\u{feff}{source}")).manifest,
+        checked(&source).manifest
+    );
+    let broken = windows.replace("profile", "profil");
+    let mistakes = parse("test.yaml", &broken, &|_| None, None).unwrap_err();
+    let at = mistakes.list()[0].at;
+    assert_eq!((at.line, at.column, at.len), (7, 1, 6), "{mistakes}");
+    assert!(!mistakes.to_string().contains('\r'), "{mistakes}");
+}
