@@ -1,5 +1,20 @@
 //! Membership by gossip: who is alive, what each node does. The only crate that names chitchat.
+//!
+//! [`Cluster::join`] runs gossip on a thread of its own; everybody else reads a [`ClusterView`], a value that is
+//! published whenever it changes. What is decided about who is alive is decided by pure code in [`liveness`] and
+//! [`stall`]; this file and [`gossip`] only carry it out.
 
+mod changes;
+mod config;
+mod gossip;
+mod keys;
+mod liveness;
+mod network;
+mod stall;
 mod view;
 
+pub use changes::{Change, Changes, diff};
+pub use config::{ClusterConfig, MAX_MEMBERS, MAX_VALUE_BYTES, Timing};
+pub use gossip::{Cluster, GossipError, JoinError, Rival};
+pub use network::{MemoryNetwork, Network};
 pub use view::ClusterView;

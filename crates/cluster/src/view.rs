@@ -17,6 +17,7 @@ struct Inner {
     cluster: ClusterId,
     me: NodeId,
     members: BTreeMap<NodeId, Member>,
+    left: BTreeMap<NodeId, Generation>,
 }
 
 impl ClusterView {
@@ -26,8 +27,23 @@ impl ClusterView {
             .into_iter()
             .map(|member| (member.id.clone(), member))
             .collect();
+        Self::with_left(cluster, me, members, BTreeMap::new())
+    }
+
+    /// The same, with the nodes that are known to have left.
+    pub(crate) fn with_left(
+        cluster: ClusterId,
+        me: NodeId,
+        members: BTreeMap<NodeId, Member>,
+        left: BTreeMap<NodeId, Generation>,
+    ) -> Self {
         Self {
-            inner: Arc::new(Inner { cluster, me, members }),
+            inner: Arc::new(Inner {
+                cluster,
+                me,
+                members,
+                left,
+            }),
         }
     }
 
@@ -72,5 +88,10 @@ impl ClusterView {
             member.generation > generation
                 || (member.generation == generation && member.version >= min_version)
         })
+    }
+
+    /// Whether a node said in this life or a later one that it goes.
+    pub fn has_left(&self, id: &NodeId, generation: Generation) -> bool {
+        self.inner.left.get(id).is_some_and(|left| *left >= generation)
     }
 }

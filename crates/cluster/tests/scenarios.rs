@@ -1,0 +1,382 @@
+//! Clusters on an in-memory network with paused time: cut, healed, held, restarted, started in every order.
+#![expect(clippy::unwrap_used, reason = "a failing helper is a failing test")]
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
+
+use cluster::{Cluster, ClusterConfig, MemoryNetwork, Network};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use types::api::{About, EventKind};
+use types::{Generation, NodeId, Phase, Profile, Role, RoleState};
+
+/// In virtual time, so it costs nothing.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct World {
+    network: MemoryNetwork,
+    drivers: JoinSet<()>,
+}
+
+struct Node {
+    id: NodeId,
+    addr: SocketAddr,
+    cluster: Cluster,
+    driver: tokio::task::AbortHandle,
+}
+
+fn addr(number: u16) -> SocketAddr {
+    ([127, 0, 0, 1], 1_000 + number).into()
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            network: MemoryNetwork::new(),
+            drivers: JoinSet::new(),
+        }
+    }
+
+    async fn start(&mut self, number: u16, generation: u64, seeds: &[u16]) -> Node {
+        let config = ClusterConfig {
+            cluster: "test".parse().unwrap(),
+            node: format!("n{number}").parse().unwrap(),
+            generation: Generation(generation),
+            listen: addr(number),
+            advertise: addr(number),
+            seeds: seeds.iter().map(|seed| addr(*seed).to_string()).collect(),
+            profile: Profile::Local,
+            http: format!("http://127.0.0.1:{}", 2_000 + number),
+            about: About::default(),
+            role: RoleState::starting(Role::Standby),
+        };
+        let id = config.node.clone();
+        let (cluster, driver) = Cluster::join_here(config, Network::Memory(self.network.clone()))
+            .await
+            .unwrap();
+        let network = self.network.clone();
+        let driver = self.drivers.spawn(unless_held(network, addr(number), driver));
+        Node {
+            id,
+            addr: addr(number),
+            cluster,
+            driver,
+        }
+    }
+
+    async fn start_all(&mut self, count: u16) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        for number in 1..=count {
+            nodes.push(self.start(number, 1, &[1, 2, 3]).await);
+        }
+        all_see(&nodes, &nodes).await;
+        nodes
+    }
+
+    /// Ends a node without a word, like kill -9.
+    async fn kill(&self, node: &Node) {
+        self.network.hold(node.addr);
+        node.driver.abort();
+    }
+}
+
+/// Polls a future only while its node is not held: a stopped process runs nothing.
+async fn unless_held(network: MemoryNetwork, addr: SocketAddr, future: impl Future<Output = ()>) {
+    let mut future = pin!(future);
+    loop {
+        network.released(addr).await;
+        tokio::select! {
+            biased;
+            () = network.held(addr) => {}
+            () = &mut future => return,
+        }
+    }
+}
+
+async fn sees(viewer: &Node, wanted: &[&Node]) {
+    let mut view = viewer.cluster.watch();
+    let mut ids: Vec<_> = wanted.iter().map(|node| node.id.clone()).collect();
+    ids.sort();
+    let seen = view.wait_for(|view| {
+        view.members()
+            .map(|member| member.id.clone())
+            .eq(ids.iter().cloned())
+    });
+    let result = timeout(PATIENCE, seen).await.map(|view| view.is_ok());
+    assert_eq!(
+        result,
+        Ok(true),
+        "{} sees {:?}, wanted {ids:?}",
+        viewer.id,
+        viewer.cluster.view()
+    );
+}
+
+async fn all_see(viewers: &[Node], wanted: &[Node]) {
+    let wanted: Vec<_> = wanted.iter().collect();
+    for viewer in viewers {
+        sees(viewer, &wanted).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn four_nodes_find_each_other_in_every_order_of_starting() {
+    let mut orders = Vec::new();
+    permutations(&mut vec![1, 2, 3, 4], 0, &mut orders);
+    assert_eq!(orders.len(), 24);
+    for order in orders {
+        let mut world = World::new();
+        let mut nodes = Vec::new();
+        for number in &order {
+            nodes.push(world.start(*number, 1, &[1]).await);
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+        all_see(&nodes, &nodes).await;
+    }
+}
+
+fn permutations(items: &mut Vec<u16>, at: usize, out: &mut Vec<Vec<u16>>) {
+    if at == items.len() {
+        out.push(items.clone());
+        return;
+    }
+    for other in at..items.len() {
+        items.swap(at, other);
+        permutations(items, at + 1, out);
+        items.swap(at, other);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_start_and_a_join_take_far_less_than_a_round_of_gossip() {
+    let mut world = World::new();
+    let start = Instant::now();
+    let mut nodes = world.start_all(5).await;
+    assert!(
+        start.elapsed() < Duration::from_millis(150),
+        "cold start took {:?}",
+        start.elapsed()
+    );
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let start = Instant::now();
+    nodes.push(world.start(6, 1, &[1, 2, 3]).await);
+    all_see(&nodes, &nodes).await;
+    assert!(
+        start.elapsed() < Duration::from_millis(150),
+        "a join took {:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_change_reaches_everybody_in_a_moment() {
+    let mut world = World::new();
+    let nodes = world.start_all(5).await;
+    let start = Instant::now();
+    let mut state = RoleState::starting("storage/3".parse().unwrap());
+    state.phase = Phase::Ready;
+    let version = nodes[0].cluster.set_role(state.clone()).await.unwrap();
+    for node in &nodes {
+        let mut view = node.cluster.watch();
+        let seen = view.wait_for(|view| view.shows(&nodes[0].id, Generation(1), version));
+        let seen = timeout(PATIENCE, seen).await.unwrap().unwrap().clone();
+        assert_eq!(seen.member(&nodes[0].id).unwrap().state.as_ref(), Some(&state));
+    }
+    assert!(
+        start.elapsed() < Duration::from_millis(50),
+        "took {:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_is_seen_within_the_bound_and_is_not_a_leave() {
+    let mut world = World::new();
+    let mut nodes = world.start_all(5).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let mut changes = nodes[1].cluster.changes();
+    for _ in 0..5 {
+        changes.next().await.unwrap();
+    }
+    let dead = nodes.remove(0);
+    let start = Instant::now();
+    world.kill(&dead).await;
+    all_see(&nodes, &nodes).await;
+    assert!(
+        start.elapsed() < Duration::from_millis(1_500),
+        "took {:?}",
+        start.elapsed()
+    );
+    let change = changes.next().await.unwrap();
+    assert_eq!((change.kind, change.member.id), (EventKind::Lost, dead.id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leave_is_seen_at_once_and_is_not_a_crash() {
+    let mut world = World::new();
+    let mut nodes = world.start_all(5).await;
+    let mut changes = nodes[1].cluster.changes();
+    for _ in 0..5 {
+        changes.next().await.unwrap();
+    }
+    let leaver = nodes.remove(0);
+    let start = Instant::now();
+    leaver.cluster.leave().await;
+    all_see(&nodes, &nodes).await;
+    assert!(
+        start.elapsed() < Duration::from_millis(200),
+        "took {:?}",
+        start.elapsed()
+    );
+    let change = changes.next().await.unwrap();
+    assert_eq!((change.kind, change.member.id), (EventKind::Left, leaver.id));
+    assert_eq!(leaver.cluster.ended().await, "left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_splits_the_view_and_healing_joins_it_again() {
+    let mut world = World::new();
+    let nodes = world.start_all(4).await;
+    let (left, right) = nodes.split_at(2);
+    for a in left {
+        for b in right {
+            world.network.cut(a.addr, b.addr).await;
+        }
+    }
+    all_see(left, left).await;
+    all_see(right, right).await;
+    for a in left {
+        for b in right {
+            world.network.heal(a.addr, b.addr).await;
+        }
+    }
+    all_see(&nodes, &nodes).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_held_up_gives_nobody_up_and_is_believed_again() {
+    let mut world = World::new();
+    let nodes = world.start_all(4).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let sleeper = &nodes[0];
+    let others = &nodes[1..];
+    let mut changes = sleeper.cluster.changes();
+    for _ in 0..4 {
+        changes.next().await.unwrap();
+    }
+    world.network.hold(sleeper.addr);
+    all_see(others, others).await;
+    world.network.release(sleeper.addr);
+    all_see(&nodes, &nodes).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let heard = timeout(Duration::from_millis(1), changes.next()).await;
+    assert!(
+        heard.is_err(),
+        "the sleeper changed its view of the others: {heard:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_node_is_back_under_its_name_once() {
+    let mut world = World::new();
+    let mut nodes = world.start_all(4).await;
+    let old = nodes.remove(0);
+    world.kill(&old).await;
+    let mut changes = nodes[0].cluster.changes();
+    for _ in 0..4 {
+        changes.next().await.unwrap();
+    }
+    // The same name at another address: the old one is still held.
+    let new = restart(&mut world, &old).await;
+    let change = changes.next().await.unwrap();
+    assert_eq!(
+        (change.kind, change.member.generation),
+        (EventKind::Restarted, Generation(2))
+    );
+    nodes.push(new);
+    all_see(&nodes, &nodes).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    all_see(&nodes, &nodes).await;
+    let heard = timeout(Duration::from_millis(1), changes.next()).await;
+    assert!(
+        heard.is_err(),
+        "its old life must not be heard of again: {heard:?}"
+    );
+}
+
+async fn restart(world: &mut World, old: &Node) -> Node {
+    let number = 20;
+    let config = ClusterConfig {
+        cluster: "test".parse().unwrap(),
+        node: old.id.clone(),
+        generation: Generation(2),
+        listen: addr(number),
+        advertise: addr(number),
+        seeds: vec![addr(2).to_string()],
+        profile: Profile::Local,
+        http: "http://127.0.0.1:2020".to_owned(),
+        about: About::default(),
+        role: RoleState::starting(Role::Standby),
+    };
+    let (cluster, driver) = Cluster::join_here(config, Network::Memory(world.network.clone()))
+        .await
+        .unwrap();
+    let driver = world.drivers.spawn(driver);
+    Node {
+        id: old.id.clone(),
+        addr: addr(number),
+        cluster,
+        driver,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_node_of_the_same_name_is_noticed_by_both() {
+    let mut world = World::new();
+    let nodes = world.start_all(2).await;
+    let twin = restart(&mut world, &nodes[0]).await;
+    let mut rival = twin.cluster.rival();
+    let seen = timeout(PATIENCE, rival.wait_for(Option::is_some))
+        .await
+        .unwrap()
+        .unwrap()
+        .clone()
+        .unwrap();
+    assert_eq!(seen.generation, Generation(1));
+    let mut rival = nodes[0].cluster.rival();
+    let seen = timeout(PATIENCE, rival.wait_for(Option::is_some))
+        .await
+        .unwrap()
+        .unwrap()
+        .clone()
+        .unwrap();
+    assert_eq!(
+        (seen.generation, seen.http.as_str()),
+        (Generation(2), "http://127.0.0.1:2020")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_seeds_and_ones_own_address_do_no_harm() {
+    let mut world = World::new();
+    let first = world.start(1, 1, &[1, 77, 78]).await;
+    let second = world.start(2, 1, &[77, 1, 2]).await;
+    let nodes = [first, second];
+    all_see(&nodes, &nodes).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_would_block_gossip_is_refused_and_the_rest_goes_on() {
+    let mut world = World::new();
+    let nodes = world.start_all(2).await;
+    let mut state = RoleState::starting(Role::Standby);
+    state.reason = Some("x".repeat(cluster::MAX_VALUE_BYTES));
+    let error = nodes[0].cluster.set_role(state).await.unwrap_err().to_string();
+    assert!(error.contains("at most 8192"), "{error}");
+    nodes[0]
+        .cluster
+        .set_role(RoleState::starting("a".parse().unwrap()))
+        .await
+        .unwrap();
+}
