@@ -1,50 +1,28 @@
 //! Requests to members: pick one, wait while a role moves, retry what was not processed, stream both ways.
+//!
+//! [`Mesh::send`] is the whole of it: of the members that serve a type two are drawn, and the less loaded one gets the
+//! request. If nobody serves for the moment, the request waits. If a member says that it did not process it, or can't
+//! be reached, another one gets it. What has been answered is never sent again.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod base_url;
+mod body;
+mod budget;
+mod call;
+mod choose;
+mod error;
+mod head;
+mod lease;
+mod limits;
+mod mesh;
+mod retry;
+mod roster;
+mod targets;
+mod upload;
+mod wire;
 
-use cluster::ClusterView;
-use tokio::sync::watch;
-use types::{ServiceType, Target};
-
-/// Which member of each service type may answer a request: the plugins' `target` functions, as data.
-#[derive(Clone)]
-pub struct Targets(Arc<dyn Fn(&ServiceType, &http::request::Parts) -> Target + Send + Sync>);
-
-impl Targets {
-    /// Asks the function.
-    pub fn new(
-        target: impl Fn(&ServiceType, &http::request::Parts) -> Target + Send + Sync + 'static,
-    ) -> Self {
-        Self(Arc::new(target))
-    }
-
-    /// Any member will do.
-    pub fn any() -> Self {
-        Self::new(|_, _| Target::Any)
-    }
-}
-
-impl std::fmt::Debug for Targets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Targets")
-    }
-}
-
-/// Limits of the requests that a mesh sends.
-#[derive(Debug, Clone, Default)]
-pub struct Limits {
-    /// placeholder
-    pub wait: Duration,
-}
-
-/// Requests to other members.
-#[derive(Debug, Clone)]
-pub struct Mesh {}
-
-impl Mesh {
-    /// A mesh over a view.
-    pub fn new(_view: watch::Receiver<ClusterView>, _targets: Targets, _limits: Limits) -> Self {
-        Self {}
-    }
-}
+pub use base_url::{BaseUrl, BaseUrlError};
+pub use body::{MeshBody, MeshBodyError};
+pub use error::{CallError, MeshError};
+pub use limits::Limits;
+pub use mesh::{Mesh, Stats};
+pub use targets::Targets;

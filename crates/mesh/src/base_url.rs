@@ -1,0 +1,288 @@
+//! Where requests are sent to: `http://host[:port][/path]`, and how busy it is.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use tokio::time::Instant;
+
+/// A URL that requests are sent below: `http://127.0.0.1:8000/base`.
+///
+/// Two are equal when their texts are. Clones share the count of their requests in flight, so parse an address once
+/// and keep it.
+#[derive(Clone)]
+pub struct BaseUrl(Arc<Base>);
+
+struct Base {
+    text: String,
+    authority: Authority,
+    host: HeaderValue,
+    /// Where the path begins in the text. The path has no slash at its end, so it may be empty.
+    path_at: usize,
+    in_flight: AtomicU32,
+    unreachable_at: Mutex<Option<Instant>>,
+}
+
+/// Why a text is no address that requests can be sent to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BaseUrlError {
+    /// Use `http://`, in a network that you trust.
+    #[error("`{0}` needs TLS, which is not there yet; use http://")]
+    Https(String),
+    /// Begin it with `http://`.
+    #[error("`{0}` does not begin with http://")]
+    NoHttp(String),
+    /// Leave that part out.
+    #[error("`{text}` has a {part}; only http://host[:port][/path] is possible")]
+    Superfluous {
+        /// What was given.
+        text: String,
+        /// `query`, `fragment`, `user name`.
+        part: &'static str,
+    },
+    /// Write `http://host:port` or `http://host:port/path`.
+    #[error("`{0}` is not of the form http://host[:port][/path]")]
+    Malformed(String),
+}
+
+impl BaseUrl {
+    /// The text of it, without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0.text
+    }
+
+    /// Host and port: `127.0.0.1:8000`.
+    pub fn authority(&self) -> &str {
+        self.0.authority.as_str()
+    }
+
+    /// The path, without a slash at its end: empty or `/base`.
+    pub fn path(&self) -> &str {
+        &self.0.text[self.0.path_at..]
+    }
+
+    /// Requests that were sent there and whose answers have not ended.
+    pub fn in_flight(&self) -> u32 {
+        self.0.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The value of the `Host` header for it.
+    pub(crate) fn host(&self) -> &HeaderValue {
+        &self.0.host
+    }
+
+    /// The URL of a path below this one, byte for byte.
+    pub(crate) fn below(&self, path: &PathAndQuery) -> Result<Uri, http::Error> {
+        let text = path.as_str();
+        // `?a` is what is left of `http://host?a`: its path is empty, which means the root.
+        let slash = if text.starts_with('?') { "/" } else { "" };
+        let whole = if self.path().is_empty() && slash.is_empty() {
+            path.clone()
+        } else {
+            let joined = [self.path(), slash, text].concat();
+            PathAndQuery::from_maybe_shared(bytes::Bytes::from(joined))?
+        };
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(self.0.authority.clone());
+        parts.path_and_query = Some(whole);
+        Ok(Uri::from_parts(parts)?)
+    }
+
+    /// Counts a request until the lease is dropped.
+    pub(crate) fn lease(&self) -> Lease {
+        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
+        Lease(self.clone())
+    }
+
+    /// Remembers that no connection could be opened.
+    pub(crate) fn mark_unreachable(&self, now: Instant) {
+        *self
+            .0
+            .unreachable_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Whether no connection could be opened a short while ago.
+    pub(crate) fn is_avoided(&self, now: Instant, avoid: Duration) -> bool {
+        let unreachable_at = *self
+            .0
+            .unreachable_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        unreachable_at.is_some_and(|at| now.saturating_duration_since(at) < avoid)
+    }
+
+    /// Whether it is the very same address, not just an equal one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl FromStr for BaseUrl {
+    type Err = BaseUrlError;
+    fn from_str(text: &str) -> Result<Self, BaseUrlError> {
+        let malformed = || BaseUrlError::Malformed(text.to_owned());
+        let superfluous = |part| BaseUrlError::Superfluous {
+            text: text.to_owned(),
+            part,
+        };
+        let scheme = text
+            .split_once("://")
+            .map(|(scheme, _)| scheme.to_ascii_lowercase());
+        match scheme.as_deref() {
+            Some("http") => {}
+            Some("https") => return Err(BaseUrlError::Https(text.to_owned())),
+            _ => return Err(BaseUrlError::NoHttp(text.to_owned())),
+        }
+        if text.contains('#') {
+            return Err(superfluous("fragment"));
+        }
+        let uri: Uri = text.parse().map_err(|_| malformed())?;
+        if uri.query().is_some() {
+            return Err(superfluous("query"));
+        }
+        let authority = uri.authority().ok_or_else(malformed)?.clone();
+        if authority.as_str().contains('@') {
+            return Err(superfluous("user name"));
+        }
+        let port_is_bad = authority.port_u16().is_none() && authority.as_str().len() > authority.host().len();
+        if authority.host().is_empty() || port_is_bad || authority.port_u16() == Some(0) {
+            return Err(malformed());
+        }
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| malformed())?;
+        let origin = format!("http://{authority}");
+        let path_at = origin.len();
+        Ok(Self(Arc::new(Base {
+            text: origin + uri.path().trim_end_matches('/'),
+            authority,
+            host,
+            path_at,
+            in_flight: AtomicU32::new(0),
+            unreachable_at: Mutex::new(None),
+        })))
+    }
+}
+
+impl PartialEq for BaseUrl {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for BaseUrl {}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BaseUrl({})", self.as_str())
+    }
+}
+
+/// A request in flight; it ends when this is dropped.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Lease(BaseUrl);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_with_and_without_port_and_path() {
+        for (text, shown, authority, path) in [
+            ("http://a", "http://a", "a", ""),
+            ("http://a/", "http://a", "a", ""),
+            ("HTTP://a:80/b/c/", "http://a:80/b/c", "a:80", "/b/c"),
+            (
+                "http://[::1]:8000/x%2Fy",
+                "http://[::1]:8000/x%2Fy",
+                "[::1]:8000",
+                "/x%2Fy",
+            ),
+        ] {
+            let url: BaseUrl = text.parse().unwrap();
+            assert_eq!(
+                (url.as_str(), url.authority(), url.path()),
+                (shown, authority, path)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_the_reason() {
+        let refused = |text: &str| text.parse::<BaseUrl>().unwrap_err();
+        assert!(matches!(refused("https://a"), BaseUrlError::Https(_)));
+        assert!(matches!(refused("127.0.0.1:80"), BaseUrlError::NoHttp(_)));
+        assert!(matches!(refused("ftp://a"), BaseUrlError::NoHttp(_)));
+        for (text, bad) in [
+            ("http://a/?q", "query"),
+            ("http://a/#f", "fragment"),
+            ("http://u:p@a/", "user name"),
+        ] {
+            assert!(
+                matches!(refused(text), BaseUrlError::Superfluous { part, .. } if part == bad),
+                "{text}"
+            );
+        }
+        for text in [
+            "http://",
+            "http:///x",
+            "http://a:",
+            "http://a:99999",
+            "http://a:0",
+            "http://a b",
+        ] {
+            assert!(matches!(refused(text), BaseUrlError::Malformed(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_below_is_appended_byte_for_byte() {
+        for (base, path, whole) in [
+            ("http://a", "/x%2F/../y?q=%20", "http://a/x%2F/../y?q=%20"),
+            ("http://a/svc/t", "/x//y/./%2e?", "http://a/svc/t/x//y/./%2e?"),
+            ("http://a/svc/t", "/", "http://a/svc/t/"),
+            ("http://a/svc/t", "?q", "http://a/svc/t/?q"),
+        ] {
+            let base: BaseUrl = base.parse().unwrap();
+            let path: PathAndQuery = path.parse().unwrap();
+            assert_eq!(base.below(&path).unwrap().to_string(), whole);
+        }
+    }
+
+    #[test]
+    fn an_address_that_failed_is_avoided_for_a_while() {
+        let url: BaseUrl = "http://a".parse().unwrap();
+        let (now, avoid) = (Instant::now(), Duration::from_secs(1));
+        assert!(!url.is_avoided(now, avoid));
+        url.mark_unreachable(now);
+        assert!(url.clone().is_avoided(now + Duration::from_millis(999), avoid));
+        assert!(!url.is_avoided(now + avoid, avoid));
+    }
+
+    #[test]
+    fn a_lease_counts_until_it_is_dropped() {
+        let url: BaseUrl = "http://a".parse().unwrap();
+        let lease = url.clone().lease();
+        assert_eq!(url.in_flight(), 1);
+        drop(lease);
+        assert_eq!(url.in_flight(), 0);
+    }
+}

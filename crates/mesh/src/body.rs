@@ -1,0 +1,166 @@
+//! The body of an answer: it holds the request's lease, and it doesn't stand still for ever.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use crate::lease::InFlight;
+use crate::upload::Upload;
+
+/// The streamed body of an answer. The request is in flight until this has ended or is dropped.
+#[derive(Debug)]
+pub struct MeshBody {
+    incoming: Incoming,
+    idle: IdleTimer,
+    held: Option<Held>,
+}
+
+/// What an answer keeps until its body has ended.
+struct Held {
+    _in_flight: InFlight,
+    /// The request's body, which may still be on its way.
+    upload: Upload,
+}
+
+/// Why the body of an answer ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum MeshBodyError {
+    /// Nothing came for this long.
+    #[error("nothing of the answer's body came for {0:?}")]
+    Idle(Duration),
+    /// The connection broke or its framing is malformed.
+    #[error("the answer's body broke off: {0}")]
+    Broken(#[source] hyper::Error),
+}
+
+impl MeshBody {
+    pub(crate) fn new(incoming: Incoming, in_flight: InFlight, upload: Upload, idle: Duration) -> Self {
+        // Nobody may read on after the end, so what has ended at once holds nothing.
+        let held = (!incoming.is_end_stream()).then_some(Held {
+            _in_flight: in_flight,
+            upload,
+        });
+        Self {
+            incoming,
+            idle: IdleTimer::new(idle),
+            held,
+        }
+    }
+
+    /// The answer has ended as it should; what the client still sends is between it and the member.
+    fn ended(&mut self) {
+        self.held = None;
+    }
+}
+
+impl Body for MeshBody {
+    type Data = Bytes;
+    type Error = MeshBodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, MeshBodyError>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.idle.moved();
+                if this.incoming.is_end_stream() {
+                    this.ended();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.give_up();
+                Poll::Ready(Some(Err(MeshBodyError::Broken(error))))
+            }
+            Poll::Ready(None) => {
+                this.ended();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let upload = this.held.as_ref().and_then(|held| held.upload.progress());
+                if this.idle.poll_expired(cx, upload.map(|progress| progress.at)) {
+                    this.give_up();
+                    return Poll::Ready(Some(Err(MeshBodyError::Idle(this.idle.limit))));
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl MeshBody {
+    fn give_up(&mut self) {
+        if let Some(held) = self.held.take() {
+            held.upload.detach();
+        }
+    }
+}
+
+/// Whoever stops reading an answer does not go on sending the request either.
+impl Drop for MeshBody {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+/// Tells when nothing has moved for too long. Costs nothing while data is there at every poll.
+#[derive(Debug)]
+struct IdleTimer {
+    limit: Duration,
+    moved_at: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl IdleTimer {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            moved_at: None,
+            timer: None,
+        }
+    }
+
+    fn moved(&mut self) {
+        self.moved_at = None;
+    }
+
+    /// Whether the limit has passed since the last move, or since the other direction moved.
+    fn poll_expired(&mut self, cx: &mut Context<'_>, other_moved_at: Option<Instant>) -> bool {
+        let moved_at = *self.moved_at.get_or_insert_with(Instant::now);
+        let latest = other_moved_at.map_or(moved_at, |other| other.max(moved_at));
+        let deadline = latest + self.limit;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        // The timer of an earlier wait may still run; it is set anew only when it is about to matter.
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return true;
+            }
+            timer.as_mut().reset(deadline);
+        }
+        false
+    }
+}

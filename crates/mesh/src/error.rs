@@ -1,0 +1,269 @@
+//! Why a request got no answer from a member, and what to say about it.
+
+use std::time::Duration;
+
+use types::{ErrorKind, Problem, ServiceType};
+
+use crate::head::MAX_HOPS;
+
+/// Why a request got no answer from a member.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MeshError {
+    /// Ask for a type that exists: nobody runs this one, and nobody could.
+    #[error("no node of this cluster has or can run the service type `{service}`")]
+    UnknownService {
+        /// The type.
+        service: ServiceType,
+    },
+    /// Give a node this role, or wait for one to become ready.
+    #[error("no member serves `{service}` (waited {waited:.1?})")]
+    NoServingMember {
+        /// The type.
+        service: ServiceType,
+        /// How long was waited for one.
+        waited: Duration,
+    },
+    /// All addresses of a route went on refusing to process the request.
+    #[error("every address refused the request for {waited:.1?}")]
+    Refused {
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Send less at once, or wait: too many requests wait for a member already.
+    #[error("{waiting} requests wait for a serving member already")]
+    QueueFull {
+        /// How many.
+        waiting: usize,
+    },
+    /// Send it again: it was not acted upon, but its body was too large to be kept for that.
+    #[error(
+        "the request was not processed, and more of its body was sent than the {kept} bytes that are kept"
+    )]
+    BodyTooLargeToResend {
+        /// How many bytes are kept.
+        kept: usize,
+    },
+    /// Look whether the member runs: no connection could be opened.
+    #[error("{address} can't be reached: {why}")]
+    Unreachable {
+        /// Host and port.
+        address: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Look at the member's log: it ended the connection before it answered.
+    #[error("{address} closed the connection before it answered: {why}")]
+    Broken {
+        /// Host and port.
+        address: String,
+        /// What happened.
+        why: String,
+    },
+    /// See whether it speaks HTTP.
+    #[error("{address} answered something that is not HTTP: {why}")]
+    Garbage {
+        /// Host and port.
+        address: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Wait longer, or find out why the member takes so long.
+    #[error("{address} did not answer within {limit:?}")]
+    TimedOut {
+        /// Host and port.
+        address: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The client closed its connection or sent a malformed body.
+    #[error("the body of the request ended early: {why}")]
+    BodyAborted {
+        /// What happened.
+        why: String,
+    },
+    /// The client stopped sending the body.
+    #[error("nothing of the request's body came for {limit:?}")]
+    BodyStalled {
+        /// The limit.
+        limit: Duration,
+    },
+    /// Look for a route that leads back to where it came from.
+    #[error("the request was passed on {MAX_HOPS} times already")]
+    Loop,
+    /// Change the request: its target is no path, or a header is malformed.
+    #[error("the request can't be passed on: {why}")]
+    Malformed {
+        /// What is wrong.
+        why: String,
+    },
+    /// Give at least one address.
+    #[error("there is no address to send the request to")]
+    NoAddress,
+}
+
+impl MeshError {
+    /// As problem details, with a hint.
+    pub fn to_problem(&self) -> Problem {
+        let (kind, code, hint) = self.outline();
+        let mut problem = Problem::new(kind, code, self.to_string()).hint(hint);
+        if matches!(self, Self::Loop) {
+            problem.status = 508;
+        } else if matches!(self, Self::BodyStalled { .. }) {
+            problem.status = 408;
+        }
+        problem
+    }
+
+    fn outline(&self) -> (ErrorKind, &'static str, &'static str) {
+        match self {
+            Self::UnknownService { .. } => (
+                ErrorKind::NotFound,
+                "unknown-service",
+                "`ctl members` shows which service types there are",
+            ),
+            Self::NoServingMember { .. } => (
+                ErrorKind::Unavailable,
+                "no-serving-member",
+                "give a node this role with `ctl set-service`, or wait until one is ready",
+            ),
+            Self::Refused { .. } => (ErrorKind::Unavailable, "refused", "try again in a moment"),
+            Self::QueueFull { .. } => (
+                ErrorKind::Unavailable,
+                "queue-full",
+                "try again when a member serves; `ctl members` shows the phases",
+            ),
+            Self::BodyTooLargeToResend { .. } => (
+                ErrorKind::Unavailable,
+                "not-processed",
+                "nothing was done; send the request again",
+            ),
+            Self::Unreachable { .. } => (
+                ErrorKind::BadGateway,
+                "unreachable",
+                "see whether it runs and listens at this address",
+            ),
+            Self::Broken { .. } => (
+                ErrorKind::BadGateway,
+                "broken-connection",
+                "the request may have been acted on; look before you send it again",
+            ),
+            Self::Garbage { .. } => (
+                ErrorKind::BadGateway,
+                "bad-answer",
+                "see whether it speaks HTTP/1.1 without TLS at this address",
+            ),
+            Self::TimedOut { .. } => (
+                ErrorKind::Timeout,
+                "no-answer-in-time",
+                "the request may have been acted on; look before you send it again",
+            ),
+            Self::BodyAborted { .. } => (ErrorKind::Invalid, "body-aborted", "send the whole body"),
+            Self::BodyStalled { .. } => (
+                ErrorKind::Invalid,
+                "body-stalled",
+                "send the body without pausing",
+            ),
+            Self::Loop => (
+                ErrorKind::Internal,
+                "loop-detected",
+                "look for a route that leads back to the gateway it came from",
+            ),
+            Self::Malformed { .. } => (ErrorKind::Invalid, "malformed-request", "change the request"),
+            Self::NoAddress => (ErrorKind::Internal, "no-address", "give the route an address"),
+        }
+    }
+}
+
+/// Why a call to one address failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens there: the process is gone.
+    #[error("connection refused")]
+    Refused,
+    /// The network, the name or the connection failed; whether the call was acted on is not known.
+    #[error("{0}")]
+    Unreachable(String),
+    /// No whole answer came in time; whether the call was acted on is not known.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The answer is not one that a control call has.
+    #[error("the answer has more than {0} bytes")]
+    TooLarge(usize),
+    /// Give an absolute `http://` URL.
+    #[error("the call is malformed: {0}")]
+    Malformed(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_has_its_status_a_code_and_a_hint() {
+        let service: ServiceType = "storage".parse().unwrap();
+        let address = || "127.0.0.1:1".to_owned();
+        let why = || "words".to_owned();
+        let limit = Duration::from_secs(1);
+        for (error, status, code) in [
+            (
+                MeshError::UnknownService {
+                    service: service.clone(),
+                },
+                404,
+                "unknown-service",
+            ),
+            (
+                MeshError::NoServingMember {
+                    service,
+                    waited: limit,
+                },
+                503,
+                "no-serving-member",
+            ),
+            (MeshError::Refused { waited: limit }, 503, "refused"),
+            (MeshError::QueueFull { waiting: 1 }, 503, "queue-full"),
+            (MeshError::BodyTooLargeToResend { kept: 1 }, 503, "not-processed"),
+            (
+                MeshError::Unreachable {
+                    address: address(),
+                    why: why(),
+                },
+                502,
+                "unreachable",
+            ),
+            (
+                MeshError::Broken {
+                    address: address(),
+                    why: why(),
+                },
+                502,
+                "broken-connection",
+            ),
+            (
+                MeshError::Garbage {
+                    address: address(),
+                    why: why(),
+                },
+                502,
+                "bad-answer",
+            ),
+            (
+                MeshError::TimedOut {
+                    address: address(),
+                    limit,
+                },
+                504,
+                "no-answer-in-time",
+            ),
+            (MeshError::BodyAborted { why: why() }, 400, "body-aborted"),
+            (MeshError::BodyStalled { limit }, 408, "body-stalled"),
+            (MeshError::Loop, 508, "loop-detected"),
+            (MeshError::Malformed { why: why() }, 400, "malformed-request"),
+            (MeshError::NoAddress, 500, "no-address"),
+        ] {
+            let problem = error.to_problem();
+            assert_eq!((problem.status, problem.code()), (status, code), "{error:?}");
+            assert!(problem.hint.is_some_and(|hint| !hint.is_empty()), "{error:?}");
+        }
+    }
+}

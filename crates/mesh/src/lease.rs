@@ -1,0 +1,72 @@
+//! Requests in flight: counted for each address and in all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::base_url::{BaseUrl, Lease};
+
+/// A number of something that goes on, counted down by dropping.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gauge(Arc<AtomicUsize>);
+
+impl Gauge {
+    /// Counts one, whatever the number is.
+    pub(crate) fn enter(&self) -> Entered {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Entered(self.clone())
+    }
+
+    /// Counts one unless there are `limit` already.
+    pub(crate) fn enter_below(&self, limit: usize) -> Option<Entered> {
+        let entered = self.enter();
+        (self.value() <= limit).then_some(entered)
+    }
+
+    pub(crate) fn value(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One of those that are counted.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Entered(Gauge);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request in flight; it ends when this is dropped.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    _address: Lease,
+    _all: Entered,
+}
+
+impl InFlight {
+    pub(crate) fn new(address: &BaseUrl, all: &Gauge) -> Self {
+        Self {
+            _address: address.lease(),
+            _all: all.enter(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_the_limit_enter_at_once() {
+        let gauge = Gauge::default();
+        let first = gauge.enter_below(1);
+        assert!(first.is_some());
+        assert!(gauge.enter_below(1).is_none());
+        drop(first);
+        assert_eq!(gauge.value(), 0);
+        assert!(gauge.enter_below(1).is_some());
+    }
+}

@@ -1,0 +1,393 @@
+//! Sends a request until it is answered: choose, wait, send, judge, again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::ClusterView;
+use http::{Method, Request, Response, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper_util::rt::TokioExecutor;
+use rand::RngExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+use types::{ServiceType, Target};
+
+use crate::base_url::BaseUrl;
+use crate::body::MeshBody;
+use crate::budget::Budget;
+use crate::choose::{Standing, choose};
+use crate::error::MeshError;
+use crate::head::{is_not_processed, next_hop, set_hops, strip_hop_by_hop};
+use crate::lease::{Gauge, InFlight};
+use crate::limits::Limits;
+use crate::retry::{Failure, Verdict, verdict};
+use crate::roster::{Prospect, Roster};
+use crate::targets::Targets;
+use crate::upload::{BoxError, Upload};
+use crate::wire::{Failed, Head, Wire};
+
+/// The pause before a request is sent again to where it was already, in milliseconds.
+const PAUSE_MS: std::ops::Range<u64> = 5..50;
+
+/// Requests to other members. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Mesh(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    roster: Arc<Roster>,
+    targets: Targets,
+    limits: Limits,
+    wire: Wire,
+    budget: Mutex<Budget>,
+    in_flight: Gauge,
+    waiting: Gauge,
+    requests: AtomicU64,
+    retries: AtomicU64,
+    refusals: AtomicU64,
+}
+
+/// What a mesh has done so far, and does now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Requests, each counted once.
+    pub requests: u64,
+    /// Requests that were sent again at the cost of the budget.
+    pub retries: u64,
+    /// Refusals of members that did not process the request.
+    pub refusals: u64,
+    /// Requests whose answers have not ended.
+    pub in_flight: usize,
+    /// Requests that wait for a serving member.
+    pub waiting: usize,
+}
+
+/// Where a request may go.
+enum Goal<'a> {
+    Service(&'a ServiceType, Target),
+    Addresses(&'a [BaseUrl]),
+}
+
+/// What one request has been through.
+#[derive(Default)]
+struct Journey {
+    /// Where it was. Forgotten after a pause once it was everywhere.
+    tried: Vec<BaseUrl>,
+    /// How often it was sent, without refusals of what was not processed.
+    attempts: u32,
+    /// How long it waited, pauses included.
+    waited: Duration,
+    /// What became of it last, unless that was such a refusal.
+    failed: Option<MeshError>,
+}
+
+/// Where a request can go now.
+enum Pick {
+    To(BaseUrl),
+    /// It was everywhere already.
+    OnlyTried,
+    /// Nobody serves the type.
+    Nobody(Prospect),
+}
+
+/// Takes a request's body away from the attempt that has it, unless that was answered.
+struct DetachOnDrop<'a>(Option<&'a Upload>);
+
+impl Drop for DetachOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(upload) = self.0 {
+            upload.detach();
+        }
+    }
+}
+
+impl Mesh {
+    /// A mesh over a view. Inside of a Tokio runtime it also notices what happens in the view between requests.
+    pub fn new(view: watch::Receiver<ClusterView>, targets: Targets, limits: Limits) -> Self {
+        let roster = Arc::new(Roster::new(view));
+        keep_watching(&roster);
+        Self::over(roster, targets, limits)
+    }
+
+    /// The same members, reached within other limits and over connections of its own.
+    #[must_use]
+    pub fn with_limits(&self, limits: Limits) -> Self {
+        Self::over(Arc::clone(&self.0.roster), self.0.targets.clone(), limits)
+    }
+
+    fn over(roster: Arc<Roster>, targets: Targets, limits: Limits) -> Self {
+        let budget = Budget::new(limits.retry_percent, limits.retry_floor, Instant::now());
+        Self(Arc::new(Inner {
+            roster,
+            targets,
+            wire: Wire::new(&limits),
+            budget: Mutex::new(budget),
+            limits,
+            in_flight: Gauge::default(),
+            waiting: Gauge::default(),
+            requests: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+        }))
+    }
+
+    /// The limits that it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// What it has done so far, and does now.
+    pub fn stats(&self) -> Stats {
+        let inner = &self.0;
+        Stats {
+            requests: inner.requests.load(Ordering::Relaxed),
+            retries: inner.retries.load(Ordering::Relaxed),
+            refusals: inner.refusals.load(Ordering::Relaxed),
+            in_flight: inner.in_flight.value(),
+            waiting: inner.waiting.value(),
+        }
+    }
+
+    /// Sends a request to a serving member of a type and streams its answer.
+    ///
+    /// The request's path and query are those below `/svc/{service_type}`; they arrive byte for byte.
+    pub async fn send<B>(
+        &self,
+        service: &ServiceType,
+        request: Request<B>,
+    ) -> Result<Response<MeshBody>, MeshError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = request.into_parts();
+        let target = self.0.targets.of(service, &parts);
+        let upload = Upload::new(body, self.0.limits.replay);
+        let head = Head::new(parts)?;
+        self.0
+            .deliver(&Goal::Service(service, target), head, &upload)
+            .await
+    }
+
+    /// Sends a request to one of some addresses and streams its answer. Path and query are appended byte for byte.
+    pub async fn send_to_any<B>(
+        &self,
+        urls: &[BaseUrl],
+        request: Request<B>,
+    ) -> Result<Response<MeshBody>, MeshError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = request.into_parts();
+        let upload = Upload::new(body, self.0.limits.replay);
+        let head = Head::new(parts)?;
+        self.0.deliver(&Goal::Addresses(urls), head, &upload).await
+    }
+
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.0.wire
+    }
+}
+
+/// Notes in time when a role goes, though no request may come just then. Ends with the view's owner or the roster.
+fn keep_watching(roster: &Arc<Roster>) {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return;
+    }
+    let mut changes = roster.changes();
+    let roster = Arc::downgrade(roster);
+    TokioExecutor::new().execute(async move {
+        while changes.changed().await.is_ok() {
+            let Some(roster) = roster.upgrade() else { return };
+            roster.catalog();
+        }
+    });
+}
+
+impl Inner {
+    async fn deliver(
+        &self,
+        goal: &Goal<'_>,
+        mut head: Head,
+        upload: &Upload,
+    ) -> Result<Response<MeshBody>, MeshError> {
+        let hops = next_hop(&head.headers).ok_or(MeshError::Loop)?;
+        strip_hop_by_hop(&mut head.headers);
+        set_hops(&mut head.headers, hops);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.budget().deposit(Instant::now());
+
+        let mut guard = DetachOnDrop(Some(upload));
+        let mut journey = Journey::default();
+        loop {
+            let url = match self.pick(goal, &journey.tried)? {
+                Pick::To(url) => url,
+                Pick::OnlyTried | Pick::Nobody(_) => self.wait_for_address(goal, &mut journey).await?,
+            };
+            let in_flight = InFlight::new(&url, &self.in_flight);
+            let failed = match self.wire.send(&head, upload, &url, &self.limits).await {
+                Ok(answer) if is_not_processed(&answer) => self.not_processed(),
+                Ok(answer) => {
+                    guard.0 = None;
+                    return Ok(self.pass_on(answer, in_flight, upload.clone()));
+                }
+                Err(failed) => failed,
+            };
+            drop(in_flight);
+            debug!(url = %url, failure = ?failed.failure, error = %failed.error, "a request failed");
+            if failed.failure == Failure::NotConnected {
+                url.mark_unreachable(Instant::now());
+            }
+            if !self.may_go_on(failed.failure, &head.method, upload, &mut journey.attempts) {
+                return Err(failed.error);
+            }
+            journey.tried.push(url);
+            journey.failed = (failed.failure != Failure::NotProcessed).then_some(failed.error);
+        }
+    }
+
+    fn not_processed(&self) -> Failed {
+        Failed {
+            failure: Failure::NotProcessed,
+            error: MeshError::BodyTooLargeToResend {
+                kept: self.limits.replay,
+            },
+        }
+    }
+
+    fn pass_on(&self, answer: Response<Incoming>, in_flight: InFlight, upload: Upload) -> Response<MeshBody> {
+        let (mut head, body) = answer.into_parts();
+        strip_hop_by_hop(&mut head.headers);
+        head.version = Version::HTTP_11;
+        let body = MeshBody::new(body, in_flight, upload, self.limits.idle);
+        Response::from_parts(head, body)
+    }
+
+    /// Whether the request is sent again after a failure.
+    fn may_go_on(&self, failure: Failure, method: &Method, upload: &Upload, attempts: &mut u32) -> bool {
+        match verdict(failure, method, upload.can_replay()) {
+            Verdict::Free => {
+                self.refusals.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Verdict::Paid => {
+                *attempts += 1;
+                let may = *attempts < self.limits.attempts && self.budget().withdraw(Instant::now());
+                self.retries.fetch_add(u64::from(may), Ordering::Relaxed);
+                may
+            }
+            Verdict::BodyIsGone | Verdict::Never => false,
+        }
+    }
+
+    /// Chooses where the request goes next.
+    fn pick(&self, goal: &Goal<'_>, tried: &[BaseUrl]) -> Result<Pick, MeshError> {
+        let now = Instant::now();
+        let standing = |url: &BaseUrl| Standing {
+            tried: tried.iter().any(|tried| tried.is_same(url)),
+            avoided: url.is_avoided(now, self.limits.avoid),
+            in_flight: url.in_flight(),
+        };
+        let mut random = rand::rng();
+        let url = match *goal {
+            Goal::Addresses(urls) => choose(urls.len(), |at| Some(standing(&urls[at])), &mut random)
+                .map(|at| urls[at].clone())
+                .ok_or(MeshError::NoAddress)?,
+            Goal::Service(service, target) => {
+                let catalog = self.roster.catalog();
+                let members = catalog.members(service);
+                let standing_of = |at: usize| {
+                    let member = &members[at];
+                    member.serves(target).then(|| standing(&member.url))
+                };
+                match choose(members.len(), standing_of, &mut random) {
+                    Some(at) => members[at].url.clone(),
+                    None => return Ok(Pick::Nobody(catalog.prospect(service, target, now))),
+                }
+            }
+        };
+        Ok(if tried.iter().any(|tried| tried.is_same(&url)) {
+            Pick::OnlyTried
+        } else {
+            Pick::To(url)
+        })
+    }
+
+    /// Waits until the request can go somewhere: for a member that serves, or for a moment if it was everywhere.
+    async fn wait_for_address(&self, goal: &Goal<'_>, journey: &mut Journey) -> Result<BaseUrl, MeshError> {
+        let before = journey.waited;
+        let began = Instant::now();
+        let deadline = began + self.limits.wait.saturating_sub(before);
+        let mut changes = self.roster.changes();
+        let mut place = None;
+        loop {
+            let pick = self.pick(goal, &journey.tried)?;
+            journey.waited = before + began.elapsed();
+            let is_late = Instant::now() >= deadline;
+            match pick {
+                Pick::To(url) => return Ok(url),
+                Pick::Nobody(Prospect::Never) => return Err(goal.unknown()),
+                Pick::OnlyTried if is_late => {
+                    let failed = journey.failed.take();
+                    return Err(failed.unwrap_or_else(|| goal.refused(journey.waited)));
+                }
+                Pick::Nobody(Prospect::Soon) if is_late => return Err(goal.refused(journey.waited)),
+                Pick::Nobody(Prospect::IfTold) => return Err(goal.refused(journey.waited)),
+                Pick::OnlyTried | Pick::Nobody(Prospect::Soon) => {}
+            }
+            if place.is_none() {
+                place = self.waiting.enter_below(self.limits.waiting);
+            }
+            if place.is_none() {
+                return Err(MeshError::QueueFull {
+                    waiting: self.limits.waiting,
+                });
+            }
+            if matches!(pick, Pick::OnlyTried) {
+                let pause = Duration::from_millis(rand::rng().random_range(PAUSE_MS));
+                sleep_until(deadline.min(Instant::now() + pause)).await;
+                journey.tried.clear();
+            } else {
+                tokio::select! {
+                    biased;
+                    changed = changes.changed() => {
+                        // With the view's owner gone, nobody will be seen any more.
+                        changed.map_err(|_closed| goal.refused(journey.waited))?;
+                    }
+                    () = sleep_until(deadline) => {}
+                }
+            }
+        }
+    }
+
+    fn budget(&self) -> std::sync::MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Goal<'_> {
+    fn unknown(&self) -> MeshError {
+        match *self {
+            Self::Service(service, _) => MeshError::UnknownService {
+                service: service.clone(),
+            },
+            Self::Addresses(_) => MeshError::NoAddress,
+        }
+    }
+
+    fn refused(&self, waited: Duration) -> MeshError {
+        match *self {
+            Self::Service(service, _) => MeshError::NoServingMember {
+                service: service.clone(),
+                waited,
+            },
+            Self::Addresses(_) => MeshError::Refused { waited },
+        }
+    }
+}
