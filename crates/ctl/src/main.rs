@@ -1,2 +1,40 @@
-//! Placeholder.
-fn main() {}
+//! ctl, the control plane's command line: starts clusters on this machine, looks at them and changes them over HTTP.
+
+mod agent_bin;
+mod cli;
+mod exit;
+mod interrupt;
+mod launch;
+mod lock;
+mod manifest_file;
+mod out;
+mod ports;
+mod process;
+mod reach;
+mod record;
+mod render;
+mod start;
+mod state;
+mod suggest;
+mod tail;
+mod verbs;
+mod views;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::print_clap_error(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(&anyhow::Error::new(error).context("no async runtime")),
+    };
+    match runtime.block_on(verbs::run(cli)) {
+        Ok(exit) => exit.into(),
+        Err(error) => exit::report(&error),
+    }
+}

@@ -1,0 +1,140 @@
+//! The agent binary: where it is, and what it says about settings.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use types::ServiceType;
+
+use crate::exit::{Exit, Failure};
+
+const VALIDATE_LIMIT: Duration = Duration::from_secs(10);
+const ENV_PREFIX: &str = "COTERIE_";
+
+/// What `agent validate` is asked.
+#[derive(Serialize)]
+struct Question<'a> {
+    services: &'a BTreeMap<ServiceType, Value>,
+}
+
+/// What `agent validate` answers.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Validation {
+    /// The service types that this agent can run.
+    pub(crate) types: Vec<RunnableType>,
+    /// What is wrong with the settings.
+    pub(crate) mistakes: Vec<SettingsMistake>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct RunnableType {
+    pub(crate) name: ServiceType,
+    pub(crate) sharded: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct SettingsMistake {
+    pub(crate) service: ServiceType,
+    /// JSON pointer below the settings.
+    pub(crate) pointer: String,
+    pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) hint: Option<String>,
+}
+
+/// The binary named, else the one beside ctl, else the one on the PATH.
+pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = named {
+        return if path.is_file() {
+            Ok(path.to_owned())
+        } else {
+            Err(Failure::new(
+                Exit::Usage,
+                format!("--agent-bin {} is not a file", path.display()),
+            ))
+        };
+    }
+    let own = std::env::current_exe().ok();
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let candidates = candidates(own.as_deref(), std::env::split_paths(&search));
+    candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        Failure::new(Exit::Error, "there is no `agent` beside ctl and none on the PATH")
+            .hint("build it with `cargo build`, or name it with --agent-bin PATH")
+    })
+}
+
+fn candidates(own: Option<&Path>, path: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
+    let name = format!("agent{}", std::env::consts::EXE_SUFFIX);
+    let beside = own.and_then(Path::parent).map(Path::to_owned);
+    let folders = beside.into_iter().chain(path);
+    folders.map(|folder| folder.join(&name)).collect()
+}
+
+/// A command that runs the binary without our own settings in its environment.
+pub(crate) fn command(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with(ENV_PREFIX) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Asks the binary which types it runs and whether these settings are right for them.
+pub(crate) async fn validate(
+    binary: &Path,
+    services: &BTreeMap<ServiceType, Value>,
+) -> anyhow::Result<Validation> {
+    let question = serde_json::to_vec(&Question { services })?;
+    let mut child = command(binary)
+        .arg("validate")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("starting {}", binary.display()))?;
+    let stdin = child.stdin.take();
+    let ask = async {
+        if let Some(mut stdin) = stdin {
+            // An agent that ends before it has read everything says why on stderr.
+            let _ = stdin.write_all(&question).await;
+        }
+    };
+    let answer = async { tokio::join!(ask, child.wait_with_output()).1 };
+    let not_ours = |why: String| {
+        Failure::new(Exit::Error, format!("`{} validate` {why}", binary.display()))
+            .hint("is it Coterie's agent, and of the same version as ctl? name another with --agent-bin PATH")
+    };
+    let output = tokio::time::timeout(VALIDATE_LIMIT, answer)
+        .await
+        .map_err(|_elapsed| not_ours(format!("did not answer within {VALIDATE_LIMIT:?}")))??;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(not_ours(format!("failed, {}: {}", output.status, said.trim())).into());
+    }
+    let validation = serde_json::from_slice(&output.stdout)
+        .map_err(|error| not_ours(format!("gave an answer that is not understood: {error}")))?;
+    Ok(validation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_beside_ctl_comes_before_those_on_the_path() {
+        let path = ["/usr/bin", "/bin"].map(PathBuf::from);
+        assert_eq!(
+            candidates(Some(Path::new("/opt/ctl")), path),
+            ["/opt/agent", "/usr/bin/agent", "/bin/agent"].map(PathBuf::from)
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! The command line: global options and the list of verbs. Each verb's own arguments stand beside it.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use types::ClusterId;
+
+use crate::exit::Exit;
+use crate::out::ColorChoice;
+use crate::verbs::{
+    completion, down, drain, events, init, kill, leave, logs, ls, members, set_service, status, up, validate,
+    version,
+};
+
+const AFTER_HELP: &str = "\
+Examples:
+  ctl up manifests/demo.yaml           start a cluster on this machine
+  ctl members                          who is there, and what each one does
+  ctl set-service n1 api_gateway       change what a node does, while it runs
+  ctl down                             stop the cluster
+
+Which cluster: --agent URL or COTERIE_AGENT for one elsewhere, --cluster NAME for one on this machine, else the
+newest on this machine.
+
+Exit codes:
+  0    done
+  1    error, or `status` found something wrong
+  2    wrong usage, bad manifest, or refused as invalid
+  3    the cluster did not converge in time
+  4    no agent reachable
+  5    conflict: another command or state is in the way
+  130  interrupted
+
+Files: $COTERIE_STATE_DIR, else $XDG_STATE_HOME/coterie, else ~/.local/state/coterie: run/ holds records and logs,
+data/ is what the agents keep.";
+
+/// Starts Coterie clusters on this machine, looks at them and changes them
+#[derive(Debug, Parser)]
+#[command(name = "ctl", version, after_help = AFTER_HELP, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Any agent of a cluster elsewhere: http://host:port [env: COTERIE_AGENT]
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "cluster")]
+    pub(crate) agent: Option<String>,
+    /// A cluster on this machine, by its name
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) cluster: Option<ClusterId>,
+    /// When to colour; NO_COLOR is respected
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) color: ColorChoice,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Start a cluster on this machine, or what is missing of it
+    Up(up::Args),
+    /// Stop a cluster on this machine, and prove that nothing is left
+    Down(down::Args),
+    /// List the clusters on this machine
+    Ls(ls::Args),
+    /// List the members of a cluster
+    Members(members::Args),
+    /// Tell on one screen how a cluster does; exit code 1 if something is wrong
+    Status(status::Args),
+    /// Change what a node does, while it runs
+    SetService(set_service::Args),
+    /// Have a node finish its requests and refuse new ones
+    Drain(drain::Args),
+    /// Have a node leave the cluster and end
+    Leave(leave::Args),
+    /// Send a signal to a node's process on this machine
+    Kill(kill::Args),
+    /// Show what nodes on this machine have logged
+    Logs(logs::Args),
+    /// Show what happened in a cluster
+    Events(events::Args),
+    /// Check a manifest
+    Validate(validate::Args),
+    /// Write a commented manifest to start from
+    Init(init::Args),
+    /// Print a completion script for a shell
+    Completion(completion::Args),
+    /// Print the version of ctl, and of each agent that is reached
+    Version(version::Args),
+}
+
+/// Help and version go to stdout with exit code 0, mistakes to stderr with exit code 2.
+pub(crate) fn print_clap_error(error: &clap::Error) -> ExitCode {
+    let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+    // A reader that went away wants no more of it.
+    let _ = error.print();
+    exit.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_verb_has_examples() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  ctl "), "{}", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn every_example_is_a_command_line_that_is_understood() {
+        let mut command = Cli::command();
+        command.build();
+        let mut texts = vec![AFTER_HELP.to_owned()];
+        texts.extend(
+            command
+                .get_subcommands()
+                .filter_map(|verb| verb.get_after_help())
+                .map(ToString::to_string),
+        );
+        for text in texts {
+            for line in text.lines().filter(|line| line.starts_with("  ctl ")) {
+                let words = line
+                    .trim()
+                    .split("  ")
+                    .next()
+                    .unwrap()
+                    .split(" | ")
+                    .next()
+                    .unwrap();
+                let words = words.split(" > ").next().unwrap();
+                let parsed = Cli::try_parse_from(words.split(' ').filter(|word| !word.is_empty()));
+                assert!(parsed.is_ok(), "{words}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! ^C and its kin, as something to wait for.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// From its creation on, the signals no longer end the process; whoever holds it must wait for them.
+#[derive(Debug)]
+pub(crate) struct Interrupt {
+    int: Signal,
+    term: Signal,
+    hup: Signal,
+}
+
+impl Interrupt {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            int: signal(SignalKind::interrupt())?,
+            term: signal(SignalKind::terminate())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Ends at the next signal. Cancel-safe.
+    pub(crate) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.int.recv() => {}
+            _ = self.term.recv() => {}
+            _ = self.hup.recv() => {}
+        }
+    }
+}

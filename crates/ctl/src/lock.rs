@@ -1,0 +1,119 @@
+//! One `ctl up` or `ctl down` at a time on one cluster.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Held until dropped; the kernel lets go of it when ctl ends in whatever way.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+    path: PathBuf,
+}
+
+/// Why the lock was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LockError {
+    /// Wait until the other one is done.
+    #[error("another command works on this cluster: {holder}")]
+    Held {
+        /// What it wrote of itself: `ctl up (pid 12)`.
+        holder: String,
+    },
+    #[error("no lock at {path}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Lock {
+    /// Takes the lock of a run folder, which is created if need be; `holder` tells others who has it.
+    pub(crate) fn take(run_dir: &Path, holder: &str) -> Result<Self, LockError> {
+        let path = run_dir.join("lock");
+        loop {
+            match Self::attempt(run_dir, &path, holder) {
+                Ok(Some(file)) => return Ok(Self { _file: file, path }),
+                Ok(None) => {}
+                Err(Attempt::Held(holder)) => return Err(LockError::Held { holder }),
+                Err(Attempt::Io(source)) => return Err(LockError::Io { path, source }),
+            }
+        }
+    }
+
+    /// `None` when the file was removed by its last holder between our opening and locking it.
+    fn attempt(run_dir: &Path, path: &Path, holder: &str) -> Result<Option<File>, Attempt> {
+        std::fs::create_dir_all(run_dir)?;
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path);
+        let mut file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                file.read_to_string(&mut text)?;
+                return Err(Attempt::Held(text.trim().to_owned()));
+            }
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let ours = file.metadata()?;
+        let there = std::fs::metadata(path);
+        if !there.is_ok_and(|there| there.ino() == ours.ino() && there.dev() == ours.dev()) {
+            return Ok(None);
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        write!(file, "{holder} (pid {})", std::process::id())?;
+        Ok(Some(file))
+    }
+}
+
+enum Attempt {
+    Held(String),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Attempt {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// The file goes first, then the lock: whoever opened it in between sees that it is gone and tries again.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_holds_the_lock_and_nothing_is_left_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("demo");
+        let lock = Lock::take(&run, "ctl up").unwrap();
+        let refused = Lock::take(&run, "ctl down").unwrap_err().to_string();
+        let expected = format!(
+            "another command works on this cluster: ctl up (pid {})",
+            std::process::id()
+        );
+        assert_eq!(refused, expected);
+        drop(lock);
+        assert_eq!(std::fs::read_dir(&run).unwrap().count(), 0);
+        Lock::take(&run, "ctl down").unwrap();
+    }
+}

@@ -1,0 +1,188 @@
+//! Data goes to stdout, everything else to stderr; a reader that goes away is no error of ours.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+    /// For programs and people.
+    Yaml,
+    /// The names alone, one a line.
+    Name,
+}
+
+/// How a stream is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StreamFormat {
+    /// A line of text each.
+    #[default]
+    Table,
+    /// A JSON value a line.
+    Json,
+}
+
+/// Whether to colour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The option of every verb that prints data.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct OutputArg {
+    /// How to print the data
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub(crate) output: Format,
+}
+
+/// The option of every verb that prints a stream.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct StreamOutputArg {
+    /// How to print each item
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub(crate) output: StreamFormat,
+}
+
+/// Standard output.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Out {
+    /// Whether colours are wanted.
+    pub(crate) color: bool,
+}
+
+impl Out {
+    pub(crate) fn new(choice: ColorChoice) -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            color: wants_color(choice, no_color, io::stdout().is_terminal()),
+        }
+    }
+
+    /// A line of text, or several.
+    pub(crate) fn line(self, text: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        if !text.ends_with('\n') {
+            stdout.write_all(b"\n")?;
+        }
+        stdout.flush()
+    }
+
+    /// A value on one line.
+    pub(crate) fn json_line(self, value: &impl Serialize) -> anyhow::Result<()> {
+        Ok(self.line(&serde_json::to_string(value)?)?)
+    }
+
+    /// Data in the format asked for; the table and the names are made only if needed.
+    pub(crate) fn data<T: Serialize>(
+        self,
+        format: Format,
+        data: &T,
+        table: impl FnOnce(&T) -> String,
+        names: impl FnOnce(&T) -> Vec<String>,
+    ) -> anyhow::Result<()> {
+        let text = match format {
+            Format::Table => table(data),
+            Format::Json => serde_json::to_string_pretty(data)?,
+            Format::Yaml => manifest::yaml::to_yaml(data)?,
+            Format::Name => names(data).join("\n"),
+        };
+        if !text.is_empty() {
+            self.line(&text)?;
+        }
+        Ok(())
+    }
+}
+
+fn wants_color(choice: ColorChoice, no_color: bool, is_terminal: bool) -> bool {
+    match choice {
+        ColorChoice::Auto => is_terminal && !no_color,
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+    }
+}
+
+/// A line for people, on stderr. Nobody listening is fine.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// One line on stderr that is written over again; only on a terminal.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    is_terminal: bool,
+    shown: String,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self {
+            is_terminal: io::stderr().is_terminal(),
+            shown: String::new(),
+        }
+    }
+
+    pub(crate) fn show(&mut self, text: &str) {
+        if self.is_terminal && self.shown != text {
+            let _ = write!(io::stderr().lock(), "\r\x1b[2K{text}");
+            text.clone_into(&mut self.shown);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        if !self.shown.is_empty() {
+            let _ = write!(io::stderr().lock(), "\r\x1b[2K");
+            self.shown.clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colour_needs_a_terminal_and_no_word_against_it() {
+        for (choice, no_color, terminal, expected) in [
+            (ColorChoice::Auto, false, true, true),
+            (ColorChoice::Auto, true, true, false),
+            (ColorChoice::Auto, false, false, false),
+            (ColorChoice::Always, true, false, true),
+            (ColorChoice::Never, false, true, false),
+        ] {
+            assert_eq!(wants_color(choice, no_color, terminal), expected);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Which process is ours: pid and start time together, since pids are used again.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
+
+/// A process for good, also after its pid has been given to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProcessId {
+    pub(crate) pid: u32,
+    /// Unix seconds.
+    pub(crate) start_time: u64,
+}
+
+/// What the machine says about a pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Observed {
+    /// There is no such process.
+    Absent,
+    /// It has ended; only its parent has not noticed yet.
+    Ended,
+    /// It runs, or is stopped.
+    Alive {
+        /// Unix seconds.
+        start_time: u64,
+    },
+}
+
+/// Whether what was observed is the process that was written down, and alive.
+///
+/// The start time is the time of boot, which shifts by a second when the clock is adjusted, plus an age that does not.
+pub(crate) fn is_alive(recorded: ProcessId, observed: Observed) -> bool {
+    match observed {
+        Observed::Absent | Observed::Ended => false,
+        Observed::Alive { start_time } => start_time.abs_diff(recorded.start_time) <= 1,
+    }
+}
+
+/// Why a process was not signalled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SignalError {
+    /// It has ended, and its pid may belong to another one: nothing was done.
+    #[error("process {0} has ended, or is no longer the one that was started")]
+    Gone(u32),
+    #[error("process {pid} could not be signalled")]
+    Refused { pid: u32, source: rustix::io::Errno },
+}
+
+/// The processes of this machine.
+#[derive(Debug)]
+pub(crate) struct Processes(System);
+
+impl Processes {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self(System::new()?))
+    }
+
+    /// What the machine says about a pid now.
+    pub(crate) fn observe(&mut self, pid: u32) -> Observed {
+        let pid = sysinfo::Pid::from_u32(pid);
+        self.0.refresh_processes_specifics(
+            ProcessesToUpdate::Some(&[pid]),
+            true,
+            ProcessRefreshKind::nothing(),
+        );
+        match self.0.process(pid) {
+            None => Observed::Absent,
+            Some(process) if matches!(process.status(), ProcessStatus::Zombie | ProcessStatus::Dead) => {
+                Observed::Ended
+            }
+            Some(process) => Observed::Alive {
+                start_time: process.start_time(),
+            },
+        }
+    }
+
+    /// Names the process with this pid for good; `None` if it has ended already.
+    pub(crate) fn identify(&mut self, pid: u32) -> Option<ProcessId> {
+        match self.observe(pid) {
+            Observed::Absent | Observed::Ended => None,
+            Observed::Alive { start_time } => Some(ProcessId { pid, start_time }),
+        }
+    }
+
+    pub(crate) fn is_alive(&mut self, process: ProcessId) -> bool {
+        is_alive(process, self.observe(process.pid))
+    }
+
+    /// Signals a process, if it still is the one that was written down.
+    pub(crate) fn signal(&mut self, process: ProcessId, signal: Signal) -> Result<(), SignalError> {
+        let gone = SignalError::Gone(process.pid);
+        if !self.is_alive(process) {
+            return Err(gone);
+        }
+        let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+        let Some(pid) = pid else { return Err(gone) };
+        kill_process(pid, signal).map_err(|source| match source {
+            rustix::io::Errno::SRCH => gone,
+            _ => SignalError::Refused {
+                pid: process.pid,
+                source,
+            },
+        })
+    }
+
+    /// Agents that keep their data below this folder, by their command lines: also those that no record names.
+    pub(crate) fn agents_below(&mut self, data: &Path) -> Vec<(ProcessId, PathBuf)> {
+        self.0.refresh_processes_specifics(
+            ProcessesToUpdate::All,
+            true,
+            ProcessRefreshKind::nothing().with_cmd(UpdateKind::Always),
+        );
+        let mut found = Vec::new();
+        for process in self.0.processes().values() {
+            let is_thread = process.thread_kind().is_some();
+            if is_thread || matches!(process.status(), ProcessStatus::Zombie | ProcessStatus::Dead) {
+                continue;
+            }
+            let arguments = process.cmd().iter().map(AsRef::as_ref);
+            if let Some(folder) = data_dir_argument(arguments).filter(|folder| folder.starts_with(data)) {
+                let process = ProcessId {
+                    pid: process.pid().as_u32(),
+                    start_time: process.start_time(),
+                };
+                found.push((process, folder.to_owned()));
+            }
+        }
+        found.sort_by_key(|(process, _)| process.pid);
+        found
+    }
+}
+
+fn data_dir_argument<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> Option<&'a Path> {
+    let mut arguments = arguments.into_iter();
+    arguments.find(|argument| *argument == "--data-dir")?;
+    arguments.next().map(Path::new)
+}
+
+/// The signal with this name (`TERM`, `SIGTERM`, in any case) or number.
+pub(crate) fn parse_signal(text: &str) -> Result<Signal, String> {
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let known = SIGNALS
+        .iter()
+        .find(|(known, signal)| name == *known || name == signal.as_raw().to_string());
+    known.map(|(_, signal)| *signal).ok_or_else(|| {
+        let names: Vec<_> = SIGNALS.iter().map(|(name, _)| *name).collect();
+        format!("known are {}", names.join(", "))
+    })
+}
+
+/// The name of a signal that `parse_signal` knows.
+pub(crate) fn signal_name(signal: Signal) -> &'static str {
+    SIGNALS
+        .iter()
+        .find(|(_, known)| *known == signal)
+        .map_or("?", |(name, _)| name)
+}
+
+const SIGNALS: [(&str, Signal); 10] = [
+    ("HUP", Signal::HUP),
+    ("INT", Signal::INT),
+    ("QUIT", Signal::QUIT),
+    ("ABRT", Signal::ABORT),
+    ("KILL", Signal::KILL),
+    ("USR1", Signal::USR1),
+    ("USR2", Signal::USR2),
+    ("TERM", Signal::TERM),
+    ("CONT", Signal::CONT),
+    ("STOP", Signal::STOP),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_that_was_given_to_another_process_is_not_ours() {
+        let recorded = ProcessId {
+            pid: 10,
+            start_time: 1000,
+        };
+        for (observed, expected) in [
+            (Observed::Absent, false),
+            (Observed::Ended, false),
+            (Observed::Alive { start_time: 1000 }, true),
+            (Observed::Alive { start_time: 1001 }, true),
+            (Observed::Alive { start_time: 1002 }, false),
+            (Observed::Alive { start_time: 0 }, false),
+        ] {
+            assert_eq!(is_alive(recorded, observed), expected, "{observed:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_signalled_only_when_its_start_time_matches() {
+        let mut processes = Processes::new().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let ours = processes.identify(child.id()).unwrap();
+        let recycled = ProcessId {
+            start_time: ours.start_time - 100,
+            ..ours
+        };
+        assert!(matches!(
+            processes.signal(recycled, Signal::KILL),
+            Err(SignalError::Gone(_))
+        ));
+        assert!(processes.is_alive(ours));
+        processes.signal(ours, Signal::KILL).unwrap();
+        while processes.is_alive(ours) {
+            std::thread::yield_now();
+        }
+        // Not waited for: still a zombie, which counts as ended.
+        assert!(matches!(
+            processes.signal(ours, Signal::KILL),
+            Err(SignalError::Gone(_))
+        ));
+        child.wait().unwrap();
+        assert_eq!(processes.identify(child.id()), None);
+    }
+
+    #[test]
+    fn an_agent_is_found_by_its_data_folder() {
+        let arguments = ["agent", "--cluster", "c", "--data-dir", "/d/c/n1", "--shard", "0"];
+        let folder = data_dir_argument(arguments.iter().map(OsStr::new));
+        assert_eq!(folder, Some(Path::new("/d/c/n1")));
+        assert_eq!(data_dir_argument([OsStr::new("--data-dir")]), None);
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for text in ["KILL", "sigkill", "9"] {
+            assert_eq!(parse_signal(text), Ok(Signal::KILL));
+        }
+        assert_eq!(signal_name(Signal::STOP), "STOP");
+        assert!(
+            parse_signal("NOPE")
+                .unwrap_err()
+                .starts_with("known are HUP, INT")
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! Which cluster a command is about, and which of its agents answers.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use client::{Client, ClientError};
+use types::{ClusterId, NodeId, Problem};
+
+use crate::exit::{Exit, Failure};
+use crate::out::{Out, say};
+use crate::process::Processes;
+use crate::record::{ClusterRecord, NodeRecord};
+use crate::state::State;
+use crate::suggest;
+
+/// How long an agent of a local cluster may take before the next one is asked.
+const NEXT_AFTER: Duration = Duration::from_millis(700);
+/// A change may drain for ten seconds, stop, start and be passed on.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// What every verb is given.
+#[derive(Debug)]
+pub(crate) struct Cx {
+    pub(crate) state: State,
+    pub(crate) out: Out,
+    /// `--agent` or `COTERIE_AGENT`.
+    pub(crate) agent: Option<String>,
+    /// `--cluster`.
+    pub(crate) cluster: Option<ClusterId>,
+}
+
+/// An agent that answers, and what is known of its cluster here.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    pub(crate) client: Client,
+    pub(crate) record: Option<ClusterRecord>,
+}
+
+impl Reached {
+    /// The client for commands, which may take their time.
+    pub(crate) fn commands(&self) -> Client {
+        self.client.within(COMMAND_LIMIT)
+    }
+
+    /// Adds a guess to the problem that a node does not exist.
+    pub(crate) async fn explain_unknown(&self, node: &NodeId, error: ClientError) -> anyhow::Error {
+        if error.problem().map(Problem::code) != Some("unknown-member") {
+            return error.into();
+        }
+        let Ok(view) = self.client.members().await else {
+            return error.into();
+        };
+        let ids: Vec<_> = view.members.iter().map(|member| member.id.as_str()).collect();
+        Failure::new(Exit::Error, format!("no member is named `{node}`"))
+            .hint(suggest::hint(node.as_str(), &ids))
+            .into()
+    }
+}
+
+impl Cx {
+    /// The records of all clusters on this machine, the newest first; damaged ones are named and passed over.
+    pub(crate) fn records(&self) -> anyhow::Result<Vec<ClusterRecord>> {
+        let mut records = Vec::new();
+        for cluster in self.state.clusters()? {
+            match ClusterRecord::load(&self.state, &cluster) {
+                Ok(record) => records.extend(record),
+                Err(error) => say(&format!("warning: {error:#}")),
+            }
+        }
+        records.sort_by_key(|record| Reverse(record.started_at_ms));
+        Ok(records)
+    }
+
+    /// The cluster named, else the newest that lives, else the newest of which a record is left.
+    pub(crate) fn local(&self) -> anyhow::Result<Option<ClusterRecord>> {
+        if let Some(cluster) = &self.cluster {
+            return ClusterRecord::load(&self.state, cluster);
+        }
+        let records = self.records()?;
+        let mut processes = Processes::new()?;
+        let living = records.iter().find(|record| is_living(record, &mut processes));
+        Ok(living.or(records.first()).cloned())
+    }
+
+    /// The same, where there must be one.
+    pub(crate) fn local_or_fail(&self) -> anyhow::Result<ClusterRecord> {
+        if self.agent.is_some() && self.cluster.is_none() {
+            return Err(
+                Failure::new(Exit::Usage, "this works only for clusters on this machine")
+                    .hint("leave --agent and COTERIE_AGENT out, or name the cluster with --cluster")
+                    .into(),
+            );
+        }
+        match self.local()? {
+            Some(record) => Ok(record),
+            None => Err(self.no_cluster()?.into()),
+        }
+    }
+
+    /// An agent that answers: the one named, else one of the local cluster's in turn.
+    pub(crate) async fn reach(&self) -> anyhow::Result<Reached> {
+        if let (Some(agent), None) = (&self.agent, &self.cluster) {
+            let client = Client::new(agent)?;
+            client.agent_self().await?;
+            return Ok(Reached { client, record: None });
+        }
+        let Some(record) = self.local()? else {
+            return Err(self.no_cluster()?.into());
+        };
+        let mut processes = Processes::new()?;
+        for node in &record.nodes {
+            if !node.process().is_some_and(|process| processes.is_alive(process)) {
+                continue;
+            }
+            let client = Client::new(&node.url())?;
+            if let Ok(found) = client.within(NEXT_AFTER).agent_self().await
+                && found.cluster == record.cluster
+            {
+                return Ok(Reached {
+                    client,
+                    record: Some(record),
+                });
+            }
+        }
+        let message = format!(
+            "no agent of cluster `{}` answers; {} recorded here",
+            record.cluster,
+            match record.nodes.len() {
+                1 => "1 is".to_owned(),
+                number => format!("{number} are"),
+            }
+        );
+        Err(Failure::new(Exit::NoAgent, message)
+            .hint("`ctl up` starts what is missing, `ctl logs` shows why it ended, `ctl down` cleans up")
+            .into())
+    }
+
+    fn no_cluster(&self) -> anyhow::Result<Failure> {
+        let Some(cluster) = &self.cluster else {
+            return Ok(Failure::new(Exit::NoAgent, "no cluster runs on this machine")
+                .hint("start one with `ctl up`, or name an agent elsewhere with --agent URL"));
+        };
+        let records = self.records()?;
+        let names: Vec<_> = records.iter().map(|record| record.cluster.as_str()).collect();
+        Ok(Failure::new(
+            Exit::NoAgent,
+            format!("no cluster named `{cluster}` runs on this machine"),
+        )
+        .hint(suggest::hint(cluster.as_str(), &names)))
+    }
+}
+
+/// Whether any of its processes lives.
+pub(crate) fn is_living(record: &ClusterRecord, processes: &mut Processes) -> bool {
+    record
+        .nodes
+        .iter()
+        .filter_map(NodeRecord::process)
+        .any(|process| processes.is_alive(process))
+}

@@ -1,0 +1,204 @@
+//! What was started, written down so that it can be found and ended again: `run/<cluster>/cluster.json`.
+//!
+//! An entry is written before its process is started and completed right after, so that a ctl that is killed halfway
+//! leaves nothing that `ctl down` cannot find.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use types::{ClusterId, NodeId, Role};
+
+use crate::process::ProcessId;
+use crate::state::State;
+
+/// A cluster that was started here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClusterRecord {
+    pub(crate) cluster: ClusterId,
+    /// The manifest that it was last started from.
+    pub(crate) manifest: PathBuf,
+    /// Unix milliseconds of the `ctl up` that started its first node.
+    pub(crate) started_at_ms: u64,
+    /// Nodes in the order in which they were started.
+    pub(crate) nodes: Vec<NodeRecord>,
+}
+
+/// A node that was started here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeRecord {
+    pub(crate) id: NodeId,
+    /// Absent from just before the process is started until just after.
+    pub(crate) pid: Option<u32>,
+    /// Unix seconds; with the pid it names a process for good.
+    pub(crate) start_time: Option<u64>,
+    pub(crate) http: SocketAddr,
+    pub(crate) gossip: SocketAddr,
+    /// The role in the manifest.
+    pub(crate) role: Role,
+    pub(crate) log: PathBuf,
+    pub(crate) data_dir: PathBuf,
+}
+
+impl NodeRecord {
+    /// Its process, if one was started.
+    pub(crate) fn process(&self) -> Option<ProcessId> {
+        Some(ProcessId {
+            pid: self.pid?,
+            start_time: self.start_time?,
+        })
+    }
+
+    pub(crate) fn set_process(&mut self, process: Option<ProcessId>) {
+        self.pid = process.map(|process| process.pid);
+        self.start_time = process.map(|process| process.start_time);
+    }
+
+    /// Where this machine reaches its HTTP API.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", reachable(self.http))
+    }
+}
+
+/// An address to connect to, for one to listen on: "any address" is reached over loopback.
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+impl ClusterRecord {
+    fn path(state: &State, cluster: &ClusterId) -> PathBuf {
+        state.run_dir(cluster).join("cluster.json")
+    }
+
+    /// The record of a cluster, if there is one.
+    pub(crate) fn load(state: &State, cluster: &ClusterId) -> anyhow::Result<Option<Self>> {
+        let path = Self::path(state, cluster);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if is_nothing_there(&error) => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+        };
+        let record = serde_json::from_slice(&text).with_context(|| {
+            format!(
+                "{} is damaged; end its agents by hand and remove it",
+                path.display()
+            )
+        })?;
+        Ok(Some(record))
+    }
+
+    /// Writes the record in one step: readers see the old one or the new one.
+    pub(crate) fn save(&self, state: &State) -> anyhow::Result<()> {
+        let path = Self::path(state, &self.cluster);
+        write_atomically(&path, &serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// Removes the record.
+    pub(crate) fn remove(state: &State, cluster: &ClusterId) -> anyhow::Result<()> {
+        let path = Self::path(state, cluster);
+        match std::fs::remove_file(&path) {
+            Err(error) if !is_nothing_there(&error) => {
+                Err(error).with_context(|| format!("removing {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn node(&self, id: &NodeId) -> Option<&NodeRecord> {
+        self.nodes.iter().find(|node| node.id == *id)
+    }
+
+    pub(crate) fn node_mut(&mut self, id: &NodeId) -> Option<&mut NodeRecord> {
+        self.nodes.iter_mut().find(|node| node.id == *id)
+    }
+
+    /// Adds a node, or replaces what was known of it.
+    pub(crate) fn put(&mut self, node: NodeRecord) {
+        match self.node_mut(&node.id) {
+            Some(known) => *known = node,
+            None => self.nodes.push(node),
+        }
+    }
+
+    pub(crate) fn drop_node(&mut self, id: &NodeId) {
+        self.nodes.retain(|node| node.id != *id);
+    }
+}
+
+fn is_nothing_there(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    std::fs::write(&temporary, bytes)?;
+    std::fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: &str) -> NodeRecord {
+        NodeRecord {
+            id: id.parse().unwrap(),
+            pid: None,
+            start_time: None,
+            http: "127.0.0.1:1".parse().unwrap(),
+            gossip: "127.0.0.1:1".parse().unwrap(),
+            role: Role::Standby,
+            log: PathBuf::from("a.log"),
+            data_dir: PathBuf::from("a"),
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_back_as_it_was_written_and_leaves_no_other_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(dir.path().to_owned());
+        let cluster: ClusterId = "demo".parse().unwrap();
+        assert_eq!(ClusterRecord::load(&state, &cluster).unwrap(), None);
+        std::fs::create_dir_all(state.run_dir(&cluster)).unwrap();
+        let mut record = ClusterRecord {
+            cluster: cluster.clone(),
+            manifest: PathBuf::from("demo.yaml"),
+            started_at_ms: 5,
+            nodes: vec![node("a")],
+        };
+        let mut started = node("a");
+        started.set_process(Some(ProcessId {
+            pid: 7,
+            start_time: 8,
+        }));
+        record.put(started);
+        record.put(node("b"));
+        record.save(&state).unwrap();
+        assert_eq!(ClusterRecord::load(&state, &cluster).unwrap(), Some(record));
+        assert_eq!(std::fs::read_dir(state.run_dir(&cluster)).unwrap().count(), 1);
+        assert_eq!(state.clusters().unwrap(), std::slice::from_ref(&cluster));
+        ClusterRecord::remove(&state, &cluster).unwrap();
+        assert_eq!(ClusterRecord::load(&state, &cluster).unwrap(), None);
+    }
+
+    #[test]
+    fn any_address_is_reached_over_loopback() {
+        let any: SocketAddr = "0.0.0.0:80".parse().unwrap();
+        assert_eq!(reachable(any).to_string(), "127.0.0.1:80");
+        assert_eq!(reachable("[::]:80".parse().unwrap()).to_string(), "[::1]:80");
+        assert_eq!(
+            reachable("10.0.0.1:80".parse().unwrap()).to_string(),
+            "10.0.0.1:80"
+        );
+    }
+}

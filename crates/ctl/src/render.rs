@@ -1,0 +1,287 @@
+//! Tables and words for people. Pure: values in, text out.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use types::Phase;
+use types::api::{Event, Member};
+
+/// A table without borders, as wide as its content. Colours go in afterwards, since they have no width.
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row.iter().map(|cell| clean(cell)).collect::<Vec<_>>());
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    table.trim_fmt()
+}
+
+/// Text from elsewhere, fit for one line of a terminal.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// Colours the phases in a table: the words of one column, found by its header.
+pub(crate) fn color_phases(table: &str, header: &str, color: bool) -> String {
+    if !color {
+        return table.to_owned();
+    }
+    let Some(column) = table.lines().next().and_then(|line| line.find(header)) else {
+        return table.to_owned();
+    };
+    let lines: Vec<String> = table.lines().map(|line| color_word_at(line, column)).collect();
+    lines.join("\n")
+}
+
+fn color_word_at(line: &str, column: usize) -> String {
+    let Some((before, rest)) = line.split_at_checked(column) else {
+        return line.to_owned();
+    };
+    let end = rest.find(' ').unwrap_or(rest.len());
+    let (word, after) = rest.split_at(end);
+    match color_of(word) {
+        Some(code) => format!("{before}\x1b[{code}m{word}\x1b[0m{after}"),
+        None => line.to_owned(),
+    }
+}
+
+fn color_of(word: &str) -> Option<&'static str> {
+    const GREEN: &str = "32";
+    const YELLOW: &str = "33";
+    const RED: &str = "31";
+    const GREY: &str = "90";
+    match word {
+        "ready" | "joined" | "present" => Some(GREEN),
+        "starting" | "draining" | "degraded" | "changed" | "restarted" | "gap" => Some(YELLOW),
+        "failed" | "gone" | "lost" => Some(RED),
+        "stopped" | "left" => Some(GREY),
+        _ => None,
+    }
+}
+
+/// `ctl members`: one row a member.
+pub(crate) fn members_table(members: &[Member], now_ms: u64, color: bool) -> String {
+    let has_endpoints = members.iter().any(|member| !endpoints(member).is_empty());
+    let has_reason = members.iter().any(|member| !reason(member).is_empty());
+    let mut header = vec!["NODE", "ROLE", "PHASE", "HTTP", "GOSSIP", "UP"];
+    if has_endpoints {
+        header.push("ENDPOINTS");
+    }
+    if has_reason {
+        header.push("REASON");
+    }
+    let rows: Vec<_> = members
+        .iter()
+        .map(|member| {
+            let mut row = vec![
+                member.id.to_string(),
+                role(member),
+                phase(member).to_owned(),
+                member.http.clone(),
+                member.gossip.clone(),
+                age(now_ms.saturating_sub(member.generation.0)),
+            ];
+            if has_endpoints {
+                row.push(endpoints(member));
+            }
+            if has_reason {
+                row.push(reason(member));
+            }
+            row
+        })
+        .collect();
+    color_phases(&table(&header, &rows), "PHASE", color)
+}
+
+/// `ctl events`: one line an event.
+pub(crate) fn event_line(event: &Event, color: bool) -> String {
+    let at = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_millis(event.at_ms));
+    let at = at.map_or_else(
+        || event.at_ms.to_string(),
+        |at| humantime::format_rfc3339_millis(at).to_string(),
+    );
+    let line = format!(
+        "{at}  {:<9}  {:<12}  {}",
+        event.kind.as_str(),
+        event.node,
+        clean(&event.message)
+    );
+    if color {
+        color_word_at(&line, at.len() + 2)
+    } else {
+        line
+    }
+}
+
+/// The role in a word, `?` if this version does not understand it.
+pub(crate) fn role(member: &Member) -> String {
+    member
+        .state
+        .as_ref()
+        .map_or_else(|| "?".to_owned(), |state| state.role.to_string())
+}
+
+/// The phase in a word, `?` if this version does not understand it.
+pub(crate) fn phase(member: &Member) -> &'static str {
+    member.state.as_ref().map_or("?", |state| state.phase.as_str())
+}
+
+/// Whether requests may be sent to it.
+pub(crate) fn is_ready(member: &Member) -> bool {
+    member
+        .state
+        .as_ref()
+        .is_some_and(|state| state.phase == Phase::Ready)
+}
+
+fn endpoints(member: &Member) -> String {
+    let endpoints = member.state.iter().flat_map(|state| state.endpoints.iter());
+    let words: Vec<_> = endpoints.map(|(name, url)| format!("{name}={url}")).collect();
+    words.join(" ")
+}
+
+fn reason(member: &Member) -> String {
+    let reason = member.state.as_ref().and_then(|state| state.reason.clone());
+    reason.unwrap_or_default()
+}
+
+/// `1 agent`, `5 agents`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    if number == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{number} {what}s")
+    }
+}
+
+/// A length of time in its two largest units: `12s`, `3m12s`, `5h3m`, `2d5h`.
+pub(crate) fn age(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let pair = |large: u64, unit: char, small: u64, small_unit: char| {
+        if small == 0 {
+            format!("{large}{unit}")
+        } else {
+            format!("{large}{unit}{small}{small_unit}")
+        }
+    };
+    if minutes == 0 {
+        format!("{seconds}s")
+    } else if hours == 0 {
+        pair(minutes, 'm', seconds % 60, 's')
+    } else if days == 0 {
+        pair(hours, 'h', minutes % 60, 'm')
+    } else {
+        pair(days, 'd', hours % 24, 'h')
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use types::{Generation, RoleState};
+
+    use super::*;
+
+    pub(crate) fn member(id: &str, role: &str, phase: Phase) -> Member {
+        Member {
+            id: id.parse().unwrap(),
+            generation: Generation(1_000),
+            version: 1,
+            http: "http://127.0.0.1:10000".to_owned(),
+            gossip: "127.0.0.1:10000".to_owned(),
+            state: Some(RoleState {
+                phase,
+                ..RoleState::starting(role.parse().unwrap())
+            }),
+            about: types::api::About::default(),
+        }
+    }
+
+    #[test]
+    fn members_are_shown_one_a_row_without_borders_or_trailing_blanks() {
+        let members = [
+            member("gateway-1", "api_gateway", Phase::Ready),
+            member("n2", "storage/0", Phase::Starting),
+        ];
+        assert_eq!(
+            members_table(&members, 193_000, false),
+            "\
+NODE        ROLE          PHASE      HTTP                     GOSSIP            UP
+gateway-1   api_gateway   ready      http://127.0.0.1:10000   127.0.0.1:10000   3m12s
+n2          storage/0     starting   http://127.0.0.1:10000   127.0.0.1:10000   3m12s"
+        );
+    }
+
+    #[test]
+    fn endpoints_and_reasons_have_columns_when_there_are_any_and_cannot_break_the_table() {
+        let mut gateway = member("g", "api_gateway", Phase::Ready);
+        let state = gateway.state.as_mut().unwrap();
+        state
+            .endpoints
+            .insert("gateway".to_owned(), "http://127.0.0.1:8080".to_owned());
+        let mut failed = member("f", "standby", Phase::Failed);
+        failed.state.as_mut().unwrap().reason = Some("no\nport \u{1b}[2J".to_owned());
+        let mut newer = member("n", "standby", Phase::Ready);
+        newer.state = None;
+        assert_eq!(
+            members_table(&[gateway, failed, newer], 1_000, false),
+            "\
+NODE   ROLE          PHASE    HTTP                     GOSSIP            UP   ENDPOINTS                       REASON
+g      api_gateway   ready    http://127.0.0.1:10000   127.0.0.1:10000   0s   gateway=http://127.0.0.1:8080
+f      standby       failed   http://127.0.0.1:10000   127.0.0.1:10000   0s                                   no port  [2J
+n      ?             ?        http://127.0.0.1:10000   127.0.0.1:10000   0s"
+        );
+    }
+
+    #[test]
+    fn colours_do_not_move_the_columns() {
+        let members = [member("a", "standby", Phase::Ready)];
+        let plain = members_table(&members, 1_000, false);
+        let colored = members_table(&members, 1_000, true);
+        assert!(colored.contains("\x1b[32mready\x1b[0m   http"), "{colored}");
+        assert_eq!(colored.replace("\x1b[32m", "").replace("\x1b[0m", ""), plain);
+    }
+
+    #[test]
+    fn an_event_is_a_line() {
+        let event = Event {
+            id: "1.2".to_owned(),
+            at_ms: 1_700_000_000_123,
+            kind: types::api::EventKind::Lost,
+            node: "n2".parse().unwrap(),
+            generation: Generation(1),
+            message: "given up\nafter 1.2 s".to_owned(),
+            member: None,
+        };
+        assert_eq!(
+            event_line(&event, false),
+            "2023-11-14T22:13:20.123Z  lost       n2            given up after 1.2 s"
+        );
+        assert!(event_line(&event, true).contains("\x1b[31mlost\x1b[0m  "));
+    }
+
+    #[test]
+    fn ages_have_two_units() {
+        for (ms, expected) in [
+            (999, "0s"),
+            (60_000, "1m"),
+            (192_000, "3m12s"),
+            (18_180_000, "5h3m"),
+            (190_800_000, "2d5h"),
+        ] {
+            assert_eq!(age(ms), expected);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Starts agents, waits until all see all, and takes back what it began when that fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use client::Client;
+use futures_util::future::join_all;
+use manifest::{Manifest, NodeSpec};
+use rustix::process::Signal;
+use tokio::process::Child;
+use tokio::time::{Instant, sleep};
+use types::NodeId;
+
+use crate::exit::{Exit, Failure};
+use crate::launch;
+use crate::out::Progress;
+use crate::ports::{self, Addresses, Free, Request, ThisMachine};
+use crate::process::{ProcessId, Processes};
+use crate::record::{ClusterRecord, NodeRecord};
+use crate::render;
+use crate::state::State;
+use crate::tail;
+use crate::views::{self, Expected, Views};
+
+const POLL: Duration = Duration::from_millis(15);
+const VIEW_LIMIT: Duration = Duration::from_secs(1);
+/// How long an agent that is taken back has to leave.
+const UNDO_LIMIT: Duration = Duration::from_secs(3);
+/// How often a port that was snatched away is replaced.
+const PORT_ATTEMPTS: u32 = 3;
+const SEEDS: usize = 3;
+const LOG_LINES: usize = 15;
+
+/// The agents of one `ctl up`.
+#[derive(Debug)]
+pub(crate) struct Starter<'a> {
+    state: &'a State,
+    binary: PathBuf,
+    manifest: &'a Manifest,
+    pub(crate) record: ClusterRecord,
+    processes: Processes,
+    /// Nodes that this run has put into the record.
+    entered: BTreeSet<NodeId>,
+    started: BTreeMap<NodeId, Started>,
+    client: Client,
+}
+
+#[derive(Debug)]
+struct Started {
+    child: Child,
+    attempts: u32,
+    /// Its data folder did not exist before.
+    is_new: bool,
+}
+
+impl<'a> Starter<'a> {
+    pub(crate) fn new(
+        state: &'a State,
+        binary: PathBuf,
+        manifest: &'a Manifest,
+        record: ClusterRecord,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            state,
+            binary,
+            manifest,
+            record,
+            processes: Processes::new()?,
+            entered: BTreeSet::new(),
+            started: BTreeMap::new(),
+            client: Client::new("127.0.0.1")?.within(VIEW_LIMIT),
+        })
+    }
+
+    /// Starts all these nodes at once, each in the record before it runs.
+    pub(crate) fn start(&mut self, nodes: &[&NodeSpec]) -> anyhow::Result<()> {
+        let starting: BTreeSet<&NodeId> = nodes.iter().map(|node| &node.id).collect();
+        let others = self
+            .record
+            .nodes
+            .iter()
+            .filter(|node| !starting.contains(&node.id));
+        let taken = others
+            .flat_map(|node| [node.http.port(), node.gossip.port()])
+            .collect();
+        let requests: Vec<_> = nodes.iter().map(|node| self.request(node)).collect();
+        let addresses =
+            ports::assign(&requests, taken, self.first_port(), &mut ThisMachine).map_err(|busy| {
+                let busy: Vec<_> = busy.iter().map(ToString::to_string).collect();
+                Failure::new(Exit::Error, busy.join("; "))
+                    .hint("end what holds it (`ss -lntup` shows it), or change the manifest")
+            })?;
+        for (node, addresses) in nodes.iter().zip(addresses) {
+            self.record.put(self.entry(node, addresses));
+            self.entered.insert(node.id.clone());
+        }
+        self.record.save(self.state)?;
+        for node in nodes {
+            self.spawn(&node.id, 1)?;
+        }
+        Ok(())
+    }
+
+    fn first_port(&self) -> u16 {
+        let run = self.state.run_dir(&self.manifest.cluster);
+        ports::first_for(&run.to_string_lossy())
+    }
+
+    fn request(&self, node: &NodeSpec) -> Request {
+        Request {
+            id: node.id.clone(),
+            listen: node.listen,
+            gossip: node.gossip,
+            before: self.record.node(&node.id).map(|node| Addresses {
+                http: node.http,
+                gossip: node.gossip,
+            }),
+        }
+    }
+
+    fn entry(&self, node: &NodeSpec, addresses: Addresses) -> NodeRecord {
+        let run = self.state.run_dir(&self.manifest.cluster);
+        NodeRecord {
+            id: node.id.clone(),
+            pid: None,
+            start_time: None,
+            http: addresses.http,
+            gossip: addresses.gossip,
+            role: node.role.clone(),
+            log: run.join(format!("{}.log", node.id)),
+            data_dir: self.state.data_dir(&self.manifest.cluster, &node.id),
+        }
+    }
+
+    fn spawn(&mut self, id: &NodeId, attempts: u32) -> anyhow::Result<()> {
+        let seeds: Vec<_> = self
+            .record
+            .nodes
+            .iter()
+            .map(|node| crate::record::reachable(node.gossip))
+            .take(SEEDS)
+            .collect();
+        let node = self.record.node(id).expect("entered before it is spawned");
+        let is_new = !node.data_dir.exists();
+        let child = launch::spawn(&self.binary, self.manifest, node, &seeds)?;
+        // It may have ended already; then there is nothing to find again.
+        let process = child.id().and_then(|pid| self.processes.identify(pid));
+        let started = Started {
+            child,
+            attempts,
+            is_new,
+        };
+        self.started.insert(id.clone(), started);
+        if let Some(node) = self.record.node_mut(id) {
+            node.set_process(process);
+        }
+        self.record.save(self.state)
+    }
+
+    /// Waits until every node sees every node, those of this run ready.
+    pub(crate) async fn converge(&mut self, limit: Duration, progress: &mut Progress) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        let mut expected: Vec<Expected> = Vec::new();
+        for node in &self.record.nodes {
+            let ready = self.started.contains_key(&node.id);
+            let process = node.process();
+            if ready || process.is_some_and(|process| self.processes.is_alive(process)) {
+                expected.push(Expected {
+                    id: node.id.clone(),
+                    ready,
+                });
+            }
+        }
+        loop {
+            self.replace_the_unlucky()?;
+            let views = self.views(&expected).await;
+            let verdict = views::judge(&expected, &views);
+            if let Some((id, reason)) = verdict.failed.first() {
+                return Err(self.failure(id, &format!("failed: {reason}")).into());
+            }
+            if verdict.gaps.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let words = views::in_words(&verdict.gaps).join("\n  ");
+                let message = format!("not every node sees every node ready after {limit:?}:\n  {words}");
+                return Err(Failure::new(Exit::NotConverged, message)
+                    .hint("--timeout waits longer, --keep leaves the agents running for a look at them")
+                    .into());
+            }
+            progress.show(&format!(
+                "{} of {} see all nodes ready",
+                verdict.complete,
+                render::count(expected.len(), "node")
+            ));
+            sleep(POLL).await;
+        }
+    }
+
+    async fn views(&self, expected: &[Expected]) -> Views {
+        let calls = expected.iter().map(|node| async {
+            let url = self.record.node(&node.id).map(NodeRecord::url);
+            let client = url.and_then(|url| self.client.at(&url).ok());
+            let members = match client {
+                Some(client) => client.members().await.ok(),
+                None => None,
+            };
+            let members = members.filter(|members| members.viewed_by == node.id);
+            (node.id.clone(), members)
+        });
+        join_all(calls).await.into_iter().collect()
+    }
+
+    /// An agent that has ended is a failure, unless its port was snatched away between our look and its start.
+    fn replace_the_unlucky(&mut self) -> anyhow::Result<()> {
+        let mut ended = Vec::new();
+        for (id, started) in &mut self.started {
+            if let Some(status) = started.child.try_wait()? {
+                ended.push((id.clone(), status, started.attempts));
+            }
+        }
+        for (id, status, attempts) in ended {
+            let Some(spec) = self.manifest.nodes.iter().find(|node| node.id == id) else {
+                continue;
+            };
+            let is_unlucky = self
+                .record
+                .node(&id)
+                .is_some_and(|node| !ThisMachine.tcp(node.http) || !ThisMachine.udp(node.gossip));
+            if !is_unlucky || attempts >= PORT_ATTEMPTS {
+                return Err(self.failure(&id, &format!("ended, {status}")).into());
+            }
+            let nodes = self.record.nodes.iter();
+            let taken = nodes
+                .flat_map(|node| [node.http.port(), node.gossip.port()])
+                .collect();
+            let request = Request {
+                before: None,
+                ..self.request(spec)
+            };
+            let Ok(addresses) = ports::assign(&[request], taken, self.first_port(), &mut ThisMachine) else {
+                return Err(self.failure(&id, &format!("ended, {status}")).into());
+            };
+            for addresses in addresses {
+                self.record.put(self.entry(spec, addresses));
+            }
+            self.record.save(self.state)?;
+            self.spawn(&id, attempts + 1)?;
+        }
+        Ok(())
+    }
+
+    fn failure(&self, id: &NodeId, what: &str) -> Failure {
+        let Some(node) = self.record.node(id) else {
+            return Failure::new(Exit::Error, format!("node {id} {what}"));
+        };
+        let lines = match tail::last_lines(&node.log, LOG_LINES) {
+            Ok((lines, _)) if lines.is_empty() => "its log is empty".to_owned(),
+            Ok((lines, _)) => format!("the end of its log:\n  {}", lines.join("\n  ")),
+            Err(error) => format!("its log cannot be read: {error}"),
+        };
+        Failure::new(Exit::Error, format!("node {id} {what}; {lines}"))
+            .hint(format!("the whole log is {}", node.log.display()))
+    }
+
+    /// Ids of the nodes that this run started.
+    pub(crate) fn started(&self) -> Vec<NodeId> {
+        self.started.keys().cloned().collect()
+    }
+
+    /// Ends what this run started, and forgets it. What ran before stays.
+    pub(crate) async fn undo(&mut self) -> anyhow::Result<()> {
+        let processes: Vec<ProcessId> = self
+            .started
+            .values()
+            .filter_map(|started| started.child.id())
+            .filter_map(|pid| self.processes.identify(pid))
+            .collect();
+        for process in processes {
+            // One that has just ended needs no signal.
+            let _ = self.processes.signal(process, Signal::TERM);
+        }
+        let deadline = Instant::now() + UNDO_LIMIT;
+        for started in self.started.values_mut() {
+            let ended = tokio::time::timeout_at(deadline, started.child.wait()).await;
+            if ended.is_err() {
+                started.child.kill().await?;
+            }
+        }
+        for id in std::mem::take(&mut self.entered) {
+            let is_new = self.started.remove(&id).is_some_and(|started| started.is_new);
+            if let Some(node) = self.record.node(&id) {
+                let _ = std::fs::remove_file(launch::settings_file(node));
+                if is_new {
+                    let _ = std::fs::remove_dir_all(&node.data_dir);
+                }
+            }
+            self.record.drop_node(&id);
+        }
+        if !self.record.nodes.is_empty() {
+            return self.record.save(self.state);
+        }
+        let _ = std::fs::remove_dir(self.state.cluster_data_dir(&self.record.cluster));
+        ClusterRecord::remove(self.state, &self.record.cluster)
+    }
+}

@@ -1,0 +1,65 @@
+//! The verbs, one file each, and the way from the command line to them.
+
+pub(crate) mod completion;
+pub(crate) mod down;
+pub(crate) mod drain;
+pub(crate) mod events;
+pub(crate) mod init;
+pub(crate) mod kill;
+pub(crate) mod leave;
+pub(crate) mod logs;
+pub(crate) mod ls;
+pub(crate) mod members;
+pub(crate) mod set_service;
+pub(crate) mod status;
+pub(crate) mod up;
+pub(crate) mod validate;
+pub(crate) mod version;
+
+use crate::cli::{Cli, Verb};
+use crate::exit::{Exit, Failure};
+use crate::interrupt::Interrupt;
+use crate::out::Out;
+use crate::reach::Cx;
+use crate::state::State;
+
+/// Does what the command line says.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let from_env = || std::env::var("COTERIE_AGENT").ok().filter(|url| !url.is_empty());
+    let cx = Cx {
+        state: State::from_env()?,
+        out: Out::new(cli.color),
+        agent: cli.agent.or_else(from_env),
+        cluster: cli.cluster,
+    };
+    let mut interrupt = Interrupt::new()?;
+    // `up` takes back what it began; every other verb may stop anywhere.
+    if let Verb::Up(args) = cli.verb {
+        return Box::pin(up::run(&args, &cx, &mut interrupt)).await;
+    }
+    tokio::select! {
+        biased;
+        () = interrupt.wait() => Err(Failure::interrupted().into()),
+        result = Box::pin(dispatch(cli.verb, &cx)) => result,
+    }
+}
+
+async fn dispatch(verb: Verb, cx: &Cx) -> anyhow::Result<Exit> {
+    match verb {
+        Verb::Up(_) => unreachable!("handled by the caller"),
+        Verb::Down(args) => down::run(&args, cx).await,
+        Verb::Ls(args) => ls::run(&args, cx),
+        Verb::Members(args) => members::run(&args, cx).await,
+        Verb::Status(args) => status::run(&args, cx).await,
+        Verb::SetService(args) => set_service::run(&args, cx).await,
+        Verb::Drain(args) => drain::run(&args, cx).await,
+        Verb::Leave(args) => leave::run(&args, cx).await,
+        Verb::Kill(args) => kill::run(&args, cx),
+        Verb::Logs(args) => logs::run(&args, cx).await,
+        Verb::Events(args) => events::run(&args, cx).await,
+        Verb::Validate(args) => validate::run(&args, cx).await,
+        Verb::Init(args) => init::run(&args),
+        Verb::Completion(args) => completion::run(&args, cx),
+        Verb::Version(args) => version::run(&args, cx).await,
+    }
+}

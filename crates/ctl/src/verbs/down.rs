@@ -1,0 +1,313 @@
+//! `ctl down`: every agent leaves, or is made to end, and the end is proven.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+use types::ClusterId;
+
+use crate::exit::{Exit, Failure};
+use crate::lock::Lock;
+use crate::out::{OutputArg, Progress, say};
+use crate::ports::{Free, ThisMachine};
+use crate::process::{ProcessId, Processes};
+use crate::reach::Cx;
+use crate::record::{ClusterRecord, NodeRecord};
+use crate::render;
+
+const POLL: Duration = Duration::from_millis(10);
+/// How long the kernel may take to end a killed process and to free its ports.
+const KERNEL_LIMIT: Duration = Duration::from_secs(3);
+/// How long a process may be on its way that a killed ctl had just begun to start.
+const BIRTH_LIMIT: Duration = Duration::from_millis(200);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ctl down
+  ctl down --cluster test --timeout 30s
+  ctl down --purge
+
+Logs are kept until the next `ctl up`, data folders until --purge.")]
+pub(crate) struct Args {
+    /// How long the agents may take to leave before they are killed
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Remove the data folders and the logs too
+    #[arg(long)]
+    purge: bool,
+    #[command(flatten)]
+    output: OutputArg,
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct Report {
+    cluster: Option<ClusterId>,
+    /// Agents that ran and have ended.
+    stopped: usize,
+    /// Of these, agents that had to be killed.
+    killed: usize,
+    /// Agents that had ended before.
+    ended_before: usize,
+    /// Processes that still run.
+    left: Vec<u32>,
+    ports_free: usize,
+    ports_busy: Vec<String>,
+}
+
+pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+    if cx.agent.is_some() && cx.cluster.is_none() {
+        cx.local_or_fail()?;
+    }
+    let Some(cluster) = choose(cx)? else {
+        if let (Some(cluster), true) = (&cx.cluster, args.purge) {
+            purge(cx, cluster)?;
+        }
+        say("nothing is running");
+        return print(&Report::default(), args.output, cx);
+    };
+    let lock = Lock::take(&cx.state.run_dir(&cluster), "ctl down")?;
+    let record = ClusterRecord::load(&cx.state, &cluster)?;
+    let report = stop(args, cx, &cluster, record.as_ref()).await?;
+    let is_over = report.left.is_empty() && report.ports_busy.is_empty();
+    if is_over {
+        ClusterRecord::remove(&cx.state, &cluster)?;
+        clean(&cx.state.run_dir(&cluster))?;
+    }
+    drop(lock);
+    if is_over && args.purge {
+        purge(cx, &cluster)?;
+    }
+    // Gone if nothing is in it.
+    let _ = std::fs::remove_dir(cx.state.run_dir(&cluster));
+    print(&report, args.output, cx)?;
+    if is_over {
+        if !args.purge {
+            say(&format!(
+                "logs are kept in {} until the next `ctl up`",
+                cx.state.run_dir(&cluster).display()
+            ));
+        }
+        return Ok(Exit::Ok);
+    }
+    let mut what: Vec<_> = report
+        .left
+        .iter()
+        .map(|pid| format!("process {pid} still runs"))
+        .collect();
+    what.extend(
+        report
+            .ports_busy
+            .iter()
+            .map(|port| format!("{port} is still busy")),
+    );
+    Err(Failure::new(Exit::Error, what.join("; ")).into())
+}
+
+/// The cluster named, else the local one; else one that lost its record but not its agents.
+fn choose(cx: &Cx) -> anyhow::Result<Option<ClusterId>> {
+    if let Some(record) = cx.local()? {
+        return Ok(Some(record.cluster));
+    }
+    let data = cx.state.root().join("data");
+    let below = match &cx.cluster {
+        Some(cluster) => cx.state.cluster_data_dir(cluster),
+        None => data.clone(),
+    };
+    let strays = Processes::new()?.agents_below(&below);
+    let names = strays.iter().filter_map(|(_, folder)| {
+        let name = folder.strip_prefix(&data).ok()?.components().next()?;
+        name.as_os_str().to_str()?.parse().ok()
+    });
+    Ok(names.min())
+}
+
+async fn stop(
+    args: &Args,
+    cx: &Cx,
+    cluster: &ClusterId,
+    record: Option<&ClusterRecord>,
+) -> anyhow::Result<Report> {
+    let mut processes = Processes::new()?;
+    let mut progress = Progress::new();
+    let targets = targets(cx, cluster, record, &mut processes).await;
+    let nodes = record.map_or(0, |record| record.nodes.len());
+    progress.show(&format!("stopping {}", render::count(targets.len(), "agent")));
+    for target in &targets {
+        // One that ends meanwhile needs no signal; one that was stopped must run to leave.
+        let _ = processes.signal(*target, Signal::TERM);
+        let _ = processes.signal(*target, Signal::CONT);
+    }
+    let left = wait(&targets, args.timeout, &mut processes, &mut progress).await;
+    for target in &left {
+        say(&format!(
+            "process {} did not leave within {:?}; killing it",
+            target.pid, args.timeout
+        ));
+        let _ = processes.signal(*target, Signal::KILL);
+    }
+    let killed = left.len();
+    let left = wait(&left, KERNEL_LIMIT, &mut processes, &mut progress).await;
+    let ports_busy = busy_ports(record).await;
+    Ok(Report {
+        cluster: Some(cluster.clone()),
+        stopped: targets.len() - left.len(),
+        killed,
+        ended_before: nodes.saturating_sub(targets.len()),
+        left: left.iter().map(|process| process.pid).collect(),
+        ports_free: nodes * 2 - ports_busy.len(),
+        ports_busy,
+    })
+}
+
+/// Every process of the cluster: those in the record, and those that a killed ctl had no time to write down.
+async fn targets(
+    cx: &Cx,
+    cluster: &ClusterId,
+    record: Option<&ClusterRecord>,
+    processes: &mut Processes,
+) -> Vec<ProcessId> {
+    let data = cx.state.cluster_data_dir(cluster);
+    let recorded = || record.into_iter().flat_map(|record| &record.nodes);
+    let deadline = Instant::now() + BIRTH_LIMIT;
+    loop {
+        let found = processes.agents_below(&data);
+        let is_due = |folder: &Path| found.iter().any(|(_, found)| found == folder);
+        let unborn = recorded().any(|node| node.pid.is_none() && !is_due(&node.data_dir));
+        if unborn && Instant::now() < deadline {
+            sleep(POLL).await;
+            continue;
+        }
+        let mut targets: Vec<ProcessId> = found.into_iter().map(|(process, _)| process).collect();
+        for process in recorded().filter_map(NodeRecord::process) {
+            let is_known = targets.iter().any(|target| target.pid == process.pid);
+            if !is_known && processes.is_alive(process) {
+                targets.push(process);
+            }
+        }
+        return targets;
+    }
+}
+
+/// Those that are still alive when the time is over.
+async fn wait(
+    targets: &[ProcessId],
+    limit: Duration,
+    processes: &mut Processes,
+    progress: &mut Progress,
+) -> Vec<ProcessId> {
+    let deadline = Instant::now() + limit;
+    let mut left = targets.to_vec();
+    loop {
+        left.retain(|process| processes.is_alive(*process));
+        if left.is_empty() || Instant::now() >= deadline {
+            return left;
+        }
+        progress.show(&format!(
+            "waiting for {} to leave",
+            render::count(left.len(), "agent")
+        ));
+        sleep(POLL).await;
+    }
+}
+
+async fn busy_ports(record: Option<&ClusterRecord>) -> Vec<String> {
+    let deadline = Instant::now() + KERNEL_LIMIT;
+    loop {
+        let mut busy = Vec::new();
+        for node in record.iter().flat_map(|record| &record.nodes) {
+            if !ThisMachine.tcp(node.http) {
+                busy.push(format!("TCP port {}", node.http));
+            }
+            if !ThisMachine.udp(node.gossip) {
+                busy.push(format!("UDP port {}", node.gossip));
+            }
+        }
+        if busy.is_empty() || Instant::now() >= deadline {
+            return busy;
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Removes what only a running cluster needs; logs stay.
+fn clean(run_dir: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(run_dir)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if name.ends_with(".yaml") || name.starts_with("cluster.tmp") {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn purge(cx: &Cx, cluster: &ClusterId) -> anyhow::Result<()> {
+    for folder in [cx.state.cluster_data_dir(cluster), cx.state.run_dir(cluster)] {
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn print(report: &Report, output: OutputArg, cx: &Cx) -> anyhow::Result<Exit> {
+    cx.out.data(output.output, report, sentence, |report| {
+        report.cluster.iter().map(ToString::to_string).collect()
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn sentence(report: &Report) -> String {
+    if report.cluster.is_none() {
+        return String::new();
+    }
+    let mut text = format!(
+        "stopped {}, {} left, {} free",
+        render::count(report.stopped, "agent"),
+        report.left.len(),
+        render::count(report.ports_free, "port")
+    );
+    let mut notes = Vec::new();
+    if report.killed > 0 {
+        notes.push(format!("{} had to be killed", report.killed));
+    }
+    if report.ended_before > 0 {
+        notes.push(format!("{} had ended before", report.ended_before));
+    }
+    if !notes.is_empty() {
+        text.push_str(&format!(" ({})", notes.join(", ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_told_in_numbers() {
+        let mut report = Report {
+            cluster: Some("demo".parse().unwrap()),
+            stopped: 5,
+            ports_free: 10,
+            ..Report::default()
+        };
+        assert_eq!(sentence(&report), "stopped 5 agents, 0 left, 10 ports free");
+        report.stopped = 1;
+        report.killed = 1;
+        report.ended_before = 4;
+        assert_eq!(
+            sentence(&report),
+            "stopped 1 agent, 0 left, 10 ports free (1 had to be killed, 4 had ended before)"
+        );
+        assert_eq!(sentence(&Report::default()), "");
+    }
+}

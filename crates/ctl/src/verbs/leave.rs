@@ -1,0 +1,116 @@
+//! `ctl leave`: a node leaves the cluster and its process ends.
+
+use std::time::Duration;
+
+use client::{Client, Leaving};
+use tokio::time::{Instant, sleep};
+use types::NodeId;
+
+use crate::exit::{Exit, Failure};
+use crate::out::OutputArg;
+use crate::process::Processes;
+use crate::reach::{Cx, Reached};
+use crate::record::ClusterRecord;
+
+const POLL: Duration = Duration::from_millis(20);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ctl leave standby-3
+  ctl leave standby-3 --timeout 30s
+
+`ctl up` starts it again.")]
+pub(crate) struct Args {
+    /// The node, by its id
+    node: NodeId,
+    /// How long to wait until it is gone
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    output: OutputArg,
+}
+
+pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+    let reached = cx.reach().await?;
+    let leaving = match reached.commands().leave(&args.node).await {
+        Ok(leaving) => leaving,
+        Err(error) => return Err(reached.explain_unknown(&args.node, error).await),
+    };
+    let deadline = Instant::now() + args.timeout;
+    let observer = observer(&reached, &leaving).await;
+    let process = reached
+        .record
+        .as_ref()
+        .and_then(|record| record.node(&leaving.node)?.process());
+    let mut processes = Processes::new()?;
+    loop {
+        let is_seen = is_seen(observer.as_ref(), &leaving).await;
+        let lives = process.is_some_and(|process| processes.is_alive(process));
+        if !is_seen && !lives {
+            break;
+        }
+        if Instant::now() >= deadline {
+            let what = if lives {
+                "its process still runs"
+            } else {
+                "it is still seen"
+            };
+            return Err(Failure::new(
+                Exit::NotConverged,
+                format!(
+                    "{} agreed to leave, but after {:?} {what}",
+                    leaving.node, args.timeout
+                ),
+            )
+            .into());
+        }
+        sleep(POLL).await;
+    }
+    forget(&reached, &leaving, cx)?;
+    cx.out.data(
+        args.output.output,
+        &leaving,
+        |leaving| format!("{} left", leaving.node),
+        |leaving| vec![leaving.node.to_string()],
+    )?;
+    Ok(Exit::Ok)
+}
+
+/// Someone who stays and can tell when it is gone: the agent that answered, unless that is the one that leaves.
+async fn observer(reached: &Reached, leaving: &Leaving) -> Option<Client> {
+    let view = reached.client.members().await.ok()?;
+    if view.viewed_by != leaving.node {
+        return Some(reached.client.clone());
+    }
+    let other = view.members.iter().find(|member| member.id != leaving.node)?;
+    reached.client.at(&other.http).ok()
+}
+
+async fn is_seen(observer: Option<&Client>, leaving: &Leaving) -> bool {
+    let Some(observer) = observer else { return false };
+    // An observer that does not answer has seen nothing to the contrary.
+    let Ok(view) = observer.members().await else {
+        return false;
+    };
+    view.members
+        .iter()
+        .any(|member| member.id == leaving.node && member.generation <= leaving.generation)
+}
+
+/// A node that left on purpose is not missed by `ctl status`.
+fn forget(reached: &Reached, leaving: &Leaving, cx: &Cx) -> anyhow::Result<()> {
+    let Some(record) = &reached.record else {
+        return Ok(());
+    };
+    let _lock = crate::lock::Lock::take(&cx.state.run_dir(&record.cluster), "ctl leave")?;
+    if let Some(mut record) = ClusterRecord::load(&cx.state, &record.cluster)? {
+        record.drop_node(&leaving.node);
+        if record.nodes.is_empty() {
+            ClusterRecord::remove(&cx.state, &record.cluster)?;
+        } else {
+            record.save(&cx.state)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! `ctl logs`: what nodes on this machine have logged, also after they have ended.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::sleep;
+use types::{ClusterId, NodeId};
+
+use crate::exit::{Exit, Failure};
+use crate::out::{StreamFormat, StreamOutputArg};
+use crate::reach::Cx;
+use crate::suggest;
+use crate::tail::{Follow, last_lines};
+
+const POLL: Duration = Duration::from_millis(100);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ctl logs
+  ctl logs gateway-1 -n 100
+  ctl logs -f
+  ctl logs -f -o json | jq -r .line")]
+pub(crate) struct Args {
+    /// One node; all of them if absent
+    node: Option<NodeId>,
+    /// Go on as the logs grow, until ^C
+    #[arg(short, long)]
+    follow: bool,
+    /// How many of the last lines of each node to begin with
+    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+    lines: usize,
+    #[command(flatten)]
+    output: StreamOutputArg,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    node: &'a NodeId,
+    line: &'a str,
+}
+
+pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+    let cluster = cluster_with_logs(cx)?;
+    let folder = cx.state.run_dir(&cluster);
+    let logs = logs_in(&folder)?;
+    let chosen = choose(&logs, args.node.as_ref(), &cluster)?;
+    let width = if args.node.is_some() {
+        None
+    } else {
+        chosen.iter().map(|(id, _)| id.as_str().len()).max()
+    };
+    let mut follows = Vec::new();
+    for (id, path) in chosen {
+        let (lines, end) = last_lines(&path, args.lines)?;
+        for line in &lines {
+            print(&id, line, width, args.output, cx)?;
+        }
+        follows.push((id, Follow::new(path, end)));
+    }
+    if !args.follow {
+        return Ok(Exit::Ok);
+    }
+    loop {
+        sleep(POLL).await;
+        for (id, follow) in &mut follows {
+            for line in follow.new_lines()? {
+                print(id, &line, width, args.output, cx)?;
+            }
+        }
+        if args.node.is_none() {
+            // Nodes that were started since are read from the start of their logs.
+            for (id, path) in logs_in(&folder)? {
+                if !follows.iter().any(|(_, follow)| follow.path() == path) {
+                    follows.push((id, Follow::new(path, 0)));
+                }
+            }
+        }
+    }
+}
+
+fn print(
+    id: &NodeId,
+    line: &str,
+    width: Option<usize>,
+    output: StreamOutputArg,
+    cx: &Cx,
+) -> anyhow::Result<()> {
+    match (output.output, width) {
+        (StreamFormat::Json, _) => cx.out.json_line(&Line { node: id, line }),
+        (StreamFormat::Table, None) => Ok(cx.out.line(line)?),
+        (StreamFormat::Table, Some(width)) => Ok(cx.out.line(&prefixed(id, line, width, cx.out.color))?),
+    }
+}
+
+fn prefixed(id: &NodeId, line: &str, width: usize, color: bool) -> String {
+    if !color {
+        return format!("{id:<width$} | {line}");
+    }
+    let sum: usize = id.as_str().bytes().map(usize::from).sum();
+    let code = 31 + sum % 6;
+    format!("\x1b[{code}m{id:<width$} |\x1b[0m {line}")
+}
+
+/// The cluster named, else the local one, else the one whose logs are the latest: they outlive `ctl down`.
+fn cluster_with_logs(cx: &Cx) -> anyhow::Result<ClusterId> {
+    if let Some(cluster) = &cx.cluster {
+        return Ok(cluster.clone());
+    }
+    if cx.agent.is_some() {
+        return Ok(cx.local_or_fail()?.cluster);
+    }
+    if let Some(record) = cx.local()? {
+        return Ok(record.cluster);
+    }
+    let mut newest = None;
+    for cluster in cx.state.clusters()? {
+        for (_, path) in logs_in(&cx.state.run_dir(&cluster))? {
+            let at = std::fs::metadata(path)?.modified()?;
+            if newest.as_ref().is_none_or(|(newest, _)| at > *newest) {
+                newest = Some((at, cluster.clone()));
+            }
+        }
+    }
+    match newest {
+        Some((_, cluster)) => Ok(cluster),
+        None => Ok(cx.local_or_fail()?.cluster),
+    }
+}
+
+/// Every log in a run folder, by node.
+fn logs_in(folder: &Path) -> anyhow::Result<Vec<(NodeId, PathBuf)>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut logs = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let id = name
+            .and_then(|name| name.strip_suffix(".log"))
+            .and_then(|id| id.parse().ok());
+        logs.extend(id.map(|id: NodeId| (id, path)));
+    }
+    logs.sort();
+    Ok(logs)
+}
+
+fn choose(
+    logs: &[(NodeId, PathBuf)],
+    node: Option<&NodeId>,
+    cluster: &ClusterId,
+) -> Result<Vec<(NodeId, PathBuf)>, Failure> {
+    if logs.is_empty() {
+        return Err(Failure::new(
+            Exit::Error,
+            format!("cluster `{cluster}` has no logs on this machine"),
+        ));
+    }
+    let Some(node) = node else {
+        return Ok(logs.to_vec());
+    };
+    match logs.iter().find(|(id, _)| id == node) {
+        Some(log) => Ok(vec![log.clone()]),
+        None => {
+            let ids: Vec<_> = logs.iter().map(|(id, _)| id.as_str()).collect();
+            Err(
+                Failure::new(Exit::Error, format!("cluster `{cluster}` has no log of `{node}`"))
+                    .hint(suggest::hint(node.as_str(), &ids)),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_several_nodes_say_whose_they_are() {
+        let id: NodeId = "n1".parse().unwrap();
+        assert_eq!(prefixed(&id, "hello", 4, false), "n1   | hello");
+        assert!(prefixed(&id, "hello", 4, true).ends_with("mn1   |\x1b[0m hello"));
+    }
+
+    #[test]
+    fn logs_are_found_by_node_and_a_slip_gets_a_guess() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["n.1.log", "n2.log", "n2.yaml", "cluster.json", "lock"] {
+            std::fs::write(dir.path().join(file), "").unwrap();
+        }
+        let logs = logs_in(dir.path()).unwrap();
+        let ids: Vec<_> = logs.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(ids, ["n.1", "n2"]);
+        let cluster = "c".parse().unwrap();
+        let node: NodeId = "n3".parse().unwrap();
+        assert_eq!(choose(&logs, None, &cluster).unwrap().len(), 2);
+        assert_eq!(
+            choose(&logs, Some(&node), &cluster).unwrap_err(),
+            Failure::new(Exit::Error, "cluster `c` has no log of `n3`").hint("did you mean `n2`?")
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! `ctl ls`: the clusters on this machine.
+
+use serde::Serialize;
+use types::ClusterId;
+
+use crate::exit::Exit;
+use crate::out::{OutputArg, say};
+use crate::process::Processes;
+use crate::reach::Cx;
+use crate::record::{ClusterRecord, NodeRecord};
+use crate::render;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ctl ls
+  ctl ls -o name")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    output: OutputArg,
+}
+
+#[derive(Serialize)]
+struct Row {
+    cluster: ClusterId,
+    nodes: usize,
+    running: usize,
+    started_at_ms: u64,
+    manifest: String,
+    agent: Option<String>,
+}
+
+pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+    let mut processes = Processes::new()?;
+    let records = cx.records()?;
+    let rows: Vec<_> = records.iter().map(|record| row(record, &mut processes)).collect();
+    if rows.is_empty() {
+        say("no cluster on this machine; `ctl up` starts one");
+    }
+    cx.out.data(
+        args.output.output,
+        &rows,
+        |rows| table(rows, render::now_ms()),
+        |rows| names(rows),
+    )?;
+    Ok(Exit::Ok)
+}
+
+fn row(record: &ClusterRecord, processes: &mut Processes) -> Row {
+    let mut living = record
+        .nodes
+        .iter()
+        .filter(|node| node.process().is_some_and(|process| processes.is_alive(process)));
+    let agent = living.next().map(NodeRecord::url);
+    let running = usize::from(agent.is_some()) + living.count();
+    Row {
+        cluster: record.cluster.clone(),
+        nodes: record.nodes.len(),
+        running,
+        started_at_ms: record.started_at_ms,
+        manifest: record.manifest.display().to_string(),
+        agent,
+    }
+}
+
+fn table(rows: &[Row], now_ms: u64) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let cells: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.cluster.to_string(),
+                format!("{}/{}", row.running, row.nodes),
+                render::age(now_ms.saturating_sub(row.started_at_ms)),
+                row.agent.clone().unwrap_or_else(|| "-".to_owned()),
+                row.manifest.clone(),
+            ]
+        })
+        .collect();
+    render::table(&["CLUSTER", "RUNNING", "UP", "AGENT", "MANIFEST"], &cells)
+}
+
+fn names(rows: &[Row]) -> Vec<String> {
+    rows.iter().map(|row| row.cluster.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_a_row() {
+        let row = |name: &str, running, agent: Option<&str>| Row {
+            cluster: name.parse().unwrap(),
+            nodes: 5,
+            running,
+            started_at_ms: 1_000,
+            manifest: "/m/demo.yaml".to_owned(),
+            agent: agent.map(str::to_owned),
+        };
+        let rows = [
+            row("demo", 5, Some("http://127.0.0.1:10000")),
+            row("dead", 0, None),
+        ];
+        assert_eq!(
+            table(&rows, 61_000),
+            "\
+CLUSTER   RUNNING   UP   AGENT                    MANIFEST
+demo      5/5       1m   http://127.0.0.1:10000   /m/demo.yaml
+dead      0/5       1m   -                        /m/demo.yaml"
+        );
+        assert_eq!(table(&[], 0), "");
+    }
+}

@@ -1,0 +1,322 @@
+//! `ctl status`: one screen that says how a cluster does, and what is wrong with it, in words.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use client::Client;
+use futures_util::future::join_all;
+use serde::Serialize;
+use types::api::{AgentSelf, Member, Members};
+use types::{ClusterId, NodeId, Phase};
+
+use crate::exit::Exit;
+use crate::out::OutputArg;
+use crate::process::Processes;
+use crate::reach::Cx;
+use crate::record::ClusterRecord;
+use crate::render;
+use crate::views::{self, Expected, Views};
+
+const ASK_LIMIT: Duration = Duration::from_secs(1);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ctl status
+  ctl status --cluster demo -o json
+
+Exit code 1 if there is a warning.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    output: OutputArg,
+}
+
+/// All of it.
+#[derive(Debug, Serialize)]
+struct Report {
+    cluster: ClusterId,
+    viewed_by: NodeId,
+    members: Vec<Member>,
+    warnings: Vec<String>,
+    insecure: Vec<String>,
+}
+
+pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+    let reached = cx.reach().await?;
+    let view = reached.client.members().await?;
+    let asked = ask_all(&reached.client.within(ASK_LIMIT), &view).await;
+    let ended = match &reached.record {
+        Some(record) => ended(record)?,
+        None => BTreeMap::new(),
+    };
+    let report = report(view, asked, reached.record.as_ref(), &ended);
+    cx.out.data(
+        args.output.output,
+        &report,
+        |report| screen(report, cx.out.color),
+        names,
+    )?;
+    Ok(if report.warnings.is_empty() {
+        Exit::Ok
+    } else {
+        Exit::Error
+    })
+}
+
+/// What a node says of itself, and whom it sees.
+type Asked = BTreeMap<NodeId, (Option<AgentSelf>, Option<Members>)>;
+
+async fn ask_all(client: &Client, view: &Members) -> Asked {
+    let calls = view.members.iter().map(|member| async {
+        let Ok(client) = client.at(&member.http) else {
+            return (member.id.clone(), (None, None));
+        };
+        let (own, members) = tokio::join!(client.agent_self(), client.members());
+        (member.id.clone(), (own.ok(), members.ok()))
+    });
+    join_all(calls).await.into_iter().collect()
+}
+
+/// Nodes that were started here and whose processes have ended, with their pids.
+fn ended(record: &ClusterRecord) -> anyhow::Result<BTreeMap<NodeId, u32>> {
+    let mut processes = Processes::new()?;
+    let nodes = record.nodes.iter().filter_map(|node| {
+        let process = node.process()?;
+        (!processes.is_alive(process)).then(|| (node.id.clone(), process.pid))
+    });
+    Ok(nodes.collect())
+}
+
+fn report(
+    view: Members,
+    asked: Asked,
+    record: Option<&ClusterRecord>,
+    ended: &BTreeMap<NodeId, u32>,
+) -> Report {
+    let mut warnings = Vec::new();
+    for (id, pid) in ended {
+        warnings.push(format!(
+            "{id} is gone: its process {pid} ended without leaving; `ctl logs {id}` shows its end, `ctl up` starts it"
+        ));
+    }
+    for member in &view.members {
+        warnings.extend(member_warning(member));
+        let own = asked.get(&member.id).and_then(|(own, _)| own.as_ref());
+        if let Some(own) = own.filter(|own| own.restarts > 0) {
+            warnings.push(format!(
+                "{}: its service was restarted {} after failures",
+                member.id,
+                render::count(usize::try_from(own.restarts).unwrap_or(usize::MAX), "time")
+            ));
+        }
+    }
+    for node in record.iter().flat_map(|record| &record.nodes) {
+        let member = view.members.iter().find(|member| member.id == node.id);
+        match member {
+            None if !ended.contains_key(&node.id) => {
+                warnings.push(format!(
+                    "{} was started here and is not seen by {}",
+                    node.id, view.viewed_by
+                ));
+            }
+            Some(member) if member.state.as_ref().is_some_and(|state| state.role != node.role) => {
+                warnings.push(format!(
+                    "{} is {}, its manifest says {}; `ctl up --reset` restores that",
+                    node.id,
+                    render::role(member),
+                    node.role
+                ));
+            }
+            _ => {}
+        }
+    }
+    let expected: Vec<_> = view
+        .members
+        .iter()
+        .filter(|member| !ended.contains_key(&member.id))
+        .map(|member| Expected {
+            id: member.id.clone(),
+            ready: false,
+        })
+        .collect();
+    let mut insecure = BTreeSet::new();
+    let mut views = Views::new();
+    for (id, (own, members)) in asked {
+        insecure.extend(own.into_iter().flat_map(|own| own.insecure));
+        views.insert(id, members);
+    }
+    warnings.extend(views::in_words(&views::judge(&expected, &views).gaps));
+    Report {
+        cluster: view.cluster,
+        viewed_by: view.viewed_by,
+        members: view.members,
+        warnings,
+        insecure: insecure.into_iter().collect(),
+    }
+}
+
+fn member_warning(member: &Member) -> Option<String> {
+    let Some(state) = &member.state else {
+        return Some(format!(
+            "{} is in a state that this version of ctl does not know",
+            member.id
+        ));
+    };
+    if state.phase == Phase::Ready {
+        return None;
+    }
+    Some(match &state.reason {
+        Some(reason) => format!("{} is {}: {reason}", member.id, state.phase),
+        None => format!("{} is {}", member.id, state.phase),
+    })
+}
+
+fn names(report: &Report) -> Vec<String> {
+    report
+        .members
+        .iter()
+        .map(|member| member.id.to_string())
+        .collect()
+}
+
+fn screen(report: &Report, color: bool) -> String {
+    let mut text = format!(
+        "cluster {}, as seen by {}: {}",
+        report.cluster,
+        report.viewed_by,
+        render::count(report.members.len(), "member")
+    );
+    for (phase, number) in by_phase(&report.members) {
+        text.push_str(&format!(", {number} {phase}"));
+    }
+    text.push_str("\n\n");
+    text.push_str(&services(&report.members));
+    list(&mut text, "warnings", &report.warnings, "31", color);
+    list(&mut text, "insecure defaults", &report.insecure, "33", color);
+    text
+}
+
+fn list(text: &mut String, title: &str, items: &[String], code: &str, color: bool) {
+    if items.is_empty() {
+        return;
+    }
+    if color {
+        text.push_str(&format!("\n\n\x1b[{code}m{title}\x1b[0m"));
+    } else {
+        text.push_str(&format!("\n\n{title}"));
+    }
+    for item in items {
+        text.push_str(&format!("\n  - {}", render::clean(item)));
+    }
+}
+
+fn by_phase(members: &[Member]) -> BTreeMap<&'static str, usize> {
+    let mut phases = BTreeMap::new();
+    for member in members {
+        *phases.entry(render::phase(member)).or_default() += 1;
+    }
+    phases
+}
+
+/// One row a role, with those who have it and where they are reached.
+fn services(members: &[Member]) -> String {
+    let mut roles: BTreeMap<String, Vec<&Member>> = BTreeMap::new();
+    for member in members {
+        roles.entry(render::role(member)).or_default().push(member);
+    }
+    let rows: Vec<_> = roles
+        .iter()
+        .map(|(role, members)| {
+            let ready = members.iter().filter(|member| render::is_ready(member)).count();
+            let ids: Vec<_> = members.iter().map(|member| member.id.as_str()).collect();
+            let states = members.iter().filter_map(|member| member.state.as_ref());
+            let endpoints: Vec<_> = states
+                .flat_map(|state| state.endpoints.values().cloned())
+                .collect();
+            vec![
+                role.clone(),
+                format!("{ready}/{}", members.len()),
+                ids.join(" "),
+                endpoints.join(" "),
+            ]
+        })
+        .collect();
+    render::table(&["ROLE", "READY", "MEMBERS", "ENDPOINTS"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::record::NodeRecord;
+    use crate::render::tests::member;
+
+    fn view(members: Vec<Member>) -> Members {
+        Members {
+            cluster: "demo".parse().unwrap(),
+            viewed_by: "a".parse().unwrap(),
+            members,
+        }
+    }
+
+    fn node(id: &str, role: &str) -> NodeRecord {
+        NodeRecord {
+            id: id.parse().unwrap(),
+            pid: Some(123),
+            start_time: Some(1),
+            http: "127.0.0.1:1".parse().unwrap(),
+            gossip: "127.0.0.1:1".parse().unwrap(),
+            role: role.parse().unwrap(),
+            log: PathBuf::new(),
+            data_dir: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_said_in_words() {
+        let mut failed = member("b", "api_gateway", Phase::Failed);
+        failed.state.as_mut().unwrap().reason = Some("no port".to_owned());
+        let a = member("a", "standby", Phase::Ready);
+        let seen = view(vec![a.clone(), failed]);
+        let asked = Asked::from([
+            ("a".parse().unwrap(), (None, Some(seen.clone()))),
+            ("b".parse().unwrap(), (None, Some(view(vec![])))),
+        ]);
+        let record = ClusterRecord {
+            cluster: "demo".parse().unwrap(),
+            manifest: PathBuf::new(),
+            started_at_ms: 0,
+            nodes: vec![
+                node("a", "api_gateway"),
+                node("b", "api_gateway"),
+                node("c", "standby"),
+            ],
+        };
+        let ended = BTreeMap::from([("c".parse().unwrap(), 123)]);
+        let report = report(seen, asked, Some(&record), &ended);
+        assert_eq!(
+            screen(&report, false),
+            "\
+cluster demo, as seen by a: 2 members, 1 failed, 1 ready
+
+ROLE          READY   MEMBERS   ENDPOINTS
+api_gateway   0/1     b
+standby       1/1     a
+
+warnings
+  - c is gone: its process 123 ended without leaving; `ctl logs c` shows its end, `ctl up` starts it
+  - b is failed: no port
+  - a is standby, its manifest says api_gateway; `ctl up --reset` restores that
+  - b does not see a, b"
+        );
+    }
+
+    #[test]
+    fn a_cluster_that_is_well_has_no_warnings() {
+        let seen = view(vec![member("a", "standby", Phase::Ready)]);
+        let asked = Asked::from([("a".parse().unwrap(), (None, Some(seen.clone())))]);
+        let report = report(seen, asked, None, &BTreeMap::new());
+        assert_eq!(report.warnings, Vec::<String>::new());
+    }
+}

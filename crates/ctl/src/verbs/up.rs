@@ -1,0 +1,430 @@
+//! `ctl up`: starts a cluster on this machine, or what is missing of it, and returns when all see all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use client::Client;
+use futures_util::future::join_all;
+use manifest::{Manifest, Plan, Running};
+use serde::Serialize;
+use tokio::time::Instant;
+use types::api::{AgentSelf, Member, Wait};
+use types::{ClusterId, NodeId, Role};
+
+use crate::agent_bin;
+use crate::exit::{Exit, Failure, explain};
+use crate::interrupt::Interrupt;
+use crate::lock::Lock;
+use crate::manifest_file;
+use crate::out::{Format, OutputArg, Progress, StreamFormat, say};
+use crate::process::Processes;
+use crate::reach::{Cx, is_living};
+use crate::record::ClusterRecord;
+use crate::render;
+use crate::start::Starter;
+use crate::state::State;
+use crate::verbs::events;
+
+const ASK_LIMIT: Duration = Duration::from_secs(1);
+const RESET_LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ctl up
+  ctl up manifests/demo.yaml
+  ctl up manifests/demo.yaml --cluster second
+  ctl up --follow
+  ctl up --reset
+
+Run again it starts only what is missing, and says where nodes differ from the manifest; --reset restores them.
+^C before all is ready takes back what this run has started.")]
+pub(crate) struct Args {
+    /// The manifest [default: manifests/demo.yaml, else coterie.yaml]
+    file: Option<PathBuf>,
+    /// How long to wait until every node sees every node ready
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Then show what happens, until ^C; the cluster stays
+    #[arg(short, long)]
+    follow: bool,
+    /// Give nodes that differ from the manifest their roles back
+    #[arg(long)]
+    reset: bool,
+    /// Leave the agents running when not all become ready
+    #[arg(long)]
+    keep: bool,
+    /// The agent to start [default: beside ctl, else on the PATH]
+    #[arg(long, value_name = "PATH")]
+    agent_bin: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArg,
+}
+
+/// What was done and what there is now.
+#[derive(Debug, Serialize)]
+struct Report {
+    cluster: ClusterId,
+    started: Vec<NodeId>,
+    running_before: Vec<NodeId>,
+    drift: Vec<DriftRow>,
+    /// Nodes that run but are not in the manifest.
+    extra: Vec<NodeId>,
+    took_ms: u64,
+    insecure: Vec<String>,
+    members: Vec<Member>,
+}
+
+/// A node with another role than its manifest says.
+#[derive(Debug, Serialize)]
+struct DriftRow {
+    node: NodeId,
+    wanted: Role,
+    found: Role,
+    restored: bool,
+}
+
+pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyhow::Result<Exit> {
+    let began = Instant::now();
+    let (file, manifest, binary) = tokio::select! {
+        biased;
+        () = interrupt.wait() => return Err(Failure::interrupted().into()),
+        prepared = prepare(args, cx) => prepared?,
+    };
+    let run_dir = cx.state.run_dir(&manifest.cluster);
+    let lock = Lock::take(&run_dir, "ctl up")?;
+    let (record, is_fresh) = record(&cx.state, &manifest, &file)?;
+    if is_fresh {
+        remove_logs(&run_dir)?;
+    }
+    let mut starter = Starter::new(&cx.state, binary, &manifest, record)?;
+    let done = tokio::select! {
+        biased;
+        () = interrupt.wait() => Err(Failure::interrupted().into()),
+        done = Box::pin(bring_up(args, &manifest, &mut starter, began)) => done,
+    };
+    let report = match done {
+        Ok(report) => report,
+        Err(error) => {
+            let was_interrupted = explain(&error).exit() == Exit::Interrupted;
+            if was_interrupted || !args.keep {
+                take_back(&mut starter, was_interrupted && is_fresh, &run_dir).await?;
+            }
+            return Err(error);
+        }
+    };
+    drop(lock);
+    print(&report, args.output, cx)?;
+    if args.follow {
+        let here = Cx {
+            state: cx.state.clone(),
+            out: cx.out,
+            agent: None,
+            cluster: Some(manifest.cluster.clone()),
+        };
+        let format = match args.output.output {
+            Format::Json => StreamFormat::Json,
+            Format::Table | Format::Yaml | Format::Name => StreamFormat::Table,
+        };
+        tokio::select! {
+            biased;
+            () = interrupt.wait() => say("the cluster runs on; `ctl down` stops it"),
+            followed = events::follow(format, &here, None) => followed?,
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+async fn prepare(args: &Args, cx: &Cx) -> anyhow::Result<(PathBuf, Manifest, PathBuf)> {
+    let file = manifest_file::choose(args.file.as_deref())?;
+    let binary = std::path::absolute(agent_bin::find(args.agent_bin.as_deref())?)?;
+    let mut manifest = manifest_file::load(&file, Some(&binary)).await?;
+    if let Some(cluster) = &cx.cluster {
+        manifest.cluster = cluster.clone();
+    }
+    Ok((std::path::absolute(file)?, manifest, binary))
+}
+
+/// What is known of the cluster, and whether none of it runs.
+fn record(state: &State, manifest: &Manifest, file: &Path) -> anyhow::Result<(ClusterRecord, bool)> {
+    let mut processes = Processes::new()?;
+    let known = ClusterRecord::load(state, &manifest.cluster)?;
+    let mut record = known.unwrap_or_else(|| ClusterRecord {
+        cluster: manifest.cluster.clone(),
+        manifest: PathBuf::new(),
+        started_at_ms: 0,
+        nodes: Vec::new(),
+    });
+    // Agents that a killed ctl had no time to write down.
+    for (process, folder) in processes.agents_below(&state.cluster_data_dir(&manifest.cluster)) {
+        let node = record.nodes.iter_mut().find(|node| node.data_dir == folder);
+        if let Some(node) = node.filter(|node| node.process() != Some(process)) {
+            node.set_process(Some(process));
+        }
+    }
+    let is_fresh = !is_living(&record, &mut processes);
+    if is_fresh {
+        record.started_at_ms = render::now_ms();
+    }
+    file.clone_into(&mut record.manifest);
+    record.nodes.retain(|node| {
+        let is_wanted = manifest.nodes.iter().any(|wanted| wanted.id == node.id);
+        is_wanted || node.process().is_some_and(|process| processes.is_alive(process))
+    });
+    for node in &mut record.nodes {
+        if let Some(wanted) = manifest.nodes.iter().find(|wanted| wanted.id == node.id) {
+            node.role = wanted.role.clone();
+        }
+    }
+    Ok((record, is_fresh))
+}
+
+fn remove_logs(run_dir: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(run_dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+async fn bring_up(
+    args: &Args,
+    manifest: &Manifest,
+    starter: &mut Starter<'_>,
+    began: Instant,
+) -> anyhow::Result<Report> {
+    let mut progress = Progress::new();
+    let running = running(&starter.record).await?;
+    let plan = manifest::diff(manifest, &running);
+    let missing: Vec<_> = plan.start.iter().collect();
+    if !missing.is_empty() {
+        progress.show(&format!("starting {}", render::count(missing.len(), "agent")));
+    }
+    starter.start(&missing)?;
+    starter.converge(args.timeout, &mut progress).await?;
+    let took = began.elapsed();
+    let drift = drift(&plan, args.reset, &starter.record).await?;
+    let asked = ask_all(&starter.record).await?;
+    let insecure: BTreeSet<_> = asked.iter().flat_map(|own| own.insecure.clone()).collect();
+    let members = members(&starter.record).await?;
+    Ok(Report {
+        cluster: manifest.cluster.clone(),
+        started: starter.started(),
+        running_before: running.into_keys().collect(),
+        drift,
+        extra: plan.extra,
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        insecure: insecure.into_iter().collect(),
+        members,
+    })
+}
+
+/// The nodes whose processes live, with the roles that they have now.
+async fn running(record: &ClusterRecord) -> anyhow::Result<BTreeMap<NodeId, Running>> {
+    let mut processes = Processes::new()?;
+    let living: Vec<_> = record
+        .nodes
+        .iter()
+        .filter(|node| node.process().is_some_and(|process| processes.is_alive(process)))
+        .collect();
+    let asked = ask_all(record).await?;
+    let nodes = living.into_iter().map(|node| {
+        let own = asked.iter().find(|own| own.member.id == node.id);
+        let state = own.and_then(|own| own.member.state.as_ref());
+        // One that does not answer is told of when the wait for it is over.
+        let role = state.map_or_else(|| node.role.clone(), |state| state.role.clone());
+        (node.id.clone(), Running { role })
+    });
+    Ok(nodes.collect())
+}
+
+/// What each node of this cluster that answers says of itself.
+async fn ask_all(record: &ClusterRecord) -> anyhow::Result<Vec<AgentSelf>> {
+    let client = Client::new("127.0.0.1")?.within(ASK_LIMIT);
+    let calls = record.nodes.iter().map(|node| async {
+        let own = client.at(&node.url()).ok()?.agent_self().await.ok()?;
+        (own.cluster == record.cluster && own.member.id == node.id).then_some(own)
+    });
+    Ok(join_all(calls).await.into_iter().flatten().collect())
+}
+
+async fn members(record: &ClusterRecord) -> anyhow::Result<Vec<Member>> {
+    let node = record.nodes.first().context("a manifest has at least one node")?;
+    Ok(Client::new(&node.url())?.members().await?.members)
+}
+
+/// Where nodes differ from the manifest; with `reset`, after each was given its role back.
+async fn drift(plan: &Plan, reset: bool, record: &ClusterRecord) -> anyhow::Result<Vec<DriftRow>> {
+    let mut rows = Vec::new();
+    for drift in &plan.drift {
+        if reset && let Some(node) = record.node(&drift.id) {
+            let client = Client::new(&node.url())?.within(RESET_LIMIT);
+            client
+                .set_service(&drift.id, &drift.wanted, Wait::All, None)
+                .await
+                .with_context(|| format!("giving {} its role back", drift.id))?;
+        }
+        rows.push(DriftRow {
+            node: drift.id.clone(),
+            wanted: drift.wanted.clone(),
+            found: drift.found.clone(),
+            restored: reset,
+        });
+    }
+    Ok(rows)
+}
+
+async fn take_back(starter: &mut Starter<'_>, remove_all: bool, run_dir: &Path) -> anyhow::Result<()> {
+    let number = starter.started().len();
+    if number > 0 {
+        say(&format!("taking back {}", render::count(number, "agent")));
+    }
+    starter.undo().await?;
+    if remove_all {
+        std::fs::remove_dir_all(run_dir)?;
+    }
+    Ok(())
+}
+
+fn print(report: &Report, output: OutputArg, cx: &Cx) -> anyhow::Result<()> {
+    cx.out.data(
+        output.output,
+        report,
+        |report| render::members_table(&report.members, render::now_ms(), cx.out.color),
+        |report| {
+            report
+                .members
+                .iter()
+                .map(|member| member.id.to_string())
+                .collect()
+        },
+    )?;
+    say(&notes(report));
+    Ok(())
+}
+
+/// How long it took, what differs, what is insecure, what to try next.
+fn notes(report: &Report) -> String {
+    let seconds = Duration::from_millis(report.took_ms).as_secs_f64();
+    let mut lines = vec![if report.started.is_empty() {
+        format!(
+            "cluster {}: nothing to start, {} run",
+            report.cluster,
+            render::count(report.running_before.len(), "agent")
+        )
+    } else {
+        format!(
+            "cluster {}: started {}, every node sees every node ready after {seconds:.2} s",
+            report.cluster,
+            render::count(report.started.len(), "agent")
+        )
+    }];
+    for drift in &report.drift {
+        let DriftRow {
+            node, wanted, found, ..
+        } = drift;
+        lines.push(if drift.restored {
+            format!("restored: {node} was {found}, is {wanted} again")
+        } else {
+            format!("drift: {node} is {found}, the manifest says {wanted}; `ctl up --reset` restores it")
+        });
+    }
+    for node in &report.extra {
+        lines.push(format!(
+            "extra: {node} runs but is not in the manifest; `ctl leave {node}` ends it"
+        ));
+    }
+    for default in &report.insecure {
+        lines.push(format!("insecure: {}", render::clean(default)));
+    }
+    lines.push(String::new());
+    lines.push("try next:".to_owned());
+    lines.extend(suggestions(report).iter().map(|line| format!("  {line}")));
+    lines.join("\n")
+}
+
+fn suggestions(report: &Report) -> Vec<String> {
+    let mut lines = vec![format!("ctl status --cluster {}", report.cluster)];
+    let standby = report.members.iter().find(|member| {
+        member
+            .state
+            .as_ref()
+            .is_some_and(|state| state.role == Role::Standby)
+    });
+    if let Some(standby) = standby {
+        lines.push(format!("ctl set-service {} api_gateway", standby.id));
+    }
+    if let Some(member) = report.members.first() {
+        lines.push(format!("curl {}/v1/members", member.http));
+    }
+    lines.push(format!("ctl down --cluster {}", report.cluster));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use types::Phase;
+
+    use super::*;
+    use crate::render::tests::member;
+
+    fn report() -> Report {
+        Report {
+            cluster: "demo".parse().unwrap(),
+            started: vec!["a".parse().unwrap(), "b".parse().unwrap()],
+            running_before: Vec::new(),
+            drift: Vec::new(),
+            extra: Vec::new(),
+            took_ms: 614,
+            insecure: vec!["HTTP is not encrypted".to_owned()],
+            members: vec![
+                member("a", "api_gateway", Phase::Ready),
+                member("b", "standby", Phase::Ready),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_start_tells_how_long_it_took_what_is_insecure_and_what_to_try() {
+        assert_eq!(
+            notes(&report()),
+            "\
+cluster demo: started 2 agents, every node sees every node ready after 0.61 s
+insecure: HTTP is not encrypted
+
+try next:
+  ctl status --cluster demo
+  ctl set-service b api_gateway
+  curl http://127.0.0.1:10000/v1/members
+  ctl down --cluster demo"
+        );
+    }
+
+    #[test]
+    fn a_second_start_tells_what_differs() {
+        let mut report = report();
+        report.running_before = std::mem::take(&mut report.started);
+        report.insecure.clear();
+        report.extra = vec!["x".parse().unwrap()];
+        report.drift = vec![DriftRow {
+            node: "b".parse().unwrap(),
+            wanted: "api_gateway".parse().unwrap(),
+            found: Role::Standby,
+            restored: false,
+        }];
+        let text = notes(&report);
+        let lines: Vec<_> = text.lines().take(3).collect();
+        assert_eq!(
+            lines,
+            [
+                "cluster demo: nothing to start, 2 agents run",
+                "drift: b is standby, the manifest says api_gateway; `ctl up --reset` restores it",
+                "extra: x runs but is not in the manifest; `ctl leave x` ends it",
+            ]
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! `ctl validate`: every mistake in a manifest at once.
+
+use std::path::PathBuf;
+
+use manifest::{Manifest, Mistakes};
+
+use crate::agent_bin;
+use crate::exit::Exit;
+use crate::manifest_file;
+use crate::out::{Format, OutputArg, say};
+use crate::reach::Cx;
+use crate::render;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ctl validate
+  ctl validate manifests/demo.yaml -o yaml
+  ctl validate --schema > coterie.schema.json
+
+With -o json or yaml a good manifest is printed with everything filled in; of a bad one, the mistakes.")]
+pub(crate) struct Args {
+    /// The manifest [default: manifests/demo.yaml, else coterie.yaml]
+    file: Option<PathBuf>,
+    /// Print the JSON Schema of manifests, for editors
+    #[arg(long, conflicts_with = "file")]
+    schema: bool,
+    /// The agent that checks settings [default: beside ctl, else on the PATH]
+    #[arg(long, value_name = "PATH")]
+    agent_bin: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArg,
+}
+
+pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+    if args.schema {
+        cx.out
+            .line(&serde_json::to_string_pretty(&manifest::json_schema())?)?;
+        return Ok(Exit::Ok);
+    }
+    let file = manifest_file::choose(args.file.as_deref())?;
+    let agent = match agent_bin::find(args.agent_bin.as_deref()) {
+        Ok(agent) => Some(agent),
+        Err(failure) if args.agent_bin.is_some() => return Err(failure.into()),
+        Err(failure) => {
+            say(&format!("warning: settings are not checked: {failure}"));
+            None
+        }
+    };
+    let format = args.output.output;
+    match manifest_file::load(&file, agent.as_deref()).await {
+        Ok(manifest) => {
+            cx.out.data(format, &manifest, table, names)?;
+            say(&format!(
+                "{} is right: cluster {}, {}",
+                file.display(),
+                manifest.cluster,
+                render::count(manifest.nodes.len(), "node")
+            ));
+            Ok(Exit::Ok)
+        }
+        Err(error) => match error.downcast_ref::<Mistakes>() {
+            Some(mistakes) if matches!(format, Format::Json | Format::Yaml) => {
+                cx.out.data(format, mistakes, |_| String::new(), |_| Vec::new())?;
+                Ok(Exit::Usage)
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+fn table(manifest: &Manifest) -> String {
+    let rows: Vec<_> = manifest
+        .nodes
+        .iter()
+        .map(|node| {
+            let address = |address: Option<std::net::SocketAddr>| {
+                address.map_or_else(|| "any free port".to_owned(), |address| address.to_string())
+            };
+            vec![
+                node.id.to_string(),
+                node.role.to_string(),
+                address(node.listen),
+                address(node.gossip),
+            ]
+        })
+        .collect();
+    render::table(&["NODE", "ROLE", "LISTEN", "GOSSIP"], &rows)
+}
+
+fn names(manifest: &Manifest) -> Vec<String> {
+    manifest.nodes.iter().map(|node| node.id.to_string()).collect()
+}

@@ -1,0 +1,211 @@
+//! Who sees whom: the views of all nodes laid side by side. Pure.
+
+use std::collections::BTreeMap;
+
+use types::api::{Member, Members};
+use types::{Generation, NodeId, Phase};
+
+/// What each node that was asked sees; `None` if it did not answer.
+pub(crate) type Views = BTreeMap<NodeId, Option<Members>>;
+
+/// What is expected of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Expected {
+    pub(crate) id: NodeId,
+    /// Whether it must be ready, not merely seen: nodes that ran before may be what a person made of them.
+    pub(crate) ready: bool,
+}
+
+/// A node that is not seen as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Gap {
+    pub(crate) viewer: NodeId,
+    /// The node that is not seen; `None` when the viewer itself does not answer.
+    pub(crate) node: Option<NodeId>,
+    pub(crate) why: String,
+}
+
+/// Where the views differ from what is expected.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) gaps: Vec<Gap>,
+    /// Nodes that say of themselves that they failed, with the reason.
+    pub(crate) failed: Vec<(NodeId, String)>,
+    /// Nodes whose own view shows everything.
+    pub(crate) complete: usize,
+}
+
+/// Compares every view with what is expected.
+pub(crate) fn judge(expected: &[Expected], views: &Views) -> Verdict {
+    let mut verdict = Verdict::default();
+    for viewer in expected {
+        let before = verdict.gaps.len();
+        match views.get(&viewer.id).and_then(Option::as_ref) {
+            None => verdict.gaps.push(Gap {
+                viewer: viewer.id.clone(),
+                node: None,
+                why: "does not answer".to_owned(),
+            }),
+            Some(view) => {
+                if viewer.ready
+                    && let Some(state) = find(view, &viewer.id).and_then(|member| member.state.as_ref())
+                    && state.phase == Phase::Failed
+                {
+                    let reason = state.reason.clone().unwrap_or_default();
+                    verdict.failed.push((viewer.id.clone(), reason));
+                }
+                for node in expected {
+                    if let Some(why) = shortcoming(view, node, own_generation(views, &node.id)) {
+                        verdict.gaps.push(Gap {
+                            viewer: viewer.id.clone(),
+                            node: Some(node.id.clone()),
+                            why,
+                        });
+                    }
+                }
+            }
+        }
+        if verdict.gaps.len() == before {
+            verdict.complete += 1;
+        }
+    }
+    verdict
+}
+
+fn find<'a>(view: &'a Members, id: &NodeId) -> Option<&'a Member> {
+    view.members.iter().find(|member| member.id == *id)
+}
+
+fn own_generation(views: &Views, id: &NodeId) -> Option<Generation> {
+    let own = views.get(id)?.as_ref()?;
+    find(own, id).map(|member| member.generation)
+}
+
+/// Why a node in a view is not as it should be, if it is not.
+fn shortcoming(view: &Members, node: &Expected, generation: Option<Generation>) -> Option<String> {
+    let Some(member) = find(view, &node.id) else {
+        return Some("not seen".to_owned());
+    };
+    if generation.is_some_and(|generation| member.generation < generation) {
+        return Some("seen in its former life".to_owned());
+    }
+    if !node.ready {
+        return None;
+    }
+    match &member.state {
+        None => Some("seen in a state that this version does not know".to_owned()),
+        // Stopped is what a person made of it, in an earlier life.
+        Some(state) if matches!(state.phase, Phase::Ready | Phase::Stopped) => None,
+        Some(state) => Some(match &state.reason {
+            Some(reason) => format!("seen {}: {reason}", state.phase),
+            None => format!("seen {}", state.phase),
+        }),
+    }
+}
+
+/// The gaps in words, a line for each viewer and reason: `n1 does not see n2, n3`.
+pub(crate) fn in_words(gaps: &[Gap]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut grouped: BTreeMap<(&NodeId, &str), Vec<&str>> = BTreeMap::new();
+    for gap in gaps {
+        match &gap.node {
+            None => lines.push(format!("{} {}", gap.viewer, gap.why)),
+            Some(node) => grouped
+                .entry((&gap.viewer, &gap.why))
+                .or_default()
+                .push(node.as_str()),
+        }
+    }
+    for ((viewer, why), nodes) in grouped {
+        let nodes = nodes.join(", ");
+        lines.push(match why.strip_prefix("seen ") {
+            Some(how) => format!("{viewer} sees {nodes} {how}"),
+            None => format!("{viewer} does not see {nodes}"),
+        });
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::tests::member;
+
+    fn view(of: &str, members: &[(&str, Phase)]) -> (NodeId, Option<Members>) {
+        let members = members
+            .iter()
+            .map(|&(id, phase)| member(id, "standby", phase))
+            .collect();
+        let viewed_by: NodeId = of.parse().unwrap();
+        let members = Members {
+            cluster: "c".parse().unwrap(),
+            viewed_by: viewed_by.clone(),
+            members,
+        };
+        (viewed_by, Some(members))
+    }
+
+    fn expected(ids: &[&str]) -> Vec<Expected> {
+        let expect = |id: &&str| Expected {
+            id: id.parse().unwrap(),
+            ready: true,
+        };
+        ids.iter().map(expect).collect()
+    }
+
+    #[test]
+    fn all_is_well_only_when_every_node_sees_every_node_ready() {
+        let both = [("a", Phase::Ready), ("b", Phase::Ready)];
+        let views = Views::from([view("a", &both), view("b", &both)]);
+        let verdict = judge(&expected(&["a", "b"]), &views);
+        assert_eq!(
+            verdict,
+            Verdict {
+                complete: 2,
+                ..Verdict::default()
+            }
+        );
+    }
+
+    #[test]
+    fn each_gap_is_told_with_its_reason() {
+        let views = Views::from([
+            view("a", &[("a", Phase::Ready), ("b", Phase::Starting)]),
+            view("b", &[("b", Phase::Failed)]),
+            ("c".parse().unwrap(), None),
+        ]);
+        let verdict = judge(&expected(&["a", "b", "c"]), &views);
+        assert_eq!(verdict.complete, 0);
+        assert_eq!(verdict.failed, [("b".parse().unwrap(), String::new())]);
+        assert_eq!(
+            in_words(&verdict.gaps),
+            [
+                "c does not answer",
+                "a does not see c",
+                "a sees b starting",
+                "b does not see a, c",
+                "b sees b failed",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_node_that_came_back_must_be_seen_in_its_new_life() {
+        let mut views = Views::from([
+            view("a", &[("a", Phase::Ready), ("b", Phase::Ready)]),
+            view("b", &[("a", Phase::Ready), ("b", Phase::Ready)]),
+        ]);
+        let own = views.get_mut(&"b".parse::<NodeId>().unwrap()).unwrap();
+        own.as_mut().unwrap().members[1].generation = Generation(2_000);
+        let verdict = judge(&expected(&["a", "b"]), &views);
+        assert_eq!(in_words(&verdict.gaps), ["a sees b in its former life"]);
+    }
+
+    #[test]
+    fn a_node_that_ran_before_need_only_be_seen() {
+        let views = Views::from([view("a", &[("a", Phase::Failed)])]);
+        let mut nodes = expected(&["a"]);
+        nodes[0].ready = false;
+        assert_eq!(judge(&nodes, &views).complete, 1);
+    }
+}
