@@ -1,6 +1,7 @@
 //! Serves HTTP/1.1 on a listener until told to stop, then lets running requests finish.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower::Service;
+use tower::{Service, ServiceExt};
 use tracing::{debug, warn};
 
 /// Limits of a listener.
@@ -36,6 +37,10 @@ impl Default for ServeLimits {
     }
 }
 
+/// Who sent a request: the other end of its connection. Every request that [`serve`] receives has it as an extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
 /// How long to wait after the system refused a connection, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -54,8 +59,12 @@ where
             () = stop.cancelled() => break,
             Some(_) = connections.join_next(), if connections.len() >= limits.connections => {}
             accepted = listener.accept(), if connections.len() < limits.connections => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, service.clone(), graceful.watcher(), limits.head_timeout));
+                Ok((stream, peer)) => {
+                    let service = service.clone().map_request(move |mut request: Request<Incoming>| {
+                        request.extensions_mut().insert(Peer(peer));
+                        request
+                    });
+                    connections.spawn(connection(stream, service, graceful.watcher(), limits.head_timeout));
                 }
                 Err(error) => {
                     warn!(%error, "could not accept a connection");
