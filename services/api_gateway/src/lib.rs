@@ -1,1 +1,45 @@
-//! Placeholder.
+//! The service type `api_gateway`: one address for all services of a cluster.
+//!
+//! It listens on an address of its own. `/{service_type}/…` goes to a member that serves this type, and the `routes`
+//! of its settings send path prefixes to fixed addresses, so that it is of use before other services exist. Bodies are
+//! streamed both ways; the path is passed on byte for byte.
+
+mod forward;
+mod gateway;
+mod in_flight;
+mod meters;
+mod routes;
+mod service;
+mod settings;
+mod table;
+
+use plugin::{Plugin, Prepared, SettingsError, parse_settings};
+use types::{ServiceType, Sharding};
+
+pub use settings::{Route, Settings};
+
+/// The service type `api_gateway`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ApiGateway;
+
+impl Plugin for ApiGateway {
+    fn service_type(&self) -> ServiceType {
+        "api_gateway".parse().expect("the name follows the rule")
+    }
+
+    fn about(&self) -> &'static str {
+        "one address for all services: sends each request to a member that serves it, or along a route"
+    }
+
+    fn sharding(&self) -> Sharding {
+        Sharding::None
+    }
+
+    fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {
+        let plan = parse_settings::<Settings>(settings)?.check()?;
+        Ok(Box::new(plan))
+    }
+}
+
+#[cfg(test)]
+mod tests;

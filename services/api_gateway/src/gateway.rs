@@ -1,0 +1,211 @@
+//! Passes one request on and its answer back.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::body::Body as AnyBody;
+use bytes::Bytes;
+use cluster::ClusterView;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::{HeaderName, Method, Request, Response, StatusCode, Uri};
+use http_body::Body;
+use mesh::{Mesh, MeshBody, MeshError};
+use plugin::{Peer, response};
+use tokio::sync::watch;
+use tracing::debug;
+use types::{ErrorKind, NodeId, Problem, api};
+
+use crate::forward::{REQUEST_ID, add_forwarded, add_prefix, request_id};
+use crate::in_flight::{InFlight, TicketBody};
+use crate::table::{Destination, RouteTable, behind, first_segment};
+
+const NODE: HeaderName = HeaderName::from_static(api::NODE);
+
+/// Passes requests on.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) node: NodeId,
+    pub(crate) table: RouteTable,
+    pub(crate) mesh: Mesh,
+    pub(crate) view: watch::Receiver<ClusterView>,
+    pub(crate) in_flight: InFlight,
+    /// Whether new requests are refused.
+    pub(crate) is_draining: AtomicBool,
+}
+
+impl Gateway {
+    /// Answers a request: with what a member or an address says, or with a problem.
+    pub(crate) async fn handle<B>(&self, mut request: Request<B>) -> Response<AnyBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let mut ticket = self.in_flight.enter();
+        let id = request_id(request.headers_mut());
+        // Asked only after the request was counted, so that whoever drains either sees it or it sees the drain.
+        let mut answer = if self.is_draining.load(Ordering::SeqCst) {
+            self.refusal(&id)
+        } else {
+            match self.pass_on(request).await {
+                Ok(answer) => {
+                    ticket.answered(answer.status());
+                    let mut answer = answer.map(|body| AnyBody::new(TicketBody::new(body, ticket)));
+                    answer.headers_mut().entry(REQUEST_ID).or_insert(id);
+                    return answer;
+                }
+                Err(Refused::Index) => self.index(),
+                Err(Refused::Problem(problem)) => response::problem(&self.signed(*problem, &id)),
+            }
+        };
+        ticket.answered(answer.status());
+        answer.headers_mut().insert(REQUEST_ID, id);
+        if let Ok(node) = HeaderValue::from_str(self.node.as_str()) {
+            answer.headers_mut().insert(NODE, node);
+        }
+        answer
+    }
+
+    async fn pass_on<B>(&self, mut request: Request<B>) -> Result<Response<MeshBody>, Refused>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        if request.method() == Method::CONNECT {
+            return Err(no_tunnels().into());
+        }
+        let asked_host = request.uri().authority().map(ToString::to_string);
+        let client: Option<IpAddr> = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+        add_forwarded(request.headers_mut(), client, asked_host.as_deref());
+        let path = request.uri().path();
+        let sent = match self.table.destination(path) {
+            Destination::Route(way) => {
+                if way.strip_prefix {
+                    cut(request.uri_mut(), way.prefix.as_str().len());
+                    add_prefix(request.headers_mut(), way.prefix.as_str());
+                }
+                self.mesh.send_to_any(&way.to, request).await
+            }
+            Destination::Service(service) => {
+                let len = 1 + first_segment(path).len();
+                cut(request.uri_mut(), len);
+                self.mesh.send(&service, request).await
+            }
+            Destination::Nowhere if path == "/" => return Err(Refused::Index),
+            Destination::Nowhere => return Err(self.nowhere(path).into()),
+        };
+        sent.map_err(|error| {
+            debug!(%error, "a request got no answer");
+            let problem = error.to_problem();
+            match error {
+                MeshError::UnknownService { .. } => problem.hint(self.what_there_is()).into(),
+                _ => problem.into(),
+            }
+        })
+    }
+
+    fn nowhere(&self, path: &str) -> Problem {
+        let detail = format!("neither a route nor a service type begins `{path}`");
+        Problem::new(ErrorKind::NotFound, "no-route", detail).hint(self.what_there_is())
+    }
+
+    /// `routes: /files; services: storage, searcher`.
+    fn what_there_is(&self) -> String {
+        let or_none = |names: Vec<String>| match names.len() {
+            0 => "none".to_owned(),
+            _ => names.join(", "),
+        };
+        let routes = self.table.ways().iter().map(|way| way.prefix.to_string());
+        let services = self.services().into_keys();
+        format!(
+            "routes: {}; services: {}",
+            or_none(routes.collect()),
+            or_none(services.collect())
+        )
+    }
+
+    /// The number of serving members of each service type that somebody has.
+    fn services(&self) -> BTreeMap<String, usize> {
+        let view = self.view.borrow();
+        let mut services = BTreeMap::new();
+        for state in view.members().filter_map(|member| member.state.as_ref()) {
+            if let Some(service) = state.role.service() {
+                *services.entry(service.to_string()).or_default() += usize::from(state.phase.is_serving());
+            }
+        }
+        services
+    }
+
+    /// `GET /`: what is reached through this gateway.
+    fn index(&self) -> Response<AnyBody> {
+        let routes: BTreeMap<_, Vec<_>> = self
+            .table
+            .ways()
+            .iter()
+            .map(|way| {
+                let to = way.to.iter().map(ToString::to_string).collect();
+                (way.prefix.to_string(), to)
+            })
+            .collect();
+        let body = serde_json::json!({
+            "node": self.node,
+            "routes": routes,
+            "services": self.services(),
+        });
+        let mut answer = Response::new(AnyBody::from(body.to_string()));
+        answer
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        answer
+    }
+
+    fn refusal(&self, id: &HeaderValue) -> Response<AnyBody> {
+        let problem = Problem::new(
+            ErrorKind::Unavailable,
+            "draining",
+            "this gateway is being stopped",
+        )
+        .hint("send the request to another gateway");
+        let mut answer = response::not_processed(&self.signed(problem, id));
+        answer
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+        answer
+    }
+
+    /// The problem with the node and the request's id.
+    fn signed(&self, problem: Problem, id: &HeaderValue) -> Problem {
+        Problem {
+            node: Some(self.node.to_string()),
+            request_id: id.to_str().ok().map(ToOwned::to_owned),
+            ..problem
+        }
+    }
+}
+
+/// Why a request is answered here.
+enum Refused {
+    /// It asks what there is.
+    Index,
+    Problem(Box<Problem>),
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(Box::new(problem))
+    }
+}
+
+fn no_tunnels() -> Problem {
+    let mut problem = Problem::new(ErrorKind::Invalid, "no-tunnels", "a gateway opens no tunnels")
+        .hint("send the request itself instead of CONNECT");
+    problem.status = StatusCode::NOT_IMPLEMENTED.as_u16();
+    problem
+}
+
+/// Takes the first bytes off the path.
+fn cut(uri: &mut Uri, len: usize) {
+    if let Some(path) = uri.path_and_query() {
+        *uri = Uri::from(behind(path, len));
+    }
+}

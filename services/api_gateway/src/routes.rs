@@ -1,0 +1,39 @@
+//! The gateway as an HTTP service: for the agent's listener and for its own.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, Response};
+use tower::service_fn;
+
+use crate::gateway::Gateway;
+
+/// Everything below `/svc/api_gateway` on the agent's listener.
+pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new().fallback_service(service::<Body>(gateway))
+}
+
+/// The gateway as a service.
+pub(crate) fn service<B>(
+    gateway: Arc<Gateway>,
+) -> impl tower::Service<
+    Request<B>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
+> + Clone
++ Send
++ Sync
++ 'static
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    service_fn(move |request: Request<B>| {
+        let gateway = Arc::clone(&gateway);
+        async move { Ok(gateway.handle(request).await) }
+    })
+}

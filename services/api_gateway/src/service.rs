@@ -1,0 +1,104 @@
+//! The running gateway: its listener, its drain, its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use hyper::body::Incoming;
+use plugin::{Context, Health, Prepared, ServeLimits, Service, ServiceError, serve};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::gateway::Gateway;
+use crate::in_flight::InFlight;
+use crate::meters::Meters;
+use crate::routes;
+use crate::settings::Plan;
+
+/// How long answers may still be written after the stop; the drain before it is what waits for them.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A running gateway.
+#[derive(Debug)]
+struct GatewayService {
+    gateway: Arc<Gateway>,
+    stop: CancellationToken,
+    /// Cancelled once the listener is closed.
+    closed: CancellationToken,
+}
+
+#[async_trait]
+impl Prepared for Plan {
+    async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
+        let listener = cx.listen("gateway", self.listen).await?;
+        let mesh = cx.mesh.with_limits(self.limits);
+        let gateway = Arc::new(Gateway {
+            node: cx.node,
+            in_flight: InFlight::new(Meters::new(&cx.metrics, &mesh)),
+            table: self.table,
+            mesh,
+            view: cx.view,
+            is_draining: AtomicBool::new(false),
+        });
+        let stop = cx.shutdown.child_token();
+        let closed = CancellationToken::new();
+        let limits = ServeLimits {
+            connections: self.max_connections,
+            grace: GRACE,
+            ..ServeLimits::default()
+        };
+        let serving = serve(
+            listener,
+            routes::service::<Incoming>(Arc::clone(&gateway)),
+            stop.clone(),
+            limits,
+        );
+        let on_close = closed.clone().drop_guard();
+        cx.tasks.spawn("gateway listener", async move {
+            let _on_close = on_close;
+            serving.await;
+            Ok(())
+        });
+        Ok(Arc::new(GatewayService {
+            gateway,
+            stop,
+            closed,
+        }))
+    }
+}
+
+#[async_trait]
+impl Service for GatewayService {
+    fn routes(self: Arc<Self>) -> Router {
+        routes::router(Arc::clone(&self.gateway))
+    }
+
+    fn health(&self) -> Health {
+        if self.closed.is_cancelled() && !self.stop.is_cancelled() {
+            return Health::Failed("the listener has ended".to_owned());
+        }
+        Health::Ready
+    }
+
+    /// The listener goes on, to tell whoever comes that nothing is processed here any more.
+    async fn drain(&self, deadline: Instant) {
+        self.gateway.is_draining.store(true, Ordering::SeqCst);
+        let in_flight = &self.gateway.in_flight;
+        info!(in_flight = in_flight.count(), "draining the gateway");
+        if tokio::time::timeout_at(deadline, in_flight.idle()).await.is_err() {
+            warn!(
+                in_flight = in_flight.count(),
+                "not all requests through the gateway ended in time"
+            );
+        }
+    }
+
+    async fn stop(&self) -> Result<(), ServiceError> {
+        self.stop.cancel();
+        self.closed.cancelled().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,264 @@
+//! The settings, as an operator writes them, and what they mean once they are checked.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mesh::{BaseUrl, Limits};
+use plugin::{SettingsError, SettingsMistake};
+use serde::Deserialize;
+
+use crate::table::{Prefix, RouteTable, Way};
+
+/// The settings of a gateway. Everything has a default; durations are written as `1s`, `500ms`, `2m`.
+///
+/// ```yaml
+/// # `python3 -m http.server 8000` is shown under GATEWAY/files/, every service under GATEWAY/{service_type}/.
+/// listen: 127.0.0.1:8080
+/// routes:
+///   - prefix: /files
+///     to: [http://127.0.0.1:8000]
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where the gateway listens. Port 0 is any free one; `ctl members` shows it.
+    pub listen: String,
+    /// Path prefixes that go to fixed addresses. They win over service types; the longest prefix that matches wins.
+    pub routes: Vec<Route>,
+    /// How long opening a connection to a member or an address may take.
+    pub connect_timeout: String,
+    /// How long the head of an answer may take, counted from the last piece of the request's body.
+    pub response_timeout: String,
+    /// How long a body may stand still before it is given up.
+    pub idle_timeout: String,
+    /// How long a request may wait for a member that serves, for example while a role moves. `0s`: not at all.
+    pub wait: String,
+    /// Client connections at once; the next one waits in the system's queue.
+    pub max_connections: usize,
+}
+
+/// A path prefix that goes to fixed addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// `/files` matches `/files`, `/files/` and all below it, not `/filesystem`. `/` matches everything.
+    pub prefix: String,
+    /// One or more of `http://host[:port][/path]`; each request goes to the less busy of two of them.
+    pub to: Vec<String>,
+    /// Whether the prefix is taken off the path: `/files/a` arrives as `/a`. The prefix is told in
+    /// `X-Forwarded-Prefix` then. With `false` the path arrives as it is.
+    #[serde(default = "yes")]
+    pub strip_prefix: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:0".to_owned(),
+            routes: Vec::new(),
+            connect_timeout: "1s".to_owned(),
+            response_timeout: "60s".to_owned(),
+            idle_timeout: "60s".to_owned(),
+            wait: "10s".to_owned(),
+            max_connections: 10_000,
+        }
+    }
+}
+
+/// Settings that were checked.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) listen: SocketAddr,
+    pub(crate) table: RouteTable,
+    pub(crate) limits: Limits,
+    pub(crate) max_connections: usize,
+}
+
+impl Settings {
+    /// Checks everything, and tells all mistakes at once.
+    pub(crate) fn check(&self) -> Result<Plan, SettingsError> {
+        let mut mistakes = Vec::new();
+        let listen = self.listen.parse().map_err(|_| {
+            SettingsMistake::new("/listen", format!("`{}` is no address and port", self.listen))
+                .hint("write `127.0.0.1:8080`, or `127.0.0.1:0` for any free port")
+        });
+        let limits = Limits {
+            connect: time("/connect_timeout", &self.connect_timeout, NotZero, &mut mistakes),
+            head: time(
+                "/response_timeout",
+                &self.response_timeout,
+                NotZero,
+                &mut mistakes,
+            ),
+            idle: time("/idle_timeout", &self.idle_timeout, NotZero, &mut mistakes),
+            wait: time("/wait", &self.wait, MayBeZero, &mut mistakes),
+            ..Limits::default()
+        };
+        if self.max_connections == 0 {
+            mistakes.push(
+                SettingsMistake::new("/max_connections", "nobody could connect").hint("write at least 1"),
+            );
+        }
+        let ways = self.ways(&mut mistakes);
+        match listen {
+            Ok(listen) if mistakes.is_empty() => Ok(Plan {
+                listen,
+                table: RouteTable::new(ways),
+                limits,
+                max_connections: self.max_connections,
+            }),
+            listen => {
+                mistakes.extend(listen.err());
+                Err(SettingsError { mistakes })
+            }
+        }
+    }
+
+    fn ways(&self, mistakes: &mut Vec<SettingsMistake>) -> Vec<Way> {
+        let mut ways: Vec<Way> = Vec::new();
+        for (at, route) in self.routes.iter().enumerate() {
+            let to = route.addresses(at, mistakes);
+            let pointer = format!("/routes/{at}/prefix");
+            match route.prefix.parse::<Prefix>() {
+                Ok(prefix) if ways.iter().any(|way| way.prefix == prefix) => {
+                    let mistake = SettingsMistake::new(pointer, format!("`{prefix}` is routed twice"));
+                    mistakes.push(mistake.hint("write one route with all of its addresses"));
+                }
+                Ok(prefix) => ways.push(Way {
+                    prefix,
+                    to,
+                    strip_prefix: route.strip_prefix,
+                }),
+                Err(error) => mistakes
+                    .push(SettingsMistake::new(pointer, error.to_string()).hint("write it like `/files`")),
+            }
+        }
+        ways
+    }
+}
+
+impl Route {
+    fn addresses(&self, at: usize, mistakes: &mut Vec<SettingsMistake>) -> Vec<BaseUrl> {
+        if self.to.is_empty() {
+            let mistake = SettingsMistake::new(format!("/routes/{at}/to"), "there is no address");
+            mistakes.push(mistake.hint("write at least one, like `http://127.0.0.1:8000`"));
+        }
+        let mut addresses: Vec<BaseUrl> = Vec::new();
+        for (number, text) in self.to.iter().enumerate() {
+            let pointer = format!("/routes/{at}/to/{number}");
+            match text.parse::<BaseUrl>() {
+                Ok(url) if addresses.contains(&url) => {
+                    let mistake = SettingsMistake::new(pointer, format!("`{url}` is there twice"));
+                    mistakes.push(mistake.hint("leave one of them out"));
+                }
+                Ok(url) => addresses.push(url),
+                Err(error) => mistakes.push(
+                    SettingsMistake::new(pointer, error.to_string())
+                        .hint("write it like `http://127.0.0.1:8000`"),
+                ),
+            }
+        }
+        addresses
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Zero {
+    NotZero,
+    MayBeZero,
+}
+use Zero::{MayBeZero, NotZero};
+
+fn time(pointer: &str, text: &str, zero: Zero, mistakes: &mut Vec<SettingsMistake>) -> Duration {
+    const HINT: &str = "write it like `500ms`, `10s` or `2m`";
+    match humantime::parse_duration(text) {
+        Ok(time) if time.is_zero() && zero == NotZero => {
+            mistakes.push(SettingsMistake::new(pointer, "must be longer than nothing").hint(HINT));
+            time
+        }
+        Ok(time) => time,
+        Err(error) => {
+            let message = format!("`{text}` is no length of time: {error}");
+            mistakes.push(SettingsMistake::new(pointer, message).hint(HINT));
+            Duration::ZERO
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn mistakes(settings: &Value) -> Vec<(String, String)> {
+        plugin::parse_settings::<Settings>(settings)
+            .and_then(|settings| settings.check())
+            .expect_err("these settings are wrong")
+            .mistakes
+            .into_iter()
+            .map(|mistake| (mistake.pointer, mistake.message))
+            .collect()
+    }
+
+    #[test]
+    fn the_defaults_are_right() {
+        let plan = Settings::default().check().unwrap();
+        assert_eq!(plan.listen.to_string(), "127.0.0.1:0");
+        assert_eq!(
+            plan.limits,
+            Limits::default(),
+            "what the operator reads is what the mesh does"
+        );
+        assert_eq!(plugin::parse_settings(&json!({})), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_each_with_its_place() {
+        let found = mistakes(&json!({
+            "listen": "localhost",
+            "routes": [
+                {"prefix": "files", "to": ["http://127.0.0.1:1"]},
+                {"prefix": "/a/../b", "to": []},
+                {"prefix": "/c", "to": ["https://example.org", "127.0.0.1:8000", "http://a:1", "http://a:1/"]},
+                {"prefix": "/c/", "to": ["http://127.0.0.1:1"]},
+            ],
+            "connect_timeout": "0s",
+            "wait": "soon",
+            "max_connections": 0,
+        }));
+        let places: Vec<_> = found.iter().map(|(pointer, _)| pointer.as_str()).collect();
+        assert_eq!(
+            places,
+            [
+                "/connect_timeout",
+                "/wait",
+                "/max_connections",
+                "/routes/0/prefix",
+                "/routes/1/to",
+                "/routes/1/prefix",
+                "/routes/2/to/0",
+                "/routes/2/to/1",
+                "/routes/2/to/3",
+                "/routes/3/prefix",
+                "/listen",
+            ]
+        );
+        let message = |place: &str| &found.iter().find(|(pointer, _)| pointer == place).unwrap().1;
+        assert!(message("/routes/2/to/0").contains("TLS"));
+        assert!(message("/routes/3/prefix").contains("routed twice"));
+        assert!(message("/routes/1/prefix").contains(".."));
+    }
+
+    #[test]
+    fn a_mistyped_name_is_told_with_its_place() {
+        let found = mistakes(&json!({"routes": [{"prefix": "/a", "to": [], "strip": true}]}));
+        assert!(found[0].1.contains("unknown field `strip`"), "{found:?}");
+        let found = mistakes(&json!({"wait": 10}));
+        assert_eq!(found[0].0, "/wait");
+    }
+}
