@@ -12,6 +12,7 @@ use crate::verbs::{
     version,
 };
 
+const GLOBAL: &str = "Global options";
 const AFTER_HELP: &str = "\
 Examples:
   ctl up manifests/demo.yaml           start a cluster on this machine
@@ -36,16 +37,24 @@ data/ is what the agents keep.";
 
 /// Starts Coterie clusters on this machine, looks at them and changes them
 #[derive(Debug, Parser)]
-#[command(name = "ctl", version, after_help = AFTER_HELP, propagate_version = true)]
+#[command(name = "ctl", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
     /// Any agent of a cluster elsewhere: http://host:port [env: COTERIE_AGENT]
-    #[arg(long, global = true, value_name = "URL", conflicts_with = "cluster")]
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "cluster", help_heading = GLOBAL)]
     pub(crate) agent: Option<String>,
     /// A cluster on this machine, by its name
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = GLOBAL)]
     pub(crate) cluster: Option<ClusterId>,
-    /// When to colour; NO_COLOR is respected
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    /// Colour: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        hide_possible_values = true,
+        help_heading = GLOBAL
+    )]
     pub(crate) color: ColorChoice,
     #[command(subcommand)]
     pub(crate) verb: Verb,

@@ -71,7 +71,7 @@ impl Failure {
         self
     }
 
-    /// ^C, where nothing more is to be said.
+    /// ^C; whoever pressed it needs no words.
     pub(crate) fn interrupted() -> Self {
         Self::new(Exit::Interrupted, "interrupted")
     }
@@ -131,10 +131,9 @@ fn of_client(error: &ClientError) -> Failure {
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let failure = explain(error);
     match failure.exit {
-        Exit::Ok => {}
+        Exit::Ok | Exit::Interrupted => {}
         // A manifest's mistakes print themselves as a compiler would.
         _ if error.downcast_ref::<manifest::Mistakes>().is_some() => say(&failure.message),
-        Exit::Interrupted => say(&failure.message),
         Exit::Error | Exit::Usage | Exit::NotConverged | Exit::NoAgent | Exit::Conflict => {
             say(&format!("error: {}", failure.message));
         }

@@ -1,21 +1,23 @@
-//! Which process is ours: pid and start time together, since pids are used again.
+//! Which process is ours: pid, start time and data folder together, since pids are used again.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
 
-/// A process for good, also after its pid has been given to another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An agent's process for good, also after its pid has been given to another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProcessId {
     pub(crate) pid: u32,
     /// Unix seconds.
     pub(crate) start_time: u64,
+    /// What its command line names as its data folder, which no other agent has.
+    pub(crate) data_dir: PathBuf,
 }
 
 /// What the machine says about a pid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Observed {
     /// There is no such process.
     Absent,
@@ -25,16 +27,21 @@ pub(crate) enum Observed {
     Alive {
         /// Unix seconds.
         start_time: u64,
+        /// The data folder in its command line.
+        data_dir: Option<PathBuf>,
     },
 }
 
 /// Whether what was observed is the process that was written down, and alive.
 ///
 /// The start time is the time of boot, which shifts by a second when the clock is adjusted, plus an age that does not.
-pub(crate) fn is_alive(recorded: ProcessId, observed: Observed) -> bool {
+/// Whatever else began within that second does not have our data folder in its command line.
+pub(crate) fn is_alive(recorded: &ProcessId, observed: &Observed) -> bool {
     match observed {
         Observed::Absent | Observed::Ended => false,
-        Observed::Alive { start_time } => start_time.abs_diff(recorded.start_time) <= 1,
+        Observed::Alive { start_time, data_dir } => {
+            start_time.abs_diff(recorded.start_time) <= 1 && data_dir.as_ref() == Some(&recorded.data_dir)
+        }
     }
 }
 
@@ -63,7 +70,7 @@ impl Processes {
         self.0.refresh_processes_specifics(
             ProcessesToUpdate::Some(&[pid]),
             true,
-            ProcessRefreshKind::nothing(),
+            ProcessRefreshKind::nothing().with_cmd(UpdateKind::Always),
         );
         match self.0.process(pid) {
             None => Observed::Absent,
@@ -72,24 +79,29 @@ impl Processes {
             }
             Some(process) => Observed::Alive {
                 start_time: process.start_time(),
+                data_dir: data_dir_argument(process.cmd()).map(Path::to_owned),
             },
         }
     }
 
-    /// Names the process with this pid for good; `None` if it has ended already.
-    pub(crate) fn identify(&mut self, pid: u32) -> Option<ProcessId> {
+    /// Names the agent with this pid for good; `None` if it has ended already.
+    pub(crate) fn identify(&mut self, pid: u32, data_dir: &Path) -> Option<ProcessId> {
         match self.observe(pid) {
             Observed::Absent | Observed::Ended => None,
-            Observed::Alive { start_time } => Some(ProcessId { pid, start_time }),
+            Observed::Alive { start_time, .. } => Some(ProcessId {
+                pid,
+                start_time,
+                data_dir: data_dir.to_owned(),
+            }),
         }
     }
 
-    pub(crate) fn is_alive(&mut self, process: ProcessId) -> bool {
-        is_alive(process, self.observe(process.pid))
+    pub(crate) fn is_alive(&mut self, process: &ProcessId) -> bool {
+        is_alive(process, &self.observe(process.pid))
     }
 
     /// Signals a process, if it still is the one that was written down.
-    pub(crate) fn signal(&mut self, process: ProcessId, signal: Signal) -> Result<(), SignalError> {
+    pub(crate) fn signal(&mut self, process: &ProcessId, signal: Signal) -> Result<(), SignalError> {
         let gone = SignalError::Gone(process.pid);
         if !self.is_alive(process) {
             return Err(gone);
@@ -106,7 +118,7 @@ impl Processes {
     }
 
     /// Agents that keep their data below this folder, by their command lines: also those that no record names.
-    pub(crate) fn agents_below(&mut self, data: &Path) -> Vec<(ProcessId, PathBuf)> {
+    pub(crate) fn agents_below(&mut self, data: &Path) -> Vec<ProcessId> {
         self.0.refresh_processes_specifics(
             ProcessesToUpdate::All,
             true,
@@ -118,22 +130,20 @@ impl Processes {
             if is_thread || matches!(process.status(), ProcessStatus::Zombie | ProcessStatus::Dead) {
                 continue;
             }
-            let arguments = process.cmd().iter().map(AsRef::as_ref);
-            if let Some(folder) = data_dir_argument(arguments).filter(|folder| folder.starts_with(data)) {
-                let process = ProcessId {
-                    pid: process.pid().as_u32(),
-                    start_time: process.start_time(),
-                };
-                found.push((process, folder.to_owned()));
-            }
+            let folder = data_dir_argument(process.cmd()).filter(|folder| folder.starts_with(data));
+            found.extend(folder.map(|folder| ProcessId {
+                pid: process.pid().as_u32(),
+                start_time: process.start_time(),
+                data_dir: folder.to_owned(),
+            }));
         }
-        found.sort_by_key(|(process, _)| process.pid);
+        found.sort_by_key(|process| process.pid);
         found
     }
 }
 
-fn data_dir_argument<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> Option<&'a Path> {
-    let mut arguments = arguments.into_iter();
+fn data_dir_argument(arguments: &[OsString]) -> Option<&Path> {
+    let mut arguments = arguments.iter();
     arguments.find(|argument| *argument == "--data-dir")?;
     arguments.next().map(Path::new)
 }
@@ -176,57 +186,81 @@ const SIGNALS: [(&str, Signal); 10] = [
 mod tests {
     use super::*;
 
+    fn alive(start_time: u64, data_dir: &str) -> Observed {
+        Observed::Alive {
+            start_time,
+            data_dir: Some(PathBuf::from(data_dir)),
+        }
+    }
+
     #[test]
     fn a_pid_that_was_given_to_another_process_is_not_ours() {
         let recorded = ProcessId {
             pid: 10,
             start_time: 1000,
+            data_dir: PathBuf::from("/d"),
+        };
+        let stranger = Observed::Alive {
+            start_time: 1000,
+            data_dir: None,
         };
         for (observed, expected) in [
             (Observed::Absent, false),
             (Observed::Ended, false),
-            (Observed::Alive { start_time: 1000 }, true),
-            (Observed::Alive { start_time: 1001 }, true),
-            (Observed::Alive { start_time: 1002 }, false),
-            (Observed::Alive { start_time: 0 }, false),
+            (alive(1000, "/d"), true),
+            (alive(1001, "/d"), true),
+            (alive(1002, "/d"), false),
+            (alive(0, "/d"), false),
+            (alive(1000, "/e"), false),
+            (stranger, false),
         ] {
-            assert_eq!(is_alive(recorded, observed), expected, "{observed:?}");
+            assert_eq!(is_alive(&recorded, &observed), expected, "{observed:?}");
         }
     }
 
     #[test]
-    fn a_process_is_signalled_only_when_its_start_time_matches() {
+    fn a_process_is_signalled_only_when_it_is_the_one_that_was_started() {
         let mut processes = Processes::new().unwrap();
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let ours = processes.identify(child.id()).unwrap();
-        let recycled = ProcessId {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "read line", "sh", "--data-dir", "/d/c/n1"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let ours = processes.identify(child.id(), Path::new("/d/c/n1")).unwrap();
+        let earlier = ProcessId {
             start_time: ours.start_time - 100,
-            ..ours
+            ..ours.clone()
         };
-        assert!(matches!(
-            processes.signal(recycled, Signal::KILL),
-            Err(SignalError::Gone(_))
-        ));
-        assert!(processes.is_alive(ours));
-        processes.signal(ours, Signal::KILL).unwrap();
-        while processes.is_alive(ours) {
+        let other = ProcessId {
+            data_dir: PathBuf::from("/d/c/n2"),
+            ..ours.clone()
+        };
+        for stranger in [earlier, other] {
+            let refused = processes.signal(&stranger, Signal::KILL);
+            assert!(matches!(refused, Err(SignalError::Gone(_))));
+        }
+        assert!(processes.is_alive(&ours));
+        assert_eq!(
+            processes.agents_below(Path::new("/d/c")),
+            std::slice::from_ref(&ours)
+        );
+        processes.signal(&ours, Signal::KILL).unwrap();
+        while processes.is_alive(&ours) {
             std::thread::yield_now();
         }
         // Not waited for: still a zombie, which counts as ended.
-        assert!(matches!(
-            processes.signal(ours, Signal::KILL),
-            Err(SignalError::Gone(_))
-        ));
+        let refused = processes.signal(&ours, Signal::KILL);
+        assert!(matches!(refused, Err(SignalError::Gone(_))));
         child.wait().unwrap();
-        assert_eq!(processes.identify(child.id()), None);
+        assert_eq!(processes.identify(child.id(), Path::new("/d/c/n1")), None);
     }
 
     #[test]
     fn an_agent_is_found_by_its_data_folder() {
-        let arguments = ["agent", "--cluster", "c", "--data-dir", "/d/c/n1", "--shard", "0"];
-        let folder = data_dir_argument(arguments.iter().map(OsStr::new));
-        assert_eq!(folder, Some(Path::new("/d/c/n1")));
-        assert_eq!(data_dir_argument([OsStr::new("--data-dir")]), None);
+        let arguments = ["agent", "--data-dir", "/d/c/n1", "--shard", "0"].map(OsString::from);
+        assert_eq!(data_dir_argument(&arguments), Some(Path::new("/d/c/n1")));
+        assert_eq!(data_dir_argument(&arguments[..2]), None);
+        assert_eq!(data_dir_argument(&[]), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use types::{ClusterId, NodeId, Problem};
 use crate::exit::{Exit, Failure};
 use crate::out::{Out, say};
 use crate::process::Processes;
-use crate::record::{ClusterRecord, NodeRecord};
+use crate::record::ClusterRecord;
 use crate::state::State;
 use crate::suggest;
 
@@ -50,6 +50,17 @@ impl Reached {
         let Ok(view) = self.client.members().await else {
             return error.into();
         };
+        let known = self.record.as_ref().and_then(|record| record.node(node));
+        if known.is_some() {
+            return Failure::new(
+                Exit::NoAgent,
+                format!("node {node} was started here and is no member now"),
+            )
+            .hint(format!(
+                "`ctl logs {node}` shows its end, `ctl up` starts it again"
+            ))
+            .into();
+        }
         let ids: Vec<_> = view.members.iter().map(|member| member.id.as_str()).collect();
         Failure::new(Exit::Error, format!("no member is named `{node}`"))
             .hint(suggest::hint(node.as_str(), &ids))
@@ -109,7 +120,7 @@ impl Cx {
         };
         let mut processes = Processes::new()?;
         for node in &record.nodes {
-            if !node.process().is_some_and(|process| processes.is_alive(process)) {
+            if !node.is_running(&mut processes) {
                 continue;
             }
             let client = Client::new(&node.url())?;
@@ -152,9 +163,5 @@ impl Cx {
 
 /// Whether any of its processes lives.
 pub(crate) fn is_living(record: &ClusterRecord, processes: &mut Processes) -> bool {
-    record
-        .nodes
-        .iter()
-        .filter_map(NodeRecord::process)
-        .any(|process| processes.is_alive(process))
+    record.nodes.iter().any(|node| node.is_running(processes))
 }

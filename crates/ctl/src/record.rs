@@ -11,7 +11,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use types::{ClusterId, NodeId, Role};
 
-use crate::process::ProcessId;
+use crate::process::{ProcessId, Processes};
 use crate::state::State;
 
 /// A cluster that was started here.
@@ -48,10 +48,16 @@ impl NodeRecord {
         Some(ProcessId {
             pid: self.pid?,
             start_time: self.start_time?,
+            data_dir: self.data_dir.clone(),
         })
     }
 
-    pub(crate) fn set_process(&mut self, process: Option<ProcessId>) {
+    /// Whether its process lives.
+    pub(crate) fn is_running(&self, processes: &mut Processes) -> bool {
+        self.process().is_some_and(|process| processes.is_alive(&process))
+    }
+
+    pub(crate) fn set_process(&mut self, process: Option<&ProcessId>) {
         self.pid = process.map(|process| process.pid);
         self.start_time = process.map(|process| process.start_time);
     }
@@ -177,9 +183,10 @@ mod tests {
             nodes: vec![node("a")],
         };
         let mut started = node("a");
-        started.set_process(Some(ProcessId {
+        started.set_process(Some(&ProcessId {
             pid: 7,
             start_time: 8,
+            data_dir: PathBuf::from("a"),
         }));
         record.put(started);
         record.put(node("b"));

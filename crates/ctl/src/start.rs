@@ -16,7 +16,7 @@ use crate::exit::{Exit, Failure};
 use crate::launch;
 use crate::out::Progress;
 use crate::ports::{self, Addresses, Free, Request, ThisMachine};
-use crate::process::{ProcessId, Processes};
+use crate::process::Processes;
 use crate::record::{ClusterRecord, NodeRecord};
 use crate::render;
 use crate::state::State;
@@ -145,7 +145,9 @@ impl<'a> Starter<'a> {
         let is_new = !node.data_dir.exists();
         let child = launch::spawn(&self.binary, self.manifest, node, &seeds)?;
         // It may have ended already; then there is nothing to find again.
-        let process = child.id().and_then(|pid| self.processes.identify(pid));
+        let process = child
+            .id()
+            .and_then(|pid| self.processes.identify(pid, &node.data_dir));
         let started = Started {
             child,
             attempts,
@@ -153,7 +155,7 @@ impl<'a> Starter<'a> {
         };
         self.started.insert(id.clone(), started);
         if let Some(node) = self.record.node_mut(id) {
-            node.set_process(process);
+            node.set_process(process.as_ref());
         }
         self.record.save(self.state)
     }
@@ -164,8 +166,7 @@ impl<'a> Starter<'a> {
         let mut expected: Vec<Expected> = Vec::new();
         for node in &self.record.nodes {
             let ready = self.started.contains_key(&node.id);
-            let process = node.process();
-            if ready || process.is_some_and(|process| self.processes.is_alive(process)) {
+            if ready || node.is_running(&mut self.processes) {
                 expected.push(Expected {
                     id: node.id.clone(),
                     ready,
@@ -271,15 +272,14 @@ impl<'a> Starter<'a> {
 
     /// Ends what this run started, and forgets it. What ran before stays.
     pub(crate) async fn undo(&mut self) -> anyhow::Result<()> {
-        let processes: Vec<ProcessId> = self
-            .started
-            .values()
-            .filter_map(|started| started.child.id())
-            .filter_map(|pid| self.processes.identify(pid))
-            .collect();
-        for process in processes {
-            // One that has just ended needs no signal.
-            let _ = self.processes.signal(process, Signal::TERM);
+        for (id, started) in &self.started {
+            let node = self.record.node(id);
+            let process = node.zip(started.child.id());
+            let process = process.and_then(|(node, pid)| self.processes.identify(pid, &node.data_dir));
+            if let Some(process) = process {
+                // One that has just ended needs no signal.
+                let _ = self.processes.signal(&process, Signal::TERM);
+            }
         }
         let deadline = Instant::now() + UNDO_LIMIT;
         for started in self.started.values_mut() {

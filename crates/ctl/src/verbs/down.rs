@@ -14,7 +14,7 @@ use crate::out::{OutputArg, Progress, say};
 use crate::ports::{Free, ThisMachine};
 use crate::process::{ProcessId, Processes};
 use crate::reach::Cx;
-use crate::record::{ClusterRecord, NodeRecord};
+use crate::record::ClusterRecord;
 use crate::render;
 
 const POLL: Duration = Duration::from_millis(10);
@@ -40,6 +40,13 @@ pub(crate) struct Args {
     purge: bool,
     #[command(flatten)]
     output: OutputArg,
+}
+
+/// A process to end.
+#[derive(Debug, Clone)]
+struct Target {
+    node: String,
+    process: ProcessId,
 }
 
 /// What came of it.
@@ -118,8 +125,8 @@ fn choose(cx: &Cx) -> anyhow::Result<Option<ClusterId>> {
         None => data.clone(),
     };
     let strays = Processes::new()?.agents_below(&below);
-    let names = strays.iter().filter_map(|(_, folder)| {
-        let name = folder.strip_prefix(&data).ok()?.components().next()?;
+    let names = strays.iter().filter_map(|process| {
+        let name = process.data_dir.strip_prefix(&data).ok()?.components().next()?;
         name.as_os_str().to_str()?.parse().ok()
     });
     Ok(names.min())
@@ -136,18 +143,18 @@ async fn stop(
     let targets = targets(cx, cluster, record, &mut processes).await;
     let nodes = record.map_or(0, |record| record.nodes.len());
     progress.show(&format!("stopping {}", render::count(targets.len(), "agent")));
-    for target in &targets {
+    for Target { process, .. } in &targets {
         // One that ends meanwhile needs no signal; one that was stopped must run to leave.
-        let _ = processes.signal(*target, Signal::TERM);
-        let _ = processes.signal(*target, Signal::CONT);
+        let _ = processes.signal(process, Signal::TERM);
+        let _ = processes.signal(process, Signal::CONT);
     }
     let left = wait(&targets, args.timeout, &mut processes, &mut progress).await;
-    for target in &left {
+    for Target { node, process } in &left {
         say(&format!(
-            "process {} did not leave within {:?}; killing it",
-            target.pid, args.timeout
+            "{node} (process {}) did not leave within {:?}; killing it",
+            process.pid, args.timeout
         ));
-        let _ = processes.signal(*target, Signal::KILL);
+        let _ = processes.signal(process, Signal::KILL);
     }
     let killed = left.len();
     let left = wait(&left, KERNEL_LIMIT, &mut processes, &mut progress).await;
@@ -157,7 +164,7 @@ async fn stop(
         stopped: targets.len() - left.len(),
         killed,
         ended_before: nodes.saturating_sub(targets.len()),
-        left: left.iter().map(|process| process.pid).collect(),
+        left: left.iter().map(|target| target.process.pid).collect(),
         ports_free: nodes * 2 - ports_busy.len(),
         ports_busy,
     })
@@ -169,23 +176,34 @@ async fn targets(
     cluster: &ClusterId,
     record: Option<&ClusterRecord>,
     processes: &mut Processes,
-) -> Vec<ProcessId> {
+) -> Vec<Target> {
     let data = cx.state.cluster_data_dir(cluster);
     let recorded = || record.into_iter().flat_map(|record| &record.nodes);
     let deadline = Instant::now() + BIRTH_LIMIT;
     loop {
         let found = processes.agents_below(&data);
-        let is_due = |folder: &Path| found.iter().any(|(_, found)| found == folder);
-        let unborn = recorded().any(|node| node.pid.is_none() && !is_due(&node.data_dir));
+        let is_found = |folder: &Path| found.iter().any(|process| process.data_dir == folder);
+        let unborn = recorded().any(|node| node.pid.is_none() && !is_found(&node.data_dir));
         if unborn && Instant::now() < deadline {
             sleep(POLL).await;
             continue;
         }
-        let mut targets: Vec<ProcessId> = found.into_iter().map(|(process, _)| process).collect();
-        for process in recorded().filter_map(NodeRecord::process) {
-            let is_known = targets.iter().any(|target| target.pid == process.pid);
-            if !is_known && processes.is_alive(process) {
-                targets.push(process);
+        let found = found.into_iter().map(|process| Target {
+            node: process
+                .data_dir
+                .file_name()
+                .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            process,
+        });
+        let mut targets: Vec<Target> = found.collect();
+        for node in recorded() {
+            let Some(process) = node.process() else { continue };
+            let is_known = targets.iter().any(|target| target.process.pid == process.pid);
+            if !is_known && processes.is_alive(&process) {
+                targets.push(Target {
+                    node: node.id.to_string(),
+                    process,
+                });
             }
         }
         return targets;
@@ -194,15 +212,15 @@ async fn targets(
 
 /// Those that are still alive when the time is over.
 async fn wait(
-    targets: &[ProcessId],
+    targets: &[Target],
     limit: Duration,
     processes: &mut Processes,
     progress: &mut Progress,
-) -> Vec<ProcessId> {
+) -> Vec<Target> {
     let deadline = Instant::now() + limit;
     let mut left = targets.to_vec();
     loop {
-        left.retain(|process| processes.is_alive(*process));
+        left.retain(|target| processes.is_alive(&target.process));
         if left.is_empty() || Instant::now() >= deadline {
             return left;
         }

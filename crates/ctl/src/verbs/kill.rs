@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         return Err(Failure::new(Exit::Error, format!("no process is known of {}", node.id)).into());
     };
     Processes::new()?
-        .signal(process, args.signal)
+        .signal(&process, args.signal)
         .map_err(|error| match error {
             SignalError::Gone(_) => Failure::new(
                 Exit::Error,

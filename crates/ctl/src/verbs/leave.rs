@@ -46,7 +46,9 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let mut processes = Processes::new()?;
     loop {
         let is_seen = is_seen(observer.as_ref(), &leaving).await;
-        let lives = process.is_some_and(|process| processes.is_alive(process));
+        let lives = process
+            .as_ref()
+            .is_some_and(|process| processes.is_alive(process));
         if !is_seen && !lives {
             break;
         }

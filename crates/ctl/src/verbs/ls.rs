@@ -47,10 +47,7 @@ pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
 }
 
 fn row(record: &ClusterRecord, processes: &mut Processes) -> Row {
-    let mut living = record
-        .nodes
-        .iter()
-        .filter(|node| node.process().is_some_and(|process| processes.is_alive(process)));
+    let mut living = record.nodes.iter().filter(|node| node.is_running(processes));
     let agent = living.next().map(NodeRecord::url);
     let running = usize::from(agent.is_some()) + living.count();
     Row {

@@ -82,7 +82,7 @@ fn ended(record: &ClusterRecord) -> anyhow::Result<BTreeMap<NodeId, u32>> {
     let mut processes = Processes::new()?;
     let nodes = record.nodes.iter().filter_map(|node| {
         let process = node.process()?;
-        (!processes.is_alive(process)).then(|| (node.id.clone(), process.pid))
+        (!processes.is_alive(&process)).then(|| (node.id.clone(), process.pid))
     });
     Ok(nodes.collect())
 }

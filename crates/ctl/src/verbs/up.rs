@@ -112,6 +112,9 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
             if was_interrupted || !args.keep {
                 take_back(&mut starter, was_interrupted && is_fresh, &run_dir).await?;
             }
+            drop(lock);
+            // Gone if nothing is in it.
+            let _ = std::fs::remove_dir(&run_dir);
             return Err(error);
         }
     };
@@ -158,10 +161,10 @@ fn record(state: &State, manifest: &Manifest, file: &Path) -> anyhow::Result<(Cl
         nodes: Vec::new(),
     });
     // Agents that a killed ctl had no time to write down.
-    for (process, folder) in processes.agents_below(&state.cluster_data_dir(&manifest.cluster)) {
-        let node = record.nodes.iter_mut().find(|node| node.data_dir == folder);
-        if let Some(node) = node.filter(|node| node.process() != Some(process)) {
-            node.set_process(Some(process));
+    for process in processes.agents_below(&state.cluster_data_dir(&manifest.cluster)) {
+        let nodes = &mut record.nodes;
+        if let Some(node) = nodes.iter_mut().find(|node| node.data_dir == process.data_dir) {
+            node.set_process(Some(&process));
         }
     }
     let is_fresh = !is_living(&record, &mut processes);
@@ -171,7 +174,7 @@ fn record(state: &State, manifest: &Manifest, file: &Path) -> anyhow::Result<(Cl
     file.clone_into(&mut record.manifest);
     record.nodes.retain(|node| {
         let is_wanted = manifest.nodes.iter().any(|wanted| wanted.id == node.id);
-        is_wanted || node.process().is_some_and(|process| processes.is_alive(process))
+        is_wanted || node.is_running(&mut processes)
     });
     for node in &mut record.nodes {
         if let Some(wanted) = manifest.nodes.iter().find(|wanted| wanted.id == node.id) {
@@ -229,7 +232,7 @@ async fn running(record: &ClusterRecord) -> anyhow::Result<BTreeMap<NodeId, Runn
     let living: Vec<_> = record
         .nodes
         .iter()
-        .filter(|node| node.process().is_some_and(|process| processes.is_alive(process)))
+        .filter(|node| node.is_running(&mut processes))
         .collect();
     let asked = ask_all(record).await?;
     let nodes = living.into_iter().map(|node| {

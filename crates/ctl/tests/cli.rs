@@ -1,0 +1,205 @@
+//! The ctl binary where no agent is needed: exit codes, what goes to stdout and what to stderr.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+struct Machine {
+    dir: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ctl"));
+        command
+            .args(arguments)
+            .current_dir(self.path())
+            .env("COTERIE_STATE_DIR", self.path().join("state"))
+            .env_remove("COTERIE_AGENT")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Exit code, stdout, stderr.
+    fn ctl(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.command(arguments).output().unwrap();
+        (
+            status.code(),
+            String::from_utf8(stdout).unwrap(),
+            String::from_utf8(stderr).unwrap(),
+        )
+    }
+
+    /// A record of one node whose process is the one given.
+    fn write_record(&self, pid: u32, start_time: u64) {
+        let run = self.path().join("state/run/demo");
+        std::fs::create_dir_all(&run).unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let record = format!(
+            r#"{{"cluster": "demo", "manifest": "demo.yaml", "started_at_ms": 1, "nodes": [{{
+                "id": "n1", "pid": {pid}, "start_time": {start_time}, "http": "{free}",
+                "gossip": "{free}", "role": {{"service": "standby"}}, "log": "n1.log", "data_dir": "/d/n1"}}]}}"#
+        );
+        std::fs::write(run.join("cluster.json"), record).unwrap();
+    }
+}
+
+fn nothing() -> String {
+    String::new()
+}
+
+#[test]
+fn wrong_usage_is_2_and_help_is_0() {
+    let machine = Machine::new();
+    for arguments in [
+        &["bogus"][..],
+        &[],
+        &["set-service", "n1"],
+        &["set-service", "n1", "storage", "--shard", "99999"],
+        &["set-service", "n 1", "standby"],
+        &["kill", "n1", "--signal", "NOPE"],
+        &["up", "--timeout", "soon"],
+        &["members", "-o", "xml"],
+    ] {
+        let (code, out, err) = machine.ctl(arguments);
+        assert_eq!((code, out), (Some(2), nothing()), "{arguments:?}");
+        assert!(!err.is_empty(), "{arguments:?}");
+    }
+    let (code, out, err) = machine.ctl(&["--help"]);
+    assert_eq!((code, err), (Some(0), nothing()));
+    assert!(out.contains("3    the cluster did not converge in time"), "{out}");
+}
+
+#[test]
+fn without_a_cluster_each_verb_says_so_with_its_own_code() {
+    let machine = Machine::new();
+    for verb in [
+        &["members"][..],
+        &["status"],
+        &["events"],
+        &["drain", "n1"],
+        &["logs"],
+    ] {
+        assert_eq!(
+            machine.ctl(verb),
+            (
+                Some(4),
+                nothing(),
+                "error: no cluster runs on this machine\n\
+                 hint: start one with `ctl up`, or name an agent elsewhere with --agent URL\n"
+                    .to_owned()
+            ),
+            "{verb:?}"
+        );
+    }
+    assert_eq!(
+        machine.ctl(&["down"]),
+        (Some(0), nothing(), "nothing is running\n".to_owned())
+    );
+    assert_eq!(machine.ctl(&["ls", "-o", "json"]).1, "[]\n");
+    assert_eq!(machine.ctl(&["version"]).1, "ctl 0.1.0\n");
+    assert!(!machine.path().join("state").exists());
+}
+
+#[test]
+fn an_agent_elsewhere_that_does_not_answer_is_4_and_a_bad_url_is_2() {
+    let machine = Machine::new();
+    let (code, _, err) = machine.ctl(&["--agent", "http://127.0.0.1:1", "members"]);
+    assert_eq!(code, Some(4));
+    assert_eq!(
+        err,
+        "error: no agent answers at http://127.0.0.1:1: connection refused\n"
+    );
+    let (code, _, _) = machine.ctl(&["--agent", "ftp://x", "members"]);
+    assert_eq!(code, Some(2));
+    let out = machine
+        .command(&["kill", "n1"])
+        .env("COTERIE_AGENT", "http://127.0.0.1:1")
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(2));
+}
+
+#[test]
+fn up_without_a_manifest_points_to_init_which_overwrites_nothing() {
+    let machine = Machine::new();
+    let (code, _, err) = machine.ctl(&["up"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("hint: `ctl init` writes"), "{err}");
+    assert_eq!(machine.ctl(&["init"]).0, Some(0));
+    let written = std::fs::read_to_string(machine.path().join("coterie.yaml")).unwrap();
+    let (code, _, err) = machine.ctl(&["init"]);
+    assert_eq!(code, Some(1));
+    assert!(err.starts_with("error: coterie.yaml exists already\n"), "{err}");
+    assert_eq!(
+        std::fs::read_to_string(machine.path().join("coterie.yaml")).unwrap(),
+        written
+    );
+}
+
+#[test]
+fn a_pid_that_now_belongs_to_another_process_is_never_signalled() {
+    let machine = Machine::new();
+    let mut bystander = Command::new("sleep").arg("60").spawn().unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    // Even one that was started within the same second.
+    machine.write_record(bystander.id(), now.as_secs());
+    let (code, out, err) = machine.ctl(&["kill", "n1"]);
+    assert_eq!((code, out), (Some(1), nothing()));
+    assert!(err.contains("nothing was signalled"), "{err}");
+    let (code, out, _) = machine.ctl(&["down"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        out,
+        "stopped 0 agents, 0 left, 2 ports free (1 had ended before)\n"
+    );
+    assert_eq!(bystander.try_wait().unwrap(), None);
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}
+
+#[test]
+fn a_damaged_record_is_named_and_hides_no_other_cluster() {
+    let machine = Machine::new();
+    machine.write_record(1, 1);
+    let run = machine.path().join("state/run/broken");
+    std::fs::create_dir_all(&run).unwrap();
+    std::fs::write(run.join("cluster.json"), "{").unwrap();
+    let (code, out, err) = machine.ctl(&["ls", "-o", "name"]);
+    assert_eq!((code, out.as_str()), (Some(0), "demo\n"));
+    assert!(err.contains("broken/cluster.json is damaged"), "{err}");
+    assert_eq!(machine.ctl(&["down", "--cluster", "broken"]).0, Some(1));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let machine = Machine::new();
+    let mut child = machine
+        .command(&["completion", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
