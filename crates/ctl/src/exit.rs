@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use client::ClientError;
 
+use crate::lock::LockError;
 use crate::out::say;
 
 /// The exit codes, as documented in `ctl --help`.
@@ -89,6 +90,9 @@ pub(crate) fn explain(error: &anyhow::Error) -> Failure {
         }
         if let Some(error) = cause.downcast_ref::<ClientError>() {
             return of_client(error);
+        }
+        if let Some(LockError::Held { .. }) = cause.downcast_ref::<LockError>() {
+            return Failure::new(Exit::Conflict, cause.to_string()).hint("try again when it is done");
         }
         if cause.downcast_ref::<manifest::Mistakes>().is_some() {
             return Failure::new(Exit::Usage, cause.to_string());
@@ -182,6 +186,10 @@ mod tests {
             exit_of(Failure::new(Exit::NotConverged, "late")),
             Exit::NotConverged
         );
+        let held = LockError::Held {
+            holder: "ctl up (pid 1)".to_owned(),
+        };
+        assert_eq!(exit_of(held), Exit::Conflict);
         assert_eq!(exit_of(io::Error::from(io::ErrorKind::BrokenPipe)), Exit::Ok);
         assert_eq!(exit_of(io::Error::from(io::ErrorKind::NotFound)), Exit::Error);
     }

@@ -51,9 +51,14 @@ pub(crate) async fn follow(
     cx: &Cx,
     mut seen: Option<(String, String)>,
 ) -> anyhow::Result<()> {
+    let mut before: Option<String> = None;
     loop {
         let client = cx.reach().await?.client;
         let url = client.base_url().to_owned();
+        if before.is_some_and(|before| before != url) {
+            say(&format!("from here on as seen by {url}"));
+        }
+        before = Some(url.clone());
         let last = seen.take().filter(|(at, _)| *at == url).map(|(_, id)| id);
         let mut latest = last.clone();
         let mut events = pin!(client.events(last.as_deref()));
