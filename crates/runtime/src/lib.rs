@@ -1,1 +1,29 @@
-//! Placeholder.
+//! A node: gossip, the HTTP API, and the supervisor of its role. Names no service.
+//!
+//! [`run`] is all that an agent needs:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), runtime::NodeError> {
+//! let config = runtime::Config::new("/var/lib/my-node".into());
+//! runtime::run(config, plugin::Registry::new()).await
+//! # }
+//! ```
+
+mod api;
+mod config;
+mod control;
+mod events;
+mod gate;
+mod identity;
+mod lifecycle;
+mod listen;
+mod node;
+mod running;
+mod seen;
+mod supervisor;
+
+pub use api::openapi;
+pub use config::Config;
+pub use identity::DataDirError;
+pub use listen::ListenError;
+pub use node::{Node, NodeError, run};

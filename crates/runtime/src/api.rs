@@ -1,0 +1,104 @@
+//! The HTTP API of a node: who it is, whom it sees, what it is told, and the service mounted under `/svc`.
+
+mod commands;
+mod error;
+mod events;
+mod guard;
+mod layers;
+mod metrics;
+pub mod openapi;
+mod queries;
+mod svc;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use arc_swap::ArcSwapOption;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{any, get, put};
+use cluster::Cluster;
+use mesh::Mesh;
+use plugin::{Metrics, Registry};
+use tokio_util::sync::CancellationToken;
+use types::{ClusterId, Generation, NodeId, Profile, Role};
+
+use crate::control::Control;
+use crate::events::Events;
+use crate::gate::Mount;
+
+/// The largest body of a control request, in bytes.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// What never changes in a node's life.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) cluster: ClusterId,
+    pub(crate) node: NodeId,
+    pub(crate) generation: Generation,
+    pub(crate) started_at_ms: u64,
+    pub(crate) data_dir: String,
+    pub(crate) profile: Profile,
+    pub(crate) insecure: Vec<String>,
+    /// Names under which this node may be called by a browser.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) http: String,
+    pub(crate) gossip: String,
+    /// A role that a person asked for earlier.
+    pub(crate) kept_role: Option<Role>,
+}
+
+/// What the handlers work with. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) registry: Registry,
+    pub(crate) cluster: Cluster,
+    pub(crate) mesh: Mesh,
+    pub(crate) mount: Arc<Mount>,
+    pub(crate) control: Control,
+    pub(crate) events: Events,
+    pub(crate) service_metrics: Arc<ArcSwapOption<Metrics>>,
+    pub(crate) restarts: Arc<AtomicU64>,
+    /// Cancelled when the listener closes: streams end.
+    pub(crate) stopping: CancellationToken,
+}
+
+/// The names that this node's own pages may have in a browser.
+pub(crate) fn own_hosts(advertise: IpAddr) -> Vec<String> {
+    vec!["localhost".to_owned(), advertise.to_string()]
+}
+
+/// All routes of a node.
+pub(crate) fn router(app: App) -> Router {
+    let control = Router::new()
+        .route("/", get(queries::cluster_state))
+        .route("/members", get(queries::members))
+        .route("/update_service", get(commands::update_service))
+        .route("/v1/agent/self", get(queries::agent_self))
+        .route("/v1/members", get(queries::members))
+        .route(
+            "/v1/members/{id}",
+            get(queries::member).post(commands::drain_or_leave),
+        )
+        .route("/v1/members/{id}/service", put(commands::change_service))
+        .route("/v1/services", get(queries::services))
+        .route("/v1/events", get(events::events))
+        .route("/v1/openapi.json", get(openapi::document))
+        .route("/health/livez", get(queries::livez))
+        .route("/health/readyz", get(queries::readyz))
+        .route("/metrics", get(metrics::metrics))
+        .layer(axum::middleware::from_fn(layers::limit_time))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard));
+    let service = Router::new()
+        .route("/svc/{service}", any(svc::call))
+        .route("/svc/{service}/{*rest}", any(svc::call));
+    control
+        .merge(service)
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::wrong_method)
+        .layer(axum::middleware::from_fn_with_state(app.clone(), layers::dress))
+        .with_state(app)
+}

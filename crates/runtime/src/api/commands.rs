@@ -1,0 +1,257 @@
+//! Requests that change a node: carried out here, or passed on once to the node they name.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::response::IntoResponse;
+use http::header::{CONTENT_TYPE, IF_MATCH};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use mesh::CallError;
+use serde::{Deserialize, Serialize};
+use types::api::{self, Member, Receipt, Wait};
+use types::{ErrorKind, Generation, NodeId, Problem, Role, RoleBody, ShardId};
+
+use super::App;
+use super::error::ApiError;
+use super::queries::{member_id, unknown_member};
+use crate::control::Order;
+
+/// How long the node that a command names may take to answer.
+const PASS_ON_LIMIT: Duration = Duration::from_secs(85);
+
+/// How a change is waited for.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HowToWait {
+    /// `local`: until the node is done; `all`: until every live member shows it, or a second has passed.
+    #[serde(default)]
+    wait: Wait,
+}
+
+/// The role in the first spelling of a change.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FirstSpelling {
+    /// A service type or `standby`.
+    service: String,
+    /// The shard, for sharded types.
+    shard: Option<u32>,
+}
+
+/// A node that begins to leave.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Leaving {
+    /// The node.
+    node: NodeId,
+    /// Which of its lives ends.
+    generation: Generation,
+}
+
+/// Gives a node another role. `If-Match: "{generation}.{revision}"` guards against acting on an old view.
+#[utoipa::path(put, path = "/v1/members/{id}/service", params(("id" = String, Path), HowToWait),
+    request_body = RoleBody,
+    responses((status = 200, body = Receipt), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 412, body = Problem), (status = 502, body = Problem)))]
+pub(crate) async fn change_service(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    wait: Result<Query<HowToWait>, QueryRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response<Body>, ApiError> {
+    let Query(HowToWait { wait }) = wait.map_err(|error| bad_query(&error))?;
+    let id = member_id(&id)?;
+    let body = body.map_err(|error| {
+        let kind = if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            ErrorKind::TooLarge
+        } else {
+            ErrorKind::Invalid
+        };
+        ApiError(Problem::new(kind, "bad-body", error.body_text()))
+    })?;
+    let role: Role = serde_json::from_slice(&body).map_err(|error| bad_role(&error))?;
+    if id != app.facts.node {
+        return pass_on(
+            &app,
+            &id,
+            Method::PUT,
+            &format!("/service?wait={}", name(wait)),
+            &headers,
+            body,
+        )
+        .await;
+    }
+    // Refused before anything is disturbed, and without keeping others from their commands.
+    let role = app
+        .registry
+        .check(role)
+        .map_err(|error| crate::supervisor::unknown_role(&error))?;
+    check_match(&app, &headers)?;
+    let receipt = app.control.order(Order::Change(role), wait).await?;
+    Ok(Json(receipt).into_response())
+}
+
+/// `POST /v1/members/{id}:drain` finishes what runs and keeps the role without running it;
+/// `POST /v1/members/{id}:leave` ends the node gracefully.
+#[utoipa::path(post, path = "/v1/members/{id}:{verb}",
+    params(("id" = String, Path), ("verb" = String, Path, description = "`drain` or `leave`"), HowToWait),
+    responses((status = 200, body = Receipt), (status = 202, body = Leaving), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 502, body = Problem)))]
+pub(crate) async fn drain_or_leave(
+    State(app): State<App>,
+    Path(id_and_verb): Path<String>,
+    wait: Result<Query<HowToWait>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response<Body>, ApiError> {
+    let Query(HowToWait { wait }) = wait.map_err(|error| bad_query(&error))?;
+    let (id, verb) = match id_and_verb.split_once(':') {
+        Some((id, verb @ ("drain" | "leave"))) => (member_id(id)?, verb),
+        _ => {
+            let detail = format!("`{id_and_verb}` does not end in `:drain` or `:leave`");
+            return Err(ApiError::invalid("unknown-command", detail));
+        }
+    };
+    if id != app.facts.node {
+        let rest = format!(":{verb}?wait={}", name(wait));
+        return pass_on(&app, &id, Method::POST, &rest, &headers, Bytes::new()).await;
+    }
+    check_match(&app, &headers)?;
+    if verb == "drain" {
+        return Ok(Json(app.control.order(Order::Drain, wait).await?).into_response());
+    }
+    app.control.leave();
+    let leaving = Leaving {
+        node: app.facts.node.clone(),
+        generation: app.facts.generation,
+    };
+    Ok((StatusCode::ACCEPTED, Json(leaving)).into_response())
+}
+
+/// The first spelling of a role change: of the node that answers.
+#[utoipa::path(get, path = "/update_service", params(FirstSpelling),
+    responses((status = 200, body = Receipt), (status = 400, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn update_service(
+    State(app): State<App>,
+    query: Result<Query<FirstSpelling>, QueryRejection>,
+) -> Result<Json<Receipt>, ApiError> {
+    let Query(FirstSpelling { service, shard }) = query.map_err(|error| bad_query(&error))?;
+    let shard = shard.map(ShardId::try_from).transpose();
+    let role = shard
+        .map_err(|error| error.to_string())
+        .and_then(|shard| Role::new(&service, shard).map_err(|error| error.to_string()))
+        .map_err(|error| ApiError::invalid("bad-role", error))?;
+    let role = app
+        .registry
+        .check(role)
+        .map_err(|error| crate::supervisor::unknown_role(&error))?;
+    Ok(Json(app.control.order(Order::Change(role), Wait::All).await?))
+}
+
+fn bad_query(error: &QueryRejection) -> ApiError {
+    ApiError::invalid("bad-query", error.body_text())
+}
+
+fn bad_role(error: &serde_json::Error) -> ApiError {
+    let problem = Problem::new(
+        ErrorKind::Invalid,
+        "bad-role",
+        format!("the body is not a role: {error}"),
+    );
+    ApiError(problem.hint(r#"a role is {"service": "storage", "shard": 0} or {"service": "standby"}"#))
+}
+
+fn name(wait: Wait) -> &'static str {
+    match wait {
+        Wait::Local => "local",
+        Wait::All => "all",
+    }
+}
+
+/// `"{generation}.{revision}"`, as in `If-Match`.
+fn tag(member: &Member) -> String {
+    let revision = member.state.as_ref().map_or(0, |state| state.revision);
+    format!("\"{}.{revision}\"", member.generation)
+}
+
+fn check_match(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(wanted) = headers.get(IF_MATCH) else {
+        return Ok(());
+    };
+    let view = app.cluster.view();
+    let present = view.member(&app.facts.node).map(tag).unwrap_or_default();
+    if wanted == present.as_str() || wanted == "*" {
+        return Ok(());
+    }
+    let detail = format!(
+        "{} is at {present}, not at {}",
+        app.facts.node,
+        wanted.to_str().unwrap_or("?")
+    );
+    let problem = Problem::new(ErrorKind::Changed, "changed", detail);
+    Err(problem
+        .hint("the node was restarted or changed meanwhile; look at it, then try again")
+        .into())
+}
+
+/// Passes a command on to the node it names, with what this node knows of it. Never twice.
+async fn pass_on(
+    app: &App,
+    id: &NodeId,
+    method: Method,
+    rest: &str,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<Response<Body>, ApiError> {
+    if headers.contains_key(api::HOPS) {
+        let detail = format!("a command for `{id}` was passed on to {}", app.facts.node);
+        return Err(Problem::new(ErrorKind::NotFound, "unknown-member", detail).into());
+    }
+    let view = app.cluster.view();
+    let member = view.member(id).ok_or_else(|| unknown_member(app, id))?;
+    let mut request = Request::builder()
+        .method(method)
+        .uri(format!("{}/v1/members/{id}{rest}", member.http));
+    if let Some(given) = headers.get(IF_MATCH) {
+        request = request.header(IF_MATCH, given);
+    } else {
+        request = request.header(IF_MATCH, tag(member));
+    }
+    if let Some(request_id) = headers.get(api::REQUEST_ID) {
+        request = request.header(api::REQUEST_ID, request_id);
+    }
+    let request = request
+        .header(api::HOPS, "1")
+        .header(CONTENT_TYPE, "application/json")
+        .body(body)
+        .map_err(|error| Problem::new(ErrorKind::Internal, "bad-address", error.to_string()))?;
+    let answer = app
+        .mesh
+        .call(request, PASS_ON_LIMIT)
+        .await
+        .map_err(|error| unanswered(member, &error))?;
+    let (head, body) = answer.into_parts();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = head.status;
+    for name in [CONTENT_TYPE.as_str(), api::NODE] {
+        if let Some(value) = head.headers.get(name) {
+            response.headers_mut().insert(
+                http::HeaderName::from_bytes(name.as_bytes()).expect("it was a header's name before"),
+                HeaderValue::clone(value),
+            );
+        }
+    }
+    Ok(response)
+}
+
+fn unanswered(member: &Member, error: &CallError) -> Problem {
+    let kind = match error {
+        CallError::TimedOut(_) => ErrorKind::Timeout,
+        _ => ErrorKind::BadGateway,
+    };
+    let detail = format!("{} at {} did not answer: {error}", member.id, member.http);
+    Problem::new(kind, "member-unreachable", detail)
+        .hint("it may have died a moment ago; `ctl members` shows it until the failure detector is sure")
+}

@@ -1,0 +1,211 @@
+//! Requests that only look.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use types::api::{AgentSelf, Member, MemberView, Members, ServiceMember, Services};
+use types::{ErrorKind, Generation, NodeId, Phase, Problem, RoleState};
+
+use super::App;
+use super::error::ApiError;
+
+/// The longest that a long poll waits.
+const LONGEST_POLL: Duration = Duration::from_secs(30);
+
+/// `GET /`: the cluster in one answer.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct ClusterState {
+    /// The node that answers.
+    agent: AgentSelf,
+    /// Every member in its view.
+    members: Vec<Member>,
+}
+
+/// The cluster in one answer: the node that answers, and every member in its view.
+#[utoipa::path(get, path = "/", responses((status = 200, body = ClusterState)))]
+pub(crate) async fn cluster_state(State(app): State<App>) -> Json<ClusterState> {
+    let members = app.cluster.view().members().cloned().collect();
+    Json(ClusterState {
+        agent: describe(&app),
+        members,
+    })
+}
+
+/// The node that answers.
+#[utoipa::path(get, path = "/v1/agent/self", responses((status = 200, body = AgentSelf)))]
+pub(crate) async fn agent_self(State(app): State<App>) -> Json<AgentSelf> {
+    Json(describe(&app))
+}
+
+fn describe(app: &App) -> AgentSelf {
+    let facts = &app.facts;
+    let member = app
+        .cluster
+        .view()
+        .member(&facts.node)
+        .cloned()
+        .unwrap_or_else(|| Member {
+            id: facts.node.clone(),
+            generation: facts.generation,
+            version: 0,
+            http: facts.http.clone(),
+            gossip: facts.gossip.clone(),
+            state: None,
+            about: types::api::About::default(),
+        });
+    AgentSelf {
+        cluster: facts.cluster.clone(),
+        member,
+        profile: facts.profile.to_string(),
+        pid: std::process::id(),
+        started_at_ms: facts.started_at_ms,
+        data_dir: facts.data_dir.clone(),
+        in_flight: app.mount.in_flight(),
+        busy_with: app.control.busy_with(),
+        insecure: facts.insecure.clone(),
+        restarts: app.restarts.load(Ordering::Relaxed),
+    }
+}
+
+/// Every member in the view of the node that answers.
+#[utoipa::path(get, path = "/v1/members", responses((status = 200, body = Members)))]
+pub(crate) async fn members(State(app): State<App>) -> Json<Members> {
+    let view = app.cluster.view();
+    Json(Members {
+        cluster: view.cluster().clone(),
+        viewed_by: view.me().clone(),
+        members: view.members().cloned().collect(),
+    })
+}
+
+/// What to wait for before a member is shown.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Poll {
+    /// The life that is meant; any, if there is none.
+    generation: Option<u64>,
+    /// The version to wait for.
+    min_version: Option<u64>,
+    /// How long to wait for it, in milliseconds; at most 30,000.
+    wait_ms: Option<u64>,
+}
+
+/// One member in the view of the node that answers; with `min_version` a long poll.
+#[utoipa::path(get, path = "/v1/members/{id}", params(("id" = String, Path), Poll),
+    responses((status = 200, body = MemberView), (status = 404, body = Problem)))]
+pub(crate) async fn member(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    poll: Result<Query<Poll>, QueryRejection>,
+) -> Result<Json<MemberView>, ApiError> {
+    let Query(poll) = poll.map_err(|error| ApiError::invalid("bad-query", error.body_text()))?;
+    let id = member_id(&id)?;
+    if let Some(min_version) = poll.min_version {
+        let generation = Generation(poll.generation.unwrap_or(0));
+        let wait = Duration::from_millis(poll.wait_ms.unwrap_or(0)).min(LONGEST_POLL);
+        let mut view = app.cluster.watch();
+        let shown = view.wait_for(|view| view.shows(&id, generation, min_version));
+        tokio::select! {
+            _ = tokio::time::timeout(wait, shown) => {}
+            () = app.stopping.cancelled() => {}
+        }
+    }
+    let view = app.cluster.view();
+    let member = view
+        .member(&id)
+        .cloned()
+        .ok_or_else(|| unknown_member(&app, &id))?;
+    Ok(Json(MemberView {
+        viewed_by: view.me().clone(),
+        member,
+    }))
+}
+
+/// The id in a path.
+pub(crate) fn member_id(text: &str) -> Result<NodeId, ApiError> {
+    text.parse()
+        .map_err(|error: types::IdError| ApiError::invalid("bad-node-id", error.to_string()))
+}
+
+/// The refusal for a node that is not in the view.
+pub(crate) fn unknown_member(app: &App, id: &NodeId) -> ApiError {
+    let view = app.cluster.view();
+    let names: Vec<_> = view
+        .members()
+        .take(20)
+        .map(|member| member.id.to_string())
+        .collect();
+    let detail = format!("{} sees no member `{id}`", view.me());
+    Problem::new(ErrorKind::NotFound, "unknown-member", detail)
+        .hint(format!("it sees {}", names.join(", ")))
+        .into()
+}
+
+/// The members of each service type, and where each is reached.
+#[utoipa::path(get, path = "/v1/services", responses((status = 200, body = Services)))]
+pub(crate) async fn services(State(app): State<App>) -> Json<Services> {
+    let view = app.cluster.view();
+    let mut services: BTreeMap<String, Vec<ServiceMember>> = BTreeMap::new();
+    for member in view.members() {
+        for service in &member.about.runnable {
+            services.entry(service.to_string()).or_default();
+        }
+        if let Some(state) = &member.state {
+            let name = state.role.service_name();
+            let url = format!("{}/svc/{name}", member.http);
+            let entry = ServiceMember {
+                id: member.id.clone(),
+                state: state.clone(),
+                url,
+            };
+            services.entry(name.to_owned()).or_default().push(entry);
+        }
+    }
+    Json(Services {
+        viewed_by: view.me().clone(),
+        services,
+    })
+}
+
+/// Whether the process is alive: always 200.
+#[utoipa::path(get, path = "/health/livez", responses((status = 200, body = String)))]
+pub(crate) async fn livez() -> &'static str {
+    "alive\n"
+}
+
+/// Whether the node can be sent requests: 200, or 503 with the reason.
+#[utoipa::path(get, path = "/health/readyz",
+    responses((status = 200, body = String), (status = 503, body = Problem)))]
+pub(crate) async fn readyz(State(app): State<App>) -> Result<(StatusCode, String), ApiError> {
+    let state = app
+        .cluster
+        .view()
+        .member(&app.facts.node)
+        .and_then(|member| member.state.clone());
+    match state {
+        Some(state) if state.phase.is_serving() && !app.control.is_leaving() => {
+            Ok((StatusCode::OK, format!("{}\n", state.phase)))
+        }
+        state => Err(not_ready(state).into()),
+    }
+}
+
+fn not_ready(state: Option<RoleState>) -> Problem {
+    let detail = match state {
+        Some(RoleState {
+            phase,
+            reason: Some(reason),
+            ..
+        }) => format!("{phase}: {reason}"),
+        Some(RoleState { phase, .. }) if phase.is_serving() => "the node is leaving".to_owned(),
+        Some(RoleState { phase, .. }) => phase.to_string(),
+        None => Phase::Starting.to_string(),
+    };
+    Problem::new(ErrorKind::Unavailable, "not-ready", detail)
+}

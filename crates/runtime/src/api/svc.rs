@@ -1,0 +1,115 @@
+//! `/svc/{service_type}/…`: what the mounted service answers.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use futures_util::FutureExt;
+use http::uri::PathAndQuery;
+use http::{Response, Uri};
+use tower::ServiceExt;
+use types::{ErrorKind, Problem};
+
+use super::App;
+use super::error::ApiError;
+use crate::gate::hold;
+
+/// Hands a request to the mounted service, through its gate. The raw path below the type's name arrives as it came.
+pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Response<Body> {
+    let Some((wanted, rest)) = split(request.uri()) else {
+        return axum::response::IntoResponse::into_response(ApiError::invalid(
+            "bad-path",
+            "the path names no service",
+        ));
+    };
+    let mounted = app
+        .mount
+        .load()
+        .filter(|mounted| mounted.service.as_str() == wanted);
+    let Some(mounted) = mounted else {
+        return refuse(&app, &wanted, "does not run it");
+    };
+    let Some(pass) = mounted.gate.enter() else {
+        return refuse(&app, &wanted, &format!("is ending its role {}", mounted.role));
+    };
+    *request.uri_mut() = rest;
+    let answer = AssertUnwindSafe(mounted.router.clone().oneshot(request))
+        .catch_unwind()
+        .await;
+    match answer {
+        Ok(Ok(response)) => hold(response, pass),
+        Err(_panic) => plugin::response::problem(
+            &Problem::new(
+                ErrorKind::Internal,
+                "handler-panicked",
+                format!("a handler of {wanted} panicked"),
+            )
+            .hint("this is a bug; the agent's log says where"),
+        ),
+    }
+}
+
+/// The service type in a path, and the URI below it.
+fn split(uri: &Uri) -> Option<(String, Uri)> {
+    let below = uri.path_and_query()?.as_str().strip_prefix("/svc/")?;
+    let end = below.find(['/', '?']).unwrap_or(below.len());
+    let (service, rest) = below.split_at(end);
+    let rest = if rest.starts_with('/') {
+        rest.to_owned()
+    } else {
+        format!("/{rest}")
+    };
+    let rest = PathAndQuery::try_from(rest).ok()?;
+    Some((service.to_owned(), Uri::from(rest)))
+}
+
+fn refuse(app: &App, wanted: &str, why: &str) -> Response<Body> {
+    let members: Vec<_> = app
+        .cluster
+        .view()
+        .members()
+        .filter(|member| {
+            member.state.as_ref().is_some_and(|state| {
+                state.phase.is_serving() && state.role.service_name() == wanted && member.id != app.facts.node
+            })
+        })
+        .map(|member| member.id.to_string())
+        .collect();
+    let problem = Problem::new(
+        ErrorKind::Unavailable,
+        "not-here",
+        format!("{} {why}: {wanted}", app.facts.node),
+    );
+    let problem = if members.is_empty() {
+        problem.hint("no other member serves it now; GET /v1/services lists who does what")
+    } else {
+        problem.hint(format!("{} can answer", members.join(", ")))
+    };
+    plugin::response::not_processed(&problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_below_the_service_arrives_byte_for_byte() {
+        for (uri, service, rest) in [
+            (
+                "/svc/storage/kv/a%2Fb/../x?q=%20",
+                "storage",
+                "/kv/a%2Fb/../x?q=%20",
+            ),
+            ("/svc/storage", "storage", "/"),
+            ("/svc/storage?x=1", "storage", "/?x=1"),
+            ("/svc/storage//double", "storage", "//double"),
+        ] {
+            let (found, below) = split(&uri.parse().unwrap()).unwrap();
+            assert_eq!(
+                (found.as_str(), below.to_string().as_str()),
+                (service, rest),
+                "{uri}"
+            );
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What an agent is told: data only, checked where it is used.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use serde_json::Value;
+use types::{ClusterId, NodeId, Profile, Role, ServiceType};
+
+/// What an agent is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The cluster to join.
+    pub cluster: ClusterId,
+    /// The node's name; generated once and kept when there is none.
+    pub node_id: Option<NodeId>,
+    /// The HTTP listener; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The gossip address; none is the same as `listen`, port 0 the port that the HTTP listener got.
+    pub gossip: Option<SocketAddr>,
+    /// The address that others are told; derived from `listen` when there is none.
+    pub advertise: Option<IpAddr>,
+    /// Where to look for others, `host:port` each.
+    pub seeds: Vec<String>,
+    /// What to do, unless a person asked for something else before.
+    pub role: Role,
+    /// How fast to gossip.
+    pub profile: Profile,
+    /// Where to keep what must survive a restart.
+    pub data_dir: PathBuf,
+    /// Labels that others are shown.
+    pub labels: BTreeMap<String, String>,
+    /// Where the node stands.
+    pub zone: Option<String>,
+    /// Settings by service type.
+    pub settings: BTreeMap<ServiceType, Value>,
+    /// Whether addresses other than loopback may be opened, though nothing is encrypted or authenticated.
+    pub insecure: bool,
+    /// Whether to forget what a person asked before.
+    pub reset_role: bool,
+}
+
+impl Config {
+    /// The defaults, for a data folder.
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self {
+            cluster: "coterie".parse().expect("the name follows the rule"),
+            node_id: None,
+            listen: ([127, 0, 0, 1], 10_000).into(),
+            gossip: None,
+            advertise: None,
+            seeds: Vec::new(),
+            role: Role::Standby,
+            profile: Profile::default(),
+            data_dir,
+            labels: BTreeMap::new(),
+            zone: None,
+            settings: BTreeMap::new(),
+            insecure: false,
+            reset_role: false,
+        }
+    }
+}

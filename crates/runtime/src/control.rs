@@ -1,0 +1,138 @@
+//! Commands for the supervisor: one at a time, leaving beats all.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use types::api::{Receipt, Wait};
+use types::{ErrorKind, Problem, Role};
+
+/// What a person may ask of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Take this role.
+    Change(Role),
+    /// Finish what runs and keep the role without running it.
+    Drain,
+}
+
+/// An order on its way to the supervisor.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) order: Order,
+    pub(crate) wait: Wait,
+    pub(crate) done: oneshot::Sender<Result<Receipt, Problem>>,
+    /// Dropped when the order has been carried out.
+    pub(crate) busy: Busy,
+}
+
+/// Hands orders to the supervisor. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Control {
+    commands: mpsc::Sender<Command>,
+    busy: Arc<Mutex<Option<String>>>,
+    leaving: CancellationToken,
+}
+
+/// Marks the node as busy until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Mutex<Option<String>>>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Control {
+    pub(crate) fn new(leaving: CancellationToken) -> (Self, mpsc::Receiver<Command>) {
+        let (commands, receiver) = mpsc::channel(1);
+        (
+            Self {
+                commands,
+                busy: Arc::default(),
+                leaving,
+            },
+            receiver,
+        )
+    }
+
+    /// Has an order carried out, and waits for its receipt. Goes on even if the caller stops waiting.
+    pub(crate) async fn order(&self, order: Order, wait: Wait) -> Result<Receipt, Problem> {
+        if self.leaving.is_cancelled() {
+            return Err(leaving());
+        }
+        let busy = self.begin(&order)?;
+        let (done, receipt) = oneshot::channel();
+        let command = Command {
+            order,
+            wait,
+            done,
+            busy,
+        };
+        self.commands.send(command).await.map_err(|_| leaving())?;
+        receipt.await.unwrap_or_else(|_| Err(leaving()))
+    }
+
+    /// What is being carried out now, in words.
+    pub(crate) fn busy_with(&self) -> Option<String> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the node is on its way out.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.is_cancelled()
+    }
+
+    /// Begins to leave; whatever is being carried out is cut short.
+    pub(crate) fn leave(&self) {
+        self.leaving.cancel();
+    }
+
+    fn begin(&self, order: &Order) -> Result<Busy, Problem> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = busy.as_ref() {
+            let detail = format!("the node is carrying out another command: {other}");
+            return Err(Problem::new(ErrorKind::Conflict, "busy", detail).hint("try again in a moment"));
+        }
+        *busy = Some(match order {
+            Order::Change(role) => format!("change to {role}"),
+            Order::Drain => "drain".to_owned(),
+        });
+        Ok(Busy(self.busy.clone()))
+    }
+}
+
+/// The refusal of a node that goes.
+pub(crate) fn leaving() -> Problem {
+    Problem::new(ErrorKind::Conflict, "leaving", "the node is leaving the cluster")
+        .hint("wait until it is gone, then start it again if you need it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_command_is_told_which_one_runs() {
+        let (control, mut commands) = Control::new(CancellationToken::new());
+        let first = control.order(Order::Change("storage/1".parse().unwrap()), Wait::All);
+        tokio::pin!(first);
+        assert!(futures_util::poll!(first.as_mut()).is_pending());
+        let refused = control.order(Order::Drain, Wait::All).await.unwrap_err();
+        assert_eq!((refused.status, refused.code()), (409, "busy"));
+        assert!(refused.detail.contains("change to storage/1"), "{refused}");
+        drop(commands.recv().await);
+        assert_eq!(control.busy_with(), None, "free again once it is over");
+    }
+
+    #[tokio::test]
+    async fn a_leaving_node_takes_no_orders() {
+        let (control, _commands) = Control::new(CancellationToken::new());
+        control.leave();
+        assert_eq!(
+            control.order(Order::Drain, Wait::All).await.unwrap_err().code(),
+            "leaving"
+        );
+    }
+}

@@ -1,0 +1,173 @@
+//! Where a running service is mounted: a gate that lets requests in, counts them, and can be shut.
+//!
+//! The agent's router is built once and asks the mount for each request; changing a role swaps what is mounted.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use arc_swap::ArcSwapOption;
+use axum::body::Body;
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::Notify;
+use types::{Role, ServiceType};
+
+/// Set in a gate's state once it is shut; the rest of the state counts requests.
+const SHUT: u64 = 1 << 63;
+
+/// Counts the requests inside, and can be shut for good.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    state: AtomicU64,
+    emptied: Notify,
+}
+
+/// A request inside a gate; dropping it lets it out.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Pass(Arc<Gate>);
+
+impl Gate {
+    /// Lets a request in, unless the gate is shut.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<Pass> {
+        // Counted first and looked at afterwards: whoever shuts the gate sees every request that got in.
+        let before = self.state.fetch_add(1, Ordering::SeqCst);
+        let pass = Pass(self.clone());
+        (before & SHUT == 0).then_some(pass)
+    }
+
+    /// Shuts the gate; returns how many requests are inside.
+    pub(crate) fn shut(&self) -> u64 {
+        self.state.fetch_or(SHUT, Ordering::SeqCst) & !SHUT
+    }
+
+    /// How many requests are inside.
+    pub(crate) fn inside(&self) -> u64 {
+        self.state.load(Ordering::SeqCst) & !SHUT
+    }
+
+    /// Waits until nobody is inside. Meant for a gate that is shut.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            tokio::pin!(emptied);
+            emptied.as_mut().enable();
+            if self.inside() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if self.0.state.fetch_sub(1, Ordering::SeqCst) & !SHUT == 1 {
+            self.0.emptied.notify_waiters();
+        }
+    }
+}
+
+/// A service behind its gate.
+#[derive(Debug, Clone)]
+pub(crate) struct Mounted {
+    pub(crate) role: Role,
+    pub(crate) service: ServiceType,
+    pub(crate) router: axum::Router,
+    pub(crate) gate: Arc<Gate>,
+}
+
+/// What is mounted now, if anything. Reading it never waits.
+#[derive(Debug, Default)]
+pub(crate) struct Mount(ArcSwapOption<Mounted>);
+
+impl Mount {
+    /// What is mounted now.
+    pub(crate) fn load(&self) -> Option<Arc<Mounted>> {
+        self.0.load_full()
+    }
+
+    /// Mounts a service.
+    pub(crate) fn set(&self, mounted: Mounted) {
+        self.0.store(Some(Arc::new(mounted)));
+    }
+
+    /// Takes down what is mounted.
+    pub(crate) fn clear(&self) {
+        self.0.store(None);
+    }
+
+    /// Requests that the mounted service is answering.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.load().map_or(0, |mounted| mounted.gate.inside())
+    }
+}
+
+/// Keeps the request inside its gate until the body of its answer has been sent or given up.
+pub(crate) fn hold(response: Response<Body>, pass: Pass) -> Response<Body> {
+    if response.body().is_end_stream() {
+        return response;
+    }
+    response.map(|body| Body::new(Held { body, _pass: pass }))
+}
+
+struct Held {
+    body: Body,
+    _pass: Pass,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shut_gate_lets_nobody_in_and_waits_for_those_inside() {
+        let gate = Arc::new(Gate::default());
+        let first = gate.enter().unwrap();
+        let second = gate.enter().unwrap();
+        assert_eq!(gate.shut(), 2);
+        assert!(gate.enter().is_none());
+        assert_eq!(gate.inside(), 2, "a refused request is not counted");
+        drop(first);
+        let waiting = gate.empty();
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        drop(second);
+        waiting.await;
+        gate.empty().await;
+    }
+
+    #[tokio::test]
+    async fn a_request_is_inside_until_its_body_is_gone() {
+        let gate = Arc::new(Gate::default());
+        let response = hold(Response::new(Body::from("hello")), gate.enter().unwrap());
+        assert_eq!(gate.inside(), 1);
+        drop(response);
+        assert_eq!(gate.inside(), 0);
+        let _ = hold(Response::new(Body::empty()), gate.enter().unwrap());
+        assert_eq!(gate.inside(), 0);
+    }
+}

@@ -1,0 +1,288 @@
+//! What a node keeps in its data folder: its id, the number of its life, and what a person last asked of it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use types::{Generation, NodeId, Role};
+
+/// Why a data folder can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// End that agent or choose another `--data-dir`.
+    #[error("data folder {path} is in use by another agent{holder}")]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// ` (pid 4711)`, or nothing.
+        holder: String,
+    },
+    /// Make it writable, or choose another `--data-dir`.
+    #[error("data folder: {path} can't be {doing}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// `created`, `read`, `written`.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Mend or remove the file.
+    #[error("data folder: {path} is damaged ({source}); mend it, or remove it to let the node start anew")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// Leave `--node-id` out or choose another `--data-dir`.
+    #[error("data folder {path} belongs to node `{owner}`, not to `{wanted}`")]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: NodeId,
+        /// Who wanted it.
+        wanted: NodeId,
+    },
+}
+
+/// A node's data folder, locked while this lives.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    /// Unlocked when dropped.
+    _lock: File,
+}
+
+/// Who a node is in this life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) id: NodeId,
+    pub(crate) generation: Generation,
+}
+
+/// What a person last asked of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) role: Role,
+    /// Whether the role is kept but not run.
+    #[serde(default)]
+    pub(crate) drained: bool,
+}
+
+const LOCK: &str = "lock";
+const NODE: &str = "node.json";
+const ROLE: &str = "role.json";
+
+impl DataDir {
+    /// Makes the folder if need be, and locks it.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        std::fs::create_dir_all(path).map_err(|source| io_error(path, "created", source))?;
+        let lock_path = path.join(LOCK);
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(|source| io_error(&lock_path, "created", source))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                // Only to name the holder; without it the message is still true.
+                let _ = lock.read_to_string(&mut pid);
+                let holder = if pid.trim().is_empty() {
+                    String::new()
+                } else {
+                    format!(" (pid {})", pid.trim())
+                };
+                return Err(DataDirError::InUse {
+                    path: path.to_owned(),
+                    holder,
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(io_error(&lock_path, "locked", source)),
+        }
+        lock.set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(|source| io_error(&lock_path, "written", source))?;
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins a new life: the id as kept or wanted or else generated, with a generation above the last one.
+    pub(crate) fn begin_life(
+        &self,
+        wanted: Option<NodeId>,
+        now_ms: u64,
+        generate: impl FnOnce() -> NodeId,
+    ) -> Result<Identity, DataDirError> {
+        let kept: Option<Identity> = self.read(NODE)?;
+        let identity = match (kept, wanted) {
+            (Some(kept), Some(wanted)) if kept.id != wanted => {
+                return Err(DataDirError::Foreign {
+                    path: self.path.clone(),
+                    owner: kept.id,
+                    wanted,
+                });
+            }
+            (Some(kept), _) => Identity {
+                id: kept.id,
+                generation: Generation(now_ms.max(kept.generation.0.saturating_add(1))),
+            },
+            (None, wanted) => Identity {
+                id: wanted.unwrap_or_else(generate),
+                generation: Generation(now_ms),
+            },
+        };
+        self.write(NODE, &identity)?;
+        Ok(identity)
+    }
+
+    /// What a person last asked of this node.
+    pub(crate) fn asked(&self) -> Result<Option<Asked>, DataDirError> {
+        self.read(ROLE)
+    }
+
+    /// Keeps what a person asks of this node.
+    pub(crate) fn keep(&self, asked: &Asked) -> Result<(), DataDirError> {
+        self.write(ROLE, asked)
+    }
+
+    /// Forgets what a person asked of this node.
+    pub(crate) fn forget(&self) -> Result<(), DataDirError> {
+        let path = self.path.join(ROLE);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&path, "removed", error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DataDirError> {
+        let path = self.path.join(name);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(io_error(&path, "read", source)),
+        };
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|source| DataDirError::Damaged { path, source })
+    }
+
+    /// Written beside and renamed, so that a crash leaves the old or the new, never half of it.
+    fn write(&self, name: &str, value: &impl Serialize) -> Result<(), DataDirError> {
+        let path = self.path.join(name);
+        let beside = self.path.join(format!("{name}.new"));
+        let text = serde_json::to_vec_pretty(value).expect("our own types always serialize");
+        let written = File::create(&beside)
+            .and_then(|mut file| {
+                file.write_all(&text)?;
+                file.sync_all()
+            })
+            .and_then(|()| std::fs::rename(&beside, &path))
+            .and_then(|()| File::open(&self.path)?.sync_all());
+        written.map_err(|source| io_error(&path, "written", source))
+    }
+}
+
+fn io_error(path: &Path, doing: &'static str, source: io::Error) -> DataDirError {
+    DataDirError::Io {
+        path: path.to_owned(),
+        doing,
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> NodeId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_node_keeps_its_name_and_never_lives_the_same_life_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        let first = data.begin_life(None, 1_000, || id("fancy-fox")).unwrap();
+        assert_eq!(
+            first,
+            Identity {
+                id: id("fancy-fox"),
+                generation: Generation(1_000)
+            }
+        );
+        let second = data.begin_life(None, 500, || id("other")).unwrap();
+        assert_eq!(
+            second,
+            Identity {
+                id: id("fancy-fox"),
+                generation: Generation(1_001)
+            },
+            "the clock jumped back"
+        );
+        let error = data
+            .begin_life(Some(id("thief")), 2_000, || id("other"))
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("belongs to node `fancy-fox`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_folder_in_use_is_refused_and_free_again_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        let error = DataDir::open(folder.path()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("(pid {})", std::process::id())),
+            "{error}"
+        );
+        drop(data);
+        DataDir::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn what_a_person_asked_is_kept_until_it_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        assert_eq!(data.asked().unwrap(), None);
+        let asked = Asked {
+            role: "storage/2".parse().unwrap(),
+            drained: true,
+        };
+        data.keep(&asked).unwrap();
+        assert_eq!(data.asked().unwrap(), Some(asked));
+        data.forget().unwrap();
+        data.forget().unwrap();
+        assert_eq!(data.asked().unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_reported_and_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        std::fs::write(folder.path().join(NODE), "{ half").unwrap();
+        let error = data.begin_life(None, 1, || id("x")).unwrap_err();
+        assert!(error.to_string().contains("node.json is damaged"), "{error}");
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join(NODE)).unwrap(),
+            "{ half"
+        );
+    }
+}

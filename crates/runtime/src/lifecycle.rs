@@ -1,0 +1,212 @@
+//! How far a role has come, as a pure function: what happened in, the next state out.
+
+use std::time::Duration;
+
+use plugin::Health;
+use tokio::time::Instant;
+use types::Phase;
+
+/// The pause before the first restart; doubles with each failure in a row.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause between restarts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Who ran this long has recovered: the next failure is the first again.
+const RECOVERED_AFTER: Duration = Duration::from_secs(60);
+
+/// How far a role has come.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum State {
+    /// The service is being started.
+    Starting { failures: u32 },
+    /// The service runs.
+    Running {
+        failures: u32,
+        since: Instant,
+        health: Health,
+    },
+    /// The service failed and is started again at `retry_at`.
+    Waiting {
+        failures: u32,
+        retry_at: Instant,
+        reason: String,
+    },
+    /// Requests in flight are being finished.
+    Draining { reason: Option<String> },
+    /// Nothing runs, because a person said so.
+    Stopped { reason: String },
+}
+
+/// What happened to it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Happening {
+    /// A start was begun by a person or at the agent's start.
+    Start,
+    /// The service is up.
+    Started { at: Instant },
+    /// The start failed, or the running service did. `jitter` is a random number in [0, 1).
+    Failed {
+        at: Instant,
+        reason: String,
+        jitter: f64,
+    },
+    /// The pause is over.
+    Retry,
+    /// The service was asked how it is.
+    Probed(Health),
+    /// A drain was begun.
+    Drain { reason: Option<String> },
+    /// The service is down, as wanted.
+    Stopped { reason: String },
+}
+
+impl State {
+    /// The state after something happened.
+    pub(crate) fn after(&self, happening: Happening) -> Self {
+        match happening {
+            Happening::Start => Self::Starting { failures: 0 },
+            Happening::Started { at } => Self::Running {
+                failures: self.failures(at),
+                since: at,
+                health: Health::Ready,
+            },
+            Happening::Failed { at, reason, jitter } => {
+                let failures = self.failures(at) + 1;
+                Self::Waiting {
+                    failures,
+                    retry_at: at + pause(failures, jitter),
+                    reason,
+                }
+            }
+            Happening::Retry => match self {
+                Self::Waiting { failures, .. } => Self::Starting { failures: *failures },
+                other => other.clone(),
+            },
+            Happening::Probed(health) => match self {
+                Self::Running { failures, since, .. } => Self::Running {
+                    failures: *failures,
+                    since: *since,
+                    health,
+                },
+                other => other.clone(),
+            },
+            Happening::Drain { reason } => Self::Draining { reason },
+            Happening::Stopped { reason } => Self::Stopped { reason },
+        }
+    }
+
+    /// Failures in a row.
+    fn failures(&self, now: Instant) -> u32 {
+        match self {
+            Self::Running { since, .. } if now.saturating_duration_since(*since) >= RECOVERED_AFTER => 0,
+            Self::Starting { failures } | Self::Running { failures, .. } | Self::Waiting { failures, .. } => {
+                *failures
+            }
+            Self::Draining { .. } | Self::Stopped { .. } => 0,
+        }
+    }
+
+    /// The phase that others are shown, with the reason.
+    pub(crate) fn phase(&self) -> (Phase, Option<String>) {
+        match self {
+            Self::Starting { .. } => (Phase::Starting, None),
+            Self::Running { health, .. } => match health {
+                Health::Ready => (Phase::Ready, None),
+                Health::Degraded(reason) => (Phase::Degraded, Some(reason.clone())),
+                Health::Failed(reason) => (Phase::Failed, Some(reason.clone())),
+            },
+            Self::Waiting { failures, reason, .. } => {
+                let times = if *failures == 1 {
+                    "once".to_owned()
+                } else {
+                    format!("{failures} times")
+                };
+                (
+                    Phase::Failed,
+                    Some(format!("{reason} (failed {times}, will be tried again)")),
+                )
+            }
+            Self::Draining { reason } => (Phase::Draining, reason.clone()),
+            Self::Stopped { reason } => (Phase::Stopped, Some(reason.clone())),
+        }
+    }
+
+    /// When the service is to be started again, if it failed.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        match self {
+            Self::Waiting { retry_at, .. } => Some(*retry_at),
+            _ => None,
+        }
+    }
+}
+
+/// Exponential backoff, capped, with the upper half of it random (after Brooker, "Exponential Backoff and Jitter").
+fn pause(failures: u32, jitter: f64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let whole = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
+    whole.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(at: Instant, reason: &str) -> Happening {
+        Happening::Failed {
+            at,
+            reason: reason.to_owned(),
+            jitter: 1.0,
+        }
+    }
+
+    #[tokio::test]
+    async fn pauses_double_up_to_the_longest_and_never_fall_below_half() {
+        let pauses: Vec<_> = [1, 2, 3, 8, 9, 1_000]
+            .iter()
+            .map(|failures| pause(*failures, 1.0))
+            .collect();
+        let ms = Duration::from_millis;
+        assert_eq!(
+            pauses,
+            [ms(200), ms(400), ms(800), ms(25_600), ms(30_000), ms(30_000)]
+        );
+        assert_eq!(pause(1, 0.0), ms(100));
+    }
+
+    #[tokio::test]
+    async fn a_service_that_keeps_failing_waits_longer_and_says_why() {
+        let now = Instant::now();
+        let once = State::Starting { failures: 0 }.after(failed(now, "port taken"));
+        assert_eq!(once.phase().0, Phase::Failed);
+        assert_eq!(
+            once.phase().1.unwrap(),
+            "port taken (failed once, will be tried again)"
+        );
+        let again = once.after(Happening::Retry);
+        assert_eq!(again, State::Starting { failures: 1 });
+        let twice = again.after(failed(now, "port taken"));
+        assert_eq!(twice.retry_at(), Some(now + Duration::from_millis(400)));
+    }
+
+    #[tokio::test]
+    async fn who_ran_for_a_minute_has_recovered() {
+        let now = Instant::now();
+        let running = State::Starting { failures: 5 }.after(Happening::Started { at: now });
+        let soon = running.after(failed(now + Duration::from_secs(1), "x"));
+        assert!(matches!(soon, State::Waiting { failures: 6, .. }));
+        let late = running.after(failed(now + RECOVERED_AFTER, "x"));
+        assert!(matches!(late, State::Waiting { failures: 1, .. }));
+    }
+
+    #[tokio::test]
+    async fn a_probe_changes_only_what_runs() {
+        let now = Instant::now();
+        let running = State::Starting { failures: 0 }.after(Happening::Started { at: now });
+        let degraded = running.after(Happening::Probed(Health::Degraded("slow disk".to_owned())));
+        assert_eq!(degraded.phase(), (Phase::Degraded, Some("slow disk".to_owned())));
+        let stopped = State::Stopped {
+            reason: "drained".to_owned(),
+        };
+        assert_eq!(stopped.after(Happening::Probed(Health::Ready)), stopped);
+        assert_eq!(stopped.after(Happening::Retry), stopped);
+    }
+}

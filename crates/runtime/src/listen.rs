@@ -1,0 +1,193 @@
+//! Opens a node's addresses: HTTP on TCP, gossip on UDP, on the same port number unless told otherwise.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+
+use plugin::BindError;
+use tokio::net::TcpListener;
+
+use crate::Config;
+
+/// How often another free port is tried whose UDP twin is free as well.
+const PORT_TRIES: u32 = 32;
+
+/// Why a node's addresses can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Change the flag.
+    #[error("{flag}: {source}")]
+    Bind {
+        /// The flag that says otherwise.
+        flag: &'static str,
+        /// What is wrong with the address.
+        source: BindError,
+    },
+    /// Use a loopback address or say `--insecure`.
+    #[error("{flag} {addr} is open to the network, and nothing is encrypted or authenticated yet")]
+    Exposed {
+        /// The flag.
+        flag: &'static str,
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// Give an address that others can reach.
+    #[error("--advertise-addr {0} is not an address that others can reach")]
+    Unreachable(IpAddr),
+    /// Say which address others shall use.
+    #[error("the address that others shall use can't be derived from {0}")]
+    NotDerivable(SocketAddr),
+}
+
+impl ListenError {
+    /// What to do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Bind { flag, source } if source.is_in_use() => match *flag {
+                "--gossip-addr" => "choose another port with --gossip-addr, or port 0 for a free one",
+                _ => "choose another port with --listen-addr, or port 0 for a free one",
+            },
+            Self::Bind { .. } => "the address must be one of this machine's",
+            Self::Exposed { .. } => "use 127.0.0.1, or add --insecure on a network that you trust",
+            Self::Unreachable(_) => "give the address of the network card that the other nodes use",
+            Self::NotDerivable(_) => "say it with --advertise-addr",
+        }
+    }
+}
+
+/// A node's open addresses.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) listener: TcpListener,
+    pub(crate) http: SocketAddr,
+    pub(crate) gossip: SocketAddr,
+    /// The address that others are told.
+    pub(crate) advertise: IpAddr,
+}
+
+/// Opens the HTTP listener and finds a gossip address whose UDP port is free. The port is opened by gossip itself a
+/// moment later; whoever takes it in between is reported as its holder.
+pub(crate) async fn open(config: &Config) -> Result<Opened, ListenError> {
+    let gossip_wanted = config.gossip.unwrap_or(SocketAddr::new(config.listen.ip(), 0));
+    let same_port = config.gossip.is_none_or(|gossip| gossip.port() == 0);
+    for (flag, addr) in [("--listen-addr", config.listen), ("--gossip-addr", gossip_wanted)] {
+        if !addr.ip().is_loopback() && !config.insecure {
+            return Err(ListenError::Exposed { flag, addr });
+        }
+    }
+    let advertise = advertise(config)?;
+    let mut tries_left = if config.listen.port() == 0 && same_port {
+        PORT_TRIES
+    } else {
+        1
+    };
+    loop {
+        tries_left -= 1;
+        let listener = plugin::bind(config.listen)
+            .await
+            .map_err(|source| ListenError::Bind {
+                flag: "--listen-addr",
+                source,
+            })?;
+        let http = listener.local_addr().map_err(|source| ListenError::Bind {
+            flag: "--listen-addr",
+            source: BindError::Other {
+                addr: config.listen,
+                source,
+            },
+        })?;
+        let gossip = SocketAddr::new(
+            gossip_wanted.ip(),
+            if same_port {
+                http.port()
+            } else {
+                gossip_wanted.port()
+            },
+        );
+        match UdpSocket::bind(gossip) {
+            Ok(_free) => {
+                return Ok(Opened {
+                    listener,
+                    http,
+                    gossip,
+                    advertise,
+                });
+            }
+            Err(_) if tries_left > 0 => {}
+            Err(source) => {
+                let source = BindError::udp(gossip, source);
+                return Err(ListenError::Bind {
+                    flag: "--gossip-addr",
+                    source,
+                });
+            }
+        }
+    }
+}
+
+fn advertise(config: &Config) -> Result<IpAddr, ListenError> {
+    if let Some(given) = config.advertise {
+        let reachable = !given.is_unspecified() && !given.is_multicast();
+        return if reachable {
+            Ok(given)
+        } else {
+            Err(ListenError::Unreachable(given))
+        };
+    }
+    if !config.listen.ip().is_unspecified() {
+        return Ok(config.listen.ip());
+    }
+    route_to(config.seeds.first().map(String::as_str)).ok_or(ListenError::NotDerivable(config.listen))
+}
+
+/// The address from which this machine would reach a seed; nothing is sent.
+fn route_to(seed: Option<&str>) -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(seed?).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified()).then_some(ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listen: &str) -> Config {
+        Config {
+            listen: listen.parse().unwrap(),
+            ..Config::new("/nowhere".into())
+        }
+    }
+
+    #[tokio::test]
+    async fn gossip_takes_the_number_of_the_tcp_port() {
+        let opened = open(&config("127.0.0.1:0")).await.unwrap();
+        assert_eq!(opened.http.port(), opened.gossip.port());
+        assert_ne!(opened.http.port(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_busy_udp_port_names_the_flag_to_change() {
+        let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut config = config("127.0.0.1:0");
+        config.gossip = Some(holder.local_addr().unwrap());
+        let error = open(&config).await.unwrap_err();
+        assert!(
+            error.to_string().starts_with("--gossip-addr: 127.0.0.1:"),
+            "{error}"
+        );
+        assert!(error.hint().contains("--gossip-addr"));
+    }
+
+    #[tokio::test]
+    async fn an_address_open_to_the_network_needs_the_word_insecure() {
+        let mut config = config("0.0.0.0:0");
+        assert!(matches!(open(&config).await, Err(ListenError::Exposed { .. })));
+        config.insecure = true;
+        config.advertise = Some("0.0.0.0".parse().unwrap());
+        assert!(matches!(open(&config).await, Err(ListenError::Unreachable(_))));
+        config.advertise = Some("127.0.0.1".parse().unwrap());
+        assert_eq!(
+            open(&config).await.unwrap().advertise,
+            "127.0.0.1".parse::<IpAddr>().unwrap()
+        );
+    }
+}

@@ -1,0 +1,536 @@
+//! A node from its start to its end.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::{Cluster, ClusterConfig, JoinError, Network, Rival};
+use cool_id_generator::{Size, get_id};
+use http::Request;
+use mesh::{Mesh, Targets};
+use plugin::{BindError, Exposure, Registry, RegistryError, ServeLimits, ServiceError, SettingsError, Tasks};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tracing::{error, info, warn};
+use types::api::{About, AgentSelf};
+use types::{NodeId, Role, RoleState, ServiceType, Target};
+
+use crate::api::{self, App, Facts};
+use crate::config::Config;
+use crate::control::Control;
+use crate::events::{Events, now_ms};
+use crate::gate::Mount;
+use crate::identity::{Asked, DataDir, DataDirError};
+use crate::listen::{self, ListenError};
+use crate::supervisor::{Supervisor, Tools};
+
+/// How often another life of this node's id is asked who it is.
+const RIVAL_PAUSE: Duration = Duration::from_millis(500);
+/// How long it may take to answer.
+const RIVAL_LIMIT: Duration = Duration::from_secs(1);
+/// How long requests to the API may go on after the node has left.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why a node could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Choose a role that this agent can run.
+    #[error(transparent)]
+    Role(#[from] RegistryError),
+    /// Mend the settings.
+    #[error("the settings of {service}: {source}")]
+    Settings {
+        /// The service type.
+        service: ServiceType,
+        /// What is wrong with them.
+        source: SettingsError,
+    },
+    /// Mend or change the data folder.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// Change an address.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Change the gossip address, or gossip less.
+    #[error(transparent)]
+    Join(JoinError),
+    /// Give this node another `--node-id`.
+    #[error("node id `{node}` is taken: {http} answers under it")]
+    IdTaken {
+        /// The id.
+        node: NodeId,
+        /// Who has it.
+        http: String,
+    },
+    /// Look at the log, then start the agent again.
+    #[error("gossip ended: {0}")]
+    GossipEnded(String),
+    /// A second signal came while the node was leaving.
+    #[error("aborted by a second signal")]
+    Aborted,
+    /// The system refused to say when it sends signals.
+    #[error("signals can't be listened for")]
+    Signals(#[source] std::io::Error),
+}
+
+impl NodeError {
+    /// What to do next, if there is anything to say.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Listen(error) => Some(error.hint().to_owned()),
+            Self::Join(JoinError::Bind { .. }) => Some("choose another port with --gossip-addr".to_owned()),
+            Self::IdTaken { .. } => {
+                Some("give one of the two another --node-id, and a --data-dir of its own".to_owned())
+            }
+            Self::DataDir(DataDirError::InUse { .. }) => {
+                Some("end that agent, or give this one another --data-dir or --node-id".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A running node. When it is dropped without [`Node::shutdown`], it ends without a word, like a crash.
+#[derive(Debug)]
+pub struct Node {
+    facts: Arc<Facts>,
+    http: SocketAddr,
+    cluster: Cluster,
+    control: Control,
+    failure: watch::Receiver<Option<String>>,
+    finished: oneshot::Receiver<Result<(), NodeError>>,
+    /// Dropping it aborts the main task, and with it everything that belongs to the node.
+    _main: tokio::task::JoinSet<()>,
+}
+
+/// Starts a node, and runs it until it leaves on a signal or a command. A second signal aborts.
+pub async fn run(config: Config, registry: Registry) -> Result<(), NodeError> {
+    let node = Node::start(config, registry).await?;
+    node.run_until_signal().await
+}
+
+impl Node {
+    /// Starts a node. It returns once the node serves its API and gossips; the role may still be starting.
+    pub async fn start(config: Config, registry: Registry) -> Result<Self, NodeError> {
+        for (service, settings) in &config.settings {
+            if let Some(plugin) = registry.plugin(service) {
+                plugin.prepare(settings).map_err(|source| NodeError::Settings {
+                    service: service.clone(),
+                    source,
+                })?;
+            }
+        }
+        let role = registry.check(config.role.clone())?;
+        let data = DataDir::open(&config.data_dir)?;
+        if config.reset_role {
+            data.forget()?;
+        }
+        let kept = data
+            .asked()?
+            .map(|asked| keep_if_runnable(&registry, asked))
+            .transpose()?;
+        let is_kept = kept.is_some();
+        let asked = kept.unwrap_or(Asked { role, drained: false });
+        let started_at_ms = now_ms();
+        let identity = data.begin_life(config.node_id.clone(), started_at_ms, generated_id)?;
+        let opened = listen::open(&config).await?;
+        let gossip = ClusterConfig {
+            cluster: config.cluster.clone(),
+            node: identity.id.clone(),
+            generation: identity.generation,
+            listen: opened.gossip,
+            advertise: SocketAddr::new(opened.advertise, opened.gossip.port()),
+            seeds: config.seeds.clone(),
+            profile: config.profile,
+            http: url(opened.advertise, opened.http.port()),
+            about: about(&config, &registry),
+            role: RoleState::starting(asked.role.clone()),
+        };
+        let facts = Arc::new(Facts {
+            cluster: config.cluster.clone(),
+            node: identity.id.clone(),
+            generation: identity.generation,
+            started_at_ms,
+            data_dir: data.path().display().to_string(),
+            profile: config.profile,
+            insecure: insecure(&config),
+            hosts: api::own_hosts(opened.advertise),
+            http: gossip.http.clone(),
+            gossip: gossip.advertise.to_string(),
+            kept_role: is_kept.then(|| asked.role.clone()),
+        });
+        let cluster = Cluster::join(gossip, Network::Udp).await.map_err(join_error)?;
+        info!(node = %identity.id, generation = %identity.generation, http = %opened.http, "started");
+        Ok(Self::assemble(
+            config, registry, data, asked, facts, opened, cluster,
+        ))
+    }
+
+    fn assemble(
+        config: Config,
+        registry: Registry,
+        data: DataDir,
+        asked: Asked,
+        facts: Arc<Facts>,
+        opened: listen::Opened,
+        cluster: Cluster,
+    ) -> Self {
+        let mesh = Mesh::new(cluster.watch(), targets(&registry), mesh::Limits::default());
+        let (leaving, stop_http) = (CancellationToken::new(), CancellationToken::new());
+        let (control, commands) = Control::new(leaving.clone());
+        let events = Events::new(facts.generation);
+        let (mount, data) = (Arc::<Mount>::default(), Arc::new(data));
+        let (service_metrics, restarts) = (Arc::default(), Arc::new(AtomicU64::new(0)));
+        let app = App {
+            facts: facts.clone(),
+            registry: registry.clone(),
+            cluster: cluster.clone(),
+            mesh: mesh.clone(),
+            mount: mount.clone(),
+            control: control.clone(),
+            events: events.clone(),
+            service_metrics: Arc::clone(&service_metrics),
+            restarts: Arc::clone(&restarts),
+            stopping: stop_http.clone(),
+        };
+        let tools = Tools {
+            node: facts.node.clone(),
+            generation: facts.generation,
+            registry,
+            settings: config.settings,
+            exposure: Exposure {
+                beyond_loopback: config.insecure,
+                host: host(opened.advertise),
+            },
+            cluster: cluster.clone(),
+            mesh: mesh.clone(),
+            mount,
+            data: data.clone(),
+            service_metrics,
+            restarts,
+            leaving,
+        };
+        let supervisor = Supervisor::new(tools, asked);
+        let (failure_tx, failure) = watch::channel(None);
+        let (finished_tx, finished) = oneshot::channel();
+        let life = Life {
+            facts: facts.clone(),
+            cluster: cluster.clone(),
+            mesh,
+            control: control.clone(),
+            stop_http,
+        };
+        let http = opened.http;
+        let router = api::router(app);
+        let mut tasks = tokio::task::JoinSet::new();
+        let main = async move {
+            let _data = data;
+            let outcome = life
+                .run(supervisor, commands, events, router, opened.listener)
+                .await;
+            if let Err(error) = &outcome {
+                error!(%error, "the node ended");
+            }
+            failure_tx.send_replace(outcome.as_ref().err().map(ToString::to_string));
+            // Nobody may be waiting.
+            let _ = finished_tx.send(outcome);
+        };
+        tasks.spawn(main);
+        Self {
+            facts,
+            http,
+            cluster,
+            control,
+            failure,
+            finished,
+            _main: tasks,
+        }
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> &NodeId {
+        &self.facts.node
+    }
+
+    /// The address of its HTTP listener.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// The URL of its API, as others are told.
+    pub fn url(&self) -> &str {
+        &self.facts.http
+    }
+
+    /// Its gossip address, as others are told.
+    pub fn gossip(&self) -> &str {
+        &self.facts.gossip
+    }
+
+    /// Defaults that would not be safe on a network, in words.
+    pub fn insecure(&self) -> &[String] {
+        &self.facts.insecure
+    }
+
+    /// The role that a person asked for earlier and that beats the flags, if there is one.
+    pub fn kept_role(&self) -> Option<&Role> {
+        self.facts.kept_role.as_ref()
+    }
+
+    /// Its folder.
+    pub fn data_dir(&self) -> &str {
+        &self.facts.data_dir
+    }
+
+    /// Its view of the cluster, as it changes.
+    pub fn view(&self) -> watch::Receiver<cluster::ClusterView> {
+        self.cluster.watch()
+    }
+
+    /// Begins to leave, as on a signal; [`Node::wait`] returns when it has left.
+    pub fn leave(&self) {
+        self.control.leave();
+    }
+
+    /// Whether the node has failed, and why.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.borrow().clone()
+    }
+
+    /// Waits until the node has left, or failed.
+    pub async fn wait(self) -> Result<(), NodeError> {
+        self.finished
+            .await
+            .unwrap_or_else(|_| Err(NodeError::GossipEnded("the node's main task panicked".to_owned())))
+    }
+
+    /// Leaves, and waits until it has.
+    pub async fn shutdown(self) -> Result<(), NodeError> {
+        self.leave();
+        self.wait().await
+    }
+
+    /// Runs until it leaves by command or signal; a second signal aborts.
+    pub async fn run_until_signal(self) -> Result<(), NodeError> {
+        let mut signals = Signals::listen().map_err(NodeError::Signals)?;
+        let control = self.control.clone();
+        let wait = self.wait();
+        tokio::pin!(wait);
+        let mut count = 0;
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut wait => return outcome,
+                name = signals.next() => {
+                    count += 1;
+                    if count > 1 {
+                        return Err(NodeError::Aborted);
+                    }
+                    info!(signal = name, "leaving; a second signal aborts");
+                    control.leave();
+                }
+            }
+        }
+    }
+}
+
+/// What the main task of a node needs.
+struct Life {
+    facts: Arc<Facts>,
+    cluster: Cluster,
+    mesh: Mesh,
+    control: Control,
+    stop_http: CancellationToken,
+}
+
+impl Life {
+    /// The order of things: serve and supervise; on leave end the role, say goodbye, then stop serving.
+    async fn run(
+        self,
+        supervisor: Supervisor,
+        commands: tokio::sync::mpsc::Receiver<crate::control::Command>,
+        events: Events,
+        router: axum::Router,
+        listener: tokio::net::TcpListener,
+    ) -> Result<(), NodeError> {
+        let (tasks, _failures) = Tasks::new();
+        tasks.spawn("events", infallible(events.record(self.cluster.changes())));
+        let limits = ServeLimits {
+            grace: GRACE,
+            ..ServeLimits::default()
+        };
+        let service =
+            router.map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
+        tasks.spawn(
+            "http",
+            infallible(plugin::serve(listener, service, self.stop_http.clone(), limits)),
+        );
+        let (role_ended, role_has_ended) = oneshot::channel();
+        tasks.spawn(
+            "supervisor",
+            infallible(async move {
+                supervisor.run(commands).await;
+                // Nobody waits when gossip failed first.
+                let _ = role_ended.send(());
+            }),
+        );
+        let outcome = tokio::select! {
+            biased;
+            ended = role_has_ended => ended.map_err(|_| NodeError::GossipEnded("the supervisor panicked".to_owned())),
+            reason = self.cluster.ended() => Err(NodeError::GossipEnded(reason)),
+            rival = self.taken() => Err(NodeError::IdTaken { node: self.facts.node.clone(), http: rival.http }),
+        };
+        self.control.leave();
+        self.cluster.leave().await;
+        self.stop_http.cancel();
+        tasks.wait().await;
+        outcome
+    }
+
+    /// Waits until another live agent turns out to have this node's id and the older right to it.
+    async fn taken(&self) -> Rival {
+        let mut rivals = self.cluster.rival();
+        loop {
+            let noticed = rivals.wait_for(Option::is_some).await.map(|rival| rival.clone());
+            let Ok(rival) = noticed else {
+                // Gossip has ended, which others notice.
+                std::future::pending().await
+            };
+            if let Some(rival) = rival
+                && self.is_alive(&rival).await
+            {
+                if rival.generation < self.facts.generation {
+                    return rival;
+                }
+                warn!(
+                    http = rival.http,
+                    "another agent was started with this node's id; it has to go"
+                );
+            }
+            tokio::time::sleep(RIVAL_PAUSE).await;
+        }
+    }
+
+    /// Whether a rival is a process of its own: its URL answers with its generation. This node's earlier life does not.
+    async fn is_alive(&self, rival: &Rival) -> bool {
+        let Ok(request) = Request::get(format!("{}/v1/agent/self", rival.http)).body(Bytes::new()) else {
+            return false;
+        };
+        let Ok(answer) = self.mesh.call(request, RIVAL_LIMIT).await else {
+            return false;
+        };
+        serde_json::from_slice::<AgentSelf>(answer.body()).is_ok_and(|agent| {
+            agent.member.id == self.facts.node
+                && agent.member.generation == rival.generation
+                && agent.cluster == self.facts.cluster
+        })
+    }
+}
+
+async fn infallible(future: impl Future<Output = ()>) -> Result<(), ServiceError> {
+    future.await;
+    Ok(())
+}
+
+/// Signals that end an agent.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+fn keep_if_runnable(registry: &Registry, asked: Asked) -> Result<Asked, RegistryError> {
+    Ok(Asked {
+        role: registry.check(asked.role)?,
+        drained: asked.drained,
+    })
+}
+
+fn generated_id() -> NodeId {
+    get_id(Size::Medium).parse().unwrap_or_else(|_| {
+        // The generator's longest ids are beyond the limit of a node id.
+        let short = uuid::Uuid::now_v7().simple().to_string();
+        short.parse().expect("a UUID follows the rule of names")
+    })
+}
+
+fn about(config: &Config, registry: &Registry) -> About {
+    About {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        zone: config.zone.clone(),
+        labels: config.labels.clone(),
+        runnable: registry.service_types().cloned().collect(),
+    }
+}
+
+fn targets(registry: &Registry) -> Targets {
+    let registry = registry.clone();
+    Targets::new(move |service, head| {
+        registry
+            .plugin(service)
+            .map_or(Target::Any, |plugin| plugin.target(head))
+    })
+}
+
+fn insecure(config: &Config) -> Vec<String> {
+    let mut list = vec![
+        "the API and gossip have no authentication".to_owned(),
+        "gossip and HTTP are not encrypted".to_owned(),
+    ];
+    if !config.listen.ip().is_loopback() {
+        list.insert(0, format!("{} is open to the network", config.listen));
+    }
+    list
+}
+
+fn host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+fn url(ip: IpAddr, port: u16) -> String {
+    format!("http://{}:{port}", host(ip))
+}
+
+fn join_error(error: JoinError) -> NodeError {
+    match error {
+        JoinError::Bind { addr, source } => NodeError::Listen(ListenError::Bind {
+            flag: "--gossip-addr",
+            source: BindError::udp(addr, source),
+        }),
+        other => NodeError::Join(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_generated_id_is_a_valid_one() {
+        for _ in 0..2_000 {
+            generated_id();
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A service from its start to its end.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use plugin::{Context, Endpoints, Health, Metrics, Prepared, Service, ServiceError, TaskFailure, Tasks};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::gate::Gate;
+
+/// How long a start may take.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a stop may take, and then its tasks to end.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A service that runs, with everything that must end with it.
+pub(crate) struct Running {
+    pub(crate) service: Arc<dyn Service>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) metrics: Metrics,
+    shutdown: CancellationToken,
+    tasks: Tasks,
+    failures: mpsc::UnboundedReceiver<TaskFailure>,
+}
+
+impl Running {
+    /// Starts a service. `context` makes the context around the parts that end with it.
+    pub(crate) async fn start(
+        prepared: Box<dyn Prepared>,
+        context: impl FnOnce(Tasks, CancellationToken) -> Context,
+    ) -> Result<Self, ServiceError> {
+        let (tasks, failures) = Tasks::new();
+        let shutdown = CancellationToken::new();
+        // A start that is given up halfway must not leave its tasks behind.
+        let guard = shutdown.clone().drop_guard();
+        let context = context(tasks.clone(), shutdown.clone());
+        let (endpoints, metrics) = (context.endpoints.clone(), context.metrics.clone());
+        let start = AssertUnwindSafe(prepared.start(context)).catch_unwind();
+        let outcome = match timeout(START_LIMIT, start).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_panic)) => Err(ServiceError::internal("the start panicked; the log says where")),
+            Err(_) => Err(ServiceError::unavailable(format!(
+                "the start took longer than {START_LIMIT:?}"
+            ))),
+        };
+        match outcome {
+            Ok(service) => {
+                guard.disarm();
+                Ok(Self {
+                    service,
+                    gate: Arc::default(),
+                    endpoints,
+                    metrics,
+                    shutdown,
+                    tasks,
+                    failures,
+                })
+            }
+            Err(error) => {
+                drop(guard);
+                end_tasks(&tasks).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets requests in flight and queued work finish, until the deadline. The gate is shut already.
+    pub(crate) async fn drain(&self, deadline: Instant) {
+        let drained = AssertUnwindSafe(self.service.drain(deadline)).catch_unwind();
+        let emptied = self.gate.empty();
+        if tokio::time::timeout_at(deadline, async { tokio::join!(drained, emptied) })
+            .await
+            .is_err()
+        {
+            warn!(in_flight = self.gate.inside(), "the drain did not finish in time");
+        }
+    }
+
+    /// Ends the service. What does not end in time is left behind, and said.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        match timeout(STOP_LIMIT, AssertUnwindSafe(self.service.stop()).catch_unwind()).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => warn!(%error, "the service did not stop cleanly"),
+            Ok(Err(_panic)) => warn!("the service panicked while it stopped"),
+            Err(_) => warn!(limit = ?STOP_LIMIT, "the service did not stop in time"),
+        }
+        drop(self.service);
+        end_tasks(&self.tasks).await;
+    }
+
+    /// How the service is; a panic counts as a failure.
+    pub(crate) fn health(&self) -> Health {
+        std::panic::catch_unwind(AssertUnwindSafe(|| self.service.health()))
+            .unwrap_or_else(|_| Health::Failed("the health check panicked".to_owned()))
+    }
+
+    /// The next task of the service that fails. Cancel-safe.
+    pub(crate) async fn failure(&mut self) -> TaskFailure {
+        match self.failures.recv().await {
+            Some(failure) => failure,
+            // Every sender is gone: nothing can fail any more.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn end_tasks(tasks: &Tasks) {
+    if timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
+        warn!(left = tasks.len(), "tasks of the service did not end in time");
+    }
+}

@@ -1,0 +1,107 @@
+//! Asks every live member whether it shows a change.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::ClusterView;
+use futures_util::{StreamExt, stream};
+use http::Request;
+use mesh::Mesh;
+use types::api::{MemberView, Missing, Seen};
+use types::{Generation, NodeId};
+
+/// Members that are asked at once.
+const AT_ONCE: usize = 64;
+/// What a question may take beyond the time that the member may wait with its answer.
+const ON_THE_WAY: Duration = Duration::from_millis(250);
+
+/// A change: this node shows it in this life from this version on.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub(crate) node: NodeId,
+    pub(crate) generation: Generation,
+    pub(crate) version: u64,
+}
+
+/// Asks every live member; each may take up to `limit` to see the change.
+pub(crate) async fn ask_all(mesh: &Mesh, view: &ClusterView, shown: &Shown, limit: Duration) -> Seen {
+    let questions: Vec<_> = view
+        .peers()
+        .map(|peer| {
+            ask(
+                mesh.clone(),
+                peer.id.clone(),
+                peer.http.clone(),
+                shown.clone(),
+                limit,
+            )
+        })
+        .collect();
+    let answers: Vec<_> = stream::iter(questions).buffer_unordered(AT_ONCE).collect().await;
+    summary(answers)
+}
+
+/// Nobody was asked.
+pub(crate) fn not_asked(view: &ClusterView) -> Seen {
+    summary(
+        view.peers()
+            .map(|peer| (peer.id.clone(), Err("was not asked".to_owned())))
+            .collect(),
+    )
+}
+
+fn summary(answers: Vec<(NodeId, Result<(), String>)>) -> Seen {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let of = count(answers.len() + 1);
+    let mut missing: Vec<_> = answers
+        .into_iter()
+        .filter_map(|(id, answer)| answer.err().map(|why| Missing { id, why }))
+        .collect();
+    missing.sort_by(|a, b| a.id.cmp(&b.id));
+    Seen {
+        by: of - count(missing.len()),
+        of,
+        missing,
+    }
+}
+
+/// Owns what it needs, so that many can run at once.
+async fn ask(
+    mesh: Mesh,
+    peer: NodeId,
+    http: String,
+    shown: Shown,
+    limit: Duration,
+) -> (NodeId, Result<(), String>) {
+    let Shown {
+        node,
+        generation,
+        version,
+    } = shown;
+    let wait_ms = limit.as_millis();
+    let url =
+        format!("{http}/v1/members/{node}?generation={generation}&min_version={version}&wait_ms={wait_ms}");
+    let answer = match Request::get(url).body(Bytes::new()) {
+        Ok(request) => mesh
+            .call(request, limit + ON_THE_WAY)
+            .await
+            .map_err(|_| "did not answer".to_owned()),
+        Err(error) => Err(format!("can't be asked: {error}")),
+    };
+    (
+        peer,
+        answer.and_then(|answer| verdict(answer.body(), generation, version)),
+    )
+}
+
+fn verdict(body: &[u8], generation: Generation, version: u64) -> Result<(), String> {
+    let seen: MemberView = serde_json::from_slice(body).map_err(|_| "does not know this node".to_owned())?;
+    let member = seen.member;
+    let is_shown =
+        member.generation > generation || (member.generation == generation && member.version >= version);
+    if is_shown {
+        Ok(())
+    } else {
+        Err("has not seen it yet".to_owned())
+    }
+}
