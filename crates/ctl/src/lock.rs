@@ -1,8 +1,8 @@
 //! One `ctl up` or `ctl down` at a time on one cluster.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Held until dropped; the kernel lets go of it when ctl ends in whatever way.
@@ -46,7 +46,8 @@ impl Lock {
 
     /// `None` when the file was removed by its last holder between our opening and locking it.
     fn attempt(run_dir: &Path, path: &Path, holder: &str) -> Result<Option<File>, Attempt> {
-        std::fs::create_dir_all(run_dir)?;
+        // Settings may hold secrets.
+        DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
         let opened = OpenOptions::new()
             .read(true)
             .write(true)

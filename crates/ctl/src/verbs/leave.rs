@@ -7,7 +7,8 @@ use tokio::time::{Instant, sleep};
 use types::NodeId;
 
 use crate::exit::{Exit, Failure};
-use crate::out::OutputArg;
+use crate::lock::Lock;
+use crate::out::{OutputArg, say};
 use crate::process::Processes;
 use crate::reach::{Cx, Reached};
 use crate::record::ClusterRecord;
@@ -105,7 +106,16 @@ fn forget(reached: &Reached, leaving: &Leaving, cx: &Cx) -> anyhow::Result<()> {
     let Some(record) = &reached.record else {
         return Ok(());
     };
-    let _lock = crate::lock::Lock::take(&cx.state.run_dir(&record.cluster), "ctl leave")?;
+    let _lock = match Lock::take(&cx.state.run_dir(&record.cluster), "ctl leave") {
+        Ok(lock) => lock,
+        Err(error) => {
+            say(&format!(
+                "warning: `ctl status` will miss {}: {error}",
+                leaving.node
+            ));
+            return Ok(());
+        }
+    };
     if let Some(mut record) = ClusterRecord::load(&cx.state, &record.cluster)? {
         record.drop_node(&leaving.node);
         if record.nodes.is_empty() {
