@@ -17,6 +17,8 @@ mod mesh;
 mod retry;
 mod roster;
 mod targets;
+#[cfg(test)]
+mod testing;
 mod upload;
 mod wire;
 

@@ -391,3 +391,6 @@ impl Goal<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,664 @@
+//! The mesh with real servers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
+use types::{Phase, Role, ShardId, Target, api};
+
+use super::*;
+use crate::testing::{
+    Answer, Pieces, Upstream, echo, member, mesh, nobody, not_processed, read_head, standby, text, until,
+    view, whole,
+};
+use crate::{CallError, Limits, MeshBodyError};
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(path).body(Empty::new()).unwrap()
+}
+
+fn post(body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    Request::post("/").body(Full::new(body.into())).unwrap()
+}
+
+/// Limits for tests in which something does not happen.
+fn hasty() -> Limits {
+    Limits {
+        wait: Duration::from_millis(100),
+        head: Duration::from_millis(100),
+        idle: Duration::from_millis(100),
+        ..Limits::default()
+    }
+}
+
+async fn echoing(request: Request<Incoming>) -> Answer {
+    Answer::new(request.into_body().boxed())
+}
+
+/// Answers with the head of the request as it came.
+async fn telling(request: Request<Incoming>) -> Answer {
+    let mut told = format!("{} {}", request.method(), request.uri());
+    for (name, value) in request.headers() {
+        told += &format!("\n{name}: {}", value.to_str().unwrap());
+    }
+    text(told)
+}
+
+#[tokio::test]
+async fn the_path_arrives_byte_for_byte() {
+    let upstream = Upstream::serving(telling).await;
+    let (_view, mesh) = mesh([member("a", upstream.addr, Phase::Ready)], Limits::default());
+    let path = "/files/a%2Fb/..%2f/./x//?q=%20&r=/../";
+    let answer = mesh.send(&echo(), get(path)).await.unwrap();
+    let told = whole(answer.into_body()).await.unwrap();
+    assert_eq!(told.lines().next().unwrap(), format!("GET /svc/echo{path}"));
+
+    let base: BaseUrl = format!("{}/base", upstream.url()).parse().unwrap();
+    let absolute = get(&format!("http://elsewhere{path}"));
+    let answer = mesh.send_to_any(&[base], absolute).await.unwrap();
+    let told = whole(answer.into_body()).await.unwrap();
+    assert_eq!(told.lines().next().unwrap(), format!("GET /base{path}"));
+}
+
+#[tokio::test]
+async fn what_belongs_to_one_connection_is_not_passed_on() {
+    let upstream = Upstream::serving(|request| async {
+        let mut answer = telling(request).await;
+        for (name, value) in [
+            ("connection", "x-secret"),
+            ("x-secret", "1"),
+            ("proxy-authenticate", "Basic"),
+            ("upgrade", "h2c"),
+            ("x-kept", "1"),
+        ] {
+            answer.headers_mut().insert(name, value.parse().unwrap());
+        }
+        answer
+    })
+    .await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let request = Request::get("/")
+        .header("host", "shop.example")
+        .header("connection", "x-mine, upgrade")
+        .header("x-mine", "1")
+        .header("upgrade", "websocket")
+        .header("accept", "*/*")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let answer = mesh.send_to_any(&[upstream.url()], request).await.unwrap();
+    for gone in ["connection", "x-secret", "proxy-authenticate", "upgrade"] {
+        assert!(!answer.headers().contains_key(gone), "{gone}");
+    }
+    assert_eq!(answer.headers()["x-kept"], "1");
+    let told = whole(answer.into_body()).await.unwrap();
+    let mut lines: Vec<_> = told.lines().skip(1).collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "accept: */*",
+            "coterie-hops: 1",
+            &format!("host: {}", upstream.addr)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn bodies_are_streamed_both_ways() {
+    const PIECE: usize = 256 * 1024;
+    const PIECES: usize = 64;
+    let upstream = Upstream::serving(echoing).await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let (pieces, body) = Pieces::new();
+    pieces.send(Ok(Bytes::from_static(b"first"))).await.unwrap();
+    let request = Request::post("/").body(body).unwrap();
+    let answer = mesh.send_to_any(&[upstream.url()], request).await.unwrap();
+    let mut answer = answer.into_body();
+    let first = answer.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first, "first", "the answer begins before the request has ended");
+
+    let sending = async move {
+        for _ in 0..PIECES {
+            pieces.send(Ok(Bytes::from(vec![7; PIECE]))).await.unwrap();
+        }
+    };
+    let ((), rest) = tokio::join!(sending, answer.collect());
+    assert_eq!(rest.unwrap().to_bytes().len(), PIECES * PIECE);
+    until(|| mesh.stats().in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn an_address_that_refuses_is_replaced_and_then_avoided() {
+    let upstream = Upstream::serving(echoing).await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let urls = [nobody().await, upstream.url()];
+    for _ in 0..50 {
+        let answer = mesh.send_to_any(&urls, post("x")).await.unwrap();
+        assert_eq!(whole(answer.into_body()).await.unwrap(), "x");
+    }
+    assert_eq!(mesh.stats().retries, 1, "it is known after the first time");
+}
+
+#[tokio::test]
+async fn if_all_refuse_the_error_says_so() {
+    let (_view, mesh) = mesh([], hasty());
+    let url = nobody().await;
+    let error = mesh
+        .send_to_any(std::slice::from_ref(&url), get("/"))
+        .await
+        .unwrap_err();
+    let MeshError::Unreachable { address, why } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(address, url.authority());
+    assert!(why.contains("refused"), "{why}");
+    assert_eq!(mesh.stats().in_flight, 0);
+    assert_eq!(
+        mesh.send_to_any(&[], get("/")).await.unwrap_err(),
+        MeshError::NoAddress
+    );
+}
+
+#[tokio::test]
+async fn what_was_not_processed_goes_to_another_member_with_its_body() {
+    let draining = Upstream::serving(|_unread| async { not_processed() }).await;
+    let serving = Upstream::serving(echoing).await;
+    let members = [
+        member("a", draining.addr, Phase::Ready),
+        member("b", serving.addr, Phase::Ready),
+    ];
+    let limits = Limits {
+        retry_percent: 0,
+        retry_floor: 0,
+        ..Limits::default()
+    };
+    let (_view, mesh) = mesh(members, limits);
+    for number in 0..40 {
+        let body = format!("body {number}");
+        let answer = mesh.send(&echo(), post(body.clone())).await.unwrap();
+        assert_eq!(whole(answer.into_body()).await.unwrap(), body);
+    }
+    assert!(draining.hits() > 0);
+    assert_eq!(mesh.stats().refusals, draining.hits() as u64);
+    assert_eq!(mesh.stats().retries, 0, "refusals cost nothing");
+}
+
+#[tokio::test]
+async fn a_body_that_is_still_being_sent_is_replayed_and_goes_on() {
+    let draining = Upstream::serving(|mut request: Request<Incoming>| async move {
+        request.body_mut().frame().await.unwrap().unwrap();
+        not_processed()
+    })
+    .await;
+    let serving = Upstream::serving(echoing).await;
+    let first = member("a", draining.addr, Phase::Ready);
+    let (views, mesh) = mesh([first], Limits::default());
+    let (pieces, body) = Pieces::new();
+    pieces.send(Ok(Bytes::from_static(b"one "))).await.unwrap();
+    let request = Request::post("/").body(body).unwrap();
+    let sending = async {
+        until(|| draining.hits() > 1).await;
+        views.send_replace(view([member("b", serving.addr, Phase::Ready)]));
+        until(|| serving.hits() > 0).await;
+        pieces.send(Ok(Bytes::from_static(b"two"))).await.unwrap();
+        drop(pieces);
+    };
+    let service = echo();
+    let (answer, ()) = tokio::join!(mesh.send(&service, request), sending);
+    assert_eq!(whole(answer.unwrap().into_body()).await.unwrap(), "one two");
+}
+
+#[tokio::test]
+async fn a_body_larger_than_what_is_kept_is_not_sent_again() {
+    let draining = Upstream::serving(|request: Request<Incoming>| async move {
+        request.into_body().collect().await.unwrap();
+        not_processed()
+    })
+    .await;
+    let limits = Limits {
+        replay: 10,
+        ..Limits::default()
+    };
+    let (_view, mesh) = mesh([], limits);
+    let error = mesh
+        .send_to_any(&[draining.url()], post("eleven byte"))
+        .await
+        .unwrap_err();
+    assert_eq!(error, MeshError::BodyTooLargeToResend { kept: 10 });
+    assert_eq!(draining.hits(), 1);
+}
+
+#[tokio::test]
+async fn a_503_of_the_service_itself_is_passed_on() {
+    let upstream = Upstream::serving(|_| async {
+        let mut answer = text("overloaded");
+        *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        answer
+    })
+    .await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let answer = mesh.send_to_any(&[upstream.url()], get("/")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(whole(answer.into_body()).await.unwrap(), "overloaded");
+    assert_eq!(upstream.hits(), 1);
+}
+
+#[tokio::test]
+async fn after_a_broken_connection_only_what_can_do_no_harm_is_sent_again() {
+    let dying = Upstream::blurting(b"").await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let error = mesh.send_to_any(&[dying.url()], post("once")).await.unwrap_err();
+    assert!(matches!(error, MeshError::Broken { .. }), "{error:?}");
+    assert_eq!(dying.hits(), 1, "a POST may have been acted on");
+
+    let serving = Upstream::serving(echoing).await;
+    let dying = Upstream::blurting(b"").await;
+    let urls = [dying.url(), serving.url()];
+    for _ in 0..20 {
+        assert!(mesh.send_to_any(&urls, get("/")).await.is_ok());
+    }
+    assert!(dying.hits() > 0);
+    assert_eq!(mesh.stats().retries, dying.hits() as u64);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
+    let dying = Upstream::blurting(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let answer = mesh.send_to_any(&[dying.url()], get("/")).await.unwrap();
+    let error = whole(answer.into_body()).await.unwrap_err();
+    assert!(matches!(error, MeshBodyError::Broken(_)), "{error:?}");
+    assert_eq!(dying.hits(), 1);
+    assert_eq!(mesh.stats().in_flight, 0);
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_called_so() {
+    let strange = Upstream::blurting(b"SSH-2.0-OpenSSH_9.9\r\n\r\n").await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let error = mesh.send_to_any(&[strange.url()], get("/")).await.unwrap_err();
+    assert!(matches!(error, MeshError::Garbage { .. }), "{error:?}");
+    assert_eq!(strange.hits(), 1);
+}
+
+#[tokio::test]
+async fn who_never_answers_is_given_up_in_time() {
+    let silent = Upstream::serving(|_| std::future::pending()).await;
+    let (_view, mesh) = mesh([], hasty());
+    let error = mesh.send_to_any(&[silent.url()], get("/")).await.unwrap_err();
+    assert!(matches!(error, MeshError::TimedOut { .. }), "{error:?}");
+    assert_eq!(silent.hits(), 1);
+    assert_eq!(mesh.stats().in_flight, 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_stands_still_is_given_up_in_time() {
+    let stalling = Upstream::raw(|mut stream| async move {
+        read_head(&mut stream).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+            .await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let (_view, mesh) = mesh([], hasty());
+    let answer = mesh.send_to_any(&[stalling.url()], get("/")).await.unwrap();
+    let error = whole(answer.into_body()).await.unwrap_err();
+    assert!(matches!(error, MeshBodyError::Idle(_)), "{error:?}");
+    assert_eq!(mesh.stats().in_flight, 0);
+}
+
+#[tokio::test]
+async fn a_body_that_moves_may_take_longer_than_the_limit() {
+    let limits = hasty();
+    let upstream = Upstream::serving(|request: Request<Incoming>| async move {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        text(body.len().to_string())
+    })
+    .await;
+    let (_view, mesh) = mesh([], limits.clone());
+    let (pieces, body) = Pieces::new();
+    let began = Instant::now();
+    let sending = async move {
+        let mut number = 0;
+        while began.elapsed() < limits.head * 3 {
+            pieces.send(Ok(Bytes::from_static(b"x"))).await.unwrap();
+            number += 1;
+            tokio::time::sleep(limits.head / 20).await;
+        }
+        number
+    };
+    let request = Request::post("/").body(body).unwrap();
+    let urls = [upstream.url()];
+    let (answer, sent) = tokio::join!(mesh.send_to_any(&urls, request), sending);
+    assert_eq!(
+        whole(answer.unwrap().into_body()).await.unwrap(),
+        sent.to_string()
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_stops_sending_is_told_from_a_member_that_stops_answering() {
+    let upstream = Upstream::serving(|request: Request<Incoming>| async move {
+        let _ = request.into_body().collect().await;
+        text("never")
+    })
+    .await;
+    let (_view, mesh) = mesh([], hasty());
+    let (pieces, body) = Pieces::new();
+    let request = Request::post("/").body(body).unwrap();
+    let error = mesh.send_to_any(&[upstream.url()], request).await.unwrap_err();
+    assert!(matches!(error, MeshError::BodyStalled { .. }), "{error:?}");
+    until(|| pieces.is_closed()).await;
+
+    let (pieces, body) = Pieces::new();
+    pieces.send(Err("the client is gone")).await.unwrap();
+    let request = Request::put("/").body(body).unwrap();
+    let error = mesh.send_to_any(&[upstream.url()], request).await.unwrap_err();
+    let MeshError::BodyAborted { why } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(why, "the client is gone");
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_midway_frees_the_member() {
+    let endless = Upstream::serving(|request: Request<Incoming>| async move {
+        if request.uri().path() == "/silent" {
+            std::future::pending::<()>().await;
+        }
+        echoing(request).await
+    })
+    .await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let url = endless.url();
+
+    let (pieces, body) = Pieces::new();
+    pieces.send(Ok(Bytes::from_static(b"x"))).await.unwrap();
+    let request = Request::post("/").body(body).unwrap();
+    let urls = [url.clone()];
+    let answer = mesh.send_to_any(&urls, request).await.unwrap();
+    assert_eq!(url.in_flight(), 1);
+    drop(answer);
+    assert_eq!((url.in_flight(), mesh.stats().in_flight), (0, 0));
+    // The connection lets the request's body go, too.
+    until(|| pieces.is_closed()).await;
+
+    let waiting = mesh.send_to_any(&urls, get("/silent"));
+    let seen = until(|| endless.hits() == 2);
+    tokio::select! {
+        _ = waiting => panic!("it is silent"),
+        () = seen => {}
+    }
+    assert_eq!((url.in_flight(), mesh.stats().in_flight), (0, 0));
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_has_ended_at_once() {
+    let upstream = Upstream::serving(|request: Request<Incoming>| async move {
+        let mut answer = match request.uri().path() {
+            "/head" => text("not shown"),
+            _ => text(""),
+        };
+        *answer.status_mut() = match request.uri().path() {
+            "/204" => StatusCode::NO_CONTENT,
+            "/304" => StatusCode::NOT_MODIFIED,
+            _ => StatusCode::OK,
+        };
+        answer
+    })
+    .await;
+    let (_view, mesh) = mesh([], Limits::default());
+    for (method, path) in [
+        (Method::HEAD, "/head"),
+        (Method::GET, "/204"),
+        (Method::GET, "/304"),
+    ] {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let answer = mesh.send_to_any(&[upstream.url()], request).await.unwrap();
+        if path == "/head" {
+            assert_eq!(answer.headers()["content-length"], "9");
+        }
+        assert!(answer.body().is_end_stream(), "{path}");
+        assert_eq!(
+            mesh.stats().in_flight,
+            0,
+            "{path}: nobody needs to read what is not there"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_goes_in_circles_ends() {
+    let upstream = Upstream::serving(echoing).await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let request = Request::get("/")
+        .header(api::HOPS, "4")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let error = mesh.send_to_any(&[upstream.url()], request).await.unwrap_err();
+    assert_eq!(error, MeshError::Loop);
+    assert_eq!(upstream.hits(), 0);
+}
+
+#[tokio::test]
+async fn a_request_waits_for_a_member_that_is_about_to_serve() {
+    let upstream = Upstream::serving(echoing).await;
+    for phase in [Phase::Starting, Phase::Draining, Phase::Failed] {
+        let (views, mesh) = mesh([member("a", upstream.addr, phase)], Limits::default());
+        let changing = async {
+            until(|| mesh.stats().waiting == 1).await;
+            views.send_replace(view([member("a", upstream.addr, Phase::Ready)]));
+        };
+        let (service, request) = (echo(), post("at last"));
+        let (answer, ()) = tokio::join!(mesh.send(&service, request), changing);
+        assert_eq!(whole(answer.unwrap().into_body()).await.unwrap(), "at last");
+        assert_eq!(mesh.stats().waiting, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_request_waits_for_a_role_that_was_there_a_moment_ago() {
+    let upstream = Upstream::serving(echoing).await;
+    let (views, mesh) = mesh([member("a", upstream.addr, Phase::Ready)], Limits::default());
+    views.send_replace(view([standby("a", upstream.addr, &[])]));
+    let changing = async {
+        until(|| mesh.stats().waiting == 1).await;
+        views.send_replace(view([member("b", upstream.addr, Phase::Ready)]));
+    };
+    let (service, request) = (echo(), get("/"));
+    let (answer, ()) = tokio::join!(mesh.send(&service, request), changing);
+    assert!(answer.is_ok());
+}
+
+#[tokio::test]
+async fn a_member_that_drains_unseen_costs_no_request() {
+    let is_draining = Arc::new(AtomicBool::new(true));
+    let gate = Arc::clone(&is_draining);
+    let upstream = Upstream::serving(move |request| {
+        let is_draining = gate.load(Ordering::SeqCst);
+        async move {
+            if is_draining {
+                not_processed()
+            } else {
+                echoing(request).await
+            }
+        }
+    })
+    .await;
+    let (_view, mesh) = mesh([member("a", upstream.addr, Phase::Ready)], Limits::default());
+    let reopening = async {
+        until(|| upstream.hits() >= 3).await;
+        is_draining.store(false, Ordering::SeqCst);
+    };
+    let (service, request) = (echo(), post("kept"));
+    let (answer, ()) = tokio::join!(mesh.send(&service, request), reopening);
+    assert_eq!(whole(answer.unwrap().into_body()).await.unwrap(), "kept");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_what_will_not_come() {
+    let addr = "127.0.0.1:1".parse().unwrap();
+    let (_view, unknown) = mesh([standby("a", addr, &[])], Limits::default());
+    let error = unknown.send(&echo(), get("/")).await.unwrap_err();
+    assert_eq!(error, MeshError::UnknownService { service: echo() });
+
+    let (_view, possible) = mesh([standby("a", addr, &[echo()])], Limits::default());
+    let error = possible.send(&echo(), get("/")).await.unwrap_err();
+    assert!(
+        matches!(error, MeshError::NoServingMember { waited, .. } if waited < Duration::from_secs(1)),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn waiting_has_an_end_and_a_bound() {
+    let addr = "127.0.0.1:1".parse().unwrap();
+    let limits = Limits {
+        waiting: 1,
+        ..hasty()
+    };
+    let (_view, mesh) = mesh([member("a", addr, Phase::Starting)], limits.clone());
+    let service = echo();
+    let first = mesh.send(&service, get("/"));
+    let second = async {
+        until(|| mesh.stats().waiting == 1).await;
+        mesh.send(&service, get("/")).await
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!(second.unwrap_err(), MeshError::QueueFull { waiting: 1 });
+    let error = first.unwrap_err();
+    assert!(
+        matches!(error, MeshError::NoServingMember { waited, .. } if waited >= limits.wait),
+        "{error:?}"
+    );
+    assert_eq!(mesh.stats().waiting, 0);
+}
+
+#[tokio::test]
+async fn a_shard_is_found_or_waited_for() {
+    let (zero, one) = (Upstream::serving(telling).await, Upstream::serving(telling).await);
+    let sharded = |id: &str, upstream: &Upstream, shard: u32| {
+        let mut member = member(id, upstream.addr, Phase::Ready);
+        if let Some(state) = &mut member.state {
+            state.role = Role::Service {
+                service: echo(),
+                shard: Some(shard.try_into().unwrap()),
+            };
+        }
+        member
+    };
+    let members = [sharded("a", &zero, 0), sharded("b", &one, 1)];
+    let (_views, receiver) = watch::channel(view(members));
+    let targets = Targets::new(|_, head| {
+        let shard: ShardId = head.uri.path()[1..].parse().unwrap();
+        Target::Shard(shard)
+    });
+    let mesh = Mesh::new(receiver, targets, hasty());
+    for _ in 0..10 {
+        mesh.send(&echo(), get("/1")).await.unwrap();
+    }
+    assert_eq!((zero.hits(), one.hits()), (0, 10));
+    let error = mesh.send(&echo(), get("/2")).await.unwrap_err();
+    assert!(matches!(error, MeshError::NoServingMember { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn retries_can_not_make_a_storm() {
+    let dying = Upstream::blurting(b"").await;
+    let limits = Limits {
+        retry_floor: 0,
+        ..hasty()
+    };
+    let (_view, mesh) = mesh([], limits);
+    for _ in 0..100 {
+        mesh.send_to_any(&[dying.url()], get("/")).await.unwrap_err();
+    }
+    assert_eq!(mesh.stats().retries, 20, "a fifth of the requests");
+    assert_eq!(dying.hits(), 120);
+}
+
+#[tokio::test]
+async fn a_thousand_requests_at_once_leave_nothing_behind() {
+    let upstreams = [
+        Upstream::serving(echoing).await,
+        Upstream::serving(echoing).await,
+        Upstream::serving(echoing).await,
+    ];
+    let members = upstreams
+        .iter()
+        .enumerate()
+        .map(|(number, upstream)| member(&format!("n{number}"), upstream.addr, Phase::Ready));
+    let (_view, mesh) = mesh(members, Limits::default());
+    let mut requests = JoinSet::new();
+    for number in 0..1000 {
+        let mesh = mesh.clone();
+        requests.spawn(async move {
+            let body = format!("body {number}");
+            let answer = mesh.send(&echo(), post(body.clone())).await.unwrap();
+            assert_eq!(whole(answer.into_body()).await.unwrap(), body);
+        });
+    }
+    requests.join_all().await;
+    let stats = mesh.stats();
+    assert_eq!((stats.requests, stats.in_flight, stats.waiting), (1000, 0, 0));
+    for upstream in &upstreams {
+        assert!(upstream.hits() > 200, "the load is spread: {}", upstream.hits());
+    }
+}
+
+#[tokio::test]
+async fn a_call_tells_a_dead_process_from_a_slow_one() {
+    let upstream = Upstream::serving(|request: Request<Incoming>| async move {
+        match request.uri().path() {
+            "/slow" => std::future::pending().await,
+            "/large" => text(vec![0; 1024 * 1024 + 1]),
+            _ => echoing(request).await,
+        }
+    })
+    .await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let call = |url: String, body: &'static str| {
+        let request = Request::post(url)
+            .body(Bytes::from_static(body.as_bytes()))
+            .unwrap();
+        let timeout = Duration::from_millis(if body == "hasty" { 50 } else { 5000 });
+        mesh.call(request, timeout)
+    };
+    let url = upstream.url();
+    let answer = call(format!("{url}/"), "hello").await.unwrap();
+    assert_eq!(answer.into_body(), "hello");
+    let error = |result: Result<Response<Bytes>, CallError>| result.unwrap_err();
+    assert!(matches!(
+        error(call(format!("{url}/slow"), "hasty").await),
+        CallError::TimedOut(_)
+    ));
+    assert!(matches!(
+        error(call(format!("{url}/large"), "").await),
+        CallError::TooLarge(_)
+    ));
+    assert_eq!(
+        error(call(nobody().await.to_string(), "").await),
+        CallError::Refused
+    );
+    assert!(matches!(
+        error(call("/x".to_owned(), "").await),
+        CallError::Malformed(_)
+    ));
+    let dying = Upstream::blurting(b"").await;
+    assert!(matches!(
+        error(call(dying.url().to_string(), "").await),
+        CallError::Unreachable(_)
+    ));
+}
