@@ -1,13 +1,568 @@
-//! The gateway as its clients see it.
+//! The gateway as its clients see it: real connections on both sides.
 
-use plugin::conformance;
-use serde_json::json;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::ClusterView;
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use mesh::{Limits, Mesh, Targets};
+use plugin::{Context, Plugin, Service, conformance};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use types::api::{About, Member};
+use types::{Generation, Phase, Problem, Role, RoleState, api};
 
 use crate::ApiGateway;
+
+type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
 #[tokio::test]
 async fn the_plugin_keeps_the_promises_of_every_plugin() {
     conformance::check(&ApiGateway, &json!({})).await;
     let routes = json!({"routes": [{"prefix": "/", "to": ["http://127.0.0.1:1"]}]});
     conformance::check(&ApiGateway, &routes).await;
+}
+
+/// A gateway that runs, and who watches over it.
+struct Running {
+    context: Context,
+    service: Arc<dyn Service>,
+    views: watch::Sender<ClusterView>,
+    addr: SocketAddr,
+}
+
+impl Running {
+    async fn with(settings: Value, members: Vec<Member>) -> Self {
+        let role = Role::Service {
+            service: ApiGateway.service_type(),
+            shard: None,
+        };
+        let (mut context, _failures) = Context::for_test(role);
+        let (views, receiver) = watch::channel(view(members));
+        context.mesh = Mesh::new(receiver.clone(), Targets::any(), Limits::default());
+        context.view = receiver;
+        let prepared = ApiGateway.prepare(&settings).unwrap();
+        let service = prepared.start(context.clone()).await.unwrap();
+        let url = context.endpoints.urls()["gateway"].clone();
+        let addr = url.strip_prefix("http://").unwrap().parse().unwrap();
+        Self {
+            context,
+            service,
+            views,
+            addr,
+        }
+    }
+
+    async fn routing(prefix: &str, to: &Upstream) -> Self {
+        let route = json!({"prefix": prefix, "to": [to.url()]});
+        Self::with(json!({"routes": [route]}), Vec::new()).await
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        self.context.metrics.encode(&mut text).unwrap();
+        text
+    }
+
+    fn in_flight(&self) -> bool {
+        !self.metrics().contains("in_flight 0")
+    }
+
+    /// Sends bytes and reads until the gateway hangs up.
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Response<Incoming> {
+        send(Request::get(format!("http://{}{path}", self.addr)), "").await
+    }
+
+    async fn problem(&self, path: &str) -> Problem {
+        let answer = self.get(path).await;
+        assert_eq!(answer.headers()["content-type"], Problem::MEDIA_TYPE);
+        let status = answer.status();
+        let problem: Problem = serde_json::from_str(&whole(answer).await).unwrap();
+        assert_eq!(problem.status, status.as_u16());
+        assert!(problem.hint.is_some(), "{problem:?}");
+        assert_eq!(problem.node.as_deref(), Some("test-node"));
+        assert!(problem.request_id.is_some());
+        problem
+    }
+}
+
+async fn send(request: http::request::Builder, body: &'static str) -> Response<Incoming> {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    client.request(request.body(body.into()).unwrap()).await.unwrap()
+}
+
+async fn whole(answer: Response<Incoming>) -> String {
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A server behind the gateway, until it is dropped.
+struct Upstream {
+    addr: SocketAddr,
+    hits: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+impl Upstream {
+    async fn serving<F, A>(handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
+        A: Future<Output = Answer> + Send + 'static,
+    {
+        let hits = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&hits);
+        Self::accepting(hits, move |stream| {
+            let (handler, count) = (handler.clone(), Arc::clone(&count));
+            let service = service_fn(move |request| {
+                count.fetch_add(1, Ordering::SeqCst);
+                let answer = handler(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            async move {
+                let _ = connection.await;
+            }
+        })
+        .await
+    }
+
+    async fn accepting<F, A>(hits: Arc<AtomicUsize>, handler: F) -> Self
+    where
+        F: Fn(TcpStream) -> A + Send + 'static,
+        A: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(handler(stream));
+            }
+        });
+        Self {
+            addr,
+            hits,
+            _tasks: tasks,
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+}
+
+fn text(text: impl Into<Bytes>) -> Answer {
+    let body = Full::new(text.into()).map_err(|never| match never {});
+    Response::new(BodyExt::boxed(body))
+}
+
+async fn echoing(request: Request<Incoming>) -> Answer {
+    Response::new(request.into_body().boxed())
+}
+
+/// Answers with the head of the request as it came.
+async fn telling(request: Request<Incoming>) -> Answer {
+    let mut told = format!("{} {}", request.method(), request.uri());
+    for (name, value) in request.headers() {
+        told += &format!("\n{name}: {}", value.to_str().unwrap());
+    }
+    text(told)
+}
+
+fn view(members: Vec<Member>) -> ClusterView {
+    ClusterView::new("test".parse().unwrap(), "test-node".parse().unwrap(), members)
+}
+
+fn member(id: &str, service: &str, addr: SocketAddr, phase: Phase) -> Member {
+    Member {
+        id: id.parse().unwrap(),
+        generation: Generation(1),
+        version: 1,
+        http: format!("http://{addr}"),
+        gossip: String::new(),
+        state: Some(RoleState {
+            phase,
+            ..RoleState::starting(service.parse().unwrap())
+        }),
+        about: About::default(),
+    }
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < patience, "it never became true");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_route_passes_the_rest_of_the_path_byte_for_byte() {
+    let upstream = Upstream::serving(telling).await;
+    let gateway = Running::routing("/files", &upstream).await;
+    for (asked, arrived) in [
+        ("/files/a%2Fb/..%2f/x?q=%20", "/a%2Fb/..%2f/x?q=%20"),
+        ("/files/../x/./y//", "/../x/./y//"),
+        ("/files", "/"),
+        ("/files/", "/"),
+        ("/files?q", "/?q"),
+    ] {
+        let request = format!("GET {asked} HTTP/1.1\r\nhost: gw\r\nconnection: close\r\n\r\n");
+        let answer = gateway.raw(&request).await;
+        assert!(answer.contains(&format!("GET {arrived}\n")), "{asked}: {answer}");
+        assert!(answer.contains("x-forwarded-prefix: /files"), "{answer}");
+    }
+
+    let absolute = "GET http://shop.example/files/x HTTP/1.1\r\nhost: gw\r\nconnection: close\r\n\r\n";
+    let answer = gateway.raw(absolute).await;
+    assert!(answer.contains("GET /x\n"), "{answer}");
+    assert!(answer.contains("x-forwarded-host: shop.example"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_route_may_keep_its_prefix() {
+    let upstream = Upstream::serving(telling).await;
+    let route = json!({"prefix": "/api/v1", "to": [upstream.url() + "/base"], "strip_prefix": false});
+    let gateway = Running::with(json!({"routes": [route]}), Vec::new()).await;
+    let told = whole(gateway.get("/api/v1/x?y").await).await;
+    assert!(told.starts_with("GET /base/api/v1/x?y\n"), "{told}");
+    assert!(!told.contains("x-forwarded-prefix"), "{told}");
+}
+
+#[tokio::test]
+async fn a_service_type_leads_to_a_member_that_serves_it() {
+    let upstream = Upstream::serving(telling).await;
+    let members = vec![member("n1", "key_value", upstream.addr, Phase::Ready)];
+    let gateway = Running::with(json!({}), members).await;
+    for path in ["/key_value/a%2Fb?c", "/key-value/a%2Fb?c"] {
+        let told = whole(gateway.get(path).await).await;
+        assert!(told.starts_with("GET /svc/key_value/a%2Fb?c\n"), "{told}");
+    }
+    let told = whole(gateway.get("/key_value").await).await;
+    assert!(told.starts_with("GET /svc/key_value/\n"), "{told}");
+}
+
+#[tokio::test]
+async fn a_request_says_for_whom_it_comes_and_keeps_its_id() {
+    let upstream = Upstream::serving(telling).await;
+    let gateway = Running::routing("/", &upstream).await;
+    let request = Request::get(format!("http://{}/", gateway.addr))
+        .header("x-forwarded-for", "192.0.2.1")
+        .header("x-request-id", "mine");
+    let answer = send(request, "").await;
+    assert_eq!(answer.headers()[api::REQUEST_ID], "mine");
+    let told = whole(answer).await;
+    for line in [
+        "x-forwarded-for: 192.0.2.1, 127.0.0.1".to_owned(),
+        "x-forwarded-proto: http".to_owned(),
+        format!("x-forwarded-host: {}", gateway.addr),
+        format!("host: {}", upstream.addr),
+        "x-request-id: mine".to_owned(),
+        "coterie-hops: 1".to_owned(),
+    ] {
+        assert!(
+            told.lines().any(|told| told == line),
+            "{line} is missing in {told}"
+        );
+    }
+    assert!(
+        !told.contains("x-forwarded-prefix"),
+        "nothing was taken off: {told}"
+    );
+    let answer = gateway.get("/").await;
+    let id = answer.headers()[api::REQUEST_ID].to_str().unwrap().to_owned();
+    assert!(whole(answer).await.contains(&format!("x-request-id: {id}")));
+}
+
+#[tokio::test]
+async fn what_leads_nowhere_is_answered_with_what_there_is() {
+    let upstream = Upstream::serving(telling).await;
+    let members = vec![member("n1", "storage", upstream.addr, Phase::Starting)];
+    let route = json!({"prefix": "/files", "to": [upstream.url()]});
+    let gateway = Running::with(json!({"routes": [route], "wait": "0s"}), members).await;
+    for path in ["/no_such_type/x", "/NOT/a/type", "//"] {
+        let problem = gateway.problem(path).await;
+        assert_eq!(problem.status, 404, "{path}");
+        assert_eq!(problem.hint.unwrap(), "routes: /files; services: storage");
+    }
+    assert_eq!(gateway.problem("/storage/x").await.status, 503);
+
+    let index: Value = serde_json::from_str(&whole(gateway.get("/").await).await).unwrap();
+    assert_eq!(
+        index,
+        json!({"node": "test-node", "routes": {"/files": [upstream.url()]}, "services": {"storage": 0}})
+    );
+}
+
+#[tokio::test]
+async fn what_is_wrong_behind_the_gateway_is_told_apart() {
+    let silent = Upstream::serving(|_| std::future::pending()).await;
+    let strange = Upstream::accepting(Arc::default(), |mut stream: TcpStream| async move {
+        let _ = stream.write_all(b"220 mail.example ESMTP\r\n\r\n").await;
+        let _ = stream.read(&mut [0; 1024]).await;
+    })
+    .await;
+    let settings = json!({
+        "routes": [
+            {"prefix": "/closed", "to": ["http://127.0.0.1:1"]},
+            {"prefix": "/silent", "to": [silent.url()]},
+            {"prefix": "/strange", "to": [strange.url()]},
+        ],
+        "response_timeout": "100ms",
+    });
+    let gateway = Running::with(settings, Vec::new()).await;
+    for (path, status, code) in [
+        ("/closed", 502, "unreachable"),
+        ("/silent", 504, "no-answer-in-time"),
+        ("/strange", 502, "bad-answer"),
+    ] {
+        let problem = gateway.problem(path).await;
+        assert_eq!((problem.status, problem.code()), (status, code), "{problem:?}");
+    }
+}
+
+#[tokio::test]
+async fn tunnels_are_refused() {
+    let gateway = Running::with(json!({}), Vec::new()).await;
+    let request = "CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\nconnection: close\r\n\r\n";
+    let answer = gateway.raw(request).await;
+    assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
+}
+
+#[tokio::test]
+async fn gateways_that_send_to_each_other_in_circles_stop() {
+    let placeholder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = placeholder.local_addr().unwrap();
+    drop(placeholder);
+    let route = json!({"prefix": "/", "to": [format!("http://{own}")]});
+    let settings = json!({"listen": own.to_string(), "routes": [route]});
+    let gateway = Running::with(settings, Vec::new()).await;
+    let problem = gateway.problem("/round/and/round").await;
+    assert_eq!((problem.status, problem.code()), (508, "loop-detected"));
+    assert!(gateway.metrics().contains(r#"requests_total{outcome="5xx"} 5"#));
+}
+
+#[tokio::test]
+async fn a_large_body_flows_through_in_both_directions() {
+    const LEN: usize = 32 * 1024 * 1024;
+    let upstream = Upstream::serving(echoing).await;
+    let gateway = Running::routing("/", &upstream).await;
+    let stream = TcpStream::connect(gateway.addr).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let head = format!("POST / HTTP/1.1\r\nhost: gw\r\nconnection: close\r\ncontent-length: {LEN}\r\n\r\n");
+    let sending = async {
+        writer.write_all(head.as_bytes()).await.unwrap();
+        let piece = vec![7; 1024 * 1024];
+        for _ in 0..LEN / piece.len() {
+            writer.write_all(&piece).await.unwrap();
+        }
+    };
+    let mut answer = Vec::new();
+    // Nothing in between could hold all of it: reading has to go on while writing does.
+    let ((), read) = tokio::join!(sending, reader.read_to_end(&mut answer));
+    read.unwrap();
+    let body = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+    let text = String::from_utf8_lossy(&answer[..body]);
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    let sevens = answer[body..].iter().filter(|&&byte| byte == 7).count();
+    assert_eq!(sevens, LEN);
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_has_none_on_the_wire_either() {
+    let upstream = Upstream::serving(|request: Request<Incoming>| async move {
+        let mut answer = text("body");
+        *answer.status_mut() = match request.uri().path() {
+            "/204" => StatusCode::NO_CONTENT,
+            "/304" => StatusCode::NOT_MODIFIED,
+            _ => StatusCode::OK,
+        };
+        answer
+    })
+    .await;
+    let gateway = Running::routing("/", &upstream).await;
+    for request in ["HEAD /", "GET /204", "GET /304"] {
+        let text = format!("{request} HTTP/1.1\r\nhost: gw\r\nconnection: close\r\n\r\n");
+        let answer = gateway.raw(&text).await;
+        assert!(answer.ends_with("\r\n\r\n"), "{request}: {answer}");
+    }
+    let answer = gateway
+        .raw("HEAD / HTTP/1.1\r\nhost: gw\r\nconnection: close\r\n\r\n")
+        .await;
+    assert!(answer.contains("content-length: 4\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn old_http_is_spoken_on_either_side() {
+    let upstream = Upstream::accepting(Arc::default(), |mut stream: TcpStream| async move {
+        let _ = stream.read(&mut [0; 1024]).await;
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nuntil the end").await;
+    })
+    .await;
+    let gateway = Running::routing("/", &upstream).await;
+    let answer = gateway.raw("GET / HTTP/1.0\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nuntil the end"), "{answer}");
+    assert_eq!(whole(gateway.get("/").await).await, "until the end");
+}
+
+#[tokio::test]
+async fn a_drain_refuses_what_is_new_and_waits_for_what_runs() {
+    let release = Arc::new(Notify::new());
+    let held = Arc::clone(&release);
+    let upstream = Upstream::serving(move |_| {
+        let held = Arc::clone(&held);
+        async move {
+            held.notified().await;
+            text("finished")
+        }
+    })
+    .await;
+    let gateway = Running::routing("/", &upstream).await;
+    let mut running = JoinSet::new();
+    running.spawn(send(Request::get(format!("http://{}/", gateway.addr)), ""));
+    until(|| upstream.hits.load(Ordering::SeqCst) == 1).await;
+
+    let cut_short = gateway.service.drain(Instant::now() + Duration::from_millis(10));
+    cut_short.await;
+    assert!(gateway.in_flight(), "the deadline came first");
+
+    let service = Arc::clone(&gateway.service);
+    let draining = async move { service.drain(Instant::now() + Duration::from_secs(30)).await };
+    let meanwhile = async {
+        let answer = gateway.get("/").await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.headers().contains_key(api::NOT_PROCESSED));
+        assert_eq!(answer.headers()["connection"], "close");
+        release.notify_one();
+    };
+    tokio::join!(draining, meanwhile);
+    assert!(!gateway.in_flight());
+    let answer = running.join_next().await.unwrap().unwrap();
+    assert_eq!(whole(answer).await, "finished");
+
+    gateway.service.stop().await.unwrap();
+    assert!(
+        TcpStream::connect(gateway.addr).await.is_err(),
+        "nobody listens any more"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_leaves_nothing_behind() {
+    let upstream = Upstream::serving(|request| async move {
+        if request.uri().path() == "/silent" {
+            std::future::pending::<()>().await;
+        }
+        echoing(request).await
+    })
+    .await;
+    let gateway = Running::routing("/", &upstream).await;
+    for (number, request) in [
+        "GET /silent HTTP/1.1\r\nhost: gw\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: gw\r\ncontent-length: 9\r\n\r\nhalf",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        until(|| upstream.hits.load(Ordering::SeqCst) > number).await;
+        assert!(gateway.in_flight());
+        drop(stream);
+        until(|| !gateway.in_flight()).await;
+    }
+    assert!(
+        gateway
+            .metrics()
+            .contains(r#"requests_total{outcome="aborted"} 1"#)
+    );
+}
+
+#[tokio::test]
+async fn while_a_role_moves_no_request_fails() {
+    let (one, two) = (Upstream::serving(echoing).await, Upstream::serving(echoing).await);
+    let at = |upstream: &Upstream| vec![member("n", "echo", upstream.addr, Phase::Ready)];
+    let gateway = Running::with(json!({}), at(&one)).await;
+    let url = format!("http://{}/echo/", gateway.addr);
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    for round in 0..20 {
+        gateway.views.send_replace(view(Vec::new()));
+        let request = Request::post(&url).body(Full::from("moved")).unwrap();
+        let answer = client.request(request);
+        let moving = async {
+            tokio::task::yield_now().await;
+            let next = if round % 2 == 0 { &two } else { &one };
+            gateway.views.send_replace(view(at(next)));
+        };
+        let (answer, ()) = tokio::join!(answer, moving);
+        assert_eq!(whole(answer.unwrap()).await, "moved");
+    }
+    let hits = [&one, &two].map(|upstream| upstream.hits.load(Ordering::SeqCst));
+    assert_eq!(hits, [10, 10]);
+}
+
+#[tokio::test]
+async fn a_thousand_requests_at_once_are_all_answered() {
+    let upstream = Upstream::serving(echoing).await;
+    let gateway = Running::routing("/", &upstream).await;
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let mut requests = JoinSet::new();
+    for number in 0..1000 {
+        let body = Full::from(format!("body {number}"));
+        let request = Request::post(format!("http://{}/", gateway.addr))
+            .body(body)
+            .unwrap();
+        let answer = client.request(request);
+        requests
+            .spawn(async move { assert_eq!(whole(answer.await.unwrap()).await, format!("body {number}")) });
+    }
+    requests.join_all().await;
+    until(|| !gateway.in_flight()).await;
+    let metrics = gateway.metrics();
+    assert!(
+        metrics.contains(r#"requests_total{outcome="2xx"} 1000"#),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("request_duration_seconds_count 1000"),
+        "{metrics}"
+    );
+    assert!(metrics.contains("retries_total 0"), "{metrics}");
+}
+
+#[tokio::test]
+async fn the_agents_listener_does_the_same_job() {
+    use tower::ServiceExt;
+    let upstream = Upstream::serving(telling).await;
+    let gateway = Running::routing("/files", &upstream).await;
+    let request = Request::get("/files/x").body(axum::body::Body::empty()).unwrap();
+    let router = Arc::clone(&gateway.service).routes();
+    let answer = router.oneshot(request).await.unwrap();
+    let told = answer.into_body().collect().await.unwrap().to_bytes();
+    assert!(told.starts_with(b"GET /x\n"));
 }
