@@ -27,9 +27,35 @@ pub(crate) enum Observed {
     Alive {
         /// Unix seconds.
         start_time: u64,
-        /// The data folder in its command line.
-        data_dir: Option<PathBuf>,
+        data_dir: DataDir,
     },
+}
+
+/// The data folder in a command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DataDir {
+    /// The kernel has no command line yet: for about a millisecond after it was started.
+    Unknown,
+    /// It names none: no agent of ours.
+    None,
+    At(PathBuf),
+}
+
+impl DataDir {
+    fn of(arguments: &[OsString]) -> Self {
+        if arguments.is_empty() {
+            return Self::Unknown;
+        }
+        data_dir_argument(arguments).map_or(Self::None, |path| Self::At(path.to_owned()))
+    }
+
+    fn may_be(&self, expected: &Path) -> bool {
+        match self {
+            Self::Unknown => true,
+            Self::None => false,
+            Self::At(path) => path == expected,
+        }
+    }
 }
 
 /// Whether what was observed is the process that was written down, and alive.
@@ -40,7 +66,7 @@ pub(crate) fn is_alive(recorded: &ProcessId, observed: &Observed) -> bool {
     match observed {
         Observed::Absent | Observed::Ended => false,
         Observed::Alive { start_time, data_dir } => {
-            start_time.abs_diff(recorded.start_time) <= 1 && data_dir.as_ref() == Some(&recorded.data_dir)
+            start_time.abs_diff(recorded.start_time) <= 1 && data_dir.may_be(&recorded.data_dir)
         }
     }
 }
@@ -79,7 +105,7 @@ impl Processes {
             }
             Some(process) => Observed::Alive {
                 start_time: process.start_time(),
-                data_dir: data_dir_argument(process.cmd()).map(Path::to_owned),
+                data_dir: DataDir::of(process.cmd()),
             },
         }
     }
@@ -186,11 +212,8 @@ const SIGNALS: [(&str, Signal); 10] = [
 mod tests {
     use super::*;
 
-    fn alive(start_time: u64, data_dir: &str) -> Observed {
-        Observed::Alive {
-            start_time,
-            data_dir: Some(PathBuf::from(data_dir)),
-        }
+    fn alive(start_time: u64, data_dir: DataDir) -> Observed {
+        Observed::Alive { start_time, data_dir }
     }
 
     #[test]
@@ -200,19 +223,18 @@ mod tests {
             start_time: 1000,
             data_dir: PathBuf::from("/d"),
         };
-        let stranger = Observed::Alive {
-            start_time: 1000,
-            data_dir: None,
-        };
+        let at = |path: &str| DataDir::At(PathBuf::from(path));
         for (observed, expected) in [
             (Observed::Absent, false),
             (Observed::Ended, false),
-            (alive(1000, "/d"), true),
-            (alive(1001, "/d"), true),
-            (alive(1002, "/d"), false),
-            (alive(0, "/d"), false),
-            (alive(1000, "/e"), false),
-            (stranger, false),
+            (alive(1000, at("/d")), true),
+            (alive(1001, at("/d")), true),
+            (alive(1002, at("/d")), false),
+            (alive(0, at("/d")), false),
+            (alive(1000, at("/e")), false),
+            (alive(1000, DataDir::None), false),
+            (alive(1000, DataDir::Unknown), true),
+            (alive(0, DataDir::Unknown), false),
         ] {
             assert_eq!(is_alive(&recorded, &observed), expected, "{observed:?}");
         }
@@ -227,6 +249,10 @@ mod tests {
             .spawn()
             .unwrap();
         let ours = processes.identify(child.id(), Path::new("/d/c/n1")).unwrap();
+        // Its command line can be read soon after its start.
+        while processes.agents_below(Path::new("/d/c")) != [ours.clone()] {
+            std::thread::yield_now();
+        }
         let earlier = ProcessId {
             start_time: ours.start_time - 100,
             ..ours.clone()

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -156,7 +157,18 @@ fn up_without_a_manifest_points_to_init_which_overwrites_nothing() {
 #[test]
 fn a_pid_that_now_belongs_to_another_process_is_never_signalled() {
     let machine = Machine::new();
-    let mut bystander = Command::new("sleep").arg("60").spawn().unwrap();
+    let mut bystander = Command::new("sh")
+        .args(["-c", "echo here; read line"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    bystander
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut [0; 5])
+        .unwrap();
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
