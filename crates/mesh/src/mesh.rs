@@ -265,6 +265,7 @@ impl Inner {
         let (mut head, body) = answer.into_parts();
         strip_hop_by_hop(&mut head.headers);
         head.version = Version::HTTP_11;
+        upload.settle();
         let body = MeshBody::new(body, in_flight, upload, self.limits.idle);
         Response::from_parts(head, body)
     }

@@ -199,3 +199,101 @@ impl Catalog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::time::advance;
+    use types::Phase;
+    use types::api::Member;
+
+    use super::*;
+    use crate::testing::{echo, member, standby, until, view};
+
+    fn addr() -> SocketAddr {
+        ([127, 0, 0, 1], 1).into()
+    }
+
+    fn made_of(members: impl IntoIterator<Item = Member>, before: &Catalog, now: Instant) -> Catalog {
+        Catalog::new(&view(members), before, now)
+    }
+
+    fn prospect(catalog: &Catalog, now: Instant) -> Prospect {
+        catalog.prospect(&echo(), Target::Any, now)
+    }
+
+    #[test]
+    fn what_can_be_expected_follows_from_who_is_there() {
+        let now = Instant::now();
+        let nothing = Catalog::default();
+        for phase in [Phase::Starting, Phase::Draining, Phase::Stopped, Phase::Failed] {
+            let found = made_of([member("a", addr(), phase)], &nothing, now);
+            assert!(!found.members(&echo())[0].serves(Target::Any), "{phase}");
+            assert_eq!(prospect(&found, now), Prospect::Soon, "{phase}");
+        }
+        let could = made_of([standby("a", addr(), &[echo()])], &nothing, now);
+        assert_eq!(prospect(&could, now), Prospect::IfTold);
+        let never = made_of([standby("a", addr(), &[])], &nothing, now);
+        assert_eq!(prospect(&never, now), Prospect::Never);
+    }
+
+    #[test]
+    fn a_role_that_went_is_expected_back_for_ten_seconds() {
+        let (then, second) = (Instant::now(), Duration::from_secs(1));
+        let there = made_of([member("a", addr(), Phase::Ready)], &Catalog::default(), then);
+        let gone = made_of([], &there, then + second);
+        assert_eq!(prospect(&gone, then + second * 10), Prospect::Soon);
+        assert_eq!(prospect(&gone, then + second * 11), Prospect::Never);
+
+        let still_gone = made_of([], &gone, then + second * 9);
+        assert_eq!(
+            prospect(&still_gone, then + second * 11),
+            Prospect::Never,
+            "a change of the view does not prolong it"
+        );
+        let back = made_of(
+            [member("b", addr(), Phase::Draining)],
+            &still_gone,
+            then + second * 9,
+        );
+        let gone_again = made_of([], &back, then + second * 15);
+        assert_eq!(prospect(&gone_again, then + second * 20), Prospect::Soon);
+    }
+
+    #[test]
+    fn what_is_known_of_an_address_survives_a_change_of_the_view() {
+        let now = Instant::now();
+        let one = made_of([member("a", addr(), Phase::Ready)], &Catalog::default(), now);
+        let url = |catalog: &Catalog| catalog.members(&echo())[0].url.clone();
+        let two = made_of([member("a", addr(), Phase::Degraded)], &one, now);
+        assert!(url(&two).is_same(&url(&one)));
+        let moved = made_of([member("a", ([127, 0, 0, 1], 2).into(), Phase::Ready)], &two, now);
+        assert!(!url(&moved).is_same(&url(&two)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_role_that_went_long_before_the_request_is_not_waited_for() {
+        let (views, receiver) = watch::channel(view([member("a", addr(), Phase::Ready)]));
+        let mesh = crate::Mesh::new(receiver, crate::Targets::any(), crate::Limits::default());
+        views.send_replace(view([standby("a", addr(), &[echo()])]));
+        // Whoever watches gets to see it before the time passes.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        advance(LATELY).await;
+        let request = http::Request::new(http_body_util::Empty::new());
+        let began = Instant::now();
+        assert!(mesh.send(&echo(), request).await.is_err());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn the_last_change_of_a_view_is_seen_though_its_owner_is_gone() {
+        let (views, receiver) = watch::channel(view([]));
+        let roster = Roster::new(receiver);
+        views.send_replace(view([member("a", addr(), Phase::Ready)]));
+        drop(views);
+        until(|| roster.catalog().members(&echo()).len() == 1).await;
+    }
+}

@@ -10,12 +10,12 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 use tokio::time::Instant;
 
 /// Any error, as bodies have them.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-type Source = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
 
 /// A request's body. Clones are the same one.
 #[derive(Clone)]
@@ -27,13 +27,16 @@ pub(crate) enum Upload {
 }
 
 pub(crate) struct State {
-    source: Source,
+    source: UnsyncBoxBody<Bytes, BoxError>,
     kept: Vec<Bytes>,
     trailers: Option<HeaderMap>,
-    /// How many bytes more may be kept; nothing once that was too few.
+    /// How many bytes more may be kept; nothing once that was too few, or once the request has been answered.
     room: Option<usize>,
     /// The only attempt that may read.
     attempt: u32,
+    /// The kept frame that it reads next.
+    next: usize,
+    has_read_trailers: bool,
     /// The task of that attempt, while it waits for the client.
     reader: Option<Waker>,
     /// When the client last sent something.
@@ -68,11 +71,13 @@ impl Upload {
             return Self::Empty;
         }
         Self::Streamed(Arc::new(Mutex::new(State {
-            source: Box::pin(Erased(Box::pin(body))),
+            source: body.map_err(Into::into).boxed_unsync(),
             kept: Vec::new(),
             trailers: None,
             room: Some(keep),
             attempt: 0,
+            next: 0,
+            has_read_trailers: false,
             reader: None,
             progress: Instant::now(),
             end: End::NotYet,
@@ -84,9 +89,7 @@ impl Upload {
         match self {
             Self::Empty => AttemptBody::Whole(None),
             Self::Streamed(state) => AttemptBody::Part {
-                attempt: detach(&mut lock(state)),
-                next: 0,
-                sent_trailers: false,
+                attempt: lock(state).detach(),
                 state: Arc::clone(state),
             },
         }
@@ -95,7 +98,16 @@ impl Upload {
     /// Takes the body away from whoever holds it.
     pub(crate) fn detach(&self) {
         if let Self::Streamed(state) = self {
-            detach(&mut lock(state));
+            lock(state).detach();
+        }
+    }
+
+    /// Keeps nothing any more, since the request was answered.
+    pub(crate) fn settle(&self) {
+        if let Self::Streamed(state) = self {
+            let mut state = lock(state);
+            state.room = None;
+            state.forget_what_was_read();
         }
     }
 
@@ -137,27 +149,12 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends the right to read of the present attempt, and wakes it so that it notices.
-fn detach(state: &mut State) -> u32 {
-    state.attempt += 1;
-    if let Some(reader) = state.reader.take() {
-        reader.wake();
-    }
-    state.attempt
-}
-
 /// The body of one attempt.
 pub(crate) enum AttemptBody {
     /// In memory; nothing once it was taken.
     Whole(Option<Bytes>),
     /// What is kept of a streamed body, then the rest of it.
-    Part {
-        state: Arc<Mutex<State>>,
-        attempt: u32,
-        /// The next kept frame.
-        next: usize,
-        sent_trailers: bool,
-    },
+    Part { state: Arc<Mutex<State>>, attempt: u32 },
 }
 
 /// A newer attempt reads the body now.
@@ -175,30 +172,12 @@ impl Body for AttemptBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Part {
-                state,
-                attempt,
-                next,
-                sent_trailers,
-            } => {
+            Self::Part { state, attempt } => {
                 let mut state = lock(state);
                 if state.attempt != *attempt {
                     return Poll::Ready(Some(Err(Box::new(Detached))));
                 }
-                if let Some(bytes) = state.kept.get(*next) {
-                    *next += 1;
-                    return Poll::Ready(Some(Ok(Frame::data(bytes.clone()))));
-                }
-                if let Some(trailers) = state.trailers.as_ref().filter(|_| !*sent_trailers) {
-                    *sent_trailers = true;
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers.clone()))));
-                }
-                let polled = state.poll_source(cx);
-                if let Poll::Ready(Some(Ok(frame))) = &polled {
-                    *next = state.kept.len();
-                    *sent_trailers = frame.is_trailers();
-                }
-                polled
+                state.poll_next(cx)
             }
         }
     }
@@ -206,17 +185,9 @@ impl Body for AttemptBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Part {
-                state,
-                attempt,
-                next,
-                sent_trailers,
-            } => {
+            Self::Part { state, attempt } => {
                 let state = lock(state);
-                let has_all = *next >= state.kept.len() && (*sent_trailers || state.trailers.is_none());
-                state.attempt == *attempt
-                    && has_all
-                    && (state.end == End::Whole || state.source.is_end_stream())
+                state.attempt == *attempt && state.has_ended()
             }
         }
     }
@@ -224,32 +195,72 @@ impl Body for AttemptBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Part { state, next, .. } => {
-                let state = lock(state);
-                let kept: u64 = state
-                    .kept
-                    .iter()
-                    .skip(*next)
-                    .map(|bytes| bytes.len() as u64)
-                    .sum();
-                let rest = state.source.size_hint();
-                let mut hint = SizeHint::new();
-                hint.set_lower(rest.lower() + kept);
-                if let Some(upper) = rest.upper() {
-                    hint.set_upper(upper + kept);
-                }
-                hint
-            }
+            Self::Part { state, .. } => lock(state).size_hint(),
         }
     }
 }
 
 impl State {
+    /// Ends the right to read of the present attempt, and wakes it so that it notices. The next one begins anew.
+    fn detach(&mut self) -> u32 {
+        self.attempt += 1;
+        self.next = 0;
+        self.has_read_trailers = false;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        self.attempt
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(bytes) = self.kept.get(self.next) {
+            let bytes = bytes.clone();
+            self.next += 1;
+            self.forget_what_was_read();
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if let Some(trailers) = self.trailers.as_ref().filter(|_| !self.has_read_trailers) {
+            self.has_read_trailers = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers.clone()))));
+        }
+        self.poll_source(cx)
+    }
+
+    /// Nobody will ask for it again.
+    fn forget_what_was_read(&mut self) {
+        if self.room.is_none() && self.next >= self.kept.len() {
+            self.kept = Vec::new();
+            self.next = 0;
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let has_read_all =
+            self.next >= self.kept.len() && (self.has_read_trailers || self.trailers.is_none());
+        has_read_all && (self.end == End::Whole || self.source.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let kept: u64 = self
+            .kept
+            .iter()
+            .skip(self.next)
+            .map(|bytes| bytes.len() as u64)
+            .sum();
+        let rest = self.source.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + kept);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + kept);
+        }
+        hint
+    }
+
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.end != End::NotYet {
             return Poll::Ready(None);
         }
-        let polled = self.source.as_mut().poll_frame(cx);
+        let polled = Pin::new(&mut self.source).poll_frame(cx);
         match &polled {
             Poll::Pending => {
                 let known = self
@@ -270,9 +281,11 @@ impl State {
         polled
     }
 
+    /// Keeps a frame that is being read.
     fn keep(&mut self, frame: &Frame<Bytes>) {
         if let Some(trailers) = frame.trailers_ref() {
             self.trailers = Some(trailers.clone());
+            self.has_read_trailers = true;
         }
         let Some(bytes) = frame.data_ref() else {
             return;
@@ -280,35 +293,11 @@ impl State {
         self.room = self.room.and_then(|room| room.checked_sub(bytes.len()));
         if self.room.is_some() {
             self.kept.push(bytes.clone());
-        } else {
-            self.kept = Vec::new();
+            self.next = self.kept.len();
         }
+        self.forget_what_was_read();
     }
 }
 
-/// A body whose error has been turned into any error.
-struct Erased<B>(Pin<Box<B>>);
-
-impl<B> Body for Erased<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.0.as_mut().poll_frame(cx).map_err(Into::into)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
-}
+#[cfg(test)]
+mod tests;

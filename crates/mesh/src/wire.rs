@@ -5,7 +5,7 @@ use std::io;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as ClientError};
@@ -76,7 +76,10 @@ impl Wire {
         loop {
             tokio::select! {
                 biased;
-                answer = &mut sending => return answer.map_err(|error| classify(&error, url, upload)),
+                answer = &mut sending => {
+                    let answer = answer.map_err(|error| classify(&error, url, upload))?;
+                    return unless_switched(answer, url);
+                }
                 () = &mut timer => {}
             }
             // A large body may take its time, as long as it moves.
@@ -148,6 +151,20 @@ fn late(is_stalled: bool, url: &BaseUrl, limits: &Limits) -> Failed {
             },
         }
     }
+}
+
+/// Nobody was asked to speak another protocol, so what comes after such an answer means nothing.
+fn unless_switched(answer: Response<Incoming>, url: &BaseUrl) -> Result<Response<Incoming>, Failed> {
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(answer);
+    }
+    Err(Failed {
+        failure: Failure::Garbage,
+        error: MeshError::Garbage {
+            address: url.authority().to_owned(),
+            why: "it switched to another protocol unasked".to_owned(),
+        },
+    })
 }
 
 fn classify(error: &ClientError, url: &BaseUrl, upload: &Upload) -> Failed {

@@ -281,11 +281,16 @@ async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
 
 #[tokio::test]
 async fn what_is_not_http_is_called_so() {
-    let strange = Upstream::blurting(b"SSH-2.0-OpenSSH_9.9\r\n\r\n").await;
-    let (_view, mesh) = mesh([], Limits::default());
-    let error = mesh.send_to_any(&[strange.url()], get("/")).await.unwrap_err();
-    assert!(matches!(error, MeshError::Garbage { .. }), "{error:?}");
-    assert_eq!(strange.hits(), 1);
+    for bytes in [
+        &b"SSH-2.0-OpenSSH_9.9\r\n\r\n"[..],
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n",
+    ] {
+        let strange = Upstream::blurting(bytes).await;
+        let (_view, mesh) = mesh([], Limits::default());
+        let error = mesh.send_to_any(&[strange.url()], get("/")).await.unwrap_err();
+        assert!(matches!(error, MeshError::Garbage { .. }), "{error:?}");
+        assert_eq!(strange.hits(), 1);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,166 @@
+//! A body that is read by one attempt after the other.
+
+use std::future::poll_fn;
+use std::task::Wake;
+
+use http_body_util::{BodyExt, Full};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::testing::{Pieces, whole};
+
+type Sender = mpsc::Sender<Result<Bytes, &'static str>>;
+
+fn streamed(keep: usize) -> (Sender, Upload) {
+    let (sender, body) = Pieces::new();
+    (sender, Upload::new(body, keep))
+}
+
+async fn next(body: &mut AttemptBody) -> Option<Result<Bytes, String>> {
+    let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await?;
+    Some(
+        frame
+            .map(|frame| frame.into_data().unwrap())
+            .map_err(|error| error.to_string()),
+    )
+}
+
+async fn put(sender: &Sender, text: &'static str) {
+    sender
+        .send(Ok(Bytes::from_static(text.as_bytes())))
+        .await
+        .unwrap();
+}
+
+fn kept(upload: &Upload) -> usize {
+    match upload {
+        Upload::Empty => 0,
+        Upload::Streamed(state) => lock(state).kept.len(),
+    }
+}
+
+#[tokio::test]
+async fn a_second_attempt_gets_what_the_first_had_and_then_the_rest() {
+    let (sender, upload) = streamed(100);
+    let mut first = upload.attempt();
+    put(&sender, "one ").await;
+    assert_eq!(next(&mut first).await.unwrap().unwrap(), "one ");
+    let second = upload.attempt();
+    assert_eq!(
+        next(&mut first).await.unwrap().unwrap_err(),
+        "the request is being sent again"
+    );
+    put(&sender, "two").await;
+    drop(sender);
+    assert_eq!(whole(second).await.unwrap(), "one two");
+    assert!(upload.can_replay());
+    assert_eq!(whole(upload.attempt()).await.unwrap(), "one two");
+}
+
+#[tokio::test]
+async fn a_second_attempt_that_is_cut_short_loses_nothing() {
+    let (sender, upload) = streamed(100);
+    put(&sender, "one ").await;
+    next(&mut upload.attempt()).await.unwrap().unwrap();
+    put(&sender, "two ").await;
+    let mut second = upload.attempt();
+    assert_eq!(next(&mut second).await.unwrap().unwrap(), "one ");
+    drop(upload.attempt());
+    drop(second);
+    drop(sender);
+    assert_eq!(whole(upload.attempt()).await.unwrap(), "one two ");
+}
+
+#[tokio::test]
+async fn what_is_too_much_is_not_kept_and_still_arrives() {
+    let (sender, upload) = streamed(5);
+    let mut body = upload.attempt();
+    put(&sender, "123").await;
+    next(&mut body).await.unwrap().unwrap();
+    assert!(upload.can_replay());
+    put(&sender, "456").await;
+    next(&mut body).await.unwrap().unwrap();
+    assert!(!upload.can_replay());
+    assert_eq!(kept(&upload), 0);
+    put(&sender, "7").await;
+    assert_eq!(next(&mut body).await.unwrap().unwrap(), "7");
+    assert!(!upload.can_replay(), "what is gone is gone");
+}
+
+#[tokio::test]
+async fn once_the_request_is_answered_nothing_is_kept() {
+    let (sender, upload) = streamed(100);
+    put(&sender, "one ").await;
+    next(&mut upload.attempt()).await.unwrap().unwrap();
+    let mut second = upload.attempt();
+    upload.settle();
+    assert_eq!(kept(&upload), 1, "the second attempt has not had it yet");
+    assert_eq!(next(&mut second).await.unwrap().unwrap(), "one ");
+    assert_eq!(kept(&upload), 0);
+    put(&sender, "two").await;
+    drop(sender);
+    assert_eq!(whole(second).await.unwrap(), "two");
+    assert_eq!(kept(&upload), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_fails_is_noticed() {
+    let (sender, upload) = streamed(100);
+    sender.send(Err("gone")).await.unwrap();
+    let mut body = upload.attempt();
+    assert_eq!(next(&mut body).await.unwrap().unwrap_err(), "gone");
+    assert!(upload.is_failed() && !upload.can_replay());
+    assert!(next(&mut body).await.is_none());
+}
+
+#[tokio::test]
+async fn trailers_are_replayed_too() {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("checksum", http::HeaderValue::from_static("7"));
+    let with = trailers.clone();
+    let body = Full::new(Bytes::from_static(b"data")).with_trailers(async move { Some(Ok(with)) });
+    let upload = Upload::new(body, 100);
+    for _ in 0..2 {
+        let body = upload.attempt().collect().await.unwrap();
+        assert_eq!(body.trailers(), Some(&trailers));
+        assert_eq!(body.to_bytes(), "data");
+    }
+}
+
+#[test]
+fn the_length_is_known_to_every_attempt() {
+    let upload = Upload::new(Full::new(Bytes::from_static(b"12345")), 100);
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..2 {
+        let mut body = upload.attempt();
+        assert_eq!(body.size_hint().exact(), Some(5));
+        assert!(!body.is_end_stream());
+        assert!(Pin::new(&mut body).poll_frame(&mut cx).is_ready());
+        assert_eq!(body.size_hint().exact(), Some(0));
+        assert!(body.is_end_stream());
+    }
+    let empty = Upload::new(Full::new(Bytes::new()), 100);
+    assert!(matches!(empty, Upload::Empty) && empty.attempt().is_end_stream());
+}
+
+#[test]
+fn an_attempt_that_waits_is_woken_to_see_that_it_is_over() {
+    struct Woken(std::sync::atomic::AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+    let (_sender, upload) = streamed(100);
+    let woken = Arc::new(Woken(false.into()));
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut body = upload.attempt();
+    assert!(
+        Pin::new(&mut body)
+            .poll_frame(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    assert!(upload.progress().unwrap().awaits_client);
+    upload.detach();
+    assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));
+}
