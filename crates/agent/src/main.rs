@@ -1,2 +1,83 @@
-//! Placeholder.
-fn main() {}
+//! The agent: one node of a cluster. Arguments in, exit code out.
+
+mod banner;
+mod cli;
+mod demo;
+mod log;
+mod registry;
+mod settings;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use runtime::{Node, NodeError};
+
+use crate::cli::{Cli, Verb};
+use crate::settings::{Settings, SettingsError};
+
+/// Something is wrong that is not the command line's fault.
+const FAILED: u8 = 1;
+/// The command line, the environment or the config file is wrong.
+const USAGE: u8 = 2;
+/// Ended by a second signal.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(cli::with_hyphens(std::env::args_os()));
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    let environment = |name: &str| std::env::var(name).ok();
+    match &cli.verb {
+        Some(Verb::Version) => {
+            println!("agent {}", env!("CARGO_PKG_VERSION"));
+            return Ok(());
+        }
+        Some(Verb::Validate) => return validate::run(&registry::registry()),
+        Some(Verb::Config { output }) => {
+            print!("{}", Settings::gather(&cli.flags, &environment)?.render(*output)?);
+            return Ok(());
+        }
+        None => {}
+    }
+    let settings = Settings::gather(&cli.flags, &environment)?;
+    log::start(settings.log_filter(), settings.log_json()?);
+    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = threads.block_on(async {
+        if settings.is_demo()? {
+            return demo::run(&settings).await;
+        }
+        let node = Node::start(settings.config()?, registry::registry()).await?;
+        banner::show(&node).await;
+        node.run_until_signal().await?;
+        Ok(())
+    });
+    threads.shutdown_background();
+    outcome
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    if let Some(error) = error.downcast_ref::<NodeError>() {
+        if let Some(hint) = error.hint() {
+            eprintln!("hint: {hint}");
+        }
+        return ExitCode::from(match error {
+            NodeError::Aborted => INTERRUPTED,
+            NodeError::Role(_) | NodeError::Settings { .. } => USAGE,
+            _ => FAILED,
+        });
+    }
+    ExitCode::from(
+        if error.is::<SettingsError>() || error.is::<manifest::Mistakes>() {
+            USAGE
+        } else {
+            FAILED
+        },
+    )
+}

@@ -1,0 +1,163 @@
+//! The command line.
+
+use std::ffi::OsString;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Every flag is also an environment variable (--listen-addr is COTERIE_LISTEN_ADDR) and a key of --config FILE
+(listen_addr). Flags beat the environment, the environment beats the file, the file beats the defaults;
+`agent config` shows who won.
+
+Examples:
+  agent --demo
+  agent --listen-addr 127.0.0.1:8080 --service api_gateway
+  agent --listen-addr 127.0.0.1:0 --seed 127.0.0.1:8080 --service standby
+  agent config --listen-addr 127.0.0.1:8080
+
+Exit codes: 0 left as it was told to, 1 error, 2 wrong flag, variable or config file, 130 aborted.";
+
+/// One node of a Coterie cluster: it gossips with the others, serves an HTTP API and runs one role.
+#[derive(Debug, Parser)]
+#[command(name = "agent", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+}
+
+/// What to do instead of running a node.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Print every value with its origin: flag, environment, file or default
+    Config {
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Check settings of service types: JSON on standard input, JSON on standard output
+    #[command(after_help = "Example:\n  \
+        echo '{\"services\": {\"api_gateway\": {\"routes\": []}}}' | agent validate")]
+    Validate,
+    /// Print the version
+    Version,
+}
+
+/// How to print something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// What the node is told. Texts here: they are parsed together with those of the environment and the file.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Flags {
+    /// HTTP listener; port 0 takes any free one [default: 127.0.0.1:10000]
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(crate) listen_addr: Option<String>,
+    /// Gossip address (UDP) [default: same as --listen-addr; port 0: the port number that HTTP got]
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(crate) gossip_addr: Option<String>,
+    /// IP address that the other nodes are told [default: derived from --listen-addr]
+    #[arg(long, global = true, value_name = "IP")]
+    pub(crate) advertise_addr: Option<String>,
+    /// Name of the node, unique in its cluster [default: generated once, kept in the data folder]
+    #[arg(long, global = true, value_name = "ID")]
+    pub(crate) node_id: Option<String>,
+    /// Gossip address of a node to join, host:port; repeat it, or separate with commas
+    #[arg(long, global = true, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub(crate) seed: Option<Vec<String>>,
+    /// Service type to run, or standby [default: api_gateway]
+    #[arg(long, global = true, value_name = "TYPE")]
+    pub(crate) service: Option<String>,
+    /// Shard, for sharded service types [default: 0]
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) shard: Option<String>,
+    /// Cluster to belong to [default: coterie]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// How fast to gossip: local, lan or wan [default: lan]
+    #[arg(long, global = true, value_name = "PROFILE")]
+    pub(crate) profile: Option<String>,
+    /// Where to keep what must survive a restart [default: XDG state folder, by cluster and node]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<String>,
+    /// Where the node stands: a rack, a room, a region
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) zone: Option<String>,
+    /// Label that the other nodes are shown, key=value; repeat it, or separate with commas
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub(crate) label: Option<Vec<String>>,
+    /// Config file (YAML) with the same keys in snake case, and `settings` by service type
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<String>,
+    /// What to log, as in RUST_LOG [default: info,chitchat=warn]
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// How to log: text or json [default: text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+    /// Allow addresses other than loopback, though nothing is encrypted or authenticated yet
+    #[arg(long, global = true)]
+    pub(crate) insecure: bool,
+    /// Forget the role that a person gave this node earlier
+    #[arg(long, global = true)]
+    pub(crate) reset_role: bool,
+    /// Run five nodes in this one process, on free ports, with data in a temporary folder
+    #[arg(long, global = true)]
+    pub(crate) demo: bool,
+}
+
+/// Accepts the underscore spelling of every flag: `--listen_addr` is `--listen-addr`.
+pub(crate) fn with_hyphens(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    args.into_iter()
+        .map(|arg| match arg.to_str() {
+            Some(text) if text.starts_with("--") => {
+                let (flag, value) = match text.split_once('=') {
+                    Some((flag, value)) => (flag, Some(value)),
+                    None => (text, None),
+                };
+                let flag = flag.replace('_', "-");
+                OsString::from(value.map_or(flag.clone(), |value| format!("{flag}={value}")))
+            }
+            _ => arg,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Flags {
+        let args = args.iter().map(OsString::from);
+        Cli::try_parse_from(with_hyphens(args)).unwrap().flags
+    }
+
+    #[test]
+    fn underscores_in_flags_are_hyphens_and_values_stay_as_they_are() {
+        let flags = parse(&[
+            "agent",
+            "--listen_addr",
+            "a_b",
+            "--node_id=c_d",
+            "--seed",
+            "x_1,y",
+            "--seed",
+            "z",
+        ]);
+        assert_eq!(flags.listen_addr.as_deref(), Some("a_b"));
+        assert_eq!(flags.node_id.as_deref(), Some("c_d"));
+        assert_eq!(flags.seed.unwrap(), ["x_1", "y", "z"]);
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

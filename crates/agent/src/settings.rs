@@ -1,0 +1,387 @@
+//! What the agent is told, from four places: flags, environment, config file, defaults, in this order.
+
+mod file;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use cool_id_generator::{Size, get_id};
+use etcetera::BaseStrategy;
+use runtime::Config;
+use serde_json::{Value, json};
+use types::{Role, ServiceType};
+
+use crate::cli::{Flags, Output};
+use crate::log::DEFAULT_FILTER;
+use crate::settings::file::File;
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Flag,
+    Environment,
+    File,
+    Default,
+    /// Made from other values.
+    Derived,
+}
+
+impl Origin {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Flag => "flag",
+            Self::Environment => "environment",
+            Self::File => "file",
+            Self::Default => "default",
+            Self::Derived => "derived",
+        }
+    }
+}
+
+/// A value that can't be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// Write it as the message says.
+    #[error("{name} ({origin}): `{text}` {problem}")]
+    Bad {
+        name: String,
+        origin: &'static str,
+        text: String,
+        problem: String,
+    },
+    /// Give a file that can be read.
+    #[error("config file {path} can't be read")]
+    File { path: String, source: std::io::Error },
+    /// Leave the other flags out.
+    #[error("--demo chooses its own addresses, names and roles, so it can't be combined with --{0}")]
+    DemoWith(String),
+    /// Say where with --data-dir.
+    #[error("there is no home folder to keep the node's data in; say where with --data-dir")]
+    NoHome,
+}
+
+/// The keys whose value is one text: name, and default where there is one.
+const TEXTS: [(&str, &str); 15] = [
+    ("listen_addr", "127.0.0.1:10000"),
+    ("gossip_addr", ""),
+    ("advertise_addr", ""),
+    ("node_id", ""),
+    ("service", "api_gateway"),
+    ("shard", ""),
+    ("cluster", "coterie"),
+    ("profile", "lan"),
+    ("data_dir", ""),
+    ("zone", ""),
+    ("log", DEFAULT_FILTER),
+    ("log_format", "text"),
+    ("insecure", "false"),
+    ("reset_role", "false"),
+    ("demo", "false"),
+];
+/// The keys whose value is a list.
+const LISTS: [&str; 2] = ["seed", "label"];
+/// Keys of the file that are neither.
+const FILE_ONLY: [&str; 4] = ["seeds", "labels", "settings", "config"];
+
+/// Every value with its origin.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    texts: BTreeMap<&'static str, (String, Origin)>,
+    lists: BTreeMap<&'static str, (Vec<String>, Origin)>,
+    settings: BTreeMap<ServiceType, Value>,
+    file: Option<String>,
+}
+
+type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Settings {
+    /// Gathers all values. Nothing but the config file is read.
+    pub(crate) fn gather(flags: &Flags, environment: Environment<'_>) -> anyhow::Result<Self> {
+        let from_env = |key: &str| environment(&variable(key)).filter(|value| !value.is_empty());
+        let path = flags.config.clone().or_else(|| from_env("config"));
+        let file = path
+            .as_deref()
+            .map(|path| File::read(path, environment))
+            .transpose()?
+            .unwrap_or_default();
+        let mut texts = BTreeMap::new();
+        for (key, default) in TEXTS {
+            let legacy_log = (key == "log").then(|| environment("RUST_LOG")).flatten();
+            let value = flag_text(flags, key)
+                .map(|value| (value, Origin::Flag))
+                .or_else(|| {
+                    from_env(key)
+                        .or(legacy_log)
+                        .map(|value| (value, Origin::Environment))
+                })
+                .or_else(|| file.texts.get(key).map(|value| (value.clone(), Origin::File)))
+                .unwrap_or_else(|| (default.to_owned(), Origin::Default));
+            texts.insert(key, value);
+        }
+        let mut lists = BTreeMap::new();
+        for key in LISTS {
+            let flag = if key == "seed" { &flags.seed } else { &flags.label };
+            let value = flag
+                .clone()
+                .map(|value| (value, Origin::Flag))
+                .or_else(|| from_env(key).map(|value| (split(&value), Origin::Environment)))
+                .or_else(|| file.lists.get(key).map(|value| (value.clone(), Origin::File)))
+                .unwrap_or_else(|| (Vec::new(), Origin::Default));
+            lists.insert(key, value);
+        }
+        let mut gathered = Self {
+            texts,
+            lists,
+            settings: file.settings,
+            file: path,
+        };
+        gathered.derive(environment)?;
+        Ok(gathered)
+    }
+
+    /// Fills in what follows from other values.
+    fn derive(&mut self, environment: Environment<'_>) -> Result<(), SettingsError> {
+        let demo = self.is_demo()?;
+        let listen: std::net::SocketAddr = self.parsed("listen_addr")?;
+        let (given, _) = self.texts["data_dir"].clone();
+        if demo || !given.is_empty() {
+            return Ok(());
+        }
+        let root = state_root(environment).ok_or(SettingsError::NoHome)?;
+        let (node, _) = &self.texts["node_id"];
+        let folder = if !node.is_empty() {
+            node.clone()
+        } else if listen.port() != 0 {
+            format!("port-{}", listen.port())
+        } else {
+            // Nothing would find this folder again, so the node gets its name now.
+            let id = get_id(Size::Medium);
+            self.texts.insert("node_id", (id.clone(), Origin::Derived));
+            id
+        };
+        let path = root.join("data").join(&self.texts["cluster"].0).join(folder);
+        self.texts
+            .insert("data_dir", (path.display().to_string(), Origin::Derived));
+        Ok(())
+    }
+
+    /// Whether five nodes are to be shown instead of one being run.
+    pub(crate) fn is_demo(&self) -> Result<bool, SettingsError> {
+        let demo = self.parsed("demo")?;
+        let chosen = |key: &&&str| self.texts[**key].1 == Origin::Flag;
+        if demo
+            && let Some(key) = [
+                "listen_addr",
+                "gossip_addr",
+                "advertise_addr",
+                "node_id",
+                "service",
+                "shard",
+                "data_dir",
+            ]
+            .iter()
+            .find(chosen)
+        {
+            return Err(SettingsError::DemoWith(key.replace('_', "-")));
+        }
+        Ok(demo)
+    }
+
+    /// What to log.
+    pub(crate) fn log_filter(&self) -> &str {
+        &self.texts["log"].0
+    }
+
+    /// Whether to log as JSON.
+    pub(crate) fn log_json(&self) -> Result<bool, SettingsError> {
+        match self.texts["log_format"].0.as_str() {
+            "text" => Ok(false),
+            "json" => Ok(true),
+            _ => Err(self.bad("log_format", "is neither text nor json")),
+        }
+    }
+
+    /// As the runtime wants it.
+    pub(crate) fn config(&self) -> Result<Config, SettingsError> {
+        Ok(Config {
+            cluster: self.parsed("cluster")?,
+            node_id: self.optional("node_id")?,
+            listen: self.parsed("listen_addr")?,
+            gossip: self.optional("gossip_addr")?,
+            advertise: self.optional("advertise_addr")?,
+            seeds: self.seeds()?,
+            role: self.role()?,
+            profile: self.parsed("profile")?,
+            data_dir: PathBuf::from(&self.texts["data_dir"].0),
+            labels: self.labels()?,
+            zone: self.optional("zone")?,
+            settings: self.settings.clone(),
+            insecure: self.parsed("insecure")?,
+            reset_role: self.parsed("reset_role")?,
+        })
+    }
+
+    fn role(&self) -> Result<Role, SettingsError> {
+        let (service, _) = &self.texts["service"];
+        let shard = self.optional("shard")?;
+        Role::new(service, shard).map_err(|error| self.bad("service", &format!("is not a role: {error}")))
+    }
+
+    fn seeds(&self) -> Result<Vec<String>, SettingsError> {
+        let (seeds, origin) = &self.lists["seed"];
+        for seed in seeds {
+            let port = seed
+                .rsplit_once(':')
+                .map(|(host, port)| (host.is_empty(), port.parse::<u16>()));
+            if !matches!(port, Some((false, Ok(1..)))) {
+                return Err(SettingsError::Bad {
+                    name: "seed".to_owned(),
+                    origin: origin.as_str(),
+                    text: seed.clone(),
+                    problem: "is not host:port".to_owned(),
+                });
+            }
+        }
+        Ok(seeds.clone())
+    }
+
+    fn labels(&self) -> Result<BTreeMap<String, String>, SettingsError> {
+        let (labels, origin) = &self.lists["label"];
+        let pair = |label: &String| match label.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(SettingsError::Bad {
+                name: "label".to_owned(),
+                origin: origin.as_str(),
+                text: label.clone(),
+                problem: "is not key=value".to_owned(),
+            }),
+        };
+        labels.iter().map(pair).collect()
+    }
+
+    fn optional<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, SettingsError>
+    where
+        T::Err: std::fmt::Display,
+    {
+        if self.texts[key].0.is_empty() {
+            Ok(None)
+        } else {
+            self.parsed(key).map(Some)
+        }
+    }
+
+    fn parsed<T: std::str::FromStr>(&self, key: &str) -> Result<T, SettingsError>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let (text, _) = &self.texts[key];
+        text.parse()
+            .map_err(|error: T::Err| self.bad(key, &format!("can't be read: {error}")))
+    }
+
+    fn bad(&self, key: &str, problem: &str) -> SettingsError {
+        let (text, origin) = &self.texts[key];
+        let name = match origin {
+            Origin::Flag => format!("--{}", key.replace('_', "-")),
+            Origin::Environment => variable(key),
+            Origin::File | Origin::Default | Origin::Derived => key.to_owned(),
+        };
+        SettingsError::Bad {
+            name,
+            origin: origin.as_str(),
+            text: text.clone(),
+            problem: problem.to_owned(),
+        }
+    }
+
+    /// Every value with its origin, for people or programs.
+    pub(crate) fn render(&self, output: Output) -> anyhow::Result<String> {
+        let mut rows: Vec<(String, String, &str)> = Vec::new();
+        for (key, (value, origin)) in &self.texts {
+            rows.push(((*key).to_owned(), value.clone(), origin.as_str()));
+        }
+        for (key, (values, origin)) in &self.lists {
+            rows.push(((*key).to_owned(), values.join(","), origin.as_str()));
+        }
+        for (service, settings) in &self.settings {
+            rows.push((
+                format!("settings.{service}"),
+                settings.to_string(),
+                Origin::File.as_str(),
+            ));
+        }
+        if let Some(file) = &self.file {
+            rows.push(("config".to_owned(), file.clone(), ""));
+        }
+        rows.sort();
+        if output == Output::Json {
+            let entries: serde_json::Map<_, _> = rows
+                .into_iter()
+                .map(|(key, value, origin)| (key, json!({ "value": value, "origin": origin })))
+                .collect();
+            return Ok(serde_json::to_string_pretty(&entries)? + "\n");
+        }
+        let width = |column: fn(&(String, String, &str)) -> usize| rows.iter().map(column).max().unwrap_or(0);
+        let (keys, values) = (width(|row| row.0.len()), width(|row| row.1.len().max(1)).min(60));
+        let mut out = format!("{:<keys$}  {:<values$}  ORIGIN\n", "KEY", "VALUE");
+        for (key, value, origin) in &rows {
+            let value = if value.is_empty() { "-" } else { value };
+            writeln!(
+                out,
+                "{}",
+                format!("{key:<keys$}  {value:<values$}  {origin}").trim_end()
+            )?;
+        }
+        Ok(out)
+    }
+}
+
+/// The environment variable of a key.
+fn variable(key: &str) -> String {
+    format!("COTERIE_{}", key.to_uppercase())
+}
+
+fn split(list: &str) -> Vec<String> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn flag_text(flags: &Flags, key: &str) -> Option<String> {
+    let switch = |is_on: bool| is_on.then(|| "true".to_owned());
+    match key {
+        "listen_addr" => flags.listen_addr.clone(),
+        "gossip_addr" => flags.gossip_addr.clone(),
+        "advertise_addr" => flags.advertise_addr.clone(),
+        "node_id" => flags.node_id.clone(),
+        "service" => flags.service.clone(),
+        "shard" => flags.shard.clone(),
+        "cluster" => flags.cluster.clone(),
+        "profile" => flags.profile.clone(),
+        "data_dir" => flags.data_dir.clone(),
+        "zone" => flags.zone.clone(),
+        "log" => flags.log.clone(),
+        "log_format" => flags.log_format.clone(),
+        "insecure" => switch(flags.insecure),
+        "reset_role" => switch(flags.reset_role),
+        "demo" => switch(flags.demo),
+        _ => None,
+    }
+}
+
+/// The folder of everything that Coterie keeps on this machine.
+fn state_root(environment: Environment<'_>) -> Option<PathBuf> {
+    if let Some(root) = environment("COTERIE_STATE_DIR").filter(|root| !root.is_empty()) {
+        return Some(PathBuf::from(root));
+    }
+    let strategy = etcetera::base_strategy::choose_base_strategy().ok()?;
+    let state = strategy.state_dir().unwrap_or_else(|| strategy.data_dir());
+    Some(state.join("coterie"))
+}
+
+#[cfg(test)]
+#[path = "settings/tests.rs"]
+mod tests;

@@ -1,0 +1,100 @@
+//! `agent validate`: checks settings for `ctl`, which links no plugin.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use anyhow::Context;
+use plugin::{Registry, SettingsMistake};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use types::{ServiceType, Sharding};
+
+/// What is asked.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    /// Settings by service type.
+    #[serde(default)]
+    services: BTreeMap<ServiceType, Value>,
+}
+
+/// What is answered.
+#[derive(Debug, PartialEq, Serialize)]
+struct Answer {
+    /// The types that this agent can run.
+    types: Vec<Known>,
+    /// All that is wrong.
+    mistakes: Vec<Found>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Known {
+    name: ServiceType,
+    sharded: bool,
+    about: &'static str,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Found {
+    service: ServiceType,
+    #[serde(flatten)]
+    mistake: SettingsMistake,
+}
+
+/// Reads a question from standard input and answers it on standard output.
+pub(crate) fn run(registry: &Registry) -> anyhow::Result<()> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .context("standard input can't be read")?;
+    let question =
+        serde_json::from_str(&text).context("standard input is not {\"services\": {TYPE: SETTINGS}}")?;
+    println!("{}", serde_json::to_string(&answer(registry, question))?);
+    Ok(())
+}
+
+fn answer(registry: &Registry, question: Question) -> Answer {
+    let types = registry
+        .plugins()
+        .map(|plugin| Known {
+            name: plugin.service_type(),
+            sharded: plugin.sharding() != Sharding::None,
+            about: plugin.about(),
+        })
+        .collect();
+    let mistakes = question
+        .services
+        .into_iter()
+        .flat_map(|(service, settings)| {
+            let found = registry
+                .plugin(&service)
+                .and_then(|plugin| plugin.prepare(&settings).err())
+                .map_or_else(Vec::new, |error| error.mistakes);
+            found.into_iter().map(move |mistake| Found {
+                service: service.clone(),
+                mistake,
+            })
+        })
+        .collect();
+    Answer { types, mistakes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mistake_comes_with_its_type_and_place() {
+        let question =
+            serde_json::from_str(r#"{"services": {"api-gateway": {"no_such": 1}, "unknown": {}}}"#).unwrap();
+        let answer = answer(&crate::registry::registry(), question);
+        assert_eq!(answer.mistakes.len(), 1);
+        assert_eq!(answer.mistakes[0].service.as_str(), "api_gateway");
+        assert!(
+            answer
+                .types
+                .iter()
+                .any(|known| known.name.as_str() == "api_gateway" && !known.sharded)
+        );
+    }
+}
