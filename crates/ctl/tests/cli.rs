@@ -181,7 +181,7 @@ fn a_pid_that_now_belongs_to_another_process_is_never_signalled() {
     assert_eq!(code, Some(0));
     assert_eq!(
         out,
-        "stopped 0 agents, 0 left, 2 ports free (1 had ended before)\n"
+        "stopped 0 agents, 0 left, 2 ports free (1 was not running)\n"
     );
     assert_eq!(bystander.try_wait().unwrap(), None);
     bystander.kill().unwrap();

@@ -57,8 +57,8 @@ struct Report {
     stopped: usize,
     /// Of these, agents that had to be killed.
     killed: usize,
-    /// Agents that had ended before.
-    ended_before: usize,
+    /// Agents in the record that did not run.
+    not_running: usize,
     /// Processes that still run.
     left: Vec<u32>,
     ports_free: usize,
@@ -73,6 +73,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         if let (Some(cluster), true) = (&cx.cluster, args.purge) {
             purge(cx, cluster)?;
         }
+        tidy(cx)?;
         say("nothing is running");
         return print(&Report::default(), args.output, cx);
     };
@@ -163,7 +164,7 @@ async fn stop(
         cluster: Some(cluster.clone()),
         stopped: targets.len() - left.len(),
         killed,
-        ended_before: nodes.saturating_sub(targets.len()),
+        not_running: nodes.saturating_sub(targets.len()),
         left: left.iter().map(|target| target.process.pid).collect(),
         ports_free: nodes * 2 - ports_busy.len(),
         ports_busy,
@@ -251,6 +252,22 @@ async fn busy_ports(record: Option<&ClusterRecord>) -> Vec<String> {
     }
 }
 
+/// Removes what a ctl left that was killed before it had written a record.
+fn tidy(cx: &Cx) -> anyhow::Result<()> {
+    for cluster in cx.state.clusters()? {
+        let run_dir = cx.state.run_dir(&cluster);
+        let is_named = cx.cluster.as_ref().is_none_or(|named| *named == cluster);
+        let is_meant = is_named && !run_dir.join("cluster.json").exists();
+        // Its holder still works if it cannot be taken.
+        if is_meant && let Ok(lock) = Lock::take(&run_dir, "ctl down") {
+            clean(&run_dir)?;
+            drop(lock);
+            let _ = std::fs::remove_dir(&run_dir);
+        }
+    }
+    Ok(())
+}
+
 /// Removes what only a running cluster needs; logs stay.
 fn clean(run_dir: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(run_dir)? {
@@ -297,8 +314,10 @@ fn sentence(report: &Report) -> String {
     if report.killed > 0 {
         notes.push(format!("{} had to be killed", report.killed));
     }
-    if report.ended_before > 0 {
-        notes.push(format!("{} had ended before", report.ended_before));
+    match report.not_running {
+        0 => {}
+        1 => notes.push("1 was not running".to_owned()),
+        number => notes.push(format!("{number} were not running")),
     }
     if !notes.is_empty() {
         text.push_str(&format!(" ({})", notes.join(", ")));
@@ -321,10 +340,10 @@ mod tests {
         assert_eq!(sentence(&report), "stopped 5 agents, 0 left, 10 ports free");
         report.stopped = 1;
         report.killed = 1;
-        report.ended_before = 4;
+        report.not_running = 4;
         assert_eq!(
             sentence(&report),
-            "stopped 1 agent, 0 left, 10 ports free (1 had to be killed, 4 had ended before)"
+            "stopped 1 agent, 0 left, 10 ports free (1 had to be killed, 4 were not running)"
         );
         assert_eq!(sentence(&Report::default()), "");
     }

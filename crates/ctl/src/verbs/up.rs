@@ -11,7 +11,7 @@ use manifest::{Manifest, Plan, Running};
 use serde::Serialize;
 use tokio::time::Instant;
 use types::api::{AgentSelf, Member, Wait};
-use types::{ClusterId, NodeId, Role};
+use types::{ClusterId, NodeId, Phase, Role};
 
 use crate::agent_bin;
 use crate::exit::{Exit, Failure, explain};
@@ -77,12 +77,13 @@ struct Report {
     members: Vec<Member>,
 }
 
-/// A node with another role than its manifest says.
+/// A node that does something else than its manifest says.
 #[derive(Debug, Serialize)]
 struct DriftRow {
     node: NodeId,
     wanted: Role,
-    found: Role,
+    /// In words.
+    found: String,
     restored: bool,
 }
 
@@ -201,7 +202,7 @@ async fn bring_up(
     began: Instant,
 ) -> anyhow::Result<Report> {
     let mut progress = Progress::new();
-    let running = running(&starter.record).await?;
+    let (running, drained) = running(&starter.record).await?;
     let plan = manifest::diff(manifest, &running);
     let missing: Vec<_> = plan.start.iter().collect();
     if !missing.is_empty() {
@@ -210,7 +211,12 @@ async fn bring_up(
     starter.start(&missing)?;
     starter.converge(args.timeout, &mut progress).await?;
     let took = began.elapsed();
-    let drift = drift(&plan, args.reset, &starter.record).await?;
+    let mut drift = differences(&plan, &drained, &running);
+    if args.reset {
+        for row in &mut drift {
+            restore(row, &starter.record).await?;
+        }
+    }
     let asked = ask_all(&starter.record).await?;
     let insecure: BTreeSet<_> = asked.iter().flat_map(|own| own.insecure.clone()).collect();
     let members = members(&starter.record).await?;
@@ -226,8 +232,8 @@ async fn bring_up(
     })
 }
 
-/// The nodes whose processes live, with the roles that they have now.
-async fn running(record: &ClusterRecord) -> anyhow::Result<BTreeMap<NodeId, Running>> {
+/// The nodes whose processes live, with the roles that they have now, and those of them that a person has drained.
+async fn running(record: &ClusterRecord) -> anyhow::Result<(BTreeMap<NodeId, Running>, BTreeSet<NodeId>)> {
     let mut processes = Processes::new()?;
     let living: Vec<_> = record
         .nodes
@@ -235,14 +241,19 @@ async fn running(record: &ClusterRecord) -> anyhow::Result<BTreeMap<NodeId, Runn
         .filter(|node| node.is_running(&mut processes))
         .collect();
     let asked = ask_all(record).await?;
-    let nodes = living.into_iter().map(|node| {
+    let mut running = BTreeMap::new();
+    let mut drained = BTreeSet::new();
+    for node in living {
         let own = asked.iter().find(|own| own.member.id == node.id);
         let state = own.and_then(|own| own.member.state.as_ref());
+        if state.is_some_and(|state| state.phase == Phase::Stopped) {
+            drained.insert(node.id.clone());
+        }
         // One that does not answer is told of when the wait for it is over.
         let role = state.map_or_else(|| node.role.clone(), |state| state.role.clone());
-        (node.id.clone(), Running { role })
-    });
-    Ok(nodes.collect())
+        running.insert(node.id.clone(), Running { role });
+    }
+    Ok((running, drained))
 }
 
 /// What each node of this cluster that answers says of itself.
@@ -260,25 +271,43 @@ async fn members(record: &ClusterRecord) -> anyhow::Result<Vec<Member>> {
     Ok(Client::new(&node.url())?.members().await?.members)
 }
 
-/// Where nodes differ from the manifest; with `reset`, after each was given its role back.
-async fn drift(plan: &Plan, reset: bool, record: &ClusterRecord) -> anyhow::Result<Vec<DriftRow>> {
-    let mut rows = Vec::new();
-    for drift in &plan.drift {
-        if reset && let Some(node) = record.node(&drift.id) {
-            let client = Client::new(&node.url())?.within(RESET_LIMIT);
-            client
-                .set_service(&drift.id, &drift.wanted, Wait::All, None)
-                .await
-                .with_context(|| format!("giving {} its role back", drift.id))?;
+/// Where nodes differ from the manifest: in what they do, or in that they were drained. Pure.
+fn differences(
+    plan: &Plan,
+    drained: &BTreeSet<NodeId>,
+    running: &BTreeMap<NodeId, Running>,
+) -> Vec<DriftRow> {
+    let row = |node: &NodeId, wanted: &Role, found: String| DriftRow {
+        node: node.clone(),
+        wanted: wanted.clone(),
+        found,
+        restored: false,
+    };
+    let mut rows: Vec<_> = plan
+        .drift
+        .iter()
+        .map(|drift| row(&drift.id, &drift.wanted, drift.found.to_string()))
+        .collect();
+    for id in plan.unchanged.iter().filter(|id| drained.contains(id)) {
+        if let Some(Running { role }) = running.get(id) {
+            rows.push(row(id, role, format!("{role} but stopped")));
         }
-        rows.push(DriftRow {
-            node: drift.id.clone(),
-            wanted: drift.wanted.clone(),
-            found: drift.found.clone(),
-            restored: reset,
-        });
     }
-    Ok(rows)
+    rows
+}
+
+/// Gives a node the role back that its manifest says.
+async fn restore(row: &mut DriftRow, record: &ClusterRecord) -> anyhow::Result<()> {
+    let Some(node) = record.node(&row.node) else {
+        return Ok(());
+    };
+    let client = Client::new(&node.url())?.within(RESET_LIMIT);
+    client
+        .set_service(&row.node, &row.wanted, Wait::All, None)
+        .await
+        .with_context(|| format!("giving {} its role back", row.node))?;
+    row.restored = true;
+    Ok(())
 }
 
 async fn take_back(starter: &mut Starter<'_>, remove_all: bool, run_dir: &Path) -> anyhow::Result<()> {
@@ -370,8 +399,6 @@ fn suggestions(report: &Report) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use types::Phase;
-
     use super::*;
     use crate::render::tests::member;
 
@@ -416,7 +443,7 @@ try next:
         report.drift = vec![DriftRow {
             node: "b".parse().unwrap(),
             wanted: "api_gateway".parse().unwrap(),
-            found: Role::Standby,
+            found: "standby".to_owned(),
             restored: false,
         }];
         let text = notes(&report);
@@ -429,5 +456,27 @@ try next:
                 "extra: x runs but is not in the manifest; `ctl leave x` ends it",
             ]
         );
+    }
+
+    #[test]
+    fn a_drained_node_differs_from_its_manifest() {
+        let running = |role: &str| Running {
+            role: role.parse().unwrap(),
+        };
+        let ids = ["a", "b"].map(|id| id.parse::<NodeId>().unwrap());
+        let plan = Plan {
+            unchanged: ids.to_vec(),
+            ..Plan::default()
+        };
+        let running = BTreeMap::from([
+            (ids[0].clone(), running("storage/0")),
+            (ids[1].clone(), running("standby")),
+        ]);
+        let rows = differences(&plan, &BTreeSet::from([ids[0].clone()]), &running);
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|row| format!("{}: {}", row.node, row.found))
+            .collect();
+        assert_eq!(rows, ["a: storage/0 but stopped"]);
     }
 }
