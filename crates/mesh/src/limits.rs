@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Limits of the requests that a mesh sends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// How long opening a connection may take.
+    /// How long opening a connection may take. Linux repeats a lost request to connect after one second and after three,
+    /// and it loses them whenever a server's queue is full, so less than that fails where patience would do.
     pub connect: Duration,
     /// How long a request may wait for a member that serves, pauses between refusals included.
     pub wait: Duration,
@@ -34,7 +35,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connect: Duration::from_secs(1),
+            connect: Duration::from_secs(4),
             wait: Duration::from_secs(10),
             waiting: 1024,
             head: Duration::from_secs(60),

@@ -25,7 +25,8 @@ pub struct Settings {
     pub listen: String,
     /// Path prefixes that go to fixed addresses. They win over service types; the longest prefix that matches wins.
     pub routes: Vec<Route>,
-    /// How long opening a connection to a member or an address may take.
+    /// How long opening a connection to a member or an address may take. A busy server may lose the first two
+    /// attempts of the system, which takes three seconds.
     pub connect_timeout: String,
     /// How long the head of an answer may take, counted from the last piece of the request's body.
     pub response_timeout: String,
@@ -46,7 +47,8 @@ pub struct Route {
     /// One or more of `http://host[:port][/path]`; each request goes to the less busy of two of them.
     pub to: Vec<String>,
     /// Whether the prefix is taken off the path: `/files/a` arrives as `/a`. The prefix is told in
-    /// `X-Forwarded-Prefix` then. With `false` the path arrives as it is.
+    /// `X-Forwarded-Prefix` then. With `false` the path arrives as it is. Answers, redirects among them, are not
+    /// rewritten either way.
     #[serde(default = "yes")]
     pub strip_prefix: bool,
 }
@@ -60,7 +62,7 @@ impl Default for Settings {
         Self {
             listen: "127.0.0.1:0".to_owned(),
             routes: Vec::new(),
-            connect_timeout: "1s".to_owned(),
+            connect_timeout: "4s".to_owned(),
             response_timeout: "60s".to_owned(),
             idle_timeout: "60s".to_owned(),
             wait: "10s".to_owned(),
