@@ -9,7 +9,7 @@ use types::{ClusterId, NodeId, Problem};
 use crate::exit::{Exit, Failure};
 use crate::out::{Out, say};
 use crate::process::Processes;
-use crate::record::ClusterRecord;
+use crate::record::{ClusterRecord, NodeRecord};
 use crate::state::State;
 use crate::suggest;
 
@@ -50,21 +50,37 @@ impl Reached {
         let Ok(view) = self.client.members().await else {
             return error.into();
         };
-        let known = self.record.as_ref().and_then(|record| record.node(node));
-        if known.is_some() {
-            return Failure::new(
-                Exit::NoAgent,
-                format!("node {node} was started here and is no member now"),
-            )
-            .hint(format!(
-                "`ctl logs {node}` shows its end, `ctl up` starts it again"
-            ))
-            .into();
+        if let Some(known) = self.record.as_ref().and_then(|record| record.node(node)) {
+            return self.explain_absent(known).await.into();
         }
         let ids: Vec<_> = view.members.iter().map(|member| member.id.as_str()).collect();
         Failure::new(Exit::Error, format!("no member is named `{node}`"))
             .hint(suggest::hint(node.as_str(), &ids))
             .into()
+    }
+
+    /// A node that was started here but is no member.
+    async fn explain_absent(&self, node: &NodeRecord) -> Failure {
+        let agent = self.client.within(NEXT_AFTER).at(&node.url());
+        let answers = match agent {
+            Ok(agent) => agent.agent_self().await.is_ok_and(|own| own.member.id == node.id),
+            Err(_) => false,
+        };
+        if answers {
+            return Failure::new(
+                Exit::Conflict,
+                format!("node {} is leaving, or lost sight of the others", node.id),
+            )
+            .hint("`ctl status` tells more; once it is gone, `ctl up` starts it again");
+        }
+        Failure::new(
+            Exit::NoAgent,
+            format!("node {} was started here and is no member now", node.id),
+        )
+        .hint(format!(
+            "`ctl logs {}` shows its end, `ctl up` starts it again",
+            node.id
+        ))
     }
 }
 

@@ -344,7 +344,7 @@ fn notes(report: &Report) -> String {
     let seconds = Duration::from_millis(report.took_ms).as_secs_f64();
     let mut lines = vec![if report.started.is_empty() {
         format!(
-            "cluster {}: nothing to start, {} run",
+            "cluster {}: nothing to start, {} up",
             report.cluster,
             render::count(report.running_before.len(), "agent")
         )
@@ -451,7 +451,7 @@ try next:
         assert_eq!(
             lines,
             [
-                "cluster demo: nothing to start, 2 agents run",
+                "cluster demo: nothing to start, 2 agents up",
                 "drift: b is standby, the manifest says api_gateway; `ctl up --reset` restores it",
                 "extra: x runs but is not in the manifest; `ctl leave x` ends it",
             ]
