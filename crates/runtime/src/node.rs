@@ -10,11 +10,13 @@ use cluster::{Cluster, ClusterConfig, JoinError, Network, Rival};
 use cool_id_generator::{Size, get_id};
 use http::Request;
 use mesh::{Mesh, Targets};
-use plugin::{BindError, Exposure, Registry, RegistryError, ServeLimits, ServiceError, SettingsError, Tasks};
+use plugin::{BindError, Exposure, Registry, RegistryError, ServeLimits, SettingsError};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::{error, info, warn};
+use tracing::{Instrument, Span, error, info, info_span, warn};
 use types::api::{About, AgentSelf};
 use types::{NodeId, Role, RoleState, ServiceType, Target};
 
@@ -27,6 +29,8 @@ use crate::identity::{Asked, DataDir, DataDirError};
 use crate::listen::{self, ListenError};
 use crate::supervisor::{Supervisor, Tools};
 
+/// Signals this close together are one: some senders signal a process and its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(300);
 /// How often another life of this node's id is asked who it is.
 const RIVAL_PAUSE: Duration = Duration::from_millis(500);
 /// How long it may take to answer.
@@ -68,6 +72,9 @@ pub enum NodeError {
     /// Look at the log, then start the agent again.
     #[error("gossip ended: {0}")]
     GossipEnded(String),
+    /// A bug; the log says where.
+    #[error("the {0} panicked")]
+    Panicked(&'static str),
     /// A second signal came while the node was leaving.
     #[error("aborted by a second signal")]
     Aborted,
@@ -103,7 +110,7 @@ pub struct Node {
     failure: watch::Receiver<Option<String>>,
     finished: oneshot::Receiver<Result<(), NodeError>>,
     /// Dropping it aborts the main task, and with it everything that belongs to the node.
-    _main: tokio::task::JoinSet<()>,
+    _main: JoinSet<()>,
 }
 
 /// Starts a node, and runs it until it leaves on a signal or a command. A second signal aborts.
@@ -225,7 +232,7 @@ impl Node {
         };
         let http = opened.http;
         let router = api::router(app);
-        let mut tasks = tokio::task::JoinSet::new();
+        let mut tasks = JoinSet::new();
         let main = async move {
             let _data = data;
             let outcome = life
@@ -238,7 +245,7 @@ impl Node {
             // Nobody may be waiting.
             let _ = finished_tx.send(outcome);
         };
-        tasks.spawn(main);
+        tasks.spawn(main.instrument(info_span!("node", id = %facts.node)));
         Self {
             facts,
             http,
@@ -304,7 +311,7 @@ impl Node {
     pub async fn wait(self) -> Result<(), NodeError> {
         self.finished
             .await
-            .unwrap_or_else(|_| Err(NodeError::GossipEnded("the node's main task panicked".to_owned())))
+            .unwrap_or_else(|_| Err(NodeError::Panicked("main task")))
     }
 
     /// Leaves, and waits until it has.
@@ -319,18 +326,21 @@ impl Node {
         let control = self.control.clone();
         let wait = self.wait();
         tokio::pin!(wait);
-        let mut count = 0;
+        let mut first: Option<Instant> = None;
         loop {
             tokio::select! {
                 biased;
                 outcome = &mut wait => return outcome,
                 name = signals.next() => {
-                    count += 1;
-                    if count > 1 {
-                        return Err(NodeError::Aborted);
+                    match first {
+                        None => {
+                            info!(signal = name, "leaving; a second signal aborts");
+                            first = Some(Instant::now());
+                            control.leave();
+                        }
+                        Some(first) if first.elapsed() < SAME_SIGNAL => {}
+                        Some(_) => return Err(NodeError::Aborted),
                     }
-                    info!(signal = name, "leaving; a second signal aborts");
-                    control.leave();
                 }
             }
         }
@@ -356,37 +366,29 @@ impl Life {
         router: axum::Router,
         listener: tokio::net::TcpListener,
     ) -> Result<(), NodeError> {
-        let (tasks, _failures) = Tasks::new();
-        tasks.spawn("events", infallible(events.record(self.cluster.changes())));
-        let limits = ServeLimits {
-            grace: GRACE,
-            ..ServeLimits::default()
-        };
-        let service =
-            router.map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
-        tasks.spawn(
-            "http",
-            infallible(plugin::serve(listener, service, self.stop_http.clone(), limits)),
-        );
-        let (role_ended, role_has_ended) = oneshot::channel();
-        tasks.spawn(
-            "supervisor",
-            infallible(async move {
-                supervisor.run(commands).await;
-                // Nobody waits when gossip failed first.
-                let _ = role_ended.send(());
-            }),
-        );
+        let mut parts = JoinSet::new();
+        parts.spawn(events.record(self.cluster.changes()).instrument(Span::current()));
+        let limits = ServeLimits { grace: GRACE, ..ServeLimits::default() };
+        let service = router.map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
+        let http = plugin::serve(listener, service, self.stop_http.clone(), limits);
+        parts.spawn(http.instrument(Span::current()));
+        let mut role = JoinSet::new();
+        role.spawn(supervisor.run(commands).instrument(Span::current()));
         let outcome = tokio::select! {
             biased;
-            ended = role_has_ended => ended.map_err(|_| NodeError::GossipEnded("the supervisor panicked".to_owned())),
+            Some(ended) = role.join_next() => ended.map_err(|_| NodeError::Panicked("supervisor")),
+            Some(Err(_)) = parts.join_next() => Err(NodeError::Panicked("HTTP server")),
             reason = self.cluster.ended() => Err(NodeError::GossipEnded(reason)),
             rival = self.taken() => Err(NodeError::IdTaken { node: self.facts.node.clone(), http: rival.http }),
         };
         self.control.leave();
+        if outcome.is_err() {
+            // The role ends as it would on a signal.
+            role.join_next().await;
+        }
         self.cluster.leave().await;
         self.stop_http.cancel();
-        tasks.wait().await;
+        while parts.join_next().await.is_some() {}
         outcome
     }
 
@@ -428,11 +430,6 @@ impl Life {
                 && agent.cluster == self.facts.cluster
         })
     }
-}
-
-async fn infallible(future: impl Future<Output = ()>) -> Result<(), ServiceError> {
-    future.await;
-    Ok(())
 }
 
 /// Signals that end an agent.

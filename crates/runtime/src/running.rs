@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use plugin::{Context, Endpoints, Health, Metrics, Prepared, Service, ServiceError, TaskFailure, Tasks};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
 use crate::gate::Gate;
@@ -24,7 +24,8 @@ pub(crate) struct Running {
     pub(crate) gate: Arc<Gate>,
     pub(crate) endpoints: Endpoints,
     pub(crate) metrics: Metrics,
-    shutdown: CancellationToken,
+    /// Ends the service's tasks when it is dropped, whatever the reason.
+    shutdown: DropGuard,
     tasks: Tasks,
     failures: mpsc::UnboundedReceiver<TaskFailure>,
 }
@@ -36,10 +37,10 @@ impl Running {
         context: impl FnOnce(Tasks, CancellationToken) -> Context,
     ) -> Result<Self, ServiceError> {
         let (tasks, failures) = Tasks::new();
-        let shutdown = CancellationToken::new();
+        let token = CancellationToken::new();
         // A start that is given up halfway must not leave its tasks behind.
-        let guard = shutdown.clone().drop_guard();
-        let context = context(tasks.clone(), shutdown.clone());
+        let shutdown = token.clone().drop_guard();
+        let context = context(tasks.clone(), token);
         let (endpoints, metrics) = (context.endpoints.clone(), context.metrics.clone());
         let start = AssertUnwindSafe(prepared.start(context)).catch_unwind();
         let outcome = match timeout(START_LIMIT, start).await {
@@ -51,7 +52,6 @@ impl Running {
         };
         match outcome {
             Ok(service) => {
-                guard.disarm();
                 Ok(Self {
                     service,
                     gate: Arc::default(),
@@ -63,7 +63,7 @@ impl Running {
                 })
             }
             Err(error) => {
-                drop(guard);
+                drop(shutdown);
                 end_tasks(&tasks).await;
                 Err(error)
             }
@@ -84,7 +84,7 @@ impl Running {
 
     /// Ends the service. What does not end in time is left behind, and said.
     pub(crate) async fn stop(self) {
-        self.shutdown.cancel();
+        drop(self.shutdown);
         match timeout(STOP_LIMIT, AssertUnwindSafe(self.service.stop()).catch_unwind()).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => warn!(%error, "the service did not stop cleanly"),

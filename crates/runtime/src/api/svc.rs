@@ -33,6 +33,12 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
         return refuse(&app, &wanted, &format!("is ending its role {}", mounted.role));
     };
     *request.uri_mut() = rest;
+    // What the agent's own router noted about the path would mix with what the service's router finds in it.
+    let peer = request.extensions_mut().remove::<plugin::Peer>();
+    request.extensions_mut().clear();
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
     let answer = AssertUnwindSafe(mounted.router.clone().oneshot(request))
         .catch_unwind()
         .await;

@@ -1,0 +1,116 @@
+//! The service type `echo`: answers what it was asked, and misbehaves when told to. The smallest whole plugin.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::routing::{any, post};
+use http::Response;
+use plugin::{Context, Health, Plugin, Prepared, Service, ServiceError, SettingsError, parse_settings};
+use serde::Deserialize;
+use types::{NodeId, ServiceType, Sharding};
+
+/// The service type `echo`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Echo;
+
+/// How to misbehave.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Settings {
+    /// Fails every start on the node of this name.
+    fail_start_on: Option<String>,
+    /// Waits this long with each start, in milliseconds.
+    start_ms: u64,
+}
+
+impl Plugin for Echo {
+    fn service_type(&self) -> ServiceType {
+        "echo".parse().expect("the name follows the rule")
+    }
+
+    fn about(&self) -> &'static str {
+        "answers what it was asked"
+    }
+
+    fn sharding(&self) -> Sharding {
+        Sharding::None
+    }
+
+    fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {
+        Ok(Box::new(parse_settings::<Settings>(settings)?))
+    }
+}
+
+#[async_trait]
+impl Prepared for Settings {
+    async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
+        tokio::time::sleep(Duration::from_millis(self.start_ms)).await;
+        if self.fail_start_on.as_deref() == Some(cx.node.as_str()) {
+            return Err(ServiceError::unavailable("told to fail"));
+        }
+        Ok(Arc::new(EchoService { node: cx.node.clone(), health: Mutex::new(Health::Ready), cx }))
+    }
+}
+
+struct EchoService {
+    node: NodeId,
+    health: Mutex<Health>,
+    cx: Context,
+}
+
+#[async_trait]
+impl Service for EchoService {
+    fn routes(self: Arc<Self>) -> Router {
+        Router::new()
+            .route("/health/{how}", post(set_health))
+            .route("/panic/task", post(panic_in_task))
+            .route("/panic/handler", post(panic_in_handler))
+            .route("/slow/{ms}", any(slow))
+            .fallback(echo)
+            .with_state(self)
+    }
+
+    fn health(&self) -> Health {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The body comes back as it goes in, with the node's name and the raw path in headers.
+async fn echo(State(echo): State<Arc<EchoService>>, request: Request) -> Response<Body> {
+    let path = request.uri().to_string();
+    Response::builder()
+        .header("echo-node", echo.node.as_str())
+        .header("echo-path", path)
+        .header("echo-method", request.method().as_str())
+        .body(request.into_body())
+        .expect("a URI and a name are valid header values")
+}
+
+async fn slow(
+    State(echo): State<Arc<EchoService>>,
+    axum::extract::Path(ms): axum::extract::Path<u64>,
+) -> Response<Body> {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    Response::new(Body::from(echo.node.to_string()))
+}
+
+async fn set_health(State(echo): State<Arc<EchoService>>, axum::extract::Path(how): axum::extract::Path<String>) {
+    let health = match how.as_str() {
+        "ready" => Health::Ready,
+        "degraded" => Health::Degraded("told to be".to_owned()),
+        _ => Health::Failed("told to fail".to_owned()),
+    };
+    *echo.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+}
+
+async fn panic_in_task(State(echo): State<Arc<EchoService>>) {
+    echo.cx.tasks.spawn("doomed", async { panic!("told to panic") });
+}
+
+async fn panic_in_handler() -> &'static str {
+    panic!("told to panic")
+}

@@ -1,0 +1,159 @@
+//! A cluster of real nodes in this process: free ports, temporary folders, real sockets.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use api_gateway::ApiGateway;
+use plugin::Registry;
+use runtime::{Config, Node};
+use serde_json::Value;
+use types::api::Member;
+use types::{Phase, Profile, Role};
+
+use crate::Echo;
+
+/// How long a condition may take to hold: generous, for tests share the machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cluster of real nodes in this process.
+#[derive(Debug)]
+pub struct Sandbox {
+    folder: tempfile::TempDir,
+    nodes: Vec<Node>,
+    http: reqwest::Client,
+}
+
+/// What a node of a sandbox is told.
+#[derive(Debug, Clone, Default)]
+pub struct NodeOptions {
+    /// Settings by service type.
+    pub settings: Vec<(&'static str, Value)>,
+}
+
+impl Sandbox {
+    /// No nodes yet.
+    pub fn new() -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        Ok(Self { folder: tempfile::tempdir()?, nodes: Vec::new(), http })
+    }
+
+    /// Nodes with these names and roles, all of them ready in every view.
+    pub async fn of(roles: &[(&str, &str)], options: &NodeOptions) -> anyhow::Result<Self> {
+        let mut sandbox = Self::new()?;
+        for (name, role) in roles {
+            sandbox.start(name, role, options).await?;
+        }
+        sandbox.all_ready().await?;
+        Ok(sandbox)
+    }
+
+    /// Starts one more node.
+    pub async fn start(&mut self, name: &str, role: &str, options: &NodeOptions) -> anyhow::Result<()> {
+        let settings = options
+            .settings
+            .iter()
+            .map(|(service, settings)| Ok((service.parse()?, settings.clone())))
+            .collect::<anyhow::Result<_>>()?;
+        let config = Config {
+            cluster: "sandbox".parse()?,
+            node_id: Some(name.parse()?),
+            listen: ([127, 0, 0, 1], 0).into(),
+            seeds: self.nodes.iter().take(3).map(|node| node.gossip().to_owned()).collect(),
+            role: role.parse::<Role>()?,
+            profile: Profile::Local,
+            settings,
+            ..Config::new(self.data_dir(name))
+        };
+        let registry = Registry::new().with(ApiGateway).with(Echo);
+        let node = Node::start(config, registry).await.with_context(|| format!("{name} starts"))?;
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    /// Where a node keeps its data.
+    pub fn data_dir(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A client for requests to the nodes.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// A node by name.
+    pub fn node(&self, name: &str) -> anyhow::Result<&Node> {
+        self.nodes.iter().find(|node| node.id().as_str() == name).with_context(|| format!("no node {name}"))
+    }
+
+    /// The URL of a node's API.
+    pub fn url(&self, name: &str) -> anyhow::Result<String> {
+        Ok(self.node(name)?.url().to_owned())
+    }
+
+    /// The URL of a gateway's own listener, once it has one.
+    pub async fn gateway(&self, name: &str) -> anyhow::Result<String> {
+        let member = self.seen(name, name, |member| endpoint(member).is_some()).await?;
+        endpoint(&member).context("it has just been seen")
+    }
+
+    /// Ends a node gracefully.
+    pub async fn leave(&mut self, name: &str) -> anyhow::Result<()> {
+        let at = self.nodes.iter().position(|node| node.id().as_str() == name).context("no such node")?;
+        self.nodes.remove(at).shutdown().await?;
+        Ok(())
+    }
+
+    /// Ends a node without a word.
+    pub fn kill(&mut self, name: &str) -> anyhow::Result<()> {
+        let at = self.nodes.iter().position(|node| node.id().as_str() == name).context("no such node")?;
+        drop(self.nodes.remove(at));
+        Ok(())
+    }
+
+    /// Waits until every node sees every node serving, and nobody else.
+    pub async fn all_ready(&self) -> anyhow::Result<()> {
+        for node in &self.nodes {
+            let mut view = node.view();
+            let ready = view.wait_for(|view| {
+                let serving =
+                    view.members().filter(|m| m.state.as_ref().is_some_and(|state| state.phase == Phase::Ready));
+                serving.count() == self.nodes.len() && view.members().count() == self.nodes.len()
+            });
+            let Ok(seen) = tokio::time::timeout(PATIENCE, ready).await else {
+                bail!("{} sees {:#?}", node.id(), node.view().borrow());
+            };
+            seen.with_context(|| format!("{} has ended", node.id()))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until one node sees another as wanted.
+    pub async fn seen(&self, by: &str, name: &str, wanted: impl Fn(&Member) -> bool) -> anyhow::Result<Member> {
+        let id = name.parse()?;
+        let mut view = self.node(by)?.view();
+        let seen = view.wait_for(|view| view.member(&id).is_some_and(&wanted));
+        match tokio::time::timeout(PATIENCE, seen).await {
+            Ok(Ok(view)) => view.member(&id).cloned().context("it has just been seen"),
+            Ok(Err(_)) => bail!("{by} has ended"),
+            Err(_) => bail!("{by} sees {:#?}", self.node(by)?.view().borrow().member(&id)),
+        }
+    }
+}
+
+fn endpoint(member: &Member) -> Option<String> {
+    member.state.as_ref()?.endpoints.get("gateway").cloned()
+}
+
+/// Waits until a condition holds, asking again and again.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> anyhow::Result<T> {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.with_context(|| format!("waited {PATIENCE:?} until {what}"))
+}

@@ -1,0 +1,144 @@
+//! The HTTP API: described by itself, problem details everywhere, streams that resume, closed to foreign pages.
+
+use e2e::{NodeOptions, Sandbox, eventually};
+use serde_json::{Value, json};
+
+async fn one() -> anyhow::Result<(Sandbox, String)> {
+    let sandbox = Sandbox::of(&[("a", "echo")], &NodeOptions::default()).await?;
+    let url = sandbox.url("a")?;
+    Ok((sandbox, url))
+}
+
+#[tokio::test]
+async fn every_described_path_exists_and_every_error_is_a_problem() -> anyhow::Result<()> {
+    let (sandbox, url) = one().await?;
+    let http = sandbox.http();
+    let document: Value = http.get(format!("{url}/v1/openapi.json")).send().await?.json().await?;
+    let paths = document["paths"].as_object().cloned().unwrap_or_default();
+    assert!(paths.len() >= 12, "{:?}", paths.keys());
+    for (path, methods) in &paths {
+        let path = path.replace("{id}", "a").replace("{verb}", "drain");
+        for method in methods.as_object().into_iter().flatten().map(|(method, _)| method.to_uppercase()) {
+            let answer = http.request(method.parse()?, format!("{url}{path}")).send().await?;
+            assert!(!matches!(answer.status().as_u16(), 404 | 405 | 500..), "{method} {path}: {}", answer.status());
+        }
+    }
+    for (method, path, status) in [
+        ("GET", "/nothing/here", 404),
+        ("DELETE", "/v1/members", 405),
+        ("GET", "/v1/members/a?wait=1", 400),
+        ("GET", "/v1/members/b", 404),
+        ("GET", "/v1/members/%20", 400),
+        ("POST", "/v1/members/a:explode", 400),
+        ("GET", "/update_service", 400),
+        ("GET", "/update_service?service=searcher", 400),
+        ("GET", "/svc/storage/x", 503),
+    ] {
+        let answer = http.request(method.parse()?, format!("{url}{path}")).send().await?;
+        assert_eq!(answer.status(), status, "{method} {path}");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "{method} {path}");
+        let id = answer.headers()["x-request-id"].to_str()?.to_owned();
+        let problem: Value = answer.json().await?;
+        assert_eq!(problem["status"], status);
+        assert!(!problem["detail"].as_str().unwrap_or_default().is_empty());
+        if !path.starts_with("/svc") {
+            assert_eq!((&problem["request_id"], &problem["node"]), (&json!(id), &json!("a")));
+        }
+    }
+    let answer = http.put(format!("{url}/v1/members/a/service")).body(vec![b' '; 70_000]).send().await?;
+    assert_eq!(answer.status(), 413);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_id_is_taken_from_the_caller_or_made() -> anyhow::Result<()> {
+    let (sandbox, url) = one().await?;
+    let answer = sandbox.http().get(&url).header("x-request-id", "mine").send().await?;
+    assert_eq!(answer.headers()["x-request-id"], "mine");
+    assert_eq!(answer.headers()["coterie-node"], "a");
+    let answer = sandbox.http().get(&url).send().await?;
+    assert_eq!(answer.headers()["x-request-id"].len(), 36);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_first_spelling_of_a_role_change_still_works() -> anyhow::Result<()> {
+    let (sandbox, url) = one().await?;
+    let answer = sandbox.http().get(format!("{url}/update_service?service=api-gateway")).send().await?;
+    assert_eq!(answer.error_for_status()?.json::<Value>().await?["to"], json!({ "service": "api_gateway" }));
+    let members: Value = sandbox.http().get(format!("{url}/members")).send().await?.json().await?;
+    assert_eq!(members["members"][0]["state"]["role"]["service"], "api_gateway");
+    Ok(())
+}
+
+#[tokio::test]
+async fn foreign_pages_may_look_but_not_touch() -> anyhow::Result<()> {
+    let (sandbox, url) = one().await?;
+    let http = sandbox.http();
+    let foreign = http.get(format!("{url}/update_service?service=standby")).header("origin", "http://evil.example");
+    assert_eq!(foreign.send().await?.status(), 403);
+    let rebound = http.post(format!("{url}/v1/members/a:leave")).header("host", "evil.example");
+    assert_eq!(rebound.send().await?.status(), 403);
+    let cross = http.post(format!("{url}/v1/members/a:drain")).header("sec-fetch-site", "cross-site");
+    assert_eq!(cross.send().await?.status(), 403);
+    let looking = http.get(format!("{url}/v1/members")).header("origin", "http://evil.example");
+    assert_eq!(looking.send().await?.status(), 200);
+    Ok(())
+}
+
+/// Reads a stream of events until it has as many as wanted.
+async fn read(sandbox: &Sandbox, url: &str, last: Option<&str>, count: usize) -> anyhow::Result<Vec<Value>> {
+    let mut request = sandbox.http().get(format!("{url}/v1/events")).header("accept", "text/event-stream");
+    if let Some(last) = last {
+        request = request.header("last-event-id", last);
+    }
+    let mut answer = request.send().await?.error_for_status()?;
+    let mut text = String::new();
+    loop {
+        let events: Vec<Value> =
+            text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
+        if events.len() >= count {
+            return Ok(events);
+        }
+        let chunk = answer.chunk().await?;
+        text.push_str(std::str::from_utf8(&chunk.unwrap_or_default())?);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_begin_with_the_present_and_resume_where_they_stopped() -> anyhow::Result<()> {
+    let (mut sandbox, url) = one().await?;
+    sandbox.start("b", "standby", &NodeOptions::default()).await?;
+    sandbox.all_ready().await?;
+    let present = read(&sandbox, &url, None, 2).await?;
+    assert_eq!((&present[0]["kind"], &present[1]["kind"]), (&json!("present"), &json!("present")));
+    let last = eventually("the newcomer's last change is recorded", || async {
+        let kept: Value = sandbox.http().get(format!("{url}/v1/events")).send().await.ok()?.json().await.ok()?;
+        let last = kept["events"].as_array()?.last()?.clone();
+        (last["node"] == "b" && last["member"]["state"]["phase"] == "ready").then(|| last["id"].as_str().map(str::to_owned))?
+    })
+    .await?;
+    sandbox.leave("b").await?;
+    let after = read(&sandbox, &url, Some(&last), 1).await?;
+    let left = after.last().cloned().unwrap_or_default();
+    assert_eq!((&left["kind"], &left["node"]), (&json!("left"), &json!("b")), "{after:?}");
+    let again = read(&sandbox, &url, Some(&last), 1).await?;
+    assert_eq!(after, again, "a stream can be resumed as often as one likes");
+    Ok(())
+}
+
+#[tokio::test]
+async fn metrics_are_well_formed_and_health_tells_the_phase() -> anyhow::Result<()> {
+    let (sandbox, url) = one().await?;
+    let text = sandbox.http().get(format!("{url}/metrics")).send().await?.text().await?;
+    assert!(text.ends_with("# EOF\n"));
+    assert!(text.contains("coterie_members{service=\"echo\",phase=\"ready\"} 1"), "{text}");
+    assert_eq!(sandbox.http().get(format!("{url}/health/livez")).send().await?.status(), 200);
+    assert_eq!(sandbox.http().get(format!("{url}/health/readyz")).send().await?.status(), 200);
+    sandbox.http().post(format!("{url}/v1/members/a:drain")).send().await?.error_for_status()?;
+    let answer = sandbox.http().get(format!("{url}/health/readyz")).send().await?;
+    assert_eq!(answer.status(), 503);
+    assert!(answer.text().await?.contains("drained"));
+    Ok(())
+}

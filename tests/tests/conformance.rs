@@ -1,0 +1,6 @@
+//! Every plugin of these tests keeps the promises that all plugins make; each service's own tests do the same.
+
+#[tokio::test]
+async fn the_echo_plugin_keeps_its_promises() {
+    plugin::conformance::check(&e2e::Echo, &serde_json::json!({})).await;
+}

@@ -1,0 +1,72 @@
+//! The crates depend on one another as the design says, and heavy crates stay behind their fences.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// From the ground up: a crate uses only those above it in this list.
+const ORDER: [&str; 9] = ["types", "manifest", "cluster", "mesh", "plugin", "runtime", "client", "agent", "ctl"];
+/// Crates that stand on everything: end-to-end tests, and the benchmarks that use their sandbox.
+const ON_TOP: [&str; 2] = ["e2e", "bench"];
+/// A heavy dependency, and the crates that may name it.
+const FENCES: [(&str, &[&str]); 6] = [
+    ("chitchat", &["cluster"]),
+    ("reqwest", &["client", "bench", "e2e"]),
+    ("serde-saphyr", &["manifest"]),
+    ("comfy-table", &["ctl", "bench"]),
+    ("clap", &["agent", "ctl", "bench"]),
+    ("tracing-subscriber", &["agent", "bench"]),
+];
+
+/// What each crate of the workspace depends on, tests of its own left out.
+fn edges() -> (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>) {
+    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo describes this workspace");
+    let mut services = BTreeSet::new();
+    let mut edges = BTreeMap::new();
+    for package in metadata.workspace_packages() {
+        let name = package.name.to_string();
+        if package.manifest_path.components().any(|part| part.as_str() == "services") {
+            services.insert(name.clone());
+        }
+        let normal = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
+        edges.insert(name, normal.map(|dependency| dependency.name.clone()).collect());
+    }
+    (edges, services)
+}
+
+#[test]
+fn a_crate_uses_only_those_above_it() {
+    let (edges, services) = edges();
+    let own: BTreeSet<_> = edges.keys().cloned().collect();
+    let rank = |name: &str| ORDER.iter().position(|known| *known == name);
+    for (name, dependencies) in &edges {
+        for dependency in dependencies.intersection(&own) {
+            let is_allowed = if ON_TOP.contains(&name.as_str()) {
+                dependency != "bench"
+            } else if services.contains(name) {
+                rank(dependency).is_some_and(|rank| rank <= 4)
+            } else if services.contains(dependency) {
+                name == "agent"
+            } else {
+                matches!((rank(name), rank(dependency)), (Some(name), Some(dependency)) if dependency < name)
+            };
+            assert!(is_allowed, "{name} must not depend on {dependency}");
+        }
+        let is_known = rank(name).is_some() || services.contains(name) || ON_TOP.contains(&name.as_str());
+        assert!(is_known, "{name} has no place in the order");
+    }
+    for forbidden in ["runtime", "plugin", "cluster"].iter().map(ToString::to_string).chain(services) {
+        assert!(!edges["ctl"].contains(&forbidden), "ctl must not link {forbidden}");
+    }
+}
+
+#[test]
+fn heavy_crates_stay_behind_their_fences() {
+    let (edges, _) = edges();
+    for (heavy, allowed) in FENCES {
+        for (name, dependencies) in &edges {
+            let is_named = dependencies.contains(heavy);
+            assert!(!is_named || allowed.contains(&name.as_str()), "{name} must not name {heavy}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Who is there: crashes, restarts, goodbyes, second owners of a name.
+
+use e2e::{NodeOptions, Sandbox};
+use plugin::Registry;
+use runtime::{Config, Node, NodeError};
+use types::Profile;
+
+const THREE: [(&str, &str); 3] = [("a", "standby"), ("b", "standby"), ("c", "standby")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_crashes_is_gone_and_who_comes_back_is_there_once() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::of(&THREE, &NodeOptions::default()).await?;
+    let before = sandbox.seen("a", "c", |_| true).await?.generation;
+    sandbox.kill("c")?;
+    sandbox.all_ready().await?;
+    sandbox.start("c", "standby", &NodeOptions::default()).await?;
+    sandbox.all_ready().await?;
+    let after = sandbox.seen("a", "c", |_| true).await?.generation;
+    assert!(after > before, "{after} is a new life after {before}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_faster_than_the_failure_detector_is_no_second_owner() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::of(&THREE, &NodeOptions::default()).await?;
+    sandbox.kill("c")?;
+    sandbox.start("c", "standby", &NodeOptions::default()).await?;
+    sandbox.all_ready().await?;
+    assert_eq!(sandbox.node("c")?.failure(), None);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_owner_of_a_name_has_to_go_and_the_first_stays() -> anyhow::Result<()> {
+    let sandbox = Sandbox::of(&THREE, &NodeOptions::default()).await?;
+    let config = Config {
+        cluster: "sandbox".parse()?,
+        node_id: Some("a".parse()?),
+        listen: ([127, 0, 0, 1], 0).into(),
+        seeds: vec![sandbox.node("b")?.gossip().to_owned()],
+        profile: Profile::Local,
+        ..Config::new(sandbox.data_dir("thief"))
+    };
+    let thief = Node::start(config, Registry::new()).await?;
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), thief.wait()).await?;
+    assert!(matches!(&ended, Err(NodeError::IdTaken { .. })), "{ended:?}");
+    sandbox.all_ready().await?;
+    let shown = sandbox.seen("b", "a", |_| true).await?;
+    assert_eq!(shown.http, sandbox.url("a")?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_has_one_agent_at_a_time() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::of(&[("a", "standby")], &NodeOptions::default()).await?;
+    let config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::new(sandbox.data_dir("a")) };
+    let refused = Node::start(config.clone(), Registry::new()).await;
+    assert!(matches!(&refused, Err(NodeError::DataDir(_))), "{refused:?}");
+    sandbox.leave("a").await?;
+    Node::start(config, Registry::new()).await?.shutdown().await?;
+    Ok(())
+}
