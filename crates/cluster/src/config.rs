@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use types::api::About;
-use types::{ClusterId, Generation, NodeId, Profile, RoleState};
+use types::{ClusterId, Generation, NodeId, Profile};
 
 /// A cluster with more members than this can't be joined: the digest of a message lists every member, and one that
 /// outgrows a datagram (65,507 bytes) ends gossip for everybody.
@@ -34,8 +34,6 @@ pub struct ClusterConfig {
     pub http: String,
     /// What the node says of itself once.
     pub about: About,
-    /// What it does at first.
-    pub role: RoleState,
 }
 
 /// The numbers of a profile. Measured with real processes: fast and without false alarms at 100 nodes, 10 % loss and

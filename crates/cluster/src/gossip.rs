@@ -46,6 +46,7 @@ struct Shared {
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<ClusterView>,
     rival: watch::Receiver<Option<Rival>>,
+    namesakes: watch::Receiver<Option<Vec<Rival>>>,
     ended: watch::Receiver<Option<String>>,
 }
 
@@ -102,6 +103,9 @@ enum Command {
 
 impl Cluster {
     /// Joins, with gossip on a thread of its own. Returns once the address is open; seeds are looked for afterwards.
+    ///
+    /// The node is nobody's member before its first [`Cluster::set_role`]: until then it only listens, so that it can
+    /// see whether its name is taken.
     pub async fn join(config: ClusterConfig, network: Network) -> Result<Self, JoinError> {
         let (started, outcome) = oneshot::channel();
         let gossip = move || {
@@ -147,10 +151,6 @@ impl Cluster {
                 keys::ABOUT.to_owned(),
                 keys::encode(keys::ABOUT, &config.about).map_err(too_long)?,
             ),
-            (
-                keys::ROLE.to_owned(),
-                keys::encode(keys::ROLE, &config.role).map_err(too_long)?,
-            ),
         ];
         let transport = network.transport();
         let handle = chitchat::spawn_chitchat(chitchat_config(&config, &timing), values, &*transport)
@@ -160,14 +160,17 @@ impl Cluster {
         let empty = ClusterView::new(config.cluster.clone(), config.node.clone(), []);
         let (view_tx, view) = watch::channel(empty);
         let (rival_tx, rival) = watch::channel(None);
+        let (namesakes_tx, namesakes) = watch::channel(None);
         let (ended_tx, ended) = watch::channel(None);
-        let mut driver = Driver::new(config, timing, handle, view_tx, rival_tx);
+        let outlets = Outlets { view: view_tx, rival: rival_tx, namesakes: namesakes_tx };
+        let mut driver = Driver::new(config, timing, handle, outlets);
         driver.look().await;
         let cluster = Self {
             shared: Arc::new(Shared {
                 commands,
                 view,
                 rival,
+                namesakes,
                 ended,
             }),
         };
@@ -197,6 +200,17 @@ impl Cluster {
     /// Another live node with this node's id, as it is noticed.
     pub fn rival(&self) -> watch::Receiver<Option<Rival>> {
         self.shared.rival.clone()
+    }
+
+    /// Waits until somebody was met; returns the other lives under this node's id that are remembered there, dead
+    /// ones included.
+    pub async fn namesakes(&self) -> Vec<Rival> {
+        let mut namesakes = self.shared.namesakes.clone();
+        match namesakes.wait_for(Option::is_some).await {
+            Ok(met) => met.clone().unwrap_or_default(),
+            // Gossip has ended, which others notice.
+            Err(_) => Vec::new(),
+        }
     }
 
     /// Gossips what this node does, pushed to every live member. Returns the version that shows it.
@@ -264,13 +278,19 @@ fn join_error(addr: SocketAddr, error: &anyhow::Error) -> JoinError {
     }
 }
 
+/// Where what was seen is published.
+struct Outlets {
+    view: watch::Sender<ClusterView>,
+    rival: watch::Sender<Option<Rival>>,
+    namesakes: watch::Sender<Option<Vec<Rival>>>,
+}
+
 /// The loop that looks at what gossip shows and publishes the view.
 struct Driver {
     config: ClusterConfig,
     timing: Timing,
     handle: ChitchatHandle,
-    view: watch::Sender<ClusterView>,
-    rival: watch::Sender<Option<Rival>>,
+    outlets: Outlets,
     liveness: Liveness,
     guard: StallGuard,
     started: Instant,
@@ -288,13 +308,7 @@ struct SeedCalls {
 }
 
 impl Driver {
-    fn new(
-        config: ClusterConfig,
-        timing: Timing,
-        handle: ChitchatHandle,
-        view: watch::Sender<ClusterView>,
-        rival: watch::Sender<Option<Rival>>,
-    ) -> Self {
+    fn new(config: ClusterConfig, timing: Timing, handle: ChitchatHandle, outlets: Outlets) -> Self {
         let now = Instant::now();
         Self {
             liveness: Liveness::new(timing.newcomer_patience()),
@@ -310,8 +324,7 @@ impl Driver {
             config,
             timing,
             handle,
-            view,
-            rival,
+            outlets,
         }
     }
 
@@ -378,8 +391,16 @@ impl Driver {
 
     async fn say_goodbye(&mut self) {
         let chitchat = self.handle.chitchat();
-        chitchat.lock().await.self_node_state().set(keys::LEFT, "1");
-        let has_peers = self.view.borrow().peers().next().is_some();
+        let is_member = {
+            let mut chitchat = chitchat.lock().await;
+            let own = chitchat.self_node_state();
+            let is_member = own.get(keys::ROLE).is_some();
+            if is_member {
+                own.set(keys::LEFT, "1");
+            }
+            is_member
+        };
+        let has_peers = is_member && self.outlets.view.borrow().peers().next().is_some();
         for _ in 0..if has_peers { GOODBYES } else { 0 } {
             self.push();
             sleep(GOODBYE_PAUSE).await;
@@ -390,7 +411,7 @@ impl Driver {
 
     /// Starts an exchange with every live member, so that all know at once.
     fn push(&self) {
-        for peer in self.view.borrow().peers() {
+        for peer in self.outlets.view.borrow().peers() {
             if let Ok(addr) = peer.gossip.parse() {
                 self.greet(addr);
             }
@@ -419,6 +440,7 @@ impl Driver {
         if is_eager && sightings.is_empty() {
             self.call_seeds(now, seeds);
         }
+        self.note_namesakes(&sightings);
         let mut verdict = self.liveness.look(now, self.guard.holds(now), sightings);
         if verdict.pending == 0 && !self.has_greetings_left() {
             self.quick_looks_left = 0;
@@ -438,9 +460,10 @@ impl Driver {
             verdict.members,
             verdict.left,
         );
-        self.rival
+        self.outlets
+            .rival
             .send_if_modified(|shown| std::mem::replace(shown, rival.clone()) != rival);
-        self.view.send_if_modified(|shown| {
+        self.outlets.view.send_if_modified(|shown| {
             let is_new = *shown != view;
             if is_new {
                 *shown = view;
@@ -448,6 +471,17 @@ impl Driver {
             is_new
         });
         None
+    }
+
+    fn note_namesakes(&self, sightings: &[Sighting]) {
+        if sightings.is_empty() || self.outlets.namesakes.borrow().is_some() {
+            return;
+        }
+        let own = sightings.iter().filter(|sighting| sighting.node == self.config.node && !sighting.left);
+        let namesakes = own.filter_map(|sighting| {
+            sighting.http.clone().map(|http| Rival { generation: sighting.generation, http })
+        });
+        self.outlets.namesakes.send_replace(Some(namesakes.collect()));
     }
 
     /// Everything that gossip shows of the others, this node as a member, and the seeds.
@@ -489,6 +523,7 @@ impl Driver {
                 heartbeat: state.heartbeat().into(),
                 listed: listed.contains(id),
                 left,
+                http: state.get(keys::HTTP).map(str::to_owned),
                 member: known.clone(),
             });
         }

@@ -22,6 +22,8 @@ pub(crate) struct Sighting {
     pub(crate) listed: bool,
     /// Whether the node said that it goes.
     pub(crate) left: bool,
+    /// The URL of its HTTP API, once it has arrived.
+    pub(crate) http: Option<String>,
     /// The member, once its essential keys have arrived.
     pub(crate) member: Option<Member>,
 }
@@ -34,6 +36,15 @@ struct Life {
     rose_at: Option<Instant>,
     was_listed: bool,
     is_live: bool,
+    has_left: bool,
+}
+
+/// The latest life of a node that was ever live or left.
+#[derive(Debug, Clone, Copy)]
+struct Latest {
+    generation: Generation,
+    /// When it was first seen to be over; none while it lives.
+    over_at: Option<Instant>,
 }
 
 /// The outcome of one look.
@@ -51,8 +62,9 @@ pub(crate) struct Verdict {
 pub(crate) struct Liveness {
     patience: Duration,
     lives: BTreeMap<(NodeId, Generation), Life>,
-    /// The latest life of each node that was ever live or left; earlier ones are history.
-    latest: BTreeMap<NodeId, Generation>,
+    /// Earlier lives than these are history, unless their heartbeat rises after the latest one was over: then
+    /// somebody else had the same name for a while.
+    latest: BTreeMap<NodeId, Latest>,
 }
 
 impl Liveness {
@@ -68,51 +80,92 @@ impl Liveness {
     /// Looks at everything that gossip shows. With `hold`, nobody who is live is given up.
     pub(crate) fn look(&mut self, now: Instant, hold: bool, sightings: Vec<Sighting>) -> Verdict {
         let mut verdict = Verdict::default();
-        let mut seen = BTreeSet::new();
-        let mut candidates: BTreeMap<NodeId, (Generation, Member)> = BTreeMap::new();
+        let mut by_node: BTreeMap<NodeId, Vec<Sighting>> = BTreeMap::new();
         for sighting in sightings {
-            let key = (sighting.node.clone(), sighting.generation);
-            seen.insert(key.clone());
-            let life = self.lives.entry(key).or_insert(Life {
-                heartbeat: sighting.heartbeat,
-                rose_at: None,
-                was_listed: false,
-                is_live: false,
+            by_node.entry(sighting.node.clone()).or_default().push(sighting);
+        }
+        let seen: BTreeSet<_> = by_node.values().flatten().map(Sighting::key).collect();
+        self.lives.retain(|key, _| seen.contains(key));
+        self.latest.retain(|node, _| by_node.contains_key(node));
+        for (node, mut lives) in by_node {
+            lives.sort_by_key(|sighting| sighting.generation);
+            let outcomes: Vec<_> = lives.into_iter().map(|sighting| self.judge(now, hold, sighting)).collect();
+            verdict.pending += outcomes.iter().filter(|outcome| outcome.is_pending).count();
+            self.note_latest(now, &node, &outcomes);
+            let Some(latest) = self.latest.get(&node).copied() else {
+                continue;
+            };
+            let member = outcomes.into_iter().rev().find_map(|outcome| {
+                let is_history = outcome.generation < latest.generation
+                    && !matches!((outcome.rose_at, latest.over_at), (Some(rose), Some(over)) if rose > over);
+                outcome.member.filter(|_| !is_history)
             });
-            life.observe(now, &sighting);
-            let is_live = life.judge(now, hold, self.patience, &sighting);
-            if !is_live && !sighting.left && life.rose_at.is_none() {
-                verdict.pending += 1;
-            }
-            if sighting.left {
-                let entry = verdict.left.entry(sighting.node.clone()).or_default();
-                *entry = sighting.generation.max(*entry);
-            }
-            if is_live || sighting.left {
-                let latest = self.latest.entry(sighting.node.clone()).or_default();
-                *latest = sighting.generation.max(*latest);
-            }
-            if let Some(member) = sighting.member.filter(|_| is_live) {
-                match candidates.get(&sighting.node) {
-                    Some((generation, _)) if *generation >= sighting.generation => {}
-                    _ => {
-                        candidates.insert(sighting.node, (sighting.generation, member));
-                    }
+            match member {
+                Some(member) => {
+                    verdict.members.insert(node, member);
+                }
+                None => {
+                    verdict.left.extend(self.left(&node, latest.generation));
                 }
             }
         }
-        self.lives.retain(|key, _| seen.contains(key));
-        let nodes: BTreeSet<&NodeId> = seen.iter().map(|(node, _)| node).collect();
-        self.latest.retain(|node, _| nodes.contains(node));
-        verdict.members = candidates
-            .into_iter()
-            .filter(|(node, (generation, _))| self.latest.get(node).is_none_or(|latest| generation >= latest))
-            .map(|(node, (_, member))| (node, member))
-            .collect();
         verdict
-            .left
-            .retain(|node, generation| self.latest.get(node) == Some(generation));
-        verdict
+    }
+
+    fn judge(&mut self, now: Instant, hold: bool, sighting: Sighting) -> Outcome {
+        let life = self.lives.entry(sighting.key()).or_insert(Life {
+            heartbeat: sighting.heartbeat,
+            rose_at: None,
+            was_listed: false,
+            is_live: false,
+            has_left: false,
+        });
+        life.observe(now, &sighting);
+        let is_live = life.judge(now, hold, self.patience, &sighting);
+        Outcome {
+            generation: sighting.generation,
+            left: sighting.left,
+            is_pending: !is_live && !sighting.left && life.rose_at.is_none(),
+            rose_at: life.rose_at,
+            member: sighting.member.filter(|_| is_live),
+        }
+    }
+
+    /// Notes the latest life that is live or has left, and when it was over.
+    fn note_latest(&mut self, now: Instant, node: &NodeId, outcomes: &[Outcome]) {
+        for outcome in outcomes {
+            let is_live = outcome.member.is_some();
+            let known = self.latest.get(node).map(|latest| latest.generation);
+            if (is_live || outcome.left) && known.is_none_or(|known| known < outcome.generation) {
+                self.latest.insert(node.clone(), Latest { generation: outcome.generation, over_at: None });
+            }
+            if let Some(latest) = self.latest.get_mut(node).filter(|latest| latest.generation == outcome.generation) {
+                latest.over_at = if is_live { None } else { latest.over_at.or(Some(now)) };
+            }
+        }
+    }
+
+    /// The node with its latest life, if that said goodbye.
+    fn left(&self, node: &NodeId, latest: Generation) -> Option<(NodeId, Generation)> {
+        let life = self.lives.get(&(node.clone(), latest))?;
+        life.has_left.then(|| (node.clone(), latest))
+    }
+}
+
+/// What was found of one life in one look.
+#[derive(Debug)]
+struct Outcome {
+    generation: Generation,
+    left: bool,
+    is_pending: bool,
+    rose_at: Option<Instant>,
+    /// The member, if this life is live.
+    member: Option<Member>,
+}
+
+impl Sighting {
+    fn key(&self) -> (NodeId, Generation) {
+        (self.node.clone(), self.generation)
     }
 }
 
@@ -123,6 +176,7 @@ impl Life {
             self.rose_at = Some(now);
         }
         self.was_listed |= sighting.listed;
+        self.has_left |= sighting.left;
     }
 
     fn judge(&mut self, now: Instant, hold: bool, patience: Duration, sighting: &Sighting) -> bool {

@@ -30,6 +30,20 @@ fn addr(number: u16) -> SocketAddr {
     ([127, 0, 0, 1], 1_000 + number).into()
 }
 
+fn config(name: &str, number: u16, generation: u64, seeds: &[u16]) -> ClusterConfig {
+    ClusterConfig {
+        cluster: "test".parse().unwrap(),
+        node: name.parse().unwrap(),
+        generation: Generation(generation),
+        listen: addr(number),
+        advertise: addr(number),
+        seeds: seeds.iter().map(|seed| addr(*seed).to_string()).collect(),
+        profile: Profile::Local,
+        http: format!("http://127.0.0.1:{}", 2_000 + number),
+        about: About::default(),
+    }
+}
+
 impl World {
     fn new() -> Self {
         Self {
@@ -39,24 +53,14 @@ impl World {
     }
 
     async fn start(&mut self, number: u16, generation: u64, seeds: &[u16]) -> Node {
-        let config = ClusterConfig {
-            cluster: "test".parse().unwrap(),
-            node: format!("n{number}").parse().unwrap(),
-            generation: Generation(generation),
-            listen: addr(number),
-            advertise: addr(number),
-            seeds: seeds.iter().map(|seed| addr(*seed).to_string()).collect(),
-            profile: Profile::Local,
-            http: format!("http://127.0.0.1:{}", 2_000 + number),
-            about: About::default(),
-            role: RoleState::starting(Role::Standby),
-        };
+        let config = config(&format!("n{number}"), number, generation, seeds);
         let id = config.node.clone();
         let (cluster, driver) = Cluster::join_here(config, Network::Memory(self.network.clone()))
             .await
             .unwrap();
         let network = self.network.clone();
         let driver = self.drivers.spawn(unless_held(network, addr(number), driver));
+        cluster.set_role(RoleState::starting(Role::Standby)).await.unwrap();
         Node {
             id,
             addr: addr(number),
@@ -307,22 +311,12 @@ async fn a_restarted_node_is_back_under_its_name_once() {
 
 async fn restart(world: &mut World, old: &Node) -> Node {
     let number = 20;
-    let config = ClusterConfig {
-        cluster: "test".parse().unwrap(),
-        node: old.id.clone(),
-        generation: Generation(2),
-        listen: addr(number),
-        advertise: addr(number),
-        seeds: vec![addr(2).to_string()],
-        profile: Profile::Local,
-        http: "http://127.0.0.1:2020".to_owned(),
-        about: About::default(),
-        role: RoleState::starting(Role::Standby),
-    };
+    let config = config(old.id.as_str(), number, 2, &[2]);
     let (cluster, driver) = Cluster::join_here(config, Network::Memory(world.network.clone()))
         .await
         .unwrap();
     let driver = world.drivers.spawn(driver);
+    cluster.set_role(RoleState::starting(Role::Standby)).await.unwrap();
     Node {
         id: old.id.clone(),
         addr: addr(number),
@@ -355,6 +349,35 @@ async fn a_second_node_of_the_same_name_is_noticed_by_both() {
         (seen.generation, seen.http.as_str()),
         (Generation(2), "http://127.0.0.1:2020")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_listens_is_nobodys_member_and_learns_who_has_its_name() {
+    let mut world = World::new();
+    let nodes = world.start_all(2).await;
+    let config = config("n1", 20, 2, &[2]);
+    let (listener, driver) = Cluster::join_here(config, Network::Memory(world.network.clone())).await.unwrap();
+    world.drivers.spawn(driver);
+    let namesakes = timeout(PATIENCE, listener.namesakes()).await.unwrap();
+    assert_eq!(namesakes.iter().map(|rival| rival.generation).collect::<Vec<_>>(), [Generation(1)]);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    listener.leave().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    all_see(&nodes, &nodes).await;
+    assert_eq!(nodes[1].cluster.view().member(&nodes[0].id).unwrap().generation, Generation(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_owner_of_a_name_is_seen_again_when_the_second_has_gone() {
+    let mut world = World::new();
+    let nodes = world.start_all(3).await;
+    let twin = restart(&mut world, &nodes[0]).await;
+    let mut view = nodes[1].cluster.watch();
+    let taken = view.wait_for(|view| view.shows(&nodes[0].id, Generation(2), 0));
+    timeout(PATIENCE, taken).await.unwrap().unwrap();
+    twin.cluster.leave().await;
+    all_see(&nodes, &nodes).await;
+    assert_eq!(nodes[1].cluster.view().member(&nodes[0].id).unwrap().generation, Generation(1));
 }
 
 #[tokio::test(start_paused = true)]

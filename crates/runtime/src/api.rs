@@ -45,6 +45,8 @@ pub(crate) struct Facts {
     pub(crate) hosts: Vec<String>,
     pub(crate) http: String,
     pub(crate) gossip: String,
+    /// Whether there is anybody to look for.
+    pub(crate) has_seeds: bool,
     /// A role that a person asked for earlier.
     pub(crate) kept_role: Option<Role>,
 }

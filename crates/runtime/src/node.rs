@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{Instrument, Span, error, info, info_span, warn};
 use types::api::{About, AgentSelf};
-use types::{NodeId, Role, RoleState, ServiceType, Target};
+use types::{NodeId, Role, ServiceType, Target};
 
 use crate::api::{self, App, Facts};
 use crate::config::Config;
@@ -35,6 +35,8 @@ const SAME_SIGNAL: Duration = Duration::from_millis(300);
 const RIVAL_PAUSE: Duration = Duration::from_millis(500);
 /// How long it may take to answer.
 const RIVAL_LIMIT: Duration = Duration::from_secs(1);
+/// How long a node looks for its seeds before it becomes a member without having met one.
+const FIRST_CONTACT_LIMIT: Duration = Duration::from_millis(300);
 /// How long requests to the API may go on after the node has left.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -154,7 +156,6 @@ impl Node {
             profile: config.profile,
             http: url(opened.advertise, opened.http.port()),
             about: about(&config, &registry),
-            role: RoleState::starting(asked.role.clone()),
         };
         let facts = Arc::new(Facts {
             cluster: config.cluster.clone(),
@@ -164,6 +165,7 @@ impl Node {
             data_dir: data.path().display().to_string(),
             profile: config.profile,
             insecure: insecure(&config),
+            has_seeds: !config.seeds.is_empty(),
             hosts: api::own_hosts(opened.advertise),
             http: gossip.http.clone(),
             gossip: gossip.advertise.to_string(),
@@ -373,6 +375,13 @@ impl Life {
         let http = plugin::serve(listener, service, self.stop_http.clone(), limits);
         parts.spawn(http.instrument(Span::current()));
         let mut role = JoinSet::new();
+        if let Some(owner) = self.owner_of_the_name().await {
+            // Nobody has seen this node as a member, and nobody will: it leaves without a goodbye.
+            self.cluster.leave().await;
+            self.stop_http.cancel();
+            while parts.join_next().await.is_some() {}
+            return Err(NodeError::IdTaken { node: self.facts.node.clone(), http: owner.http });
+        }
         role.spawn(supervisor.run(commands).instrument(Span::current()));
         let outcome = tokio::select! {
             biased;
@@ -390,6 +399,21 @@ impl Life {
         self.stop_http.cancel();
         while parts.join_next().await.is_some() {}
         outcome
+    }
+
+    /// Asks whoever is met first whether this node's id is taken, before the node becomes a member.
+    async fn owner_of_the_name(&self) -> Option<Rival> {
+        if !self.facts.has_seeds {
+            return None;
+        }
+        let met = tokio::time::timeout(FIRST_CONTACT_LIMIT, self.cluster.namesakes()).await;
+        // Nobody was met: the seeds are dead or not up yet. What is noticed later is judged later.
+        for namesake in met.unwrap_or_default() {
+            if self.is_alive(&namesake).await {
+                return Some(namesake);
+            }
+        }
+        None
     }
 
     /// Waits until another live agent turns out to have this node's id and the older right to it.

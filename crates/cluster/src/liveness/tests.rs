@@ -14,6 +14,7 @@ fn sighting(node: &str, generation: u64, heartbeat: u64) -> Sighting {
         heartbeat,
         listed: false,
         left: false,
+        http: None,
         member: Some(Member {
             id,
             generation: Generation(generation),
@@ -159,4 +160,17 @@ async fn while_held_nobody_is_given_up_but_who_left_is() {
     assert_eq!(names(&verdict), one("a", 1));
     let verdict = liveness.look(start, false, vec![sighting("a", 1, 5), left(sighting("b", 1, 5))]);
     assert_eq!(names(&verdict), vec![]);
+}
+
+#[tokio::test]
+async fn an_earlier_life_whose_heart_still_beats_after_the_later_one_went_is_a_member_again() {
+    let start = Instant::now();
+    let mut liveness = Liveness::new(PATIENCE);
+    liveness.look(start, false, vec![listed(sighting("a", 1, 5))]);
+    liveness.look(start, false, vec![listed(sighting("a", 1, 6)), listed(sighting("a", 2, 1))]);
+    let gone = |heartbeat| vec![listed(sighting("a", 1, heartbeat)), left(listed(sighting("a", 2, 9)))];
+    assert_eq!(names(&liveness.look(start + MS, false, gone(6))), vec![], "not seen alive since");
+    let verdict = liveness.look(start + 2 * MS, false, gone(7));
+    assert_eq!(names(&verdict), one("a", 1));
+    assert!(verdict.left.is_empty());
 }
