@@ -9,11 +9,11 @@ mod unfinished;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use types::{Role, ServiceType};
+use types::{Profile, Role, ServiceType};
 
 use self::fields::Fields;
 use crate::mistake::Mistake;
-use crate::model::{Checked, Known, Manifest, Places, Profile};
+use crate::model::{Checked, Known, Manifest, Places};
 use crate::render::quoted;
 use crate::suggest;
 use crate::tree::{Key, Node, Position, Value};
@@ -98,7 +98,8 @@ impl Check<'_> {
 
     fn profile(&mut self, fields: &Fields<'_>) -> Option<Profile> {
         let Some(field) = fields.get("profile") else {
-            return Some(Profile::default());
+            // `ctl up` starts all of it on one machine.
+            return Some(Profile::Local);
         };
         let names = Profile::ALL.map(Profile::as_str);
         let Some(text) = field.value.as_str() else {

@@ -67,7 +67,7 @@ pub fn diff(desired: &Manifest, running: &BTreeMap<NodeId, Running>) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Profile;
+    use types::Profile;
 
     fn manifest(nodes: &[(&str, &str)]) -> Manifest {
         let node = |&(id, role): &(&str, &str)| NodeSpec {

@@ -1,11 +1,10 @@
 //! A manifest after every check: what a cluster should look like.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 
 use serde::Serialize;
-use types::{ClusterId, NodeId, Role, ServiceType, ShardId};
+use types::{ClusterId, NodeId, Profile, Role, ServiceType, ShardId};
 
 use crate::tree::{Node, Position};
 
@@ -21,39 +20,6 @@ pub struct Manifest {
     pub services: BTreeMap<ServiceType, ServiceSpec>,
     /// The nodes in the order of the file, each with its own id.
     pub nodes: Vec<NodeSpec>,
-}
-
-/// How far apart the nodes of a cluster are; it sets the pace of gossip.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Profile {
-    /// On one machine.
-    #[default]
-    Local,
-    /// In one network.
-    Lan,
-    /// In several regions.
-    Wan,
-}
-
-impl Profile {
-    /// All profiles, the nearest first.
-    pub const ALL: [Self; 3] = [Self::Local, Self::Lan, Self::Wan];
-
-    /// The profile in a word, as in manifests and flags.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Lan => "lan",
-            Self::Wan => "wan",
-        }
-    }
-}
-
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
 }
 
 /// What all nodes of a service type have in common.
