@@ -34,6 +34,8 @@ pub struct ClusterConfig {
     pub http: String,
     /// What the node says of itself once.
     pub about: About,
+    /// A cluster with this many others is full; [`MAX_MEMBERS`] unless a test wants it otherwise.
+    pub max_members: usize,
 }
 
 /// The numbers of a profile. Measured with real processes: fast and without false alarms at 100 nodes, 10 % loss and

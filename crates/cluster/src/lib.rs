@@ -2,10 +2,11 @@
 //!
 //! [`Cluster::join`] runs gossip on a thread of its own; everybody else reads a [`ClusterView`], a value that is
 //! published whenever it changes. What is decided about who is alive is decided by pure code in [`liveness`] and
-//! [`stall`]; this file and [`gossip`] only carry it out.
+//! [`stall`]; [`driver`] only carries it out.
 
 mod changes;
 mod config;
+mod driver;
 mod gossip;
 mod keys;
 mod liveness;

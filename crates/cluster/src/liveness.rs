@@ -56,6 +56,8 @@ pub(crate) struct Verdict {
     pub(crate) left: BTreeMap<NodeId, Generation>,
     /// Lives that may soon be live: worth another look in a few milliseconds.
     pub(crate) pending: usize,
+    /// Whether only the failure detector can change the verdict, not time alone.
+    pub(crate) is_settled: bool,
 }
 
 #[derive(Debug)]
@@ -79,7 +81,7 @@ impl Liveness {
 
     /// Looks at everything that gossip shows. With `hold`, nobody who is live is given up.
     pub(crate) fn look(&mut self, now: Instant, hold: bool, sightings: Vec<Sighting>) -> Verdict {
-        let mut verdict = Verdict::default();
+        let mut verdict = Verdict { is_settled: true, ..Verdict::default() };
         let mut by_node: BTreeMap<NodeId, Vec<Sighting>> = BTreeMap::new();
         for sighting in sightings {
             by_node.entry(sighting.node.clone()).or_default().push(sighting);
@@ -90,6 +92,7 @@ impl Liveness {
         for (node, mut lives) in by_node {
             lives.sort_by_key(|sighting| sighting.generation);
             let outcomes: Vec<_> = lives.into_iter().map(|sighting| self.judge(now, hold, sighting)).collect();
+            verdict.is_settled &= outcomes.iter().all(|outcome| outcome.is_settled);
             verdict.pending += outcomes.iter().filter(|outcome| outcome.is_pending).count();
             self.note_latest(now, &node, &outcomes);
             let Some(latest) = self.latest.get(&node).copied() else {
@@ -126,6 +129,7 @@ impl Liveness {
             generation: sighting.generation,
             left: sighting.left,
             is_pending: !is_live && !sighting.left && life.rose_at.is_none(),
+            is_settled: life.was_listed || sighting.left,
             rose_at: life.rose_at,
             member: sighting.member.filter(|_| is_live),
         }
@@ -158,6 +162,7 @@ struct Outcome {
     generation: Generation,
     left: bool,
     is_pending: bool,
+    is_settled: bool,
     rose_at: Option<Instant>,
     /// The member, if this life is live.
     member: Option<Member>,

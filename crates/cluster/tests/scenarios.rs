@@ -41,6 +41,7 @@ fn config(name: &str, number: u16, generation: u64, seeds: &[u16]) -> ClusterCon
         profile: Profile::Local,
         http: format!("http://127.0.0.1:{}", 2_000 + number),
         about: About::default(),
+        max_members: cluster::MAX_MEMBERS,
     }
 }
 
@@ -378,6 +379,19 @@ async fn the_first_owner_of_a_name_is_seen_again_when_the_second_has_gone() {
     twin.cluster.leave().await;
     all_see(&nodes, &nodes).await;
     assert_eq!(nodes[1].cluster.view().member(&nodes[0].id).unwrap().generation, Generation(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_cluster_can_not_be_joined() {
+    let mut world = World::new();
+    let nodes = world.start_all(3).await;
+    let mut config = config("n4", 4, 1, &[1]);
+    config.max_members = 3;
+    let (late, driver) = Cluster::join_here(config, Network::Memory(world.network.clone())).await.unwrap();
+    world.drivers.spawn(driver);
+    let why = timeout(PATIENCE, late.ended()).await.unwrap();
+    assert_eq!(why, "the cluster is full: it has 3 members");
+    all_see(&nodes, &nodes).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use manifest::{Checked, Known, Node, Profile, Value, parse, yaml};
+use manifest::{Checked, Known, Node, Value, parse, yaml};
+use types::Profile;
 
 fn shipped(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -156,6 +156,7 @@ impl Node {
             profile: config.profile,
             http: url(opened.advertise, opened.http.port()),
             about: about(&config, &registry),
+            max_members: cluster::MAX_MEMBERS,
         };
         let facts = Arc::new(Facts {
             cluster: config.cluster.clone(),
