@@ -5,102 +5,32 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bytes::Bytes;
-use cluster::{Cluster, ClusterConfig, JoinError, Network, Rival};
+use cluster::{Cluster, ClusterConfig, JoinError, Network};
 use cool_id_generator::{Size, get_id};
-use http::Request;
 use mesh::{Mesh, Targets};
-use plugin::{BindError, Exposure, Registry, RegistryError, ServeLimits, SettingsError};
+use plugin::{BindError, Exposure, Registry, RegistryError};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
-use tracing::{Instrument, Span, error, info, info_span, warn};
-use types::api::{About, AgentSelf};
-use types::{NodeId, Role, ServiceType, Target};
+use tracing::{Instrument, error, info, info_span};
+use types::api::About;
+use types::{NodeId, Role, Target};
 
 use crate::api::{self, App, Facts};
 use crate::config::Config;
 use crate::control::Control;
 use crate::events::{Events, now_ms};
 use crate::gate::Mount;
-use crate::identity::{Asked, DataDir, DataDirError};
+use crate::identity::{Asked, DataDir};
+use crate::life::Life;
 use crate::listen::{self, ListenError};
+use crate::node_error::NodeError;
+use crate::signals::Signals;
 use crate::supervisor::{Supervisor, Tools};
 
 /// Signals this close together are one: some senders signal a process and its group.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
-/// How often another life of this node's id is asked who it is.
-const RIVAL_PAUSE: Duration = Duration::from_millis(500);
-/// How long it may take to answer.
-const RIVAL_LIMIT: Duration = Duration::from_secs(1);
-/// How long a node looks for its seeds before it becomes a member without having met one.
-const FIRST_CONTACT_LIMIT: Duration = Duration::from_millis(300);
-/// How long requests to the API may go on after the node has left.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// Why a node could not start, or had to end.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// Choose a role that this agent can run.
-    #[error(transparent)]
-    Role(#[from] RegistryError),
-    /// Mend the settings.
-    #[error("the settings of {service}: {source}")]
-    Settings {
-        /// The service type.
-        service: ServiceType,
-        /// What is wrong with them.
-        source: SettingsError,
-    },
-    /// Mend or change the data folder.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// Change an address.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// Change the gossip address, or gossip less.
-    #[error(transparent)]
-    Join(JoinError),
-    /// Give this node another `--node-id`.
-    #[error("node id `{node}` is taken: {http} answers under it")]
-    IdTaken {
-        /// The id.
-        node: NodeId,
-        /// Who has it.
-        http: String,
-    },
-    /// Look at the log, then start the agent again.
-    #[error("gossip ended: {0}")]
-    GossipEnded(String),
-    /// A bug; the log says where.
-    #[error("the {0} panicked")]
-    Panicked(&'static str),
-    /// A second signal came while the node was leaving.
-    #[error("aborted by a second signal")]
-    Aborted,
-    /// The system refused to say when it sends signals.
-    #[error("signals can't be listened for")]
-    Signals(#[source] std::io::Error),
-}
-
-impl NodeError {
-    /// What to do next, if there is anything to say.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Listen(error) => Some(error.hint().to_owned()),
-            Self::Join(JoinError::Bind { .. }) => Some("choose another port with --gossip-addr".to_owned()),
-            Self::IdTaken { .. } => {
-                Some("give one of the two another --node-id, and a --data-dir of its own".to_owned())
-            }
-            Self::DataDir(DataDirError::InUse { .. }) => {
-                Some("end that agent, or give this one another --data-dir or --node-id".to_owned())
-            }
-            _ => None,
-        }
-    }
-}
 
 /// A running node. When it is dropped without [`Node::shutdown`], it ends without a word, like a crash.
 #[derive(Debug)]
@@ -346,136 +276,6 @@ impl Node {
                     }
                 }
             }
-        }
-    }
-}
-
-/// What the main task of a node needs.
-struct Life {
-    facts: Arc<Facts>,
-    cluster: Cluster,
-    mesh: Mesh,
-    control: Control,
-    stop_http: CancellationToken,
-}
-
-impl Life {
-    /// The order of things: serve and supervise; on leave end the role, say goodbye, then stop serving.
-    async fn run(
-        self,
-        supervisor: Supervisor,
-        commands: tokio::sync::mpsc::Receiver<crate::control::Command>,
-        events: Events,
-        router: axum::Router,
-        listener: tokio::net::TcpListener,
-    ) -> Result<(), NodeError> {
-        let mut parts = JoinSet::new();
-        parts.spawn(events.record(self.cluster.changes()).instrument(Span::current()));
-        let limits = ServeLimits { grace: GRACE, ..ServeLimits::default() };
-        let service = router.map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
-        let http = plugin::serve(listener, service, self.stop_http.clone(), limits);
-        parts.spawn(http.instrument(Span::current()));
-        let mut role = JoinSet::new();
-        if let Some(owner) = self.owner_of_the_name().await {
-            // Nobody has seen this node as a member, and nobody will: it leaves without a goodbye.
-            self.cluster.leave().await;
-            self.stop_http.cancel();
-            while parts.join_next().await.is_some() {}
-            return Err(NodeError::IdTaken { node: self.facts.node.clone(), http: owner.http });
-        }
-        role.spawn(supervisor.run(commands).instrument(Span::current()));
-        let outcome = tokio::select! {
-            biased;
-            Some(ended) = role.join_next() => ended.map_err(|_| NodeError::Panicked("supervisor")),
-            Some(Err(_)) = parts.join_next() => Err(NodeError::Panicked("HTTP server")),
-            reason = self.cluster.ended() => Err(NodeError::GossipEnded(reason)),
-            rival = self.taken() => Err(NodeError::IdTaken { node: self.facts.node.clone(), http: rival.http }),
-        };
-        self.control.leave();
-        if outcome.is_err() {
-            // The role ends as it would on a signal.
-            role.join_next().await;
-        }
-        self.cluster.leave().await;
-        self.stop_http.cancel();
-        while parts.join_next().await.is_some() {}
-        outcome
-    }
-
-    /// Asks whoever is met first whether this node's id is taken, before the node becomes a member.
-    async fn owner_of_the_name(&self) -> Option<Rival> {
-        if !self.facts.has_seeds {
-            return None;
-        }
-        let met = tokio::time::timeout(FIRST_CONTACT_LIMIT, self.cluster.namesakes()).await;
-        // Nobody was met: the seeds are dead or not up yet. What is noticed later is judged later.
-        for namesake in met.unwrap_or_default() {
-            if self.is_alive(&namesake).await {
-                return Some(namesake);
-            }
-        }
-        None
-    }
-
-    /// Waits until another live agent turns out to have this node's id and the older right to it.
-    async fn taken(&self) -> Rival {
-        let mut rivals = self.cluster.rival();
-        loop {
-            let noticed = rivals.wait_for(Option::is_some).await.map(|rival| rival.clone());
-            let Ok(rival) = noticed else {
-                // Gossip has ended, which others notice.
-                std::future::pending().await
-            };
-            if let Some(rival) = rival
-                && self.is_alive(&rival).await
-            {
-                if rival.generation < self.facts.generation {
-                    return rival;
-                }
-                warn!(
-                    http = rival.http,
-                    "another agent was started with this node's id; it has to go"
-                );
-            }
-            tokio::time::sleep(RIVAL_PAUSE).await;
-        }
-    }
-
-    /// Whether a rival is a process of its own: its URL answers with its generation. This node's earlier life does not.
-    async fn is_alive(&self, rival: &Rival) -> bool {
-        let Ok(request) = Request::get(format!("{}/v1/agent/self", rival.http)).body(Bytes::new()) else {
-            return false;
-        };
-        let Ok(answer) = self.mesh.call(request, RIVAL_LIMIT).await else {
-            return false;
-        };
-        serde_json::from_slice::<AgentSelf>(answer.body()).is_ok_and(|agent| {
-            agent.member.id == self.facts.node
-                && agent.member.generation == rival.generation
-                && agent.cluster == self.facts.cluster
-        })
-    }
-}
-
-/// Signals that end an agent.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use types::api::{Receipt, Seen, Step, Wait};
+use types::api::{Receipt, Seen, Wait};
 use types::{ErrorKind, Generation, NodeId, Problem, Role, RoleState, ServiceType};
 
 use crate::control::{Command, Order};
@@ -22,6 +22,7 @@ use crate::identity::{Asked, DataDir};
 use crate::lifecycle::{Happening, State};
 use crate::running::Running;
 use crate::seen::{Shown, ask_all, not_asked};
+use crate::stopwatch::{Stopwatch, millis};
 
 /// How often a service is asked how it is.
 const PROBE: Duration = Duration::from_secs(1);
@@ -58,37 +59,6 @@ pub(crate) struct Supervisor {
     running: Option<Running>,
     revision: u64,
     published: Option<(RoleState, u64)>,
-}
-
-/// Measures the steps of a command.
-struct Stopwatch {
-    began: Instant,
-    last: Instant,
-    steps: Vec<Step>,
-}
-
-impl Stopwatch {
-    fn start() -> Self {
-        let now = Instant::now();
-        Self {
-            began: now,
-            last: now,
-            steps: Vec::new(),
-        }
-    }
-
-    fn step(&mut self, name: &str) {
-        let now = Instant::now();
-        self.steps.push(Step {
-            name: name.to_owned(),
-            ms: millis(now - self.last),
-        });
-        self.last = now;
-    }
-}
-
-fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 impl Supervisor {

@@ -1,0 +1,137 @@
+//! The order of things in a node's life: listen, serve, supervise; on leave end the role, say goodbye, stop serving.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::{Cluster, Rival};
+use http::Request;
+use mesh::Mesh;
+use plugin::ServeLimits;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tracing::{Instrument, Span, warn};
+use types::api::AgentSelf;
+
+use crate::api::Facts;
+use crate::control::Control;
+use crate::events::Events;
+use crate::node_error::NodeError;
+use crate::supervisor::Supervisor;
+
+/// How often another life of this node's id is asked who it is.
+const RIVAL_PAUSE: Duration = Duration::from_millis(500);
+/// How long it may take to answer.
+const RIVAL_LIMIT: Duration = Duration::from_secs(1);
+/// How long a node looks for its seeds before it becomes a member without having met one.
+const FIRST_CONTACT_LIMIT: Duration = Duration::from_millis(300);
+/// How long requests to the API may go on after the node has left.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the main task of a node needs.
+pub(crate) struct Life {
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) cluster: Cluster,
+    pub(crate) mesh: Mesh,
+    pub(crate) control: Control,
+    pub(crate) stop_http: CancellationToken,
+}
+
+impl Life {
+    /// The order of things: serve and supervise; on leave end the role, say goodbye, then stop serving.
+    pub(crate) async fn run(
+        self,
+        supervisor: Supervisor,
+        commands: tokio::sync::mpsc::Receiver<crate::control::Command>,
+        events: Events,
+        router: axum::Router,
+        listener: tokio::net::TcpListener,
+    ) -> Result<(), NodeError> {
+        let mut parts = JoinSet::new();
+        parts.spawn(events.record(self.cluster.changes()).instrument(Span::current()));
+        let limits = ServeLimits { grace: GRACE, ..ServeLimits::default() };
+        let service = router.map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
+        let http = plugin::serve(listener, service, self.stop_http.clone(), limits);
+        parts.spawn(http.instrument(Span::current()));
+        let mut role = JoinSet::new();
+        if let Some(owner) = self.owner_of_the_name().await {
+            // Nobody has seen this node as a member, and nobody will: it leaves without a goodbye.
+            self.cluster.leave().await;
+            self.stop_http.cancel();
+            while parts.join_next().await.is_some() {}
+            return Err(NodeError::IdTaken { node: self.facts.node.clone(), http: owner.http });
+        }
+        role.spawn(supervisor.run(commands).instrument(Span::current()));
+        let outcome = tokio::select! {
+            biased;
+            Some(ended) = role.join_next() => ended.map_err(|_| NodeError::Panicked("supervisor")),
+            Some(Err(_)) = parts.join_next() => Err(NodeError::Panicked("HTTP server")),
+            reason = self.cluster.ended() => Err(NodeError::GossipEnded(reason)),
+            rival = self.taken() => Err(NodeError::IdTaken { node: self.facts.node.clone(), http: rival.http }),
+        };
+        self.control.leave();
+        if outcome.is_err() {
+            // The role ends as it would on a signal.
+            role.join_next().await;
+        }
+        self.cluster.leave().await;
+        self.stop_http.cancel();
+        while parts.join_next().await.is_some() {}
+        outcome
+    }
+
+    /// Asks whoever is met first whether this node's id is taken, before the node becomes a member.
+    async fn owner_of_the_name(&self) -> Option<Rival> {
+        if !self.facts.has_seeds {
+            return None;
+        }
+        let met = tokio::time::timeout(FIRST_CONTACT_LIMIT, self.cluster.namesakes()).await;
+        // Nobody was met: the seeds are dead or not up yet. What is noticed later is judged later.
+        for namesake in met.unwrap_or_default() {
+            if self.is_alive(&namesake).await {
+                return Some(namesake);
+            }
+        }
+        None
+    }
+
+    /// Waits until another live agent turns out to have this node's id and the older right to it.
+    async fn taken(&self) -> Rival {
+        let mut rivals = self.cluster.rival();
+        loop {
+            let noticed = rivals.wait_for(Option::is_some).await.map(|rival| rival.clone());
+            let Ok(rival) = noticed else {
+                // Gossip has ended, which others notice.
+                std::future::pending().await
+            };
+            if let Some(rival) = rival
+                && self.is_alive(&rival).await
+            {
+                if rival.generation < self.facts.generation {
+                    return rival;
+                }
+                warn!(
+                    http = rival.http,
+                    "another agent was started with this node's id; it has to go"
+                );
+            }
+            tokio::time::sleep(RIVAL_PAUSE).await;
+        }
+    }
+
+    /// Whether a rival is a process of its own: its URL answers with its generation. This node's earlier life does not.
+    async fn is_alive(&self, rival: &Rival) -> bool {
+        let Ok(request) = Request::get(format!("{}/v1/agent/self", rival.http)).body(Bytes::new()) else {
+            return false;
+        };
+        let Ok(answer) = self.mesh.call(request, RIVAL_LIMIT).await else {
+            return false;
+        };
+        serde_json::from_slice::<AgentSelf>(answer.body()).is_ok_and(|agent| {
+            agent.member.id == self.facts.node
+                && agent.member.generation == rival.generation
+                && agent.cluster == self.facts.cluster
+        })
+    }
+}

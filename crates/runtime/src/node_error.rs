@@ -1,0 +1,70 @@
+//! Why a node could not start, or had to end; and what to do about it.
+
+use cluster::JoinError;
+use plugin::{RegistryError, SettingsError};
+use types::{NodeId, ServiceType};
+
+use crate::identity::DataDirError;
+use crate::listen::ListenError;
+
+/// Why a node could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Choose a role that this agent can run.
+    #[error(transparent)]
+    Role(#[from] RegistryError),
+    /// Mend the settings.
+    #[error("the settings of {service}: {source}")]
+    Settings {
+        /// The service type.
+        service: ServiceType,
+        /// What is wrong with them.
+        source: SettingsError,
+    },
+    /// Mend or change the data folder.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// Change an address.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Change the gossip address, or gossip less.
+    #[error(transparent)]
+    Join(JoinError),
+    /// Give this node another `--node-id`.
+    #[error("node id `{node}` is taken: {http} answers under it")]
+    IdTaken {
+        /// The id.
+        node: NodeId,
+        /// Who has it.
+        http: String,
+    },
+    /// Look at the log, then start the agent again.
+    #[error("gossip ended: {0}")]
+    GossipEnded(String),
+    /// A bug; the log says where.
+    #[error("the {0} panicked")]
+    Panicked(&'static str),
+    /// A second signal came while the node was leaving.
+    #[error("aborted by a second signal")]
+    Aborted,
+    /// The system refused to say when it sends signals.
+    #[error("signals can't be listened for")]
+    Signals(#[source] std::io::Error),
+}
+
+impl NodeError {
+    /// What to do next, if there is anything to say.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Listen(error) => Some(error.hint().to_owned()),
+            Self::Join(JoinError::Bind { .. }) => Some("choose another port with --gossip-addr".to_owned()),
+            Self::IdTaken { .. } => {
+                Some("give one of the two another --node-id, and a --data-dir of its own".to_owned())
+            }
+            Self::DataDir(DataDirError::InUse { .. }) => {
+                Some("end that agent, or give this one another --data-dir or --node-id".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
