@@ -1,7 +1,12 @@
-//! What end-to-end tests and benchmarks stand on: real nodes in one process, and a plugin to play with.
+//! What end-to-end tests and benchmarks stand on: real nodes in one process, the real binaries, and a plugin to play
+//! with.
 
 mod echo;
+mod golden;
+mod machine;
 mod sandbox;
 
 pub use echo::Echo;
+pub use golden::golden;
+pub use machine::{Machine, Running, Said, binaries, free_port, is_free, repository};
 pub use sandbox::{NodeOptions, Sandbox, eventually};

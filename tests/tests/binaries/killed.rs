@@ -1,0 +1,272 @@
+//! Killed at any moment: ctl, an agent, all of them; a pid that is used again; a process that stood still.
+
+use std::time::{Duration, Instant};
+
+use e2e::{Machine, eventually};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::{FIVE, FIVE_NAMES, ask, members_become, recorded, seen_by, up, url};
+
+/// How far a `ctl up` of five nodes has come: nothing, a record, or so many logs, each of which is opened just before
+/// its agent starts.
+fn progress(machine: &Machine) -> usize {
+    let entries = std::fs::read_dir(machine.run_dir())
+        .into_iter()
+        .flatten()
+        .flatten();
+    let names: Vec<_> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let has_record = names.iter().any(|name| name == "cluster.json");
+    usize::from(has_record) + names.iter().filter(|name| name.ends_with(".log")).count()
+}
+
+/// Starts `ctl up` and sends it a signal once it has come so far.
+async fn signalled(
+    machine: &Machine,
+    manifest: &str,
+    moment: usize,
+    signal: Signal,
+) -> anyhow::Result<e2e::Said> {
+    let mut ctl = machine.start("ctl", &["up", manifest])?;
+    // Milliseconds count here, so this looks without a pause.
+    while progress(machine) < moment && !ctl.has_ended()? {
+        tokio::task::yield_now().await;
+    }
+    ctl.signal(signal);
+    ctl.ends().await
+}
+
+#[tokio::test]
+async fn down_finds_everything_that_a_killed_ctl_began() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let manifest = machine.manifest(FIVE)?;
+    for moment in 0..=6 {
+        signalled(&machine, &manifest, moment, Signal::KILL).await?;
+        machine.ctl(&["down"]).await?.exits(0)?;
+        machine.nothing_is_left()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn up_goes_on_where_a_killed_ctl_stopped() -> anyhow::Result<()> {
+    for moment in [0, 3, 6] {
+        let machine = Machine::new()?;
+        let manifest = machine.manifest(FIVE)?;
+        signalled(&machine, &manifest, moment, Signal::KILL).await?;
+        machine.ctl(&["up", &manifest]).await?.exits(0)?;
+        assert_eq!(machine.members().await?, FIVE_NAMES);
+        assert_eq!(machine.processes()?.len(), 5);
+        machine.ctl(&["status"]).await?.exits(0)?;
+        machine.ctl(&["down"]).await?.exits(0)?;
+        machine.nothing_is_left()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_interrupt_halfway_leaves_nothing_behind() -> anyhow::Result<()> {
+    let mut interrupted = 0;
+    for signal in [Signal::INT, Signal::TERM] {
+        for moment in 1..=6 {
+            let machine = Machine::new()?;
+            let manifest = machine.manifest(FIVE)?;
+            let said = signalled(&machine, &manifest, moment, signal).await?;
+            if said.code() == Some(0) {
+                // It was done before the signal came.
+                continue;
+            }
+            interrupted += 1;
+            let said = said.exits(130)?;
+            assert_eq!(said.out, "");
+            machine.nothing_is_left()?;
+            assert!(!machine.run_dir().exists(), "{said:?}");
+            assert!(!machine.state().join("data").join(machine.cluster()).exists());
+        }
+    }
+    assert!(interrupted > 0, "every signal came too late");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_killed_agent_is_gone_for_all_and_comes_back_under_its_own_name_once() -> anyhow::Result<()> {
+    let machine = up(FIVE).await?;
+    let before = ask(&format!("{}/v1/agent/self", url(&machine, "standby-2")?)).await?;
+    machine.ctl(&["kill", "standby-2"]).await?.exits(0)?;
+    let others = ["gateway-1", "gateway-2", "standby-1", "standby-3"];
+    for other in others {
+        let url = url(&machine, other)?;
+        eventually("each of the others knows", || async {
+            (seen_by(&url).await.ok()? == others).then_some(())
+        })
+        .await?;
+    }
+    assert_eq!(machine.members().await?, others);
+    let status = machine.ctl(&["status"]).await?.exits(1)?;
+    assert!(
+        status.out.contains("standby-2 is gone: its process"),
+        "{}",
+        status.out
+    );
+
+    let manifest = machine.manifest(FIVE)?;
+    machine
+        .ctl(&["up", &manifest])
+        .await?
+        .exits(0)?
+        .tells("started 1 agent,")?;
+    assert_eq!(machine.members().await?, FIVE_NAMES);
+    machine.ctl(&["status"]).await?.exits(0)?;
+    let after = ask(&format!("{}/v1/agent/self", url(&machine, "standby-2")?)).await?;
+    assert!(
+        after["member"]["generation"].as_u64() > before["member"]["generation"].as_u64(),
+        "a new life"
+    );
+    assert_eq!(machine.processes()?.len(), 5);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_is_started_again_before_anyone_noticed_is_there_once() -> anyhow::Result<()> {
+    let machine = up(FIVE).await?;
+    let manifest = machine.manifest(FIVE)?;
+    for _ in 0..3 {
+        machine.ctl(&["kill", "gateway-1"]).await?.exits(0)?;
+        machine
+            .ctl(&["up", &manifest])
+            .await?
+            .exits(0)?
+            .tells("started 1 agent,")?;
+        assert_eq!(machine.members().await?, FIVE_NAMES);
+        machine.ctl(&["status"]).await?.exits(0)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn after_everything_was_killed_down_proves_the_end_and_up_works_again() -> anyhow::Result<()> {
+    let machine = up(FIVE).await?;
+    let manifest = machine.manifest(FIVE)?;
+    let kill_all = async || -> anyhow::Result<()> {
+        for name in FIVE_NAMES {
+            machine.ctl(&["kill", name]).await?.exits(0)?;
+        }
+        eventually("all of them have ended", || async {
+            machine.processes().ok()?.is_empty().then_some(())
+        })
+        .await
+    };
+    kill_all().await?;
+    for verb in ["members", "status", "events"] {
+        machine
+            .ctl(&[verb])
+            .await?
+            .exits(4)?
+            .tells("`ctl up` starts what is missing")?;
+    }
+    assert!(
+        machine
+            .ctl(&["logs", "gateway-1"])
+            .await?
+            .exits(0)?
+            .out
+            .contains("gateway-1")
+    );
+    let down = machine.ctl(&["down"]).await?.exits(0)?;
+    assert_eq!(
+        down.out,
+        "stopped 0 agents, 0 left, 10 ports free (5 were not running)\n"
+    );
+    machine.nothing_is_left()?;
+
+    machine.ctl(&["up", &manifest]).await?.exits(0)?;
+    kill_all().await?;
+    machine
+        .ctl(&["up", &manifest])
+        .await?
+        .exits(0)?
+        .tells("started 5 agents")?;
+    machine.ctl(&["status"]).await?.exits(0)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pid_that_was_given_to_another_process_is_never_signalled() -> anyhow::Result<()> {
+    let mut bystander = std::process::Command::new("sleep").arg("600").spawn()?;
+    let outcome = with_the_pid_of(bystander.id()).await;
+    let lives = bystander.try_wait()?.is_none();
+    bystander.kill()?;
+    bystander.wait()?;
+    assert!(lives, "the bystander was killed");
+    outcome
+}
+
+async fn with_the_pid_of(bystander: u32) -> anyhow::Result<()> {
+    let one = "nodes:\n  - {id: n1, service: standby}\n";
+    // The agent lives on under another pid, or has ended.
+    for is_dead in [false, true] {
+        let machine = up(one).await?;
+        if is_dead {
+            machine.ctl(&["kill", "n1"]).await?.exits(0)?;
+        }
+        let mut record = machine.record()?;
+        record["nodes"][0]["pid"] = json!(bystander);
+        std::fs::write(machine.run_dir().join("cluster.json"), record.to_string())?;
+        for signal in ["KILL", "TERM", "STOP"] {
+            machine
+                .ctl(&["kill", "n1", "--signal", signal])
+                .await?
+                .exits(1)?
+                .tells("nothing was signalled")?;
+        }
+        let down = machine.ctl(&["down"]).await?.exits(0)?;
+        let expected = if is_dead {
+            "stopped 0 agents, 0 left, 2 ports free (1 was not running)\n"
+        } else {
+            "stopped 1 agent, 0 left, 2 ports free\n"
+        };
+        assert_eq!(down.out, expected);
+        machine.nothing_is_left()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_stood_still_comes_back_and_blames_nobody() -> anyhow::Result<()> {
+    const STILL: Duration = Duration::from_millis(2_500);
+    let machine = up(FIVE).await?;
+    let id = recorded(&machine, "standby-3", "pid")?
+        .as_i64()
+        .unwrap_or_default();
+    let pid = Pid::from_raw(i32::try_from(id)?).ok_or_else(|| anyhow::anyhow!("{id} is no pid"))?;
+    machine
+        .ctl(&["kill", "standby-3", "--signal", "STOP"])
+        .await?
+        .exits(0)?;
+    let stopped = Instant::now();
+    members_become(&machine, &FIVE_NAMES[..4]).await?;
+    machine.ctl(&["status"]).await?.exits(1)?;
+    // The length of the standstill is what is tested.
+    tokio::time::sleep(STILL.saturating_sub(stopped.elapsed())).await;
+    kill_process(pid, Signal::CONT)?;
+    members_become(&machine, &FIVE_NAMES).await?;
+    for node in FIVE_NAMES {
+        let url = url(&machine, node)?;
+        eventually("all see all again", || async {
+            (seen_by(&url).await.ok()? == FIVE_NAMES).then_some(())
+        })
+        .await?;
+    }
+    let kept = ask(&format!("{}/v1/events", url(&machine, "standby-3")?)).await?;
+    let blamed: Vec<&Value> = kept["events"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|event| event["kind"] == "lost")
+        .collect();
+    assert!(blamed.is_empty(), "{blamed:#?}");
+    machine.ctl(&["status"]).await?.exits(0)?;
+    Ok(())
+}
