@@ -15,13 +15,13 @@ use crate::verbs::{
 const GLOBAL: &str = "Global options";
 const AFTER_HELP: &str = "\
 Examples:
-  ctl up manifests/demo.yaml           start a cluster on this machine
-  ctl members                          who is there, and what each one does
-  ctl set-service n1 api_gateway       change what a node does, while it runs
-  ctl down                             stop the cluster
+  ctl up manifests/demo.yaml             start a cluster on this machine
+  ctl members                            who is there, and what each one does
+  ctl set-service standby-1 api_gateway  change what a node does, while it runs
+  ctl down                               stop the cluster
 
-Which cluster: --agent URL or COTERIE_AGENT for one elsewhere, --cluster NAME for one on this machine, else the
-newest on this machine.
+Which cluster: --agent URL or COTERIE_AGENT for one elsewhere, --cluster NAME for one on this machine, \
+else the newest on this machine.
 
 Exit codes:
   0    done
@@ -32,8 +32,8 @@ Exit codes:
   5    conflict: another command or state is in the way
   130  interrupted
 
-Files: $COTERIE_STATE_DIR, else $XDG_STATE_HOME/coterie, else ~/.local/state/coterie: run/ holds records and logs,
-data/ is what the agents keep.";
+Files: $COTERIE_STATE_DIR, else $XDG_STATE_HOME/coterie, else ~/.local/state/coterie: run/ holds records \
+and logs, data/ is what the agents keep.";
 
 /// Starts Coterie clusters on this machine, looks at them and changes them
 #[derive(Debug, Parser)]

@@ -4,6 +4,14 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+const POLL: Duration = Duration::from_millis(10);
+/// How long a lock may be held before its holder counts as at work. An agent that a ctl was just starting holds the
+/// lock until it runs its own program, also when that ctl has been killed.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Held until dropped; the kernel lets go of it when ctl ends in whatever way.
 #[derive(Debug)]
@@ -32,12 +40,14 @@ pub(crate) enum LockError {
 
 impl Lock {
     /// Takes the lock of a run folder, which is created if need be; `holder` tells others who has it.
-    pub(crate) fn take(run_dir: &Path, holder: &str) -> Result<Self, LockError> {
+    pub(crate) async fn take(run_dir: &Path, holder: &str) -> Result<Self, LockError> {
         let path = run_dir.join("lock");
+        let deadline = Instant::now() + GRACE;
         loop {
             match Self::attempt(run_dir, &path, holder) {
                 Ok(Some(file)) => return Ok(Self { _file: file, path }),
                 Ok(None) => {}
+                Err(Attempt::Held(_)) if Instant::now() < deadline => sleep(POLL).await,
                 Err(Attempt::Held(holder)) => return Err(LockError::Held { holder }),
                 Err(Attempt::Io(source)) => return Err(LockError::Io { path, source }),
             }
@@ -102,12 +112,12 @@ impl Drop for Lock {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_second_is_told_who_holds_the_lock_and_nothing_is_left_of_it() {
+    #[tokio::test(start_paused = true)]
+    async fn the_second_is_told_who_holds_the_lock_and_nothing_is_left_of_it() {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("demo");
-        let lock = Lock::take(&run, "ctl up").unwrap();
-        let refused = Lock::take(&run, "ctl down").unwrap_err().to_string();
+        let lock = Lock::take(&run, "ctl up").await.unwrap();
+        let refused = Lock::take(&run, "ctl down").await.unwrap_err().to_string();
         let expected = format!(
             "another command works on this cluster: ctl up (pid {})",
             std::process::id()
@@ -115,6 +125,20 @@ mod tests {
         assert_eq!(refused, expected);
         drop(lock);
         assert_eq!(std::fs::read_dir(&run).unwrap().count(), 0);
-        Lock::take(&run, "ctl down").unwrap();
+        Lock::take(&run, "ctl down").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_outlives_its_holder_for_a_moment_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        // Like an agent that a killed ctl has forked and that does not run its own program yet.
+        let heir = File::create(dir.path().join("lock")).unwrap();
+        heir.lock().unwrap();
+        let end = async {
+            sleep(GRACE / 10).await;
+            drop(heir);
+        };
+        let (taken, ()) = tokio::join!(Lock::take(dir.path(), "ctl down"), end);
+        taken.unwrap();
     }
 }

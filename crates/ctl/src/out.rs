@@ -44,13 +44,14 @@ pub(crate) enum ColorChoice {
 /// The option of every verb that prints data.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct OutputArg {
-    /// How to print the data
+    /// How to print the data: table, json, yaml, or name for the names alone
     #[arg(
         short = 'o',
         long = "output",
         value_enum,
         default_value_t,
-        value_name = "FORMAT"
+        value_name = "FORMAT",
+        hide_possible_values = true
     )]
     pub(crate) output: Format,
 }
@@ -58,13 +59,14 @@ pub(crate) struct OutputArg {
 /// The option of every verb that prints a stream.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct StreamOutputArg {
-    /// How to print each item
+    /// How to print each item: table for a line of text, json for a JSON value a line
     #[arg(
         short = 'o',
         long = "output",
         value_enum,
         default_value_t,
-        value_name = "FORMAT"
+        value_name = "FORMAT",
+        hide_possible_values = true
     )]
     pub(crate) output: StreamFormat,
 }

@@ -73,11 +73,11 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         if let (Some(cluster), true) = (&cx.cluster, args.purge) {
             purge(cx, cluster)?;
         }
-        tidy(cx)?;
+        tidy(cx).await?;
         say("nothing is running");
         return print(&Report::default(), args.output, cx);
     };
-    let lock = Lock::take(&cx.state.run_dir(&cluster), "ctl down")?;
+    let lock = Lock::take(&cx.state.run_dir(&cluster), "ctl down").await?;
     let record = ClusterRecord::load(&cx.state, &cluster)?;
     let report = stop(args, cx, &cluster, record.as_ref()).await?;
     let is_over = report.left.is_empty() && report.ports_busy.is_empty();
@@ -253,13 +253,13 @@ async fn busy_ports(record: Option<&ClusterRecord>) -> Vec<String> {
 }
 
 /// Removes what a ctl left that was killed before it had written a record.
-fn tidy(cx: &Cx) -> anyhow::Result<()> {
+async fn tidy(cx: &Cx) -> anyhow::Result<()> {
     for cluster in cx.state.clusters()? {
         let run_dir = cx.state.run_dir(&cluster);
         let is_named = cx.cluster.as_ref().is_none_or(|named| *named == cluster);
         let is_meant = is_named && !run_dir.join("cluster.json").exists();
         // Its holder still works if it cannot be taken.
-        if is_meant && let Ok(lock) = Lock::take(&run_dir, "ctl down") {
+        if is_meant && let Ok(lock) = Lock::take(&run_dir, "ctl down").await {
             clean(&run_dir)?;
             drop(lock);
             let _ = std::fs::remove_dir(&run_dir);

@@ -70,7 +70,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         }
         sleep(POLL).await;
     }
-    forget(&reached, &leaving, cx)?;
+    forget(&reached, &leaving, cx).await?;
     cx.out.data(
         args.output.output,
         &leaving,
@@ -102,11 +102,11 @@ async fn is_seen(observer: Option<&Client>, leaving: &Leaving) -> bool {
 }
 
 /// A node that left on purpose is not missed by `ctl status`.
-fn forget(reached: &Reached, leaving: &Leaving, cx: &Cx) -> anyhow::Result<()> {
+async fn forget(reached: &Reached, leaving: &Leaving, cx: &Cx) -> anyhow::Result<()> {
     let Some(record) = &reached.record else {
         return Ok(());
     };
-    let _lock = match Lock::take(&cx.state.run_dir(&record.cluster), "ctl leave") {
+    let _lock = match Lock::take(&cx.state.run_dir(&record.cluster), "ctl leave").await {
         Ok(lock) => lock,
         Err(error) => {
             say(&format!(

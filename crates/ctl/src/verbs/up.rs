@@ -39,8 +39,8 @@ Examples:
   ctl up --follow
   ctl up --reset
 
-Run again it starts only what is missing, and says where nodes differ from the manifest; --reset restores them.
-^C before all is ready takes back what this run has started.")]
+Run again it starts only what is missing, and says where nodes differ from the manifest; --reset restores \
+them. ^C before all is ready takes back what this run has started.")]
 pub(crate) struct Args {
     /// The manifest [default: manifests/demo.yaml, else coterie.yaml]
     file: Option<PathBuf>,
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
         prepared = prepare(args, cx) => prepared?,
     };
     let run_dir = cx.state.run_dir(&manifest.cluster);
-    let lock = Lock::take(&run_dir, "ctl up")?;
+    let lock = Lock::take(&run_dir, "ctl up").await?;
     let (record, is_fresh) = record(&cx.state, &manifest, &file)?;
     if is_fresh {
         remove_logs(&run_dir)?;
