@@ -1,0 +1,97 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::report::Report;
+use crate::{detect, idle, swap, up};
+
+const EXAMPLES: &str = "\
+Build first, so that agent and ctl stand beside bench:
+  cargo build --release -p agent -p ctl -p bench
+
+Examples:
+  cargo run --release -p bench -- up                     starts and joins
+  cargo run --release -p bench -- detect --rounds 10     crashes and leaves
+  cargo run --release -p bench -- swap                   role changes, quiet and under load
+  cargo run --release -p bench -- idle --seconds 60      memory and CPU of agents that have nothing to do
+  cargo run --release -p bench -- up --json up.json      the numbers in this file instead of target/bench/
+
+Times are in milliseconds; p99 of fewer than 100 samples is the largest. The ratio is ours to Serf's, by p50. Serf runs
+with its `local` and its `lan` profile, and the better one of each row is shown. Where there is no `serf`, the row
+says so. Everything runs on loopback and in temporary folders, and is ended at the end.";
+
+/// Measures Coterie, and Debian's `serf` in the same run where it does the same job
+#[derive(Debug, Parser)]
+#[command(name = "bench", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// Where the numbers go as JSON [default: target/bench/NAME-UNIXTIME.json, beside the binary's folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// How fast clusters start: `ctl up`, all see all, one join, start to serving
+    Up(up::Args),
+    /// How fast roles change, and whether a request fails meanwhile
+    Swap(swap::Args),
+    /// How fast a crash and a goodbye are seen by all
+    Detect(detect::Args),
+    /// What an agent costs that has nothing to do
+    Idle(idle::Args),
+}
+
+impl Verb {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Up(_) => "up",
+            Self::Swap(_) => "swap",
+            Self::Detect(_) => "detect",
+            Self::Idle(_) => "idle",
+        }
+    }
+}
+
+/// Measures, prints the table and writes the file.
+pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
+    let mut report = Report::begin(cli.verb.name());
+    let measured = match &cli.verb {
+        Verb::Up(args) => Box::pin(up::run(args, &mut report)).await,
+        Verb::Swap(args) => Box::pin(swap::run(args, &mut report)).await,
+        Verb::Detect(args) => Box::pin(detect::run(args, &mut report)).await,
+        Verb::Idle(args) => Box::pin(idle::run(args, &mut report)).await,
+    };
+    // What was measured before an error is worth as much as without it.
+    report.finish(cli.json.as_deref(), &measured)?;
+    measured
+}
+
+/// Says on standard error what goes on.
+pub(crate) fn progress(text: &str) {
+    use std::io::Write;
+    // Nobody may be listening.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_its_examples_are_understood() {
+        Cli::command().debug_assert();
+        for line in EXAMPLES.lines().filter(|line| line.contains(" -- ")) {
+            let words = line.split(" -- ").nth(1).unwrap();
+            let words = words.split("  ").next().unwrap().split(' ');
+            let parsed = Cli::try_parse_from(["bench"].into_iter().chain(words));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What an agent costs that has nothing to do: memory, and the share of a core.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::cli::progress;
+use crate::fleet::{Fleet, Kind};
+use crate::ours::Binaries;
+use crate::report::{Peer, Report, Row, Target};
+use crate::serf;
+use crate::stats::Summary;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Nodes of a cluster
+    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
+    nodes: u8,
+    /// How long CPU is measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// How long they are left alone before
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    settle: u64,
+}
+
+/// One agent.
+#[derive(Debug, Clone, Serialize)]
+struct Cost {
+    node: String,
+    role: &'static str,
+    rss_mib: f64,
+    /// Of it, what no file backs.
+    anonymous_mib: f64,
+    threads: f64,
+    cpu_percent: f64,
+}
+
+pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let nodes = usize::from(args.nodes);
+    let mut fleets = vec![(
+        "ours".to_owned(),
+        Fleet::of(Kind::Ours(Binaries::find()?), nodes).await?,
+    )];
+    let mut missing = None;
+    match serf::profiles().await {
+        Ok(profiles) => {
+            for profile in profiles {
+                fleets.push((profile.to_string(), Fleet::of(Kind::Serf(profile), nodes).await?));
+            }
+        }
+        Err(why) => missing = Some(("serf".to_owned(), Err(why))),
+    }
+    progress(&format!(
+        "all are up; {} s to settle, {} s to measure",
+        args.settle, args.seconds
+    ));
+    sleep(Duration::from_secs(args.settle)).await;
+    let costs = measure(&fleets, Duration::from_secs(args.seconds)).await?;
+    for (_, fleet) in fleets {
+        fleet.end().await;
+    }
+    for (name, of_each) in &costs {
+        report
+            .details
+            .push(json!({ "software": name, "agents": of_each }));
+    }
+    let summary =
+        |costs: &[Cost], of: fn(&Cost) -> f64| Summary::of(&costs.iter().map(of).collect::<Vec<_>>());
+    let row = |what: &str, unit: &'static str, of: fn(&Cost) -> f64| {
+        let mut both = costs.iter();
+        let ours = both.next().and_then(|(_, costs)| summary(costs, of));
+        let peers = both.map(|(profile, costs)| {
+            (
+                profile.clone(),
+                summary(costs, of).ok_or_else(|| "no samples".to_owned()),
+            )
+        });
+        Row::new(what, nodes, unit)
+            .ours(ours)
+            .peer(Peer::best(peers.chain(missing.clone()).collect()))
+    };
+    report.rows.extend([
+        row("memory of an idle agent (RSS)", "MiB", |cost| cost.rss_mib).target(Target::Ratio(1.0)),
+        row("of it anonymous", "MiB", |cost| cost.anonymous_mib),
+        row("CPU of an idle agent", "% core", |cost| cost.cpu_percent).target(Target::Max(0.8)),
+        row("threads", "count", |cost| cost.threads),
+    ]);
+    report
+        .notes
+        .push("one sample an agent, over the whole time".to_owned());
+    Ok(())
+}
+
+/// All of them over the same time.
+async fn measure(fleets: &[(String, Fleet)], time: Duration) -> anyhow::Result<Vec<(String, Vec<Cost>)>> {
+    let mut before = Vec::new();
+    for (_, fleet) in fleets {
+        for node in fleet.nodes() {
+            before.push((Instant::now(), on_cpu(node.process.id()?)?));
+        }
+    }
+    sleep(time).await;
+    let mut before = before.into_iter();
+    let mut costs = Vec::new();
+    for (name, fleet) in fleets {
+        let mut of_each = Vec::new();
+        for node in fleet.nodes() {
+            let (began, used_before) = before.next().context("as many as before")?;
+            let pid = node.process.id()?;
+            let used = on_cpu(pid)?.saturating_sub(used_before);
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let mib = |name| Ok::<_, anyhow::Error>(field(&status, name)? / 1024.0);
+            of_each.push(Cost {
+                node: node.seat.name.clone(),
+                role: node.seat.role,
+                rss_mib: mib("VmRSS:")?,
+                anonymous_mib: mib("RssAnon:")?,
+                threads: f64::from(u32::try_from(threads(pid)?.len())?),
+                cpu_percent: used.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0,
+            });
+        }
+        costs.push((name.clone(), of_each));
+    }
+    Ok(costs)
+}
+
+/// The time that all threads of a process were on a CPU, in the kernel's nanoseconds: its ticks are too coarse here.
+fn on_cpu(pid: u32) -> anyhow::Result<Duration> {
+    let mut sum = 0;
+    for thread in threads(pid)? {
+        let text =
+            std::fs::read_to_string(thread.join("schedstat")).context("the kernel tells no schedstat")?;
+        let first = text.split(' ').next().unwrap_or_default();
+        sum += first.parse::<u64>().context("schedstat begins with a number")?;
+    }
+    Ok(Duration::from_nanos(sum))
+}
+
+fn threads(pid: u32) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task"))?;
+    Ok(entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?)
+}
+
+/// A number of `/proc/PID/status`.
+fn field(status: &str, name: &str) -> anyhow::Result<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let word = line.and_then(|line| line.split_whitespace().next());
+    word.with_context(|| format!("no {name}"))?
+        .parse()
+        .with_context(|| format!("{name} is a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_the_status_is_found_by_its_name() {
+        let status = "Name:\tagent\nVmRSS:\t    5120 kB\nRssAnon:\t 1024 kB\n";
+        assert!((field(status, "VmRSS:").unwrap() - 5_120.0).abs() < f64::EPSILON);
+        assert!(field(status, "VmSwap:").is_err());
+    }
+
+    #[test]
+    fn this_very_process_has_used_the_cpu() {
+        assert!(on_cpu(std::process::id()).unwrap() > Duration::ZERO);
+    }
+}

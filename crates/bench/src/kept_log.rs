@@ -1,0 +1,61 @@
+//! The latest log lines of the nodes in this process, kept to be shown beside a failed request.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+const LINES: usize = 5_000;
+const FILTER: &str = "info,chitchat=warn";
+
+/// Keeps the latest lines. Cheap to clone; clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KeptLog(Arc<Mutex<VecDeque<(Instant, String)>>>);
+
+impl KeptLog {
+    /// Takes all that is logged in this process from now on.
+    pub(crate) fn start() -> Self {
+        let kept = Self::default();
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+        // Somebody else may take it already; then there is nothing to show.
+        let _ = builder.with_target(false).with_writer(kept.clone()).try_init();
+        kept
+    }
+
+    /// What was logged within this time of a moment.
+    pub(crate) fn around(&self, moment: Instant, within: Duration) -> Vec<String> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_near = |at: Instant| at.max(moment) - at.min(moment) <= within;
+        let near = lines.iter().filter(|(at, _)| is_near(*at));
+        near.map(|(_, line)| line.clone()).collect()
+    }
+}
+
+impl io::Write for KeptLog {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LINES {
+            lines.pop_front();
+        }
+        let line = String::from_utf8_lossy(bytes).trim_end().to_owned();
+        lines.push_back((Instant::now(), line));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for KeptLog {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}

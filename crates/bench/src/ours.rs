@@ -1,0 +1,152 @@
+//! Our binaries: where they are and how they are started.
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::time::{Instant, timeout};
+
+use crate::fleet::Seat;
+
+const CTL_LIMIT: Duration = Duration::from_secs(60);
+
+/// The release binaries beside this one.
+#[derive(Debug, Clone)]
+pub(crate) struct Binaries {
+    agent: PathBuf,
+    ctl: PathBuf,
+}
+
+impl Binaries {
+    pub(crate) fn find() -> anyhow::Result<Self> {
+        if cfg!(debug_assertions) {
+            crate::cli::progress("warning: this is a debug build; its numbers say little");
+        }
+        let own = std::env::current_exe().context("where this binary is")?;
+        let find = |name: &str| {
+            let file = own.with_file_name(name);
+            if file.is_file() {
+                Ok(file)
+            } else {
+                bail!(
+                    "there is no {}; build it: cargo build --release -p agent -p ctl -p bench",
+                    file.display()
+                )
+            }
+        };
+        Ok(Self {
+            agent: find("agent")?,
+            ctl: find("ctl")?,
+        })
+    }
+}
+
+/// An agent of the `local` profile.
+pub(crate) fn command(binaries: &Binaries, seat: &Seat, seeds: &[SocketAddr], folder: &Path) -> Command {
+    let mut command = clean(&binaries.agent);
+    command
+        .env("COTERIE_STATE_DIR", folder)
+        .args(["--cluster", "bench", "--profile", "local", "--service", seat.role])
+        .args(["--node-id", &seat.name])
+        .args(["--listen-addr", &seat.api.to_string()])
+        .args(["--gossip-addr", &seat.gossip.to_string()])
+        .arg("--data-dir")
+        .arg(folder.join(&seat.name));
+    for seed in seeds {
+        command.args(["--seed", &seed.to_string()]);
+    }
+    command
+}
+
+/// A command without our own settings in its environment.
+fn clean(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("COTERIE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A cluster that `ctl` starts. Dropping it runs `ctl down`.
+#[derive(Debug)]
+pub(crate) struct CtlCluster {
+    binaries: Binaries,
+    folder: TempDir,
+    is_up: bool,
+}
+
+impl CtlCluster {
+    /// With the manifest of the demo, for so many nodes.
+    pub(crate) fn new(binaries: Binaries, nodes: usize) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let gateways = nodes.min(2);
+        let mut manifest = format!(
+            "cluster: bench\nprofile: local\nnodes:\n  - id: gateway\n    service: api_gateway\n    count: {gateways}\n"
+        );
+        if nodes > gateways {
+            let standbys = nodes - gateways;
+            manifest += &format!("  - id: standby\n    service: standby\n    count: {standbys}\n");
+        }
+        std::fs::write(folder.path().join("bench.yaml"), manifest)?;
+        Ok(Self {
+            binaries,
+            folder,
+            is_up: false,
+        })
+    }
+
+    /// From the start of `ctl up` to its end.
+    pub(crate) async fn up(&mut self) -> anyhow::Result<Duration> {
+        self.is_up = true;
+        let manifest = self.folder.path().join("bench.yaml");
+        self.run([OsStr::new("up"), manifest.as_os_str()]).await
+    }
+
+    pub(crate) async fn down(&mut self) -> anyhow::Result<Duration> {
+        let took = self
+            .run(["down", "--cluster", "bench", "--purge"].map(OsStr::new))
+            .await?;
+        self.is_up = false;
+        Ok(took)
+    }
+
+    async fn run<const N: usize>(&self, args: [&OsStr; N]) -> anyhow::Result<Duration> {
+        let mut command = clean(&self.binaries.ctl);
+        command
+            .env("COTERIE_STATE_DIR", self.folder.path())
+            .args(args)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let began = Instant::now();
+        let output = timeout(CTL_LIMIT, command.output())
+            .await
+            .with_context(|| format!("ctl {args:?} did not end"))??;
+        let took = began.elapsed();
+        if !output.status.success() {
+            bail!("ctl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(took)
+    }
+}
+
+impl Drop for CtlCluster {
+    fn drop(&mut self) {
+        if self.is_up {
+            // The last resort of a bench that was interrupted; nobody is left to tell.
+            let _ = std::process::Command::new(&self.binaries.ctl)
+                .env("COTERIE_STATE_DIR", self.folder.path())
+                .args(["down", "--cluster", "bench", "--timeout", "2s"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A child in a process group of its own, with its output in a file. It ends with its guard.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+/// How long a process may take to end after a signal.
+const END_LIMIT: Duration = Duration::from_secs(15);
+const LOG_LINES: usize = 15;
+
+/// A running child. When it is dropped, it is killed.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    pub(crate) fn spawn(mut command: Command, log: PathBuf) -> anyhow::Result<Self> {
+        let file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("opening {}", log.display()))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {:?}", command.as_std().get_program()))?;
+        Ok(Self { child, log })
+    }
+
+    /// The process id, until it has ended.
+    pub(crate) fn id(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the process has ended")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let id = i32::try_from(self.id()?)?;
+        let pid = Pid::from_raw(id).context("a process has an id")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Waits until it has ended; kills it when that takes too long.
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
+        if tokio::time::timeout(END_LIMIT, self.child.wait()).await.is_err() {
+            self.child.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// The end of what it wrote.
+    pub(crate) fn last_words(&self) -> String {
+        tail(&self.log)
+    }
+}
+
+fn tail(file: &Path) -> String {
+    let text = std::fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+}

@@ -1,0 +1,89 @@
+//! Percentiles of samples. Pure.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// What is told of a set of samples.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) samples: usize,
+    pub(crate) min: f64,
+    pub(crate) mean: f64,
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+impl Summary {
+    /// None without samples.
+    pub(crate) fn of(samples: &[f64]) -> Option<Self> {
+        let mut sorted = samples.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (first, last) = (sorted.first()?, sorted.last()?);
+        Some(Self {
+            samples: sorted.len(),
+            min: *first,
+            mean: sorted.iter().sum::<f64>() / count(sorted.len()),
+            p50: nearest_rank(&sorted, 50),
+            p90: nearest_rank(&sorted, 90),
+            p99: nearest_rank(&sorted, 99),
+            max: *last,
+        })
+    }
+
+    /// Of durations, in milliseconds.
+    pub(crate) fn of_times(times: &[Duration]) -> Option<Self> {
+        Self::of(&times.iter().copied().map(millis).collect::<Vec<_>>())
+    }
+}
+
+/// The smallest sample that at least so many per cent of all do not exceed.
+fn nearest_rank(sorted: &[f64], percent: usize) -> f64 {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted[rank - 1]
+}
+
+pub(crate) fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn count(number: usize) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up_to(last: u32) -> Vec<f64> {
+        (1..=last).rev().map(f64::from).collect()
+    }
+
+    #[test]
+    fn a_percentile_is_a_sample_that_was_measured() {
+        let summary = Summary::of(&up_to(100)).unwrap();
+        assert_eq!((summary.p50, summary.p90, summary.p99), (50.0, 90.0, 99.0));
+        assert_eq!((summary.min, summary.mean, summary.max), (1.0, 50.5, 100.0));
+    }
+
+    #[test]
+    fn of_few_samples_the_99th_percentile_is_the_largest() {
+        let summary = Summary::of(&up_to(20)).unwrap();
+        assert_eq!((summary.samples, summary.p50, summary.p99), (20, 10.0, 20.0));
+        let one = Summary::of(&[7.0]).unwrap();
+        assert_eq!((one.min, one.p50, one.p99, one.max), (7.0, 7.0, 7.0, 7.0));
+    }
+
+    #[test]
+    fn of_nothing_there_is_nothing_to_tell() {
+        assert_eq!(Summary::of(&[]), None);
+    }
+
+    #[test]
+    fn times_are_told_in_milliseconds() {
+        let summary = Summary::of_times(&[Duration::from_micros(1_500)]).unwrap();
+        assert!((summary.p50 - 1.5).abs() < 1e-9);
+    }
+}

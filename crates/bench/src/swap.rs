@@ -1,0 +1,293 @@
+//! How fast roles change, and whether a request fails meanwhile.
+//!
+//! Quiet: five agent processes, nobody asks anything. Under load: real nodes in this process, because the service type
+//! `echo` lives in the tests only; a gateway sends the requests of 16 clients to the nodes whose roles change.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use client::Client;
+use e2e::{NodeOptions, Sandbox};
+use http::Response;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use types::api::{Receipt, Wait};
+use types::{Phase, Role};
+
+use crate::cli::progress;
+use crate::fleet::{Fleet, Kind};
+use crate::kept_log::KeptLog;
+use crate::load::{Load, Outcome};
+use crate::ours::Binaries;
+use crate::report::{Peer, Report, Row, Target};
+use crate::serf;
+use crate::stats::{Summary, millis};
+
+/// A role change may wait for requests in flight for ten seconds.
+const CHANGE_LIMIT: Duration = Duration::from_secs(30);
+/// Refused changes after which the run is given up.
+const REFUSALS: usize = 5;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How often a role moves under load, for each of the two kinds; each move is two role changes
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
+    moves: u32,
+    /// Clients that send requests all the time
+    #[arg(long, value_name = "COUNT", default_value_t = 16)]
+    clients: usize,
+    /// Role changes of five agents that serve nobody
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    quiet: u32,
+}
+
+/// The times of role changes.
+#[derive(Debug, Default)]
+struct Times {
+    /// From the command to its receipt, as the caller sees it.
+    wall: Vec<Duration>,
+    /// What the receipts say, in milliseconds.
+    told: Vec<f64>,
+    steps: BTreeMap<String, Vec<f64>>,
+    /// Receipts that some member had not confirmed.
+    unconfirmed: usize,
+    refused: Vec<String>,
+}
+
+pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let log = KeptLog::start();
+    if args.quiet > 0 {
+        quiet(args.quiet, report).await?;
+    }
+    if args.moves > 0 {
+        Box::pin(echo_moves(args, &log, report)).await?;
+        Box::pin(gateway_moves(args, &log, report)).await?;
+    }
+    Ok(())
+}
+
+/// `standby` to `api_gateway` and back on one of five agents, and a change of a tag on one of five Serf agents.
+async fn quiet(changes: u32, report: &mut Report) -> anyhow::Result<()> {
+    const NODES: usize = 5;
+    let fleet = Fleet::of(Kind::Ours(Binaries::find()?), NODES).await?;
+    let seat = fleet.seats().last().context("there are nodes")?.clone();
+    let asked = fleet.seats().first().context("there are nodes")?.api;
+    let client = Client::new(&format!("http://{asked}"))?.within(CHANGE_LIMIT);
+    let mut times = Times::default();
+    for number in 0..changes {
+        let role = if number.is_multiple_of(2) {
+            "api_gateway"
+        } else {
+            "standby"
+        };
+        times.change(&client, &seat.name, role).await?;
+    }
+    fleet.end().await;
+    progress(&format!("{changes} quiet role changes: done"));
+    let peer = match serf::profiles().await {
+        Ok(profiles) => {
+            let mut peers = Vec::new();
+            for profile in profiles {
+                let measured = tags(profile, NODES, changes)
+                    .await
+                    .map_err(|error| format!("{error:#}"));
+                progress(&format!("serf {profile}, {changes} changes of a tag: done"));
+                peers.push((profile.to_string(), measured));
+            }
+            Peer::best(peers)
+        }
+        Err(why) => Peer::Missing(why),
+    };
+    report.rows.push(
+        Row::new("role change, quiet (Serf: tag)", NODES, "ms")
+            .ours(Summary::of_times(&times.wall))
+            .peer(peer)
+            .target(Target::P50(150.0)),
+    );
+    report
+        .details
+        .push(times.details("quiet, standby <-> api_gateway"));
+    Ok(())
+}
+
+async fn tags(profile: serf::Profile, nodes: usize, changes: u32) -> anyhow::Result<Summary> {
+    /// A lost message may take Serf seconds; that many changes are enough to see it.
+    const ENOUGH: u32 = 50;
+    let mut fleet = Fleet::of(Kind::Serf(profile), nodes).await?;
+    let name = fleet.seats().last().context("there are nodes")?.name.clone();
+    let mut times = Vec::new();
+    for number in 0..changes.min(ENOUGH) {
+        times.push(fleet.set_tag(&name, &format!("role-{number}")).await?);
+    }
+    fleet.end().await;
+    Summary::of_times(&times).context("no samples")
+}
+
+/// `echo` moves between two nodes while a gateway sends it requests.
+async fn echo_moves(args: &Args, log: &KeptLog, report: &mut Report) -> anyhow::Result<()> {
+    let roles = [("gateway", "api_gateway"), ("a", "echo"), ("b", "standby")];
+    let sandbox = Sandbox::of(&roles, &NodeOptions::default()).await?;
+    let url = format!("{}/echo", sandbox.gateway("gateway").await?);
+    let (times, outcome) = moves("echo", args, &sandbox, url, log).await?;
+    tell("echo a <-> b", roles.len(), &times, &outcome, report);
+    Ok(())
+}
+
+/// A second gateway moves between two nodes while the first one sends it requests, which it passes to a small server.
+async fn gateway_moves(args: &Args, log: &KeptLog, report: &mut Report) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let upstream = format!("http://{}", listener.local_addr()?);
+    let mut server = JoinSet::new();
+    server.spawn(async move { axum::serve(listener, Router::new().fallback(echo)).await });
+    let settings = json!({ "routes": [{ "prefix": "/files", "to": [upstream] }] });
+    let options = NodeOptions {
+        settings: vec![("api_gateway", settings)],
+    };
+    let roles = [("gateway", "api_gateway"), ("a", "api_gateway"), ("b", "standby")];
+    let sandbox = Sandbox::of(&roles, &options).await?;
+    let url = format!("{}/api_gateway/files", sandbox.gateway("gateway").await?);
+    let (times, outcome) = moves("api_gateway", args, &sandbox, url, log).await?;
+    tell("api_gateway a <-> b", roles.len(), &times, &outcome, report);
+    Ok(())
+}
+
+/// What stands behind the gateways.
+async fn echo(request: Request) -> Response<Body> {
+    let path = request.uri().to_string();
+    let answer = Response::builder().header("echo-path", path);
+    answer.body(request.into_body()).unwrap_or_default()
+}
+
+/// Moves a role from `a` to `b` and back, under load.
+async fn moves(
+    service: &str,
+    args: &Args,
+    sandbox: &Sandbox,
+    url: String,
+    log: &KeptLog,
+) -> anyhow::Result<(Times, Outcome)> {
+    let load = Load::start(args.clients, url, log.clone())?;
+    let client = Client::new(&sandbox.url("gateway")?)?.within(CHANGE_LIMIT);
+    let mut times = Times::default();
+    for number in 1..=args.moves {
+        let (to, from) = if number.is_multiple_of(2) {
+            ("a", "b")
+        } else {
+            ("b", "a")
+        };
+        for (node, role) in [(to, service), (from, "standby")] {
+            load.stage(format!("move {number}: {node} becomes {role}"));
+            times.change(&client, node, role).await?;
+        }
+        if number.is_multiple_of(50) {
+            let (sent, failed) = load.so_far();
+            let moves = args.moves;
+            progress(&format!(
+                "{service}, move {number}/{moves}: {sent} requests, {failed} failed"
+            ));
+        }
+    }
+    load.stage("after the last change".to_owned());
+    Ok((times, load.finish().await?))
+}
+
+fn tell(what: &str, nodes: usize, times: &Times, outcome: &Outcome, report: &mut Report) {
+    let exact = |count: u64| Summary::of(&[f64::from(u32::try_from(count).unwrap_or(u32::MAX))]);
+    report.rows.extend([
+        Row::new(format!("{what}: role change under load"), nodes, "ms")
+            .ours(Summary::of_times(&times.wall))
+            .target(Target::P50(150.0)),
+        Row::new(format!("{what}: the same, as receipts say"), nodes, "ms").ours(Summary::of(&times.told)),
+        Row::new(format!("{what}: requests through the gateway"), nodes, "ms").ours(outcome.latency.clone()),
+        Row::new(
+            format!("{what}: failed of {} requests", outcome.sent),
+            nodes,
+            "requests",
+        )
+        .ours(exact(outcome.failed))
+        .target(Target::Max(0.0)),
+    ]);
+    report.details.push(times.details(what));
+    report.details.push(json!({ "what": what, "requests": outcome }));
+    let shares: Vec<_> = outcome
+        .answered_by
+        .iter()
+        .filter(|(node, _)| !node.is_empty())
+        .map(|(node, count)| format!(", {count} by {node}"))
+        .collect();
+    report.notes.push(format!(
+        "{what}: {:.0} requests/s{}; {} changes not confirmed by all, {} refused",
+        outcome.per_second,
+        shares.concat(),
+        times.unconfirmed,
+        times.refused.len()
+    ));
+    for failure in outcome.failures.iter().take(5) {
+        report.notes.push(format!("  {failure:?}"));
+    }
+    for refusal in &times.refused {
+        report.notes.push(format!("  refused: {refusal}"));
+    }
+}
+
+impl Times {
+    async fn change(&mut self, client: &Client, node: &str, role: &str) -> anyhow::Result<()> {
+        let role: Role = role.parse()?;
+        let began = Instant::now();
+        let answer = client.set_service(&node.parse()?, &role, Wait::All, None).await;
+        let took = began.elapsed();
+        match answer {
+            Ok(receipt) if receipt.changed && receipt.state.phase == Phase::Ready => {
+                self.note(took, &receipt)
+            }
+            Ok(receipt) => bail!("{node} was to become {role}: {receipt:?}"),
+            Err(error) => {
+                let refusal = format!(
+                    "{node} was to become {role}, after {:.0} ms: {error}",
+                    millis(took)
+                );
+                progress(&refusal);
+                self.refused.push(refusal);
+                if self.refused.len() > REFUSALS {
+                    bail!("too many changes were refused: {:#?}", self.refused);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, took: Duration, receipt: &Receipt) {
+        self.wall.push(took);
+        self.told.push(receipt.took_ms);
+        for step in &receipt.steps {
+            self.steps.entry(step.name.clone()).or_default().push(step.ms);
+        }
+        if !receipt.seen.missing.is_empty() {
+            self.unconfirmed += 1;
+            progress(&format!(
+                "{} by {}/{}: {:?}",
+                receipt.to, receipt.seen.by, receipt.seen.of, receipt.seen.missing
+            ));
+        }
+    }
+
+    fn details(&self, what: &str) -> Value {
+        let steps: BTreeMap<_, _> = self
+            .steps
+            .iter()
+            .map(|(name, ms)| (name, Summary::of(ms)))
+            .collect();
+        json!({
+            "what": what,
+            "receipts_ms": Summary::of(&self.told),
+            "steps_ms": steps,
+            "unconfirmed": self.unconfirmed,
+            "refused": self.refused,
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! The table on standard output. Pure: rows in, text out.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use crate::report::{Peer, Row};
+use crate::stats::Summary;
+
+const HEADER: [&str; 12] = [
+    "WHAT", "N", "SAMPLES", "UNIT", "OURS p50", "p99", "max", "SERF p50", "p99", "RATIO", "TARGET", "MET",
+];
+
+/// Aligned, without borders, as wide as its content.
+pub(crate) fn render(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(HEADER);
+    for row in rows {
+        table.add_row(cells(row));
+    }
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if matches!(at, 1 | 2 | 4..=9) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let none = || "-".to_owned();
+    let shown = |summary: Option<&Summary>, of: fn(&Summary) -> f64| {
+        summary.map_or_else(none, |summary| number(of(summary)))
+    };
+    let ours = row.ours.as_ref();
+    let (peer_p50, peer_p99) = match &row.peer {
+        Peer::Measured { profile, summary } => {
+            let p50 = format!("{} ({profile})", number(summary.p50));
+            (p50, number(summary.p99))
+        }
+        Peer::Missing(why) => (why.clone(), none()),
+        Peer::None => (none(), none()),
+    };
+    let targets: Vec<_> = row.targets.iter().map(ToString::to_string).collect();
+    vec![
+        row.what.clone(),
+        row.nodes.to_string(),
+        ours.map_or_else(none, |ours| ours.samples.to_string()),
+        row.unit.to_owned(),
+        shown(ours, |ours| ours.p50),
+        shown(ours, |ours| ours.p99),
+        shown(ours, |ours| ours.max),
+        peer_p50,
+        peer_p99,
+        row.ratio().map_or_else(none, |ratio| format!("{ratio:.2}")),
+        if targets.is_empty() {
+            none()
+        } else {
+            targets.join(", ")
+        },
+        match row.is_met() {
+            Some(true) => "yes".to_owned(),
+            Some(false) => "NO".to_owned(),
+            None => none(),
+        },
+    ]
+}
+
+/// Three digits that say something, or the whole number.
+fn number(value: f64) -> String {
+    if value.fract() == 0.0 || value >= 100.0 {
+        format!("{value:.0}")
+    } else if value >= 10.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.2}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Target;
+
+    #[test]
+    fn a_table_is_aligned_and_says_what_is_missing() {
+        let rows = [
+            Row::new("all see all", 5, "ms")
+                .ours(Summary::of(&[120.4, 131.0]))
+                .peer(Peer::Measured {
+                    profile: "lan".to_owned(),
+                    summary: Summary::of(&[60.2]).unwrap(),
+                })
+                .target(Target::Ratio(1.5)),
+            Row::new("crash", 5, "ms")
+                .ours(Summary::of(&[9.5]))
+                .peer(Peer::Missing("no serf here".to_owned()))
+                .target(Target::P99(1_500.0)),
+        ];
+        let expected = "\
+WHAT         N  SAMPLES  UNIT  OURS p50   p99   max      SERF p50   p99  RATIO  TARGET       MET
+all see all  5        2  ms         120   131   131    60.2 (lan)  60.2   2.00  ratio <= 1.5  NO
+crash        5        1  ms        9.50  9.50  9.50  no serf here     -      -  p99 <= 1500  yes";
+        let squeezed = |text: &str| -> Vec<Vec<String>> {
+            let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+            text.lines().map(words).collect()
+        };
+        let rendered = render(&rows);
+        assert_eq!(squeezed(&rendered), squeezed(expected), "{rendered}");
+    }
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        let shown: Vec<_> = [0.0, 0.4231, 5.0, 12.34, 123.4, 1_234.5].map(number).into();
+        assert_eq!(shown, ["0", "0.42", "5", "12.3", "123", "1234"]);
+    }
+}

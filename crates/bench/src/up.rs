@@ -1,0 +1,143 @@
+//! How fast clusters start: `ctl up`, all see all, one join, start to serving.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::Instant;
+
+use crate::cli::progress;
+use crate::fleet::{Fleet, Kind, QUICK};
+use crate::ours::{Binaries, CtlCluster};
+use crate::report::{Peer, Report, Row, Target};
+use crate::serf;
+use crate::stats::{Summary, millis};
+
+/// "Near Serf's times", taken as this much of them.
+const NEAR: f64 = 1.5;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Nodes of a cluster
+    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(2..=100))]
+    nodes: u8,
+    /// How often each is measured
+    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+}
+
+/// The times of one software.
+#[derive(Debug, Default)]
+struct Times {
+    cold: Vec<Duration>,
+    join: Vec<Duration>,
+    serving: Vec<Duration>,
+}
+
+pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let nodes = usize::from(args.nodes);
+    let binaries = Binaries::find()?;
+    let ctl = ctl_up(&binaries, nodes, args.rounds).await?;
+    report.rows.push(
+        Row::new("ctl up to all ready", nodes, "ms")
+            .ours(Summary::of_times(&ctl))
+            .target(Target::P50(1_000.0)),
+    );
+    let ours = measure("ours", &Kind::Ours(binaries), nodes, args.rounds).await?;
+    let mut peers = Vec::new();
+    match serf::profiles().await {
+        Ok(profiles) => {
+            for profile in profiles {
+                let name = format!("serf {profile}");
+                let times = measure(&name, &Kind::Serf(profile), nodes, args.rounds).await;
+                peers.push((profile.to_string(), times.map_err(|error| format!("{error:#}"))));
+            }
+        }
+        Err(why) => peers.push(("serf".to_owned(), Err(why))),
+    }
+    let peer = |times: fn(&Times) -> &[Duration]| {
+        let summary = |measured: &Result<Times, String>| {
+            let measured = measured.as_ref().map_err(Clone::clone)?;
+            Summary::of_times(times(measured)).ok_or_else(|| "no samples".to_owned())
+        };
+        let profiles = peers
+            .iter()
+            .map(|(profile, measured)| (profile.clone(), summary(measured)));
+        Peer::best(profiles.collect())
+    };
+    report.rows.push(
+        Row::new("all see all, cold start", nodes, "ms")
+            .ours(Summary::of_times(&ours.cold))
+            .peer(peer(|times| &times.cold))
+            .target(Target::Ratio(NEAR)),
+    );
+    report.rows.push(
+        Row::new("one join, seen by all", nodes + 1, "ms")
+            .ours(Summary::of_times(&ours.join))
+            .peer(peer(|times| &times.join))
+            .target(Target::Ratio(NEAR)),
+    );
+    report.rows.push(
+        Row::new("start to serving", 1, "ms")
+            .ours(Summary::of_times(&ours.serving))
+            .peer(peer(|times| &times.serving))
+            .target(Target::P99(100.0)),
+    );
+    report
+        .notes
+        .push(format!("near Serf's times: taken as a ratio of at most {NEAR}"));
+    Ok(())
+}
+
+async fn ctl_up(binaries: &Binaries, nodes: usize, rounds: u32) -> anyhow::Result<Vec<Duration>> {
+    let mut cluster = CtlCluster::new(binaries.clone(), nodes)?;
+    let mut times = Vec::new();
+    for round in 1..=rounds {
+        let took = cluster.up().await?;
+        cluster.down().await?;
+        progress(&format!("ctl up {round}/{rounds}: {:.0} ms", millis(took)));
+        times.push(took);
+    }
+    Ok(times)
+}
+
+async fn measure(name: &str, kind: &Kind, nodes: usize, rounds: u32) -> anyhow::Result<Times> {
+    let mut times = Times::default();
+    for round in 1..=rounds {
+        let mut fleet = Fleet::new(kind.clone())?;
+        let took = fleet.start_all(nodes).await?;
+        progress(&format!(
+            "{name}, all see all {round}/{rounds}: {:.0} ms",
+            millis(took)
+        ));
+        times.cold.push(took);
+        fleet.end().await;
+    }
+    let mut fleet = Fleet::of(kind.clone(), nodes).await?;
+    for round in 1..=rounds {
+        let seat = fleet.take_seat()?;
+        let began = Instant::now();
+        fleet.spawn(&seat)?;
+        let took = fleet.all_see_all(began, QUICK).await?;
+        progress(&format!(
+            "{name}, one join {round}/{rounds}: {:.0} ms",
+            millis(took)
+        ));
+        times.join.push(took);
+        fleet.end_one(&seat.name, Signal::INT, QUICK).await?;
+    }
+    fleet.end().await;
+    for round in 1..=rounds {
+        let mut fleet = Fleet::new(kind.clone())?;
+        let seat = fleet.take_seat()?;
+        let began = Instant::now();
+        fleet.spawn(&seat)?;
+        let took = fleet.serving(&seat.name, began).await?;
+        progress(&format!(
+            "{name}, start to serving {round}/{rounds}: {:.1} ms",
+            millis(took)
+        ));
+        times.serving.push(took);
+        fleet.end().await;
+    }
+    Ok(times)
+}
