@@ -13,9 +13,9 @@ use types::api::Member;
 use types::{Generation, NodeId, RoleState};
 
 use crate::config::{ClusterConfig, Timing};
-use crate::gossip::{Command, GossipError, Rival};
 use crate::keys;
 use crate::liveness::{Liveness, Sighting};
+use crate::order::{Command, GossipError, Rival};
 use crate::stall::StallGuard;
 use crate::view::ClusterView;
 
@@ -65,7 +65,12 @@ struct SeedCalls {
 }
 
 impl Driver {
-    pub(crate) fn new(config: ClusterConfig, timing: Timing, handle: ChitchatHandle, outlets: Outlets) -> Self {
+    pub(crate) fn new(
+        config: ClusterConfig,
+        timing: Timing,
+        handle: ChitchatHandle,
+        outlets: Outlets,
+    ) -> Self {
         let now = Instant::now();
         Self {
             liveness: Liveness::new(timing.newcomer_patience()),
@@ -190,7 +195,10 @@ impl Driver {
     fn beat(&mut self) -> Instant {
         let now = Instant::now();
         if let Some(late) = self.guard.beat(now) {
-            warn!(?late, "this process was held up; nobody is given up until the others had time to be heard");
+            warn!(
+                ?late,
+                "this process was held up; nobody is given up until the others had time to be heard"
+            );
             self.is_unsettled = true;
         }
         now
@@ -245,9 +253,16 @@ impl Driver {
         if sightings.is_empty() || self.outlets.namesakes.borrow().is_some() {
             return;
         }
-        let own = sightings.iter().filter(|sighting| sighting.node == self.config.node && !sighting.left);
+        let own = sightings
+            .iter()
+            .filter(|sighting| sighting.node == self.config.node && !sighting.left);
         let namesakes: Option<Vec<_>> = own
-            .map(|sighting| sighting.http.clone().map(|http| Rival { generation: sighting.generation, http }))
+            .map(|sighting| {
+                sighting.http.clone().map(|http| Rival {
+                    generation: sighting.generation,
+                    http,
+                })
+            })
             .collect();
         // None while the address of one of them has not arrived.
         if let Some(namesakes) = namesakes {

@@ -14,6 +14,7 @@ use crate::config::{ClusterConfig, Timing};
 use crate::driver::{Driver, Outlets};
 use crate::keys::{self, ValueTooLong};
 use crate::network::Network;
+use crate::order::{Command, GossipError, Rival};
 use crate::view::ClusterView;
 
 /// A node's seat in its cluster. Cheap to clone; when the last one is dropped, gossip ends.
@@ -29,16 +30,6 @@ struct Shared {
     rival: watch::Receiver<Option<Rival>>,
     namesakes: watch::Receiver<Option<Vec<Rival>>>,
     ended: watch::Receiver<Option<String>>,
-}
-
-/// Another live node with this node's id: a second owner of the id, or this node's own earlier life that the failure
-/// detector has not given up yet. Only asking its URL tells them apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rival {
-    /// Its life.
-    pub generation: Generation,
-    /// The URL of its HTTP API.
-    pub http: String,
 }
 
 /// Why a node could not join.
@@ -58,28 +49,6 @@ pub enum JoinError {
     /// A bug or a broken machine.
     #[error("gossip could not be started: {0}")]
     Start(String),
-}
-
-/// Why a change could not be gossiped.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GossipError {
-    /// Make the value shorter.
-    #[error("{0}")]
-    TooLong(String),
-    /// The node is on its way out.
-    #[error("gossip has ended")]
-    Ended,
-}
-
-#[derive(Debug)]
-pub(crate) enum Command {
-    SetRole {
-        state: Box<RoleState>,
-        done: oneshot::Sender<Result<u64, GossipError>>,
-    },
-    Leave {
-        done: oneshot::Sender<()>,
-    },
 }
 
 impl Cluster {
@@ -143,7 +112,11 @@ impl Cluster {
         let (rival_tx, rival) = watch::channel(None);
         let (namesakes_tx, namesakes) = watch::channel(None);
         let (ended_tx, ended) = watch::channel(None);
-        let outlets = Outlets { view: view_tx, rival: rival_tx, namesakes: namesakes_tx };
+        let outlets = Outlets {
+            view: view_tx,
+            rival: rival_tx,
+            namesakes: namesakes_tx,
+        };
         let mut driver = Driver::new(config, timing, handle, outlets);
         driver.look().await;
         let cluster = Self {

@@ -11,11 +11,13 @@ mod gossip;
 mod keys;
 mod liveness;
 mod network;
+mod order;
 mod stall;
 mod view;
 
 pub use changes::{Change, Changes, diff};
 pub use config::{ClusterConfig, MAX_MEMBERS, MAX_VALUE_BYTES, Timing};
-pub use gossip::{Cluster, GossipError, JoinError, Rival};
+pub use gossip::{Cluster, JoinError};
 pub use network::{MemoryNetwork, Network};
+pub use order::{GossipError, Rival};
 pub use view::ClusterView;

@@ -81,7 +81,10 @@ impl Liveness {
 
     /// Looks at everything that gossip shows. With `hold`, nobody who is live is given up.
     pub(crate) fn look(&mut self, now: Instant, hold: bool, sightings: Vec<Sighting>) -> Verdict {
-        let mut verdict = Verdict { is_settled: true, ..Verdict::default() };
+        let mut verdict = Verdict {
+            is_settled: true,
+            ..Verdict::default()
+        };
         let mut by_node: BTreeMap<NodeId, Vec<Sighting>> = BTreeMap::new();
         for sighting in sightings {
             by_node.entry(sighting.node.clone()).or_default().push(sighting);
@@ -91,7 +94,10 @@ impl Liveness {
         self.latest.retain(|node, _| by_node.contains_key(node));
         for (node, mut lives) in by_node {
             lives.sort_by_key(|sighting| sighting.generation);
-            let outcomes: Vec<_> = lives.into_iter().map(|sighting| self.judge(now, hold, sighting)).collect();
+            let outcomes: Vec<_> = lives
+                .into_iter()
+                .map(|sighting| self.judge(now, hold, sighting))
+                .collect();
             verdict.is_settled &= outcomes.iter().all(|outcome| outcome.is_settled);
             verdict.pending += outcomes.iter().filter(|outcome| outcome.is_pending).count();
             self.note_latest(now, &node, &outcomes);
@@ -141,10 +147,24 @@ impl Liveness {
             let is_live = outcome.member.is_some();
             let known = self.latest.get(node).map(|latest| latest.generation);
             if (is_live || outcome.left) && known.is_none_or(|known| known < outcome.generation) {
-                self.latest.insert(node.clone(), Latest { generation: outcome.generation, over_at: None });
+                self.latest.insert(
+                    node.clone(),
+                    Latest {
+                        generation: outcome.generation,
+                        over_at: None,
+                    },
+                );
             }
-            if let Some(latest) = self.latest.get_mut(node).filter(|latest| latest.generation == outcome.generation) {
-                latest.over_at = if is_live { None } else { latest.over_at.or(Some(now)) };
+            if let Some(latest) = self
+                .latest
+                .get_mut(node)
+                .filter(|latest| latest.generation == outcome.generation)
+            {
+                latest.over_at = if is_live {
+                    None
+                } else {
+                    latest.over_at.or(Some(now))
+                };
             }
         }
     }

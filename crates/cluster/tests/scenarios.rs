@@ -61,7 +61,10 @@ impl World {
             .unwrap();
         let network = self.network.clone();
         let driver = self.drivers.spawn(unless_held(network, addr(number), driver));
-        cluster.set_role(RoleState::starting(Role::Standby)).await.unwrap();
+        cluster
+            .set_role(RoleState::starting(Role::Standby))
+            .await
+            .unwrap();
         Node {
             id,
             addr: addr(number),
@@ -317,7 +320,10 @@ async fn restart(world: &mut World, old: &Node) -> Node {
         .await
         .unwrap();
     let driver = world.drivers.spawn(driver);
-    cluster.set_role(RoleState::starting(Role::Standby)).await.unwrap();
+    cluster
+        .set_role(RoleState::starting(Role::Standby))
+        .await
+        .unwrap();
     Node {
         id: old.id.clone(),
         addr: addr(number),
@@ -357,15 +363,23 @@ async fn who_only_listens_is_nobodys_member_and_learns_who_has_its_name() {
     let mut world = World::new();
     let nodes = world.start_all(2).await;
     let config = config("n1", 20, 2, &[2]);
-    let (listener, driver) = Cluster::join_here(config, Network::Memory(world.network.clone())).await.unwrap();
+    let (listener, driver) = Cluster::join_here(config, Network::Memory(world.network.clone()))
+        .await
+        .unwrap();
     world.drivers.spawn(driver);
     let namesakes = timeout(PATIENCE, listener.namesakes()).await.unwrap();
-    assert_eq!(namesakes.iter().map(|rival| rival.generation).collect::<Vec<_>>(), [Generation(1)]);
+    assert_eq!(
+        namesakes.iter().map(|rival| rival.generation).collect::<Vec<_>>(),
+        [Generation(1)]
+    );
     tokio::time::sleep(Duration::from_secs(5)).await;
     listener.leave().await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     all_see(&nodes, &nodes).await;
-    assert_eq!(nodes[1].cluster.view().member(&nodes[0].id).unwrap().generation, Generation(1));
+    assert_eq!(
+        nodes[1].cluster.view().member(&nodes[0].id).unwrap().generation,
+        Generation(1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -378,7 +392,10 @@ async fn the_first_owner_of_a_name_is_seen_again_when_the_second_has_gone() {
     timeout(PATIENCE, taken).await.unwrap().unwrap();
     twin.cluster.leave().await;
     all_see(&nodes, &nodes).await;
-    assert_eq!(nodes[1].cluster.view().member(&nodes[0].id).unwrap().generation, Generation(1));
+    assert_eq!(
+        nodes[1].cluster.view().member(&nodes[0].id).unwrap().generation,
+        Generation(1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -387,7 +404,9 @@ async fn a_full_cluster_can_not_be_joined() {
     let nodes = world.start_all(3).await;
     let mut config = config("n4", 4, 1, &[1]);
     config.max_members = 3;
-    let (late, driver) = Cluster::join_here(config, Network::Memory(world.network.clone())).await.unwrap();
+    let (late, driver) = Cluster::join_here(config, Network::Memory(world.network.clone()))
+        .await
+        .unwrap();
     world.drivers.spawn(driver);
     let why = timeout(PATIENCE, late.ended()).await.unwrap();
     assert_eq!(why, "the cluster is full: it has 3 members");

@@ -167,9 +167,22 @@ async fn an_earlier_life_whose_heart_still_beats_after_the_later_one_went_is_a_m
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
     liveness.look(start, false, vec![listed(sighting("a", 1, 5))]);
-    liveness.look(start, false, vec![listed(sighting("a", 1, 6)), listed(sighting("a", 2, 1))]);
-    let gone = |heartbeat| vec![listed(sighting("a", 1, heartbeat)), left(listed(sighting("a", 2, 9)))];
-    assert_eq!(names(&liveness.look(start + MS, false, gone(6))), vec![], "not seen alive since");
+    liveness.look(
+        start,
+        false,
+        vec![listed(sighting("a", 1, 6)), listed(sighting("a", 2, 1))],
+    );
+    let gone = |heartbeat| {
+        vec![
+            listed(sighting("a", 1, heartbeat)),
+            left(listed(sighting("a", 2, 9))),
+        ]
+    };
+    assert_eq!(
+        names(&liveness.look(start + MS, false, gone(6))),
+        vec![],
+        "not seen alive since"
+    );
     let verdict = liveness.look(start + 2 * MS, false, gone(7));
     assert_eq!(names(&verdict), one("a", 1));
     assert!(verdict.left.is_empty());
