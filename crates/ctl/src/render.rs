@@ -15,7 +15,7 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         table.add_row(row.iter().map(|cell| clean(cell)).collect::<Vec<_>>());
     }
     for column in table.column_iter_mut() {
-        column.set_padding((0, 3));
+        column.set_padding((0, 2));
     }
     table.trim_fmt()
 }
@@ -65,11 +65,17 @@ fn color_of(word: &str) -> Option<&'static str> {
     }
 }
 
-/// `ctl members`: one row a member.
+/// `ctl members`: one row a member, narrow enough for a terminal of 80 columns where nothing is unusual. Gossip has a
+/// column where it uses another address than HTTP.
 pub(crate) fn members_table(members: &[Member], now_ms: u64, color: bool) -> String {
+    let has_gossip = members.iter().any(|member| member.gossip != http(member));
     let has_endpoints = members.iter().any(|member| !endpoints(member).is_empty());
     let has_reason = members.iter().any(|member| !reason(member).is_empty());
-    let mut header = vec!["NODE", "ROLE", "PHASE", "HTTP", "GOSSIP", "UP"];
+    let mut header = vec!["NODE", "ROLE", "PHASE", "HTTP"];
+    if has_gossip {
+        header.push("GOSSIP");
+    }
+    header.push("UP");
     if has_endpoints {
         header.push("ENDPOINTS");
     }
@@ -83,10 +89,12 @@ pub(crate) fn members_table(members: &[Member], now_ms: u64, color: bool) -> Str
                 member.id.to_string(),
                 role(member),
                 phase(member).to_owned(),
-                member.http.clone(),
-                member.gossip.clone(),
-                age(now_ms.saturating_sub(member.generation.0)),
+                http(member).to_owned(),
             ];
+            if has_gossip {
+                row.push(member.gossip.clone());
+            }
+            row.push(age(now_ms.saturating_sub(member.generation.0)));
             if has_endpoints {
                 row.push(endpoints(member));
             }
@@ -140,9 +148,21 @@ pub(crate) fn is_ready(member: &Member) -> bool {
         .is_some_and(|state| state.phase == Phase::Ready)
 }
 
-fn endpoints(member: &Member) -> String {
-    let endpoints = member.state.iter().flat_map(|state| state.endpoints.iter());
-    let words: Vec<_> = endpoints.map(|(name, url)| format!("{name}={url}")).collect();
+/// The address of its API.
+fn http(member: &Member) -> &str {
+    member.http.strip_prefix("http://").unwrap_or(&member.http)
+}
+
+/// Where its service is reached; names are needed only where there are several.
+pub(crate) fn endpoints(member: &Member) -> String {
+    let endpoints: Vec<_> = member.state.iter().flat_map(|state| &state.endpoints).collect();
+    if let [(_, url)] = endpoints[..] {
+        return url.clone();
+    }
+    let words: Vec<_> = endpoints
+        .iter()
+        .map(|(name, url)| format!("{name}={url}"))
+        .collect();
     words.join(" ")
 }
 
@@ -218,19 +238,20 @@ pub(crate) mod tests {
         assert_eq!(
             members_table(&members, 193_000, false),
             "\
-NODE        ROLE          PHASE      HTTP                     GOSSIP            UP
-gateway-1   api_gateway   ready      http://127.0.0.1:10000   127.0.0.1:10000   3m12s
-n2          storage/0     starting   http://127.0.0.1:10000   127.0.0.1:10000   3m12s"
+NODE       ROLE         PHASE     HTTP             UP
+gateway-1  api_gateway  ready     127.0.0.1:10000  3m12s
+n2         storage/0    starting  127.0.0.1:10000  3m12s"
         );
     }
 
     #[test]
-    fn endpoints_and_reasons_have_columns_when_there_are_any_and_cannot_break_the_table() {
+    fn what_is_unusual_has_a_column_and_cannot_break_the_table() {
         let mut gateway = member("g", "api_gateway", Phase::Ready);
         let state = gateway.state.as_mut().unwrap();
         state
             .endpoints
             .insert("gateway".to_owned(), "http://127.0.0.1:8080".to_owned());
+        gateway.gossip = "127.0.0.1:9".to_owned();
         let mut failed = member("f", "standby", Phase::Failed);
         failed.state.as_mut().unwrap().reason = Some("no\nport \u{1b}[2J".to_owned());
         let mut newer = member("n", "standby", Phase::Ready);
@@ -238,10 +259,10 @@ n2          storage/0     starting   http://127.0.0.1:10000   127.0.0.1:10000   
         assert_eq!(
             members_table(&[gateway, failed, newer], 1_000, false),
             "\
-NODE   ROLE          PHASE    HTTP                     GOSSIP            UP   ENDPOINTS                       REASON
-g      api_gateway   ready    http://127.0.0.1:10000   127.0.0.1:10000   0s   gateway=http://127.0.0.1:8080
-f      standby       failed   http://127.0.0.1:10000   127.0.0.1:10000   0s                                   no port  [2J
-n      ?             ?        http://127.0.0.1:10000   127.0.0.1:10000   0s"
+NODE  ROLE         PHASE   HTTP             GOSSIP           UP  ENDPOINTS              REASON
+g     api_gateway  ready   127.0.0.1:10000  127.0.0.1:9      0s  http://127.0.0.1:8080
+f     standby      failed  127.0.0.1:10000  127.0.0.1:10000  0s                         no port  [2J
+n     ?            ?       127.0.0.1:10000  127.0.0.1:10000  0s"
         );
     }
 
@@ -250,7 +271,7 @@ n      ?             ?        http://127.0.0.1:10000   127.0.0.1:10000   0s"
         let members = [member("a", "standby", Phase::Ready)];
         let plain = members_table(&members, 1_000, false);
         let colored = members_table(&members, 1_000, true);
-        assert!(colored.contains("\x1b[32mready\x1b[0m   http"), "{colored}");
+        assert!(colored.contains("\x1b[32mready\x1b[0m  127"), "{colored}");
         assert_eq!(colored.replace("\x1b[32m", "").replace("\x1b[0m", ""), plain);
     }
 

@@ -104,9 +104,9 @@ mod tests {
         assert_eq!(
             table(&rows, 61_000),
             "\
-CLUSTER   RUNNING   UP   AGENT                    MANIFEST
-demo      5/5       1m   http://127.0.0.1:10000   /m/demo.yaml
-dead      0/5       1m   -                        /m/demo.yaml"
+CLUSTER  RUNNING  UP  AGENT                   MANIFEST
+demo     5/5      1m  http://127.0.0.1:10000  /m/demo.yaml
+dead     0/5      1m  -                       /m/demo.yaml"
         );
         assert_eq!(table(&[], 0), "");
     }

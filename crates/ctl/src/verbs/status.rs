@@ -191,6 +191,14 @@ fn screen(report: &Report, color: bool) -> String {
     }
     text.push_str("\n\n");
     text.push_str(&services(&report.members));
+    let endpoints: Vec<_> = report
+        .members
+        .iter()
+        .map(|member| (member, render::endpoints(member)))
+        .filter(|(_, endpoints)| !endpoints.is_empty())
+        .map(|(member, endpoints)| format!("{}: {endpoints}", member.id))
+        .collect();
+    list(&mut text, "endpoints", &endpoints, "1", color);
     list(&mut text, "warnings", &report.warnings, "31", color);
     list(&mut text, "insecure defaults", &report.insecure, "33", color);
     text
@@ -218,7 +226,7 @@ fn by_phase(members: &[Member]) -> BTreeMap<&'static str, usize> {
     phases
 }
 
-/// One row a role, with those who have it and where they are reached.
+/// One row a role, with those who have it.
 fn services(members: &[Member]) -> String {
     let mut roles: BTreeMap<String, Vec<&Member>> = BTreeMap::new();
     for member in members {
@@ -229,19 +237,10 @@ fn services(members: &[Member]) -> String {
         .map(|(role, members)| {
             let ready = members.iter().filter(|member| render::is_ready(member)).count();
             let ids: Vec<_> = members.iter().map(|member| member.id.as_str()).collect();
-            let states = members.iter().filter_map(|member| member.state.as_ref());
-            let endpoints: Vec<_> = states
-                .flat_map(|state| state.endpoints.values().cloned())
-                .collect();
-            vec![
-                role.clone(),
-                format!("{ready}/{}", members.len()),
-                ids.join(" "),
-                endpoints.join(" "),
-            ]
+            vec![role.clone(), format!("{ready}/{}", members.len()), ids.join(" ")]
         })
         .collect();
-    render::table(&["ROLE", "READY", "MEMBERS", "ENDPOINTS"], &rows)
+    render::table(&["ROLE", "READY", "MEMBERS"], &rows)
 }
 
 #[cfg(test)]
@@ -277,7 +276,11 @@ mod tests {
     fn everything_that_is_wrong_is_said_in_words() {
         let mut failed = member("b", "api_gateway", Phase::Failed);
         failed.state.as_mut().unwrap().reason = Some("no port".to_owned());
-        let a = member("a", "standby", Phase::Ready);
+        let mut a = member("a", "standby", Phase::Ready);
+        let state = a.state.as_mut().unwrap();
+        state
+            .endpoints
+            .insert("x".to_owned(), "http://127.0.0.1:8080".to_owned());
         let seen = view(vec![a.clone(), failed]);
         let asked = Asked::from([
             ("a".parse().unwrap(), (None, Some(seen.clone()))),
@@ -300,9 +303,12 @@ mod tests {
             "\
 cluster demo, as seen by a: 2 members, 1 failed, 1 ready
 
-ROLE          READY   MEMBERS   ENDPOINTS
-api_gateway   0/1     b
-standby       1/1     a
+ROLE         READY  MEMBERS
+api_gateway  0/1    b
+standby      1/1    a
+
+endpoints
+  - a: http://127.0.0.1:8080
 
 warnings
   - c is gone: its process 123 ended without leaving; `ctl logs c` shows its end, `ctl up` starts it
