@@ -31,7 +31,7 @@ pub fn golden(name: &str, text: &str) -> anyhow::Result<()> {
 
 impl Machine {
     /// The text without what differs from run to run: folders, the cluster's name, ports, process ids, times. Blanks
-    /// between columns shrink to three, since a column is as wide as the times in it.
+    /// between columns shrink to two, since a column is as wide as the times in it.
     pub fn normal(&self, text: &str) -> String {
         let text = text
             .replace(&self.folder().display().to_string(), "DIR")
@@ -107,7 +107,7 @@ fn same_blanks(line: &str) -> String {
         .filter(|column| !column.is_empty())
         .enumerate()
     {
-        out.push_str(if at == 0 { "" } else { "   " });
+        out.push_str(if at == 0 { "" } else { "  " });
         out.push_str(column);
     }
     out
@@ -122,7 +122,7 @@ mod tests {
         let line = "node-1   http://127.0.0.1:10000   3m12s    process 77 after 0.61 s, 5/5 in 23 ms; 15 nodes n1 v0.1.0";
         assert_eq!(
             same_blanks(&without_numbers(line)),
-            "node-1   http://127.0.0.1:PORT   TIME   process PID after TIME, 5/5 in TIME; 15 nodes n1 v0.1.0"
+            "node-1  http://127.0.0.1:PORT  TIME  process PID after TIME, 5/5 in TIME; 15 nodes n1 v0.1.0"
         );
     }
 }
