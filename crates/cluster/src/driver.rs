@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chitchat::{ChitchatHandle, ChitchatId};
+use rand::RngExt;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::warn;
@@ -27,6 +28,8 @@ const QUICK_LOOKS: u32 = 40;
 const EAGER: Duration = Duration::from_secs(5);
 /// Greetings for each member: two make the heartbeat rise on both sides, the third satisfies the detector.
 const GREETINGS: u8 = 3;
+/// Up to this many are all greeted; of more, about this many, drawn by lot: the rest hears of the newcomer from them.
+const GREET_ALL: u32 = 16;
 /// First pause between two calls to the seeds while nobody answered; doubles up to a round of gossip.
 const SEED_PAUSE: Duration = Duration::from_millis(10);
 /// Pushes of a goodbye, and the pause after each.
@@ -209,14 +212,15 @@ impl Driver {
         let now = self.beat();
         let (sightings, own, seeds) = self.sight().await;
         let is_eager = now < self.started + EAGER;
-        if is_eager && sightings.len() >= self.config.max_members {
-            return Some(format!("the cluster is full: it has {} members", sightings.len()));
-        }
         if is_eager && sightings.is_empty() {
             self.call_seeds(now, seeds);
         }
         self.note_namesakes(&sightings);
+        let known = sightings.len();
         let mut verdict = self.liveness.look(now, self.guard.holds(now), sightings);
+        if is_eager && let Some(reason) = self.is_full(verdict.members.len(), known) {
+            return Some(reason);
+        }
         self.is_unsettled = !verdict.is_settled || self.guard.holds(now) || is_eager;
         if verdict.pending == 0 && !self.has_greetings_left() {
             self.quick_looks_left = 0;
@@ -247,6 +251,14 @@ impl Driver {
             is_new
         });
         None
+    }
+
+    /// Whether the cluster has no room for this node: live members count, and so do the dead that are remembered,
+    /// for both are in the digest.
+    fn is_full(&self, live: usize, known: usize) -> Option<String> {
+        let max = self.config.max_members;
+        let is_full = live >= max || known >= max.saturating_mul(2);
+        is_full.then(|| format!("the cluster is full: it has {live} members and remembers {known}, {max} are allowed"))
     }
 
     fn note_namesakes(&self, sightings: &[Sighting]) {
@@ -280,6 +292,7 @@ impl Driver {
         let mut own = None;
         let mut greetings = Vec::new();
         let is_eager = Instant::now() < self.started + EAGER;
+        let count = u32::try_from(chitchat.node_states().len()).unwrap_or(u32::MAX);
         for (id, state) in chitchat.node_states() {
             let known = self.known.entry(id.clone()).or_default();
             if known
@@ -297,7 +310,9 @@ impl Driver {
             };
             let left = state.get(keys::LEFT).is_some();
             if is_eager && !left {
-                let count = self.greeted.entry(id.clone()).or_default();
+                let is_lucky = || count <= GREET_ALL || rand::rng().random_ratio(GREET_ALL, count);
+                let first = || if is_lucky() { 0 } else { GREETINGS };
+                let count = self.greeted.entry(id.clone()).or_insert_with(first);
                 if *count < GREETINGS {
                     *count += 1;
                     greetings.push(id.gossip_advertise_addr);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chitchat::{ChitchatConfig, ChitchatId, FailureDetectorConfig, ProtocolVersion};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
-use types::{Generation, RoleState};
+use types::RoleState;
 
 use crate::changes::Changes;
 use crate::config::{ClusterConfig, Timing};
@@ -66,18 +66,24 @@ impl Cluster {
                     return;
                 }
             };
-            runtime.block_on(async move {
-                match Self::join_here(config, network).await {
-                    Ok((cluster, driver)) => {
+            let ended = runtime.block_on(async move {
+                match Self::begin(config, network).await {
+                    Ok((cluster, ended, driver)) => {
                         // Whoever asked may have gone; then the last handle is dropped here and the driver ends.
                         let _ = started.send(Ok(cluster));
-                        driver.await;
+                        Some((ended, driver.await))
                     }
                     Err(error) => {
                         let _ = started.send(Err(error));
+                        None
                     }
                 }
             });
+            // The socket is closed before anybody hears of the end, so that its port is free by then.
+            drop(runtime);
+            if let Some((ended, reason)) = ended {
+                ended.send_replace(Some(reason));
+            }
         };
         std::thread::Builder::new()
             .name("gossip".to_owned())
@@ -93,6 +99,19 @@ impl Cluster {
         config: ClusterConfig,
         network: Network,
     ) -> Result<(Self, impl Future<Output = ()>), JoinError> {
+        let (cluster, ended, driver) = Self::begin(config, network).await?;
+        let run = async move {
+            let reason = driver.await;
+            ended.send_replace(Some(reason));
+        };
+        Ok((cluster, run))
+    }
+
+    /// Opens the address. Returns the handle, where the end is to be told, and the loop, which returns why it ended.
+    async fn begin(
+        config: ClusterConfig,
+        network: Network,
+    ) -> Result<(Self, watch::Sender<Option<String>>, impl Future<Output = String>), JoinError> {
         let timing = Timing::of(config.profile);
         let too_long = |error: ValueTooLong| JoinError::TooLong(Box::new(error));
         let values = vec![
@@ -131,9 +150,9 @@ impl Cluster {
         let run = async move {
             let reason = driver.run(commands_rx).await;
             info!(reason, "gossip ended");
-            ended_tx.send_replace(Some(reason));
+            reason
         };
-        Ok((cluster, run))
+        Ok((cluster, ended_tx, run))
     }
 
     /// The present view.
@@ -188,6 +207,7 @@ impl Cluster {
         if self.shared.commands.send(Command::Leave { done }).await.is_ok() {
             // An error means that gossip ended by itself meanwhile, which is what was wanted.
             let _ = said.await;
+            self.ended().await;
         }
     }
 

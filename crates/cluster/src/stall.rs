@@ -12,13 +12,22 @@ use tokio::time::Instant;
 const LATE_ROUNDS: u32 = 1;
 /// After a stall nobody is given up for this many rounds.
 const HOLD_ROUNDS: u32 = 4;
+/// On a machine that stalls again and again, verdicts are held back no longer than this many rounds in a row.
+const LONGEST_HOLD_ROUNDS: u32 = 20;
 
 #[derive(Debug)]
 pub(crate) struct StallGuard {
     interval: Duration,
     beat: Duration,
     last: Instant,
-    hold_until: Option<Instant>,
+    hold: Option<Hold>,
+}
+
+/// Verdicts are held back.
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    since: Instant,
+    until: Instant,
 }
 
 impl StallGuard {
@@ -27,7 +36,7 @@ impl StallGuard {
             interval,
             beat,
             last: now,
-            hold_until: None,
+            hold: None,
         }
     }
 
@@ -36,7 +45,10 @@ impl StallGuard {
         let late = now.saturating_duration_since(self.last).saturating_sub(self.beat);
         self.last = now;
         if late > self.interval * LATE_ROUNDS {
-            self.hold_until = Some(now + self.interval * HOLD_ROUNDS);
+            let going = self.hold.filter(|hold| hold.until + late >= now);
+            let since = going.map_or(now, |hold| hold.since + late);
+            let until = (now + self.interval * HOLD_ROUNDS).min(since + self.interval * LONGEST_HOLD_ROUNDS);
+            self.hold = Some(Hold { since, until });
             return Some(late);
         }
         None
@@ -44,7 +56,7 @@ impl StallGuard {
 
     /// Whether verdicts of death must wait.
     pub(crate) fn holds(&self, now: Instant) -> bool {
-        self.hold_until.is_some_and(|until| now < until)
+        self.hold.is_some_and(|hold| now < hold.until)
     }
 }
 
@@ -65,5 +77,19 @@ mod tests {
         assert_eq!(guard.beat(resumed), Some(1_475 * MS));
         assert!(guard.holds(resumed + 399 * MS));
         assert!(!guard.holds(resumed + 400 * MS));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_stalls_for_ever_gives_up_the_dead_in_the_end() {
+        let start = Instant::now();
+        let mut guard = StallGuard::new(100 * MS, 25 * MS, start);
+        let mut now = start;
+        let mut free = 0;
+        for _ in 0..100 {
+            now += 200 * MS;
+            guard.beat(now);
+            free += u32::from(!guard.holds(now));
+        }
+        assert!(free > 0, "verdicts were held back for {:?}", now - start);
     }
 }

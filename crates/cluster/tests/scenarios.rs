@@ -409,7 +409,7 @@ async fn a_full_cluster_can_not_be_joined() {
         .unwrap();
     world.drivers.spawn(driver);
     let why = timeout(PATIENCE, late.ended()).await.unwrap();
-    assert_eq!(why, "the cluster is full: it has 3 members");
+    assert!(why.starts_with("the cluster is full: it has 3 members"), "{why}");
     all_see(&nodes, &nodes).await;
 }
 

@@ -5,8 +5,9 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, error, info_span};
+use tracing::{Instrument, error, info_span, warn};
 
 use crate::ServiceError;
 
@@ -14,6 +15,7 @@ use crate::ServiceError;
 #[derive(Debug, Clone)]
 pub struct Tasks {
     tracker: TaskTracker,
+    abort: CancellationToken,
     failures: mpsc::UnboundedSender<TaskFailure>,
 }
 
@@ -33,6 +35,7 @@ impl Tasks {
         (
             Self {
                 tracker: TaskTracker::new(),
+                abort: CancellationToken::new(),
                 failures,
             },
             receiver,
@@ -55,13 +58,26 @@ impl Tasks {
             // The owner may be gone already; then nobody needs to know.
             let _ = failures.send(TaskFailure { task: name, reason });
         };
-        self.tracker.spawn(guarded.instrument(info_span!("task", name)));
+        let abort = self.abort.clone();
+        let bounded = async move {
+            tokio::select! {
+                biased;
+                () = guarded => {}
+                () = abort.cancelled() => warn!(task = name, "a task did not end by itself; it was aborted"),
+            }
+        };
+        self.tracker.spawn(bounded.instrument(info_span!("task", name)));
     }
 
     /// Waits until every task has ended. Tasks end by watching their owner's cancellation token.
     pub async fn wait(&self) {
         self.tracker.close();
         self.tracker.wait().await;
+    }
+
+    /// Drops every task where it stands. For those that do not watch their cancellation token.
+    pub fn abort(&self) {
+        self.abort.cancel();
     }
 
     /// How many run.
@@ -95,6 +111,14 @@ mod tests {
         let failure = failures.recv().await.unwrap();
         assert_eq!(failure.task, "doomed");
         assert_eq!(failure.reason, "panicked: out of luck");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_never_ends_can_be_aborted() {
+        let (tasks, _failures) = Tasks::new();
+        tasks.spawn("stubborn", std::future::pending());
+        tasks.abort();
+        tasks.wait().await;
     }
 
     #[tokio::test]

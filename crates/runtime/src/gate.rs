@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use types::{Role, ServiceType};
 
 /// Set in a gate's state once it is shut; the rest of the state counts requests.
@@ -23,6 +24,8 @@ const SHUT: u64 = 1 << 63;
 pub(crate) struct Gate {
     state: AtomicU64,
     emptied: Notify,
+    /// Cancelled when those inside may not go on.
+    cut: CancellationToken,
 }
 
 /// A request inside a gate; dropping it lets it out.
@@ -47,6 +50,16 @@ impl Gate {
     /// How many requests are inside.
     pub(crate) fn inside(&self) -> u64 {
         self.state.load(Ordering::SeqCst) & !SHUT
+    }
+
+    /// Ends the requests that are still inside.
+    pub(crate) fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Waits until requests inside may not go on.
+    pub(crate) async fn is_cut(&self) {
+        self.cut.cancelled().await;
     }
 
     /// Waits until nobody is inside. Meant for a gate that is shut.
@@ -111,11 +124,13 @@ pub(crate) fn hold(response: Response<Body>, pass: Pass) -> Response<Body> {
     if response.body().is_end_stream() {
         return response;
     }
-    response.map(|body| Body::new(Held { body, _pass: pass }))
+    let cut = Box::pin(pass.0.cut.clone().cancelled_owned());
+    response.map(|body| Body::new(Held { body, cut, _pass: pass }))
 }
 
 struct Held {
     body: Body,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _pass: Pass,
 }
 
@@ -127,6 +142,10 @@ impl HttpBody for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.cut.as_mut().poll(cx).is_ready() {
+            let error = std::io::Error::other("the service was stopped before the answer was complete");
+            return Poll::Ready(Some(Err(axum::Error::new(error))));
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -157,6 +176,19 @@ mod tests {
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         drop(second);
         waiting.await;
+        gate.empty().await;
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_the_bodies_that_are_still_sent() {
+        let gate = Arc::new(Gate::default());
+        let endless = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let response = hold(Response::new(endless), gate.enter().unwrap());
+        let mut body = response.into_body();
+        assert!(futures_util::poll!(http_body_util::BodyExt::frame(&mut body)).is_pending());
+        gate.cut();
+        assert!(http_body_util::BodyExt::frame(&mut body).await.unwrap().is_err());
+        drop(body);
         gate.empty().await;
     }
 

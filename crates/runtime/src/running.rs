@@ -20,7 +20,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A service that runs, with everything that must end with it.
 pub(crate) struct Running {
-    pub(crate) service: Arc<dyn Service>,
+    service: Arc<dyn Service>,
+    pub(crate) router: axum::Router,
     pub(crate) gate: Arc<Gate>,
     pub(crate) endpoints: Endpoints,
     pub(crate) metrics: Metrics,
@@ -50,10 +51,11 @@ impl Running {
                 "the start took longer than {START_LIMIT:?}"
             ))),
         };
-        match outcome {
-            Ok(service) => {
+        match outcome.and_then(|service| routes(&service).map(|router| (service, router))) {
+            Ok((service, router)) => {
                 Ok(Self {
                     service,
+                    router,
                     gate: Arc::default(),
                     endpoints,
                     metrics,
@@ -111,8 +113,16 @@ impl Running {
     }
 }
 
+/// The router of a service that has started; making it must not end the agent.
+fn routes(service: &Arc<dyn Service>) -> Result<axum::Router, ServiceError> {
+    let service = service.clone();
+    std::panic::catch_unwind(AssertUnwindSafe(|| service.routes()))
+        .map_err(|_panic| ServiceError::internal("making the routes panicked; the log says where"))
+}
+
 async fn end_tasks(tasks: &Tasks) {
     if timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
+        tasks.abort();
         warn!(left = tasks.len(), "tasks of the service did not end in time");
     }
 }

@@ -1,5 +1,6 @@
 //! Asks every live member whether it shows a change.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,13 +8,14 @@ use cluster::ClusterView;
 use futures_util::{StreamExt, stream};
 use http::Request;
 use mesh::Mesh;
+use tokio::time::{Instant, timeout_at};
 use types::api::{MemberView, Missing, Seen};
 use types::{Generation, NodeId};
 
 /// Members that are asked at once.
-const AT_ONCE: usize = 64;
-/// What a question may take beyond the time that the member may wait with its answer.
-const ON_THE_WAY: Duration = Duration::from_millis(250);
+const AT_ONCE: usize = 256;
+/// Of the time for an answer, what is left for its way back.
+const ON_THE_WAY: Duration = Duration::from_millis(50);
 
 /// A change: this node shows it in this life from this version on.
 #[derive(Debug, Clone)]
@@ -23,21 +25,19 @@ pub(crate) struct Shown {
     pub(crate) version: u64,
 }
 
-/// Asks every live member; each may take up to `limit` to see the change.
+/// Asks every live member. All of it takes at most `limit`; who has not answered by then is missing.
 pub(crate) async fn ask_all(mesh: &Mesh, view: &ClusterView, shown: &Shown, limit: Duration) -> Seen {
+    let deadline = Instant::now() + limit;
     let questions: Vec<_> = view
         .peers()
-        .map(|peer| {
-            ask(
-                mesh.clone(),
-                peer.id.clone(),
-                peer.http.clone(),
-                shown.clone(),
-                limit,
-            )
-        })
+        .map(|peer| ask(mesh.clone(), peer.id.clone(), peer.http.clone(), shown.clone(), limit))
         .collect();
-    let answers: Vec<_> = stream::iter(questions).buffer_unordered(AT_ONCE).collect().await;
+    let mut answers: BTreeMap<NodeId, Result<(), String>> =
+        view.peers().map(|peer| (peer.id.clone(), Err("did not answer in time".to_owned()))).collect();
+    let mut answering = stream::iter(questions).buffer_unordered(AT_ONCE);
+    while let Ok(Some((peer, answer))) = timeout_at(deadline, answering.next()).await {
+        answers.insert(peer, answer);
+    }
     summary(answers)
 }
 
@@ -50,14 +50,13 @@ pub(crate) fn not_asked(view: &ClusterView) -> Seen {
     )
 }
 
-fn summary(answers: Vec<(NodeId, Result<(), String>)>) -> Seen {
+fn summary(answers: BTreeMap<NodeId, Result<(), String>>) -> Seen {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let of = count(answers.len() + 1);
-    let mut missing: Vec<_> = answers
+    let missing: Vec<_> = answers
         .into_iter()
         .filter_map(|(id, answer)| answer.err().map(|why| Missing { id, why }))
         .collect();
-    missing.sort_by(|a, b| a.id.cmp(&b.id));
     Seen {
         by: of - count(missing.len()),
         of,
@@ -78,12 +77,12 @@ async fn ask(
         generation,
         version,
     } = shown;
-    let wait_ms = limit.as_millis();
+    let wait_ms = limit.saturating_sub(ON_THE_WAY).as_millis();
     let url =
         format!("{http}/v1/members/{node}?generation={generation}&min_version={version}&wait_ms={wait_ms}");
     let answer = match Request::get(url).body(Bytes::new()) {
         Ok(request) => mesh
-            .call(request, limit + ON_THE_WAY)
+            .call(request, limit)
             .await
             .map_err(|_| "did not answer".to_owned()),
         Err(error) => Err(format!("can't be asked: {error}")),

@@ -1,28 +1,31 @@
 //! Owns the node's role: starts it, watches it, changes it on command, ends it.
 
+mod change;
+
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cluster::Cluster;
 use mesh::Mesh;
-use plugin::{Context, Endpoints, Exposure, Health, Metrics, Registry, ServiceError};
+use plugin::{Context, Endpoints, Exposure, Health, Metrics, Prepared, Registry, ServiceError};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use types::api::{Receipt, Seen, Wait};
+use types::api::{Seen, Wait};
 use types::{ErrorKind, Generation, NodeId, Problem, Role, RoleState, ServiceType};
 
-use crate::control::{Command, Order};
+use crate::control::Command;
 use crate::gate::{Mount, Mounted};
 use crate::identity::{Asked, DataDir};
 use crate::lifecycle::{Happening, State};
 use crate::running::Running;
 use crate::seen::{Shown, ask_all, not_asked};
-use crate::stopwatch::{Stopwatch, millis};
+use crate::stopwatch::Stopwatch;
 
 /// How often a service is asked how it is.
 const PROBE: Duration = Duration::from_secs(1);
@@ -114,11 +117,17 @@ impl Supervisor {
         self.wind_down().await;
     }
 
-    /// Starts the role as it is.
+    /// Starts the role as it is, unless the node is told to leave meanwhile.
     async fn begin(&mut self) {
-        match self.start_role(&self.role.clone()).await {
-            Ok(running) => self.mount(running),
-            Err(error) => {
+        let prepared = self.prepare(&self.role);
+        let started = match prepared {
+            Ok(prepared) => self.start(prepared, &self.role).await,
+            Err(error) => Some(Err(error)),
+        };
+        match started {
+            None => {}
+            Some(Ok(running)) => self.mount(running),
+            Some(Err(error)) => {
                 warn!(role = %self.role, %error, "the role could not be started");
                 self.state = self.failed(error.to_string());
             }
@@ -151,136 +160,8 @@ impl Supervisor {
         }
     }
 
-    fn failed(&self, mut reason: String) -> State {
-        if let Some((end, _)) = reason.char_indices().nth(REASON_LIMIT) {
-            reason.truncate(end);
-            reason.push('…');
-        }
-        self.state.after(Happening::Failed {
-            at: Instant::now(),
-            reason,
-            jitter: rand::random(),
-        })
-    }
-
-    async fn carry_out(&mut self, order: Order, wait: Wait) -> Result<Receipt, Problem> {
-        let from = self.role.clone();
-        let to = match &order {
-            Order::Change(role) => self
-                .tools
-                .registry
-                .check(role.clone())
-                .map_err(|error| unknown_role(&error))?,
-            Order::Drain => from.clone(),
-        };
-        let mut watch = Stopwatch::start();
-        let is_done = match order {
-            Order::Change(_) => to == from && matches!(self.state, State::Running { .. }),
-            Order::Drain => matches!(self.state, State::Stopped { .. }),
-        };
-        let mut in_flight = 0;
-        if !is_done {
-            let drained_now = order == Order::Drain;
-            self.remember(&to, drained_now)?;
-            self.revision += 1;
-            watch.step("prepare");
-            match self.switch(&to, drained_now, &mut watch).await {
-                Ok(count) => in_flight = count,
-                Err(problem) => {
-                    if let Err(error) = self.remember(&from, matches!(self.state, State::Stopped { .. })) {
-                        warn!(%error, "the role that was kept could not be written back");
-                    }
-                    return Err(problem);
-                }
-            }
-        }
-        let version = self.publish().await;
-        let seen = self.confirm(version, wait, RECEIPT_LIMIT).await;
-        watch.step("receipt");
-        let state = self.role_state();
-        info!(%from, to = %to, in_flight, took = ?watch.began.elapsed(), "carried out a command");
-        Ok(Receipt {
-            node: self.tools.node.clone(),
-            generation: self.tools.generation,
-            version,
-            from,
-            to,
-            state,
-            changed: !is_done,
-            steps: watch.steps,
-            took_ms: millis(watch.began.elapsed()),
-            in_flight,
-            seen,
-        })
-    }
-
-    /// From one role to another, or to none at all. Returns how many requests were in flight.
-    async fn switch(&mut self, to: &Role, drain_only: bool, watch: &mut Stopwatch) -> Result<u64, Problem> {
-        let leaving = self.tools.leaving.clone();
-        let (from, before) = (self.role.clone(), self.state.clone());
-        let in_flight = self.finish(None, watch).await;
-        if leaving.is_cancelled() {
-            return Err(crate::control::leaving());
-        }
-        if drain_only {
-            self.state = self.state.after(drained(&self.tools.node, to));
-            return Ok(in_flight);
-        }
-        self.role = to.clone();
-        self.state = self.state.after(Happening::Start);
-        self.publish().await;
-        let started = tokio::select! {
-            biased;
-            () = leaving.cancelled() => return Err(crate::control::leaving()),
-            started = self.start_role(to) => started,
-        };
-        watch.step("start");
-        match started {
-            Ok(running) => {
-                self.mount(running);
-                watch.step("mount");
-                Ok(in_flight)
-            }
-            Err(error) => {
-                warn!(role = %to, %error, "the new role could not be started; going back");
-                self.role = from;
-                if matches!(before, State::Running { .. }) {
-                    self.state = self.state.after(Happening::Start);
-                    self.begin().await;
-                } else {
-                    self.state = before;
-                    self.publish().await;
-                }
-                let code = "role-not-started";
-                let problem = error.to_problem(code);
-                let detail = format!(
-                    "{to} could not be started: {error}; the node is {} again",
-                    self.role
-                );
-                Err(Problem { detail, ..problem })
-            }
-        }
-    }
-
-    /// Announces the end of what runs, refuses new requests, lets running ones finish, and stops it.
-    async fn finish(&mut self, reason: Option<String>, watch: &mut Stopwatch) -> u64 {
-        if self.running.is_none() {
-            return 0;
-        }
-        self.state = self.state.after(Happening::Drain { reason });
-        let version = self.publish().await;
-        self.confirm(version, Wait::All, ANNOUNCE_LIMIT).await;
-        watch.step("announce");
-        let Some(running) = self.running.take() else {
-            return 0;
-        };
-        let in_flight = running.gate.shut();
-        running.drain(Instant::now() + DRAIN_LIMIT).await;
-        watch.step("drain");
-        self.unmount();
-        running.stop().await;
-        watch.step("stop");
-        in_flight
+    fn failed(&self, reason: String) -> State {
+        self.state.after(Happening::Failed { at: Instant::now(), reason, jitter: rand::random() })
     }
 
     async fn wind_down(&mut self) {
@@ -289,8 +170,8 @@ impl Supervisor {
         self.unmount();
     }
 
-    /// Starts a role's service; standby has none.
-    async fn start_role(&self, role: &Role) -> Result<Option<Running>, ServiceError> {
+    /// Checks a role's settings, so that it can be started; standby has none. Disturbs nothing.
+    fn prepare(&self, role: &Role) -> Result<Option<Box<dyn Prepared>>, ServiceError> {
         let Role::Service { service, .. } = role else {
             return Ok(None);
         };
@@ -298,9 +179,22 @@ impl Supervisor {
             ServiceError::new(ErrorKind::Invalid, format!("`{service}` does not exist here"))
         })?;
         let settings = self.tools.settings.get(service).unwrap_or(&Value::Null);
-        let prepared = plugin.prepare(settings).map_err(|error| {
+        let prepared = std::panic::catch_unwind(AssertUnwindSafe(|| plugin.prepare(settings)))
+            .map_err(|_panic| ServiceError::internal(format!("checking the settings of {service} panicked")))?;
+        prepared.map(Some).map_err(|error| {
             ServiceError::new(ErrorKind::Invalid, format!("the settings of {service}")).source(error)
-        })?;
+        })
+    }
+
+    /// Starts what was prepared; none if the node is told to leave meanwhile.
+    async fn start(
+        &self,
+        prepared: Option<Box<dyn Prepared>>,
+        role: &Role,
+    ) -> Option<Result<Option<Running>, ServiceError>> {
+        let Some(prepared) = prepared else {
+            return Some(Ok(None));
+        };
         let context = |tasks, shutdown| Context {
             node: self.tools.node.clone(),
             role: role.clone(),
@@ -308,11 +202,15 @@ impl Supervisor {
             mesh: self.tools.mesh.clone(),
             tasks,
             shutdown,
-            metrics: Metrics::new(&format!("coterie_{service}")),
+            metrics: Metrics::new(&format!("coterie_{}", role.service_name())),
             seed: rand::random(),
             endpoints: Endpoints::new(self.tools.exposure.clone()),
         };
-        Running::start(prepared, context).await.map(Some)
+        tokio::select! {
+            biased;
+            () = self.tools.leaving.cancelled() => None,
+            started = Running::start(prepared, context) => Some(started.map(Some)),
+        }
     }
 
     fn mount(&mut self, running: Option<Running>) {
@@ -321,13 +219,11 @@ impl Supervisor {
                 self.tools.mount.set(Mounted {
                     role: self.role.clone(),
                     service: service.clone(),
-                    router: running.service.clone().routes(),
+                    router: running.router.clone(),
                     gate: running.gate.clone(),
                 });
             }
-            self.tools
-                .service_metrics
-                .store(Some(Arc::new(running.metrics.clone())));
+            self.tools.service_metrics.store(Some(Arc::new(running.metrics.clone())));
             self.running = Some(running);
         }
         self.state = self.state.after(Happening::Started { at: Instant::now() });
@@ -338,24 +234,9 @@ impl Supervisor {
         self.tools.service_metrics.store(None);
     }
 
-    fn remember(&self, role: &Role, drained: bool) -> Result<(), Problem> {
-        self.tools
-            .data
-            .keep(&Asked {
-                role: role.clone(),
-                drained,
-            })
-            .map_err(|error| {
-                let source = std::error::Error::source(&error)
-                    .map(|source| format!(": {source}"))
-                    .unwrap_or_default();
-                Problem::new(ErrorKind::Unavailable, "not-kept", format!("{error}{source}"))
-                    .hint("nothing was changed; make room or the folder writable, then try again")
-            })
-    }
-
     fn role_state(&self) -> RoleState {
         let (phase, reason) = self.state.phase();
+        let reason = reason.map(shortened);
         let endpoints = self
             .running
             .as_ref()
@@ -403,6 +284,15 @@ impl Supervisor {
             Wait::All => ask_all(&self.tools.mesh, &view, &shown, limit).await,
         }
     }
+}
+
+/// A reason that is not too long to be gossiped.
+fn shortened(mut reason: String) -> String {
+    if let Some((end, _)) = reason.char_indices().nth(REASON_LIMIT) {
+        reason.truncate(end);
+        reason.push('…');
+    }
+    reason
 }
 
 fn drained(node: &NodeId, role: &Role) -> Happening {

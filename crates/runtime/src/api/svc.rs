@@ -39,9 +39,15 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
     if let Some(peer) = peer {
         request.extensions_mut().insert(peer);
     }
-    let answer = AssertUnwindSafe(mounted.router.clone().oneshot(request))
-        .catch_unwind()
-        .await;
+    let answer = AssertUnwindSafe(mounted.router.clone().oneshot(request)).catch_unwind();
+    let answer = tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = mounted.gate.is_cut() => {
+            let detail = format!("{wanted} was stopped before it had answered");
+            return plugin::response::problem(&Problem::new(ErrorKind::Unavailable, "cut-short", detail));
+        }
+    };
     match answer {
         Ok(Ok(response)) => hold(response, pass),
         Err(_panic) => plugin::response::problem(
