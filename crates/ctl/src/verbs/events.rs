@@ -51,7 +51,7 @@ pub(crate) async fn follow(
     cx: &Cx,
     mut seen: Option<(String, String)>,
 ) -> anyhow::Result<()> {
-    let mut before: Option<String> = None;
+    let mut before = seen.as_ref().map(|(url, _)| url.clone());
     loop {
         let client = cx.reach().await?.client;
         let url = client.base_url().to_owned();
