@@ -25,6 +25,8 @@ struct Settings {
     fail_start_on: Option<String>,
     /// Waits this long with each start, in milliseconds.
     start_ms: u64,
+    /// Panics where the router is made.
+    panic_in_routes: bool,
 }
 
 impl Plugin for Echo {
@@ -52,19 +54,26 @@ impl Prepared for Settings {
         if self.fail_start_on.as_deref() == Some(cx.node.as_str()) {
             return Err(ServiceError::unavailable("told to fail"));
         }
-        Ok(Arc::new(EchoService { node: cx.node.clone(), health: Mutex::new(Health::Ready), cx }))
+        Ok(Arc::new(EchoService {
+            node: cx.node.clone(),
+            health: Mutex::new(Health::Ready),
+            panic_in_routes: self.panic_in_routes,
+            cx,
+        }))
     }
 }
 
 struct EchoService {
     node: NodeId,
     health: Mutex<Health>,
+    panic_in_routes: bool,
     cx: Context,
 }
 
 #[async_trait]
 impl Service for EchoService {
     fn routes(self: Arc<Self>) -> Router {
+        assert!(!self.panic_in_routes, "told to panic");
         Router::new()
             .route("/health/{how}", post(set_health))
             .route("/panic/task", post(panic_in_task))

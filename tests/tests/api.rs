@@ -32,12 +32,18 @@ async fn every_described_path_exists_and_every_error_is_a_problem() -> anyhow::R
         ("POST", "/v1/members/a:explode", 400),
         ("GET", "/update_service", 400),
         ("GET", "/update_service?service=searcher", 400),
-        ("GET", "/svc/storage/x", 503),
+        ("GET", "/svc/storage/x", 404),
+        ("GET", "/svc/api-gateway/x", 503),
+        ("GET", "/v1/members/%FF", 400),
+        ("HEAD", "/update_service?service=echo", 405),
     ] {
         let answer = http.request(method.parse()?, format!("{url}{path}")).send().await?;
         assert_eq!(answer.status(), status, "{method} {path}");
         assert_eq!(answer.headers()["content-type"], "application/problem+json", "{method} {path}");
         let id = answer.headers()["x-request-id"].to_str()?.to_owned();
+        if method == "HEAD" {
+            continue;
+        }
         let problem: Value = answer.json().await?;
         assert_eq!(problem["status"], status);
         assert!(!problem["detail"].as_str().unwrap_or_default().is_empty());
@@ -48,6 +54,36 @@ async fn every_described_path_exists_and_every_error_is_a_problem() -> anyhow::R
     let answer = http.put(format!("{url}/v1/members/a/service")).body(vec![b' '; 70_000]).send().await?;
     assert_eq!(answer.status(), 413);
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_root_of_a_service_is_its_own() -> anyhow::Result<()> {
+    let (mut sandbox, url) = one().await?;
+    sandbox.start("gateway", "api_gateway", &NodeOptions::default()).await?;
+    sandbox.all_ready().await?;
+    let gateway = sandbox.gateway("gateway").await?;
+    for root in [format!("{url}/svc/echo"), format!("{url}/svc/echo/"), format!("{gateway}/echo"), format!("{gateway}/echo/")]
+    {
+        let answer = sandbox.http().get(&root).send().await?.error_for_status()?;
+        assert_eq!(answer.headers()["echo-path"], "/", "{root}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_long_poll_waits_for_the_version_and_no_longer_than_it_is_told() -> anyhow::Result<()> {
+    let (sandbox, url) = one().await?;
+    let version = sandbox.seen("a", "a", |_| true).await?.version;
+    let poll = |version: u64, wait: u64| {
+        sandbox.http().get(format!("{url}/v1/members/a?min_version={version}&wait_ms={wait}")).send()
+    };
+    let began = std::time::Instant::now();
+    assert_eq!(poll(version, 60_000).await?.status(), 200);
+    assert!(began.elapsed().as_secs() < 20, "what is there already is not waited for");
+    let began = std::time::Instant::now();
+    assert_eq!(poll(version + 1_000, 300).await?.status(), 200);
+    assert!(began.elapsed().as_millis() >= 300, "what is not there yet is");
     Ok(())
 }
 
@@ -123,6 +159,9 @@ async fn events_begin_with_the_present_and_resume_where_they_stopped() -> anyhow
     let after = read(&sandbox, &url, Some(&last), 1).await?;
     let left = after.last().cloned().unwrap_or_default();
     assert_eq!((&left["kind"], &left["node"]), (&json!("left"), &json!("b")), "{after:?}");
+    let from_the_future = format!("{}.99999", last.split('.').next().unwrap_or_default());
+    let afresh = read(&sandbox, &url, Some(&from_the_future), 1).await?;
+    assert_eq!(afresh[0]["kind"], "present", "an id that was never given out begins afresh");
     let again = read(&sandbox, &url, Some(&last), 1).await?;
     assert_eq!(after, again, "a stream can be resumed as often as one likes");
     Ok(())

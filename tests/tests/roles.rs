@@ -172,7 +172,7 @@ async fn a_drained_node_keeps_its_role_until_it_is_told_to_start_again() -> anyh
 async fn what_a_person_asked_beats_the_flags_after_a_restart() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::of(&[("a", "standby"), ("b", "standby")], &NodeOptions::default()).await?;
     changed(&sandbox, "a", "b", "echo").await?;
-    sandbox.kill("b")?;
+    sandbox.kill("b").await?;
     sandbox.start("b", "standby", &NodeOptions::default()).await?;
     let member = sandbox
         .seen("a", "b", |member| member.state.as_ref().is_some_and(|state| state.phase == Phase::Ready))
@@ -209,5 +209,40 @@ async fn a_service_that_fails_is_restarted_and_a_panic_harms_nobody_else() -> an
     }
     let agent: Value = sandbox.http().get(format!("{a}/v1/agent/self")).send().await?.json().await?;
     assert_eq!(agent["restarts"], 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hangs_in_its_first_start_still_leaves_at_once() -> anyhow::Result<()> {
+    let options = NodeOptions { settings: vec![("echo", json!({ "start_ms": 60_000 }))] };
+    let mut sandbox = Sandbox::of(&[("a", "standby")], &NodeOptions::default()).await?;
+    sandbox.start("b", "echo", &options).await?;
+    sandbox.seen("a", "b", |member| member.state.as_ref().is_some_and(|state| state.phase == Phase::Starting)).await?;
+    let began = std::time::Instant::now();
+    sandbox.leave("b").await?;
+    assert!(began.elapsed().as_secs() < 30, "took {:?}", began.elapsed());
+    sandbox.all_ready().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_panics_while_it_starts_ends_nobody() -> anyhow::Result<()> {
+    let options = NodeOptions { settings: vec![("echo", json!({ "panic_in_routes": true }))] };
+    let sandbox = Sandbox::of(&[("a", "standby"), ("b", "api_gateway")], &options).await?;
+    let problem = change(&sandbox, "a", "b", json!({ "service": "echo" })).await?.unwrap_err();
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("panicked") && detail.contains("the node is api_gateway again, ready"), "{detail}");
+    assert!(!sandbox.data_dir("b").join("role.json").exists(), "nobody asked for the role it went back to");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_that_can_not_be_kept_changes_nothing() -> anyhow::Result<()> {
+    let sandbox = Sandbox::of(&[("a", "standby"), ("b", "standby")], &NodeOptions::default()).await?;
+    // A folder where the file should be: as good as a full disk, and root is not exempt from it.
+    std::fs::create_dir(sandbox.data_dir("b").join("role.json"))?;
+    let problem = change(&sandbox, "a", "b", json!({ "service": "echo" })).await?.unwrap_err();
+    assert_eq!((&problem["status"], problem["title"].as_str()), (&json!(503), Some("not kept")));
+    let member = sandbox.seen("a", "b", |_| true).await?;
+    assert_eq!(member.state.map(|state| (state.role.to_string(), state.revision)), Some(("standby".to_owned(), 0)));
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! `agent --demo`: five nodes in this one process.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use anyhow::Context;
-use runtime::{Config, Node, NodeError};
+use runtime::{Config, Leaver, Node, NodeError, Signals};
+use tokio::task::JoinSet;
 use types::{Profile, Role};
 
 use crate::banner::settled;
@@ -21,7 +23,25 @@ const ROLES: [(&str, &str); 5] = [
 
 /// Runs five nodes until a signal; what they keep goes with them.
 pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("signals can't be listened for")?;
     let folder = tempfile::tempdir().context("no temporary folder can be made")?;
+    tokio::select! {
+        biased;
+        _ = signals.next() => Ok(()),
+        nodes = start(settings, folder.path()) => {
+            let nodes = nodes?;
+            let leavers: Vec<_> = nodes.iter().map(Node::leaver).collect();
+            println!("{}", tokio::select! {
+                biased;
+                _ = signals.next() => String::new(),
+                banner = banner(&nodes, folder.path()) => banner,
+            });
+            wait(nodes, leavers, signals).await
+        }
+    }
+}
+
+async fn start(settings: &Settings, folder: &Path) -> anyhow::Result<Vec<Node>> {
     let base = settings.config()?;
     let mut nodes: Vec<Node> = Vec::new();
     for (name, role) in ROLES {
@@ -29,25 +49,18 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
             cluster: base.cluster.clone(),
             node_id: Some(name.parse().context("the demo's own names follow the rule")?),
             listen: ([127, 0, 0, 1], 0).into(),
-            seeds: nodes
-                .iter()
-                .take(3)
-                .map(|node| node.gossip().to_owned())
-                .collect(),
+            seeds: nodes.iter().take(3).map(|node| node.gossip().to_owned()).collect(),
             role: role.parse::<Role>().context("the demo's own roles are roles")?,
             profile: Profile::Local,
             settings: base.settings.clone(),
-            ..Config::new(folder.path().join(name))
+            ..Config::new(folder.join(name))
         };
         nodes.push(Node::start(config, registry()).await?);
     }
-    println!("{}", banner(&nodes).await);
-    let ended = wait(nodes).await;
-    drop(folder);
-    ended
+    Ok(nodes)
 }
 
-async fn banner(nodes: &[Node]) -> String {
+async fn banner(nodes: &[Node], folder: &Path) -> String {
     let mut out = format!(
         "coterie {} demo: five nodes in this process\n\n",
         env!("CARGO_PKG_VERSION")
@@ -63,7 +76,7 @@ async fn banner(nodes: &[Node]) -> String {
             .iter()
             .fold(String::new(), |all, (name, url)| format!("{all}  {name} {url}"));
         // Writing to a string can't fail.
-        let _ = writeln!(out, "  {:<10} {role:<18} api {}{shown}", node.id(), node.url());
+        let _ = writeln!(out, "  {:<10} {role:<18} api {}  gossip {}{shown}", node.id(), node.url(), node.gossip());
         gateway = gateway.or_else(|| endpoints.first().map(|(_, url)| (*url).clone()));
     }
     let first = nodes.first().map_or("", |node| node.url());
@@ -75,22 +88,38 @@ async fn banner(nodes: &[Node]) -> String {
         out,
         "  curl -X PUT {first}/v1/members/standby-1/service -d '{{\"service\": \"api_gateway\"}}'\n  \
          curl -N -H 'Accept: text/event-stream' {first}/v1/events\n\n\
-         Insecure: no authentication, no encryption; loopback only. Data is in a temporary folder. ^C ends it all."
+         Insecure: no authentication, no encryption; loopback only.\n\
+         Data is in {} and goes with them. ^C ends it all.",
+        folder.display()
     );
     out
 }
 
 /// Until a signal, or until one of them fails; then all leave.
-async fn wait(nodes: Vec<Node>) -> anyhow::Result<()> {
-    let mut running = tokio::task::JoinSet::new();
-    for node in nodes {
-        running.spawn(node.run_until_signal());
-    }
+async fn wait(nodes: Vec<Node>, leavers: Vec<Leaver>, mut signals: Signals) -> anyhow::Result<()> {
+    let mut running: JoinSet<_> = nodes.into_iter().map(Node::wait).collect();
+    let leave = || leavers.iter().for_each(Leaver::leave);
+    let mut is_leaving = leavers.iter().any(Leaver::is_leaving);
     let mut first_failure = None;
-    while let Some(ended) = running.join_next().await {
-        let ended = ended.context("a node panicked")?;
-        if let Err(error) = ended {
-            first_failure.get_or_insert(error);
+    loop {
+        tokio::select! {
+            biased;
+            ended = running.join_next() => match ended {
+                None => break,
+                Some(ended) => {
+                    if let Err(error) = ended.context("a node panicked")? {
+                        first_failure.get_or_insert(error);
+                        leave();
+                    }
+                }
+            },
+            _ = signals.next() => {
+                if is_leaving {
+                    return Err(NodeError::Aborted.into());
+                }
+                is_leaving = true;
+                leave();
+            }
         }
     }
     first_failure.map_or(Ok(()), |error: NodeError| Err(error.into()))

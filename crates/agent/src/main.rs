@@ -11,7 +11,7 @@ mod validate;
 use std::process::ExitCode;
 
 use clap::Parser;
-use runtime::{Node, NodeError};
+use runtime::NodeError;
 
 use crate::cli::{Cli, Verb};
 use crate::settings::{Settings, SettingsError};
@@ -48,17 +48,26 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let settings = Settings::gather(&cli.flags, &environment)?;
     log::start(settings.log_filter(), settings.log_json()?);
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    raise_file_limit();
     let outcome = threads.block_on(async {
         if settings.is_demo()? {
             return demo::run(&settings).await;
         }
-        let node = Node::start(settings.config()?, registry::registry()).await?;
-        banner::show(&node).await;
-        node.run_until_signal().await?;
-        Ok(())
+        let show = async |node: &runtime::Node| banner::show(node).await;
+        Ok(runtime::run_and_show(settings.config()?, registry::registry(), show).await?)
     });
     threads.shutdown_background();
     outcome
+}
+
+/// Every connection is an open file, and the usual limit of 1,024 is for programs that still use select(2).
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, ?limit, "the limit of open files could not be raised");
+    }
 }
 
 fn report(error: &anyhow::Error) -> ExitCode {
@@ -69,7 +78,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
         }
         return ExitCode::from(match error {
             NodeError::Aborted => INTERRUPTED,
-            NodeError::Role(_) | NodeError::Settings { .. } => USAGE,
+            NodeError::Role(_) | NodeError::KeptRole(_) | NodeError::Settings { .. } => USAGE,
             _ => FAILED,
         });
     }

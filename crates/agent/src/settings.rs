@@ -10,7 +10,7 @@ use cool_id_generator::{Size, get_id};
 use etcetera::BaseStrategy;
 use runtime::Config;
 use serde_json::{Value, json};
-use types::{Role, ServiceType};
+use types::{Role, ServiceType, ShardId};
 
 use crate::cli::{Flags, Output};
 use crate::log::DEFAULT_FILTER;
@@ -68,7 +68,7 @@ const TEXTS: [(&str, &str); 15] = [
     ("advertise_addr", ""),
     ("node_id", ""),
     ("service", "api_gateway"),
-    ("shard", ""),
+    ("shard", "0"),
     ("cluster", "coterie"),
     ("profile", "lan"),
     ("data_dir", ""),
@@ -172,6 +172,7 @@ impl Settings {
         let chosen = |key: &&&str| self.texts[**key].1 == Origin::Flag;
         if demo
             && let Some(key) = [
+                "insecure",
                 "listen_addr",
                 "gossip_addr",
                 "advertise_addr",
@@ -184,6 +185,9 @@ impl Settings {
             .find(chosen)
         {
             return Err(SettingsError::DemoWith(key.replace('_', "-")));
+        }
+        if demo && self.lists["seed"].1 == Origin::Flag {
+            return Err(SettingsError::DemoWith("seed".to_owned()));
         }
         Ok(demo)
     }
@@ -222,9 +226,11 @@ impl Settings {
         })
     }
 
+    /// Shard 0 is what a sharded type gets anyway, and what the others have in a manner of speaking.
     fn role(&self) -> Result<Role, SettingsError> {
         let (service, _) = &self.texts["service"];
-        let shard = self.optional("shard")?;
+        let shard: ShardId = self.parsed("shard")?;
+        let shard = (shard != ShardId::default()).then_some(shard);
         Role::new(service, shard).map_err(|error| self.bad("service", &format!("is not a role: {error}")))
     }
 

@@ -151,12 +151,12 @@ impl Fleet {
     /// `n1` to `n{count}`, all of them in the view of all.
     pub(crate) async fn of(kind: Kind, count: usize) -> anyhow::Result<Self> {
         let mut fleet = Self::new(kind)?;
-        fleet.start_all(count).await?;
+        fleet.start_all(count, QUICK).await?;
         Ok(fleet)
     }
 
     /// Starts `n1` to `n{count}` at once. Returns how long it took until all saw all.
-    pub(crate) async fn start_all(&mut self, count: usize) -> anyhow::Result<Duration> {
+    pub(crate) async fn start_all(&mut self, count: usize, pause: Duration) -> anyhow::Result<Duration> {
         for _ in 0..count {
             self.take_seat()?;
         }
@@ -164,7 +164,7 @@ impl Fleet {
         for seat in self.seats.clone() {
             self.spawn(&seat)?;
         }
-        self.all_see_all(began, QUICK).await
+        self.all_see_all(began, pause).await
     }
 
     /// A place for one more node; the first ones are the seeds of all.

@@ -209,7 +209,7 @@ impl Shared {
             let value = answer.headers().get(name).and_then(|value| value.to_str().ok());
             value.unwrap_or_default().to_owned()
         };
-        let (by, node, seen_path) = (header("echo-node"), header(types::api::NODE), header("echo-path"));
+        let (node, seen_path) = (header(types::api::NODE), header("echo-path"));
         let got = answer
             .bytes()
             .await
@@ -230,7 +230,7 @@ impl Shared {
                 wanted.len()
             ));
         }
-        Ok(by)
+        Ok(node)
     }
 
     fn note(&self, request: String, took_ms: f64, why: String) {

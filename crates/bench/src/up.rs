@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// How often each is measured
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
+    /// Milliseconds between two questions to a node
+    #[arg(long, value_name = "MS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    poll: u64,
 }
 
 /// The times of one software.
@@ -35,6 +38,7 @@ struct Times {
 
 pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let nodes = usize::from(args.nodes);
+    let poll = Duration::from_millis(args.poll);
     let binaries = Binaries::find()?;
     let ctl = ctl_up(&binaries, nodes, args.rounds).await?;
     report.rows.push(
@@ -42,13 +46,13 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
             .ours(Summary::of_times(&ctl))
             .target(Target::P50(1_000.0)),
     );
-    let ours = measure("ours", &Kind::Ours(binaries), nodes, args.rounds).await?;
+    let ours = measure("ours", &Kind::Ours(binaries), nodes, args.rounds, poll).await?;
     let mut peers = Vec::new();
     match serf::profiles().await {
         Ok(profiles) => {
             for profile in profiles {
                 let name = format!("serf {profile}");
-                let times = measure(&name, &Kind::Serf(profile), nodes, args.rounds).await;
+                let times = measure(&name, &Kind::Serf(profile), nodes, args.rounds, poll).await;
                 peers.push((profile.to_string(), times.map_err(|error| format!("{error:#}"))));
             }
         }
@@ -100,11 +104,17 @@ async fn ctl_up(binaries: &Binaries, nodes: usize, rounds: u32) -> anyhow::Resul
     Ok(times)
 }
 
-async fn measure(name: &str, kind: &Kind, nodes: usize, rounds: u32) -> anyhow::Result<Times> {
+async fn measure(
+    name: &str,
+    kind: &Kind,
+    nodes: usize,
+    rounds: u32,
+    poll: Duration,
+) -> anyhow::Result<Times> {
     let mut times = Times::default();
     for round in 1..=rounds {
         let mut fleet = Fleet::new(kind.clone())?;
-        let took = fleet.start_all(nodes).await?;
+        let took = fleet.start_all(nodes, poll).await?;
         progress(&format!(
             "{name}, all see all {round}/{rounds}: {:.0} ms",
             millis(took)
@@ -117,7 +127,7 @@ async fn measure(name: &str, kind: &Kind, nodes: usize, rounds: u32) -> anyhow::
         let seat = fleet.take_seat()?;
         let began = Instant::now();
         fleet.spawn(&seat)?;
-        let took = fleet.all_see_all(began, QUICK).await?;
+        let took = fleet.all_see_all(began, poll).await?;
         progress(&format!(
             "{name}, one join {round}/{rounds}: {:.0} ms",
             millis(took)

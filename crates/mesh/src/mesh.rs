@@ -34,6 +34,9 @@ use crate::wire::{Failed, Head, Wire};
 /// The pause before a request is sent again to where it was already, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 5..50;
 
+/// How long a member that is listed no more may still take to answer.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// Requests to other members. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Mesh(Arc<Inner>);
@@ -231,7 +234,12 @@ impl Inner {
                 Pick::OnlyTried | Pick::Nobody(_) => self.wait_for_address(goal, &mut journey).await?,
             };
             let in_flight = InFlight::new(&url, &self.in_flight);
-            let failed = match self.wire.send(&head, upload, &url, &self.limits).await {
+            let sent = tokio::select! {
+                biased;
+                sent = self.wire.send(&head, upload, &url, &self.limits) => sent,
+                () = self.gone(goal, &url) => Err(gone(&url)),
+            };
+            let failed = match sent {
                 Ok(answer) if is_not_processed(&answer) => self.not_processed(),
                 Ok(answer) => {
                     guard.0 = None;
@@ -250,6 +258,22 @@ impl Inner {
             journey.tried.push(url);
             journey.failed = (failed.failure != Failure::NotProcessed).then_some(failed.error);
         }
+    }
+
+    /// Waits until a member is listed no more, and a moment longer for its last word. A machine that lost its power
+    /// closes no connections; that it is gone is known from gossip alone.
+    async fn gone(&self, goal: &Goal<'_>, url: &BaseUrl) {
+        let Goal::Service(service, _) = *goal else {
+            return std::future::pending().await;
+        };
+        let mut changes = self.roster.changes();
+        while self.roster.catalog().members(service).iter().any(|member| member.url.is_same(url)) {
+            if changes.changed().await.is_err() {
+                // With the view's owner gone, nothing is known any more.
+                return std::future::pending().await;
+            }
+        }
+        sleep_until(Instant::now() + LAST_WORD).await;
     }
 
     fn not_processed(&self) -> Failed {
@@ -370,6 +394,11 @@ impl Inner {
     fn budget(&self) -> std::sync::MutexGuard<'_, Budget> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn gone(url: &BaseUrl) -> Failed {
+    let error = MeshError::Broken { address: url.authority().to_owned(), why: "the member is gone".to_owned() };
+    Failed { failure: Failure::Broken, error }
 }
 
 impl Goal<'_> {

@@ -62,7 +62,8 @@ impl Registry {
         self.plugins.keys()
     }
 
-    /// Checks that a role can be run here. A sharded type's role gets shard 0 unless it says otherwise.
+    /// Checks that a role can be run here. A sharded type's role gets shard 0 unless it says otherwise; shard 0 of a
+    /// type that has none is that type.
     pub fn check(&self, role: Role) -> Result<Role, RegistryError> {
         let Role::Service { service, shard } = role else {
             return Ok(Role::Standby);
@@ -76,8 +77,8 @@ impl Registry {
             });
         };
         match (plugin.sharding(), shard) {
-            (Sharding::None, Some(shard)) => Err(RegistryError::NoShards { service, shard }),
-            (Sharding::None, None) => Ok(Role::Service { service, shard: None }),
+            (Sharding::None, Some(shard)) if shard.as_u32() > 0 => Err(RegistryError::NoShards { service, shard }),
+            (Sharding::None, _) => Ok(Role::Service { service, shard: None }),
             (Sharding::Unowned, shard) => Ok(Role::Service {
                 service,
                 shard: Some(shard.unwrap_or_default()),

@@ -96,6 +96,7 @@ pub(crate) fn router(app: App) -> Router {
         .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard));
     let service = Router::new()
         .route("/svc/{service}", any(svc::call))
+        .route("/svc/{service}/", any(svc::call))
         .route("/svc/{service}/{*rest}", any(svc::call));
     control
         .merge(service)

@@ -84,6 +84,11 @@ impl Control {
         self.leaving.is_cancelled()
     }
 
+    /// Waits until the node is on its way out.
+    pub(crate) async fn until_leaving(&self) {
+        self.leaving.cancelled().await;
+    }
+
     /// Begins to leave; whatever is being carried out is cut short.
     pub(crate) fn leave(&self) {
         self.leaving.cancel();

@@ -30,5 +30,6 @@ pub use api::openapi;
 pub use config::Config;
 pub use identity::DataDirError;
 pub use listen::ListenError;
-pub use node::{Node, run};
+pub use node::{Leaver, Node, run, run_and_show};
 pub use node_error::NodeError;
+pub use signals::Signals;

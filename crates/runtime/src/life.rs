@@ -55,18 +55,26 @@ impl Life {
         let http = plugin::serve(listener, service, self.stop_http.clone(), limits);
         parts.spawn(http.instrument(Span::current()));
         let mut role = JoinSet::new();
-        if let Some(owner) = self.owner_of_the_name().await {
+        let owner = tokio::select! {
+            biased;
+            () = self.control.until_leaving() => None,
+            owner = self.owner_of_the_name() => owner,
+        };
+        if owner.is_some() || self.control.is_leaving() {
             // Nobody has seen this node as a member, and nobody will: it leaves without a goodbye.
             self.cluster.leave().await;
             self.stop_http.cancel();
             while parts.join_next().await.is_some() {}
-            return Err(NodeError::IdTaken { node: self.facts.node.clone(), http: owner.http });
+            return match owner {
+                Some(owner) => Err(NodeError::IdTaken { node: self.facts.node.clone(), http: owner.http }),
+                None => Ok(()),
+            };
         }
         role.spawn(supervisor.run(commands).instrument(Span::current()));
         let outcome = tokio::select! {
             biased;
             Some(ended) = role.join_next() => ended.map_err(|_| NodeError::Panicked("supervisor")),
-            Some(Err(_)) = parts.join_next() => Err(NodeError::Panicked("HTTP server")),
+            () = panicked(&mut parts) => Err(NodeError::Panicked("HTTP server")),
             reason = self.cluster.ended() => Err(NodeError::GossipEnded(reason)),
             rival = self.taken() => Err(NodeError::IdTaken { node: self.facts.node.clone(), http: rival.http }),
         };
@@ -88,12 +96,11 @@ impl Life {
         }
         let met = tokio::time::timeout(FIRST_CONTACT_LIMIT, self.cluster.namesakes()).await;
         // Nobody was met: the seeds are dead or not up yet. What is noticed later is judged later.
-        for namesake in met.unwrap_or_default() {
-            if self.is_alive(&namesake).await {
-                return Some(namesake);
-            }
-        }
-        None
+        let asked = met.unwrap_or_default().into_iter().map(async |namesake| {
+            let is_alive = self.is_alive(&namesake).await;
+            is_alive.then_some(namesake)
+        });
+        futures_util::future::join_all(asked).await.into_iter().flatten().next()
     }
 
     /// Waits until another live agent turns out to have this node's id and the older right to it.
@@ -134,4 +141,14 @@ impl Life {
                 && agent.cluster == self.facts.cluster
         })
     }
+}
+
+/// Waits until one of the parts panics.
+async fn panicked(parts: &mut JoinSet<()>) {
+    while let Some(ended) = parts.join_next().await {
+        if ended.is_err() {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }

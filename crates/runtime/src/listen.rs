@@ -1,6 +1,6 @@
 //! Opens a node's addresses: HTTP on TCP, gossip on UDP, on the same port number unless told otherwise.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use plugin::BindError;
 use tokio::net::TcpListener;
@@ -9,6 +9,9 @@ use crate::Config;
 
 /// How often another free port is tried whose UDP twin is free as well.
 const PORT_TRIES: u32 = 32;
+
+/// How long finding out the way to a seed may take, its name's resolution included.
+const ROUTE_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Why a node's addresses can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +62,10 @@ pub(crate) struct Opened {
     pub(crate) listener: TcpListener,
     pub(crate) http: SocketAddr,
     pub(crate) gossip: SocketAddr,
-    /// The address that others are told.
+    /// The address that others are told for HTTP.
     pub(crate) advertise: IpAddr,
+    /// The address that others are told for gossip.
+    pub(crate) advertise_gossip: IpAddr,
 }
 
 /// Opens the HTTP listener and finds a gossip address whose UDP port is free. The port is opened by gossip itself a
@@ -73,7 +78,8 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, ListenError> {
             return Err(ListenError::Exposed { flag, addr });
         }
     }
-    let advertise = advertise(config)?;
+    let advertise = advertise_of(config, config.listen).await?;
+    let advertise_gossip = advertise_of(config, gossip_wanted).await?;
     let mut tries_left = if config.listen.port() == 0 && same_port {
         PORT_TRIES
     } else {
@@ -109,6 +115,7 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, ListenError> {
                     http,
                     gossip,
                     advertise,
+                    advertise_gossip,
                 });
             }
             Err(_) if tries_left > 0 => {}
@@ -123,25 +130,27 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, ListenError> {
     }
 }
 
-fn advertise(config: &Config) -> Result<IpAddr, ListenError> {
+/// The address that others are told for an address that is opened here.
+async fn advertise_of(config: &Config, opened: SocketAddr) -> Result<IpAddr, ListenError> {
     if let Some(given) = config.advertise {
         let reachable = !given.is_unspecified() && !given.is_multicast();
-        return if reachable {
-            Ok(given)
-        } else {
-            Err(ListenError::Unreachable(given))
-        };
+        return if reachable { Ok(given) } else { Err(ListenError::Unreachable(given)) };
     }
-    if !config.listen.ip().is_unspecified() {
-        return Ok(config.listen.ip());
+    if !opened.ip().is_unspecified() {
+        return Ok(opened.ip());
     }
-    route_to(config.seeds.first().map(String::as_str)).ok_or(ListenError::NotDerivable(config.listen))
+    for seed in &config.seeds {
+        if let Some(ip) = route_to(seed, opened.ip()).await {
+            return Ok(ip);
+        }
+    }
+    Err(ListenError::NotDerivable(opened))
 }
 
 /// The address from which this machine would reach a seed; nothing is sent.
-fn route_to(seed: Option<&str>) -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(seed?).ok()?;
+async fn route_to(seed: &str, any: IpAddr) -> Option<IpAddr> {
+    let socket = tokio::net::UdpSocket::bind((any, 0)).await.ok()?;
+    tokio::time::timeout(ROUTE_LIMIT, socket.connect(seed)).await.ok()?.ok()?;
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_unspecified()).then_some(ip)
 }

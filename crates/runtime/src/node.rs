@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use cluster::{Cluster, ClusterConfig, JoinError, Network};
 use cool_id_generator::{Size, get_id};
@@ -11,7 +10,6 @@ use mesh::{Mesh, Targets};
 use plugin::{BindError, Exposure, Registry, RegistryError};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 use types::api::About;
@@ -29,8 +27,6 @@ use crate::node_error::NodeError;
 use crate::signals::Signals;
 use crate::supervisor::{Supervisor, Tools};
 
-/// Signals this close together are one: some senders signal a process and its group.
-const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
 /// A running node. When it is dropped without [`Node::shutdown`], it ends without a word, like a crash.
 #[derive(Debug)]
@@ -40,21 +36,83 @@ pub struct Node {
     cluster: Cluster,
     control: Control,
     failure: watch::Receiver<Option<String>>,
-    finished: oneshot::Receiver<Result<(), NodeError>>,
+    /// None once it is waited for.
+    finished: Option<oneshot::Receiver<Result<(), NodeError>>>,
     /// Dropping it aborts the main task, and with it everything that belongs to the node.
     _main: JoinSet<()>,
 }
 
 /// Starts a node, and runs it until it leaves on a signal or a command. A second signal aborts.
 pub async fn run(config: Config, registry: Registry) -> Result<(), NodeError> {
-    let node = Node::start(config, registry).await?;
-    node.run_until_signal().await
+    run_and_show(config, registry, async |_| {}).await
+}
+
+/// The same; `show` is given the node once it has started, for example to print its addresses.
+pub async fn run_and_show(
+    config: Config,
+    registry: Registry,
+    show: impl AsyncFnOnce(&Node),
+) -> Result<(), NodeError> {
+    // From here on, so that a signal during the start is no crash.
+    let mut signals = Signals::listen().map_err(NodeError::Signals)?;
+    let mut node = tokio::select! {
+        biased;
+        name = signals.next() => {
+            info!(signal = name, "ended before it had started");
+            return Ok(());
+        }
+        node = Node::start(config, registry) => node?,
+    };
+    let leaver = node.leaver();
+    let finished = node.finished.take();
+    let wait = wait_for(finished);
+    tokio::pin!(wait);
+    let mut shown = std::pin::pin!(show(&node));
+    let mut is_shown = false;
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut wait => return outcome,
+            name = signals.next() => {
+                if leaver.is_leaving() {
+                    return Err(NodeError::Aborted);
+                }
+                info!(signal = name, "leaving; a second signal aborts");
+                leaver.leave();
+            }
+            () = &mut shown, if !is_shown => is_shown = true,
+        }
+    }
+}
+
+async fn wait_for(finished: Option<oneshot::Receiver<Result<(), NodeError>>>) -> Result<(), NodeError> {
+    match finished {
+        Some(finished) => finished.await.unwrap_or(Err(NodeError::Panicked("main task"))),
+        None => Ok(()),
+    }
+}
+
+/// Makes a node leave. Cheap to clone; outlives the node.
+#[derive(Debug, Clone)]
+pub struct Leaver(Control);
+
+impl Leaver {
+    /// Begins to leave.
+    pub fn leave(&self) {
+        self.0.leave();
+    }
+
+    /// Whether the node is on its way out.
+    pub fn is_leaving(&self) -> bool {
+        self.0.is_leaving()
+    }
 }
 
 impl Node {
     /// Starts a node. It returns once the node serves its API and gossips; the role may still be starting.
     pub async fn start(config: Config, registry: Registry) -> Result<Self, NodeError> {
         for (service, settings) in &config.settings {
+            registry.check(Role::Service { service: service.clone(), shard: None })?;
             if let Some(plugin) = registry.plugin(service) {
                 plugin.prepare(settings).map_err(|source| NodeError::Settings {
                     service: service.clone(),
@@ -69,7 +127,7 @@ impl Node {
         }
         let kept = data
             .asked()?
-            .map(|asked| keep_if_runnable(&registry, asked))
+            .map(|asked| keep_if_runnable(&registry, asked).map_err(NodeError::KeptRole))
             .transpose()?;
         let is_kept = kept.is_some();
         let asked = kept.unwrap_or(Asked { role, drained: false });
@@ -81,7 +139,7 @@ impl Node {
             node: identity.id.clone(),
             generation: identity.generation,
             listen: opened.gossip,
-            advertise: SocketAddr::new(opened.advertise, opened.gossip.port()),
+            advertise: SocketAddr::new(opened.advertise_gossip, opened.gossip.port()),
             seeds: config.seeds.clone(),
             profile: config.profile,
             http: url(opened.advertise, opened.http.port()),
@@ -185,7 +243,7 @@ impl Node {
             cluster,
             control,
             failure,
-            finished,
+            finished: Some(finished),
             _main: tasks,
         }
     }
@@ -230,9 +288,9 @@ impl Node {
         self.cluster.watch()
     }
 
-    /// Begins to leave, as on a signal; [`Node::wait`] returns when it has left.
-    pub fn leave(&self) {
-        self.control.leave();
+    /// What makes it leave, as on a signal; [`Node::wait`] returns when it has left.
+    pub fn leaver(&self) -> Leaver {
+        Leaver(self.control.clone())
     }
 
     /// Whether the node has failed, and why.
@@ -241,42 +299,14 @@ impl Node {
     }
 
     /// Waits until the node has left, or failed.
-    pub async fn wait(self) -> Result<(), NodeError> {
-        self.finished
-            .await
-            .unwrap_or_else(|_| Err(NodeError::Panicked("main task")))
+    pub async fn wait(mut self) -> Result<(), NodeError> {
+        wait_for(self.finished.take()).await
     }
 
     /// Leaves, and waits until it has.
     pub async fn shutdown(self) -> Result<(), NodeError> {
-        self.leave();
+        self.control.leave();
         self.wait().await
-    }
-
-    /// Runs until it leaves by command or signal; a second signal aborts.
-    pub async fn run_until_signal(self) -> Result<(), NodeError> {
-        let mut signals = Signals::listen().map_err(NodeError::Signals)?;
-        let control = self.control.clone();
-        let wait = self.wait();
-        tokio::pin!(wait);
-        let mut first: Option<Instant> = None;
-        loop {
-            tokio::select! {
-                biased;
-                outcome = &mut wait => return outcome,
-                name = signals.next() => {
-                    match first {
-                        None => {
-                            info!(signal = name, "leaving; a second signal aborts");
-                            first = Some(Instant::now());
-                            control.leave();
-                        }
-                        Some(first) if first.elapsed() < SAME_SIGNAL => {}
-                        Some(_) => return Err(NodeError::Aborted),
-                    }
-                }
-            }
-        }
     }
 }
 

@@ -13,6 +13,9 @@ pub enum NodeError {
     /// Choose a role that this agent can run.
     #[error(transparent)]
     Role(#[from] RegistryError),
+    /// Let the node forget it.
+    #[error("the role that a person gave this node earlier: {0}")]
+    KeptRole(#[source] RegistryError),
     /// Mend the settings.
     #[error("the settings of {service}: {source}")]
     Settings {
@@ -64,6 +67,7 @@ impl NodeError {
             Self::DataDir(DataDirError::InUse { .. }) => {
                 Some("end that agent, or give this one another --data-dir or --node-id".to_owned())
             }
+            Self::KeptRole(_) => Some("--reset-role lets the node forget it".to_owned()),
             _ => None,
         }
     }

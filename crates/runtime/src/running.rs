@@ -80,7 +80,8 @@ impl Running {
             .await
             .is_err()
         {
-            warn!(in_flight = self.gate.inside(), "the drain did not finish in time");
+            warn!(in_flight = self.gate.inside(), "the drain did not finish in time; cutting what is left");
+            self.gate.cut();
         }
     }
 

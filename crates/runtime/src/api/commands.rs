@@ -4,23 +4,26 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
+use cluster::ClusterView;
 use http::header::{CONTENT_TYPE, IF_MATCH};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use mesh::CallError;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use types::api::{self, Member, Receipt, Wait};
 use types::{ErrorKind, Generation, NodeId, Problem, Role, RoleBody, ShardId};
 
 use super::App;
-use super::error::ApiError;
-use super::queries::{member_id, unknown_member};
+use super::error::{ApiError, wrong_method};
+use super::queries::{member_id, path, unknown_member};
 use crate::control::Order;
 
 /// How long the node that a command names may take to answer.
 const PASS_ON_LIMIT: Duration = Duration::from_secs(85);
+
+/// How long a node that has gone may still take to answer.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// How a change is waited for.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -57,13 +60,13 @@ pub(crate) struct Leaving {
         (status = 409, body = Problem), (status = 412, body = Problem), (status = 502, body = Problem)))]
 pub(crate) async fn change_service(
     State(app): State<App>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     wait: Result<Query<HowToWait>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response<Body>, ApiError> {
     let Query(HowToWait { wait }) = wait.map_err(|error| bad_query(&error))?;
-    let id = member_id(&id)?;
+    let id = member_id(&path(id)?)?;
     let body = body.map_err(|error| {
         let kind = if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
             ErrorKind::TooLarge
@@ -102,11 +105,12 @@ pub(crate) async fn change_service(
         (status = 409, body = Problem), (status = 502, body = Problem)))]
 pub(crate) async fn drain_or_leave(
     State(app): State<App>,
-    Path(id_and_verb): Path<String>,
+    id_and_verb: Result<Path<String>, PathRejection>,
     wait: Result<Query<HowToWait>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
     let Query(HowToWait { wait }) = wait.map_err(|error| bad_query(&error))?;
+    let id_and_verb = path(id_and_verb)?;
     let (id, verb) = match id_and_verb.split_once(':') {
         Some((id, verb @ ("drain" | "leave"))) => (member_id(id)?, verb),
         _ => {
@@ -135,8 +139,13 @@ pub(crate) async fn drain_or_leave(
     responses((status = 200, body = Receipt), (status = 400, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn update_service(
     State(app): State<App>,
+    method: Method,
+    uri: Uri,
     query: Result<Query<FirstSpelling>, QueryRejection>,
 ) -> Result<Json<Receipt>, ApiError> {
+    if method == Method::HEAD {
+        return Err(wrong_method(method, uri).await);
+    }
     let Query(FirstSpelling { service, shard }) = query.map_err(|error| bad_query(&error))?;
     let shard = shard.map(ShardId::try_from).transpose();
     let role = shard
@@ -176,13 +185,18 @@ fn tag(member: &Member) -> String {
     format!("\"{}.{revision}\"", member.generation)
 }
 
+/// Any revision of this life.
+fn any_of(generation: Generation) -> String {
+    format!("\"{generation}.*\"")
+}
+
 fn check_match(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(wanted) = headers.get(IF_MATCH) else {
         return Ok(());
     };
     let view = app.cluster.view();
     let present = view.member(&app.facts.node).map(tag).unwrap_or_default();
-    if wanted == present.as_str() || wanted == "*" {
+    if wanted == present.as_str() || wanted == any_of(app.facts.generation).as_str() || wanted == "*" {
         return Ok(());
     }
     let detail = format!(
@@ -217,7 +231,7 @@ async fn pass_on(
     if let Some(given) = headers.get(IF_MATCH) {
         request = request.header(IF_MATCH, given);
     } else {
-        request = request.header(IF_MATCH, tag(member));
+        request = request.header(IF_MATCH, any_of(member.generation));
     }
     if let Some(request_id) = headers.get(api::REQUEST_ID) {
         request = request.header(api::REQUEST_ID, request_id);
@@ -227,11 +241,10 @@ async fn pass_on(
         .header(CONTENT_TYPE, "application/json")
         .body(body)
         .map_err(|error| Problem::new(ErrorKind::Internal, "bad-address", error.to_string()))?;
-    let answer = app
-        .mesh
-        .call(request, PASS_ON_LIMIT)
-        .await
-        .map_err(|error| unanswered(member, &error))?;
+    let answer = tokio::select! {
+        answer = app.mesh.call(request, PASS_ON_LIMIT) => answer.map_err(|error| unanswered(member, &error))?,
+        () = gone(app, member) => return Err(unanswered(member, &"it is gone").into()),
+    };
     let (head, body) = answer.into_parts();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = head.status;
@@ -246,11 +259,18 @@ async fn pass_on(
     Ok(response)
 }
 
-fn unanswered(member: &Member, error: &CallError) -> Problem {
-    let kind = match error {
-        CallError::TimedOut(_) => ErrorKind::Timeout,
-        _ => ErrorKind::BadGateway,
-    };
+/// Waits until a member is no longer seen in this life, and a moment longer: it may answer while it goes.
+async fn gone(app: &App, member: &Member) {
+    let mut view = app.cluster.watch();
+    let is_gone =
+        |view: &ClusterView| view.member(&member.id).is_none_or(|seen| seen.generation != member.generation);
+    // An error means that this node itself ends, which ends the request as well.
+    let _ = view.wait_for(is_gone).await;
+    tokio::time::sleep(LAST_WORD).await;
+}
+
+fn unanswered(member: &Member, error: &impl std::fmt::Display) -> Problem {
+    let kind = ErrorKind::BadGateway;
     let detail = format!("{} at {} did not answer: {error}", member.id, member.http);
     Problem::new(kind, "member-unreachable", detail)
         .hint("it may have died a moment ago; `ctl members` shows it until the failure detector is sure")

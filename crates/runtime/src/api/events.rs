@@ -15,7 +15,7 @@ use http::{HeaderMap, Response};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use types::NodeId;
-use types::api::Event;
+use types::api::{Event, EventKind};
 
 use super::App;
 use crate::events::Events;
@@ -44,7 +44,7 @@ pub(crate) async fn events(State(app): State<App>, headers: HeaderMap) -> Respon
         })
         .into_response();
     }
-    let resumed = header("last-event-id").and_then(|id| app.events.number(id));
+    let resumed = header("last-event-id").and_then(|id| app.events.number(id)).filter(|number| *number <= app.events.last());
     let feed = match resumed {
         Some(number) => Feed::after(&app, number, VecDeque::new()),
         None => {
@@ -98,10 +98,11 @@ impl Feed {
         }
         self.queue.pop_front().map(|event| {
             let data = serde_json::to_string(&event).expect("our own types always serialize");
-            Ok(sse::Event::default()
-                .id(event.id)
-                .event(event.kind.as_str())
-                .data(data))
+            let sent = sse::Event::default().event(event.kind.as_str()).data(data);
+            // Of the members that are present at first only the last one has an id: who is cut off among them
+            // has to begin again.
+            let is_resumable = event.kind != EventKind::Present || self.queue.is_empty();
+            Ok(if is_resumable { sent.id(event.id) } else { sent })
         })
     }
 }

@@ -19,14 +19,42 @@ pub(crate) async fn guard(
     request: Request,
     next: Next,
 ) -> Result<Response<Body>, ApiError> {
-    if changes_state(request.method(), request.uri().path()) {
+    let path = request.uri().path();
+    if changes_state(request.method(), path) {
         check(request.headers(), &app.facts.hosts)?;
+    }
+    if path == BY_GET {
+        check_by_get(request.headers())?;
     }
     Ok(next.run(request).await)
 }
 
+/// The one path that changes state by GET.
+const BY_GET: &str = "/update_service";
+
+/// A page can have an image fetched without an Origin, and towards plain addresses browsers say nothing of the site
+/// either: so what looks like a browser must say that it is no page of others.
+fn check_by_get(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if headers.contains_key("sec-fetch-site") {
+        return Ok(());
+    }
+    let host = text("host");
+    let referer = text("referer");
+    let is_own_page = referer.strip_prefix("http://").is_some_and(|rest| {
+        rest.strip_prefix(host).is_some_and(|path| path.is_empty() || path.starts_with('/'))
+    });
+    if !referer.is_empty() && !is_own_page {
+        return Err(refuse(format!("the request comes from a page of `{referer}`")));
+    }
+    if text("user-agent").starts_with("Mozilla/") && !is_own_page {
+        return Err(refuse("a browser asks, and nothing says that no foreign page is behind it".to_owned()));
+    }
+    Ok(())
+}
+
 fn changes_state(method: &Method, path: &str) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || path == "/update_service"
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || path == BY_GET
 }
 
 fn check(headers: &HeaderMap, own_hosts: &[String]) -> Result<(), Problem> {
@@ -105,6 +133,19 @@ mod tests {
         ] {
             assert!(verdict(pairs).is_err(), "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn a_change_by_get_is_not_made_for_an_image_on_a_foreign_page() {
+        let verdict = |pairs: &[(&'static str, &str)]| {
+            let headers = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+            check_by_get(&headers).is_ok()
+        };
+        assert!(verdict(&[("host", "10.0.0.7:10000"), ("user-agent", "curl/8")]));
+        assert!(verdict(&[("host", "10.0.0.7:10000"), ("referer", "http://10.0.0.7:10000/")]));
+        assert!(!verdict(&[("host", "10.0.0.7:10000"), ("referer", "http://10.0.0.7:10000.evil.example/")]));
+        assert!(!verdict(&[("host", "10.0.0.7:10000"), ("referer", "http://evil.example/")]));
+        assert!(!verdict(&[("host", "10.0.0.7:10000"), ("user-agent", "Mozilla/5.0")]));
     }
 
     #[test]

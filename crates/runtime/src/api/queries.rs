@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,8 @@ use types::{ErrorKind, Generation, NodeId, Phase, Problem, RoleState};
 use super::App;
 use super::error::ApiError;
 
+/// How long a long poll waits unless it says otherwise.
+const USUAL_POLL: Duration = Duration::from_secs(1);
 /// The longest that a long poll waits.
 const LONGEST_POLL: Duration = Duration::from_secs(30);
 
@@ -92,7 +94,7 @@ pub(crate) struct Poll {
     generation: Option<u64>,
     /// The version to wait for.
     min_version: Option<u64>,
-    /// How long to wait for it, in milliseconds; at most 30,000.
+    /// How long to wait for it, in milliseconds; 1,000 unless said otherwise, at most 30,000.
     wait_ms: Option<u64>,
 }
 
@@ -101,16 +103,18 @@ pub(crate) struct Poll {
     responses((status = 200, body = MemberView), (status = 404, body = Problem)))]
 pub(crate) async fn member(
     State(app): State<App>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     poll: Result<Query<Poll>, QueryRejection>,
 ) -> Result<Json<MemberView>, ApiError> {
     let Query(poll) = poll.map_err(|error| ApiError::invalid("bad-query", error.body_text()))?;
-    let id = member_id(&id)?;
+    let id = member_id(&path(id)?)?;
     if let Some(min_version) = poll.min_version {
-        let generation = Generation(poll.generation.unwrap_or(0));
-        let wait = Duration::from_millis(poll.wait_ms.unwrap_or(0)).min(LONGEST_POLL);
+        let wait = poll.wait_ms.map_or(USUAL_POLL, Duration::from_millis).min(LONGEST_POLL);
         let mut view = app.cluster.watch();
-        let shown = view.wait_for(|view| view.shows(&id, generation, min_version));
+        let shown = view.wait_for(|view| match poll.generation {
+            Some(generation) => view.shows(&id, Generation(generation), min_version),
+            None => view.member(&id).is_some_and(|member| member.version >= min_version),
+        });
         tokio::select! {
             _ = tokio::time::timeout(wait, shown) => {}
             () = app.stopping.cancelled() => {}
@@ -125,6 +129,11 @@ pub(crate) async fn member(
         viewed_by: view.me().clone(),
         member,
     }))
+}
+
+/// The variable part of a path.
+pub(crate) fn path(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+    path.map(|Path(text)| text).map_err(|error| ApiError::invalid("bad-path", error.body_text()))
 }
 
 /// The id in a path.

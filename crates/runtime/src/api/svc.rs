@@ -22,6 +22,8 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
             "the path names no service",
         ));
     };
+    // Kebab case is accepted, as everywhere.
+    let wanted = wanted.replace('-', "_");
     let mounted = app
         .mount
         .load()
@@ -87,6 +89,16 @@ fn refuse(app: &App, wanted: &str, why: &str) -> Response<Body> {
         })
         .map(|member| member.id.to_string())
         .collect();
+    let is_known = app
+        .cluster
+        .view()
+        .members()
+        .any(|member| member.about.runnable.iter().any(|known| known.as_str() == wanted));
+    if !is_known {
+        let detail = format!("no node of this cluster has or can run the service type `{wanted}`");
+        let problem = Problem::new(ErrorKind::NotFound, "unknown-service", detail);
+        return plugin::response::problem(&problem.hint("GET /v1/services lists what there is"));
+    }
     let problem = Problem::new(
         ErrorKind::Unavailable,
         "not-here",
