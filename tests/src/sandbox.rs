@@ -104,11 +104,12 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Ends a node without a word.
-    pub fn kill(&mut self, name: &str) -> anyhow::Result<()> {
+    /// Ends a node without a word, and waits until its data folder is free again.
+    pub async fn kill(&mut self, name: &str) -> anyhow::Result<()> {
         let at = self.nodes.iter().position(|node| node.id().as_str() == name).context("no such node")?;
         drop(self.nodes.remove(at));
-        Ok(())
+        let lock = std::fs::File::open(self.data_dir(name).join("lock"))?;
+        eventually("the node has let go of its folder", || async { lock.try_lock().ok() }).await
     }
 
     /// Waits until every node sees every node serving, and nobody else.

@@ -11,7 +11,7 @@ const THREE: [(&str, &str); 3] = [("a", "standby"), ("b", "standby"), ("c", "sta
 async fn who_crashes_is_gone_and_who_comes_back_is_there_once() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::of(&THREE, &NodeOptions::default()).await?;
     let before = sandbox.seen("a", "c", |_| true).await?.generation;
-    sandbox.kill("c")?;
+    sandbox.kill("c").await?;
     sandbox.all_ready().await?;
     sandbox.start("c", "standby", &NodeOptions::default()).await?;
     sandbox.all_ready().await?;
@@ -23,7 +23,7 @@ async fn who_crashes_is_gone_and_who_comes_back_is_there_once() -> anyhow::Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_faster_than_the_failure_detector_is_no_second_owner() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::of(&THREE, &NodeOptions::default()).await?;
-    sandbox.kill("c")?;
+    sandbox.kill("c").await?;
     sandbox.start("c", "standby", &NodeOptions::default()).await?;
     sandbox.all_ready().await?;
     assert_eq!(sandbox.node("c")?.failure(), None);
