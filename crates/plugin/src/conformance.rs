@@ -25,6 +25,7 @@ pub async fn check(plugin: &dyn Plugin, settings: &serde_json::Value) {
         runs_once(plugin, settings, round).await;
     }
     survives_a_drain_that_is_cut_short(plugin, settings).await;
+    leaves_nothing_behind_when_its_start_is_cut_short(plugin, settings).await;
 }
 
 fn describes_itself(plugin: &dyn Plugin) {
@@ -92,6 +93,30 @@ async fn survives_a_drain_that_is_cut_short(plugin: &dyn Plugin, settings: &serd
     end(&context, service).await;
 }
 
+async fn leaves_nothing_behind_when_its_start_is_cut_short(plugin: &dyn Plugin, settings: &serde_json::Value) {
+    let (context, _failures) = Context::for_test(role_of(plugin));
+    let Ok(prepared) = plugin.prepare(settings) else {
+        panic!("good settings are accepted");
+    };
+    // One poll, then dropped: the node was told to leave.
+    let started = timeout(Duration::ZERO, prepared.start(context.clone())).await;
+    if let Ok(Ok(service)) = started {
+        // Fast enough to be up already; then it is stopped without having been drained.
+        end(&context, service).await;
+        return;
+    }
+    context.shutdown.cancel();
+    timeout(PATIENCE, context.tasks.wait()).await.expect("every task ends with the start that began it");
+}
+
+fn role_of(plugin: &dyn Plugin) -> Role {
+    let shard = match plugin.sharding() {
+        Sharding::None => None,
+        Sharding::Unowned => Some(types::ShardId::default()),
+    };
+    Role::Service { service: plugin.service_type(), shard }
+}
+
 async fn start(
     plugin: &dyn Plugin,
     settings: &serde_json::Value,
@@ -100,15 +125,7 @@ async fn start(
     tokio::sync::mpsc::UnboundedReceiver<crate::TaskFailure>,
     Arc<dyn Service>,
 ) {
-    let shard = match plugin.sharding() {
-        Sharding::None => None,
-        Sharding::Unowned => Some(types::ShardId::default()),
-    };
-    let role = Role::Service {
-        service: plugin.service_type(),
-        shard,
-    };
-    let (context, failures) = Context::for_test(role);
+    let (context, failures) = Context::for_test(role_of(plugin));
     let prepared = match plugin.prepare(settings) {
         Ok(prepared) => prepared,
         Err(error) => panic!("good settings are accepted: {error}"),
@@ -128,6 +145,8 @@ async fn end(context: &Context, service: Arc<dyn Service>) {
         let stopped = timeout(PATIENCE, service.stop()).await.expect("stops in time");
         assert!(stopped.is_ok(), "stops, as often as it is told to: {stopped:?}");
     }
+    // Whatever it says, it can still be asked.
+    let _ = service.health();
     drop(service);
     timeout(PATIENCE, context.tasks.wait())
         .await

@@ -76,7 +76,7 @@ pub(crate) fn own_hosts(advertise: IpAddr) -> Vec<String> {
 pub(crate) fn router(app: App) -> Router {
     let control = Router::new()
         .route("/", get(queries::cluster_state))
-        .route("/members", get(queries::members))
+        .route("/members", get(queries::members_first_spelling))
         .route("/update_service", get(commands::update_service))
         .route("/v1/agent/self", get(queries::agent_self))
         .route("/v1/members", get(queries::members))

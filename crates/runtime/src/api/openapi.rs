@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{commands, events, metrics, queries};
+use super::{commands, events, metrics, queries, svc};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,6 +15,7 @@ use super::{commands, events, metrics, queries};
         queries::cluster_state,
         queries::agent_self,
         queries::members,
+        queries::members_first_spelling,
         queries::member,
         queries::services,
         queries::livez,
@@ -24,6 +25,7 @@ use super::{commands, events, metrics, queries};
         commands::update_service,
         events::events,
         metrics::metrics,
+        svc::call,
         document,
     )
 )]

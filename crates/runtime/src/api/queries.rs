@@ -86,6 +86,12 @@ pub(crate) async fn members(State(app): State<App>) -> Json<Members> {
     })
 }
 
+/// The first spelling of `/v1/members`.
+#[utoipa::path(get, path = "/members", responses((status = 200, body = Members)))]
+pub(crate) async fn members_first_spelling(app: State<App>) -> Json<Members> {
+    members(app).await
+}
+
 /// What to wait for before a member is shown.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]

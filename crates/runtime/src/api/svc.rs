@@ -14,7 +14,11 @@ use super::App;
 use super::error::ApiError;
 use crate::gate::hold;
 
-/// Hands a request to the mounted service, through its gate. The raw path below the type's name arrives as it came.
+/// What the service on this node answers; any method, any path below. The raw path arrives as it came. A node that does
+/// not run the service, or is ending it, refuses with `Coterie-Not-Processed`.
+#[utoipa::path(get, path = "/svc/{service}/", params(("service" = String, Path, description = "service type")),
+    responses((status = 200, description = "what the service answers"), (status = 404, body = Problem),
+        (status = 503, body = Problem)))]
 pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Response<Body> {
     let Some((wanted, rest)) = split(request.uri()) else {
         return axum::response::IntoResponse::into_response(ApiError::invalid(
