@@ -107,7 +107,10 @@ async fn slow(
     Response::new(Body::from(echo.node.to_string()))
 }
 
-async fn set_health(State(echo): State<Arc<EchoService>>, axum::extract::Path(how): axum::extract::Path<String>) {
+async fn set_health(
+    State(echo): State<Arc<EchoService>>,
+    axum::extract::Path(how): axum::extract::Path<String>,
+) {
     let health = match how.as_str() {
         "ready" => Health::Ready,
         "degraded" => Health::Degraded("told to be".to_owned()),

@@ -35,7 +35,11 @@ impl Sandbox {
     /// No nodes yet.
     pub fn new() -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-        Ok(Self { folder: tempfile::tempdir()?, nodes: Vec::new(), http })
+        Ok(Self {
+            folder: tempfile::tempdir()?,
+            nodes: Vec::new(),
+            http,
+        })
     }
 
     /// Nodes with these names and roles, all of them ready in every view.
@@ -59,14 +63,21 @@ impl Sandbox {
             cluster: "sandbox".parse()?,
             node_id: Some(name.parse()?),
             listen: ([127, 0, 0, 1], 0).into(),
-            seeds: self.nodes.iter().take(3).map(|node| node.gossip().to_owned()).collect(),
+            seeds: self
+                .nodes
+                .iter()
+                .take(3)
+                .map(|node| node.gossip().to_owned())
+                .collect(),
             role: role.parse::<Role>()?,
             profile: Profile::Local,
             settings,
             ..Config::new(self.data_dir(name))
         };
         let registry = Registry::new().with(ApiGateway).with(Echo);
-        let node = Node::start(config, registry).await.with_context(|| format!("{name} starts"))?;
+        let node = Node::start(config, registry)
+            .await
+            .with_context(|| format!("{name} starts"))?;
         self.nodes.push(node);
         Ok(())
     }
@@ -83,7 +94,10 @@ impl Sandbox {
 
     /// A node by name.
     pub fn node(&self, name: &str) -> anyhow::Result<&Node> {
-        self.nodes.iter().find(|node| node.id().as_str() == name).with_context(|| format!("no node {name}"))
+        self.nodes
+            .iter()
+            .find(|node| node.id().as_str() == name)
+            .with_context(|| format!("no node {name}"))
     }
 
     /// The URL of a node's API.
@@ -99,17 +113,28 @@ impl Sandbox {
 
     /// Ends a node gracefully.
     pub async fn leave(&mut self, name: &str) -> anyhow::Result<()> {
-        let at = self.nodes.iter().position(|node| node.id().as_str() == name).context("no such node")?;
+        let at = self
+            .nodes
+            .iter()
+            .position(|node| node.id().as_str() == name)
+            .context("no such node")?;
         self.nodes.remove(at).shutdown().await?;
         Ok(())
     }
 
     /// Ends a node without a word, and waits until its data folder is free again.
     pub async fn kill(&mut self, name: &str) -> anyhow::Result<()> {
-        let at = self.nodes.iter().position(|node| node.id().as_str() == name).context("no such node")?;
+        let at = self
+            .nodes
+            .iter()
+            .position(|node| node.id().as_str() == name)
+            .context("no such node")?;
         drop(self.nodes.remove(at));
         let lock = std::fs::File::open(self.data_dir(name).join("lock"))?;
-        eventually("the node has let go of its folder", || async { lock.try_lock().ok() }).await
+        eventually("the node has let go of its folder", || async {
+            lock.try_lock().ok()
+        })
+        .await
     }
 
     /// Waits until every node sees every node serving, and nobody else.
@@ -117,8 +142,9 @@ impl Sandbox {
         for node in &self.nodes {
             let mut view = node.view();
             let ready = view.wait_for(|view| {
-                let serving =
-                    view.members().filter(|m| m.state.as_ref().is_some_and(|state| state.phase == Phase::Ready));
+                let serving = view
+                    .members()
+                    .filter(|m| m.state.as_ref().is_some_and(|state| state.phase == Phase::Ready));
                 serving.count() == self.nodes.len() && view.members().count() == self.nodes.len()
             });
             let Ok(seen) = tokio::time::timeout(PATIENCE, ready).await else {
@@ -130,7 +156,12 @@ impl Sandbox {
     }
 
     /// Waits until one node sees another as wanted.
-    pub async fn seen(&self, by: &str, name: &str, wanted: impl Fn(&Member) -> bool) -> anyhow::Result<Member> {
+    pub async fn seen(
+        &self,
+        by: &str,
+        name: &str,
+        wanted: impl Fn(&Member) -> bool,
+    ) -> anyhow::Result<Member> {
         let id = name.parse()?;
         let mut view = self.node(by)?.view();
         let seen = view.wait_for(|view| view.member(&id).is_some_and(&wanted));
@@ -147,7 +178,10 @@ fn endpoint(member: &Member) -> Option<String> {
 }
 
 /// Waits until a condition holds, asking again and again.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> anyhow::Result<T> {
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) -> anyhow::Result<T> {
     let asking = async {
         loop {
             if let Some(answer) = ask().await {
@@ -156,5 +190,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: i
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asking).await.with_context(|| format!("waited {PATIENCE:?} until {what}"))
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .with_context(|| format!("waited {PATIENCE:?} until {what}"))
 }

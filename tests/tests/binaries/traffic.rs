@@ -25,9 +25,9 @@ h.test(h.SimpleHTTPRequestHandler, h.ThreadingHTTPServer, port=0, bind='127.0.0.
 ";
 
 /// Whatever serves the file; it ends when this is dropped.
-enum FileServer {
-    Python(Running),
-    Own(JoinSet<()>),
+struct FileServer {
+    _python: Option<Running>,
+    _own: JoinSet<()>,
 }
 
 /// Serves a folder by Python, or one file by a server in this process where there is no Python.
@@ -44,15 +44,23 @@ async fn serve(machine: &Machine, content: &Bytes) -> anyhow::Result<(FileServer
             rest.split_once(' ')?.0.parse::<u16>().ok()
         })
         .await?;
-        return Ok((FileServer::Python(server), format!("http://127.0.0.1:{port}")));
+        let server = FileServer {
+            _python: Some(server),
+            _own: JoinSet::new(),
+        };
+        return Ok((server, format!("http://127.0.0.1:{port}")));
     }
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let content = content.clone();
     let routes = Router::new().fallback(move || async move { content });
-    let mut server = JoinSet::new();
-    server.spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
-    Ok((FileServer::Own(server), url))
+    let mut own = JoinSet::new();
+    own.spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
+    let server = FileServer {
+        _python: None,
+        _own: own,
+    };
+    Ok((server, url))
 }
 
 /// Fetches the file until told to stop; every answer must be whole.
@@ -144,9 +152,6 @@ async fn a_file_comes_through_a_gateway_while_nodes_change_leave_and_join() -> a
     );
     assert_eq!(machine.members().await?, FIVE_NAMES);
     machine.ctl(&["status"]).await?.exits(0)?;
-    match server {
-        FileServer::Python(python) => python.signal(rustix::process::Signal::KILL),
-        FileServer::Own(mut own) => own.abort_all(),
-    }
+    drop(server);
     Ok(())
 }
