@@ -51,6 +51,23 @@ async fn down_finds_everything_that_a_killed_ctl_began() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn down_goes_on_where_a_killed_one_stopped() -> anyhow::Result<()> {
+    for left in (0..=5).rev() {
+        let machine = up(FIVE).await?;
+        let mut down = machine.start("ctl", &["down"])?;
+        // Its own process counts as well.
+        while machine.processes()?.len() > left + 1 && !down.has_ended()? {
+            tokio::task::yield_now().await;
+        }
+        down.signal(Signal::KILL);
+        down.ends().await?;
+        machine.ctl(&["down"]).await?.exits(0)?;
+        machine.nothing_is_left()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn up_goes_on_where_a_killed_ctl_stopped() -> anyhow::Result<()> {
     for moment in [0, 3, 6] {
         let machine = Machine::new()?;
