@@ -16,18 +16,27 @@ mod swap;
 mod table;
 mod up;
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    tokio::select! {
+    let done = tokio::select! {
         biased;
         // Whatever was started is ended by the guards that are dropped here.
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted?;
-            anyhow::bail!("interrupted");
-        }
+        interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
+            Ok(()) => anyhow::anyhow!("interrupted"),
+            Err(error) => error.into(),
+        }),
         done = cli::run(&cli) => done,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            cli::progress(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
     }
 }

@@ -50,8 +50,8 @@ pub(crate) async fn profiles() -> Result<Vec<Profile>, String> {
         .await;
     match version {
         Ok(output) if output.status.success() => Ok(Profile::ALL.to_vec()),
-        Ok(output) => Err(format!("serf fails: {}", output.status)),
-        Err(_) => Err("serf is not installed".to_owned()),
+        Ok(output) => Err(format!("fails: {}", output.status)),
+        Err(_) => Err("not installed".to_owned()),
     }
 }
 
