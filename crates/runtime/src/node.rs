@@ -225,7 +225,6 @@ impl Node {
         let router = api::router(app);
         let mut tasks = JoinSet::new();
         let main = async move {
-            let _data = data;
             let outcome = life
                 .run(supervisor, commands, events, router, opened.listener)
                 .await;
@@ -233,6 +232,8 @@ impl Node {
                 error!(%error, "the node ended");
             }
             failure_tx.send_replace(outcome.as_ref().err().map(ToString::to_string));
+            // Whoever waits for the end may start the node again at once.
+            drop(data);
             // Nobody may be waiting.
             let _ = finished_tx.send(outcome);
         };
