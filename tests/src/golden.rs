@@ -12,9 +12,7 @@ const UNIX_MS_DIGITS: usize = 13;
 
 /// Compares a text with `tests/golden/{name}.txt`.
 pub fn golden(name: &str, text: &str) -> anyhow::Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("golden")
-        .join(format!("{name}.txt"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.txt"));
     if std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1") {
         std::fs::create_dir_all(path.parent().context("it is in a folder")?)?;
         return Ok(std::fs::write(&path, text)?);
@@ -74,22 +72,13 @@ fn time(text: &str) -> Option<usize> {
     let mut end = 0;
     loop {
         let rest = &text[end..];
-        let number = rest.len()
-            - rest
-                .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
-                .len();
+        let number = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
         if number == 0 {
             break;
         }
         let blank = usize::from(rest[number..].starts_with(' '));
-        let unit = rest[number + blank..]
-            .chars()
-            .take_while(char::is_ascii_alphabetic)
-            .count();
-        if !matches!(
-            &rest[number + blank..number + blank + unit],
-            "ms" | "s" | "m" | "h" | "d"
-        ) {
+        let unit = rest[number + blank..].chars().take_while(char::is_ascii_alphabetic).count();
+        if !matches!(&rest[number + blank..number + blank + unit], "ms" | "s" | "m" | "h" | "d") {
             return None;
         }
         end += number + blank + unit;
@@ -101,12 +90,7 @@ fn same_blanks(line: &str) -> String {
     let indent = line.len() - line.trim_start().len();
     let (indent, rest) = line.split_at(indent);
     let mut out = indent.to_owned();
-    for (at, column) in rest
-        .split("  ")
-        .map(str::trim)
-        .filter(|column| !column.is_empty())
-        .enumerate()
-    {
+    for (at, column) in rest.split("  ").map(str::trim).filter(|column| !column.is_empty()).enumerate() {
         out.push_str(if at == 0 { "" } else { "  " });
         out.push_str(column);
     }

@@ -33,45 +33,25 @@ pub fn binaries() -> anyhow::Result<&'static Path> {
 fn build() -> anyhow::Result<PathBuf> {
     // TARGET/PROFILE/deps/NAME-HASH
     let exe = std::env::current_exe()?;
-    let folder = exe
-        .parent()
-        .and_then(Path::parent)
-        .context("a test lies in target/PROFILE/deps")?;
-    let profile = folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .context("a profile has a name")?;
-    let target = folder
-        .parent()
-        .context("a profile's folder lies in the target folder")?;
+    let folder = exe.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?;
+    let profile = folder.file_name().and_then(|name| name.to_str()).context("a profile has a name")?;
+    let target = folder.parent().context("a profile's folder lies in the target folder")?;
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or(env!("CARGO").into()));
-    cargo
-        .args(["build", "--locked", "-p", "agent", "-p", "ctl", "--target-dir"])
-        .arg(target);
+    cargo.args(["build", "--locked", "-p", "agent", "-p", "ctl", "--target-dir"]).arg(target);
     match profile {
         "debug" => {}
         profile => {
             cargo.args(["--profile", profile]);
         }
     }
-    let output = cargo
-        .current_dir(repository())
-        .stdin(Stdio::null())
-        .output()
-        .context("starting cargo")?;
-    ensure!(
-        output.status.success(),
-        "cargo build failed:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = cargo.current_dir(repository()).stdin(Stdio::null()).output().context("starting cargo")?;
+    ensure!(output.status.success(), "cargo build failed:\n{}", String::from_utf8_lossy(&output.stderr));
     Ok(folder.to_owned())
 }
 
 /// The root of the repository.
 pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("this crate lies in a folder of the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in a folder of the repository")
 }
 
 /// A port that is free for TCP and UDP, and that no other test of this process is given.
@@ -112,12 +92,7 @@ impl Said {
 
     /// Fails unless it ended with this code.
     pub fn exits(self, code: i32) -> anyhow::Result<Self> {
-        let Self {
-            what,
-            status,
-            out,
-            err,
-        } = &self;
+        let Self { what, status, out, err } = &self;
         ensure!(
             status.code() == Some(code),
             "`{what}` should end with {code}: {status}\n{out}--- stderr\n{err}"
@@ -127,12 +102,7 @@ impl Said {
 
     /// Fails unless this is on standard error.
     pub fn tells(self, text: &str) -> anyhow::Result<Self> {
-        ensure!(
-            self.err.contains(text),
-            "`{}` should say `{text}`, but says:\n{}",
-            self.what,
-            self.err
-        );
+        ensure!(self.err.contains(text), "`{}` should say `{text}`, but says:\n{}", self.what, self.err);
         Ok(self)
     }
 
@@ -184,20 +154,10 @@ impl Running {
     pub async fn ends(mut self) -> anyhow::Result<Said> {
         let ended = tokio::time::timeout(COMMAND_LIMIT, self.child.wait()).await;
         let Ok(status) = ended else {
-            bail!(
-                "`{}` runs on and on\n{}--- stderr\n{}",
-                self.what,
-                self.out(),
-                self.err()
-            );
+            bail!("`{}` runs on and on\n{}--- stderr\n{}", self.what, self.out(), self.err());
         };
         let status = status?;
-        Ok(Said {
-            out: self.out(),
-            err: self.err(),
-            what: self.what,
-            status,
-        })
+        Ok(Said { out: self.out(), err: self.err(), what: self.what, status })
     }
 }
 
@@ -216,11 +176,7 @@ impl Machine {
         let folder = tempfile::Builder::new().prefix("coterie-e2e-").tempdir()?;
         let name = folder.path().file_name().and_then(|name| name.to_str());
         let cluster = name.context("a temporary folder has a name")?.to_owned();
-        Ok(Self {
-            folder,
-            cluster,
-            outputs: AtomicU16::new(0),
-        })
+        Ok(Self { folder, cluster, outputs: AtomicU16::new(0) })
     }
 
     /// Where everything of this machine lies, and where its commands run.
@@ -247,36 +203,24 @@ impl Machine {
     pub fn write(&self, name: &str, text: &str) -> anyhow::Result<String> {
         let path = self.folder().join(name);
         std::fs::write(&path, text)?;
-        Ok(path
-            .to_str()
-            .context("temporary folders have plain names")?
-            .to_owned())
+        Ok(path.to_str().context("temporary folders have plain names")?.to_owned())
     }
 
     /// Writes a manifest of the cluster and returns its path.
     pub fn manifest(&self, rest: &str) -> anyhow::Result<String> {
-        self.write(
-            "cluster.yaml",
-            &format!("cluster: {}\nprofile: local\n{rest}", self.cluster),
-        )
+        self.write("cluster.yaml", &format!("cluster: {}\nprofile: local\n{rest}", self.cluster))
     }
 
     /// What ctl has written down about the cluster.
     pub fn record(&self) -> anyhow::Result<Value> {
-        Ok(serde_json::from_slice(&std::fs::read(
-            self.run_dir().join("cluster.json"),
-        )?)?)
+        Ok(serde_json::from_slice(&std::fs::read(self.run_dir().join("cluster.json"))?)?)
     }
 
     /// A command that knows of nothing but this machine.
     pub fn command(&self, program: &str, arguments: &[&str]) -> anyhow::Result<Command> {
         let folder = binaries()?;
         let own = folder.join(program);
-        let program = if own.is_file() {
-            own
-        } else {
-            PathBuf::from(program)
-        };
+        let program = if own.is_file() { own } else { PathBuf::from(program) };
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("COTERIE_") {
@@ -316,20 +260,11 @@ impl Machine {
         let out = self.folder().join(format!("{number}.out"));
         let err = self.folder().join(format!("{number}.err"));
         let mut command = self.command(program, arguments)?;
-        command
-            .envs(environment.iter().copied())
-            .stdout(File::create(&out)?)
-            .stderr(File::create(&err)?);
+        command.envs(environment.iter().copied()).stdout(File::create(&out)?).stderr(File::create(&err)?);
         let child = command.spawn().with_context(|| format!("starting {what}"))?;
         let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let pid = pid.context("it has just been started")?;
-        Ok(Running {
-            what,
-            child,
-            pid,
-            out,
-            err,
-        })
+        Ok(Running { what, child, pid, out, err })
     }
 
     /// Runs ctl to its end.
@@ -344,9 +279,7 @@ impl Machine {
 
     /// The names of all members, as one of them sees it; none when no agent answers.
     pub async fn members(&self) -> anyhow::Result<Vec<String>> {
-        let said = self
-            .ctl(&["members", "--cluster", &self.cluster, "-o", "name"])
-            .await?;
+        let said = self.ctl(&["members", "--cluster", &self.cluster, "-o", "name"]).await?;
         Ok(said.out.lines().map(str::to_owned).collect())
     }
 
@@ -360,17 +293,13 @@ impl Machine {
         system.refresh_processes_specifics(ProcessesToUpdate::All, true, wanted);
         let folder = self.folder().as_os_str().as_encoded_bytes();
         let names_us = |text: &std::ffi::OsString| {
-            text.as_encoded_bytes()
-                .windows(folder.len())
-                .any(|window| window == folder)
+            text.as_encoded_bytes().windows(folder.len()).any(|window| window == folder)
         };
         let ours = system.processes().values().filter(|process| {
             process.pid().as_u32() != std::process::id()
                 && process.cmd().iter().chain(process.environ()).any(names_us)
         });
-        Ok(ours
-            .filter_map(|process| Pid::from_raw(i32::try_from(process.pid().as_u32()).ok()?))
-            .collect())
+        Ok(ours.filter_map(|process| Pid::from_raw(i32::try_from(process.pid().as_u32()).ok()?)).collect())
     }
 
     /// Fails if anything of the cluster is left: a process, a record, a held lock.
@@ -384,9 +313,7 @@ impl Machine {
         for node in std::fs::read_dir(nodes).into_iter().flatten() {
             let lock = node?.path().join("lock");
             if lock.exists() {
-                File::open(&lock)?
-                    .try_lock()
-                    .with_context(|| format!("{} is still held", lock.display()))?;
+                File::open(&lock)?.try_lock().with_context(|| format!("{} is still held", lock.display()))?;
             }
         }
         Ok(())

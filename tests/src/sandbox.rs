@@ -35,11 +35,7 @@ impl Sandbox {
     /// No nodes yet.
     pub fn new() -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-        Ok(Self {
-            folder: tempfile::tempdir()?,
-            nodes: Vec::new(),
-            http,
-        })
+        Ok(Self { folder: tempfile::tempdir()?, nodes: Vec::new(), http })
     }
 
     /// Nodes with these names and roles, all of them ready in every view.
@@ -63,21 +59,14 @@ impl Sandbox {
             cluster: "sandbox".parse()?,
             node_id: Some(name.parse()?),
             listen: ([127, 0, 0, 1], 0).into(),
-            seeds: self
-                .nodes
-                .iter()
-                .take(3)
-                .map(|node| node.gossip().to_owned())
-                .collect(),
+            seeds: self.nodes.iter().take(3).map(|node| node.gossip().to_owned()).collect(),
             role: role.parse::<Role>()?,
             profile: Profile::Local,
             settings,
             ..Config::new(self.data_dir(name))
         };
         let registry = Registry::new().with(ApiGateway).with(Echo);
-        let node = Node::start(config, registry)
-            .await
-            .with_context(|| format!("{name} starts"))?;
+        let node = Node::start(config, registry).await.with_context(|| format!("{name} starts"))?;
         self.nodes.push(node);
         Ok(())
     }
@@ -94,10 +83,7 @@ impl Sandbox {
 
     /// A node by name.
     pub fn node(&self, name: &str) -> anyhow::Result<&Node> {
-        self.nodes
-            .iter()
-            .find(|node| node.id().as_str() == name)
-            .with_context(|| format!("no node {name}"))
+        self.nodes.iter().find(|node| node.id().as_str() == name).with_context(|| format!("no node {name}"))
     }
 
     /// The URL of a node's API.
@@ -113,28 +99,17 @@ impl Sandbox {
 
     /// Ends a node gracefully.
     pub async fn leave(&mut self, name: &str) -> anyhow::Result<()> {
-        let at = self
-            .nodes
-            .iter()
-            .position(|node| node.id().as_str() == name)
-            .context("no such node")?;
+        let at = self.nodes.iter().position(|node| node.id().as_str() == name).context("no such node")?;
         self.nodes.remove(at).shutdown().await?;
         Ok(())
     }
 
     /// Ends a node without a word, and waits until its data folder is free again.
     pub async fn kill(&mut self, name: &str) -> anyhow::Result<()> {
-        let at = self
-            .nodes
-            .iter()
-            .position(|node| node.id().as_str() == name)
-            .context("no such node")?;
+        let at = self.nodes.iter().position(|node| node.id().as_str() == name).context("no such node")?;
         drop(self.nodes.remove(at));
         let lock = std::fs::File::open(self.data_dir(name).join("lock"))?;
-        eventually("the node has let go of its folder", || async {
-            lock.try_lock().ok()
-        })
-        .await
+        eventually("the node has let go of its folder", || async { lock.try_lock().ok() }).await
     }
 
     /// Waits until every node sees every node serving, and nobody else.
@@ -190,7 +165,5 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asking)
-        .await
-        .with_context(|| format!("waited {PATIENCE:?} until {what}"))
+    tokio::time::timeout(PATIENCE, asking).await.with_context(|| format!("waited {PATIENCE:?} until {what}"))
 }

@@ -13,29 +13,13 @@ async fn one() -> anyhow::Result<(Sandbox, String)> {
 async fn every_described_path_exists_and_every_error_is_a_problem() -> anyhow::Result<()> {
     let (sandbox, url) = one().await?;
     let http = sandbox.http();
-    let document: Value = http
-        .get(format!("{url}/v1/openapi.json"))
-        .send()
-        .await?
-        .json()
-        .await?;
+    let document: Value = http.get(format!("{url}/v1/openapi.json")).send().await?.json().await?;
     let paths = document["paths"].as_object().cloned().unwrap_or_default();
     assert!(paths.len() >= 14, "{:?}", paths.keys());
     for (path, methods) in &paths {
-        let path = path
-            .replace("{id}", "a")
-            .replace("{verb}", "drain")
-            .replace("{service}", "echo");
-        for method in methods
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(method, _)| method.to_uppercase())
-        {
-            let answer = http
-                .request(method.parse()?, format!("{url}{path}"))
-                .send()
-                .await?;
+        let path = path.replace("{id}", "a").replace("{verb}", "drain").replace("{service}", "echo");
+        for method in methods.as_object().into_iter().flatten().map(|(method, _)| method.to_uppercase()) {
+            let answer = http.request(method.parse()?, format!("{url}{path}")).send().await?;
             assert!(
                 !matches!(answer.status().as_u16(), 404 | 405 | 500..),
                 "{method} {path}: {}",
@@ -57,16 +41,9 @@ async fn every_described_path_exists_and_every_error_is_a_problem() -> anyhow::R
         ("GET", "/v1/members/%FF", 400),
         ("HEAD", "/update_service?service=echo", 405),
     ] {
-        let answer = http
-            .request(method.parse()?, format!("{url}{path}"))
-            .send()
-            .await?;
+        let answer = http.request(method.parse()?, format!("{url}{path}")).send().await?;
         assert_eq!(answer.status(), status, "{method} {path}");
-        assert_eq!(
-            answer.headers()["content-type"],
-            "application/problem+json",
-            "{method} {path}"
-        );
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "{method} {path}");
         let id = answer.headers()["x-request-id"].to_str()?.to_owned();
         if method == "HEAD" {
             continue;
@@ -75,17 +52,10 @@ async fn every_described_path_exists_and_every_error_is_a_problem() -> anyhow::R
         assert_eq!(problem["status"], status);
         assert!(!problem["detail"].as_str().unwrap_or_default().is_empty());
         if !path.starts_with("/svc") {
-            assert_eq!(
-                (&problem["request_id"], &problem["node"]),
-                (&json!(id), &json!("a"))
-            );
+            assert_eq!((&problem["request_id"], &problem["node"]), (&json!(id), &json!("a")));
         }
     }
-    let answer = http
-        .put(format!("{url}/v1/members/a/service"))
-        .body(vec![b' '; 70_000])
-        .send()
-        .await?;
+    let answer = http.put(format!("{url}/v1/members/a/service")).body(vec![b' '; 70_000]).send().await?;
     assert_eq!(answer.status(), 413);
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
     Ok(())
@@ -94,9 +64,7 @@ async fn every_described_path_exists_and_every_error_is_a_problem() -> anyhow::R
 #[tokio::test]
 async fn the_root_of_a_service_is_its_own() -> anyhow::Result<()> {
     let (mut sandbox, url) = one().await?;
-    sandbox
-        .start("gateway", "api_gateway", &NodeOptions::default())
-        .await?;
+    sandbox.start("gateway", "api_gateway", &NodeOptions::default()).await?;
     sandbox.all_ready().await?;
     let gateway = sandbox.gateway("gateway").await?;
     for root in [
@@ -116,17 +84,11 @@ async fn a_long_poll_waits_for_the_version_and_no_longer_than_it_is_told() -> an
     let (sandbox, url) = one().await?;
     let version = sandbox.seen("a", "a", |_| true).await?.version;
     let poll = |version: u64, wait: u64| {
-        sandbox
-            .http()
-            .get(format!("{url}/v1/members/a?min_version={version}&wait_ms={wait}"))
-            .send()
+        sandbox.http().get(format!("{url}/v1/members/a?min_version={version}&wait_ms={wait}")).send()
     };
     let began = std::time::Instant::now();
     assert_eq!(poll(version, 60_000).await?.status(), 200);
-    assert!(
-        began.elapsed().as_secs() < 20,
-        "what is there already is not waited for"
-    );
+    assert!(began.elapsed().as_secs() < 20, "what is there already is not waited for");
     let began = std::time::Instant::now();
     assert_eq!(poll(version + 1_000, 300).await?.status(), 200);
     assert!(began.elapsed().as_millis() >= 300, "what is not there yet is");
@@ -136,12 +98,7 @@ async fn a_long_poll_waits_for_the_version_and_no_longer_than_it_is_told() -> an
 #[tokio::test]
 async fn a_request_id_is_taken_from_the_caller_or_made() -> anyhow::Result<()> {
     let (sandbox, url) = one().await?;
-    let answer = sandbox
-        .http()
-        .get(&url)
-        .header("x-request-id", "mine")
-        .send()
-        .await?;
+    let answer = sandbox.http().get(&url).header("x-request-id", "mine").send().await?;
     assert_eq!(answer.headers()["x-request-id"], "mine");
     assert_eq!(answer.headers()["coterie-node"], "a");
     let answer = sandbox.http().get(&url).send().await?;
@@ -152,22 +109,9 @@ async fn a_request_id_is_taken_from_the_caller_or_made() -> anyhow::Result<()> {
 #[tokio::test]
 async fn the_first_spelling_of_a_role_change_still_works() -> anyhow::Result<()> {
     let (sandbox, url) = one().await?;
-    let answer = sandbox
-        .http()
-        .get(format!("{url}/update_service?service=api-gateway"))
-        .send()
-        .await?;
-    assert_eq!(
-        answer.error_for_status()?.json::<Value>().await?["to"],
-        json!({ "service": "api_gateway" })
-    );
-    let members: Value = sandbox
-        .http()
-        .get(format!("{url}/members"))
-        .send()
-        .await?
-        .json()
-        .await?;
+    let answer = sandbox.http().get(format!("{url}/update_service?service=api-gateway")).send().await?;
+    assert_eq!(answer.error_for_status()?.json::<Value>().await?["to"], json!({ "service": "api_gateway" }));
+    let members: Value = sandbox.http().get(format!("{url}/members")).send().await?.json().await?;
     assert_eq!(members["members"][0]["state"]["role"]["service"], "api_gateway");
     Ok(())
 }
@@ -176,41 +120,29 @@ async fn the_first_spelling_of_a_role_change_still_works() -> anyhow::Result<()>
 async fn foreign_pages_may_look_but_not_touch() -> anyhow::Result<()> {
     let (sandbox, url) = one().await?;
     let http = sandbox.http();
-    let foreign = http
-        .get(format!("{url}/update_service?service=standby"))
-        .header("origin", "http://evil.example");
+    let foreign =
+        http.get(format!("{url}/update_service?service=standby")).header("origin", "http://evil.example");
     assert_eq!(foreign.send().await?.status(), 403);
-    let rebound = http
-        .post(format!("{url}/v1/members/a:leave"))
-        .header("host", "evil.example");
+    let rebound = http.post(format!("{url}/v1/members/a:leave")).header("host", "evil.example");
     assert_eq!(rebound.send().await?.status(), 403);
-    let cross = http
-        .post(format!("{url}/v1/members/a:drain"))
-        .header("sec-fetch-site", "cross-site");
+    let cross = http.post(format!("{url}/v1/members/a:drain")).header("sec-fetch-site", "cross-site");
     assert_eq!(cross.send().await?.status(), 403);
-    let looking = http
-        .get(format!("{url}/v1/members"))
-        .header("origin", "http://evil.example");
+    let looking = http.get(format!("{url}/v1/members")).header("origin", "http://evil.example");
     assert_eq!(looking.send().await?.status(), 200);
     Ok(())
 }
 
 /// Reads a stream of events until it has as many as wanted.
 async fn read(sandbox: &Sandbox, url: &str, last: Option<&str>, count: usize) -> anyhow::Result<Vec<Value>> {
-    let mut request = sandbox
-        .http()
-        .get(format!("{url}/v1/events"))
-        .header("accept", "text/event-stream");
+    let mut request = sandbox.http().get(format!("{url}/v1/events")).header("accept", "text/event-stream");
     if let Some(last) = last {
         request = request.header("last-event-id", last);
     }
     let mut answer = request.send().await?.error_for_status()?;
     let mut text = String::new();
     loop {
-        let events: Vec<Value> = text
-            .lines()
-            .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
-            .collect();
+        let events: Vec<Value> =
+            text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
         if events.len() >= count {
             return Ok(events);
         }
@@ -225,20 +157,10 @@ async fn events_begin_with_the_present_and_resume_where_they_stopped() -> anyhow
     sandbox.start("b", "standby", &NodeOptions::default()).await?;
     sandbox.all_ready().await?;
     let present = read(&sandbox, &url, None, 2).await?;
-    assert_eq!(
-        (&present[0]["kind"], &present[1]["kind"]),
-        (&json!("present"), &json!("present"))
-    );
+    assert_eq!((&present[0]["kind"], &present[1]["kind"]), (&json!("present"), &json!("present")));
     let last = eventually("the newcomer's last change is recorded", || async {
-        let kept: Value = sandbox
-            .http()
-            .get(format!("{url}/v1/events"))
-            .send()
-            .await
-            .ok()?
-            .json()
-            .await
-            .ok()?;
+        let kept: Value =
+            sandbox.http().get(format!("{url}/v1/events")).send().await.ok()?.json().await.ok()?;
         let last = kept["events"].as_array()?.last()?.clone();
         (last["node"] == "b" && last["member"]["state"]["phase"] == "ready")
             .then(|| last["id"].as_str().map(str::to_owned))?
@@ -247,17 +169,10 @@ async fn events_begin_with_the_present_and_resume_where_they_stopped() -> anyhow
     sandbox.leave("b").await?;
     let after = read(&sandbox, &url, Some(&last), 1).await?;
     let left = after.last().cloned().unwrap_or_default();
-    assert_eq!(
-        (&left["kind"], &left["node"]),
-        (&json!("left"), &json!("b")),
-        "{after:?}"
-    );
+    assert_eq!((&left["kind"], &left["node"]), (&json!("left"), &json!("b")), "{after:?}");
     let from_the_future = format!("{}.99999", last.split('.').next().unwrap_or_default());
     let afresh = read(&sandbox, &url, Some(&from_the_future), 1).await?;
-    assert_eq!(
-        afresh[0]["kind"], "present",
-        "an id that was never given out begins afresh"
-    );
+    assert_eq!(afresh[0]["kind"], "present", "an id that was never given out begins afresh");
     let again = read(&sandbox, &url, Some(&last), 1).await?;
     assert_eq!(after, again, "a stream can be resumed as often as one likes");
     Ok(())
@@ -266,42 +181,12 @@ async fn events_begin_with_the_present_and_resume_where_they_stopped() -> anyhow
 #[tokio::test]
 async fn metrics_are_well_formed_and_health_tells_the_phase() -> anyhow::Result<()> {
     let (sandbox, url) = one().await?;
-    let text = sandbox
-        .http()
-        .get(format!("{url}/metrics"))
-        .send()
-        .await?
-        .text()
-        .await?;
+    let text = sandbox.http().get(format!("{url}/metrics")).send().await?.text().await?;
     assert!(text.ends_with("# EOF\n"));
-    assert!(
-        text.contains("coterie_members{service=\"echo\",phase=\"ready\"} 1"),
-        "{text}"
-    );
-    assert_eq!(
-        sandbox
-            .http()
-            .get(format!("{url}/health/livez"))
-            .send()
-            .await?
-            .status(),
-        200
-    );
-    assert_eq!(
-        sandbox
-            .http()
-            .get(format!("{url}/health/readyz"))
-            .send()
-            .await?
-            .status(),
-        200
-    );
-    sandbox
-        .http()
-        .post(format!("{url}/v1/members/a:drain"))
-        .send()
-        .await?
-        .error_for_status()?;
+    assert!(text.contains("coterie_members{service=\"echo\",phase=\"ready\"} 1"), "{text}");
+    assert_eq!(sandbox.http().get(format!("{url}/health/livez")).send().await?.status(), 200);
+    assert_eq!(sandbox.http().get(format!("{url}/health/readyz")).send().await?.status(), 200);
+    sandbox.http().post(format!("{url}/v1/members/a:drain")).send().await?.error_for_status()?;
     let answer = sandbox.http().get(format!("{url}/health/readyz")).send().await?;
     assert_eq!(answer.status(), 503);
     assert!(answer.text().await?.contains("drained"));

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// From the ground up: a crate uses only those above it in this list.
-const ORDER: [&str; 9] = [
-    "types", "manifest", "cluster", "mesh", "plugin", "runtime", "client", "agent", "ctl",
-];
+const ORDER: [&str; 9] =
+    ["types", "manifest", "cluster", "mesh", "plugin", "runtime", "client", "agent", "ctl"];
 /// Crates that stand on everything: end-to-end tests, and the benchmarks that use their sandbox.
 const ON_TOP: [&str; 2] = ["e2e", "bench"];
 /// A heavy dependency, and the crates that may name it.
@@ -22,25 +21,16 @@ const FENCES: [(&str, &[&str]); 6] = [
 
 /// What each crate of the workspace depends on, tests of its own left out.
 fn edges() -> (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>) {
-    let metadata = MetadataCommand::new()
-        .no_deps()
-        .exec()
-        .expect("cargo describes this workspace");
+    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo describes this workspace");
     let mut services = BTreeSet::new();
     let mut edges = BTreeMap::new();
     for package in metadata.workspace_packages() {
         let name = package.name.to_string();
-        if package
-            .manifest_path
-            .components()
-            .any(|part| part.as_str() == "services")
-        {
+        if package.manifest_path.components().any(|part| part.as_str() == "services") {
             services.insert(name.clone());
         }
-        let normal = package
-            .dependencies
-            .iter()
-            .filter(|dependency| dependency.kind == DependencyKind::Normal);
+        let normal =
+            package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
         edges.insert(name, normal.map(|dependency| dependency.name.clone()).collect());
     }
     (edges, services)
@@ -67,15 +57,8 @@ fn a_crate_uses_only_those_above_it() {
         let is_known = rank(name).is_some() || services.contains(name) || ON_TOP.contains(&name.as_str());
         assert!(is_known, "{name} has no place in the order");
     }
-    for forbidden in ["runtime", "plugin", "cluster"]
-        .iter()
-        .map(ToString::to_string)
-        .chain(services)
-    {
-        assert!(
-            !edges["ctl"].contains(&forbidden),
-            "ctl must not link {forbidden}"
-        );
+    for forbidden in ["runtime", "plugin", "cluster"].iter().map(ToString::to_string).chain(services) {
+        assert!(!edges["ctl"].contains(&forbidden), "ctl must not link {forbidden}");
     }
 }
 
@@ -85,10 +68,7 @@ fn heavy_crates_stay_behind_their_fences() {
     for (heavy, allowed) in FENCES {
         for (name, dependencies) in &edges {
             let is_named = dependencies.contains(heavy);
-            assert!(
-                !is_named || allowed.contains(&name.as_str()),
-                "{name} must not name {heavy}"
-            );
+            assert!(!is_named || allowed.contains(&name.as_str()), "{name} must not name {heavy}");
         }
     }
 }

@@ -17,11 +17,7 @@ async fn change(
 ) -> anyhow::Result<Result<Receipt, Value>> {
     let url = format!("{}/v1/members/{node}/service", sandbox.url(by)?);
     let answer = sandbox.http().put(url).json(&role).send().await?;
-    Ok(if answer.status().is_success() {
-        Ok(answer.json().await?)
-    } else {
-        Err(answer.json().await?)
-    })
+    Ok(if answer.status().is_success() { Ok(answer.json().await?) } else { Err(answer.json().await?) })
 }
 
 async fn changed(sandbox: &Sandbox, by: &str, node: &str, service: &str) -> anyhow::Result<Receipt> {
@@ -47,9 +43,7 @@ async fn a_role_moves_between_two_nodes_and_no_request_fails() -> anyhow::Result
                 number += 1;
                 let body =
                     format!("{client}.{number} ").repeat(if number.is_multiple_of(7) { 5_000 } else { 1 });
-                let request = http
-                    .post(format!("{gateway}/echo/x%2Fy/{number}?q=%20"))
-                    .body(body.clone());
+                let request = http.post(format!("{gateway}/echo/x%2Fy/{number}?q=%20")).body(body.clone());
                 let answer = request.send().await?;
                 anyhow::ensure!(
                     answer.status().is_success(),
@@ -66,10 +60,7 @@ async fn a_role_moves_between_two_nodes_and_no_request_fails() -> anyhow::Result
     }
     for _ in 0..15 {
         for (to, from) in [("b", "a"), ("a", "b")] {
-            assert_eq!(
-                changed(&sandbox, "gateway", to, "echo").await?.state.phase,
-                Phase::Ready
-            );
+            assert_eq!(changed(&sandbox, "gateway", to, "echo").await?.state.phase, Phase::Ready);
             assert!(changed(&sandbox, "gateway", from, "standby").await?.changed);
         }
     }
@@ -77,10 +68,7 @@ async fn a_role_moves_between_two_nodes_and_no_request_fails() -> anyhow::Result
     while let Some(client) = clients.join_next().await {
         client??;
     }
-    assert!(
-        answered.load(Ordering::Relaxed) > 100,
-        "only {answered:?} requests were sent"
-    );
+    assert!(answered.load(Ordering::Relaxed) > 100, "only {answered:?} requests were sent");
     Ok(())
 }
 
@@ -95,15 +83,8 @@ async fn a_request_in_flight_is_finished_before_its_service_goes() -> anyhow::Re
     }]);
     let busy = sandbox.url("a")?;
     eventually("the request is in flight", || async {
-        let agent: Value = sandbox
-            .http()
-            .get(format!("{busy}/v1/agent/self"))
-            .send()
-            .await
-            .ok()?
-            .json()
-            .await
-            .ok()?;
+        let agent: Value =
+            sandbox.http().get(format!("{busy}/v1/agent/self")).send().await.ok()?.json().await.ok()?;
         (agent["in_flight"] == 1).then_some(())
     })
     .await?;
@@ -111,36 +92,19 @@ async fn a_request_in_flight_is_finished_before_its_service_goes() -> anyhow::Re
     assert_eq!(receipt.in_flight, 1);
     assert_eq!(slow.join_all().await.remove(0)?, "a");
     let names: Vec<_> = receipt.steps.iter().map(|step| step.name.as_str()).collect();
-    assert_eq!(
-        names,
-        [
-            "prepare", "announce", "drain", "stop", "start", "mount", "receipt"
-        ]
-    );
-    assert_eq!(
-        (receipt.seen.by, receipt.seen.of),
-        (2, 2),
-        "{:?}",
-        receipt.seen.missing
-    );
+    assert_eq!(names, ["prepare", "announce", "drain", "stop", "start", "mount", "receipt"]);
+    assert_eq!((receipt.seen.by, receipt.seen.of), (2, 2), "{:?}", receipt.seen.missing);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_does_not_start_leaves_the_node_as_it_was() -> anyhow::Result<()> {
-    let options = NodeOptions {
-        settings: vec![("echo", json!({ "fail_start_on": "b" }))],
-    };
+    let options = NodeOptions { settings: vec![("echo", json!({ "fail_start_on": "b" }))] };
     let sandbox = Sandbox::of(&[("a", "standby"), ("b", "api_gateway")], &options).await?;
-    let problem = change(&sandbox, "a", "b", json!({ "service": "echo" }))
-        .await?
-        .unwrap_err();
+    let problem = change(&sandbox, "a", "b", json!({ "service": "echo" })).await?.unwrap_err();
     assert_eq!(problem["status"], 503);
     let detail = problem["detail"].as_str().unwrap_or_default();
-    assert!(
-        detail.contains("told to fail") && detail.contains("the node is api_gateway again"),
-        "{detail}"
-    );
+    assert!(detail.contains("told to fail") && detail.contains("the node is api_gateway again"), "{detail}");
     let gateway = sandbox.gateway("b").await?;
     assert!(sandbox.http().get(gateway).send().await?.status().is_success());
     Ok(())
@@ -148,49 +112,23 @@ async fn a_role_that_does_not_start_leaves_the_node_as_it_was() -> anyhow::Resul
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_command_at_a_time_and_leaving_beats_all() -> anyhow::Result<()> {
-    let options = NodeOptions {
-        settings: vec![("echo", json!({ "start_ms": 60_000 }))],
-    };
+    let options = NodeOptions { settings: vec![("echo", json!({ "start_ms": 60_000 }))] };
     let mut sandbox = Sandbox::of(&[("a", "standby"), ("b", "standby")], &options).await?;
     let first = {
-        let (http, url) = (
-            sandbox.http().clone(),
-            format!("{}/v1/members/b/service", sandbox.url("a")?),
-        );
+        let (http, url) = (sandbox.http().clone(), format!("{}/v1/members/b/service", sandbox.url("a")?));
         JoinSet::from_iter([async move {
-            http.put(url)
-                .json(&json!({ "service": "echo" }))
-                .send()
-                .await?
-                .json::<Value>()
-                .await
+            http.put(url).json(&json!({ "service": "echo" })).send().await?.json::<Value>().await
         }])
     };
     sandbox
-        .seen("a", "b", |member| {
-            member
-                .state
-                .as_ref()
-                .is_some_and(|state| state.phase == Phase::Starting)
-        })
+        .seen("a", "b", |member| member.state.as_ref().is_some_and(|state| state.phase == Phase::Starting))
         .await?;
-    let refused = change(&sandbox, "a", "b", json!({ "service": "standby" }))
-        .await?
-        .unwrap_err();
+    let refused = change(&sandbox, "a", "b", json!({ "service": "standby" })).await?.unwrap_err();
     assert_eq!(refused["status"], 409);
-    assert!(
-        refused["detail"]
-            .as_str()
-            .unwrap_or_default()
-            .contains("change to echo"),
-        "{refused}"
-    );
+    assert!(refused["detail"].as_str().unwrap_or_default().contains("change to echo"), "{refused}");
     sandbox.leave("b").await?;
     let cut_short = first.join_all().await.remove(0)?;
-    assert_eq!(
-        (&cut_short["status"], cut_short["title"].as_str()),
-        (&json!(409), Some("leaving"))
-    );
+    assert_eq!((&cut_short["status"], cut_short["title"].as_str()), (&json!(409), Some("leaving")));
     sandbox.all_ready().await
 }
 
@@ -206,16 +144,10 @@ async fn a_bad_role_is_refused_before_anything_is_disturbed() -> anyhow::Result<
         (json!([]), 400, "bad role"),
     ] {
         let problem = change(&sandbox, "a", "b", body.clone()).await?.unwrap_err();
-        assert_eq!(
-            (&problem["status"], problem["title"].as_str()),
-            (&json!(status), Some(code)),
-            "{body}"
-        );
+        assert_eq!((&problem["status"], problem["title"].as_str()), (&json!(status), Some(code)), "{body}");
         assert!(problem["hint"].is_string(), "{problem}");
     }
-    let problem = change(&sandbox, "a", "nobody", json!({ "service": "echo" }))
-        .await?
-        .unwrap_err();
+    let problem = change(&sandbox, "a", "nobody", json!({ "service": "echo" })).await?.unwrap_err();
     assert_eq!(problem["status"], 404);
     let receipt = changed(&sandbox, "a", "b", "echo").await?;
     assert!(!receipt.changed, "it is what was asked for");
@@ -228,21 +160,12 @@ async fn a_command_for_a_life_that_is_over_is_refused() -> anyhow::Result<()> {
     let sandbox = Sandbox::of(&[("a", "standby"), ("b", "standby")], &NodeOptions::default()).await?;
     let url = format!("{}/v1/members/b/service", sandbox.url("a")?);
     let put = |tag: String| {
-        sandbox
-            .http()
-            .put(&url)
-            .header("if-match", tag)
-            .json(&json!({ "service": "echo" }))
-            .send()
+        sandbox.http().put(&url).header("if-match", tag).json(&json!({ "service": "echo" })).send()
     };
     assert_eq!(put("\"1.0\"".to_owned()).await?.status(), 412);
     let member = sandbox.seen("a", "b", |_| true).await?;
     assert_eq!(put(format!("\"{}.0\"", member.generation)).await?.status(), 200);
-    assert_eq!(
-        put(format!("\"{}.0\"", member.generation)).await?.status(),
-        412,
-        "it has changed since"
-    );
+    assert_eq!(put(format!("\"{}.0\"", member.generation)).await?.status(), 412, "it has changed since");
     Ok(())
 }
 
@@ -250,41 +173,16 @@ async fn a_command_for_a_life_that_is_over_is_refused() -> anyhow::Result<()> {
 async fn a_drained_node_keeps_its_role_until_it_is_told_to_start_again() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::of(&[("a", "standby"), ("b", "echo")], &NodeOptions::default()).await?;
     let url = format!("{}/v1/members/b:drain", sandbox.url("a")?);
-    let receipt: Receipt = sandbox
-        .http()
-        .post(&url)
-        .send()
-        .await?
-        .error_for_status()?
-        .json()
-        .await?;
-    assert_eq!(
-        (receipt.state.phase, receipt.state.role.to_string()),
-        (Phase::Stopped, "echo".to_owned())
-    );
-    let again: Receipt = sandbox
-        .http()
-        .post(&url)
-        .send()
-        .await?
-        .error_for_status()?
-        .json()
-        .await?;
+    let receipt: Receipt = sandbox.http().post(&url).send().await?.error_for_status()?.json().await?;
+    assert_eq!((receipt.state.phase, receipt.state.role.to_string()), (Phase::Stopped, "echo".to_owned()));
+    let again: Receipt = sandbox.http().post(&url).send().await?.error_for_status()?.json().await?;
     assert!(!again.changed);
     sandbox.leave("b").await?;
     sandbox.start("b", "echo", &NodeOptions::default()).await?;
     sandbox
-        .seen("a", "b", |member| {
-            member
-                .state
-                .as_ref()
-                .is_some_and(|state| state.phase == Phase::Stopped)
-        })
+        .seen("a", "b", |member| member.state.as_ref().is_some_and(|state| state.phase == Phase::Stopped))
         .await?;
-    assert_eq!(
-        changed(&sandbox, "a", "b", "echo").await?.state.phase,
-        Phase::Ready
-    );
+    assert_eq!(changed(&sandbox, "a", "b", "echo").await?.state.phase, Phase::Ready);
     Ok(())
 }
 
@@ -295,21 +193,10 @@ async fn what_a_person_asked_beats_the_flags_after_a_restart() -> anyhow::Result
     sandbox.kill("b").await?;
     sandbox.start("b", "standby", &NodeOptions::default()).await?;
     let member = sandbox
-        .seen("a", "b", |member| {
-            member
-                .state
-                .as_ref()
-                .is_some_and(|state| state.phase == Phase::Ready)
-        })
+        .seen("a", "b", |member| member.state.as_ref().is_some_and(|state| state.phase == Phase::Ready))
         .await?;
-    assert_eq!(
-        member.state.map(|state| state.role.to_string()).as_deref(),
-        Some("echo")
-    );
-    assert_eq!(
-        sandbox.node("b")?.kept_role().map(ToString::to_string).as_deref(),
-        Some("echo")
-    );
+    assert_eq!(member.state.map(|state| state.role.to_string()).as_deref(), Some("echo"));
+    assert_eq!(sandbox.node("b")?.kept_role().map(ToString::to_string).as_deref(), Some("echo"));
     Ok(())
 }
 
@@ -328,48 +215,31 @@ async fn a_service_that_fails_is_restarted_and_a_panic_harms_nobody_else() -> an
         move |member: &types::api::Member| member.state.as_ref().is_some_and(|s| s.phase == phase)
     };
     let member = sandbox.seen("b", "a", is(Phase::Degraded)).await?;
-    assert_eq!(
-        member.state.and_then(|state| state.reason).as_deref(),
-        Some("told to be")
-    );
+    assert_eq!(member.state.and_then(|state| state.reason).as_deref(), Some("told to be"));
     post("/health/ready").await?.error_for_status()?;
     sandbox.seen("b", "a", is(Phase::Ready)).await?;
 
-    for (path, reason) in [
-        ("/panic/task", "task `doomed` failed: panicked: told to panic"),
-        ("/health/failed", "told to fail"),
-    ] {
+    for (path, reason) in
+        [("/panic/task", "task `doomed` failed: panicked: told to panic"), ("/health/failed", "told to fail")]
+    {
         post(path).await?.error_for_status()?;
         let member = sandbox.seen("b", "a", is(Phase::Failed)).await?;
         let shown = member.state.and_then(|state| state.reason).unwrap_or_default();
         assert!(shown.starts_with(reason), "{shown}");
         sandbox.seen("b", "a", is(Phase::Ready)).await?;
     }
-    let agent: Value = sandbox
-        .http()
-        .get(format!("{a}/v1/agent/self"))
-        .send()
-        .await?
-        .json()
-        .await?;
+    let agent: Value = sandbox.http().get(format!("{a}/v1/agent/self")).send().await?.json().await?;
     assert_eq!(agent["restarts"], 2);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_hangs_in_its_first_start_still_leaves_at_once() -> anyhow::Result<()> {
-    let options = NodeOptions {
-        settings: vec![("echo", json!({ "start_ms": 60_000 }))],
-    };
+    let options = NodeOptions { settings: vec![("echo", json!({ "start_ms": 60_000 }))] };
     let mut sandbox = Sandbox::of(&[("a", "standby")], &NodeOptions::default()).await?;
     sandbox.start("b", "echo", &options).await?;
     sandbox
-        .seen("a", "b", |member| {
-            member
-                .state
-                .as_ref()
-                .is_some_and(|state| state.phase == Phase::Starting)
-        })
+        .seen("a", "b", |member| member.state.as_ref().is_some_and(|state| state.phase == Phase::Starting))
         .await?;
     let began = std::time::Instant::now();
     sandbox.leave("b").await?;
@@ -379,22 +249,15 @@ async fn a_node_that_hangs_in_its_first_start_still_leaves_at_once() -> anyhow::
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_panics_while_it_starts_ends_nobody() -> anyhow::Result<()> {
-    let options = NodeOptions {
-        settings: vec![("echo", json!({ "panic_in_routes": true }))],
-    };
+    let options = NodeOptions { settings: vec![("echo", json!({ "panic_in_routes": true }))] };
     let sandbox = Sandbox::of(&[("a", "standby"), ("b", "api_gateway")], &options).await?;
-    let problem = change(&sandbox, "a", "b", json!({ "service": "echo" }))
-        .await?
-        .unwrap_err();
+    let problem = change(&sandbox, "a", "b", json!({ "service": "echo" })).await?.unwrap_err();
     let detail = problem["detail"].as_str().unwrap_or_default();
     assert!(
         detail.contains("panicked") && detail.contains("the node is api_gateway again, ready"),
         "{detail}"
     );
-    assert!(
-        !sandbox.data_dir("b").join("role.json").exists(),
-        "nobody asked for the role it went back to"
-    );
+    assert!(!sandbox.data_dir("b").join("role.json").exists(), "nobody asked for the role it went back to");
     Ok(())
 }
 
@@ -403,13 +266,8 @@ async fn a_wish_that_can_not_be_kept_changes_nothing() -> anyhow::Result<()> {
     let sandbox = Sandbox::of(&[("a", "standby"), ("b", "standby")], &NodeOptions::default()).await?;
     // A folder where the file should be: as good as a full disk, and root is not exempt from it.
     std::fs::create_dir(sandbox.data_dir("b").join("role.json"))?;
-    let problem = change(&sandbox, "a", "b", json!({ "service": "echo" }))
-        .await?
-        .unwrap_err();
-    assert_eq!(
-        (&problem["status"], problem["title"].as_str()),
-        (&json!(503), Some("not kept"))
-    );
+    let problem = change(&sandbox, "a", "b", json!({ "service": "echo" })).await?.unwrap_err();
+    assert_eq!((&problem["status"], problem["title"].as_str()), (&json!(503), Some("not kept")));
     let member = sandbox.seen("a", "b", |_| true).await?;
     assert_eq!(
         member.state.map(|state| (state.role.to_string(), state.revision)),

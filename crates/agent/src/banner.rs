@@ -39,11 +39,7 @@ fn render(node: &Node, state: Option<&RoleState>) -> String {
     line("gossip", &format!("{} (UDP)", node.gossip()));
     match state {
         Some(state) => {
-            let reason = state
-                .reason
-                .as_ref()
-                .map(|reason| format!(": {reason}"))
-                .unwrap_or_default();
+            let reason = state.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             line("role", &format!("{}, {}{reason}", state.role, state.phase));
             for (name, url) in &state.endpoints {
                 line(name, url);

@@ -140,16 +140,8 @@ mod tests {
 
     #[test]
     fn underscores_in_flags_are_hyphens_and_values_stay_as_they_are() {
-        let flags = parse(&[
-            "agent",
-            "--listen_addr",
-            "a_b",
-            "--node_id=c_d",
-            "--seed",
-            "x_1,y",
-            "--seed",
-            "z",
-        ]);
+        let flags =
+            parse(&["agent", "--listen_addr", "a_b", "--node_id=c_d", "--seed", "x_1,y", "--seed", "z"]);
         assert_eq!(flags.listen_addr.as_deref(), Some("a_b"));
         assert_eq!(flags.node_id.as_deref(), Some("c_d"));
         assert_eq!(flags.seed.unwrap(), ["x_1", "y", "z"]);

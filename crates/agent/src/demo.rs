@@ -61,22 +61,22 @@ async fn start(settings: &Settings, folder: &Path) -> anyhow::Result<Vec<Node>> 
 }
 
 async fn banner(nodes: &[Node], folder: &Path) -> String {
-    let mut out = format!(
-        "coterie {} demo: five nodes in this process\n\n",
-        env!("CARGO_PKG_VERSION")
-    );
+    let mut out = format!("coterie {} demo: five nodes in this process\n\n", env!("CARGO_PKG_VERSION"));
     let mut gateway = None;
     for node in nodes {
         let state = settled(node).await;
-        let role = state
-            .as_ref()
-            .map_or_else(String::new, |state| format!("{} {}", state.role, state.phase));
+        let role = state.as_ref().map_or_else(String::new, |state| format!("{} {}", state.role, state.phase));
         let endpoints: Vec<_> = state.iter().flat_map(|state| &state.endpoints).collect();
-        let shown: String = endpoints
-            .iter()
-            .fold(String::new(), |all, (name, url)| format!("{all}  {name} {url}"));
+        let shown: String =
+            endpoints.iter().fold(String::new(), |all, (name, url)| format!("{all}  {name} {url}"));
         // Writing to a string can't fail.
-        let _ = writeln!(out, "  {:<10} {role:<18} api {}  gossip {}{shown}", node.id(), node.url(), node.gossip());
+        let _ = writeln!(
+            out,
+            "  {:<10} {role:<18} api {}  gossip {}{shown}",
+            node.id(),
+            node.url(),
+            node.gossip()
+        );
         gateway = gateway.or_else(|| endpoints.first().map(|(_, url)| (*url).clone()));
     }
     let first = nodes.first().map_or("", |node| node.url());

@@ -15,23 +15,13 @@ pub(crate) fn start(filter: &str, as_json: bool) {
     };
     let is_coloured =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(parsed)
-        .with_writer(std::io::stderr)
-        .with_ansi(is_coloured);
-    let started = if as_json {
-        builder.json().try_init()
-    } else {
-        builder.with_target(false).try_init()
-    };
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).with_ansi(is_coloured);
+    let started = if as_json { builder.json().try_init() } else { builder.with_target(false).try_init() };
     if let Err(error) = started {
         eprintln!("warning: logs can't be written: {error}");
     }
     if let Some(problem) = problem {
-        tracing::warn!(
-            filter,
-            problem,
-            "the log filter can't be read; using {DEFAULT_FILTER}"
-        );
+        tracing::warn!(filter, problem, "the log filter can't be read; using {DEFAULT_FILTER}");
     }
 }

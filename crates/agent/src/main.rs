@@ -82,11 +82,9 @@ fn report(error: &anyhow::Error) -> ExitCode {
             _ => FAILED,
         });
     }
-    ExitCode::from(
-        if error.is::<SettingsError>() || error.is::<manifest::Mistakes>() {
-            USAGE
-        } else {
-            FAILED
-        },
-    )
+    ExitCode::from(if error.is::<SettingsError>() || error.is::<manifest::Mistakes>() {
+        USAGE
+    } else {
+        FAILED
+    })
 }

@@ -44,12 +44,7 @@ impl Origin {
 pub(crate) enum SettingsError {
     /// Write it as the message says.
     #[error("{name} ({origin}): `{text}` {problem}")]
-    Bad {
-        name: String,
-        origin: &'static str,
-        text: String,
-        problem: String,
-    },
+    Bad { name: String, origin: &'static str, text: String, problem: String },
     /// Give a file that can be read.
     #[error("config file {path} can't be read")]
     File { path: String, source: std::io::Error },
@@ -100,21 +95,13 @@ impl Settings {
     pub(crate) fn gather(flags: &Flags, environment: Environment<'_>) -> anyhow::Result<Self> {
         let from_env = |key: &str| environment(&variable(key)).filter(|value| !value.is_empty());
         let path = flags.config.clone().or_else(|| from_env("config"));
-        let file = path
-            .as_deref()
-            .map(|path| File::read(path, environment))
-            .transpose()?
-            .unwrap_or_default();
+        let file = path.as_deref().map(|path| File::read(path, environment)).transpose()?.unwrap_or_default();
         let mut texts = BTreeMap::new();
         for (key, default) in TEXTS {
             let legacy_log = (key == "log").then(|| environment("RUST_LOG")).flatten();
             let value = flag_text(flags, key)
                 .map(|value| (value, Origin::Flag))
-                .or_else(|| {
-                    from_env(key)
-                        .or(legacy_log)
-                        .map(|value| (value, Origin::Environment))
-                })
+                .or_else(|| from_env(key).or(legacy_log).map(|value| (value, Origin::Environment)))
                 .or_else(|| file.texts.get(key).map(|value| (value.clone(), Origin::File)))
                 .unwrap_or_else(|| (default.to_owned(), Origin::Default));
             texts.insert(key, value);
@@ -130,12 +117,7 @@ impl Settings {
                 .unwrap_or_else(|| (Vec::new(), Origin::Default));
             lists.insert(key, value);
         }
-        let mut gathered = Self {
-            texts,
-            lists,
-            settings: file.settings,
-            file: path,
-        };
+        let mut gathered = Self { texts, lists, settings: file.settings, file: path };
         gathered.derive(environment)?;
         Ok(gathered)
     }
@@ -161,8 +143,7 @@ impl Settings {
             id
         };
         let path = root.join("data").join(&self.texts["cluster"].0).join(folder);
-        self.texts
-            .insert("data_dir", (path.display().to_string(), Origin::Derived));
+        self.texts.insert("data_dir", (path.display().to_string(), Origin::Derived));
         Ok(())
     }
 
@@ -237,9 +218,7 @@ impl Settings {
     fn seeds(&self) -> Result<Vec<String>, SettingsError> {
         let (seeds, origin) = &self.lists["seed"];
         for seed in seeds {
-            let port = seed
-                .rsplit_once(':')
-                .map(|(host, port)| (host.is_empty(), port.parse::<u16>()));
+            let port = seed.rsplit_once(':').map(|(host, port)| (host.is_empty(), port.parse::<u16>()));
             if !matches!(port, Some((false, Ok(1..)))) {
                 return Err(SettingsError::Bad {
                     name: "seed".to_owned(),
@@ -270,11 +249,7 @@ impl Settings {
     where
         T::Err: std::fmt::Display,
     {
-        if self.texts[key].0.is_empty() {
-            Ok(None)
-        } else {
-            self.parsed(key).map(Some)
-        }
+        if self.texts[key].0.is_empty() { Ok(None) } else { self.parsed(key).map(Some) }
     }
 
     fn parsed<T: std::str::FromStr>(&self, key: &str) -> Result<T, SettingsError>
@@ -282,8 +257,7 @@ impl Settings {
         T::Err: std::fmt::Display,
     {
         let (text, _) = &self.texts[key];
-        text.parse()
-            .map_err(|error: T::Err| self.bad(key, &format!("can't be read: {error}")))
+        text.parse().map_err(|error: T::Err| self.bad(key, &format!("can't be read: {error}")))
     }
 
     fn bad(&self, key: &str, problem: &str) -> SettingsError {
@@ -293,12 +267,7 @@ impl Settings {
             Origin::Environment => variable(key),
             Origin::File | Origin::Default | Origin::Derived => key.to_owned(),
         };
-        SettingsError::Bad {
-            name,
-            origin: origin.as_str(),
-            text: text.clone(),
-            problem: problem.to_owned(),
-        }
+        SettingsError::Bad { name, origin: origin.as_str(), text: text.clone(), problem: problem.to_owned() }
     }
 
     /// Every value with its origin, for people or programs.
@@ -311,11 +280,7 @@ impl Settings {
             rows.push(((*key).to_owned(), values.join(","), origin.as_str()));
         }
         for (service, settings) in &self.settings {
-            rows.push((
-                format!("settings.{service}"),
-                settings.to_string(),
-                Origin::File.as_str(),
-            ));
+            rows.push((format!("settings.{service}"), settings.to_string(), Origin::File.as_str()));
         }
         if let Some(file) = &self.file {
             rows.push(("config".to_owned(), file.clone(), ""));
@@ -333,11 +298,7 @@ impl Settings {
         let mut out = format!("{:<keys$}  {:<values$}  ORIGIN\n", "KEY", "VALUE");
         for (key, value, origin) in &rows {
             let value = if value.is_empty() { "-" } else { value };
-            writeln!(
-                out,
-                "{}",
-                format!("{key:<keys$}  {value:<values$}  {origin}").trim_end()
-            )?;
+            writeln!(out, "{}", format!("{key:<keys$}  {value:<values$}  {origin}").trim_end())?;
         }
         Ok(out)
     }
@@ -349,11 +310,7 @@ fn variable(key: &str) -> String {
 }
 
 fn split(list: &str) -> Vec<String> {
-    list.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-        .map(str::to_owned)
-        .collect()
+    list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
 fn flag_text(flags: &Flags, key: &str) -> Option<String> {

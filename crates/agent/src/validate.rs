@@ -44,9 +44,7 @@ struct Found {
 /// Reads a question from standard input and answers it on standard output.
 pub(crate) fn run(registry: &Registry) -> anyhow::Result<()> {
     let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .context("standard input can't be read")?;
+    std::io::stdin().read_to_string(&mut text).context("standard input can't be read")?;
     let question =
         serde_json::from_str(&text).context("standard input is not {\"services\": {TYPE: SETTINGS}}")?;
     println!("{}", serde_json::to_string(&answer(registry, question))?);
@@ -70,10 +68,7 @@ fn answer(registry: &Registry, question: Question) -> Answer {
                 .plugin(&service)
                 .and_then(|plugin| plugin.prepare(&settings).err())
                 .map_or_else(Vec::new, |error| error.mistakes);
-            found.into_iter().map(move |mistake| Found {
-                service: service.clone(),
-                mistake,
-            })
+            found.into_iter().map(move |mistake| Found { service: service.clone(), mistake })
         })
         .collect();
     Answer { types, mistakes }
@@ -90,11 +85,6 @@ mod tests {
         let answer = answer(&crate::registry::registry(), question);
         assert_eq!(answer.mistakes.len(), 1);
         assert_eq!(answer.mistakes[0].service.as_str(), "api_gateway");
-        assert!(
-            answer
-                .types
-                .iter()
-                .any(|known| known.name.as_str() == "api_gateway" && !known.sharded)
-        );
+        assert!(answer.types.iter().any(|known| known.name.as_str() == "api_gateway" && !known.sharded));
     }
 }

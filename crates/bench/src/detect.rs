@@ -43,22 +43,11 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     let binaries = Binaries::find()?;
     let profiles = serf::profiles().await;
     // All at once: they wait most of the time, and have the same neighbours.
-    let ours = measure(
-        "ours".to_owned(),
-        Kind::Ours(binaries),
-        nodes,
-        args.rounds,
-        settle,
-    );
+    let ours = measure("ours".to_owned(), Kind::Ours(binaries), nodes, args.rounds, settle);
     let serfs = profiles.iter().flatten().map(|profile| {
         let name = format!("serf {profile}");
         let measured = measure(name, Kind::Serf(*profile), nodes, args.serf_rounds, settle);
-        async move {
-            (
-                profile.to_string(),
-                measured.await.map_err(|error| format!("{error:#}")),
-            )
-        }
+        async move { (profile.to_string(), measured.await.map_err(|error| format!("{error:#}"))) }
     });
     let (ours, mut peers) = tokio::join!(ours, join_all(serfs));
     let ours = ours?;
@@ -70,9 +59,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
             let measured = measured.as_ref().map_err(Clone::clone)?;
             Summary::of_times(times(measured)).ok_or_else(|| "no samples".to_owned())
         };
-        let profiles = peers
-            .iter()
-            .map(|(profile, measured)| (profile.clone(), summary(measured)));
+        let profiles = peers.iter().map(|(profile, measured)| (profile.clone(), summary(measured)));
         Peer::best(profiles.collect())
     };
     report.rows.push(
@@ -107,10 +94,7 @@ async fn measure(
     for round in 1..=rounds {
         sleep(settle).await;
         let took = end_any(&mut fleet, Signal::KILL, STEADY).await?;
-        progress(&format!(
-            "{name}, kill -9 {round}/{rounds}: {:.0} ms",
-            millis(took)
-        ));
+        progress(&format!("{name}, kill -9 {round}/{rounds}: {:.0} ms", millis(took)));
         times.crash.push(took);
     }
     for round in 1..=rounds {

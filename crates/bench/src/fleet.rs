@@ -131,21 +131,13 @@ impl Node {
             sleep(pause).await;
         }
         let words = self.process.last_words();
-        bail!(
-            "{} sees {last:?} after {LIMIT:?}; its log ends with\n{words}",
-            self.seat.name
-        )
+        bail!("{} sees {last:?} after {LIMIT:?}; its log ends with\n{words}", self.seat.name)
     }
 }
 
 impl Fleet {
     pub(crate) fn new(kind: Kind) -> anyhow::Result<Self> {
-        Ok(Self {
-            kind,
-            folder: tempfile::tempdir()?,
-            seats: Vec::new(),
-            nodes: BTreeMap::new(),
-        })
+        Ok(Self { kind, folder: tempfile::tempdir()?, seats: Vec::new(), nodes: BTreeMap::new() })
     }
 
     /// `n1` to `n{count}`, all of them in the view of all.
@@ -187,11 +179,7 @@ impl Fleet {
         let command = self.kind.command(seat, &seeds, self.folder.path());
         let process = Process::spawn(command, self.log(seat))?;
         let probe = self.kind.probe(seat)?;
-        let node = Node {
-            seat: seat.clone(),
-            process,
-            probe,
-        };
+        let node = Node { seat: seat.clone(), process, probe };
         self.nodes.insert(seat.name.clone(), node);
         Ok(())
     }
@@ -237,10 +225,7 @@ impl Fleet {
             }
             sleep(PAUSE).await;
         }
-        bail!(
-            "{name} does not serve; its log ends with\n{}",
-            node.process.last_words()
-        )
+        bail!("{name} does not serve; its log ends with\n{}", node.process.last_words())
     }
 
     /// Sends a node a signal that ends it. Returns how long it took until nobody listed it as alive.
@@ -253,10 +238,8 @@ impl Fleet {
         let mut node = self.nodes.remove(name).context("it runs")?;
         let began = Instant::now();
         node.process.signal(signal)?;
-        let (seen, ended) = tokio::join!(
-            self.all_see(began, pause, |alive| !alive.contains(name)),
-            node.process.ended()
-        );
+        let (seen, ended) =
+            tokio::join!(self.all_see(began, pause, |alive| !alive.contains(name)), node.process.ended());
         ended?;
         seen
     }
@@ -275,15 +258,11 @@ impl Fleet {
         let began = Instant::now();
         {
             let node = self.nodes.get_mut(name).context("it runs")?;
-            let Probe::Serf(rpc) = &mut node.probe else {
-                bail!("only Serf has tags")
-            };
+            let Probe::Serf(rpc) = &mut node.probe else { bail!("only Serf has tags") };
             timeout(LIMIT, rpc.set_tag(value)).await??;
         }
         let asking = self.nodes.values_mut().map(|node| async move {
-            let Probe::Serf(rpc) = &mut node.probe else {
-                bail!("only Serf has tags")
-            };
+            let Probe::Serf(rpc) = &mut node.probe else { bail!("only Serf has tags") };
             while began.elapsed() < LIMIT {
                 let members = timeout(ANSWER_LIMIT, rpc.members()).await??;
                 let is_shown = |member: &serf::Member| member.name == name && member.tag() == Some(value);

@@ -41,10 +41,7 @@ struct Cost {
 
 pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let nodes = usize::from(args.nodes);
-    let mut fleets = vec![(
-        "ours".to_owned(),
-        Fleet::of(Kind::Ours(Binaries::find()?), nodes).await?,
-    )];
+    let mut fleets = vec![("ours".to_owned(), Fleet::of(Kind::Ours(Binaries::find()?), nodes).await?)];
     let mut missing = None;
     match serf::profiles().await {
         Ok(profiles) => {
@@ -54,19 +51,14 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
         }
         Err(why) => missing = Some(("serf".to_owned(), Err(why))),
     }
-    progress(&format!(
-        "all are up; {} s to settle, {} s to measure",
-        args.settle, args.seconds
-    ));
+    progress(&format!("all are up; {} s to settle, {} s to measure", args.settle, args.seconds));
     sleep(Duration::from_secs(args.settle)).await;
     let costs = measure(&fleets, Duration::from_secs(args.seconds)).await?;
     for (_, fleet) in fleets {
         fleet.end().await;
     }
     for (name, of_each) in &costs {
-        report
-            .details
-            .push(json!({ "software": name, "agents": of_each }));
+        report.details.push(json!({ "software": name, "agents": of_each }));
     }
     let summary =
         |costs: &[Cost], of: fn(&Cost) -> f64| Summary::of(&costs.iter().map(of).collect::<Vec<_>>());
@@ -74,14 +66,9 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
         let mut both = costs.iter();
         let ours = both.next().and_then(|(_, costs)| summary(costs, of));
         let peers = both.map(|(profile, costs)| {
-            (
-                profile.clone(),
-                summary(costs, of).ok_or_else(|| "no samples".to_owned()),
-            )
+            (profile.clone(), summary(costs, of).ok_or_else(|| "no samples".to_owned()))
         });
-        Row::new(what, nodes, unit)
-            .ours(ours)
-            .peer(Peer::best(peers.chain(missing.clone()).collect()))
+        Row::new(what, nodes, unit).ours(ours).peer(Peer::best(peers.chain(missing.clone()).collect()))
     };
     report.rows.extend([
         row("memory of an idle agent (RSS)", "MiB", |cost| cost.rss_mib).target(Target::Ratio(1.0)),
@@ -89,9 +76,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
         row("CPU of an idle agent", "% core", |cost| cost.cpu_percent).target(Target::Max(0.8)),
         row("threads", "count", |cost| cost.threads),
     ]);
-    report
-        .notes
-        .push("one sample an agent, over the whole time".to_owned());
+    report.notes.push("one sample an agent, over the whole time".to_owned());
     Ok(())
 }
 
@@ -142,18 +127,14 @@ fn on_cpu(pid: u32) -> anyhow::Result<Duration> {
 
 fn threads(pid: u32) -> anyhow::Result<Vec<std::path::PathBuf>> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/task"))?;
-    Ok(entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()?)
+    Ok(entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?)
 }
 
 /// A number of `/proc/PID/status`.
 fn field(status: &str, name: &str) -> anyhow::Result<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let word = line.and_then(|line| line.split_whitespace().next());
-    word.with_context(|| format!("no {name}"))?
-        .parse()
-        .with_context(|| format!("{name} is a number"))
+    word.with_context(|| format!("no {name}"))?.parse().with_context(|| format!("{name} is a number"))
 }
 
 #[cfg(test)]

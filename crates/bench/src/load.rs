@@ -94,11 +94,7 @@ impl Load {
                 .build()?;
             tasks.spawn(client(number, http, shared.clone()));
         }
-        Ok(Self {
-            shared,
-            began: Instant::now(),
-            clients: tasks,
-        })
+        Ok(Self { shared, began: Instant::now(), clients: tasks })
     }
 
     /// What is changed now, to be told with failures.
@@ -108,10 +104,7 @@ impl Load {
 
     /// Requests so far, and those of them that failed.
     pub(crate) fn so_far(&self) -> (u64, u64) {
-        (
-            self.shared.sent.load(Ordering::Relaxed),
-            self.shared.failed.load(Ordering::Relaxed),
-        )
+        (self.shared.sent.load(Ordering::Relaxed), self.shared.failed.load(Ordering::Relaxed))
     }
 
     /// Lets each client finish its request.
@@ -127,11 +120,7 @@ impl Load {
             }
         }
         let shared = &self.shared;
-        let failures = shared
-            .failures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let failures = shared.failures.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (sent, failed) = self.so_far();
         let sent_f = f64::from(u32::try_from(sent).unwrap_or(u32::MAX));
         Ok(Outcome {
@@ -210,10 +199,7 @@ impl Shared {
             value.unwrap_or_default().to_owned()
         };
         let (node, seen_path) = (header(types::api::NODE), header("echo-path"));
-        let got = answer
-            .bytes()
-            .await
-            .map_err(|error| format!("{status}, then {}", told(&error)))?;
+        let got = answer.bytes().await.map_err(|error| format!("{status}, then {}", told(&error)))?;
         if !status.is_success() {
             let text = String::from_utf8_lossy(&got);
             let text: String = text.chars().take(EXCERPT).collect();
@@ -224,11 +210,7 @@ impl Shared {
         }
         let wanted = body.unwrap_or_default();
         if got != wanted {
-            return Err(format!(
-                "{status}, but {} B came back instead of {} B",
-                got.len(),
-                wanted.len()
-            ));
+            return Err(format!("{status}, but {} B came back instead of {} B", got.len(), wanted.len()));
         }
         Ok(node)
     }
@@ -238,24 +220,14 @@ impl Shared {
         let number = self.failed.fetch_add(1, Ordering::Relaxed);
         let during = {
             let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
-            format!(
-                "{}, since {:.1} ms",
-                stage.0,
-                crate::stats::millis(stage.1.elapsed())
-            )
+            format!("{}, since {:.1} ms", stage.0, crate::stats::millis(stage.1.elapsed()))
         };
         let log = if number < u64::try_from(KEPT_WITH_LOG).unwrap_or_default() {
             self.log.around(moment, LOG_AROUND)
         } else {
             Vec::new()
         };
-        let failure = FailedRequest {
-            during,
-            request,
-            took_ms,
-            why,
-            log,
-        };
+        let failure = FailedRequest { during, request, took_ms, why, log };
         crate::cli::progress(&format!("FAILED {failure:#?}"));
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() < KEPT {

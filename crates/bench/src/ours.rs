@@ -39,10 +39,7 @@ impl Binaries {
                 )
             }
         };
-        Ok(Self {
-            agent: find("agent")?,
-            ctl: find("ctl")?,
-        })
+        Ok(Self { agent: find("agent")?, ctl: find("ctl")? })
     }
 }
 
@@ -95,11 +92,7 @@ impl CtlCluster {
             manifest += &format!("  - id: standby\n    service: standby\n    count: {standbys}\n");
         }
         std::fs::write(folder.path().join("bench.yaml"), manifest)?;
-        Ok(Self {
-            binaries,
-            folder,
-            is_up: false,
-        })
+        Ok(Self { binaries, folder, is_up: false })
     }
 
     /// From the start of `ctl up` to its end.
@@ -110,9 +103,7 @@ impl CtlCluster {
     }
 
     pub(crate) async fn down(&mut self) -> anyhow::Result<Duration> {
-        let took = self
-            .run(["down", "--cluster", "bench", "--purge"].map(OsStr::new))
-            .await?;
+        let took = self.run(["down", "--cluster", "bench", "--purge"].map(OsStr::new)).await?;
         self.is_up = false;
         Ok(took)
     }

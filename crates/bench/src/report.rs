@@ -72,14 +72,7 @@ impl fmt::Display for Target {
 
 impl Row {
     pub(crate) fn new(what: impl Into<String>, nodes: usize, unit: &'static str) -> Self {
-        Self {
-            what: what.into(),
-            nodes,
-            unit,
-            ours: None,
-            peer: Peer::None,
-            targets: Vec::new(),
-        }
+        Self { what: what.into(), nodes, unit, ours: None, peer: Peer::None, targets: Vec::new() }
     }
 
     pub(crate) fn ours(self, ours: Option<Summary>) -> Self {
@@ -165,10 +158,7 @@ impl Report {
         for note in &self.notes {
             println!("{note}");
         }
-        println!(
-            "{} cores; load average {} before, {} after",
-            self.cores, self.load_before, self.load_after
-        );
+        println!("{} cores; load average {} before, {} after", self.cores, self.load_before, self.load_after);
         let file = match json {
             Some(file) => file.to_owned(),
             None => self.default_file()?,
@@ -185,13 +175,8 @@ impl Report {
     /// `bench/` in the target folder that this binary stands in.
     fn default_file(&self) -> anyhow::Result<PathBuf> {
         let own = std::env::current_exe().context("where this binary is")?;
-        let target = own
-            .ancestors()
-            .nth(2)
-            .context("this binary is in no target folder")?;
-        Ok(target
-            .join("bench")
-            .join(format!("{}-{}.json", self.name, self.at_unix_s)))
+        let target = own.ancestors().nth(2).context("this binary is in no target folder")?;
+        Ok(target.join("bench").join(format!("{}-{}.json", self.name, self.at_unix_s)))
     }
 }
 
@@ -205,10 +190,7 @@ mod tests {
     use super::*;
 
     fn row(ours: &[f64], peer: &[f64]) -> Row {
-        let peer = Peer::best(vec![(
-            "lan".to_owned(),
-            Summary::of(peer).ok_or("absent".to_owned()),
-        )]);
+        let peer = Peer::best(vec![("lan".to_owned(), Summary::of(peer).ok_or("absent".to_owned()))]);
         Row::new("x", 5, "ms").ours(Summary::of(ours)).peer(peer)
     }
 

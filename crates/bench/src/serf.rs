@@ -43,11 +43,7 @@ impl fmt::Display for Profile {
 
 /// The profiles to compare with, or why there are none.
 pub(crate) async fn profiles() -> Result<Vec<Profile>, String> {
-    let version = Command::new("serf")
-        .arg("version")
-        .kill_on_drop(true)
-        .output()
-        .await;
+    let version = Command::new("serf").arg("version").kill_on_drop(true).output().await;
     match version {
         Ok(output) if output.status.success() => Ok(Profile::ALL.to_vec()),
         Ok(output) => Err(format!("fails: {}", output.status)),
@@ -129,10 +125,7 @@ struct Connection {
 
 impl Rpc {
     pub(crate) fn new(addr: SocketAddr) -> Self {
-        Self {
-            addr,
-            connection: None,
-        }
+        Self { addr, connection: None }
     }
 
     /// Opens the connection if it is not open. An error means that Serf does not answer yet.
@@ -140,11 +133,7 @@ impl Rpc {
         if self.connection.is_none() {
             let stream = TcpStream::connect(self.addr).await?;
             stream.set_nodelay(true)?;
-            let mut connection = Connection {
-                stream,
-                seq: 0,
-                pending: Vec::new(),
-            };
+            let mut connection = Connection { stream, seq: 0, pending: Vec::new() };
             connection
                 .call::<IgnoredAny>("handshake", Some(&BTreeMap::from([("Version", 1)])), false)
                 .await?;
@@ -188,10 +177,7 @@ impl Connection {
         is_answered: bool,
     ) -> anyhow::Result<Option<T>> {
         self.seq += 1;
-        let mut bytes = rmp_serde::to_vec_named(&Request {
-            command,
-            seq: self.seq,
-        })?;
+        let mut bytes = rmp_serde::to_vec_named(&Request { command, seq: self.seq })?;
         if let Some(body) = body {
             bytes.extend(rmp_serde::to_vec_named(body)?);
         }
@@ -200,11 +186,7 @@ impl Connection {
         if head.seq != self.seq || !head.error.is_empty() {
             bail!("{command}: answer {} to {}: {}", head.seq, self.seq, head.error);
         }
-        Ok(if is_answered {
-            Some(self.value().await?)
-        } else {
-            None
-        })
+        Ok(if is_answered { Some(self.value().await?) } else { None })
     }
 
     /// The next value, once all of it has arrived.

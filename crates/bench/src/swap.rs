@@ -84,11 +84,7 @@ async fn quiet(changes: u32, report: &mut Report) -> anyhow::Result<()> {
     let client = Client::new(&format!("http://{asked}"))?.within(CHANGE_LIMIT);
     let mut times = Times::default();
     for number in 0..changes {
-        let role = if number.is_multiple_of(2) {
-            "api_gateway"
-        } else {
-            "standby"
-        };
+        let role = if number.is_multiple_of(2) { "api_gateway" } else { "standby" };
         times.change(&client, &seat.name, role).await?;
     }
     fleet.end().await;
@@ -97,9 +93,7 @@ async fn quiet(changes: u32, report: &mut Report) -> anyhow::Result<()> {
         Ok(profiles) => {
             let mut peers = Vec::new();
             for profile in profiles {
-                let measured = tags(profile, NODES, changes)
-                    .await
-                    .map_err(|error| format!("{error:#}"));
+                let measured = tags(profile, NODES, changes).await.map_err(|error| format!("{error:#}"));
                 progress(&format!("serf {profile}, {changes} changes of a tag: done"));
                 peers.push((profile.to_string(), measured));
             }
@@ -113,9 +107,7 @@ async fn quiet(changes: u32, report: &mut Report) -> anyhow::Result<()> {
             .peer(peer)
             .target(Target::P50(150.0)),
     );
-    report
-        .details
-        .push(times.details("quiet, standby <-> api_gateway"));
+    report.details.push(times.details("quiet, standby <-> api_gateway"));
     Ok(())
 }
 
@@ -153,9 +145,7 @@ async fn gateway_moves(args: &Args, log: &KeptLog, report: &mut Report) -> anyho
     let mut server = JoinSet::new();
     server.spawn(async move { axum::serve(listener, Router::new().fallback(echo)).await });
     let settings = json!({ "routes": [{ "prefix": "/files", "to": [upstream] }] });
-    let options = NodeOptions {
-        settings: vec![("api_gateway", settings)],
-    };
+    let options = NodeOptions { settings: vec![("api_gateway", settings)] };
     let roles = [("gateway", "api_gateway"), ("a", "api_gateway"), ("b", "standby")];
     let sandbox = Sandbox::of(&roles, &options).await?;
     let url = format!("{}/api_gateway/files", sandbox.gateway("gateway").await?);
@@ -183,11 +173,7 @@ async fn moves(
     let client = Client::new(&sandbox.url("gateway")?)?.within(CHANGE_LIMIT);
     let mut times = Times::default();
     for number in 1..=args.moves {
-        let (to, from) = if number.is_multiple_of(2) {
-            ("a", "b")
-        } else {
-            ("b", "a")
-        };
+        let (to, from) = if number.is_multiple_of(2) { ("a", "b") } else { ("b", "a") };
         let mut changes = [(to, service), (from, "standby")];
         if args.gap {
             changes.reverse();
@@ -199,9 +185,7 @@ async fn moves(
         if number.is_multiple_of(50) {
             let (sent, failed) = load.so_far();
             let moves = args.moves;
-            progress(&format!(
-                "{service}, move {number}/{moves}: {sent} requests, {failed} failed"
-            ));
+            progress(&format!("{service}, move {number}/{moves}: {sent} requests, {failed} failed"));
         }
     }
     load.stage("after the last change".to_owned());
@@ -216,13 +200,9 @@ fn tell(what: &str, nodes: usize, times: &Times, outcome: &Outcome, report: &mut
             .target(Target::P50(150.0)),
         Row::new(format!("{what}: the same, as receipts say"), nodes, "ms").ours(Summary::of(&times.told)),
         Row::new(format!("{what}: requests through the gateway"), nodes, "ms").ours(outcome.latency.clone()),
-        Row::new(
-            format!("{what}: failed of {} requests", outcome.sent),
-            nodes,
-            "requests",
-        )
-        .ours(exact(outcome.failed))
-        .target(Target::Max(0.0)),
+        Row::new(format!("{what}: failed of {} requests", outcome.sent), nodes, "requests")
+            .ours(exact(outcome.failed))
+            .target(Target::Max(0.0)),
     ]);
     report.details.push(times.details(what));
     report.details.push(json!({ "what": what, "requests": outcome }));
@@ -259,10 +239,7 @@ impl Times {
             }
             Ok(receipt) => bail!("{node} was to become {role}: {receipt:?}"),
             Err(error) => {
-                let refusal = format!(
-                    "{node} was to become {role}, after {:.0} ms: {error}",
-                    millis(took)
-                );
+                let refusal = format!("{node} was to become {role}, after {:.0} ms: {error}", millis(took));
                 progress(&refusal);
                 self.refused.push(refusal);
                 if self.refused.len() > REFUSALS {
@@ -289,11 +266,7 @@ impl Times {
     }
 
     fn details(&self, what: &str) -> Value {
-        let steps: BTreeMap<_, _> = self
-            .steps
-            .iter()
-            .map(|(name, ms)| (name, Summary::of(ms)))
-            .collect();
+        let steps: BTreeMap<_, _> = self.steps.iter().map(|(name, ms)| (name, Summary::of(ms))).collect();
         json!({
             "what": what,
             "receipts_ms": Summary::of(&self.told),

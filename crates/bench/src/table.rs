@@ -5,9 +5,8 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use crate::report::{Peer, Row};
 use crate::stats::Summary;
 
-const HEADER: [&str; 12] = [
-    "WHAT", "N", "SAMPLES", "UNIT", "OURS p50", "p99", "max", "SERF p50", "p99", "RATIO", "TARGET", "MET",
-];
+const HEADER: [&str; 12] =
+    ["WHAT", "N", "SAMPLES", "UNIT", "OURS p50", "p99", "max", "SERF p50", "p99", "RATIO", "TARGET", "MET"];
 
 /// Aligned, without borders, as wide as its content.
 pub(crate) fn render(rows: &[Row]) -> String {
@@ -54,11 +53,7 @@ fn cells(row: &Row) -> Vec<String> {
         peer_p50,
         peer_p99,
         row.ratio().map_or_else(none, |ratio| format!("{ratio:.2}")),
-        if targets.is_empty() {
-            none()
-        } else {
-            targets.join(", ")
-        },
+        if targets.is_empty() { none() } else { targets.join(", ") },
         match row.is_met() {
             Some(true) => "yes".to_owned(),
             Some(false) => "NO".to_owned(),
@@ -88,10 +83,7 @@ mod tests {
         let rows = [
             Row::new("all see all", 5, "ms")
                 .ours(Summary::of(&[120.4, 131.0]))
-                .peer(Peer::Measured {
-                    profile: "lan".to_owned(),
-                    summary: Summary::of(&[60.2]).unwrap(),
-                })
+                .peer(Peer::Measured { profile: "lan".to_owned(), summary: Summary::of(&[60.2]).unwrap() })
                 .target(Target::Ratio(1.5)),
             Row::new("crash", 5, "ms")
                 .ours(Summary::of(&[9.5]))

@@ -63,9 +63,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
             let measured = measured.as_ref().map_err(Clone::clone)?;
             Summary::of_times(times(measured)).ok_or_else(|| "no samples".to_owned())
         };
-        let profiles = peers
-            .iter()
-            .map(|(profile, measured)| (profile.clone(), summary(measured)));
+        let profiles = peers.iter().map(|(profile, measured)| (profile.clone(), summary(measured)));
         Peer::best(profiles.collect())
     };
     report.rows.push(
@@ -86,9 +84,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
             .peer(peer(|times| &times.serving))
             .target(Target::P99(100.0)),
     );
-    report
-        .notes
-        .push(format!("near Serf's times: taken as a ratio of at most {NEAR}"));
+    report.notes.push(format!("near Serf's times: taken as a ratio of at most {NEAR}"));
     Ok(())
 }
 
@@ -115,10 +111,7 @@ async fn measure(
     for round in 1..=rounds {
         let mut fleet = Fleet::new(kind.clone())?;
         let took = fleet.start_all(nodes, poll).await?;
-        progress(&format!(
-            "{name}, all see all {round}/{rounds}: {:.0} ms",
-            millis(took)
-        ));
+        progress(&format!("{name}, all see all {round}/{rounds}: {:.0} ms", millis(took)));
         times.cold.push(took);
         fleet.end().await;
     }
@@ -128,10 +121,7 @@ async fn measure(
         let began = Instant::now();
         fleet.spawn(&seat)?;
         let took = fleet.all_see_all(began, poll).await?;
-        progress(&format!(
-            "{name}, one join {round}/{rounds}: {:.0} ms",
-            millis(took)
-        ));
+        progress(&format!("{name}, one join {round}/{rounds}: {:.0} ms", millis(took)));
         times.join.push(took);
         fleet.end_one(&seat.name, Signal::INT, QUICK).await?;
     }
@@ -142,10 +132,7 @@ async fn measure(
         let began = Instant::now();
         fleet.spawn(&seat)?;
         let took = fleet.serving(&seat.name, began).await?;
-        progress(&format!(
-            "{name}, start to serving {round}/{rounds}: {:.1} ms",
-            millis(took)
-        ));
+        progress(&format!("{name}, start to serving {round}/{rounds}: {:.1} ms", millis(took)));
         times.serving.push(took);
         fleet.end().await;
     }

@@ -66,32 +66,19 @@ impl Client {
             .tcp_nodelay(true)
             .user_agent(concat!("coterie/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| ClientError::BadUrl {
-                url: base.clone(),
-                why: error.to_string(),
-            })?;
-        Ok(Self {
-            http,
-            base,
-            limit: DEFAULT_LIMIT,
-        })
+            .map_err(|error| ClientError::BadUrl { url: base.clone(), why: error.to_string() })?;
+        Ok(Self { http, base, limit: DEFAULT_LIMIT })
     }
 
     /// The same client for another agent.
     pub fn at(&self, base_url: &str) -> Result<Self, ClientError> {
-        Ok(Self {
-            base: normalize(base_url)?,
-            ..self.clone()
-        })
+        Ok(Self { base: normalize(base_url)?, ..self.clone() })
     }
 
     /// The same client with another limit on each call, the answer's body included.
     #[must_use]
     pub fn within(&self, limit: Duration) -> Self {
-        Self {
-            limit,
-            ..self.clone()
-        }
+        Self { limit, ..self.clone() }
     }
 
     /// The agent's URL, without a slash at its end.
@@ -159,8 +146,7 @@ impl Client {
 
     /// Has a node leave the cluster and end. Returns as soon as it has agreed.
     pub async fn leave(&self, id: &NodeId) -> Result<Leaving, ClientError> {
-        self.json(self.http.post(self.url(&format!("/v1/members/{id}:leave"))))
-            .await
+        self.json(self.http.post(self.url(&format!("/v1/members/{id}:leave")))).await
     }
 
     /// The latest events that the agent has kept, oldest first.
@@ -224,16 +210,9 @@ fn wait_word(wait: Wait) -> &'static str {
 }
 
 fn normalize(text: &str) -> Result<String, ClientError> {
-    let bad = |why: &str| ClientError::BadUrl {
-        url: text.to_owned(),
-        why: why.to_owned(),
-    };
+    let bad = |why: &str| ClientError::BadUrl { url: text.to_owned(), why: why.to_owned() };
     let text = text.trim();
-    let with_scheme = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("http://{text}")
-    };
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let url = reqwest::Url::parse(&with_scheme).map_err(|error| bad(&error.to_string()))?;
     match url.scheme() {
         "http" => {}
@@ -267,21 +246,14 @@ pub(crate) async fn problem_or_unexpected(
     if is_problem && let Ok(problem) = serde_json::from_slice::<Problem>(&body) {
         return ClientError::Problem(Box::new(problem));
     }
-    ClientError::Unexpected {
-        url: url.to_owned(),
-        status,
-        excerpt: excerpt(&body),
-    }
+    ClientError::Unexpected { url: url.to_owned(), status, excerpt: excerpt(&body) }
 }
 
 async fn body(url: &str, limit: Duration, mut response: reqwest::Response) -> Result<Vec<u8>, ClientError> {
     let status = response.status().as_u16();
     let mut body = Vec::new();
     loop {
-        let chunk = response
-            .chunk()
-            .await
-            .map_err(|error| ClientError::transport(url, limit, &error))?;
+        let chunk = response.chunk().await.map_err(|error| ClientError::transport(url, limit, &error))?;
         let Some(chunk) = chunk else { return Ok(body) };
         if body.len() + chunk.len() > BODY_LIMIT {
             return Err(ClientError::Unexpected {
@@ -301,11 +273,7 @@ pub(crate) fn excerpt(body: &[u8]) -> String {
         return "(empty)".to_owned();
     }
     let text = String::from_utf8_lossy(body);
-    let mut short: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(SHOWN)
-        .collect();
+    let mut short: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
     if text.chars().nth(SHOWN).is_some() {
         short.push('…');
     }

@@ -66,15 +66,9 @@ impl ClientError {
 
     pub(crate) fn transport(url: &str, limit: Duration, error: &reqwest::Error) -> Self {
         if error.is_timeout() && !error.is_connect() {
-            return Self::Timeout {
-                url: url.to_owned(),
-                limit,
-            };
+            return Self::Timeout { url: url.to_owned(), limit };
         }
-        Self::Unreachable {
-            url: url.to_owned(),
-            why: in_words(error),
-        }
+        Self::Unreachable { url: url.to_owned(), why: in_words(error) }
     }
 }
 

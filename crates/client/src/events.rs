@@ -60,19 +60,12 @@ impl Client {
         let limit = self.limit();
         let response = tokio::time::timeout(limit, request.send())
             .await
-            .map_err(|_elapsed| ClientError::Timeout {
-                url: url.clone(),
-                limit,
-            })?
+            .map_err(|_elapsed| ClientError::Timeout { url: url.clone(), limit })?
             .map_err(|error| ClientError::transport(&url, limit, &error))?;
         if !response.status().is_success() {
             return Err(problem_or_unexpected(&url, limit, response).await);
         }
-        Ok(Reading {
-            response,
-            parser: SseParser::default(),
-            ready: VecDeque::new(),
-        })
+        Ok(Reading { response, parser: SseParser::default(), ready: VecDeque::new() })
     }
 }
 
@@ -93,10 +86,7 @@ async fn next(
         }
         let chunk = tokio::time::timeout(SILENCE, reading.response.chunk())
             .await
-            .map_err(|_elapsed| ClientError::Timeout {
-                url: url.clone(),
-                limit: SILENCE,
-            })?
+            .map_err(|_elapsed| ClientError::Timeout { url: url.clone(), limit: SILENCE })?
             .map_err(|error| ClientError::transport(&url, SILENCE, &error))?;
         let Some(chunk) = chunk else { return Ok(None) };
         let unexpected = |excerpt: String| ClientError::Unexpected {
@@ -104,10 +94,7 @@ async fn next(
             status: reading.response.status().as_u16(),
             excerpt,
         };
-        let frames = reading
-            .parser
-            .push(&chunk)
-            .map_err(|error| unexpected(error.to_string()))?;
+        let frames = reading.parser.push(&chunk).map_err(|error| unexpected(error.to_string()))?;
         for frame in frames {
             let event = serde_json::from_str(&frame.data)
                 .map_err(|error| unexpected(format!("{error}: {}", excerpt(frame.data.as_bytes()))))?;

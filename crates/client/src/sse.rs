@@ -110,11 +110,7 @@ mod tests {
     use super::*;
 
     fn frame(id: Option<&str>, event: &str, data: &str) -> Frame {
-        Frame {
-            id: id.map(str::to_owned),
-            event: event.to_owned(),
-            data: data.to_owned(),
-        }
+        Frame { id: id.map(str::to_owned), event: event.to_owned(), data: data.to_owned() }
     }
 
     const STREAM: &str = "\u{feff}: hello\r\nid: 1.2\r\nevent: joined\r\ndata: {\"a\":\r\ndata: 1}\r\n\r\n\

@@ -25,20 +25,10 @@ impl Change {
 
 /// What happened between two views of the same node, ordered by member.
 pub fn diff(before: &ClusterView, after: &ClusterView) -> Vec<Change> {
-    let gone = before
-        .members()
-        .filter(|old| after.member(&old.id).is_none())
-        .map(|old| {
-            let kind = if after.has_left(&old.id, old.generation) {
-                EventKind::Left
-            } else {
-                EventKind::Lost
-            };
-            Change {
-                kind,
-                member: old.clone(),
-            }
-        });
+    let gone = before.members().filter(|old| after.member(&old.id).is_none()).map(|old| {
+        let kind = if after.has_left(&old.id, old.generation) { EventKind::Left } else { EventKind::Lost };
+        Change { kind, member: old.clone() }
+    });
     let here = after.members().filter_map(|new| {
         let kind = match before.member(&new.id) {
             None => EventKind::Joined,
@@ -46,10 +36,7 @@ pub fn diff(before: &ClusterView, after: &ClusterView) -> Vec<Change> {
             Some(old) if old != new => EventKind::Changed,
             Some(_) => return None,
         };
-        Some(Change {
-            kind,
-            member: new.clone(),
-        })
+        Some(Change { kind, member: new.clone() })
     });
     gone.chain(here).collect()
 }
@@ -67,11 +54,7 @@ pub struct Changes {
 impl Changes {
     /// The changes of a view.
     pub fn new(view: watch::Receiver<ClusterView>) -> Self {
-        Self {
-            view,
-            shown: None,
-            queue: VecDeque::new(),
-        }
+        Self { view, shown: None, queue: VecDeque::new() }
     }
 
     /// The next change; none when the node has ended. Cancel-safe.
@@ -87,10 +70,8 @@ impl Changes {
                 now
             } else {
                 let now = self.view.borrow_and_update().clone();
-                let present = now.members().map(|member| Change {
-                    kind: EventKind::Present,
-                    member: member.clone(),
-                });
+                let present =
+                    now.members().map(|member| Change { kind: EventKind::Present, member: member.clone() });
                 self.queue.extend(present);
                 now
             };
@@ -119,41 +100,20 @@ mod tests {
     }
 
     fn view(members: Vec<Member>, left: &[(&str, u64)]) -> ClusterView {
-        let members = members
-            .into_iter()
-            .map(|member| (member.id.clone(), member))
-            .collect();
-        let left = left
-            .iter()
-            .map(|(id, generation)| (id.parse().unwrap(), Generation(*generation)))
-            .collect();
+        let members = members.into_iter().map(|member| (member.id.clone(), member)).collect();
+        let left =
+            left.iter().map(|(id, generation)| (id.parse().unwrap(), Generation(*generation))).collect();
         ClusterView::with_left("c".parse().unwrap(), "a".parse().unwrap(), members, left)
     }
 
     #[test]
     fn each_kind_of_change_is_told_apart() {
-        let before = view(
-            vec![
-                member("a", 1, 1),
-                member("b", 1, 1),
-                member("c", 1, 1),
-                member("d", 1, 1),
-            ],
-            &[],
-        );
-        let after = view(
-            vec![
-                member("a", 1, 1),
-                member("c", 1, 2),
-                member("d", 2, 1),
-                member("e", 1, 1),
-            ],
-            &[],
-        );
-        let kinds: Vec<_> = diff(&before, &after)
-            .iter()
-            .map(|change| (change.member.id.to_string(), change.kind))
-            .collect();
+        let before =
+            view(vec![member("a", 1, 1), member("b", 1, 1), member("c", 1, 1), member("d", 1, 1)], &[]);
+        let after =
+            view(vec![member("a", 1, 1), member("c", 1, 2), member("d", 2, 1), member("e", 1, 1)], &[]);
+        let kinds: Vec<_> =
+            diff(&before, &after).iter().map(|change| (change.member.id.to_string(), change.kind)).collect();
         let expected = [
             ("b", EventKind::Lost),
             ("c", EventKind::Changed),
@@ -166,14 +126,8 @@ mod tests {
     #[test]
     fn who_said_goodbye_has_left_and_is_not_lost() {
         let before = view(vec![member("a", 1, 1), member("b", 2, 1)], &[]);
-        assert_eq!(
-            diff(&before, &view(vec![member("a", 1, 1)], &[("b", 2)]))[0].kind,
-            EventKind::Left
-        );
-        assert_eq!(
-            diff(&before, &view(vec![member("a", 1, 1)], &[("b", 1)]))[0].kind,
-            EventKind::Lost
-        );
+        assert_eq!(diff(&before, &view(vec![member("a", 1, 1)], &[("b", 2)]))[0].kind, EventKind::Left);
+        assert_eq!(diff(&before, &view(vec![member("a", 1, 1)], &[("b", 1)]))[0].kind, EventKind::Lost);
     }
 
     #[tokio::test]

@@ -81,10 +81,7 @@ impl Driver {
             started: now,
             known: BTreeMap::new(),
             greeted: BTreeMap::new(),
-            seeds: SeedCalls {
-                pause: SEED_PAUSE,
-                next: now,
-            },
+            seeds: SeedCalls { pause: SEED_PAUSE, next: now },
             quick_looks_left: QUICK_LOOKS,
             is_unsettled: true,
             config,
@@ -226,23 +223,17 @@ impl Driver {
             self.quick_looks_left = 0;
         }
         let me = &self.config.node;
-        let rival = verdict.members.remove(me).map(|member| Rival {
-            generation: member.generation,
-            http: member.http,
-        });
+        let rival = verdict
+            .members
+            .remove(me)
+            .map(|member| Rival { generation: member.generation, http: member.http });
         verdict.left.remove(me);
         if let Some(own) = own {
             verdict.members.insert(me.clone(), own);
         }
-        let view = ClusterView::with_left(
-            self.config.cluster.clone(),
-            me.clone(),
-            verdict.members,
-            verdict.left,
-        );
-        self.outlets
-            .rival
-            .send_if_modified(|shown| std::mem::replace(shown, rival.clone()) != rival);
+        let view =
+            ClusterView::with_left(self.config.cluster.clone(), me.clone(), verdict.members, verdict.left);
+        self.outlets.rival.send_if_modified(|shown| std::mem::replace(shown, rival.clone()) != rival);
         self.outlets.view.send_if_modified(|shown| {
             let is_new = *shown != view;
             if is_new {
@@ -258,23 +249,18 @@ impl Driver {
     fn is_full(&self, live: usize, known: usize) -> Option<String> {
         let max = self.config.max_members;
         let is_full = live >= max || known >= max.saturating_mul(2);
-        is_full.then(|| format!("the cluster is full: it has {live} members and remembers {known}, {max} are allowed"))
+        is_full.then(|| {
+            format!("the cluster is full: it has {live} members and remembers {known}, {max} are allowed")
+        })
     }
 
     fn note_namesakes(&self, sightings: &[Sighting]) {
         if sightings.is_empty() || self.outlets.namesakes.borrow().is_some() {
             return;
         }
-        let own = sightings
-            .iter()
-            .filter(|sighting| sighting.node == self.config.node && !sighting.left);
+        let own = sightings.iter().filter(|sighting| sighting.node == self.config.node && !sighting.left);
         let namesakes: Option<Vec<_>> = own
-            .map(|sighting| {
-                sighting.http.clone().map(|http| Rival {
-                    generation: sighting.generation,
-                    http,
-                })
-            })
+            .map(|sighting| sighting.http.clone().map(|http| Rival { generation: sighting.generation, http }))
             .collect();
         // None while the address of one of them has not arrived.
         if let Some(namesakes) = namesakes {
@@ -295,10 +281,7 @@ impl Driver {
         let count = u32::try_from(chitchat.node_states().len()).unwrap_or(u32::MAX);
         for (id, state) in chitchat.node_states() {
             let known = self.known.entry(id.clone()).or_default();
-            if known
-                .as_ref()
-                .is_none_or(|member| member.version != state.max_version())
-            {
+            if known.as_ref().is_none_or(|member| member.version != state.max_version()) {
                 *known = keys::member(id, state);
             }
             if *id == own_id {
@@ -328,14 +311,10 @@ impl Driver {
                 member: known.clone(),
             });
         }
-        let seeds = chitchat
-            .seed_nodes()
-            .into_iter()
-            .filter(|addr| *addr != own_id.gossip_advertise_addr)
-            .collect();
+        let seeds =
+            chitchat.seed_nodes().into_iter().filter(|addr| *addr != own_id.gossip_advertise_addr).collect();
         self.known.retain(|id, _| chitchat.node_states().contains_key(id));
-        self.greeted
-            .retain(|id, _| chitchat.node_states().contains_key(id));
+        self.greeted.retain(|id, _| chitchat.node_states().contains_key(id));
         drop(chitchat);
         for addr in greetings {
             self.greet(addr);

@@ -89,9 +89,7 @@ impl Cluster {
             .name("gossip".to_owned())
             .spawn(gossip)
             .map_err(|error| JoinError::Start(error.to_string()))?;
-        outcome
-            .await
-            .unwrap_or_else(|_| Err(JoinError::Start("its thread ended".to_owned())))
+        outcome.await.unwrap_or_else(|_| Err(JoinError::Start("its thread ended".to_owned())))
     }
 
     /// Joins on the caller's runtime, who must poll the returned future: for tests with paused time.
@@ -116,10 +114,7 @@ impl Cluster {
         let too_long = |error: ValueTooLong| JoinError::TooLong(Box::new(error));
         let values = vec![
             (keys::HTTP.to_owned(), config.http.clone()),
-            (
-                keys::ABOUT.to_owned(),
-                keys::encode(keys::ABOUT, &config.about).map_err(too_long)?,
-            ),
+            (keys::ABOUT.to_owned(), keys::encode(keys::ABOUT, &config.about).map_err(too_long)?),
         ];
         let transport = network.transport();
         let handle = chitchat::spawn_chitchat(chitchat_config(&config, &timing), values, &*transport)
@@ -131,22 +126,10 @@ impl Cluster {
         let (rival_tx, rival) = watch::channel(None);
         let (namesakes_tx, namesakes) = watch::channel(None);
         let (ended_tx, ended) = watch::channel(None);
-        let outlets = Outlets {
-            view: view_tx,
-            rival: rival_tx,
-            namesakes: namesakes_tx,
-        };
+        let outlets = Outlets { view: view_tx, rival: rival_tx, namesakes: namesakes_tx };
         let mut driver = Driver::new(config, timing, handle, outlets);
         driver.look().await;
-        let cluster = Self {
-            shared: Arc::new(Shared {
-                commands,
-                view,
-                rival,
-                namesakes,
-                ended,
-            }),
-        };
+        let cluster = Self { shared: Arc::new(Shared { commands, view, rival, namesakes, ended }) };
         let run = async move {
             let reason = driver.run(commands_rx).await;
             info!(reason, "gossip ended");
@@ -189,15 +172,8 @@ impl Cluster {
     /// Gossips what this node does, pushed to every live member. Returns the version that shows it.
     pub async fn set_role(&self, state: RoleState) -> Result<u64, GossipError> {
         let (done, outcome) = oneshot::channel();
-        let command = Command::SetRole {
-            state: Box::new(state),
-            done,
-        };
-        self.shared
-            .commands
-            .send(command)
-            .await
-            .map_err(|_| GossipError::Ended)?;
+        let command = Command::SetRole { state: Box::new(state), done };
+        self.shared.commands.send(command).await.map_err(|_| GossipError::Ended)?;
         outcome.await.unwrap_or(Err(GossipError::Ended))
     }
 
@@ -244,10 +220,7 @@ fn chitchat_config(config: &ClusterConfig, timing: &Timing) -> ChitchatConfig {
 
 fn join_error(addr: SocketAddr, error: &anyhow::Error) -> JoinError {
     match error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()) {
-        Some(cause) => JoinError::Bind {
-            addr,
-            source: io::Error::new(cause.kind(), cause.to_string()),
-        },
+        Some(cause) => JoinError::Bind { addr, source: io::Error::new(cause.kind(), cause.to_string()) },
         None => JoinError::Start(format!("{error:#}")),
     }
 }

@@ -41,10 +41,8 @@ pub(crate) fn member(id: &ChitchatId, state: &NodeState) -> Option<Member> {
     let node: NodeId = id.node_id.parse().ok()?;
     let role = state.get(ROLE)?;
     let http = state.get(HTTP)?;
-    let about = state
-        .get(ABOUT)
-        .and_then(|text| serde_json::from_str::<About>(text).ok())
-        .unwrap_or_default();
+    let about =
+        state.get(ABOUT).and_then(|text| serde_json::from_str::<About>(text).ok()).unwrap_or_default();
     Some(Member {
         id: node,
         generation: Generation(id.generation_id),

@@ -72,19 +72,12 @@ pub(crate) struct Liveness {
 impl Liveness {
     /// `patience`: how long an unlisted newcomer is believed in without a heartbeat.
     pub(crate) fn new(patience: Duration) -> Self {
-        Self {
-            patience,
-            lives: BTreeMap::new(),
-            latest: BTreeMap::new(),
-        }
+        Self { patience, lives: BTreeMap::new(), latest: BTreeMap::new() }
     }
 
     /// Looks at everything that gossip shows. With `hold`, nobody who is live is given up.
     pub(crate) fn look(&mut self, now: Instant, hold: bool, sightings: Vec<Sighting>) -> Verdict {
-        let mut verdict = Verdict {
-            is_settled: true,
-            ..Verdict::default()
-        };
+        let mut verdict = Verdict { is_settled: true, ..Verdict::default() };
         let mut by_node: BTreeMap<NodeId, Vec<Sighting>> = BTreeMap::new();
         for sighting in sightings {
             by_node.entry(sighting.node.clone()).or_default().push(sighting);
@@ -94,10 +87,8 @@ impl Liveness {
         self.latest.retain(|node, _| by_node.contains_key(node));
         for (node, mut lives) in by_node {
             lives.sort_by_key(|sighting| sighting.generation);
-            let outcomes: Vec<_> = lives
-                .into_iter()
-                .map(|sighting| self.judge(now, hold, sighting))
-                .collect();
+            let outcomes: Vec<_> =
+                lives.into_iter().map(|sighting| self.judge(now, hold, sighting)).collect();
             verdict.is_settled &= outcomes.iter().all(|outcome| outcome.is_settled);
             verdict.pending += outcomes.iter().filter(|outcome| outcome.is_pending).count();
             self.note_latest(now, &node, &outcomes);
@@ -147,24 +138,12 @@ impl Liveness {
             let is_live = outcome.member.is_some();
             let known = self.latest.get(node).map(|latest| latest.generation);
             if (is_live || outcome.left) && known.is_none_or(|known| known < outcome.generation) {
-                self.latest.insert(
-                    node.clone(),
-                    Latest {
-                        generation: outcome.generation,
-                        over_at: None,
-                    },
-                );
+                self.latest.insert(node.clone(), Latest { generation: outcome.generation, over_at: None });
             }
-            if let Some(latest) = self
-                .latest
-                .get_mut(node)
-                .filter(|latest| latest.generation == outcome.generation)
+            if let Some(latest) =
+                self.latest.get_mut(node).filter(|latest| latest.generation == outcome.generation)
             {
-                latest.over_at = if is_live {
-                    None
-                } else {
-                    latest.over_at.or(Some(now))
-                };
+                latest.over_at = if is_live { None } else { latest.over_at.or(Some(now)) };
             }
         }
     }
@@ -211,9 +190,7 @@ impl Life {
         } else if self.was_listed {
             sighting.listed || (hold && self.is_live)
         } else {
-            let is_fresh = self
-                .rose_at
-                .is_some_and(|rose| now.saturating_duration_since(rose) <= patience);
+            let is_fresh = self.rose_at.is_some_and(|rose| now.saturating_duration_since(rose) <= patience);
             is_fresh || (hold && self.is_live)
         };
         self.is_live = is_live;

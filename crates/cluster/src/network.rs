@@ -37,10 +37,7 @@ pub struct MemoryNetwork {
 impl MemoryNetwork {
     /// A network in which everybody reaches everybody.
     pub fn new() -> Self {
-        Self {
-            channels: ChannelTransport::default(),
-            held: Arc::new(watch::Sender::new(BTreeSet::new())),
-        }
+        Self { channels: ChannelTransport::default(), held: Arc::new(watch::Sender::new(BTreeSet::new())) }
     }
 
     /// Cuts the link between two addresses, both ways.
@@ -99,11 +96,7 @@ impl Transport for MemoryNetwork {
     async fn open(&self, listen_addr: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
         let socket = self.channels.open(listen_addr).await?;
         let addr = socket.local_addr()?;
-        Ok(Box::new(MemorySocket {
-            network: self.clone(),
-            addr,
-            socket,
-        }))
+        Ok(Box::new(MemorySocket { network: self.clone(), addr, socket }))
     }
 }
 

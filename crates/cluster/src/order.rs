@@ -27,11 +27,6 @@ pub enum GossipError {
 /// What the loop is told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    SetRole {
-        state: Box<RoleState>,
-        done: oneshot::Sender<Result<u64, GossipError>>,
-    },
-    Leave {
-        done: oneshot::Sender<()>,
-    },
+    SetRole { state: Box<RoleState>, done: oneshot::Sender<Result<u64, GossipError>> },
+    Leave { done: oneshot::Sender<()> },
 }

@@ -32,12 +32,7 @@ struct Hold {
 
 impl StallGuard {
     pub(crate) fn new(interval: Duration, beat: Duration, now: Instant) -> Self {
-        Self {
-            interval,
-            beat,
-            last: now,
-            hold: None,
-        }
+        Self { interval, beat, last: now, hold: None }
     }
 
     /// Called at every beat, and before every verdict. Returns how late it was, if that was a stall.

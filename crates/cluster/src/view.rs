@@ -23,10 +23,7 @@ struct Inner {
 impl ClusterView {
     /// The view of node `me`.
     pub fn new(cluster: ClusterId, me: NodeId, members: impl IntoIterator<Item = Member>) -> Self {
-        let members = members
-            .into_iter()
-            .map(|member| (member.id.clone(), member))
-            .collect();
+        let members = members.into_iter().map(|member| (member.id.clone(), member)).collect();
         Self::with_left(cluster, me, members, BTreeMap::new())
     }
 
@@ -37,14 +34,7 @@ impl ClusterView {
         members: BTreeMap<NodeId, Member>,
         left: BTreeMap<NodeId, Generation>,
     ) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                cluster,
-                me,
-                members,
-                left,
-            }),
-        }
+        Self { inner: Arc::new(Inner { cluster, me, members, left }) }
     }
 
     /// The cluster.
@@ -75,10 +65,7 @@ impl ClusterView {
     /// The members whose role is of this type, in any phase.
     pub fn of_service<'a>(&'a self, service: &'a ServiceType) -> impl Iterator<Item = &'a Member> {
         self.members().filter(move |member| {
-            member
-                .state
-                .as_ref()
-                .is_some_and(|state| state.role.service() == Some(service))
+            member.state.as_ref().is_some_and(|state| state.role.service() == Some(service))
         })
     }
 

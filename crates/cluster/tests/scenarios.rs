@@ -47,30 +47,18 @@ fn config(name: &str, number: u16, generation: u64, seeds: &[u16]) -> ClusterCon
 
 impl World {
     fn new() -> Self {
-        Self {
-            network: MemoryNetwork::new(),
-            drivers: JoinSet::new(),
-        }
+        Self { network: MemoryNetwork::new(), drivers: JoinSet::new() }
     }
 
     async fn start(&mut self, number: u16, generation: u64, seeds: &[u16]) -> Node {
         let config = config(&format!("n{number}"), number, generation, seeds);
         let id = config.node.clone();
-        let (cluster, driver) = Cluster::join_here(config, Network::Memory(self.network.clone()))
-            .await
-            .unwrap();
+        let (cluster, driver) =
+            Cluster::join_here(config, Network::Memory(self.network.clone())).await.unwrap();
         let network = self.network.clone();
         let driver = self.drivers.spawn(unless_held(network, addr(number), driver));
-        cluster
-            .set_role(RoleState::starting(Role::Standby))
-            .await
-            .unwrap();
-        Node {
-            id,
-            addr: addr(number),
-            cluster,
-            driver,
-        }
+        cluster.set_role(RoleState::starting(Role::Standby)).await.unwrap();
+        Node { id, addr: addr(number), cluster, driver }
     }
 
     async fn start_all(&mut self, count: u16) -> Vec<Node> {
@@ -106,19 +94,9 @@ async fn sees(viewer: &Node, wanted: &[&Node]) {
     let mut view = viewer.cluster.watch();
     let mut ids: Vec<_> = wanted.iter().map(|node| node.id.clone()).collect();
     ids.sort();
-    let seen = view.wait_for(|view| {
-        view.members()
-            .map(|member| member.id.clone())
-            .eq(ids.iter().cloned())
-    });
+    let seen = view.wait_for(|view| view.members().map(|member| member.id.clone()).eq(ids.iter().cloned()));
     let result = timeout(PATIENCE, seen).await.map(|view| view.is_ok());
-    assert_eq!(
-        result,
-        Ok(true),
-        "{} sees {:?}, wanted {ids:?}",
-        viewer.id,
-        viewer.cluster.view()
-    );
+    assert_eq!(result, Ok(true), "{} sees {:?}, wanted {ids:?}", viewer.id, viewer.cluster.view());
 }
 
 async fn all_see(viewers: &[Node], wanted: &[Node]) {
@@ -161,20 +139,12 @@ async fn a_cold_start_and_a_join_take_far_less_than_a_round_of_gossip() {
     let mut world = World::new();
     let start = Instant::now();
     let mut nodes = world.start_all(5).await;
-    assert!(
-        start.elapsed() < Duration::from_millis(150),
-        "cold start took {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(150), "cold start took {:?}", start.elapsed());
     tokio::time::sleep(Duration::from_secs(20)).await;
     let start = Instant::now();
     nodes.push(world.start(6, 1, &[1, 2, 3]).await);
     all_see(&nodes, &nodes).await;
-    assert!(
-        start.elapsed() < Duration::from_millis(150),
-        "a join took {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(150), "a join took {:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,11 +161,7 @@ async fn a_role_change_reaches_everybody_in_a_moment() {
         let seen = timeout(PATIENCE, seen).await.unwrap().unwrap().clone();
         assert_eq!(seen.member(&nodes[0].id).unwrap().state.as_ref(), Some(&state));
     }
-    assert!(
-        start.elapsed() < Duration::from_millis(50),
-        "took {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(50), "took {:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,11 +177,7 @@ async fn a_crash_is_seen_within_the_bound_and_is_not_a_leave() {
     let start = Instant::now();
     world.kill(&dead).await;
     all_see(&nodes, &nodes).await;
-    assert!(
-        start.elapsed() < Duration::from_millis(1_500),
-        "took {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(1_500), "took {:?}", start.elapsed());
     let change = changes.next().await.unwrap();
     assert_eq!((change.kind, change.member.id), (EventKind::Lost, dead.id));
 }
@@ -232,11 +194,7 @@ async fn a_leave_is_seen_at_once_and_is_not_a_crash() {
     let start = Instant::now();
     leaver.cluster.leave().await;
     all_see(&nodes, &nodes).await;
-    assert!(
-        start.elapsed() < Duration::from_millis(200),
-        "took {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(200), "took {:?}", start.elapsed());
     let change = changes.next().await.unwrap();
     assert_eq!((change.kind, change.member.id), (EventKind::Left, leaver.id));
     assert_eq!(leaver.cluster.ended().await, "left");
@@ -279,10 +237,7 @@ async fn a_node_that_was_held_up_gives_nobody_up_and_is_believed_again() {
     all_see(&nodes, &nodes).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let heard = timeout(Duration::from_millis(1), changes.next()).await;
-    assert!(
-        heard.is_err(),
-        "the sleeper changed its view of the others: {heard:?}"
-    );
+    assert!(heard.is_err(), "the sleeper changed its view of the others: {heard:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,38 +253,22 @@ async fn a_restarted_node_is_back_under_its_name_once() {
     // The same name at another address: the old one is still held.
     let new = restart(&mut world, &old).await;
     let change = changes.next().await.unwrap();
-    assert_eq!(
-        (change.kind, change.member.generation),
-        (EventKind::Restarted, Generation(2))
-    );
+    assert_eq!((change.kind, change.member.generation), (EventKind::Restarted, Generation(2)));
     nodes.push(new);
     all_see(&nodes, &nodes).await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     all_see(&nodes, &nodes).await;
     let heard = timeout(Duration::from_millis(1), changes.next()).await;
-    assert!(
-        heard.is_err(),
-        "its old life must not be heard of again: {heard:?}"
-    );
+    assert!(heard.is_err(), "its old life must not be heard of again: {heard:?}");
 }
 
 async fn restart(world: &mut World, old: &Node) -> Node {
     let number = 20;
     let config = config(old.id.as_str(), number, 2, &[2]);
-    let (cluster, driver) = Cluster::join_here(config, Network::Memory(world.network.clone()))
-        .await
-        .unwrap();
+    let (cluster, driver) = Cluster::join_here(config, Network::Memory(world.network.clone())).await.unwrap();
     let driver = world.drivers.spawn(driver);
-    cluster
-        .set_role(RoleState::starting(Role::Standby))
-        .await
-        .unwrap();
-    Node {
-        id: old.id.clone(),
-        addr: addr(number),
-        cluster,
-        driver,
-    }
+    cluster.set_role(RoleState::starting(Role::Standby)).await.unwrap();
+    Node { id: old.id.clone(), addr: addr(number), cluster, driver }
 }
 
 #[tokio::test(start_paused = true)]
@@ -338,24 +277,11 @@ async fn a_second_node_of_the_same_name_is_noticed_by_both() {
     let nodes = world.start_all(2).await;
     let twin = restart(&mut world, &nodes[0]).await;
     let mut rival = twin.cluster.rival();
-    let seen = timeout(PATIENCE, rival.wait_for(Option::is_some))
-        .await
-        .unwrap()
-        .unwrap()
-        .clone()
-        .unwrap();
+    let seen = timeout(PATIENCE, rival.wait_for(Option::is_some)).await.unwrap().unwrap().clone().unwrap();
     assert_eq!(seen.generation, Generation(1));
     let mut rival = nodes[0].cluster.rival();
-    let seen = timeout(PATIENCE, rival.wait_for(Option::is_some))
-        .await
-        .unwrap()
-        .unwrap()
-        .clone()
-        .unwrap();
-    assert_eq!(
-        (seen.generation, seen.http.as_str()),
-        (Generation(2), "http://127.0.0.1:2020")
-    );
+    let seen = timeout(PATIENCE, rival.wait_for(Option::is_some)).await.unwrap().unwrap().clone().unwrap();
+    assert_eq!((seen.generation, seen.http.as_str()), (Generation(2), "http://127.0.0.1:2020"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -363,23 +289,16 @@ async fn who_only_listens_is_nobodys_member_and_learns_who_has_its_name() {
     let mut world = World::new();
     let nodes = world.start_all(2).await;
     let config = config("n1", 20, 2, &[2]);
-    let (listener, driver) = Cluster::join_here(config, Network::Memory(world.network.clone()))
-        .await
-        .unwrap();
+    let (listener, driver) =
+        Cluster::join_here(config, Network::Memory(world.network.clone())).await.unwrap();
     world.drivers.spawn(driver);
     let namesakes = timeout(PATIENCE, listener.namesakes()).await.unwrap();
-    assert_eq!(
-        namesakes.iter().map(|rival| rival.generation).collect::<Vec<_>>(),
-        [Generation(1)]
-    );
+    assert_eq!(namesakes.iter().map(|rival| rival.generation).collect::<Vec<_>>(), [Generation(1)]);
     tokio::time::sleep(Duration::from_secs(5)).await;
     listener.leave().await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     all_see(&nodes, &nodes).await;
-    assert_eq!(
-        nodes[1].cluster.view().member(&nodes[0].id).unwrap().generation,
-        Generation(1)
-    );
+    assert_eq!(nodes[1].cluster.view().member(&nodes[0].id).unwrap().generation, Generation(1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -392,10 +311,7 @@ async fn the_first_owner_of_a_name_is_seen_again_when_the_second_has_gone() {
     timeout(PATIENCE, taken).await.unwrap().unwrap();
     twin.cluster.leave().await;
     all_see(&nodes, &nodes).await;
-    assert_eq!(
-        nodes[1].cluster.view().member(&nodes[0].id).unwrap().generation,
-        Generation(1)
-    );
+    assert_eq!(nodes[1].cluster.view().member(&nodes[0].id).unwrap().generation, Generation(1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -404,9 +320,7 @@ async fn a_full_cluster_can_not_be_joined() {
     let nodes = world.start_all(3).await;
     let mut config = config("n4", 4, 1, &[1]);
     config.max_members = 3;
-    let (late, driver) = Cluster::join_here(config, Network::Memory(world.network.clone()))
-        .await
-        .unwrap();
+    let (late, driver) = Cluster::join_here(config, Network::Memory(world.network.clone())).await.unwrap();
     world.drivers.spawn(driver);
     let why = timeout(PATIENCE, late.ended()).await.unwrap();
     assert!(why.starts_with("the cluster is full: it has 3 members"), "{why}");
@@ -430,9 +344,5 @@ async fn a_value_that_would_block_gossip_is_refused_and_the_rest_goes_on() {
     state.reason = Some("x".repeat(cluster::MAX_VALUE_BYTES));
     let error = nodes[0].cluster.set_role(state).await.unwrap_err().to_string();
     assert!(error.contains("at most 8192"), "{error}");
-    nodes[0]
-        .cluster
-        .set_role(RoleState::starting("a".parse().unwrap()))
-        .await
-        .unwrap();
+    nodes[0].cluster.set_role(RoleState::starting("a".parse().unwrap())).await.unwrap();
 }

@@ -54,10 +54,7 @@ pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, Failure> {
         return if path.is_file() {
             Ok(path.to_owned())
         } else {
-            Err(Failure::new(
-                Exit::Usage,
-                format!("--agent-bin {} is not a file", path.display()),
-            ))
+            Err(Failure::new(Exit::Usage, format!("--agent-bin {} is not a file", path.display())))
         };
     }
     let own = std::env::current_exe().ok();

@@ -126,21 +126,11 @@ mod tests {
         command.build();
         let mut texts = vec![AFTER_HELP.to_owned()];
         texts.extend(
-            command
-                .get_subcommands()
-                .filter_map(|verb| verb.get_after_help())
-                .map(ToString::to_string),
+            command.get_subcommands().filter_map(|verb| verb.get_after_help()).map(ToString::to_string),
         );
         for text in texts {
             for line in text.lines().filter(|line| line.starts_with("  ctl ")) {
-                let words = line
-                    .trim()
-                    .split("  ")
-                    .next()
-                    .unwrap()
-                    .split(" | ")
-                    .next()
-                    .unwrap();
+                let words = line.trim().split("  ").next().unwrap().split(" | ").next().unwrap();
                 let words = words.split(" > ").next().unwrap();
                 let parsed = Cli::try_parse_from(words.split(' ').filter(|word| !word.is_empty()));
                 assert!(parsed.is_ok(), "{words}: {}", parsed.unwrap_err());

@@ -59,11 +59,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self {
-            exit,
-            message: message.into(),
-            hint: None,
-        }
+        Self { exit, message: message.into(), hint: None }
     }
 
     #[must_use]
@@ -164,10 +160,8 @@ mod tests {
 
     #[test]
     fn each_error_has_the_documented_exit_code() {
-        let unreachable = ClientError::Unreachable {
-            url: "http://a".to_owned(),
-            why: "connection refused".to_owned(),
-        };
+        let unreachable =
+            ClientError::Unreachable { url: "http://a".to_owned(), why: "connection refused".to_owned() };
         for (error, exit) in [
             (unreachable, Exit::NoAgent),
             (problem(ErrorKind::Invalid), Exit::Usage),
@@ -182,13 +176,8 @@ mod tests {
             let text = error.to_string();
             assert_eq!(exit_of(error), exit, "{text}");
         }
-        assert_eq!(
-            exit_of(Failure::new(Exit::NotConverged, "late")),
-            Exit::NotConverged
-        );
-        let held = LockError::Held {
-            holder: "ctl up (pid 1)".to_owned(),
-        };
+        assert_eq!(exit_of(Failure::new(Exit::NotConverged, "late")), Exit::NotConverged);
+        let held = LockError::Held { holder: "ctl up (pid 1)".to_owned() };
         assert_eq!(exit_of(held), Exit::Conflict);
         assert_eq!(exit_of(io::Error::from(io::ErrorKind::BrokenPipe)), Exit::Ok);
         assert_eq!(exit_of(io::Error::from(io::ErrorKind::NotFound)), Exit::Error);

@@ -55,9 +55,7 @@ pub(crate) fn spawn(
         .stdout(log.try_clone()?)
         .stderr(log)
         .process_group(0);
-    command
-        .spawn()
-        .with_context(|| format!("starting {}", binary.display()))
+    command.spawn().with_context(|| format!("starting {}", binary.display()))
 }
 
 fn settings_text(manifest: &Manifest, node: &NodeRecord) -> anyhow::Result<String> {
@@ -66,9 +64,7 @@ fn settings_text(manifest: &Manifest, node: &NodeRecord) -> anyhow::Result<Strin
     let services = manifest.services.iter();
     let settings = Settings {
         labels: spec.map_or(&none, |spec| &spec.labels),
-        settings: services
-            .map(|(service, spec)| (service, &spec.settings))
-            .collect(),
+        settings: services.map(|(service, spec)| (service, &spec.settings)).collect(),
     };
     Ok(format!(
         "# Written by ctl at each start; change the manifest instead.\n{}",
@@ -147,9 +143,6 @@ nodes:
         let (manifest, node) = example();
         let text = settings_text(&manifest, &node).unwrap();
         let lines: Vec<_> = text.lines().skip(1).map(str::trim_start).collect();
-        assert_eq!(
-            lines,
-            ["labels:", "zone: a", "settings:", "api_gateway:", "routes: []"]
-        );
+        assert_eq!(lines, ["labels:", "zone: a", "settings:", "api_gateway:", "routes: []"]);
     }
 }

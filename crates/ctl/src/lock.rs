@@ -58,12 +58,7 @@ impl Lock {
     fn attempt(run_dir: &Path, path: &Path, holder: &str) -> Result<Option<File>, Attempt> {
         // Settings may hold secrets.
         DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path);
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -118,10 +113,7 @@ mod tests {
         let run = dir.path().join("demo");
         let lock = Lock::take(&run, "ctl up").await.unwrap();
         let refused = Lock::take(&run, "ctl down").await.unwrap_err().to_string();
-        let expected = format!(
-            "another command works on this cluster: ctl up (pid {})",
-            std::process::id()
-        );
+        let expected = format!("another command works on this cluster: ctl up (pid {})", std::process::id());
         assert_eq!(refused, expected);
         drop(lock);
         assert_eq!(std::fs::read_dir(&run).unwrap().count(), 0);

@@ -20,11 +20,8 @@ pub(crate) fn choose(named: Option<&Path>) -> Result<PathBuf, Failure> {
     let found = DEFAULTS.iter().map(Path::new).find(|path| path.is_file());
     found.map(Path::to_owned).ok_or_else(|| {
         let [first, second] = DEFAULTS;
-        Failure::new(
-            Exit::Usage,
-            format!("no manifest named, and neither {first} nor {second} exists here"),
-        )
-        .hint("`ctl init` writes a commented one to start from")
+        Failure::new(Exit::Usage, format!("no manifest named, and neither {first} nor {second} exists here"))
+            .hint("`ctl init` writes a commented one to start from")
     })
 }
 
@@ -42,29 +39,17 @@ pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Ma
     let settings = match &shape {
         Ok(checked) => {
             let services = checked.manifest.services.iter();
-            services
-                .map(|(service, spec)| (service.clone(), spec.settings.clone()))
-                .collect()
+            services.map(|(service, spec)| (service.clone(), spec.settings.clone())).collect()
         }
         Err(_) => BTreeMap::new(),
     };
-    let validation = agent_bin::validate(agent, &settings)
-        .await
-        .context("checking settings")?;
+    let validation = agent_bin::validate(agent, &settings).await.context("checking settings")?;
     let known = Known {
-        service_types: validation
-            .types
-            .iter()
-            .map(|known| (known.name.clone(), known.sharded))
-            .collect(),
+        service_types: validation.types.iter().map(|known| (known.name.clone(), known.sharded)).collect(),
     };
     let checked = parse(&name, &source, Some(&known))?;
     let mistakes = settings_mistakes(&checked, &validation);
-    if mistakes.is_empty() {
-        Ok(checked.manifest)
-    } else {
-        Err(Mistakes::new(name, source, mistakes).into())
-    }
+    if mistakes.is_empty() { Ok(checked.manifest) } else { Err(Mistakes::new(name, source, mistakes).into()) }
 }
 
 fn parse(name: &str, source: &str, known: Option<&Known>) -> Result<Checked, Mistakes> {

@@ -81,9 +81,7 @@ pub(crate) struct Out {
 impl Out {
     pub(crate) fn new(choice: ColorChoice) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self {
-            color: wants_color(choice, no_color, io::stdout().is_terminal()),
-        }
+        Self { color: wants_color(choice, no_color, io::stdout().is_terminal()) }
     }
 
     /// A line of text, or several.
@@ -144,10 +142,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        Self {
-            is_terminal: io::stderr().is_terminal(),
-            shown: String::new(),
-        }
+        Self { is_terminal: io::stderr().is_terminal(), shown: String::new() }
     }
 
     pub(crate) fn show(&mut self, text: &str) {

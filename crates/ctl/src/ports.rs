@@ -54,11 +54,7 @@ pub(crate) struct Addresses {
 pub(crate) enum PortError {
     /// End whoever holds it, or change the manifest.
     #[error("node {id}: {kind} port {address} is busy")]
-    Busy {
-        id: NodeId,
-        kind: &'static str,
-        address: SocketAddr,
-    },
+    Busy { id: NodeId, kind: &'static str, address: SocketAddr },
     #[error("node {0}: no port between {FIRST} and {last} is free", last = FIRST + COUNT - 1)]
     NoneLeft(NodeId),
 }
@@ -72,12 +68,7 @@ pub(crate) fn assign(
 ) -> Result<Vec<Addresses>, Vec<PortError>> {
     // Fixed ports first, so that none of them is given away.
     for request in requests {
-        taken.extend(
-            [request.listen, request.gossip]
-                .iter()
-                .flatten()
-                .filter_map(fixed),
-        );
+        taken.extend([request.listen, request.gossip].iter().flatten().filter_map(fixed));
     }
     let mut found = Vec::new();
     let mut errors = Vec::new();
@@ -159,9 +150,8 @@ fn search(first: u16) -> impl Iterator<Item = u16> {
 
 /// Where the search for a cluster begins: FNV-1a over its name and place.
 pub(crate) fn first_for(key: &str) -> u16 {
-    let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash =
+        key.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let slot = u16::try_from(hash % u32::from(COUNT / 10)).unwrap_or_default();
     FIRST + slot * 10
 }
@@ -204,10 +194,7 @@ mod tests {
         let requests = [request("a", None, None), request("b", None, None)];
         assert_eq!(
             assigned(&requests, Table(vec![10_000], vec![10_001, 10_003])),
-            [
-                "127.0.0.1:10002 127.0.0.1:10002",
-                "127.0.0.1:10004 127.0.0.1:10004"
-            ]
+            ["127.0.0.1:10002 127.0.0.1:10002", "127.0.0.1:10004 127.0.0.1:10004"]
         );
     }
 
@@ -230,16 +217,11 @@ mod tests {
 
     #[test]
     fn every_fixed_port_that_is_busy_is_named() {
-        let requests = [
-            request("a", Some("127.0.0.1:7000"), None),
-            request("b", None, Some("127.0.0.1:7001")),
-        ];
+        let requests =
+            [request("a", Some("127.0.0.1:7000"), None), request("b", None, Some("127.0.0.1:7001"))];
         assert_eq!(
             assigned(&requests, Table(vec![7000], vec![7001])),
-            [
-                "node a: TCP port 127.0.0.1:7000 is busy",
-                "node b: UDP port 127.0.0.1:7001 is busy"
-            ]
+            ["node a: TCP port 127.0.0.1:7000 is busy", "node b: UDP port 127.0.0.1:7001 is busy"]
         );
     }
 
@@ -247,19 +229,10 @@ mod tests {
     fn a_node_gets_the_port_back_that_it_had() {
         let mut again = request("a", None, None);
         let address = "127.0.0.1:12345".parse().unwrap();
-        again.before = Some(Addresses {
-            http: address,
-            gossip: address,
-        });
+        again.before = Some(Addresses { http: address, gossip: address });
         let requests = [again];
-        assert_eq!(
-            assigned(&requests, Table(vec![], vec![])),
-            ["127.0.0.1:12345 127.0.0.1:12345"]
-        );
-        assert_eq!(
-            assigned(&requests, Table(vec![12345], vec![])),
-            ["127.0.0.1:10000 127.0.0.1:10000"]
-        );
+        assert_eq!(assigned(&requests, Table(vec![], vec![])), ["127.0.0.1:12345 127.0.0.1:12345"]);
+        assert_eq!(assigned(&requests, Table(vec![12345], vec![])), ["127.0.0.1:10000 127.0.0.1:10000"]);
     }
 
     #[test]

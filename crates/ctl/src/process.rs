@@ -103,10 +103,9 @@ impl Processes {
             Some(process) if matches!(process.status(), ProcessStatus::Zombie | ProcessStatus::Dead) => {
                 Observed::Ended
             }
-            Some(process) => Observed::Alive {
-                start_time: process.start_time(),
-                data_dir: DataDir::of(process.cmd()),
-            },
+            Some(process) => {
+                Observed::Alive { start_time: process.start_time(), data_dir: DataDir::of(process.cmd()) }
+            }
         }
     }
 
@@ -114,11 +113,9 @@ impl Processes {
     pub(crate) fn identify(&mut self, pid: u32, data_dir: &Path) -> Option<ProcessId> {
         match self.observe(pid) {
             Observed::Absent | Observed::Ended => None,
-            Observed::Alive { start_time, .. } => Some(ProcessId {
-                pid,
-                start_time,
-                data_dir: data_dir.to_owned(),
-            }),
+            Observed::Alive { start_time, .. } => {
+                Some(ProcessId { pid, start_time, data_dir: data_dir.to_owned() })
+            }
         }
     }
 
@@ -136,10 +133,7 @@ impl Processes {
         let Some(pid) = pid else { return Err(gone) };
         kill_process(pid, signal).map_err(|source| match source {
             rustix::io::Errno::SRCH => gone,
-            _ => SignalError::Refused {
-                pid: process.pid,
-                source,
-            },
+            _ => SignalError::Refused { pid: process.pid, source },
         })
     }
 
@@ -178,9 +172,7 @@ fn data_dir_argument(arguments: &[OsString]) -> Option<&Path> {
 pub(crate) fn parse_signal(text: &str) -> Result<Signal, String> {
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let known = SIGNALS
-        .iter()
-        .find(|(known, signal)| name == *known || name == signal.as_raw().to_string());
+    let known = SIGNALS.iter().find(|(known, signal)| name == *known || name == signal.as_raw().to_string());
     known.map(|(_, signal)| *signal).ok_or_else(|| {
         let names: Vec<_> = SIGNALS.iter().map(|(name, _)| *name).collect();
         format!("known are {}", names.join(", "))
@@ -189,10 +181,7 @@ pub(crate) fn parse_signal(text: &str) -> Result<Signal, String> {
 
 /// The name of a signal that `parse_signal` knows.
 pub(crate) fn signal_name(signal: Signal) -> &'static str {
-    SIGNALS
-        .iter()
-        .find(|(_, known)| *known == signal)
-        .map_or("?", |(name, _)| name)
+    SIGNALS.iter().find(|(_, known)| *known == signal).map_or("?", |(name, _)| name)
 }
 
 const SIGNALS: [(&str, Signal); 10] = [
@@ -218,11 +207,7 @@ mod tests {
 
     #[test]
     fn a_pid_that_was_given_to_another_process_is_not_ours() {
-        let recorded = ProcessId {
-            pid: 10,
-            start_time: 1000,
-            data_dir: PathBuf::from("/d"),
-        };
+        let recorded = ProcessId { pid: 10, start_time: 1000, data_dir: PathBuf::from("/d") };
         let at = |path: &str| DataDir::At(PathBuf::from(path));
         for (observed, expected) in [
             (Observed::Absent, false),
@@ -253,23 +238,14 @@ mod tests {
         while processes.agents_below(Path::new("/d/c")) != [ours.clone()] {
             std::thread::yield_now();
         }
-        let earlier = ProcessId {
-            start_time: ours.start_time - 100,
-            ..ours.clone()
-        };
-        let other = ProcessId {
-            data_dir: PathBuf::from("/d/c/n2"),
-            ..ours.clone()
-        };
+        let earlier = ProcessId { start_time: ours.start_time - 100, ..ours.clone() };
+        let other = ProcessId { data_dir: PathBuf::from("/d/c/n2"), ..ours.clone() };
         for stranger in [earlier, other] {
             let refused = processes.signal(&stranger, Signal::KILL);
             assert!(matches!(refused, Err(SignalError::Gone(_))));
         }
         assert!(processes.is_alive(&ours));
-        assert_eq!(
-            processes.agents_below(Path::new("/d/c")),
-            std::slice::from_ref(&ours)
-        );
+        assert_eq!(processes.agents_below(Path::new("/d/c")), std::slice::from_ref(&ours));
         processes.signal(&ours, Signal::KILL).unwrap();
         while processes.is_alive(&ours) {
             std::thread::yield_now();
@@ -295,10 +271,6 @@ mod tests {
             assert_eq!(parse_signal(text), Ok(Signal::KILL));
         }
         assert_eq!(signal_name(Signal::STOP), "STOP");
-        assert!(
-            parse_signal("NOPE")
-                .unwrap_err()
-                .starts_with("known are HUP, INT")
-        );
+        assert!(parse_signal("NOPE").unwrap_err().starts_with("known are HUP, INT"));
     }
 }

@@ -73,14 +73,8 @@ impl Reached {
             )
             .hint("`ctl status` tells more; once it is gone, `ctl up` starts it again");
         }
-        Failure::new(
-            Exit::NoAgent,
-            format!("node {} was started here and is no member now", node.id),
-        )
-        .hint(format!(
-            "`ctl logs {}` shows its end, `ctl up` starts it again",
-            node.id
-        ))
+        Failure::new(Exit::NoAgent, format!("node {} was started here and is no member now", node.id))
+            .hint(format!("`ctl logs {}` shows its end, `ctl up` starts it again", node.id))
     }
 }
 
@@ -112,11 +106,9 @@ impl Cx {
     /// The same, where there must be one.
     pub(crate) fn local_or_fail(&self) -> anyhow::Result<ClusterRecord> {
         if self.agent.is_some() && self.cluster.is_none() {
-            return Err(
-                Failure::new(Exit::Usage, "this works only for clusters on this machine")
-                    .hint("leave --agent and COTERIE_AGENT out, or name the cluster with --cluster")
-                    .into(),
-            );
+            return Err(Failure::new(Exit::Usage, "this works only for clusters on this machine")
+                .hint("leave --agent and COTERIE_AGENT out, or name the cluster with --cluster")
+                .into());
         }
         match self.local()? {
             Some(record) => Ok(record),
@@ -143,10 +135,7 @@ impl Cx {
             if let Ok(found) = client.within(NEXT_AFTER).agent_self().await
                 && found.cluster == record.cluster
             {
-                return Ok(Reached {
-                    client,
-                    record: Some(record),
-                });
+                return Ok(Reached { client, record: Some(record) });
             }
         }
         let message = format!(
@@ -169,11 +158,8 @@ impl Cx {
         };
         let records = self.records()?;
         let names: Vec<_> = records.iter().map(|record| record.cluster.as_str()).collect();
-        Ok(Failure::new(
-            Exit::NoAgent,
-            format!("no cluster named `{cluster}` runs on this machine"),
-        )
-        .hint(suggest::hint(cluster.as_str(), &names)))
+        Ok(Failure::new(Exit::NoAgent, format!("no cluster named `{cluster}` runs on this machine"))
+            .hint(suggest::hint(cluster.as_str(), &names)))
     }
 }
 

@@ -45,11 +45,7 @@ pub(crate) struct NodeRecord {
 impl NodeRecord {
     /// Its process, if one was started.
     pub(crate) fn process(&self) -> Option<ProcessId> {
-        Some(ProcessId {
-            pid: self.pid?,
-            start_time: self.start_time?,
-            data_dir: self.data_dir.clone(),
-        })
+        Some(ProcessId { pid: self.pid?, start_time: self.start_time?, data_dir: self.data_dir.clone() })
     }
 
     /// Whether its process lives.
@@ -92,10 +88,7 @@ impl ClusterRecord {
             Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         };
         let record = serde_json::from_slice(&text).with_context(|| {
-            format!(
-                "{} is damaged; end its agents by hand and remove it",
-                path.display()
-            )
+            format!("{} is damaged; end its agents by hand and remove it", path.display())
         })?;
         Ok(Some(record))
     }
@@ -140,10 +133,7 @@ impl ClusterRecord {
 }
 
 fn is_nothing_there(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -183,11 +173,7 @@ mod tests {
             nodes: vec![node("a")],
         };
         let mut started = node("a");
-        started.set_process(Some(&ProcessId {
-            pid: 7,
-            start_time: 8,
-            data_dir: PathBuf::from("a"),
-        }));
+        started.set_process(Some(&ProcessId { pid: 7, start_time: 8, data_dir: PathBuf::from("a") }));
         record.put(started);
         record.put(node("b"));
         record.save(&state).unwrap();
@@ -203,9 +189,6 @@ mod tests {
         let any: SocketAddr = "0.0.0.0:80".parse().unwrap();
         assert_eq!(reachable(any).to_string(), "127.0.0.1:80");
         assert_eq!(reachable("[::]:80".parse().unwrap()).to_string(), "[::1]:80");
-        assert_eq!(
-            reachable("10.0.0.1:80".parse().unwrap()).to_string(),
-            "10.0.0.1:80"
-        );
+        assert_eq!(reachable("10.0.0.1:80".parse().unwrap()).to_string(), "10.0.0.1:80");
     }
 }

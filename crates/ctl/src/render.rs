@@ -22,9 +22,7 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 
 /// Text from elsewhere, fit for one line of a terminal.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Colours the phases in a table: the words of one column, found by its header.
@@ -85,12 +83,8 @@ pub(crate) fn members_table(members: &[Member], now_ms: u64, color: bool) -> Str
     let rows: Vec<_> = members
         .iter()
         .map(|member| {
-            let mut row = vec![
-                member.id.to_string(),
-                role(member),
-                phase(member).to_owned(),
-                http(member).to_owned(),
-            ];
+            let mut row =
+                vec![member.id.to_string(), role(member), phase(member).to_owned(), http(member).to_owned()];
             if has_gossip {
                 row.push(member.gossip.clone());
             }
@@ -110,29 +104,15 @@ pub(crate) fn members_table(members: &[Member], now_ms: u64, color: bool) -> Str
 /// `ctl events`: one line an event.
 pub(crate) fn event_line(event: &Event, color: bool) -> String {
     let at = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_millis(event.at_ms));
-    let at = at.map_or_else(
-        || event.at_ms.to_string(),
-        |at| humantime::format_rfc3339_millis(at).to_string(),
-    );
-    let line = format!(
-        "{at}  {:<9}  {:<12}  {}",
-        event.kind.as_str(),
-        event.node,
-        clean(&event.message)
-    );
-    if color {
-        color_word_at(&line, at.len() + 2)
-    } else {
-        line
-    }
+    let at =
+        at.map_or_else(|| event.at_ms.to_string(), |at| humantime::format_rfc3339_millis(at).to_string());
+    let line = format!("{at}  {:<9}  {:<12}  {}", event.kind.as_str(), event.node, clean(&event.message));
+    if color { color_word_at(&line, at.len() + 2) } else { line }
 }
 
 /// The role in a word, `?` if this version does not understand it.
 pub(crate) fn role(member: &Member) -> String {
-    member
-        .state
-        .as_ref()
-        .map_or_else(|| "?".to_owned(), |state| state.role.to_string())
+    member.state.as_ref().map_or_else(|| "?".to_owned(), |state| state.role.to_string())
 }
 
 /// The phase in a word, `?` if this version does not understand it.
@@ -142,10 +122,7 @@ pub(crate) fn phase(member: &Member) -> &'static str {
 
 /// Whether requests may be sent to it.
 pub(crate) fn is_ready(member: &Member) -> bool {
-    member
-        .state
-        .as_ref()
-        .is_some_and(|state| state.phase == Phase::Ready)
+    member.state.as_ref().is_some_and(|state| state.phase == Phase::Ready)
 }
 
 /// The address of its API.
@@ -159,10 +136,7 @@ pub(crate) fn endpoints(member: &Member) -> String {
     if let [(_, url)] = endpoints[..] {
         return url.clone();
     }
-    let words: Vec<_> = endpoints
-        .iter()
-        .map(|(name, url)| format!("{name}={url}"))
-        .collect();
+    let words: Vec<_> = endpoints.iter().map(|(name, url)| format!("{name}={url}")).collect();
     words.join(" ")
 }
 
@@ -173,11 +147,7 @@ fn reason(member: &Member) -> String {
 
 /// `1 agent`, `5 agents`.
 pub(crate) fn count(number: usize, what: &str) -> String {
-    if number == 1 {
-        format!("1 {what}")
-    } else {
-        format!("{number} {what}s")
-    }
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 /// A length of time in its two largest units: `12s`, `3m12s`, `5h3m`, `2d5h`.
@@ -185,11 +155,7 @@ pub(crate) fn age(ms: u64) -> String {
     let seconds = ms / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let pair = |large: u64, unit: char, small: u64, small_unit: char| {
-        if small == 0 {
-            format!("{large}{unit}")
-        } else {
-            format!("{large}{unit}{small}{small_unit}")
-        }
+        if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit}{small}{small_unit}") }
     };
     if minutes == 0 {
         format!("{seconds}s")
@@ -221,20 +187,15 @@ pub(crate) mod tests {
             version: 1,
             http: "http://127.0.0.1:10000".to_owned(),
             gossip: "127.0.0.1:10000".to_owned(),
-            state: Some(RoleState {
-                phase,
-                ..RoleState::starting(role.parse().unwrap())
-            }),
+            state: Some(RoleState { phase, ..RoleState::starting(role.parse().unwrap()) }),
             about: types::api::About::default(),
         }
     }
 
     #[test]
     fn members_are_shown_one_a_row_without_borders_or_trailing_blanks() {
-        let members = [
-            member("gateway-1", "api_gateway", Phase::Ready),
-            member("n2", "storage/0", Phase::Starting),
-        ];
+        let members =
+            [member("gateway-1", "api_gateway", Phase::Ready), member("n2", "storage/0", Phase::Starting)];
         assert_eq!(
             members_table(&members, 193_000, false),
             "\
@@ -248,9 +209,7 @@ n2         storage/0    starting  127.0.0.1:10000  3m12s"
     fn what_is_unusual_has_a_column_and_cannot_break_the_table() {
         let mut gateway = member("g", "api_gateway", Phase::Ready);
         let state = gateway.state.as_mut().unwrap();
-        state
-            .endpoints
-            .insert("gateway".to_owned(), "http://127.0.0.1:8080".to_owned());
+        state.endpoints.insert("gateway".to_owned(), "http://127.0.0.1:8080".to_owned());
         gateway.gossip = "127.0.0.1:9".to_owned();
         let mut failed = member("f", "standby", Phase::Failed);
         failed.state.as_mut().unwrap().reason = Some("no\nport \u{1b}[2J".to_owned());
@@ -295,13 +254,9 @@ n     ?            ?       127.0.0.1:10000  127.0.0.1:10000  0s"
 
     #[test]
     fn ages_have_two_units() {
-        for (ms, expected) in [
-            (999, "0s"),
-            (60_000, "1m"),
-            (192_000, "3m12s"),
-            (18_180_000, "5h3m"),
-            (190_800_000, "2d5h"),
-        ] {
+        for (ms, expected) in
+            [(999, "0s"), (60_000, "1m"), (192_000, "3m12s"), (18_180_000, "5h3m"), (190_800_000, "2d5h")]
+        {
             assert_eq!(age(ms), expected);
         }
     }

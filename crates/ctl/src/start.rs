@@ -76,14 +76,8 @@ impl<'a> Starter<'a> {
     /// Starts all these nodes at once, each in the record before it runs.
     pub(crate) fn start(&mut self, nodes: &[&NodeSpec]) -> anyhow::Result<()> {
         let starting: BTreeSet<&NodeId> = nodes.iter().map(|node| &node.id).collect();
-        let others = self
-            .record
-            .nodes
-            .iter()
-            .filter(|node| !starting.contains(&node.id));
-        let taken = others
-            .flat_map(|node| [node.http.port(), node.gossip.port()])
-            .collect();
+        let others = self.record.nodes.iter().filter(|node| !starting.contains(&node.id));
+        let taken = others.flat_map(|node| [node.http.port(), node.gossip.port()]).collect();
         let requests: Vec<_> = nodes.iter().map(|node| self.request(node)).collect();
         let addresses =
             ports::assign(&requests, taken, self.first_port(), &mut ThisMachine).map_err(|busy| {
@@ -112,10 +106,7 @@ impl<'a> Starter<'a> {
             id: node.id.clone(),
             listen: node.listen,
             gossip: node.gossip,
-            before: self.record.node(&node.id).map(|node| Addresses {
-                http: node.http,
-                gossip: node.gossip,
-            }),
+            before: self.record.node(&node.id).map(|node| Addresses { http: node.http, gossip: node.gossip }),
         }
     }
 
@@ -134,25 +125,14 @@ impl<'a> Starter<'a> {
     }
 
     fn spawn(&mut self, id: &NodeId, attempts: u32) -> anyhow::Result<()> {
-        let seeds: Vec<_> = self
-            .record
-            .nodes
-            .iter()
-            .map(|node| crate::record::reachable(node.gossip))
-            .take(SEEDS)
-            .collect();
+        let seeds: Vec<_> =
+            self.record.nodes.iter().map(|node| crate::record::reachable(node.gossip)).take(SEEDS).collect();
         let node = self.record.node(id).expect("entered before it is spawned");
         let is_new = !node.data_dir.exists();
         let child = launch::spawn(&self.binary, self.manifest, node, &seeds)?;
         // It may have ended already; then there is nothing to find again.
-        let process = child
-            .id()
-            .and_then(|pid| self.processes.identify(pid, &node.data_dir));
-        let started = Started {
-            child,
-            attempts,
-            is_new,
-        };
+        let process = child.id().and_then(|pid| self.processes.identify(pid, &node.data_dir));
+        let started = Started { child, attempts, is_new };
         self.started.insert(id.clone(), started);
         if let Some(node) = self.record.node_mut(id) {
             node.set_process(process.as_ref());
@@ -167,10 +147,7 @@ impl<'a> Starter<'a> {
         for node in &self.record.nodes {
             let ready = self.started.contains_key(&node.id);
             if ready || node.is_running(&mut self.processes) {
-                expected.push(Expected {
-                    id: node.id.clone(),
-                    ready,
-                });
+                expected.push(Expected { id: node.id.clone(), ready });
             }
         }
         loop {
@@ -235,13 +212,8 @@ impl<'a> Starter<'a> {
                 return Err(self.failure(&id, &format!("ended, {status}")).into());
             }
             let nodes = self.record.nodes.iter();
-            let taken = nodes
-                .flat_map(|node| [node.http.port(), node.gossip.port()])
-                .collect();
-            let request = Request {
-                before: None,
-                ..self.request(spec)
-            };
+            let taken = nodes.flat_map(|node| [node.http.port(), node.gossip.port()]).collect();
+            let request = Request { before: None, ..self.request(spec) };
             let Ok(addresses) = ports::assign(&[request], taken, self.first_port(), &mut ThisMachine) else {
                 return Err(self.failure(&id, &format!("ended, {status}")).into());
             };

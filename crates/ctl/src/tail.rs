@@ -31,10 +31,7 @@ pub(crate) fn last_lines(path: &Path, count: usize) -> io::Result<(Vec<String>, 
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
     let skipped = lines.len().saturating_sub(count);
-    Ok((
-        lines[skipped..].iter().map(|line| (*line).to_owned()).collect(),
-        end,
-    ))
+    Ok((lines[skipped..].iter().map(|line| (*line).to_owned()).collect(), end))
 }
 
 fn newlines(bytes: &[u8]) -> usize {
@@ -51,11 +48,7 @@ pub(crate) struct Follow {
 
 impl Follow {
     pub(crate) fn new(path: PathBuf, at: u64) -> Self {
-        Self {
-            path,
-            at,
-            partial: Vec::new(),
-        }
+        Self { path, at, partial: Vec::new() }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -110,10 +110,7 @@ pub(crate) fn in_words(gaps: &[Gap]) -> Vec<String> {
     for gap in gaps {
         match &gap.node {
             None => lines.push(format!("{} {}", gap.viewer, gap.why)),
-            Some(node) => grouped
-                .entry((&gap.viewer, &gap.why))
-                .or_default()
-                .push(node.as_str()),
+            Some(node) => grouped.entry((&gap.viewer, &gap.why)).or_default().push(node.as_str()),
         }
     }
     for ((viewer, why), nodes) in grouped {
@@ -132,24 +129,14 @@ mod tests {
     use crate::render::tests::member;
 
     fn view(of: &str, members: &[(&str, Phase)]) -> (NodeId, Option<Members>) {
-        let members = members
-            .iter()
-            .map(|&(id, phase)| member(id, "standby", phase))
-            .collect();
+        let members = members.iter().map(|&(id, phase)| member(id, "standby", phase)).collect();
         let viewed_by: NodeId = of.parse().unwrap();
-        let members = Members {
-            cluster: "c".parse().unwrap(),
-            viewed_by: viewed_by.clone(),
-            members,
-        };
+        let members = Members { cluster: "c".parse().unwrap(), viewed_by: viewed_by.clone(), members };
         (viewed_by, Some(members))
     }
 
     fn expected(ids: &[&str]) -> Vec<Expected> {
-        let expect = |id: &&str| Expected {
-            id: id.parse().unwrap(),
-            ready: true,
-        };
+        let expect = |id: &&str| Expected { id: id.parse().unwrap(), ready: true };
         ids.iter().map(expect).collect()
     }
 
@@ -158,13 +145,7 @@ mod tests {
         let both = [("a", Phase::Ready), ("b", Phase::Ready)];
         let views = Views::from([view("a", &both), view("b", &both)]);
         let verdict = judge(&expected(&["a", "b"]), &views);
-        assert_eq!(
-            verdict,
-            Verdict {
-                complete: 2,
-                ..Verdict::default()
-            }
-        );
+        assert_eq!(verdict, Verdict { complete: 2, ..Verdict::default() });
     }
 
     #[test]

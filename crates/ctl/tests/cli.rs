@@ -13,9 +13,7 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
+        Self { dir: tempfile::tempdir().unwrap() }
     }
 
     fn path(&self) -> &Path {
@@ -35,16 +33,8 @@ impl Machine {
 
     /// Exit code, stdout, stderr.
     fn ctl(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = self.command(arguments).output().unwrap();
-        (
-            status.code(),
-            String::from_utf8(stdout).unwrap(),
-            String::from_utf8(stderr).unwrap(),
-        )
+        let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
+        (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
     }
 
     /// A record of one node whose process is the one given.
@@ -90,13 +80,7 @@ fn wrong_usage_is_2_and_help_is_0() {
 #[test]
 fn without_a_cluster_each_verb_says_so_with_its_own_code() {
     let machine = Machine::new();
-    for verb in [
-        &["members"][..],
-        &["status"],
-        &["events"],
-        &["drain", "n1"],
-        &["logs"],
-    ] {
+    for verb in [&["members"][..], &["status"], &["events"], &["drain", "n1"], &["logs"]] {
         assert_eq!(
             machine.ctl(verb),
             (
@@ -109,10 +93,7 @@ fn without_a_cluster_each_verb_says_so_with_its_own_code() {
             "{verb:?}"
         );
     }
-    assert_eq!(
-        machine.ctl(&["down"]),
-        (Some(0), nothing(), "nothing is running\n".to_owned())
-    );
+    assert_eq!(machine.ctl(&["down"]), (Some(0), nothing(), "nothing is running\n".to_owned()));
     assert_eq!(machine.ctl(&["ls", "-o", "json"]).1, "[]\n");
     assert_eq!(machine.ctl(&["version"]).1, "ctl 0.1.0\n");
     assert!(!machine.path().join("state").exists());
@@ -123,17 +104,10 @@ fn an_agent_elsewhere_that_does_not_answer_is_4_and_a_bad_url_is_2() {
     let machine = Machine::new();
     let (code, _, err) = machine.ctl(&["--agent", "http://127.0.0.1:1", "members"]);
     assert_eq!(code, Some(4));
-    assert_eq!(
-        err,
-        "error: no agent answers at http://127.0.0.1:1: connection refused\n"
-    );
+    assert_eq!(err, "error: no agent answers at http://127.0.0.1:1: connection refused\n");
     let (code, _, _) = machine.ctl(&["--agent", "ftp://x", "members"]);
     assert_eq!(code, Some(2));
-    let out = machine
-        .command(&["kill", "n1"])
-        .env("COTERIE_AGENT", "http://127.0.0.1:1")
-        .output()
-        .unwrap();
+    let out = machine.command(&["kill", "n1"]).env("COTERIE_AGENT", "http://127.0.0.1:1").output().unwrap();
     assert_eq!(out.status.code(), Some(2));
 }
 
@@ -148,10 +122,7 @@ fn up_without_a_manifest_points_to_init_which_overwrites_nothing() {
     let (code, _, err) = machine.ctl(&["init"]);
     assert_eq!(code, Some(1));
     assert!(err.starts_with("error: coterie.yaml exists already\n"), "{err}");
-    assert_eq!(
-        std::fs::read_to_string(machine.path().join("coterie.yaml")).unwrap(),
-        written
-    );
+    assert_eq!(std::fs::read_to_string(machine.path().join("coterie.yaml")).unwrap(), written);
 }
 
 #[test]
@@ -163,15 +134,8 @@ fn a_pid_that_now_belongs_to_another_process_is_never_signalled() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    bystander
-        .stdout
-        .as_mut()
-        .unwrap()
-        .read_exact(&mut [0; 5])
-        .unwrap();
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
+    bystander.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     // Even one that was started within the same second.
     machine.write_record(bystander.id(), now.as_secs());
     let (code, out, err) = machine.ctl(&["kill", "n1"]);
@@ -179,10 +143,7 @@ fn a_pid_that_now_belongs_to_another_process_is_never_signalled() {
     assert!(err.contains("nothing was signalled"), "{err}");
     let (code, out, _) = machine.ctl(&["down"]);
     assert_eq!(code, Some(0));
-    assert_eq!(
-        out,
-        "stopped 0 agents, 0 left, 2 ports free (1 was not running)\n"
-    );
+    assert_eq!(out, "stopped 0 agents, 0 left, 2 ports free (1 was not running)\n");
     assert_eq!(bystander.try_wait().unwrap(), None);
     bystander.kill().unwrap();
     bystander.wait().unwrap();

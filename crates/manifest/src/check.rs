@@ -31,11 +31,7 @@ pub(crate) fn check(
     failed: &BTreeSet<Position>,
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Checked> {
-    let mut check = Check {
-        known,
-        failed,
-        mistakes,
-    };
+    let mut check = Check { known, failed, mistakes };
     if tree.is_null() {
         let mistake = Mistake::new(Position::START, "the manifest is empty");
         check.report(mistake.hint("the least is `cluster: demo` and `nodes: [{ service: standby }]`"));
@@ -47,12 +43,7 @@ pub(crate) fn check(
     let mut places = Places::default();
     let services = check.services(&fields, &mut places);
     let nodes = check.nodes(&fields, &mut places);
-    let manifest = Manifest {
-        cluster: cluster?,
-        profile: profile?,
-        services,
-        nodes,
-    };
+    let manifest = Manifest { cluster: cluster?, profile: profile?, services, nodes };
     Some(Checked { manifest, places })
 }
 
@@ -131,11 +122,7 @@ impl Check<'_> {
         let Some(known) = self.known.filter(|known| known.is_sharded(&service).is_none()) else {
             return Some(service);
         };
-        let mut names: Vec<&str> = known
-            .service_types
-            .iter()
-            .map(|(known, _)| known.as_str())
-            .collect();
+        let mut names: Vec<&str> = known.service_types.iter().map(|(known, _)| known.as_str()).collect();
         if may_stand_by {
             names.push(Role::STANDBY);
         }

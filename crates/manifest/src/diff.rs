@@ -93,10 +93,7 @@ mod tests {
         });
         let plan = diff(&manifest(wanted), &running.collect());
         let start = plan.start.iter().map(|node| format!("+{}", node.id));
-        let drift = plan
-            .drift
-            .iter()
-            .map(|d| format!("~{}({}>{})", d.id, d.found, d.wanted));
+        let drift = plan.drift.iter().map(|d| format!("~{}({}>{})", d.id, d.found, d.wanted));
         let extra = plan.extra.iter().map(|id| format!("-{id}"));
         let unchanged = plan.unchanged.iter().map(|id| format!("={id}"));
         let all: Vec<String> = start.chain(drift).chain(extra).chain(unchanged).collect();
@@ -109,16 +106,8 @@ mod tests {
             (&[][..], &[][..], ""),
             (&[("b", "standby"), ("a", "storage/0")], &[], "+b +a"),
             (&[("a", "standby")], &[("a", "standby")], "=a"),
-            (
-                &[("a", "standby")],
-                &[("a", "storage/0")],
-                "~a(storage/0>standby)",
-            ),
-            (
-                &[("a", "storage/0")],
-                &[("a", "storage/1")],
-                "~a(storage/1>storage/0)",
-            ),
+            (&[("a", "standby")], &[("a", "storage/0")], "~a(storage/0>standby)"),
+            (&[("a", "storage/0")], &[("a", "storage/1")], "~a(storage/1>storage/0)"),
             (&[], &[("z", "standby"), ("y", "standby")], "-y -z"),
             (
                 &[("a", "api_gateway"), ("b", "standby"), ("c", "standby")],

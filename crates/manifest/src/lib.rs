@@ -35,11 +35,7 @@ pub fn parse(
     variables: Variables<'_>,
     known: Option<&Known>,
 ) -> Result<Checked, Mistakes> {
-    let Prepared {
-        tree,
-        failed,
-        mut mistakes,
-    } = prepared(file_name, source, variables)?;
+    let Prepared { tree, failed, mut mistakes } = prepared(file_name, source, variables)?;
     match check::check(&tree, known, &failed, &mut mistakes) {
         Some(checked) if mistakes.is_empty() => Ok(checked),
         _ => Err(Mistakes::new(file_name, source, mistakes)),
@@ -51,11 +47,7 @@ pub fn parse(
 /// Bad variables and keys that are given twice are mistakes; what the file means is left to the caller.
 pub fn read_tree(file_name: &str, source: &str, variables: Variables<'_>) -> Result<Node, Mistakes> {
     let Prepared { tree, mistakes, .. } = prepared(file_name, source, variables)?;
-    if mistakes.is_empty() {
-        Ok(tree)
-    } else {
-        Err(Mistakes::new(file_name, source, mistakes))
-    }
+    if mistakes.is_empty() { Ok(tree) } else { Err(Mistakes::new(file_name, source, mistakes)) }
 }
 
 /// A tree with variables replaced, and what went wrong with that.
@@ -71,9 +63,5 @@ fn prepared(file_name: &str, source: &str, variables: Variables<'_>) -> Result<P
     let mut mistakes = Vec::new();
     let failed = variables::substitute(&mut tree, variables, &mut mistakes);
     check::duplicate_keys(&tree, &mut mistakes);
-    Ok(Prepared {
-        tree,
-        failed,
-        mistakes,
-    })
+    Ok(Prepared { tree, failed, mistakes })
 }

@@ -22,12 +22,7 @@ pub struct Mistake {
 impl Mistake {
     /// A mistake without a hint.
     pub fn new(at: Position, message: impl Into<String>) -> Self {
-        Self {
-            at,
-            message: message.into(),
-            hint: None,
-            related: Vec::new(),
-        }
+        Self { at, message: message.into(), hint: None, related: Vec::new() }
     }
 
     /// The same with a word on what to do.
@@ -58,11 +53,7 @@ impl Mistakes {
     /// The mistakes in a file with this name and text, put in the order of the file.
     pub fn new(file: impl Into<String>, source: impl Into<String>, mut list: Vec<Mistake>) -> Self {
         list.sort_by_key(|mistake| (mistake.at.line, mistake.at.column));
-        Self {
-            file: file.into(),
-            source_text: source.into(),
-            list,
-        }
+        Self { file: file.into(), source_text: source.into(), list }
     }
 
     /// The name of the file, as it was given.
@@ -90,11 +81,7 @@ impl Serialize for Mistakes {
                 related: mistake
                     .related
                     .iter()
-                    .map(|(at, note)| RelatedBody {
-                        line: at.line,
-                        column: at.column,
-                        note,
-                    })
+                    .map(|(at, note)| RelatedBody { line: at.line, column: at.column, note })
                     .collect(),
             })?;
         }
@@ -130,10 +117,7 @@ mod tests {
 
     #[test]
     fn mistakes_come_in_the_order_of_the_file_and_are_counted() {
-        let list = vec![
-            Mistake::new(at(2, 1, 1), "second"),
-            Mistake::new(at(1, 1, 1), "first"),
-        ];
+        let list = vec![Mistake::new(at(2, 1, 1), "second"), Mistake::new(at(1, 1, 1), "first")];
         let text = Mistakes::new("a.yaml", "x\ny\n", list).to_string();
         assert!(text.find("first") < text.find("second"), "{text}");
         assert!(text.ends_with("2 mistakes in a.yaml"), "{text}");

@@ -119,9 +119,6 @@ pub struct Known {
 impl Known {
     /// Whether roles of a type have a shard, if the type is known.
     pub(crate) fn is_sharded(&self, service: &ServiceType) -> Option<bool> {
-        self.service_types
-            .iter()
-            .find(|(known, _)| known == service)
-            .map(|(_, sharded)| *sharded)
+        self.service_types.iter().find(|(known, _)| known == service).map(|(_, sharded)| *sharded)
     }
 }

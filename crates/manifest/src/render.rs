@@ -45,9 +45,7 @@ pub(crate) fn render(file: &str, source: &str, list: &[Mistake]) -> String {
 /// The lines of a file as YAML counts them: a lone carriage return ends one too, a byte order mark is in none.
 pub(crate) fn lines(source: &str) -> impl Iterator<Item = &str> {
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
-    let ends = source
-        .split('\n')
-        .map(|line| line.strip_suffix('\r').unwrap_or(line));
+    let ends = source.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
     ends.flat_map(|line| line.split('\r'))
 }
 
@@ -60,11 +58,7 @@ fn gutter(mistake: &Mistake) -> usize {
 
 fn snippet(out: &mut String, file: &str, lines: &[&str], at: Position, gutter: usize) {
     let Position { line, column, len } = at;
-    out.push_str(&format!(
-        "{:gutter$}--> {}:{line}:{column}\n",
-        "",
-        printable(file)
-    ));
+    out.push_str(&format!("{:gutter$}--> {}:{line}:{column}\n", "", printable(file)));
     let index = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
     let Some(text) = lines.get(index) else {
         return;
@@ -81,11 +75,7 @@ fn snippet(out: &mut String, file: &str, lines: &[&str], at: Position, gutter: u
 /// What is shown of a line, the columns before the mark, and the columns of the mark.
 fn excerpt(text: &str, column: usize, len: usize) -> (String, usize, usize) {
     let total: usize = text.chars().take(WIDTH + 1).map(width).sum();
-    let skipped = if total > WIDTH {
-        column.saturating_sub(BEFORE)
-    } else {
-        0
-    };
+    let skipped = if total > WIDTH { column.saturating_sub(BEFORE) } else { 0 };
     let (mut shown, mut before, mut marked) = (String::new(), 0, 0);
     if skipped > 0 {
         shown.push('…');

@@ -88,12 +88,8 @@ mod tests {
 
     /// The keys of an object in the schema, sorted.
     fn keys(object: &serde_json::Value) -> Vec<&str> {
-        let mut keys: Vec<&str> = object["properties"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let mut keys: Vec<&str> =
+            object["properties"].as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
         keys
     }
@@ -123,9 +119,6 @@ mod tests {
             }
         }
         assert_eq!(schema["required"], serde_json::json!(["cluster", "nodes"]));
-        assert_eq!(
-            schema["$defs"]["Node"]["required"],
-            serde_json::json!(["service"])
-        );
+        assert_eq!(schema["$defs"]["Node"]["required"], serde_json::json!(["service"]));
     }
 }

@@ -15,11 +15,7 @@ pub struct Position {
 
 impl Position {
     /// The start of a file.
-    pub const START: Self = Self {
-        line: 1,
-        column: 1,
-        len: 0,
-    };
+    pub const START: Self = Self { line: 1, column: 1, len: 0 };
 }
 
 /// A value and its place.
@@ -73,10 +69,7 @@ pub(crate) enum Writing {
 impl Node {
     /// The value of a key; of the first, if the key is given twice.
     pub fn get(&self, key: &str) -> Option<&Self> {
-        self.entries()
-            .iter()
-            .find(|(found, _)| found.text == key)
-            .map(|(_, value)| value)
+        self.entries().iter().find(|(found, _)| found.text == key).map(|(_, value)| value)
     }
 
     /// The keys and values, none if it is not a mapping.

@@ -23,12 +23,7 @@ pub(crate) fn substitute(
     variables: Variables<'_>,
     mistakes: &mut Vec<Mistake>,
 ) -> BTreeSet<Position> {
-    let mut substitution = Substitution {
-        variables,
-        mistakes,
-        failed: BTreeSet::new(),
-        left: MAX_REPLACED,
-    };
+    let mut substitution = Substitution { variables, mistakes, failed: BTreeSet::new(), left: MAX_REPLACED };
     substitution.walk(node);
     substitution.failed
 }
@@ -155,10 +150,7 @@ fn place(text: &str, start: usize, at: Position) -> Position {
 /// The place with the length of the variable that begins there, unless the whole text had to do.
 fn sized(at: Position, inside: &str) -> Position {
     let len = u32::try_from(inside.chars().count() + 3).unwrap_or(u32::MAX);
-    Position {
-        len: at.len.min(len),
-        ..at
-    }
+    Position { len: at.len.min(len), ..at }
 }
 
 #[cfg(test)]
@@ -177,10 +169,7 @@ mod tests {
         };
         substitute(&mut tree, &variables, &mut mistakes);
         let mistakes = mistakes.into_iter().map(|mistake| {
-            format!(
-                "{}:{}+{} {}",
-                mistake.at.line, mistake.at.column, mistake.at.len, mistake.message
-            )
+            format!("{}:{}+{} {}", mistake.at.line, mistake.at.column, mistake.at.len, mistake.message)
         });
         (tree.to_json(), mistakes.collect())
     }

@@ -27,10 +27,7 @@ const TOO_LARGE: &str = "the file is too large or too deep";
 /// so a key that is given twice is in the tree twice.
 pub fn parse_tree(source: &str) -> Result<Node, Mistake> {
     if source.len() > MAX_LEN {
-        let message = format!(
-            "the file has {} bytes, at most {MAX_LEN} are allowed",
-            source.len()
-        );
+        let message = format!("the file has {} bytes, at most {MAX_LEN} are allowed", source.len());
         return Err(Mistake::new(Position::START, message));
     }
     serde_saphyr::from_str_with_options::<Spanned<Raw>>(source, options())
@@ -170,18 +167,11 @@ fn node(raw: Spanned<Raw>, source: &str) -> Node {
 fn position(at: Location, len: usize) -> Position {
     let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     let len = number(at.span().len()).max(u32::try_from(len).unwrap_or(u32::MAX));
-    Position {
-        line: number(at.line()).max(1),
-        column: number(at.column()).max(1),
-        len,
-    }
+    Position { line: number(at.line()).max(1), column: number(at.column()).max(1), len }
 }
 
 fn is_plain(at: Location, source: &str) -> bool {
-    let start = at
-        .span()
-        .byte_offset()
-        .and_then(|start| usize::try_from(start).ok());
+    let start = at.span().byte_offset().and_then(|start| usize::try_from(start).ok());
     let first = start.and_then(|start| source.as_bytes().get(start));
     first.is_some_and(|first| !matches!(first, b'"' | b'\''))
 }

@@ -11,15 +11,9 @@ fn folder() -> PathBuf {
 }
 
 fn known() -> Known {
-    let types = [
-        ("api_gateway", false),
-        ("load_balancer", false),
-        ("searcher", true),
-    ];
+    let types = [("api_gateway", false), ("load_balancer", false), ("searcher", true)];
     let service_types = types.map(|(name, sharded)| (name.parse().expect("a service type"), sharded));
-    Known {
-        service_types: service_types.into(),
-    }
+    Known { service_types: service_types.into() }
 }
 
 fn variables(name: &str) -> Option<String> {
@@ -29,10 +23,8 @@ fn variables(name: &str) -> Option<String> {
 #[test]
 fn every_broken_manifest_is_answered_as_a_good_compiler_would() {
     let is_update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    let mut names: Vec<PathBuf> = fs::read_dir(folder())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     names.sort();
     assert!(names.len() >= 20, "{} broken manifests", names.len());

@@ -32,9 +32,7 @@ fn read(source: &str) -> Result<usize, Mistakes> {
 }
 
 fn first_message(source: &str) -> String {
-    read(source).expect_err("the text is broken").list()[0]
-        .message
-        .clone()
+    read(source).expect_err("the text is broken").list()[0].message.clone()
 }
 
 /// Pieces that manifests are made of, in any order.
@@ -98,13 +96,7 @@ fn manifest_like() -> impl Strategy<Value = String> {
 
 /// Manifests that are mostly right, so that ids meet.
 fn nearly_right() -> impl Strategy<Value = String> {
-    let id = prop::option::of(prop::sample::select(vec![
-        "a",
-        "a-1",
-        "standby",
-        "standby-1",
-        "standby-2",
-    ]));
+    let id = prop::option::of(prop::sample::select(vec!["a", "a-1", "standby", "standby-1", "standby-2"]));
     let count = prop::option::of(0_u32..5);
     let node = (id, count).prop_map(|(id, count)| {
         let id = id.map_or(String::new(), |id| format!("id: {id}, "));
@@ -154,13 +146,9 @@ fn what_is_too_deep_is_refused_in_every_style() {
     assert_eq!(first_message(&"{a: ".repeat(100_000)), too_large);
     assert_eq!(first_message(&"- ".repeat(400_000)), too_large);
     assert_eq!(first_message(&"? ".repeat(400_000)), too_large);
-    let block: String = (0..1_000)
-        .map(|depth| format!("{}a:\n", " ".repeat(depth)))
-        .collect();
+    let block: String = (0..1_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
     assert_eq!(first_message(&block), too_large);
-    let chain: String = (1..3_000)
-        .map(|n| format!("a{n}: &a{n} [*a{}]\n", n - 1))
-        .collect();
+    let chain: String = (1..3_000).map(|n| format!("a{n}: &a{n} [*a{}]\n", n - 1)).collect();
     assert_eq!(first_message(&format!("a0: &a0 [x]\n{chain}")), too_large);
 }
 
@@ -178,9 +166,8 @@ fn many_mistakes_are_answered_in_reasonable_time() {
     let started = std::time::Instant::now();
     let keys: String = (0..20_000).map(|n| format!("key{n}: ${{NONE}}\n")).collect();
     assert!(read(&keys).unwrap_err().list().len() >= 20_000);
-    let nodes: String = (0..5_000)
-        .map(|n| format!("- {{ service: standby, listen: '127.0.0.1:{}' }}\n", n + 1))
-        .collect();
+    let nodes: String =
+        (0..5_000).map(|n| format!("- {{ service: standby, listen: '127.0.0.1:{}' }}\n", n + 1)).collect();
     assert!(read(&format!("cluster: a\nnodes:\n{nodes}")).is_err());
     let one_line = format!("a: \"{}\"", "${NONE}".repeat(50_000));
     assert!(read(&one_line).is_err());

@@ -8,18 +8,14 @@ use manifest::{Checked, Known, Node, Value, parse, yaml};
 use types::Profile;
 
 fn shipped(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../manifests")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests").join(name);
     fs::read_to_string(path).expect("the manifest is in the repository")
 }
 
 fn known() -> Known {
     let types = [("api_gateway", false), ("searcher", true)];
     Known {
-        service_types: types
-            .map(|(name, sharded)| (name.parse().expect("a service type"), sharded))
-            .into(),
+        service_types: types.map(|(name, sharded)| (name.parse().expect("a service type"), sharded)).into(),
     }
 }
 
@@ -30,10 +26,7 @@ fn checked(source: &str) -> Checked {
 /// The nodes in a line: `a=standby b=searcher/0`.
 fn nodes(checked: &Checked) -> String {
     let nodes = checked.manifest.nodes.iter();
-    nodes
-        .map(|node| format!("{}={}", node.id, node.role))
-        .collect::<Vec<_>>()
-        .join(" ")
+    nodes.map(|node| format!("{}={}", node.id, node.role)).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
@@ -71,11 +64,7 @@ fn the_shipped_manifests_have_only_keys_that_the_schema_describes() {
     let schema = manifest::json_schema();
     let described = |object: &serde_json::Value, node: &Node| {
         for (key, _) in node.entries() {
-            assert!(
-                object["properties"].get(&key.text).is_some(),
-                "`{}` is not in the schema",
-                key.text
-            );
+            assert!(object["properties"].get(&key.text).is_some(), "`{}` is not in the schema", key.text);
         }
     };
     for name in ["demo.yaml", "single.yaml"] {
@@ -157,15 +146,9 @@ nodes:
         _ => None,
     };
     let checked = parse("test.yaml", source, &variables, Some(&known())).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(
-        nodes(&checked),
-        "standby-1=standby standby-2=standby searcher-1=searcher/2"
-    );
+    assert_eq!(nodes(&checked), "standby-1=standby standby-2=standby searcher-1=searcher/2");
     assert_eq!(checked.manifest.nodes[0].labels["zone"], "2");
-    assert_eq!(
-        checked.manifest.nodes[2].listen,
-        Some("127.0.0.1:8080".parse().unwrap())
-    );
+    assert_eq!(checked.manifest.nodes[2].listen, Some("127.0.0.1:8080".parse().unwrap()));
     let settings = &checked.manifest.services[&"api_gateway".parse().unwrap()].settings;
     assert_eq!(*settings, serde_json::json!({"limit": "10", "price": "$5"}));
 }
@@ -185,13 +168,7 @@ nodes:
 ";
     let checked = checked(source);
     assert_eq!(nodes(&checked), "a=standby b=standby c=searcher/0");
-    assert!(
-        checked
-            .manifest
-            .nodes
-            .iter()
-            .all(|node| node.labels["zone"] == "north")
-    );
+    assert!(checked.manifest.nodes.iter().all(|node| node.labels["zone"] == "north"));
 }
 
 #[test]
@@ -226,16 +203,8 @@ nodes: [{ id: a, service: standby }]
         let at = checked.settings_position(&gateway, pointer);
         assert_eq!((at.line, at.column), expected, "{pointer}");
     }
-    assert_eq!(
-        checked.settings_position(&"searcher".parse().unwrap(), "/x").line,
-        9
-    );
-    assert_eq!(
-        checked
-            .settings_position(&"analytics".parse().unwrap(), "/x")
-            .line,
-        1
-    );
+    assert_eq!(checked.settings_position(&"searcher".parse().unwrap(), "/x").line, 9);
+    assert_eq!(checked.settings_position(&"analytics".parse().unwrap(), "/x").line, 1);
     let at = checked.node_position(&"a".parse().unwrap());
     assert_eq!((at.line, at.column), (10, 15));
 }
@@ -245,10 +214,7 @@ fn a_config_that_is_no_manifest_is_read_as_a_tree() {
     let tree = manifest::read_tree("agent.yaml", "listen: ${L:-x}\nn: 3\nyes: yes\n", &|_| None).unwrap();
     assert_eq!(tree.get("listen").and_then(Node::as_str), Some("x"));
     assert_eq!(tree.get("n").and_then(Node::as_u64), Some(3));
-    assert_eq!(
-        tree.get("yes").map(|node| &node.value),
-        Some(&Value::String("yes".to_owned()))
-    );
+    assert_eq!(tree.get("yes").map(|node| &node.value), Some(&Value::String("yes".to_owned())));
     assert!(tree.get("other").is_none());
     let mistakes = manifest::read_tree("agent.yaml", "a: 1\na: ${B}\n", &|_| None).unwrap_err();
     assert_eq!(mistakes.list().len(), 2, "{mistakes}");
@@ -275,10 +241,7 @@ fn line_ends_and_marks_of_other_systems_change_nothing() {
     let source = shipped("demo.yaml");
     let windows = source.replace('\n', "\r\n");
     assert_eq!(checked(&windows).manifest, checked(&source).manifest);
-    assert_eq!(
-        checked(&format!("\u{feff}{source}")).manifest,
-        checked(&source).manifest
-    );
+    assert_eq!(checked(&format!("\u{feff}{source}")).manifest, checked(&source).manifest);
     let broken = windows.replace("profile", "profil");
     let mistakes = parse("test.yaml", &broken, &|_| None, None).unwrap_err();
     let at = mistakes.list()[0].at;

@@ -101,20 +101,12 @@ impl BaseUrl {
 
     /// Remembers that no connection could be opened.
     pub(crate) fn mark_unreachable(&self, now: Instant) {
-        *self
-            .0
-            .unreachable_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *self.0.unreachable_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
     /// Whether no connection could be opened a short while ago.
     pub(crate) fn is_avoided(&self, now: Instant, avoid: Duration) -> bool {
-        let unreachable_at = *self
-            .0
-            .unreachable_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let unreachable_at = *self.0.unreachable_at.lock().unwrap_or_else(PoisonError::into_inner);
         unreachable_at.is_some_and(|at| now.saturating_duration_since(at) < avoid)
     }
 
@@ -128,13 +120,8 @@ impl FromStr for BaseUrl {
     type Err = BaseUrlError;
     fn from_str(text: &str) -> Result<Self, BaseUrlError> {
         let malformed = || BaseUrlError::Malformed(text.to_owned());
-        let superfluous = |part| BaseUrlError::Superfluous {
-            text: text.to_owned(),
-            part,
-        };
-        let scheme = text
-            .split_once("://")
-            .map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let superfluous = |part| BaseUrlError::Superfluous { text: text.to_owned(), part };
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         match scheme.as_deref() {
             Some("http") => {}
             Some("https") => return Err(BaseUrlError::Https(text.to_owned())),
@@ -210,18 +197,10 @@ mod tests {
             ("http://a", "http://a", "a", ""),
             ("http://a/", "http://a", "a", ""),
             ("HTTP://a:80/b/c/", "http://a:80/b/c", "a:80", "/b/c"),
-            (
-                "http://[::1]:8000/x%2Fy",
-                "http://[::1]:8000/x%2Fy",
-                "[::1]:8000",
-                "/x%2Fy",
-            ),
+            ("http://[::1]:8000/x%2Fy", "http://[::1]:8000/x%2Fy", "[::1]:8000", "/x%2Fy"),
         ] {
             let url: BaseUrl = text.parse().unwrap();
-            assert_eq!(
-                (url.as_str(), url.authority(), url.path()),
-                (shown, authority, path)
-            );
+            assert_eq!((url.as_str(), url.authority(), url.path()), (shown, authority, path));
         }
     }
 
@@ -231,24 +210,12 @@ mod tests {
         assert!(matches!(refused("https://a"), BaseUrlError::Https(_)));
         assert!(matches!(refused("127.0.0.1:80"), BaseUrlError::NoHttp(_)));
         assert!(matches!(refused("ftp://a"), BaseUrlError::NoHttp(_)));
-        for (text, bad) in [
-            ("http://a/?q", "query"),
-            ("http://a/#f", "fragment"),
-            ("http://u:p@a/", "user name"),
-        ] {
-            assert!(
-                matches!(refused(text), BaseUrlError::Superfluous { part, .. } if part == bad),
-                "{text}"
-            );
+        for (text, bad) in
+            [("http://a/?q", "query"), ("http://a/#f", "fragment"), ("http://u:p@a/", "user name")]
+        {
+            assert!(matches!(refused(text), BaseUrlError::Superfluous { part, .. } if part == bad), "{text}");
         }
-        for text in [
-            "http://",
-            "http:///x",
-            "http://a:",
-            "http://a:99999",
-            "http://a:0",
-            "http://a b",
-        ] {
+        for text in ["http://", "http:///x", "http://a:", "http://a:99999", "http://a:0", "http://a b"] {
             assert!(matches!(refused(text), BaseUrlError::Malformed(_)), "{text}");
         }
     }

@@ -42,15 +42,8 @@ pub enum MeshBodyError {
 impl MeshBody {
     pub(crate) fn new(incoming: Incoming, in_flight: InFlight, upload: Upload, idle: Duration) -> Self {
         // Nobody may read on after the end, so what has ended at once holds nothing.
-        let held = (!incoming.is_end_stream()).then_some(Held {
-            _in_flight: in_flight,
-            upload,
-        });
-        Self {
-            incoming,
-            idle: IdleTimer::new(idle),
-            held,
-        }
+        let held = (!incoming.is_end_stream()).then_some(Held { _in_flight: in_flight, upload });
+        Self { incoming, idle: IdleTimer::new(idle), held }
     }
 
     /// The answer has ended as it should; what the client still sends is between it and the member.
@@ -135,11 +128,7 @@ struct IdleTimer {
 
 impl IdleTimer {
     fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            moved_at: None,
-            timer: None,
-        }
+        Self { limit, moved_at: None, timer: None }
     }
 
     fn moved(&mut self) {
@@ -151,9 +140,7 @@ impl IdleTimer {
         let moved_at = *self.moved_at.get_or_insert_with(Instant::now);
         let latest = other_moved_at.map_or(moved_at, |other| other.max(moved_at));
         let deadline = latest + self.limit;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         // The timer of an earlier wait may still run; it is set anew only when it is about to matter.
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {

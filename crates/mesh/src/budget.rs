@@ -102,10 +102,7 @@ mod tests {
         budget.deposit(now);
         budget.deposit(now + second * 5);
         assert!(budget.withdraw(now + second * 9));
-        assert!(
-            !budget.withdraw(now + second * 12),
-            "the first has left, the other one was taken"
-        );
+        assert!(!budget.withdraw(now + second * 12), "the first has left, the other one was taken");
         budget.deposit(now + second * 1_000_000);
         assert!(budget.withdraw(now + second * 1_000_009));
     }

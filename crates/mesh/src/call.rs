@@ -37,11 +37,7 @@ impl Mesh {
             .ok_or_else(|| CallError::Malformed(format!("`{}` is no http:// URL", request.uri())))?;
         request.headers_mut().insert(http::header::HOST, host);
         let response = self.wire().request(request).await.map_err(|error| {
-            if is_refused(&error) {
-                CallError::Refused
-            } else {
-                CallError::Unreachable(root_cause(&error))
-            }
+            if is_refused(&error) { CallError::Refused } else { CallError::Unreachable(root_cause(&error)) }
         })?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| {

@@ -37,9 +37,7 @@ pub(crate) fn choose<R: Rng>(
     }
     let class = sizes.iter().position(|&size| size > 0)?;
     let mut best = (0..len).filter_map(|at| {
-        standing(at)
-            .filter(|candidate| candidate.class() == class)
-            .map(|candidate| (at, candidate.in_flight))
+        standing(at).filter(|candidate| candidate.class() == class).map(|candidate| (at, candidate.in_flight))
     });
     let size = sizes[class];
     if size == 1 {
@@ -53,11 +51,7 @@ pub(crate) fn choose<R: Rng>(
         return Some(one.0);
     };
     // Equally loaded: the first that was drawn, so that neither end of the list is preferred.
-    let (drawn, rival) = if first < second {
-        (one, other)
-    } else {
-        (other, one)
-    };
+    let (drawn, rival) = if first < second { (one, other) } else { (other, one) };
     Some(if rival.1 < drawn.1 { rival.0 } else { drawn.0 })
 }
 
@@ -69,11 +63,7 @@ mod tests {
     use super::*;
 
     fn known(tried: bool, avoided: bool, in_flight: u32) -> Option<Standing> {
-        Some(Standing {
-            tried,
-            avoided,
-            in_flight,
-        })
+        Some(Standing { tried, avoided, in_flight })
     }
 
     /// How often each candidate is chosen in a thousand draws.
@@ -90,19 +80,12 @@ mod tests {
 
     #[test]
     fn of_two_candidates_the_less_loaded_always_wins() {
-        assert_eq!(
-            draws(&[known(false, false, 3), known(false, false, 2)]),
-            [0, 1000]
-        );
+        assert_eq!(draws(&[known(false, false, 3), known(false, false, 2)]), [0, 1000]);
     }
 
     #[test]
     fn the_most_loaded_of_many_is_never_chosen() {
-        let counts = draws(&[
-            known(false, false, 9),
-            known(false, false, 1),
-            known(false, false, 1),
-        ]);
+        let counts = draws(&[known(false, false, 9), known(false, false, 1), known(false, false, 1)]);
         assert_eq!(counts[0], 0);
         assert!(counts[1] > 400 && counts[2] > 400, "{counts:?}");
     }
@@ -110,20 +93,14 @@ mod tests {
     #[test]
     fn equal_candidates_are_chosen_equally_often() {
         let counts = draws(&[known(false, false, 0); 4]);
-        assert!(
-            counts.iter().all(|&count| (190..310).contains(&count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&count| (190..310).contains(&count)), "{counts:?}");
     }
 
     #[test]
     fn untried_beats_reachable_beats_the_rest() {
         let (fresh, unreachable) = (known(false, false, 9), known(false, true, 0));
         let (tried, hopeless) = (known(true, false, 0), known(true, true, 0));
-        assert_eq!(
-            draws(&[None, hopeless, tried, unreachable, fresh]),
-            [0, 0, 0, 0, 1000]
-        );
+        assert_eq!(draws(&[None, hopeless, tried, unreachable, fresh]), [0, 0, 0, 0, 1000]);
         assert_eq!(draws(&[None, hopeless, tried, unreachable]), [0, 0, 0, 1000]);
         assert_eq!(draws(&[None, hopeless, tried]), [0, 0, 1000]);
         assert_eq!(draws(&[None, hopeless]), [0, 1000]);

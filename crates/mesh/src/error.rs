@@ -116,11 +116,9 @@ impl MeshError {
 
     fn outline(&self) -> (ErrorKind, &'static str, &'static str) {
         match self {
-            Self::UnknownService { .. } => (
-                ErrorKind::NotFound,
-                "unknown-service",
-                "`ctl members` shows which service types there are",
-            ),
+            Self::UnknownService { .. } => {
+                (ErrorKind::NotFound, "unknown-service", "`ctl members` shows which service types there are")
+            }
             Self::NoServingMember { .. } => (
                 ErrorKind::Unavailable,
                 "no-serving-member",
@@ -132,16 +130,12 @@ impl MeshError {
                 "queue-full",
                 "try again when a member serves; `ctl members` shows the phases",
             ),
-            Self::BodyTooLargeToResend { .. } => (
-                ErrorKind::Unavailable,
-                "not-processed",
-                "nothing was done; send the request again",
-            ),
-            Self::Unreachable { .. } => (
-                ErrorKind::BadGateway,
-                "unreachable",
-                "see whether it runs and listens at this address",
-            ),
+            Self::BodyTooLargeToResend { .. } => {
+                (ErrorKind::Unavailable, "not-processed", "nothing was done; send the request again")
+            }
+            Self::Unreachable { .. } => {
+                (ErrorKind::BadGateway, "unreachable", "see whether it runs and listens at this address")
+            }
             Self::Broken { .. } => (
                 ErrorKind::BadGateway,
                 "broken-connection",
@@ -158,11 +152,7 @@ impl MeshError {
                 "the request may have been acted on; look before you send it again",
             ),
             Self::BodyAborted { .. } => (ErrorKind::Invalid, "body-aborted", "send the whole body"),
-            Self::BodyStalled { .. } => (
-                ErrorKind::Invalid,
-                "body-stalled",
-                "send the body without pausing",
-            ),
+            Self::BodyStalled { .. } => (ErrorKind::Invalid, "body-stalled", "send the body without pausing"),
             Self::Loop => (
                 ErrorKind::Internal,
                 "loop-detected",
@@ -205,56 +195,15 @@ mod tests {
         let why = || "words".to_owned();
         let limit = Duration::from_secs(1);
         for (error, status, code) in [
-            (
-                MeshError::UnknownService {
-                    service: service.clone(),
-                },
-                404,
-                "unknown-service",
-            ),
-            (
-                MeshError::NoServingMember {
-                    service,
-                    waited: limit,
-                },
-                503,
-                "no-serving-member",
-            ),
+            (MeshError::UnknownService { service: service.clone() }, 404, "unknown-service"),
+            (MeshError::NoServingMember { service, waited: limit }, 503, "no-serving-member"),
             (MeshError::Refused { waited: limit }, 503, "refused"),
             (MeshError::QueueFull { waiting: 1 }, 503, "queue-full"),
             (MeshError::BodyTooLargeToResend { kept: 1 }, 503, "not-processed"),
-            (
-                MeshError::Unreachable {
-                    address: address(),
-                    why: why(),
-                },
-                502,
-                "unreachable",
-            ),
-            (
-                MeshError::Broken {
-                    address: address(),
-                    why: why(),
-                },
-                502,
-                "broken-connection",
-            ),
-            (
-                MeshError::Garbage {
-                    address: address(),
-                    why: why(),
-                },
-                502,
-                "bad-answer",
-            ),
-            (
-                MeshError::TimedOut {
-                    address: address(),
-                    limit,
-                },
-                504,
-                "no-answer-in-time",
-            ),
+            (MeshError::Unreachable { address: address(), why: why() }, 502, "unreachable"),
+            (MeshError::Broken { address: address(), why: why() }, 502, "broken-connection"),
+            (MeshError::Garbage { address: address(), why: why() }, 502, "bad-answer"),
+            (MeshError::TimedOut { address: address(), limit }, 504, "no-answer-in-time"),
             (MeshError::BodyAborted { why: why() }, 400, "body-aborted"),
             (MeshError::BodyStalled { limit }, 408, "body-stalled"),
             (MeshError::Loop, 508, "loop-detected"),

@@ -65,13 +65,7 @@ pub(crate) fn next_hop(headers: &HeaderMap) -> Option<u32> {
     let hops = headers
         .get_all(HOPS)
         .iter()
-        .map(|value| {
-            value
-                .to_str()
-                .ok()
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(0)
-        })
+        .map(|value| value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0))
         .max()
         .unwrap_or(0);
     (hops < MAX_HOPS).then_some(hops + 1)

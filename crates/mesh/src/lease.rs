@@ -48,10 +48,7 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     pub(crate) fn new(address: &BaseUrl, all: &Gauge) -> Self {
-        Self {
-            _address: address.lease(),
-            _all: all.enter(),
-        }
+        Self { _address: address.lease(), _all: all.enter() }
     }
 }
 

@@ -172,9 +172,7 @@ impl Mesh {
         let target = self.0.targets.of(service, &parts);
         let upload = Upload::new(body, self.0.limits.replay);
         let head = Head::new(parts)?;
-        self.0
-            .deliver(&Goal::Service(service, target), head, &upload)
-            .await
+        self.0.deliver(&Goal::Service(service, target), head, &upload).await
     }
 
     /// Sends a request to one of some addresses and streams its answer. Path and query are appended byte for byte.
@@ -279,9 +277,7 @@ impl Inner {
     fn not_processed(&self) -> Failed {
         Failed {
             failure: Failure::NotProcessed,
-            error: MeshError::BodyTooLargeToResend {
-                kept: self.limits.replay,
-            },
+            error: MeshError::BodyTooLargeToResend { kept: self.limits.replay },
         }
     }
 
@@ -337,11 +333,7 @@ impl Inner {
                 }
             }
         };
-        Ok(if tried.iter().any(|tried| tried.is_same(&url)) {
-            Pick::OnlyTried
-        } else {
-            Pick::To(url)
-        })
+        Ok(if tried.iter().any(|tried| tried.is_same(&url)) { Pick::OnlyTried } else { Pick::To(url) })
     }
 
     /// Waits until the request can go somewhere: for a member that serves, or for a moment if it was everywhere.
@@ -370,9 +362,7 @@ impl Inner {
                 place = self.waiting.enter_below(self.limits.waiting);
             }
             if place.is_none() {
-                return Err(MeshError::QueueFull {
-                    waiting: self.limits.waiting,
-                });
+                return Err(MeshError::QueueFull { waiting: self.limits.waiting });
             }
             if matches!(pick, Pick::OnlyTried) {
                 let pause = Duration::from_millis(rand::rng().random_range(PAUSE_MS));
@@ -397,26 +387,22 @@ impl Inner {
 }
 
 fn gone(url: &BaseUrl) -> Failed {
-    let error = MeshError::Broken { address: url.authority().to_owned(), why: "the member is gone".to_owned() };
+    let error =
+        MeshError::Broken { address: url.authority().to_owned(), why: "the member is gone".to_owned() };
     Failed { failure: Failure::Broken, error }
 }
 
 impl Goal<'_> {
     fn unknown(&self) -> MeshError {
         match *self {
-            Self::Service(service, _) => MeshError::UnknownService {
-                service: service.clone(),
-            },
+            Self::Service(service, _) => MeshError::UnknownService { service: service.clone() },
             Self::Addresses(_) => MeshError::NoAddress,
         }
     }
 
     fn refused(&self, waited: Duration) -> MeshError {
         match *self {
-            Self::Service(service, _) => MeshError::NoServingMember {
-                service: service.clone(),
-                waited,
-            },
+            Self::Service(service, _) => MeshError::NoServingMember { service: service.clone(), waited },
             Self::Addresses(_) => MeshError::Refused { waited },
         }
     }

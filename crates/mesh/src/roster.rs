@@ -80,14 +80,7 @@ impl Roster {
     pub(crate) fn new(view: watch::Receiver<ClusterView>) -> Self {
         let mut own = view.clone();
         let catalog = Catalog::new(&own.borrow_and_update(), &Catalog::default(), Instant::now());
-        Self {
-            view,
-            state: Mutex::new(State {
-                view: own,
-                catalog: Arc::new(catalog),
-                is_final: false,
-            }),
-        }
+        Self { view, state: Mutex::new(State { view: own, catalog: Arc::new(catalog), is_final: false }) }
     }
 
     /// The members as the view shows them now.
@@ -141,11 +134,7 @@ impl Catalog {
                 is_serving: state.phase.is_serving(),
             });
         }
-        let mut catalog = Self {
-            services,
-            runnable,
-            gone_at: BTreeMap::new(),
-        };
+        let mut catalog = Self { services, runnable, gone_at: BTreeMap::new() };
         catalog.gone_at = catalog.gone(before, now);
         catalog
     }
@@ -159,10 +148,7 @@ impl Catalog {
             .filter(|&(_, &at)| now.saturating_duration_since(at) < LATELY)
             .map(|(role, &at)| (role.clone(), at));
         let present: BTreeSet<&Role> = self.roles().collect();
-        earlier
-            .chain(just_now)
-            .filter(|(role, _)| !present.contains(role))
-            .collect()
+        earlier.chain(just_now).filter(|(role, _)| !present.contains(role)).collect()
     }
 
     fn roles(&self) -> impl Iterator<Item = &Role> {
@@ -252,11 +238,7 @@ mod tests {
             Prospect::Never,
             "a change of the view does not prolong it"
         );
-        let back = made_of(
-            [member("b", addr(), Phase::Draining)],
-            &still_gone,
-            then + second * 9,
-        );
+        let back = made_of([member("b", addr(), Phase::Draining)], &still_gone, then + second * 9);
         let gone_again = made_of([], &back, then + second * 15);
         assert_eq!(prospect(&gone_again, then + second * 20), Prospect::Soon);
     }

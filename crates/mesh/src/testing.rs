@@ -98,11 +98,7 @@ impl Upstream {
                 connections.spawn(handler(stream));
             }
         });
-        Self {
-            addr,
-            hits,
-            _tasks: tasks,
-        }
+        Self { addr, hits, _tasks: tasks }
     }
 
     pub(crate) fn url(&self) -> BaseUrl {
@@ -117,9 +113,7 @@ impl Upstream {
 /// An address where nobody listens.
 pub(crate) async fn nobody() -> BaseUrl {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
-        .parse()
-        .unwrap()
+    format!("http://{}", listener.local_addr().unwrap()).parse().unwrap()
 }
 
 /// Reads until the end of a request's head.
@@ -140,9 +134,7 @@ pub(crate) fn text(text: impl Into<Bytes>) -> Answer {
 pub(crate) fn not_processed() -> Answer {
     let mut answer = text("not now");
     *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    answer
-        .headers_mut()
-        .insert(api::NOT_PROCESSED, http::HeaderValue::from_static("1"));
+    answer.headers_mut().insert(api::NOT_PROCESSED, http::HeaderValue::from_static("1"));
     answer
 }
 
@@ -173,9 +165,7 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
-        self.0
-            .poll_recv(cx)
-            .map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 }
 
@@ -184,17 +174,8 @@ pub(crate) fn echo() -> ServiceType {
 }
 
 pub(crate) fn member(id: &str, addr: SocketAddr, phase: Phase) -> Member {
-    let role = Role::Service {
-        service: echo(),
-        shard: None,
-    };
-    Member {
-        state: Some(RoleState {
-            phase,
-            ..RoleState::starting(role)
-        }),
-        ..standby(id, addr, &[])
-    }
+    let role = Role::Service { service: echo(), shard: None };
+    Member { state: Some(RoleState { phase, ..RoleState::starting(role) }), ..standby(id, addr, &[]) }
 }
 
 pub(crate) fn standby(id: &str, addr: SocketAddr, runnable: &[ServiceType]) -> Member {
@@ -204,14 +185,8 @@ pub(crate) fn standby(id: &str, addr: SocketAddr, runnable: &[ServiceType]) -> M
         version: 1,
         http: format!("http://{addr}"),
         gossip: String::new(),
-        state: Some(RoleState {
-            phase: Phase::Ready,
-            ..RoleState::starting(Role::Standby)
-        }),
-        about: About {
-            runnable: runnable.to_vec(),
-            ..About::default()
-        },
+        state: Some(RoleState { phase: Phase::Ready, ..RoleState::starting(Role::Standby) }),
+        about: About { runnable: runnable.to_vec(), ..About::default() },
     }
 }
 

@@ -88,10 +88,9 @@ impl Upload {
     pub(crate) fn attempt(&self) -> AttemptBody {
         match self {
             Self::Empty => AttemptBody::Whole(None),
-            Self::Streamed(state) => AttemptBody::Part {
-                attempt: lock(state).detach(),
-                state: Arc::clone(state),
-            },
+            Self::Streamed(state) => {
+                AttemptBody::Part { attempt: lock(state).detach(), state: Arc::clone(state) }
+            }
         }
     }
 
@@ -136,10 +135,7 @@ impl Upload {
             Self::Empty => None,
             Self::Streamed(state) => {
                 let state = lock(state);
-                Some(Progress {
-                    at: state.progress,
-                    awaits_client: state.reader.is_some(),
-                })
+                Some(Progress { at: state.progress, awaits_client: state.reader.is_some() })
             }
         }
     }
@@ -241,12 +237,7 @@ impl State {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let kept: u64 = self
-            .kept
-            .iter()
-            .skip(self.next)
-            .map(|bytes| bytes.len() as u64)
-            .sum();
+        let kept: u64 = self.kept.iter().skip(self.next).map(|bytes| bytes.len() as u64).sum();
         let rest = self.source.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + kept);
@@ -263,10 +254,7 @@ impl State {
         let polled = Pin::new(&mut self.source).poll_frame(cx);
         match &polled {
             Poll::Pending => {
-                let known = self
-                    .reader
-                    .as_ref()
-                    .is_some_and(|reader| reader.will_wake(cx.waker()));
+                let known = self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker()));
                 if !known {
                     self.reader = Some(cx.waker().clone());
                 }

@@ -100,18 +100,14 @@ impl Head {
     fn request(&self, body: AttemptBody, url: &BaseUrl) -> Result<Request<AttemptBody>, Failed> {
         let uri = url.below(&self.path).map_err(|error| Failed {
             failure: Failure::Aborted,
-            error: MeshError::Malformed {
-                why: error.to_string(),
-            },
+            error: MeshError::Malformed { why: error.to_string() },
         })?;
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = self.headers.clone();
-        request
-            .headers_mut()
-            .insert(http::header::HOST, url.host().clone());
+        request.headers_mut().insert(http::header::HOST, url.host().clone());
         Ok(request)
     }
 
@@ -128,27 +124,17 @@ impl Head {
         if !path.as_str().starts_with(['/', '?']) {
             return Err(malformed("its target is not a path"));
         }
-        Ok(Self {
-            method: parts.method,
-            path,
-            headers: parts.headers,
-        })
+        Ok(Self { method: parts.method, path, headers: parts.headers })
     }
 }
 
 fn late(is_stalled: bool, url: &BaseUrl, limits: &Limits) -> Failed {
     if is_stalled {
-        Failed {
-            failure: Failure::Aborted,
-            error: MeshError::BodyStalled { limit: limits.head },
-        }
+        Failed { failure: Failure::Aborted, error: MeshError::BodyStalled { limit: limits.head } }
     } else {
         Failed {
             failure: Failure::TimedOut,
-            error: MeshError::TimedOut {
-                address: url.authority().to_owned(),
-                limit: limits.head,
-            },
+            error: MeshError::TimedOut { address: url.authority().to_owned(), limit: limits.head },
         }
     }
 }
@@ -171,10 +157,7 @@ fn classify(error: &ClientError, url: &BaseUrl, upload: &Upload) -> Failed {
     let address = url.authority().to_owned();
     let why = root_cause(error);
     if upload.is_failed() {
-        return Failed {
-            failure: Failure::Aborted,
-            error: MeshError::BodyAborted { why },
-        };
+        return Failed { failure: Failure::Aborted, error: MeshError::BodyAborted { why } };
     }
     let failure = what_failed(error);
     let error = match failure {
@@ -186,9 +169,7 @@ fn classify(error: &ClientError, url: &BaseUrl, upload: &Upload) -> Failed {
 }
 
 fn what_failed(error: &ClientError) -> Failure {
-    let cause = error
-        .source()
-        .and_then(|source| source.downcast_ref::<hyper::Error>());
+    let cause = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
     if error.is_connect() {
         Failure::NotConnected
     } else if error.connect_info().is_none() || cause.is_some_and(hyper::Error::is_canceled) {

@@ -29,21 +29,10 @@ pub async fn check(plugin: &dyn Plugin, settings: &serde_json::Value) {
 }
 
 fn describes_itself(plugin: &dyn Plugin) {
-    assert_eq!(
-        plugin.service_type(),
-        plugin.service_type(),
-        "the service type never changes"
-    );
-    assert_ne!(
-        plugin.service_type().as_str(),
-        Role::STANDBY,
-        "standby is not a plugin"
-    );
+    assert_eq!(plugin.service_type(), plugin.service_type(), "the service type never changes");
+    assert_ne!(plugin.service_type().as_str(), Role::STANDBY, "standby is not a plugin");
     let about = plugin.about();
-    assert!(
-        !about.is_empty() && about.lines().count() == 1,
-        "about is one line: {about:?}"
-    );
+    assert!(!about.is_empty() && about.lines().count() == 1, "about is one line: {about:?}");
 }
 
 fn refuses_unknown_settings(plugin: &dyn Plugin) {
@@ -51,36 +40,23 @@ fn refuses_unknown_settings(plugin: &dyn Plugin) {
     let Err(first) = plugin.prepare(&unknown) else {
         panic!("an unknown setting must be refused");
     };
-    assert!(
-        first.to_string().contains("no_such_setting"),
-        "the error names the setting: {first}"
-    );
+    assert!(first.to_string().contains("no_such_setting"), "the error names the setting: {first}");
     let again = plugin.prepare(&unknown).err();
     assert_eq!(again.as_ref(), Some(&first), "checking settings is pure");
-    assert!(
-        plugin.prepare(&serde_json::json!(17)).is_err(),
-        "settings are an object"
-    );
+    assert!(plugin.prepare(&serde_json::json!(17)).is_err(), "settings are an object");
 }
 
 async fn runs_once(plugin: &dyn Plugin, settings: &serde_json::Value, round: u32) {
     let (context, mut failures, service) = start(plugin, settings).await;
-    assert!(
-        !matches!(service.health(), Health::Failed(_)),
-        "round {round}: well after its start"
-    );
+    assert!(!matches!(service.health(), Health::Failed(_)), "round {round}: well after its start");
 
-    let request = Request::get("/no/such/path")
-        .body(Body::empty())
-        .expect("the request is well formed");
+    let request = Request::get("/no/such/path").body(Body::empty()).expect("the request is well formed");
     let answer = timeout(PATIENCE, service.clone().routes().oneshot(request)).await;
     assert!(answer.is_ok(), "round {round}: a request is answered in time");
 
     for _ in 0..2 {
         let deadline = Instant::now() + Duration::from_secs(1);
-        timeout(PATIENCE, service.drain(deadline))
-            .await
-            .expect("drain ends by its deadline");
+        timeout(PATIENCE, service.drain(deadline)).await.expect("drain ends by its deadline");
     }
     end(&context, service).await;
     assert_eq!(failures.try_recv().ok(), None, "round {round}: no task failed");
@@ -93,7 +69,10 @@ async fn survives_a_drain_that_is_cut_short(plugin: &dyn Plugin, settings: &serd
     end(&context, service).await;
 }
 
-async fn leaves_nothing_behind_when_its_start_is_cut_short(plugin: &dyn Plugin, settings: &serde_json::Value) {
+async fn leaves_nothing_behind_when_its_start_is_cut_short(
+    plugin: &dyn Plugin,
+    settings: &serde_json::Value,
+) {
     let (context, _failures) = Context::for_test(role_of(plugin));
     let Ok(prepared) = plugin.prepare(settings) else {
         panic!("good settings are accepted");
@@ -120,19 +99,13 @@ fn role_of(plugin: &dyn Plugin) -> Role {
 async fn start(
     plugin: &dyn Plugin,
     settings: &serde_json::Value,
-) -> (
-    Context,
-    tokio::sync::mpsc::UnboundedReceiver<crate::TaskFailure>,
-    Arc<dyn Service>,
-) {
+) -> (Context, tokio::sync::mpsc::UnboundedReceiver<crate::TaskFailure>, Arc<dyn Service>) {
     let (context, failures) = Context::for_test(role_of(plugin));
     let prepared = match plugin.prepare(settings) {
         Ok(prepared) => prepared,
         Err(error) => panic!("good settings are accepted: {error}"),
     };
-    let service = timeout(PATIENCE, prepared.start(context.clone()))
-        .await
-        .expect("starts in time");
+    let service = timeout(PATIENCE, prepared.start(context.clone())).await.expect("starts in time");
     match service {
         Ok(service) => (context, failures, service),
         Err(error) => panic!("starts: {error}"),
@@ -148,7 +121,5 @@ async fn end(context: &Context, service: Arc<dyn Service>) {
     // Whatever it says, it can still be asked.
     let _ = service.health();
     drop(service);
-    timeout(PATIENCE, context.tasks.wait())
-        .await
-        .expect("every task ends with its service");
+    timeout(PATIENCE, context.tasks.wait()).await.expect("every task ends with its service");
 }

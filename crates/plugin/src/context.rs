@@ -47,10 +47,7 @@ pub struct Exposure {
 
 impl Default for Exposure {
     fn default() -> Self {
-        Self {
-            beyond_loopback: false,
-            host: "127.0.0.1".to_owned(),
-        }
+        Self { beyond_loopback: false, host: "127.0.0.1".to_owned() }
     }
 }
 
@@ -64,10 +61,7 @@ pub struct Endpoints {
 impl Endpoints {
     /// None yet.
     pub fn new(exposure: Exposure) -> Self {
-        Self {
-            exposure,
-            urls: Arc::default(),
-        }
+        Self { exposure, urls: Arc::default() }
     }
 
     /// All of them.
@@ -88,25 +82,13 @@ impl Context {
             .hint("use a loopback address, or start the agent with --insecure"));
         }
         let listener = bind(addr).await.map_err(|error| {
-            ServiceError::unavailable(format!("listener `{name}`"))
-                .source(error)
-                .hint("choose another port")
+            ServiceError::unavailable(format!("listener `{name}`")).source(error).hint("choose another port")
         })?;
-        let port = listener
-            .local_addr()
-            .map_err(|error| ServiceError::internal("no address").source(error))?
-            .port();
-        let host = if addr.ip().is_unspecified() {
-            exposure.host.clone()
-        } else {
-            host_of(addr)
-        };
+        let port =
+            listener.local_addr().map_err(|error| ServiceError::internal("no address").source(error))?.port();
+        let host = if addr.ip().is_unspecified() { exposure.host.clone() } else { host_of(addr) };
         let url = format!("http://{host}:{port}");
-        self.endpoints
-            .urls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.to_owned(), url);
+        self.endpoints.urls.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), url);
         Ok(listener)
     }
 

@@ -13,17 +13,12 @@ pub struct Metrics {
 impl Metrics {
     /// An empty set; every name in it gets this prefix: `coterie_api_gateway`.
     pub fn new(prefix: &str) -> Self {
-        Self {
-            registry: Arc::new(Mutex::new(Registry::with_prefix(prefix))),
-        }
+        Self { registry: Arc::new(Mutex::new(Registry::with_prefix(prefix))) }
     }
 
     /// Adds a metric; it is shared with the caller, who changes it.
     pub fn register(&self, name: &str, help: &str, metric: impl Metric) {
-        self.registry
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .register(name, help, metric);
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric);
     }
 
     /// Writes the set in the OpenMetrics text format, without the closing line.

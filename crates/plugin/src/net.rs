@@ -30,10 +30,7 @@ pub enum BindError {
 pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(addr).await.map_err(|source| {
         if source.kind() == io::ErrorKind::AddrInUse {
-            BindError::InUse {
-                addr,
-                holder: holder_of(addr.port(), listeners::Protocol::TCP),
-            }
+            BindError::InUse { addr, holder: holder_of(addr.port(), listeners::Protocol::TCP) }
         } else {
             BindError::Other { addr, source }
         }
@@ -44,10 +41,7 @@ impl BindError {
     /// The same for a UDP port.
     pub fn udp(addr: SocketAddr, source: io::Error) -> Self {
         if source.kind() == io::ErrorKind::AddrInUse {
-            Self::InUse {
-                addr,
-                holder: holder_of(addr.port(), listeners::Protocol::UDP),
-            }
+            Self::InUse { addr, holder: holder_of(addr.port(), listeners::Protocol::UDP) }
         } else {
             Self::Other { addr, source }
         }
@@ -75,9 +69,6 @@ mod tests {
         let first = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let error = bind(first.local_addr().unwrap()).await.unwrap_err();
         assert!(error.is_in_use());
-        assert!(
-            error.to_string().contains(&format!("pid {}", std::process::id())),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
     }
 }

@@ -71,18 +71,16 @@ impl Registry {
         let Some(plugin) = self.plugin(&service) else {
             let mut known: Vec<_> = self.service_types().map(ToString::to_string).collect();
             known.push(Role::STANDBY.to_owned());
-            return Err(RegistryError::UnknownType {
-                wanted: service.to_string(),
-                known,
-            });
+            return Err(RegistryError::UnknownType { wanted: service.to_string(), known });
         };
         match (plugin.sharding(), shard) {
-            (Sharding::None, Some(shard)) if shard.as_u32() > 0 => Err(RegistryError::NoShards { service, shard }),
+            (Sharding::None, Some(shard)) if shard.as_u32() > 0 => {
+                Err(RegistryError::NoShards { service, shard })
+            }
             (Sharding::None, _) => Ok(Role::Service { service, shard: None }),
-            (Sharding::Unowned, shard) => Ok(Role::Service {
-                service,
-                shard: Some(shard.unwrap_or_default()),
-            }),
+            (Sharding::Unowned, shard) => {
+                Ok(Role::Service { service, shard: Some(shard.unwrap_or_default()) })
+            }
         }
     }
 }

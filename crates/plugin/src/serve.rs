@@ -29,11 +29,7 @@ pub struct ServeLimits {
 
 impl Default for ServeLimits {
     fn default() -> Self {
-        Self {
-            head_timeout: Duration::from_secs(60),
-            connections: 10_000,
-            grace: Duration::from_secs(10),
-        }
+        Self { head_timeout: Duration::from_secs(60), connections: 10_000, grace: Duration::from_secs(10) }
     }
 }
 
@@ -74,14 +70,8 @@ where
         }
     }
     drop(listener);
-    if tokio::time::timeout(limits.grace, graceful.shutdown())
-        .await
-        .is_err()
-    {
-        warn!(
-            left = connections.len(),
-            "cut connections that did not finish in time"
-        );
+    if tokio::time::timeout(limits.grace, graceful.shutdown()).await.is_err() {
+        warn!(left = connections.len(), "cut connections that did not finish in time");
     }
     connections.shutdown().await;
 }

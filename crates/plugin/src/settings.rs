@@ -35,11 +35,7 @@ impl std::fmt::Display for SettingsMistake {
 impl SettingsMistake {
     /// A mistake at a place.
     pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            pointer: pointer.into(),
-            message: message.into(),
-            hint: None,
-        }
+        Self { pointer: pointer.into(), message: message.into(), hint: None }
     }
 
     /// The same with a word on what to write instead.
@@ -52,9 +48,7 @@ impl SettingsMistake {
 
 impl From<SettingsMistake> for SettingsError {
     fn from(mistake: SettingsMistake) -> Self {
-        Self {
-            mistakes: vec![mistake],
-        }
+        Self { mistakes: vec![mistake] }
     }
 }
 
@@ -103,11 +97,6 @@ mod tests {
 
     #[test]
     fn nothing_at_all_is_the_defaults() {
-        assert!(
-            parse_settings::<Sample>(&serde_json::Value::Null)
-                .unwrap()
-                .list
-                .is_empty()
-        );
+        assert!(parse_settings::<Sample>(&serde_json::Value::Null).unwrap().list.is_empty());
     }
 }

@@ -32,14 +32,7 @@ impl Tasks {
     /// An owner's tasks, and where their failures arrive.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<TaskFailure>) {
         let (failures, receiver) = mpsc::unbounded_channel();
-        (
-            Self {
-                tracker: TaskTracker::new(),
-                abort: CancellationToken::new(),
-                failures,
-            },
-            receiver,
-        )
+        (Self { tracker: TaskTracker::new(), abort: CancellationToken::new(), failures }, receiver)
     }
 
     /// Runs a future in the background. An error or a panic is reported to the owner.

@@ -80,10 +80,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/update_service", get(commands::update_service))
         .route("/v1/agent/self", get(queries::agent_self))
         .route("/v1/members", get(queries::members))
-        .route(
-            "/v1/members/{id}",
-            get(queries::member).post(commands::drain_or_leave),
-        )
+        .route("/v1/members/{id}", get(queries::member).post(commands::drain_or_leave))
         .route("/v1/members/{id}/service", put(commands::change_service))
         .route("/v1/services", get(queries::services))
         .route("/v1/events", get(events::events))

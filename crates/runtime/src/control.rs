@@ -47,14 +47,7 @@ impl Drop for Busy {
 impl Control {
     pub(crate) fn new(leaving: CancellationToken) -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(1);
-        (
-            Self {
-                commands,
-                busy: Arc::default(),
-                leaving,
-            },
-            receiver,
-        )
+        (Self { commands, busy: Arc::default(), leaving }, receiver)
     }
 
     /// Has an order carried out, and waits for its receipt. Goes on even if the caller stops waiting.
@@ -64,12 +57,7 @@ impl Control {
         }
         let busy = self.begin(&order)?;
         let (done, receipt) = oneshot::channel();
-        let command = Command {
-            order,
-            wait,
-            done,
-            busy,
-        };
+        let command = Command { order, wait, done, busy };
         self.commands.send(command).await.map_err(|_| leaving())?;
         receipt.await.unwrap_or_else(|_| Err(leaving()))
     }
@@ -135,9 +123,6 @@ mod tests {
     async fn a_leaving_node_takes_no_orders() {
         let (control, _commands) = Control::new(CancellationToken::new());
         control.leave();
-        assert_eq!(
-            control.order(Order::Drain, Wait::All).await.unwrap_err().code(),
-            "leaving"
-        );
+        assert_eq!(control.order(Order::Drain, Wait::All).await.unwrap_err().code(), "leaving");
     }
 }

@@ -28,11 +28,7 @@ struct Log {
 
 impl Events {
     pub(crate) fn new(generation: Generation) -> Self {
-        Self {
-            log: Arc::default(),
-            last: Arc::new(watch::Sender::new(0)),
-            generation,
-        }
+        Self { log: Arc::default(), last: Arc::new(watch::Sender::new(0)), generation }
     }
 
     /// Numbers and keeps every change, until the node's view ends.
@@ -63,13 +59,7 @@ impl Events {
 
     /// A member as it is now, for the beginning of a stream that continues after event `number`.
     pub(crate) fn present(&self, number: u64, member: Member) -> Event {
-        self.event(
-            number,
-            Change {
-                kind: EventKind::Present,
-                member,
-            },
-        )
+        self.event(number, Change { kind: EventKind::Present, member })
     }
 
     /// The events after a number; waits for the next one if there is none. A gap is an event of its own.
@@ -87,9 +77,7 @@ impl Events {
             event.member = None;
             (first - 1, event)
         });
-        gap.into_iter()
-            .chain(log.kept.iter().filter(|(at, _)| *at > number).cloned())
-            .collect()
+        gap.into_iter().chain(log.kept.iter().filter(|(at, _)| *at > number).cloned()).collect()
     }
 
     /// The number in an event's id, if it is one of this node's present life.

@@ -95,25 +95,16 @@ impl DataDir {
                 let mut pid = String::new();
                 // Only to name the holder; without it the message is still true.
                 let _ = lock.read_to_string(&mut pid);
-                let holder = if pid.trim().is_empty() {
-                    String::new()
-                } else {
-                    format!(" (pid {})", pid.trim())
-                };
-                return Err(DataDirError::InUse {
-                    path: path.to_owned(),
-                    holder,
-                });
+                let holder =
+                    if pid.trim().is_empty() { String::new() } else { format!(" (pid {})", pid.trim()) };
+                return Err(DataDirError::InUse { path: path.to_owned(), holder });
             }
             Err(TryLockError::Error(source)) => return Err(io_error(&lock_path, "locked", source)),
         }
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(|source| io_error(&lock_path, "written", source))?;
-        Ok(Self {
-            path: path.to_owned(),
-            _lock: lock,
-        })
+        Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -130,20 +121,15 @@ impl DataDir {
         let kept: Option<Identity> = self.read(NODE)?;
         let identity = match (kept, wanted) {
             (Some(kept), Some(wanted)) if kept.id != wanted => {
-                return Err(DataDirError::Foreign {
-                    path: self.path.clone(),
-                    owner: kept.id,
-                    wanted,
-                });
+                return Err(DataDirError::Foreign { path: self.path.clone(), owner: kept.id, wanted });
             }
             (Some(kept), _) => Identity {
                 id: kept.id,
                 generation: Generation(now_ms.max(kept.generation.0.saturating_add(1))),
             },
-            (None, wanted) => Identity {
-                id: wanted.unwrap_or_else(generate),
-                generation: Generation(now_ms),
-            },
+            (None, wanted) => {
+                Identity { id: wanted.unwrap_or_else(generate), generation: Generation(now_ms) }
+            }
         };
         self.write(NODE, &identity)?;
         Ok(identity)
@@ -175,9 +161,7 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(io_error(&path, "read", source)),
         };
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|source| DataDirError::Damaged { path, source })
+        serde_json::from_slice(&text).map(Some).map_err(|source| DataDirError::Damaged { path, source })
     }
 
     /// Written beside and renamed, so that a crash leaves the old or the new, never half of it.
@@ -197,11 +181,7 @@ impl DataDir {
 }
 
 fn io_error(path: &Path, doing: &'static str, source: io::Error) -> DataDirError {
-    DataDirError::Io {
-        path: path.to_owned(),
-        doing,
-        source,
-    }
+    DataDirError::Io { path: path.to_owned(), doing, source }
 }
 
 #[cfg(test)]
@@ -217,29 +197,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
         let first = data.begin_life(None, 1_000, || id("fancy-fox")).unwrap();
-        assert_eq!(
-            first,
-            Identity {
-                id: id("fancy-fox"),
-                generation: Generation(1_000)
-            }
-        );
+        assert_eq!(first, Identity { id: id("fancy-fox"), generation: Generation(1_000) });
         let second = data.begin_life(None, 500, || id("other")).unwrap();
         assert_eq!(
             second,
-            Identity {
-                id: id("fancy-fox"),
-                generation: Generation(1_001)
-            },
+            Identity { id: id("fancy-fox"), generation: Generation(1_001) },
             "the clock jumped back"
         );
-        let error = data
-            .begin_life(Some(id("thief")), 2_000, || id("other"))
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("belongs to node `fancy-fox`"),
-            "{error}"
-        );
+        let error = data.begin_life(Some(id("thief")), 2_000, || id("other")).unwrap_err();
+        assert!(error.to_string().contains("belongs to node `fancy-fox`"), "{error}");
     }
 
     #[test]
@@ -247,12 +213,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
         let error = DataDir::open(folder.path()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("(pid {})", std::process::id())),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&format!("(pid {})", std::process::id())), "{error}");
         drop(data);
         DataDir::open(folder.path()).unwrap();
     }
@@ -262,10 +223,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
         assert_eq!(data.asked().unwrap(), None);
-        let asked = Asked {
-            role: "storage/2".parse().unwrap(),
-            drained: true,
-        };
+        let asked = Asked { role: "storage/2".parse().unwrap(), drained: true };
         data.keep(&asked).unwrap();
         assert_eq!(data.asked().unwrap(), Some(asked));
         data.forget().unwrap();
@@ -280,9 +238,6 @@ mod tests {
         std::fs::write(folder.path().join(NODE), "{ half").unwrap();
         let error = data.begin_life(None, 1, || id("x")).unwrap_err();
         assert!(error.to_string().contains("node.json is damaged"), "{error}");
-        assert_eq!(
-            std::fs::read_to_string(folder.path().join(NODE)).unwrap(),
-            "{ half"
-        );
+        assert_eq!(std::fs::read_to_string(folder.path().join(NODE)).unwrap(), "{ half");
     }
 }

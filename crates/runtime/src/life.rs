@@ -51,7 +51,8 @@ impl Life {
         let mut parts = JoinSet::new();
         parts.spawn(events.record(self.cluster.changes()).instrument(Span::current()));
         let limits = ServeLimits { grace: GRACE, ..ServeLimits::default() };
-        let service = router.map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
+        let service =
+            router.map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
         let http = plugin::serve(listener, service, self.stop_http.clone(), limits);
         parts.spawn(http.instrument(Span::current()));
         let mut role = JoinSet::new();
@@ -118,10 +119,7 @@ impl Life {
                 if rival.generation < self.facts.generation {
                     return rival;
                 }
-                warn!(
-                    http = rival.http,
-                    "another agent was started with this node's id; it has to go"
-                );
+                warn!(http = rival.http, "another agent was started with this node's id; it has to go");
             }
             tokio::time::sleep(RIVAL_PAUSE).await;
         }

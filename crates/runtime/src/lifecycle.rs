@@ -19,17 +19,9 @@ pub(crate) enum State {
     /// The service is being started.
     Starting { failures: u32 },
     /// The service runs.
-    Running {
-        failures: u32,
-        since: Instant,
-        health: Health,
-    },
+    Running { failures: u32, since: Instant, health: Health },
     /// The service failed and is started again at `retry_at`.
-    Waiting {
-        failures: u32,
-        retry_at: Instant,
-        reason: String,
-    },
+    Waiting { failures: u32, retry_at: Instant, reason: String },
     /// Requests in flight are being finished.
     Draining { reason: Option<String> },
     /// Nothing runs, because a person said so.
@@ -44,11 +36,7 @@ pub(crate) enum Happening {
     /// The service is up.
     Started { at: Instant },
     /// The start failed, or the running service did. `jitter` is a random number in [0, 1).
-    Failed {
-        at: Instant,
-        reason: String,
-        jitter: f64,
-    },
+    Failed { at: Instant, reason: String, jitter: f64 },
     /// The pause is over.
     Retry,
     /// The service was asked how it is.
@@ -64,29 +52,21 @@ impl State {
     pub(crate) fn after(&self, happening: Happening) -> Self {
         match happening {
             Happening::Start => Self::Starting { failures: 0 },
-            Happening::Started { at } => Self::Running {
-                failures: self.failures(at),
-                since: at,
-                health: Health::Ready,
-            },
+            Happening::Started { at } => {
+                Self::Running { failures: self.failures(at), since: at, health: Health::Ready }
+            }
             Happening::Failed { at, reason, jitter } => {
                 let failures = self.failures(at) + 1;
-                Self::Waiting {
-                    failures,
-                    retry_at: at + pause(failures, jitter),
-                    reason,
-                }
+                Self::Waiting { failures, retry_at: at + pause(failures, jitter), reason }
             }
             Happening::Retry => match self {
                 Self::Waiting { failures, .. } => Self::Starting { failures: *failures },
                 other => other.clone(),
             },
             Happening::Probed(health) => match self {
-                Self::Running { failures, since, .. } => Self::Running {
-                    failures: *failures,
-                    since: *since,
-                    health,
-                },
+                Self::Running { failures, since, .. } => {
+                    Self::Running { failures: *failures, since: *since, health }
+                }
                 other => other.clone(),
             },
             Happening::Drain { reason } => Self::Draining { reason },
@@ -115,15 +95,8 @@ impl State {
                 Health::Failed(reason) => (Phase::Failed, Some(reason.clone())),
             },
             Self::Waiting { failures, reason, .. } => {
-                let times = if *failures == 1 {
-                    "once".to_owned()
-                } else {
-                    format!("{failures} times")
-                };
-                (
-                    Phase::Failed,
-                    Some(format!("{reason} (failed {times}, will be tried again)")),
-                )
+                let times = if *failures == 1 { "once".to_owned() } else { format!("{failures} times") };
+                (Phase::Failed, Some(format!("{reason} (failed {times}, will be tried again)")))
             }
             Self::Draining { reason } => (Phase::Draining, reason.clone()),
             Self::Stopped { reason } => (Phase::Stopped, Some(reason.clone())),
@@ -151,24 +124,14 @@ mod tests {
     use super::*;
 
     fn failed(at: Instant, reason: &str) -> Happening {
-        Happening::Failed {
-            at,
-            reason: reason.to_owned(),
-            jitter: 1.0,
-        }
+        Happening::Failed { at, reason: reason.to_owned(), jitter: 1.0 }
     }
 
     #[tokio::test]
     async fn pauses_double_up_to_the_longest_and_never_fall_below_half() {
-        let pauses: Vec<_> = [1, 2, 3, 8, 9, 1_000]
-            .iter()
-            .map(|failures| pause(*failures, 1.0))
-            .collect();
+        let pauses: Vec<_> = [1, 2, 3, 8, 9, 1_000].iter().map(|failures| pause(*failures, 1.0)).collect();
         let ms = Duration::from_millis;
-        assert_eq!(
-            pauses,
-            [ms(200), ms(400), ms(800), ms(25_600), ms(30_000), ms(30_000)]
-        );
+        assert_eq!(pauses, [ms(200), ms(400), ms(800), ms(25_600), ms(30_000), ms(30_000)]);
         assert_eq!(pause(1, 0.0), ms(100));
     }
 
@@ -177,10 +140,7 @@ mod tests {
         let now = Instant::now();
         let once = State::Starting { failures: 0 }.after(failed(now, "port taken"));
         assert_eq!(once.phase().0, Phase::Failed);
-        assert_eq!(
-            once.phase().1.unwrap(),
-            "port taken (failed once, will be tried again)"
-        );
+        assert_eq!(once.phase().1.unwrap(), "port taken (failed once, will be tried again)");
         let again = once.after(Happening::Retry);
         assert_eq!(again, State::Starting { failures: 1 });
         let twice = again.after(failed(now, "port taken"));
@@ -203,9 +163,7 @@ mod tests {
         let running = State::Starting { failures: 0 }.after(Happening::Started { at: now });
         let degraded = running.after(Happening::Probed(Health::Degraded("slow disk".to_owned())));
         assert_eq!(degraded.phase(), (Phase::Degraded, Some("slow disk".to_owned())));
-        let stopped = State::Stopped {
-            reason: "drained".to_owned(),
-        };
+        let stopped = State::Stopped { reason: "drained".to_owned() };
         assert_eq!(stopped.after(Happening::Probed(Health::Ready)), stopped);
         assert_eq!(stopped.after(Happening::Retry), stopped);
     }

@@ -80,51 +80,26 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, ListenError> {
     }
     let advertise = advertise_of(config, config.listen).await?;
     let advertise_gossip = advertise_of(config, gossip_wanted).await?;
-    let mut tries_left = if config.listen.port() == 0 && same_port {
-        PORT_TRIES
-    } else {
-        1
-    };
+    let mut tries_left = if config.listen.port() == 0 && same_port { PORT_TRIES } else { 1 };
     loop {
         tries_left -= 1;
         let listener = plugin::bind(config.listen)
             .await
-            .map_err(|source| ListenError::Bind {
-                flag: "--listen-addr",
-                source,
-            })?;
+            .map_err(|source| ListenError::Bind { flag: "--listen-addr", source })?;
         let http = listener.local_addr().map_err(|source| ListenError::Bind {
             flag: "--listen-addr",
-            source: BindError::Other {
-                addr: config.listen,
-                source,
-            },
+            source: BindError::Other { addr: config.listen, source },
         })?;
-        let gossip = SocketAddr::new(
-            gossip_wanted.ip(),
-            if same_port {
-                http.port()
-            } else {
-                gossip_wanted.port()
-            },
-        );
+        let gossip =
+            SocketAddr::new(gossip_wanted.ip(), if same_port { http.port() } else { gossip_wanted.port() });
         match UdpSocket::bind(gossip) {
             Ok(_free) => {
-                return Ok(Opened {
-                    listener,
-                    http,
-                    gossip,
-                    advertise,
-                    advertise_gossip,
-                });
+                return Ok(Opened { listener, http, gossip, advertise, advertise_gossip });
             }
             Err(_) if tries_left > 0 => {}
             Err(source) => {
                 let source = BindError::udp(gossip, source);
-                return Err(ListenError::Bind {
-                    flag: "--gossip-addr",
-                    source,
-                });
+                return Err(ListenError::Bind { flag: "--gossip-addr", source });
             }
         }
     }
@@ -160,10 +135,7 @@ mod tests {
     use super::*;
 
     fn config(listen: &str) -> Config {
-        Config {
-            listen: listen.parse().unwrap(),
-            ..Config::new("/nowhere".into())
-        }
+        Config { listen: listen.parse().unwrap(), ..Config::new("/nowhere".into()) }
     }
 
     #[tokio::test]
@@ -179,10 +151,7 @@ mod tests {
         let mut config = config("127.0.0.1:0");
         config.gossip = Some(holder.local_addr().unwrap());
         let error = open(&config).await.unwrap_err();
-        assert!(
-            error.to_string().starts_with("--gossip-addr: 127.0.0.1:"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("--gossip-addr: 127.0.0.1:"), "{error}");
         assert!(error.hint().contains("--gossip-addr"));
     }
 
@@ -194,9 +163,6 @@ mod tests {
         config.advertise = Some("0.0.0.0".parse().unwrap());
         assert!(matches!(open(&config).await, Err(ListenError::Unreachable(_))));
         config.advertise = Some("127.0.0.1".parse().unwrap());
-        assert_eq!(
-            open(&config).await.unwrap().advertise,
-            "127.0.0.1".parse::<IpAddr>().unwrap()
-        );
+        assert_eq!(open(&config).await.unwrap().advertise, "127.0.0.1".parse::<IpAddr>().unwrap());
     }
 }

@@ -27,7 +27,6 @@ use crate::node_error::NodeError;
 use crate::signals::Signals;
 use crate::supervisor::{Supervisor, Tools};
 
-
 /// A running node. When it is dropped without [`Node::shutdown`], it ends without a word, like a crash.
 #[derive(Debug)]
 pub struct Node {
@@ -114,10 +113,9 @@ impl Node {
         for (service, settings) in &config.settings {
             registry.check(Role::Service { service: service.clone(), shard: None })?;
             if let Some(plugin) = registry.plugin(service) {
-                plugin.prepare(settings).map_err(|source| NodeError::Settings {
-                    service: service.clone(),
-                    source,
-                })?;
+                plugin
+                    .prepare(settings)
+                    .map_err(|source| NodeError::Settings { service: service.clone(), source })?;
             }
         }
         let role = registry.check(config.role.clone())?;
@@ -162,9 +160,7 @@ impl Node {
         });
         let cluster = Cluster::join(gossip, Network::Udp).await.map_err(join_error)?;
         info!(node = %identity.id, generation = %identity.generation, http = %opened.http, "started");
-        Ok(Self::assemble(
-            config, registry, data, asked, facts, opened, cluster,
-        ))
+        Ok(Self::assemble(config, registry, data, asked, facts, opened, cluster))
     }
 
     fn assemble(
@@ -199,10 +195,7 @@ impl Node {
             generation: facts.generation,
             registry,
             settings: config.settings,
-            exposure: Exposure {
-                beyond_loopback: config.insecure,
-                host: host(opened.advertise),
-            },
+            exposure: Exposure { beyond_loopback: config.insecure, host: host(opened.advertise) },
             cluster: cluster.clone(),
             mesh: mesh.clone(),
             mount,
@@ -225,9 +218,7 @@ impl Node {
         let router = api::router(app);
         let mut tasks = JoinSet::new();
         let main = async move {
-            let outcome = life
-                .run(supervisor, commands, events, router, opened.listener)
-                .await;
+            let outcome = life.run(supervisor, commands, events, router, opened.listener).await;
             if let Err(error) = &outcome {
                 error!(%error, "the node ended");
             }
@@ -238,15 +229,7 @@ impl Node {
             let _ = finished_tx.send(outcome);
         };
         tasks.spawn(main.instrument(info_span!("node", id = %facts.node)));
-        Self {
-            facts,
-            http,
-            cluster,
-            control,
-            failure,
-            finished: Some(finished),
-            _main: tasks,
-        }
+        Self { facts, http, cluster, control, failure, finished: Some(finished), _main: tasks }
     }
 
     /// The node's id.
@@ -312,10 +295,7 @@ impl Node {
 }
 
 fn keep_if_runnable(registry: &Registry, asked: Asked) -> Result<Asked, RegistryError> {
-    Ok(Asked {
-        role: registry.check(asked.role)?,
-        drained: asked.drained,
-    })
+    Ok(Asked { role: registry.check(asked.role)?, drained: asked.drained })
 }
 
 fn generated_id() -> NodeId {
@@ -338,9 +318,7 @@ fn about(config: &Config, registry: &Registry) -> About {
 fn targets(registry: &Registry) -> Targets {
     let registry = registry.clone();
     Targets::new(move |service, head| {
-        registry
-            .plugin(service)
-            .map_or(Target::Any, |plugin| plugin.target(head))
+        registry.plugin(service).map_or(Target::Any, |plugin| plugin.target(head))
     })
 }
 

@@ -47,23 +47,19 @@ impl Running {
         let outcome = match timeout(START_LIMIT, start).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_panic)) => Err(ServiceError::internal("the start panicked; the log says where")),
-            Err(_) => Err(ServiceError::unavailable(format!(
-                "the start took longer than {START_LIMIT:?}"
-            ))),
+            Err(_) => Err(ServiceError::unavailable(format!("the start took longer than {START_LIMIT:?}"))),
         };
         match outcome.and_then(|service| routes(&service).map(|router| (service, router))) {
-            Ok((service, router)) => {
-                Ok(Self {
-                    service,
-                    router,
-                    gate: Arc::default(),
-                    endpoints,
-                    metrics,
-                    shutdown,
-                    tasks,
-                    failures,
-                })
-            }
+            Ok((service, router)) => Ok(Self {
+                service,
+                router,
+                gate: Arc::default(),
+                endpoints,
+                metrics,
+                shutdown,
+                tasks,
+                failures,
+            }),
             Err(error) => {
                 drop(shutdown);
                 end_tasks(&tasks).await;
@@ -76,10 +72,7 @@ impl Running {
     pub(crate) async fn drain(&self, deadline: Instant) {
         let drained = AssertUnwindSafe(self.service.drain(deadline)).catch_unwind();
         let emptied = self.gate.empty();
-        if tokio::time::timeout_at(deadline, async { tokio::join!(drained, emptied) })
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout_at(deadline, async { tokio::join!(drained, emptied) }).await.is_err() {
             warn!(in_flight = self.gate.inside(), "the drain did not finish in time; cutting what is left");
             self.gate.cut();
         }

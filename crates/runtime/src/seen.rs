@@ -43,25 +43,15 @@ pub(crate) async fn ask_all(mesh: &Mesh, view: &ClusterView, shown: &Shown, limi
 
 /// Nobody was asked.
 pub(crate) fn not_asked(view: &ClusterView) -> Seen {
-    summary(
-        view.peers()
-            .map(|peer| (peer.id.clone(), Err("was not asked".to_owned())))
-            .collect(),
-    )
+    summary(view.peers().map(|peer| (peer.id.clone(), Err("was not asked".to_owned()))).collect())
 }
 
 fn summary(answers: BTreeMap<NodeId, Result<(), String>>) -> Seen {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let of = count(answers.len() + 1);
-    let missing: Vec<_> = answers
-        .into_iter()
-        .filter_map(|(id, answer)| answer.err().map(|why| Missing { id, why }))
-        .collect();
-    Seen {
-        by: of - count(missing.len()),
-        of,
-        missing,
-    }
+    let missing: Vec<_> =
+        answers.into_iter().filter_map(|(id, answer)| answer.err().map(|why| Missing { id, why })).collect();
+    Seen { by: of - count(missing.len()), of, missing }
 }
 
 /// Owns what it needs, so that many can run at once.
@@ -72,25 +62,15 @@ async fn ask(
     shown: Shown,
     limit: Duration,
 ) -> (NodeId, Result<(), String>) {
-    let Shown {
-        node,
-        generation,
-        version,
-    } = shown;
+    let Shown { node, generation, version } = shown;
     let wait_ms = limit.saturating_sub(ON_THE_WAY).as_millis();
     let url =
         format!("{http}/v1/members/{node}?generation={generation}&min_version={version}&wait_ms={wait_ms}");
     let answer = match Request::get(url).body(Bytes::new()) {
-        Ok(request) => mesh
-            .call(request, limit)
-            .await
-            .map_err(|_| "did not answer".to_owned()),
+        Ok(request) => mesh.call(request, limit).await.map_err(|_| "did not answer".to_owned()),
         Err(error) => Err(format!("can't be asked: {error}")),
     };
-    (
-        peer,
-        answer.and_then(|answer| verdict(answer.body(), generation, version)),
-    )
+    (peer, answer.and_then(|answer| verdict(answer.body(), generation, version)))
 }
 
 fn verdict(body: &[u8], generation: Generation, version: u64) -> Result<(), String> {
@@ -98,9 +78,5 @@ fn verdict(body: &[u8], generation: Generation, version: u64) -> Result<(), Stri
     let member = seen.member;
     let is_shown =
         member.generation > generation || (member.generation == generation && member.version >= version);
-    if is_shown {
-        Ok(())
-    } else {
-        Err("has not seen it yet".to_owned())
-    }
+    if is_shown { Ok(()) } else { Err("has not seen it yet".to_owned()) }
 }

@@ -19,7 +19,8 @@ pub struct Signals {
 impl Signals {
     /// Listens from now on.
     pub fn listen() -> std::io::Result<Self> {
-        Ok(Self { last: None, 
+        Ok(Self {
+            last: None,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
         })

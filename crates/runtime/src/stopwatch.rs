@@ -15,20 +15,13 @@ pub(crate) struct Stopwatch {
 impl Stopwatch {
     pub(crate) fn start() -> Self {
         let now = Instant::now();
-        Self {
-            began: now,
-            last: now,
-            steps: Vec::new(),
-        }
+        Self { began: now, last: now, steps: Vec::new() }
     }
 
     /// Ends a step.
     pub(crate) fn step(&mut self, name: &str) {
         let now = Instant::now();
-        self.steps.push(Step {
-            name: name.to_owned(),
-            ms: millis(now - self.last),
-        });
+        self.steps.push(Step { name: name.to_owned(), ms: millis(now - self.last) });
         self.last = now;
     }
 }

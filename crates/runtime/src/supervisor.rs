@@ -71,14 +71,7 @@ impl Supervisor {
         if asked.drained {
             state = state.after(drained(&tools.node, &asked.role));
         }
-        Self {
-            tools,
-            role: asked.role,
-            state,
-            running: None,
-            revision: 0,
-            published: None,
-        }
+        Self { tools, role: asked.role, state, running: None, revision: 0, published: None }
     }
 
     /// Runs until the node leaves; the role has ended then.
@@ -179,8 +172,10 @@ impl Supervisor {
             ServiceError::new(ErrorKind::Invalid, format!("`{service}` does not exist here"))
         })?;
         let settings = self.tools.settings.get(service).unwrap_or(&Value::Null);
-        let prepared = std::panic::catch_unwind(AssertUnwindSafe(|| plugin.prepare(settings)))
-            .map_err(|_panic| ServiceError::internal(format!("checking the settings of {service} panicked")))?;
+        let prepared =
+            std::panic::catch_unwind(AssertUnwindSafe(|| plugin.prepare(settings))).map_err(|_panic| {
+                ServiceError::internal(format!("checking the settings of {service} panicked"))
+            })?;
         prepared.map(Some).map_err(|error| {
             ServiceError::new(ErrorKind::Invalid, format!("the settings of {service}")).source(error)
         })
@@ -237,18 +232,8 @@ impl Supervisor {
     fn role_state(&self) -> RoleState {
         let (phase, reason) = self.state.phase();
         let reason = reason.map(shortened);
-        let endpoints = self
-            .running
-            .as_ref()
-            .map(|running| running.endpoints.urls())
-            .unwrap_or_default();
-        RoleState {
-            role: self.role.clone(),
-            phase,
-            reason,
-            revision: self.revision,
-            endpoints,
-        }
+        let endpoints = self.running.as_ref().map(|running| running.endpoints.urls()).unwrap_or_default();
+        RoleState { role: self.role.clone(), phase, reason, revision: self.revision, endpoints }
     }
 
     /// Gossips the present state if it is news. Returns the version that shows it.
@@ -274,11 +259,7 @@ impl Supervisor {
 
     async fn confirm(&self, version: u64, wait: Wait, limit: Duration) -> Seen {
         let view = self.tools.cluster.view();
-        let shown = Shown {
-            node: self.tools.node.clone(),
-            generation: self.tools.generation,
-            version,
-        };
+        let shown = Shown { node: self.tools.node.clone(), generation: self.tools.generation, version };
         match wait {
             Wait::Local => not_asked(&view),
             Wait::All => ask_all(&self.tools.mesh, &view, &shown, limit).await,
@@ -300,9 +281,7 @@ fn drained(node: &NodeId, role: &Role) -> Happening {
         Some(shard) => format!("ctl set-service {node} {} --shard {shard}", role.service_name()),
         None => format!("ctl set-service {node} {}", role.service_name()),
     };
-    Happening::Stopped {
-        reason: format!("drained; `{command}` starts it again"),
-    }
+    Happening::Stopped { reason: format!("drained; `{command}` starts it again") }
 }
 
 /// A role that can't be run here.

@@ -14,28 +14,13 @@ pub enum IdError {
     Empty { what: &'static str },
     /// Shorten it.
     #[error("{what} `{text}` has {len} characters, at most {max} are allowed")]
-    TooLong {
-        what: &'static str,
-        text: String,
-        len: usize,
-        max: usize,
-    },
+    TooLong { what: &'static str, text: String, len: usize, max: usize },
     /// Replace the character.
     #[error("{what} `{text}` has the character {bad:?} at position {at}; {allowed}")]
-    BadCharacter {
-        what: &'static str,
-        text: String,
-        bad: char,
-        at: usize,
-        allowed: &'static str,
-    },
+    BadCharacter { what: &'static str, text: String, bad: char, at: usize, allowed: &'static str },
     /// Give a whole number in range.
     #[error("{what} `{text}` is not a whole number from 0 to {max}")]
-    NotANumber {
-        what: &'static str,
-        text: String,
-        max: u64,
-    },
+    NotANumber { what: &'static str, text: String, max: u64 },
 }
 
 const NAME_RULE: &str = "letters, digits, `-`, `_` and `.` are allowed, the first is a letter or a digit";
@@ -49,21 +34,10 @@ fn check_name(what: &'static str, text: &str, max: usize) -> Result<(), IdError>
         !fits
     });
     if let Some((at, bad)) = bad {
-        return Err(IdError::BadCharacter {
-            what,
-            text: clip(text),
-            bad,
-            at: at + 1,
-            allowed: NAME_RULE,
-        });
+        return Err(IdError::BadCharacter { what, text: clip(text), bad, at: at + 1, allowed: NAME_RULE });
     }
     if text.len() > max {
-        return Err(IdError::TooLong {
-            what,
-            text: clip(text),
-            len: text.len(),
-            max,
-        });
+        return Err(IdError::TooLong { what, text: clip(text), len: text.len(), max });
     }
     Ok(())
 }
@@ -175,13 +149,7 @@ impl FromStr for ServiceType {
         });
         if let Some((at, bad)) = bad {
             let allowed = "small letters, digits and `_` are allowed, the first is a letter";
-            return Err(IdError::BadCharacter {
-                what: WHAT,
-                text: clip(text),
-                bad,
-                at: at + 1,
-                allowed,
-            });
+            return Err(IdError::BadCharacter { what: WHAT, text: clip(text), bad, at: at + 1, allowed });
         }
         if text.len() > Self::MAX_LEN {
             return Err(IdError::TooLong {
@@ -252,11 +220,7 @@ impl FromStr for ShardId {
         text.parse::<u32>()
             .ok()
             .and_then(|number| Self::try_from(number).ok())
-            .ok_or_else(|| IdError::NotANumber {
-                what: "shard",
-                text: clip(text),
-                max: u64::from(Self::MAX),
-            })
+            .ok_or_else(|| IdError::NotANumber { what: "shard", text: clip(text), max: u64::from(Self::MAX) })
     }
 }
 
@@ -297,10 +261,7 @@ mod tests {
 
     #[test]
     fn a_kebab_case_service_type_is_the_snake_case_one() {
-        assert_eq!(
-            "api-gateway".parse::<ServiceType>().unwrap().as_str(),
-            "api_gateway"
-        );
+        assert_eq!("api-gateway".parse::<ServiceType>().unwrap().as_str(), "api_gateway");
     }
 
     #[test]
@@ -308,14 +269,8 @@ mod tests {
         let error = "node 1".parse::<NodeId>().unwrap_err().to_string();
         assert!(error.contains("' ' at position 5"), "{error}");
         assert_eq!("".parse::<NodeId>(), Err(IdError::Empty { what: "node id" }));
-        assert!(matches!(
-            "a".repeat(49).parse::<NodeId>(),
-            Err(IdError::TooLong { len: 49, .. })
-        ));
-        assert!(matches!(
-            "API".parse::<ServiceType>(),
-            Err(IdError::BadCharacter { bad: 'A', at: 1, .. })
-        ));
+        assert!(matches!("a".repeat(49).parse::<NodeId>(), Err(IdError::TooLong { len: 49, .. })));
+        assert!(matches!("API".parse::<ServiceType>(), Err(IdError::BadCharacter { bad: 'A', at: 1, .. })));
     }
 
     #[test]

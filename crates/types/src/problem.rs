@@ -99,9 +99,7 @@ impl Problem {
 
     /// The code for programs: `unknown-member`.
     pub fn code(&self) -> &str {
-        self.type_uri
-            .strip_prefix(Self::TYPE_PREFIX)
-            .unwrap_or(&self.type_uri)
+        self.type_uri.strip_prefix(Self::TYPE_PREFIX).unwrap_or(&self.type_uri)
     }
 }
 

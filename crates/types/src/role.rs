@@ -54,16 +54,9 @@ impl Role {
     /// The role for a service name, which may be `standby`, and a shard.
     pub fn new(service: &str, shard: Option<ShardId>) -> Result<Self, RoleError> {
         if service == Self::STANDBY {
-            return if shard.is_none() {
-                Ok(Self::Standby)
-            } else {
-                Err(RoleError::StandbyWithShard)
-            };
+            return if shard.is_none() { Ok(Self::Standby) } else { Err(RoleError::StandbyWithShard) };
         }
-        Ok(Self::Service {
-            service: service.parse()?,
-            shard,
-        })
+        Ok(Self::Service { service: service.parse()?, shard })
     }
 
     /// The service type, unless the node waits.
@@ -110,10 +103,7 @@ impl FromStr for Role {
 
 impl From<Role> for RoleBody {
     fn from(role: Role) -> Self {
-        Self {
-            service: role.service_name().to_owned(),
-            shard: role.shard(),
-        }
+        Self { service: role.service_name().to_owned(), shard: role.shard() }
     }
 }
 
@@ -191,13 +181,7 @@ pub struct RoleState {
 impl RoleState {
     /// A role that is about to start.
     pub fn starting(role: Role) -> Self {
-        Self {
-            role,
-            phase: Phase::Starting,
-            reason: None,
-            revision: 0,
-            endpoints: BTreeMap::new(),
-        }
+        Self { role, phase: Phase::Starting, reason: None, revision: 0, endpoints: BTreeMap::new() }
     }
 }
 

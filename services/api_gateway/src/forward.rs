@@ -32,17 +32,12 @@ pub(crate) fn add_forwarded(headers: &mut HeaderMap, client: Option<IpAddr>, ask
             headers.insert(X_FORWARDED_HOST, host);
         }
     }
-    headers
-        .entry(X_FORWARDED_PROTO)
-        .or_insert(HeaderValue::from_static("http"));
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
 }
 
 fn add_forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
     let client = client.to_canonical().to_string();
-    let earlier = headers
-        .get_all(X_FORWARDED_FOR)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let earlier = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
     let whole = earlier.chain([client.as_str()]).collect::<Vec<_>>().join(", ");
     if let Ok(value) = whole.try_into() {
         headers.insert(X_FORWARDED_FOR, value);
@@ -54,10 +49,7 @@ pub(crate) fn add_prefix(headers: &mut HeaderMap, prefix: &str) {
     if prefix.is_empty() {
         return;
     }
-    let earlier = headers
-        .get(X_FORWARDED_PREFIX)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let earlier = headers.get(X_FORWARDED_PREFIX).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Ok(value) = [earlier, prefix].concat().try_into() {
         headers.insert(X_FORWARDED_PREFIX, value);
     }
@@ -106,10 +98,7 @@ mod tests {
     fn a_request_keeps_its_id_or_gets_one() {
         let mut headers = HeaderMap::new();
         let made = request_id(&mut headers);
-        assert_eq!(
-            Uuid::parse_str(made.to_str().unwrap()).unwrap().get_version_num(),
-            7
-        );
+        assert_eq!(Uuid::parse_str(made.to_str().unwrap()).unwrap().get_version_num(), 7);
         assert_eq!(request_id(&mut headers), made);
         for unfit in ["", "a b", &"x".repeat(MAX_ID + 1)] {
             headers.insert(REQUEST_ID, HeaderValue::from_str(unfit).unwrap());

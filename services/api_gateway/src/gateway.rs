@@ -117,11 +117,7 @@ impl Gateway {
         };
         let routes = self.table.ways().iter().map(|way| way.prefix.to_string());
         let services = self.services().into_keys();
-        format!(
-            "routes: {}; services: {}",
-            or_none(routes.collect()),
-            or_none(services.collect())
-        )
+        format!("routes: {}; services: {}", or_none(routes.collect()), or_none(services.collect()))
     }
 
     /// The number of serving members of each service type that somebody has.
@@ -153,23 +149,15 @@ impl Gateway {
             "services": self.services(),
         });
         let mut answer = Response::new(AnyBody::from(body.to_string()));
-        answer
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         answer
     }
 
     fn refusal(&self, id: &HeaderValue) -> Response<AnyBody> {
-        let problem = Problem::new(
-            ErrorKind::Unavailable,
-            "draining",
-            "this gateway is being stopped",
-        )
-        .hint("send the request to another gateway");
+        let problem = Problem::new(ErrorKind::Unavailable, "draining", "this gateway is being stopped")
+            .hint("send the request to another gateway");
         let mut answer = response::not_processed(&self.signed(problem, id));
-        answer
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         answer
     }
 

@@ -34,21 +34,13 @@ pub(crate) struct Ticket {
 
 impl InFlight {
     pub(crate) fn new(meters: Meters) -> Self {
-        Self(Arc::new(Shared {
-            count: AtomicUsize::new(0),
-            became_idle: Notify::new(),
-            meters,
-        }))
+        Self(Arc::new(Shared { count: AtomicUsize::new(0), became_idle: Notify::new(), meters }))
     }
 
     pub(crate) fn enter(&self) -> Ticket {
         self.0.count.fetch_add(1, Ordering::SeqCst);
         self.0.meters.began();
-        Ticket {
-            shared: Arc::clone(&self.0),
-            began: Instant::now(),
-            outcome: Outcome::Aborted,
-        }
+        Ticket { shared: Arc::clone(&self.0), began: Instant::now(), outcome: Outcome::Aborted }
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -51,11 +51,7 @@ impl Meters {
             "Time from a request's head to the end of its answer",
             seconds.clone(),
         );
-        metrics.register(
-            "in_flight",
-            "Requests whose answers have not ended",
-            in_flight.clone(),
-        );
+        metrics.register("in_flight", "Requests whose answers have not ended", in_flight.clone());
         metrics.register(
             "retries",
             "Requests sent again after a failed connection",
@@ -66,11 +62,7 @@ impl Meters {
             "Requests sent again because a member did not process them",
             Sent(mesh.clone(), |stats| stats.refusals),
         );
-        Self {
-            requests,
-            seconds,
-            in_flight,
-        }
+        Self { requests, seconds, in_flight }
     }
 
     pub(crate) fn began(&self) {

@@ -45,28 +45,17 @@ impl Prepared for Plan {
         });
         let stop = cx.shutdown.child_token();
         let closed = CancellationToken::new();
-        let limits = ServeLimits {
-            connections: self.max_connections,
-            grace: GRACE,
-            ..ServeLimits::default()
-        };
-        let serving = serve(
-            listener,
-            routes::service::<Incoming>(Arc::clone(&gateway)),
-            stop.clone(),
-            limits,
-        );
+        let limits =
+            ServeLimits { connections: self.max_connections, grace: GRACE, ..ServeLimits::default() };
+        let serving =
+            serve(listener, routes::service::<Incoming>(Arc::clone(&gateway)), stop.clone(), limits);
         let on_close = closed.clone().drop_guard();
         cx.tasks.spawn("gateway listener", async move {
             let _on_close = on_close;
             serving.await;
             Ok(())
         });
-        Ok(Arc::new(GatewayService {
-            gateway,
-            stop,
-            closed,
-        }))
+        Ok(Arc::new(GatewayService { gateway, stop, closed }))
     }
 }
 
@@ -89,10 +78,7 @@ impl Service for GatewayService {
         let in_flight = &self.gateway.in_flight;
         info!(in_flight = in_flight.count(), "draining the gateway");
         if tokio::time::timeout_at(deadline, in_flight.idle()).await.is_err() {
-            warn!(
-                in_flight = in_flight.count(),
-                "not all requests through the gateway ended in time"
-            );
+            warn!(in_flight = in_flight.count(), "not all requests through the gateway ended in time");
         }
     }
 

@@ -90,12 +90,7 @@ impl Settings {
         });
         let limits = Limits {
             connect: time("/connect_timeout", &self.connect_timeout, NotZero, &mut mistakes),
-            head: time(
-                "/response_timeout",
-                &self.response_timeout,
-                NotZero,
-                &mut mistakes,
-            ),
+            head: time("/response_timeout", &self.response_timeout, NotZero, &mut mistakes),
             idle: time("/idle_timeout", &self.idle_timeout, NotZero, &mut mistakes),
             wait: time("/wait", &self.wait, MayBeZero, &mut mistakes),
             ..Limits::default()
@@ -130,11 +125,7 @@ impl Settings {
                     let mistake = SettingsMistake::new(pointer, format!("`{prefix}` is routed twice"));
                     mistakes.push(mistake.hint("write one route with all of its addresses"));
                 }
-                Ok(prefix) => ways.push(Way {
-                    prefix,
-                    to,
-                    strip_prefix: route.strip_prefix,
-                }),
+                Ok(prefix) => ways.push(Way { prefix, to, strip_prefix: route.strip_prefix }),
                 Err(error) => mistakes
                     .push(SettingsMistake::new(pointer, error.to_string()).hint("write it like `/files`")),
             }
@@ -211,11 +202,7 @@ mod tests {
     fn the_defaults_are_right() {
         let plan = Settings::default().check().unwrap();
         assert_eq!(plan.listen.to_string(), "127.0.0.1:0");
-        assert_eq!(
-            plan.limits,
-            Limits::default(),
-            "what the operator reads is what the mesh does"
-        );
+        assert_eq!(plan.limits, Limits::default(), "what the operator reads is what the mesh does");
         assert_eq!(plugin::parse_settings(&json!({})), Ok(Settings::default()));
     }
 

@@ -61,8 +61,7 @@ impl Prefix {
     }
 
     fn matches(&self, path: &str) -> bool {
-        path.strip_prefix(&self.0)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        path.strip_prefix(&self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -87,10 +86,7 @@ impl FromStr for Prefix {
             None
         };
         match bad {
-            Some(bad) => Err(PrefixError::NeverMatches {
-                prefix: text.to_owned(),
-                bad,
-            }),
+            Some(bad) => Err(PrefixError::NeverMatches { prefix: text.to_owned(), bad }),
             None if segments.is_empty() => Ok(Self(String::new())),
             None => Ok(Self(format!("/{segments}"))),
         }
@@ -135,13 +131,8 @@ pub(crate) fn first_segment(path: &str) -> &str {
 /// What is left of a raw path and query behind its first `len` bytes; the root if nothing is.
 pub(crate) fn behind(path: &PathAndQuery, len: usize) -> PathAndQuery {
     let rest = &path.as_str()[len..];
-    let rest = if rest.starts_with('/') {
-        rest.to_owned()
-    } else {
-        format!("/{rest}")
-    };
-    rest.parse()
-        .expect("what is left of a path behind whole segments is a path")
+    let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+    rest.parse().expect("what is left of a path behind whole segments is a path")
 }
 
 #[cfg(test)]
@@ -149,11 +140,7 @@ mod tests {
     use super::*;
 
     fn table(prefixes: &[&str]) -> RouteTable {
-        let way = |prefix: &&str| Way {
-            prefix: prefix.parse().unwrap(),
-            to: Vec::new(),
-            strip_prefix: true,
-        };
+        let way = |prefix: &&str| Way { prefix: prefix.parse().unwrap(), to: Vec::new(), strip_prefix: true };
         RouteTable::new(prefixes.iter().map(way).collect())
     }
 
@@ -202,16 +189,10 @@ mod tests {
     #[test]
     fn a_prefix_that_could_never_match_is_refused() {
         for text in ["/a?b", "/a#b", "/a b", "/a/../b", "/./a", "//a", "/a//b", "//"] {
-            assert!(
-                matches!(text.parse::<Prefix>(), Err(PrefixError::NeverMatches { .. })),
-                "{text}"
-            );
+            assert!(matches!(text.parse::<Prefix>(), Err(PrefixError::NeverMatches { .. })), "{text}");
         }
         for text in ["", "a", "*"] {
-            assert!(
-                matches!(text.parse::<Prefix>(), Err(PrefixError::NoSlash(_))),
-                "{text}"
-            );
+            assert!(matches!(text.parse::<Prefix>(), Err(PrefixError::NoSlash(_))), "{text}");
         }
     }
 

@@ -47,10 +47,7 @@ struct Running {
 
 impl Running {
     async fn with(settings: Value, members: Vec<Member>) -> Self {
-        let role = Role::Service {
-            service: ApiGateway.service_type(),
-            shard: None,
-        };
+        let role = Role::Service { service: ApiGateway.service_type(), shard: None };
         let (mut context, _failures) = Context::for_test(role);
         let (views, receiver) = watch::channel(view(members));
         context.mesh = Mesh::new(receiver.clone(), Targets::any(), Limits::default());
@@ -59,12 +56,7 @@ impl Running {
         let service = prepared.start(context.clone()).await.unwrap();
         let url = context.endpoints.urls()["gateway"].clone();
         let addr = url.strip_prefix("http://").unwrap().parse().unwrap();
-        Self {
-            context,
-            service,
-            views,
-            addr,
-        }
+        Self { context, service, views, addr }
     }
 
     async fn routing(prefix: &str, to: &Upstream) -> Self {
@@ -163,11 +155,7 @@ impl Upstream {
                 connections.spawn(handler(stream));
             }
         });
-        Self {
-            addr,
-            hits,
-            _tasks: tasks,
-        }
+        Self { addr, hits, _tasks: tasks }
     }
 
     fn url(&self) -> String {
@@ -204,10 +192,7 @@ fn member(id: &str, service: &str, addr: SocketAddr, phase: Phase) -> Member {
         version: 1,
         http: format!("http://{addr}"),
         gossip: String::new(),
-        state: Some(RoleState {
-            phase,
-            ..RoleState::starting(service.parse().unwrap())
-        }),
+        state: Some(RoleState { phase, ..RoleState::starting(service.parse().unwrap()) }),
         about: About::default(),
     }
 }
@@ -284,15 +269,9 @@ async fn a_request_says_for_whom_it_comes_and_keeps_its_id() {
         "x-request-id: mine".to_owned(),
         "coterie-hops: 1".to_owned(),
     ] {
-        assert!(
-            told.lines().any(|told| told == line),
-            "{line} is missing in {told}"
-        );
+        assert!(told.lines().any(|told| told == line), "{line} is missing in {told}");
     }
-    assert!(
-        !told.contains("x-forwarded-prefix"),
-        "nothing was taken off: {told}"
-    );
+    assert!(!told.contains("x-forwarded-prefix"), "nothing was taken off: {told}");
     let answer = gateway.get("/").await;
     let id = answer.headers()[api::REQUEST_ID].to_str().unwrap().to_owned();
     assert!(whole(answer).await.contains(&format!("x-request-id: {id}")));
@@ -410,9 +389,7 @@ async fn an_answer_without_a_body_has_none_on_the_wire_either() {
         let answer = gateway.raw(&text).await;
         assert!(answer.ends_with("\r\n\r\n"), "{request}: {answer}");
     }
-    let answer = gateway
-        .raw("HEAD / HTTP/1.1\r\nhost: gw\r\nconnection: close\r\n\r\n")
-        .await;
+    let answer = gateway.raw("HEAD / HTTP/1.1\r\nhost: gw\r\nconnection: close\r\n\r\n").await;
     assert!(answer.contains("content-length: 4\r\n"), "{answer}");
 }
 
@@ -466,10 +443,7 @@ async fn a_drain_refuses_what_is_new_and_waits_for_what_runs() {
     assert_eq!(whole(answer).await, "finished");
 
     gateway.service.stop().await.unwrap();
-    assert!(
-        TcpStream::connect(gateway.addr).await.is_err(),
-        "nobody listens any more"
-    );
+    assert!(TcpStream::connect(gateway.addr).await.is_err(), "nobody listens any more");
 }
 
 #[tokio::test]
@@ -496,11 +470,7 @@ async fn a_client_that_hangs_up_leaves_nothing_behind() {
         drop(stream);
         until(|| !gateway.in_flight()).await;
     }
-    assert!(
-        gateway
-            .metrics()
-            .contains(r#"requests_total{outcome="aborted"} 1"#)
-    );
+    assert!(gateway.metrics().contains(r#"requests_total{outcome="aborted"} 1"#));
 }
 
 #[tokio::test]
@@ -534,9 +504,7 @@ async fn a_thousand_requests_at_once_are_all_answered() {
     let mut requests = JoinSet::new();
     for number in 0..1000 {
         let body = Full::from(format!("body {number}"));
-        let request = Request::post(format!("http://{}/", gateway.addr))
-            .body(body)
-            .unwrap();
+        let request = Request::post(format!("http://{}/", gateway.addr)).body(body).unwrap();
         let answer = client.request(request);
         requests
             .spawn(async move { assert_eq!(whole(answer.await.unwrap()).await, format!("body {number}")) });
@@ -544,14 +512,8 @@ async fn a_thousand_requests_at_once_are_all_answered() {
     requests.join_all().await;
     until(|| !gateway.in_flight()).await;
     let metrics = gateway.metrics();
-    assert!(
-        metrics.contains(r#"requests_total{outcome="2xx"} 1000"#),
-        "{metrics}"
-    );
-    assert!(
-        metrics.contains("request_duration_seconds_count 1000"),
-        "{metrics}"
-    );
+    assert!(metrics.contains(r#"requests_total{outcome="2xx"} 1000"#), "{metrics}");
+    assert!(metrics.contains("request_duration_seconds_count 1000"), "{metrics}");
     assert!(metrics.contains("retries_total 0"), "{metrics}");
 }
 

@@ -20,18 +20,8 @@ async fn banner(agent: &Running) -> anyhow::Result<String> {
 #[tokio::test]
 async fn a_single_node_starts_as_the_first_sketch_says() -> anyhow::Result<()> {
     let machine = Machine::new()?;
-    let (listen, gossip) = (
-        format!("127.0.0.1:{}", free_port()?),
-        format!("127.0.0.1:{}", free_port()?),
-    );
-    let arguments = [
-        "--listen_addr",
-        &listen,
-        "--gossip_addr",
-        &gossip,
-        "--service",
-        "api_gateway",
-    ];
+    let (listen, gossip) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+    let arguments = ["--listen_addr", &listen, "--gossip_addr", &gossip, "--service", "api_gateway"];
     let agent = machine.start("agent", &arguments)?;
     let shown = banner(&agent).await?;
     for text in [
@@ -44,10 +34,7 @@ async fn a_single_node_starts_as_the_first_sketch_says() -> anyhow::Result<()> {
         assert!(shown.contains(&text), "{text}: {shown}");
     }
     let members = ask(&format!("http://{listen}/members")).await?;
-    assert_eq!(
-        members["members"][0]["state"]["role"],
-        json!({ "service": "api_gateway" })
-    );
+    assert_eq!(members["members"][0]["state"]["role"], json!({ "service": "api_gateway" }));
     let changed = ask(&format!("http://{listen}/update_service?service=standby")).await?;
     assert_eq!(changed["to"], json!({ "service": "standby" }));
     agent.signal(Signal::TERM);
@@ -61,16 +48,8 @@ async fn two_nodes_meet_by_a_seed_and_the_one_that_is_told_to_end_leaves() -> an
     let [one, two] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
     let own = ["--cluster", machine.cluster(), "--profile", "local"];
     let start = |addr: &str, seed: &str, id: &str| {
-        let arguments = [
-            "--listen_addr",
-            addr,
-            "--gossip_addr",
-            addr,
-            "--seed",
-            seed,
-            "--service",
-            "api_gateway",
-        ];
+        let arguments =
+            ["--listen_addr", addr, "--gossip_addr", addr, "--seed", seed, "--service", "api_gateway"];
         machine.start("agent", &[&arguments[..], &["--node-id", id], &own].concat())
     };
     // Its own address and one where nobody is are no obstacle.
@@ -84,10 +63,7 @@ async fn two_nodes_meet_by_a_seed_and_the_one_that_is_told_to_end_leaves() -> an
         })
         .await?;
     }
-    let ctl = machine
-        .ctl(&["members", "--agent", &format!("http://{two}"), "-o", "name"])
-        .await?
-        .exits(0)?;
+    let ctl = machine.ctl(&["members", "--agent", &format!("http://{two}"), "-o", "name"]).await?.exits(0)?;
     assert_eq!(ctl.out, "one\ntwo\n");
     second.signal(Signal::TERM);
     second.ends().await?.exits(0)?;
@@ -108,22 +84,8 @@ async fn two_nodes_meet_by_a_seed_and_the_one_that_is_told_to_end_leaves() -> an
 async fn a_type_that_does_not_exist_is_refused_with_those_that_do() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let addr = format!("127.0.0.1:{}", free_port()?);
-    let arguments = [
-        "--listen_addr",
-        &addr,
-        "--gossip_addr",
-        &addr,
-        "--service",
-        "searcher",
-        "--shard",
-        "1",
-    ];
-    machine
-        .agent(&arguments)
-        .await?
-        .exits(2)?
-        .tells("`searcher`")?
-        .tells("api_gateway, standby")?;
+    let arguments = ["--listen_addr", &addr, "--gossip_addr", &addr, "--service", "searcher", "--shard", "1"];
+    machine.agent(&arguments).await?.exits(2)?.tells("`searcher`")?.tells("api_gateway, standby")?;
     let sharded = ["--listen-addr", &addr, "--service", "api-gateway", "--shard", "1"];
     machine.agent(&sharded).await?.exits(2)?.tells("has no shards")?;
     machine.nothing_is_left()
@@ -141,13 +103,9 @@ async fn a_busy_port_is_told_with_its_holder_and_the_flag_to_change() -> anyhow:
         .tells("choose another port with --listen-addr")?;
     let udp = std::net::UdpSocket::bind("127.0.0.1:0")?;
     let gossip = udp.local_addr()?.to_string();
-    let refused = machine
-        .agent(&["--listen-addr", "127.0.0.1:0", "--gossip-addr", &gossip])
-        .await?
-        .exits(1)?;
-    refused
-        .tells(&format!("{gossip} is in use"))?
-        .tells("choose another port with --gossip-addr")?;
+    let refused =
+        machine.agent(&["--listen-addr", "127.0.0.1:0", "--gossip-addr", &gossip]).await?.exits(1)?;
+    refused.tells(&format!("{gossip} is in use"))?.tells("choose another port with --gossip-addr")?;
     machine.nothing_is_left()
 }
 
@@ -162,21 +120,9 @@ async fn an_address_open_to_the_network_needs_the_word_insecure() -> anyhow::Res
         .tells("open to the network")?
         .tells("--insecure")?;
     let unreachable = ["--listen-addr", &any, "--insecure", "--advertise-addr", "0.0.0.0"];
-    machine
-        .agent(&unreachable)
-        .await?
-        .exits(1)?
-        .tells("--advertise-addr 0.0.0.0")?;
-    let agent = machine.start(
-        "agent",
-        &[
-            "--listen-addr",
-            &any,
-            "--insecure",
-            "--advertise-addr",
-            "127.0.0.1",
-        ],
-    )?;
+    machine.agent(&unreachable).await?.exits(1)?.tells("--advertise-addr 0.0.0.0")?;
+    let agent =
+        machine.start("agent", &["--listen-addr", &any, "--insecure", "--advertise-addr", "127.0.0.1"])?;
     assert!(banner(&agent).await?.contains("insecure"));
     agent.signal(Signal::TERM);
     agent.ends().await?.exits(0)?;
@@ -189,12 +135,7 @@ async fn a_data_folder_in_use_is_named() -> anyhow::Result<()> {
     let arguments = ["--listen-addr", "127.0.0.1:0", "--data-dir", "data"];
     let agent = machine.start("agent", &arguments)?;
     let shown = banner(&agent).await?;
-    machine
-        .agent(&arguments)
-        .await?
-        .exits(1)?
-        .tells("data")?
-        .tells("--data-dir")?;
+    machine.agent(&arguments).await?.exits(1)?.tells("data")?.tells("--data-dir")?;
     agent.signal(Signal::TERM);
     agent.ends().await?.exits(0)?;
     // The name is kept in the folder.
@@ -211,26 +152,13 @@ async fn the_demo_shows_five_nodes_and_ends_without_a_trace() -> anyhow::Result<
     let machine = Machine::new()?;
     let temporary = machine.folder().join("tmp");
     std::fs::create_dir(&temporary)?;
-    let demo = machine.start_with(
-        "agent",
-        &["--demo"],
-        &[("TMPDIR", &temporary.display().to_string())],
-    )?;
+    let demo = machine.start_with("agent", &["--demo"], &[("TMPDIR", &temporary.display().to_string())])?;
     let shown = banner(&demo).await?;
     for node in crate::FIVE_NAMES {
-        let line = shown
-            .lines()
-            .find(|line| line.trim_start().starts_with(node))
-            .unwrap_or_default();
-        assert!(
-            line.contains(" ready ") && line.contains("http://127.0.0.1:"),
-            "{node}: {shown}"
-        );
+        let line = shown.lines().find(|line| line.trim_start().starts_with(node)).unwrap_or_default();
+        assert!(line.contains(" ready ") && line.contains("http://127.0.0.1:"), "{node}: {shown}");
     }
-    let url = shown
-        .split_whitespace()
-        .find_map(|word| word.strip_suffix("/v1/members"))
-        .unwrap_or_default();
+    let url = shown.split_whitespace().find_map(|word| word.strip_suffix("/v1/members")).unwrap_or_default();
     let members = eventually("they see each other", || async {
         seen_by(url).await.ok().filter(|members| members.len() == 5)
     })
@@ -242,11 +170,7 @@ async fn the_demo_shows_five_nodes_and_ends_without_a_trace() -> anyhow::Result<
     assert_eq!(std::fs::read_dir(&temporary)?.count(), 0);
     assert!(!machine.state().exists(), "a demo keeps nothing");
     machine.nothing_is_left()?;
-    machine
-        .agent(&["--demo", "--service", "standby"])
-        .await?
-        .exits(2)?
-        .tells("--service")?;
+    machine.agent(&["--demo", "--service", "standby"]).await?.exits(2)?.tells("--service")?;
     Ok(())
 }
 
@@ -279,10 +203,7 @@ async fn flags_beat_the_environment_which_beats_the_file() -> anyhow::Result<()>
         ("service", "api_gateway", "default"),
     ] {
         assert_eq!(config[key], json!({ "value": value, "origin": origin }), "{key}");
-        let row = table
-            .lines()
-            .find(|line| line.starts_with(&format!("{key} ")))
-            .unwrap_or_default();
+        let row = table.lines().find(|line| line.starts_with(&format!("{key} "))).unwrap_or_default();
         assert_eq!(row.split_whitespace().collect::<Vec<_>>(), [key, value, origin]);
     }
     Ok(())
@@ -299,10 +220,7 @@ async fn a_mistake_in_a_value_is_told_with_its_place() -> anyhow::Result<()> {
         .tells("agent.yaml:3:1")?
         .tells("did you mean `seed`?")?;
     for (arguments, text) in [
-        (
-            &["--listen-addr", "nowhere"][..],
-            "--listen-addr (flag): `nowhere`",
-        ),
+        (&["--listen-addr", "nowhere"][..], "--listen-addr (flag): `nowhere`"),
         (&["--seed", "nowhere"], "is not host:port"),
         (&["--node-id", "a b"], "character"),
         (&["--profile", "moon"], "moon"),
@@ -313,16 +231,9 @@ async fn a_mistake_in_a_value_is_told_with_its_place() -> anyhow::Result<()> {
     ] {
         machine.agent(arguments).await?.exits(2)?.tells(text)?;
     }
-    let agent = machine.start_with(
-        "agent",
-        &["--listen-addr", "127.0.0.1:0"],
-        &[("COTERIE_PROFILE", "moon")],
-    )?;
-    agent
-        .ends()
-        .await?
-        .exits(2)?
-        .tells("COTERIE_PROFILE (environment)")?;
+    let agent =
+        machine.start_with("agent", &["--listen-addr", "127.0.0.1:0"], &[("COTERIE_PROFILE", "moon")])?;
+    agent.ends().await?.exits(2)?.tells("COTERIE_PROFILE (environment)")?;
     machine.nothing_is_left()
 }
 
@@ -331,14 +242,9 @@ async fn settings_are_checked_for_whoever_asks() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let answered = async |question: &str| -> anyhow::Result<e2e::Said> {
         let file = machine.write("question.json", question)?;
-        machine
-            .start("sh", &["-c", &format!("agent validate < '{file}'")])?
-            .ends()
-            .await
+        machine.start("sh", &["-c", &format!("agent validate < '{file}'")])?.ends().await
     };
-    let said = answered(r#"{"services": {"api_gateway": {"listen": 5, "routs": []}}}"#)
-        .await?
-        .exits(0)?;
+    let said = answered(r#"{"services": {"api_gateway": {"listen": 5, "routs": []}}}"#).await?.exits(0)?;
     assert_eq!(said.err, "");
     let answer = said.json()?;
     assert_eq!(

@@ -16,19 +16,10 @@ async fn a_role_that_cannot_be_is_refused_with_2() -> anyhow::Result<()> {
         ),
         (&["set-service", "standby-1", "api_gatewy"], "api_gateway"),
         (&["set-service", "standby-1", "no such"], "character"),
-        (
-            &["set-service", "standby-1", "api_gateway", "--shard", "1"],
-            "`api_gateway` has no shards",
-        ),
-        (
-            &["set-service", "standby-1", "api_gateway/7"],
-            "`api_gateway` has no shards",
-        ),
+        (&["set-service", "standby-1", "api_gateway", "--shard", "1"], "`api_gateway` has no shards"),
+        (&["set-service", "standby-1", "api_gateway/7"], "`api_gateway` has no shards"),
         (&["set-service", "standby-1", "standby", "--shard", "0"], "shard"),
-        (
-            &["set-service", "standby-1", "api_gateway", "--shard", "70000"],
-            "70000",
-        ),
+        (&["set-service", "standby-1", "api_gateway", "--shard", "70000"], "70000"),
     ] {
         machine.ctl(arguments).await?.exits(2)?.tells(text)?;
     }
@@ -40,24 +31,13 @@ async fn a_role_that_cannot_be_is_refused_with_2() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_node_that_nobody_knows_is_1_with_a_guess() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
-    for verb in [
-        &["set-service", "standby-9", "standby"][..],
-        &["drain", "standby-9"],
-        &["leave", "standby-9"],
-    ] {
-        machine
-            .ctl(verb)
-            .await?
-            .exits(1)?
-            .tells("no member is named `standby-9`")?
-            .tells("did you mean")?;
+    for verb in
+        [&["set-service", "standby-9", "standby"][..], &["drain", "standby-9"], &["leave", "standby-9"]]
+    {
+        machine.ctl(verb).await?.exits(1)?.tells("no member is named `standby-9`")?.tells("did you mean")?;
     }
     for verb in ["kill", "logs"] {
-        machine
-            .ctl(&[verb, "standby-9"])
-            .await?
-            .exits(1)?
-            .tells("did you mean")?;
+        machine.ctl(&[verb, "standby-9"]).await?.exits(1)?.tells("did you mean")?;
     }
     Ok(())
 }
@@ -68,22 +48,11 @@ async fn a_dead_node_is_4_before_and_after_the_others_know() -> anyhow::Result<(
     machine.ctl(&["kill", "standby-1"]).await?.exits(0)?;
     let change = ["set-service", "standby-1", "api_gateway"];
     machine.ctl(&change).await?.exits(4)?;
-    eventually("it is gone", || async {
-        (machine.members().await.ok()?.len() == 4).then_some(())
-    })
-    .await?;
+    eventually("it is gone", || async { (machine.members().await.ok()?.len() == 4).then_some(()) }).await?;
     for verb in [&change[..], &["drain", "standby-1"], &["leave", "standby-1"]] {
-        machine
-            .ctl(verb)
-            .await?
-            .exits(4)?
-            .tells("`ctl up` starts it again")?;
+        machine.ctl(verb).await?.exits(4)?.tells("`ctl up` starts it again")?;
     }
-    machine
-        .ctl(&["kill", "standby-1"])
-        .await?
-        .exits(1)?
-        .tells("nothing was signalled")?;
+    machine.ctl(&["kill", "standby-1"]).await?.exits(1)?.tells("nothing was signalled")?;
     Ok(())
 }
 
@@ -99,18 +68,9 @@ async fn a_node_that_is_leaving_is_5() -> anyhow::Result<()> {
     let manifest = machine.manifest(&services)?;
     machine.ctl(&["up", &manifest]).await?.exits(0)?;
     let node = ask(&format!("{}/v1/agent/self", url(&machine, "gateway-2")?)).await?;
-    let gateway = node["member"]["state"]["endpoints"]["gateway"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
+    let gateway = node["member"]["state"]["endpoints"]["gateway"].as_str().unwrap_or_default().to_owned();
     let mut requests = tokio::task::JoinSet::new();
-    requests.spawn(
-        reqwest::Client::builder()
-            .no_proxy()
-            .build()?
-            .get(format!("{gateway}/slow"))
-            .send(),
-    );
+    requests.spawn(reqwest::Client::builder().no_proxy().build()?.get(format!("{gateway}/slow")).send());
     let (held, _) = silent.accept().await?;
     let agent = url(&machine, "gateway-2")?;
 
@@ -120,17 +80,10 @@ async fn a_node_that_is_leaving_is_5() -> anyhow::Result<()> {
         (own["member"]["state"]["phase"] == "draining").then_some(())
     })
     .await?;
-    for verb in [
-        &["set-service", "gateway-2", "standby"][..],
-        &["drain", "gateway-2"],
-    ] {
+    for verb in [&["set-service", "gateway-2", "standby"][..], &["drain", "gateway-2"]] {
         machine.ctl(verb).await?.exits(5)?.tells("leaving")?;
     }
-    machine
-        .ctl(&["leave", "gateway-2", "--timeout", "1ms"])
-        .await?
-        .exits(3)?
-        .tells("agreed to leave")?;
+    machine.ctl(&["leave", "gateway-2", "--timeout", "1ms"]).await?.exits(3)?.tells("agreed to leave")?;
     drop((silent, held));
     leaving.ends().await?.exits(0)?;
     requests.join_all().await;
@@ -152,11 +105,7 @@ async fn two_commands_on_one_cluster_are_5() -> anyhow::Result<()> {
     std::fs::create_dir_all(machine.run_dir())?;
     let lock = std::fs::File::create(machine.run_dir().join("lock"))?;
     lock.lock()?;
-    machine
-        .ctl(&["up", &manifest])
-        .await?
-        .exits(5)?
-        .tells("another command works on this cluster")?;
+    machine.ctl(&["up", &manifest]).await?.exits(5)?.tells("another command works on this cluster")?;
     drop(lock);
     machine.ctl(&["up", &manifest]).await?.exits(0)?;
     let lock = std::fs::File::create(machine.run_dir().join("lock"))?;
@@ -171,13 +120,8 @@ async fn two_commands_on_one_cluster_are_5() -> anyhow::Result<()> {
 async fn a_cluster_that_is_not_there_in_time_is_3_and_taken_back() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let manifest = machine.manifest(FIVE)?;
-    let late = machine
-        .ctl(&["up", &manifest, "--timeout", "1ms"])
-        .await?
-        .exits(3)?;
-    let late = late
-        .tells("not every node sees every node ready after 1ms")?
-        .tells("taking back 5 agents")?;
+    let late = machine.ctl(&["up", &manifest, "--timeout", "1ms"]).await?.exits(3)?;
+    let late = late.tells("not every node sees every node ready after 1ms")?.tells("taking back 5 agents")?;
     assert_eq!(late.out, "");
     machine.nothing_is_left()
 }
@@ -193,11 +137,7 @@ async fn a_manifest_with_mistakes_is_2_and_starts_nothing() -> anyhow::Result<()
             .exits(2)?
             .tells("broken.yaml:2:1")?
             .tells("did you mean `nodes`?")?;
-        machine
-            .ctl(&[verb, "missing.yaml"])
-            .await?
-            .exits(2)?
-            .tells("missing.yaml")?;
+        machine.ctl(&[verb, "missing.yaml"]).await?.exits(2)?.tells("missing.yaml")?;
     }
     machine.nothing_is_left()
 }
@@ -205,25 +145,13 @@ async fn a_manifest_with_mistakes_is_2_and_starts_nothing() -> anyhow::Result<()
 #[tokio::test]
 async fn nobody_to_talk_to_is_4() -> anyhow::Result<()> {
     let machine = Machine::new()?;
-    for verb in [
-        &["members"][..],
-        &["status"],
-        &["leave", "a"],
-        &["set-service", "a", "standby"],
-        &["kill", "a"],
-    ] {
-        machine
-            .ctl(verb)
-            .await?
-            .exits(4)?
-            .tells("no cluster runs on this machine")?;
+    for verb in
+        [&["members"][..], &["status"], &["leave", "a"], &["set-service", "a", "standby"], &["kill", "a"]]
+    {
+        machine.ctl(verb).await?.exits(4)?.tells("no cluster runs on this machine")?;
     }
     let free = format!("http://127.0.0.1:{}", e2e::free_port()?);
-    machine
-        .ctl(&["members", "--agent", &free])
-        .await?
-        .exits(4)?
-        .tells("connection refused")?;
+    machine.ctl(&["members", "--agent", &free]).await?.exits(4)?.tells("connection refused")?;
     Ok(())
 }
 
@@ -232,20 +160,14 @@ async fn a_stream_that_is_interrupted_is_130_and_the_cluster_stays() -> anyhow::
     let machine = up(FIVE).await?;
     for verb in ["events", "logs"] {
         let stream = machine.start("ctl", &[verb, "-f"])?;
-        eventually("it prints", || async {
-            stream.out().contains("standby-3").then_some(())
-        })
-        .await?;
+        eventually("it prints", || async { stream.out().contains("standby-3").then_some(()) }).await?;
         stream.signal(Signal::INT);
         let said = stream.ends().await?.exits(130)?;
         assert_eq!(said.err, "");
     }
     let manifest = machine.manifest(FIVE)?;
     let follow = machine.start("ctl", &["up", &manifest, "--follow"])?;
-    eventually("it follows", || async {
-        follow.out().contains("present").then_some(())
-    })
-    .await?;
+    eventually("it follows", || async { follow.out().contains("present").then_some(()) }).await?;
     follow.signal(Signal::INT);
     follow.ends().await?.exits(0)?.tells("the cluster runs on")?;
     assert_eq!(machine.members().await?, FIVE_NAMES);
@@ -256,20 +178,15 @@ async fn a_stream_that_is_interrupted_is_130_and_the_cluster_stays() -> anyhow::
 async fn events_go_on_when_the_agent_that_told_them_dies() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     let stream = machine.start("ctl", &["events", "-f", "-o", "json"])?;
-    eventually("it prints", || async {
-        stream.out().contains("standby-3").then_some(())
-    })
-    .await?;
+    eventually("it prints", || async { stream.out().contains("standby-3").then_some(()) }).await?;
     machine.ctl(&["kill", "gateway-1"]).await?.exits(0)?;
     eventually("another agent is asked", || async {
         stream.err().contains("from here on as seen by").then_some(())
     })
     .await?;
     machine.ctl(&["leave", "standby-3"]).await?.exits(0)?;
-    eventually("the stream goes on", || async {
-        stream.out().contains("standby-3 left").then_some(())
-    })
-    .await?;
+    eventually("the stream goes on", || async { stream.out().contains("standby-3 left").then_some(()) })
+        .await?;
     stream.signal(Signal::INT);
     stream.ends().await?.exits(130)?;
     Ok(())

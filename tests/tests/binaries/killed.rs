@@ -11,13 +11,8 @@ use crate::{FIVE, FIVE_NAMES, ask, members_become, recorded, seen_by, up, url};
 /// How far a `ctl up` of five nodes has come: nothing, a record, or so many logs, each of which is opened just before
 /// its agent starts.
 fn progress(machine: &Machine) -> usize {
-    let entries = std::fs::read_dir(machine.run_dir())
-        .into_iter()
-        .flatten()
-        .flatten();
-    let names: Vec<_> = entries
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+    let entries = std::fs::read_dir(machine.run_dir()).into_iter().flatten().flatten();
+    let names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     let has_record = names.iter().any(|name| name == "cluster.json");
     usize::from(has_record) + names.iter().filter(|name| name.ends_with(".log")).count()
 }
@@ -122,25 +117,14 @@ async fn a_killed_agent_is_gone_for_all_and_comes_back_under_its_own_name_once()
     }
     assert_eq!(machine.members().await?, others);
     let status = machine.ctl(&["status"]).await?.exits(1)?;
-    assert!(
-        status.out.contains("standby-2 is gone: its process"),
-        "{}",
-        status.out
-    );
+    assert!(status.out.contains("standby-2 is gone: its process"), "{}", status.out);
 
     let manifest = machine.manifest(FIVE)?;
-    machine
-        .ctl(&["up", &manifest])
-        .await?
-        .exits(0)?
-        .tells("started 1 agent,")?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("started 1 agent,")?;
     assert_eq!(machine.members().await?, FIVE_NAMES);
     machine.ctl(&["status"]).await?.exits(0)?;
     let after = ask(&format!("{}/v1/agent/self", url(&machine, "standby-2")?)).await?;
-    assert!(
-        after["member"]["generation"].as_u64() > before["member"]["generation"].as_u64(),
-        "a new life"
-    );
+    assert!(after["member"]["generation"].as_u64() > before["member"]["generation"].as_u64(), "a new life");
     assert_eq!(machine.processes()?.len(), 5);
     Ok(())
 }
@@ -151,11 +135,7 @@ async fn an_agent_that_is_started_again_before_anyone_noticed_is_there_once() ->
     let manifest = machine.manifest(FIVE)?;
     for _ in 0..3 {
         machine.ctl(&["kill", "gateway-1"]).await?.exits(0)?;
-        machine
-            .ctl(&["up", &manifest])
-            .await?
-            .exits(0)?
-            .tells("started 1 agent,")?;
+        machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("started 1 agent,")?;
         assert_eq!(machine.members().await?, FIVE_NAMES);
         machine.ctl(&["status"]).await?.exits(0)?;
     }
@@ -170,41 +150,21 @@ async fn after_everything_was_killed_down_proves_the_end_and_up_works_again() ->
         for name in FIVE_NAMES {
             machine.ctl(&["kill", name]).await?.exits(0)?;
         }
-        eventually("all of them have ended", || async {
-            machine.processes().ok()?.is_empty().then_some(())
-        })
-        .await
+        eventually("all of them have ended", || async { machine.processes().ok()?.is_empty().then_some(()) })
+            .await
     };
     kill_all().await?;
     for verb in ["members", "status", "events"] {
-        machine
-            .ctl(&[verb])
-            .await?
-            .exits(4)?
-            .tells("`ctl up` starts what is missing")?;
+        machine.ctl(&[verb]).await?.exits(4)?.tells("`ctl up` starts what is missing")?;
     }
-    assert!(
-        machine
-            .ctl(&["logs", "gateway-1"])
-            .await?
-            .exits(0)?
-            .out
-            .contains("gateway-1")
-    );
+    assert!(machine.ctl(&["logs", "gateway-1"]).await?.exits(0)?.out.contains("gateway-1"));
     let down = machine.ctl(&["down"]).await?.exits(0)?;
-    assert_eq!(
-        down.out,
-        "stopped 0 agents, 0 left, 10 ports free (5 were not running)\n"
-    );
+    assert_eq!(down.out, "stopped 0 agents, 0 left, 10 ports free (5 were not running)\n");
     machine.nothing_is_left()?;
 
     machine.ctl(&["up", &manifest]).await?.exits(0)?;
     kill_all().await?;
-    machine
-        .ctl(&["up", &manifest])
-        .await?
-        .exits(0)?
-        .tells("started 5 agents")?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("started 5 agents")?;
     machine.ctl(&["status"]).await?.exits(0)?;
     Ok(())
 }
@@ -254,14 +214,9 @@ async fn with_the_pid_of(bystander: u32) -> anyhow::Result<()> {
 async fn an_agent_that_stood_still_comes_back_and_blames_nobody() -> anyhow::Result<()> {
     const STILL: Duration = Duration::from_millis(2_500);
     let machine = up(FIVE).await?;
-    let id = recorded(&machine, "standby-3", "pid")?
-        .as_i64()
-        .unwrap_or_default();
+    let id = recorded(&machine, "standby-3", "pid")?.as_i64().unwrap_or_default();
     let pid = Pid::from_raw(i32::try_from(id)?).ok_or_else(|| anyhow::anyhow!("{id} is no pid"))?;
-    machine
-        .ctl(&["kill", "standby-3", "--signal", "STOP"])
-        .await?
-        .exits(0)?;
+    machine.ctl(&["kill", "standby-3", "--signal", "STOP"]).await?.exits(0)?;
     let stopped = Instant::now();
     members_become(&machine, &FIVE_NAMES[..4]).await?;
     machine.ctl(&["status"]).await?.exits(1)?;
@@ -271,18 +226,12 @@ async fn an_agent_that_stood_still_comes_back_and_blames_nobody() -> anyhow::Res
     members_become(&machine, &FIVE_NAMES).await?;
     for node in FIVE_NAMES {
         let url = url(&machine, node)?;
-        eventually("all see all again", || async {
-            (seen_by(&url).await.ok()? == FIVE_NAMES).then_some(())
-        })
-        .await?;
+        eventually("all see all again", || async { (seen_by(&url).await.ok()? == FIVE_NAMES).then_some(()) })
+            .await?;
     }
     let kept = ask(&format!("{}/v1/events", url(&machine, "standby-3")?)).await?;
-    let blamed: Vec<&Value> = kept["events"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|event| event["kind"] == "lost")
-        .collect();
+    let blamed: Vec<&Value> =
+        kept["events"].as_array().into_iter().flatten().filter(|event| event["kind"] == "lost").collect();
     assert!(blamed.is_empty(), "{blamed:#?}");
     machine.ctl(&["status"]).await?.exits(0)?;
     Ok(())

@@ -24,19 +24,13 @@ const FIVE_NAMES: [&str; 5] = ["gateway-1", "gateway-2", "standby-1", "standby-2
 async fn up(nodes: &str) -> anyhow::Result<Machine> {
     let machine = Machine::new()?;
     let manifest = machine.manifest(nodes)?;
-    machine
-        .ctl(&["up", &manifest, "--timeout", "60s"])
-        .await?
-        .exits(0)?;
+    machine.ctl(&["up", &manifest, "--timeout", "60s"]).await?.exits(0)?;
     Ok(machine)
 }
 
 /// What an agent answers.
 async fn ask(url: &str) -> anyhow::Result<Value> {
-    let http = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(Duration::from_secs(20))
-        .build()?;
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
     Ok(http.get(url).send().await?.error_for_status()?.json().await?)
 }
 
@@ -44,9 +38,7 @@ async fn ask(url: &str) -> anyhow::Result<Value> {
 async fn seen_by(url: &str) -> anyhow::Result<Vec<String>> {
     let view = ask(&format!("{url}/v1/members")).await?;
     let members = view["members"].as_array().into_iter().flatten();
-    Ok(members
-        .filter_map(|member| member["id"].as_str().map(str::to_owned))
-        .collect())
+    Ok(members.filter_map(|member| member["id"].as_str().map(str::to_owned)).collect())
 }
 
 /// Waits until ctl shows just these members.
@@ -62,17 +54,11 @@ async fn members_become(machine: &Machine, names: &[&str]) -> anyhow::Result<()>
 fn recorded(machine: &Machine, node: &str, key: &str) -> anyhow::Result<Value> {
     let record = machine.record()?;
     let nodes = record["nodes"].as_array().into_iter().flatten();
-    let found = nodes
-        .clone()
-        .find(|known| known["id"] == node)
-        .map(|known| known[key].clone());
+    let found = nodes.clone().find(|known| known["id"] == node).map(|known| known[key].clone());
     found.ok_or_else(|| anyhow::anyhow!("no record of {node} in {record}"))
 }
 
 /// The URL of a node's API.
 fn url(machine: &Machine, node: &str) -> anyhow::Result<String> {
-    Ok(format!(
-        "http://{}",
-        recorded(machine, node, "http")?.as_str().unwrap_or_default()
-    ))
+    Ok(format!("http://{}", recorded(machine, node, "http")?.as_str().unwrap_or_default()))
 }

@@ -26,12 +26,7 @@ const VERBS: [&str; 15] = [
 async fn exactly(machine: &Machine, arguments: &[&str]) -> anyhow::Result<String> {
     let said = machine.ctl(arguments).await?;
     let code = said.code().unwrap_or(-1);
-    Ok(format!(
-        "$ ctl {}\n{}{}exit code {code}\n\n",
-        arguments.join(" "),
-        said.out,
-        said.err
-    ))
+    Ok(format!("$ ctl {}\n{}{}exit code {code}\n\n", arguments.join(" "), said.out, said.err))
 }
 
 /// The same without what differs from run to run.
@@ -62,10 +57,7 @@ async fn the_tables_of_a_cluster_are_as_written_down() -> anyhow::Result<()> {
     ] {
         text.push_str(&said(&machine, command).await?);
     }
-    eventually("it is gone", || async {
-        (machine.members().await.ok()?.len() == 3).then_some(())
-    })
-    .await?;
+    eventually("it is gone", || async { (machine.members().await.ok()?.len() == 3).then_some(()) }).await?;
     for command in [&["status"][..], &["ls"], &["down"], &["down"], &["ls"]] {
         text.push_str(&said(&machine, command).await?);
     }
@@ -131,11 +123,7 @@ nodes:
 ";
     let good = "cluster: c\nnodes:\n  - {id: a, service: standby, count: 2, listen: 127.0.0.1:0}\n";
     let mut text = String::new();
-    for (name, manifest) in [
-        ("shape.yaml", shape),
-        ("settings.yaml", settings),
-        ("good.yaml", good),
-    ] {
+    for (name, manifest) in [("shape.yaml", shape), ("settings.yaml", settings), ("good.yaml", good)] {
         machine.write(name, manifest)?;
         text.push_str(&exactly(&machine, &["validate", name]).await?);
     }
@@ -152,21 +140,13 @@ async fn the_help_is_as_written_down() -> anyhow::Result<()> {
     golden("ctl-help", &help("ctl", &["--help"]).await?)?;
     let mut verbs = String::new();
     for verb in VERBS {
-        verbs.push_str(&format!(
-            "$ ctl {verb} --help\n{}\n",
-            help("ctl", &[verb, "--help"]).await?
-        ));
+        verbs.push_str(&format!("$ ctl {verb} --help\n{}\n", help("ctl", &[verb, "--help"]).await?));
     }
     let overview = help("ctl", &["--help"]).await?;
-    let listed = overview
-        .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| !line.is_empty());
-    let listed: Vec<_> = listed
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|verb| *verb != "help")
-        .collect();
+    let listed =
+        overview.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let listed: Vec<_> =
+        listed.filter_map(|line| line.split_whitespace().next()).filter(|verb| *verb != "help").collect();
     assert_eq!(listed, VERBS);
     golden("ctl-verbs-help", &verbs)
 }

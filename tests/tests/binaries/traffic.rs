@@ -32,10 +32,7 @@ struct FileServer {
 
 /// Serves a folder by Python, or one file by a server in this process where there is no Python.
 async fn serve(machine: &Machine, content: &Bytes) -> anyhow::Result<(FileServer, String)> {
-    let python = std::process::Command::new("python3")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status();
+    let python = std::process::Command::new("python3").arg("--version").stdout(Stdio::null()).status();
     if python.is_ok_and(|status| status.success()) {
         let server = machine.start("python3", &["-u", "-c", PYTHON])?;
         let port = eventually("python3 says where it serves", || async {
@@ -44,10 +41,7 @@ async fn serve(machine: &Machine, content: &Bytes) -> anyhow::Result<(FileServer
             rest.split_once(' ')?.0.parse::<u16>().ok()
         })
         .await?;
-        let server = FileServer {
-            _python: Some(server),
-            _own: JoinSet::new(),
-        };
+        let server = FileServer { _python: Some(server), _own: JoinSet::new() };
         return Ok((server, format!("http://127.0.0.1:{port}")));
     }
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -56,10 +50,7 @@ async fn serve(machine: &Machine, content: &Bytes) -> anyhow::Result<(FileServer
     let routes = Router::new().fallback(move || async move { content });
     let mut own = JoinSet::new();
     own.spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
-    let server = FileServer {
-        _python: None,
-        _own: own,
-    };
+    let server = FileServer { _python: None, _own: own };
     Ok((server, url))
 }
 
@@ -69,17 +60,8 @@ async fn fetch(http: reqwest::Client, url: String, content: Bytes, load: Arc<Loa
         let answer = http.get(&url).send().await.context("no answer")?;
         let status = answer.status();
         let body = answer.bytes().await.context("half an answer")?;
-        ensure!(
-            status.is_success(),
-            "{status}: {}",
-            String::from_utf8_lossy(&body)
-        );
-        ensure!(
-            body == content,
-            "the file came changed: {} of {} bytes",
-            body.len(),
-            content.len()
-        );
+        ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
+        ensure!(body == content, "the file came changed: {} of {} bytes", body.len(), content.len());
         load.answered.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
@@ -94,10 +76,7 @@ struct Load {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_comes_through_a_gateway_while_nodes_change_leave_and_join() -> anyhow::Result<()> {
     let machine = Machine::new()?;
-    let content: Bytes = (0..50_000_u32)
-        .flat_map(u32::to_le_bytes)
-        .collect::<Vec<_>>()
-        .into();
+    let content: Bytes = (0..50_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>().into();
     std::fs::create_dir(machine.folder().join("files"))?;
     std::fs::write(machine.folder().join("files/data.bin"), &content)?;
     let (server, upstream) = serve(&machine, &content).await?;
@@ -106,25 +85,15 @@ async fn a_file_comes_through_a_gateway_while_nodes_change_leave_and_join() -> a
     ))?;
     machine.ctl(&["up", &manifest]).await?.exits(0)?;
     let own = ask(&format!("{}/v1/agent/self", url(&machine, "gateway-1")?)).await?;
-    let gateway = own["member"]["state"]["endpoints"]["gateway"]
-        .as_str()
-        .context("the gateway listens")?
-        .to_owned();
+    let gateway =
+        own["member"]["state"]["endpoints"]["gateway"].as_str().context("the gateway listens")?.to_owned();
 
     let load = Arc::new(Load::default());
     let mut clients = JoinSet::new();
     for _ in 0..CONNECTIONS {
         // A client each, so that each has a connection of its own.
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(60))
-            .build()?;
-        clients.spawn(fetch(
-            http,
-            format!("{gateway}/served/files/data.bin"),
-            content.clone(),
-            load.clone(),
-        ));
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
+        clients.spawn(fetch(http, format!("{gateway}/served/files/data.bin"), content.clone(), load.clone()));
     }
     let began = Instant::now();
     let mut rounds = 0;
@@ -146,10 +115,7 @@ async fn a_file_comes_through_a_gateway_while_nodes_change_leave_and_join() -> a
         client??;
     }
     let answered = load.answered.load(Ordering::Relaxed);
-    assert!(
-        rounds > 0 && answered > CONNECTIONS as u64,
-        "{answered} requests during {rounds} rounds"
-    );
+    assert!(rounds > 0 && answered > CONNECTIONS as u64, "{answered} requests during {rounds} rounds");
     assert_eq!(machine.members().await?, FIVE_NAMES);
     machine.ctl(&["status"]).await?.exits(0)?;
     drop(server);

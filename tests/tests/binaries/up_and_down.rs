@@ -11,9 +11,7 @@ use crate::{FIVE, FIVE_NAMES, members_become, seen_by, up, url};
 fn addresses(machine: &Machine) -> anyhow::Result<Vec<SocketAddr>> {
     let record = machine.record()?;
     let nodes = record["nodes"].as_array().into_iter().flatten();
-    let texts = nodes
-        .flat_map(|node| [node["http"].as_str(), node["gossip"].as_str()])
-        .flatten();
+    let texts = nodes.flat_map(|node| [node["http"].as_str(), node["gossip"].as_str()]).flatten();
     Ok(texts.map(str::parse).collect::<Result<_, _>>()?)
 }
 
@@ -33,17 +31,10 @@ async fn every_shipped_manifest_starts_and_stops() -> anyhow::Result<()> {
         let ports = addresses(&machine)?;
         let down = machine.ctl(&["down", "--purge"]).await?.exits(0)?;
         let agents = if nodes == 1 { "agent" } else { "agents" };
-        assert_eq!(
-            down.out,
-            format!("stopped {nodes} {agents}, 0 left, {} ports free\n", nodes * 2)
-        );
+        assert_eq!(down.out, format!("stopped {nodes} {agents}, 0 left, {} ports free\n", nodes * 2));
         machine.nothing_is_left()?;
         assert!(ports.iter().all(|port| is_free(*port)), "{ports:?}");
-        assert_eq!(
-            std::fs::read_dir(machine.state().join("data"))?.count(),
-            0,
-            "--purge removes the data"
-        );
+        assert_eq!(std::fs::read_dir(machine.state().join("data"))?.count(), 0, "--purge removes the data");
     }
     Ok(())
 }
@@ -52,41 +43,18 @@ async fn every_shipped_manifest_starts_and_stops() -> anyhow::Result<()> {
 async fn a_second_up_starts_nothing_and_tells_what_a_person_changed() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let manifest = machine.manifest(FIVE)?;
-    let first = machine
-        .ctl(&["up", &manifest])
-        .await?
-        .exits(0)?
-        .tells("started 5 agents")?;
-    let names: Vec<_> = first
-        .out
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split(' ').next())
-        .collect();
+    let first = machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("started 5 agents")?;
+    let names: Vec<_> = first.out.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(names, FIVE_NAMES);
 
-    let again = machine
-        .ctl(&["up", &manifest])
-        .await?
-        .exits(0)?
-        .tells("nothing to start, 5 agents up")?;
+    let again = machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("nothing to start, 5 agents up")?;
     assert!(!again.err.contains("drift"), "{}", again.err);
 
-    machine
-        .ctl(&["set-service", "standby-1", "api_gateway"])
-        .await?
-        .exits(0)?
-        .tells("receipt")?;
+    machine.ctl(&["set-service", "standby-1", "api_gateway"]).await?.exits(0)?.tells("receipt")?;
     let drift = "drift: standby-1 is api_gateway, the manifest says standby";
     machine.ctl(&["up", &manifest]).await?.exits(0)?.tells(drift)?;
     let status = machine.ctl(&["status"]).await?.exits(1)?;
-    assert!(
-        status
-            .out
-            .contains("standby-1 is api_gateway, its manifest says standby"),
-        "{}",
-        status.out
-    );
+    assert!(status.out.contains("standby-1 is api_gateway, its manifest says standby"), "{}", status.out);
 
     machine
         .ctl(&["up", &manifest, "--reset"])
@@ -101,11 +69,7 @@ async fn a_second_up_starts_nothing_and_tells_what_a_person_changed() -> anyhow:
     assert_eq!(down.out, "stopped 5 agents, 0 left, 10 ports free\n");
     machine.nothing_is_left()?;
     assert!(ports.iter().all(|port| is_free(*port)), "{ports:?}");
-    machine
-        .ctl(&["down"])
-        .await?
-        .exits(0)?
-        .tells("nothing is running")?;
+    machine.ctl(&["down"]).await?.exits(0)?.tells("nothing is running")?;
     Ok(())
 }
 
@@ -116,11 +80,7 @@ async fn a_node_that_was_drained_is_shown_and_given_back_its_role() -> anyhow::R
     let status = machine.ctl(&["status"]).await?.exits(1)?;
     assert!(status.out.contains("gateway-2 is stopped"), "{}", status.out);
     let manifest = machine.manifest(FIVE)?;
-    machine
-        .ctl(&["up", &manifest])
-        .await?
-        .exits(0)?
-        .tells("drift: gateway-2 is api_gateway but stopped")?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("drift: gateway-2 is api_gateway but stopped")?;
     machine.ctl(&["up", &manifest, "--reset"]).await?.exits(0)?;
     machine.ctl(&["status"]).await?.exits(0)?;
     Ok(())
@@ -133,11 +93,7 @@ async fn a_node_that_leaves_is_not_missed_and_comes_back_with_up() -> anyhow::Re
     members_become(&machine, &["gateway-1", "gateway-2", "standby-1", "standby-3"]).await?;
     machine.ctl(&["status"]).await?.exits(0)?;
     let manifest = machine.manifest(FIVE)?;
-    machine
-        .ctl(&["up", &manifest])
-        .await?
-        .exits(0)?
-        .tells("started 1 agent,")?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("started 1 agent,")?;
     assert_eq!(machine.members().await?, FIVE_NAMES);
     Ok(())
 }
@@ -162,11 +118,7 @@ async fn what_is_printed_for_programs_can_be_read_by_them() -> anyhow::Result<()
         let value = json.json()?;
         let yaml = machine.ctl(&with("yaml")).await?.out;
         let tree = manifest::read_tree("stdout", &yaml, &|_| None)?.to_json();
-        let keys = |value: &Value| {
-            value
-                .as_object()
-                .map(|object| object.keys().cloned().collect::<Vec<_>>())
-        };
+        let keys = |value: &Value| value.as_object().map(|object| object.keys().cloned().collect::<Vec<_>>());
         assert_eq!(keys(&value), keys(&tree), "{verb:?}");
         let names = machine.ctl(&with("name")).await?.out;
         assert!(
@@ -180,16 +132,10 @@ async fn what_is_printed_for_programs_can_be_read_by_them() -> anyhow::Result<()
         for line in lines.lines() {
             assert!(serde_json::from_str::<Value>(line)?["node"].is_string(), "{line}");
         }
-        assert!(
-            machine.ctl(&[verb]).await?.exits(0)?.out.contains("gateway-1"),
-            "{verb}"
-        );
+        assert!(machine.ctl(&[verb]).await?.exits(0)?.out.contains("gateway-1"), "{verb}");
     }
     let version = machine.ctl(&["version"]).await?.out;
-    assert!(
-        version.contains("agent ") && version.ends_with("on standby-3\n"),
-        "{version}"
-    );
+    assert!(version.contains("agent ") && version.ends_with("on standby-3\n"), "{version}");
     Ok(())
 }
 
@@ -205,23 +151,11 @@ async fn two_clusters_live_side_by_side() -> anyhow::Result<()> {
     machine.ctl(&["up", &other]).await?.exits(0)?;
 
     let ls = machine.ctl(&["ls", "-o", "name"]).await?;
-    assert_eq!(
-        ls.out,
-        format!("{second}\n{}\n", machine.cluster()),
-        "the newest first"
-    );
+    assert_eq!(ls.out, format!("{second}\n{}\n", machine.cluster()), "the newest first");
     let members = async |arguments: &[&str]| -> anyhow::Result<String> {
-        Ok(machine
-            .ctl(&[&["members", "-o", "name"], arguments].concat())
-            .await?
-            .exits(0)?
-            .out)
+        Ok(machine.ctl(&[&["members", "-o", "name"], arguments].concat()).await?.exits(0)?.out)
     };
-    assert_eq!(
-        members(&[]).await?,
-        "b-1\nb-2\n",
-        "the newest unless another is named"
-    );
+    assert_eq!(members(&[]).await?, "b-1\nb-2\n", "the newest unless another is named");
     assert_eq!(members(&["--cluster", machine.cluster()]).await?, "a-1\na-2\n");
     assert_eq!(members(&["--agent", &url(&machine, "a-1")?]).await?, "a-1\na-2\n");
     machine
@@ -243,22 +177,13 @@ async fn a_port_that_is_taken_is_named_and_nothing_is_started() -> anyhow::Resul
     let machine = Machine::new()?;
     let tcp = TcpListener::bind("127.0.0.1:0")?;
     let udp = UdpSocket::bind("127.0.0.1:0")?;
-    for (kind, key, taken) in [
-        ("TCP", "listen", tcp.local_addr()?),
-        ("UDP", "gossip", udp.local_addr()?),
-    ] {
+    for (kind, key, taken) in [("TCP", "listen", tcp.local_addr()?), ("UDP", "gossip", udp.local_addr()?)] {
         let nodes = format!(
             "nodes:\n  - {{id: a, service: standby}}\n  - {{id: b, service: standby, {key}: '{taken}'}}\n"
         );
         let manifest = machine.manifest(&nodes)?;
         let refused = machine.ctl(&["up", &manifest]).await?.exits(1)?;
-        assert!(
-            refused
-                .err
-                .contains(&format!("node b: {kind} port {taken} is busy")),
-            "{}",
-            refused.err
-        );
+        assert!(refused.err.contains(&format!("node b: {kind} port {taken} is busy")), "{}", refused.err);
         machine.nothing_is_left()?;
     }
     Ok(())
@@ -271,16 +196,8 @@ async fn a_node_that_fails_shows_the_end_of_its_log_and_takes_the_others_with_it
     let holder = TcpListener::bind(taken)?;
     let services = format!("services:\n  api_gateway:\n    settings: {{listen: '{taken}'}}\n{FIVE}");
     let manifest = machine.manifest(&services)?;
-    let failed = machine
-        .ctl(&["up", &manifest])
-        .await?
-        .exits(1)?
-        .tells("the end of its log:")?;
-    assert!(
-        failed.err.contains("failed:") && failed.err.contains(&taken.to_string()),
-        "{}",
-        failed.err
-    );
+    let failed = machine.ctl(&["up", &manifest]).await?.exits(1)?.tells("the end of its log:")?;
+    assert!(failed.err.contains("failed:") && failed.err.contains(&taken.to_string()), "{}", failed.err);
     assert!(failed.err.contains("in use by"), "{}", failed.err);
     machine.nothing_is_left()?;
 

@@ -18,10 +18,8 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn read(path: &str, environment: Environment<'_>) -> anyhow::Result<Self> {
-        let source = std::fs::read_to_string(path).map_err(|source| SettingsError::File {
-            path: path.to_owned(),
-            source,
-        })?;
+        let source = std::fs::read_to_string(path)
+            .map_err(|source| SettingsError::File { path: path.to_owned(), source })?;
         Ok(Self::parse(path, &source, environment)?)
     }
 
@@ -41,11 +39,7 @@ impl File {
                 mistakes.extend(mistake);
             }
         }
-        if mistakes.is_empty() {
-            Ok(file)
-        } else {
-            Err(Mistakes::new(path, source, mistakes))
-        }
+        if mistakes.is_empty() { Ok(file) } else { Err(Mistakes::new(path, source, mistakes)) }
     }
 
     fn take(&mut self, key: &manifest::Key, node: &manifest::Node) -> Result<(), Vec<Mistake>> {
@@ -58,10 +52,8 @@ impl File {
         }
         match name.as_str() {
             "seed" | "seeds" => {
-                self.lists.insert(
-                    "seed",
-                    list(node).ok_or_else(|| vec![not_a(node, &name, "list of host:port")])?,
-                );
+                self.lists
+                    .insert("seed", list(node).ok_or_else(|| vec![not_a(node, &name, "list of host:port")])?);
             }
             "label" | "labels" => {
                 self.lists.insert(
@@ -94,11 +86,7 @@ impl File {
                 Err(error) => mistakes.push(Mistake::new(service.at, error.to_string())),
             }
         }
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(mistakes)
-        }
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 }
 
@@ -131,8 +119,5 @@ fn list(node: &manifest::Node) -> Option<Vec<String>> {
 }
 
 fn pairs(node: &manifest::Node) -> Option<Vec<String>> {
-    mapping(node)?
-        .iter()
-        .map(|(key, value)| Some(format!("{}={}", key.text, scalar(value)?)))
-        .collect()
+    mapping(node)?.iter().map(|(key, value)| Some(format!("{}={}", key.text, scalar(value)?))).collect()
 }

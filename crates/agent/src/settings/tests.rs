@@ -12,19 +12,13 @@ fn with_file(text: &str) -> (tempfile::TempDir, Flags) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("agent.yaml");
     std::fs::write(&path, text).unwrap();
-    let flags = Flags {
-        config: Some(path.display().to_string()),
-        ..Flags::default()
-    };
+    let flags = Flags { config: Some(path.display().to_string()), ..Flags::default() };
     (folder, flags)
 }
 
 #[test]
 fn without_anything_the_defaults_hold() {
-    let config = Settings::gather(&Flags::default(), &home)
-        .unwrap()
-        .config()
-        .unwrap();
+    let config = Settings::gather(&Flags::default(), &home).unwrap().config().unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:10000");
     assert_eq!(config.role.to_string(), "api_gateway");
     assert_eq!(config.cluster.as_str(), "coterie");
@@ -51,10 +45,7 @@ fn flags_beat_the_environment_which_beats_the_file_which_beats_the_defaults() {
         ("log_format", "text", "default"),
         ("data_dir", "/state/data/from-env/port-3", "derived"),
     ] {
-        let row = table
-            .lines()
-            .find(|line| line.starts_with(&format!("{key} ")))
-            .unwrap();
+        let row = table.lines().find(|line| line.starts_with(&format!("{key} "))).unwrap();
         let columns: Vec<_> = row.split_whitespace().collect();
         assert_eq!(columns, [key, value, origin]);
     }
@@ -64,30 +55,15 @@ fn flags_beat_the_environment_which_beats_the_file_which_beats_the_defaults() {
 #[test]
 fn a_value_that_can_not_be_read_says_where_it_came_from() {
     let environment = |name: &str| {
-        if name == "COTERIE_PROFILE" {
-            Some("fast".to_owned())
-        } else {
-            home(name)
-        }
+        if name == "COTERIE_PROFILE" { Some("fast".to_owned()) } else { home(name) }
     };
-    let error = Settings::gather(&Flags::default(), &environment)
-        .unwrap()
-        .config()
-        .unwrap_err()
-        .to_string();
+    let error = Settings::gather(&Flags::default(), &environment).unwrap().config().unwrap_err().to_string();
     assert_eq!(
         error,
         "COTERIE_PROFILE (environment): `fast` can't be read: profile `fast` does not exist; there are local, lan and wan"
     );
-    let flags = Flags {
-        seed: Some(vec!["nowhere".to_owned()]),
-        ..Flags::default()
-    };
-    let error = Settings::gather(&flags, &home)
-        .unwrap()
-        .config()
-        .unwrap_err()
-        .to_string();
+    let flags = Flags { seed: Some(vec!["nowhere".to_owned()]), ..Flags::default() };
+    let error = Settings::gather(&flags, &home).unwrap().config().unwrap_err().to_string();
     assert_eq!(error, "seed (flag): `nowhere` is not host:port");
 }
 
@@ -110,10 +86,7 @@ fn the_file_has_lists_labels_and_settings_and_names_every_mistake() {
 
 #[test]
 fn a_node_on_any_port_gets_its_name_before_its_folder() {
-    let flags = Flags {
-        listen_addr: Some("127.0.0.1:0".to_owned()),
-        ..Flags::default()
-    };
+    let flags = Flags { listen_addr: Some("127.0.0.1:0".to_owned()), ..Flags::default() };
     let config = Settings::gather(&flags, &home).unwrap().config().unwrap();
     let id = config.node_id.unwrap();
     assert!(config.data_dir.ends_with(id.as_str()));
@@ -121,11 +94,7 @@ fn a_node_on_any_port_gets_its_name_before_its_folder() {
 
 #[test]
 fn the_demo_is_not_combined_with_what_it_chooses_itself() {
-    let flags = Flags {
-        demo: true,
-        node_id: Some("x".to_owned()),
-        ..Flags::default()
-    };
+    let flags = Flags { demo: true, node_id: Some("x".to_owned()), ..Flags::default() };
     let error = Settings::gather(&flags, &nothing).unwrap_err().to_string();
     assert!(error.contains("--node-id"), "{error}");
 }

@@ -41,11 +41,7 @@ fn id(text: &str) -> NodeId {
 
 #[test]
 fn urls_are_understood_with_and_without_scheme_and_slash() {
-    for text in [
-        "127.0.0.1:10000",
-        "http://127.0.0.1:10000/",
-        " http://127.0.0.1:10000 ",
-    ] {
+    for text in ["127.0.0.1:10000", "http://127.0.0.1:10000/", " http://127.0.0.1:10000 "] {
         assert_eq!(Client::new(text).unwrap().base_url(), "http://127.0.0.1:10000");
     }
     assert_eq!(Client::new("http://h:1/p/").unwrap().base_url(), "http://h:1/p");
@@ -60,20 +56,14 @@ async fn a_change_sends_role_wait_and_condition_and_a_problem_comes_back_whole()
     let (listener, client) = listener().await;
     let problem = Problem::new(types::ErrorKind::Conflict, "busy", "n1 is busy").hint("wait");
     let body = serde_json::to_string(&problem).unwrap();
-    let if_match = IfMatch {
-        generation: Generation(7),
-        revision: 2,
-    };
+    let if_match = IfMatch { generation: Generation(7), revision: 2 };
     let n1 = id("n1");
     let role = "storage/0".parse().unwrap();
     let (head, answer) = tokio::join!(
         answer_once(listener, response("409 Conflict", Problem::MEDIA_TYPE, &body)),
         client.set_service(&n1, &role, Wait::Local, Some(if_match)),
     );
-    assert!(
-        head.starts_with("PUT /v1/members/n1/service?wait=local HTTP/1.1\r\n"),
-        "{head}"
-    );
+    assert!(head.starts_with("PUT /v1/members/n1/service?wait=local HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("if-match: \"7.2\"\r\n"), "{head}");
     assert_eq!(answer.unwrap_err().problem(), Some(&problem));
 }
@@ -82,25 +72,18 @@ async fn a_change_sends_role_wait_and_condition_and_a_problem_comes_back_whole()
 async fn an_answer_that_is_not_ours_is_shown_in_part_and_made_harmless() {
     let (server, client) = listener().await;
     let page = format!("<html>\u{1b}[31m{}", "x".repeat(500));
-    let (_, answer) = tokio::join!(
-        answer_once(server, response("404 Not Found", "text/html", &page)),
-        client.members(),
-    );
+    let (_, answer) =
+        tokio::join!(answer_once(server, response("404 Not Found", "text/html", &page)), client.members(),);
     match answer.unwrap_err() {
         ClientError::Unexpected { status, excerpt, .. } => {
             assert_eq!(status, 404);
-            assert!(
-                excerpt.starts_with("<html> [31mxxx") && excerpt.ends_with('…'),
-                "{excerpt}"
-            );
+            assert!(excerpt.starts_with("<html> [31mxxx") && excerpt.ends_with('…'), "{excerpt}");
         }
         other => panic!("{other}"),
     }
     let (server, client) = listener().await;
-    let (_, answer) = tokio::join!(
-        answer_once(server, response("200 OK", "application/json", "{}")),
-        client.members(),
-    );
+    let (_, answer) =
+        tokio::join!(answer_once(server, response("200 OK", "application/json", "{}")), client.members(),);
     assert!(matches!(answer, Err(ClientError::Unexpected { status: 200, .. })));
 }
 
@@ -138,10 +121,8 @@ async fn events_arrive_in_order_and_the_stream_ends_with_the_connection() {
         event(1),
         event(2)
     );
-    let (head, events) = tokio::join!(
-        answer_once(listener, answer.into()),
-        client.events(Some("5.0")).collect::<Vec<_>>()
-    );
+    let (head, events) =
+        tokio::join!(answer_once(listener, answer.into()), client.events(Some("5.0")).collect::<Vec<_>>());
     assert!(head.contains("last-event-id: 5.0\r\n"), "{head}");
     let nodes: Vec<_> = events.into_iter().map(|event| event.unwrap().node).collect();
     assert_eq!(nodes, [id("n1"), id("n2")]);

@@ -43,11 +43,7 @@ fn without_keys(mut sighting: Sighting) -> Sighting {
 }
 
 fn names(verdict: &Verdict) -> Vec<(String, u64)> {
-    verdict
-        .members
-        .values()
-        .map(|member| (member.id.to_string(), member.generation.0))
-        .collect()
+    verdict.members.values().map(|member| (member.id.to_string(), member.generation.0)).collect()
 }
 
 fn one(name: &str, generation: u64) -> Vec<(String, u64)> {
@@ -90,17 +86,9 @@ async fn once_listed_only_the_detector_takes_a_member_off() {
     let mut liveness = Liveness::new(PATIENCE);
     liveness.look(start, false, vec![listed(sighting("a", 1, 5))]);
     let verdict = liveness.look(start + 10 * PATIENCE, false, vec![listed(sighting("a", 1, 5))]);
-    assert_eq!(
-        names(&verdict),
-        one("a", 1),
-        "silence alone is not for us to judge"
-    );
+    assert_eq!(names(&verdict), one("a", 1), "silence alone is not for us to judge");
     let verdict = liveness.look(start + 10 * PATIENCE, false, vec![sighting("a", 1, 99)]);
-    assert_eq!(
-        names(&verdict),
-        vec![],
-        "a late heartbeat does not bring it back before the detector does"
-    );
+    assert_eq!(names(&verdict), vec![], "a late heartbeat does not bring it back before the detector does");
 }
 
 #[tokio::test]
@@ -108,29 +96,18 @@ async fn of_two_lives_the_later_is_the_member_and_the_earlier_never_returns() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
     liveness.look(start, false, vec![listed(sighting("a", 1, 5))]);
-    liveness.look(
-        start,
-        false,
-        vec![listed(sighting("a", 1, 5)), sighting("a", 2, 1)],
-    );
+    liveness.look(start, false, vec![listed(sighting("a", 1, 5)), sighting("a", 2, 1)]);
     let both = vec![listed(sighting("a", 1, 5)), sighting("a", 2, 2)];
     assert_eq!(names(&liveness.look(start + MS, false, both)), one("a", 2));
     let newer_died = vec![listed(sighting("a", 1, 5)), sighting("a", 2, 2)];
-    assert_eq!(
-        names(&liveness.look(start + 2 * PATIENCE, false, newer_died)),
-        vec![]
-    );
+    assert_eq!(names(&liveness.look(start + 2 * PATIENCE, false, newer_died)), vec![]);
 }
 
 #[tokio::test]
 async fn who_left_is_no_member_at_once_and_neither_is_an_earlier_life() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
-    liveness.look(
-        start,
-        false,
-        vec![listed(sighting("a", 1, 5)), listed(sighting("a", 2, 5))],
-    );
+    liveness.look(start, false, vec![listed(sighting("a", 1, 5)), listed(sighting("a", 2, 5))]);
     let sightings = vec![listed(sighting("a", 1, 5)), left(listed(sighting("a", 2, 6)))];
     let verdict = liveness.look(start, true, sightings);
     assert_eq!(names(&verdict), vec![]);
@@ -151,11 +128,7 @@ async fn an_earlier_life_that_left_says_nothing_about_the_present_one() {
 async fn while_held_nobody_is_given_up_but_who_left_is() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
-    liveness.look(
-        start,
-        false,
-        vec![listed(sighting("a", 1, 5)), listed(sighting("b", 1, 5))],
-    );
+    liveness.look(start, false, vec![listed(sighting("a", 1, 5)), listed(sighting("b", 1, 5))]);
     let verdict = liveness.look(start, true, vec![sighting("a", 1, 5), left(sighting("b", 1, 5))]);
     assert_eq!(names(&verdict), one("a", 1));
     let verdict = liveness.look(start, false, vec![sighting("a", 1, 5), left(sighting("b", 1, 5))]);
@@ -167,22 +140,9 @@ async fn an_earlier_life_whose_heart_still_beats_after_the_later_one_went_is_a_m
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
     liveness.look(start, false, vec![listed(sighting("a", 1, 5))]);
-    liveness.look(
-        start,
-        false,
-        vec![listed(sighting("a", 1, 6)), listed(sighting("a", 2, 1))],
-    );
-    let gone = |heartbeat| {
-        vec![
-            listed(sighting("a", 1, heartbeat)),
-            left(listed(sighting("a", 2, 9))),
-        ]
-    };
-    assert_eq!(
-        names(&liveness.look(start + MS, false, gone(6))),
-        vec![],
-        "not seen alive since"
-    );
+    liveness.look(start, false, vec![listed(sighting("a", 1, 6)), listed(sighting("a", 2, 1))]);
+    let gone = |heartbeat| vec![listed(sighting("a", 1, heartbeat)), left(listed(sighting("a", 2, 9)))];
+    assert_eq!(names(&liveness.look(start + MS, false, gone(6))), vec![], "not seen alive since");
     let verdict = liveness.look(start + 2 * MS, false, gone(7));
     assert_eq!(names(&verdict), one("a", 1));
     assert!(verdict.left.is_empty());

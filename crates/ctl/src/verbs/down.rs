@@ -101,17 +101,8 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Ok);
     }
-    let mut what: Vec<_> = report
-        .left
-        .iter()
-        .map(|pid| format!("process {pid} still runs"))
-        .collect();
-    what.extend(
-        report
-            .ports_busy
-            .iter()
-            .map(|port| format!("{port} is still busy")),
-    );
+    let mut what: Vec<_> = report.left.iter().map(|pid| format!("process {pid} still runs")).collect();
+    what.extend(report.ports_busy.iter().map(|port| format!("{port} is still busy")));
     Err(Failure::new(Exit::Error, what.join("; ")).into())
 }
 
@@ -151,10 +142,7 @@ async fn stop(
     }
     let left = wait(&targets, args.timeout, &mut processes, &mut progress).await;
     for Target { node, process } in &left {
-        say(&format!(
-            "{node} (process {}) did not leave within {:?}; killing it",
-            process.pid, args.timeout
-        ));
+        say(&format!("{node} (process {}) did not leave within {:?}; killing it", process.pid, args.timeout));
         let _ = processes.signal(process, Signal::KILL);
     }
     let killed = left.len();
@@ -201,10 +189,7 @@ async fn targets(
             let Some(process) = node.process() else { continue };
             let is_known = targets.iter().any(|target| target.process.pid == process.pid);
             if !is_known && processes.is_alive(&process) {
-                targets.push(Target {
-                    node: node.id.to_string(),
-                    process,
-                });
+                targets.push(Target { node: node.id.to_string(), process });
             }
         }
         return targets;
@@ -225,10 +210,7 @@ async fn wait(
         if left.is_empty() || Instant::now() >= deadline {
             return left;
         }
-        progress.show(&format!(
-            "waiting for {} to leave",
-            render::count(left.len(), "agent")
-        ));
+        progress.show(&format!("waiting for {} to leave", render::count(left.len(), "agent")));
         sleep(POLL).await;
     }
 }
@@ -272,10 +254,7 @@ async fn tidy(cx: &Cx) -> anyhow::Result<()> {
 fn clean(run_dir: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(run_dir)? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.ends_with(".yaml") || name.starts_with("cluster.tmp") {
             std::fs::remove_file(&path)?;
         }

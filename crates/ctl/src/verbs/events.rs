@@ -36,9 +36,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         print(event, args.output.output, cx)?;
     }
     if args.follow {
-        let resume = kept
-            .last()
-            .map(|event| (client.base_url().to_owned(), event.id.clone()));
+        let resume = kept.last().map(|event| (client.base_url().to_owned(), event.id.clone()));
         follow(args.output.output, cx, resume).await?;
     }
     Ok(Exit::Ok)

@@ -33,8 +33,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         }
         Err(error) => return Err(error).with_context(|| format!("creating {shown}")),
     };
-    file.write_all(STARTER.as_bytes())
-        .with_context(|| format!("writing {shown}"))?;
+    file.write_all(STARTER.as_bytes()).with_context(|| format!("writing {shown}"))?;
     say(&format!("wrote {shown}; `ctl up {shown}` starts it"));
     Ok(Exit::Ok)
 }

@@ -49,31 +49,19 @@ pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let Some(process) = node.process() else {
         return Err(Failure::new(Exit::Error, format!("no process is known of {}", node.id)).into());
     };
-    Processes::new()?
-        .signal(&process, args.signal)
-        .map_err(|error| match error {
-            SignalError::Gone(_) => Failure::new(
-                Exit::Error,
-                format!("{}: {error}; nothing was signalled", node.id),
-            ),
-            SignalError::Refused { source, .. } => {
-                Failure::new(Exit::Error, format!("{}: {error}: {source}", node.id))
-            }
-        })?;
-    let killed = Killed {
-        node: &node.id,
-        pid: process.pid,
-        signal: signal_name(args.signal),
-    };
+    Processes::new()?.signal(&process, args.signal).map_err(|error| match error {
+        SignalError::Gone(_) => {
+            Failure::new(Exit::Error, format!("{}: {error}; nothing was signalled", node.id))
+        }
+        SignalError::Refused { source, .. } => {
+            Failure::new(Exit::Error, format!("{}: {error}: {source}", node.id))
+        }
+    })?;
+    let killed = Killed { node: &node.id, pid: process.pid, signal: signal_name(args.signal) };
     cx.out.data(
         args.output.output,
         &killed,
-        |killed| {
-            format!(
-                "{}: sent {} to process {}",
-                killed.node, killed.signal, killed.pid
-            )
-        },
+        |killed| format!("{}: sent {} to process {}", killed.node, killed.signal, killed.pid),
         |killed| vec![killed.node.to_string()],
     )?;
     Ok(Exit::Ok)

@@ -40,31 +40,19 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     };
     let deadline = Instant::now() + args.timeout;
     let observer = observer(&reached, &leaving).await;
-    let process = reached
-        .record
-        .as_ref()
-        .and_then(|record| record.node(&leaving.node)?.process());
+    let process = reached.record.as_ref().and_then(|record| record.node(&leaving.node)?.process());
     let mut processes = Processes::new()?;
     loop {
         let is_seen = is_seen(observer.as_ref(), &leaving).await;
-        let lives = process
-            .as_ref()
-            .is_some_and(|process| processes.is_alive(process));
+        let lives = process.as_ref().is_some_and(|process| processes.is_alive(process));
         if !is_seen && !lives {
             break;
         }
         if Instant::now() >= deadline {
-            let what = if lives {
-                "its process still runs"
-            } else {
-                "it is still seen"
-            };
+            let what = if lives { "its process still runs" } else { "it is still seen" };
             return Err(Failure::new(
                 Exit::NotConverged,
-                format!(
-                    "{} agreed to leave, but after {:?} {what}",
-                    leaving.node, args.timeout
-                ),
+                format!("{} agreed to leave, but after {:?} {what}", leaving.node, args.timeout),
             )
             .into());
         }
@@ -96,9 +84,7 @@ async fn is_seen(observer: Option<&Client>, leaving: &Leaving) -> bool {
     let Ok(view) = observer.members().await else {
         return false;
     };
-    view.members
-        .iter()
-        .any(|member| member.id == leaving.node && member.generation <= leaving.generation)
+    view.members.iter().any(|member| member.id == leaving.node && member.generation <= leaving.generation)
 }
 
 /// A node that left on purpose is not missed by `ctl status`.
@@ -109,10 +95,7 @@ async fn forget(reached: &Reached, leaving: &Leaving, cx: &Cx) -> anyhow::Result
     let _lock = match Lock::take(&cx.state.run_dir(&record.cluster), "ctl leave").await {
         Ok(lock) => lock,
         Err(error) => {
-            say(&format!(
-                "warning: `ctl status` will miss {}: {error}",
-                leaving.node
-            ));
+            say(&format!("warning: `ctl status` will miss {}: {error}", leaving.node));
             return Ok(());
         }
     };

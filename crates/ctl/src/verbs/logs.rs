@@ -46,11 +46,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let folder = cx.state.run_dir(&cluster);
     let logs = logs_in(&folder)?;
     let chosen = choose(&logs, args.node.as_ref(), &cluster)?;
-    let width = if args.node.is_some() {
-        None
-    } else {
-        chosen.iter().map(|(id, _)| id.as_str().len()).max()
-    };
+    let width = if args.node.is_some() { None } else { chosen.iter().map(|(id, _)| id.as_str().len()).max() };
     let mut follows = Vec::new();
     for (id, path) in chosen {
         let (lines, end) = last_lines(&path, args.lines)?;
@@ -140,9 +136,7 @@ fn logs_in(folder: &Path) -> anyhow::Result<Vec<(NodeId, PathBuf)>> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        let id = name
-            .and_then(|name| name.strip_suffix(".log"))
-            .and_then(|id| id.parse().ok());
+        let id = name.and_then(|name| name.strip_suffix(".log")).and_then(|id| id.parse().ok());
         logs.extend(id.map(|id: NodeId| (id, path)));
     }
     logs.sort();
@@ -155,10 +149,7 @@ fn choose(
     cluster: &ClusterId,
 ) -> Result<Vec<(NodeId, PathBuf)>, Failure> {
     if logs.is_empty() {
-        return Err(Failure::new(
-            Exit::Error,
-            format!("cluster `{cluster}` has no logs on this machine"),
-        ));
+        return Err(Failure::new(Exit::Error, format!("cluster `{cluster}` has no logs on this machine")));
     }
     let Some(node) = node else {
         return Ok(logs.to_vec());
@@ -167,10 +158,8 @@ fn choose(
         Some(log) => Ok(vec![log.clone()]),
         None => {
             let ids: Vec<_> = logs.iter().map(|(id, _)| id.as_str()).collect();
-            Err(
-                Failure::new(Exit::Error, format!("cluster `{cluster}` has no log of `{node}`"))
-                    .hint(suggest::hint(node.as_str(), &ids)),
-            )
+            Err(Failure::new(Exit::Error, format!("cluster `{cluster}` has no log of `{node}`"))
+                .hint(suggest::hint(node.as_str(), &ids)))
         }
     }
 }

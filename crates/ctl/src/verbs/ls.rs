@@ -37,12 +37,7 @@ pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     if rows.is_empty() {
         say("no cluster on this machine; `ctl up` starts one");
     }
-    cx.out.data(
-        args.output.output,
-        &rows,
-        |rows| table(rows, render::now_ms()),
-        |rows| names(rows),
-    )?;
+    cx.out.data(args.output.output, &rows, |rows| table(rows, render::now_ms()), |rows| names(rows))?;
     Ok(Exit::Ok)
 }
 
@@ -97,10 +92,7 @@ mod tests {
             manifest: "/m/demo.yaml".to_owned(),
             agent: agent.map(str::to_owned),
         };
-        let rows = [
-            row("demo", 5, Some("http://127.0.0.1:10000")),
-            row("dead", 0, None),
-        ];
+        let rows = [row("demo", 5, Some("http://127.0.0.1:10000")), row("dead", 0, None)];
         assert_eq!(
             table(&rows, 61_000),
             "\

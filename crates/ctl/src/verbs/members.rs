@@ -20,13 +20,8 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let view = cx.reach().await?.client.members().await?;
-    cx.out
-        .data(args.output.output, &view, |view| table(view, cx), names)?;
-    say(&format!(
-        "{}, as seen by {}",
-        render::count(view.members.len(), "member"),
-        view.viewed_by
-    ));
+    cx.out.data(args.output.output, &view, |view| table(view, cx), names)?;
+    say(&format!("{}, as seen by {}", render::count(view.members.len(), "member"), view.viewed_by));
     Ok(Exit::Ok)
 }
 

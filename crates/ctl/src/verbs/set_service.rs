@@ -61,19 +61,13 @@ fn parse_if_match(text: &str) -> Result<IfMatch, String> {
         .split_once('.')
         .and_then(|(generation, revision)| Some((generation.parse().ok()?, revision.parse().ok()?)));
     let (generation, revision) = parts.ok_or("two whole numbers with a dot between them are needed")?;
-    Ok(IfMatch {
-        generation: Generation(generation),
-        revision,
-    })
+    Ok(IfMatch { generation: Generation(generation), revision })
 }
 
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let role = role(&args.service, args.shard)?;
     let reached = cx.reach().await?;
-    let changed = reached
-        .commands()
-        .set_service(&args.node, &role, args.wait.into(), args.if_match)
-        .await;
+    let changed = reached.commands().set_service(&args.node, &role, args.wait.into(), args.if_match).await;
     match changed {
         Ok(receipt) => show(&receipt, args.output, cx),
         Err(error) => Err(reached.explain_unknown(&args.node, error).await),
@@ -87,25 +81,17 @@ fn role(service: &str, shard: Option<ShardId>) -> Result<Role, Failure> {
     }
     let role: Role = service.parse().map_err(wrong)?;
     if shard.is_some_and(|shard| role.shard() != Some(shard)) {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("`{service}` and --shard name two shards"),
-        ));
+        return Err(Failure::new(Exit::Usage, format!("`{service}` and --shard name two shards")));
     }
     Ok(role)
 }
 
 /// Prints a receipt: the change on stdout, its steps on stderr.
 pub(crate) fn show(receipt: &Receipt, output: OutputArg, cx: &Cx) -> anyhow::Result<Exit> {
-    cx.out.data(output.output, receipt, sentence, |receipt| {
-        vec![receipt.node.to_string()]
-    })?;
+    cx.out.data(output.output, receipt, sentence, |receipt| vec![receipt.node.to_string()])?;
     if output.output == crate::out::Format::Table {
-        let steps: Vec<_> = receipt
-            .steps
-            .iter()
-            .map(|step| format!("{} {:.1} ms", step.name, step.ms))
-            .collect();
+        let steps: Vec<_> =
+            receipt.steps.iter().map(|step| format!("{} {:.1} ms", step.name, step.ms)).collect();
         if !steps.is_empty() {
             say(&steps.join(", "));
         }
@@ -123,10 +109,7 @@ fn sentence(receipt: &Receipt) -> String {
     } else if receipt.from == receipt.to {
         format!("{}: {}, {}", receipt.node, receipt.to, state.phase)
     } else {
-        format!(
-            "{}: {} -> {}, {}",
-            receipt.node, receipt.from, receipt.to, state.phase
-        )
+        format!("{}: {} -> {}, {}", receipt.node, receipt.from, receipt.to, state.phase)
     };
     if receipt.changed {
         text.push_str(&format!(" in {:.0} ms", receipt.took_ms));
@@ -181,19 +164,12 @@ mod tests {
             version: 2,
             from: Role::Standby,
             to: to.clone(),
-            state: RoleState {
-                phase: Phase::Ready,
-                ..RoleState::starting(to.clone())
-            },
+            state: RoleState { phase: Phase::Ready, ..RoleState::starting(to.clone()) },
             changed: true,
             steps: Vec::new(),
             took_ms: 23.4,
             in_flight: 2,
-            seen: Seen {
-                by: 5,
-                of: 5,
-                missing: Vec::new(),
-            },
+            seen: Seen { by: 5, of: 5, missing: Vec::new() },
         };
         assert_eq!(
             sentence(&receipt),

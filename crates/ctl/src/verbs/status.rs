@@ -50,17 +50,8 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         None => BTreeMap::new(),
     };
     let report = report(view, asked, reached.record.as_ref(), &ended);
-    cx.out.data(
-        args.output.output,
-        &report,
-        |report| screen(report, cx.out.color),
-        names,
-    )?;
-    Ok(if report.warnings.is_empty() {
-        Exit::Ok
-    } else {
-        Exit::Error
-    })
+    cx.out.data(args.output.output, &report, |report| screen(report, cx.out.color), names)?;
+    Ok(if report.warnings.is_empty() { Exit::Ok } else { Exit::Error })
 }
 
 /// What a node says of itself, and whom it sees.
@@ -114,10 +105,7 @@ fn report(
         let member = view.members.iter().find(|member| member.id == node.id);
         match member {
             None if !ended.contains_key(&node.id) => {
-                warnings.push(format!(
-                    "{} was started here and is not seen by {}",
-                    node.id, view.viewed_by
-                ));
+                warnings.push(format!("{} was started here and is not seen by {}", node.id, view.viewed_by));
             }
             Some(member) if member.state.as_ref().is_some_and(|state| state.role != node.role) => {
                 warnings.push(format!(
@@ -134,10 +122,7 @@ fn report(
         .members
         .iter()
         .filter(|member| !ended.contains_key(&member.id))
-        .map(|member| Expected {
-            id: member.id.clone(),
-            ready: false,
-        })
+        .map(|member| Expected { id: member.id.clone(), ready: false })
         .collect();
     let mut insecure = BTreeSet::new();
     let mut views = Views::new();
@@ -157,10 +142,7 @@ fn report(
 
 fn member_warning(member: &Member) -> Option<String> {
     let Some(state) = &member.state else {
-        return Some(format!(
-            "{} is in a state that this version of ctl does not know",
-            member.id
-        ));
+        return Some(format!("{} is in a state that this version of ctl does not know", member.id));
     };
     if state.phase == Phase::Ready {
         return None;
@@ -172,11 +154,7 @@ fn member_warning(member: &Member) -> Option<String> {
 }
 
 fn names(report: &Report) -> Vec<String> {
-    report
-        .members
-        .iter()
-        .map(|member| member.id.to_string())
-        .collect()
+    report.members.iter().map(|member| member.id.to_string()).collect()
 }
 
 fn screen(report: &Report, color: bool) -> String {
@@ -252,11 +230,7 @@ mod tests {
     use crate::render::tests::member;
 
     fn view(members: Vec<Member>) -> Members {
-        Members {
-            cluster: "demo".parse().unwrap(),
-            viewed_by: "a".parse().unwrap(),
-            members,
-        }
+        Members { cluster: "demo".parse().unwrap(), viewed_by: "a".parse().unwrap(), members }
     }
 
     fn node(id: &str, role: &str) -> NodeRecord {
@@ -278,9 +252,7 @@ mod tests {
         failed.state.as_mut().unwrap().reason = Some("no port".to_owned());
         let mut a = member("a", "standby", Phase::Ready);
         let state = a.state.as_mut().unwrap();
-        state
-            .endpoints
-            .insert("x".to_owned(), "http://127.0.0.1:8080".to_owned());
+        state.endpoints.insert("x".to_owned(), "http://127.0.0.1:8080".to_owned());
         let seen = view(vec![a.clone(), failed]);
         let asked = Asked::from([
             ("a".parse().unwrap(), (None, Some(seen.clone()))),
@@ -290,11 +262,7 @@ mod tests {
             cluster: "demo".parse().unwrap(),
             manifest: PathBuf::new(),
             started_at_ms: 0,
-            nodes: vec![
-                node("a", "api_gateway"),
-                node("b", "api_gateway"),
-                node("c", "standby"),
-            ],
+            nodes: vec![node("a", "api_gateway"), node("b", "api_gateway"), node("c", "standby")],
         };
         let ended = BTreeMap::from([("c".parse().unwrap(), 123)]);
         let report = report(seen, asked, Some(&record), &ended);

@@ -122,12 +122,8 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
     drop(lock);
     print(&report, args.output, cx)?;
     if args.follow {
-        let here = Cx {
-            state: cx.state.clone(),
-            out: cx.out,
-            agent: None,
-            cluster: Some(manifest.cluster.clone()),
-        };
+        let here =
+            Cx { state: cx.state.clone(), out: cx.out, agent: None, cluster: Some(manifest.cluster.clone()) };
         let format = match args.output.output {
             Format::Json => StreamFormat::Json,
             Format::Table | Format::Yaml | Format::Name => StreamFormat::Table,
@@ -235,11 +231,7 @@ async fn bring_up(
 /// The nodes whose processes live, with the roles that they have now, and those of them that a person has drained.
 async fn running(record: &ClusterRecord) -> anyhow::Result<(BTreeMap<NodeId, Running>, BTreeSet<NodeId>)> {
     let mut processes = Processes::new()?;
-    let living: Vec<_> = record
-        .nodes
-        .iter()
-        .filter(|node| node.is_running(&mut processes))
-        .collect();
+    let living: Vec<_> = record.nodes.iter().filter(|node| node.is_running(&mut processes)).collect();
     let asked = ask_all(record).await?;
     let mut running = BTreeMap::new();
     let mut drained = BTreeSet::new();
@@ -283,11 +275,8 @@ fn differences(
         found,
         restored: false,
     };
-    let mut rows: Vec<_> = plan
-        .drift
-        .iter()
-        .map(|drift| row(&drift.id, &drift.wanted, drift.found.to_string()))
-        .collect();
+    let mut rows: Vec<_> =
+        plan.drift.iter().map(|drift| row(&drift.id, &drift.wanted, drift.found.to_string())).collect();
     for id in plan.unchanged.iter().filter(|id| drained.contains(id)) {
         if let Some(Running { role }) = running.get(id) {
             rows.push(row(id, role, format!("{role} but stopped")));
@@ -327,13 +316,7 @@ fn print(report: &Report, output: OutputArg, cx: &Cx) -> anyhow::Result<()> {
         output.output,
         report,
         |report| render::members_table(&report.members, render::now_ms(), cx.out.color),
-        |report| {
-            report
-                .members
-                .iter()
-                .map(|member| member.id.to_string())
-                .collect()
-        },
+        |report| report.members.iter().map(|member| member.id.to_string()).collect(),
     )?;
     say(&notes(report));
     Ok(())
@@ -356,9 +339,7 @@ fn notes(report: &Report) -> String {
         )
     }];
     for drift in &report.drift {
-        let DriftRow {
-            node, wanted, found, ..
-        } = drift;
+        let DriftRow { node, wanted, found, .. } = drift;
         lines.push(if drift.restored {
             format!("restored: {node} was {found}, is {wanted} again")
         } else {
@@ -366,9 +347,7 @@ fn notes(report: &Report) -> String {
         });
     }
     for node in &report.extra {
-        lines.push(format!(
-            "extra: {node} runs but is not in the manifest; `ctl leave {node}` ends it"
-        ));
+        lines.push(format!("extra: {node} runs but is not in the manifest; `ctl leave {node}` ends it"));
     }
     for default in &report.insecure {
         lines.push(format!("insecure: {}", render::clean(default)));
@@ -381,12 +360,10 @@ fn notes(report: &Report) -> String {
 
 fn suggestions(report: &Report) -> Vec<String> {
     let mut lines = vec![format!("ctl status --cluster {}", report.cluster)];
-    let standby = report.members.iter().find(|member| {
-        member
-            .state
-            .as_ref()
-            .is_some_and(|state| state.role == Role::Standby)
-    });
+    let standby = report
+        .members
+        .iter()
+        .find(|member| member.state.as_ref().is_some_and(|state| state.role == Role::Standby));
     if let Some(standby) = standby {
         lines.push(format!("ctl set-service {} api_gateway", standby.id));
     }
@@ -411,10 +388,7 @@ mod tests {
             extra: Vec::new(),
             took_ms: 614,
             insecure: vec!["HTTP is not encrypted".to_owned()],
-            members: vec![
-                member("a", "api_gateway", Phase::Ready),
-                member("b", "standby", Phase::Ready),
-            ],
+            members: vec![member("a", "api_gateway", Phase::Ready), member("b", "standby", Phase::Ready)],
         }
     }
 
@@ -460,23 +434,13 @@ try next:
 
     #[test]
     fn a_drained_node_differs_from_its_manifest() {
-        let running = |role: &str| Running {
-            role: role.parse().unwrap(),
-        };
+        let running = |role: &str| Running { role: role.parse().unwrap() };
         let ids = ["a", "b"].map(|id| id.parse::<NodeId>().unwrap());
-        let plan = Plan {
-            unchanged: ids.to_vec(),
-            ..Plan::default()
-        };
-        let running = BTreeMap::from([
-            (ids[0].clone(), running("storage/0")),
-            (ids[1].clone(), running("standby")),
-        ]);
+        let plan = Plan { unchanged: ids.to_vec(), ..Plan::default() };
+        let running =
+            BTreeMap::from([(ids[0].clone(), running("storage/0")), (ids[1].clone(), running("standby"))]);
         let rows = differences(&plan, &BTreeSet::from([ids[0].clone()]), &running);
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|row| format!("{}: {}", row.node, row.found))
-            .collect();
+        let rows: Vec<_> = rows.iter().map(|row| format!("{}: {}", row.node, row.found)).collect();
         assert_eq!(rows, ["a: storage/0 but stopped"]);
     }
 }

@@ -34,8 +34,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     if args.schema {
-        cx.out
-            .line(&serde_json::to_string_pretty(&manifest::json_schema())?)?;
+        cx.out.line(&serde_json::to_string_pretty(&manifest::json_schema())?)?;
         return Ok(Exit::Ok);
     }
     let file = manifest_file::choose(args.file.as_deref())?;
@@ -77,12 +76,7 @@ fn table(manifest: &Manifest) -> String {
             let address = |address: Option<std::net::SocketAddr>| {
                 address.map_or_else(|| "any free port".to_owned(), |address| address.to_string())
             };
-            vec![
-                node.id.to_string(),
-                node.role.to_string(),
-                address(node.listen),
-                address(node.gossip),
-            ]
+            vec![node.id.to_string(), node.role.to_string(), address(node.listen), address(node.gossip)]
         })
         .collect();
     render::table(&["NODE", "ROLE", "LISTEN", "GOSSIP"], &rows)

@@ -27,13 +27,8 @@ struct Versions {
 }
 
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
-    let versions = Versions {
-        ctl: env!("CARGO_PKG_VERSION"),
-        agents: agents(cx).await,
-    };
-    cx.out.data(args.output.output, &versions, table, |versions| {
-        vec![versions.ctl.to_owned()]
-    })?;
+    let versions = Versions { ctl: env!("CARGO_PKG_VERSION"), agents: agents(cx).await };
+    cx.out.data(args.output.output, &versions, table, |versions| vec![versions.ctl.to_owned()])?;
     Ok(Exit::Ok)
 }
 
@@ -44,9 +39,7 @@ async fn agents(cx: &Cx) -> BTreeMap<NodeId, String> {
     };
     let view = reached.client.members().await;
     let members = view.map(|view| view.members).unwrap_or_default();
-    let versions = members
-        .into_iter()
-        .map(|member| (member.id, member.about.version));
+    let versions = members.into_iter().map(|member| (member.id, member.about.version));
     versions.collect()
 }
 

@@ -53,11 +53,7 @@ impl Check<'_> {
             self.report(Mistake::new(node.at, message).hint(hint));
             return None;
         }
-        for (key, _) in node
-            .entries()
-            .iter()
-            .filter(|(key, _)| !keys.contains(&key.text.as_str()))
-        {
+        for (key, _) in node.entries().iter().filter(|(key, _)| !keys.contains(&key.text.as_str())) {
             let mistake = unfinished(key, what).unwrap_or_else(|| {
                 let message = format!("unknown key {} in {what}", quoted(&key.text));
                 Mistake::new(key.at, message).hint(suggest::hint(&key.text, "known keys", keys))
@@ -139,11 +135,7 @@ impl Check<'_> {
 
     /// The mistake that a value has another type than it should.
     pub(super) fn unlike(&self, field: Field<'_>, wanted: &str) -> Mistake {
-        let message = format!(
-            "`{}` wants {wanted}, found {}",
-            field.key.text,
-            found(field.value)
-        );
+        let message = format!("`{}` wants {wanted}, found {}", field.key.text, found(field.value));
         Mistake::new(field.at(), message)
     }
 }

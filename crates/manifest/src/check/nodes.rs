@@ -60,14 +60,8 @@ impl Check<'_> {
             self.report(mistake.hint("add at least one node: `- service: standby`"));
         }
         let mut taken = Vec::new();
-        let entries: Vec<Entry<'_>> = items
-            .iter()
-            .filter_map(|item| self.entry(item, &mut taken))
-            .collect();
-        let total: u64 = entries
-            .iter()
-            .map(|entry| u64::from(entry.count.unwrap_or(1)))
-            .sum();
+        let entries: Vec<Entry<'_>> = items.iter().filter_map(|item| self.entry(item, &mut taken)).collect();
+        let total: u64 = entries.iter().map(|entry| u64::from(entry.count.unwrap_or(1))).sum();
         if total > u64::from(MAX_NODES) {
             let message = format!("the nodes add up to {total}, at most {MAX_NODES} are allowed");
             self.report(Mistake::new(field.key.at, message));
@@ -90,9 +84,7 @@ impl Check<'_> {
             None => Name::Absent,
         };
         let role = self.role(&fields);
-        let count = fields
-            .get("count")
-            .and_then(|field| self.number(field, 1..=MAX_NODES));
+        let count = fields.get("count").and_then(|field| self.number(field, 1..=MAX_NODES));
         let several = count.is_some_and(|count| count > 1);
         let mut address = |port: Port, key: &str| {
             let field = fields.get(key)?;
@@ -171,8 +163,7 @@ impl Check<'_> {
         let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
         let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
         let mistake = if is_number(text) {
-            self.unlike(field, example)
-                .hint(format!("write `127.0.0.1:{text}`"))
+            self.unlike(field, example).hint(format!("write `127.0.0.1:{text}`"))
         } else if is_number(port) && port.parse::<u16>().is_err() {
             Mistake::new(at, format!("port {} is out of range", quoted(port)))
                 .hint("ports go from 0 to 65535, 0 is any free one")
@@ -180,17 +171,11 @@ impl Check<'_> {
             Mistake::new(at, format!("`{key}` {} has no port", quoted(text)))
                 .hint("add `:8080`, or `:0` for a free one")
         } else if is_number(port) && (host.is_empty() || host == "localhost") {
-            Mistake::new(
-                at,
-                format!("`{key}` {} is not an IP address and a port", quoted(text)),
-            )
-            .hint(format!("write `127.0.0.1:{port}`"))
+            Mistake::new(at, format!("`{key}` {} is not an IP address and a port", quoted(text)))
+                .hint(format!("write `127.0.0.1:{port}`"))
         } else {
-            Mistake::new(
-                at,
-                format!("`{key}` {} is not an IP address and a port", quoted(text)),
-            )
-            .hint("write an address such as `127.0.0.1:8080` or `[::1]:8080`, names are not looked up")
+            Mistake::new(at, format!("`{key}` {} is not an IP address and a port", quoted(text)))
+                .hint("write an address such as `127.0.0.1:8080` or `[::1]:8080`, names are not looked up")
         };
         self.report(mistake);
         None
@@ -208,16 +193,11 @@ impl Check<'_> {
         let at = field.value.at;
         if several {
             let message = format!("several nodes cannot share the port of `{}`", field.key.text);
-            let hint = format!(
-                "leave `{}` out, use port 0, or write the nodes one by one",
-                field.key.text
-            );
+            let hint = format!("leave `{}` out, use port 0, or write the nodes one by one", field.key.text);
             self.report(Mistake::new(at, message).hint(hint));
             return;
         }
-        let earlier = taken
-            .iter()
-            .find(|(of, other, _)| *of == port && overlap(*other, address));
+        let earlier = taken.iter().find(|(of, other, _)| *of == port && overlap(*other, address));
         if let Some((_, _, first)) = earlier {
             let message = format!("`{}` {address} is taken by another node", field.key.text);
             self.report(Mistake::new(at, message).related(*first, "taken here"));
@@ -255,10 +235,8 @@ impl Check<'_> {
     /// The nodes of all entries, each with an id of its own. Given ids come first, so that no name that is made up
     /// takes one of them.
     fn named(&mut self, entries: Vec<Entry<'_>>, places: &mut Places) -> Vec<NodeSpec> {
-        let given: Vec<Option<Vec<NodeId>>> = entries
-            .iter()
-            .map(|entry| self.given_ids(entry, places))
-            .collect();
+        let given: Vec<Option<Vec<NodeId>>> =
+            entries.iter().map(|entry| self.given_ids(entry, places)).collect();
         let mut nodes = Vec::new();
         for (entry, given) in entries.into_iter().zip(given) {
             let Some(role) = entry.role else {

@@ -34,10 +34,7 @@ impl Check<'_> {
                 continue;
             };
             if let Some((first, _)) = places.services.get(&service) {
-                let message = format!(
-                    "{} is `{service}`, which has its settings already",
-                    quoted(&key.text)
-                );
+                let message = format!("{} is `{service}`, which has its settings already", quoted(&key.text));
                 self.report(Mistake::new(key.at, message).related(*first, "first given here"));
                 continue;
             }

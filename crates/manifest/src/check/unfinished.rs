@@ -17,9 +17,6 @@ pub(super) fn unfinished(key: &Key, what: &str) -> Option<Mistake> {
     if !has_place || !UNFINISHED.contains(&key.text.as_str()) {
         return None;
     }
-    let message = format!(
-        "`{}` is known, but this version of Coterie has no storage yet",
-        key.text
-    );
+    let message = format!("`{}` is known, but this version of Coterie has no storage yet", key.text);
     Some(Mistake::new(key.at, message).hint("leave it out"))
 }

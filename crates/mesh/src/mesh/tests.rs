@@ -100,14 +100,7 @@ async fn what_belongs_to_one_connection_is_not_passed_on() {
     let told = whole(answer.into_body()).await.unwrap();
     let mut lines: Vec<_> = told.lines().skip(1).collect();
     lines.sort_unstable();
-    assert_eq!(
-        lines,
-        [
-            "accept: */*",
-            "coterie-hops: 1",
-            &format!("host: {}", upstream.addr)
-        ]
-    );
+    assert_eq!(lines, ["accept: */*", "coterie-hops: 1", &format!("host: {}", upstream.addr)]);
 }
 
 #[tokio::test]
@@ -150,35 +143,22 @@ async fn an_address_that_refuses_is_replaced_and_then_avoided() {
 async fn if_all_refuse_the_error_says_so() {
     let (_view, mesh) = mesh([], hasty());
     let url = nobody().await;
-    let error = mesh
-        .send_to_any(std::slice::from_ref(&url), get("/"))
-        .await
-        .unwrap_err();
+    let error = mesh.send_to_any(std::slice::from_ref(&url), get("/")).await.unwrap_err();
     let MeshError::Unreachable { address, why } = error else {
         panic!("{error:?}");
     };
     assert_eq!(address, url.authority());
     assert!(why.contains("refused"), "{why}");
     assert_eq!(mesh.stats().in_flight, 0);
-    assert_eq!(
-        mesh.send_to_any(&[], get("/")).await.unwrap_err(),
-        MeshError::NoAddress
-    );
+    assert_eq!(mesh.send_to_any(&[], get("/")).await.unwrap_err(), MeshError::NoAddress);
 }
 
 #[tokio::test]
 async fn what_was_not_processed_goes_to_another_member_with_its_body() {
     let draining = Upstream::serving(|_unread| async { not_processed() }).await;
     let serving = Upstream::serving(echoing).await;
-    let members = [
-        member("a", draining.addr, Phase::Ready),
-        member("b", serving.addr, Phase::Ready),
-    ];
-    let limits = Limits {
-        retry_percent: 0,
-        retry_floor: 0,
-        ..Limits::default()
-    };
+    let members = [member("a", draining.addr, Phase::Ready), member("b", serving.addr, Phase::Ready)];
+    let limits = Limits { retry_percent: 0, retry_floor: 0, ..Limits::default() };
     let (_view, mesh) = mesh(members, limits);
     for number in 0..40 {
         let body = format!("body {number}");
@@ -222,15 +202,9 @@ async fn a_body_larger_than_what_is_kept_is_not_sent_again() {
         not_processed()
     })
     .await;
-    let limits = Limits {
-        replay: 10,
-        ..Limits::default()
-    };
+    let limits = Limits { replay: 10, ..Limits::default() };
     let (_view, mesh) = mesh([], limits);
-    let error = mesh
-        .send_to_any(&[draining.url()], post("eleven byte"))
-        .await
-        .unwrap_err();
+    let error = mesh.send_to_any(&[draining.url()], post("eleven byte")).await.unwrap_err();
     assert_eq!(error, MeshError::BodyTooLargeToResend { kept: 10 });
     assert_eq!(draining.hits(), 1);
 }
@@ -307,9 +281,7 @@ async fn who_never_answers_is_given_up_in_time() {
 async fn an_answer_that_stands_still_is_given_up_in_time() {
     let stalling = Upstream::raw(|mut stream| async move {
         read_head(&mut stream).await;
-        let _ = stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
-            .await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
         std::future::pending::<()>().await;
     })
     .await;
@@ -322,10 +294,7 @@ async fn an_answer_that_stands_still_is_given_up_in_time() {
 
 #[tokio::test]
 async fn a_body_that_moves_may_take_longer_than_the_limit() {
-    let limits = Limits {
-        head: Duration::from_millis(400),
-        ..Limits::default()
-    };
+    let limits = Limits { head: Duration::from_millis(400), ..Limits::default() };
     let upstream = Upstream::serving(|request: Request<Incoming>| async move {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         text(body.len().to_string())
@@ -346,10 +315,7 @@ async fn a_body_that_moves_may_take_longer_than_the_limit() {
     let request = Request::post("/").body(body).unwrap();
     let urls = [upstream.url()];
     let (answer, sent) = tokio::join!(mesh.send_to_any(&urls, request), sending);
-    assert_eq!(
-        whole(answer.unwrap().into_body()).await.unwrap(),
-        sent.to_string()
-    );
+    assert_eq!(whole(answer.unwrap().into_body()).await.unwrap(), sent.to_string());
 }
 
 #[tokio::test]
@@ -424,26 +390,14 @@ async fn an_answer_without_a_body_has_ended_at_once() {
     })
     .await;
     let (_view, mesh) = mesh([], Limits::default());
-    for (method, path) in [
-        (Method::HEAD, "/head"),
-        (Method::GET, "/204"),
-        (Method::GET, "/304"),
-    ] {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .body(Empty::<Bytes>::new())
-            .unwrap();
+    for (method, path) in [(Method::HEAD, "/head"), (Method::GET, "/204"), (Method::GET, "/304")] {
+        let request = Request::builder().method(method).uri(path).body(Empty::<Bytes>::new()).unwrap();
         let answer = mesh.send_to_any(&[upstream.url()], request).await.unwrap();
         if path == "/head" {
             assert_eq!(answer.headers()["content-length"], "9");
         }
         assert!(answer.body().is_end_stream(), "{path}");
-        assert_eq!(
-            mesh.stats().in_flight,
-            0,
-            "{path}: nobody needs to read what is not there"
-        );
+        assert_eq!(mesh.stats().in_flight, 0, "{path}: nobody needs to read what is not there");
     }
 }
 
@@ -451,10 +405,7 @@ async fn an_answer_without_a_body_has_ended_at_once() {
 async fn a_request_that_goes_in_circles_ends() {
     let upstream = Upstream::serving(echoing).await;
     let (_view, mesh) = mesh([], Limits::default());
-    let request = Request::get("/")
-        .header(api::HOPS, "4")
-        .body(Empty::<Bytes>::new())
-        .unwrap();
+    let request = Request::get("/").header(api::HOPS, "4").body(Empty::<Bytes>::new()).unwrap();
     let error = mesh.send_to_any(&[upstream.url()], request).await.unwrap_err();
     assert_eq!(error, MeshError::Loop);
     assert_eq!(upstream.hits(), 0);
@@ -496,13 +447,7 @@ async fn a_member_that_drains_unseen_costs_no_request() {
     let gate = Arc::clone(&is_draining);
     let upstream = Upstream::serving(move |request| {
         let is_draining = gate.load(Ordering::SeqCst);
-        async move {
-            if is_draining {
-                not_processed()
-            } else {
-                echoing(request).await
-            }
-        }
+        async move { if is_draining { not_processed() } else { echoing(request).await } }
     })
     .await;
     let (_view, mesh) = mesh([member("a", upstream.addr, Phase::Ready)], Limits::default());
@@ -533,10 +478,7 @@ async fn nobody_waits_for_what_will_not_come() {
 #[tokio::test]
 async fn waiting_has_an_end_and_a_bound() {
     let addr = "127.0.0.1:1".parse().unwrap();
-    let limits = Limits {
-        waiting: 1,
-        ..hasty()
-    };
+    let limits = Limits { waiting: 1, ..hasty() };
     let (_view, mesh) = mesh([member("a", addr, Phase::Starting)], limits.clone());
     let service = echo();
     let first = mesh.send(&service, get("/"));
@@ -547,10 +489,7 @@ async fn waiting_has_an_end_and_a_bound() {
     let (first, second) = tokio::join!(first, second);
     assert_eq!(second.unwrap_err(), MeshError::QueueFull { waiting: 1 });
     let error = first.unwrap_err();
-    assert!(
-        matches!(error, MeshError::NoServingMember { waited, .. } if waited >= limits.wait),
-        "{error:?}"
-    );
+    assert!(matches!(error, MeshError::NoServingMember { waited, .. } if waited >= limits.wait), "{error:?}");
     assert_eq!(mesh.stats().waiting, 0);
 }
 
@@ -560,10 +499,7 @@ async fn a_shard_is_found_or_waited_for() {
     let sharded = |id: &str, upstream: &Upstream, shard: u32| {
         let mut member = member(id, upstream.addr, Phase::Ready);
         if let Some(state) = &mut member.state {
-            state.role = Role::Service {
-                service: echo(),
-                shard: Some(shard.try_into().unwrap()),
-            };
+            state.role = Role::Service { service: echo(), shard: Some(shard.try_into().unwrap()) };
         }
         member
     };
@@ -585,10 +521,7 @@ async fn a_shard_is_found_or_waited_for() {
 #[tokio::test]
 async fn retries_can_not_make_a_storm() {
     let dying = Upstream::blurting(b"").await;
-    let limits = Limits {
-        retry_floor: 0,
-        ..hasty()
-    };
+    let limits = Limits { retry_floor: 0, ..hasty() };
     let (_view, mesh) = mesh([], limits);
     for _ in 0..100 {
         mesh.send_to_any(&[dying.url()], get("/")).await.unwrap_err();
@@ -638,9 +571,7 @@ async fn a_call_tells_a_dead_process_from_a_slow_one() {
     .await;
     let (_view, mesh) = mesh([], Limits::default());
     let call = |url: String, body: &'static str| {
-        let request = Request::post(url)
-            .body(Bytes::from_static(body.as_bytes()))
-            .unwrap();
+        let request = Request::post(url).body(Bytes::from_static(body.as_bytes())).unwrap();
         let timeout = Duration::from_millis(if body == "hasty" { 50 } else { 5000 });
         mesh.call(request, timeout)
     };
@@ -648,25 +579,10 @@ async fn a_call_tells_a_dead_process_from_a_slow_one() {
     let answer = call(format!("{url}/"), "hello").await.unwrap();
     assert_eq!(answer.into_body(), "hello");
     let error = |result: Result<Response<Bytes>, CallError>| result.unwrap_err();
-    assert!(matches!(
-        error(call(format!("{url}/slow"), "hasty").await),
-        CallError::TimedOut(_)
-    ));
-    assert!(matches!(
-        error(call(format!("{url}/large"), "").await),
-        CallError::TooLarge(_)
-    ));
-    assert_eq!(
-        error(call(nobody().await.to_string(), "").await),
-        CallError::Refused
-    );
-    assert!(matches!(
-        error(call("/x".to_owned(), "").await),
-        CallError::Malformed(_)
-    ));
+    assert!(matches!(error(call(format!("{url}/slow"), "hasty").await), CallError::TimedOut(_)));
+    assert!(matches!(error(call(format!("{url}/large"), "").await), CallError::TooLarge(_)));
+    assert_eq!(error(call(nobody().await.to_string(), "").await), CallError::Refused);
+    assert!(matches!(error(call("/x".to_owned(), "").await), CallError::Malformed(_)));
     let dying = Upstream::blurting(b"").await;
-    assert!(matches!(
-        error(call(dying.url().to_string(), "").await),
-        CallError::Unreachable(_)
-    ));
+    assert!(matches!(error(call(dying.url().to_string(), "").await), CallError::Unreachable(_)));
 }

@@ -18,18 +18,11 @@ fn streamed(keep: usize) -> (Sender, Upload) {
 
 async fn next(body: &mut AttemptBody) -> Option<Result<Bytes, String>> {
     let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await?;
-    Some(
-        frame
-            .map(|frame| frame.into_data().unwrap())
-            .map_err(|error| error.to_string()),
-    )
+    Some(frame.map(|frame| frame.into_data().unwrap()).map_err(|error| error.to_string()))
 }
 
 async fn put(sender: &Sender, text: &'static str) {
-    sender
-        .send(Ok(Bytes::from_static(text.as_bytes())))
-        .await
-        .unwrap();
+    sender.send(Ok(Bytes::from_static(text.as_bytes()))).await.unwrap();
 }
 
 fn kept(upload: &Upload) -> usize {
@@ -46,10 +39,7 @@ async fn a_second_attempt_gets_what_the_first_had_and_then_the_rest() {
     put(&sender, "one ").await;
     assert_eq!(next(&mut first).await.unwrap().unwrap(), "one ");
     let second = upload.attempt();
-    assert_eq!(
-        next(&mut first).await.unwrap().unwrap_err(),
-        "the request is being sent again"
-    );
+    assert_eq!(next(&mut first).await.unwrap().unwrap_err(), "the request is being sent again");
     put(&sender, "two").await;
     drop(sender);
     assert_eq!(whole(second).await.unwrap(), "one two");
@@ -155,11 +145,7 @@ fn an_attempt_that_waits_is_woken_to_see_that_it_is_over() {
     let woken = Arc::new(Woken(false.into()));
     let waker = Waker::from(Arc::clone(&woken));
     let mut body = upload.attempt();
-    assert!(
-        Pin::new(&mut body)
-            .poll_frame(&mut Context::from_waker(&waker))
-            .is_pending()
-    );
+    assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(&waker)).is_pending());
     assert!(upload.progress().unwrap().awaits_client);
     upload.detach();
     assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));

@@ -77,21 +77,11 @@ pub(crate) async fn change_service(
     })?;
     let role: Role = serde_json::from_slice(&body).map_err(|error| bad_role(&error))?;
     if id != app.facts.node {
-        return pass_on(
-            &app,
-            &id,
-            Method::PUT,
-            &format!("/service?wait={}", name(wait)),
-            &headers,
-            body,
-        )
-        .await;
+        return pass_on(&app, &id, Method::PUT, &format!("/service?wait={}", name(wait)), &headers, body)
+            .await;
     }
     // Refused before anything is disturbed, and without keeping others from their commands.
-    let role = app
-        .registry
-        .check(role)
-        .map_err(|error| crate::supervisor::unknown_role(&error))?;
+    let role = app.registry.check(role).map_err(|error| crate::supervisor::unknown_role(&error))?;
     check_match(&app, &headers)?;
     let receipt = app.control.order(Order::Change(role), wait).await?;
     Ok(Json(receipt).into_response())
@@ -127,10 +117,7 @@ pub(crate) async fn drain_or_leave(
         return Ok(Json(app.control.order(Order::Drain, wait).await?).into_response());
     }
     app.control.leave();
-    let leaving = Leaving {
-        node: app.facts.node.clone(),
-        generation: app.facts.generation,
-    };
+    let leaving = Leaving { node: app.facts.node.clone(), generation: app.facts.generation };
     Ok((StatusCode::ACCEPTED, Json(leaving)).into_response())
 }
 
@@ -152,10 +139,7 @@ pub(crate) async fn update_service(
         .map_err(|error| error.to_string())
         .and_then(|shard| Role::new(&service, shard).map_err(|error| error.to_string()))
         .map_err(|error| ApiError::invalid("bad-role", error))?;
-    let role = app
-        .registry
-        .check(role)
-        .map_err(|error| crate::supervisor::unknown_role(&error))?;
+    let role = app.registry.check(role).map_err(|error| crate::supervisor::unknown_role(&error))?;
     Ok(Json(app.control.order(Order::Change(role), Wait::All).await?))
 }
 
@@ -164,11 +148,7 @@ fn bad_query(error: &QueryRejection) -> ApiError {
 }
 
 fn bad_role(error: &serde_json::Error) -> ApiError {
-    let problem = Problem::new(
-        ErrorKind::Invalid,
-        "bad-role",
-        format!("the body is not a role: {error}"),
-    );
+    let problem = Problem::new(ErrorKind::Invalid, "bad-role", format!("the body is not a role: {error}"));
     ApiError(problem.hint(r#"a role is {"service": "storage", "shard": 0} or {"service": "standby"}"#))
 }
 
@@ -199,15 +179,9 @@ fn check_match(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     if wanted == present.as_str() || wanted == any_of(app.facts.generation).as_str() || wanted == "*" {
         return Ok(());
     }
-    let detail = format!(
-        "{} is at {present}, not at {}",
-        app.facts.node,
-        wanted.to_str().unwrap_or("?")
-    );
+    let detail = format!("{} is at {present}, not at {}", app.facts.node, wanted.to_str().unwrap_or("?"));
     let problem = Problem::new(ErrorKind::Changed, "changed", detail);
-    Err(problem
-        .hint("the node was restarted or changed meanwhile; look at it, then try again")
-        .into())
+    Err(problem.hint("the node was restarted or changed meanwhile; look at it, then try again").into())
 }
 
 /// Passes a command on to the node it names, with what this node knows of it. Never twice.
@@ -225,9 +199,7 @@ async fn pass_on(
     }
     let view = app.cluster.view();
     let member = view.member(id).ok_or_else(|| unknown_member(app, id))?;
-    let mut request = Request::builder()
-        .method(method)
-        .uri(format!("{}/v1/members/{id}{rest}", member.http));
+    let mut request = Request::builder().method(method).uri(format!("{}/v1/members/{id}{rest}", member.http));
     if let Some(given) = headers.get(IF_MATCH) {
         request = request.header(IF_MATCH, given);
     } else {

@@ -33,20 +33,14 @@ impl IntoResponse for ApiError {
 }
 
 pub(crate) async fn no_such_path(uri: Uri) -> ApiError {
-    let problem = Problem::new(
-        ErrorKind::NotFound,
-        "no-such-path",
-        format!("there is nothing at {}", uri.path()),
-    );
+    let problem =
+        Problem::new(ErrorKind::NotFound, "no-such-path", format!("there is nothing at {}", uri.path()));
     ApiError(problem.hint("GET /v1/openapi.json describes the API"))
 }
 
 pub(crate) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    let mut problem = Problem::new(
-        ErrorKind::Invalid,
-        "wrong-method",
-        format!("{} does not take {method}", uri.path()),
-    );
+    let mut problem =
+        Problem::new(ErrorKind::Invalid, "wrong-method", format!("{} does not take {method}", uri.path()));
     problem.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
     ApiError(problem.hint("GET /v1/openapi.json describes the API"))
 }

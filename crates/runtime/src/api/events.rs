@@ -38,32 +38,24 @@ pub(crate) struct KeptEvents {
 pub(crate) async fn events(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if !header(ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream")) {
-        return Json(KeptEvents {
-            viewed_by: app.facts.node.clone(),
-            events: app.events.kept(),
-        })
-        .into_response();
+        return Json(KeptEvents { viewed_by: app.facts.node.clone(), events: app.events.kept() })
+            .into_response();
     }
-    let resumed = header("last-event-id").and_then(|id| app.events.number(id)).filter(|number| *number <= app.events.last());
+    let resumed = header("last-event-id")
+        .and_then(|id| app.events.number(id))
+        .filter(|number| *number <= app.events.last());
     let feed = match resumed {
         Some(number) => Feed::after(&app, number, VecDeque::new()),
         None => {
             // The number first: a change in between is then sent twice rather than never.
             let number = app.events.last();
             let view = app.cluster.view();
-            let present = view
-                .members()
-                .map(|member| app.events.present(number, member.clone()))
-                .collect();
+            let present = view.members().map(|member| app.events.present(number, member.clone())).collect();
             Feed::after(&app, number, present)
         }
     };
-    let events = stream::unfold(feed, |mut feed| async move {
-        feed.next().await.map(|event| (event, feed))
-    });
-    Sse::new(events)
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-        .into_response()
+    let events = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|event| (event, feed)) });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
 
 /// A stream's place in the events.
@@ -76,12 +68,7 @@ struct Feed {
 
 impl Feed {
     fn after(app: &App, number: u64, queue: VecDeque<Event>) -> Self {
-        Self {
-            events: app.events.clone(),
-            number,
-            queue,
-            stopping: app.stopping.clone(),
-        }
+        Self { events: app.events.clone(), number, queue, stopping: app.stopping.clone() }
     }
 
     async fn next(&mut self) -> Option<Result<sse::Event, Infallible>> {

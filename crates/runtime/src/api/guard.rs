@@ -61,9 +61,7 @@ fn check(headers: &HeaderMap, own_hosts: &[String]) -> Result<(), Problem> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text("host").unwrap_or_default();
     if !is_own(host, own_hosts) {
-        return Err(refuse(format!(
-            "the Host header says `{host}`, which is not this node"
-        )));
+        return Err(refuse(format!("the Host header says `{host}`, which is not this node")));
     }
     if let Some(origin) = text("origin")
         && origin.strip_prefix("http://") != Some(host)
@@ -98,24 +96,16 @@ mod tests {
     use super::*;
 
     fn verdict(pairs: &[(&'static str, &str)]) -> Result<(), String> {
-        let headers = pairs
-            .iter()
-            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-            .collect();
+        let headers =
+            pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         check(&headers, &["localhost".to_owned()]).map_err(|problem| problem.detail)
     }
 
     #[test]
     fn programs_and_the_nodes_own_pages_may_change_it() {
         assert_eq!(verdict(&[("host", "127.0.0.1:10000")]), Ok(()));
-        assert_eq!(
-            verdict(&[("host", "localhost:10000"), ("origin", "http://localhost:10000")]),
-            Ok(())
-        );
-        assert_eq!(
-            verdict(&[("host", "[::1]:10000"), ("sec-fetch-site", "same-origin")]),
-            Ok(())
-        );
+        assert_eq!(verdict(&[("host", "localhost:10000"), ("origin", "http://localhost:10000")]), Ok(()));
+        assert_eq!(verdict(&[("host", "[::1]:10000"), ("sec-fetch-site", "same-origin")]), Ok(()));
         assert_eq!(verdict(&[("host", "10.0.0.7:10000")]), Ok(()));
     }
 
@@ -138,7 +128,8 @@ mod tests {
     #[test]
     fn a_change_by_get_is_not_made_for_an_image_on_a_foreign_page() {
         let verdict = |pairs: &[(&'static str, &str)]| {
-            let headers = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+            let headers =
+                pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
             check_by_get(&headers).is_ok()
         };
         assert!(verdict(&[("host", "10.0.0.7:10000"), ("user-agent", "curl/8")]));

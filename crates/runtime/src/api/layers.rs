@@ -24,21 +24,16 @@ pub(crate) async fn dress(State(app): State<App>, mut request: Request, next: Ne
         .filter(|id| id.len() <= ID_LIMIT && id.to_str().is_ok())
         .cloned()
         .unwrap_or_else(new_id);
-    request
-        .headers_mut()
-        .insert(HeaderName::from_static(api::REQUEST_ID), id.clone());
+    request.headers_mut().insert(HeaderName::from_static(api::REQUEST_ID), id.clone());
     let mut response = next.run(request).await;
     if let Some(ApiError(mut problem)) = response.extensions_mut().remove::<ApiError>() {
         problem.node = Some(app.facts.node.to_string());
         problem.request_id = id.to_str().ok().map(str::to_owned);
         let mut written = plugin::response::problem(&problem);
+        written.headers_mut().extend(std::mem::take(response.headers_mut()));
         written
             .headers_mut()
-            .extend(std::mem::take(response.headers_mut()));
-        written.headers_mut().insert(
-            http::header::CONTENT_TYPE,
-            HeaderValue::from_static(Problem::MEDIA_TYPE),
-        );
+            .insert(http::header::CONTENT_TYPE, HeaderValue::from_static(Problem::MEDIA_TYPE));
         written.headers_mut().remove(http::header::CONTENT_LENGTH);
         response = written;
     }
@@ -60,13 +55,11 @@ fn new_id() -> HeaderValue {
 /// Ends control requests that take too long. What they began goes on.
 pub(crate) async fn limit_time(request: Request, next: Next) -> Result<Response<Body>, ApiError> {
     let path = request.uri().path().to_owned();
-    tokio::time::timeout(TIME_LIMIT, next.run(request))
-        .await
-        .map_err(|_| {
-            let detail = format!("{path} took longer than {TIME_LIMIT:?}");
-            ApiError(
-                Problem::new(ErrorKind::Timeout, "too-slow", detail)
-                    .hint("what it began goes on; look again later"),
-            )
-        })
+    tokio::time::timeout(TIME_LIMIT, next.run(request)).await.map_err(|_| {
+        let detail = format!("{path} took longer than {TIME_LIMIT:?}");
+        ApiError(
+            Problem::new(ErrorKind::Timeout, "too-slow", detail)
+                .hint("what it began goes on; look again later"),
+        )
+    })
 }

@@ -40,15 +40,9 @@ fn own(app: &App, out: &mut String) -> std::fmt::Result {
         };
         *members.entry((role, phase)).or_default() += 1;
     }
-    writeln!(
-        out,
-        "# HELP coterie_members Members in this node's view.\n# TYPE coterie_members gauge"
-    )?;
+    writeln!(out, "# HELP coterie_members Members in this node's view.\n# TYPE coterie_members gauge")?;
     for ((service, phase), count) in members {
-        writeln!(
-            out,
-            "coterie_members{{service=\"{service}\",phase=\"{phase}\"}} {count}"
-        )?;
+        writeln!(out, "coterie_members{{service=\"{service}\",phase=\"{phase}\"}} {count}")?;
     }
     let numbers = [
         (
@@ -63,25 +57,12 @@ fn own(app: &App, out: &mut String) -> std::fmt::Result {
             "Restarts after a failure.",
             app.restarts.load(Ordering::Relaxed),
         ),
-        (
-            "coterie_events",
-            "counter",
-            "Changes seen in this node's view.",
-            app.events.last(),
-        ),
-        (
-            "coterie_start_time_milliseconds",
-            "gauge",
-            "Unix time of the start.",
-            app.facts.started_at_ms,
-        ),
+        ("coterie_events", "counter", "Changes seen in this node's view.", app.events.last()),
+        ("coterie_start_time_milliseconds", "gauge", "Unix time of the start.", app.facts.started_at_ms),
     ];
     for (name, kind, help, value) in numbers {
         let suffix = if kind == "counter" { "_total" } else { "" };
-        writeln!(
-            out,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{suffix} {value}"
-        )?;
+        writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{suffix} {value}")?;
     }
     Ok(())
 }

@@ -33,10 +33,7 @@ pub(crate) struct ClusterState {
 #[utoipa::path(get, path = "/", responses((status = 200, body = ClusterState)))]
 pub(crate) async fn cluster_state(State(app): State<App>) -> Json<ClusterState> {
     let members = app.cluster.view().members().cloned().collect();
-    Json(ClusterState {
-        agent: describe(&app),
-        members,
-    })
+    Json(ClusterState { agent: describe(&app), members })
 }
 
 /// The node that answers.
@@ -47,20 +44,15 @@ pub(crate) async fn agent_self(State(app): State<App>) -> Json<AgentSelf> {
 
 fn describe(app: &App) -> AgentSelf {
     let facts = &app.facts;
-    let member = app
-        .cluster
-        .view()
-        .member(&facts.node)
-        .cloned()
-        .unwrap_or_else(|| Member {
-            id: facts.node.clone(),
-            generation: facts.generation,
-            version: 0,
-            http: facts.http.clone(),
-            gossip: facts.gossip.clone(),
-            state: None,
-            about: types::api::About::default(),
-        });
+    let member = app.cluster.view().member(&facts.node).cloned().unwrap_or_else(|| Member {
+        id: facts.node.clone(),
+        generation: facts.generation,
+        version: 0,
+        http: facts.http.clone(),
+        gossip: facts.gossip.clone(),
+        state: None,
+        about: types::api::About::default(),
+    });
     AgentSelf {
         cluster: facts.cluster.clone(),
         member,
@@ -127,14 +119,8 @@ pub(crate) async fn member(
         }
     }
     let view = app.cluster.view();
-    let member = view
-        .member(&id)
-        .cloned()
-        .ok_or_else(|| unknown_member(&app, &id))?;
-    Ok(Json(MemberView {
-        viewed_by: view.me().clone(),
-        member,
-    }))
+    let member = view.member(&id).cloned().ok_or_else(|| unknown_member(&app, &id))?;
+    Ok(Json(MemberView { viewed_by: view.me().clone(), member }))
 }
 
 /// The variable part of a path.
@@ -144,18 +130,13 @@ pub(crate) fn path(path: Result<Path<String>, PathRejection>) -> Result<String, 
 
 /// The id in a path.
 pub(crate) fn member_id(text: &str) -> Result<NodeId, ApiError> {
-    text.parse()
-        .map_err(|error: types::IdError| ApiError::invalid("bad-node-id", error.to_string()))
+    text.parse().map_err(|error: types::IdError| ApiError::invalid("bad-node-id", error.to_string()))
 }
 
 /// The refusal for a node that is not in the view.
 pub(crate) fn unknown_member(app: &App, id: &NodeId) -> ApiError {
     let view = app.cluster.view();
-    let names: Vec<_> = view
-        .members()
-        .take(20)
-        .map(|member| member.id.to_string())
-        .collect();
+    let names: Vec<_> = view.members().take(20).map(|member| member.id.to_string()).collect();
     let detail = format!("{} sees no member `{id}`", view.me());
     Problem::new(ErrorKind::NotFound, "unknown-member", detail)
         .hint(format!("it sees {}", names.join(", ")))
@@ -174,18 +155,11 @@ pub(crate) async fn services(State(app): State<App>) -> Json<Services> {
         if let Some(state) = &member.state {
             let name = state.role.service_name();
             let url = format!("{}/svc/{name}", member.http);
-            let entry = ServiceMember {
-                id: member.id.clone(),
-                state: state.clone(),
-                url,
-            };
+            let entry = ServiceMember { id: member.id.clone(), state: state.clone(), url };
             services.entry(name.to_owned()).or_default().push(entry);
         }
     }
-    Json(Services {
-        viewed_by: view.me().clone(),
-        services,
-    })
+    Json(Services { viewed_by: view.me().clone(), services })
 }
 
 /// Whether the process is alive: always 200.
@@ -198,11 +172,7 @@ pub(crate) async fn livez() -> &'static str {
 #[utoipa::path(get, path = "/health/readyz",
     responses((status = 200, body = String), (status = 503, body = Problem)))]
 pub(crate) async fn readyz(State(app): State<App>) -> Result<(StatusCode, String), ApiError> {
-    let state = app
-        .cluster
-        .view()
-        .member(&app.facts.node)
-        .and_then(|member| member.state.clone());
+    let state = app.cluster.view().member(&app.facts.node).and_then(|member| member.state.clone());
     match state {
         Some(state) if state.phase.is_serving() && !app.control.is_leaving() => {
             Ok((StatusCode::OK, format!("{}\n", state.phase)))
@@ -213,11 +183,7 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<(StatusCode, String
 
 fn not_ready(state: Option<RoleState>) -> Problem {
     let detail = match state {
-        Some(RoleState {
-            phase,
-            reason: Some(reason),
-            ..
-        }) => format!("{phase}: {reason}"),
+        Some(RoleState { phase, reason: Some(reason), .. }) => format!("{phase}: {reason}"),
         Some(RoleState { phase, .. }) if phase.is_serving() => "the node is leaving".to_owned(),
         Some(RoleState { phase, .. }) => phase.to_string(),
         None => Phase::Starting.to_string(),

@@ -28,10 +28,7 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
     };
     // Kebab case is accepted, as everywhere.
     let wanted = wanted.replace('-', "_");
-    let mounted = app
-        .mount
-        .load()
-        .filter(|mounted| mounted.service.as_str() == wanted);
+    let mounted = app.mount.load().filter(|mounted| mounted.service.as_str() == wanted);
     let Some(mounted) = mounted else {
         return refuse(&app, &wanted, "does not run it");
     };
@@ -57,12 +54,8 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
     match answer {
         Ok(Ok(response)) => hold(response, pass),
         Err(_panic) => plugin::response::problem(
-            &Problem::new(
-                ErrorKind::Internal,
-                "handler-panicked",
-                format!("a handler of {wanted} panicked"),
-            )
-            .hint("this is a bug; the agent's log says where"),
+            &Problem::new(ErrorKind::Internal, "handler-panicked", format!("a handler of {wanted} panicked"))
+                .hint("this is a bug; the agent's log says where"),
         ),
     }
 }
@@ -72,11 +65,7 @@ fn split(uri: &Uri) -> Option<(String, Uri)> {
     let below = uri.path_and_query()?.as_str().strip_prefix("/svc/")?;
     let end = below.find(['/', '?']).unwrap_or(below.len());
     let (service, rest) = below.split_at(end);
-    let rest = if rest.starts_with('/') {
-        rest.to_owned()
-    } else {
-        format!("/{rest}")
-    };
+    let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
     let rest = PathAndQuery::try_from(rest).ok()?;
     Some((service.to_owned(), Uri::from(rest)))
 }
@@ -103,11 +92,8 @@ fn refuse(app: &App, wanted: &str, why: &str) -> Response<Body> {
         let problem = Problem::new(ErrorKind::NotFound, "unknown-service", detail);
         return plugin::response::problem(&problem.hint("GET /v1/services lists what there is"));
     }
-    let problem = Problem::new(
-        ErrorKind::Unavailable,
-        "not-here",
-        format!("{} {why}: {wanted}", app.facts.node),
-    );
+    let problem =
+        Problem::new(ErrorKind::Unavailable, "not-here", format!("{} {why}: {wanted}", app.facts.node));
     let problem = if members.is_empty() {
         problem.hint("no other member serves it now; GET /v1/services lists who does what")
     } else {
@@ -123,21 +109,13 @@ mod tests {
     #[test]
     fn the_path_below_the_service_arrives_byte_for_byte() {
         for (uri, service, rest) in [
-            (
-                "/svc/storage/kv/a%2Fb/../x?q=%20",
-                "storage",
-                "/kv/a%2Fb/../x?q=%20",
-            ),
+            ("/svc/storage/kv/a%2Fb/../x?q=%20", "storage", "/kv/a%2Fb/../x?q=%20"),
             ("/svc/storage", "storage", "/"),
             ("/svc/storage?x=1", "storage", "/?x=1"),
             ("/svc/storage//double", "storage", "//double"),
         ] {
             let (found, below) = split(&uri.parse().unwrap()).unwrap();
-            assert_eq!(
-                (found.as_str(), below.to_string().as_str()),
-                (service, rest),
-                "{uri}"
-            );
+            assert_eq!((found.as_str(), below.to_string().as_str()), (service, rest), "{uri}");
         }
     }
 }
