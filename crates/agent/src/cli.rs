@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
-Every flag is also an environment variable (--listen-addr is COTERIE_LISTEN_ADDR) and a key of --config FILE
-(listen_addr). Flags beat the environment, the environment beats the file, the file beats the defaults;
+Every flag is also an environment variable (--listen-addr is COTERIE_LISTEN_ADDR) and a key of --config FILE \
+(listen_addr). Flags beat the environment, the environment beats the file, the file beats the defaults; \
 `agent config` shows who won.
 
 Examples:

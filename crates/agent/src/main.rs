@@ -60,6 +60,20 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     outcome
 }
 
+/// The error and what is below it, without what was said already.
+fn in_full(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |told, cause| {
+        let cause = cause.to_string();
+        if told.is_empty() {
+            cause
+        } else if told.contains(&cause) {
+            told
+        } else {
+            format!("{told}: {cause}")
+        }
+    })
+}
+
 /// Every connection is an open file, and the usual limit of 1,024 is for programs that still use select(2).
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -71,7 +85,12 @@ fn raise_file_limit() {
 }
 
 fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    if error.is::<manifest::Mistakes>() {
+        // It says "error:" itself, once for each.
+        eprintln!("{error}");
+    } else {
+        eprintln!("error: {}", in_full(error));
+    }
     if let Some(error) = error.downcast_ref::<NodeError>() {
         if let Some(hint) = error.hint() {
             eprintln!("hint: {hint}");

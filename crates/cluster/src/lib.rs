@@ -1,8 +1,8 @@
 //! Membership by gossip: who is alive, what each node does. The only crate that names chitchat.
 //!
 //! [`Cluster::join`] runs gossip on a thread of its own; everybody else reads a [`ClusterView`], a value that is
-//! published whenever it changes. What is decided about who is alive is decided by pure code in [`liveness`] and
-//! [`stall`]; [`driver`] only carries it out.
+//! published whenever it changes. What is decided about who is alive is decided by pure code in `liveness` and
+//! `stall`; `driver` only carries it out.
 
 mod changes;
 mod config;

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use client::{Client, ClientError};
-use types::{ClusterId, NodeId, Problem};
+use types::{ClusterId, NodeId, Problem, Role};
 
 use crate::exit::{Exit, Failure};
 use crate::out::{Out, say};
@@ -42,8 +42,23 @@ impl Reached {
         self.client.within(COMMAND_LIMIT)
     }
 
-    /// Adds a guess to the problem that a node does not exist.
-    pub(crate) async fn explain_unknown(&self, node: &NodeId, error: ClientError) -> anyhow::Error {
+    /// Adds a guess to the problem that a node, or a service type, does not exist.
+    pub(crate) async fn explain_unknown(
+        &self,
+        node: &NodeId,
+        role: Option<&Role>,
+        error: ClientError,
+    ) -> anyhow::Error {
+        if let Some(role) = role
+            && error.problem().map(Problem::code) == Some("unknown-service-type")
+            && let Ok(services) = self.client.services().await
+        {
+            let known: Vec<_> = services.services.keys().map(String::as_str).collect();
+            let message = error.to_string();
+            return Failure::new(Exit::Usage, message)
+                .hint(suggest::hint(role.service_name(), &known))
+                .into();
+        }
         if error.problem().map(Problem::code) != Some("unknown-member") {
             return error.into();
         }

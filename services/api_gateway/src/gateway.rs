@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body as AnyBody;
@@ -12,13 +13,13 @@ use http::{HeaderName, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use mesh::{Mesh, MeshBody, MeshError};
 use plugin::{Peer, response};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::debug;
 use types::{ErrorKind, NodeId, Problem, api};
 
 use crate::forward::{REQUEST_ID, add_forwarded, add_prefix, request_id};
-use crate::in_flight::{InFlight, TicketBody};
-use crate::table::{Destination, RouteTable, behind, first_segment};
+use crate::in_flight::{InFlight, Ticket, TicketBody};
+use crate::table::{Destination, RouteTable, Way, behind, first_segment};
 
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
 
@@ -47,7 +48,7 @@ impl Gateway {
         let mut answer = if self.is_draining.load(Ordering::SeqCst) {
             self.refusal(&id)
         } else {
-            match self.pass_on(request).await {
+            match self.pass_on(request, &mut ticket).await {
                 Ok(answer) => {
                     ticket.answered(answer.status());
                     let mut answer = answer.map(|body| AnyBody::new(TicketBody::new(body, ticket)));
@@ -66,7 +67,11 @@ impl Gateway {
         answer
     }
 
-    async fn pass_on<B>(&self, mut request: Request<B>) -> Result<Response<MeshBody>, Refused>
+    async fn pass_on<B>(
+        &self,
+        mut request: Request<B>,
+        ticket: &mut Ticket,
+    ) -> Result<Response<MeshBody>, Refused>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
@@ -83,6 +88,9 @@ impl Gateway {
                 if way.strip_prefix {
                     cut(request.uri_mut(), way.prefix.as_str().len());
                     add_prefix(request.headers_mut(), way.prefix.as_str());
+                }
+                if let Some(places) = &way.places {
+                    ticket.hold(self.place(way, places).await?);
                 }
                 self.mesh.send_to_any(&way.to, request).await
             }
@@ -102,6 +110,20 @@ impl Gateway {
                 _ => problem.into(),
             }
         })
+    }
+
+    /// Waits for a place on a way that has a limit.
+    async fn place(&self, way: &Way, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
+        let wait = self.mesh.limits().wait;
+        match tokio::time::timeout(wait, places.clone().acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            _ => {
+                let detail =
+                    format!("as many requests as {} may have were on their way for {wait:?}", way.prefix);
+                Err(Problem::new(ErrorKind::Unavailable, "route-busy", detail)
+                    .hint("send less at once, or raise max_in_flight of the route"))
+            }
+        }
     }
 
     fn nowhere(&self, path: &str) -> Problem {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
 use crate::meters::{Meters, Outcome};
@@ -30,6 +30,8 @@ pub(crate) struct Ticket {
     shared: Arc<Shared>,
     began: Instant,
     outcome: Outcome,
+    /// Its place on a way that has a limit.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl InFlight {
@@ -40,7 +42,7 @@ impl InFlight {
     pub(crate) fn enter(&self) -> Ticket {
         self.0.count.fetch_add(1, Ordering::SeqCst);
         self.0.meters.began();
-        Ticket { shared: Arc::clone(&self.0), began: Instant::now(), outcome: Outcome::Aborted }
+        Ticket { shared: Arc::clone(&self.0), began: Instant::now(), outcome: Outcome::Aborted, place: None }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -62,6 +64,11 @@ impl InFlight {
 }
 
 impl Ticket {
+    /// The request has taken a place, which is free again when it ends.
+    pub(crate) fn hold(&mut self, place: OwnedSemaphorePermit) {
+        self.place = Some(place);
+    }
+
     /// There is an answer with this status.
     pub(crate) fn answered(&mut self, status: http::StatusCode) {
         self.outcome = Outcome::Status(status.as_u16() / 100);

@@ -1,11 +1,13 @@
 //! The settings, as an operator writes them, and what they mean once they are checked.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::{BaseUrl, Limits};
 use plugin::{SettingsError, SettingsMistake};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use crate::table::{Prefix, RouteTable, Way};
 
@@ -51,6 +53,10 @@ pub struct Route {
     /// rewritten either way.
     #[serde(default = "yes")]
     pub strip_prefix: bool,
+    /// Requests of this route at once; the next one waits, at most `wait`. No limit unless given. For servers that lose
+    /// connections when many come at once: `python3 -m http.server` lets only five wait to be accepted.
+    #[serde(default)]
+    pub max_in_flight: Option<usize>,
 }
 
 fn yes() -> bool {
@@ -119,13 +125,20 @@ impl Settings {
         let mut ways: Vec<Way> = Vec::new();
         for (at, route) in self.routes.iter().enumerate() {
             let to = route.addresses(at, mistakes);
+            let most = Semaphore::MAX_PERMITS;
+            if let Some(wrong) = route.max_in_flight.filter(|limit| *limit == 0 || *limit > most) {
+                let message = format!("{wrong} is not a number of requests from 1 to {most}");
+                let mistake = SettingsMistake::new(format!("/routes/{at}/max_in_flight"), message);
+                mistakes.push(mistake.hint("leave it out for no limit"));
+            }
+            let places = route.max_in_flight.map(|limit| Arc::new(Semaphore::new(limit.min(most))));
             let pointer = format!("/routes/{at}/prefix");
             match route.prefix.parse::<Prefix>() {
                 Ok(prefix) if ways.iter().any(|way| way.prefix == prefix) => {
                     let mistake = SettingsMistake::new(pointer, format!("`{prefix}` is routed twice"));
                     mistakes.push(mistake.hint("write one route with all of its addresses"));
                 }
-                Ok(prefix) => ways.push(Way { prefix, to, strip_prefix: route.strip_prefix }),
+                Ok(prefix) => ways.push(Way { prefix, to, strip_prefix: route.strip_prefix, places }),
                 Err(error) => mistakes
                     .push(SettingsMistake::new(pointer, error.to_string()).hint("write it like `/files`")),
             }
@@ -214,7 +227,7 @@ mod tests {
                 {"prefix": "files", "to": ["http://127.0.0.1:1"]},
                 {"prefix": "/a/../b", "to": []},
                 {"prefix": "/c", "to": ["https://example.org", "127.0.0.1:8000", "http://a:1", "http://a:1/"]},
-                {"prefix": "/c/", "to": ["http://127.0.0.1:1"]},
+                {"prefix": "/c/", "to": ["http://127.0.0.1:1"], "max_in_flight": 0},
             ],
             "connect_timeout": "0s",
             "wait": "soon",
@@ -233,6 +246,7 @@ mod tests {
                 "/routes/2/to/0",
                 "/routes/2/to/1",
                 "/routes/2/to/3",
+                "/routes/3/max_in_flight",
                 "/routes/3/prefix",
                 "/listen",
             ]

@@ -4,9 +4,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use mesh::BaseUrl;
+use tokio::sync::Semaphore;
 use types::ServiceType;
 
 /// A path prefix: `/files`, or the empty one, which matches every path. Written with a slash at its front.
@@ -35,6 +37,8 @@ pub(crate) struct Way {
     pub(crate) prefix: Prefix,
     pub(crate) to: Vec<BaseUrl>,
     pub(crate) strip_prefix: bool,
+    /// As many requests may be on this way at once; no limit if there is none.
+    pub(crate) places: Option<Arc<Semaphore>>,
 }
 
 /// All routes.
@@ -140,7 +144,12 @@ mod tests {
     use super::*;
 
     fn table(prefixes: &[&str]) -> RouteTable {
-        let way = |prefix: &&str| Way { prefix: prefix.parse().unwrap(), to: Vec::new(), strip_prefix: true };
+        let way = |prefix: &&str| Way {
+            prefix: prefix.parse().unwrap(),
+            to: Vec::new(),
+            strip_prefix: true,
+            places: None,
+        };
         RouteTable::new(prefixes.iter().map(way).collect())
     }
 

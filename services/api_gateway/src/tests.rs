@@ -528,3 +528,44 @@ async fn the_agents_listener_does_the_same_job() {
     let told = answer.into_body().collect().await.unwrap().to_bytes();
     assert!(told.starts_with(b"GET /x\n"));
 }
+
+#[tokio::test]
+async fn a_route_with_a_limit_never_has_more_requests_at_once() {
+    let now = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let (seen, peak) = (now.clone(), most.clone());
+    let upstream = Upstream::serving(move |_| {
+        let (now, most) = (seen.clone(), peak.clone());
+        async move {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            now.fetch_sub(1, Ordering::SeqCst);
+            text("done")
+        }
+    })
+    .await;
+    let route = json!({"prefix": "/few", "to": [upstream.url()], "max_in_flight": 2});
+    let gateway = Running::with(json!({"routes": [route]}), Vec::new()).await;
+    let answers = futures_util::future::join_all((0..40).map(|_| gateway.get("/few/"))).await;
+    assert!(answers.iter().all(|answer| answer.status() == StatusCode::OK));
+    assert!(most.load(Ordering::SeqCst) <= 2, "{most:?} at once");
+}
+
+#[tokio::test]
+async fn who_finds_no_place_on_a_route_in_time_is_told_so() {
+    let upstream = Upstream::serving(|_| std::future::pending()).await;
+    let route = json!({"prefix": "/few", "to": [upstream.url()], "max_in_flight": 1});
+    let gateway = Running::with(json!({"routes": [route], "wait": "50ms"}), Vec::new()).await;
+    let first = gateway.get("/few/");
+    tokio::pin!(first);
+    let problem = tokio::select! {
+        _ = &mut first => panic!("nobody answers"),
+        problem = async {
+            while upstream.hits.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+            gateway.problem("/few/").await
+        } => problem,
+    };
+    assert_eq!((problem.status, problem.code()), (503, "route-busy"));
+}

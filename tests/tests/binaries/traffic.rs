@@ -16,14 +16,6 @@ use crate::{FIVE, FIVE_NAMES, ask, url};
 const CONNECTIONS: usize = 64;
 const LOAD: Duration = Duration::from_secs(10);
 
-/// What `python3 -m http.server` runs, with a longer queue: five connections may wait to be accepted there by default,
-/// so of 64 that come again and again some are dropped by the system for up to a minute, with a gateway or without.
-const PYTHON: &str = "
-import http.server as h
-h.ThreadingHTTPServer.request_queue_size = 128
-h.test(h.SimpleHTTPRequestHandler, h.ThreadingHTTPServer, port=0, bind='127.0.0.1')
-";
-
 /// Whatever serves the file; it ends when this is dropped.
 struct FileServer {
     _python: Option<Running>,
@@ -34,7 +26,7 @@ struct FileServer {
 async fn serve(machine: &Machine, content: &Bytes) -> anyhow::Result<(FileServer, String)> {
     let python = std::process::Command::new("python3").arg("--version").stdout(Stdio::null()).status();
     if python.is_ok_and(|status| status.success()) {
-        let server = machine.start("python3", &["-u", "-c", PYTHON])?;
+        let server = machine.start("python3", &["-u", "-m", "http.server", "0", "--bind", "127.0.0.1"])?;
         let port = eventually("python3 says where it serves", || async {
             let said = server.out();
             let (_, rest) = said.split_once(" port ")?;
@@ -81,7 +73,7 @@ async fn a_file_comes_through_a_gateway_while_nodes_change_leave_and_join() -> a
     std::fs::write(machine.folder().join("files/data.bin"), &content)?;
     let (server, upstream) = serve(&machine, &content).await?;
     let manifest = machine.manifest(&format!(
-        "services:\n  api_gateway:\n    settings:\n      routes: [{{prefix: /served, to: ['{upstream}']}}]\n{FIVE}"
+        "services:\n  api_gateway:\n    settings:\n      routes: [{{prefix: /served, to: ['{upstream}'], max_in_flight: 4}}]\n      wait: 60s\n{FIVE}"
     ))?;
     machine.ctl(&["up", &manifest]).await?.exits(0)?;
     let own = ask(&format!("{}/v1/agent/self", url(&machine, "gateway-1")?)).await?;

@@ -27,6 +27,6 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let reached = cx.reach().await?;
     match reached.commands().drain(&args.node, args.wait.into()).await {
         Ok(receipt) => show(&receipt, args.output, cx),
-        Err(error) => Err(reached.explain_unknown(&args.node, error).await),
+        Err(error) => Err(reached.explain_unknown(&args.node, None, error).await),
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let reached = cx.reach().await?;
     let leaving = match reached.commands().leave(&args.node).await {
         Ok(leaving) => leaving,
-        Err(error) => return Err(reached.explain_unknown(&args.node, error).await),
+        Err(error) => return Err(reached.explain_unknown(&args.node, None, error).await),
     };
     let deadline = Instant::now() + args.timeout;
     let observer = observer(&reached, &leaving).await;

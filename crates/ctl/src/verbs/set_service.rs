@@ -70,7 +70,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let changed = reached.commands().set_service(&args.node, &role, args.wait.into(), args.if_match).await;
     match changed {
         Ok(receipt) => show(&receipt, args.output, cx),
-        Err(error) => Err(reached.explain_unknown(&args.node, error).await),
+        Err(error) => Err(reached.explain_unknown(&args.node, Some(&role), error).await),
     }
 }
 

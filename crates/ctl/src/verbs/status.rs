@@ -25,7 +25,7 @@ Examples:
   ctl status
   ctl status --cluster demo -o json
 
-Exit code 1 if there is a warning.")]
+Exit code 1 if there is a warning; drift from the manifest is none.")]
 pub(crate) struct Args {
     #[command(flatten)]
     output: OutputArg,
@@ -38,6 +38,8 @@ struct Report {
     viewed_by: NodeId,
     members: Vec<Member>,
     warnings: Vec<String>,
+    /// What is not as the manifest says; nothing is wrong with that, for a person may have wanted it.
+    drift: Vec<String>,
     insecure: Vec<String>,
 }
 
@@ -84,7 +86,7 @@ fn report(
     record: Option<&ClusterRecord>,
     ended: &BTreeMap<NodeId, u32>,
 ) -> Report {
-    let mut warnings = Vec::new();
+    let (mut warnings, mut drift) = (Vec::new(), Vec::new());
     for (id, pid) in ended {
         warnings.push(format!(
             "{id} is gone: its process {pid} ended without leaving; `ctl logs {id}` shows its end, `ctl up` starts it"
@@ -108,7 +110,7 @@ fn report(
                 warnings.push(format!("{} was started here and is not seen by {}", node.id, view.viewed_by));
             }
             Some(member) if member.state.as_ref().is_some_and(|state| state.role != node.role) => {
-                warnings.push(format!(
+                drift.push(format!(
                     "{} is {}, its manifest says {}; `ctl up --reset` restores that",
                     node.id,
                     render::role(member),
@@ -136,6 +138,7 @@ fn report(
         viewed_by: view.viewed_by,
         members: view.members,
         warnings,
+        drift,
         insecure: insecure.into_iter().collect(),
     }
 }
@@ -178,6 +181,7 @@ fn screen(report: &Report, color: bool) -> String {
         .collect();
     list(&mut text, "endpoints", &endpoints, "1", color);
     list(&mut text, "warnings", &report.warnings, "31", color);
+    list(&mut text, "drift", &report.drift, "36", color);
     list(&mut text, "insecure defaults", &report.insecure, "33", color);
     text
 }
