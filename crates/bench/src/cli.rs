@@ -71,13 +71,6 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     measured
 }
 
-/// Says on standard error what goes on.
-pub(crate) fn progress(text: &str) {
-    use std::io::Write;
-    // Nobody may be listening.
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

@@ -7,10 +7,11 @@ use rand::RngExt;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
-use crate::cli::progress;
 use crate::fleet::{Fleet, Kind, QUICK, STEADY};
 use crate::ours::Binaries;
-use crate::report::{Peer, Report, Row, Target};
+use crate::progress::progress;
+use crate::report::Report;
+use crate::rows::{Peer, Row, Target};
 use crate::serf;
 use crate::stats::{Summary, millis};
 

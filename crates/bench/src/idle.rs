@@ -7,10 +7,11 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::cli::progress;
 use crate::fleet::{Fleet, Kind};
 use crate::ours::Binaries;
-use crate::report::{Peer, Report, Row, Target};
+use crate::progress::progress;
+use crate::report::Report;
+use crate::rows::{Peer, Row, Target};
 use crate::serf;
 use crate::stats::Summary;
 

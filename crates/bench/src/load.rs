@@ -228,7 +228,7 @@ impl Shared {
             Vec::new()
         };
         let failure = FailedRequest { during, request, took_ms, why, log };
-        crate::cli::progress(&format!("FAILED {failure:#?}"));
+        crate::progress::progress(&format!("FAILED {failure:#?}"));
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() < KEPT {
             failures.push(failure);

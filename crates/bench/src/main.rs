@@ -9,7 +9,9 @@ mod load;
 mod ours;
 mod ports;
 mod process;
+mod progress;
 mod report;
+mod rows;
 mod serf;
 mod stats;
 mod swap;
@@ -35,7 +37,7 @@ async fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            cli::progress(&format!("error: {error:#}"));
+            progress::progress(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

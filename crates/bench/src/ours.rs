@@ -25,7 +25,7 @@ pub(crate) struct Binaries {
 impl Binaries {
     pub(crate) fn find() -> anyhow::Result<Self> {
         if cfg!(debug_assertions) {
-            crate::cli::progress("warning: this is a debug build; its numbers say little");
+            crate::progress::progress("warning: this is a debug build; its numbers say little");
         }
         let own = std::env::current_exe().context("where this binary is")?;
         let find = |name: &str| {

@@ -20,12 +20,13 @@ use tokio::time::Instant;
 use types::api::{Receipt, Wait};
 use types::{Phase, Role};
 
-use crate::cli::progress;
 use crate::fleet::{Fleet, Kind};
 use crate::kept_log::KeptLog;
 use crate::load::{Load, Outcome};
 use crate::ours::Binaries;
-use crate::report::{Peer, Report, Row, Target};
+use crate::progress::progress;
+use crate::report::Report;
+use crate::rows::{Peer, Row, Target};
 use crate::serf;
 use crate::stats::{Summary, millis};
 

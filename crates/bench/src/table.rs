@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::report::{Peer, Row};
+use crate::rows::{Peer, Row};
 use crate::stats::Summary;
 
 const HEADER: [&str; 12] =
@@ -76,7 +76,7 @@ fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Target;
+    use crate::rows::Target;
 
     #[test]
     fn a_table_is_aligned_and_says_what_is_missing() {

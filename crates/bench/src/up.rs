@@ -5,10 +5,11 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-use crate::cli::progress;
 use crate::fleet::{Fleet, Kind, QUICK};
 use crate::ours::{Binaries, CtlCluster};
-use crate::report::{Peer, Report, Row, Target};
+use crate::progress::progress;
+use crate::report::Report;
+use crate::rows::{Peer, Row, Target};
 use crate::serf;
 use crate::stats::{Summary, millis};
 
