@@ -285,8 +285,10 @@ endpoints
 warnings
   - c is gone: its process 123 ended without leaving; `ctl logs c` shows its end, `ctl up` starts it
   - b is failed: no port
-  - a is standby, its manifest says api_gateway; `ctl up --reset` restores that
-  - b does not see a, b"
+  - b does not see a, b
+
+drift
+  - a is standby, its manifest says api_gateway; `ctl up --reset` restores that"
         );
     }
 
