@@ -81,6 +81,6 @@ impl Timing {
 
     /// How often this process checks that it runs on time.
     pub fn stall_check(&self) -> Duration {
-        self.interval / 4
+        self.interval / 2
     }
 }

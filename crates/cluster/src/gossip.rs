@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use chitchat::{ChitchatConfig, ChitchatId, FailureDetectorConfig, ProtocolVersion};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tracing::info;
 use types::RoleState;
 
@@ -71,7 +72,10 @@ impl Cluster {
                     Ok((cluster, ended, driver)) => {
                         // Whoever asked may have gone; then the last handle is dropped here and the driver ends.
                         let _ = started.send(Ok(cluster));
-                        Some((ended, driver.await))
+                        // A task of its own: every wake of the outermost future costs a system call.
+                        let mut tasks = JoinSet::new();
+                        tasks.spawn(driver);
+                        tasks.join_next().await?.ok().map(|reason| (ended, reason))
                     }
                     Err(error) => {
                         let _ = started.send(Err(error));
