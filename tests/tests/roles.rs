@@ -141,6 +141,7 @@ async fn a_bad_role_is_refused_before_anything_is_disturbed() -> anyhow::Result<
         (json!({ "service": "echo", "shard": 70_000 }), 400, "bad role"),
         (json!({ "service": "standby", "shard": 0 }), 400, "bad role"),
         (json!({ "servce": "echo" }), 400, "bad role"),
+        (json!({ "service": "echo", "shrad": 1 }), 400, "bad role"),
         (json!([]), 400, "bad role"),
     ] {
         let problem = change(&sandbox, "a", "b", body.clone()).await?.unwrap_err();
@@ -163,6 +164,7 @@ async fn a_command_for_a_life_that_is_over_is_refused() -> anyhow::Result<()> {
         sandbox.http().put(&url).header("if-match", tag).json(&json!({ "service": "echo" })).send()
     };
     assert_eq!(put("\"1.0\"".to_owned()).await?.status(), 412);
+    assert_eq!(put("1.0".to_owned()).await?.status(), 400, "a tag has quotation marks");
     let member = sandbox.seen("a", "b", |_| true).await?;
     assert_eq!(put(format!("\"{}.0\"", member.generation)).await?.status(), 200);
     assert_eq!(put(format!("\"{}.0\"", member.generation)).await?.status(), 412, "it has changed since");

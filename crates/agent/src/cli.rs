@@ -95,7 +95,7 @@ pub(crate) struct Flags {
     /// Config file (YAML) with the same keys in snake case, and `settings` by service type
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<String>,
-    /// What to log, as in RUST_LOG [default: info,chitchat=warn]
+    /// What to log, as in RUST_LOG [default: info,chitchat=error]
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// How to log: text or json [default: text]

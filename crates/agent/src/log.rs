@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// What is logged unless told otherwise: what changed, and of gossip only what is wrong.
-pub(crate) const DEFAULT_FILTER: &str = "info,chitchat=warn";
+pub(crate) const DEFAULT_FILTER: &str = "info,chitchat=error";
 
 /// Starts to log. A filter that can't be read is replaced by the default one, and that is said.
 pub(crate) fn start(filter: &str, as_json: bool) {

@@ -9,7 +9,7 @@ use chitchat::{ChitchatHandle, ChitchatId};
 use rand::RngExt;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::warn;
+use tracing::{info, warn};
 use types::api::Member;
 use types::{Generation, NodeId, RoleState};
 
@@ -57,6 +57,8 @@ pub(crate) struct Driver {
     greeted: BTreeMap<ChitchatId, u8>,
     seeds: SeedCalls,
     quick_looks_left: u32,
+    /// Whether it was said that no seed answers.
+    is_lonely: bool,
     /// Whether time alone may change the verdict: a newcomer is not settled yet, or verdicts are held back.
     is_unsettled: bool,
 }
@@ -83,6 +85,7 @@ impl Driver {
             greeted: BTreeMap::new(),
             seeds: SeedCalls { pause: SEED_PAUSE, next: now },
             quick_looks_left: QUICK_LOOKS,
+            is_lonely: false,
             is_unsettled: true,
             config,
             timing,
@@ -209,16 +212,19 @@ impl Driver {
         let now = self.beat();
         let (sightings, own, seeds) = self.sight().await;
         let is_eager = now < self.started + EAGER;
+        let has_seeds = !seeds.is_empty();
         if is_eager && sightings.is_empty() {
             self.call_seeds(now, seeds);
         }
         self.note_namesakes(&sightings);
         let known = sightings.len();
+        self.note_loneliness(has_seeds, is_eager, known);
         let mut verdict = self.liveness.look(now, self.guard.holds(now), sightings);
         if is_eager && let Some(reason) = self.is_full(verdict.members.len(), known) {
             return Some(reason);
         }
-        self.is_unsettled = !verdict.is_settled || self.guard.holds(now) || is_eager;
+        self.is_unsettled =
+            !verdict.is_settled || self.guard.holds(now) || is_eager || (has_seeds && known == 0);
         if verdict.pending == 0 && !self.has_greetings_left() {
             self.quick_looks_left = 0;
         }
@@ -242,6 +248,18 @@ impl Driver {
             is_new
         });
         None
+    }
+
+    /// Says once that nobody was met, and once that somebody was after all.
+    fn note_loneliness(&mut self, has_seeds: bool, is_eager: bool, known: usize) {
+        if has_seeds && known == 0 && !is_eager && !self.is_lonely {
+            self.is_lonely = true;
+            let (cluster, seeds) = (&self.config.cluster, self.config.seeds.join(", "));
+            warn!(%cluster, seeds, "no seed has answered; are they up, and in a cluster of this name?");
+        } else if known > 0 && self.is_lonely {
+            self.is_lonely = false;
+            info!("met the cluster");
+        }
     }
 
     /// Whether the cluster has no room for this node: live members count, and so do the dead that are remembered,

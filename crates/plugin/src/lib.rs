@@ -25,7 +25,7 @@ pub use error::ServiceError;
 pub use metrics::Metrics;
 pub use net::{BindError, bind};
 pub use registry::{Registry, RegistryError};
-pub use serve::{Peer, ServeLimits, serve};
+pub use serve::{Peer, ServeLimits, Stop, serve};
 pub use settings::{SettingsError, SettingsMistake, parse_settings};
 pub use tasks::{TaskFailure, Tasks};
 

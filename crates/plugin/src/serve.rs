@@ -29,7 +29,7 @@ pub struct ServeLimits {
 
 impl Default for ServeLimits {
     fn default() -> Self {
-        Self { head_timeout: Duration::from_secs(60), connections: 10_000, grace: Duration::from_secs(10) }
+        Self { head_timeout: Duration::from_secs(20), connections: 10_000, grace: Duration::from_secs(10) }
     }
 }
 
@@ -40,8 +40,23 @@ pub struct Peer(pub SocketAddr);
 /// How long to wait after the system refused a connection, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` is cancelled, then closes idle connections, waits for running requests and returns.
-pub async fn serve<S>(listener: TcpListener, service: S, stop: CancellationToken, limits: ServeLimits)
+/// Ends a listener in two steps. One token alone is both at once.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// When cancelled, the listener is closed; connections go on.
+    pub accepting: CancellationToken,
+    /// When cancelled, idle connections are closed, and the others after the request that runs.
+    pub serving: CancellationToken,
+}
+
+impl From<CancellationToken> for Stop {
+    fn from(both: CancellationToken) -> Self {
+        Self { accepting: both.clone(), serving: both }
+    }
+}
+
+/// Serves until it is stopped and every connection has ended, or `limits.grace` has passed since.
+pub async fn serve<S>(listener: TcpListener, service: S, stop: Stop, limits: ServeLimits)
 where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -52,7 +67,8 @@ where
         while connections.try_join_next().is_some() {}
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stop.accepting.cancelled() => break,
+            () = stop.serving.cancelled() => break,
             Some(_) = connections.join_next(), if connections.len() >= limits.connections => {}
             accepted = listener.accept(), if connections.len() < limits.connections => match accepted {
                 Ok((stream, peer)) => {
@@ -70,6 +86,13 @@ where
         }
     }
     drop(listener);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.serving.cancelled() => break,
+            ended = connections.join_next() => if ended.is_none() { return },
+        }
+    }
     if tokio::time::timeout(limits.grace, graceful.shutdown()).await.is_err() {
         warn!(left = connections.len(), "cut connections that did not finish in time");
     }

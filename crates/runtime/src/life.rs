@@ -53,7 +53,7 @@ impl Life {
         let limits = ServeLimits { grace: GRACE, ..ServeLimits::default() };
         let service =
             router.map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
-        let http = plugin::serve(listener, service, self.stop_http.clone(), limits);
+        let http = plugin::serve(listener, service, self.stop_http.clone().into(), limits);
         parts.spawn(http.instrument(Span::current()));
         let mut role = JoinSet::new();
         let owner = tokio::select! {

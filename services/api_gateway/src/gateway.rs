@@ -23,6 +23,9 @@ use crate::table::{Destination, RouteTable, Way, behind, first_segment};
 
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
 
+/// Of a path, as many characters are told back.
+const SHOWN_PATH: usize = 200;
+
 /// Passes requests on.
 #[derive(Debug)]
 pub(crate) struct Gateway {
@@ -31,7 +34,7 @@ pub(crate) struct Gateway {
     pub(crate) mesh: Mesh,
     pub(crate) view: watch::Receiver<ClusterView>,
     pub(crate) in_flight: InFlight,
-    /// Whether new requests are refused.
+    /// Whether every answer closes its connection.
     pub(crate) is_draining: AtomicBool,
 }
 
@@ -44,25 +47,28 @@ impl Gateway {
     {
         let mut ticket = self.in_flight.enter();
         let id = request_id(request.headers_mut());
-        // Asked only after the request was counted, so that whoever drains either sees it or it sees the drain.
-        let mut answer = if self.is_draining.load(Ordering::SeqCst) {
-            self.refusal(&id)
-        } else {
-            match self.pass_on(request, &mut ticket).await {
-                Ok(answer) => {
-                    ticket.answered(answer.status());
-                    let mut answer = answer.map(|body| AnyBody::new(TicketBody::new(body, ticket)));
-                    answer.headers_mut().entry(REQUEST_ID).or_insert(id);
-                    return answer;
-                }
-                Err(Refused::Index) => self.index(),
-                Err(Refused::Problem(problem)) => response::problem(&self.signed(*problem, &id)),
+        let mut answer = match self.pass_on(request, &mut ticket).await {
+            Ok(answer) => {
+                ticket.answered(answer.status());
+                let mut answer = answer.map(|body| AnyBody::new(TicketBody::new(body, ticket)));
+                answer.headers_mut().entry(REQUEST_ID).or_insert(id);
+                return self.closing(answer);
             }
+            Err(Refused::Index) => self.index(),
+            Err(Refused::Problem(problem)) => response::problem(&self.signed(*problem, &id)),
         };
         ticket.answered(answer.status());
         answer.headers_mut().insert(REQUEST_ID, id);
         if let Ok(node) = HeaderValue::from_str(self.node.as_str()) {
             answer.headers_mut().insert(NODE, node);
+        }
+        self.closing(answer)
+    }
+
+    /// Once the gateway is being stopped, every answer closes its connection.
+    fn closing(&self, mut answer: Response<AnyBody>) -> Response<AnyBody> {
+        if self.is_draining.load(Ordering::SeqCst) {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
     }
@@ -127,7 +133,8 @@ impl Gateway {
     }
 
     fn nowhere(&self, path: &str) -> Problem {
-        let detail = format!("neither a route nor a service type begins `{path}`");
+        let shown: String = path.chars().take(SHOWN_PATH).collect();
+        let detail = format!("neither a route nor a service type begins `{shown}`");
         Problem::new(ErrorKind::NotFound, "no-route", detail).hint(self.what_there_is())
     }
 
@@ -172,14 +179,6 @@ impl Gateway {
         });
         let mut answer = Response::new(AnyBody::from(body.to_string()));
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        answer
-    }
-
-    fn refusal(&self, id: &HeaderValue) -> Response<AnyBody> {
-        let problem = Problem::new(ErrorKind::Unavailable, "draining", "this gateway is being stopped")
-            .hint("send the request to another gateway");
-        let mut answer = response::not_processed(&self.signed(problem, id));
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         answer
     }
 

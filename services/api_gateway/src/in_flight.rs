@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -19,6 +20,8 @@ pub(crate) struct InFlight(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     count: AtomicUsize,
+    /// All that ever began.
+    begun: AtomicUsize,
     became_idle: Notify,
     meters: Meters,
 }
@@ -36,10 +39,16 @@ pub(crate) struct Ticket {
 
 impl InFlight {
     pub(crate) fn new(meters: Meters) -> Self {
-        Self(Arc::new(Shared { count: AtomicUsize::new(0), became_idle: Notify::new(), meters }))
+        Self(Arc::new(Shared {
+            count: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            became_idle: Notify::new(),
+            meters,
+        }))
     }
 
     pub(crate) fn enter(&self) -> Ticket {
+        self.0.begun.fetch_add(1, Ordering::SeqCst);
         self.0.count.fetch_add(1, Ordering::SeqCst);
         self.0.meters.began();
         Ticket { shared: Arc::clone(&self.0), began: Instant::now(), outcome: Outcome::Aborted, place: None }
@@ -59,6 +68,20 @@ impl InFlight {
                 return;
             }
             notified.await;
+        }
+    }
+}
+
+impl InFlight {
+    /// Waits until there was none for a while.
+    pub(crate) async fn quiet(&self, a_while: Duration) {
+        loop {
+            self.idle().await;
+            let began = self.0.begun.load(Ordering::SeqCst);
+            tokio::time::sleep(a_while).await;
+            if self.count() == 0 && self.0.begun.load(Ordering::SeqCst) == began {
+                return;
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use hyper::body::Incoming;
-use plugin::{Context, Health, Prepared, ServeLimits, Service, ServiceError, serve};
+use plugin::{Context, Health, Prepared, ServeLimits, Service, ServiceError, Stop, serve};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -21,12 +21,16 @@ use crate::settings::Plan;
 /// How long answers may still be written after the stop; the drain before it is what waits for them.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// For how long no request may run before kept connections are closed: a client that has just got its answer, and was
+/// told to close, may have sent its next request already.
+const QUIET: Duration = Duration::from_millis(30);
+
 /// A running gateway.
 #[derive(Debug)]
 struct GatewayService {
     gateway: Arc<Gateway>,
-    stop: CancellationToken,
-    /// Cancelled once the listener is closed.
+    stop: Stop,
+    /// Cancelled once the listener and every connection are closed.
     closed: CancellationToken,
 }
 
@@ -43,7 +47,7 @@ impl Prepared for Plan {
             view: cx.view,
             is_draining: AtomicBool::new(false),
         });
-        let stop = cx.shutdown.child_token();
+        let stop = Stop { accepting: CancellationToken::new(), serving: cx.shutdown.child_token() };
         let closed = CancellationToken::new();
         let limits =
             ServeLimits { connections: self.max_connections, grace: GRACE, ..ServeLimits::default() };
@@ -66,24 +70,31 @@ impl Service for GatewayService {
     }
 
     fn health(&self) -> Health {
-        if self.closed.is_cancelled() && !self.stop.is_cancelled() {
+        if self.closed.is_cancelled() && !self.stop.accepting.is_cancelled() {
             return Health::Failed("the listener has ended".to_owned());
         }
         Health::Ready
     }
 
-    /// The listener goes on, to tell whoever comes that nothing is processed here any more.
+    /// New connections are refused. Those that are open get their answers, and are told to close with them.
     async fn drain(&self, deadline: Instant) {
         self.gateway.is_draining.store(true, Ordering::SeqCst);
+        self.stop.accepting.cancel();
         let in_flight = &self.gateway.in_flight;
         info!(in_flight = in_flight.count(), "draining the gateway");
-        if tokio::time::timeout_at(deadline, in_flight.idle()).await.is_err() {
-            warn!(in_flight = in_flight.count(), "not all requests through the gateway ended in time");
+        let quiet = tokio::time::timeout_at(deadline, in_flight.quiet(QUIET));
+        tokio::select! {
+            biased;
+            () = self.closed.cancelled() => {}
+            outcome = quiet => if outcome.is_err() {
+                warn!(in_flight = in_flight.count(), "not all requests through the gateway ended in time");
+            },
         }
     }
 
     async fn stop(&self) -> Result<(), ServiceError> {
-        self.stop.cancel();
+        self.stop.accepting.cancel();
+        self.stop.serving.cancel();
         self.closed.cancelled().await;
         Ok(())
     }

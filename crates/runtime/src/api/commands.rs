@@ -27,6 +27,7 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// How a change is waited for.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HowToWait {
     /// `local`: until the node is done; `all`: until every live member shows it, or a second has passed.
@@ -36,6 +37,7 @@ pub(crate) struct HowToWait {
 
 /// The role in the first spelling of a change.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FirstSpelling {
     /// A service type or `standby`.
@@ -54,7 +56,8 @@ pub(crate) struct Leaving {
 }
 
 /// Gives a node another role. `If-Match: "{generation}.{revision}"` guards against acting on an old view.
-#[utoipa::path(put, path = "/v1/members/{id}/service", params(("id" = String, Path), HowToWait),
+#[utoipa::path(put, path = "/v1/members/{id}/service", params(("id" = String, Path), HowToWait,
+        ("If-Match" = Option<String>, Header, description = "`\"{generation}.{revision}\"` of the node")),
     request_body = RoleBody,
     responses((status = 200, body = Receipt), (status = 400, body = Problem), (status = 404, body = Problem),
         (status = 409, body = Problem), (status = 412, body = Problem), (status = 502, body = Problem)))]
@@ -75,7 +78,7 @@ pub(crate) async fn change_service(
         };
         ApiError(Problem::new(kind, "bad-body", error.body_text()))
     })?;
-    let role: Role = serde_json::from_slice(&body).map_err(|error| bad_role(&error))?;
+    let role = wanted_role(&body).map_err(|error| bad_role(&error))?;
     if id != app.facts.node {
         return pass_on(&app, &id, Method::PUT, &format!("/service?wait={}", name(wait)), &headers, body)
             .await;
@@ -147,6 +150,16 @@ fn bad_query(error: &QueryRejection) -> ApiError {
     ApiError::invalid("bad-query", error.body_text())
 }
 
+/// The role in a body. Unlike in answers, a field that is not known is a mistake.
+fn wanted_role(body: &[u8]) -> Result<Role, serde_json::Error> {
+    use serde::de::Error;
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)?;
+    if let Some(unknown) = fields.keys().find(|key| !matches!(key.as_str(), "service" | "shard")) {
+        return Err(serde_json::Error::custom(format!("unknown field `{unknown}`")));
+    }
+    serde_json::from_value(fields.into())
+}
+
 fn bad_role(error: &serde_json::Error) -> ApiError {
     let problem = Problem::new(ErrorKind::Invalid, "bad-role", format!("the body is not a role: {error}"));
     ApiError(problem.hint(r#"a role is {"service": "storage", "shard": 0} or {"service": "standby"}"#))
@@ -165,6 +178,18 @@ fn tag(member: &Member) -> String {
     format!("\"{}.{revision}\"", member.generation)
 }
 
+/// Whether a header has the form of a tag: `"{generation}.{revision}"`, `"{generation}.*"` or `*`.
+fn is_tag(value: &HeaderValue) -> bool {
+    let Ok(text) = value.to_str() else {
+        return false;
+    };
+    let inside = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    text == "*"
+        || inside.and_then(|inside| inside.split_once('.')).is_some_and(|(generation, revision)| {
+            generation.parse::<u64>().is_ok() && (revision == "*" || revision.parse::<u64>().is_ok())
+        })
+}
+
 /// Any revision of this life.
 fn any_of(generation: Generation) -> String {
     format!("\"{generation}.*\"")
@@ -174,6 +199,13 @@ fn check_match(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(wanted) = headers.get(IF_MATCH) else {
         return Ok(());
     };
+    if !is_tag(wanted) {
+        let detail = format!("If-Match says `{}`", wanted.to_str().unwrap_or("?"));
+        let problem = Problem::new(ErrorKind::Invalid, "bad-if-match", detail);
+        return Err(problem
+            .hint("it is written \"{generation}.{revision}\", with its quotation marks")
+            .into());
+    }
     let view = app.cluster.view();
     let present = view.member(&app.facts.node).map(tag).unwrap_or_default();
     if wanted == present.as_str() || wanted == any_of(app.facts.generation).as_str() || wanted == "*" {

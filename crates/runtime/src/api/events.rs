@@ -34,7 +34,9 @@ pub(crate) struct KeptEvents {
 
 /// What happened in this node's view. With `Accept: text/event-stream` a stream: first every present member, then
 /// each change; `Last-Event-ID` resumes it. Otherwise the events that are kept.
-#[utoipa::path(get, path = "/v1/events", responses((status = 200, body = KeptEvents)))]
+#[utoipa::path(get, path = "/v1/events",
+    params(("Last-Event-ID" = Option<String>, Header, description = "the id of the last event that was read")),
+    responses((status = 200, body = KeptEvents)))]
 pub(crate) async fn events(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if !header(ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream")) {

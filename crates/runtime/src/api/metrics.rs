@@ -58,7 +58,7 @@ fn own(app: &App, out: &mut String) -> std::fmt::Result {
             app.restarts.load(Ordering::Relaxed),
         ),
         ("coterie_events", "counter", "Changes seen in this node's view.", app.events.last()),
-        ("coterie_start_time_milliseconds", "gauge", "Unix time of the start.", app.facts.started_at_ms),
+        ("coterie_start_time_seconds", "gauge", "Unix time of the start.", app.facts.started_at_ms / 1_000),
     ];
     for (name, kind, help, value) in numbers {
         let suffix = if kind == "counter" { "_total" } else { "" };

@@ -1,6 +1,9 @@
 //! `GET /v1/openapi.json`: the API described by the types and handlers themselves.
 
 use axum::Json;
+use http::StatusCode;
+use serde_json::Value;
+use types::Problem;
 use utoipa::OpenApi;
 
 use super::{commands, events, metrics, queries, svc};
@@ -31,13 +34,41 @@ use super::{commands, events, metrics, queries, svc};
 )]
 struct Api;
 
-/// The description of the API.
-pub fn description() -> utoipa::openapi::OpenApi {
-    Api::openapi()
+/// The description of the API, as OpenAPI 3.1.
+///
+/// What every route has in common is filled in here: each answer has a description, and problems their media type.
+pub fn description() -> Value {
+    let mut document = serde_json::to_value(Api::openapi()).expect("the description is plain data");
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for operation in paths.flat_map(|(_, methods)| methods.as_object_mut().into_iter().flatten()) {
+        let responses = operation.1["responses"].as_object_mut().into_iter().flatten();
+        for (status, response) in responses {
+            complete(status, response);
+        }
+    }
+    document
+}
+
+fn complete(status: &str, response: &mut Value) {
+    let code = status.parse::<StatusCode>().ok();
+    let Some(response) = response.as_object_mut() else {
+        return;
+    };
+    let description = response.entry("description").or_insert(Value::Null);
+    if description.as_str().is_none_or(str::is_empty) {
+        *description = code.and_then(|code| code.canonical_reason()).unwrap_or("answer").into();
+    }
+    let is_problem = code.is_some_and(|code| code.is_client_error() || code.is_server_error());
+    if let Some(content) = response.get_mut("content").and_then(Value::as_object_mut)
+        && is_problem
+        && let Some(schema) = content.remove("application/json")
+    {
+        content.insert(Problem::MEDIA_TYPE.to_owned(), schema);
+    }
 }
 
 /// The description of the API.
 #[utoipa::path(get, path = "/v1/openapi.json", responses((status = 200, description = "OpenAPI 3.1")))]
-pub(crate) async fn document() -> Json<utoipa::openapi::OpenApi> {
+pub(crate) async fn document() -> Json<Value> {
     Json(description())
 }

@@ -86,6 +86,7 @@ pub(crate) async fn members_first_spelling(app: State<App>) -> Json<Members> {
 
 /// What to wait for before a member is shown.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Poll {
     /// The life that is meant; any, if there is none.

@@ -4,9 +4,10 @@ use std::panic::AssertUnwindSafe;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::response::IntoResponse;
 use futures_util::FutureExt;
 use http::uri::PathAndQuery;
-use http::{Response, Uri};
+use http::{HeaderName, HeaderValue, Response, Uri};
 use tower::ServiceExt;
 use types::{ErrorKind, Problem};
 
@@ -21,10 +22,7 @@ use crate::gate::hold;
         (status = 503, body = Problem)))]
 pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Response<Body> {
     let Some((wanted, rest)) = split(request.uri()) else {
-        return axum::response::IntoResponse::into_response(ApiError::invalid(
-            "bad-path",
-            "the path names no service",
-        ));
+        return ApiError::invalid("bad-path", "the path names no service").into_response();
     };
     // Kebab case is accepted, as everywhere.
     let wanted = wanted.replace('-', "_");
@@ -48,15 +46,16 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
         answer = answer => answer,
         () = mounted.gate.is_cut() => {
             let detail = format!("{wanted} was stopped before it had answered");
-            return plugin::response::problem(&Problem::new(ErrorKind::Unavailable, "cut-short", detail));
+            return ApiError(Problem::new(ErrorKind::Unavailable, "cut-short", detail)).into_response();
         }
     };
     match answer {
         Ok(Ok(response)) => hold(response, pass),
-        Err(_panic) => plugin::response::problem(
-            &Problem::new(ErrorKind::Internal, "handler-panicked", format!("a handler of {wanted} panicked"))
-                .hint("this is a bug; the agent's log says where"),
-        ),
+        Err(_panic) => {
+            let detail = format!("a handler of {wanted} panicked");
+            let problem = Problem::new(ErrorKind::Internal, "handler-panicked", detail);
+            ApiError(problem.hint("this is a bug; the agent's log says where")).into_response()
+        }
     }
 }
 
@@ -90,7 +89,7 @@ fn refuse(app: &App, wanted: &str, why: &str) -> Response<Body> {
     if !is_known {
         let detail = format!("no node of this cluster has or can run the service type `{wanted}`");
         let problem = Problem::new(ErrorKind::NotFound, "unknown-service", detail);
-        return plugin::response::problem(&problem.hint("GET /v1/services lists what there is"));
+        return ApiError(problem.hint("GET /v1/services lists what there is")).into_response();
     }
     let problem =
         Problem::new(ErrorKind::Unavailable, "not-here", format!("{} {why}: {wanted}", app.facts.node));
@@ -99,7 +98,10 @@ fn refuse(app: &App, wanted: &str, why: &str) -> Response<Body> {
     } else {
         problem.hint(format!("{} can answer", members.join(", ")))
     };
-    plugin::response::not_processed(&problem)
+    let mut response = ApiError(problem).into_response();
+    let header = HeaderName::from_static(types::api::NOT_PROCESSED);
+    response.headers_mut().insert(header, HeaderValue::from_static("1"));
+    response
 }
 
 #[cfg(test)]
