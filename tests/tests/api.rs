@@ -16,6 +16,10 @@ async fn every_described_path_exists_and_every_error_is_a_problem() -> anyhow::R
     let document: Value = http.get(format!("{url}/v1/openapi.json")).send().await?.json().await?;
     let paths = document["paths"].as_object().cloned().unwrap_or_default();
     assert!(paths.len() >= 14, "{:?}", paths.keys());
+    let text = document.to_string();
+    for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(document["components"]["schemas"].get(name).is_some(), "{name} is referred to and not described");
+    }
     for (template, methods) in &paths {
         let path = template.replace("{id}", "a").replace("{verb}", "drain").replace("{service}", "echo");
         for operation in methods.as_object().into_iter().flatten().map(|(_, operation)| operation) {

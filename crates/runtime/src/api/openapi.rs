@@ -30,7 +30,8 @@ use super::{commands, events, metrics, queries, svc};
         metrics::metrics,
         svc::call,
         document,
-    )
+    ),
+    components(schemas(types::api::Wait))
 )]
 struct Api;
 
