@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context;
-use manifest::Manifest;
+use manifest::{Manifest, NodeSpec};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::process::Child;
 use types::ServiceType;
 
-use crate::agent_bin;
 use crate::record::NodeRecord;
+use crate::{agent_bin, drift};
 
 /// What an agent reads from its file; all else it gets by flags.
 #[derive(Serialize)]
@@ -30,6 +30,18 @@ struct Settings<'a> {
 pub(crate) fn settings_file(node: &NodeRecord) -> PathBuf {
     // The log is `{id}.log`, and only its last extension is replaced: ids may have dots.
     node.log.with_extension("yaml")
+}
+
+/// In which ways a node that runs is not as it would be started now, in words. One whose settings file is gone is taken
+/// as it is.
+pub(crate) fn drift(
+    manifest: &Manifest,
+    wanted: &NodeSpec,
+    node: &NodeRecord,
+) -> anyhow::Result<Vec<&'static str>> {
+    let would_write = settings_text(manifest, node)?;
+    let written = std::fs::read_to_string(settings_file(node)).unwrap_or_else(|_| would_write.clone());
+    Ok(drift::differences(wanted, node, &written, &would_write))
 }
 
 /// Starts the agent of a node that is in the record, in a process group of its own: it survives ctl, and ^C at the
@@ -66,8 +78,10 @@ fn settings_text(manifest: &Manifest, node: &NodeRecord) -> anyhow::Result<Strin
         labels: spec.map_or(&none, |spec| &spec.labels),
         settings: services.map(|(service, spec)| (service, &spec.settings)).collect(),
     };
+    // The profile goes by a flag; named here, a change of it is seen.
     Ok(format!(
-        "# Written by ctl at each start; change the manifest instead.\n{}",
+        "# Written by ctl at each start, for profile {}; change the manifest instead.\n{}",
+        manifest.profile,
         manifest::yaml::to_yaml(&settings)?
     ))
 }

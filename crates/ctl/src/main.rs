@@ -2,6 +2,7 @@
 
 mod agent_bin;
 mod cli;
+mod drift;
 mod exit;
 mod interrupt;
 mod launch;

@@ -29,6 +29,8 @@ const VIEW_LIMIT: Duration = Duration::from_secs(1);
 const UNDO_LIMIT: Duration = Duration::from_secs(3);
 /// How often a port that was snatched away is replaced.
 const PORT_ATTEMPTS: u32 = 3;
+/// How long an agent that is restarted has to finish its requests and leave.
+const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 const SEEDS: usize = 3;
 const LOG_LINES: usize = 15;
 
@@ -43,6 +45,8 @@ pub(crate) struct Starter<'a> {
     /// Nodes that this run has put into the record.
     entered: BTreeSet<NodeId>,
     started: BTreeMap<NodeId, Started>,
+    /// Nodes that ran before and were started anew: they are not taken back.
+    restarted: BTreeSet<NodeId>,
     client: Client,
 }
 
@@ -69,12 +73,57 @@ impl<'a> Starter<'a> {
             processes: Processes::new()?,
             entered: BTreeSet::new(),
             started: BTreeMap::new(),
+            restarted: BTreeSet::new(),
             client: Client::new("127.0.0.1")?.within(VIEW_LIMIT),
         })
     }
 
     /// Starts all these nodes at once, each in the record before it runs.
     pub(crate) fn start(&mut self, nodes: &[&NodeSpec]) -> anyhow::Result<()> {
+        self.enter(nodes)?;
+        self.entered.extend(nodes.iter().map(|node| node.id.clone()));
+        for node in nodes {
+            self.spawn(&node.id, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Has a node that runs leave, waits until nobody sees it, and starts it as the manifest says now, with the same
+    /// id and data folder.
+    pub(crate) async fn restart(&mut self, node: &NodeSpec) -> anyhow::Result<()> {
+        if let Some(process) = self.record.node(&node.id).and_then(NodeRecord::process) {
+            // One that has just ended needs no signal; one that was stopped must run to leave.
+            let _ = self.processes.signal(&process, Signal::TERM);
+            let _ = self.processes.signal(&process, Signal::CONT);
+            let mut others = Vec::new();
+            for other in self.record.nodes.iter().filter(|other| other.id != node.id) {
+                if other.is_running(&mut self.processes) {
+                    others.push(Expected { id: other.id.clone(), ready: false });
+                }
+            }
+            let deadline = Instant::now() + LEAVE_LIMIT;
+            while self.processes.is_alive(&process) || self.is_seen(&node.id, &others).await {
+                if Instant::now() >= deadline {
+                    let message = format!("{} has not left after {LEAVE_LIMIT:?}", node.id);
+                    return Err(Failure::new(Exit::NotConverged, message)
+                        .hint(format!("`ctl logs {}` tells more; once it is gone, run this again", node.id))
+                        .into());
+                }
+                sleep(POLL).await;
+            }
+        }
+        self.enter(&[node])?;
+        self.restarted.insert(node.id.clone());
+        self.spawn(&node.id, 1)
+    }
+
+    async fn is_seen(&self, id: &NodeId, others: &[Expected]) -> bool {
+        let views = self.views(others).await;
+        views.values().flatten().any(|view| view.members.iter().any(|member| member.id == *id))
+    }
+
+    /// Chooses addresses and puts nodes into the record, without a process yet.
+    fn enter(&mut self, nodes: &[&NodeSpec]) -> anyhow::Result<()> {
         let starting: BTreeSet<&NodeId> = nodes.iter().map(|node| &node.id).collect();
         let others = self.record.nodes.iter().filter(|node| !starting.contains(&node.id));
         let taken = others.flat_map(|node| [node.http.port(), node.gossip.port()]).collect();
@@ -87,13 +136,8 @@ impl<'a> Starter<'a> {
             })?;
         for (node, addresses) in nodes.iter().zip(addresses) {
             self.record.put(self.entry(node, addresses));
-            self.entered.insert(node.id.clone());
         }
-        self.record.save(self.state)?;
-        for node in nodes {
-            self.spawn(&node.id, 1)?;
-        }
-        Ok(())
+        self.record.save(self.state)
     }
 
     fn first_port(&self) -> u16 {
@@ -239,13 +283,15 @@ impl<'a> Starter<'a> {
             .hint(format!("the whole log is {}", node.log.display()))
     }
 
-    /// Ids of the nodes that this run started.
+    /// Ids of the nodes that this run started and that did not run before.
     pub(crate) fn started(&self) -> Vec<NodeId> {
-        self.started.keys().cloned().collect()
+        self.started.keys().filter(|id| !self.restarted.contains(*id)).cloned().collect()
     }
 
     /// Ends what this run started, and forgets it. What ran before stays.
     pub(crate) async fn undo(&mut self) -> anyhow::Result<()> {
+        let restarted = std::mem::take(&mut self.restarted);
+        self.started.retain(|id, _| !restarted.contains(id));
         for (id, started) in &self.started {
             let node = self.record.node(id);
             let process = node.zip(started.child.id());

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use e2e::{Machine, is_free, repository};
 use serde_json::Value;
 
-use crate::{FIVE, FIVE_NAMES, members_become, seen_by, up, url};
+use crate::{FIVE, FIVE_NAMES, ask, members_become, seen_by, up, url};
 
 /// Every address of every node.
 fn addresses(machine: &Machine) -> anyhow::Result<Vec<SocketAddr>> {
@@ -71,6 +71,61 @@ async fn a_second_up_starts_nothing_and_tells_what_a_person_changed() -> anyhow:
     assert!(ports.iter().all(|port| is_free(*port)), "{ports:?}");
     machine.ctl(&["down"]).await?.exits(0)?.tells("nothing is running")?;
     Ok(())
+}
+
+/// The status with which each gateway answers a path.
+async fn answered(machine: &Machine, path: &str) -> anyhow::Result<Vec<u16>> {
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let mut found = Vec::new();
+    for node in ["gateway-1", "gateway-2"] {
+        let own = ask(&format!("{}/v1/agent/self", url(machine, node)?)).await?;
+        let gateway = own["member"]["state"]["endpoints"]["gateway"].as_str().unwrap_or_default().to_owned();
+        found.push(http.get(format!("{gateway}{path}")).send().await?.status().as_u16());
+    }
+    Ok(found)
+}
+
+#[tokio::test]
+async fn settings_that_changed_are_told_of_and_reset_restarts_the_nodes_with_them() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let upstream = listener.local_addr()?;
+    let routes = axum::Router::new().fallback(|| async { "here" });
+    let mut server = tokio::task::JoinSet::new();
+    server.spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
+    let with = |prefix: &str, port: u16| {
+        machine.manifest(&format!(
+            "services:\n  api_gateway:\n    settings:\n      routes: [{{prefix: {prefix}, to: ['http://{upstream}']}}]\n\
+             nodes:\n  - {{id: gateway, service: api_gateway, count: 2}}\n  \
+             - {{id: s, service: standby, listen: '127.0.0.1:{port}'}}\n"
+        ))
+    };
+    let manifest = with("/old", 0)?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?;
+    assert_eq!(answered(&machine, "/old").await?, [200, 200]);
+    let again = machine.ctl(&["up", &manifest]).await?.exits(0)?;
+    assert!(!again.err.contains("drift"), "{}", again.err);
+
+    let port = e2e::free_port()?;
+    with("/new", port)?;
+    machine
+        .ctl(&["up", &manifest])
+        .await?
+        .exits(0)?
+        .tells("drift: gateway-1 runs with other settings than the manifest's; `ctl up --reset` restarts it")?
+        .tells("drift: s runs with other settings and another listen address than the manifest's")?;
+    assert_eq!(answered(&machine, "/new").await?, [404, 404], "nothing is restarted unasked");
+
+    let reset = machine.ctl(&["up", &manifest, "--reset"]).await?.exits(0)?.tells("restarted: gateway-2")?;
+    assert_eq!(reset.out.lines().filter(|line| line.contains("ready")).count(), 3, "{}", reset.out);
+    assert_eq!(answered(&machine, "/new").await?, [200, 200]);
+    assert_eq!(answered(&machine, "/old").await?, [404, 404]);
+    assert_eq!(url(&machine, "s")?, format!("http://127.0.0.1:{port}"));
+    machine.ctl(&["status"]).await?.exits(0)?;
+    let last = machine.ctl(&["up", &manifest]).await?.exits(0)?;
+    assert!(!last.err.contains("drift"), "{}", last.err);
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
 }
 
 #[tokio::test]

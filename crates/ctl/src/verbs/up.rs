@@ -16,6 +16,7 @@ use types::{ClusterId, NodeId, Phase, Role};
 use crate::agent_bin;
 use crate::exit::{Exit, Failure, explain};
 use crate::interrupt::Interrupt;
+use crate::launch;
 use crate::lock::Lock;
 use crate::manifest_file;
 use crate::out::{Format, OutputArg, Progress, StreamFormat, say};
@@ -39,8 +40,8 @@ Examples:
   ctl up --follow
   ctl up --reset
 
-Run again it starts only what is missing, and says where nodes differ from the manifest; --reset restores \
-them. ^C before all is ready takes back what this run has started.")]
+Run again it starts only what is missing, and says where nodes differ from the manifest; --reset gives \
+them their roles back, and restarts those with other settings, labels or addresses, one after the other. ^C before all is ready takes back what this run has started.")]
 pub(crate) struct Args {
     /// The manifest [default: manifests/demo.yaml, else coterie.yaml]
     file: Option<PathBuf>,
@@ -50,7 +51,7 @@ pub(crate) struct Args {
     /// Then show what happens, until ^C; the cluster stays
     #[arg(short, long)]
     follow: bool,
-    /// Give nodes that differ from the manifest their roles back
+    /// Make nodes that differ from the manifest what it says
     #[arg(long)]
     reset: bool,
     /// Leave the agents running when not all become ready
@@ -70,6 +71,7 @@ struct Report {
     started: Vec<NodeId>,
     running_before: Vec<NodeId>,
     drift: Vec<DriftRow>,
+    outdated: Vec<Outdated>,
     /// Nodes that run but are not in the manifest.
     extra: Vec<NodeId>,
     took_ms: u64,
@@ -85,6 +87,15 @@ struct DriftRow {
     /// In words.
     found: String,
     restored: bool,
+}
+
+/// A node that was started with something else than its manifest says now.
+#[derive(Debug, Serialize)]
+struct Outdated {
+    node: NodeId,
+    /// In words.
+    runs_with: String,
+    restarted: bool,
 }
 
 pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyhow::Result<Exit> {
@@ -200,6 +211,7 @@ async fn bring_up(
     let mut progress = Progress::new();
     let (running, drained) = running(&starter.record).await?;
     let plan = manifest::diff(manifest, &running);
+    let mut outdated = outdated(manifest, &starter.record, &running)?;
     let missing: Vec<_> = plan.start.iter().collect();
     if !missing.is_empty() {
         progress.show(&format!("starting {}", render::count(missing.len(), "agent")));
@@ -209,6 +221,10 @@ async fn bring_up(
     let took = began.elapsed();
     let mut drift = differences(&plan, &drained, &running);
     if args.reset {
+        for row in &mut outdated {
+            progress.show(&format!("restarting {}", row.node));
+            restart(row, args.timeout, manifest, starter, &mut progress).await?;
+        }
         for row in &mut drift {
             restore(row, &starter.record).await?;
         }
@@ -221,6 +237,7 @@ async fn bring_up(
         started: starter.started(),
         running_before: running.into_keys().collect(),
         drift,
+        outdated,
         extra: plan.extra,
         took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         insecure: insecure.into_iter().collect(),
@@ -285,6 +302,41 @@ fn differences(
     rows
 }
 
+/// The nodes that would be started in another way now.
+fn outdated(
+    manifest: &Manifest,
+    record: &ClusterRecord,
+    running: &BTreeMap<NodeId, Running>,
+) -> anyhow::Result<Vec<Outdated>> {
+    let mut rows = Vec::new();
+    for wanted in manifest.nodes.iter().filter(|wanted| running.contains_key(&wanted.id)) {
+        let Some(node) = record.node(&wanted.id) else { continue };
+        let differences = launch::drift(manifest, wanted, node)?;
+        if !differences.is_empty() {
+            let runs_with = differences.join(" and ");
+            rows.push(Outdated { node: wanted.id.clone(), runs_with, restarted: false });
+        }
+    }
+    Ok(rows)
+}
+
+/// Starts a node anew and returns when all see it ready.
+async fn restart(
+    row: &mut Outdated,
+    limit: Duration,
+    manifest: &Manifest,
+    starter: &mut Starter<'_>,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    let Some(wanted) = manifest.nodes.iter().find(|wanted| wanted.id == row.node) else {
+        return Ok(());
+    };
+    starter.restart(wanted).await?;
+    starter.converge(limit, progress).await?;
+    row.restarted = true;
+    Ok(())
+}
+
 /// Gives a node the role back that its manifest says.
 async fn restore(row: &mut DriftRow, record: &ClusterRecord) -> anyhow::Result<()> {
     let Some(node) = record.node(&row.node) else {
@@ -346,6 +398,13 @@ fn notes(report: &Report) -> String {
             format!("drift: {node} is {found}, the manifest says {wanted}; `ctl up --reset` restores it")
         });
     }
+    for Outdated { node, runs_with, restarted } in &report.outdated {
+        lines.push(if *restarted {
+            format!("restarted: {node} ran with {runs_with} than the manifest's")
+        } else {
+            format!("drift: {node} runs with {runs_with} than the manifest's; `ctl up --reset` restarts it")
+        });
+    }
     for node in &report.extra {
         lines.push(format!("extra: {node} runs but is not in the manifest; `ctl leave {node}` ends it"));
     }
@@ -385,6 +444,7 @@ mod tests {
             started: vec!["a".parse().unwrap(), "b".parse().unwrap()],
             running_before: Vec::new(),
             drift: Vec::new(),
+            outdated: Vec::new(),
             extra: Vec::new(),
             took_ms: 614,
             insecure: vec!["HTTP is not encrypted".to_owned()],
@@ -420,13 +480,21 @@ try next:
             found: "standby".to_owned(),
             restored: false,
         }];
+        let outdated = |restarted| Outdated {
+            node: "a".parse().unwrap(),
+            runs_with: "other settings".to_owned(),
+            restarted,
+        };
+        report.outdated = vec![outdated(false), outdated(true)];
         let text = notes(&report);
-        let lines: Vec<_> = text.lines().take(3).collect();
+        let lines: Vec<_> = text.lines().take(5).collect();
         assert_eq!(
             lines,
             [
                 "cluster demo: nothing to start, 2 agents up",
                 "drift: b is standby, the manifest says api_gateway; `ctl up --reset` restores it",
+                "drift: a runs with other settings than the manifest's; `ctl up --reset` restarts it",
+                "restarted: a ran with other settings than the manifest's",
                 "extra: x runs but is not in the manifest; `ctl leave x` ends it",
             ]
         );

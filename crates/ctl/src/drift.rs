@@ -1,0 +1,80 @@
+//! What a node was started with, against what its manifest says now.
+//!
+//! Pure: callers pass the settings that were written when it was started.
+
+use std::net::SocketAddr;
+
+use manifest::NodeSpec;
+
+use crate::record::NodeRecord;
+
+/// In which ways a node that runs is not as one that would be started now, in words; none if it is the same.
+pub(crate) fn differences(
+    wanted: &NodeSpec,
+    node: &NodeRecord,
+    written: &str,
+    would_write: &str,
+) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    if written != would_write {
+        found.push("other settings");
+    }
+    if wanted.listen.is_some_and(|wanted| !serves(wanted, node.http)) {
+        found.push("another listen address");
+    }
+    if wanted.gossip.is_some_and(|wanted| !serves(wanted, node.gossip)) {
+        found.push("another gossip address");
+    }
+    found
+}
+
+/// Whether an address is what was asked for; port 0 asks for any.
+fn serves(wanted: SocketAddr, found: SocketAddr) -> bool {
+    wanted.ip() == found.ip() && (wanted.port() == 0 || wanted.port() == found.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use types::Role;
+
+    use super::*;
+
+    #[test]
+    fn a_node_differs_by_its_settings_and_by_addresses_that_are_fixed() {
+        let node = NodeRecord {
+            id: "n1".parse().unwrap(),
+            pid: None,
+            start_time: None,
+            http: "127.0.0.1:1000".parse().unwrap(),
+            gossip: "127.0.0.1:1001".parse().unwrap(),
+            role: Role::Standby,
+            log: PathBuf::from("n1.log"),
+            data_dir: PathBuf::from("n1"),
+        };
+        let settings = "other settings";
+        let listen = "another listen address";
+        let gossip = "another gossip address";
+        for (wanted_listen, wanted_gossip, written, expected) in [
+            (None, None, "new", &[][..]),
+            (None, None, "old", &[settings]),
+            (Some("127.0.0.1:1000"), Some("127.0.0.1:1001"), "new", &[]),
+            (Some("127.0.0.1:0"), Some("127.0.0.1:0"), "new", &[]),
+            (Some("127.0.0.1:1001"), None, "new", &[listen]),
+            (Some("127.0.0.2:0"), None, "new", &[listen]),
+            (None, Some("127.0.0.1:1000"), "new", &[gossip]),
+            (Some("127.0.0.1:7"), Some("127.0.0.1:8"), "old", &[settings, listen, gossip]),
+        ] {
+            let wanted = NodeSpec {
+                id: node.id.clone(),
+                role: Role::Standby,
+                listen: wanted_listen.map(|text: &str| text.parse().unwrap()),
+                gossip: wanted_gossip.map(|text: &str| text.parse().unwrap()),
+                labels: BTreeMap::new(),
+            };
+            assert_eq!(differences(&wanted, &node, written, "new"), expected);
+        }
+    }
+}
