@@ -60,8 +60,23 @@ pub fn parse_settings<T: DeserializeOwned>(settings: &serde_json::Value) -> Resu
     let settings = if settings.is_null() { &empty } else { settings };
     serde_path_to_error::deserialize(settings).map_err(|error| {
         let pointer = pointer_of(error.path());
-        SettingsMistake::new(pointer, error.into_inner().to_string()).into()
+        let message = error.into_inner().to_string();
+        let hint = guess(&message).map(|guess| format!("did you mean `{guess}`?"));
+        SettingsMistake { pointer, message, hint }.into()
     })
+}
+
+/// The name that was probably meant, if the message is serde's on an unknown field: it quotes the wrong name first and
+/// then the right ones.
+fn guess(message: &str) -> Option<&str> {
+    message.strip_prefix("unknown field ")?;
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let wrong = quoted.next()?;
+    quoted
+        .map(|right| (strsim::damerau_levenshtein(wrong, right), right))
+        .filter(|(distance, right)| *distance <= 1 + right.len() / 4)
+        .min()
+        .map(|(_, right)| right)
 }
 
 fn pointer_of(path: &serde_path_to_error::Path) -> String {
@@ -93,6 +108,9 @@ mod tests {
         assert_eq!(error.mistakes[0].pointer, "/list/1");
         let error = parse_settings::<Sample>(&serde_json::json!({"lost": 1})).unwrap_err();
         assert!(error.to_string().contains("unknown field `lost`"), "{error}");
+        assert_eq!(error.mistakes[0].hint.as_deref(), Some("did you mean `list`?"));
+        let error = parse_settings::<Sample>(&serde_json::json!({"nothing_like_it": 1})).unwrap_err();
+        assert_eq!(error.mistakes[0].hint, None);
     }
 
     #[test]
