@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::out::say;
+
 const POLL: Duration = Duration::from_millis(10);
 /// How long a lock may be held before its holder counts as at work. An agent that a ctl was just starting holds the
 /// lock until it runs its own program, also when that ctl has been killed.
@@ -18,6 +20,8 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct Lock {
     _file: File,
     path: PathBuf,
+    /// Whether the locked file is only a lock: then it goes with it.
+    is_own: bool,
 }
 
 /// Why the lock was not taken.
@@ -29,7 +33,7 @@ pub(crate) enum LockError {
         /// What it wrote of itself: `ctl up (pid 12)`.
         holder: String,
     },
-    #[error("no lock at {path}")]
+    #[error("no lock at {}", path.display())]
     Io {
         /// Where.
         path: PathBuf,
@@ -45,11 +49,41 @@ impl Lock {
         let deadline = Instant::now() + GRACE;
         loop {
             match Self::attempt(run_dir, &path, holder) {
-                Ok(Some(file)) => return Ok(Self { _file: file, path }),
+                Ok(Some(file)) => return Ok(Self { _file: file, path, is_own: true }),
                 Ok(None) => {}
                 Err(Attempt::Held(_)) if Instant::now() < deadline => sleep(POLL).await,
                 Err(Attempt::Held(holder)) => return Err(LockError::Held { holder }),
                 Err(Attempt::Io(source)) => return Err(LockError::Io { path, source }),
+            }
+        }
+    }
+
+    /// The same for one who only ends things: where no file can be written, the run folder itself is locked, so that
+    /// a full or read-only disk is in nobody's way. Nobody who starts things can be at work there.
+    pub(crate) async fn take_to_end(run_dir: &Path, holder: &str) -> Result<Self, LockError> {
+        match Self::take(run_dir, holder).await {
+            Err(LockError::Io { path, source }) if is_unwritable(&source) => {
+                say(&format!("warning: {} cannot be written: {source}; going on", path.display()));
+                Self::take_folder(run_dir).await
+            }
+            taken => taken,
+        }
+    }
+
+    async fn take_folder(run_dir: &Path) -> Result<Self, LockError> {
+        let io = |source| LockError::Io { path: run_dir.to_owned(), source };
+        // Agents may have lost their run folder; they are found by their command lines, and what is above it is left.
+        let folder = run_dir.ancestors().find(|folder| folder.exists()).unwrap_or(run_dir);
+        let file = File::open(folder).map_err(io)?;
+        let deadline = Instant::now() + GRACE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file, path: run_dir.to_owned(), is_own: false }),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(POLL).await,
+                Err(TryLockError::WouldBlock) => {
+                    return Err(LockError::Held { holder: "another `ctl down`".to_owned() });
+                }
+                Err(TryLockError::Error(source)) => return Err(io(source)),
             }
         }
     }
@@ -69,7 +103,8 @@ impl Lock {
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 file.read_to_string(&mut text)?;
-                return Err(Attempt::Held(text.trim().to_owned()));
+                let holder = if text.trim().is_empty() { "one that has not said which" } else { text.trim() };
+                return Err(Attempt::Held(holder.to_owned()));
             }
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
@@ -78,11 +113,22 @@ impl Lock {
         if !there.is_ok_and(|there| there.ino() == ours.ino() && there.dev() == ours.dev()) {
             return Ok(None);
         }
-        file.set_len(0)?;
-        file.rewind()?;
-        write!(file, "{holder} (pid {})", std::process::id())?;
+        // Locked is locked, also when a full disk has no room for the words.
+        let _ = note(&mut file, holder);
         Ok(Some(file))
     }
+}
+
+fn note(file: &mut File, holder: &str) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    write!(file, "{holder} (pid {})", std::process::id())
+}
+
+/// Whether the disk has no room, or is not ours to write.
+fn is_unwritable(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
 }
 
 enum Attempt {
@@ -99,7 +145,9 @@ impl From<io::Error> for Attempt {
 /// The file goes first, then the lock: whoever opened it in between sees that it is gone and tries again.
 impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if self.is_own {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -118,6 +166,29 @@ mod tests {
         drop(lock);
         assert_eq!(std::fs::read_dir(&run).unwrap().count(), 0);
         Lock::take(&run, "ctl down").await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_that_cannot_be_written_is_locked_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take_folder(dir.path()).await.unwrap();
+        let refused = Lock::take_folder(dir.path()).await.unwrap_err();
+        assert!(matches!(refused, LockError::Held { .. }));
+        drop(lock);
+        assert!(dir.path().exists());
+        Lock::take_folder(dir.path()).await.unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_other_mistakes() {
+        for (kind, expected) in [
+            (io::ErrorKind::StorageFull, true),
+            (io::ErrorKind::ReadOnlyFilesystem, true),
+            (io::ErrorKind::PermissionDenied, true),
+            (io::ErrorKind::NotADirectory, false),
+        ] {
+            assert_eq!(is_unwritable(&io::Error::from(kind)), expected, "{kind}");
+        }
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use rustix::process::Signal;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -77,21 +78,23 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         say("nothing is running");
         return print(&Report::default(), args.output, cx);
     };
-    let lock = Lock::take(&cx.state.run_dir(&cluster), "ctl down").await?;
+    let lock = Lock::take_to_end(&cx.state.run_dir(&cluster), "ctl down").await?;
     let record = ClusterRecord::load(&cx.state, &cluster)?;
     let report = stop(args, cx, &cluster, record.as_ref()).await?;
     let is_over = report.left.is_empty() && report.ports_busy.is_empty();
     if is_over {
-        ClusterRecord::remove(&cx.state, &cluster)?;
-        clean(&cx.state.run_dir(&cluster))?;
+        // The agents have ended; what is left of them on a disk that cannot be written is in nobody's way.
+        let removed = ClusterRecord::remove(&cx.state, &cluster);
+        if let Err(error) = removed.and_then(|()| clean(&cx.state.run_dir(&cluster))) {
+            say(&format!("warning: {error:#}; the agents have ended, their record stays"));
+        }
     }
     drop(lock);
-    if is_over && args.purge {
-        purge(cx, &cluster)?;
-    }
+    let purged = if is_over && args.purge { purge(cx, &cluster) } else { Ok(()) };
     // Gone if nothing is in it.
     let _ = std::fs::remove_dir(cx.state.run_dir(&cluster));
     print(&report, args.output, cx)?;
+    purged?;
     if is_over {
         if !args.purge {
             say(&format!(
@@ -256,7 +259,7 @@ fn clean(run_dir: &Path) -> anyhow::Result<()> {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.ends_with(".yaml") || name.starts_with("cluster.tmp") {
-            std::fs::remove_file(&path)?;
+            std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         }
     }
     Ok(())
