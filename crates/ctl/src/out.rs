@@ -1,9 +1,15 @@
 //! Data goes to stdout, everything else to stderr; a reader that goes away is no error of ours.
 
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use clap::ValueEnum;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
+use tokio::time::sleep;
+
+/// How often a stream on which nothing happens looks whether it still has a reader.
+const READER_CHECK: Duration = Duration::from_millis(500);
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -117,6 +123,20 @@ impl Out {
             self.line(&text)?;
         }
         Ok(())
+    }
+}
+
+/// Ends when nobody reads standard output any more, with the error that a write to it would give. Cancel-safe.
+pub(crate) async fn reader_gone() -> io::Error {
+    loop {
+        sleep(READER_CHECK).await;
+        let stdout = io::stdout();
+        let mut ends = [PollFd::new(&stdout, PollFlags::empty())];
+        // A pipe without a reader shows as an error, a terminal that was closed as a hang-up.
+        let polled = poll(&mut ends, Some(&Timespec::default()));
+        if polled.is_ok() && ends[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+            return io::ErrorKind::BrokenPipe.into();
+        }
     }
 }
 

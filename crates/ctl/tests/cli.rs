@@ -163,6 +163,38 @@ fn a_damaged_record_is_named_and_hides_no_other_cluster() {
 }
 
 #[test]
+fn a_stream_without_a_reader_ends_though_nothing_happens() {
+    let machine = Machine::new();
+    let run = machine.path().join("state/run/demo");
+    std::fs::create_dir_all(&run).unwrap();
+    std::fs::write(run.join("n1.log"), "hello\n").unwrap();
+    let mut child = machine
+        .command(&["logs", "-f", "--cluster", "demo"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+}
+
+#[test]
+fn a_cluster_that_nobody_knows_cannot_be_stopped_but_one_that_has_ended_can() {
+    let machine = Machine::new();
+    let (code, out, err) = machine.ctl(&["down", "--cluster", "demo"]);
+    assert_eq!((code, out), (Some(1), nothing()));
+    assert_eq!(err, "error: no cluster named `demo` is known on this machine\nhint: there are none\n");
+    std::fs::create_dir_all(machine.path().join("state/run/demo")).unwrap();
+    std::fs::write(machine.path().join("state/run/demo/n1.log"), "hello\n").unwrap();
+    let (code, _, err) = machine.ctl(&["down", "--cluster", "demi"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("did you mean `demo`?"), "{err}");
+    assert_eq!(machine.ctl(&["down", "--cluster", "demo"]).0, Some(0));
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let machine = Machine::new();
     let mut child = machine

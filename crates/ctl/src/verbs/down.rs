@@ -17,6 +17,7 @@ use crate::process::{ProcessId, Processes};
 use crate::reach::Cx;
 use crate::record::ClusterRecord;
 use crate::render;
+use crate::suggest;
 
 const POLL: Duration = Duration::from_millis(10);
 /// How long the kernel may take to end a killed process and to free its ports.
@@ -71,8 +72,11 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         cx.local_or_fail()?;
     }
     let Some(cluster) = choose(cx)? else {
-        if let (Some(cluster), true) = (&cx.cluster, args.purge) {
-            purge(cx, cluster)?;
+        if let Some(cluster) = &cx.cluster {
+            known(cx, cluster)?;
+            if args.purge {
+                purge(cx, cluster)?;
+            }
         }
         tidy(cx).await?;
         say("nothing is running");
@@ -107,6 +111,18 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let mut what: Vec<_> = report.left.iter().map(|pid| format!("process {pid} still runs")).collect();
     what.extend(report.ports_busy.iter().map(|port| format!("{port} is still busy")));
     Err(Failure::new(Exit::Error, what.join("; ")).into())
+}
+
+/// Fails for a name of which nothing is kept here: a slip would look like a cluster that has ended.
+fn known(cx: &Cx, cluster: &ClusterId) -> anyhow::Result<()> {
+    if cx.state.run_dir(cluster).exists() || cx.state.cluster_data_dir(cluster).exists() {
+        return Ok(());
+    }
+    let clusters = cx.state.clusters()?;
+    let names: Vec<_> = clusters.iter().map(ClusterId::as_str).collect();
+    Err(Failure::new(Exit::Error, format!("no cluster named `{cluster}` is known on this machine"))
+        .hint(suggest::hint(cluster.as_str(), &names))
+        .into())
 }
 
 /// The cluster named, else the local one; else one that lost its record but not its agents.

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use types::api::Event;
 
 use crate::exit::Exit;
-use crate::out::{StreamFormat, StreamOutputArg, say};
+use crate::out::{StreamFormat, StreamOutputArg, reader_gone, say};
 use crate::reach::Cx;
 use crate::render;
 
@@ -42,13 +42,22 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Streams until interrupted. When the agent goes away, the next one of the cluster is asked; ids are each agent's own,
-/// so only the same agent can resume.
+/// Streams until interrupted, or until nobody reads it.
 pub(crate) async fn follow(
     format: StreamFormat,
     cx: &Cx,
-    mut seen: Option<(String, String)>,
+    seen: Option<(String, String)>,
 ) -> anyhow::Result<()> {
+    tokio::select! {
+        biased;
+        gone = reader_gone() => Err(gone.into()),
+        streamed = stream(format, cx, seen) => streamed,
+    }
+}
+
+/// Streams without end. When the agent goes away, the next one of the cluster is asked; ids are each agent's own,
+/// so only the same agent can resume.
+async fn stream(format: StreamFormat, cx: &Cx, mut seen: Option<(String, String)>) -> anyhow::Result<()> {
     let mut before = seen.as_ref().map(|(url, _)| url.clone());
     loop {
         let client = cx.reach().await?.client;

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use types::{ClusterId, NodeId};
 
 use crate::exit::{Exit, Failure};
-use crate::out::{StreamFormat, StreamOutputArg};
+use crate::out::{StreamFormat, StreamOutputArg, reader_gone};
 use crate::reach::Cx;
 use crate::suggest;
 use crate::tail::{Follow, last_lines};
@@ -58,6 +58,21 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     if !args.follow {
         return Ok(Exit::Ok);
     }
+    tokio::select! {
+        biased;
+        gone = reader_gone() => Err(gone.into()),
+        followed = follow(follows, args, &folder, width, cx) => followed,
+    }
+}
+
+/// Prints what the logs grow by; ends only when that fails.
+async fn follow(
+    mut follows: Vec<(NodeId, Follow)>,
+    args: &Args,
+    folder: &Path,
+    width: Option<usize>,
+    cx: &Cx,
+) -> anyhow::Result<Exit> {
     loop {
         sleep(POLL).await;
         for (id, follow) in &mut follows {
@@ -67,7 +82,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         }
         if args.node.is_none() {
             // Nodes that were started since are read from the start of their logs.
-            for (id, path) in logs_in(&folder)? {
+            for (id, path) in logs_in(folder)? {
                 if !follows.iter().any(|(_, follow)| follow.path() == path) {
                     follows.push((id, Follow::new(path, 0)));
                 }
