@@ -156,10 +156,18 @@ impl Check<'_> {
             self.report(mistake);
             return None;
         };
-        if let Ok(address) = text.parse() {
-            return Some(address);
-        }
         let at = field.value.at;
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            if address.ip().is_loopback() {
+                return Some(address);
+            }
+            let message = format!(
+                "`{key}` {} is not on this machine alone, and nothing is encrypted yet",
+                quoted(text)
+            );
+            self.report(Mistake::new(at, message).hint(format!("write `127.0.0.1:{}`", address.port())));
+            return None;
+        }
         let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
         let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
         let mistake = if is_number(text) {
@@ -197,7 +205,7 @@ impl Check<'_> {
             self.report(Mistake::new(at, message).hint(hint));
             return;
         }
-        let earlier = taken.iter().find(|(of, other, _)| *of == port && overlap(*other, address));
+        let earlier = taken.iter().find(|(of, other, _)| *of == port && *other == address);
         if let Some((_, _, first)) = earlier {
             let message = format!("`{}` {address} is taken by another node", field.key.text);
             self.report(Mistake::new(at, message).related(*first, "taken here"));
@@ -307,11 +315,4 @@ fn made_up_ids(role: &Role, count: u32, at: Position, places: &mut Places) -> Ve
         }
     }
     ids
-}
-
-/// Whether two listeners would be in each other's way on one machine.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let same_family = a.is_ipv4() == b.is_ipv4();
-    let either_is_any = a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() == b.port() && (a.ip() == b.ip() || (same_family && either_is_any))
 }
