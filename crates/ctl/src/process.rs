@@ -123,6 +123,13 @@ impl Processes {
         is_alive(process, &self.observe(process.pid))
     }
 
+    /// Whether it is alive but was told to stop (SIGSTOP), and so answers nobody.
+    pub(crate) fn is_stopped(&mut self, process: &ProcessId) -> bool {
+        let is_alive = self.is_alive(process);
+        let seen = self.0.process(sysinfo::Pid::from_u32(process.pid));
+        is_alive && seen.is_some_and(|seen| seen.status() == ProcessStatus::Stop)
+    }
+
     /// Signals a process, if it still is the one that was written down.
     pub(crate) fn signal(&mut self, process: &ProcessId, signal: Signal) -> Result<(), SignalError> {
         let gone = SignalError::Gone(process.pid);
@@ -243,6 +250,11 @@ mod tests {
         for stranger in [earlier, other] {
             let refused = processes.signal(&stranger, Signal::KILL);
             assert!(matches!(refused, Err(SignalError::Gone(_))));
+        }
+        assert!(processes.is_alive(&ours) && !processes.is_stopped(&ours));
+        processes.signal(&ours, Signal::STOP).unwrap();
+        while !processes.is_stopped(&ours) {
+            std::thread::yield_now();
         }
         assert!(processes.is_alive(&ours));
         assert_eq!(processes.agents_below(Path::new("/d/c")), std::slice::from_ref(&ours));

@@ -88,6 +88,17 @@ impl Reached {
             )
             .hint("`ctl status` tells more; once it is gone, `ctl up` starts it again");
         }
+        let process = node
+            .process()
+            .filter(|process| Processes::new().is_ok_and(|mut processes| processes.is_alive(process)));
+        if let Some(process) = process {
+            let message = format!(
+                "node {} is no member now: its process {} is alive but not answering (stopped?)",
+                node.id, process.pid
+            );
+            return Failure::new(Exit::NoAgent, message)
+                .hint(format!("`ctl kill {} --signal CONT` lets a stopped one go on", node.id));
+        }
         Failure::new(Exit::NoAgent, format!("node {} was started here and is no member now", node.id))
             .hint(format!("`ctl logs {}` shows its end, `ctl up` starts it again", node.id))
     }
@@ -134,6 +145,10 @@ impl Cx {
     /// An agent that answers: the one named, else one of the local cluster's in turn.
     pub(crate) async fn reach(&self) -> anyhow::Result<Reached> {
         if let (Some(agent), None) = (&self.agent, &self.cluster) {
+            if let Some(path) = path_of(agent) {
+                let message = format!("`{agent}` is not the URL of an agent: leave `{path}` out");
+                return Err(Failure::new(Exit::Usage, message).into());
+            }
             let client = Client::new(agent)?;
             client.agent_self().await?;
             return Ok(Reached { client, record: None });
@@ -178,7 +193,32 @@ impl Cx {
     }
 }
 
+/// The path in a URL, if it has one.
+fn path_of(url: &str) -> Option<&str> {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let path = url[start..].find('/').map(|at| url[start + at..].trim())?;
+    (!path.trim_matches('/').is_empty()).then_some(path)
+}
+
 /// Whether any of its processes lives.
 pub(crate) fn is_living(record: &ClusterRecord, processes: &mut Processes) -> bool {
     record.nodes.iter().any(|node| node.is_running(processes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_in_a_url_is_found_and_a_slash_at_its_end_is_none() {
+        for (url, expected) in [
+            ("http://h:1", None),
+            ("http://h:1/", None),
+            ("h:1", None),
+            ("http://h:1/v1", Some("/v1")),
+            ("h:1/v1/", Some("/v1/")),
+        ] {
+            assert_eq!(path_of(url), expected, "{url}");
+        }
+    }
 }

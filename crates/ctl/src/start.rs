@@ -206,11 +206,7 @@ impl<'a> Starter<'a> {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let words = views::in_words(&verdict.gaps).join("\n  ");
-                let message = format!("not every node sees every node ready after {limit:?}:\n  {words}");
-                return Err(Failure::new(Exit::NotConverged, message)
-                    .hint("--timeout waits longer, --keep leaves the agents running for a look at them")
-                    .into());
+                return Err(self.late(limit, views::in_words(&verdict.gaps)).into());
             }
             progress.show(&format!(
                 "{} of {} see all nodes ready",
@@ -220,6 +216,22 @@ impl<'a> Starter<'a> {
             // A big cluster takes long to ask; half the time belongs to it.
             sleep(POLL.max(asked_at.elapsed())).await;
         }
+    }
+
+    /// The time is over; a process that was stopped explains it.
+    fn late(&mut self, limit: Duration, mut gaps: Vec<String>) -> Failure {
+        let mut hint =
+            "--timeout waits longer, --keep leaves the agents running for a look at them".to_owned();
+        for node in &self.record.nodes {
+            let Some(process) = node.process() else { continue };
+            if self.processes.is_stopped(&process) {
+                gaps.push(format!("{} is stopped (process {})", node.id, process.pid));
+                hint = format!("`ctl kill {} --signal CONT` lets it go on", node.id);
+            }
+        }
+        let words = gaps.join("\n  ");
+        let message = format!("not every node sees every node ready after {limit:?}:\n  {words}");
+        Failure::new(Exit::NotConverged, message).hint(hint)
     }
 
     async fn views(&self, expected: &[Expected]) -> Views {

@@ -58,7 +58,7 @@ async fn dispatch(verb: Verb, cx: &Cx) -> anyhow::Result<Exit> {
         Verb::Logs(args) => logs::run(&args, cx).await,
         Verb::Events(args) => events::run(&args, cx).await,
         Verb::Validate(args) => validate::run(&args, cx).await,
-        Verb::Init(args) => init::run(&args),
+        Verb::Init(args) => init::run(&args, cx),
         Verb::Completion(args) => completion::run(&args, cx),
         Verb::Version(args) => version::run(&args, cx).await,
     }

@@ -105,8 +105,9 @@ fn an_agent_elsewhere_that_does_not_answer_is_4_and_a_bad_url_is_2() {
     let (code, _, err) = machine.ctl(&["--agent", "http://127.0.0.1:1", "members"]);
     assert_eq!(code, Some(4));
     assert_eq!(err, "error: no agent answers at http://127.0.0.1:1: connection refused\n");
-    let (code, _, _) = machine.ctl(&["--agent", "ftp://x", "members"]);
-    assert_eq!(code, Some(2));
+    for url in ["ftp://x", "http://127.0.0.1:1/v1"] {
+        assert_eq!(machine.ctl(&["--agent", url, "members"]).0, Some(2), "{url}");
+    }
     let out = machine.command(&["kill", "n1"]).env("COTERIE_AGENT", "http://127.0.0.1:1").output().unwrap();
     assert_eq!(out.status.code(), Some(2));
 }
@@ -123,6 +124,7 @@ fn up_without_a_manifest_points_to_init_which_overwrites_nothing() {
     assert_eq!(code, Some(1));
     assert!(err.starts_with("error: coterie.yaml exists already\n"), "{err}");
     assert_eq!(std::fs::read_to_string(machine.path().join("coterie.yaml")).unwrap(), written);
+    assert_eq!(machine.ctl(&["init", "-"]), (Some(0), written, nothing()));
 }
 
 #[test]

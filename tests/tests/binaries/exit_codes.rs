@@ -57,6 +57,26 @@ async fn a_dead_node_is_4_before_and_after_the_others_know() -> anyhow::Result<(
 }
 
 #[tokio::test]
+async fn a_node_that_was_stopped_is_told_of_as_such() -> anyhow::Result<()> {
+    let machine = up(FIVE).await?;
+    machine.ctl(&["kill", "standby-1", "--signal", "STOP"]).await?.exits(0)?;
+    let manifest = machine.manifest(FIVE)?;
+    let again = ["up", &manifest, "--timeout", "1s"];
+    machine
+        .ctl(&again)
+        .await?
+        .exits(3)?
+        .tells("standby-1 is stopped (process ")?
+        .tells("`ctl kill standby-1 --signal CONT`")?;
+    eventually("it is gone", || async { (machine.members().await.ok()?.len() == 4).then_some(()) }).await?;
+    let change = ["set-service", "standby-1", "api_gateway"];
+    machine.ctl(&change).await?.exits(4)?.tells("is alive but not answering (stopped?)")?;
+    machine.ctl(&["kill", "standby-1", "--signal", "CONT"]).await?.exits(0)?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_node_that_is_leaving_is_5() -> anyhow::Result<()> {
     // Takes connections and never answers, so that a request keeps the gateway draining.
     let silent = TcpListener::bind("127.0.0.1:0").await?;

@@ -8,6 +8,7 @@ use anyhow::Context;
 
 use crate::exit::{Exit, Failure};
 use crate::out::say;
+use crate::reach::Cx;
 
 const STARTER: &str = include_str!("starter.yaml");
 
@@ -15,14 +16,19 @@ const STARTER: &str = include_str!("starter.yaml");
 #[command(after_help = "\
 Examples:
   ctl init
-  ctl init clusters/test.yaml")]
+  ctl init clusters/test.yaml
+  ctl init - > test.yaml")]
 pub(crate) struct Args {
-    /// Where to write it; an existing file is left alone
+    /// Where to write it, `-` for standard output; an existing file is left alone
     #[arg(default_value = "coterie.yaml")]
     file: PathBuf,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+    if args.file.as_os_str() == "-" {
+        cx.out.line(STARTER)?;
+        return Ok(Exit::Ok);
+    }
     let shown = args.file.display();
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&args.file) {
         Ok(file) => file,

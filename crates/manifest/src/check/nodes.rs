@@ -229,6 +229,14 @@ impl Check<'_> {
                 });
                 continue;
             };
+            for (what, text, at) in [("name", key.text.as_str(), key.at), ("value", text, value.at)] {
+                if let Some(odd) = text.chars().find(|c| !matches!(c, ' '..='~')) {
+                    let message =
+                        format!("the {what} of label {} has the character {odd:?}", quoted(&key.text));
+                    let hint = "letters, digits, signs and spaces of ASCII are allowed";
+                    self.report(Mistake::new(at, message).hint(hint));
+                }
+            }
             labels.insert(key.text.clone(), text.to_owned());
         }
         let bytes: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
