@@ -18,20 +18,30 @@ async fn every_described_path_exists_and_every_error_is_a_problem() -> anyhow::R
     assert!(paths.len() >= 14, "{:?}", paths.keys());
     let text = document.to_string();
     for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
-        assert!(document["components"]["schemas"].get(name).is_some(), "{name} is referred to and not described");
+        assert!(
+            document["components"]["schemas"].get(name).is_some(),
+            "{name} is referred to and not described"
+        );
     }
     for (template, methods) in &paths {
         let path = template.replace("{id}", "a").replace("{verb}", "drain").replace("{service}", "echo");
         for operation in methods.as_object().into_iter().flatten().map(|(_, operation)| operation) {
             for (status, response) in operation["responses"].as_object().into_iter().flatten() {
-                assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{path} {status}");
+                assert!(
+                    response["description"].as_str().is_some_and(|text| !text.is_empty()),
+                    "{path} {status}"
+                );
                 let is_problem = response["content"].get("application/problem+json").is_some();
                 assert_eq!(is_problem, status.starts_with('4') || status.starts_with('5'), "{path} {status}");
             }
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
                 let is_in_path = parameter["in"] == "path";
                 let name = parameter["name"].as_str().unwrap_or_default();
-                assert_eq!(is_in_path, matches!(name, "id" | "verb" | "service") && template.contains(&format!("{{{name}}}")), "{path} {name}");
+                assert_eq!(
+                    is_in_path,
+                    matches!(name, "id" | "verb" | "service") && template.contains(&format!("{{{name}}}")),
+                    "{path} {name}"
+                );
             }
         }
         for method in methods.as_object().into_iter().flatten().map(|(method, _)| method.to_uppercase()) {
