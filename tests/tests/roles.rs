@@ -277,3 +277,24 @@ async fn a_wish_that_can_not_be_kept_changes_nothing() -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_stuck_in_a_service_that_failed_is_ended_with_it() -> anyhow::Result<()> {
+    let sandbox = Sandbox::of(&[("a", "echo"), ("b", "standby")], &NodeOptions::default()).await?;
+    let a = sandbox.url("a")?;
+    let stuck = {
+        let (http, url) = (sandbox.http().clone(), format!("{a}/svc/echo/slow/600000"));
+        JoinSet::from_iter([async move { http.get(url).send().await }])
+    };
+    eventually("the request is in flight", || async {
+        let agent: Value =
+            sandbox.http().get(format!("{a}/v1/agent/self")).send().await.ok()?.json().await.ok()?;
+        (agent["in_flight"] == 1).then_some(())
+    })
+    .await?;
+    sandbox.http().post(format!("{a}/svc/echo/health/failed")).send().await?.error_for_status()?;
+    let answer = stuck.join_all().await.remove(0)?;
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.json::<Value>().await?["title"], "cut short");
+    Ok(())
+}

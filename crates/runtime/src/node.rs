@@ -152,7 +152,7 @@ impl Node {
             data_dir: data.path().display().to_string(),
             profile: config.profile,
             insecure: insecure(&config),
-            has_seeds: !config.seeds.is_empty(),
+            has_seeds: config.seeds.iter().any(|seed| *seed != gossip.advertise.to_string()),
             hosts: api::own_hosts(opened.advertise),
             http: gossip.http.clone(),
             gossip: gossip.advertise.to_string(),

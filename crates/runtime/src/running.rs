@@ -73,8 +73,7 @@ impl Running {
         let drained = AssertUnwindSafe(self.service.drain(deadline)).catch_unwind();
         let emptied = self.gate.empty();
         if tokio::time::timeout_at(deadline, async { tokio::join!(drained, emptied) }).await.is_err() {
-            warn!(in_flight = self.gate.inside(), "the drain did not finish in time; cutting what is left");
-            self.gate.cut();
+            warn!(in_flight = self.gate.inside(), "the drain did not finish in time");
         }
     }
 
@@ -87,6 +86,8 @@ impl Running {
             Ok(Err(_panic)) => warn!("the service panicked while it stopped"),
             Err(_) => warn!(limit = ?STOP_LIMIT, "the service did not stop in time"),
         }
+        // Whoever is still inside would wait for a service that is no more.
+        self.gate.cut();
         drop(self.service);
         end_tasks(&self.tasks).await;
     }
