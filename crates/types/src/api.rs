@@ -6,11 +6,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClusterId, Generation, NodeId, ServiceType};
+use crate::id::{ClusterId, Generation, NodeId, ServiceType, ShardId, StoreId};
 use crate::role::{Role, RoleBody, RoleState};
+use crate::spec::{Holder, Spec};
 
 /// Header of an answer that was refused before any of the request was acted upon: sending it again is safe.
 pub const NOT_PROCESSED: &str = "coterie-not-processed";
+/// Header of a 421: the node that owns the shard, as far as the node that answers knows.
+pub const OWNER: &str = "coterie-owner";
+/// Header of a 421: the epoch of that owner.
+pub const EPOCH: &str = "coterie-epoch";
 /// Header that names the node that answered.
 pub const NODE: &str = "coterie-node";
 /// Header that counts how often a request was passed on between nodes.
@@ -64,6 +69,18 @@ pub struct Member {
     pub state: Option<RoleState>,
     /// The version of Coterie, the zone, the labels, the service types it can run.
     pub about: About,
+    /// The object store that it uses; absent until it has opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreInfo>,
+}
+
+/// The object store of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StoreInfo {
+    /// Its identity; nodes of one cluster must have the same.
+    pub id: StoreId,
+    /// Where it is: `file:///var/lib/coterie`, `s3://bucket/prefix`.
+    pub url: String,
 }
 
 /// What a node says of itself once, at its start.
@@ -180,6 +197,53 @@ pub struct ServiceMember {
     pub state: RoleState,
     /// Where the service is reached on it: `http://127.0.0.1:10000/svc/api_gateway`.
     pub url: String,
+}
+
+/// `GET /v1/spec`: what is settled for each service type, read from the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Specs {
+    /// The store that says so.
+    pub store: StoreInfo,
+    /// By service type.
+    pub specs: BTreeMap<ServiceType, NumberedSpec>,
+}
+
+/// A spec with its number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct NumberedSpec {
+    /// Rises by one with each change; `If-Match` of a change.
+    pub number: u64,
+    /// What it says.
+    pub spec: Spec,
+}
+
+/// `GET /v1/claims`: who owns which shard, read from the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Claims {
+    /// The store that says so.
+    pub store: StoreInfo,
+    /// Ordered by service type and shard; shards that nobody ever claimed are listed as well.
+    pub claims: Vec<ClaimView>,
+}
+
+/// One shard and its owner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ClaimView {
+    /// The service type.
+    pub service: ServiceType,
+    /// The shard.
+    #[schema(value_type = u32)]
+    pub shard: ShardId,
+    /// The number of the latest entry of the claim's log; 0 if there is none.
+    pub number: u64,
+    /// Who owns it; absent when nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// Whether the owner is there and says the same, in the view of the node that answers.
+    pub honoured: bool,
+    /// What the latest entry says: `taken by storage-1`, `released by storage-1: leaving`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Something that happened, in one node's view: `GET /v1/events` streams them.

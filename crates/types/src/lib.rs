@@ -7,10 +7,12 @@ mod id;
 mod problem;
 mod profile;
 mod role;
+mod spec;
 mod target;
 
-pub use id::{ClusterId, Generation, IdError, NodeId, ServiceType, ShardId};
+pub use id::{ClusterId, Epoch, Generation, IdError, NodeId, ServiceType, ShardId, StoreId};
 pub use problem::{ErrorKind, Problem};
 pub use profile::{Profile, ProfileError};
 pub use role::{Phase, Role, RoleBody, RoleError, RoleState};
-pub use target::{Sharding, Target};
+pub use spec::{Holder, Spec};
+pub use target::{KeyHash, Sharding, Target};

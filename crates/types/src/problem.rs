@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Changed,
     /// Send less: 413.
     TooLarge,
+    /// Ask the node that the answer names: 421.
+    Misdirected,
     /// Try again later, nothing was done: 503.
     Unavailable,
     /// A member behind this one did not answer properly: 502.
@@ -40,6 +42,7 @@ impl ErrorKind {
             Self::Conflict => 409,
             Self::Changed => 412,
             Self::TooLarge => 413,
+            Self::Misdirected => 421,
             Self::Unavailable => 503,
             Self::BadGateway => 502,
             Self::Timeout => 504,

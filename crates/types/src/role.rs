@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{IdError, ServiceType, ShardId};
+use crate::id::{Epoch, IdError, ServiceType, ShardId};
 
 /// What a node does. A node has exactly one role.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -173,6 +173,15 @@ pub struct RoleState {
     /// Counts the commands that a person gave this node in its present life.
     #[serde(default)]
     pub revision: u64,
+    /// The epoch of the claim under which it owns its shard; absent when it owns none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// How many shards its service type has, for types whose shards have owners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u32>,
+    /// The number of the spec that it runs with; absent before the store has been read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<u64>,
     /// Listeners that the service opened itself, by name: `{"gateway": "http://127.0.0.1:8080"}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub endpoints: BTreeMap<String, String>,
@@ -181,7 +190,16 @@ pub struct RoleState {
 impl RoleState {
     /// A role that is about to start.
     pub fn starting(role: Role) -> Self {
-        Self { role, phase: Phase::Starting, reason: None, revision: 0, endpoints: BTreeMap::new() }
+        Self {
+            role,
+            phase: Phase::Starting,
+            reason: None,
+            revision: 0,
+            epoch: None,
+            shards: None,
+            spec: None,
+            endpoints: BTreeMap::new(),
+        }
     }
 }
 

@@ -1,5 +1,10 @@
 //! Which member of a service type may answer.
 
+use std::hash::Hasher;
+use std::num::NonZeroU32;
+
+use siphasher::sip::SipHasher13;
+
 use crate::id::ShardId;
 
 /// Which member may answer a request.
@@ -9,6 +14,30 @@ pub enum Target {
     Any,
     /// A ready member that has this shard.
     Shard(ShardId),
+    /// A ready member that has the shard of this key.
+    Key(KeyHash),
+}
+
+/// What decides which shard a key belongs to: its SipHash-1-3 with a zero key (Aumasson and Bernstein, 2012).
+///
+/// It never changes: a cluster's data lies where it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyHash(u64);
+
+impl KeyHash {
+    /// The hash of a key's bytes.
+    pub fn of(key: &[u8]) -> Self {
+        let mut hasher = SipHasher13::new();
+        hasher.write(key);
+        Self(hasher.finish())
+    }
+
+    /// The key's shard, where there are so many: the hash, scaled down to their number.
+    pub fn shard(self, shards: NonZeroU32) -> ShardId {
+        let scaled = (u128::from(self.0) * u128::from(shards.get())) >> 64;
+        let number = u32::try_from(scaled).expect("the high half of a product is below its other factor");
+        ShardId::try_from(number.min(ShardId::MAX)).expect("it is at most the highest")
+    }
 }
 
 /// Whether a role of a type has a shard.
@@ -18,4 +47,29 @@ pub enum Sharding {
     None,
     /// A shard that several members may have at once.
     Unowned,
+    /// A shard that one member at a time owns, by a claim on the store.
+    Owned,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_never_moves_to_another_shard() {
+        let four = NonZeroU32::new(4).unwrap();
+        let shards = ["", "a", "greeting", "user/1", "user/2"].map(|key| KeyHash::of(key.as_bytes()));
+        assert_eq!(shards.map(|hash| hash.shard(four).as_u32()), [3, 1, 3, 3, 1], "pinned");
+    }
+
+    #[test]
+    fn keys_spread_evenly() {
+        let shards = NonZeroU32::new(5).unwrap();
+        let mut counts = [0_u32; 5];
+        for number in 0..10_000 {
+            let shard = KeyHash::of(format!("key-{number}").as_bytes()).shard(shards);
+            counts[shard.as_u32() as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| (1_850..2_150).contains(count)), "{counts:?}");
+    }
 }

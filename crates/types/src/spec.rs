@@ -1,0 +1,28 @@
+//! What is settled on the object store: the spec of a service type, and who owns a shard.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::{Epoch, Generation, NodeId};
+
+/// What all members of a service type run with: a numbered record on the store.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Spec {
+    /// The plugin's settings; `null` for none.
+    #[serde(default)]
+    pub settings: Value,
+    /// The number of shards, for types whose shards have owners. Never changes once written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u32>,
+}
+
+/// Who owns a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Holder {
+    /// The node.
+    pub node: NodeId,
+    /// In which of its lives it took the shard.
+    pub generation: Generation,
+    /// The number of its claim.
+    pub epoch: Epoch,
+}
