@@ -1,1 +1,34 @@
-//! The object store of a cluster.
+//! The object store of a cluster: opened from a URL, tested, and what is settled on it.
+//!
+//! Gossip says who is alive, the object store decides who is right. Everything here rests on one promise of
+//! the store: of several creators of one object, one succeeds. [`Store::open`] tests it before anything is
+//! built on it; [`Log`] makes numbered records out of it; [`Specs`] and [`Claims`] are logs of their own.
+//!
+//! ```text
+//! {cluster}/store.json                     the store's identity, made once, with the verdict of its test
+//! {cluster}/spec/{type}/{n}.json           what all members of a type run with
+//! {cluster}/claims/{type}/{shard}/{n}.json who owns a shard
+//! {cluster}/data/{type}/{shard}/…          a role's own data
+//! {cluster}/probe/{uuid}/…                 what the test writes, removed after it
+//! ```
+
+mod claims;
+mod connect;
+mod error;
+pub mod faults;
+mod http;
+mod log;
+mod objects;
+mod open;
+mod probe;
+mod specs;
+mod url;
+
+pub use object_store::ObjectStore;
+
+pub use crate::claims::{ClaimError, ClaimState, Claims};
+pub use crate::error::{Fault, StoreError};
+pub use crate::log::{AppendError, Entry, Log};
+pub use crate::open::{OpenError, Store};
+pub use crate::specs::{SpecError, Specs};
+pub use crate::url::{StoreUrl, StoreUrlError};

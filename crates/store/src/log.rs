@@ -1,0 +1,275 @@
+//! Numbered records by create-if-absent: the highest number is the truth.
+//!
+//! A writer names the number that it saw last and creates the next one; of several writers one succeeds. It
+//! needs no clock and no lock, and works on every store that lets one creator win.
+//!
+//! # Why an append is never lost nor doubled
+//!
+//! * A number that was never removed has one winner: the store says so, and was tested for it.
+//! * A number that was removed by [`Log::prune`] can be created anew by a writer that slept since it looked.
+//!   But a number is removed only when there is one that is higher by [`Limits::keep`], and the highest is
+//!   never removed. So the writer lists above its number after it created it: if nothing is higher by that
+//!   much, its number was never removed, and its entry stands. Otherwise it says that it lost; such a late
+//!   entry lies far below the latest, where nobody takes it for the truth, and is pruned later.
+//! * An answer may get lost, or a client may send its request again and then be told that the object exists.
+//!   Each entry carries a number made by its writer, so the writer reads back and knows its own.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::ObjectMeta;
+use object_store::path::Path;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{Fault, StoreError};
+use crate::objects::{Created, Objects};
+
+/// How often a reader looks again when what it listed was gone before it was read.
+const TRIES: usize = 8;
+/// How long a writer that got no answer waits for the answer whether it wrote.
+const READ_BACK: Duration = Duration::from_secs(2);
+
+/// A log of records, each a JSON object named by its number.
+#[derive(Debug)]
+pub struct Log<T> {
+    objects: Objects,
+    prefix: Path,
+    limits: Limits,
+    records: PhantomData<fn(T) -> T>,
+}
+
+/// What pruning leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// That many entries below the latest. A writer trusts that no reader of the log has less, so no version
+    /// of Coterie may lower it.
+    pub(crate) keep: u64,
+    /// And all that are not older than the latest by more than this, by the store's own stamps.
+    pub(crate) age: Duration,
+}
+
+/// The limits of every log of a cluster.
+pub(crate) const LIMITS: Limits = Limits { keep: 128, age: Duration::from_secs(600) };
+
+/// A record and its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<T> {
+    /// Counted from 1.
+    pub number: u64,
+    /// The record.
+    pub value: T,
+}
+
+/// Why nothing was appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Somebody else wrote that number; read the latest and decide anew.
+    #[error("another writer was first: the log is at {latest}")]
+    Lost {
+        /// The highest number now.
+        latest: u64,
+    },
+    /// It is not known whether the entry was written; read the latest before trying again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What an object of a log holds.
+#[derive(Serialize, Deserialize)]
+struct Record<T> {
+    /// Made anew for each append, so that a writer knows its own entry.
+    writer: Uuid,
+    /// The version of Coterie that wrote it.
+    version: String,
+    value: T,
+}
+
+/// An entry of ours that is on the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Appended {
+    pub(crate) number: u64,
+    /// The highest number that was there afterwards: `number`, or higher if others went on.
+    pub(crate) latest: u64,
+}
+
+impl<T: Serialize + DeserializeOwned> Log<T> {
+    pub(crate) fn new(objects: Objects, prefix: Path, limits: Limits) -> Self {
+        Self { objects, prefix, limits, records: PhantomData }
+    }
+
+    /// The entry with the highest number; `None` if there is none. One LIST and one GET.
+    pub async fn latest(&self) -> Result<Option<Entry<T>>, StoreError> {
+        for _ in 0..TRIES {
+            let Some(number) = self.latest_number().await? else { return Ok(None) };
+            // a pruner may be that far ahead of us: then there is a higher one
+            if let Some(value) = self.entry(number).await? {
+                return Ok(Some(Entry { number, value }));
+            }
+        }
+        let cause = format!("its latest entry was gone {TRIES} times before it could be read");
+        Err(self.objects.odd(Fault::Other, "read", &self.prefix, cause))
+    }
+
+    /// One entry; `None` if it was not written yet or is pruned. One GET.
+    ///
+    /// Only the latest entries count: far below, a writer that slept may have left one that nobody saw.
+    pub async fn entry(&self, number: u64) -> Result<Option<T>, StoreError> {
+        Ok(self.record(number).await?.map(|record| record.value))
+    }
+
+    /// Writes entry `last + 1`, where `last` is the number of the entry last seen (0 for none).
+    ///
+    /// The number of the entry is returned, also if others have gone on meanwhile. One PUT and one LIST.
+    pub async fn append(&self, last: u64, value: &T) -> Result<u64, AppendError> {
+        Ok(self.append_seen(last, value).await?.number)
+    }
+
+    /// Removes what is far below the latest; returns how many. One LIST, and one DELETE an entry.
+    ///
+    /// The last 128 entries stay, and so does all that is at most 10 minutes older than the latest, by the
+    /// store's own stamps and no other clock. Both have a reason. The count: a writer that created a number
+    /// which was removed must see that it is late (see the module). The age: the owner of a shard asks only
+    /// whether its *next* number is there, so that number must not come and go between two of its polls.
+    pub async fn prune(&self) -> Result<usize, StoreError> {
+        let mut entries = self.numbered(self.objects.list(&self.prefix).await?);
+        entries.sort_by_key(|&(number, _)| number);
+        let Some((latest, newest)) = entries.last().cloned() else { return Ok(0) };
+        let old = entries.into_iter().filter(|(number, meta)| {
+            let age = (newest.last_modified - meta.last_modified).to_std().unwrap_or_default();
+            latest - number >= self.limits.keep && age > self.limits.age
+        });
+        let mut removed = 0;
+        for (_, meta) in old {
+            self.objects.delete(&meta.location).await?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// Whether an entry of that number is there. One GET.
+    pub(crate) async fn is_written(&self, number: u64) -> Result<bool, StoreError> {
+        Ok(self.objects.read(&self.path(number)).await?.is_some())
+    }
+
+    pub(crate) async fn append_seen(&self, last: u64, value: &T) -> Result<Appended, AppendError> {
+        let number = last + 1;
+        let path = self.path(number);
+        let writer = Uuid::now_v7();
+        let content = self.encode(&path, writer, value)?;
+        for _ in 0..TRIES {
+            match self.objects.create(&path, content.clone()).await {
+                Ok(Created::Yes) => return self.settle(number).await,
+                Ok(Created::AlreadyThere) => match self.writer(&self.objects, number).await? {
+                    // the client sent it twice: the second time it met the first
+                    Some(found) if found == writer => return self.settle(number).await,
+                    Some(_) => return Err(self.lost(number).await?),
+                    // pruned, or refused only because another was writing: the list tells
+                    None => {
+                        if let Some(latest) = self.highest_above(last).await? {
+                            return Err(AppendError::Lost { latest });
+                        }
+                    }
+                },
+                // the answer failed, the write may not have
+                Err(error) => match self.writer(&self.objects.within(READ_BACK), number).await {
+                    Ok(Some(found)) if found == writer => return self.settle(number).await,
+                    Ok(Some(_)) => return Err(self.lost(number).await?),
+                    Ok(None) | Err(_) => return Err(error.into()),
+                },
+            }
+        }
+        let cause = format!("it was refused {TRIES} times as being there, and was not there");
+        Err(self.objects.odd(Fault::Other, "write", &path, cause).into())
+    }
+
+    /// Our entry is on the store; it counts unless its number had been there before and was pruned.
+    async fn settle(&self, number: u64) -> Result<Appended, AppendError> {
+        let latest = self.highest_above(number).await?.unwrap_or(number);
+        if latest - number >= self.limits.keep {
+            return Err(AppendError::Lost { latest });
+        }
+        Ok(Appended { number, latest })
+    }
+
+    async fn lost(&self, number: u64) -> Result<AppendError, StoreError> {
+        let latest = self.highest_above(number).await?.unwrap_or(number);
+        Ok(AppendError::Lost { latest })
+    }
+
+    async fn highest_above(&self, number: u64) -> Result<Option<u64>, StoreError> {
+        let above = self.objects.list_after(&self.prefix, &self.path(number)).await?;
+        Ok(self.numbered(above).into_iter().map(|(found, _)| found).filter(|&found| found > number).max())
+    }
+
+    async fn latest_number(&self) -> Result<Option<u64>, StoreError> {
+        let all = self.objects.list(&self.prefix).await?;
+        Ok(self.numbered(all).into_iter().map(|(number, _)| number).max())
+    }
+
+    fn numbered(&self, objects: Vec<ObjectMeta>) -> Vec<(u64, ObjectMeta)> {
+        let numbered = |meta: ObjectMeta| {
+            let mut below = meta.location.prefix_match(&self.prefix)?;
+            let number = number_of(below.next()?.as_ref())?;
+            let is_last = below.next().is_none();
+            drop(below);
+            is_last.then_some((number, meta))
+        };
+        objects.into_iter().filter_map(numbered).collect()
+    }
+
+    async fn writer(&self, objects: &Objects, number: u64) -> Result<Option<Uuid>, StoreError> {
+        let path = self.path(number);
+        let Some(content) = objects.read(&path).await? else { return Ok(None) };
+        Ok(Some(self.decode::<serde::de::IgnoredAny>(&path, &content)?.writer))
+    }
+
+    async fn record(&self, number: u64) -> Result<Option<Record<T>>, StoreError> {
+        let path = self.path(number);
+        let Some(content) = self.objects.read(&path).await? else { return Ok(None) };
+        self.decode(&path, &content).map(Some)
+    }
+
+    fn encode(&self, path: &Path, writer: Uuid, value: &T) -> Result<Bytes, StoreError> {
+        let record = Record { writer, version: env!("CARGO_PKG_VERSION").to_owned(), value };
+        match serde_json::to_vec(&record) {
+            Ok(content) => Ok(content.into()),
+            Err(error) => Err(self.objects.odd(Fault::Other, "write", path, error.to_string())),
+        }
+    }
+
+    /// An entry that is whole but says something unknown is another version's; anything else is damage.
+    fn decode<V: DeserializeOwned>(&self, path: &Path, content: &[u8]) -> Result<Record<V>, StoreError> {
+        let damaged = |error: serde_json::Error| {
+            let cause = match content.len() {
+                0 => "it is damaged: it is empty".to_owned(),
+                len => format!("it is damaged ({len} bytes): {error}"),
+            };
+            self.objects.odd(Fault::Damaged, "read", path, cause)
+        };
+        let whole: Record<serde_json::Value> = serde_json::from_slice(content).map_err(damaged)?;
+        let Record { writer, version, value } = whole;
+        match serde_json::from_value(value) {
+            Ok(value) => Ok(Record { writer, version, value }),
+            Err(error) => {
+                let ours = env!("CARGO_PKG_VERSION");
+                let cause =
+                    format!("it was written by a newer version ({version}, this one is {ours}): {error}");
+                Err(self.objects.odd(Fault::Newer, "understand", path, cause))
+            }
+        }
+    }
+
+    fn path(&self, number: u64) -> Path {
+        self.prefix.clone().join(format!("{number:020}.json"))
+    }
+}
+
+/// The number in `00000000000000000007.json`; `None` for the name of anything else.
+pub(crate) fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".json")?;
+    let all_digits = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if all_digits { digits.parse().ok() } else { None }
+}

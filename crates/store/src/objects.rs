@@ -1,0 +1,139 @@
+//! Small objects, read and written within a time limit: the only way in which control records are touched.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+use crate::error::{Fault, StoreError, is_missing_bucket};
+use crate::url::StoreUrl;
+
+/// How long one operation may take, the clients' own retries included.
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+
+/// The objects of one cluster, with names relative to its folder.
+#[derive(Clone)]
+pub(crate) struct Objects {
+    store: Arc<dyn ObjectStore>,
+    /// For messages: the store's URL.
+    url: Arc<StoreUrl>,
+    limit: Duration,
+}
+
+/// What became of a create-if-absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// The object is ours.
+    Yes,
+    /// The store says that it was there already, or that somebody else is writing it.
+    AlreadyThere,
+}
+
+impl fmt::Debug for Objects {
+    /// Without the client, which may know credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Objects").field(&self.url.to_string()).finish()
+    }
+}
+
+impl Objects {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, url: Arc<StoreUrl>) -> Self {
+        Self { store, url, limit: LIMIT }
+    }
+
+    /// The same with another time limit.
+    pub(crate) fn within(&self, limit: Duration) -> Self {
+        Self { limit, ..self.clone() }
+    }
+
+    pub(crate) fn is_local(&self) -> bool {
+        self.url.is_local()
+    }
+
+    /// The store itself, for what is not a control record.
+    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// The content of an object; `None` if there is none.
+    pub(crate) async fn read(&self, path: &Path) -> Result<Option<Bytes>, StoreError> {
+        let read = async {
+            match self.store.get(path).await {
+                Ok(found) => found.bytes().await.map(Some),
+                Err(error @ object_store::Error::NotFound { .. }) if !is_missing_bucket(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        self.limited("read", path, read).await
+    }
+
+    /// Writes an object unless there is one of that name.
+    pub(crate) async fn create(&self, path: &Path, content: Bytes) -> Result<Created, StoreError> {
+        let create = async {
+            let options = PutOptions::from(PutMode::Create);
+            match self.store.put_opts(path, PutPayload::from_bytes(content), options).await {
+                Ok(_) => Ok(Created::Yes),
+                Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::AlreadyThere),
+                Err(error) => Err(error),
+            }
+        };
+        self.limited("write", path, create).await
+    }
+
+    /// Writes an object, over any of that name.
+    pub(crate) async fn overwrite(&self, path: &Path, content: Bytes) -> Result<(), StoreError> {
+        let put = async { self.store.put(path, PutPayload::from_bytes(content)).await.map(|_| ()) };
+        self.limited("write", path, put).await
+    }
+
+    /// Removes an object; it is no error if there is none.
+    pub(crate) async fn delete(&self, path: &Path) -> Result<(), StoreError> {
+        let delete = async {
+            match self.store.delete(path).await {
+                Err(error @ object_store::Error::NotFound { .. }) if !is_missing_bucket(&error) => Ok(()),
+                other => other,
+            }
+        };
+        self.limited("delete", path, delete).await
+    }
+
+    /// All objects below `prefix`, in no order.
+    pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, StoreError> {
+        self.limited("list", prefix, self.store.list(Some(prefix)).try_collect()).await
+    }
+
+    /// All objects below `prefix` whose names sort after `after`, in no order.
+    pub(crate) async fn list_after(
+        &self,
+        prefix: &Path,
+        after: &Path,
+    ) -> Result<Vec<ObjectMeta>, StoreError> {
+        self.limited("list", prefix, self.store.list_with_offset(Some(prefix), after).try_collect()).await
+    }
+
+    /// An object that says what it should not.
+    pub(crate) fn odd(&self, fault: Fault, doing: &'static str, path: &Path, cause: String) -> StoreError {
+        StoreError::of(fault, doing, path.as_ref(), &self.url.to_string(), cause)
+    }
+
+    async fn limited<T>(
+        &self,
+        doing: &'static str,
+        path: &Path,
+        operation: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.limit, operation).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(StoreError::new(doing, path.as_ref(), &self.url.to_string(), error)),
+            Err(_) => {
+                let cause = format!("no answer within {:?}", self.limit);
+                Err(self.odd(Fault::Timeout, doing, path, cause))
+            }
+        }
+    }
+}

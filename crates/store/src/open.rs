@@ -1,0 +1,263 @@
+//! Opens the store of a cluster: connects, tests, and makes or reads its identity.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use object_store::ObjectStore;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use serde::{Deserialize, Serialize};
+use types::api::StoreInfo;
+use types::{ClusterId, ErrorKind, ServiceType, ShardId, StoreId};
+use uuid::Uuid;
+
+use crate::claims::Claims;
+use crate::connect::{Environment, connect};
+use crate::error::{Fault, StoreError};
+use crate::objects::{Created, Objects};
+use crate::probe::{self, Depth, RACERS, Refusal};
+use crate::specs::Specs;
+use crate::url::{Place, StoreUrl};
+
+/// The store of a cluster, opened and found fit. A clone is the same store.
+#[derive(Clone)]
+pub struct Store {
+    objects: Objects,
+    info: Arc<StoreInfo>,
+}
+
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It does not keep its word; use another.
+    #[error("the store {url} cannot hold a cluster: {reason}")]
+    Unfit {
+        /// The store.
+        url: StoreUrl,
+        /// What it did.
+        reason: String,
+    },
+    /// Its client could not be made; correct the environment.
+    #[error("the store {url} cannot be opened: {reason}")]
+    Settings {
+        /// The store.
+        url: StoreUrl,
+        /// What is missing or wrong.
+        reason: String,
+    },
+    /// Its identity is there but cannot be read; it is left as it is.
+    #[error("`{object}` in {url} is damaged: {reason}")]
+    Damaged {
+        /// The store.
+        url: StoreUrl,
+        /// The object, relative to the store.
+        object: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It failed or did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl OpenError {
+    /// What a caller can do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unfit { .. } | Self::Settings { .. } => ErrorKind::Invalid,
+            Self::Damaged { .. } => ErrorKind::Internal,
+            Self::Store(error) => error.kind(),
+        }
+    }
+
+    /// What an operator can do next.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unfit { .. } => Some(
+                "use a store that lets one creator win: a folder, Amazon S3, Cloudflare R2, MinIO, \
+                 Google Cloud Storage or Azure Blob Storage"
+                    .to_owned(),
+            ),
+            Self::Settings { .. } => Some(
+                "credentials and endpoints come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, \
+                 AWS_REGION, AWS_ENDPOINT; GOOGLE_SERVICE_ACCOUNT; AZURE_STORAGE_ACCOUNT_NAME, \
+                 AZURE_STORAGE_ACCOUNT_KEY"
+                    .to_owned(),
+            ),
+            Self::Damaged { object, .. } => Some(format!(
+                "restore `{object}` from a backup; the id in it is the one that the cluster's members show"
+            )),
+            Self::Store(error) => error.hint(),
+        }
+    }
+}
+
+/// `store.json`: what makes two nodes sure that they use the same store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Identity {
+    id: StoreId,
+    /// The version of Coterie that made and tested it.
+    made_by: String,
+    /// Unix milliseconds, on the clock of the node that made it; for people only.
+    made_at_ms: u64,
+    test: Verdict,
+}
+
+/// What the full test said.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Verdict {
+    /// Always `fit`: a store that is not has no identity.
+    verdict: String,
+    /// How many creators raced for one object.
+    creators: usize,
+}
+
+impl Store {
+    /// Opens the store at `url`, tests it, and makes or reads its identity. Credentials and endpoints come
+    /// from the environment.
+    ///
+    /// In full it is tested once, before its identity is made; at each opening whether it lets an object be
+    /// created twice. A `memory:///` store is a new and empty one each time.
+    pub async fn open(url: &StoreUrl, cluster: &ClusterId) -> Result<Self, OpenError> {
+        // not `vars`, which panics on names and values that are not UTF-8
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self::open_with(url, cluster, &environment).await
+    }
+
+    /// The same with an environment of the caller's.
+    pub async fn open_with(
+        url: &StoreUrl,
+        cluster: &ClusterId,
+        environment: &Environment,
+    ) -> Result<Self, OpenError> {
+        let connected = tokio::time::timeout(crate::objects::LIMIT, connect(url, environment)).await;
+        let objects = match connected {
+            Ok(Ok(objects)) => objects,
+            Ok(Err(error)) if url.is_local() => {
+                return Err(StoreError::new("open", ".", &url.to_string(), error).into());
+            }
+            Ok(Err(error)) => {
+                let reason = StoreError::new("open", ".", &url.to_string(), error).cause().to_owned();
+                return Err(OpenError::Settings { url: url.clone(), reason });
+            }
+            Err(_) => {
+                let cause = format!("no answer within {:?}", crate::objects::LIMIT);
+                return Err(StoreError::of(Fault::Timeout, "open", ".", &url.to_string(), cause).into());
+            }
+        };
+        Self::over(objects, url.clone(), cluster).await
+    }
+
+    /// The same over any implementation, for tests and for those who embed Coterie; `url` is what is shown.
+    pub async fn over(
+        objects: Arc<dyn ObjectStore>,
+        url: StoreUrl,
+        cluster: &ClusterId,
+    ) -> Result<Self, OpenError> {
+        let below: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(objects, cluster.as_str()));
+        let shown = Arc::new(url.clone());
+        let objects = Objects::new(below, shown);
+        let name = Identity::path();
+        let found = objects.read(&name).await?;
+        let depth = if found.is_some() { Depth::Quick } else { Depth::Full };
+        let known = match &found {
+            // before the test: a damaged store is not written to
+            Some(content) => Some(Identity::read(content, &url, cluster)?),
+            None => None,
+        };
+        test(&objects, &url, cluster, depth).await?;
+        let identity = match known {
+            Some(identity) => identity,
+            None => Identity::make(&objects, &url, cluster).await?,
+        };
+        let info = Arc::new(StoreInfo { id: identity.id, url: url.to_string() });
+        Ok(Self { objects, info })
+    }
+
+    /// Its identity and where it is.
+    pub fn info(&self) -> &StoreInfo {
+        &self.info
+    }
+
+    /// What the members of each service type run with.
+    pub fn specs(&self) -> Specs {
+        Specs::new(self.objects.clone())
+    }
+
+    /// Who owns which shard.
+    pub fn claims(&self) -> Claims {
+        Claims::new(self.objects.clone())
+    }
+
+    /// A role's own data: everything below `data/{type}/{shard}`.
+    pub fn data(&self, service: &ServiceType, shard: ShardId) -> Arc<dyn ObjectStore> {
+        let below = Path::from("data").join(service.as_str()).join(shard.to_string());
+        Arc::new(PrefixStore::new(Arc::clone(self.objects.store()), below))
+    }
+
+    /// How often an owner asks whether its shard is still its own: a second. See [`Claims::is_latest`].
+    pub fn poll_interval(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+async fn test(objects: &Objects, url: &StoreUrl, cluster: &ClusterId, depth: Depth) -> Result<(), OpenError> {
+    let folder = probe::folder();
+    let verdict = probe::test(objects, &folder, depth).await;
+    if let Place::Folder(root) = url.place() {
+        // objects are gone, their folders are not; a store over something else than this folder has none
+        let left = root.join(cluster.as_str()).join(folder.as_ref());
+        for empty in [left.join("list"), left] {
+            tokio::fs::remove_dir(empty).await.ok();
+        }
+    }
+    verdict.map_err(|refusal| match refusal {
+        Refusal::Unfit(reason) => OpenError::Unfit { url: url.clone(), reason },
+        Refusal::Store(error) => OpenError::Store(error),
+    })
+}
+
+impl Identity {
+    fn path() -> Path {
+        Path::from("store.json")
+    }
+
+    fn read(content: &[u8], url: &StoreUrl, cluster: &ClusterId) -> Result<Self, OpenError> {
+        serde_json::from_slice(content).map_err(|error| OpenError::Damaged {
+            url: url.clone(),
+            object: format!("{cluster}/{}", Self::path()),
+            reason: if content.is_empty() { "it is empty".to_owned() } else { error.to_string() },
+        })
+    }
+
+    /// Makes it, or reads the one of the node that was faster.
+    async fn make(objects: &Objects, url: &StoreUrl, cluster: &ClusterId) -> Result<Self, OpenError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let made = Self {
+            id: StoreId(Uuid::now_v7()),
+            made_by: env!("CARGO_PKG_VERSION").to_owned(),
+            made_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            test: Verdict { verdict: "fit".to_owned(), creators: RACERS },
+        };
+        let content = serde_json::to_vec_pretty(&made).expect("plain data is always JSON");
+        let created = objects.create(&Self::path(), content.into()).await?;
+        match objects.read(&Self::path()).await? {
+            // also when it was created: a repeated request may have met its own object
+            Some(content) => Self::read(&content, url, cluster),
+            None if created == Created::Yes => Ok(made),
+            None => Err(OpenError::Unfit {
+                url: url.clone(),
+                reason: format!("`{}` is there when written and not there when read", Self::path()),
+            }),
+        }
+    }
+}
