@@ -34,7 +34,7 @@ pub struct NodeOptions {
 impl Sandbox {
     /// No nodes yet.
     pub fn new() -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        let http = client::plain_http().timeout(PATIENCE).build()?;
         Ok(Self { folder: tempfile::tempdir()?, nodes: Vec::new(), http })
     }
 

@@ -86,12 +86,7 @@ impl Load {
         });
         let mut tasks = JoinSet::new();
         for number in 0..clients {
-            let http = reqwest::Client::builder()
-                .no_proxy()
-                .pool_max_idle_per_host(1)
-                .tcp_nodelay(true)
-                .timeout(LIMIT)
-                .build()?;
+            let http = client::plain_http().pool_max_idle_per_host(1).timeout(LIMIT).build()?;
             tasks.spawn(client(number, http, shared.clone()));
         }
         Ok(Self { shared, began: Instant::now(), clients: tasks })

@@ -232,7 +232,7 @@ impl Times {
     async fn change(&mut self, client: &Client, node: &str, role: &str) -> anyhow::Result<()> {
         let role: Role = role.parse()?;
         let began = Instant::now();
-        let answer = client.set_service(&node.parse()?, &role, Wait::All, None).await;
+        let answer = client.set_service(&node.parse()?, &role, Wait::All, false, None).await;
         let took = began.elapsed();
         match answer {
             Ok(receipt) if receipt.changed && receipt.state.phase == Phase::Ready => {

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{ACCEPT, IF_MATCH};
+use http::header::{ACCEPT, IF_MATCH, IF_NONE_MATCH};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use types::api::{AgentSelf, Event, MemberView, Members, Receipt, Services, Wait};
-use types::{Generation, NodeId, Problem, Role};
+use types::api::{
+    AgentSelf, Claims, Event, MemberView, Members, NumberedSpec, Receipt, Services, Specs, Wait,
+};
+use types::{Generation, NodeId, Problem, Role, ServiceType, Spec};
 
 use crate::error::ClientError;
 
@@ -53,17 +55,23 @@ struct KeptEvents {
     events: Vec<Event>,
 }
 
+/// A builder of clients that speak `http://` without a proxy. Whoever links an object store's client has TLS in this
+/// library as well; it is given ring and no certificates, so that none are looked for on the machine.
+pub fn plain_http() -> reqwest::ClientBuilder {
+    // An error means that a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().tls_certs_only([]).no_proxy().tcp_nodelay(true)
+}
+
 impl Client {
     /// A client of the agent at this URL; `host:port` alone is taken as `http://host:port`.
     ///
     /// A call may take five seconds in all; see [`Client::within`].
     pub fn new(base_url: &str) -> Result<Self, ClientError> {
         let base = normalize(base_url)?;
-        let http = reqwest::Client::builder()
+        let http = plain_http()
             .connect_timeout(CONNECT_LIMIT)
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .tcp_nodelay(true)
             .user_agent(concat!("coterie/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| ClientError::BadUrl { url: base.clone(), why: error.to_string() })?;
@@ -122,15 +130,42 @@ impl Client {
         self.json(self.get("/v1/services")).await
     }
 
-    /// Gives a node another role. Any agent may be asked; it passes the command on.
+    /// What each service type runs with, as the store says.
+    pub async fn specs(&self) -> Result<Specs, ClientError> {
+        self.json(self.get("/v1/spec")).await
+    }
+
+    /// Changes what a service type runs with, if it is still at the number given, or has no spec yet for 0.
+    pub async fn put_spec(
+        &self,
+        service: &ServiceType,
+        replaced: u64,
+        spec: &Spec,
+    ) -> Result<NumberedSpec, ClientError> {
+        let request = self.http.put(self.url(&format!("/v1/spec/{service}"))).json(spec);
+        let request = match replaced {
+            0 => request.header(IF_NONE_MATCH, "*"),
+            number => request.header(IF_MATCH, format!("\"{number}\"")),
+        };
+        self.json(request).await
+    }
+
+    /// Who owns which shard, as the store says.
+    pub async fn claims(&self) -> Result<Claims, ClientError> {
+        self.json(self.get("/v1/claims")).await
+    }
+
+    /// Gives a node another role; with `take` a shard is moved there from its owner. Any agent may be asked; it passes
+    /// the command on.
     pub async fn set_service(
         &self,
         id: &NodeId,
         role: &Role,
         wait: Wait,
+        take: bool,
         if_match: Option<IfMatch>,
     ) -> Result<Receipt, ClientError> {
-        let path = format!("/v1/members/{id}/service?wait={}", wait_word(wait));
+        let path = format!("/v1/members/{id}/service?wait={}&take={take}", wait_word(wait));
         let mut request = self.http.put(self.url(&path)).json(role);
         if let Some(condition) = if_match {
             request = request.header(IF_MATCH, condition.to_string());

@@ -8,6 +8,6 @@ mod error;
 mod events;
 mod sse;
 
-pub use call::{Client, IfMatch, Leaving};
+pub use call::{Client, IfMatch, Leaving, plain_http};
 pub use error::ClientError;
 pub use sse::{Frame, FrameTooLong, SseParser};

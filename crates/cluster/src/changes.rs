@@ -96,6 +96,7 @@ mod tests {
             gossip: "127.0.0.1:1".to_owned(),
             state: Some(RoleState::starting(Role::Standby)),
             about: About::default(),
+            store: None,
         }
     }
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use chitchat::{ChitchatHandle, ChitchatId};
 use rand::RngExt;
+use serde::Serialize;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 use types::api::Member;
-use types::{Generation, NodeId, RoleState};
+use types::{Generation, NodeId};
 
 use crate::config::{ClusterConfig, Timing};
 use crate::keys;
@@ -118,7 +119,11 @@ impl Driver {
                 command = commands.recv() => match command {
                     Some(Command::SetRole { state, done }) => {
                         // Whoever asked may have stopped waiting; the change holds all the same.
-                        let _ = done.send(self.set_role(&state).await);
+                        let _ = done.send(self.set(keys::ROLE, &*state).await);
+                    }
+                    Some(Command::SetStore { store, done }) => {
+                        // As above.
+                        let _ = done.send(self.set(keys::STORE, &*store).await.map(|_version| ()));
                     }
                     Some(Command::Leave { done }) => {
                         self.say_goodbye().await;
@@ -145,14 +150,14 @@ impl Driver {
         }
     }
 
-    async fn set_role(&mut self, state: &RoleState) -> Result<u64, GossipError> {
-        let value =
-            keys::encode(keys::ROLE, state).map_err(|error| GossipError::TooLong(error.to_string()))?;
+    /// Sets a key and pushes it. Returns the version that shows it.
+    async fn set(&mut self, key: &'static str, value: &impl Serialize) -> Result<u64, GossipError> {
+        let value = keys::encode(key, value).map_err(|error| GossipError::TooLong(error.to_string()))?;
         let version = {
             let chitchat = self.handle.chitchat();
             let mut chitchat = chitchat.lock().await;
             let own = chitchat.self_node_state();
-            own.set(keys::ROLE, value);
+            own.set(key, value);
             own.max_version()
         };
         self.look().await;

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::info;
 use types::RoleState;
+use types::api::StoreInfo;
 
 use crate::changes::Changes;
 use crate::config::{ClusterConfig, Timing};
@@ -177,6 +178,14 @@ impl Cluster {
     pub async fn set_role(&self, state: RoleState) -> Result<u64, GossipError> {
         let (done, outcome) = oneshot::channel();
         let command = Command::SetRole { state: Box::new(state), done };
+        self.shared.commands.send(command).await.map_err(|_| GossipError::Ended)?;
+        outcome.await.unwrap_or(Err(GossipError::Ended))
+    }
+
+    /// Gossips which object store this node uses; known before or with its next role.
+    pub async fn set_store(&self, store: StoreInfo) -> Result<(), GossipError> {
+        let (done, outcome) = oneshot::channel();
+        let command = Command::SetStore { store: Box::new(store), done };
         self.shared.commands.send(command).await.map_err(|_| GossipError::Ended)?;
         outcome.await.unwrap_or(Err(GossipError::Ended))
     }

@@ -2,7 +2,7 @@
 
 use chitchat::{ChitchatId, NodeState};
 use serde::Serialize;
-use types::api::{About, Member};
+use types::api::{About, Member, StoreInfo};
 use types::{Generation, NodeId};
 
 use crate::config::MAX_VALUE_BYTES;
@@ -13,6 +13,8 @@ pub(crate) const ROLE: &str = "role";
 pub(crate) const HTTP: &str = "http";
 /// What it says of itself once: an [`About`] as JSON.
 pub(crate) const ABOUT: &str = "about";
+/// The object store that it uses: a [`StoreInfo`] as JSON.
+pub(crate) const STORE: &str = "store";
 /// Present once the node has said that it goes.
 pub(crate) const LEFT: &str = "left";
 
@@ -43,6 +45,7 @@ pub(crate) fn member(id: &ChitchatId, state: &NodeState) -> Option<Member> {
     let http = state.get(HTTP)?;
     let about =
         state.get(ABOUT).and_then(|text| serde_json::from_str::<About>(text).ok()).unwrap_or_default();
+    let store = state.get(STORE).and_then(|text| serde_json::from_str::<StoreInfo>(text).ok());
     Some(Member {
         id: node,
         generation: Generation(id.generation_id),
@@ -51,5 +54,6 @@ pub(crate) fn member(id: &ChitchatId, state: &NodeState) -> Option<Member> {
         gossip: id.gossip_advertise_addr.to_string(),
         state: serde_json::from_str(role).ok(),
         about,
+        store,
     })
 }

@@ -1,6 +1,7 @@
 //! What the handle of a cluster and the loop behind it say to each other.
 
 use tokio::sync::oneshot;
+use types::api::StoreInfo;
 use types::{Generation, RoleState};
 
 /// Another live node with this node's id: a second owner of the id, or this node's own earlier life that the failure
@@ -28,5 +29,6 @@ pub enum GossipError {
 #[derive(Debug)]
 pub(crate) enum Command {
     SetRole { state: Box<RoleState>, done: oneshot::Sender<Result<u64, GossipError>> },
+    SetStore { store: Box<StoreInfo>, done: oneshot::Sender<Result<(), GossipError>> },
     Leave { done: oneshot::Sender<()> },
 }

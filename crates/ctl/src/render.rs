@@ -189,6 +189,7 @@ pub(crate) mod tests {
             gossip: "127.0.0.1:10000".to_owned(),
             state: Some(RoleState { phase, ..RoleState::starting(role.parse().unwrap()) }),
             about: types::api::About::default(),
+            store: None,
         }
     }
 

@@ -18,8 +18,8 @@ use crate::render::quoted;
 use crate::suggest;
 use crate::tree::{Key, Node, Position, Value};
 
-pub(crate) const MANIFEST_KEYS: &[&str] = &["cluster", "profile", "services", "nodes"];
-pub(crate) const SERVICE_KEYS: &[&str] = &["settings"];
+pub(crate) const MANIFEST_KEYS: &[&str] = &["cluster", "profile", "store", "services", "nodes"];
+pub(crate) const SERVICE_KEYS: &[&str] = &["settings", "shards"];
 pub(crate) const NODE_KEYS: &[&str] = &["id", "service", "shard", "listen", "gossip", "labels", "count"];
 
 /// The manifest that a tree describes; `None` only after a mistake.
@@ -41,9 +41,10 @@ pub(crate) fn check(
     let cluster = check.cluster(&fields);
     let profile = check.profile(&fields);
     let mut places = Places::default();
+    let store = check.store(&fields, &mut places);
     let services = check.services(&fields, &mut places);
-    let nodes = check.nodes(&fields, &mut places);
-    let manifest = Manifest { cluster: cluster?, profile: profile?, services, nodes };
+    let nodes = check.nodes(&fields, &services, &mut places);
+    let manifest = Manifest { cluster: cluster?, profile: profile?, store, services, nodes };
     Some(Checked { manifest, places })
 }
 
@@ -106,6 +107,21 @@ impl Check<'_> {
         found
     }
 
+    /// Where the store is; whether that is a store only an agent can say.
+    fn store(&mut self, fields: &Fields<'_>, places: &mut Places) -> Option<String> {
+        let field = fields.get("store")?;
+        places.store = Some(field.at());
+        let text = self.text(field)?;
+        if text.is_empty() {
+            let mistake = Mistake::new(field.at(), "`store` is empty");
+            self.report(
+                mistake.hint("leave it out for a folder on this machine, or write `s3://bucket/prefix`"),
+            );
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
     /// A service type that exists, as far as that is known here. `standby` is none.
     fn service_type(&mut self, text: &str, at: Position, may_stand_by: bool) -> Option<ServiceType> {
         let service: ServiceType = match text.parse() {
@@ -119,10 +135,10 @@ impl Check<'_> {
                 return None;
             }
         };
-        let Some(known) = self.known.filter(|known| known.is_sharded(&service).is_none()) else {
+        let Some(known) = self.known.filter(|known| known.named(&service).is_none()) else {
             return Some(service);
         };
-        let mut names: Vec<&str> = known.service_types.iter().map(|(known, _)| known.as_str()).collect();
+        let mut names: Vec<&str> = known.service_types.iter().map(|known| known.name.as_str()).collect();
         if may_stand_by {
             names.push(Role::STANDBY);
         }
@@ -133,7 +149,7 @@ impl Check<'_> {
 
     fn guess(&self, text: &str, may_stand_by: bool) -> Option<&str> {
         let known = self.known.iter().flat_map(|known| &known.service_types);
-        let names = known.map(|(service, _)| service.as_str());
+        let names = known.map(|known| known.name.as_str());
         suggest::did_you_mean(text, names.chain(may_stand_by.then_some(Role::STANDBY)))
     }
 }

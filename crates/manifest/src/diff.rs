@@ -80,6 +80,7 @@ mod tests {
         Manifest {
             cluster: "demo".parse().unwrap(),
             profile: Profile::Local,
+            store: None,
             services: BTreeMap::new(),
             nodes: nodes.iter().map(node).collect(),
         }

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 pub use diff::{Drift, Plan, Running, diff};
 pub use mistake::{Mistake, Mistakes};
-pub use model::{Checked, Known, Manifest, NodeSpec, ServiceSpec};
+pub use model::{Checked, Known, KnownType, Manifest, NodeSpec, ServiceSpec};
 pub use schema::json_schema;
 pub use suggest::did_you_mean;
 pub use tree::{Key, Node, Position, Value};

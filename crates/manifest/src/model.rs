@@ -15,6 +15,9 @@ pub struct Manifest {
     pub cluster: ClusterId,
     /// How far apart its nodes are.
     pub profile: Profile,
+    /// The URL of the object store; a folder on this machine if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     /// What all nodes of a service type have in common; types without settings may be absent.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<ServiceType, ServiceSpec>,
@@ -27,6 +30,9 @@ pub struct Manifest {
 pub struct ServiceSpec {
     /// The type's settings, an object that only its plugin understands.
     pub settings: serde_json::Value,
+    /// The number of its shards, for types whose shards have owners; as many as its nodes need if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u32>,
 }
 
 /// A node as it should be.
@@ -87,6 +93,10 @@ pub struct Checked {
 pub(crate) struct Places {
     /// Per service type, the place of its key and its settings, if it has any.
     pub(crate) services: BTreeMap<ServiceType, (Position, Option<Node>)>,
+    /// Per service type, the place of its number of shards.
+    pub(crate) shards: BTreeMap<ServiceType, Position>,
+    /// The place of the store.
+    pub(crate) store: Option<Position>,
     /// The place of each node's id or, where it has none in the file, of its entry.
     pub(crate) nodes: BTreeMap<NodeId, Position>,
 }
@@ -103,6 +113,17 @@ impl Checked {
         }
     }
 
+    /// Where the number of shards of a service type stands, or else the type, or else the beginning.
+    pub fn shards_position(&self, service: &ServiceType) -> Position {
+        let shards = self.places.shards.get(service).copied();
+        shards.unwrap_or_else(|| self.settings_position(service, ""))
+    }
+
+    /// Where the store stands, or else the beginning.
+    pub fn store_position(&self) -> Position {
+        self.places.store.unwrap_or(Position::START)
+    }
+
     /// Where a node stands; several nodes may share a place, when one entry has a count.
     pub fn node_position(&self, id: &NodeId) -> Position {
         self.places.nodes.get(id).copied().unwrap_or(Position::START)
@@ -112,13 +133,24 @@ impl Checked {
 /// What an agent can run, to check the service types of a manifest against.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Each service type, and whether a role of it has a shard.
-    pub service_types: Vec<(ServiceType, bool)>,
+    /// Each service type.
+    pub service_types: Vec<KnownType>,
+}
+
+/// A service type that an agent can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownType {
+    /// Its name.
+    pub name: ServiceType,
+    /// Whether a role of it has a shard.
+    pub is_sharded: bool,
+    /// Whether one node at a time owns such a shard.
+    pub is_owned: bool,
 }
 
 impl Known {
-    /// Whether roles of a type have a shard, if the type is known.
-    pub(crate) fn is_sharded(&self, service: &ServiceType) -> Option<bool> {
-        self.service_types.iter().find(|(known, _)| known == service).map(|(_, sharded)| *sharded)
+    /// What is known of a type.
+    pub(crate) fn named(&self, service: &ServiceType) -> Option<&KnownType> {
+        self.service_types.iter().find(|known| known.name == *service)
     }
 }

@@ -26,6 +26,9 @@ struct RawManifest {
     /// regions. It sets the pace of gossip.
     #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "profile")]
     profile: Option<String>,
+    /// Where the object store is: `s3://bucket/prefix`, `gs://…`, `az://…`, or `file:///folder`; a folder on this
+    /// machine if absent. Credentials come from the usual environment variables, never from here.
+    store: Option<String>,
     /// What all nodes of a service type have in common, by service type.
     services: Option<BTreeMap<String, Option<RawService>>>,
     /// The nodes, at most 100 together.
@@ -39,6 +42,10 @@ struct RawManifest {
 struct RawService {
     /// The type's settings. Each service type has its own.
     settings: Option<BTreeMap<String, serde_json::Value>>,
+    /// The number of its shards, for types whose shards have owners; it never changes once the cluster has run. As many
+    /// as its nodes need if absent.
+    #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "shards")]
+    shards: Option<u32>,
 }
 
 /// A node, or several alike.
@@ -50,7 +57,7 @@ struct RawNode {
     id: Option<String>,
     /// What the node does first: a service type, or `standby` to wait until it is needed.
     service: String,
-    /// The number of the shard, for sharded service types only; 0 if absent.
+    /// The number of the shard, for sharded service types only; if absent 0, and with a `count` 0, 1, 2 and so on.
     #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "shard")]
     shard: Option<u32>,
     /// Where the HTTP API listens, as `127.0.0.1:8080`; a free port if absent.
@@ -70,6 +77,10 @@ fn profile(_: &mut SchemaGenerator) -> Schema {
 
 fn shard(_: &mut SchemaGenerator) -> Schema {
     or_variable(&json_schema!({ "type": "integer", "minimum": 0, "maximum": types::ShardId::MAX }))
+}
+
+fn shards(_: &mut SchemaGenerator) -> Schema {
+    or_variable(&json_schema!({ "type": "integer", "minimum": 1, "maximum": types::ShardId::MAX + 1 }))
 }
 
 fn count(_: &mut SchemaGenerator) -> Schema {

@@ -4,15 +4,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use manifest::{Known, parse};
+use manifest::{Known, KnownType, parse};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken")
 }
 
 fn known() -> Known {
-    let types = [("api_gateway", false), ("load_balancer", false), ("searcher", true)];
-    let service_types = types.map(|(name, sharded)| (name.parse().expect("a service type"), sharded));
+    let types = [("api_gateway", false), ("load_balancer", false), ("searcher", true), ("storage", true)];
+    let service_types = types.map(|(name, is_sharded)| KnownType {
+        name: name.parse().expect("a service type"),
+        is_sharded,
+        is_owned: is_sharded,
+    });
     Known { service_types: service_types.into() }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use manifest::{Checked, Known, Node, Value, parse, yaml};
+use manifest::{Checked, Known, KnownType, Node, Value, parse, yaml};
 use types::Profile;
 
 fn shipped(name: &str) -> String {
@@ -13,9 +13,15 @@ fn shipped(name: &str) -> String {
 }
 
 fn known() -> Known {
-    let types = [("api_gateway", false), ("searcher", true)];
+    let types = [("api_gateway", false), ("searcher", true), ("storage", true)];
     Known {
-        service_types: types.map(|(name, sharded)| (name.parse().expect("a service type"), sharded)).into(),
+        service_types: types
+            .map(|(name, is_sharded)| KnownType {
+                name: name.parse().expect("a service type"),
+                is_sharded,
+                is_owned: is_sharded,
+            })
+            .into(),
     }
 }
 

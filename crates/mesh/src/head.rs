@@ -2,16 +2,18 @@
 //!
 //! RFC 9110, section 7.6.1. Pure.
 
+use http::StatusCode;
 use http::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
-use types::api;
+use types::{Epoch, api};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
 const HOPS: HeaderName = HeaderName::from_static(api::HOPS);
+const EPOCH: HeaderName = HeaderName::from_static(api::EPOCH);
 const NOT_PROCESSED: HeaderName = HeaderName::from_static(api::NOT_PROCESSED);
 
 /// How often a request may be passed on between nodes.
@@ -78,8 +80,13 @@ pub(crate) fn set_hops(headers: &mut HeaderMap, hops: u32) {
 
 /// Whether an answer says that the request was not acted upon.
 pub(crate) fn is_not_processed<B>(response: &http::Response<B>) -> bool {
-    response.status() == http::StatusCode::SERVICE_UNAVAILABLE
+    matches!(response.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::MISDIRECTED_REQUEST)
         && response.headers().contains_key(NOT_PROCESSED)
+}
+
+/// The epoch of a shard's owner, in the answer of somebody who does not own it.
+pub(crate) fn owner_epoch(headers: &HeaderMap) -> Option<Epoch> {
+    headers.get(EPOCH)?.to_str().ok()?.parse().ok().map(Epoch)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::ClusterView;
-use http::{Method, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -22,7 +22,7 @@ use crate::body::MeshBody;
 use crate::budget::Budget;
 use crate::choose::{Standing, choose};
 use crate::error::MeshError;
-use crate::head::{is_not_processed, next_hop, set_hops, strip_hop_by_hop};
+use crate::head::{is_not_processed, next_hop, owner_epoch, set_hops, strip_hop_by_hop};
 use crate::lease::{Gauge, InFlight};
 use crate::limits::Limits;
 use crate::retry::{Failure, Verdict, verdict};
@@ -238,7 +238,10 @@ impl Inner {
                 () = self.gone(goal, &url) => Err(gone(&url)),
             };
             let failed = match sent {
-                Ok(answer) if is_not_processed(&answer) => self.not_processed(),
+                Ok(answer) if is_not_processed(&answer) => {
+                    self.learn(goal, answer.headers());
+                    self.not_processed()
+                }
                 Ok(answer) => {
                     guard.0 = None;
                     return Ok(self.pass_on(answer, in_flight, upload.clone()));
@@ -272,6 +275,16 @@ impl Inner {
             }
         }
         sleep_until(Instant::now() + LAST_WORD).await;
+    }
+
+    /// Notes who owns the shard, if the refusal says so.
+    fn learn(&self, goal: &Goal<'_>, headers: &HeaderMap) {
+        if let Goal::Service(service, target) = *goal
+            && let Target::Shard(shard) = self.roster.catalog().resolve(service, target)
+            && let Some(epoch) = owner_epoch(headers)
+        {
+            self.roster.learn(service, shard, epoch);
+        }
     }
 
     fn not_processed(&self) -> Failed {
@@ -322,6 +335,7 @@ impl Inner {
                 .ok_or(MeshError::NoAddress)?,
             Goal::Service(service, target) => {
                 let catalog = self.roster.catalog();
+                let target = catalog.resolve(service, target);
                 let members = catalog.members(service);
                 let standing_of = |at: usize| {
                     let member = &members[at];
@@ -408,5 +422,7 @@ impl Goal<'_> {
     }
 }
 
+#[cfg(test)]
+mod owner_tests;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! function of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use cluster::ClusterView;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::debug;
-use types::{NodeId, Role, ServiceType, Target};
+use types::{Epoch, NodeId, Role, ServiceType, ShardId, Target};
 
 use crate::base_url::BaseUrl;
 
@@ -31,7 +32,11 @@ struct State {
     catalog: Arc<Catalog>,
     /// Whether the view's owner is gone, so that it never changes again.
     is_final: bool,
+    learned: Learned,
 }
+
+/// Epochs that members told of before gossip did.
+type Learned = BTreeMap<(ServiceType, ShardId), (Epoch, Instant)>;
 
 /// The members of each service type at one moment.
 #[derive(Debug, Default)]
@@ -40,6 +45,8 @@ pub(crate) struct Catalog {
     /// Roles that were there and are no more.
     gone_at: BTreeMap<Role, Instant>,
     runnable: BTreeSet<ServiceType>,
+    /// How many shards a type has, as its members say or said.
+    shards: BTreeMap<ServiceType, NonZeroU32>,
 }
 
 /// A member of a service type.
@@ -48,6 +55,8 @@ pub(crate) struct Candidate {
     pub(crate) node: NodeId,
     pub(crate) url: BaseUrl,
     role: Role,
+    epoch: Option<Epoch>,
+    /// It serves, and nobody owns its shard under a higher epoch.
     is_serving: bool,
 }
 
@@ -69,18 +78,39 @@ impl Candidate {
     }
 }
 
+/// Of those who have a shard only the owner of the highest epoch serves it, be it gossiped or learned.
+fn pass_over_former_owners(service: &ServiceType, members: &mut [Candidate], learned: &Learned) {
+    let mut highest: BTreeMap<ShardId, Epoch> = BTreeMap::new();
+    for member in &*members {
+        if let (Some(shard), Some(epoch)) = (member.role.shard(), member.epoch) {
+            let known = highest.entry(shard).or_default();
+            *known = epoch.max(*known);
+        }
+    }
+    for member in members {
+        let Some(shard) = member.role.shard() else { continue };
+        let gossiped = highest.get(&shard).copied();
+        let told = learned.get(&(service.clone(), shard)).map(|(epoch, _)| *epoch);
+        member.is_serving &= member.epoch >= gossiped.max(told);
+    }
+}
+
 fn fits(role: &Role, target: Target) -> bool {
     match target {
         Target::Any => true,
         Target::Shard(shard) => role.shard() == Some(shard),
+        // A key whose shard is not known yet.
+        Target::Key(_) => false,
     }
 }
 
 impl Roster {
     pub(crate) fn new(view: watch::Receiver<ClusterView>) -> Self {
         let mut own = view.clone();
-        let catalog = Catalog::new(&own.borrow_and_update(), &Catalog::default(), Instant::now());
-        Self { view, state: Mutex::new(State { view: own, catalog: Arc::new(catalog), is_final: false }) }
+        let learned = Learned::new();
+        let catalog = Catalog::new(&own.borrow_and_update(), &Catalog::default(), &learned, Instant::now());
+        let state = State { view: own, catalog: Arc::new(catalog), is_final: false, learned };
+        Self { view, state: Mutex::new(state) }
     }
 
     /// The members as the view shows them now.
@@ -92,10 +122,19 @@ impl Roster {
             Err(_closed) => !std::mem::replace(&mut state.is_final, true),
         };
         if has_changed {
-            let view = state.view.borrow_and_update().clone();
-            state.catalog = Arc::new(Catalog::new(&view, &state.catalog, Instant::now()));
+            state.renew();
         }
         Arc::clone(&state.catalog)
+    }
+
+    /// Notes that a shard has an owner of this epoch: who has it under a lower one is sent nothing more.
+    pub(crate) fn learn(&self, service: &ServiceType, shard: ShardId, epoch: Epoch) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = state.learned.get(&(service.clone(), shard));
+        if known.is_none_or(|(known, _)| *known < epoch) {
+            state.learned.insert((service.clone(), shard), (epoch, Instant::now()));
+            state.renew();
+        }
     }
 
     /// A receiver that has seen every change until now.
@@ -106,16 +145,30 @@ impl Roster {
     }
 }
 
+impl State {
+    fn renew(&mut self) {
+        let now = Instant::now();
+        // A store that was replaced counts its epochs anew; what was learned must not outlive it.
+        self.learned.retain(|_, (_, at)| now.saturating_duration_since(*at) < LATELY);
+        let view = self.view.borrow_and_update().clone();
+        self.catalog = Arc::new(Catalog::new(&view, &self.catalog, &self.learned, now));
+    }
+}
+
 impl Catalog {
-    fn new(view: &ClusterView, before: &Self, now: Instant) -> Self {
+    fn new(view: &ClusterView, before: &Self, learned: &Learned, now: Instant) -> Self {
         let mut services: BTreeMap<ServiceType, Vec<Candidate>> = BTreeMap::new();
         let mut runnable = BTreeSet::new();
+        let mut shards = before.shards.clone();
         for member in view.members() {
             runnable.extend(member.about.runnable.iter().cloned());
             let Some(state) = &member.state else { continue };
             let Some(service) = state.role.service() else {
                 continue;
             };
+            if let Some(number) = state.shards.and_then(NonZeroU32::new) {
+                shards.insert(service.clone(), number);
+            }
             let text = format!("{}/svc/{service}", member.http);
             let url = match before.url(service, &member.id, &text) {
                 Some(url) => url,
@@ -131,10 +184,14 @@ impl Catalog {
                 node: member.id.clone(),
                 url,
                 role: state.role.clone(),
+                epoch: state.epoch,
                 is_serving: state.phase.is_serving(),
             });
         }
-        let mut catalog = Self { services, runnable, gone_at: BTreeMap::new() };
+        for (service, members) in &mut services {
+            pass_over_former_owners(service, members, learned);
+        }
+        let mut catalog = Self { services, runnable, shards, gone_at: BTreeMap::new() };
         catalog.gone_at = catalog.gone(before, now);
         catalog
     }
@@ -166,6 +223,14 @@ impl Catalog {
     /// The members of a type, in any phase.
     pub(crate) fn members(&self, service: &ServiceType) -> &[Candidate] {
         self.services.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    /// The target as a shard, if it is a key and the number of shards is known.
+    pub(crate) fn resolve(&self, service: &ServiceType, target: Target) -> Target {
+        match (target, self.shards.get(service)) {
+            (Target::Key(key), Some(&shards)) => Target::Shard(key.shard(shards)),
+            _ => target,
+        }
     }
 
     /// What can be expected of a type that nobody serves now, for such requests.
@@ -202,7 +267,7 @@ mod tests {
     }
 
     fn made_of(members: impl IntoIterator<Item = Member>, before: &Catalog, now: Instant) -> Catalog {
-        Catalog::new(&view(members), before, now)
+        Catalog::new(&view(members), before, &Learned::new(), now)
     }
 
     fn prospect(catalog: &Catalog, now: Instant) -> Prospect {

@@ -187,6 +187,7 @@ pub(crate) fn standby(id: &str, addr: SocketAddr, runnable: &[ServiceType]) -> M
         gossip: String::new(),
         state: Some(RoleState { phase: Phase::Ready, ..RoleState::starting(Role::Standby) }),
         about: About { runnable: runnable.to_vec(), ..About::default() },
+        store: None,
     }
 }
 

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
+use store::Store;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tower::ServiceExt;
-use types::{Role, Sharding};
+use types::{Role, ShardId, Sharding};
 
-use crate::{Context, Health, Plugin, Service};
+use crate::{Context, Health, Plugin, Service, TaskFailure};
 
 /// How long anything in the suite may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,7 +75,7 @@ async fn leaves_nothing_behind_when_its_start_is_cut_short(
     plugin: &dyn Plugin,
     settings: &serde_json::Value,
 ) {
-    let (context, _failures) = Context::for_test(role_of(plugin));
+    let (context, _failures) = context(plugin).await;
     let Ok(prepared) = plugin.prepare(settings) else {
         panic!("good settings are accepted");
     };
@@ -88,19 +90,26 @@ async fn leaves_nothing_behind_when_its_start_is_cut_short(
     timeout(PATIENCE, context.tasks.wait()).await.expect("every task ends with the start that began it");
 }
 
-fn role_of(plugin: &dyn Plugin) -> Role {
-    let shard = match plugin.sharding() {
-        Sharding::None => None,
-        Sharding::Unowned => Some(types::ShardId::default()),
-    };
-    Role::Service { service: plugin.service_type(), shard }
+/// A context for its first shard, if it has any, on a store of its own.
+async fn context(plugin: &dyn Plugin) -> (Context, mpsc::UnboundedReceiver<TaskFailure>) {
+    let role = |shard| Role::Service { service: plugin.service_type(), shard };
+    match plugin.sharding() {
+        Sharding::None => Context::for_test(role(None)),
+        Sharding::Unowned => Context::for_test(role(Some(ShardId::default()))),
+        Sharding::Owned => {
+            let url = "memory:///".parse().expect("the URL is well formed");
+            let cluster = "test".parse().expect("the name follows the rule");
+            let store = Store::open(&url, &cluster).await.expect("memory is a good store");
+            Context::for_owner_test(role(Some(ShardId::default())), &store).await
+        }
+    }
 }
 
 async fn start(
     plugin: &dyn Plugin,
     settings: &serde_json::Value,
-) -> (Context, tokio::sync::mpsc::UnboundedReceiver<crate::TaskFailure>, Arc<dyn Service>) {
-    let (context, failures) = Context::for_test(role_of(plugin));
+) -> (Context, mpsc::UnboundedReceiver<TaskFailure>, Arc<dyn Service>) {
+    let (context, failures) = context(plugin).await;
     let prepared = match plugin.prepare(settings) {
         Ok(prepared) => prepared,
         Err(error) => panic!("good settings are accepted: {error}"),

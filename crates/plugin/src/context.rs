@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cluster::ClusterView;
 use mesh::Mesh;
+use store::{ObjectStore, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use types::{ErrorKind, NodeId, Role};
+use types::{ErrorKind, Generation, NodeId, Role};
 
-use crate::{Metrics, ServiceError, TaskFailure, Tasks, bind};
+use crate::{Claim, Duty, Metrics, ServiceError, TaskFailure, Tasks, bind};
 
 /// What a service is given when it starts.
 #[derive(Debug, Clone)]
@@ -20,6 +23,12 @@ pub struct Context {
     pub node: NodeId,
     /// The role it fills.
     pub role: Role,
+    /// What it does with its shard.
+    pub duty: Duty,
+    /// How many shards its service type has; none for types whose shards have no owners.
+    pub shards: Option<NonZeroU32>,
+    /// The role's own part of the object store; none for types whose shards have no owners.
+    pub objects: Option<Arc<dyn ObjectStore>>,
     /// The members of the cluster, as this node sees them.
     pub view: watch::Receiver<ClusterView>,
     /// Requests to other members.
@@ -105,6 +114,9 @@ impl Context {
             node,
             metrics: Metrics::new("coterie_test"),
             role,
+            duty: Duty::None,
+            shards: None,
+            objects: None,
             mesh: Mesh::new(view.clone(), mesh::Targets::any(), mesh::Limits::default()),
             view,
             tasks,
@@ -112,6 +124,23 @@ impl Context {
             seed: 7,
             endpoints: Endpoints::default(),
         };
+        (context, failures)
+    }
+    /// The same for the owner of a shard, the last one there is, claimed anew on the store.
+    ///
+    /// # Panics
+    /// When the role has no shard, or the store fails.
+    pub async fn for_owner_test(role: Role, store: &Store) -> (Self, mpsc::UnboundedReceiver<TaskFailure>) {
+        let (mut context, failures) = Self::for_test(role);
+        let service = context.role.service().expect("a role with a shard").clone();
+        let shard = context.role.shard().expect("a role with a shard");
+        let (claims, asked_at) = (store.claims(), Instant::now());
+        let seen = claims.read(&service, shard).await.expect("the store works");
+        let taken = claims.take(&service, shard, &seen, &context.node, Generation(1)).await;
+        let holder = taken.expect("the store works, and nobody else wants the shard");
+        context.objects = Some(store.data(&service, shard));
+        context.shards = NonZeroU32::new(shard.as_u32() + 1);
+        context.duty = Duty::Primary(Claim::new(claims, service, shard, holder, asked_at));
         (context, failures)
     }
 }

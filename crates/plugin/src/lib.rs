@@ -3,6 +3,7 @@
 //! A service type is three objects, one for each of its lives: a [`Plugin`] that the process keeps, a [`Prepared`]
 //! made of checked settings, and a [`Service`] that runs. The supervisor in the `runtime` crate drives them.
 
+mod claim;
 pub mod conformance;
 mod context;
 mod error;
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use types::{ServiceType, Sharding, Target};
 
+pub use claim::{Claim, ClaimLost, Duty};
 pub use context::{Context, Endpoints, Exposure};
 pub use error::ServiceError;
 pub use metrics::Metrics;
@@ -27,6 +29,7 @@ pub use net::{BindError, bind};
 pub use registry::{Registry, RegistryError};
 pub use serve::{Peer, ServeLimits, Stop, serve};
 pub use settings::{SettingsError, SettingsMistake, parse_settings};
+pub use store::ObjectStore;
 pub use tasks::{TaskFailure, Tasks};
 
 /// A service type. Stateless; lives as long as the process.

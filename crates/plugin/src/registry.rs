@@ -78,7 +78,7 @@ impl Registry {
                 Err(RegistryError::NoShards { service, shard })
             }
             (Sharding::None, _) => Ok(Role::Service { service, shard: None }),
-            (Sharding::Unowned, shard) => {
+            (Sharding::Unowned | Sharding::Owned, shard) => {
                 Ok(Role::Service { service, shard: Some(shard.unwrap_or_default()) })
             }
         }

@@ -8,6 +8,7 @@ mod layers;
 mod metrics;
 pub mod openapi;
 mod queries;
+mod settled;
 mod svc;
 
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ use types::{ClusterId, Generation, NodeId, Profile, Role};
 use crate::control::Control;
 use crate::events::Events;
 use crate::gate::Mount;
+use crate::ground::Ground;
 
 /// The largest body of a control request, in bytes.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -59,6 +61,7 @@ pub(crate) struct App {
     pub(crate) cluster: Cluster,
     pub(crate) mesh: Mesh,
     pub(crate) mount: Arc<Mount>,
+    pub(crate) ground: Ground,
     pub(crate) control: Control,
     pub(crate) events: Events,
     pub(crate) service_metrics: Arc<ArcSwapOption<Metrics>>,
@@ -80,9 +83,12 @@ pub(crate) fn router(app: App) -> Router {
         .route("/update_service", get(commands::update_service))
         .route("/v1/agent/self", get(queries::agent_self))
         .route("/v1/members", get(queries::members))
-        .route("/v1/members/{id}", get(queries::member).post(commands::drain_or_leave))
+        .route("/v1/members/{id}", get(queries::member).post(commands::drain_leave_or_release))
         .route("/v1/members/{id}/service", put(commands::change_service))
         .route("/v1/services", get(queries::services))
+        .route("/v1/spec", get(settled::specs))
+        .route("/v1/spec/{service}", put(settled::put_spec))
+        .route("/v1/claims", get(settled::claims))
         .route("/v1/events", get(events::events))
         .route("/v1/openapi.json", get(openapi::document))
         .route("/health/livez", get(queries::livez))

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde_json::Value;
+use store::StoreUrl;
 use types::{ClusterId, NodeId, Profile, Role, ServiceType};
 
 /// What an agent is told.
@@ -32,7 +33,10 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Where the node stands.
     pub zone: Option<String>,
-    /// Settings by service type.
+    /// The object store of the cluster; none is the folder `store` in the data folder, which suits a node that stays
+    /// alone.
+    pub store: Option<StoreUrl>,
+    /// Settings by service type, for a store that has none yet.
     pub settings: BTreeMap<ServiceType, Value>,
     /// Whether addresses other than loopback may be opened, though nothing is encrypted or authenticated.
     pub insecure: bool,
@@ -55,6 +59,7 @@ impl Config {
             data_dir,
             labels: BTreeMap::new(),
             zone: None,
+            store: None,
             settings: BTreeMap::new(),
             insecure: false,
             reset_role: false,

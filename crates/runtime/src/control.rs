@@ -4,16 +4,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use types::api::{Receipt, Wait};
+use types::api::{Receipt, Release, Wait};
 use types::{ErrorKind, Problem, Role};
 
 /// What a person may ask of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Take this role.
-    Change(Role),
+    /// Take this role; with `take` also a shard that somebody else owns.
+    Change { role: Role, take: bool },
     /// Finish what runs and keep the role without running it.
     Drain,
+    /// Hand a shard over to who was told to take it.
+    Release(Release),
 }
 
 /// An order on its way to the supervisor.
@@ -89,7 +91,10 @@ impl Control {
             return Err(Problem::new(ErrorKind::Conflict, "busy", detail).hint("try again in a moment"));
         }
         *busy = Some(match order {
-            Order::Change(role) => format!("change to {role}"),
+            Order::Change { role, .. } => format!("change to {role}"),
+            Order::Release(Release { service, shard, to, .. }) => {
+                format!("hand {service}/{shard} over to {to}")
+            }
             Order::Drain => "drain".to_owned(),
         });
         Ok(Busy(self.busy.clone()))
@@ -109,7 +114,8 @@ mod tests {
     #[tokio::test]
     async fn a_second_command_is_told_which_one_runs() {
         let (control, mut commands) = Control::new(CancellationToken::new());
-        let first = control.order(Order::Change("storage/1".parse().unwrap()), Wait::All);
+        let first =
+            control.order(Order::Change { role: "storage/1".parse().unwrap(), take: false }, Wait::All);
         tokio::pin!(first);
         assert!(futures_util::poll!(first.as_mut()).is_pending());
         let refused = control.order(Order::Drain, Wait::All).await.unwrap_err();

@@ -148,6 +148,7 @@ mod tests {
             gossip: String::new(),
             state: None,
             about: About::default(),
+            store: None,
         }
     }
 

@@ -12,6 +12,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use plugin::Claim;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use types::{Role, ServiceType};
@@ -91,6 +92,8 @@ pub(crate) struct Mounted {
     pub(crate) service: ServiceType,
     pub(crate) router: axum::Router,
     pub(crate) gate: Arc<Gate>,
+    /// The claim under which its shard is owned.
+    pub(crate) claim: Option<Claim>,
 }
 
 /// What is mounted now, if anything. Reading it never waits.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use types::{Generation, NodeId, Role};
+use types::api::NumberedSpec;
+use types::{Generation, NodeId, Role, ServiceType};
 
 /// Why a data folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +153,16 @@ impl DataDir {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&path, "removed", error)),
             _ => Ok(()),
         }
+    }
+
+    /// The spec of a type as it was last read from the store.
+    pub(crate) fn spec(&self, service: &ServiceType) -> Result<Option<NumberedSpec>, DataDirError> {
+        self.read(&format!("spec-{service}.json"))
+    }
+
+    /// Keeps the spec of a type for a time without the store.
+    pub(crate) fn keep_spec(&self, service: &ServiceType, spec: &NumberedSpec) -> Result<(), DataDirError> {
+        self.write(&format!("spec-{service}.json"), spec)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DataDirError> {

@@ -3,29 +3,35 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use cluster::{Cluster, ClusterConfig, JoinError, Network};
 use cool_id_generator::{Size, get_id};
 use mesh::{Mesh, Targets};
 use plugin::{BindError, Exposure, Registry, RegistryError};
+use store::StoreUrl;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info, info_span};
+use tracing::{Instrument, error, info, info_span, warn};
 use types::api::About;
-use types::{NodeId, Role, Target};
+use types::{ErrorKind, NodeId, Role, Target};
 
 use crate::api::{self, App, Facts};
 use crate::config::Config;
 use crate::control::Control;
 use crate::events::{Events, now_ms};
 use crate::gate::Mount;
+use crate::ground::Ground;
 use crate::identity::{Asked, DataDir};
 use crate::life::Life;
 use crate::listen::{self, ListenError};
 use crate::node_error::NodeError;
 use crate::signals::Signals;
 use crate::supervisor::{Supervisor, Tools};
+
+/// How long the store may take to be opened before the node starts without it.
+const STORE_LIMIT: Duration = Duration::from_secs(3);
 
 /// A running node. When it is dropped without [`Node::shutdown`], it ends without a word, like a crash.
 #[derive(Debug)]
@@ -109,7 +115,7 @@ impl Leaver {
 
 impl Node {
     /// Starts a node. It returns once the node serves its API and gossips; the role may still be starting.
-    pub async fn start(config: Config, registry: Registry) -> Result<Self, NodeError> {
+    pub async fn start(mut config: Config, registry: Registry) -> Result<Self, NodeError> {
         for (service, settings) in &config.settings {
             registry.check(Role::Service { service: service.clone(), shard: None })?;
             if let Some(plugin) = registry.plugin(service) {
@@ -158,25 +164,49 @@ impl Node {
             gossip: gossip.advertise.to_string(),
             kept_role: is_kept.then(|| asked.role.clone()),
         });
+        let url = match &config.store {
+            Some(url) => url.clone(),
+            None => StoreUrl::folder(&data.path().join("store"))?,
+        };
         let cluster = Cluster::join(gossip, Network::Udp).await.map_err(join_error)?;
+        let data = Arc::new(data);
+        let ground = Ground::new(
+            url,
+            config.cluster.clone(),
+            cluster.clone(),
+            registry.clone(),
+            std::mem::take(&mut config.settings),
+            data.clone(),
+            facts.has_seeds,
+        );
+        match tokio::time::timeout(STORE_LIMIT, ground.store()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if error.kind() != ErrorKind::Unavailable => {
+                cluster.leave().await;
+                return Err(NodeError::Store(error));
+            }
+            Ok(Err(error)) => warn!(%error, "the store can't be opened yet; it will be tried again"),
+            Err(_) => warn!(limit = ?STORE_LIMIT, "the store does not answer; it will be tried again"),
+        }
         info!(node = %identity.id, generation = %identity.generation, http = %opened.http, "started");
-        Ok(Self::assemble(config, registry, data, asked, facts, opened, cluster))
+        Ok(Self::assemble(config, registry, data, asked, facts, opened, cluster, ground))
     }
 
     fn assemble(
         config: Config,
         registry: Registry,
-        data: DataDir,
+        data: Arc<DataDir>,
         asked: Asked,
         facts: Arc<Facts>,
         opened: listen::Opened,
         cluster: Cluster,
+        ground: Ground,
     ) -> Self {
         let mesh = Mesh::new(cluster.watch(), targets(&registry), mesh::Limits::default());
         let (leaving, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let (control, commands) = Control::new(leaving.clone());
         let events = Events::new(facts.generation);
-        let (mount, data) = (Arc::<Mount>::default(), Arc::new(data));
+        let mount = Arc::<Mount>::default();
         let (service_metrics, restarts) = (Arc::default(), Arc::new(AtomicU64::new(0)));
         let app = App {
             facts: facts.clone(),
@@ -184,6 +214,7 @@ impl Node {
             cluster: cluster.clone(),
             mesh: mesh.clone(),
             mount: mount.clone(),
+            ground: ground.clone(),
             control: control.clone(),
             events: events.clone(),
             service_metrics: Arc::clone(&service_metrics),
@@ -194,7 +225,8 @@ impl Node {
             node: facts.node.clone(),
             generation: facts.generation,
             registry,
-            settings: config.settings,
+            ground,
+            resumes: !config.reset_role,
             exposure: Exposure { beyond_loopback: config.insecure, host: host(opened.advertise) },
             cluster: cluster.clone(),
             mesh: mesh.clone(),

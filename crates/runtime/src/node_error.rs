@@ -2,6 +2,7 @@
 
 use cluster::JoinError;
 use plugin::{RegistryError, SettingsError};
+use store::{OpenError, StoreUrlError};
 use types::{NodeId, ServiceType};
 
 use crate::identity::DataDirError;
@@ -27,6 +28,12 @@ pub enum NodeError {
     /// Mend or change the data folder.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// Choose a store that can be used, or mend this one.
+    #[error(transparent)]
+    Store(OpenError),
+    /// Give the store as a URL.
+    #[error(transparent)]
+    StoreUrl(#[from] StoreUrlError),
     /// Change an address.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -67,6 +74,7 @@ impl NodeError {
             Self::DataDir(DataDirError::InUse { .. }) => {
                 Some("end that agent, or give this one another --data-dir or --node-id".to_owned())
             }
+            Self::Store(error) => error.hint(),
             Self::KeptRole(_) => Some("--reset-role lets the node forget it".to_owned()),
             _ => None,
         }

@@ -2,7 +2,7 @@
 
 mod change;
 
-use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,19 +10,21 @@ use std::time::Duration;
 
 use cluster::Cluster;
 use mesh::Mesh;
-use plugin::{Context, Endpoints, Exposure, Health, Metrics, Prepared, Registry, ServiceError};
-use serde_json::Value;
+use plugin::{Claim, Context, Duty, Endpoints, Exposure, Health, Metrics, Prepared, Registry, ServiceError};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use types::api::{Seen, Wait};
-use types::{ErrorKind, Generation, NodeId, Problem, Role, RoleState, ServiceType};
+use types::{ErrorKind, Generation, NodeId, Problem, Role, RoleState, Sharding};
 
 use crate::control::Command;
 use crate::gate::{Mount, Mounted};
+use crate::ground::{Ground, Terms, not_opened};
 use crate::identity::{Asked, DataDir};
+use crate::keeper::Keeper;
 use crate::lifecycle::{Happening, State};
+use crate::owner::{Candidate, release};
 use crate::running::Running;
 use crate::seen::{Shown, ask_all, not_asked};
 use crate::stopwatch::Stopwatch;
@@ -43,7 +45,9 @@ pub(crate) struct Tools {
     pub(crate) node: NodeId,
     pub(crate) generation: Generation,
     pub(crate) registry: Registry,
-    pub(crate) settings: BTreeMap<ServiceType, Value>,
+    pub(crate) ground: Ground,
+    /// Whether shards that this node owned in an earlier life are taken up again.
+    pub(crate) resumes: bool,
     pub(crate) exposure: Exposure,
     pub(crate) cluster: Cluster,
     pub(crate) mesh: Mesh,
@@ -59,9 +63,31 @@ pub(crate) struct Supervisor {
     tools: Tools,
     role: Role,
     state: State,
+    /// What the role runs with, once that is known.
+    terms: Option<Terms>,
+    /// The shard that this node owns for its role.
+    keeper: Option<Keeper>,
     running: Option<Running>,
+    /// Why a standby is one, if no person wanted it to be.
+    note: Option<String>,
     revision: u64,
     published: Option<(RoleState, u64)>,
+}
+
+/// A role that is ready to be started.
+pub(crate) struct Plan {
+    /// None for standby.
+    prepared: Option<Box<dyn Prepared>>,
+    terms: Option<Terms>,
+    is_owned: bool,
+}
+
+/// Why a role did not begin.
+enum Hindrance {
+    /// Its shard is somebody else's.
+    Owned(Problem),
+    /// It failed.
+    Failed(ServiceError),
 }
 
 impl Supervisor {
@@ -71,14 +97,29 @@ impl Supervisor {
         if asked.drained {
             state = state.after(drained(&tools.node, &asked.role));
         }
-        Self { tools, role: asked.role, state, running: None, revision: 0, published: None }
+        Self {
+            tools,
+            role: asked.role,
+            state,
+            terms: None,
+            keeper: None,
+            running: None,
+            note: None,
+            revision: 0,
+            published: None,
+        }
     }
 
     /// Runs until the node leaves; the role has ended then.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let leaving = self.tools.leaving.clone();
         self.publish().await;
-        if matches!(self.state, State::Starting { .. }) {
+        tokio::select! {
+            biased;
+            () = leaving.cancelled() => {}
+            () = self.resume() => {}
+        }
+        if matches!(self.state, State::Starting { .. }) && !leaving.is_cancelled() {
             self.begin().await;
         }
         let mut probe = interval(PROBE);
@@ -98,6 +139,7 @@ impl Supervisor {
                 failure = next_failure(self.running.as_mut()) => {
                     self.fail(format!("task `{}` failed: {}", failure.task, failure.reason)).await;
                 }
+                () = passed(self.keeper.as_ref()) => self.step_down().await,
                 () = until(retry_at) => {
                     self.state = self.state.after(Happening::Retry);
                     self.tools.restarts.fetch_add(1, Ordering::Relaxed);
@@ -110,32 +152,177 @@ impl Supervisor {
         self.wind_down().await;
     }
 
+    /// Takes up the shard that this node owned in an earlier life, whatever its flags say; gives up all others.
+    async fn resume(&mut self) {
+        if !self.tools.registry.plugins().any(|plugin| plugin.sharding() == Sharding::Owned) {
+            return;
+        }
+        let claims = match self.tools.ground.store().await {
+            Ok(store) => store.claims(),
+            // Its role will say so, if it needs the store.
+            Err(_) => return,
+        };
+        let all = match claims.all().await {
+            Ok(all) => all,
+            Err(error) => {
+                warn!(%error, "whether this node owns shards can't be read");
+                return;
+            }
+        };
+        let mut own: Vec<_> = all
+            .into_iter()
+            .filter_map(|((service, shard), state)| {
+                let holder = state.holder.filter(|holder| holder.node == self.tools.node)?;
+                Some((Role::Service { service, shard: Some(shard) }, holder))
+            })
+            .filter(|(role, _)| self.tools.registry.check(role.clone()).is_ok())
+            .collect();
+        let is_wanted = |role: &Role| *role == self.role;
+        let may_resume = self.tools.resumes && matches!(self.state, State::Starting { .. });
+        let resumed = match own.iter().position(|(role, _)| is_wanted(role)) {
+            Some(at) if may_resume => Some(own.remove(at)),
+            None if may_resume && !own.is_empty() => Some(own.remove(0)),
+            _ => None,
+        };
+        if let Some((role, holder)) = resumed
+            && role != self.role
+        {
+            info!(%role, instead_of = %self.role, epoch = %holder.epoch, "resuming what this node owned before");
+            self.role = role;
+        }
+        for (role, holder) in own {
+            if role != self.role
+                && let Role::Service { service, shard: Some(shard) } = &role
+            {
+                let claim = Claim::new(claims.clone(), service.clone(), *shard, holder, Instant::now());
+                release(&claims, &claim, None, Some("its owner was started with another role")).await;
+            }
+        }
+    }
+
     /// Starts the role as it is, unless the node is told to leave meanwhile.
     async fn begin(&mut self) {
-        let prepared = self.prepare(&self.role);
-        let started = match prepared {
-            Ok(prepared) => self.start(prepared, &self.role).await,
-            Err(error) => Some(Err(error)),
+        let leaving = self.tools.leaving.clone();
+        let started = tokio::select! {
+            biased;
+            () = leaving.cancelled() => return,
+            started = self.try_begin() => started,
         };
         match started {
-            None => {}
-            Some(Ok(running)) => self.mount(running),
-            Some(Err(error)) => {
+            Ok(running) => self.mount(running),
+            Err(Hindrance::Owned(problem)) => {
+                warn!(role = %self.role, %problem, "standing by instead");
+                self.stand_by(problem.detail);
+            }
+            Err(Hindrance::Failed(error)) => {
                 warn!(role = %self.role, %error, "the role could not be started");
+                self.give_up(&error.to_string()).await;
                 self.state = self.failed(error.to_string());
             }
         }
         self.publish().await;
     }
 
+    async fn try_begin(&mut self) -> Result<Option<Running>, Hindrance> {
+        let role = self.role.clone();
+        let plan = self.prepare(&role).await.map_err(Hindrance::Failed)?;
+        let is_held = self.keeper.as_ref().is_some_and(|keeper| keeper.claim().successor().is_none());
+        if plan.is_owned && !is_held {
+            self.keeper = None;
+            let taken = self.acquire(&role, false).await.map_err(|problem| {
+                if problem.code() == "owned" {
+                    Hindrance::Owned(problem)
+                } else {
+                    Hindrance::Failed(ServiceError::unavailable(problem.detail))
+                }
+            })?;
+            self.keeper = Some(taken);
+        }
+        self.terms = plan.terms;
+        self.publish().await;
+        let claim = self.keeper.as_ref().map(|keeper| keeper.claim().clone());
+        self.start(plan.prepared, &role, claim).await.map_err(Hindrance::Failed)
+    }
+
+    /// Takes the shard of a role.
+    async fn acquire(&self, role: &Role, is_told: bool) -> Result<Keeper, Problem> {
+        let tools = &self.tools;
+        let Role::Service { service, shard: Some(shard) } = role else {
+            let detail = format!("{role} has no shard that could be owned");
+            return Err(Problem::new(ErrorKind::Internal, "no-shard", detail));
+        };
+        let store =
+            tools.ground.shared_store().await.map_err(|error| error.to_problem("store-unavailable"))?;
+        let candidate = Candidate {
+            node: &tools.node,
+            generation: tools.generation,
+            cluster: &tools.cluster,
+            mesh: &tools.mesh,
+        };
+        let claim = candidate.take(store, service, *shard, is_told).await?;
+        Ok(Keeper::new(claim, store.poll_interval(), tools.cluster.watch()))
+    }
+
+    /// Gives up the shard, if there is one, and says why.
+    async fn give_up(&mut self, why: &str) {
+        if let Some(keeper) = self.keeper.take() {
+            self.release(&keeper, None, Some(why)).await;
+        }
+    }
+
+    /// Whether the store has noted it.
+    async fn release(&self, keeper: &Keeper, to: Option<&NodeId>, why: Option<&str>) -> bool {
+        match self.tools.ground.store().await {
+            Ok(store) => release(&store.claims(), keeper.claim(), to, why).await,
+            Err(_) => false,
+        }
+    }
+
+    /// Somebody else owns the shard now: whatever runs ends, and the node stands by.
+    async fn step_down(&mut self) {
+        let Some(keeper) = self.keeper.take() else {
+            return;
+        };
+        let claim = keeper.claim();
+        let why = format!(
+            "{} is not this node's any more: {}",
+            self.role,
+            claim.successor().unwrap_or("its claim has passed")
+        );
+        warn!(role = %self.role, epoch = %claim.epoch(), why, "stepping down");
+        self.state = self.state.after(Happening::Drain { reason: Some(why.clone()) });
+        if let Some(running) = self.running.take() {
+            running.gate.shut();
+            self.publish().await;
+            self.unmount();
+            running.stop().await;
+        }
+        self.stand_by(why);
+        self.publish().await;
+    }
+
+    /// Waits to be needed, though no person wanted it so.
+    fn stand_by(&mut self, note: String) {
+        self.role = Role::Standby;
+        self.keeper = None;
+        self.terms = None;
+        self.note = Some(note);
+        self.state = self.state.after(Happening::Start).after(Happening::Started { at: Instant::now() });
+    }
+
     async fn probe(&mut self) {
         let Some(running) = &self.running else {
             return;
         };
-        let health = running.health();
+        let mut health = running.health();
         if let Health::Failed(reason) = health {
             self.fail(reason).await;
             return;
+        }
+        if self.keeper.is_some()
+            && let Some(error) = self.tools.ground.stranger()
+        {
+            health = Health::Degraded(error.to_string());
         }
         self.state = self.state.after(Happening::Probed(health));
         self.publish().await;
@@ -161,38 +348,53 @@ impl Supervisor {
         let mut watch = Stopwatch::start();
         self.finish(Some("leaving".to_owned()), &mut watch).await;
         self.unmount();
+        self.give_up("leaving").await;
     }
 
-    /// Checks a role's settings, so that it can be started; standby has none. Disturbs nothing.
-    fn prepare(&self, role: &Role) -> Result<Option<Box<dyn Prepared>>, ServiceError> {
-        let Role::Service { service, .. } = role else {
-            return Ok(None);
+    /// Reads what a role runs with and checks its settings, so that it can be started. Disturbs nothing.
+    async fn prepare(&self, role: &Role) -> Result<Plan, ServiceError> {
+        let Role::Service { service, shard } = role else {
+            return Ok(Plan { prepared: None, terms: None, is_owned: false });
         };
         let plugin = self.tools.registry.plugin(service).ok_or_else(|| {
             ServiceError::new(ErrorKind::Invalid, format!("`{service}` does not exist here"))
         })?;
-        let settings = self.tools.settings.get(service).unwrap_or(&Value::Null);
-        let prepared =
-            std::panic::catch_unwind(AssertUnwindSafe(|| plugin.prepare(settings))).map_err(|_panic| {
+        let terms = self.tools.ground.terms(service, *shard).await?;
+        let prepared = std::panic::catch_unwind(AssertUnwindSafe(|| plugin.prepare(&terms.settings)))
+            .map_err(|_panic| {
                 ServiceError::internal(format!("checking the settings of {service} panicked"))
             })?;
-        prepared.map(Some).map_err(|error| {
+        let prepared = prepared.map_err(|error| {
             ServiceError::new(ErrorKind::Invalid, format!("the settings of {service}")).source(error)
-        })
+        })?;
+        let is_owned = plugin.sharding() == Sharding::Owned;
+        Ok(Plan { prepared: Some(prepared), terms: Some(terms), is_owned })
     }
 
-    /// Starts what was prepared; none if the node is told to leave meanwhile.
+    /// Starts what was prepared.
     async fn start(
         &self,
         prepared: Option<Box<dyn Prepared>>,
         role: &Role,
-    ) -> Option<Result<Option<Running>, ServiceError>> {
+        claim: Option<Claim>,
+    ) -> Result<Option<Running>, ServiceError> {
         let Some(prepared) = prepared else {
-            return Some(Ok(None));
+            return Ok(None);
         };
+        let objects = match &claim {
+            Some(claim) => {
+                let store = self.tools.ground.store().await.map_err(|error| not_opened(&error))?;
+                Some(store.data(claim.service(), claim.shard()))
+            }
+            None => None,
+        };
+        let shards = self.terms.as_ref().and_then(|terms| terms.shards);
         let context = |tasks, shutdown| Context {
             node: self.tools.node.clone(),
             role: role.clone(),
+            duty: claim.map_or(Duty::None, Duty::Primary),
+            shards,
+            objects,
             view: self.tools.cluster.watch(),
             mesh: self.tools.mesh.clone(),
             tasks,
@@ -201,11 +403,7 @@ impl Supervisor {
             seed: rand::random(),
             endpoints: Endpoints::new(self.tools.exposure.clone()),
         };
-        tokio::select! {
-            biased;
-            () = self.tools.leaving.cancelled() => None,
-            started = Running::start(prepared, context) => Some(started.map(Some)),
-        }
+        Running::start(prepared, context).await.map(Some)
     }
 
     fn mount(&mut self, running: Option<Running>) {
@@ -216,6 +414,7 @@ impl Supervisor {
                     service: service.clone(),
                     router: running.router.clone(),
                     gate: running.gate.clone(),
+                    claim: self.keeper.as_ref().map(|keeper| keeper.claim().clone()),
                 });
             }
             self.tools.service_metrics.store(Some(Arc::new(running.metrics.clone())));
@@ -231,9 +430,18 @@ impl Supervisor {
 
     fn role_state(&self) -> RoleState {
         let (phase, reason) = self.state.phase();
-        let reason = reason.map(shortened);
+        let reason = reason.or_else(|| self.note.clone()).map(shortened);
         let endpoints = self.running.as_ref().map(|running| running.endpoints.urls()).unwrap_or_default();
-        RoleState { role: self.role.clone(), phase, reason, revision: self.revision, endpoints }
+        RoleState {
+            role: self.role.clone(),
+            phase,
+            reason,
+            revision: self.revision,
+            epoch: self.keeper.as_ref().map(|keeper| keeper.claim().epoch()),
+            shards: self.terms.as_ref().and_then(|terms| terms.shards).map(NonZeroU32::get),
+            spec: self.terms.as_ref().and_then(|terms| terms.number),
+            endpoints,
+        }
     }
 
     /// Gossips the present state if it is news. Returns the version that shows it.
@@ -300,6 +508,13 @@ pub(crate) fn unknown_role(error: &plugin::RegistryError) -> Problem {
 async fn next_failure(running: Option<&mut Running>) -> plugin::TaskFailure {
     match running {
         Some(running) => running.failure().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn passed(keeper: Option<&Keeper>) {
+    match keeper {
+        Some(keeper) => keeper.claim().passed().await,
         None => std::future::pending().await,
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClusterId, Generation, NodeId, ServiceType, ShardId, StoreId};
+use crate::id::{ClusterId, Epoch, Generation, NodeId, ServiceType, ShardId, StoreId};
 use crate::role::{Role, RoleBody, RoleState};
 use crate::spec::{Holder, Spec};
 
@@ -224,6 +224,20 @@ pub struct Claims {
     pub store: StoreInfo,
     /// Ordered by service type and shard; shards that nobody ever claimed are listed as well.
     pub claims: Vec<ClaimView>,
+}
+
+/// `POST /v1/members/{id}:release`: what a node that was told to take a shard asks its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Release {
+    /// The service type.
+    pub service: ServiceType,
+    /// The shard.
+    #[schema(value_type = u32)]
+    pub shard: ShardId,
+    /// The epoch under which it is owned.
+    pub epoch: Epoch,
+    /// Who gets it.
+    pub to: NodeId,
 }
 
 /// One shard and its owner.

@@ -194,6 +194,7 @@ fn member(id: &str, service: &str, addr: SocketAddr, phase: Phase) -> Member {
         gossip: String::new(),
         state: Some(RoleState { phase, ..RoleState::starting(service.parse().unwrap()) }),
         about: About::default(),
+        store: None,
     }
 }
 

@@ -61,7 +61,7 @@ async fn a_change_sends_role_wait_and_condition_and_a_problem_comes_back_whole()
     let role = "storage/0".parse().unwrap();
     let (head, answer) = tokio::join!(
         answer_once(listener, response("409 Conflict", Problem::MEDIA_TYPE, &body)),
-        client.set_service(&n1, &role, Wait::Local, Some(if_match)),
+        client.set_service(&n1, &role, Wait::Local, false, Some(if_match)),
     );
     assert!(head.starts_with("PUT /v1/members/n1/service?wait=local HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("if-match: \"7.2\"\r\n"), "{head}");

@@ -23,6 +23,7 @@ fn sighting(node: &str, generation: u64, heartbeat: u64) -> Sighting {
             gossip: "127.0.0.1:1".to_owned(),
             state: Some(RoleState::starting(Role::Standby)),
             about: About::default(),
+            store: None,
         }),
     }
 }

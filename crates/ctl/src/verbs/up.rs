@@ -344,7 +344,7 @@ async fn restore(row: &mut DriftRow, record: &ClusterRecord) -> anyhow::Result<(
     };
     let client = Client::new(&node.url())?.within(RESET_LIMIT);
     client
-        .set_service(&row.node, &row.wanted, Wait::All, None)
+        .set_service(&row.node, &row.wanted, Wait::All, true, None)
         .await
         .with_context(|| format!("giving {} its role back", row.node))?;
     row.restored = true;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use types::{NodeId, Role, ShardId};
+use types::{NodeId, Role, ServiceType, ShardId};
 
 use super::fields::{Field, Fields};
 use super::{Check, NODE_KEYS, found, shown};
 use crate::mistake::Mistake;
-use crate::model::{NodeSpec, Places};
+use crate::model::{NodeSpec, Places, ServiceSpec};
 use crate::render::quoted;
 use crate::tree::{Node, Position, Value};
 
@@ -22,6 +22,8 @@ struct Entry<'n> {
     at: Position,
     id: Name<'n>,
     role: Option<Role>,
+    /// The nodes of the entry have one shard after the other, because none was given.
+    counts_shards: bool,
     listen: Option<SocketAddr>,
     gossip: Option<SocketAddr>,
     labels: BTreeMap<String, String>,
@@ -46,7 +48,12 @@ enum Port {
 }
 
 impl Check<'_> {
-    pub(super) fn nodes(&mut self, fields: &Fields<'_>, places: &mut Places) -> Vec<NodeSpec> {
+    pub(super) fn nodes(
+        &mut self,
+        fields: &Fields<'_>,
+        services: &BTreeMap<ServiceType, ServiceSpec>,
+        places: &mut Places,
+    ) -> Vec<NodeSpec> {
         let Some(field) = fields.get("nodes") else {
             let mistake = Mistake::new(fields.at(), "missing key `nodes`, the list of nodes");
             self.report(mistake.hint("add `nodes: [{ service: standby }]`"));
@@ -67,7 +74,41 @@ impl Check<'_> {
             self.report(Mistake::new(field.key.at, message));
             return Vec::new();
         }
-        self.named(entries, places)
+        let nodes = self.named(entries, places);
+        self.owners(&nodes, services, places);
+        nodes
+    }
+
+    /// Reports shards that do not exist, and shards that two nodes would own.
+    fn owners(&mut self, nodes: &[NodeSpec], services: &BTreeMap<ServiceType, ServiceSpec>, places: &Places) {
+        let mut owners: BTreeMap<&Role, &NodeSpec> = BTreeMap::new();
+        for node in nodes {
+            let (Some(service), Some(shard)) = (node.role.service(), node.role.shard()) else { continue };
+            if !self.known.and_then(|known| known.named(service)).is_some_and(|known| known.is_owned) {
+                continue;
+            }
+            let at = places.nodes.get(&node.id).copied().unwrap_or(Position::START);
+            let shards = services.get(service).and_then(|spec| spec.shards);
+            if let Some(shards) = shards
+                && shard.as_u32() >= shards
+            {
+                let message =
+                    format!("node `{}` has shard {shard} of `{service}`, which has {shards}", node.id);
+                let mut mistake = Mistake::new(at, message)
+                    .hint(format!("shards are counted from 0, so the last one is {}", shards - 1));
+                if let Some(place) = places.shards.get(service) {
+                    mistake = mistake.related(*place, "given here");
+                }
+                self.report(mistake);
+            }
+            if let Some(first) = owners.insert(&node.role, node) {
+                let message = format!("nodes `{}` and `{}` both own {}", first.id, node.id, node.role);
+                let mistake = Mistake::new(at, message);
+                self.report(
+                    mistake.hint("a shard has one owner: give one of them another shard, or let it stand by"),
+                );
+            }
+        }
     }
 
     fn entry<'n>(
@@ -84,6 +125,7 @@ impl Check<'_> {
             None => Name::Absent,
         };
         let role = self.role(&fields);
+        let counts_shards = fields.get("shard").is_none();
         let count = fields.get("count").and_then(|field| self.number(field, 1..=MAX_NODES));
         let several = count.is_some_and(|count| count > 1);
         let mut address = |port: Port, key: &str| {
@@ -101,6 +143,7 @@ impl Check<'_> {
             at: fields.at(),
             id,
             role,
+            counts_shards,
             listen,
             gossip,
             labels: labels.unwrap_or_default(),
@@ -128,7 +171,7 @@ impl Check<'_> {
             return Some(Role::Standby);
         }
         let service = self.service_type(text, field.value.at, true)?;
-        let sharded = self.known.and_then(|known| known.is_sharded(&service));
+        let sharded = self.known.and_then(|known| known.named(&service)).map(|known| known.is_sharded);
         if let (Some(field), Some(false)) = (shard_field, sharded) {
             let mistake = Mistake::new(field.key.at, format!("`{service}` has no shards"));
             self.report(mistake.hint("leave it out"));
@@ -263,9 +306,9 @@ impl Check<'_> {
                 (None, Name::Absent) => made_up_ids(&role, entry.count.unwrap_or(1), entry.at, places),
                 (None, Name::Given(..) | Name::Mistaken) => continue,
             };
-            nodes.extend(ids.into_iter().map(|id| NodeSpec {
+            nodes.extend((0..).zip(ids).map(|(number, id)| NodeSpec {
                 id,
-                role: role.clone(),
+                role: if entry.counts_shards { further(&role, number) } else { role.clone() },
                 listen: entry.listen,
                 gossip: entry.gossip,
                 labels: entry.labels.clone(),
@@ -304,6 +347,18 @@ impl Check<'_> {
             places.nodes.insert(id.clone(), at);
         }
         Some(ids)
+    }
+}
+
+/// The same role with a shard so much further on, if it has one.
+fn further(role: &Role, number: u32) -> Role {
+    match role {
+        Role::Service { service, shard: Some(shard) } => Role::Service {
+            service: service.clone(),
+            // There are fewer nodes than shards could be.
+            shard: ShardId::try_from(shard.as_u32() + number).ok(),
+        },
+        role => role.clone(),
     }
 }
 

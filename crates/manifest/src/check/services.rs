@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use types::{Role, ServiceType};
+use types::{Role, ServiceType, ShardId};
 
 use super::fields::{Field, Fields};
 use super::{Check, SERVICE_KEYS};
@@ -21,7 +21,9 @@ impl Check<'_> {
         let mut services = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for (key, value) in entries.unwrap_or_default() {
-            let settings = self.settings(value);
+            let fields = self.fields(value, "a service", SERVICE_KEYS);
+            let settings = fields.as_ref().and_then(|fields| self.settings(fields));
+            let shards = fields.as_ref().and_then(|fields| fields.get("shards"));
             if key.text == Role::STANDBY {
                 let mistake = Mistake::new(key.at, "`standby` is no service type, it has no settings");
                 self.report(mistake.hint("leave it out, nodes may stand by without it"));
@@ -39,17 +41,31 @@ impl Check<'_> {
                 continue;
             }
             let json = settings.map_or_else(|| serde_json::json!({}), Node::to_json);
-            services.insert(service.clone(), ServiceSpec { settings: json });
+            let number = shards.and_then(|field| self.shards(&service, field));
+            if let Some(field) = shards {
+                places.shards.insert(service.clone(), field.at());
+            }
+            services.insert(service.clone(), ServiceSpec { settings: json, shards: number });
             places.services.insert(service, (key.at, settings.cloned()));
         }
         services
     }
 
     /// The settings of a service, if there are any.
-    fn settings<'n>(&mut self, service: &'n Node) -> Option<&'n Node> {
-        let fields = self.fields(service, "a service", SERVICE_KEYS)?;
+    fn settings<'n>(&mut self, fields: &Fields<'n>) -> Option<&'n Node> {
         let field: Field<'n> = fields.get("settings")?;
         self.entries(field)?;
         (!field.value.is_null()).then_some(field.value)
+    }
+
+    /// The number of shards of a type whose shards have owners.
+    fn shards(&mut self, service: &ServiceType, field: Field<'_>) -> Option<u32> {
+        let known = self.known.and_then(|known| known.named(service));
+        if known.is_some_and(|known| !known.is_owned) {
+            let mistake = Mistake::new(field.key.at, format!("`{service}` has no fixed number of shards"));
+            self.report(mistake.hint("leave it out"));
+            return None;
+        }
+        self.number(field, 1..=ShardId::MAX + 1)
     }
 }

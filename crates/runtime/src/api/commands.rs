@@ -11,7 +11,7 @@ use cluster::ClusterView;
 use http::header::{CONTENT_TYPE, IF_MATCH};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
-use types::api::{self, Member, Receipt, Wait};
+use types::api::{self, Member, Receipt, Release, Wait};
 use types::{ErrorKind, Generation, NodeId, Problem, Role, RoleBody, ShardId};
 
 use super::App;
@@ -35,6 +35,19 @@ pub(crate) struct HowToWait {
     wait: Wait,
 }
 
+/// How a role is given, and waited for.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HowToChange {
+    /// `local`: until the node is done; `all`: until every live member shows it, or a second has passed.
+    #[serde(default)]
+    wait: Wait,
+    /// Whether a shard that somebody else owns is moved here.
+    #[serde(default)]
+    take: bool,
+}
+
 /// The role in the first spelling of a change.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -55,8 +68,8 @@ pub(crate) struct Leaving {
     generation: Generation,
 }
 
-/// Gives a node another role. `If-Match: "{generation}.{revision}"` guards against acting on an old view.
-#[utoipa::path(put, path = "/v1/members/{id}/service", params(("id" = String, Path), HowToWait,
+/// Gives a node another role; with `take` a shard is moved there from its owner. `If-Match: "{generation}.{revision}"` guards against acting on an old view.
+#[utoipa::path(put, path = "/v1/members/{id}/service", params(("id" = String, Path), HowToChange,
         ("If-Match" = Option<String>, Header, description = "`\"{generation}.{revision}\"` of the node")),
     request_body = RoleBody,
     responses((status = 200, body = Receipt), (status = 400, body = Problem), (status = 404, body = Problem),
@@ -64,60 +77,63 @@ pub(crate) struct Leaving {
 pub(crate) async fn change_service(
     State(app): State<App>,
     id: Result<Path<String>, PathRejection>,
+    how: Result<Query<HowToChange>, QueryRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response<Body>, ApiError> {
+    let Query(HowToChange { wait, take }) = how.map_err(|error| bad_query(&error))?;
+    let id = member_id(&path(id)?)?;
+    let body = whole(body)?;
+    let role = wanted_role(&body).map_err(|error| bad_role(&error))?;
+    if id != app.facts.node {
+        let rest = format!("/service?wait={}&take={take}", name(wait));
+        return pass_on(&app, &id, Method::PUT, &rest, &headers, body).await;
+    }
+    // Refused before anything is disturbed, and without keeping others from their commands.
+    let role = app.registry.check(role).map_err(|error| crate::supervisor::unknown_role(&error))?;
+    check_match(&app, &headers)?;
+    let receipt = app.control.order(Order::Change { role, take }, wait).await?;
+    Ok(Json(receipt).into_response())
+}
+
+/// `POST /v1/members/{id}:drain` finishes what runs and keeps the role without running it;
+/// `POST /v1/members/{id}:leave` ends the node gracefully; `POST /v1/members/{id}:release` has the owner of a shard
+/// hand it over to the node that asks.
+#[utoipa::path(post, path = "/v1/members/{id}:{verb}",
+    params(("id" = String, Path), ("verb" = String, Path, description = "`drain`, `leave` or `release`"), HowToWait),
+    request_body(content = Option<Release>, description = "for `release` only"),
+    responses((status = 200, body = Receipt), (status = 202, body = Leaving), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 502, body = Problem)))]
+pub(crate) async fn drain_leave_or_release(
+    State(app): State<App>,
+    id_and_verb: Result<Path<String>, PathRejection>,
     wait: Result<Query<HowToWait>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response<Body>, ApiError> {
     let Query(HowToWait { wait }) = wait.map_err(|error| bad_query(&error))?;
-    let id = member_id(&path(id)?)?;
-    let body = body.map_err(|error| {
-        let kind = if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            ErrorKind::TooLarge
-        } else {
-            ErrorKind::Invalid
-        };
-        ApiError(Problem::new(kind, "bad-body", error.body_text()))
-    })?;
-    let role = wanted_role(&body).map_err(|error| bad_role(&error))?;
-    if id != app.facts.node {
-        return pass_on(&app, &id, Method::PUT, &format!("/service?wait={}", name(wait)), &headers, body)
-            .await;
-    }
-    // Refused before anything is disturbed, and without keeping others from their commands.
-    let role = app.registry.check(role).map_err(|error| crate::supervisor::unknown_role(&error))?;
-    check_match(&app, &headers)?;
-    let receipt = app.control.order(Order::Change(role), wait).await?;
-    Ok(Json(receipt).into_response())
-}
-
-/// `POST /v1/members/{id}:drain` finishes what runs and keeps the role without running it;
-/// `POST /v1/members/{id}:leave` ends the node gracefully.
-#[utoipa::path(post, path = "/v1/members/{id}:{verb}",
-    params(("id" = String, Path), ("verb" = String, Path, description = "`drain` or `leave`"), HowToWait),
-    responses((status = 200, body = Receipt), (status = 202, body = Leaving), (status = 404, body = Problem),
-        (status = 409, body = Problem), (status = 502, body = Problem)))]
-pub(crate) async fn drain_or_leave(
-    State(app): State<App>,
-    id_and_verb: Result<Path<String>, PathRejection>,
-    wait: Result<Query<HowToWait>, QueryRejection>,
-    headers: HeaderMap,
-) -> Result<Response<Body>, ApiError> {
-    let Query(HowToWait { wait }) = wait.map_err(|error| bad_query(&error))?;
+    let body = whole(body)?;
     let id_and_verb = path(id_and_verb)?;
     let (id, verb) = match id_and_verb.split_once(':') {
-        Some((id, verb @ ("drain" | "leave"))) => (member_id(id)?, verb),
+        Some((id, verb @ ("drain" | "leave" | "release"))) => (member_id(id)?, verb),
         _ => {
-            let detail = format!("`{id_and_verb}` does not end in `:drain` or `:leave`");
+            let detail = format!("`{id_and_verb}` does not end in `:drain`, `:leave` or `:release`");
             return Err(ApiError::invalid("unknown-command", detail));
         }
     };
     if id != app.facts.node {
         let rest = format!(":{verb}?wait={}", name(wait));
-        return pass_on(&app, &id, Method::POST, &rest, &headers, Bytes::new()).await;
+        return pass_on(&app, &id, Method::POST, &rest, &headers, body).await;
     }
     check_match(&app, &headers)?;
     if verb == "drain" {
         return Ok(Json(app.control.order(Order::Drain, wait).await?).into_response());
+    }
+    if verb == "release" {
+        let release: Release = serde_json::from_slice(&body)
+            .map_err(|error| ApiError::invalid("bad-release", format!("the body names no claim: {error}")))?;
+        // Whoever takes the shard waits for this, not for everybody to see it.
+        return Ok(Json(app.control.order(Order::Release(release), Wait::Local).await?).into_response());
     }
     app.control.leave();
     let leaving = Leaving { node: app.facts.node.clone(), generation: app.facts.generation };
@@ -143,11 +159,19 @@ pub(crate) async fn update_service(
         .and_then(|shard| Role::new(&service, shard).map_err(|error| error.to_string()))
         .map_err(|error| ApiError::invalid("bad-role", error))?;
     let role = app.registry.check(role).map_err(|error| crate::supervisor::unknown_role(&error))?;
-    Ok(Json(app.control.order(Order::Change(role), Wait::All).await?))
+    Ok(Json(app.control.order(Order::Change { role, take: false }, Wait::All).await?))
 }
 
 fn bad_query(error: &QueryRejection) -> ApiError {
     ApiError::invalid("bad-query", error.body_text())
+}
+
+fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
+    body.map_err(|error| {
+        let is_too_large = error.status() == StatusCode::PAYLOAD_TOO_LARGE;
+        let kind = if is_too_large { ErrorKind::TooLarge } else { ErrorKind::Invalid };
+        ApiError(Problem::new(kind, "bad-body", error.body_text()))
+    })
 }
 
 /// The role in a body. Unlike in answers, a field that is not known is a mistake.

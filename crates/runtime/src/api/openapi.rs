@@ -6,7 +6,7 @@ use serde_json::Value;
 use types::Problem;
 use utoipa::OpenApi;
 
-use super::{commands, events, metrics, queries, svc};
+use super::{commands, events, metrics, queries, settled, svc};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,14 +24,17 @@ use super::{commands, events, metrics, queries, svc};
         queries::livez,
         queries::readyz,
         commands::change_service,
-        commands::drain_or_leave,
+        commands::drain_leave_or_release,
         commands::update_service,
+        settled::specs,
+        settled::put_spec,
+        settled::claims,
         events::events,
         metrics::metrics,
         svc::call,
         document,
     ),
-    components(schemas(types::api::Wait))
+    components(schemas(types::api::Wait, types::api::Release))
 )]
 struct Api;
 

@@ -52,6 +52,7 @@ fn describe(app: &App) -> AgentSelf {
         gossip: facts.gossip.clone(),
         state: None,
         about: types::api::About::default(),
+        store: None,
     });
     AgentSelf {
         cluster: facts.cluster.clone(),

@@ -1,19 +1,29 @@
 //! `/svc/{service_type}/…`: what the mounted service answers.
 
+use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use futures_util::FutureExt;
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Response, Uri};
+use plugin::Claim;
 use tower::ServiceExt;
-use types::{ErrorKind, Problem};
+use types::{ErrorKind, Problem, ServiceType, ShardId, Sharding, Target, api};
 
 use super::App;
 use super::error::ApiError;
 use crate::gate::hold;
+
+/// How old the store's word may be that a shard is this node's. Three of the owner's polls: who slept for longer than
+/// the failure detector's timeout has to ask anew.
+const TRUST: Duration = Duration::from_secs(3);
+/// How long a request waits for the store to say it anew.
+const TRUST_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the service on this node answers; any method, any path below. The raw path arrives as it came. A node that does
 /// not run the service, or is ending it, refuses with `Coterie-Not-Processed`.
@@ -26,14 +36,27 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
     };
     // Kebab case is accepted, as everywhere.
     let wanted = wanted.replace('-', "_");
+    *request.uri_mut() = rest;
+    let (head, body) = request.into_parts();
+    let shard = owned_shard(&app, &wanted, &head);
+    let mut request = Request::from_parts(head, body);
     let mounted = app.mount.load().filter(|mounted| mounted.service.as_str() == wanted);
+    if let Some((service, shard)) = shard
+        && mounted.as_ref().is_none_or(|mounted| mounted.role.shard() != Some(shard))
+    {
+        return misdirected(&app, &service, shard);
+    }
     let Some(mounted) = mounted else {
         return refuse(&app, &wanted, "does not run it");
     };
     let Some(pass) = mounted.gate.enter() else {
         return refuse(&app, &wanted, &format!("is ending its role {}", mounted.role));
     };
-    *request.uri_mut() = rest;
+    if let Some(claim) = &mounted.claim
+        && let Err(problem) = still_owns(claim).await
+    {
+        return not_processed(problem);
+    }
     // What the agent's own router noted about the path would mix with what the service's router finds in it.
     let peer = request.extensions_mut().remove::<plugin::Peer>();
     request.extensions_mut().clear();
@@ -98,9 +121,86 @@ fn refuse(app: &App, wanted: &str, why: &str) -> Response<Body> {
     } else {
         problem.hint(format!("{} can answer", members.join(", ")))
     };
+    not_processed(problem)
+}
+
+/// A refusal of a request that may be sent again.
+fn not_processed(problem: Problem) -> Response<Body> {
     let mut response = ApiError(problem).into_response();
-    let header = HeaderName::from_static(types::api::NOT_PROCESSED);
+    let header = HeaderName::from_static(api::NOT_PROCESSED);
     response.headers_mut().insert(header, HeaderValue::from_static("1"));
+    response
+}
+
+/// The shard that a request is meant for, if its service type has shards with owners.
+fn owned_shard(app: &App, wanted: &str, head: &Parts) -> Option<(ServiceType, ShardId)> {
+    let service: ServiceType = wanted.parse().ok()?;
+    let plugin = app.registry.plugin(&service).filter(|plugin| plugin.sharding() == Sharding::Owned)?;
+    let shard = match plugin.target(head) {
+        Target::Any => return None,
+        Target::Shard(shard) => shard,
+        Target::Key(key) => {
+            let view = app.cluster.view();
+            let shards = view.of_service(&service).find_map(|member| member.state.as_ref()?.shards)?;
+            key.shard(NonZeroU32::new(shards)?)
+        }
+    };
+    Some((service, shard))
+}
+
+/// Whether the shard is still this node's, as far as the store said not long ago. After a stall it has to say so anew.
+async fn still_owns(claim: &Claim) -> Result<(), Problem> {
+    let passed = || {
+        let detail = format!("{}/{} is not this node's any more", claim.service(), claim.shard());
+        Problem::new(ErrorKind::Unavailable, "not-the-owner", detail).hint("try again in a moment")
+    };
+    if claim.successor().is_some() {
+        return Err(passed());
+    }
+    if claim.age() <= TRUST {
+        return Ok(());
+    }
+    tokio::select! {
+        biased;
+        () = claim.passed() => Err(passed()),
+        () = claim.younger_than(TRUST) => Ok(()),
+        () = tokio::time::sleep(TRUST_LIMIT) => {
+            let detail = format!(
+                "whether {}/{} is still this node's is not known: the store has not answered for {:.1?}",
+                claim.service(), claim.shard(), claim.age()
+            );
+            Err(Problem::new(ErrorKind::Unavailable, "store-unavailable", detail)
+                .hint("try again when the store answers; the agent's log says why it does not"))
+        }
+    }
+}
+
+/// The refusal of a request for a shard that this node does not own: who does, as far as it knows.
+fn misdirected(app: &App, service: &ServiceType, shard: ShardId) -> Response<Body> {
+    let view = app.cluster.view();
+    let me = &app.facts.node;
+    let owner = view
+        .of_service(service)
+        .filter_map(|member| Some((member, member.state.as_ref()?)))
+        .filter(|(member, state)| state.role.shard() == Some(shard) && member.id != *me)
+        .filter_map(|(member, state)| Some((member, state.epoch?)))
+        .max_by_key(|(_, epoch)| *epoch);
+    let Some((owner, epoch)) = owner else {
+        let detail = format!("{me} does not own {service}/{shard}, and sees nobody who does");
+        let problem = Problem::new(ErrorKind::Unavailable, "no-owner", detail);
+        return not_processed(problem.hint(format!(
+            "`ctl status` shows shards without an owner; `ctl set-service NODE {service} --shard {shard}` gives it one"
+        )));
+    };
+    let detail = format!("{service}/{shard} is owned by {} (epoch {epoch}), not by {me}", owner.id);
+    let problem = Problem::new(ErrorKind::Misdirected, "not-the-owner", detail);
+    let hint = format!("ask {}/svc/{service}, or any gateway", owner.http);
+    let mut response = not_processed(problem.hint(hint));
+    for (name, value) in [(api::OWNER, owner.id.to_string()), (api::EPOCH, epoch.to_string())] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
     response
 }
 

@@ -3,35 +3,58 @@
 use tokio::time::Instant;
 use tracing::{info, warn};
 use types::api::{Receipt, Wait};
-use types::{ErrorKind, Problem, Role};
+use types::{ErrorKind, NodeId, Problem, Role};
 
-use super::{ANNOUNCE_LIMIT, DRAIN_LIMIT, RECEIPT_LIMIT, Supervisor, drained, unknown_role};
+use super::{ANNOUNCE_LIMIT, DRAIN_LIMIT, Plan, RECEIPT_LIMIT, Supervisor, drained, unknown_role};
 use crate::control::{Order, leaving};
+use crate::ground::Terms;
 use crate::identity::{Asked, DataDirError};
+use crate::keeper::Keeper;
 use crate::lifecycle::{Happening, State};
 use crate::stopwatch::{Stopwatch, millis};
+
+/// What a command comes down to.
+struct Wish {
+    asked: Asked,
+    /// Whether a shard is moved here, whoever owns it.
+    is_told: bool,
+    /// Who gets the shard that this node owns.
+    successor: Option<NodeId>,
+}
+
+/// What a node was before a change.
+struct Before {
+    role: Role,
+    state: State,
+    terms: Option<Terms>,
+    keeper: Option<Keeper>,
+    note: Option<String>,
+}
 
 impl Supervisor {
     pub(super) async fn carry_out(&mut self, order: Order, wait: Wait) -> Result<Receipt, Problem> {
         let from = self.role.clone();
-        let asked = match order {
-            Order::Change(role) => {
-                let role = self.tools.registry.check(role).map_err(|error| unknown_role(&error))?;
-                Asked { role, drained: false }
-            }
-            Order::Drain => Asked { role: from.clone(), drained: true },
+        let wish = self.wish(order)?;
+        let mut watch = Stopwatch::start();
+        let plan = match wish.asked.drained {
+            true => None,
+            false => Some(self.plan(&wish.asked.role).await?),
         };
+        let asked = wish.asked.clone();
         let is_done = match &self.state {
-            State::Running { .. } => asked == Asked { role: from.clone(), drained: false },
+            State::Running { .. } => {
+                let terms = plan.as_ref().and_then(|plan| plan.terms.as_ref());
+                asked == Asked { role: from.clone(), drained: false } && terms == self.terms.as_ref()
+            }
             State::Stopped { .. } => asked == Asked { role: from.clone(), drained: true },
             _ => false,
         };
-        let mut watch = Stopwatch::start();
         let mut in_flight = 0;
         if is_done {
             self.tools.data.keep(&asked).map_err(|error| not_kept(&error))?;
+            self.note = None;
         } else {
-            in_flight = self.change(&asked, &mut watch).await?;
+            in_flight = self.change(&wish, plan, &mut watch).await?;
         }
         let version = self.publish().await;
         let seen = self.confirm(version, wait, RECEIPT_LIMIT).await;
@@ -52,20 +75,81 @@ impl Supervisor {
         })
     }
 
-    /// Prepares, keeps what was asked, and switches; what was kept before is kept again if that fails.
-    async fn change(&mut self, asked: &Asked, watch: &mut Stopwatch) -> Result<u64, Problem> {
-        let prepared = match asked.drained {
-            true => None,
-            false => self.prepare(&asked.role).map_err(|error| error.to_problem("bad-settings"))?,
-        };
+    fn wish(&self, order: Order) -> Result<Wish, Problem> {
+        match order {
+            Order::Change { role, take } => {
+                let role = self.tools.registry.check(role).map_err(|error| unknown_role(&error))?;
+                Ok(Wish { asked: Asked { role, drained: false }, is_told: take, successor: None })
+            }
+            Order::Drain => {
+                let asked = Asked { role: self.role.clone(), drained: true };
+                Ok(Wish { asked, is_told: false, successor: None })
+            }
+            Order::Release(release) => {
+                let claim = self.keeper.as_ref().map(Keeper::claim);
+                let is_ours = claim.is_some_and(|claim| {
+                    (claim.service(), claim.shard(), claim.epoch())
+                        == (&release.service, release.shard, release.epoch)
+                });
+                if !is_ours {
+                    let detail = format!(
+                        "{} does not own {}/{} under epoch {}",
+                        self.tools.node, release.service, release.shard, release.epoch
+                    );
+                    return Err(Problem::new(ErrorKind::Changed, "not-the-owner", detail)
+                        .hint("GET /v1/claims says who owns what"));
+                }
+                let asked = Asked { role: Role::Standby, drained: false };
+                Ok(Wish { asked, is_told: false, successor: Some(release.to) })
+            }
+        }
+    }
+
+    async fn plan(&self, role: &Role) -> Result<Plan, Problem> {
+        let leaving = self.tools.leaving.clone();
+        tokio::select! {
+            biased;
+            () = leaving.cancelled() => Err(crate::control::leaving()),
+            plan = self.prepare(role) => plan.map_err(|error| {
+                let is_invalid = error.kind() == ErrorKind::Invalid;
+                error.to_problem(if is_invalid { "bad-settings" } else { "store-unavailable" })
+            }),
+        }
+    }
+
+    /// Takes the shard, keeps what was asked, and switches; what was kept before is kept again if that fails.
+    async fn change(
+        &mut self,
+        wish: &Wish,
+        plan: Option<Plan>,
+        watch: &mut Stopwatch,
+    ) -> Result<u64, Problem> {
+        watch.step("prepare");
+        let is_owned = plan.as_ref().is_some_and(|plan| plan.is_owned);
+        let is_held = wish.asked.role == self.role
+            && self.keeper.as_ref().is_some_and(|keeper| keeper.claim().successor().is_none());
+        let mut taken = None;
+        if is_owned && !is_held {
+            let leaving = self.tools.leaving.clone();
+            taken = Some(tokio::select! {
+                biased;
+                () = leaving.cancelled() => return Err(crate::control::leaving()),
+                taken = self.acquire(&wish.asked.role, wish.is_told) => taken?,
+            });
+            watch.step("take");
+        }
         let kept = self.tools.data.asked().map_err(|error| not_kept(&error))?;
-        let outcome = match self.tools.data.keep(asked) {
+        let outcome = match self.tools.data.keep(&wish.asked) {
             Ok(()) => {
                 self.revision += 1;
-                watch.step("prepare");
-                self.switch(asked, prepared, watch).await
+                self.switch(wish, plan, taken, watch).await
             }
-            Err(error) => Err(not_kept(&error)),
+            Err(error) => {
+                if let Some(taken) = &taken {
+                    self.release(taken, None, Some("what was asked could not be kept")).await;
+                }
+                Err(not_kept(&error))
+            }
         };
         if outcome.is_err() {
             let restored = match &kept {
@@ -82,47 +166,91 @@ impl Supervisor {
     /// From one role to another, or to none at all. Returns how many requests were in flight.
     async fn switch(
         &mut self,
-        asked: &Asked,
-        prepared: Option<Box<dyn plugin::Prepared>>,
+        wish: &Wish,
+        plan: Option<Plan>,
+        taken: Option<Keeper>,
         watch: &mut Stopwatch,
     ) -> Result<u64, Problem> {
-        let (from, before) = (self.role.clone(), self.state.clone());
-        let in_flight = self.finish(None, watch).await;
+        let mut before = Before {
+            role: self.role.clone(),
+            state: self.state.clone(),
+            terms: self.terms.clone(),
+            keeper: None,
+            note: self.note.take(),
+        };
+        let reason = wish.successor.as_ref().map(|to| format!("handing {} over to {to}", self.role));
+        let in_flight = self.finish(reason, watch).await;
         if self.tools.leaving.is_cancelled() {
+            if let Some(taken) = &taken {
+                self.release(taken, None, Some("leaving")).await;
+            }
             return Err(leaving());
         }
-        if asked.drained {
-            self.state = self.state.after(drained(&self.tools.node, &asked.role));
+        if wish.asked.role != self.role || wish.asked.drained {
+            before.keeper = self.keeper.take();
+        }
+        let needs_no_way_back = wish.asked.drained || wish.asked.role == Role::Standby;
+        if needs_no_way_back && let Some(keeper) = &before.keeper {
+            let why = if wish.asked.drained { "drained" } else { "its owner got another role" };
+            let is_noted = self.release(keeper, wish.successor.as_ref(), Some(why)).await;
+            watch.step("release");
+            if !is_noted && wish.successor.is_some() {
+                self.go_back(before).await;
+                let detail = format!("the store did not note the release; {}", self.present());
+                return Err(Problem::new(ErrorKind::Unavailable, "not-released", detail)
+                    .hint("try again when the store answers"));
+            }
+        }
+        if wish.asked.drained {
+            self.state = self.state.after(drained(&self.tools.node, &wish.asked.role));
             return Ok(in_flight);
         }
-        self.role = asked.role.clone();
+        self.role = wish.asked.role.clone();
         self.state = self.state.after(Happening::Start);
+        let (prepared, terms) = plan.map_or((None, None), |plan| (plan.prepared, plan.terms));
+        self.terms = terms;
+        self.keeper = taken.or_else(|| self.keeper.take());
         self.publish().await;
-        let started = self.start(prepared, &asked.role).await.ok_or_else(leaving)?;
+        let claim = self.keeper.as_ref().map(|keeper| keeper.claim().clone());
+        let leaving_token = self.tools.leaving.clone();
+        let started = tokio::select! {
+            biased;
+            () = leaving_token.cancelled() => return Err(leaving()),
+            started = self.start(prepared, &wish.asked.role, claim) => started,
+        };
         watch.step("start");
         match started {
             Ok(running) => {
                 self.mount(running);
                 watch.step("mount");
+                if !needs_no_way_back && let Some(keeper) = before.keeper {
+                    self.publish().await;
+                    self.release(&keeper, None, Some("its owner got another role")).await;
+                    watch.step("release");
+                }
                 Ok(in_flight)
             }
             Err(error) => {
-                warn!(role = %asked.role, %error, "the new role could not be started; going back");
-                self.go_back(from, before).await;
+                warn!(role = %wish.asked.role, %error, "the new role could not be started; going back");
+                self.give_up(&error.to_string()).await;
+                self.go_back(before).await;
                 let problem = error.to_problem("role-not-started");
-                let detail = format!("{} could not be started: {error}; {}", asked.role, self.present());
+                let detail = format!("{} could not be started: {error}; {}", wish.asked.role, self.present());
                 Err(Problem { detail, ..problem })
             }
         }
     }
 
-    async fn go_back(&mut self, role: Role, before: State) {
-        self.role = role;
-        if matches!(before, State::Running { .. }) {
+    async fn go_back(&mut self, before: Before) {
+        self.role = before.role;
+        self.terms = before.terms;
+        self.keeper = before.keeper;
+        self.note = before.note;
+        if matches!(before.state, State::Running { .. }) {
             self.state = self.state.after(Happening::Start);
             self.begin().await;
         } else {
-            self.state = before;
+            self.state = before.state;
             self.publish().await;
         }
     }

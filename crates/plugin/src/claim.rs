@@ -1,0 +1,178 @@
+//! A shard that this node owns: the claim as a service sees it.
+//!
+//! The truth is on the store. What is known here of it has an age; the supervisor keeps it young, and a service asks
+//! anew before it does what only the owner may.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use store::{Claims, StoreError};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use types::{Epoch, Holder, ServiceType, ShardId};
+
+/// A poll that asks only for the next claim is trusted if the one before it was not longer ago than this: what it asks
+/// for may have been pruned later.
+const TRUST_POLLS: Duration = Duration::from_secs(60);
+
+/// What the owner of a role does with its shard.
+#[derive(Debug, Clone)]
+pub enum Duty {
+    /// There is nothing to own.
+    None,
+    /// It owns the shard.
+    Primary(Claim),
+}
+
+/// A shard that this node owns. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Claim(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    service: ServiceType,
+    shard: ShardId,
+    holder: Holder,
+    claims: Claims,
+    /// When the store last said that it is ours; the moment at which the question was asked.
+    confirmed: watch::Sender<Instant>,
+    passed: CancellationToken,
+    /// Whose it is instead, in words.
+    successor: OnceLock<String>,
+    /// Why somebody believes that it has passed: in words, once.
+    suspicion: watch::Sender<Option<String>>,
+}
+
+/// Why a shard can't be said to be ours.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimLost {
+    /// Stop: somebody else owns it, or nobody.
+    #[error("the claim of epoch {epoch} on {service}/{shard} has passed: {now}")]
+    Passed {
+        /// The service type.
+        service: ServiceType,
+        /// The shard.
+        shard: ShardId,
+        /// The epoch that was ours.
+        epoch: Epoch,
+        /// What the store says now: `owned by b since epoch 7`.
+        now: String,
+    },
+    /// Wait, then ask again: the store does not answer.
+    #[error("whether the claim still holds is not known: {0}")]
+    Unknown(#[from] StoreError),
+}
+
+impl Claim {
+    /// A claim that was taken just now: the take was begun at `asked_at`.
+    pub fn new(
+        claims: Claims,
+        service: ServiceType,
+        shard: ShardId,
+        holder: Holder,
+        asked_at: Instant,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            service,
+            shard,
+            holder,
+            claims,
+            confirmed: watch::channel(asked_at).0,
+            passed: CancellationToken::new(),
+            successor: OnceLock::new(),
+            suspicion: watch::channel(None).0,
+        }))
+    }
+
+    /// The number of the claim.
+    pub fn epoch(&self) -> Epoch {
+        self.0.holder.epoch
+    }
+
+    /// The owner: this node in this life.
+    pub fn holder(&self) -> &Holder {
+        &self.0.holder
+    }
+
+    /// The service type whose shard it is.
+    pub fn service(&self) -> &ServiceType {
+        &self.0.service
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> ShardId {
+        self.0.shard
+    }
+
+    /// Reads the claim on the store anew.
+    pub async fn confirm(&self) -> Result<(), ClaimLost> {
+        let inner = &self.0;
+        let asked_at = Instant::now();
+        let now = inner.claims.read(&inner.service, inner.shard).await?;
+        if now.holder.as_ref() == Some(&inner.holder) {
+            self.note_confirmed(asked_at);
+            return Ok(());
+        }
+        let now = match now.holder {
+            Some(holder) => format!("owned by {} since epoch {}", holder.node, holder.epoch),
+            None => now.note.unwrap_or_else(|| "nobody owns it".to_owned()),
+        };
+        inner.successor.get_or_init(|| now.clone());
+        inner.passed.cancel();
+        let (service, shard) = (inner.service.clone(), inner.shard);
+        Err(ClaimLost::Passed { service, shard, epoch: inner.holder.epoch, now })
+    }
+
+    /// The owner's poll: one small read as long as all is well.
+    pub async fn poll(&self) -> Result<(), ClaimLost> {
+        let inner = &self.0;
+        if self.age() > TRUST_POLLS {
+            return self.confirm().await;
+        }
+        let asked_at = Instant::now();
+        if inner.claims.is_latest(&inner.service, inner.shard, &inner.holder).await? {
+            self.note_confirmed(asked_at);
+            return Ok(());
+        }
+        self.confirm().await
+    }
+
+    /// How long ago the store was last asked and said that it is ours.
+    pub fn age(&self) -> Duration {
+        self.0.confirmed.borrow().elapsed()
+    }
+
+    /// Waits until what is known is not older than this.
+    pub async fn younger_than(&self, age: Duration) {
+        let mut confirmed = self.0.confirmed.subscribe();
+        // The sender lives as long as the claim.
+        let _ = confirmed.wait_for(|at| at.elapsed() <= age).await;
+    }
+
+    /// Waits until the claim is known to have passed.
+    pub async fn passed(&self) {
+        self.0.passed.cancelled().await;
+    }
+
+    /// Whose the shard is now, in words, once the claim is known to have passed.
+    pub fn successor(&self) -> Option<&str> {
+        self.0.successor.get().map(String::as_str)
+    }
+
+    /// The service says that its data told it that it is no longer the owner; the supervisor finds out.
+    pub fn fenced(&self, why: impl Into<String>) {
+        self.0.suspicion.send_replace(Some(why.into()));
+    }
+
+    /// Waits until the service says that it was fenced, and why.
+    pub async fn suspected(&self) -> String {
+        let mut suspicion = self.0.suspicion.subscribe();
+        let why = suspicion.wait_for(Option::is_some).await.map(|why| why.clone());
+        why.ok().flatten().expect("the sender lives as long as the claim, and what was waited for is there")
+    }
+
+    fn note_confirmed(&self, asked_at: Instant) {
+        self.0.confirmed.send_modify(|confirmed| *confirmed = asked_at.max(*confirmed));
+    }
+}

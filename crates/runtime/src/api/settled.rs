@@ -1,0 +1,149 @@
+//! What is settled on the store: specs and claims.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use http::HeaderMap;
+use http::header::{IF_MATCH, IF_NONE_MATCH};
+use store::{ClaimState, SpecError, Store};
+use types::api::{ClaimView, Claims, NumberedSpec, Specs};
+use types::{ErrorKind, Problem, ServiceType, ShardId, Sharding, Spec};
+
+use super::App;
+use super::error::ApiError;
+use super::queries::path;
+use crate::ground::{not_opened, unreadable};
+use crate::owner::is_honoured;
+
+/// What every service type runs with, read from the store now.
+#[utoipa::path(get, path = "/v1/spec", responses((status = 200, body = Specs), (status = 503, body = Problem)))]
+pub(crate) async fn specs(State(app): State<App>) -> Result<Json<Specs>, ApiError> {
+    let store = opened(&app).await?;
+    let specs = store.specs().all().await.map_err(unread)?;
+    Ok(Json(Specs { store: store.info().clone(), specs }))
+}
+
+/// Changes what a service type runs with, by compare-and-set: `If-Match: "{number}"`, or `If-None-Match: *` for a type
+/// that has no spec yet. Members run with it once their role is started anew.
+#[utoipa::path(put, path = "/v1/spec/{service}", params(("service" = String, Path, description = "service type"),
+        ("If-Match" = Option<String>, Header, description = "`\"{number}\"` of the spec that is replaced"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: there is none yet")),
+    request_body = Spec,
+    responses((status = 200, body = NumberedSpec), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 412, body = Problem), (status = 503, body = Problem)))]
+pub(crate) async fn put_spec(
+    State(app): State<App>,
+    service: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<NumberedSpec>, ApiError> {
+    let service: ServiceType = path(service)?
+        .parse()
+        .map_err(|error: types::IdError| ApiError::invalid("bad-service-type", error.to_string()))?;
+    let body = body.map_err(|error| ApiError::invalid("bad-body", error.body_text()))?;
+    let spec = wanted_spec(&body)?;
+    let last = replaced(&headers)?;
+    check(&app, &service, &spec)?;
+    let store = opened(&app).await?;
+    match store.specs().put(&service, last, &spec).await {
+        Ok(number) => Ok(Json(NumberedSpec { number, spec })),
+        Err(error @ SpecError::Changed { .. }) => {
+            let problem = Problem::new(ErrorKind::Changed, "changed", error.to_string());
+            Err(problem.hint("GET /v1/spec, apply your change to what it says, then try again").into())
+        }
+        Err(error @ SpecError::ShardsFixed { .. }) => {
+            let problem = Problem::new(ErrorKind::Conflict, "shards-fixed", error.to_string());
+            Err(problem.hint("keys lie in their shards; for another number use another cluster").into())
+        }
+        Err(SpecError::Store(error)) => Err(unread(error)),
+    }
+}
+
+/// Who owns which shard, read from the store now.
+#[utoipa::path(get, path = "/v1/claims",
+    responses((status = 200, body = Claims), (status = 503, body = Problem)))]
+pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiError> {
+    let store = opened(&app).await?;
+    let specs = store.specs();
+    let claims = store.claims();
+    let (specs, mut known) = tokio::try_join!(specs.all(), claims.all()).map_err(unread)?;
+    for (service, numbered) in &specs {
+        for number in 0..numbered.spec.shards.unwrap_or(0) {
+            if let Ok(shard) = ShardId::try_from(number) {
+                known.entry((service.clone(), shard)).or_default();
+            }
+        }
+    }
+    let view = app.cluster.view();
+    let listed = known.into_iter().map(|((service, shard), state)| {
+        let ClaimState { number, holder, note } = state;
+        let honoured = holder.as_ref().is_some_and(|holder| is_honoured(holder, &view));
+        ClaimView { service, shard, number, holder, honoured, note }
+    });
+    Ok(Json(Claims { store: store.info().clone(), claims: listed.collect() }))
+}
+
+async fn opened(app: &App) -> Result<&Store, ApiError> {
+    app.ground.store().await.map_err(|error| not_opened(&error).to_problem("store-unavailable").into())
+}
+
+fn unread(error: store::StoreError) -> ApiError {
+    unreadable(error).to_problem("store-unavailable").into()
+}
+
+/// The spec in a body. Unlike in answers, a field that is not known is a mistake.
+fn wanted_spec(body: &[u8]) -> Result<Spec, ApiError> {
+    let bad = |detail: String| -> ApiError {
+        let problem = Problem::new(ErrorKind::Invalid, "bad-spec", detail);
+        problem.hint(r#"a spec is {"settings": {}, "shards": 2}"#).into()
+    };
+    let fields: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(body).map_err(|error| bad(format!("the body is not a spec: {error}")))?;
+    if let Some(unknown) = fields.keys().find(|key| !matches!(key.as_str(), "settings" | "shards")) {
+        return Err(bad(format!("the body is not a spec: unknown field `{unknown}`")));
+    }
+    serde_json::from_slice(body).map_err(|error| bad(format!("the body is not a spec: {error}")))
+}
+
+/// The number of the spec that is replaced; 0 for none.
+fn replaced(headers: &HeaderMap) -> Result<u64, ApiError> {
+    if headers.get(IF_NONE_MATCH).is_some_and(|value| value == "*") {
+        return Ok(0);
+    }
+    let number = headers
+        .get(IF_MATCH)
+        .and_then(|value| value.to_str().ok()?.strip_prefix('"')?.strip_suffix('"')?.parse::<u64>().ok());
+    number.ok_or_else(|| {
+        let detail = "the request does not say which spec it replaces";
+        Problem::new(ErrorKind::Invalid, "no-if-match", detail)
+            .hint("send If-Match: \"{number}\" of what GET /v1/spec says, or If-None-Match: * for the first one")
+            .into()
+    })
+}
+
+fn check(app: &App, service: &ServiceType, spec: &Spec) -> Result<(), ApiError> {
+    let Some(plugin) = app.registry.plugin(service) else {
+        let detail = format!("this node can't check settings of `{service}`: it has no such service type");
+        let problem = Problem::new(ErrorKind::NotFound, "unknown-service-type", detail);
+        return Err(problem.hint("GET /v1/services lists what this cluster can run").into());
+    };
+    plugin.prepare(&spec.settings).map_err(|error| ApiError::invalid("bad-settings", error.to_string()))?;
+    let highest = ShardId::MAX + 1;
+    match (plugin.sharding(), spec.shards) {
+        (Sharding::Owned, None) => {
+            Err(ApiError::invalid("no-shards", format!("{service} needs a number of `shards`")))
+        }
+        (Sharding::Owned, Some(shards)) if shards == 0 || shards > highest => Err(ApiError::invalid(
+            "bad-shards",
+            format!("{service} can have 1 to {highest} shards, not {shards}"),
+        )),
+        (Sharding::None | Sharding::Unowned, Some(_)) => Err(ApiError::invalid(
+            "bad-shards",
+            format!("the shards of {service} are not fixed: leave them out"),
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,229 @@
+//! The cluster's object store as a node uses it: opened when it can be, gossiped, and the same as everybody else's.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{Cluster, ClusterView};
+use plugin::{Registry, ServiceError};
+use serde_json::Value;
+use store::{OpenError, SpecError, Store, StoreError, StoreUrl};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
+use types::api::NumberedSpec;
+use types::{ClusterId, ErrorKind, NodeId, ServiceType, ShardId, Sharding, Spec};
+
+use crate::identity::DataDir;
+
+/// How often a spec is written while others write it at the same time.
+const SPEC_ATTEMPTS: u32 = 5;
+
+/// How long a node looks for others before it believes that none is there.
+const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(1);
+
+/// The cluster's object store, opened when it can be. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    url: StoreUrl,
+    id: ClusterId,
+    cluster: Cluster,
+    registry: Registry,
+    /// What this agent was told, for a store that says nothing yet.
+    settings: BTreeMap<ServiceType, Value>,
+    data: Arc<DataDir>,
+    has_seeds: bool,
+    began: Instant,
+    store: OnceCell<Store>,
+}
+
+/// What a role runs with.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Terms {
+    /// The number of the spec; none while the store can't be read and nothing is remembered.
+    pub(crate) number: Option<u64>,
+    pub(crate) settings: Value,
+    pub(crate) shards: Option<NonZeroU32>,
+}
+
+impl Ground {
+    pub(crate) fn new(
+        url: StoreUrl,
+        id: ClusterId,
+        cluster: Cluster,
+        registry: Registry,
+        settings: BTreeMap<ServiceType, Value>,
+        data: Arc<DataDir>,
+        has_seeds: bool,
+    ) -> Self {
+        let (began, store) = (Instant::now(), OnceCell::new());
+        Self(Arc::new(Inner { url, id, cluster, registry, settings, data, has_seeds, began, store }))
+    }
+
+    /// The store; opened and tested now if it was not before.
+    pub(crate) async fn store(&self) -> Result<&Store, OpenError> {
+        let inner = &self.0;
+        let open = async {
+            let store = Store::open(&inner.url, &inner.id).await?;
+            info!(url = %inner.url, id = %store.info().id, "opened the store");
+            if let Err(error) = inner.cluster.set_store(store.info().clone()).await {
+                warn!(%error, "the store could not be gossiped");
+            }
+            Ok(store)
+        };
+        inner.store.get_or_try_init(|| open).await
+    }
+
+    /// The store, and the word of every member that it is theirs as well: needed before anything is claimed on it.
+    pub(crate) async fn shared_store(&self) -> Result<&Store, ServiceError> {
+        let store = self.store().await.map_err(|error| not_opened(&error))?;
+        self.first_contact().await;
+        match stranger(&self.0.cluster.view(), store) {
+            None => Ok(store),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// A live member that uses another store, as an error; none while this node has not opened its own.
+    pub(crate) fn stranger(&self) -> Option<ServiceError> {
+        stranger(&self.0.cluster.view(), self.0.store.get()?)
+    }
+
+    /// A node that looks for others has met one, or has looked for long enough.
+    async fn first_contact(&self) {
+        if self.0.has_seeds {
+            let mut view = self.0.cluster.watch();
+            let met = view.wait_for(|view| view.peers().next().is_some());
+            // Nobody was met: it is alone, or the others see it later, and say so then.
+            let _ = timeout_at(self.0.began + FIRST_CONTACT_LIMIT, met).await;
+        }
+    }
+
+    /// What a role of this type runs with. Written to the store if it says nothing yet.
+    pub(crate) async fn terms(
+        &self,
+        service: &ServiceType,
+        shard: Option<ShardId>,
+    ) -> Result<Terms, ServiceError> {
+        let sharding = self.0.registry.plugin(service).map_or(Sharding::None, |plugin| plugin.sharding());
+        let read = match self.store().await {
+            Ok(store) => self.settle(store, service, shard, sharding).await,
+            Err(error) => Err(not_opened(&error)),
+        };
+        let numbered = match read {
+            Ok(numbered) => numbered,
+            Err(error) if sharding != Sharding::Owned => {
+                warn!(%service, %error, "the spec can't be read; what was known of it has to do");
+                return Ok(self.remembered(service));
+            }
+            Err(error) => return Err(error),
+        };
+        let shards = numbered.spec.shards.and_then(NonZeroU32::new);
+        if let (Sharding::Owned, Some(shards), Some(shard)) = (sharding, shards, shard)
+            && shard.as_u32() >= shards.get()
+        {
+            let last = shards.get() - 1;
+            let what = format!("{service} has {shards} shards, 0 to {last}: there is no shard {shard}");
+            return Err(ServiceError::new(ErrorKind::Invalid, what)
+                .hint("the number of shards never changes once it is written; `ctl spec` shows it"));
+        }
+        Ok(Terms { number: Some(numbered.number), settings: numbered.spec.settings, shards })
+    }
+
+    async fn settle(
+        &self,
+        store: &Store,
+        service: &ServiceType,
+        shard: Option<ShardId>,
+        sharding: Sharding,
+    ) -> Result<NumberedSpec, ServiceError> {
+        let told = self.0.settings.get(service);
+        let wanted_shards = (sharding == Sharding::Owned).then(|| shard.unwrap_or_default().as_u32() + 1);
+        let specs = store.specs();
+        for _ in 0..SPEC_ATTEMPTS {
+            let known = specs.latest(service).await.map_err(unreadable)?;
+            let (number, spec) = match known {
+                Some(known) if known.spec.shards.is_some() || wanted_shards.is_none() => {
+                    if told.is_some_and(|told| *told != known.spec.settings) {
+                        warn!(
+                            %service, spec = known.number,
+                            "the settings that this agent was given are not used: the store has others; \
+                             `ctl spec` shows them"
+                        );
+                    }
+                    self.remember(service, &known);
+                    return Ok(known);
+                }
+                Some(known) => (known.number, Spec { shards: wanted_shards, ..known.spec }),
+                None => (0, Spec { settings: told.cloned().unwrap_or(Value::Null), shards: wanted_shards }),
+            };
+            match specs.put(service, number, &spec).await {
+                Ok(number) => info!(%service, number, shards = spec.shards, "wrote the spec"),
+                // Somebody else was faster; what they wrote holds.
+                Err(SpecError::Changed { .. } | SpecError::ShardsFixed { .. }) => {}
+                Err(SpecError::Store(error)) => return Err(unreadable(error)),
+            }
+        }
+        Err(ServiceError::unavailable(format!("the spec of {service} is changed all the time")))
+    }
+
+    fn remember(&self, service: &ServiceType, known: &NumberedSpec) {
+        if self.0.data.spec(service).is_ok_and(|kept| kept.as_ref() == Some(known)) {
+            return;
+        }
+        if let Err(error) = self.0.data.keep_spec(service, known) {
+            warn!(%service, %error, "the spec could not be kept for a time without the store");
+        }
+    }
+
+    fn remembered(&self, service: &ServiceType) -> Terms {
+        let kept = self.0.data.spec(service).unwrap_or_else(|error| {
+            warn!(%service, %error, "the spec that was kept can't be read");
+            None
+        });
+        match kept {
+            Some(kept) => Terms { number: Some(kept.number), settings: kept.spec.settings, shards: None },
+            None => {
+                let settings = self.0.settings.get(service).cloned().unwrap_or(Value::Null);
+                Terms { number: None, settings, shards: None }
+            }
+        }
+    }
+}
+
+/// A live member that uses another store, as an error.
+fn stranger(view: &ClusterView, store: &Store) -> Option<ServiceError> {
+    let ours = store.info();
+    let (node, theirs): (&NodeId, _) = view
+        .peers()
+        .filter_map(|peer| peer.store.as_ref().map(|theirs| (&peer.id, theirs)))
+        .find(|(_, theirs)| theirs.id != ours.id)?;
+    let what = format!(
+        "{node} uses the store {} at {}, this node {} at {}",
+        theirs.id, theirs.url, ours.id, ours.url
+    );
+    Some(
+        ServiceError::new(ErrorKind::Conflict, what)
+            .hint(format!("one cluster has one store: start this agent with --store {}", theirs.url)),
+    )
+}
+
+pub(crate) fn not_opened(error: &OpenError) -> ServiceError {
+    let wrapped = ServiceError::new(error.kind(), error.to_string());
+    match error.hint() {
+        Some(hint) => wrapped.hint(hint),
+        None => wrapped,
+    }
+}
+
+pub(crate) fn unreadable(error: StoreError) -> ServiceError {
+    let wrapped = ServiceError::new(error.kind(), error.to_string());
+    match error.hint() {
+        Some(hint) => wrapped.hint(hint),
+        None => wrapped,
+    }
+}

@@ -1,0 +1,78 @@
+//! Keeps what is known of a claim young: asks the store once a second, and at once when something hints at a change.
+
+use std::time::Duration;
+
+use cluster::ClusterView;
+use plugin::{Claim, ClaimLost};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{Instrument, Span, warn};
+use types::Role;
+
+/// How long one question may take before it is asked again.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Watches over a claim until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    claim: Claim,
+    /// Ends with the keeper.
+    _watch: JoinSet<()>,
+}
+
+impl Keeper {
+    pub(crate) fn new(claim: Claim, interval: Duration, view: watch::Receiver<ClusterView>) -> Self {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep(claim.clone(), interval, view).instrument(Span::current()));
+        Self { claim, _watch: tasks }
+    }
+
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.claim
+    }
+}
+
+/// Asks until the claim has passed.
+async fn keep(claim: Claim, interval: Duration, mut view: watch::Receiver<ClusterView>) {
+    let mut was_told = false;
+    loop {
+        let is_suspect = tokio::select! {
+            biased;
+            why = claim.suspected(), if !was_told => {
+                was_told = true;
+                warn!(epoch = %claim.epoch(), why, "the service says that it was fenced");
+                true
+            }
+            () = surpassed(&claim, &mut view) => true,
+            () = sleep(interval) => false,
+        };
+        let asked = async { if is_suspect { claim.confirm().await } else { claim.poll().await } };
+        match timeout(ANSWER_LIMIT, asked).await {
+            Ok(Ok(())) => {}
+            Ok(Err(ClaimLost::Passed { .. })) => return,
+            Ok(Err(ClaimLost::Unknown(error))) => {
+                warn!(epoch = %claim.epoch(), %error, age = ?claim.age(), "the claim can't be read");
+            }
+            Err(_) => warn!(epoch = %claim.epoch(), age = ?claim.age(), "the store does not answer"),
+        }
+        if is_suspect {
+            // A hint that was wrong must not make a busy loop.
+            sleep(interval).await;
+        }
+    }
+}
+
+/// Waits until gossip shows the shard under a higher epoch.
+async fn surpassed(claim: &Claim, view: &mut watch::Receiver<ClusterView>) {
+    let role = Role::Service { service: claim.service().clone(), shard: Some(claim.shard()) };
+    let is_higher = |view: &ClusterView| {
+        view.peers()
+            .filter_map(|peer| peer.state.as_ref())
+            .any(|state| state.role == role && state.epoch.is_some_and(|epoch| epoch > claim.epoch()))
+    };
+    if view.wait_for(is_higher).await.is_err() {
+        // Gossip has ended, and the node with it.
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,268 @@
+//! Becoming the owner of a shard, and ceasing to be it.
+//!
+//! Who may take a shard is a pure function of what the store says and whom gossip shows; the store then decides who of
+//! those who try is right.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::{Cluster, ClusterView};
+use http::Request;
+use http::header::CONTENT_TYPE;
+use mesh::Mesh;
+use plugin::Claim;
+use store::{ClaimError, ClaimState, Claims, Store};
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+use types::api::{self, Release};
+use types::{ErrorKind, Generation, Holder, NodeId, Problem, RoleState, ServiceType, ShardId};
+
+use crate::ground::unreadable;
+
+/// How long an owner may take to hand its shard over: to announce, drain, stop and release.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(30);
+/// How long an owner may take to say that it is there at all.
+const ASK_LIMIT: Duration = Duration::from_secs(1);
+/// How often a claim is tried for while others write to its log.
+const ATTEMPTS: u32 = 5;
+/// How long the store may take to note that a shard was given up.
+const RELEASE_LIMIT: Duration = Duration::from_secs(3);
+
+/// What a node that wants a shard may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Take it: nobody has it, or this node had it in an earlier life.
+    Take,
+    /// Ask its owner, who is there, to hand it over.
+    Ask(Holder),
+    /// Take it from an owner who is not there: a person says so.
+    Seize(Holder),
+    /// Leave it to its owner.
+    Leave {
+        /// The owner.
+        holder: Holder,
+        /// Whether it is seen to honour its claim.
+        honoured: bool,
+    },
+}
+
+/// What a node may do about a shard. `is_told` says that a person wants the shard moved, whoever has it.
+pub(crate) fn way(state: &ClaimState, me: &NodeId, is_told: bool, view: &ClusterView) -> Way {
+    let Some(holder) = state.holder.clone() else {
+        return Way::Take;
+    };
+    if holder.node == *me {
+        return Way::Take;
+    }
+    let is_there = view.member(&holder.node).is_some();
+    match (is_told, is_there) {
+        (true, true) => Way::Ask(holder),
+        (true, false) => Way::Seize(holder),
+        (false, _) => {
+            let honoured = is_honoured(&holder, view);
+            Way::Leave { holder, honoured }
+        }
+    }
+}
+
+/// Whether the owner is seen, in the life in which it took the shard, to say that it has it.
+pub(crate) fn is_honoured(holder: &Holder, view: &ClusterView) -> bool {
+    let says_so = |state: &RoleState| state.epoch == Some(holder.epoch);
+    view.member(&holder.node).is_some_and(|member| {
+        member.generation == holder.generation && member.state.as_ref().is_some_and(says_so)
+    })
+}
+
+/// Who wants to own a shard.
+pub(crate) struct Candidate<'a> {
+    pub(crate) node: &'a NodeId,
+    pub(crate) generation: Generation,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) mesh: &'a Mesh,
+}
+
+impl Candidate<'_> {
+    /// Takes a shard, by way of its owner if a person wants it moved.
+    pub(crate) async fn take(
+        &self,
+        store: &Store,
+        service: &ServiceType,
+        shard: ShardId,
+        is_told: bool,
+    ) -> Result<Claim, Problem> {
+        let claims = store.claims();
+        // An owner that does not answer is asked once.
+        let mut is_silent = false;
+        for _ in 0..ATTEMPTS {
+            let unread = |error| unreadable(error).to_problem("store-unavailable");
+            let state = claims.read(service, shard).await.map_err(unread)?;
+            match way(&state, self.node, is_told, &self.cluster.view()) {
+                Way::Leave { holder, honoured } => {
+                    return Err(owned(service, shard, &holder, honoured, self.node));
+                }
+                Way::Ask(holder) if !is_silent => {
+                    is_silent = !self.ask(service, shard, &holder).await?;
+                    continue;
+                }
+                Way::Ask(holder) | Way::Seize(holder) => {
+                    warn!(
+                        %service, %shard, from = %holder.node, epoch = %holder.epoch,
+                        "taking a shard from an owner who does not answer, as a person wants it"
+                    );
+                }
+                Way::Take => {}
+            }
+            let asked_at = Instant::now();
+            match claims.take(service, shard, &state, self.node, self.generation).await {
+                Ok(holder) => {
+                    info!(%service, %shard, epoch = %holder.epoch, "took a shard");
+                    return Ok(Claim::new(claims, service.clone(), shard, holder, asked_at));
+                }
+                Err(ClaimError::Lost(_)) => {}
+                Err(ClaimError::Store(error)) => return Err(unread(error)),
+            }
+        }
+        let detail = format!("{service}/{shard} changes its owner all the time");
+        Err(Problem::new(ErrorKind::Conflict, "contended", detail).hint("try again in a moment"))
+    }
+
+    /// Asks the owner to hand its shard over. Whether it answered at all.
+    async fn ask(&self, service: &ServiceType, shard: ShardId, holder: &Holder) -> Result<bool, Problem> {
+        let view = self.cluster.view();
+        let Some(owner) = view.member(&holder.node) else {
+            return Ok(false);
+        };
+        let who = Request::get(format!("{}/v1/agent/self", owner.http)).body(Bytes::new());
+        let is_there = match who {
+            Ok(request) => self.mesh.call(request, ASK_LIMIT).await.is_ok(),
+            Err(_) => false,
+        };
+        if !is_there {
+            return Ok(false);
+        }
+        let wish = Release { service: service.clone(), shard, epoch: holder.epoch, to: self.node.clone() };
+        let body = serde_json::to_vec(&wish).expect("our own types always serialize");
+        let request = Request::post(format!("{}/v1/members/{}:release", owner.http, owner.id))
+            .header(CONTENT_TYPE, "application/json")
+            .header(api::HOPS, "1")
+            .body(body.into())
+            .map_err(|error| Problem::new(ErrorKind::Internal, "bad-address", error.to_string()))?;
+        let answer = match self.mesh.call(request, HAND_OVER_LIMIT).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                warn!(owner = %owner.id, %error, "the owner did not hand its shard over in time");
+                return Ok(false);
+            }
+        };
+        if answer.status().is_success() {
+            return Ok(true);
+        }
+        let refusal: Option<Problem> = serde_json::from_slice(answer.body()).ok();
+        match refusal {
+            // What it owned has changed meanwhile; the store says what to.
+            Some(refusal) if refusal.status == ErrorKind::Changed.status() => Ok(true),
+            Some(refusal) => {
+                let detail = format!("{} does not hand {service}/{shard} over: {refusal}", owner.id);
+                let told = Problem::new(ErrorKind::Conflict, refusal.code(), detail);
+                Err(Problem { hint: refusal.hint, ..told })
+            }
+            None => Ok(false),
+        }
+    }
+}
+
+/// Gives a claim up, as well as the store lets it. Whether it is noted there.
+pub(crate) async fn release(claims: &Claims, claim: &Claim, to: Option<&NodeId>, why: Option<&str>) -> bool {
+    let (service, shard) = (claim.service(), claim.shard());
+    let released = claims.release(service, shard, claim.holder(), to, why);
+    match timeout(RELEASE_LIMIT, released).await {
+        Ok(Ok(())) => {
+            info!(%service, %shard, epoch = %claim.epoch(), why, "released a shard");
+            true
+        }
+        // It is somebody else's already.
+        Ok(Err(ClaimError::Lost(_))) => true,
+        Ok(Err(ClaimError::Store(error))) => {
+            warn!(%service, %shard, %error, "a shard could not be released");
+            false
+        }
+        Err(_) => {
+            warn!(%service, %shard, limit = ?RELEASE_LIMIT, "the store did not note in time that a shard was released");
+            false
+        }
+    }
+}
+
+fn owned(service: &ServiceType, shard: ShardId, holder: &Holder, honoured: bool, me: &NodeId) -> Problem {
+    let there = if honoured { "" } else { ", which does not run it now" };
+    let detail = format!("{service}/{shard} is owned by {} (epoch {}){there}", holder.node, holder.epoch);
+    let mut problem = Problem::new(ErrorKind::Conflict, "owned", detail);
+    problem = problem.hint(format!(
+        "`ctl set-service {me} {service} --shard {shard} --take` moves it without losing anything"
+    ));
+    problem
+}
+
+#[cfg(test)]
+mod tests {
+    use types::api::{About, Member};
+    use types::{Epoch, Role};
+
+    use super::*;
+
+    fn node(name: &str) -> NodeId {
+        name.parse().unwrap()
+    }
+
+    fn held_by(name: &str, generation: u64, epoch: u64) -> ClaimState {
+        let holder = Holder { node: node(name), generation: Generation(generation), epoch: Epoch(epoch) };
+        ClaimState { number: epoch, holder: Some(holder), note: None }
+    }
+
+    fn view(members: &[(&str, u64, Option<u64>)]) -> ClusterView {
+        let members = members.iter().map(|&(name, generation, epoch)| Member {
+            id: node(name),
+            generation: Generation(generation),
+            version: 1,
+            http: String::new(),
+            gossip: String::new(),
+            state: Some(RoleState {
+                epoch: epoch.map(Epoch),
+                ..RoleState::starting("storage/0".parse::<Role>().unwrap())
+            }),
+            about: About::default(),
+            store: None,
+        });
+        ClusterView::new("test".parse().unwrap(), node("me"), members)
+    }
+
+    #[test]
+    fn a_shard_that_is_free_or_was_ours_is_taken() {
+        let nobody = view(&[]);
+        assert_eq!(way(&ClaimState::default(), &node("me"), false, &nobody), Way::Take);
+        assert_eq!(way(&held_by("me", 1, 3), &node("me"), false, &nobody), Way::Take);
+    }
+
+    #[test]
+    fn a_shard_of_somebody_else_is_left_alone_unless_a_person_wants_it() {
+        let (state, me) = (held_by("a", 1, 3), node("me"));
+        for (members, told, expected) in [
+            (vec![("a", 1, Some(3))], false, "left, honoured"),
+            (vec![("a", 1, Some(2))], false, "left"),
+            (vec![("a", 2, Some(3))], false, "left"),
+            (vec![], false, "left"),
+            (vec![("a", 1, Some(3))], true, "asked"),
+            (vec![("a", 2, None)], true, "asked"),
+            (vec![], true, "seized"),
+        ] {
+            let found = match way(&state, &me, told, &view(&members)) {
+                Way::Take => "taken",
+                Way::Ask(_) => "asked",
+                Way::Seize(_) => "seized",
+                Way::Leave { honoured: true, .. } => "left, honoured",
+                Way::Leave { honoured: false, .. } => "left",
+            };
+            assert_eq!(found, expected, "{members:?} told={told}");
+        }
+    }
+}
