@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectMeta;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use types::{Epoch, ErrorKind, Generation, Holder, NodeId, ServiceType, ShardId};
 
 use crate::error::{Fault, StoreError};
-use crate::log::{AppendError, LIMITS, Limits, Log, number_of};
+use crate::log::{AppendError, LIMITS, Limits, Log, latest_of_each};
 use crate::objects::Objects;
 
 /// How many objects are read at once.
@@ -116,21 +117,15 @@ impl Claims {
 
     /// Who owns which shard, of all that were ever claimed. One LIST, and one GET a shard.
     pub async fn all(&self) -> Result<BTreeMap<(ServiceType, ShardId), ClaimState>, StoreError> {
-        let mut shards = BTreeMap::<(ServiceType, ShardId), u64>::new();
-        for meta in self.objects.list(&root()).await? {
-            let Some(parts) = meta.location.prefix_match(&root()) else { continue };
-            let parts: Vec<_> = parts.collect();
-            let [service, shard, name] = parts.as_slice() else { continue };
-            let (Ok(service), Ok(shard), Some(number)) =
-                (service.as_ref().parse(), shard.as_ref().parse(), number_of(name.as_ref()))
-            else {
-                continue;
-            };
-            let latest = shards.entry((service, shard)).or_default();
-            *latest = number.max(*latest);
-        }
-        let read = |((service, shard), number): ((ServiceType, ShardId), u64)| async move {
-            let state = match self.log(&service, shard).entry(number).await? {
+        let logs = latest_of_each(self.objects.list(&root()).await?, &root());
+        let shards = logs.into_iter().filter_map(|(names, latest)| match names.as_slice() {
+            [service, shard] => {
+                Some((service.parse::<ServiceType>().ok()?, shard.parse::<ShardId>().ok()?, latest))
+            }
+            _ => None,
+        });
+        let read = |(service, shard, (number, listed)): (ServiceType, ShardId, (u64, ObjectMeta))| async move {
+            let state = match self.log(&service, shard).entry_as_listed(number, &listed).await? {
                 Some(record) => record.state(number),
                 // pruned since the list: so there is a later one
                 None => self.read(&service, shard).await?,
@@ -249,3 +244,6 @@ fn root() -> Path {
 fn path(service: &ServiceType, shard: ShardId) -> Path {
     root().join(service.as_str()).join(shard.to_string())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

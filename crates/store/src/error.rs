@@ -120,7 +120,9 @@ impl StoreError {
             }
             Fault::Full => "free some space or raise the quota; the agent goes on by itself",
             Fault::ReadOnly => "mount the store's folder for writing, or use another store",
-            Fault::Missing if folder => "the store's folder is not there any more; is it mounted?",
+            Fault::Missing if folder => {
+                "the store's folder is not there; is it mounted, and is no file in its place?"
+            }
             Fault::Missing => "make the bucket first, or correct the store's url; buckets are not made here",
             Fault::Damaged => {
                 "look at the object; restore it from a backup, or remove it if you know what it said"
@@ -135,7 +137,10 @@ impl StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Parts { doing, object, store, cause, .. } = &*self.0;
-        write!(f, "cannot {doing} `{object}` in {store}: {cause}")
+        match object.as_str() {
+            "" => write!(f, "cannot {doing} {store}: {cause}"),
+            object => write!(f, "cannot {doing} `{object}` in {store}: {cause}"),
+        }
     }
 }
 
@@ -200,7 +205,8 @@ fn io_fault(error: &io::Error) -> Option<Fault> {
         Io::ReadOnlyFilesystem => Some(Fault::ReadOnly),
         Io::PermissionDenied => Some(Fault::Denied),
         Io::TimedOut => Some(Fault::Timeout),
-        Io::NotFound => Some(Fault::Missing),
+        // where a folder is asked for, the latter two are a file in its place
+        Io::NotFound | Io::NotADirectory | Io::AlreadyExists => Some(Fault::Missing),
         Io::ConnectionRefused
         | Io::ConnectionReset
         | Io::ConnectionAborted
@@ -259,3 +265,6 @@ fn tag<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (inner, _) = rest.split_once(&format!("</{name}>"))?;
     Some(inner.trim())
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,8 @@ pub struct Faults {
 #[derive(Default)]
 struct Switches {
     ignore_create: bool,
+    repeat_create: bool,
+    busy_creates: usize,
     delay: Duration,
     holds: Vec<Hold>,
 }
@@ -119,6 +121,16 @@ impl Faults {
     /// Whether a create overwrites, as on a store that ignores `If-None-Match`.
     pub fn ignore_create(&self, ignore: bool) {
         self.switches().ignore_create = ignore;
+    }
+
+    /// Whether each create is sent twice and the second answer told, as by a client that lost the first.
+    pub fn repeat_create(&self, repeat: bool) {
+        self.switches().repeat_create = repeat;
+    }
+
+    /// Refuses the next creates as if the object were there, as S3 does while others are writing it.
+    pub fn refuse_creates(&self, count: usize) {
+        self.switches().busy_creates = count;
     }
 
     /// How much longer each operation takes.
@@ -217,10 +229,29 @@ impl ObjectStore for Faults {
         mut opts: PutOptions,
     ) -> Result<PutResult> {
         let op = if opts.mode == PutMode::Create { Op::Create } else { Op::Put };
-        if op == Op::Create && self.switches().ignore_create {
-            opts.mode = PutMode::Overwrite;
+        if op == Op::Put {
+            return self.around(op, self.inner.put_opts(location, payload, opts)).await;
         }
-        self.around(op, self.inner.put_opts(location, payload, opts)).await
+        let (repeat, busy) = {
+            let mut switches = self.switches();
+            if switches.ignore_create {
+                opts.mode = PutMode::Overwrite;
+            }
+            let busy = switches.busy_creates > 0;
+            switches.busy_creates = switches.busy_creates.saturating_sub(1);
+            (switches.repeat_create, busy)
+        };
+        let create = async {
+            if busy {
+                let source = "409 Conflict".into();
+                return Err(object_store::Error::AlreadyExists { path: location.to_string(), source });
+            }
+            if repeat {
+                self.inner.put_opts(location, payload.clone(), opts.clone()).await?;
+            }
+            self.inner.put_opts(location, payload, opts).await
+        };
+        self.around(op, create).await
     }
 
     /// Fails or waits when it begins; its parts go their way.
@@ -270,3 +301,6 @@ impl ObjectStore for Faults {
         self.around(Op::Put, self.inner.copy_opts(from, to, options)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

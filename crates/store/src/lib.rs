@@ -21,7 +21,11 @@ mod log;
 mod objects;
 mod open;
 mod probe;
+#[cfg(test)]
+mod s3_tests;
 mod specs;
+#[cfg(test)]
+mod testing;
 mod url;
 
 pub use object_store::ObjectStore;

@@ -11,9 +11,13 @@
 //!   never removed. So the writer lists above its number after it created it: if nothing is higher by that
 //!   much, its number was never removed, and its entry stands. Otherwise it says that it lost; such a late
 //!   entry lies far below the latest, where nobody takes it for the truth, and is pruned later.
+//! * A reader that slept between its list and its read could meet such a late entry under the number that was
+//!   the latest. It would be younger than what was listed by more than [`Limits::age`], by the store's own
+//!   stamps, so the reader compares them and looks again.
 //! * An answer may get lost, or a client may send its request again and then be told that the object exists.
 //!   Each entry carries a number made by its writer, so the writer reads back and knows its own.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -103,9 +107,12 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
     /// The entry with the highest number; `None` if there is none. One LIST and one GET.
     pub async fn latest(&self) -> Result<Option<Entry<T>>, StoreError> {
         for _ in 0..TRIES {
-            let Some(number) = self.latest_number().await? else { return Ok(None) };
+            let all = self.numbered(self.objects.list(&self.prefix).await?);
+            let Some((number, listed)) = all.into_iter().max_by_key(|&(number, _)| number) else {
+                return Ok(None);
+            };
             // a pruner may be that far ahead of us: then there is a higher one
-            if let Some(value) = self.entry(number).await? {
+            if let Some(value) = self.entry_as_listed(number, &listed).await? {
                 return Ok(Some(Entry { number, value }));
             }
         }
@@ -117,7 +124,9 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
     ///
     /// Only the latest entries count: far below, a writer that slept may have left one that nobody saw.
     pub async fn entry(&self, number: u64) -> Result<Option<T>, StoreError> {
-        Ok(self.record(number).await?.map(|record| record.value))
+        let path = self.path(number);
+        let Some(content) = self.objects.read(&path).await? else { return Ok(None) };
+        Ok(Some(self.decode(&path, &content)?.value))
     }
 
     /// Writes entry `last + 1`, where `last` is the number of the entry last seen (0 for none).
@@ -147,6 +156,22 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
             removed += 1;
         }
         Ok(removed)
+    }
+
+    /// One entry, unless it is not the one that was listed any more.
+    pub(crate) async fn entry_as_listed(
+        &self,
+        number: u64,
+        listed: &ObjectMeta,
+    ) -> Result<Option<T>, StoreError> {
+        let path = self.path(number);
+        let Some((content, meta)) = self.objects.read_stamped(&path).await? else { return Ok(None) };
+        // half, because a store may round its stamps in a list otherwise than in an answer
+        let apart = (meta.last_modified - listed.last_modified).abs().to_std().unwrap_or_default();
+        if apart > self.limits.age / 2 {
+            return Ok(None);
+        }
+        Ok(Some(self.decode(&path, &content)?.value))
     }
 
     /// Whether an entry of that number is there. One GET.
@@ -204,11 +229,6 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
         Ok(self.numbered(above).into_iter().map(|(found, _)| found).filter(|&found| found > number).max())
     }
 
-    async fn latest_number(&self) -> Result<Option<u64>, StoreError> {
-        let all = self.objects.list(&self.prefix).await?;
-        Ok(self.numbered(all).into_iter().map(|(number, _)| number).max())
-    }
-
     fn numbered(&self, objects: Vec<ObjectMeta>) -> Vec<(u64, ObjectMeta)> {
         let numbered = |meta: ObjectMeta| {
             let mut below = meta.location.prefix_match(&self.prefix)?;
@@ -224,12 +244,6 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
         let path = self.path(number);
         let Some(content) = objects.read(&path).await? else { return Ok(None) };
         Ok(Some(self.decode::<serde::de::IgnoredAny>(&path, &content)?.writer))
-    }
-
-    async fn record(&self, number: u64) -> Result<Option<Record<T>>, StoreError> {
-        let path = self.path(number);
-        let Some(content) = self.objects.read(&path).await? else { return Ok(None) };
-        self.decode(&path, &content).map(Some)
     }
 
     fn encode(&self, path: &Path, writer: Uuid, value: &T) -> Result<Bytes, StoreError> {
@@ -267,9 +281,29 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
     }
 }
 
+/// The latest entry of each log below `root`, by the names of the folders on the way to it.
+pub(crate) fn latest_of_each(
+    listed: Vec<ObjectMeta>,
+    root: &Path,
+) -> BTreeMap<Vec<String>, (u64, ObjectMeta)> {
+    let mut logs = BTreeMap::<Vec<String>, (u64, ObjectMeta)>::new();
+    for meta in listed {
+        let Some(parts) = meta.location.prefix_match(root) else { continue };
+        let mut names: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
+        let Some(number) = names.pop().and_then(|name| number_of(&name)) else { continue };
+        if logs.get(&names).is_none_or(|&(latest, _)| latest < number) {
+            logs.insert(names, (number, meta));
+        }
+    }
+    logs
+}
+
 /// The number in `00000000000000000007.json`; `None` for the name of anything else.
-pub(crate) fn number_of(name: &str) -> Option<u64> {
+fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".json")?;
     let all_digits = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
     if all_digits { digits.parse().ok() } else { None }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

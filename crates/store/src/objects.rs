@@ -62,9 +62,17 @@ impl Objects {
 
     /// The content of an object; `None` if there is none.
     pub(crate) async fn read(&self, path: &Path) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.read_stamped(path).await?.map(|(content, _)| content))
+    }
+
+    /// The content of an object and what the store knows of it; `None` if there is none.
+    pub(crate) async fn read_stamped(&self, path: &Path) -> Result<Option<(Bytes, ObjectMeta)>, StoreError> {
         let read = async {
             match self.store.get(path).await {
-                Ok(found) => found.bytes().await.map(Some),
+                Ok(found) => {
+                    let meta = found.meta.clone();
+                    Ok(Some((found.bytes().await?, meta)))
+                }
                 Err(error @ object_store::Error::NotFound { .. }) if !is_missing_bucket(&error) => Ok(None),
                 Err(error) => Err(error),
             }

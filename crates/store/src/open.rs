@@ -137,15 +137,15 @@ impl Store {
         let objects = match connected {
             Ok(Ok(objects)) => objects,
             Ok(Err(error)) if url.is_local() => {
-                return Err(StoreError::new("open", ".", &url.to_string(), error).into());
+                return Err(StoreError::new("open", "", &url.to_string(), error).into());
             }
             Ok(Err(error)) => {
-                let reason = StoreError::new("open", ".", &url.to_string(), error).cause().to_owned();
+                let reason = StoreError::new("open", "", &url.to_string(), error).cause().to_owned();
                 return Err(OpenError::Settings { url: url.clone(), reason });
             }
             Err(_) => {
                 let cause = format!("no answer within {:?}", crate::objects::LIMIT);
-                return Err(StoreError::of(Fault::Timeout, "open", ".", &url.to_string(), cause).into());
+                return Err(StoreError::of(Fault::Timeout, "open", "", &url.to_string(), cause).into());
             }
         };
         Self::over(objects, url.clone(), cluster).await
@@ -196,6 +196,11 @@ impl Store {
     pub fn data(&self, service: &ServiceType, shard: ShardId) -> Arc<dyn ObjectStore> {
         let below = Path::from("data").join(service.as_str()).join(shard.to_string());
         Arc::new(PrefixStore::new(Arc::clone(self.objects.store()), below))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn objects_for_test(&self) -> Objects {
+        self.objects.clone()
     }
 
     /// How often an owner asks whether its shard is still its own: a second. See [`Claims::is_latest`].
@@ -261,3 +266,6 @@ impl Identity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectMeta;
 use object_store::path::Path;
 use types::api::NumberedSpec;
 use types::{ErrorKind, ServiceType, Spec};
 
 use crate::error::StoreError;
-use crate::log::{AppendError, LIMITS, Log, number_of};
+use crate::log::{AppendError, LIMITS, Log, latest_of_each};
 use crate::objects::Objects;
 
 /// How many objects are read at once.
@@ -86,19 +87,13 @@ impl Specs {
 
     /// The specs of all service types. One LIST, and one GET a type.
     pub async fn all(&self) -> Result<BTreeMap<ServiceType, NumberedSpec>, StoreError> {
-        let mut types = BTreeMap::<ServiceType, u64>::new();
-        for meta in self.objects.list(&root()).await? {
-            let Some(parts) = meta.location.prefix_match(&root()) else { continue };
-            let parts: Vec<_> = parts.collect();
-            let [service, name] = parts.as_slice() else { continue };
-            let (Ok(service), Some(number)) = (service.as_ref().parse(), number_of(name.as_ref())) else {
-                continue;
-            };
-            let latest = types.entry(service).or_default();
-            *latest = number.max(*latest);
-        }
-        let read = |(service, number): (ServiceType, u64)| async move {
-            let found = match self.log(&service).entry(number).await? {
+        let logs = latest_of_each(self.objects.list(&root()).await?, &root());
+        let types = logs.into_iter().filter_map(|(names, latest)| match names.as_slice() {
+            [service] => Some((service.parse::<ServiceType>().ok()?, latest)),
+            _ => None,
+        });
+        let read = |(service, (number, listed)): (ServiceType, (u64, ObjectMeta))| async move {
+            let found = match self.log(&service).entry_as_listed(number, &listed).await? {
                 Some(spec) => Some(NumberedSpec { number, spec }),
                 // pruned since the list: so there is a later one
                 None => self.latest(&service).await?,
@@ -138,3 +133,6 @@ impl Specs {
 fn root() -> Path {
     Path::from("spec")
 }
+
+#[cfg(test)]
+mod tests;

@@ -241,3 +241,6 @@ impl From<StoreUrl> for String {
         url.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,352 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::faults::{Faults, Mode, Op, When};
+use crate::testing::{Place, objects};
+
+fn claims(objects: &Objects) -> Claims {
+    Claims::new(objects.clone())
+}
+
+fn node(name: &str) -> NodeId {
+    name.parse().unwrap()
+}
+
+fn service() -> ServiceType {
+    "storage".parse().unwrap()
+}
+
+fn shard() -> ShardId {
+    ShardId::default()
+}
+
+async fn take(claims: &Claims, seen: &ClaimState, name: &str) -> Result<Holder, ClaimError> {
+    claims.take(&service(), shard(), seen, &node(name), Generation(1)).await
+}
+
+fn lost<T: std::fmt::Debug>(result: Result<T, ClaimError>) -> ClaimState {
+    match result {
+        Err(ClaimError::Lost(state)) => state,
+        other => panic!("not lost: {other:?}"),
+    }
+}
+
+/// Nodes that take and release at random: epochs rise, one holder at a time, every release ends its own take.
+pub(crate) async fn racing_nodes_share_a_shard(objects: Objects, seed: u64, nodes: u64, rounds: usize) {
+    let mut tasks = JoinSet::new();
+    for number in 0..nodes {
+        let claims = claims(&objects);
+        tasks.spawn(async move {
+            let mut random = StdRng::seed_from_u64(seed * 31 + number);
+            let (me, generation) = (node(&format!("n{number}")), Generation(number));
+            let mut taken = Vec::<Holder>::new();
+            for _ in 0..rounds {
+                let seen = claims.read(&service(), shard()).await.unwrap();
+                let mine = seen.holder.as_ref().filter(|holder| holder.node == me).cloned();
+                match mine {
+                    Some(holder) if random.random_bool(0.5) => {
+                        match claims.release(&service(), shard(), &holder, None, Some("tired")).await {
+                            Ok(()) => {}
+                            Err(ClaimError::Lost(now)) => assert!(now.number > holder.epoch.0),
+                            Err(ClaimError::Store(error)) => panic!("{error}"),
+                        }
+                    }
+                    Some(_) => {}
+                    None => match claims.take(&service(), shard(), &seen, &me, generation).await {
+                        Ok(holder) => {
+                            assert_eq!(holder.epoch.0, seen.number + 1);
+                            assert!(taken.last().is_none_or(|last| last.epoch < holder.epoch));
+                            taken.push(holder);
+                        }
+                        Err(ClaimError::Lost(now)) => assert!(now.number > seen.number),
+                        Err(ClaimError::Store(error)) => panic!("{error}"),
+                    },
+                }
+                // what has passed cannot be released, unless it was by its own holder
+                let Some(passed) = taken.iter().rev().nth(1) else { continue };
+                match claims.release(&service(), shard(), passed, None, None).await {
+                    Ok(()) => {
+                        let next = claims.log(&service(), shard()).entry(passed.epoch.0 + 1).await.unwrap();
+                        assert!(matches!(next, Some(Record::Release { node, .. }) if node == me));
+                    }
+                    Err(ClaimError::Lost(now)) => assert!(now.number > passed.epoch.0),
+                    Err(ClaimError::Store(error)) => panic!("{error}"),
+                }
+            }
+            taken
+        });
+    }
+    let taken: Vec<Holder> = tasks.join_all().await.into_iter().flatten().collect();
+    let claims = claims(&objects);
+    let mut history = BTreeMap::new();
+    for number in 1..=claims.read(&service(), shard()).await.unwrap().number {
+        let record = claims.log(&service(), shard()).entry(number).await.unwrap().expect("no gap");
+        if let Record::Release { node, epoch, .. } = &record {
+            assert_eq!(epoch.0, number - 1, "a release ends the take before it");
+            assert!(matches!(&history[&epoch.0], Record::Take { node: taker, .. } if taker == node));
+        }
+        history.insert(number, record);
+    }
+    for holder in taken {
+        let record = Record::Take { node: holder.node, generation: holder.generation };
+        assert_eq!(history[&holder.epoch.0], record, "who was told that it took a shard did");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn racing_nodes_never_own_a_shard_together() {
+    for seed in 0..5 {
+        racing_nodes_share_a_shard(Place::memory().objects(), seed, 6, 40).await;
+    }
+    let folder = Place::folder();
+    racing_nodes_share_a_shard(folder.objects(), 1, 4, 8).await;
+}
+
+#[tokio::test]
+async fn a_claim_goes_from_hand_to_hand_with_rising_epochs() {
+    let claims = claims(&Place::memory().objects());
+    let nobody = claims.read(&service(), shard()).await.unwrap();
+    assert_eq!(nobody, ClaimState::default());
+    let a = take(&claims, &nobody, "a").await.unwrap();
+    assert_eq!(a, Holder { node: node("a"), generation: Generation(1), epoch: Epoch(1) });
+    let seen = claims.read(&service(), shard()).await.unwrap();
+    assert_eq!(seen, ClaimState { number: 1, holder: Some(a.clone()), note: Some("taken by a".to_owned()) });
+    assert!(claims.is_latest(&service(), shard(), &a).await.unwrap());
+    claims.release(&service(), shard(), &a, Some(&node("b")), Some("moved")).await.unwrap();
+    assert!(!claims.is_latest(&service(), shard(), &a).await.unwrap());
+    let seen = claims.read(&service(), shard()).await.unwrap();
+    assert_eq!((seen.holder.as_ref(), seen.note.as_deref()), (None, Some("released by a to b: moved")));
+    assert_eq!(take(&claims, &seen, "b").await.unwrap().epoch, Epoch(3));
+}
+
+#[tokio::test]
+async fn of_two_that_take_from_the_same_state_one_is_told_who_won() {
+    let claims = claims(&Place::memory().objects());
+    let nobody = ClaimState::default();
+    take(&claims, &nobody, "a").await.unwrap();
+    let error = take(&claims, &nobody, "b").await.unwrap_err();
+    assert_eq!(error.to_string(), "the claim has changed: taken by a");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(lost::<()>(Err(error)).holder.unwrap().node, node("a"));
+}
+
+#[tokio::test]
+async fn only_the_holder_itself_can_release_and_twice_is_no_error() {
+    let claims = claims(&Place::memory().objects());
+    let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
+    for other in [
+        Holder { node: node("b"), ..a.clone() },
+        Holder { generation: Generation(2), ..a.clone() },
+        Holder { epoch: Epoch(2), ..a.clone() },
+        Holder { epoch: Epoch(9), ..a.clone() },
+    ] {
+        lost(claims.release(&service(), shard(), &other, None, None).await);
+    }
+    assert_eq!(claims.read(&service(), shard()).await.unwrap().number, 1);
+    claims.release(&service(), shard(), &a, None, Some("leaving")).await.unwrap();
+    claims.release(&service(), shard(), &a, None, Some("leaving")).await.unwrap();
+    let seen = claims.read(&service(), shard()).await.unwrap();
+    assert_eq!((seen.number, seen.note.as_deref()), (2, Some("released by a: leaving")));
+    take(&claims, &seen, "b").await.unwrap();
+    claims.release(&service(), shard(), &a, None, None).await.unwrap();
+    assert_eq!(claims.read(&service(), shard()).await.unwrap().holder.unwrap().node, node("b"));
+}
+
+#[tokio::test]
+async fn a_taker_that_slept_at_any_step_learns_that_it_lost() {
+    let steps = [(Op::Create, When::Before), (Op::Create, When::After), (Op::List, When::Before)];
+    for (op, when) in steps {
+        let faults = Faults::new(Place::memory().store);
+        let claims = claims(&objects(faults.objects()));
+        let mut pause = faults.pause_next(op, when);
+        let nobody = ClaimState::default();
+        let others = async {
+            pause.reached().await;
+            let seen = claims.read(&service(), shard()).await.unwrap();
+            take(&claims, &seen, "b").await.unwrap();
+            pause.resume();
+        };
+        let (slept, ()) = tokio::join!(take(&claims, &nobody, "a"), others);
+        assert_eq!(lost(slept).holder.unwrap().node, node("b"), "{op:?} {when:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_taker_that_slept_before_its_answer_sees_it_at_its_first_poll() {
+    let faults = Faults::new(Place::memory().store);
+    let claims = claims(&objects(faults.objects()));
+    let mut pause = faults.pause_next(Op::List, When::After);
+    let nobody = ClaimState::default();
+    let others = async {
+        pause.reached().await;
+        let seen = claims.read(&service(), shard()).await.unwrap();
+        take(&claims, &seen, "b").await.unwrap();
+        pause.resume();
+    };
+    let (slept, ()) = tokio::join!(take(&claims, &nobody, "a"), others);
+    assert!(!claims.is_latest(&service(), shard(), &slept.unwrap()).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_holder_that_slept_at_any_step_of_its_release_never_ends_anothers_claim() {
+    let steps = [
+        (Op::Get, When::Before),
+        (Op::Get, When::After),
+        (Op::Create, When::Before),
+        (Op::Create, When::After),
+        (Op::List, When::Before),
+        (Op::List, When::After),
+    ];
+    for (op, when) in steps {
+        let faults = Faults::new(Place::memory().store);
+        let claims = claims(&objects(faults.objects()));
+        let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
+        let mut pause = faults.pause_next(op, when);
+        let others = async {
+            pause.reached().await;
+            let seen = claims.read(&service(), shard()).await.unwrap();
+            take(&claims, &seen, "b").await.unwrap();
+            pause.resume();
+        };
+        let (service, shard) = (service(), shard());
+        let (released, ()) = tokio::join!(claims.release(&service, shard, &a, None, None), others);
+        // released first and taken then, or the other way round: b owns it
+        let landed = matches!((op, when), (Op::Create, When::After) | (Op::List, _));
+        match released {
+            Ok(()) => assert!(landed, "{op:?} {when:?}"),
+            Err(ClaimError::Lost(state)) => {
+                assert!(!landed && state.holder.unwrap().node == node("b"), "{op:?} {when:?}");
+            }
+            Err(ClaimError::Store(error)) => panic!("{error}"),
+        }
+        assert_eq!(claims.read(&service, shard).await.unwrap().holder.unwrap().node, node("b"));
+    }
+}
+
+#[tokio::test]
+async fn a_kind_of_entry_that_is_not_known_is_a_newer_versions() {
+    let place = Place::memory();
+    let newer: Log<serde_json::Value> = Log::new(place.objects(), path(&service(), shard()), LIMITS);
+    newer.append(0, &serde_json::json!({"kind": "challenge", "node": "b"})).await.unwrap();
+    let claims = claims(&place.objects());
+    let error = claims.read(&service(), shard()).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Newer);
+    let message = error.to_string();
+    assert!(message.contains("claims/storage/0/00000000000000000001.json"), "{message}");
+    assert!(message.contains("written by a newer version"), "{message}");
+    assert!(message.contains("unknown variant `challenge`"), "{message}");
+    assert!(claims.all().await.is_err());
+}
+
+#[tokio::test]
+async fn all_claims_are_read_and_strangers_folders_are_not() {
+    let place = Place::folder();
+    let claims = claims(&place.objects());
+    let types: [ServiceType; 2] = ["storage".parse().unwrap(), "searcher".parse().unwrap()];
+    for service in &types {
+        for number in [0, 1, 10] {
+            let shard = ShardId::try_from(number).unwrap();
+            claims.take(service, shard, &ClaimState::default(), &node("a"), Generation(1)).await.unwrap();
+        }
+    }
+    for stray in ["claims/Storage/0/00000000000000000001.json", "claims/storage/x/00000000000000000001.json"]
+    {
+        place.objects().overwrite(&Path::from(stray), "x".into()).await.unwrap();
+    }
+    let all = claims.all().await.unwrap();
+    assert_eq!(all.len(), 6);
+    assert!(all.values().all(|state| state.holder.as_ref().is_some_and(|holder| holder.node == node("a"))));
+}
+
+#[tokio::test]
+async fn a_folder_that_vanished_is_not_taken_for_a_claim_that_is_still_ours() {
+    let place = Place::memory();
+    let claims = claims(&place.objects());
+    let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
+    claims.objects.delete(&path(&service(), shard()).join("00000000000000000001.json")).await.unwrap();
+    let error = claims.is_latest(&service(), shard(), &a).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Missing);
+    assert!(error.to_string().contains("still mounted"), "{error}");
+}
+
+#[tokio::test]
+async fn a_poll_of_a_store_that_fails_is_an_error_and_no_answer() {
+    let faults = Faults::new(Place::memory().store);
+    let claims = claims(&objects(faults.objects()));
+    let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
+    faults.set(Mode::Unreachable);
+    let error = claims.is_latest(&service(), shard(), &a).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Unreachable);
+    faults.set(Mode::Work);
+    assert!(claims.is_latest(&service(), shard(), &a).await.unwrap());
+}
+
+/// A step of a node: 0 to 2 are nodes; what it believes may be old.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Look(usize),
+    Take(usize),
+    Release(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    (0..3_usize, 0..3_u8).prop_map(|(node, kind)| match kind {
+        0 => Step::Look(node),
+        1 => Step::Take(node),
+        _ => Step::Release(node),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn claims_do_what_a_plain_history_does(steps in proptest::collection::vec(step(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(follow(&steps));
+    }
+}
+
+/// Does the same to a claim and to a list of who owned it.
+async fn follow(steps: &[Step]) {
+    let claims = claims(&Place::memory().objects());
+    let names = ["a", "b", "c"];
+    let mut history: Vec<Option<usize>> = Vec::new();
+    let mut seen = vec![ClaimState::default(); 3];
+    let mut held: Vec<Option<Holder>> = vec![None; 3];
+    for step in steps {
+        let number = u64::try_from(history.len()).unwrap();
+        match *step {
+            Step::Look(who) => seen[who] = claims.read(&service(), shard()).await.unwrap(),
+            Step::Take(who) => match take(&claims, &seen[who], names[who]).await {
+                Ok(holder) => {
+                    assert_eq!((seen[who].number, holder.epoch.0), (number, number + 1));
+                    history.push(Some(who));
+                    held[who] = Some(holder);
+                }
+                Err(error) => {
+                    assert!(seen[who].number < number);
+                    seen[who] = lost::<()>(Err(error));
+                }
+            },
+            Step::Release(who) => {
+                let Some(holder) = &held[who] else { continue };
+                let latest = holder.epoch.0 == number;
+                let again = history.get(usize::try_from(holder.epoch.0).unwrap()) == Some(&None);
+                match claims.release(&service(), shard(), holder, None, None).await {
+                    Ok(()) if latest => history.push(None),
+                    Ok(()) => assert!(again),
+                    Err(_) => assert!(!latest && !again),
+                }
+            }
+        }
+        let now = claims.read(&service(), shard()).await.unwrap();
+        assert_eq!(now.number, u64::try_from(history.len()).unwrap());
+        let owner = history.last().copied().flatten().map(|who| node(names[who]));
+        assert_eq!(now.holder.map(|holder| holder.node), owner);
+    }
+}

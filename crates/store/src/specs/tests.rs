@@ -1,0 +1,87 @@
+use serde_json::json;
+
+use super::*;
+use crate::faults::{Faults, Mode};
+use crate::testing::{Place, objects};
+
+fn service() -> ServiceType {
+    "storage".parse().unwrap()
+}
+
+fn spec(flush: u32, shards: Option<u32>) -> Spec {
+    Spec { settings: json!({ "flush": flush }), shards }
+}
+
+#[tokio::test]
+async fn of_two_changes_from_the_same_spec_one_is_told_that_it_changed() {
+    let specs = Specs::new(Place::memory().objects());
+    assert_eq!(specs.latest(&service()).await.unwrap(), None);
+    assert_eq!(specs.put(&service(), 0, &spec(1, Some(4))).await.unwrap(), 1);
+    assert_eq!(specs.put(&service(), 1, &spec(2, Some(4))).await.unwrap(), 2);
+    let error = specs.put(&service(), 1, &spec(3, Some(4))).await.unwrap_err();
+    assert_eq!(error.to_string(), "the spec of `storage` has changed: it is number 2 now");
+    assert_eq!(error.kind(), ErrorKind::Changed);
+    let latest = specs.latest(&service()).await.unwrap().unwrap();
+    assert_eq!(latest, NumberedSpec { number: 2, spec: spec(2, Some(4)) });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_racing_changes_one_is_made() {
+    let place = Place::folder();
+    let specs = Specs::new(place.objects());
+    let race = (0..8).map(|number| {
+        let specs = specs.clone();
+        async move { specs.put(&service(), 0, &spec(number, None)).await.is_ok() }
+    });
+    let won = race.collect::<tokio::task::JoinSet<_>>().join_all().await;
+    assert_eq!(won.into_iter().filter(|won| *won).count(), 1);
+    assert_eq!(specs.latest(&service()).await.unwrap().unwrap().number, 1);
+}
+
+#[tokio::test]
+async fn the_number_of_shards_never_changes_once_written() {
+    let specs = Specs::new(Place::memory().objects());
+    specs.put(&service(), 0, &spec(1, None)).await.unwrap();
+    specs.put(&service(), 1, &spec(1, Some(4))).await.unwrap();
+    let error = specs.put(&service(), 2, &spec(1, Some(8))).await.unwrap_err();
+    assert!(
+        error.to_string().starts_with("the number of shards of `storage` is 4 and cannot become 8"),
+        "{error}"
+    );
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.hint().unwrap().contains("shards: 4"));
+    assert!(matches!(
+        specs.put(&service(), 2, &spec(1, None)).await,
+        Err(SpecError::ShardsFixed { shards: 4, wanted: None, .. })
+    ));
+    assert_eq!(specs.put(&service(), 2, &spec(9, Some(4))).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn all_specs_are_the_latest_of_each_type() {
+    let place = Place::folder();
+    let specs = Specs::new(place.objects());
+    assert!(specs.all().await.unwrap().is_empty());
+    let other: ServiceType = "searcher".parse().unwrap();
+    specs.put(&service(), 0, &spec(1, Some(4))).await.unwrap();
+    specs.put(&service(), 1, &spec(2, Some(4))).await.unwrap();
+    specs.put(&other, 0, &spec(7, None)).await.unwrap();
+    let all = specs.all().await.unwrap();
+    assert_eq!(all[&service()], NumberedSpec { number: 2, spec: spec(2, Some(4)) });
+    assert_eq!(all[&other], NumberedSpec { number: 1, spec: spec(7, None) });
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_nothing_changes() {
+    let faults = Faults::new(Place::memory().store);
+    let specs = Specs::new(objects(faults.objects()));
+    faults.set(Mode::FailWrites(std::io::ErrorKind::StorageFull));
+    let error = specs.put(&service(), 0, &spec(1, None)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot write `spec/storage/00000000000000000001.json` in memory:///: the disk is full"
+    );
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    faults.set(Mode::Work);
+    assert_eq!(specs.latest(&service()).await.unwrap(), None);
+}
