@@ -1,0 +1,356 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use plugin::TaskFailure;
+use proptest::prelude::*;
+use slatedb::object_store::local::LocalFileSystem;
+use slatedb::object_store::memory::InMemory;
+use store::faults::{Faults, Mode};
+
+use super::*;
+use crate::ownership::testing::{Deed, Register};
+
+/// An engine that runs.
+pub(crate) struct Running {
+    pub(crate) engine: Engine,
+    pub(crate) deed: Arc<Deed>,
+    metrics: Metrics,
+    tasks: Tasks,
+    failures: mpsc::UnboundedReceiver<TaskFailure>,
+}
+
+impl Running {
+    /// Starts one and does not wait.
+    pub(crate) fn begin(objects: Arc<dyn ObjectStore>, deed: Arc<Deed>) -> Self {
+        let settings = Settings { write_queue: 9 * 1024 * 1024, ..Settings::default() };
+        let (tasks, failures) = Tasks::new();
+        let (metrics, stop) = (Metrics::new("test"), CancellationToken::new());
+        let engine = Engine::start(objects, Arc::clone(&deed) as _, &settings, &metrics, &tasks, stop);
+        Self { engine, deed, metrics, tasks, failures }
+    }
+
+    async fn start(objects: Arc<dyn ObjectStore>, register: &Arc<Register>) -> Self {
+        let running = Self::begin(objects, register.take());
+        running.engine.opened(Duration::from_secs(30)).await.unwrap();
+        running
+    }
+
+    pub(crate) async fn put(&self, key: &str, value: &str) -> Result<(), Refusal> {
+        put(&self.engine, key, value).await
+    }
+
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<String>, Refusal> {
+        get(&self.engine, key).await
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.engine.stop().await;
+        self.tasks.wait().await;
+        assert_eq!(self.failures.try_recv().ok(), None, "no task failed");
+    }
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text.to_owned()).unwrap()
+}
+
+async fn put(engine: &Engine, name: &str, value: &str) -> Result<(), Refusal> {
+    let room = engine.reserve(name.len() + value.len())?;
+    engine.put(&key(name), &Record::new(None, value.to_owned().into()), room).await
+}
+
+async fn get(engine: &Engine, name: &str) -> Result<Option<String>, Refusal> {
+    let record = engine.get(&key(name)).await?;
+    Ok(record.map(|record| String::from_utf8_lossy(record.value()).into_owned()))
+}
+
+/// Waits for something that is about to become true.
+async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    for _ in 0..10_000 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it never became true");
+}
+
+fn memory() -> (Faults, Arc<Register>) {
+    (Faults::new(Arc::new(InMemory::new())), Arc::default())
+}
+
+#[tokio::test]
+async fn what_was_answered_is_read_at_once_and_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalFileSystem::new_with_prefix(folder.path()).unwrap().with_fsync(true);
+    let (store, register): (Arc<dyn ObjectStore>, Arc<Register>) = (Arc::new(store), Arc::default());
+    let first = Running::start(Arc::clone(&store), &register).await;
+    for round in 0..20 {
+        first.put("a", &round.to_string()).await.unwrap();
+        assert_eq!(first.get("a").await.unwrap(), Some(round.to_string()));
+    }
+    first.put("b", "1").await.unwrap();
+    first.engine.delete(&key("b")).await.unwrap();
+    assert_eq!(first.get("b").await.unwrap(), None);
+    first.stop().await;
+
+    let second = Running::start(store, &register).await;
+    assert_eq!(second.get("a").await.unwrap().as_deref(), Some("19"));
+    assert_eq!(second.get("b").await.unwrap(), None);
+    assert_eq!(second.engine.health(), Health::Ready);
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_owners_only_the_second_answers_and_nothing_answered_is_lost() {
+    let (store, register) = memory();
+    let first = Running::start(store.objects(), &register).await;
+    let writer = async {
+        let mut answered = 0;
+        loop {
+            match first.put(&format!("first-{answered}"), "1").await {
+                Ok(()) => answered += 1,
+                Err(_) => return answered,
+            }
+        }
+    };
+    let taker = async {
+        until(async || first.get("first-5").await == Ok(Some("1".to_owned()))).await;
+        Running::start(store.objects(), &register).await
+    };
+    let (answered, second) = tokio::join!(writer, taker);
+    assert!(answered > 5);
+    for number in 0..answered {
+        assert_eq!(second.get(&format!("first-{number}")).await.unwrap().as_deref(), Some("1"), "{number}");
+    }
+    until(async || matches!(first.get("first-0").await, Err(Refusal::Passed(_)))).await;
+    assert!(matches!(first.put("late", "1").await, Err(Refusal::Passed(_))));
+    assert_eq!(first.deed.fenced.load(Ordering::SeqCst), 1, "it was told once");
+    assert!(matches!(first.engine.health(), Health::Degraded(_)));
+    second.put("second", "1").await.unwrap();
+    assert_eq!(second.get("late").await.unwrap(), None);
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_was_replaced_reads_nothing_any_more() {
+    let (store, register) = memory();
+    let first = Running::start(store.objects(), &register).await;
+    first.put("a", "old").await.unwrap();
+    let second = Running::start(store.objects(), &register).await;
+    second.put("a", "new").await.unwrap();
+    // Time is paused: no poll of the first has shown it yet. Its next read must find out.
+    assert!(first.get("a").await.is_err());
+    let listed = first.engine.page(&Query::default()).await;
+    assert!(listed.is_err(), "neither does a listing: {listed:?}");
+    assert_eq!(second.get("a").await.unwrap().as_deref(), Some("new"));
+    first.stop().await;
+    second.stop().await;
+}
+
+/// A store in trouble, and out of it again.
+async fn survives(trouble: Mode, cause: &str, reads: bool) {
+    let (store, register) = memory();
+    let running = Running::start(store.objects(), &register).await;
+    running.put("before", "1").await.unwrap();
+    store.set(trouble);
+    let began = Instant::now();
+    let refusal = running.put("during", "1").await.unwrap_err();
+    assert!(matches!(&refusal, Refusal::Unsettled(why) if why.contains(cause)), "{refusal}");
+    assert!(began.elapsed() <= PATIENCE + Duration::from_secs(1));
+    assert!(matches!(running.engine.health(), Health::Degraded(why) if why.contains(cause)));
+    match running.get("before").await {
+        Ok(value) => assert!(reads && value.as_deref() == Some("1")),
+        Err(refusal) => assert!(!reads && refusal.to_string().contains(cause), "{refusal}"),
+    }
+    store.set(Mode::Work);
+    until(async || running.put("after", "1").await.is_ok()).await;
+    until(async || running.engine.health() == Health::Ready).await;
+    for name in ["before", "after"] {
+        assert_eq!(running.get(name).await.unwrap().as_deref(), Some("1"), "{name}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_told_and_heals() {
+    survives(Mode::FailWrites(std::io::ErrorKind::StorageFull), "no storage space", true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_is_told_and_heals() {
+    survives(Mode::Unreachable, "connection refused", false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_told_and_heals() {
+    survives(Mode::Hang, "has not answered", false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_comes_back_after_an_hour_is_used_again() {
+    let (store, register) = memory();
+    let running = Running::start(store.objects(), &register).await;
+    running.put("before", "1").await.unwrap();
+    store.set(Mode::Unreachable);
+    let hour = Instant::now() + Duration::from_secs(3600);
+    while Instant::now() < hour {
+        assert!(running.put("during", "1").await.is_err());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    store.set(Mode::Work);
+    until(async || running.put("after", "1").await.is_ok()).await;
+    assert_eq!(running.get("before").await.unwrap().as_deref(), Some("1"));
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_waits_for_a_store_that_comes_late() {
+    let (store, register) = memory();
+    store.set(Mode::Unreachable);
+    let running = Running::begin(store.objects(), register.take());
+    let refusal = running.engine.opened(Duration::from_secs(5)).await.unwrap_err();
+    assert!(matches!(&refusal, Refusal::NotOpen(why) if why.contains("connection refused")), "{refusal}");
+    store.set(Mode::Work);
+    running.engine.opened(Duration::from_secs(30)).await.unwrap();
+    running.put("a", "1").await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_closed_itself_is_opened_again_by_its_owner() {
+    let (store, register) = memory();
+    let running = Running::start(store.objects(), &register).await;
+    running.put("before", "1").await.unwrap();
+    store.refuse_creates(1);
+    // As if a write had been done and its answer lost: SlateDB takes that for another owner.
+    let refusal = running.put("during", "1").await.unwrap_err();
+    assert!(matches!(refusal, Refusal::Unsettled(_)), "{refusal}");
+    until(async || running.put("after", "1").await.is_ok()).await;
+    assert_eq!(running.get("before").await.unwrap().as_deref(), Some("1"));
+    assert_eq!(running.deed.fenced.load(Ordering::SeqCst), 0, "the claim says that it is the owner");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_memory_is_bounded() {
+    let (store, register) = memory();
+    let running = Running::start(store.objects(), &register).await;
+    store.set(Mode::Hang);
+    let large = "x".repeat(4 * 1024 * 1024);
+    let (first, second, third) = tokio::join!(running.put("1", &large), running.put("2", &large), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let began = Instant::now();
+        (running.put("3", &large).await, began.elapsed())
+    });
+    assert!(matches!(third, (Err(Refusal::Full(_)), waited) if waited.is_zero()), "{third:?}");
+    assert!(matches!((first, second), (Err(Refusal::Unsettled(_)), Err(Refusal::Unsettled(_)))));
+    store.set(Mode::Work);
+    until(async || running.put("3", &large).await.is_ok()).await;
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_writes_become_durable_together() {
+    let (store, register) = memory();
+    let running = Running::start(store.objects(), &register).await;
+    let writes = (0..500).map(|number| running.put(if number % 2 == 0 { "even" } else { "odd" }, "1"));
+    let answers = futures_util::future::join_all(writes).await;
+    assert!(answers.iter().all(Result::is_ok));
+    let mut text = String::new();
+    running.metrics.encode(&mut text).unwrap();
+    assert!(text.contains("test_commit_writes_sum 500"), "{text}");
+    assert!(text.contains("test_commit_writes_count 1\n"), "{text}");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_is_in_order_and_goes_on_where_it_ended() {
+    let (store, register) = memory();
+    let running = Running::start(store.objects(), &register).await;
+    for name in ["b", "a/2", "a/1", "a/3", "c"] {
+        running.put(name, name).await.unwrap();
+    }
+    running.engine.delete(&key("a/3")).await.unwrap();
+    let list = async |query: &str| {
+        let page = running.engine.page(&Query::parse(query).unwrap()).await.unwrap();
+        let keys: Vec<_> = page.keys.into_iter().map(|listed| listed.key).collect();
+        (keys.join(" "), page.next)
+    };
+    assert_eq!(list("").await, ("a/1 a/2 b c".to_owned(), None));
+    assert_eq!(list("prefix=a/").await, ("a/1 a/2".to_owned(), None));
+    assert_eq!(list("limit=3").await, ("a/1 a/2 b".to_owned(), Some("b".to_owned())));
+    assert_eq!(list("limit=3&after=b").await, ("c".to_owned(), None));
+    assert_eq!(list("start=a/2&end=c").await, ("a/2 b".to_owned(), None));
+    assert_eq!(list("start=c&end=c").await, (String::new(), None));
+    running.stop().await;
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Put(u8, u16),
+    Delete(u8),
+    Get(u8),
+    List,
+    Reopen,
+    /// A new owner while the old one still runs.
+    TakeOver,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0_u8..8, any::<u16>()).prop_map(|(key, value)| Op::Put(key, value)),
+        2 => (0_u8..8).prop_map(Op::Delete),
+        4 => (0_u8..8).prop_map(Op::Get),
+        1 => Just(Op::List),
+        1 => Just(Op::Reopen),
+        1 => Just(Op::TakeOver),
+    ]
+}
+
+async fn behaves_as_a_map(ops: Vec<Op>) {
+    let (store, register) = memory();
+    let mut model = BTreeMap::new();
+    let mut running = Running::start(store.objects(), &register).await;
+    for op in ops {
+        match op {
+            Op::Put(name, value) => {
+                running.put(&name.to_string(), &value.to_string()).await.unwrap();
+                model.insert(name.to_string(), value.to_string());
+            }
+            Op::Delete(name) => {
+                running.engine.delete(&key(&name.to_string())).await.unwrap();
+                model.remove(&name.to_string());
+            }
+            Op::Get(name) => {
+                let name = name.to_string();
+                assert_eq!(running.get(&name).await.unwrap(), model.get(&name).cloned());
+            }
+            Op::List => {
+                let page = running.engine.page(&Query::default()).await.unwrap();
+                let keys: Vec<_> = page.keys.into_iter().map(|listed| listed.key).collect();
+                assert_eq!(keys, model.keys().cloned().collect::<Vec<_>>());
+            }
+            Op::Reopen => {
+                running.stop().await;
+                running = Running::start(store.objects(), &register).await;
+            }
+            Op::TakeOver => {
+                let old = std::mem::replace(&mut running, Running::start(store.objects(), &register).await);
+                old.stop().await;
+            }
+        }
+    }
+    running.stop().await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_shard_behaves_as_a_map(ops in prop::collection::vec(op(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        runtime.unwrap().block_on(behaves_as_a_map(ops));
+    }
+}

@@ -1,0 +1,62 @@
+//! A listing over all shards: asks each one's owner, and fails when one does not answer.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use tokio::time::timeout;
+use types::{Problem, ShardId};
+
+use crate::page::{Page, Query, merge};
+use crate::service::StorageService;
+
+/// How long a shard may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The largest answer of a shard: a page has at most 4 MiB of keys before its last one.
+const MAX_ANSWER: usize = 8 * 1024 * 1024;
+
+/// Why there is no listing.
+#[derive(Debug, thiserror::Error)]
+#[error("shard {shard} could not be listed: {why}")]
+pub(crate) struct Missing {
+    shard: ShardId,
+    why: String,
+}
+
+impl StorageService {
+    /// Lists the keys of all shards.
+    pub(crate) async fn gather(&self, query: &Query) -> Result<Page, Missing> {
+        let shards = (0..self.shards.get()).filter_map(|shard| ShardId::try_from(shard).ok());
+        let pages = join_all(shards.map(|shard| async move {
+            let page = if shard == self.shard {
+                self.engine.page(query).await.map_err(|refusal| refusal.to_string())
+            } else {
+                let asked = timeout(PATIENCE, self.ask(shard, query)).await;
+                asked.unwrap_or_else(|_| Err(format!("its owner did not answer within {PATIENCE:?}")))
+            };
+            page.map_err(|why| Missing { shard, why })
+        }))
+        .await;
+        let pages = pages.into_iter().collect::<Result<Vec<_>, _>>()?;
+        merge(pages, query.limit).map_err(|error| Missing { shard: self.shard, why: error.to_string() })
+    }
+
+    async fn ask(&self, shard: ShardId, query: &Query) -> Result<Page, String> {
+        let uri = format!("/kv?{}", query.for_shard(shard));
+        let request = Request::get(uri).body(Body::empty()).map_err(|error| error.to_string())?;
+        let answer = self.mesh.send(&self.service, request).await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let body: Bytes = body.map_err(|error| error.to_string())?.to_bytes();
+        if status != StatusCode::OK {
+            let problem = serde_json::from_slice::<Problem>(&body);
+            return Err(
+                problem.map_or_else(|_| format!("its owner answered {status}"), |problem| problem.detail)
+            );
+        }
+        serde_json::from_slice(&body).map_err(|error| format!("its owner's answer is no listing: {error}"))
+    }
+}

@@ -1,0 +1,177 @@
+//! Keeps the database open: opens it by the open rule, runs its rounds, and opens it anew when it has closed itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slatedb::config::CloseOptions;
+use slatedb::{Db, WriteBatch};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::engine::{Open, QUEUE, Shared, State, Write};
+use crate::open::{OpenError, Opener};
+use crate::refusal::Refusal;
+use crate::rounds::rounds;
+use crate::vigil::Moment;
+
+/// Pauses between attempts to open, the first and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How often it is looked whether the process stood still.
+const BEAT: Duration = Duration::from_secs(1);
+/// Writes that become durable together at most.
+const GROUP: usize = 4096;
+/// How long closing may take at the end. Nothing that was answered depends on it: the log is on the store.
+const CLOSE: Duration = Duration::from_secs(5);
+/// How long closing a database that has failed may take.
+const CLOSE_FAILED: Duration = Duration::from_millis(500);
+
+/// Keeps the database open.
+pub(crate) struct Keeper {
+    pub(crate) opener: Opener,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Keeper {
+    /// Runs until it is told to stop or the shard has passed.
+    pub(crate) async fn run(self) {
+        let last = tokio::select! {
+            biased;
+            last = self.keep() => last,
+            () = self.stop.cancelled() => State::Closed,
+        };
+        if let State::Open(open) =
+            self.shared.state.send_replace(State::Opening(Some("it is being closed".to_owned())))
+        {
+            close(open.db).await;
+        }
+        self.shared.state.send_replace(last);
+    }
+
+    /// Opens it again and again. Ends when the shard has passed.
+    async fn keep(&self) -> State {
+        let mut pause = PAUSE.0;
+        loop {
+            match self.opener.open().await {
+                Ok(db) => {
+                    pause = PAUSE.0;
+                    self.shared.meters.openings.inc();
+                    let why = self.serve(db.clone()).await;
+                    warn!(why, "the database was given up; it is opened again");
+                    self.shared.state.send_replace(State::Opening(Some(why)));
+                    let options = CloseOptions::default().with_flush_type(None);
+                    if timeout(CLOSE_FAILED, db.close_with_options(options)).await.is_err() {
+                        info!("the old database is still being closed; the new one fences it");
+                    }
+                }
+                Err(OpenError::Passed(why)) => {
+                    info!(why, "the shard has passed to another node");
+                    self.opener.ownership.fenced(why.clone());
+                    return State::Passed(why);
+                }
+                Err(OpenError::Failed(why)) => {
+                    warn!(why, "could not open the database");
+                    self.shared.state.send_replace(State::Opening(Some(why)));
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+            }
+        }
+    }
+
+    /// Serves requests until the database can't be trusted any more. Says why.
+    async fn serve(&self, db: Db) -> String {
+        let (writes, mut queue) = mpsc::channel(QUEUE);
+        let (looks, mut lookers) = mpsc::channel(QUEUE);
+        let mut status = db.subscribe();
+        self.shared.vigil.beat(Moment::now());
+        self.shared.state.send_replace(State::Open(Open { db: db.clone(), writes, looks }));
+        let committing = rounds(&mut queue, GROUP, |group| self.commit(&db, group));
+        let looking = rounds(&mut lookers, usize::MAX, |waiting| look(&db, waiting));
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let stalled = async {
+            loop {
+                beat.tick().await;
+                if self.shared.vigil.beat(Moment::now()) {
+                    return "this process stood still for long".to_owned();
+                }
+            }
+        };
+        let why = tokio::select! {
+            biased;
+            why = stalled => why,
+            outcome = committing => said(outcome),
+            outcome = looking => said(outcome),
+            closed = status.wait_for(|status| status.close_reason.is_some()) => match closed {
+                Ok(status) => format!("the database closed itself: {:?}", status.close_reason),
+                Err(_) => "the database closed itself".to_owned(),
+            },
+        };
+        // What still waits in the queue was not touched.
+        queue.close();
+        while let Ok(write) = queue.try_recv() {
+            let _ = write.answer.send(Err(Refusal::NotOpen(why.clone())));
+        }
+        why
+    }
+
+    /// Makes a group of writes durable, in their order.
+    async fn commit(&self, db: &Db, group: Vec<Write>) -> Result<(), slatedb::Error> {
+        let mut batch = WriteBatch::new();
+        // Whoever does not wait any more was told that the outcome is open.
+        let group: Vec<_> = group.into_iter().filter(|write| !write.answer.is_closed()).collect();
+        for write in &group {
+            match &write.value {
+                Some(value) => batch.put_bytes(write.key.clone(), value.clone()),
+                None => batch.delete(&write.key),
+            }
+        }
+        if group.is_empty() {
+            return Ok(());
+        }
+        let outcome = match db.write(batch).await {
+            Ok(_) => db.flush().await,
+            Err(error) => Err(error),
+        };
+        self.shared.meters.committed(group.len());
+        for write in group {
+            let answer = match &outcome {
+                Ok(()) => {
+                    self.shared.meters.became_durable(write.came.elapsed());
+                    Ok(())
+                }
+                Err(error) => Err(Refusal::Unsettled(error.to_string())),
+            };
+            let _ = write.answer.send(answer);
+        }
+        outcome
+    }
+}
+
+/// Looks at the manifest on the store. Fails if somebody else has opened the database.
+async fn look(db: &Db, waiting: Vec<oneshot::Sender<()>>) -> Result<(), slatedb::Error> {
+    db.refresh_manifest().await?;
+    for waiter in waiting {
+        let _ = waiter.send(());
+    }
+    Ok(())
+}
+
+fn said(outcome: Result<(), slatedb::Error>) -> String {
+    match outcome {
+        Ok(()) => "nobody can ask any more".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Closes the database with all it holds flushed into tables, so that the next owner has nothing to replay.
+async fn close(db: Db) {
+    match timeout(CLOSE, db.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => info!(%error, "the database was closed already"),
+        Err(_) => warn!(limit = ?CLOSE, "the database was not closed in time; its log is on the store"),
+    }
+}

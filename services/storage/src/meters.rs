@@ -1,0 +1,57 @@
+//! The metrics of a shard: few, and with few labels.
+
+use std::time::Duration;
+
+use plugin::Metrics;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+/// The metrics of a shard.
+#[derive(Debug)]
+pub(crate) struct Meters {
+    pub(crate) puts: Counter,
+    pub(crate) gets: Counter,
+    pub(crate) deletes: Counter,
+    pub(crate) lists: Counter,
+    pub(crate) openings: Counter,
+    durable: Histogram,
+    group: Histogram,
+}
+
+impl Meters {
+    /// Registers all of them.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let requests = Family::<[(&'static str, &'static str); 1], Counter>::default();
+        let counter = |what| requests.get_or_create_owned(&[("operation", what)]);
+        let meters = Self {
+            puts: counter("put"),
+            gets: counter("get"),
+            deletes: counter("delete"),
+            lists: counter("list"),
+            openings: Counter::default(),
+            // Half a millisecond to half a minute.
+            durable: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
+            group: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
+        };
+        metrics.register("operations", "Operations on this shard, refused ones among them", requests);
+        metrics.register("openings", "How often the database was opened", meters.openings.clone());
+        metrics.register(
+            "durable_seconds",
+            "Time from a write's arrival until it was durable",
+            meters.durable.clone(),
+        );
+        metrics.register("commit_writes", "Writes that became durable together", meters.group.clone());
+        meters
+    }
+
+    /// A write has become durable.
+    pub(crate) fn became_durable(&self, after: Duration) {
+        self.durable.observe(after.as_secs_f64());
+    }
+
+    /// So many writes became durable together.
+    pub(crate) fn committed(&self, writes: usize) {
+        self.group.observe(f64::from(u32::try_from(writes).unwrap_or(u32::MAX)));
+    }
+}

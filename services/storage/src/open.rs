@@ -1,0 +1,89 @@
+//! Opens the database so that only the owner of the shard ever holds it.
+//!
+//! The claim on the shard and the writer's epoch in SlateDB's manifest are two things, and an opener may sleep at any
+//! moment between looking at one and the other. So there is one order, the *open rule*: read the writer's epoch, then
+//! read the claim, then open with exactly the epoch that was read. Who took the shard over while we slept has opened
+//! it since, with a higher epoch, and our opening fails. Then all begins anew, and the claim tells.
+
+use std::sync::Arc;
+
+use slatedb::admin::AdminBuilder;
+use slatedb::db_cache::SplitCache;
+use slatedb::object_store::ObjectStore;
+use slatedb::{CloseReason, Db, ErrorKind};
+use tracing::{debug, info};
+
+use crate::ownership::{Lost, Ownership};
+use crate::tuning;
+
+/// Where the database lies, below the shard's own part of the store.
+const PATH: &str = "db";
+
+/// How often the rule is begun anew before it counts as a failure. Each time somebody else opened meanwhile, though the
+/// shard is ours; that can only be someone who slept.
+const ATTEMPTS: u32 = 5;
+
+/// Opens the database of a shard.
+pub(crate) struct Opener {
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    pub(crate) ownership: Arc<dyn Ownership>,
+    pub(crate) cache: Arc<SplitCache>,
+}
+
+/// Why the database was not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// Stop: the shard is not ours any more.
+    #[error("{0}")]
+    Passed(String),
+    /// Try again later.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Opener {
+    /// Opens it by the open rule. Does not end before the store answers.
+    pub(crate) async fn open(&self) -> Result<Db, OpenError> {
+        for attempt in 1..=ATTEMPTS {
+            let epoch = self.epoch().await.map_err(|error| OpenError::Failed(error.to_string()))?;
+            self.ownership.confirm().await.map_err(|lost| match lost {
+                Lost::Passed(why) => OpenError::Passed(why),
+                Lost::Unknown(why) => OpenError::Failed(why),
+            })?;
+            match self.build(epoch).await {
+                Ok(db) => {
+                    info!(epoch, attempt, "opened the database");
+                    return Ok(db);
+                }
+                Err(error) if is_fenced(&error) => {
+                    debug!(epoch, attempt, "somebody opened the database meanwhile");
+                }
+                Err(error) => return Err(OpenError::Failed(error.to_string())),
+            }
+        }
+        Err(OpenError::Failed(format!("others opened the database {ATTEMPTS} times meanwhile")))
+    }
+
+    /// The epoch of the last writer; 0 if there was none.
+    async fn epoch(&self) -> Result<u64, slatedb::Error> {
+        let admin = AdminBuilder::new(PATH, Arc::clone(&self.objects)).build();
+        Ok(admin.read_manifest(None).await?.map_or(0, |manifest| manifest.writer_epoch()))
+    }
+
+    async fn build(&self, epoch: u64) -> Result<Db, slatedb::Error> {
+        Db::builder(PATH, Arc::clone(&self.objects))
+            .with_settings(tuning::settings())
+            .with_db_cache(Arc::clone(&self.cache) as _, 0)
+            .with_expected_epoch(epoch)
+            .build()
+            .await
+    }
+}
+
+/// Whether an error says that somebody else opened the database.
+fn is_fenced(error: &slatedb::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Closed(CloseReason::Fenced))
+}
+
+#[cfg(test)]
+mod tests;

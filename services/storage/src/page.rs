@@ -1,0 +1,304 @@
+//! A part of the keys in their order: what is asked for, and how the parts of several shards become one.
+//!
+//! Pure.
+
+use serde::{Deserialize, Serialize};
+use types::ShardId;
+
+use crate::key::{Key, decode, encode};
+
+/// Keys in a page unless the caller says.
+const DEFAULT_LIMIT: usize = 1_000;
+/// The most keys in a page.
+const MAX_LIMIT: usize = 10_000;
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Query {
+    /// Only this shard.
+    pub(crate) shard: Option<ShardId>,
+    /// Keys that begin with it.
+    pub(crate) prefix: Vec<u8>,
+    /// Keys that are not below it.
+    pub(crate) start: Vec<u8>,
+    /// Keys below it.
+    pub(crate) end: Option<Vec<u8>>,
+    /// Keys above it.
+    pub(crate) after: Option<Vec<u8>>,
+    /// Keys at once.
+    pub(crate) limit: usize,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        let (prefix, start) = (Vec::new(), Vec::new());
+        Self { shard: None, prefix, start, end: None, after: None, limit: DEFAULT_LIMIT }
+    }
+}
+
+/// Why a query can't be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct QueryError {
+    message: String,
+    /// What to write instead.
+    pub(crate) hint: Option<String>,
+}
+
+impl QueryError {
+    fn new(message: String) -> Self {
+        Self { message, hint: None }
+    }
+}
+
+const PARAMETERS: [&str; 6] = ["prefix", "start", "end", "after", "limit", "shard"];
+
+impl Query {
+    /// Reads the query of a URI: `prefix=user/&limit=10`. A `+` is a plus.
+    pub(crate) fn parse(query: &str) -> Result<Self, QueryError> {
+        let mut found = Self::default();
+        let mut seen = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Some(&name) = PARAMETERS.iter().find(|known| **known == name) else {
+                return Err(unknown(name));
+            };
+            if seen.contains(&name) {
+                return Err(QueryError::new(format!("`{name}` is given twice")));
+            }
+            seen.push(name);
+            let bytes = decode(value).map_err(|error| QueryError::new(format!("`{name}`: {error}")))?;
+            let number = || value.parse::<u32>().ok();
+            match name {
+                "prefix" => found.prefix = bytes,
+                "start" => found.start = bytes,
+                "end" => found.end = Some(bytes).filter(|end| !end.is_empty()),
+                "after" => found.after = Some(bytes).filter(|after| !after.is_empty()),
+                "limit" => {
+                    let limit = number().and_then(|limit| usize::try_from(limit).ok());
+                    found.limit = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
+                        QueryError::new(format!("`limit` is a number from 1 to {MAX_LIMIT}, not `{value}`"))
+                    })?;
+                }
+                _ => {
+                    let shard = number().and_then(|shard| ShardId::try_from(shard).ok());
+                    let wrong =
+                        || QueryError::new(format!("`shard` is the number of a shard, not `{value}`"));
+                    found.shard = Some(shard.ok_or_else(wrong)?);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same for one shard alone, as it is written in a URI.
+    pub(crate) fn for_shard(&self, shard: ShardId) -> String {
+        let mut text = format!("shard={shard}&limit={}", self.limit);
+        let parts = [
+            ("prefix", Some(&self.prefix)),
+            ("start", Some(&self.start)),
+            ("end", self.end.as_ref()),
+            ("after", self.after.as_ref()),
+        ];
+        for (name, bytes) in parts {
+            if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
+                text.push_str(&format!("&{name}={}", encode(bytes)));
+            }
+        }
+        text
+    }
+
+    /// The first key that it may be, and the first one above that it can't be, if any. Nothing if no key is asked for.
+    pub(crate) fn range(&self) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+        let mut first = self.start.as_slice().max(self.prefix.as_slice()).to_vec();
+        if let Some(after) = &self.after {
+            // The smallest key above another one is that key and a zero byte.
+            let next = [after.as_slice(), &[0]].concat();
+            first = first.max(next);
+        }
+        let end = match (&self.end, successor(&self.prefix)) {
+            (Some(end), Some(successor)) => Some(end.clone().min(successor)),
+            (Some(end), None) => Some(end.clone()),
+            (None, successor) => successor,
+        };
+        end.as_ref().is_none_or(|end| first < *end).then_some((first, end))
+    }
+}
+
+fn unknown(name: &str) -> QueryError {
+    let near = PARAMETERS
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
+        .min()
+        .map(|(_, known)| format!("did you mean `{known}`?"));
+    let hint = near.unwrap_or_else(|| format!("there are {}", PARAMETERS.join(", ")));
+    QueryError { message: format!("there is no parameter `{name}`"), hint: Some(hint) }
+}
+
+/// The first key above all that begin with a prefix; none if there can be none.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut next = prefix[..=last].to_vec();
+    next[last] += 1;
+    Some(next)
+}
+
+/// A key of a page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    /// The key as it may be put into a path.
+    pub(crate) key: String,
+    /// Bytes of the value.
+    pub(crate) size: u64,
+    /// The value's ETag, quoted.
+    pub(crate) etag: String,
+    /// The value's content type.
+    pub(crate) content_type: String,
+}
+
+/// Keys in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Page {
+    /// The keys.
+    pub(crate) keys: Vec<Listed>,
+    /// What to ask `after` for the next page; nothing if this is the last.
+    pub(crate) next: Option<String>,
+}
+
+/// Why the parts do not make a page.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no key")]
+pub(crate) struct NotAKey(String);
+
+/// One page of the pages of several shards, which all asked for the same.
+///
+/// A page that is not its shard's last says nothing of keys above its own last one, so the outcome ends there.
+pub(crate) fn merge(pages: Vec<Page>, limit: usize) -> Result<Page, NotAKey> {
+    let mut horizon: Option<Key> = None;
+    let mut all = Vec::new();
+    for page in pages {
+        let is_cut = page.next.is_some();
+        let mut last = None;
+        for listed in page.keys {
+            let key = Key::from_path(&listed.key).map_err(|_| NotAKey(listed.key.clone()))?;
+            last = Some(key.clone());
+            all.push((key, listed));
+        }
+        if let Some(last) = last.filter(|_| is_cut) {
+            horizon = Some(match horizon {
+                Some(horizon) => horizon.min(last),
+                None => last,
+            });
+        }
+    }
+    all.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let known = horizon.as_ref().map_or(all.len(), |horizon| all.partition_point(|(key, _)| key <= horizon));
+    let is_cut = horizon.is_some() || known > limit;
+    all.truncate(known.min(limit));
+    let keys: Vec<_> = all.into_iter().map(|(_, listed)| listed).collect();
+    let next = keys.last().filter(|_| is_cut).map(|last| last.key.clone());
+    Ok(Page { keys, next })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_query_means_what_it_says() {
+        let query =
+            Query::parse("prefix=user/&start=user/a%20b&end=user%2Fz&limit=7&shard=3&after=").unwrap();
+        assert_eq!(query.prefix, b"user/");
+        assert_eq!(query.start, b"user/a b");
+        assert_eq!(query.end.as_deref(), Some(&b"user/z"[..]));
+        assert_eq!((query.limit, query.shard, query.after.clone()), (7, ShardId::try_from(3).ok(), None));
+        assert_eq!(Query::parse("").unwrap(), Query::default());
+        assert_eq!(Query::parse("prefix=a+b").unwrap().prefix, b"a+b", "a plus is a plus");
+        let one = Query { shard: ShardId::try_from(1).ok(), ..query.clone() };
+        assert_eq!(Query::parse(&query.for_shard(ShardId::try_from(1).unwrap())).unwrap(), one);
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_what_was_meant() {
+        let error = |query| Query::parse(query).unwrap_err();
+        assert_eq!(error("prefx=a").hint.as_deref(), Some("did you mean `prefix`?"));
+        assert!(error("nothing_like_it=1").hint.unwrap().contains("prefix, start"));
+        for query in
+            ["limit=0", "limit=10001", "limit=x", "shard=x", "prefix=%", "limit=1&limit=2", "shard=-1"]
+        {
+            error(query);
+        }
+    }
+
+    #[test]
+    fn a_range_is_what_all_limits_leave() {
+        let range = |query| {
+            Query::parse(query)
+                .unwrap()
+                .range()
+                .map(|(first, end)| (encode(&first), end.map(|end| encode(&end))))
+        };
+        let of = |first: &str, end: Option<&str>| Some((first.to_owned(), end.map(str::to_owned)));
+        assert_eq!(range(""), of("", None));
+        assert_eq!(range("prefix=a"), of("a", Some("b")));
+        assert_eq!(range("prefix=a%FF"), of("a%FF", Some("b")));
+        assert_eq!(range("prefix=%FF%FF"), of("%FF%FF", None));
+        assert_eq!(range("prefix=a&start=ab&end=ad"), of("ab", Some("ad")));
+        assert_eq!(range("prefix=a&start=A&end=z"), of("a", Some("b")));
+        assert_eq!(range("start=a&after=a"), of("a%00", None));
+        assert_eq!(range("start=b&after=a"), of("b", None));
+        for nothing in ["start=b&end=b", "prefix=a&start=b", "end=a&after=a", "prefix=b&end=b"] {
+            assert_eq!(range(nothing), None, "{nothing}");
+        }
+    }
+
+    fn listed(key: &[u8]) -> Listed {
+        Listed { key: encode(key), size: 0, etag: String::new(), content_type: String::new() }
+    }
+
+    fn page(keys: &[&str], is_cut: bool) -> Page {
+        let keys: Vec<_> = keys.iter().map(|key| listed(key.as_bytes())).collect();
+        Page { next: keys.last().filter(|_| is_cut).map(|last| last.key.clone()), keys }
+    }
+
+    #[test]
+    fn a_merged_page_ends_where_a_shard_says_no_more() {
+        let merged = merge(vec![page(&["a", "d"], true), page(&["b", "c", "e"], false)], 10).unwrap();
+        assert_eq!(merged, page(&["a", "b", "c", "d"], true), "what a shard has above `d` is not known");
+        let merged = merge(vec![page(&["a"], false), page(&[], false)], 10).unwrap();
+        assert_eq!(merged, page(&["a"], false));
+        let merged = merge(vec![page(&["a", "c"], false), page(&["b"], false)], 2).unwrap();
+        assert_eq!(merged, page(&["a", "b"], true));
+        assert!(merge(vec![page(&[""], false)], 2).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn paging_shows_every_key_once_and_in_order(
+            keys in prop::collection::btree_set(prop::collection::vec(any::<u8>(), 1..4), 0..40),
+            shards in 1_usize..4,
+            limit in 1_usize..6,
+        ) {
+            let mut shown = Vec::new();
+            let mut after: Option<Vec<u8>> = None;
+            loop {
+                let pages = (0..shards).map(|shard| {
+                    let mut own = keys.iter().enumerate().filter(|(at, _)| at % shards == shard)
+                        .map(|(_, key)| key).filter(|key| after.as_ref().is_none_or(|after| *key > after));
+                    let page: Vec<_> = own.by_ref().take(limit).map(|key| listed(key)).collect();
+                    let next = page.last().filter(|_| own.next().is_some()).map(|last| last.key.clone());
+                    Page { keys: page, next }
+                });
+                let page = merge(pages.collect(), limit).unwrap();
+                prop_assert!(page.keys.len() <= limit);
+                shown.extend(page.keys.iter().map(|listed| decode(&listed.key).unwrap()));
+                let Some(next) = page.next else { break };
+                after = Some(decode(&next).unwrap());
+            }
+            prop_assert_eq!(shown, keys.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

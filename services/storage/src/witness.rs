@@ -1,0 +1,252 @@
+//! Sees how the object store behaves, for whoever must say why something takes long.
+//!
+//! SlateDB tries what failed again and says nothing meanwhile. So its store is wrapped in one that remembers the last
+//! failure of each kind until something of that kind succeeds, and what has not been answered yet.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use slatedb::object_store::path::Path;
+use slatedb::object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tokio::time::Instant;
+
+/// An answer that takes longer is trouble.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// An object store that is watched.
+#[derive(Debug)]
+pub(crate) struct Witness {
+    inner: Arc<dyn ObjectStore>,
+    seen: Arc<Seen>,
+}
+
+/// What was seen of an object store.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(Mutex<Notes>);
+
+#[derive(Debug, Default)]
+struct Notes {
+    /// The last failure, of reads and of writes, that no success came after.
+    failed: [Option<String>; 2],
+    /// When the operations began that have not ended.
+    pending: BTreeMap<u64, Instant>,
+    begun: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Read,
+    Write,
+}
+
+impl Seen {
+    /// What is wrong with the store, as far as can be seen.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let notes = self.notes();
+        let waits = notes.pending.values().min().map(Instant::elapsed).filter(|waited| *waited > SLOW);
+        let [reads, writes] = &notes.failed;
+        writes.clone().or_else(|| reads.clone()).or_else(|| {
+            waits.map(|waited| format!("the object store has not answered for {} s", waited.as_secs()))
+        })
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note<T>(&self, kind: Kind, outcome: &Result<T>) {
+        let failure = outcome.as_ref().err().filter(|error| is_trouble(error)).map(in_words);
+        let mut notes = self.notes();
+        let slot = &mut notes.failed[kind as usize];
+        if *slot != failure {
+            *slot = failure;
+        }
+    }
+
+    async fn watch<T>(&self, kind: Kind, operation: impl Future<Output = Result<T>>) -> Result<T> {
+        let pending = Pending::new(self);
+        let outcome = operation.await;
+        drop(pending);
+        self.note(kind, &outcome);
+        outcome
+    }
+}
+
+/// Whether an error is more than the answer to a question.
+fn is_trouble(error: &Error) -> bool {
+    !matches!(
+        error,
+        Error::NotFound { .. }
+            | Error::AlreadyExists { .. }
+            | Error::Precondition { .. }
+            | Error::NotModified { .. }
+            | Error::NotImplemented { .. }
+            | Error::NotSupported { .. }
+    )
+}
+
+/// An error with those below it, each said once.
+fn in_words(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut below = std::error::Error::source(error);
+    while let Some(cause) = below {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        below = cause.source();
+    }
+    text
+}
+
+/// An operation that has not ended. Dropping it ends it.
+struct Pending<'a> {
+    seen: &'a Seen,
+    number: u64,
+}
+
+impl<'a> Pending<'a> {
+    fn new(seen: &'a Seen) -> Self {
+        let mut notes = seen.notes();
+        notes.begun += 1;
+        let number = notes.begun;
+        notes.pending.insert(number, Instant::now());
+        Self { seen, number }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.seen.notes().pending.remove(&self.number);
+    }
+}
+
+impl Witness {
+    /// Watches a store.
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Self {
+        Self { inner, seen: Arc::default() }
+    }
+
+    /// What it sees.
+    pub(crate) fn seen(&self) -> Arc<Seen> {
+        Arc::clone(&self.seen)
+    }
+
+    fn noting<T: 'static>(
+        &self,
+        kind: Kind,
+        stream: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
+        let seen = Arc::clone(&self.seen);
+        stream.inspect(move |outcome| seen.note(kind, outcome)).boxed()
+    }
+}
+
+impl fmt::Display for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Witness {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.seen.watch(Kind::Write, self.inner.put_opts(location, payload, options)).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.seen.watch(Kind::Write, self.inner.put_multipart_opts(location, options)).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.seen.watch(Kind::Read, self.inner.get_opts(location, options)).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.seen.watch(Kind::Read, self.inner.get_ranges(location, ranges)).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.noting(Kind::Write, self.inner.delete_stream(locations))
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.noting(Kind::Read, self.inner.list(prefix))
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.noting(Kind::Read, self.inner.list_with_offset(prefix, offset))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.seen.watch(Kind::Read, self.inner.list_with_delimiter(prefix)).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.seen.watch(Kind::Write, self.inner.copy_opts(from, to, options)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slatedb::object_store::ObjectStoreExt;
+    use slatedb::object_store::memory::InMemory;
+    use store::faults::{Faults, Mode};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_told_until_the_same_kind_of_thing_works_again() {
+        let faults = Faults::new(Arc::new(InMemory::new()));
+        let witness = Witness::new(faults.objects());
+        let seen = witness.seen();
+        let path = Path::from("a");
+        assert!(witness.get(&path).await.is_err());
+        assert_eq!(seen.trouble(), None, "that something is not there is an answer");
+
+        faults.set(Mode::FailWrites(std::io::ErrorKind::StorageFull));
+        assert!(witness.put(&path, "1".into()).await.is_err());
+        assert!(seen.trouble().unwrap().contains("no storage space"), "{:?}", seen.trouble());
+        assert!(witness.get(&path).await.is_err());
+        assert!(seen.trouble().is_some(), "a read tells nothing of writes");
+        faults.set(Mode::Work);
+        witness.put(&path, "1".into()).await.unwrap();
+        assert_eq!(seen.trouble(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_answer_is_told() {
+        let faults = Faults::new(Arc::new(InMemory::new()));
+        let witness = Witness::new(faults.objects());
+        let seen = witness.seen();
+        faults.set(Mode::Hang);
+        let path = Path::from("a");
+        let patience = tokio::time::timeout(SLOW * 2, witness.put(&path, "1".into()));
+        let look = async {
+            tokio::time::sleep(SLOW * 3 / 2).await;
+            seen.trouble()
+        };
+        let (outcome, trouble) = tokio::join!(patience, look);
+        assert!(outcome.is_err());
+        assert_eq!(trouble.as_deref(), Some("the object store has not answered for 7 s"));
+        assert_eq!(seen.trouble(), None, "nobody waits any more");
+    }
+}
