@@ -40,6 +40,10 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  \
         echo '{\"services\": {\"api_gateway\": {\"routes\": []}}}' | agent validate")]
     Validate,
+    /// Settle on the store what service types run with: JSON on standard input, JSON on standard output
+    #[command(after_help = "Example:\n  \
+        echo '{\"services\": {\"storage\": {\"settings\": {}, \"shards\": 2}}}' | agent apply --cluster demo")]
+    Apply,
     /// Print the version
     Version,
 }
@@ -86,6 +90,10 @@ pub(crate) struct Flags {
     /// Where to keep what must survive a restart [default: XDG state folder, by cluster and node]
     #[arg(long, global = true, value_name = "FOLDER")]
     pub(crate) data_dir: Option<String>,
+    /// Object store of the cluster: a folder or a URL, s3://bucket/prefix, gs://, az:// [default: folder `store` beside
+    /// the data folders]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) store: Option<String>,
     /// Where the node stands: a rack, a room, a region
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) zone: Option<String>,

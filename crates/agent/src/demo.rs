@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Context;
-use runtime::{Config, Leaver, Node, NodeError, Signals};
+use runtime::{Config, Leaver, Node, NodeError, Signals, StoreUrl};
+use store::Store;
 use tokio::task::JoinSet;
-use types::{Profile, Role};
+use types::{Profile, Role, ServiceType, Spec};
 
 use crate::banner::settled;
 use crate::registry::registry;
@@ -14,12 +15,14 @@ use crate::settings::Settings;
 
 /// The roles of the five, as in `manifests/demo.yaml`.
 const ROLES: [(&str, &str); 5] = [
-    ("gateway-1", "api_gateway"),
-    ("gateway-2", "api_gateway"),
+    ("gateway", "api_gateway"),
+    ("storage-1", "storage/0"),
+    ("storage-2", "storage/1"),
     ("standby-1", "standby"),
     ("standby-2", "standby"),
-    ("standby-3", "standby"),
 ];
+/// So many shards they have.
+const SHARDS: u32 = 2;
 
 /// Runs five nodes until a signal; what they keep goes with them.
 pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
@@ -43,6 +46,11 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
 
 async fn start(settings: &Settings, folder: &Path) -> anyhow::Result<Vec<Node>> {
     let base = settings.config()?;
+    let url = StoreUrl::folder(&folder.join("store"))?;
+    let storage: ServiceType = "storage".parse().context("the demo's own names follow the rule")?;
+    let spec =
+        Spec { settings: base.settings.get(&storage).cloned().unwrap_or_default(), shards: Some(SHARDS) };
+    Store::open(&url, &base.cluster).await?.specs().put(&storage, 0, &spec).await?;
     let mut nodes: Vec<Node> = Vec::new();
     for (name, role) in ROLES {
         let config = Config {
@@ -52,6 +60,7 @@ async fn start(settings: &Settings, folder: &Path) -> anyhow::Result<Vec<Node>> 
             seeds: nodes.iter().take(3).map(|node| node.gossip().to_owned()).collect(),
             role: role.parse::<Role>().context("the demo's own roles are roles")?,
             profile: Profile::Local,
+            store: Some(url.clone()),
             settings: base.settings.clone(),
             ..Config::new(folder.join(name))
         };
@@ -82,7 +91,8 @@ async fn banner(nodes: &[Node], folder: &Path) -> String {
     let first = nodes.first().map_or("", |node| node.url());
     let _ = writeln!(out, "\nTry:\n  curl {first}/v1/members");
     if let Some(gateway) = gateway {
-        let _ = writeln!(out, "  curl {gateway}/");
+        let _ = writeln!(out, "  curl -X PUT --data hello {gateway}/storage/kv/greeting");
+        let _ = writeln!(out, "  curl {gateway}/storage/kv/greeting");
     }
     let _ = writeln!(
         out,

@@ -1,5 +1,6 @@
 //! The agent: one node of a cluster. Arguments in, exit code out.
 
+mod apply;
 mod banner;
 mod cli;
 mod demo;
@@ -10,6 +11,7 @@ mod validate;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use runtime::NodeError;
 
@@ -42,6 +44,13 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Some(Verb::Config { output }) => {
             print!("{}", Settings::gather(&cli.flags, &environment)?.render(*output)?);
             return Ok(());
+        }
+        Some(Verb::Apply) => {
+            let settings = Settings::gather(&cli.flags, &environment)?;
+            let url = settings.store()?.context("--store is missing")?;
+            let registry = registry::registry();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            return runtime.block_on(apply::run(&registry, &url, &settings.cluster()?));
         }
         None => {}
     }

@@ -4,5 +4,5 @@ use plugin::Registry;
 
 /// Every plugin of this agent.
 pub(crate) fn registry() -> Registry {
-    Registry::new().with(api_gateway::ApiGateway)
+    Registry::new().with(api_gateway::ApiGateway).with(storage::Storage)
 }

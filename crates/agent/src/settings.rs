@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use cool_id_generator::{Size, get_id};
 use etcetera::BaseStrategy;
-use runtime::Config;
+use runtime::{Config, StoreUrl};
 use serde_json::{Value, json};
-use types::{Role, ServiceType, ShardId};
+use types::{ClusterId, Role, ServiceType, ShardId};
 
 use crate::cli::{Flags, Output};
 use crate::log::DEFAULT_FILTER;
@@ -51,13 +51,13 @@ pub(crate) enum SettingsError {
     /// Leave the other flags out.
     #[error("--demo chooses its own addresses, names and roles, so it can't be combined with --{0}")]
     DemoWith(String),
-    /// Say where with --data-dir.
-    #[error("there is no home folder to keep the node's data in; say where with --data-dir")]
+    /// Say where with --data-dir and --store.
+    #[error("there is no home folder to keep data in; say where with --data-dir and --store")]
     NoHome,
 }
 
 /// The keys whose value is one text: name, and default where there is one.
-const TEXTS: [(&str, &str); 15] = [
+const TEXTS: [(&str, &str); 16] = [
     ("listen_addr", "127.0.0.1:10000"),
     ("gossip_addr", ""),
     ("advertise_addr", ""),
@@ -67,6 +67,7 @@ const TEXTS: [(&str, &str); 15] = [
     ("cluster", "coterie"),
     ("profile", "lan"),
     ("data_dir", ""),
+    ("store", ""),
     ("zone", ""),
     ("log", DEFAULT_FILTER),
     ("log_format", "text"),
@@ -126,11 +127,19 @@ impl Settings {
     fn derive(&mut self, environment: Environment<'_>) -> Result<(), SettingsError> {
         let demo = self.is_demo()?;
         let listen: std::net::SocketAddr = self.parsed("listen_addr")?;
-        let (given, _) = self.texts["data_dir"].clone();
-        if demo || !given.is_empty() {
+        let is_given = |key: &str| !self.texts[key].0.is_empty();
+        let (has_data, has_store) = (is_given("data_dir"), is_given("store"));
+        if demo || (has_data && has_store) {
             return Ok(());
         }
         let root = state_root(environment).ok_or(SettingsError::NoHome)?;
+        if !has_store {
+            let path = root.join("store").display().to_string();
+            self.texts.insert("store", (path, Origin::Derived));
+        }
+        if has_data {
+            return Ok(());
+        }
         let (node, _) = &self.texts["node_id"];
         let folder = if !node.is_empty() {
             node.clone()
@@ -161,6 +170,7 @@ impl Settings {
                 "service",
                 "shard",
                 "data_dir",
+                "store",
             ]
             .iter()
             .find(chosen)
@@ -201,10 +211,33 @@ impl Settings {
             data_dir: PathBuf::from(&self.texts["data_dir"].0),
             labels: self.labels()?,
             zone: self.optional("zone")?,
+            store: self.store()?,
             settings: self.settings.clone(),
             insecure: self.parsed("insecure")?,
             reset_role: self.parsed("reset_role")?,
         })
+    }
+
+    /// The store's URL; a folder may be given as a path.
+    pub(crate) fn store(&self) -> Result<Option<StoreUrl>, SettingsError> {
+        let (text, _) = &self.texts["store"];
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let is_path = !text.contains(':');
+        let url = if is_path {
+            std::path::absolute(text).map_err(|error| self.bad("store", &error.to_string())).and_then(
+                |path| StoreUrl::folder(&path).map_err(|error| self.bad("store", &error.to_string())),
+            )?
+        } else {
+            self.parsed("store")?
+        };
+        Ok(Some(url))
+    }
+
+    /// The cluster's name.
+    pub(crate) fn cluster(&self) -> Result<ClusterId, SettingsError> {
+        self.parsed("cluster")
     }
 
     /// Shard 0 is what a sharded type gets anyway, and what the others have in a manner of speaking.
@@ -325,6 +358,7 @@ fn flag_text(flags: &Flags, key: &str) -> Option<String> {
         "cluster" => flags.cluster.clone(),
         "profile" => flags.profile.clone(),
         "data_dir" => flags.data_dir.clone(),
+        "store" => flags.store.clone(),
         "zone" => flags.zone.clone(),
         "log" => flags.log.clone(),
         "log_format" => flags.log_format.clone(),

@@ -31,6 +31,8 @@ struct Answer {
 struct Known {
     name: ServiceType,
     sharded: bool,
+    /// Whether one node at a time owns such a shard.
+    owned: bool,
     about: &'static str,
 }
 
@@ -57,6 +59,7 @@ fn answer(registry: &Registry, question: Question) -> Answer {
         .map(|plugin| Known {
             name: plugin.service_type(),
             sharded: plugin.sharding() != Sharding::None,
+            owned: plugin.sharding() == Sharding::Owned,
             about: plugin.about(),
         })
         .collect();

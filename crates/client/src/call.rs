@@ -217,7 +217,19 @@ impl Client {
         self.limit
     }
 
-    async fn json<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, ClientError> {
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// The body of an answer.
+    pub(crate) async fn whole(&self, answer: reqwest::Response) -> Result<Vec<u8>, ClientError> {
+        body(&self.base, self.limit, answer).await
+    }
+
+    pub(crate) async fn json<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, ClientError> {
         let response = request
             .timeout(self.limit)
             .header(ACCEPT, "application/json")

@@ -6,8 +6,10 @@
 mod call;
 mod error;
 mod events;
+mod kv;
 mod sse;
 
 pub use call::{Client, IfMatch, Leaving, plain_http};
 pub use error::ClientError;
+pub use kv::{KeyPage, KeyQuery, ListedKey, Stored};
 pub use sse::{Frame, FrameTooLong, SseParser};

@@ -1,20 +1,24 @@
 //! The agent binary: where it is, and what it says about settings.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use types::ServiceType;
+use types::{ClusterId, ServiceType};
 
 use crate::exit::{Exit, Failure};
 
 const VALIDATE_LIMIT: Duration = Duration::from_secs(10);
+/// A store far away is tested in this time.
+const APPLY_LIMIT: Duration = Duration::from_secs(60);
 const ENV_PREFIX: &str = "COTERIE_";
 
 /// What `agent validate` is asked.
@@ -36,6 +40,7 @@ pub(crate) struct Validation {
 pub(crate) struct RunnableType {
     pub(crate) name: ServiceType,
     pub(crate) sharded: bool,
+    pub(crate) owned: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,9 +94,67 @@ pub(crate) async fn validate(
     binary: &Path,
     services: &BTreeMap<ServiceType, Value>,
 ) -> anyhow::Result<Validation> {
-    let question = serde_json::to_vec(&Question { services })?;
+    ask(binary, &["validate"], &Question { services }, VALIDATE_LIMIT).await
+}
+
+/// What `agent apply` is asked for a service type.
+#[derive(Debug, Serialize)]
+pub(crate) struct Wanted {
+    pub(crate) settings: Value,
+    /// Exactly so many shards.
+    pub(crate) shards: Option<u32>,
+    /// At least so many, for a store that says nothing yet.
+    pub(crate) at_least: Option<u32>,
+}
+
+/// What `agent apply` is asked.
+#[derive(Debug, Serialize)]
+struct Application<'a> {
+    services: &'a BTreeMap<ServiceType, Wanted>,
+}
+
+/// What `agent apply` answers.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Applied {
+    /// The numbers of the specs that hold now.
+    pub(crate) specs: BTreeMap<ServiceType, u64>,
+    /// All that is wrong.
+    pub(crate) mistakes: Vec<ApplyMistake>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ApplyMistake {
+    /// The type, or none for the store itself.
+    pub(crate) service: Option<ServiceType>,
+    pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) hint: Option<String>,
+}
+
+/// Has the binary settle on a cluster's store what service types run with.
+pub(crate) async fn apply(
+    binary: &Path,
+    cluster: &ClusterId,
+    store: &OsStr,
+    services: &BTreeMap<ServiceType, Wanted>,
+) -> anyhow::Result<Applied> {
+    let arguments =
+        [OsStr::new("apply"), "--cluster".as_ref(), cluster.as_str().as_ref(), "--store".as_ref(), store];
+    ask(binary, &arguments, &Application { services }, APPLY_LIMIT).await
+}
+
+/// Runs a verb of the binary that reads JSON and writes JSON.
+async fn ask<T: DeserializeOwned>(
+    binary: &Path,
+    arguments: &[impl AsRef<OsStr>],
+    question: &impl Serialize,
+    limit: Duration,
+) -> anyhow::Result<T> {
+    let verb =
+        arguments.first().map_or_else(String::new, |verb| verb.as_ref().to_string_lossy().into_owned());
+    let question = serde_json::to_vec(question)?;
     let mut child = command(binary)
-        .arg("validate")
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -107,19 +170,19 @@ pub(crate) async fn validate(
     };
     let answer = async { tokio::join!(ask, child.wait_with_output()).1 };
     let not_ours = |why: String| {
-        Failure::new(Exit::Error, format!("`{} validate` {why}", binary.display()))
+        Failure::new(Exit::Error, format!("`{} {verb}` {why}", binary.display()))
             .hint("is it Coterie's agent, and of the same version as ctl? name another with --agent-bin PATH")
     };
-    let output = tokio::time::timeout(VALIDATE_LIMIT, answer)
+    let output = tokio::time::timeout(limit, answer)
         .await
-        .map_err(|_elapsed| not_ours(format!("did not answer within {VALIDATE_LIMIT:?}")))??;
+        .map_err(|_elapsed| not_ours(format!("did not answer within {limit:?}")))??;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(not_ours(format!("failed, {}: {}", output.status, said.trim())).into());
     }
-    let validation = serde_json::from_slice(&output.stdout)
+    let answer = serde_json::from_slice(&output.stdout)
         .map_err(|error| not_ours(format!("gave an answer that is not understood: {error}")))?;
-    Ok(validation)
+    Ok(answer)
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use types::ClusterId;
 use crate::exit::Exit;
 use crate::out::ColorChoice;
 use crate::verbs::{
-    completion, down, drain, events, init, kill, leave, logs, ls, members, set_service, status, up, validate,
-    version,
+    claims, completion, down, drain, events, init, kill, kv, leave, logs, ls, members, set_service, spec,
+    status, up, validate, version,
 };
 
 const GLOBAL: &str = "Global options";
@@ -18,6 +18,7 @@ Examples:
   ctl up manifests/demo.yaml             start a cluster on this machine
   ctl members                            who is there, and what each one does
   ctl set-service standby-1 api_gateway  change what a node does, while it runs
+  ctl kv put greeting hello              store a key
   ctl down                               stop the cluster
 
 Which cluster: --agent URL or COTERIE_AGENT for one elsewhere, --cluster NAME for one on this machine, \
@@ -33,7 +34,7 @@ Exit codes:
   130  interrupted
 
 Files: $COTERIE_STATE_DIR, else $XDG_STATE_HOME/coterie, else ~/.local/state/coterie: run/ holds records \
-and logs, data/ is what the agents keep.";
+and logs, data/ is what the agents keep, store/ the object store of clusters that name no other.";
 
 /// Starts Coterie clusters on this machine, looks at them and changes them
 #[derive(Debug, Parser)]
@@ -85,6 +86,12 @@ pub(crate) enum Verb {
     Logs(logs::Args),
     /// Show what happened in a cluster
     Events(events::Args),
+    /// Show what each service type runs with
+    Spec(spec::Args),
+    /// Show who owns which shard
+    Claims(claims::Args),
+    /// Read and write keys of the cluster's storage
+    Kv(kv::Args),
     /// Check a manifest
     Validate(validate::Args),
     /// Write a commented manifest to start from

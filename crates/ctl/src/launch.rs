@@ -10,20 +10,23 @@ use std::process::Stdio;
 use anyhow::Context;
 use manifest::{Manifest, NodeSpec};
 use serde::Serialize;
-use serde_json::Value;
 use tokio::process::Child;
-use types::ServiceType;
 
 use crate::record::NodeRecord;
+use crate::state::State;
 use crate::{agent_bin, drift};
 
-/// What an agent reads from its file; all else it gets by flags.
+/// What an agent reads from its file; all else it gets by flags, and settings from the store.
 #[derive(Serialize)]
 struct Settings<'a> {
+    store: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: &'a BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    settings: BTreeMap<&'a ServiceType, &'a Value>,
+}
+
+/// The store of a manifest: a folder of this machine unless it names another.
+pub(crate) fn store(state: &State, manifest: &Manifest) -> OsString {
+    manifest.store.as_ref().map_or_else(|| state.store().into(), OsString::from)
 }
 
 /// Where a node's settings are written.
@@ -35,11 +38,12 @@ pub(crate) fn settings_file(node: &NodeRecord) -> PathBuf {
 /// In which ways a node that runs is not as it would be started now, in words. One whose settings file is gone is taken
 /// as it is.
 pub(crate) fn drift(
+    state: &State,
     manifest: &Manifest,
     wanted: &NodeSpec,
     node: &NodeRecord,
 ) -> anyhow::Result<Vec<&'static str>> {
-    let would_write = settings_text(manifest, node)?;
+    let would_write = settings_text(state, manifest, node)?;
     let written = std::fs::read_to_string(settings_file(node)).unwrap_or_else(|_| would_write.clone());
     Ok(drift::differences(wanted, node, &written, &would_write))
 }
@@ -48,12 +52,13 @@ pub(crate) fn drift(
 /// terminal is not meant for it.
 pub(crate) fn spawn(
     binary: &Path,
+    state: &State,
     manifest: &Manifest,
     node: &NodeRecord,
     seeds: &[SocketAddr],
 ) -> anyhow::Result<Child> {
     let file = settings_file(node);
-    std::fs::write(&file, settings_text(manifest, node)?)
+    std::fs::write(&file, settings_text(state, manifest, node)?)
         .with_context(|| format!("writing {}", file.display()))?;
     let log = OpenOptions::new()
         .create(true)
@@ -70,13 +75,13 @@ pub(crate) fn spawn(
     command.spawn().with_context(|| format!("starting {}", binary.display()))
 }
 
-fn settings_text(manifest: &Manifest, node: &NodeRecord) -> anyhow::Result<String> {
+fn settings_text(state: &State, manifest: &Manifest, node: &NodeRecord) -> anyhow::Result<String> {
     let none = BTreeMap::new();
     let spec = manifest.nodes.iter().find(|spec| spec.id == node.id);
-    let services = manifest.services.iter();
     let settings = Settings {
+        // In a file a dollar sign stands for a variable.
+        store: store(state, manifest).to_string_lossy().replace('$', "$$"),
         labels: spec.map_or(&none, |spec| &spec.labels),
-        settings: services.map(|(service, spec)| (service, &spec.settings)).collect(),
     };
     // The profile goes by a flag; named here, a change of it is seen.
     Ok(format!(
@@ -153,10 +158,11 @@ nodes:
     }
 
     #[test]
-    fn labels_and_settings_go_through_the_file() {
+    fn store_and_labels_go_through_the_file() {
         let (manifest, node) = example();
-        let text = settings_text(&manifest, &node).unwrap();
+        let state = State::at(PathBuf::from("/state"));
+        let text = settings_text(&state, &manifest, &node).unwrap();
         let lines: Vec<_> = text.lines().skip(1).map(str::trim_start).collect();
-        assert_eq!(lines, ["labels:", "zone: a", "settings:", "api_gateway:", "routes: []"]);
+        assert_eq!(lines, ["store: /state/store", "labels:", "zone: a"]);
     }
 }

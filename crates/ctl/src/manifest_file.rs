@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use manifest::{Checked, Known, Manifest, Mistake, Mistakes};
+use manifest::{Checked, Known, KnownType, Mistake, Mistakes};
 
-use crate::agent_bin::{self, Validation};
+use crate::agent_bin::{self, ApplyMistake, Validation};
 use crate::exit::{Exit, Failure};
 
 /// Tried in turn when no file is named.
@@ -25,8 +25,16 @@ pub(crate) fn choose(named: Option<&Path>) -> Result<PathBuf, Failure> {
     })
 }
 
+/// A manifest with the file it came from.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) checked: Checked,
+    name: String,
+    source: String,
+}
+
 /// Reads and checks a manifest: its shape here, its settings by the agent, where there is one.
-pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Manifest> {
+pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Loaded> {
     let name = file.display().to_string();
     let source = std::fs::read_to_string(file).map_err(|error| {
         Failure::new(Exit::Usage, format!("reading {name}: {error}"))
@@ -34,7 +42,7 @@ pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Ma
     })?;
     let shape = parse(&name, &source, None);
     let Some(agent) = agent else {
-        return Ok(shape?.manifest);
+        return Ok(Loaded { checked: shape?, name, source });
     };
     let settings = match &shape {
         Ok(checked) => {
@@ -45,11 +53,41 @@ pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Ma
     };
     let validation = agent_bin::validate(agent, &settings).await.context("checking settings")?;
     let known = Known {
-        service_types: validation.types.iter().map(|known| (known.name.clone(), known.sharded)).collect(),
+        service_types: validation
+            .types
+            .iter()
+            .map(|known| KnownType {
+                name: known.name.clone(),
+                is_sharded: known.sharded,
+                is_owned: known.owned,
+            })
+            .collect(),
     };
     let checked = parse(&name, &source, Some(&known))?;
     let mistakes = settings_mistakes(&checked, &validation);
-    if mistakes.is_empty() { Ok(checked.manifest) } else { Err(Mistakes::new(name, source, mistakes).into()) }
+    if mistakes.is_empty() {
+        Ok(Loaded { checked, name, source })
+    } else {
+        Err(Mistakes::new(name, source, mistakes).into())
+    }
+}
+
+impl Loaded {
+    /// What `agent apply` has to say, shown where it is meant.
+    pub(crate) fn refused(&self, mistakes: &[ApplyMistake]) -> Mistakes {
+        let list = mistakes.iter().map(|found| {
+            let at = match &found.service {
+                Some(service) => self.checked.shards_position(service),
+                None => self.checked.store_position(),
+            };
+            let mistake = Mistake::new(at, found.message.clone());
+            match &found.hint {
+                Some(hint) => mistake.hint(hint.clone()),
+                None => mistake,
+            }
+        });
+        Mistakes::new(self.name.clone(), self.source.clone(), list.collect())
+    }
 }
 
 fn parse(name: &str, source: &str, known: Option<&Known>) -> Result<Checked, Mistakes> {

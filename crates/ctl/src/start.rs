@@ -10,10 +10,12 @@ use manifest::{Manifest, NodeSpec};
 use rustix::process::Signal;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
-use types::NodeId;
+use types::{NodeId, ServiceType};
 
+use crate::agent_bin::{self, Wanted};
 use crate::exit::{Exit, Failure};
 use crate::launch;
+use crate::manifest_file::Loaded;
 use crate::out::Progress;
 use crate::ports::{self, Addresses, Free, Request, ThisMachine};
 use crate::process::Processes;
@@ -37,7 +39,7 @@ const LOG_LINES: usize = 15;
 /// The agents of one `ctl up`.
 #[derive(Debug)]
 pub(crate) struct Starter<'a> {
-    state: &'a State,
+    pub(crate) state: &'a State,
     binary: PathBuf,
     manifest: &'a Manifest,
     pub(crate) record: ClusterRecord,
@@ -76,6 +78,17 @@ impl<'a> Starter<'a> {
             restarted: BTreeSet::new(),
             client: Client::new("127.0.0.1")?.within(VIEW_LIMIT),
         })
+    }
+
+    /// Settles on the store what the manifest's service types run with. Returns the numbers of the specs.
+    pub(crate) async fn settle(&self, loaded: &Loaded) -> anyhow::Result<BTreeMap<ServiceType, u64>> {
+        let store = launch::store(self.state, self.manifest);
+        let wanted = specs(self.manifest);
+        let applied = agent_bin::apply(&self.binary, &self.manifest.cluster, &store, &wanted).await?;
+        if !applied.mistakes.is_empty() {
+            return Err(loaded.refused(&applied.mistakes).into());
+        }
+        Ok(applied.specs)
     }
 
     /// Starts all these nodes at once, each in the record before it runs.
@@ -173,7 +186,7 @@ impl<'a> Starter<'a> {
             self.record.nodes.iter().map(|node| crate::record::reachable(node.gossip)).take(SEEDS).collect();
         let node = self.record.node(id).expect("entered before it is spawned");
         let is_new = !node.data_dir.exists();
-        let child = launch::spawn(&self.binary, self.manifest, node, &seeds)?;
+        let child = launch::spawn(&self.binary, self.state, self.manifest, node, &seeds)?;
         // It may have ended already; then there is nothing to find again.
         let process = child.id().and_then(|pid| self.processes.identify(pid, &node.data_dir));
         let started = Started { child, attempts, is_new };
@@ -336,4 +349,24 @@ impl<'a> Starter<'a> {
         let _ = std::fs::remove_dir(self.state.cluster_data_dir(&self.record.cluster));
         ClusterRecord::remove(self.state, &self.record.cluster)
     }
+}
+
+/// What the manifest says of every service type that it names. Pure.
+fn specs(manifest: &Manifest) -> BTreeMap<ServiceType, Wanted> {
+    let mut wanted: BTreeMap<ServiceType, Wanted> = BTreeMap::new();
+    for (service, spec) in &manifest.services {
+        let settings = spec.settings.clone();
+        wanted.insert(service.clone(), Wanted { settings, shards: spec.shards, at_least: None });
+    }
+    for node in &manifest.nodes {
+        let Some(service) = node.role.service() else { continue };
+        let entry = wanted.entry(service.clone()).or_insert_with(|| Wanted {
+            settings: serde_json::json!({}),
+            shards: None,
+            at_least: None,
+        });
+        let needed = node.role.shard().map(|shard| shard.as_u32() + 1);
+        entry.at_least = entry.at_least.max(needed);
+    }
+    wanted
 }

@@ -1,6 +1,7 @@
 //! Where ctl keeps what it knows of the clusters on this machine.
 //!
-//! `run/<cluster>/` holds the record, the logs and the agents' settings; `data/<cluster>/<node>/` is the agents' own.
+//! `run/<cluster>/` holds the record, the logs and the agents' settings; `data/<cluster>/<node>/` is the agents' own;
+//! `store/<cluster>/` is the object store of a cluster whose manifest names no other.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,11 @@ impl State {
     /// The data folder of a node.
     pub(crate) fn data_dir(&self, cluster: &ClusterId, node: &NodeId) -> PathBuf {
         self.cluster_data_dir(cluster).join(node.as_str())
+    }
+
+    /// The store of clusters that name no other: a folder below it for each.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.root.join("store")
     }
 
     /// Every cluster that has a run folder, by name.

@@ -1,16 +1,19 @@
 //! The verbs, one file each, and the way from the command line to them.
 
+pub(crate) mod claims;
 pub(crate) mod completion;
 pub(crate) mod down;
 pub(crate) mod drain;
 pub(crate) mod events;
 pub(crate) mod init;
 pub(crate) mod kill;
+pub(crate) mod kv;
 pub(crate) mod leave;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod members;
 pub(crate) mod set_service;
+pub(crate) mod spec;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod validate;
@@ -57,6 +60,9 @@ async fn dispatch(verb: Verb, cx: &Cx) -> anyhow::Result<Exit> {
         Verb::Kill(args) => kill::run(&args, cx),
         Verb::Logs(args) => logs::run(&args, cx).await,
         Verb::Events(args) => events::run(&args, cx).await,
+        Verb::Spec(args) => spec::run(&args, cx).await,
+        Verb::Claims(args) => claims::run(&args, cx).await,
+        Verb::Kv(args) => kv::run(&args, cx).await,
         Verb::Validate(args) => validate::run(&args, cx).await,
         Verb::Init(args) => init::run(&args, cx),
         Verb::Completion(args) => completion::run(&args, cx),

@@ -32,12 +32,12 @@ Examples:
   ctl down --cluster test --timeout 30s
   ctl down --purge
 
-Logs are kept until the next `ctl up`, data folders until --purge.")]
+Logs are kept until the next `ctl up`, data folders and the store on this machine until --purge; a store elsewhere stays.")]
 pub(crate) struct Args {
     /// How long the agents may take to leave before they are killed
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     timeout: Duration,
-    /// Remove the data folders and the logs too
+    /// Remove the data folders, the store on this machine and the logs too
     #[arg(long)]
     purge: bool,
     #[command(flatten)]
@@ -282,7 +282,8 @@ fn clean(run_dir: &Path) -> anyhow::Result<()> {
 }
 
 fn purge(cx: &Cx, cluster: &ClusterId) -> anyhow::Result<()> {
-    for folder in [cx.state.cluster_data_dir(cluster), cx.state.run_dir(cluster)] {
+    let store = cx.state.store().join(cluster.as_str());
+    for folder in [cx.state.cluster_data_dir(cluster), cx.state.run_dir(cluster), store] {
         match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}

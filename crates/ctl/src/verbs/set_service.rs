@@ -13,7 +13,7 @@ use crate::reach::Cx;
 Examples:
   ctl set-service standby-1 api_gateway
   ctl set-service n3 storage --shard 2
-  ctl set-service n3 storage/2 --wait=local
+  ctl set-service n3 storage/2 --take --wait=local
   ctl set-service gateway-2 standby -o json")]
 pub(crate) struct Args {
     /// The node, by its id
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// The shard, for sharded types
     #[arg(long, value_name = "N")]
     shard: Option<ShardId>,
+    /// Move the shard here from the node that owns it
+    #[arg(long)]
+    take: bool,
     /// Change only if the node's life and revision are still these: GENERATION.REVISION
     #[arg(long, value_name = "G.R", value_parser = parse_if_match)]
     if_match: Option<IfMatch>,
@@ -67,7 +70,8 @@ fn parse_if_match(text: &str) -> Result<IfMatch, String> {
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let role = role(&args.service, args.shard)?;
     let reached = cx.reach().await?;
-    let changed = reached.commands().set_service(&args.node, &role, args.wait.into(), args.if_match).await;
+    let (wait, if_match) = (args.wait.into(), args.if_match);
+    let changed = reached.commands().set_service(&args.node, &role, wait, args.take, if_match).await;
     match changed {
         Ok(receipt) => show(&receipt, args.output, cx),
         Err(error) => Err(reached.explain_unknown(&args.node, Some(&role), error).await),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use client::Client;
 use futures_util::future::join_all;
 use serde::Serialize;
-use types::api::{AgentSelf, Member, Members};
+use types::api::{AgentSelf, ClaimView, Member, Members};
 use types::{ClusterId, NodeId, Phase};
 
 use crate::exit::Exit;
@@ -51,7 +51,12 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         Some(record) => ended(record)?,
         None => BTreeMap::new(),
     };
-    let report = report(view, asked, reached.record.as_ref(), &ended);
+    let claims = reached.client.claims().await;
+    let mut report = report(view, asked, reached.record.as_ref(), &ended);
+    match claims {
+        Ok(claims) => report.warnings.extend(claims.claims.iter().filter_map(claim_warning)),
+        Err(error) => report.warnings.push(format!("who owns which shard can't be read: {error}")),
+    }
     cx.out.data(args.output.output, &report, |report| screen(report, cx.out.color), names)?;
     Ok(if report.warnings.is_empty() { Exit::Ok } else { Exit::Error })
 }
@@ -140,6 +145,22 @@ fn report(
         warnings,
         drift,
         insecure: insecure.into_iter().collect(),
+    }
+}
+
+/// A shard that nobody owns, or whose owner does not run it.
+fn claim_warning(claim: &ClaimView) -> Option<String> {
+    let ClaimView { service, shard, .. } = claim;
+    match &claim.holder {
+        Some(_) if claim.honoured => None,
+        Some(holder) => Some(format!(
+            "{service}/{shard} is owned by {} (epoch {}), which does not run it; \
+             `ctl set-service NODE {service} --shard {shard} --take` moves it",
+            holder.node, holder.epoch
+        )),
+        None => Some(format!(
+            "{service}/{shard} has no owner; `ctl set-service NODE {service} --shard {shard}` gives it one"
+        )),
     }
 }
 

@@ -11,14 +11,14 @@ use manifest::{Manifest, Plan, Running};
 use serde::Serialize;
 use tokio::time::Instant;
 use types::api::{AgentSelf, Member, Wait};
-use types::{ClusterId, NodeId, Phase, Role};
+use types::{ClusterId, NodeId, Phase, Role, ServiceType};
 
 use crate::agent_bin;
 use crate::exit::{Exit, Failure, explain};
 use crate::interrupt::Interrupt;
 use crate::launch;
 use crate::lock::Lock;
-use crate::manifest_file;
+use crate::manifest_file::{self, Loaded};
 use crate::out::{Format, OutputArg, Progress, StreamFormat, say};
 use crate::process::Processes;
 use crate::reach::{Cx, is_living};
@@ -72,6 +72,8 @@ struct Report {
     running_before: Vec<NodeId>,
     drift: Vec<DriftRow>,
     outdated: Vec<Outdated>,
+    /// Nodes that run with other settings than the store says now.
+    outdated_specs: Vec<OutdatedSpec>,
     /// Nodes that run but are not in the manifest.
     extra: Vec<NodeId>,
     took_ms: u64,
@@ -98,24 +100,35 @@ struct Outdated {
     restarted: bool,
 }
 
+/// A node that runs with an older spec than the store has.
+#[derive(Debug, Serialize)]
+struct OutdatedSpec {
+    node: NodeId,
+    service: ServiceType,
+    runs_with: Option<u64>,
+    latest: u64,
+    renewed: bool,
+}
+
 pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyhow::Result<Exit> {
     let began = Instant::now();
-    let (file, manifest, binary) = tokio::select! {
+    let (file, loaded, binary) = tokio::select! {
         biased;
         () = interrupt.wait() => return Err(Failure::interrupted().into()),
         prepared = prepare(args, cx) => prepared?,
     };
+    let manifest = &loaded.checked.manifest;
     let run_dir = cx.state.run_dir(&manifest.cluster);
     let lock = Lock::take(&run_dir, "ctl up").await?;
-    let (record, is_fresh) = record(&cx.state, &manifest, &file)?;
+    let (record, is_fresh) = record(&cx.state, manifest, &file)?;
     if is_fresh {
         remove_logs(&run_dir)?;
     }
-    let mut starter = Starter::new(&cx.state, binary, &manifest, record)?;
+    let mut starter = Starter::new(&cx.state, binary, manifest, record)?;
     let done = tokio::select! {
         biased;
         () = interrupt.wait() => Err(Failure::interrupted().into()),
-        done = Box::pin(bring_up(args, &manifest, &mut starter, began)) => done,
+        done = Box::pin(bring_up(args, &loaded, &mut starter, began)) => done,
     };
     let report = match done {
         Ok(report) => report,
@@ -148,14 +161,14 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
     Ok(Exit::Ok)
 }
 
-async fn prepare(args: &Args, cx: &Cx) -> anyhow::Result<(PathBuf, Manifest, PathBuf)> {
+async fn prepare(args: &Args, cx: &Cx) -> anyhow::Result<(PathBuf, Loaded, PathBuf)> {
     let file = manifest_file::choose(args.file.as_deref())?;
     let binary = std::path::absolute(agent_bin::find(args.agent_bin.as_deref())?)?;
-    let mut manifest = manifest_file::load(&file, Some(&binary)).await?;
+    let mut loaded = manifest_file::load(&file, Some(&binary)).await?;
     if let Some(cluster) = &cx.cluster {
-        manifest.cluster = cluster.clone();
+        loaded.checked.manifest.cluster = cluster.clone();
     }
-    Ok((std::path::absolute(file)?, manifest, binary))
+    Ok((std::path::absolute(file)?, loaded, binary))
 }
 
 /// What is known of the cluster, and whether none of it runs.
@@ -204,14 +217,17 @@ fn remove_logs(run_dir: &Path) -> anyhow::Result<()> {
 
 async fn bring_up(
     args: &Args,
-    manifest: &Manifest,
+    loaded: &Loaded,
     starter: &mut Starter<'_>,
     began: Instant,
 ) -> anyhow::Result<Report> {
+    let manifest = &loaded.checked.manifest;
     let mut progress = Progress::new();
+    progress.show("settling the spec on the store");
+    let specs = starter.settle(loaded).await?;
     let (running, drained) = running(&starter.record).await?;
     let plan = manifest::diff(manifest, &running);
-    let mut outdated = outdated(manifest, &starter.record, &running)?;
+    let mut outdated = outdated(starter.state, manifest, &starter.record, &running)?;
     let missing: Vec<_> = plan.start.iter().collect();
     if !missing.is_empty() {
         progress.show(&format!("starting {}", render::count(missing.len(), "agent")));
@@ -229,6 +245,7 @@ async fn bring_up(
             restore(row, &starter.record).await?;
         }
     }
+    let outdated_specs = renew(&specs, &starter.record, args.reset).await?;
     let asked = ask_all(&starter.record).await?;
     let insecure: BTreeSet<_> = asked.iter().flat_map(|own| own.insecure.clone()).collect();
     let members = members(&starter.record).await?;
@@ -238,6 +255,7 @@ async fn bring_up(
         running_before: running.into_keys().collect(),
         drift,
         outdated,
+        outdated_specs,
         extra: plan.extra,
         took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         insecure: insecure.into_iter().collect(),
@@ -304,6 +322,7 @@ fn differences(
 
 /// The nodes that would be started in another way now.
 fn outdated(
+    state: &State,
     manifest: &Manifest,
     record: &ClusterRecord,
     running: &BTreeMap<NodeId, Running>,
@@ -311,11 +330,43 @@ fn outdated(
     let mut rows = Vec::new();
     for wanted in manifest.nodes.iter().filter(|wanted| running.contains_key(&wanted.id)) {
         let Some(node) = record.node(&wanted.id) else { continue };
-        let differences = launch::drift(manifest, wanted, node)?;
+        let differences = launch::drift(state, manifest, wanted, node)?;
         if !differences.is_empty() {
             let runs_with = differences.join(" and ");
             rows.push(Outdated { node: wanted.id.clone(), runs_with, restarted: false });
         }
+    }
+    Ok(rows)
+}
+
+/// The nodes that run with an older spec than the store has; with `is_reset` they are given the latest one.
+async fn renew(
+    specs: &BTreeMap<ServiceType, u64>,
+    record: &ClusterRecord,
+    is_reset: bool,
+) -> anyhow::Result<Vec<OutdatedSpec>> {
+    let mut rows = Vec::new();
+    for own in ask_all(record).await? {
+        let Some(state) = own.member.state else { continue };
+        let Some(service) = state.role.service() else { continue };
+        let Some(latest) = specs.get(service).copied().filter(|latest| state.spec != Some(*latest)) else {
+            continue;
+        };
+        let is_running = state.phase != Phase::Stopped;
+        if is_reset && is_running {
+            let client = Client::new(&own.member.http)?.within(RESET_LIMIT);
+            client
+                .set_service(&own.member.id, &state.role, Wait::All, false, None)
+                .await
+                .with_context(|| format!("giving {} its new settings", own.member.id))?;
+        }
+        rows.push(OutdatedSpec {
+            node: own.member.id,
+            service: service.clone(),
+            runs_with: state.spec,
+            latest,
+            renewed: is_reset && is_running,
+        });
     }
     Ok(rows)
 }
@@ -405,6 +456,13 @@ fn notes(report: &Report) -> String {
             format!("drift: {node} runs with {runs_with} than the manifest's; `ctl up --reset` restarts it")
         });
     }
+    for OutdatedSpec { node, service, latest, renewed, .. } in &report.outdated_specs {
+        lines.push(if *renewed {
+            format!("renewed: {node} runs with spec {latest} of {service} now")
+        } else {
+            format!("drift: {node} runs with older settings of {service} than the manifest's; `ctl up --reset` gives it the new ones")
+        });
+    }
     for node in &report.extra {
         lines.push(format!("extra: {node} runs but is not in the manifest; `ctl leave {node}` ends it"));
     }
@@ -445,6 +503,7 @@ mod tests {
             running_before: Vec::new(),
             drift: Vec::new(),
             outdated: Vec::new(),
+            outdated_specs: Vec::new(),
             extra: Vec::new(),
             took_ms: 614,
             insecure: vec!["HTTP is not encrypted".to_owned()],

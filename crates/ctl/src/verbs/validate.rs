@@ -48,8 +48,9 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     };
     let format = args.output.output;
     match manifest_file::load(&file, agent.as_deref()).await {
-        Ok(manifest) => {
-            cx.out.data(format, &manifest, table, names)?;
+        Ok(loaded) => {
+            let manifest = &loaded.checked.manifest;
+            cx.out.data(format, manifest, table, names)?;
             say(&format!(
                 "{} is right: cluster {}, {}",
                 file.display(),

@@ -1,0 +1,137 @@
+//! `agent apply`: settles on the store what service types run with, before any node of the cluster runs.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use anyhow::Context;
+use plugin::Registry;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use store::{OpenError, SpecError, Specs, Store, StoreUrl};
+use types::api::StoreInfo;
+use types::{ClusterId, ServiceType, Sharding, Spec};
+
+/// How often a spec is written while others change it.
+const ATTEMPTS: u32 = 5;
+
+/// What is asked.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    services: BTreeMap<ServiceType, Wanted>,
+}
+
+/// What a service type should run with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    #[serde(default)]
+    settings: Value,
+    /// Exactly so many shards.
+    #[serde(default)]
+    shards: Option<u32>,
+    /// At least so many, for a store that says nothing yet.
+    #[serde(default)]
+    at_least: Option<u32>,
+}
+
+/// What is answered.
+#[derive(Debug, Default, Serialize)]
+struct Answer {
+    /// The store, if it could be opened.
+    store: Option<StoreInfo>,
+    /// The numbers of the specs that hold now.
+    specs: BTreeMap<ServiceType, u64>,
+    /// The types whose specs were written.
+    changed: Vec<ServiceType>,
+    /// All that is wrong.
+    mistakes: Vec<Mistake>,
+}
+
+/// What could not be settled.
+#[derive(Debug, Serialize)]
+struct Mistake {
+    /// The type, or none for the store itself.
+    service: Option<ServiceType>,
+    message: String,
+    hint: Option<String>,
+}
+
+/// Reads a question from standard input, settles it, and answers on standard output.
+pub(crate) async fn run(registry: &Registry, url: &StoreUrl, cluster: &ClusterId) -> anyhow::Result<()> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("standard input can't be read")?;
+    let question: Question = serde_json::from_str(&text)
+        .context("standard input is not {\"services\": {TYPE: {\"settings\": {}, \"shards\": 1}}}")?;
+    let answer = match Store::open(url, cluster).await {
+        Ok(store) => settle(registry, &store, question).await,
+        Err(error) => refused(&error),
+    };
+    println!("{}", serde_json::to_string(&answer)?);
+    Ok(())
+}
+
+fn refused(error: &OpenError) -> Answer {
+    let mistake = Mistake { service: None, message: error.to_string(), hint: error.hint() };
+    Answer { mistakes: vec![mistake], ..Answer::default() }
+}
+
+async fn settle(registry: &Registry, store: &Store, question: Question) -> Answer {
+    let mut answer = Answer { store: Some(store.info().clone()), ..Answer::default() };
+    let specs = store.specs();
+    for (service, wanted) in question.services {
+        let plugin = registry.plugin(&service);
+        let is_owned = plugin.is_some_and(|plugin| plugin.sharding() == Sharding::Owned);
+        match settle_one(&specs, &service, &wanted, is_owned).await {
+            Ok((number, is_new)) => {
+                answer.specs.insert(service.clone(), number);
+                if is_new {
+                    answer.changed.push(service);
+                }
+            }
+            Err((message, hint)) => {
+                answer.mistakes.push(Mistake { service: Some(service), message, hint });
+            }
+        }
+    }
+    answer
+}
+
+/// The number of the spec that holds, and whether it was written now; or what is wrong and what to do about it.
+async fn settle_one(
+    specs: &Specs,
+    service: &ServiceType,
+    wanted: &Wanted,
+    is_owned: bool,
+) -> Result<(u64, bool), (String, Option<String>)> {
+    let failed = |error: &store::StoreError| (error.to_string(), error.hint());
+    for _ in 0..ATTEMPTS {
+        let known = specs.latest(service).await.map_err(|error| failed(&error))?;
+        let fixed = known.as_ref().and_then(|known| known.spec.shards);
+        let shards = is_owned.then(|| wanted.shards.or(fixed).or(wanted.at_least).unwrap_or(1));
+        if let (Some(fixed), Some(least)) = (fixed, wanted.at_least)
+            && fixed < least
+        {
+            let message =
+                format!("{service} has {fixed} shards on the store, and a node wants shard {}", least - 1);
+            return Err((message, Some("the number of shards never changes once it is written".to_owned())));
+        }
+        let spec = Spec { settings: wanted.settings.clone(), shards };
+        let last = match &known {
+            Some(known) if known.spec == spec => return Ok((known.number, false)),
+            Some(known) => known.number,
+            None => 0,
+        };
+        match specs.put(service, last, &spec).await {
+            Ok(number) => return Ok((number, true)),
+            Err(SpecError::Changed { .. }) => {}
+            Err(error @ SpecError::ShardsFixed { .. }) => {
+                let hint =
+                    "keys lie in their shards; for another number use another cluster or another store";
+                return Err((error.to_string(), Some(hint.to_owned())));
+            }
+            Err(SpecError::Store(error)) => return Err(failed(&error)),
+        }
+    }
+    Err((format!("the spec of {service} is changed all the time"), Some("try again in a moment".to_owned())))
+}

@@ -1,0 +1,48 @@
+//! `ctl claims`: who owns which shard, as the store says.
+
+use types::api::Claims;
+
+use crate::exit::Exit;
+use crate::out::{OutputArg, say};
+use crate::reach::Cx;
+use crate::render;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ctl claims
+  ctl claims -o json
+
+A shard is honoured when its owner is there and says that it owns it.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    output: OutputArg,
+}
+
+pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+    let claims = cx.reach().await?.client.claims().await?;
+    cx.out.data(args.output.output, &claims, table, |claims| {
+        claims.claims.iter().map(|claim| format!("{}/{}", claim.service, claim.shard)).collect()
+    })?;
+    say(&format!("store {} at {}", claims.store.id, claims.store.url));
+    Ok(Exit::Ok)
+}
+
+fn table(claims: &Claims) -> String {
+    let rows: Vec<_> = claims
+        .claims
+        .iter()
+        .map(|claim| {
+            let dash = || "-".to_owned();
+            let holder = claim.holder.as_ref();
+            vec![
+                format!("{}/{}", claim.service, claim.shard),
+                holder.map_or_else(dash, |holder| holder.node.to_string()),
+                holder.map_or_else(dash, |holder| holder.epoch.to_string()),
+                if claim.honoured { "yes" } else { "no" }.to_owned(),
+                claim.note.clone().unwrap_or_else(dash),
+            ]
+        })
+        .collect();
+    render::table(&["SHARD", "OWNER", "EPOCH", "HONOURED", "LATEST"], &rows)
+}
