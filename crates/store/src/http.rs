@@ -1,7 +1,8 @@
 //! How stores on the network are reached: hyper, and rustls with ring and the system's certificates.
 //!
 //! `object_store` can do it by itself through reqwest, but only with a feature of reqwest that makes every
-//! reqwest client of the same build panic unless the process has installed a crypto provider.
+//! reqwest client of the same build panic unless the process has installed a crypto provider. Here the provider
+//! is named, so no default of the process matters. Proxies (`HTTPS_PROXY`) are not used.
 
 use std::error::Error;
 use std::io;
@@ -48,8 +49,7 @@ struct Silent(Duration);
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let plain =
-            options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|value| value == "true");
+        let plain = options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|value| is_yes(&value));
         let wrapped = |source| object_store::Error::Generic { store: "HTTP client", source };
         let tls = tls(plain).map_err(wrapped)?;
         let mut tcp = connect::HttpConnector::new();
@@ -62,6 +62,11 @@ impl HttpConnector for Connector {
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         Ok(HttpClient::new(Service(client)))
     }
+}
+
+/// What `object_store` takes for yes.
+fn is_yes(value: &str) -> bool {
+    ["1", "true", "on", "yes", "y"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
 }
 
 /// The system's authorities. None at all is an error, unless plain HTTP may be what is meant.

@@ -44,7 +44,8 @@ pub(crate) fn folder() -> Path {
     Path::from("probe").join(Uuid::now_v7().to_string())
 }
 
-/// Runs the test in `folder` and removes what it wrote, whatever its result.
+/// Runs the test in `folder` and removes what it wrote, whatever its result. (A process that is killed meanwhile
+/// leaves a few small objects below `probe/`, which nobody reads and anybody may remove.)
 pub(crate) async fn test(objects: &Objects, folder: &Path, depth: Depth) -> Result<(), Refusal> {
     let verdict = match depth {
         Depth::Full => {

@@ -18,7 +18,8 @@ fn url(text: &str) -> StoreUrl {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_s3_server_that_honours_if_none_match_holds_a_cluster() {
     let Some(moto) = Moto::start("bucket").await else { return };
-    let environment = moto.environment();
+    let mut environment = moto.environment();
+    environment.insert("AWS_ALLOW_HTTP".to_owned(), "YES".to_owned());
     let store = Store::open_with(&url("s3://bucket/a/b"), &cluster(), &environment).await.unwrap();
     let again = Store::open_with(&url("s3://bucket/a/b"), &cluster(), &environment).await.unwrap();
     assert_eq!(store.info(), again.info());
