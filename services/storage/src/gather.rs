@@ -60,3 +60,6 @@ impl StorageService {
         serde_json::from_slice(&body).map_err(|error| format!("its owner's answer is no listing: {error}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

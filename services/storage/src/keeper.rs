@@ -1,5 +1,6 @@
 //! Keeps the database open: opens it by the open rule, runs its rounds, and opens it anew when it has closed itself.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::engine::{Open, QUEUE, Shared, State, Write};
+use crate::garbage::collect;
 use crate::open::{OpenError, Opener};
 use crate::refusal::Refusal;
 use crate::rounds::rounds;
@@ -34,62 +36,100 @@ pub(crate) struct Keeper {
     pub(crate) stop: CancellationToken,
 }
 
+/// What came of opening.
+enum Opened {
+    Is(Db),
+    Not(OpenError),
+    /// It was told to stop.
+    Told,
+}
+
+/// Says in the end that there is no database any more.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.state.send_if_modified(|state| {
+            let is_news = !matches!(state, State::Passed(_));
+            if is_news {
+                *state = State::Closed;
+            }
+            is_news
+        });
+    }
+}
+
 impl Keeper {
     /// Runs until it is told to stop or the shard has passed.
     pub(crate) async fn run(self) {
-        let last = tokio::select! {
-            biased;
-            last = self.keep() => last,
-            () = self.stop.cancelled() => State::Closed,
-        };
-        if let State::Open(open) =
-            self.shared.state.send_replace(State::Opening(Some("it is being closed".to_owned())))
-        {
-            close(open.db).await;
-        }
-        self.shared.state.send_replace(last);
-    }
-
-    /// Opens it again and again. Ends when the shard has passed.
-    async fn keep(&self) -> State {
+        // Whatever ends it, nobody waits for it any more.
+        let _ended = Ended(Arc::clone(&self.shared));
         let mut pause = PAUSE.0;
         loop {
-            match self.opener.open().await {
-                Ok(db) => {
+            match self.open().await {
+                Opened::Told => return,
+                Opened::Is(db) => {
                     pause = PAUSE.0;
                     self.shared.meters.openings.inc();
-                    let why = self.serve(db.clone()).await;
+                    let given_up = tokio::select! {
+                        biased;
+                        why = self.serve(&db) => Some(why),
+                        () = self.stop.cancelled() => None,
+                    };
+                    let Some(why) = given_up else {
+                        self.now(State::Opening(Some("it is being closed".to_owned())));
+                        return close(db).await;
+                    };
                     warn!(why, "the database was given up; it is opened again");
-                    self.shared.state.send_replace(State::Opening(Some(why)));
-                    let options = CloseOptions::default().with_flush_type(None);
-                    if timeout(CLOSE_FAILED, db.close_with_options(options)).await.is_err() {
-                        info!("the old database is still being closed; the new one fences it");
-                    }
+                    self.now(State::Opening(Some(why)));
+                    give_up(db).await;
                 }
-                Err(OpenError::Passed(why)) => {
+                Opened::Not(OpenError::Passed(why)) => {
                     info!(why, "the shard has passed to another node");
                     self.opener.ownership.fenced(why.clone());
-                    return State::Passed(why);
+                    return self.now(State::Passed(why));
                 }
-                Err(OpenError::Failed(why)) => {
+                Opened::Not(OpenError::Failed(why)) => {
                     warn!(why, "could not open the database");
-                    self.shared.state.send_replace(State::Opening(Some(why)));
-                    sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE.1);
+                    self.now(State::Opening(Some(why)));
+                    tokio::select! {
+                        biased;
+                        () = self.stop.cancelled() => return,
+                        () = sleep(pause) => pause = (pause * 2).min(PAUSE.1),
+                    }
                 }
             }
         }
     }
 
+    fn now(&self, state: State) {
+        self.shared.state.send_replace(state);
+    }
+
+    /// Opens the database, unless it is told to stop.
+    async fn open(&self) -> Opened {
+        let mut opening = pin!(self.opener.open());
+        tokio::select! {
+            biased;
+            opened = &mut opening => return opened.map_or_else(Opened::Not, Opened::Is),
+            () = self.stop.cancelled() => {}
+        }
+        // A database that is given up half open would go on with its own work.
+        if let Ok(Ok(db)) = timeout(CLOSE, opening).await {
+            close(db).await;
+        }
+        Opened::Told
+    }
+
     /// Serves requests until the database can't be trusted any more. Says why.
-    async fn serve(&self, db: Db) -> String {
+    async fn serve(&self, db: &Db) -> String {
         let (writes, mut queue) = mpsc::channel(QUEUE);
         let (looks, mut lookers) = mpsc::channel(QUEUE);
         let mut status = db.subscribe();
         self.shared.vigil.beat(Moment::now());
         self.shared.state.send_replace(State::Open(Open { db: db.clone(), writes, looks }));
-        let committing = rounds(&mut queue, GROUP, |group| self.commit(&db, group));
-        let looking = rounds(&mut lookers, usize::MAX, |waiting| look(&db, waiting));
+        let committing = rounds(&mut queue, GROUP, |group| self.commit(db, group));
+        let looking = rounds(&mut lookers, usize::MAX, |waiting| look(db, waiting));
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stalled = async {
@@ -105,6 +145,7 @@ impl Keeper {
             why = stalled => why,
             outcome = committing => said(outcome),
             outcome = looking => said(outcome),
+            () = collect(&self.opener.objects) => "collecting garbage has ended".to_owned(),
             closed = status.wait_for(|status| status.close_reason.is_some()) => match closed {
                 Ok(status) => format!("the database closed itself: {:?}", status.close_reason),
                 Err(_) => "the database closed itself".to_owned(),
@@ -164,6 +205,14 @@ fn said(outcome: Result<(), slatedb::Error>) -> String {
     match outcome {
         Ok(()) => "nobody can ask any more".to_owned(),
         Err(error) => error.to_string(),
+    }
+}
+
+/// Lets go of a database that can't be trusted any more.
+async fn give_up(db: Db) {
+    let options = CloseOptions::default().with_flush_type(None);
+    if timeout(CLOSE_FAILED, db.close_with_options(options)).await.is_err() {
+        info!("the old database is still being closed; the new one fences it");
     }
 }
 

@@ -24,6 +24,7 @@
 //! `limit` before the end. A listing that misses a shard fails.
 
 mod engine;
+mod garbage;
 mod gather;
 mod keeper;
 mod key;

@@ -17,7 +17,7 @@ use crate::ownership::{Lost, Ownership};
 use crate::tuning;
 
 /// Where the database lies, below the shard's own part of the store.
-const PATH: &str = "db";
+pub(crate) const PATH: &str = "db";
 
 /// How often the rule is begun anew before it counts as a failure. Each time somebody else opened meanwhile, though the
 /// shard is ours; that can only be someone who slept.

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, X_CONTENT_TYPE_OPTIONS,
+    IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
@@ -87,6 +87,10 @@ impl StorageService {
         let shard = key.hash().shard(self.shards);
         if shard != self.shard {
             return Err(self.elsewhere(shard));
+        }
+        if head.uri.query().is_some_and(|query| !query.is_empty()) {
+            // One that is not heard would be taken for heard.
+            return Err(invalid("bad-query", "a key takes no parameters; `?` in a key itself is `%3F`"));
         }
         match head.method {
             Method::GET | Method::HEAD => self.get(key, head).await,
@@ -214,7 +218,7 @@ impl StorageService {
 
 /// Writes with conditions would be taken for ones that hold.
 fn refuse_conditions(headers: &HeaderMap) -> Result<(), Response> {
-    let conditions = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
+    let conditions = [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE];
     match conditions.iter().find(|name| headers.contains_key(*name)) {
         Some(name) => Err(invalid("conditional-write", &format!("writes with `{name}` are not supported"))),
         None => Ok(()),

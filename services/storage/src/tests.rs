@@ -127,6 +127,7 @@ async fn what_is_wrong_is_told() {
         ("GET", "/kv/", 400, "bad-key"),
         ("GET", "/kv/%", 400, "bad-key"),
         ("PUT", long.as_str(), 400, "bad-key"),
+        ("PUT", "/kv/a?ttl=1", 400, "bad-query"),
         ("POST", "/kv/a", 405, "method-not-allowed"),
         ("PUT", "/kv", 405, "method-not-allowed"),
         ("GET", "/kv?prefx=a", 400, "bad-query"),

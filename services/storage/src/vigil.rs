@@ -22,6 +22,12 @@ impl Moment {
         Self { steady: Instant::now(), wall: SystemTime::now() }
     }
 
+    /// As if this moment had been so long ago on the wall.
+    #[cfg(test)]
+    pub(crate) fn ago(time: Duration) -> Self {
+        Self { wall: SystemTime::now() - time, ..Self::now() }
+    }
+
     /// Whether so much time lies between an earlier moment and this one that the process stood still, if it should
     /// have done something in between.
     pub(crate) fn is_long_after(&self, earlier: &Self) -> bool {

@@ -29,7 +29,7 @@ impl Running {
         Self { engine, deed, metrics, tasks, failures }
     }
 
-    async fn start(objects: Arc<dyn ObjectStore>, register: &Arc<Register>) -> Self {
+    pub(crate) async fn start(objects: Arc<dyn ObjectStore>, register: &Arc<Register>) -> Self {
         let running = Self::begin(objects, register.take());
         running.engine.opened(Duration::from_secs(30)).await.unwrap();
         running
@@ -231,6 +231,29 @@ async fn a_database_that_closed_itself_is_opened_again_by_its_owner() {
     assert_eq!(running.get("before").await.unwrap().as_deref(), Some("1"));
     assert_eq!(running.deed.fenced.load(Ordering::SeqCst), 0, "the claim says that it is the owner");
     running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_opens_its_data_again_before_it_reads() {
+    let (store, register) = memory();
+    let running = Running::start(store.objects(), &register).await;
+    running.put("a", "1").await.unwrap();
+    running.engine.0.vigil.beat(Moment::ago(Duration::from_secs(3600)));
+    assert!(matches!(running.get("a").await, Err(Refusal::NotOpen(why)) if why.contains("stood still")));
+    until(async || running.get("a").await == Ok(Some("1".to_owned()))).await;
+    assert_eq!(running.engine.0.meters.openings.get(), 2);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_an_opening_that_goes_nowhere() {
+    let (store, register) = memory();
+    store.set(Mode::Hang);
+    let running = Running::begin(store.objects(), register.take());
+    assert!(running.engine.opened(Duration::from_secs(1)).await.is_err());
+    let began = Instant::now();
+    running.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(10), "sooner than the supervisor loses its patience");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,135 @@
+//! Removes what no reader of the database needs any more.
+//!
+//! SlateDB could do it by itself, from what its open database knows. After a long sleep that knowledge may be so old
+//! that its collector would take the tables of the shard's new owner for garbage. So it is switched off, and each
+//! collection here begins with the newest manifest that a listing of the store shows. What is garbage then stays
+//! garbage, so it does no harm to sleep in the middle of it, nor to be no longer the owner.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slatedb::admin::AdminBuilder;
+use slatedb::config::{GarbageCollectorDirectoryOptions, GarbageCollectorOptions};
+use slatedb::object_store::ObjectStore;
+use tokio::time::sleep;
+use tracing::debug;
+
+use crate::open::PATH;
+
+/// How often the log is collected.
+const EVERY: Duration = Duration::from_mins(1);
+/// At every how manyth time all the rest is collected too.
+const ALL: u32 = 10;
+
+/// How old each kind of thing must be.
+#[derive(Debug, Clone, Copy)]
+struct Ages {
+    /// Manifests. A reader of the store asks for the number after the one that it knows; if that one is gone it takes
+    /// its own for the newest. Whoever stood still for longer than [`crate::vigil::STALL`] asks nothing before it has
+    /// listed them all, but the clocks of a frozen machine may have stood still too. Hundreds a minute are written
+    /// while a shard is written to without a pause, and each opening lists them, so they can't stay for weeks.
+    manifests: Duration,
+    /// Tables: may be half written, or be uploaded and not yet named by a manifest, which may take five minutes when
+    /// the store is slow.
+    tables: Duration,
+    /// Files of the log: one that was flushed into a table serves nobody. What a sleeper would write anew is the number
+    /// after its last one; there its successor put an empty fence, and fences are never collected.
+    log: Duration,
+}
+
+const AGES: Ages = Ages {
+    manifests: Duration::from_hours(24),
+    tables: Duration::from_mins(20),
+    log: Duration::from_mins(1),
+};
+
+/// Collects garbage again and again. Never ends; may be dropped at any moment.
+pub(crate) async fn collect(objects: &Arc<dyn ObjectStore>) {
+    for round in 1_u32.. {
+        sleep(EVERY).await;
+        collect_once(objects, AGES, round.is_multiple_of(ALL)).await;
+    }
+}
+
+async fn collect_once(objects: &Arc<dyn ObjectStore>, ages: Ages, all: bool) {
+    // New each time: what it once read it would not read again.
+    let admin = AdminBuilder::new(PATH, Arc::clone(objects)).build();
+    if let Err(error) = admin.run_gc_once(options(ages, all)).await {
+        debug!(%error, "could not collect garbage");
+    }
+}
+
+fn options(ages: Ages, all: bool) -> GarbageCollectorOptions {
+    let older = |min_age| Some(GarbageCollectorDirectoryOptions { interval: None, min_age, dry_run: false });
+    let also = |min_age| older(min_age).filter(|_| all);
+    GarbageCollectorOptions {
+        wal_options: older(ages.log),
+        compacted_options: also(ages.tables),
+        manifest_options: also(ages.manifests),
+        compactions_options: also(ages.manifests),
+        // A fence that is gone would let a writer that slept write where nobody reads. One empty object a start stays.
+        wal_fence_options: None,
+        // There are no clones.
+        detach_options: None,
+        metric_level: None,
+        // Needs a conditional overwrite, which folders do not have.
+        boundary_files_enabled: false,
+        object_store_max_retries: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt;
+    use slatedb::object_store::memory::InMemory;
+    use slatedb::object_store::path::Path;
+
+    use super::*;
+    use crate::engine::tests::Running;
+    use crate::ownership::testing::Register;
+    use crate::vigil::STALL;
+
+    #[test]
+    fn nothing_that_wakes_a_sleeper_is_collected_while_it_may_sleep() {
+        assert!(AGES.manifests > 1_000 * STALL);
+        assert!(AGES.tables > slatedb::Settings::default().manifest_update_timeout);
+        assert!(options(AGES, true).wal_fence_options.is_none());
+        assert!(!options(AGES, true).boundary_files_enabled);
+    }
+
+    async fn sizes(objects: &Arc<dyn ObjectStore>, folder: &str) -> Vec<u64> {
+        let found: Vec<_> = objects.list(Some(&Path::from(folder))).try_collect().await.unwrap();
+        found.into_iter().map(|object| object.size).collect()
+    }
+
+    #[tokio::test]
+    async fn garbage_goes_and_data_stays() {
+        let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let register = Arc::<Register>::default();
+        for life in 0..4 {
+            let running = Running::start(Arc::clone(&objects), &register).await;
+            for write in 0..4 {
+                running.put(&format!("{life}-{write}"), "1").await.unwrap();
+            }
+            running.stop().await;
+        }
+        let running = Running::start(Arc::clone(&objects), &register).await;
+        let (log, manifests) = (sizes(&objects, "db/wal").await, sizes(&objects, "db/manifest").await);
+        assert!(log.iter().filter(|size| **size > 0).count() >= 16);
+
+        let now = Ages { manifests: Duration::ZERO, tables: Duration::ZERO, log: Duration::ZERO };
+        collect_once(&objects, now, true).await;
+        let left = sizes(&objects, "db/wal").await;
+        assert!(left.iter().filter(|size| **size > 0).count() <= 1, "{left:?}");
+        assert_eq!(left.iter().filter(|size| **size == 0).count(), 5, "a fence for each life");
+        assert!(sizes(&objects, "db/manifest").await.len() < manifests.len());
+
+        running.put("after", "1").await.unwrap();
+        running.stop().await;
+        let running = Running::start(objects, &register).await;
+        for name in ["0-0", "1-1", "2-2", "3-3", "after"] {
+            assert_eq!(running.get(name).await.unwrap().as_deref(), Some("1"), "{name}");
+        }
+        running.stop().await;
+    }
+}
