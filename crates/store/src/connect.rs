@@ -16,7 +16,6 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 
-use crate::http::Connector;
 use crate::objects::LIMIT;
 use crate::url::{Cloud, Place, StoreUrl};
 
@@ -37,6 +36,8 @@ pub(crate) async fn connect(
         }
         Place::Memory => Ok(Arc::new(InMemory::new())),
         Place::Bucket { cloud, bucket, prefix } => {
+            // TLS of the clients is ring's; an error means that the process has chosen already.
+            let _ = rustls::crypto::ring::default_provider().install_default();
             let client: Arc<dyn ObjectStore> = match cloud {
                 Cloud::S3 => Arc::new(s3(bucket, environment)?),
                 Cloud::Google => Arc::new(google(bucket, environment)?),
@@ -102,7 +103,6 @@ fn s3(bucket: &str, environment: &Environment) -> object_store::Result<object_st
         // everything rests on it, so it cannot be switched off
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_retry(retry())
-        .with_http_connector(Connector)
         .build()
 }
 
@@ -121,7 +121,6 @@ fn google(
         .fold(builder, |builder, (key, value)| builder.with_config(key, value))
         .with_bucket_name(bucket)
         .with_retry(retry())
-        .with_http_connector(Connector)
         .build()
 }
 
@@ -139,6 +138,5 @@ fn azure(
         .fold(builder, |builder, (key, value)| builder.with_config(key, value))
         .with_container_name(container)
         .with_retry(retry())
-        .with_http_connector(Connector)
         .build()
 }

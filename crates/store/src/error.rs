@@ -188,9 +188,12 @@ fn fault_of(error: &object_store::Error, words: &str) -> Fault {
     let http = chain().find_map(|error| error.downcast_ref::<HttpError>()).map(HttpError::kind);
     match http {
         Some(HttpErrorKind::Timeout) => Fault::Timeout,
-        Some(HttpErrorKind::Connect | HttpErrorKind::Request | HttpErrorKind::Interrupted) => {
-            Fault::Unreachable
-        }
+        Some(
+            HttpErrorKind::Connect
+            | HttpErrorKind::Request
+            | HttpErrorKind::Interrupted
+            | HttpErrorKind::Unknown,
+        ) => Fault::Unreachable,
         _ if ["503", "502", "504", "500"].iter().any(|status| words.starts_with(status)) => {
             Fault::Unreachable
         }

@@ -16,7 +16,6 @@ mod claims;
 mod connect;
 mod error;
 pub mod faults;
-mod http;
 mod log;
 mod objects;
 mod open;

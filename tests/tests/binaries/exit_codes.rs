@@ -90,7 +90,7 @@ async fn a_node_that_is_leaving_is_5() -> anyhow::Result<()> {
     let node = ask(&format!("{}/v1/agent/self", url(&machine, "gateway-2")?)).await?;
     let gateway = node["member"]["state"]["endpoints"]["gateway"].as_str().unwrap_or_default().to_owned();
     let mut requests = tokio::task::JoinSet::new();
-    requests.spawn(reqwest::Client::builder().no_proxy().build()?.get(format!("{gateway}/slow")).send());
+    requests.spawn(client::plain_http().build()?.get(format!("{gateway}/slow")).send());
     let (held, _) = silent.accept().await?;
     let agent = url(&machine, "gateway-2")?;
 

@@ -30,7 +30,7 @@ async fn up(nodes: &str) -> anyhow::Result<Machine> {
 
 /// What an agent answers.
 async fn ask(url: &str) -> anyhow::Result<Value> {
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
+    let http = client::plain_http().timeout(Duration::from_secs(20)).build()?;
     Ok(http.get(url).send().await?.error_for_status()?.json().await?)
 }
 

@@ -84,7 +84,7 @@ async fn a_file_comes_through_a_gateway_while_nodes_change_leave_and_join() -> a
     let mut clients = JoinSet::new();
     for _ in 0..CONNECTIONS {
         // A client each, so that each has a connection of its own.
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
+        let http = client::plain_http().timeout(Duration::from_secs(60)).build()?;
         clients.spawn(fetch(http, format!("{gateway}/served/files/data.bin"), content.clone(), load.clone()));
     }
     let began = Instant::now();

@@ -75,7 +75,7 @@ async fn a_second_up_starts_nothing_and_tells_what_a_person_changed() -> anyhow:
 
 /// The status with which each gateway answers a path.
 async fn answered(machine: &Machine, path: &str) -> anyhow::Result<Vec<u16>> {
-    let http = reqwest::Client::builder().no_proxy().build()?;
+    let http = client::plain_http().build()?;
     let mut found = Vec::new();
     for node in ["gateway-1", "gateway-2"] {
         let own = ask(&format!("{}/v1/agent/self", url(machine, node)?)).await?;
