@@ -38,7 +38,7 @@ use crate::witness::{Seen, Witness};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a listing reads before it gives what it has.
 const SCAN_TIME: Duration = Duration::from_secs(3);
-/// How many bytes of keys a listing gives at most, as they are written.
+/// How many bytes a listing has at most before its last key, about.
 const SCAN_BYTES: usize = 4 * 1024 * 1024;
 /// What a write costs of the room in the queue besides its bytes.
 const OVERHEAD: usize = 512;
@@ -187,18 +187,7 @@ impl Engine {
         self.0.meters.lists.inc();
         let Some((first, end)) = query.range() else { return Ok(Page::default()) };
         let range = (stored(&first), end.map_or_else(|| Bytes::from_static(&[KEYS + 1]), |end| stored(&end)));
-        let found = self.read(|db| scan(db, range.0..range.1, query.limit)).await?;
-        let mut keys = Vec::with_capacity(found.rows.len());
-        for (key, value) in found.rows {
-            let key = encode(&key[1..]);
-            let record =
-                Record::decode(&value).map_err(|error| Refusal::Damaged(format!("{key}: {error}")))?;
-            let content_type = String::from_utf8_lossy(record.content_type().as_bytes()).into_owned();
-            let size = u64::try_from(record.value().len()).unwrap_or(u64::MAX);
-            keys.push(Listed { key, size, etag: record.etag(), content_type });
-        }
-        let next = keys.last().filter(|_| found.is_cut).map(|last| last.key.clone());
-        Ok(Page { keys, next })
+        self.read(|db| scan(db, range.0..range.1, query.limit)).await?
     }
 
     /// Reads what is durable, and nothing that another node may have replaced before the read began.
@@ -274,14 +263,12 @@ fn stored(key: &[u8]) -> Bytes {
     [&[KEYS], key].concat().into()
 }
 
-/// Rows of the database in their order.
-struct Rows {
-    rows: Vec<(Bytes, Bytes)>,
-    /// Whether there may be more.
-    is_cut: bool,
-}
-
-async fn scan(db: Db, range: std::ops::Range<Bytes>, limit: usize) -> Result<Rows, slatedb::Error> {
+/// A page of the database. Of the values, which may be large, only one is held at a time.
+async fn scan(
+    db: Db,
+    range: std::ops::Range<Bytes>,
+    limit: usize,
+) -> Result<Result<Page, Refusal>, slatedb::Error> {
     let options = ScanOptions {
         durability_filter: DurabilityLevel::Remote,
         read_ahead_bytes: 256 * 1024,
@@ -290,16 +277,29 @@ async fn scan(db: Db, range: std::ops::Range<Bytes>, limit: usize) -> Result<Row
     };
     let enough = Instant::now() + SCAN_TIME;
     let mut found = db.scan_with_options(range, &options).await?;
-    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let (mut keys, mut bytes) = (Vec::<Listed>::new(), 0);
     while let Some(row) = found.next().await? {
-        // The first row is always given, so that asking again leads further.
-        if !rows.is_empty() && (rows.len() >= limit || bytes > SCAN_BYTES || Instant::now() > enough) {
-            return Ok(Rows { rows, is_cut: true });
+        // The first one is always given, so that asking again leads further.
+        if let Some(last) = keys.last()
+            && (keys.len() >= limit || bytes > SCAN_BYTES || Instant::now() > enough)
+        {
+            let next = Some(last.key.clone());
+            return Ok(Ok(Page { keys, next }));
         }
-        bytes += row.key.len() * 3 + 128;
-        rows.push((row.key, row.value));
+        let key = encode(&row.key[1..]);
+        bytes += key.len() + OVERHEAD;
+        match Record::decode(&row.value) {
+            Ok(record) => keys.push(listed(key, &record)),
+            Err(error) => return Ok(Err(Refusal::Damaged(format!("{key}: {error}")))),
+        }
     }
-    Ok(Rows { rows, is_cut: false })
+    Ok(Ok(Page { keys, next: None }))
+}
+
+fn listed(key: String, record: &Record) -> Listed {
+    let content_type = String::from_utf8_lossy(record.content_type().as_bytes()).into_owned();
+    let size = u64::try_from(record.value().len()).unwrap_or(u64::MAX);
+    Listed { key, size, etag: record.etag(), content_type }
 }
 
 #[cfg(test)]

@@ -83,10 +83,12 @@ mod tests {
     use futures_util::TryStreamExt;
     use slatedb::object_store::memory::InMemory;
     use slatedb::object_store::path::Path;
+    use store::faults::{Faults, Mode};
 
     use super::*;
     use crate::engine::tests::Running;
     use crate::ownership::testing::Register;
+    use crate::refusal::Refusal;
     use crate::vigil::STALL;
 
     #[test]
@@ -96,6 +98,8 @@ mod tests {
         assert!(options(AGES, true).wal_fence_options.is_none());
         assert!(!options(AGES, true).boundary_files_enabled);
     }
+
+    const NOW: Ages = Ages { manifests: Duration::ZERO, tables: Duration::ZERO, log: Duration::ZERO };
 
     async fn sizes(objects: &Arc<dyn ObjectStore>, folder: &str) -> Vec<u64> {
         let found: Vec<_> = objects.list(Some(&Path::from(folder))).try_collect().await.unwrap();
@@ -117,8 +121,7 @@ mod tests {
         let (log, manifests) = (sizes(&objects, "db/wal").await, sizes(&objects, "db/manifest").await);
         assert!(log.iter().filter(|size| **size > 0).count() >= 16);
 
-        let now = Ages { manifests: Duration::ZERO, tables: Duration::ZERO, log: Duration::ZERO };
-        collect_once(&objects, now, true).await;
+        collect_once(&objects, NOW, true).await;
         let left = sizes(&objects, "db/wal").await;
         assert!(left.iter().filter(|size| **size > 0).count() <= 1, "{left:?}");
         assert_eq!(left.iter().filter(|size| **size == 0).count(), 5, "a fence for each life");
@@ -131,5 +134,37 @@ mod tests {
             assert_eq!(running.get(name).await.unwrap().as_deref(), Some("1"), "{name}");
         }
         running.stop().await;
+    }
+
+    /// What the guard is for: with the manifests gone that came after its own, the sleeper's database takes that one
+    /// for the newest.
+    #[tokio::test(start_paused = true)]
+    async fn a_sleeper_whose_successors_traces_are_gone_reads_nothing() {
+        let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let register = Arc::<Register>::default();
+        let way = Faults::new(Arc::clone(&objects));
+        let sleeper = Running::start(way.objects(), &register).await;
+        sleeper.put("a", "old").await.unwrap();
+        way.set(Mode::Hang);
+        for value in ["newer", "newest"] {
+            let owner = Running::start(Arc::clone(&objects), &register).await;
+            owner.put("a", value).await.unwrap();
+            owner.stop().await;
+        }
+        collect_once(&objects, NOW, true).await;
+        assert_eq!(sizes(&objects, "db/manifest").await.len(), 1);
+
+        sleeper.slept();
+        way.set(Mode::Work);
+        assert!(matches!(sleeper.get("a").await, Err(Refusal::NotOpen(why)) if why.contains("stood still")));
+        let refusal = sleeper.put("a", "oldest").await.unwrap_err();
+        assert!(!refusal.to_string().is_empty());
+        while !matches!(sleeper.get("a").await, Err(Refusal::Passed(_))) {
+            sleep(Duration::from_millis(10)).await;
+        }
+        sleeper.stop().await;
+        let owner = Running::start(objects, &register).await;
+        assert_eq!(owner.get("a").await.unwrap().as_deref(), Some("newest"));
+        owner.stop().await;
     }
 }

@@ -43,6 +43,11 @@ impl Running {
         get(&self.engine, key).await
     }
 
+    /// As if it had stood still for an hour until now.
+    pub(crate) fn slept(&self) {
+        self.engine.0.vigil.beat(Moment::ago(Duration::from_secs(3600)));
+    }
+
     pub(crate) async fn stop(mut self) {
         self.engine.stop().await;
         self.tasks.wait().await;
@@ -238,7 +243,7 @@ async fn a_process_that_stood_still_opens_its_data_again_before_it_reads() {
     let (store, register) = memory();
     let running = Running::start(store.objects(), &register).await;
     running.put("a", "1").await.unwrap();
-    running.engine.0.vigil.beat(Moment::ago(Duration::from_secs(3600)));
+    running.slept();
     assert!(matches!(running.get("a").await, Err(Refusal::NotOpen(why)) if why.contains("stood still")));
     until(async || running.get("a").await == Ok(Some("1".to_owned()))).await;
     assert_eq!(running.engine.0.meters.openings.get(), 2);
