@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slatedb::config::CloseOptions;
+use slatedb::config::{CloseOptions, FlushOptions, FlushType};
 use slatedb::{Db, WriteBatch};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -16,6 +16,7 @@ use crate::garbage::collect;
 use crate::open::{OpenError, Opener};
 use crate::refusal::Refusal;
 use crate::rounds::rounds;
+use crate::tuning;
 use crate::vigil::Moment;
 
 /// Pauses between attempts to open, the first and the longest.
@@ -24,8 +25,12 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const BEAT: Duration = Duration::from_secs(1);
 /// Writes that become durable together at most.
 const GROUP: usize = 4096;
+/// How long flushing all into tables may take at the end.
+const FLUSH: Duration = Duration::from_millis(250);
 /// How long closing may take at the end. Nothing that was answered depends on it: the log is on the store.
-const CLOSE: Duration = Duration::from_secs(5);
+const CLOSE: Duration = Duration::from_millis(500);
+/// How long an opening may still take when it is told to stop.
+const LAST_OPENING: Duration = Duration::from_secs(5);
 /// How long closing a database that has failed may take.
 const CLOSE_FAILED: Duration = Duration::from_millis(500);
 
@@ -115,7 +120,7 @@ impl Keeper {
             () = self.stop.cancelled() => {}
         }
         // A database that is given up half open would go on with its own work.
-        if let Ok(Ok(db)) = timeout(CLOSE, opening).await {
+        if let Ok(Ok(db)) = timeout(LAST_OPENING, opening).await {
             close(db).await;
         }
         Opened::Told
@@ -216,11 +221,17 @@ async fn give_up(db: Db) {
     }
 }
 
-/// Closes the database with all it holds flushed into tables, so that the next owner has nothing to replay.
+/// Closes the database. If there is room for one more table and it takes no time, with all it holds in tables, so that
+/// the next owner has nothing to replay.
 async fn close(db: Db) {
-    match timeout(CLOSE, db.close()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => info!(%error, "the database was closed already"),
-        Err(_) => warn!(limit = ?CLOSE, "the database was not closed in time; its log is on the store"),
+    let tables = FlushOptions { flush_type: FlushType::MemTable };
+    if db.manifest().l0().len() + 1 < tuning::TABLES
+        && let Ok(Err(error)) = timeout(FLUSH, db.flush_with_options(tables)).await
+    {
+        info!(%error, "the database was closed already");
+    }
+    let log = CloseOptions::default().with_flush_type(Some(FlushType::Wal));
+    if timeout(CLOSE, db.close_with_options(log)).await.is_err() {
+        info!("the database is still being closed; its log is on the store");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -145,8 +145,8 @@ impl StorageService {
             let detail = format!("a content type has at most {MAX_CONTENT_TYPE} bytes");
             return Err(invalid("bad-content-type", &detail));
         }
-        let told = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let most = told.unwrap_or(self.max_value);
+        let told = body.size_hint().exact();
+        let most = told.map_or(self.max_value, |told| usize::try_from(told).unwrap_or(usize::MAX));
         if most > self.max_value {
             return Err(self.too_large());
         }

@@ -1,12 +1,17 @@
 //! How SlateDB is set up, with the reasons.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use slatedb::Settings;
-use slatedb::config::{CompactorOptions, ObjectStoreCacheOptions};
+use slatedb::config::{CompactionWorkerOptions, CompactorOptions, ObjectStoreCacheOptions};
 use slatedb::db_cache::SplitCache;
 use slatedb::db_cache::moka::{MokaCache, MokaCacheOptions};
 
+/// How often the compactor looks for work, and its worker.
+const COMPACTOR: Duration = Duration::from_secs(1);
+/// Tables that may wait to be compacted; then writes wait too.
+pub(crate) const TABLES: usize = 16;
 const MIB: usize = 1024 * 1024;
 
 /// The settings of the database.
@@ -16,12 +21,19 @@ pub(crate) fn settings() -> Settings {
         flush_interval: None,
         // Small tables keep memory small, and the replay at the next start.
         l0_sst_size_bytes: 16 * MIB,
-        // So that writes go on while the compactor, which looks every five seconds, catches up.
-        l0_max_ssts: 16,
-        l0_max_ssts_per_key: 16,
+        // So that writes go on while the compactor catches up.
+        l0_max_ssts: TABLES,
+        l0_max_ssts_per_key: TABLES,
         max_unflushed_bytes: 64 * MIB,
         compactor_options: Some(CompactorOptions {
             max_concurrent_compactions: 2,
+            // Writes that outrun the compactor wait for it; with five seconds each they would wait too long.
+            poll_interval: COMPACTOR,
+            worker: Some(CompactionWorkerOptions {
+                compactions_poll_interval: COMPACTOR,
+                max_concurrent_compactions: 2,
+                ..CompactionWorkerOptions::default()
+            }),
             ..CompactorOptions::default()
         }),
         object_store_cache_options: ObjectStoreCacheOptions { root_folder: None, ..Default::default() },

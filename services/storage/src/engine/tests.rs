@@ -262,6 +262,18 @@ async fn a_stop_ends_an_opening_that_goes_nowhere() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shard_that_moves_too_often_for_compaction_still_closes_at_once() {
+    let (store, register) = memory();
+    for life in 0..40 {
+        let running = Running::start(store.objects(), &register).await;
+        running.put("a", &life.to_string()).await.unwrap();
+        let began = Instant::now();
+        running.stop().await;
+        assert!(began.elapsed() < Duration::from_millis(200), "life {life}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_waits_in_memory_is_bounded() {
     let (store, register) = memory();
     let running = Running::start(store.objects(), &register).await;
