@@ -7,7 +7,7 @@ use std::time::Duration;
 use slatedb::config::{CloseOptions, FlushOptions, FlushType};
 use slatedb::{Db, WriteBatch};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -21,6 +21,10 @@ use crate::vigil::Moment;
 
 /// Pauses between attempts to open, the first and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// A database that was given up sooner is opened again only after a longer and longer pause.
+const STEADY: Duration = Duration::from_secs(10);
+/// Why a database is given up after a stall.
+const STOOD_STILL: &str = "this process stood still for long";
 /// How often it is looked whether the process stood still.
 const BEAT: Duration = Duration::from_secs(1);
 /// Writes that become durable together at most.
@@ -74,7 +78,7 @@ impl Keeper {
             match self.open().await {
                 Opened::Told => return,
                 Opened::Is(db) => {
-                    pause = PAUSE.0;
+                    let began = Instant::now();
                     self.shared.meters.openings.inc();
                     let given_up = tokio::select! {
                         biased;
@@ -88,6 +92,9 @@ impl Keeper {
                     warn!(why, "the database was given up; it is opened again");
                     self.now(State::Opening(Some(why)));
                     give_up(db).await;
+                    if began.elapsed() > STEADY {
+                        pause = PAUSE.0;
+                    }
                 }
                 Opened::Not(OpenError::Passed(why)) => {
                     info!(why, "the shard has passed to another node");
@@ -97,12 +104,12 @@ impl Keeper {
                 Opened::Not(OpenError::Failed(why)) => {
                     warn!(why, "could not open the database");
                     self.now(State::Opening(Some(why)));
-                    tokio::select! {
-                        biased;
-                        () = self.stop.cancelled() => return,
-                        () = sleep(pause) => pause = (pause * 2).min(PAUSE.1),
-                    }
                 }
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                () = sleep(pause) => pause = (pause * 2).min(PAUSE.1),
             }
         }
     }
@@ -113,11 +120,20 @@ impl Keeper {
 
     /// Opens the database, unless it is told to stop.
     async fn open(&self) -> Opened {
+        // Who stood still since it looked at the claim knows nothing any more.
+        self.shared.vigil.beat(Moment::now());
+        let mut stalled = pin!(self.stalled());
         let mut opening = pin!(self.opener.open());
         tokio::select! {
             biased;
-            opened = &mut opening => return opened.map_or_else(Opened::Not, Opened::Is),
             () = self.stop.cancelled() => {}
+            () = &mut stalled => {
+                if let Ok(Ok(db)) = timeout(LAST_OPENING, opening).await {
+                    give_up(db).await;
+                }
+                return Opened::Not(OpenError::Failed(STOOD_STILL.to_owned()));
+            }
+            opened = &mut opening => return opened.map_or_else(Opened::Not, Opened::Is),
         }
         // A database that is given up half open would go on with its own work.
         if let Ok(Ok(db)) = timeout(LAST_OPENING, opening).await {
@@ -126,28 +142,32 @@ impl Keeper {
         Opened::Told
     }
 
+    /// Waits until it is found that the process stood still.
+    async fn stalled(&self) {
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            if self.shared.vigil.beat(Moment::now()) {
+                return;
+            }
+        }
+    }
+
     /// Serves requests until the database can't be trusted any more. Says why.
     async fn serve(&self, db: &Db) -> String {
         let (writes, mut queue) = mpsc::channel(QUEUE);
         let (looks, mut lookers) = mpsc::channel(QUEUE);
         let mut status = db.subscribe();
-        self.shared.vigil.beat(Moment::now());
+        if self.shared.vigil.beat(Moment::now()) {
+            return STOOD_STILL.to_owned();
+        }
         self.shared.state.send_replace(State::Open(Open { db: db.clone(), writes, looks }));
         let committing = rounds(&mut queue, GROUP, |group| self.commit(db, group));
         let looking = rounds(&mut lookers, usize::MAX, |waiting| look(db, waiting));
-        let mut beat = interval(BEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let stalled = async {
-            loop {
-                beat.tick().await;
-                if self.shared.vigil.beat(Moment::now()) {
-                    return "this process stood still for long".to_owned();
-                }
-            }
-        };
         let why = tokio::select! {
             biased;
-            why = stalled => why,
+            () = self.stalled() => STOOD_STILL.to_owned(),
             outcome = committing => said(outcome),
             outcome = looking => said(outcome),
             () = collect(&self.opener.objects) => "collecting garbage has ended".to_owned(),

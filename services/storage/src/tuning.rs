@@ -32,6 +32,10 @@ pub(crate) fn settings() -> Settings {
             worker: Some(CompactionWorkerOptions {
                 compactions_poll_interval: COMPACTOR,
                 max_concurrent_compactions: 2,
+                // What is read ahead is held for each of up to sixteen inputs, times these.
+                max_subcompactions: 2,
+                max_fetch_tasks: 2,
+                bytes_to_fetch: MIB / 2,
                 ..CompactionWorkerOptions::default()
             }),
             ..CompactorOptions::default()

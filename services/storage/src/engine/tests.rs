@@ -251,6 +251,20 @@ async fn a_process_that_stood_still_opens_its_data_again_before_it_reads() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_while_it_opened_begins_anew() {
+    let (store, register) = memory();
+    store.set(Mode::Hang);
+    let running = Running::begin(store.objects(), register.take());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    running.slept();
+    store.set(Mode::Work);
+    running.engine.opened(Duration::from_secs(30)).await.unwrap();
+    let epoch = running.engine.open().unwrap().db.manifest().writer_epoch();
+    assert_eq!(epoch, 2, "what it had opened was never shown");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_ends_an_opening_that_goes_nowhere() {
     let (store, register) = memory();
     store.set(Mode::Hang);
