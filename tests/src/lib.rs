@@ -4,9 +4,11 @@
 mod echo;
 mod golden;
 mod machine;
+mod moto;
 mod sandbox;
 
 pub use echo::Echo;
 pub use golden::golden;
 pub use machine::{Machine, Running, Said, binaries, free_port, is_free, repository};
+pub use moto::Moto;
 pub use sandbox::{NodeOptions, Sandbox, eventually};

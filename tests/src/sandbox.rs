@@ -1,13 +1,16 @@
 //! A cluster of real nodes in this process: free ports, temporary folders, real sockets.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use api_gateway::ApiGateway;
-use plugin::Registry;
-use runtime::{Config, Node};
+use plugin::{ObjectStore, Registry};
+use runtime::{Config, Node, StoreUrl};
 use serde_json::Value;
+use storage::Storage;
+use store::Store;
 use types::api::Member;
 use types::{Phase, Profile, Role};
 
@@ -15,6 +18,9 @@ use crate::Echo;
 
 /// How long a condition may take to hold: generous, for tests share the machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The name of every sandbox's cluster: they do not know of each other.
+const CLUSTER: &str = "sandbox";
 
 /// A cluster of real nodes in this process.
 #[derive(Debug)]
@@ -25,10 +31,14 @@ pub struct Sandbox {
 }
 
 /// What a node of a sandbox is told.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct NodeOptions {
-    /// Settings by service type.
+    /// Settings by service type, for a cluster that has none yet.
     pub settings: Vec<(&'static str, Value)>,
+    /// A folder for the object store other than the sandbox's own.
+    pub store: Option<PathBuf>,
+    /// An object store that is there already.
+    pub objects: Option<Arc<dyn ObjectStore>>,
 }
 
 impl Sandbox {
@@ -55,20 +65,35 @@ impl Sandbox {
             .iter()
             .map(|(service, settings)| Ok((service.parse()?, settings.clone())))
             .collect::<anyhow::Result<_>>()?;
+        let store = options.store.clone().unwrap_or_else(|| self.store_dir());
         let config = Config {
-            cluster: "sandbox".parse()?,
+            cluster: CLUSTER.parse()?,
             node_id: Some(name.parse()?),
             listen: ([127, 0, 0, 1], 0).into(),
             seeds: self.nodes.iter().take(3).map(|node| node.gossip().to_owned()).collect(),
             role: role.parse::<Role>()?,
             profile: Profile::Local,
             settings,
+            store: Some(StoreUrl::folder(&store)?),
             ..Config::new(self.data_dir(name))
         };
-        let registry = Registry::new().with(ApiGateway).with(Echo);
-        let node = Node::start(config, registry).await.with_context(|| format!("{name} starts"))?;
+        let registry = Registry::new().with(ApiGateway).with(Echo).with(Storage);
+        let node = match &options.objects {
+            Some(objects) => Node::start_over(config, registry, objects.clone()).await,
+            None => Node::start(config, registry).await,
+        };
+        let node = node.with_context(|| format!("{name} starts"))?;
         self.nodes.push(node);
         Ok(())
+    }
+
+    fn store_dir(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// The store of its nodes.
+    pub async fn store(&self) -> anyhow::Result<Store> {
+        Ok(Store::open(&StoreUrl::folder(&self.store_dir())?, &CLUSTER.parse()?).await?)
     }
 
     /// Where a node keeps its data.

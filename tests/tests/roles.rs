@@ -99,7 +99,8 @@ async fn a_request_in_flight_is_finished_before_its_service_goes() -> anyhow::Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_does_not_start_leaves_the_node_as_it_was() -> anyhow::Result<()> {
-    let options = NodeOptions { settings: vec![("echo", json!({ "fail_start_on": "b" }))] };
+    let options =
+        NodeOptions { settings: vec![("echo", json!({ "fail_start_on": "b" }))], ..NodeOptions::default() };
     let sandbox = Sandbox::of(&[("a", "standby"), ("b", "api_gateway")], &options).await?;
     let problem = change(&sandbox, "a", "b", json!({ "service": "echo" })).await?.unwrap_err();
     assert_eq!(problem["status"], 503);
@@ -112,7 +113,8 @@ async fn a_role_that_does_not_start_leaves_the_node_as_it_was() -> anyhow::Resul
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_command_at_a_time_and_leaving_beats_all() -> anyhow::Result<()> {
-    let options = NodeOptions { settings: vec![("echo", json!({ "start_ms": 60_000 }))] };
+    let options =
+        NodeOptions { settings: vec![("echo", json!({ "start_ms": 60_000 }))], ..NodeOptions::default() };
     let mut sandbox = Sandbox::of(&[("a", "standby"), ("b", "standby")], &options).await?;
     let first = {
         let (http, url) = (sandbox.http().clone(), format!("{}/v1/members/b/service", sandbox.url("a")?));
@@ -237,7 +239,8 @@ async fn a_service_that_fails_is_restarted_and_a_panic_harms_nobody_else() -> an
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_hangs_in_its_first_start_still_leaves_at_once() -> anyhow::Result<()> {
-    let options = NodeOptions { settings: vec![("echo", json!({ "start_ms": 60_000 }))] };
+    let options =
+        NodeOptions { settings: vec![("echo", json!({ "start_ms": 60_000 }))], ..NodeOptions::default() };
     let mut sandbox = Sandbox::of(&[("a", "standby")], &NodeOptions::default()).await?;
     sandbox.start("b", "echo", &options).await?;
     sandbox
@@ -251,7 +254,10 @@ async fn a_node_that_hangs_in_its_first_start_still_leaves_at_once() -> anyhow::
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_panics_while_it_starts_ends_nobody() -> anyhow::Result<()> {
-    let options = NodeOptions { settings: vec![("echo", json!({ "panic_in_routes": true }))] };
+    let options = NodeOptions {
+        settings: vec![("echo", json!({ "panic_in_routes": true }))],
+        ..NodeOptions::default()
+    };
     let sandbox = Sandbox::of(&[("a", "standby"), ("b", "api_gateway")], &options).await?;
     let problem = change(&sandbox, "a", "b", json!({ "service": "echo" })).await?.unwrap_err();
     let detail = problem["detail"].as_str().unwrap_or_default();

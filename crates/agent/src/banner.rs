@@ -54,6 +54,7 @@ fn render(node: &Node, state: Option<&RoleState>) -> String {
         );
     }
     line("data", node.data_dir());
+    line("store", &node.store());
     for insecure in node.insecure() {
         line("insecure", insecure);
     }

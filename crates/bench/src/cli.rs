@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::report::Report;
-use crate::{detect, idle, swap, up};
+use crate::{detect, idle, kv, moves, swap, up};
 
 const EXAMPLES: &str = "\
 Build first, so that agent and ctl stand beside bench:
@@ -15,14 +15,16 @@ Examples:
   cargo run --release -p bench -- up                     starts and joins
   cargo run --release -p bench -- detect --rounds 10     crashes and leaves
   cargo run --release -p bench -- swap                   role changes, quiet and under load
+  cargo run --release -p bench -- move --moves 100       a shard goes back and forth while keys are used
+  cargo run --release -p bench -- kv                     keys written durably and read, beside etcd
   cargo run --release -p bench -- idle --seconds 60      memory and CPU of agents that have nothing to do
   cargo run --release -p bench -- up --json up.json      the numbers in this file instead of target/bench/
 
-Times are in milliseconds; p99 of fewer than 100 samples is the largest. The ratio is ours to Serf's, by p50. Serf runs
-with its `local` and its `lan` profile, and the better one of each row is shown. Where there is no `serf`, the row
-says so. Everything runs on loopback and in temporary folders, and is ended at the end.";
+p99 of fewer than 100 samples is the largest. The ratio is ours to the peer's, by p50. Serf runs with its `local` and
+its `lan` profile, etcd is asked by gRPC, by JSON over its gateway and by its v2 API; the better one of each row is
+shown. Where there is no `serf` or `etcd`, the row says so. Everything runs on loopback and in temporary folders, and is ended at the end.";
 
-/// Measures Coterie, and Debian's `serf` in the same run where it does the same job
+/// Measures Coterie, and Debian's `serf` or `etcd` in the same run where it does the same job
 #[derive(Debug, Parser)]
 #[command(name = "bench", version, after_help = EXAMPLES, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -40,6 +42,10 @@ enum Verb {
     Up(up::Args),
     /// How fast roles change, and whether a request fails meanwhile
     Swap(swap::Args),
+    /// How fast a shard moves, and whether those who use its keys notice
+    Move(moves::Args),
+    /// How fast keys are written durably and read, beside etcd
+    Kv(kv::Args),
     /// How fast a crash and a goodbye are seen by all
     Detect(detect::Args),
     /// What an agent costs that has nothing to do
@@ -51,18 +57,31 @@ impl Verb {
         match self {
             Self::Up(_) => "up",
             Self::Swap(_) => "swap",
+            Self::Move(_) => "move",
+            Self::Kv(_) => "kv",
             Self::Detect(_) => "detect",
             Self::Idle(_) => "idle",
+        }
+    }
+
+    /// Who else is measured.
+    fn peer(&self) -> &'static str {
+        match self {
+            Self::Up(_) | Self::Swap(_) | Self::Detect(_) | Self::Idle(_) => "serf",
+            Self::Move(_) => "peer",
+            Self::Kv(_) => "etcd",
         }
     }
 }
 
 /// Measures, prints the table and writes the file.
 pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
-    let mut report = Report::begin(cli.verb.name());
+    let mut report = Report::begin(cli.verb.name(), cli.verb.peer());
     let measured = match &cli.verb {
         Verb::Up(args) => Box::pin(up::run(args, &mut report)).await,
         Verb::Swap(args) => Box::pin(swap::run(args, &mut report)).await,
+        Verb::Move(args) => Box::pin(moves::run(args, &mut report)).await,
+        Verb::Kv(args) => Box::pin(kv::run(args, &mut report)).await,
         Verb::Detect(args) => Box::pin(detect::run(args, &mut report)).await,
         Verb::Idle(args) => Box::pin(idle::run(args, &mut report)).await,
     };

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::fleet::{Fleet, Kind};
 use crate::ours::Binaries;
+use crate::proc::{anonymous_mib, on_cpu, rss_mib, threads};
 use crate::progress::progress;
 use crate::report::Report;
 use crate::rows::{Peer, Row, Target};
@@ -98,13 +99,11 @@ async fn measure(fleets: &[(String, Fleet)], time: Duration) -> anyhow::Result<V
             let (began, used_before) = before.next().context("as many as before")?;
             let pid = node.process.id()?;
             let used = on_cpu(pid)?.saturating_sub(used_before);
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-            let mib = |name| Ok::<_, anyhow::Error>(field(&status, name)? / 1024.0);
             of_each.push(Cost {
                 node: node.seat.name.clone(),
                 role: node.seat.role,
-                rss_mib: mib("VmRSS:")?,
-                anonymous_mib: mib("RssAnon:")?,
+                rss_mib: rss_mib(pid)?,
+                anonymous_mib: anonymous_mib(pid)?,
                 threads: f64::from(u32::try_from(threads(pid)?.len())?),
                 cpu_percent: used.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0,
             });
@@ -112,45 +111,4 @@ async fn measure(fleets: &[(String, Fleet)], time: Duration) -> anyhow::Result<V
         costs.push((name.clone(), of_each));
     }
     Ok(costs)
-}
-
-/// The time that all threads of a process were on a CPU, in the kernel's nanoseconds: its ticks are too coarse here.
-fn on_cpu(pid: u32) -> anyhow::Result<Duration> {
-    let mut sum = 0;
-    for thread in threads(pid)? {
-        let text =
-            std::fs::read_to_string(thread.join("schedstat")).context("the kernel tells no schedstat")?;
-        let first = text.split(' ').next().unwrap_or_default();
-        sum += first.parse::<u64>().context("schedstat begins with a number")?;
-    }
-    Ok(Duration::from_nanos(sum))
-}
-
-fn threads(pid: u32) -> anyhow::Result<Vec<std::path::PathBuf>> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/task"))?;
-    Ok(entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?)
-}
-
-/// A number of `/proc/PID/status`.
-fn field(status: &str, name: &str) -> anyhow::Result<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let word = line.and_then(|line| line.split_whitespace().next());
-    word.with_context(|| format!("no {name}"))?.parse().with_context(|| format!("{name} is a number"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_of_the_status_is_found_by_its_name() {
-        let status = "Name:\tagent\nVmRSS:\t    5120 kB\nRssAnon:\t 1024 kB\n";
-        assert!((field(status, "VmRSS:").unwrap() - 5_120.0).abs() < f64::EPSILON);
-        assert!(field(status, "VmSwap:").is_err());
-    }
-
-    #[test]
-    fn this_very_process_has_used_the_cpu() {
-        assert!(on_cpu(std::process::id()).unwrap() > Duration::ZERO);
-    }
 }

@@ -1,13 +1,17 @@
-//! bench: measures Coterie, and Debian's `serf` in the same run where it does the same job.
+//! bench: measures Coterie, and Debian's `serf` or `etcd` in the same run where it does the same job.
 
 mod cli;
 mod detect;
 mod fleet;
 mod idle;
 mod kept_log;
+mod kv;
 mod load;
+mod moves;
+mod nodes;
 mod ours;
 mod ports;
+mod proc;
 mod process;
 mod progress;
 mod report;
@@ -16,7 +20,9 @@ mod serf;
 mod stats;
 mod swap;
 mod table;
+mod times;
 mod up;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 
@@ -58,6 +60,24 @@ pub(crate) fn command(binaries: &Binaries, seat: &Seat, seeds: &[SocketAddr], fo
         command.args(["--seed", &seed.to_string()]);
     }
     command
+}
+
+/// Settles on a store what service types run with: `{"storage": {"shards": 2}}`.
+pub(crate) async fn apply(binaries: &Binaries, store: &Path, services: &Value) -> anyhow::Result<()> {
+    let mut command = clean(&binaries.agent);
+    command.args(["apply", "--cluster", "bench", "--store"]).arg(store);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().context("starting agent apply")?;
+    let mut stdin = child.stdin.take().context("its input is a pipe")?;
+    stdin.write_all(json!({ "services": services }).to_string().as_bytes()).await?;
+    drop(stdin);
+    let output = timeout(CTL_LIMIT, child.wait_with_output()).await.context("agent apply did not end")??;
+    let answer: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("agent apply: {}", String::from_utf8_lossy(&output.stderr)))?;
+    match answer["mistakes"].as_array() {
+        Some(mistakes) if mistakes.is_empty() => Ok(()),
+        _ => bail!("agent apply: {answer}"),
+    }
 }
 
 /// A command without our own settings in its environment.

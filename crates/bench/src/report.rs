@@ -14,6 +14,8 @@ use crate::table;
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     name: &'static str,
+    /// Who else was measured.
+    peer: &'static str,
     at_unix_s: u64,
     cores: usize,
     load_before: String,
@@ -27,10 +29,11 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn begin(name: &'static str) -> Self {
+    pub(crate) fn begin(name: &'static str, peer: &'static str) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             name,
+            peer,
             at_unix_s: since.as_secs(),
             cores: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
             load_before: load(),
@@ -46,7 +49,7 @@ impl Report {
     pub(crate) fn finish(&mut self, json: Option<&Path>, outcome: &anyhow::Result<()>) -> anyhow::Result<()> {
         self.load_after = load();
         self.error = outcome.as_ref().err().map(|error| format!("{error:#}"));
-        println!("{}", table::render(&self.rows));
+        println!("{}", table::render(&self.rows, self.peer));
         for note in &self.notes {
             println!("{note}");
         }

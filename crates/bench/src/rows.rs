@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::stats::Summary;
 
-/// One number, ours and Serf's.
+/// One number, ours and the peer's.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) what: String,
@@ -17,10 +17,10 @@ pub(crate) struct Row {
     pub(crate) targets: Vec<Target>,
 }
 
-/// What Serf made of the same task.
+/// What the peer made of the same task.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) enum Peer {
-    /// The better one of its profiles.
+    /// The better one of its profiles, or of the ways to ask it.
     Measured { profile: String, summary: Summary },
     /// It could not be measured.
     Missing(String),
@@ -34,8 +34,10 @@ pub(crate) enum Target {
     P50(f64),
     P99(f64),
     Max(f64),
-    /// Ours to Serf's, by p50.
+    /// Ours to the peer's, by p50.
     Ratio(f64),
+    /// The same, where more is better.
+    RatioAtLeast(f64),
 }
 
 impl fmt::Display for Target {
@@ -45,6 +47,7 @@ impl fmt::Display for Target {
             Self::P99(limit) => write!(f, "p99 <= {limit}"),
             Self::Max(limit) => write!(f, "max <= {limit}"),
             Self::Ratio(limit) => write!(f, "ratio <= {limit}"),
+            Self::RatioAtLeast(limit) => write!(f, "ratio >= {limit}"),
         }
     }
 }
@@ -67,7 +70,7 @@ impl Row {
         self
     }
 
-    /// Ours to Serf's, by p50.
+    /// Ours to the peer's, by p50.
     pub(crate) fn ratio(&self) -> Option<f64> {
         match (&self.ours, &self.peer) {
             (Some(ours), Peer::Measured { summary, .. }) => Some(ours.p50 / summary.p50),
@@ -84,6 +87,7 @@ impl Row {
                 Target::P99(limit) => ours.map(|ours| ours.p99 <= *limit),
                 Target::Max(limit) => ours.map(|ours| ours.max <= *limit),
                 Target::Ratio(limit) => self.ratio().map(|ratio| ratio <= *limit),
+                Target::RatioAtLeast(limit) => self.ratio().map(|ratio| ratio >= *limit),
             }
         };
         let judged: Vec<bool> = self.targets.iter().filter_map(met).collect();
@@ -127,6 +131,13 @@ mod tests {
         let fast = row(&[10.0, 20.0], &[100.0]).target(Target::P99(20.0));
         assert_eq!(fast.is_met(), Some(true));
         assert_eq!(fast.target(Target::Ratio(0.05)).is_met(), Some(false));
+    }
+
+    #[test]
+    fn where_more_is_better_the_ratio_has_a_lower_bound() {
+        let rate = row(&[900.0], &[1_000.0]);
+        assert_eq!(rate.target(Target::RatioAtLeast(1.0)).is_met(), Some(false));
+        assert_eq!(row(&[1_000.0], &[1_000.0]).target(Target::RatioAtLeast(1.0)).is_met(), Some(true));
     }
 
     #[test]

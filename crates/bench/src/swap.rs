@@ -3,10 +3,7 @@
 //! Quiet: five agent processes, nobody asks anything. Under load: real nodes in this process, because the service type
 //! `echo` lives in the tests only; a gateway sends the requests of 16 clients to the nodes whose roles change.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use anyhow::{Context, bail};
+use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -14,11 +11,8 @@ use axum::serve::ListenerExt;
 use client::Client;
 use e2e::{NodeOptions, Sandbox};
 use http::Response;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-use types::api::{Receipt, Wait};
-use types::{Phase, Role};
 
 use crate::fleet::{Fleet, Kind};
 use crate::kept_log::KeptLog;
@@ -28,12 +22,8 @@ use crate::progress::progress;
 use crate::report::Report;
 use crate::rows::{Peer, Row, Target};
 use crate::serf;
-use crate::stats::{Summary, millis};
-
-/// A role change may wait for requests in flight for ten seconds.
-const CHANGE_LIMIT: Duration = Duration::from_secs(30);
-/// Refused changes after which the run is given up.
-const REFUSALS: usize = 5;
+use crate::stats::Summary;
+use crate::times::{CHANGE_LIMIT, Times};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -49,19 +39,6 @@ pub(crate) struct Args {
     /// Role changes of five agents that serve nobody
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     quiet: u32,
-}
-
-/// The times of role changes.
-#[derive(Debug, Default)]
-struct Times {
-    /// From the command to its receipt, as the caller sees it.
-    wall: Vec<Duration>,
-    /// What the receipts say, in milliseconds.
-    told: Vec<f64>,
-    steps: BTreeMap<String, Vec<f64>>,
-    /// Receipts that some member had not confirmed.
-    unconfirmed: usize,
-    refused: Vec<String>,
 }
 
 pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
@@ -86,7 +63,7 @@ async fn quiet(changes: u32, report: &mut Report) -> anyhow::Result<()> {
     let mut times = Times::default();
     for number in 0..changes {
         let role = if number.is_multiple_of(2) { "api_gateway" } else { "standby" };
-        times.change(&client, &seat.name, role).await?;
+        times.change(&client, &seat.name, role, false).await?;
     }
     fleet.end().await;
     progress(&format!("{changes} quiet role changes: done"));
@@ -128,7 +105,7 @@ async fn tags(profile: serf::Profile, nodes: usize, changes: u32) -> anyhow::Res
 /// `echo` moves between two nodes while a gateway sends it requests.
 async fn echo_moves(args: &Args, log: &KeptLog, report: &mut Report) -> anyhow::Result<()> {
     let roles = [("gateway", "api_gateway"), ("a", "echo"), ("b", "standby")];
-    let sandbox = Sandbox::of(&roles, &NodeOptions::default()).await?;
+    let sandbox = Box::pin(Sandbox::of(&roles, &NodeOptions::default())).await?;
     let url = format!("{}/echo", sandbox.gateway("gateway").await?);
     let (times, outcome) = moves("echo", args, &sandbox, url, log).await?;
     tell("echo a <-> b", roles.len(), &times, &outcome, report);
@@ -148,7 +125,7 @@ async fn gateway_moves(args: &Args, log: &KeptLog, report: &mut Report) -> anyho
     let settings = json!({ "routes": [{ "prefix": "/files", "to": [upstream] }] });
     let options = NodeOptions { settings: vec![("api_gateway", settings)] };
     let roles = [("gateway", "api_gateway"), ("a", "api_gateway"), ("b", "standby")];
-    let sandbox = Sandbox::of(&roles, &options).await?;
+    let sandbox = Box::pin(Sandbox::of(&roles, &options)).await?;
     let url = format!("{}/api_gateway/files", sandbox.gateway("gateway").await?);
     let (times, outcome) = moves("api_gateway", args, &sandbox, url, log).await?;
     tell("api_gateway a <-> b", roles.len(), &times, &outcome, report);
@@ -181,7 +158,7 @@ async fn moves(
         }
         for (node, role) in changes {
             load.stage(format!("move {number}: {node} becomes {role}"));
-            times.change(&client, node, role).await?;
+            times.change(&client, node, role, false).await?;
         }
         if number.is_multiple_of(50) {
             let (sent, failed) = load.so_far();
@@ -225,55 +202,5 @@ fn tell(what: &str, nodes: usize, times: &Times, outcome: &Outcome, report: &mut
     }
     for refusal in &times.refused {
         report.notes.push(format!("  refused: {refusal}"));
-    }
-}
-
-impl Times {
-    async fn change(&mut self, client: &Client, node: &str, role: &str) -> anyhow::Result<()> {
-        let role: Role = role.parse()?;
-        let began = Instant::now();
-        let answer = client.set_service(&node.parse()?, &role, Wait::All, false, None).await;
-        let took = began.elapsed();
-        match answer {
-            Ok(receipt) if receipt.changed && receipt.state.phase == Phase::Ready => {
-                self.note(took, &receipt);
-            }
-            Ok(receipt) => bail!("{node} was to become {role}: {receipt:?}"),
-            Err(error) => {
-                let refusal = format!("{node} was to become {role}, after {:.0} ms: {error}", millis(took));
-                progress(&refusal);
-                self.refused.push(refusal);
-                if self.refused.len() > REFUSALS {
-                    bail!("too many changes were refused: {:#?}", self.refused);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn note(&mut self, took: Duration, receipt: &Receipt) {
-        self.wall.push(took);
-        self.told.push(receipt.took_ms);
-        for step in &receipt.steps {
-            self.steps.entry(step.name.clone()).or_default().push(step.ms);
-        }
-        if !receipt.seen.missing.is_empty() {
-            self.unconfirmed += 1;
-            progress(&format!(
-                "{} by {}/{}: {:?}",
-                receipt.to, receipt.seen.by, receipt.seen.of, receipt.seen.missing
-            ));
-        }
-    }
-
-    fn details(&self, what: &str) -> Value {
-        let steps: BTreeMap<_, _> = self.steps.iter().map(|(name, ms)| (name, Summary::of(ms))).collect();
-        json!({
-            "what": what,
-            "receipts_ms": Summary::of(&self.told),
-            "steps_ms": steps,
-            "unconfirmed": self.unconfirmed,
-            "refused": self.refused,
-        })
     }
 }

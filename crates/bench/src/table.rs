@@ -5,16 +5,16 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use crate::rows::{Peer, Row};
 use crate::stats::Summary;
 
-const HEADER: [&str; 12] =
-    ["WHAT", "N", "SAMPLES", "UNIT", "OURS p50", "p99", "max", "SERF p50", "p99", "RATIO", "TARGET", "MET"];
-
 /// Aligned, without borders, as wide as its content.
-pub(crate) fn render(rows: &[Row]) -> String {
+pub(crate) fn render(rows: &[Row], peer: &str) -> String {
+    let peer = format!("{} p50", peer.to_uppercase());
+    let header =
+        ["WHAT", "N", "SAMPLES", "UNIT", "OURS p50", "p99", "max", &peer, "p99", "RATIO", "TARGET", "MET"];
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(HEADER);
+        .set_header(header);
     for row in rows {
         table.add_row(cells(row));
     }
@@ -98,7 +98,7 @@ crash        5        1  ms        9.50  9.50  9.50  no serf here     -      -  
             let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
             text.lines().map(words).collect()
         };
-        let rendered = render(&rows);
+        let rendered = render(&rows, "serf");
         assert_eq!(squeezed(&rendered), squeezed(expected), "{rendered}");
     }
 

@@ -165,7 +165,8 @@ impl Client {
         take: bool,
         if_match: Option<IfMatch>,
     ) -> Result<Receipt, ClientError> {
-        let path = format!("/v1/members/{id}/service?wait={}&take={take}", wait_word(wait));
+        let take = if take { "&take=true" } else { "" };
+        let path = format!("/v1/members/{id}/service?wait={}{take}", wait_word(wait));
         let mut request = self.http.put(self.url(&path)).json(role);
         if let Some(condition) = if_match {
             request = request.header(IF_MATCH, condition.to_string());

@@ -1,6 +1,6 @@
 //! What a node was started with, against what its manifest says now.
 //!
-//! Pure: callers pass the settings that were written when it was started.
+//! Pure: callers pass the file that was written when it was started. Settings of services are the store's business.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ pub(crate) fn differences(
 ) -> Vec<&'static str> {
     let mut found = Vec::new();
     if written != would_write {
-        found.push("other settings");
+        found.push("other labels, another profile or another store");
     }
     if wanted.listen.is_some_and(|wanted| !serves(wanted, node.http)) {
         found.push("another listen address");
@@ -54,7 +54,7 @@ mod tests {
             log: PathBuf::from("n1.log"),
             data_dir: PathBuf::from("n1"),
         };
-        let settings = "other settings";
+        let settings = "other labels, another profile or another store";
         let listen = "another listen address";
         let gossip = "another gossip address";
         for (wanted_listen, wanted_gossip, written, expected) in [

@@ -36,14 +36,16 @@ fn nodes(checked: &Checked) -> String {
 }
 
 #[test]
-fn the_demo_has_two_gateways_and_three_standbys() {
+fn the_demo_has_a_gateway_two_shards_of_storage_and_two_standbys() {
     let demo = checked(&shipped("demo.yaml"));
     assert_eq!(demo.manifest.cluster.as_str(), "demo");
     assert_eq!(demo.manifest.profile, Profile::Local);
     assert_eq!(
         nodes(&demo),
-        "gateway-1=api_gateway gateway-2=api_gateway standby-1=standby standby-2=standby standby-3=standby"
+        "gateway=api_gateway storage-1=storage/0 storage-2=storage/1 standby-1=standby standby-2=standby"
     );
+    let storage = &demo.manifest.services[&"storage".parse().unwrap()];
+    assert_eq!(storage.shards, Some(2));
 }
 
 #[test]
@@ -250,7 +252,8 @@ fn line_ends_and_marks_of_other_systems_change_nothing() {
     assert_eq!(checked(&format!("\u{feff}{source}")).manifest, checked(&source).manifest);
     let broken = windows.replace("profile", "profil");
     let mistakes = parse("test.yaml", &broken, &|_| None, None).unwrap_err();
+    let (line, _) = (1..).zip(source.lines()).find(|(_, line)| line.starts_with("profile")).unwrap();
     let at = mistakes.list()[0].at;
-    assert_eq!((at.line, at.column, at.len), (7, 1, 6), "{mistakes}");
+    assert_eq!((at.line, at.column, at.len), (line, 1, 6), "{mistakes}");
     assert!(!mistakes.to_string().contains('\r'), "{mistakes}");
 }

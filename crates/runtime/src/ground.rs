@@ -8,7 +8,7 @@ use std::time::Duration;
 use cluster::{Cluster, ClusterView};
 use plugin::{Registry, ServiceError};
 use serde_json::Value;
-use store::{OpenError, SpecError, Store, StoreError, StoreUrl};
+use store::{ObjectStore, OpenError, SpecError, Store, StoreError, StoreUrl};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
@@ -30,6 +30,8 @@ pub(crate) struct Ground(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     url: StoreUrl,
+    /// A store that is there already, instead of the one behind the URL.
+    objects: Option<Arc<dyn ObjectStore>>,
     id: ClusterId,
     cluster: Cluster,
     registry: Registry,
@@ -39,6 +41,15 @@ struct Inner {
     has_seeds: bool,
     began: Instant,
     store: OnceCell<Store>,
+}
+
+/// What a node is told of its store.
+pub(crate) struct GroundConfig {
+    pub(crate) url: StoreUrl,
+    pub(crate) objects: Option<Arc<dyn ObjectStore>>,
+    pub(crate) id: ClusterId,
+    pub(crate) settings: BTreeMap<ServiceType, Value>,
+    pub(crate) has_seeds: bool,
 }
 
 /// What a role runs with.
@@ -52,29 +63,31 @@ pub(crate) struct Terms {
 
 impl Ground {
     pub(crate) fn new(
-        url: StoreUrl,
-        id: ClusterId,
+        config: GroundConfig,
         cluster: Cluster,
         registry: Registry,
-        settings: BTreeMap<ServiceType, Value>,
         data: Arc<DataDir>,
-        has_seeds: bool,
     ) -> Self {
+        let GroundConfig { url, objects, id, settings, has_seeds } = config;
         let (began, store) = (Instant::now(), OnceCell::new());
-        Self(Arc::new(Inner { url, id, cluster, registry, settings, data, has_seeds, began, store }))
+        Self(Arc::new(Inner { url, objects, id, cluster, registry, settings, data, has_seeds, began, store }))
     }
 
     /// The store; opened and tested now if it was not before.
     pub(crate) async fn store(&self) -> Result<&Store, OpenError> {
         let inner = &self.0;
-        let open = async {
-            let store = Store::open(&inner.url, &inner.id).await?;
+        // Boxed: a client's futures are large, and it is opened once.
+        let open = Box::pin(async {
+            let store = match &inner.objects {
+                Some(objects) => Store::over(objects.clone(), inner.url.clone(), &inner.id).await?,
+                None => Store::open(&inner.url, &inner.id).await?,
+            };
             info!(url = %inner.url, id = %store.info().id, "opened the store");
             if let Err(error) = inner.cluster.set_store(store.info().clone()).await {
                 warn!(%error, "the store could not be gossiped");
             }
             Ok(store)
-        };
+        });
         inner.store.get_or_try_init(|| open).await
     }
 
@@ -85,6 +98,15 @@ impl Ground {
         match stranger(&self.0.cluster.view(), store) {
             None => Ok(store),
             Some(error) => Err(error),
+        }
+    }
+
+    /// Where it is, and whether it was opened.
+    pub(crate) fn in_words(&self) -> String {
+        let url = &self.0.url;
+        match self.0.store.get() {
+            Some(_) => url.to_string(),
+            None => format!("{url} (can't be opened yet; the log says why)"),
         }
     }
 
@@ -110,9 +132,13 @@ impl Ground {
         shard: Option<ShardId>,
     ) -> Result<Terms, ServiceError> {
         let sharding = self.0.registry.plugin(service).map_or(Sharding::None, |plugin| plugin.sharding());
-        let read = match self.store().await {
+        let opened = match sharding {
+            Sharding::Owned => self.shared_store().await,
+            Sharding::None | Sharding::Unowned => self.store().await.map_err(|error| not_opened(&error)),
+        };
+        let read = match opened {
             Ok(store) => self.settle(store, service, shard, sharding).await,
-            Err(error) => Err(not_opened(&error)),
+            Err(error) => Err(error),
         };
         let numbered = match read {
             Ok(numbered) => numbered,
@@ -145,7 +171,7 @@ impl Ground {
         let wanted_shards = (sharding == Sharding::Owned).then(|| shard.unwrap_or_default().as_u32() + 1);
         let specs = store.specs();
         for _ in 0..SPEC_ATTEMPTS {
-            let known = specs.latest(service).await.map_err(unreadable)?;
+            let known = specs.latest(service).await.map_err(|error| unreadable(&error))?;
             let (number, spec) = match known {
                 Some(known) if known.spec.shards.is_some() || wanted_shards.is_none() => {
                     if told.is_some_and(|told| *told != known.spec.settings) {
@@ -165,7 +191,7 @@ impl Ground {
                 Ok(number) => info!(%service, number, shards = spec.shards, "wrote the spec"),
                 // Somebody else was faster; what they wrote holds.
                 Err(SpecError::Changed { .. } | SpecError::ShardsFixed { .. }) => {}
-                Err(SpecError::Store(error)) => return Err(unreadable(error)),
+                Err(SpecError::Store(error)) => return Err(unreadable(&error)),
             }
         }
         Err(ServiceError::unavailable(format!("the spec of {service} is changed all the time")))
@@ -220,7 +246,7 @@ pub(crate) fn not_opened(error: &OpenError) -> ServiceError {
     }
 }
 
-pub(crate) fn unreadable(error: StoreError) -> ServiceError {
+pub(crate) fn unreadable(error: &StoreError) -> ServiceError {
     let wrapped = ServiceError::new(error.kind(), error.to_string());
     match error.hint() {
         Some(hint) => wrapped.hint(hint),

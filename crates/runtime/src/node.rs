@@ -9,20 +9,20 @@ use cluster::{Cluster, ClusterConfig, JoinError, Network};
 use cool_id_generator::{Size, get_id};
 use mesh::{Mesh, Targets};
 use plugin::{BindError, Exposure, Registry, RegistryError};
-use store::StoreUrl;
+use store::{ObjectStore, StoreUrl};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
 use types::api::About;
-use types::{ErrorKind, NodeId, Role, Target};
+use types::{NodeId, Role, Target};
 
 use crate::api::{self, App, Facts};
 use crate::config::Config;
 use crate::control::Control;
 use crate::events::{Events, now_ms};
 use crate::gate::Mount;
-use crate::ground::Ground;
+use crate::ground::{Ground, GroundConfig};
 use crate::identity::{Asked, DataDir};
 use crate::life::Life;
 use crate::listen::{self, ListenError};
@@ -39,12 +39,24 @@ pub struct Node {
     facts: Arc<Facts>,
     http: SocketAddr,
     cluster: Cluster,
+    ground: Ground,
     control: Control,
     failure: watch::Receiver<Option<String>>,
     /// None once it is waited for.
     finished: Option<oneshot::Receiver<Result<(), NodeError>>>,
     /// Dropping it aborts the main task, and with it everything that belongs to the node.
     _main: JoinSet<()>,
+}
+
+/// What a node is made of once it has joined.
+struct Parts {
+    registry: Registry,
+    data: Arc<DataDir>,
+    asked: Asked,
+    facts: Arc<Facts>,
+    opened: listen::Opened,
+    cluster: Cluster,
+    ground: Ground,
 }
 
 /// Starts a node, and runs it until it leaves on a signal or a command. A second signal aborts.
@@ -115,7 +127,24 @@ impl Leaver {
 
 impl Node {
     /// Starts a node. It returns once the node serves its API and gossips; the role may still be starting.
-    pub async fn start(mut config: Config, registry: Registry) -> Result<Self, NodeError> {
+    pub async fn start(config: Config, registry: Registry) -> Result<Self, NodeError> {
+        Self::begin(config, registry, None).await
+    }
+
+    /// The same over an object store that is there already; the URL in the config is what others are told of it.
+    pub async fn start_over(
+        config: Config,
+        registry: Registry,
+        objects: Arc<dyn ObjectStore>,
+    ) -> Result<Self, NodeError> {
+        Self::begin(config, registry, Some(objects)).await
+    }
+
+    async fn begin(
+        mut config: Config,
+        registry: Registry,
+        objects: Option<Arc<dyn ObjectStore>>,
+    ) -> Result<Self, NodeError> {
         for (service, settings) in &config.settings {
             registry.check(Role::Service { service: service.clone(), shard: None })?;
             if let Some(plugin) = registry.plugin(service) {
@@ -170,18 +199,17 @@ impl Node {
         };
         let cluster = Cluster::join(gossip, Network::Udp).await.map_err(join_error)?;
         let data = Arc::new(data);
-        let ground = Ground::new(
+        let told = GroundConfig {
             url,
-            config.cluster.clone(),
-            cluster.clone(),
-            registry.clone(),
-            std::mem::take(&mut config.settings),
-            data.clone(),
-            facts.has_seeds,
-        );
+            objects,
+            id: config.cluster.clone(),
+            settings: std::mem::take(&mut config.settings),
+            has_seeds: facts.has_seeds,
+        };
+        let ground = Ground::new(told, cluster.clone(), registry.clone(), data.clone());
         match tokio::time::timeout(STORE_LIMIT, ground.store()).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) if error.kind() != ErrorKind::Unavailable => {
+            Ok(Err(error)) if !error.may_pass() => {
                 cluster.leave().await;
                 return Err(NodeError::Store(error));
             }
@@ -189,19 +217,12 @@ impl Node {
             Err(_) => warn!(limit = ?STORE_LIMIT, "the store does not answer; it will be tried again"),
         }
         info!(node = %identity.id, generation = %identity.generation, http = %opened.http, "started");
-        Ok(Self::assemble(config, registry, data, asked, facts, opened, cluster, ground))
+        let parts = Parts { registry, data, asked, facts, opened, cluster, ground };
+        Ok(Self::assemble(&config, parts))
     }
 
-    fn assemble(
-        config: Config,
-        registry: Registry,
-        data: Arc<DataDir>,
-        asked: Asked,
-        facts: Arc<Facts>,
-        opened: listen::Opened,
-        cluster: Cluster,
-        ground: Ground,
-    ) -> Self {
+    fn assemble(config: &Config, parts: Parts) -> Self {
+        let Parts { registry, data, asked, facts, opened, cluster, ground } = parts;
         let mesh = Mesh::new(cluster.watch(), targets(&registry), mesh::Limits::default());
         let (leaving, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let (control, commands) = Control::new(leaving.clone());
@@ -225,7 +246,7 @@ impl Node {
             node: facts.node.clone(),
             generation: facts.generation,
             registry,
-            ground,
+            ground: ground.clone(),
             resumes: !config.reset_role,
             exposure: Exposure { beyond_loopback: config.insecure, host: host(opened.advertise) },
             cluster: cluster.clone(),
@@ -261,7 +282,7 @@ impl Node {
             let _ = finished_tx.send(outcome);
         };
         tasks.spawn(main.instrument(info_span!("node", id = %facts.node)));
-        Self { facts, http, cluster, control, failure, finished: Some(finished), _main: tasks }
+        Self { facts, http, cluster, ground, control, failure, finished: Some(finished), _main: tasks }
     }
 
     /// The node's id.
@@ -297,6 +318,11 @@ impl Node {
     /// Its folder.
     pub fn data_dir(&self) -> &str {
         &self.facts.data_dir
+    }
+
+    /// Its object store, in words.
+    pub fn store(&self) -> String {
+        self.ground.in_words()
     }
 
     /// Its view of the cluster, as it changes.

@@ -94,7 +94,7 @@ impl Candidate<'_> {
         // An owner that does not answer is asked once.
         let mut is_silent = false;
         for _ in 0..ATTEMPTS {
-            let unread = |error| unreadable(error).to_problem("store-unavailable");
+            let unread = |error| unreadable(&error).to_problem("store-unavailable");
             let state = claims.read(service, shard).await.map_err(unread)?;
             match way(&state, self.node, is_told, &self.cluster.view()) {
                 Way::Leave { holder, honoured } => {

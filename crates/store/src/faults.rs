@@ -74,8 +74,11 @@ pub enum When {
 }
 
 struct Hold {
-    op: Op,
+    /// Any, if there is none.
+    op: Option<Op>,
     when: When,
+    /// So many go by before.
+    skip: usize,
     reached: oneshot::Sender<()>,
     go: oneshot::Receiver<()>,
 }
@@ -140,9 +143,18 @@ impl Faults {
 
     /// Holds the next operation of this kind, before or after it is done.
     pub fn pause_next(&self, op: Op, when: When) -> Pause {
+        self.pause(Some(op), when, 0)
+    }
+
+    /// Holds an operation of whatever kind, once so many others have gone by.
+    pub fn pause_after(&self, others: usize, when: When) -> Pause {
+        self.pause(None, when, others)
+    }
+
+    fn pause(&self, op: Option<Op>, when: When, skip: usize) -> Pause {
         let (reached, is_reached) = oneshot::channel();
         let (go, may_go) = oneshot::channel();
-        self.switches().holds.push(Hold { op, when, reached, go: may_go });
+        self.switches().holds.push(Hold { op, when, skip, reached, go: may_go });
         Pause { reached: Some(is_reached), go }
     }
 
@@ -175,7 +187,11 @@ impl Faults {
     async fn held(&self, op: Op, when: When) {
         let hold = {
             let mut switches = self.switches();
-            let found = switches.holds.iter().position(|hold| hold.op == op && hold.when == when);
+            let is_meant = |hold: &Hold| hold.when == when && hold.op.is_none_or(|wanted| wanted == op);
+            let found = switches.holds.iter().position(|hold| is_meant(hold) && hold.skip == 0);
+            for hold in switches.holds.iter_mut().filter(|hold| is_meant(hold)) {
+                hold.skip = hold.skip.saturating_sub(1);
+            }
             found.map(|at| switches.holds.remove(at))
         };
         if let Some(hold) = hold {

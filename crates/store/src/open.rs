@@ -71,6 +71,16 @@ impl OpenError {
         }
     }
 
+    /// Whether it may pass by itself: the store is away, or its disk is full.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(error) => {
+                matches!(error.fault(), Fault::Unreachable | Fault::Timeout | Fault::Full)
+            }
+            Self::Unfit { .. } | Self::Settings { .. } | Self::Damaged { .. } => false,
+        }
+    }
+
     /// What an operator can do next.
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -85,7 +85,7 @@ async fn a_type_that_does_not_exist_is_refused_with_those_that_do() -> anyhow::R
     let machine = Machine::new()?;
     let addr = format!("127.0.0.1:{}", free_port()?);
     let arguments = ["--listen_addr", &addr, "--gossip_addr", &addr, "--service", "searcher", "--shard", "1"];
-    machine.agent(&arguments).await?.exits(2)?.tells("`searcher`")?.tells("api_gateway, standby")?;
+    machine.agent(&arguments).await?.exits(2)?.tells("`searcher`")?.tells("api_gateway, storage, standby")?;
     let sharded = ["--listen-addr", &addr, "--service", "api-gateway", "--shard", "1"];
     machine.agent(&sharded).await?.exits(2)?.tells("has no shards")?;
     machine.nothing_is_left()
@@ -147,6 +147,9 @@ async fn a_data_folder_in_use_is_named() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The nodes of `agent --demo` and of `manifests/demo.yaml`.
+const DEMO_NAMES: [&str; 5] = ["gateway", "standby-1", "standby-2", "storage-1", "storage-2"];
+
 #[tokio::test]
 async fn the_demo_shows_five_nodes_and_ends_without_a_trace() -> anyhow::Result<()> {
     let machine = Machine::new()?;
@@ -154,7 +157,7 @@ async fn the_demo_shows_five_nodes_and_ends_without_a_trace() -> anyhow::Result<
     std::fs::create_dir(&temporary)?;
     let demo = machine.start_with("agent", &["--demo"], &[("TMPDIR", &temporary.display().to_string())])?;
     let shown = banner(&demo).await?;
-    for node in crate::FIVE_NAMES {
+    for node in DEMO_NAMES {
         let line = shown.lines().find(|line| line.trim_start().starts_with(node)).unwrap_or_default();
         assert!(line.contains(" ready ") && line.contains("http://127.0.0.1:"), "{node}: {shown}");
     }
@@ -163,7 +166,7 @@ async fn the_demo_shows_five_nodes_and_ends_without_a_trace() -> anyhow::Result<
         seen_by(url).await.ok().filter(|members| members.len() == 5)
     })
     .await?;
-    assert_eq!(members, crate::FIVE_NAMES);
+    assert_eq!(members, DEMO_NAMES);
     assert!(std::fs::read_dir(&temporary)?.count() > 0);
     demo.signal(Signal::TERM);
     demo.ends().await?.exits(0)?;

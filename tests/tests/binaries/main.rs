@@ -3,6 +3,7 @@
 mod agent;
 mod exit_codes;
 mod killed;
+mod storage;
 mod tables;
 mod traffic;
 mod up_and_down;

@@ -4,7 +4,7 @@ use e2e::{Machine, eventually, golden};
 
 use crate::{FIVE, up};
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 18] = [
     "up",
     "down",
     "ls",
@@ -16,6 +16,9 @@ const VERBS: [&str; 15] = [
     "kill",
     "logs",
     "events",
+    "spec",
+    "claims",
+    "kv",
     "validate",
     "init",
     "completion",

@@ -112,11 +112,11 @@ async fn settings_that_changed_are_told_of_and_reset_restarts_the_nodes_with_the
         .ctl(&["up", &manifest])
         .await?
         .exits(0)?
-        .tells("drift: gateway-1 runs with other settings than the manifest's; `ctl up --reset` restarts it")?
-        .tells("drift: s runs with other settings and another listen address than the manifest's")?;
+        .tells("drift: gateway-1 runs with older settings of api_gateway than the manifest's; `ctl up --reset` gives")?
+        .tells("drift: s runs with another listen address than the manifest's; `ctl up --reset` restarts it")?;
     assert_eq!(answered(&machine, "/new").await?, [404, 404], "nothing is restarted unasked");
 
-    let reset = machine.ctl(&["up", &manifest, "--reset"]).await?.exits(0)?.tells("restarted: gateway-2")?;
+    let reset = machine.ctl(&["up", &manifest, "--reset"]).await?.exits(0)?.tells("renewed: gateway-2")?;
     assert_eq!(reset.out.lines().filter(|line| line.contains("ready")).count(), 3, "{}", reset.out);
     assert_eq!(answered(&machine, "/new").await?, [200, 200]);
     assert_eq!(answered(&machine, "/old").await?, [404, 404]);

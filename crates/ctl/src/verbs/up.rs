@@ -225,9 +225,9 @@ async fn bring_up(
     let mut progress = Progress::new();
     progress.show("settling the spec on the store");
     let specs = starter.settle(loaded).await?;
-    let (running, drained) = running(&starter.record).await?;
-    let plan = manifest::diff(manifest, &running);
-    let mut outdated = outdated(starter.state, manifest, &starter.record, &running)?;
+    let (before, _) = running(&starter.record).await?;
+    let plan = manifest::diff(manifest, &before);
+    let mut outdated = outdated(starter.state, manifest, &starter.record, &before)?;
     let missing: Vec<_> = plan.start.iter().collect();
     if !missing.is_empty() {
         progress.show(&format!("starting {}", render::count(missing.len(), "agent")));
@@ -235,7 +235,10 @@ async fn bring_up(
     starter.start(&missing)?;
     starter.converge(args.timeout, &mut progress).await?;
     let took = began.elapsed();
-    let mut drift = differences(&plan, &drained, &running);
+    // A node that was started now may have another role as well: one that a person gave it, or a shard that it owns.
+    let (now, drained) = running(&starter.record).await?;
+    let plan = manifest::diff(manifest, &now);
+    let mut drift = differences(&plan, &drained, &now);
     if args.reset {
         for row in &mut outdated {
             progress.show(&format!("restarting {}", row.node));
@@ -252,7 +255,7 @@ async fn bring_up(
     Ok(Report {
         cluster: manifest.cluster.clone(),
         started: starter.started(),
-        running_before: running.into_keys().collect(),
+        running_before: before.into_keys().collect(),
         drift,
         outdated,
         outdated_specs,

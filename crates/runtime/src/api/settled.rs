@@ -22,7 +22,7 @@ use crate::owner::is_honoured;
 #[utoipa::path(get, path = "/v1/spec", responses((status = 200, body = Specs), (status = 503, body = Problem)))]
 pub(crate) async fn specs(State(app): State<App>) -> Result<Json<Specs>, ApiError> {
     let store = opened(&app).await?;
-    let specs = store.specs().all().await.map_err(unread)?;
+    let specs = store.specs().all().await.map_err(|error| unread(&error))?;
     Ok(Json(Specs { store: store.info().clone(), specs }))
 }
 
@@ -58,7 +58,7 @@ pub(crate) async fn put_spec(
             let problem = Problem::new(ErrorKind::Conflict, "shards-fixed", error.to_string());
             Err(problem.hint("keys lie in their shards; for another number use another cluster").into())
         }
-        Err(SpecError::Store(error)) => Err(unread(error)),
+        Err(SpecError::Store(error)) => Err(unread(&error)),
     }
 }
 
@@ -69,7 +69,7 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
     let store = opened(&app).await?;
     let specs = store.specs();
     let claims = store.claims();
-    let (specs, mut known) = tokio::try_join!(specs.all(), claims.all()).map_err(unread)?;
+    let (specs, mut known) = tokio::try_join!(specs.all(), claims.all()).map_err(|error| unread(&error))?;
     for (service, numbered) in &specs {
         for number in 0..numbered.spec.shards.unwrap_or(0) {
             if let Ok(shard) = ShardId::try_from(number) {
@@ -90,7 +90,7 @@ async fn opened(app: &App) -> Result<&Store, ApiError> {
     app.ground.store().await.map_err(|error| not_opened(&error).to_problem("store-unavailable").into())
 }
 
-fn unread(error: store::StoreError) -> ApiError {
+fn unread(error: &store::StoreError) -> ApiError {
     unreadable(error).to_problem("store-unavailable").into()
 }
 

@@ -1,0 +1,177 @@
+//! Clients that ask one store as fast as it answers, all of them on one thread.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::Request;
+use http::header::HOST;
+use http_body_util::Full;
+use rand::RngExt;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::kv::speech::{Speech, Value};
+use crate::stats::millis;
+use crate::wire::{Answer, Connection, Protocol};
+
+/// What is not counted at the beginning.
+const WARM_UP: Duration = Duration::from_millis(300);
+/// How long the last answers may take.
+const LAST: Duration = Duration::from_secs(20);
+/// Connections that write the first values.
+const FILLERS: usize = 64;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Writes a random key.
+    Put,
+    /// Reads a random key.
+    Get,
+    /// `GET /health/livez`: what asking costs, and hardly anything else.
+    Livez,
+}
+
+/// Whom to ask, and for what.
+#[derive(Debug, Clone)]
+pub(crate) struct Drive {
+    pub(crate) speech: Speech,
+    pub(crate) addr: SocketAddr,
+    pub(crate) task: Task,
+    pub(crate) clients: usize,
+    pub(crate) keys: usize,
+    pub(crate) value: Arc<Value>,
+    pub(crate) time: Duration,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Driven {
+    pub(crate) took_ms: Vec<f64>,
+    pub(crate) per_second: f64,
+    /// Requests, with those that were not counted.
+    all: f64,
+}
+
+/// The CPU time of each request, in microseconds. What the server used before the counting began is in it too, and so
+/// are the requests of that time.
+pub(crate) fn cpu_us(used: Duration, driven: &Driven) -> f64 {
+    millis(used) * 1e3 / driven.all.max(1.0)
+}
+
+impl Drive {
+    /// Asks for the whole time. Fails with the first answer that is not as it should be.
+    pub(crate) async fn run(self) -> anyhow::Result<Driven> {
+        let time = self.time;
+        let each = on_one_thread(async move {
+            let began = Instant::now() + WARM_UP;
+            let mut clients = JoinSet::new();
+            for _ in 0..self.clients {
+                clients.spawn(self.clone().client(began));
+            }
+            joined(clients, self.time + WARM_UP + LAST).await
+        })
+        .await?;
+        let float = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        let all = float(each.iter().map(|(_, all)| all).sum());
+        let took_ms: Vec<_> = each.into_iter().flat_map(|(took, _)| took).collect();
+        Ok(Driven { per_second: float(took_ms.len()) / time.as_secs_f64(), took_ms, all })
+    }
+
+    /// Writes every key once.
+    pub(crate) async fn fill(self) -> anyhow::Result<()> {
+        const LIMIT: Duration = Duration::from_secs(300);
+        on_one_thread(async move {
+            let next = Arc::new(AtomicUsize::new(0));
+            let mut clients = JoinSet::new();
+            for _ in 0..FILLERS {
+                let (drive, next) = (self.clone(), Arc::clone(&next));
+                clients.spawn(async move {
+                    let mut connection = Connection::open(drive.addr, drive.speech.protocol()).await?;
+                    let host = drive.addr.to_string();
+                    loop {
+                        let key = next.fetch_add(1, Ordering::Relaxed);
+                        if key >= drive.keys {
+                            return Ok(());
+                        }
+                        let request = drive.speech.put(&host, key, &drive.value)?;
+                        drive.check(&connection.ask(request).await?)?;
+                    }
+                });
+            }
+            joined(clients, LIMIT).await
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn client(self, began: Instant) -> anyhow::Result<(Vec<f64>, usize)> {
+        let protocol = if self.task == Task::Livez { Protocol::Http1 } else { self.speech.protocol() };
+        let mut connection = Connection::open(self.addr, protocol).await?;
+        let host = self.addr.to_string();
+        let (mut took, mut all) = (Vec::new(), 0);
+        loop {
+            let key = rand::rng().random_range(0..self.keys);
+            let request = match self.task {
+                Task::Put => self.speech.put(&host, key, &self.value)?,
+                Task::Get => self.speech.get(&host, key)?,
+                Task::Livez => livez(&host)?,
+            };
+            let sent = Instant::now();
+            let answer = connection.ask(request).await?;
+            let now = Instant::now();
+            self.check(&answer)?;
+            all += 1;
+            if now > began + self.time {
+                return Ok((took, all));
+            }
+            if now > began {
+                took.push(millis(now - sent));
+            }
+        }
+    }
+
+    fn check(&self, answer: &Answer) -> anyhow::Result<()> {
+        let is_right = match self.task {
+            Task::Put => self.speech.is_put(answer),
+            Task::Get => self.speech.is_got(answer, &self.value),
+            Task::Livez => answer.status.is_success(),
+        };
+        if !is_right {
+            bail!("{}, {:?}: {} {}", self.speech, self.task, answer.status, answer.excerpt());
+        }
+        Ok(())
+    }
+}
+
+fn livez(host: &str) -> http::Result<Request<Full<Bytes>>> {
+    Request::builder().uri("/health/livez").header(HOST, host).body(Full::default())
+}
+
+async fn joined<T: 'static>(
+    mut clients: JoinSet<anyhow::Result<T>>,
+    limit: Duration,
+) -> anyhow::Result<Vec<T>> {
+    let all = async {
+        let mut each = Vec::new();
+        while let Some(client) = clients.join_next().await {
+            each.push(client??);
+        }
+        Ok(each)
+    };
+    timeout(limit, all).await.with_context(|| format!("not all was answered within {limit:?}"))?
+}
+
+/// Runs on a runtime of its own, so that what asks costs as little as it can.
+async fn on_one_thread<T: Send + 'static>(
+    work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+) -> anyhow::Result<T> {
+    let thread = tokio::task::spawn_blocking(move || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    });
+    thread.await?
+}

@@ -1,0 +1,87 @@
+//! Debian's `etcd`: one node, with its own defaults, so with fsync.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::bail;
+use rustix::process::Signal;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+
+use crate::ports;
+use crate::process::Process;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A running node. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Etcd {
+    process: Process,
+    pub(crate) addr: SocketAddr,
+}
+
+/// Its version, or why there is none.
+pub(crate) async fn version() -> Result<String, String> {
+    match Command::new("etcd").arg("--version").kill_on_drop(true).output().await {
+        Ok(output) if output.status.success() => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            let first = text.lines().next().unwrap_or_default();
+            Ok(first.rsplit(' ').next().unwrap_or_default().to_owned())
+        }
+        Ok(output) => Err(format!("etcd fails: {}", output.status)),
+        Err(_) => Err("no etcd".to_owned()),
+    }
+}
+
+impl Etcd {
+    /// Starts a node that keeps its data here. It need not be ready at the end.
+    pub(crate) fn start(folder: &Path) -> anyhow::Result<Self> {
+        let (addr, peer) = (ports::free()?, ports::free()?);
+        let mut command = Command::new("etcd");
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ETCD_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .args(["--name", "bench", "--logger", "zap", "--log-level", "error", "--enable-v2=true"])
+            .arg("--data-dir")
+            .arg(folder.join("etcd"))
+            .args(["--listen-client-urls", &format!("http://{addr}")])
+            .args(["--advertise-client-urls", &format!("http://{addr}")])
+            .args(["--listen-peer-urls", &format!("http://{peer}")])
+            .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
+            .args(["--initial-cluster", &format!("bench=http://{peer}")]);
+        let process = Process::spawn(command, folder.join("etcd.log"))?;
+        Ok(Self { process, addr })
+    }
+
+    /// Waits until it says that it is healthy.
+    pub(crate) async fn ready(&self) -> anyhow::Result<()> {
+        const PAUSE: Duration = Duration::from_millis(1);
+        let http = client::plain_http().timeout(Duration::from_secs(5)).build()?;
+        let url = format!("http://{}/health", self.addr);
+        let began = Instant::now();
+        loop {
+            let answer = http.get(&url).send().await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            if began.elapsed() > LIMIT {
+                bail!("etcd is not ready; its log ends with\n{}", self.process.last_words());
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
+        self.process.id()
+    }
+
+    pub(crate) async fn end(mut self) {
+        // It may have ended by itself.
+        let _ = self.process.signal(Signal::KILL);
+        let _ = self.process.ended().await;
+    }
+}

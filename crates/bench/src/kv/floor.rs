@@ -1,0 +1,62 @@
+//! What one durable write costs on this disk, whoever asks for it.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+
+use tokio::time::Instant;
+
+use crate::stats::{Summary, millis};
+
+const WRITES: usize = 300;
+const BYTES: [u8; 4096] = [b'x'; 4096];
+
+/// A page written over in place and synced, and a new file made durable by its name: the least that a log that is one
+/// file needs, and the least that an object in a folder needs.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    pub(crate) page: Option<Summary>,
+    pub(crate) object: Option<Summary>,
+}
+
+pub(crate) async fn measure(folder: &Path) -> anyhow::Result<Floor> {
+    let folder = folder.join("floor");
+    let measured = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir(&folder)?;
+        let page = pages(&folder)?;
+        let object = objects(&folder)?;
+        std::fs::remove_dir_all(&folder)?;
+        Ok::<_, std::io::Error>(Floor { page: Summary::of(&page), object: Summary::of(&object) })
+    });
+    Ok(measured.await??)
+}
+
+fn pages(folder: &Path) -> std::io::Result<Vec<f64>> {
+    let mut file = std::fs::File::create(folder.join("page"))?;
+    file.write_all(&BYTES)?;
+    file.sync_all()?;
+    let mut took = Vec::new();
+    for _ in 0..WRITES {
+        let began = Instant::now();
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&BYTES)?;
+        file.sync_data()?;
+        took.push(millis(began.elapsed()));
+    }
+    Ok(took)
+}
+
+fn objects(folder: &Path) -> std::io::Result<Vec<f64>> {
+    let mut took = Vec::new();
+    for number in 0..WRITES {
+        let began = Instant::now();
+        let staged = folder.join("staged");
+        let mut file = std::fs::File::create_new(&staged)?;
+        file.write_all(&BYTES)?;
+        file.sync_all()?;
+        std::fs::hard_link(&staged, folder.join(number.to_string()))?;
+        std::fs::remove_file(&staged)?;
+        std::fs::File::open(folder)?.sync_all()?;
+        took.push(millis(began.elapsed()));
+    }
+    Ok(took)
+}

@@ -1,0 +1,130 @@
+//! How fast a shard moves from one node to another, and whether anybody who uses it meanwhile notices.
+//!
+//! Real agents: `gateway`, which all requests go through; `a` and `b`, which take shard 0 from each other; `other`, which
+//! has shard 1 all the time.
+
+mod ledger;
+mod traffic;
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use anyhow::Context;
+use humantime::format_rfc3339_micros;
+use serde_json::json;
+
+use crate::nodes::Nodes;
+use crate::ours::Binaries;
+use crate::progress::progress;
+use crate::report::Report;
+use crate::rows::{Row, Target};
+use crate::stats::Summary;
+use crate::times::{CHANGE_LIMIT, Times};
+use traffic::{Failure, Outcome, Traffic};
+
+const SHARDS: NonZeroU32 = NonZeroU32::new(2).expect("two is not zero");
+/// Failures that are told with what the nodes logged around them.
+const TOLD: usize = 5;
+const LOG_AROUND: Duration = Duration::from_millis(400);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How often shard 0 moves
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    moves: u32,
+    /// Clients that send requests all the time, every other one writes
+    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=1_000))]
+    clients: u16,
+    /// Milliseconds between the end of a move and the next one
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pause: u64,
+}
+
+pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let mut nodes = Nodes::new(Binaries::find()?)?;
+    nodes.apply(&json!({ "storage": { "shards": SHARDS } })).await?;
+    for (name, role) in
+        [("gateway", "api_gateway"), ("a", "storage/0"), ("b", "standby"), ("other", "storage/1")]
+    {
+        nodes.start(name, &role.parse()?)?;
+        nodes.ready(name).await?;
+    }
+    nodes.sees("gateway", 4).await?;
+    let gateway = nodes.gateway("gateway").await?;
+    let traffic = Traffic::start(usize::from(args.clients), gateway, SHARDS);
+    let mut times = Times::default();
+    let moved = moves(args, &nodes, &traffic, &mut times).await;
+    traffic.stage("after the last move".to_owned());
+    let outcome = traffic.finish().await?;
+    tell(&times, &outcome, &nodes, report);
+    nodes.end().await;
+    moved
+}
+
+async fn moves(args: &Args, nodes: &Nodes, traffic: &Traffic, times: &mut Times) -> anyhow::Result<()> {
+    let client = nodes.client("gateway")?.within(CHANGE_LIMIT);
+    for number in 1..=args.moves {
+        let to = if number.is_multiple_of(2) { "a" } else { "b" };
+        traffic.stage(format!("move {number}: {to} takes shard 0"));
+        times
+            .change(&client, to, "storage/0", true)
+            .await
+            .with_context(|| format!("move {number}, to {to}"))?;
+        tokio::time::sleep(Duration::from_millis(args.pause)).await;
+        if number.is_multiple_of(50) {
+            let (sent, failed, stale) = traffic.so_far();
+            let moves = args.moves;
+            let p50 = Summary::of(&times.told).map_or(0.0, |told| told.p50);
+            progress(&format!(
+                "move {number}/{moves}, p50 {p50:.0} ms: {sent} requests, {failed} failed, {stale} stale"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn tell(times: &Times, outcome: &Outcome, nodes: &Nodes, report: &mut Report) {
+    const NODES: usize = 4;
+    let exact = |count: u64| Summary::of(&[f64::from(u32::try_from(count).unwrap_or(u32::MAX))]);
+    let none =
+        |what: String, unit, count| Row::new(what, NODES, unit).ours(exact(count)).target(Target::Max(0.0));
+    let (puts, gets) = (outcome.puts.len(), outcome.gets.len());
+    report.rows.extend([
+        Row::new("shard moved under load", NODES, "ms")
+            .ours(Summary::of_times(&times.wall))
+            .target(Target::P50(300.0)),
+        Row::new("the same, as receipts say", NODES, "ms").ours(Summary::of(&times.told)),
+        Row::new("PUT through the gateway meanwhile", NODES, "ms").ours(Summary::of(&outcome.puts)),
+        Row::new("GET through the gateway meanwhile", NODES, "ms").ours(Summary::of(&outcome.gets)),
+        none(format!("failed of {puts} PUT and {gets} GET"), "requests", outcome.failed),
+        none(format!("stale of {gets} GET"), "requests", outcome.stale),
+        none(
+            format!("lost of {} keys, {} acknowledged PUT", outcome.keys, outcome.acknowledged),
+            "keys",
+            outcome.lost,
+        ),
+    ]);
+    report.details.push(times.details("shard moved under load"));
+    report.notes.push(format!(
+        "{:.0} requests/s; {} moves not confirmed by all, {} refused; steps, p50 / p99 ms: {}",
+        outcome.per_second,
+        times.unconfirmed,
+        times.refused.len(),
+        times.steps_in_words()
+    ));
+    for refusal in &times.refused {
+        report.notes.push(format!("  refused: {refusal}"));
+    }
+    for failure in outcome.failures.iter().take(TOLD) {
+        report.notes.push(format!("  {failure:?}"));
+    }
+    for failure in outcome.failures.iter().take(TOLD) {
+        report.details.push(json!({ "failure": failure, "log": around(failure, nodes) }));
+    }
+    report.details.push(json!({ "failures": outcome.failures }));
+}
+
+fn around(failure: &Failure, nodes: &Nodes) -> Vec<String> {
+    let moment = |at| format_rfc3339_micros(at).to_string();
+    nodes.logged(&moment(failure.at - LOG_AROUND), &moment(failure.at + LOG_AROUND))
+}

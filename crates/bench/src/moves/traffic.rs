@@ -1,0 +1,289 @@
+//! Clients that write and read keys without a pause, and hold every answer against what was answered before.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use rand::RngExt;
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::moves::ledger::{self, Key, Verdict};
+use crate::progress::progress;
+use crate::stats::millis;
+use crate::wire::{Answer, Connection, Protocol};
+
+/// Keys of each writer.
+const KEYS: usize = 16;
+/// Failures that are kept with their details.
+const KEPT: usize = 50;
+/// A request that takes longer has failed; the gateway itself waits for 10 s at most.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Something that must not happen.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Failure {
+    /// On the clock of the nodes' logs.
+    #[serde(with = "moment")]
+    pub(crate) at: SystemTime,
+    /// The move that ran, and since when.
+    during: String,
+    request: String,
+    took_ms: f64,
+    why: String,
+}
+
+/// What came of all requests.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// In milliseconds.
+    pub(crate) puts: Vec<f64>,
+    pub(crate) gets: Vec<f64>,
+    pub(crate) acknowledged: u64,
+    pub(crate) failed: u64,
+    /// Reads that were answered with less than what was known, or with what nobody had written.
+    pub(crate) stale: u64,
+    /// Keys that have less in the end than what was acknowledged.
+    pub(crate) lost: u64,
+    pub(crate) keys: usize,
+    pub(crate) per_second: f64,
+    pub(crate) failures: Vec<Failure>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    gateway: SocketAddr,
+    keys: Vec<Key>,
+    stop: AtomicBool,
+    sent: AtomicU64,
+    acknowledged: AtomicU64,
+    failed: AtomicU64,
+    stale: AtomicU64,
+    stage: Mutex<(String, Instant)>,
+    failures: Mutex<Vec<Failure>>,
+}
+
+/// Running clients. Dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    shared: Arc<Shared>,
+    began: Instant,
+    writers: JoinSet<Vec<f64>>,
+    readers: JoinSet<Vec<f64>>,
+}
+
+/// A client's own connection, opened again after a request that failed.
+#[derive(Debug)]
+struct Client {
+    shared: Arc<Shared>,
+    connection: Option<Connection>,
+    took_ms: Vec<f64>,
+}
+
+impl Traffic {
+    /// So many clients, every other one a writer, that ask through this gateway.
+    pub(crate) fn start(clients: usize, gateway: SocketAddr, shards: NonZeroU32) -> Self {
+        let writers = clients.div_ceil(2);
+        let shared = Arc::new(Shared {
+            gateway,
+            keys: (0..writers).flat_map(|writer| ledger::keys(writer, KEYS, shards)).collect(),
+            stop: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            stale: AtomicU64::new(0),
+            stage: Mutex::new(("before the first move".to_owned(), Instant::now())),
+            failures: Mutex::default(),
+        });
+        let mut traffic = Self {
+            shared: Arc::clone(&shared),
+            began: Instant::now(),
+            writers: JoinSet::new(),
+            readers: JoinSet::new(),
+        };
+        for writer in 0..writers {
+            let client = Client::new(&shared);
+            traffic.writers.spawn(client.write(writer * KEYS..(writer + 1) * KEYS));
+        }
+        for _ in writers..clients {
+            traffic.readers.spawn(Client::new(&shared).read());
+        }
+        traffic
+    }
+
+    /// What is moved now, to be told with failures.
+    pub(crate) fn stage(&self, stage: String) {
+        *self.shared.stage.lock().unwrap_or_else(PoisonError::into_inner) = (stage, Instant::now());
+    }
+
+    /// Requests so far, those of them that failed, and those that were stale.
+    pub(crate) fn so_far(&self) -> (u64, u64, u64) {
+        let shared = &self.shared;
+        let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        (count(&shared.sent), count(&shared.failed), count(&shared.stale))
+    }
+
+    /// Lets each client finish its request, then looks at every key.
+    pub(crate) async fn finish(mut self) -> anyhow::Result<Outcome> {
+        let shared = Arc::clone(&self.shared);
+        shared.stop.store(true, Ordering::Relaxed);
+        let mut outcome = Outcome::default();
+        while let Some(took) = self.writers.join_next().await {
+            outcome.puts.extend(took?);
+        }
+        while let Some(took) = self.readers.join_next().await {
+            outcome.gets.extend(took?);
+        }
+        let count = u32::try_from(outcome.puts.len() + outcome.gets.len()).unwrap_or(u32::MAX);
+        outcome.per_second = f64::from(count) / self.began.elapsed().as_secs_f64();
+        self.stage("the last look at every key".to_owned());
+        let mut client = Client::new(&shared);
+        for key in &shared.keys {
+            let found = client.get(key).await;
+            if found.is_none_or(|version| version < key.acknowledged()) {
+                outcome.lost += 1;
+                progress(&format!("LOST {}: {found:?}, acknowledged {}", key.name, key.acknowledged()));
+            }
+        }
+        let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        outcome.acknowledged = count(&shared.acknowledged);
+        outcome.failed = count(&shared.failed);
+        outcome.stale = count(&shared.stale);
+        outcome.keys = shared.keys.len();
+        outcome.failures = shared.failures.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(outcome)
+    }
+}
+
+impl Client {
+    fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), connection: None, took_ms: Vec::new() }
+    }
+
+    async fn write(mut self, own: std::ops::Range<usize>) -> Vec<f64> {
+        let shared = Arc::clone(&self.shared);
+        while !shared.stop.load(Ordering::Relaxed) {
+            let key = &shared.keys[rand::rng().random_range(own.clone())];
+            let version = key.send();
+            let answer = self.ask(Method::PUT, key, key.value(version)).await;
+            if answer.is_some_and(|answer| answer.status == StatusCode::OK) {
+                key.acknowledge(version);
+                shared.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.took_ms
+    }
+
+    async fn read(mut self) -> Vec<f64> {
+        let shared = Arc::clone(&self.shared);
+        while !shared.stop.load(Ordering::Relaxed) {
+            let key = &shared.keys[rand::rng().random_range(0..shared.keys.len())];
+            self.get(key).await;
+        }
+        self.took_ms
+    }
+
+    /// The version that a key has, 0 if it has no value; none if that could not be found out.
+    async fn get(&mut self, key: &Key) -> Option<u64> {
+        let floor = key.floor();
+        let answer = self.ask(Method::GET, key, String::new()).await?;
+        let version = match answer.status {
+            StatusCode::NOT_FOUND => 0,
+            _ => match key.version(&answer.body) {
+                Some(version) => version,
+                None => {
+                    let why = format!("{} with the value `{}`", answer.status, answer.excerpt());
+                    self.note(&Method::GET, key, why);
+                    return None;
+                }
+            },
+        };
+        let verdict = key.read(floor, version);
+        if verdict != Verdict::Right {
+            self.shared.stale.fetch_add(1, Ordering::Relaxed);
+            let node = node(&answer);
+            self.keep(&Method::GET, key, format!("{verdict:?}: {version} at {floor:?}, from `{node}`"));
+        }
+        Some(version)
+    }
+
+    /// The answer, if it is one of those that a sound cluster gives.
+    async fn ask(&mut self, method: Method, key: &Key, body: String) -> Option<Answer> {
+        let began = Instant::now();
+        let outcome = timeout(LIMIT, self.send(&method, key, body)).await;
+        self.took_ms.push(millis(began.elapsed()));
+        self.shared.sent.fetch_add(1, Ordering::Relaxed);
+        let why = match outcome {
+            Ok(Ok(answer)) => {
+                let is_missing = answer.status == StatusCode::NOT_FOUND
+                    && answer.headers.contains_key(types::api::NODE)
+                    && answer.excerpt().contains("no-such-key");
+                if answer.status == StatusCode::OK || (method == Method::GET && is_missing) {
+                    return Some(answer);
+                }
+                format!("{} from `{}`: {}", answer.status, node(&answer), answer.excerpt())
+            }
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => format!("no answer within {LIMIT:?}"),
+        };
+        self.connection = None;
+        self.note(&method, key, why);
+        None
+    }
+
+    async fn send(&mut self, method: &Method, key: &Key, body: String) -> anyhow::Result<Answer> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(Connection::open(self.shared.gateway, Protocol::Http1).await?),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/storage/kv/{}", key.name))
+            .header(HOST, self.shared.gateway.to_string())
+            .body(Full::new(Bytes::from(body)))?;
+        connection.ask(request).await
+    }
+
+    fn note(&self, method: &Method, key: &Key, why: String) {
+        self.shared.failed.fetch_add(1, Ordering::Relaxed);
+        self.keep(method, key, why);
+    }
+
+    fn keep(&self, method: &Method, key: &Key, why: String) {
+        let during = {
+            let stage = self.shared.stage.lock().unwrap_or_else(PoisonError::into_inner);
+            format!("{}, since {:.1} ms", stage.0, millis(stage.1.elapsed()))
+        };
+        let took_ms = self.took_ms.last().copied().unwrap_or_default();
+        let request = format!("{method} {}", key.name);
+        let failure = Failure { at: SystemTime::now(), during, request, took_ms, why };
+        let mut failures = self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() < KEPT {
+            progress(&format!("FAILED {failure:#?}"));
+            failures.push(failure);
+        }
+    }
+}
+
+fn node(answer: &Answer) -> String {
+    let value = answer.headers.get(types::api::NODE).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default().to_owned()
+}
+
+/// A moment as logs write it.
+mod moment {
+    use std::time::SystemTime;
+
+    use serde::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_rfc3339_micros(*at))
+    }
+}

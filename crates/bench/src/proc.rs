@@ -1,0 +1,63 @@
+//! What the kernel tells of a process.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+
+/// The time that all threads of a process were on a CPU, in the kernel's nanoseconds: its ticks are too coarse here.
+pub(crate) fn on_cpu(pid: u32) -> anyhow::Result<Duration> {
+    let mut sum = 0;
+    for thread in threads(pid)? {
+        let text =
+            std::fs::read_to_string(thread.join("schedstat")).context("the kernel tells no schedstat")?;
+        let first = text.split(' ').next().unwrap_or_default();
+        sum += first.parse::<u64>().context("schedstat begins with a number")?;
+    }
+    Ok(Duration::from_nanos(sum))
+}
+
+/// The folders of its threads.
+pub(crate) fn threads(pid: u32) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task"))?;
+    Ok(entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?)
+}
+
+/// The memory that it has in use.
+pub(crate) fn rss_mib(pid: u32) -> anyhow::Result<f64> {
+    mib(pid, "VmRSS:")
+}
+
+/// Of it, what no file backs.
+pub(crate) fn anonymous_mib(pid: u32) -> anyhow::Result<f64> {
+    mib(pid, "RssAnon:")
+}
+
+fn mib(pid: u32, name: &str) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(field(&status, name)? / 1024.0)
+}
+
+/// A number of `/proc/PID/status`.
+fn field(status: &str, name: &str) -> anyhow::Result<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let word = line.and_then(|line| line.split_whitespace().next());
+    word.with_context(|| format!("no {name}"))?.parse().with_context(|| format!("{name} is a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_the_status_is_found_by_its_name() {
+        let status = "Name:\tagent\nVmRSS:\t    5120 kB\nRssAnon:\t 1024 kB\n";
+        assert!((field(status, "VmRSS:").unwrap() - 5_120.0).abs() < f64::EPSILON);
+        assert!(field(status, "VmSwap:").is_err());
+    }
+
+    #[test]
+    fn this_very_process_has_used_the_cpu() {
+        assert!(on_cpu(std::process::id()).unwrap() > Duration::ZERO);
+    }
+}

@@ -1,0 +1,273 @@
+//! Storage as a person meets it: keys, claims, shards that move, processes that are killed or stand still.
+
+use std::time::Duration;
+
+use e2e::{Machine, Moto, Said, eventually};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::{ask, recorded, up, url};
+
+const STORAGE: &str = "\
+nodes:
+  - {id: gateway, service: api_gateway}
+  - {id: a, service: storage}
+  - {id: b, service: standby}
+";
+
+/// The URL of the gateway's own listener.
+async fn gateway(machine: &Machine) -> anyhow::Result<String> {
+    eventually("the gateway listens", || async {
+        let own = ask(&format!("{}/v1/agent/self", url(machine, "gateway").ok()?)).await.ok()?;
+        own["member"]["state"]["endpoints"]["gateway"].as_str().map(str::to_owned)
+    })
+    .await
+}
+
+fn pid(machine: &Machine, node: &str) -> anyhow::Result<Pid> {
+    let pid = recorded(machine, node, "pid")?.as_i64().unwrap_or_default();
+    Pid::from_raw(i32::try_from(pid)?).ok_or_else(|| anyhow::anyhow!("{node} has no process"))
+}
+
+async fn owner(machine: &Machine) -> anyhow::Result<String> {
+    let claims = machine.ctl(&["claims", "-o", "json"]).await?.exits(0)?.json()?;
+    Ok(claims["claims"][0]["holder"]["node"].as_str().unwrap_or("nobody").to_owned())
+}
+
+async fn get(machine: &Machine, key: &str) -> anyhow::Result<String> {
+    Ok(machine.ctl(&["kv", "get", key]).await?.exits(0)?.out)
+}
+
+#[tokio::test]
+async fn keys_are_stored_listed_and_removed_and_survive_every_end() -> anyhow::Result<()> {
+    let machine = up(STORAGE).await?;
+    machine.ctl(&["kv", "put", "greeting", "hello"]).await?.exits(0)?.tells("stored greeting, 5 bytes")?;
+    let file = machine.write("photo.jpg", "\u{1}\u{2}binary\n")?;
+    machine
+        .ctl(&["kv", "put", "a/photo", "--file", &file, "--content-type", "image/jpeg"])
+        .await?
+        .exits(0)?;
+    assert_eq!(get(&machine, "greeting").await?, "hello");
+    assert_eq!(get(&machine, "a/photo").await?, "\u{1}\u{2}binary\n");
+    let listed = machine.ctl(&["kv", "ls"]).await?.exits(0)?;
+    let lines: Vec<_> = listed.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+    assert_eq!(
+        lines,
+        [
+            vec!["KEY", "BYTES", "TYPE"],
+            vec!["a/photo", "9", "image/jpeg"],
+            vec!["greeting", "5", "text/plain;", "charset=utf-8"]
+        ]
+    );
+    assert_eq!(machine.ctl(&["kv", "ls", "a/", "-o", "name"]).await?.exits(0)?.out, "a/photo\n");
+
+    let through = format!("{}/storage/kv/greeting", gateway(&machine).await?);
+    let http = client::plain_http().build()?;
+    assert_eq!(http.get(&through).send().await?.text().await?, "hello");
+    let direct = format!("{}/svc/storage/kv/greeting", url(&machine, "a")?);
+    assert_eq!(http.get(&direct).send().await?.text().await?, "hello");
+
+    let manifest = machine.manifest(STORAGE)?;
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?;
+    assert_eq!(get(&machine, "greeting").await?, "hello");
+    for process in ["gateway", "a", "b"].map(|node| pid(&machine, node)) {
+        kill_process(process?, Signal::KILL)?;
+    }
+    machine.ctl(&["up", &manifest]).await?.exits(0)?;
+    assert_eq!(get(&machine, "greeting").await?, "hello");
+    assert_eq!(owner(&machine).await?, "a", "it took its shard up again");
+
+    machine.ctl(&["kv", "del", "greeting"]).await?.exits(0)?;
+    machine.ctl(&["kv", "get", "greeting"]).await?.exits(1)?.tells("there is no key `greeting`")?;
+    machine.ctl(&["down", "--purge"]).await?.exits(0)?;
+    assert!(!machine.state().join("store").join(machine.cluster()).exists(), "the store is purged");
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
+async fn a_shard_is_moved_by_a_word_and_ctl_up_tells_of_it_and_moves_it_back() -> anyhow::Result<()> {
+    let machine = up(STORAGE).await?;
+    machine.ctl(&["kv", "put", "k", "v"]).await?.exits(0)?;
+    machine
+        .ctl(&["set-service", "b", "storage", "--shard", "0"])
+        .await?
+        .exits(5)?
+        .tells("storage/0 is owned by a (epoch 1)")?
+        .tells("ctl set-service b storage --shard 0 --take")?;
+    let moved = machine.ctl(&["set-service", "b", "storage/0", "--take"]).await?.exits(0)?;
+    assert!(moved.out.starts_with("b: standby -> storage/0, ready in "), "{}", moved.out);
+    assert_eq!((owner(&machine).await?.as_str(), get(&machine, "k").await?.as_str()), ("b", "v"));
+    // It stays where a person moved it.
+    let manifest = machine.manifest(STORAGE)?;
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine
+        .ctl(&["up", &manifest])
+        .await?
+        .exits(0)?
+        .tells("drift: a is standby, the manifest says storage/0")?
+        .tells("drift: b is storage/0, the manifest says standby")?;
+    assert_eq!(owner(&machine).await?, "b");
+    machine.ctl(&["up", &manifest, "--reset"]).await?.exits(0)?.tells("restored: a was standby")?;
+    assert_eq!((owner(&machine).await?.as_str(), get(&machine, "k").await?.as_str()), ("a", "v"));
+    machine.ctl(&["status"]).await?.exits(0)?;
+    Ok(())
+}
+
+/// Writes ever higher numbers to a node itself, and says which it acknowledged.
+async fn insist(node: String, from: u64) -> Vec<u64> {
+    let Ok(http) = client::plain_http().timeout(Duration::from_secs(20)).build() else { return Vec::new() };
+    let mut acknowledged = Vec::new();
+    for number in from..from + 20 {
+        let answer = http.put(format!("{node}/svc/storage/kv/direct")).body(number.to_string()).send().await;
+        if answer.is_ok_and(|answer| answer.status().is_success()) {
+            acknowledged.push(number);
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_who_believe_to_own_a_shard_only_one_ever_acknowledges() -> anyhow::Result<()> {
+    let machine = up(STORAGE).await?;
+    let through = format!("{}/storage/kv/direct", gateway(&machine).await?);
+    let http = client::plain_http().timeout(Duration::from_secs(30)).build()?;
+    for (round, (from, to)) in [("a", "b"), ("b", "a"), ("a", "b")].into_iter().enumerate() {
+        let base = u64::try_from(round)? * 1_000;
+        // Requests are on their way to the owner when it is stopped.
+        let mut early = JoinSet::new();
+        let owner_url = url(&machine, from)?;
+        early.spawn(insist(owner_url.clone(), base + 1));
+        eventually("the first is stored", || async {
+            let answer = http.get(&through).send().await.ok()?.text().await.ok()?;
+            (answer.parse::<u64>().ok()? > base).then_some(())
+        })
+        .await?;
+        kill_process(pid(&machine, from)?, Signal::STOP)?;
+        let taken = machine.ctl(&["set-service", to, "storage/0", "--take"]).await?;
+        // From here on the other one owns it, and it is written to.
+        let latest = base + 500;
+        let answer = http.put(&through).body(latest.to_string()).send().await?;
+        assert!(answer.status().is_success(), "{}: {taken:?}", answer.status());
+        kill_process(pid(&machine, from)?, Signal::CONT)?;
+        // Its first breath: what it was asked before, and what it is asked now.
+        let late = insist(owner_url, base + 600).await;
+        assert_eq!(late, Vec::<u64>::new(), "the former owner acknowledged a write");
+        for acknowledged in early.join_all().await.concat() {
+            assert!(acknowledged < base + 500);
+        }
+        taken.exits(0)?;
+        let found: u64 = http.get(&through).send().await?.text().await?.parse()?;
+        assert_eq!(found, latest, "nothing that was acknowledged is lost or undone");
+        eventually("the former owner has stepped down", || async {
+            let seen = ask(&format!("{}/v1/members/{from}", url(&machine, "gateway").ok()?)).await.ok()?;
+            (seen["member"]["state"]["role"]["service"] == "standby").then_some(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stands_still_at_any_moment_of_taking_a_shard_loses_it_and_nothing_else() -> anyhow::Result<()> {
+    let machine = up(STORAGE).await?;
+    let through = format!("{}/storage/kv/key", gateway(&machine).await?);
+    let http = client::plain_http().timeout(Duration::from_secs(30)).build()?;
+    for moment in [0, 4, 8, 15, 25, 40] {
+        machine.ctl(&["set-service", "a", "storage/0", "--take"]).await?.exits(0)?;
+        let taking = machine.start("ctl", &["set-service", "b", "storage/0", "--take"])?;
+        // The moment is arbitrary, whatever it hits.
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        kill_process(pid(&machine, "b")?, Signal::STOP)?;
+        // Longer than the failure detector takes, for the owner is asked and does not answer.
+        let back = eventually("a has it again", || async {
+            let back = machine.ctl(&["set-service", "a", "storage/0", "--take"]).await.ok()?;
+            (back.code() == Some(0)).then_some(back)
+        });
+        let back: Said = back.await?;
+        let written = format!("after {moment}");
+        let answer = http.put(&through).body(written.clone()).send().await?;
+        assert!(answer.status().is_success(), "{moment}: {}, {back:?}", answer.status());
+        kill_process(pid(&machine, "b")?, Signal::CONT)?;
+        // It may have failed or not; a person's second word came after it.
+        let _ = taking.ends().await?;
+        machine.ctl(&["set-service", "a", "storage/0", "--take"]).await?.exits(0)?;
+        assert_eq!(http.get(&through).send().await?.text().await?, written, "{moment}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_s3_server_does_as_well_by_one_line_of_the_manifest() -> anyhow::Result<()> {
+    let Some(moto) = Moto::start().await? else { return Ok(()) };
+    let machine = Machine::new()?;
+    let manifest = machine.manifest(&format!("store: s3://{}/clusters\n{STORAGE}", Moto::BUCKET))?;
+    let environment = moto.environment();
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let ctl = async |arguments: &[&str]| machine.start_with("ctl", arguments, &environment)?.ends().await;
+    ctl(&["up", &manifest]).await?.exits(0)?;
+    machine.ctl(&["kv", "put", "greeting", "hello"]).await?.exits(0)?;
+    machine.ctl(&["set-service", "b", "storage/0", "--take"]).await?.exits(0)?;
+    assert_eq!(get(&machine, "greeting").await?, "hello");
+    let spec = machine.ctl(&["spec", "-o", "json"]).await?.exits(0)?.json()?;
+    assert_eq!(spec["store"]["url"], Value::from(format!("s3://{}/clusters", Moto::BUCKET)));
+    for process in ["gateway", "a", "b"].map(|node| pid(&machine, node)) {
+        kill_process(process?, Signal::KILL)?;
+    }
+    ctl(&["up", &manifest]).await?.exits(0)?;
+    assert_eq!((get(&machine, "greeting").await?.as_str(), owner(&machine).await?.as_str()), ("hello", "b"));
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
+async fn a_store_that_can_not_be_used_is_refused_before_anything_starts() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let file = machine.write("no-folder", "a file")?;
+    for (store, words) in [
+        (format!("file://{file}/below"), "no-folder"),
+        ("ftp://host/x".to_owned(), "s3"),
+        ("s3://key:secret@bucket/x".to_owned(), "environment"),
+        ("relative/folder".to_owned(), ""),
+    ] {
+        let manifest = machine.manifest(&format!("store: '{store}'\n{STORAGE}"))?;
+        let said = machine.ctl(&["up", &manifest]).await?;
+        if store.starts_with("relative") {
+            said.exits(0)?;
+            machine.ctl(&["down", "--purge"]).await?.exits(0)?;
+            continue;
+        }
+        said.exits(2)?.tells(words)?.tells("cluster.yaml:")?;
+        machine.nothing_is_left()?;
+        let refused = machine.agent(&["--listen-addr", "127.0.0.1:0", "--store", &store]).await?;
+        assert!(matches!(refused.code(), Some(1 | 2)), "{refused:?}");
+        refused.tells(words)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn shards_never_change_and_status_names_those_without_an_owner() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let addr = format!("127.0.0.1:{}", e2e::free_port()?);
+    let agent = machine.start("agent", &["--listen-addr", &addr, "--service", "storage", "--shard", "2"])?;
+    let agent_url = format!("http://{addr}");
+    let status = eventually("the agent is ready", || async {
+        let said = machine.ctl(&["--agent", &agent_url, "status"]).await.ok()?;
+        said.out.contains("storage/2").then_some(said)
+    })
+    .await?;
+    status
+        .exits(1)?
+        .tells("storage/0 has no owner; `ctl set-service NODE storage --shard 0` gives it one")?
+        .tells("storage/1 has no owner")?;
+    agent.signal(Signal::TERM);
+    agent.ends().await?.exits(0)?;
+
+    let machine = up(STORAGE).await?;
+    machine.ctl(&["down"]).await?.exits(0)?;
+    let more = machine.manifest(&format!("services: {{storage: {{shards: 3}}}}\n{STORAGE}"))?;
+    machine.ctl(&["up", &more]).await?.exits(2)?.tells("1")?.tells("cluster.yaml:")?;
+    machine.nothing_is_left()
+}

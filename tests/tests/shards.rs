@@ -1,0 +1,440 @@
+//! Shards with owners: they move without losing a write or a request, and nobody owns what somebody else does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use e2e::{NodeOptions, Sandbox, eventually};
+use http::StatusCode;
+use serde_json::{Value, json};
+use store::faults::{Faults, Mode, When};
+use store::{Store, StoreUrl};
+use tokio::task::JoinSet;
+use types::api::{Claims, Member, Receipt};
+use types::{Phase, Spec};
+
+/// Asks for a role; a problem comes back as its status and its JSON.
+async fn change(
+    sandbox: &Sandbox,
+    by: &str,
+    node: &str,
+    role: Value,
+    take: bool,
+) -> anyhow::Result<Result<Receipt, (u16, Value)>> {
+    let url = format!("{}/v1/members/{node}/service?take={take}", sandbox.url(by)?);
+    let answer = sandbox.http().put(url).json(&role).send().await?;
+    let status = answer.status();
+    Ok(if status.is_success() {
+        Ok(answer.json().await?)
+    } else {
+        Err((status.as_u16(), answer.json().await?))
+    })
+}
+
+async fn take(sandbox: &Sandbox, node: &str, shard: u32) -> anyhow::Result<Receipt> {
+    let role = json!({ "service": "storage", "shard": shard });
+    let outcome = change(sandbox, node, node, role, true).await?;
+    outcome.map_err(|(status, problem)| anyhow::anyhow!("{status}: {problem}"))
+}
+
+async fn claims(sandbox: &Sandbox, by: &str) -> anyhow::Result<Vec<String>> {
+    let claims: Claims =
+        sandbox.http().get(format!("{}/v1/claims", sandbox.url(by)?)).send().await?.json().await?;
+    let owner = |claim: &types::api::ClaimView| {
+        claim.holder.as_ref().map_or_else(|| "-".to_owned(), |holder| holder.node.to_string())
+    };
+    Ok(claims.claims.iter().map(|claim| format!("{}={}", claim.shard, owner(claim))).collect())
+}
+
+async fn put(sandbox: &Sandbox, base: &str, key: &str, value: &str) -> anyhow::Result<StatusCode> {
+    let request = sandbox.http().put(format!("{base}/storage/kv/{key}")).body(value.to_owned());
+    Ok(request.send().await?.status())
+}
+
+async fn get(sandbox: &Sandbox, base: &str, key: &str) -> anyhow::Result<Option<String>> {
+    let answer = sandbox.http().get(format!("{base}/storage/kv/{key}")).send().await?;
+    if answer.status() == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    Ok(Some(answer.error_for_status()?.text().await?))
+}
+
+fn svc(sandbox: &Sandbox, node: &str) -> anyhow::Result<String> {
+    Ok(format!("{}/svc", sandbox.url(node)?))
+}
+
+fn is_standby_because(member: &Member, why: &str) -> bool {
+    member.state.as_ref().is_some_and(|state| {
+        state.role.service().is_none() && state.reason.as_ref().is_some_and(|reason| reason.contains(why))
+    })
+}
+
+/// Clients that write ever higher numbers through a gateway, each to a key of its own, until they are told to stop.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    clients: JoinSet<anyhow::Result<(String, u64)>>,
+}
+
+impl Writers {
+    fn begin(sandbox: &Sandbox, gateway: &str, number: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut clients = JoinSet::new();
+        for client in 0..number {
+            let (stop, http, gateway) = (stop.clone(), sandbox.http().clone(), gateway.to_owned());
+            clients.spawn(async move {
+                let url = format!("{gateway}/storage/kv/client-{client}");
+                let mut acknowledged = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let next = acknowledged + 1;
+                    let answer = http.put(&url).body(next.to_string()).send().await?;
+                    let status = answer.status();
+                    anyhow::ensure!(status.is_success(), "{status}: {}", answer.text().await?);
+                    acknowledged = next;
+                    let found: u64 =
+                        http.get(&url).send().await?.error_for_status()?.text().await?.parse()?;
+                    anyhow::ensure!(
+                        found == acknowledged,
+                        "{found} was read after {acknowledged} was written"
+                    );
+                }
+                Ok((format!("client-{client}"), acknowledged))
+            });
+        }
+        Self { stop, clients }
+    }
+
+    /// What each has written last.
+    async fn end(mut self) -> anyhow::Result<BTreeMap<String, u64>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut acknowledged = BTreeMap::new();
+        while let Some(client) = self.clients.join_next().await {
+            let (key, last) = client??;
+            acknowledged.insert(key, last);
+        }
+        Ok(acknowledged)
+    }
+}
+
+const DEMO: [(&str, &str); 4] =
+    [("gateway", "api_gateway"), ("a", "storage/0"), ("b", "storage/1"), ("spare", "standby")];
+
+/// Storage in two shards.
+async fn demo() -> anyhow::Result<Sandbox> {
+    let mut sandbox = Sandbox::new()?;
+    let spec = Spec { settings: json!({}), shards: Some(2) };
+    sandbox.store().await?.specs().put(&"storage".parse()?, 0, &spec).await?;
+    for (name, role) in DEMO {
+        sandbox.start(name, role, &NodeOptions::default()).await?;
+    }
+    sandbox.all_ready().await?;
+    Ok(sandbox)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_moves_under_load_and_no_request_fails_and_no_write_is_lost() -> anyhow::Result<()> {
+    let sandbox = demo().await?;
+    let gateway = sandbox.gateway("gateway").await?;
+    let writers = Writers::begin(&sandbox, &gateway, 8);
+    let mut epoch = 1;
+    for round in 0..10 {
+        let to = ["spare", "a"][round % 2];
+        let receipt = take(&sandbox, to, 0).await?;
+        assert_eq!(receipt.state.phase, Phase::Ready);
+        let taken = receipt.state.epoch.unwrap_or_default().0;
+        assert!(taken > epoch, "epochs rise: {epoch}, {taken}");
+        epoch = taken;
+    }
+    let acknowledged = writers.end().await?;
+    for (key, last) in acknowledged {
+        assert!(last > 0, "{key} was never written");
+        assert_eq!(get(&sandbox, &gateway, &key).await?, Some(last.to_string()), "{key}");
+    }
+    assert_eq!(claims(&sandbox, "gateway").await?, ["0=a", "1=b"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_of_somebody_else_is_refused_and_its_owner_is_named() -> anyhow::Result<()> {
+    let sandbox = demo().await?;
+    let role = json!({ "service": "storage", "shard": 0 });
+    let (status, problem) = change(&sandbox, "gateway", "spare", role, false).await?.unwrap_err();
+    assert_eq!((status, &problem["type"]), (409, &json!("urn:coterie:problem:owned")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap_or_default().contains("owned by a (epoch 1)"), "{problem}");
+    assert!(problem["hint"].as_str().unwrap_or_default().contains("--take"), "{problem}");
+    // Nothing was disturbed.
+    sandbox.all_ready().await?;
+    assert_eq!(claims(&sandbox, "spare").await?, ["0=a", "1=b"]);
+
+    let beyond = json!({ "service": "storage", "shard": 2 });
+    let (status, problem) = change(&sandbox, "spare", "spare", beyond, true).await?.unwrap_err();
+    assert_eq!(status, 400, "{problem}");
+    assert!(problem["detail"].as_str().unwrap_or_default().contains("there is no shard 2"), "{problem}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_a_shard_of_somebody_else_is_answered_with_its_owner() -> anyhow::Result<()> {
+    let sandbox = demo().await?;
+    let gateway = sandbox.gateway("gateway").await?;
+    for number in 0..8 {
+        let key = format!("key-{number}");
+        assert_eq!(put(&sandbox, &gateway, &key, "x").await?, StatusCode::OK);
+        let mut owners = Vec::new();
+        for node in ["a", "b", "spare"] {
+            let url = format!("{}/storage/kv/{key}", svc(&sandbox, node)?);
+            let answer = sandbox.http().get(url).send().await?;
+            if answer.status() == StatusCode::OK {
+                owners.push(node.to_owned());
+                continue;
+            }
+            assert_eq!(answer.status(), StatusCode::MISDIRECTED_REQUEST, "{node}");
+            assert_eq!(answer.headers()["coterie-epoch"], "1");
+            assert!(answer.headers().contains_key("coterie-not-processed"));
+            owners.push(answer.headers()["coterie-owner"].to_str()?.to_owned());
+        }
+        owners.dedup();
+        assert_eq!(owners.len(), 1, "all name the same owner of {key}: {owners:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_owner_takes_up_its_shard_whatever_its_flags_say() -> anyhow::Result<()> {
+    let mut sandbox = demo().await?;
+    let gateway = sandbox.gateway("gateway").await?;
+    take(&sandbox, "spare", 0).await?;
+    for number in 0..20 {
+        assert_eq!(
+            put(&sandbox, &gateway, &format!("key-{number}"), &number.to_string()).await?,
+            StatusCode::OK
+        );
+    }
+    sandbox.kill("spare").await?;
+    sandbox.kill("b").await?;
+    // As somebody would start them again; what they owned is theirs, and nobody else has lost it.
+    sandbox.start("b", "storage/1", &NodeOptions::default()).await?;
+    sandbox.start("spare", "standby", &NodeOptions::default()).await?;
+    sandbox.all_ready().await?;
+    assert_eq!(claims(&sandbox, "a").await?, ["0=spare", "1=b"]);
+    for number in 0..20 {
+        assert_eq!(get(&sandbox, &gateway, &format!("key-{number}")).await?, Some(number.to_string()));
+    }
+    let spare = sandbox.seen("a", "spare", |member| member.state.is_some()).await?;
+    assert!(spare.state.and_then(|state| state.epoch).is_some_and(|epoch| epoch.0 > 3), "a new take");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_may_take_a_shard_from_an_owner_who_is_gone() -> anyhow::Result<()> {
+    let mut sandbox = demo().await?;
+    let gateway = sandbox.gateway("gateway").await?;
+    for number in 0..20 {
+        assert_eq!(
+            put(&sandbox, &gateway, &format!("key-{number}"), &number.to_string()).await?,
+            StatusCode::OK
+        );
+    }
+    sandbox.kill("a").await?;
+    let role = || json!({ "service": "storage", "shard": 0 });
+    let (status, problem) = change(&sandbox, "spare", "spare", role(), false).await?.unwrap_err();
+    assert_eq!(status, 409, "{problem}");
+    take(&sandbox, "spare", 0).await?;
+    for number in 0..20 {
+        assert_eq!(get(&sandbox, &gateway, &format!("key-{number}")).await?, Some(number.to_string()));
+    }
+    // Who had it before finds another owner, and waits.
+    sandbox.start("a", "storage/0", &NodeOptions::default()).await?;
+    sandbox.seen("spare", "a", |member| is_standby_because(member, "owned by spare")).await?;
+    assert_eq!(claims(&sandbox, "a").await?, ["0=spare", "1=b"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_or_is_drained_gives_its_shard_up() -> anyhow::Result<()> {
+    let mut sandbox = demo().await?;
+    let drain = format!("{}/v1/members/b:drain", sandbox.url("a")?);
+    sandbox.http().post(drain).send().await?.error_for_status()?;
+    sandbox.leave("a").await?;
+    assert_eq!(claims(&sandbox, "spare").await?, ["0=-", "1=-"]);
+    let url = format!("{}/v1/claims", sandbox.url("spare")?);
+    let told = sandbox.http().get(url).send().await?.text().await?;
+    assert!(told.contains("leaving") && told.contains("drained"), "{told}");
+    // Free for everybody.
+    let role = json!({ "service": "storage", "shard": 0 });
+    change(&sandbox, "spare", "spare", role, false)
+        .await?
+        .map_err(|(_, problem)| anyhow::anyhow!("{problem}"))?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spec_is_changed_by_compare_and_set_and_its_shards_never() -> anyhow::Result<()> {
+    let sandbox = demo().await?;
+    let url = format!("{}/v1/spec", sandbox.url("gateway")?);
+    let specs: Value = sandbox.http().get(&url).send().await?.json().await?;
+    assert_eq!(specs["specs"]["storage"]["spec"]["shards"], 2, "{specs}");
+    let put = async |service: &str, condition: (&str, &str), body: Value| -> anyhow::Result<(u16, Value)> {
+        let request = sandbox.http().put(format!("{url}/{service}")).header(condition.0, condition.1);
+        let answer = request.json(&body).send().await?;
+        Ok((answer.status().as_u16(), answer.json().await?))
+    };
+    let number = specs["specs"]["storage"]["number"].as_u64().unwrap_or_default();
+    let latest = format!("\"{number}\"");
+    let same = json!({ "settings": {}, "shards": 2 });
+    for (service, condition, body, status, word) in [
+        ("storage", ("if-match", latest.as_str()), json!({ "settings": {}, "shards": 3 }), 409, "2"),
+        ("storage", ("if-match", latest.as_str()), json!({ "settings": {} }), 400, "shards"),
+        (
+            "storage",
+            ("if-match", latest.as_str()),
+            json!({ "settings": { "no_such": 1 }, "shards": 2 }),
+            400,
+            "no_such",
+        ),
+        ("storage", ("if-match", latest.as_str()), json!({ "setings": {}, "shards": 2 }), 400, "setings"),
+        ("storage", ("if-match", "\"99\""), same.clone(), 412, "changed"),
+        ("storage", ("if-none-match", "*"), same.clone(), 412, "changed"),
+        ("storage", ("accept", "*/*"), same.clone(), 400, "If-Match"),
+        ("searcher", ("if-none-match", "*"), same.clone(), 404, "searcher"),
+        ("api_gateway", ("if-match", "\"1\""), same.clone(), 400, "shards"),
+    ] {
+        let (found, problem) = put(service, condition, body.clone()).await?;
+        assert_eq!(found, status, "{body}: {problem}");
+        assert!(problem.to_string().contains(word), "{body}: {problem}");
+    }
+    let (status, renewed) = put("storage", ("if-match", &latest), same).await?;
+    assert_eq!((status, &renewed["number"]), (200, &json!(number + 1)), "{renewed}");
+    // Given again, a role starts anew with the latest spec.
+    let role = json!({ "service": "storage", "shard": 0 });
+    let receipt = change(&sandbox, "b", "a", role, false)
+        .await?
+        .map_err(|(_, problem)| anyhow::anyhow!("{problem}"))?;
+    assert_eq!((receipt.changed, receipt.state.spec), (true, Some(number + 1)));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_another_store_owns_nothing_and_says_which_store_it_should_have() -> anyhow::Result<()> {
+    let mut sandbox = demo().await?;
+    let other = tempfile::tempdir()?;
+    let options = NodeOptions { store: Some(other.path().to_owned()), ..NodeOptions::default() };
+    sandbox.start("stranger", "storage/0", &options).await?;
+    let stranger = sandbox
+        .seen("gateway", "stranger", |member| {
+            member.state.as_ref().is_some_and(|state| state.phase == Phase::Failed)
+        })
+        .await?;
+    let reason = stranger.state.and_then(|state| state.reason).unwrap_or_default();
+    assert!(reason.contains("uses the store"), "{reason}");
+    let (status, problem) =
+        change(&sandbox, "stranger", "stranger", json!({ "service": "storage", "shard": 0 }), true)
+            .await?
+            .unwrap_err();
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["hint"].as_str().unwrap_or_default().contains("--store file:///"), "{problem}");
+    Ok(())
+}
+
+/// A cluster, one node of which reaches the store through faults.
+struct Faulty {
+    sandbox: Sandbox,
+    a: Faults,
+    _folder: tempfile::TempDir,
+}
+
+async fn faulty() -> anyhow::Result<Faulty> {
+    let folder = tempfile::tempdir()?;
+    let store = Store::open(&StoreUrl::folder(folder.path())?, &"elsewhere".parse()?).await?;
+    let shared = store.data(&"storage".parse()?, "0".parse()?);
+    let a = Faults::new(shared.clone());
+    let mut sandbox = Sandbox::new()?;
+    let over = |objects| NodeOptions { objects: Some(objects), ..NodeOptions::default() };
+    sandbox.start("gateway", "api_gateway", &over(shared.clone())).await?;
+    sandbox.start("a", "standby", &over(a.objects())).await?;
+    sandbox.start("b", "standby", &over(shared)).await?;
+    sandbox.all_ready().await?;
+    Ok(Faulty { sandbox, a, _folder: folder })
+}
+
+/// Moves a shard to a again and again, each time with the next of a's operations on the store held; meanwhile b takes it
+/// back if it can, and is written to.
+async fn paused_at_each_step(when: When) -> anyhow::Result<()> {
+    let Faulty { sandbox, a, .. } = faulty().await?;
+    let gateway = sandbox.gateway("gateway").await?;
+    let mut written = 0;
+    let mut write = async |step: usize| -> anyhow::Result<()> {
+        written += 1;
+        assert_eq!(put(&sandbox, &gateway, "key", &written.to_string()).await?, StatusCode::OK, "{step}");
+        assert_eq!(get(&sandbox, &gateway, "key").await?, Some(written.to_string()), "{step}");
+        Ok(())
+    };
+    for step in 0.. {
+        take(&sandbox, "b", 0).await?;
+        let mut pause = a.pause_after(step, when);
+        let taking = take(&sandbox, "a", 0);
+        tokio::pin!(taking);
+        tokio::select! {
+            outcome = &mut taking => {
+                // It has fewer steps than that.
+                outcome?;
+                assert!(step > 20, "{step} steps were seen");
+                return write(step).await;
+            }
+            () = pause.reached() => {}
+        }
+        // It may be a's already, which is busy then and says so.
+        if take(&sandbox, "b", 0).await.is_ok() {
+            write(step).await?;
+        }
+        pause.resume();
+        // It may fail, but not say that it has what it does not have: then the next write would not be read.
+        let _ = taking.await;
+        write(step).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sleeps_before_any_step_of_taking_a_shard_never_answers_beside_its_owner() -> anyhow::Result<()> {
+    paused_at_each_step(When::Before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sleeps_after_any_step_of_taking_a_shard_never_answers_beside_its_owner() -> anyhow::Result<()> {
+    paused_at_each_step(When::After).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_store_fails_writes_are_refused_with_the_cause_and_nothing_acknowledged_is_lost()
+-> anyhow::Result<()> {
+    let Faulty { sandbox, a, .. } = faulty().await?;
+    let gateway = sandbox.gateway("gateway").await?;
+    take(&sandbox, "a", 0).await?;
+    let base = svc(&sandbox, "a")?;
+    assert_eq!(put(&sandbox, &gateway, "before", "1").await?, StatusCode::OK);
+    for (mode, word) in [
+        (Mode::FailWrites(std::io::ErrorKind::StorageFull), "no storage space"),
+        (Mode::FailWrites(std::io::ErrorKind::ReadOnlyFilesystem), "read-only"),
+        (Mode::Unreachable, "connection refused"),
+        (Mode::Hang, ""),
+    ] {
+        a.set(mode);
+        let request = sandbox.http().put(format!("{base}/storage/kv/during")).body(format!("{mode:?}"));
+        let answer = request.send().await?;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{mode:?}");
+        let told = answer.text().await?;
+        assert!(told.contains(word), "{mode:?}: {told}");
+        a.set(Mode::Work);
+        eventually("it heals", || async {
+            (put(&sandbox, &gateway, "after", &format!("{mode:?}")).await.ok()? == StatusCode::OK)
+                .then_some(())
+        })
+        .await?;
+        assert_eq!(get(&sandbox, &gateway, "before").await?, Some("1".to_owned()), "{mode:?}");
+        assert_eq!(get(&sandbox, &gateway, "after").await?, Some(format!("{mode:?}")));
+    }
+    sandbox
+        .seen("gateway", "a", |member| member.state.as_ref().is_some_and(|state| state.phase == Phase::Ready))
+        .await?;
+    Ok(())
+}
