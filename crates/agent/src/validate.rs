@@ -7,12 +7,16 @@ use anyhow::Context;
 use plugin::{Registry, SettingsMistake};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use store::StoreUrl;
 use types::{ServiceType, Sharding};
 
 /// What is asked.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
+    /// The store of a manifest: a URL or an absolute path.
+    #[serde(default)]
+    store: Option<String>,
     /// Settings by service type.
     #[serde(default)]
     services: BTreeMap<ServiceType, Value>,
@@ -23,8 +27,10 @@ struct Question {
 struct Answer {
     /// The types that this agent can run.
     types: Vec<Known>,
-    /// All that is wrong.
+    /// All that is wrong with settings.
     mistakes: Vec<Found>,
+    /// What is wrong with the store's URL.
+    store: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -74,7 +80,8 @@ fn answer(registry: &Registry, question: Question) -> Answer {
             found.into_iter().map(move |mistake| Found { service: service.clone(), mistake })
         })
         .collect();
-    Answer { types, mistakes }
+    let store = question.store.and_then(|text| text.parse::<StoreUrl>().err());
+    Answer { types, mistakes, store: store.map(|error| error.to_string()) }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ const ENV_PREFIX: &str = "COTERIE_";
 /// What `agent validate` is asked.
 #[derive(Serialize)]
 struct Question<'a> {
+    store: Option<&'a str>,
     services: &'a BTreeMap<ServiceType, Value>,
 }
 
@@ -34,6 +35,9 @@ pub(crate) struct Validation {
     pub(crate) types: Vec<RunnableType>,
     /// What is wrong with the settings.
     pub(crate) mistakes: Vec<SettingsMistake>,
+    /// What is wrong with the store's URL.
+    #[serde(default)]
+    pub(crate) store: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,12 +93,13 @@ pub(crate) fn command(binary: &Path) -> Command {
     command
 }
 
-/// Asks the binary which types it runs and whether these settings are right for them.
+/// Asks the binary which types it runs, and whether these settings and this store are right.
 pub(crate) async fn validate(
     binary: &Path,
+    store: Option<&str>,
     services: &BTreeMap<ServiceType, Value>,
 ) -> anyhow::Result<Validation> {
-    ask(binary, &["validate"], &Question { services }, VALIDATE_LIMIT).await
+    ask(binary, &["validate"], &Question { store, services }, VALIDATE_LIMIT).await
 }
 
 /// What `agent apply` is asked for a service type.

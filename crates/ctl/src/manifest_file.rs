@@ -51,7 +51,8 @@ pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Lo
         }
         Err(_) => BTreeMap::new(),
     };
-    let validation = agent_bin::validate(agent, &settings).await.context("checking settings")?;
+    let store = shape.as_ref().ok().and_then(|checked| checked.manifest.store.as_deref());
+    let validation = agent_bin::validate(agent, store, &settings).await.context("checking settings")?;
     let known = Known {
         service_types: validation
             .types
@@ -103,5 +104,9 @@ fn settings_mistakes(checked: &Checked, validation: &Validation) -> Vec<Mistake>
             None => mistake,
         }
     });
-    mistakes.collect()
+    let store = validation
+        .store
+        .iter()
+        .map(|message| Mistake::new(checked.store_position(), format!("`store`: {message}")));
+    store.chain(mistakes).collect()
 }
