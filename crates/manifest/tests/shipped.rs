@@ -58,7 +58,10 @@ fn the_example_in_the_demo_is_yaml_once_it_is_uncommented() {
     let settings = &demo.manifest.services[&"api_gateway".parse().unwrap()].settings;
     assert_eq!(
         *settings,
-        serde_json::json!({"routes": [{"prefix": "/files", "to": ["http://127.0.0.1:8000"]}]})
+        serde_json::json!({
+            "listen": "127.0.0.1:0",
+            "routes": [{"prefix": "/files", "to": ["http://127.0.0.1:8000"]}]
+        })
     );
 }
 
