@@ -250,6 +250,81 @@ async fn a_person_may_take_a_shard_from_an_owner_who_is_gone() -> anyhow::Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shard_can_be_taken_from_a_node_that_lives_and_does_not_run_it() -> anyhow::Result<()> {
+    let mut sandbox = demo().await?;
+    let gateway = sandbox.gateway("gateway").await?;
+    for number in 0..20 {
+        assert_eq!(put(&sandbox, &gateway, &format!("key-{number}"), "x").await?, StatusCode::OK);
+    }
+    // A claim of the living node `spare` that it knows nothing of, as after a take whose answer was lost.
+    let claims_log = sandbox.store().await?.claims();
+    let (service, shard) = ("storage".parse()?, "0".parse()?);
+    sandbox.leave("a").await?;
+    let state = claims_log.read(&service, shard).await?;
+    let spare = sandbox.seen("gateway", "spare", |_| true).await?;
+    claims_log.take(&service, shard, &state, &spare.id, spare.generation).await?;
+    sandbox.start("a", "standby", &NodeOptions::default()).await?;
+    take(&sandbox, "a", 0).await?;
+    assert_eq!(claims(&sandbox, "a").await?, ["0=a", "1=b"]);
+    for number in 0..20 {
+        assert_eq!(get(&sandbox, &gateway, &format!("key-{number}")).await?.as_deref(), Some("x"));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_can_not_keep_what_is_asked_of_it_disturbs_nobody() -> anyhow::Result<()> {
+    let sandbox = demo().await?;
+    std::fs::write(sandbox.data_dir("spare").join("role.json"), "{")?;
+    let role = json!({ "service": "storage", "shard": 0 });
+    let (status, problem) = change(&sandbox, "spare", "spare", role, true).await?.unwrap_err();
+    assert_eq!((status, &problem["type"]), (503, &json!("urn:coterie:problem:not-kept")), "{problem}");
+    assert_eq!(claims(&sandbox, "spare").await?, ["0=a", "1=b"]);
+    sandbox.all_ready().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_that_is_killed_owns_nothing_after_its_start() -> anyhow::Result<()> {
+    let mut sandbox = demo().await?;
+    let drain = format!("{}/v1/members/a:drain", sandbox.url("a")?);
+    sandbox.http().post(drain).send().await?.error_for_status()?;
+    sandbox.kill("a").await?;
+    // As if it had been killed before it gave its shard up.
+    let claims_log = sandbox.store().await?.claims();
+    let (service, shard) = ("storage".parse()?, "0".parse()?);
+    let state = claims_log.read(&service, shard).await?;
+    claims_log.take(&service, shard, &state, &"a".parse()?, types::Generation(1)).await?;
+    sandbox.start("a", "storage/0", &NodeOptions::default()).await?;
+    eventually("it gives the shard up", || async {
+        (claims(&sandbox, "b").await.ok()? == ["0=-", "1=b"]).then_some(())
+    })
+    .await?;
+    let a = sandbox.seen("b", "a", |member| member.state.is_some()).await?;
+    assert_eq!(a.state.map(|state| state.phase), Some(Phase::Stopped));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_swap_their_shards_at_once_end_with_one_owner_each() -> anyhow::Result<()> {
+    let sandbox = demo().await?;
+    let gateway = sandbox.gateway("gateway").await?;
+    let writers = Writers::begin(&sandbox, &gateway, 2);
+    let (one, two) = tokio::join!(take(&sandbox, "a", 1), take(&sandbox, "b", 0));
+    // Both may be refused: each is busy, and says so.
+    for refused in [one, two].into_iter().filter_map(Result::err) {
+        assert!(refused.to_string().contains("409"), "{refused}");
+    }
+    for (shard, node) in [(0, "a"), (1, "b")] {
+        take(&sandbox, node, shard).await?;
+    }
+    assert_eq!(claims(&sandbox, "gateway").await?, ["0=a", "1=b"]);
+    for (key, last) in writers.end().await? {
+        assert_eq!(get(&sandbox, &gateway, &key).await?, Some(last.to_string()), "{key}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_or_is_drained_gives_its_shard_up() -> anyhow::Result<()> {
     let mut sandbox = demo().await?;
     let drain = format!("{}/v1/members/b:drain", sandbox.url("a")?);
@@ -339,7 +414,7 @@ async fn a_node_with_another_store_owns_nothing_and_says_which_store_it_should_h
 struct Faulty {
     sandbox: Sandbox,
     a: Faults,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 async fn faulty() -> anyhow::Result<Faulty> {
@@ -353,13 +428,13 @@ async fn faulty() -> anyhow::Result<Faulty> {
     sandbox.start("a", "standby", &over(a.objects())).await?;
     sandbox.start("b", "standby", &over(shared)).await?;
     sandbox.all_ready().await?;
-    Ok(Faulty { sandbox, a, _folder: folder })
+    Ok(Faulty { sandbox, a, folder })
 }
 
 /// Moves a shard to a again and again, each time with the next of a's operations on the store held; meanwhile b takes it
 /// back if it can, and is written to.
 async fn paused_at_each_step(when: When) -> anyhow::Result<()> {
-    let Faulty { sandbox, a, .. } = faulty().await?;
+    let Faulty { sandbox, a, folder: _folder } = faulty().await?;
     let gateway = sandbox.gateway("gateway").await?;
     let mut written = 0;
     let mut write = async |step: usize| -> anyhow::Result<()> {
@@ -407,7 +482,7 @@ async fn who_sleeps_after_any_step_of_taking_a_shard_never_answers_beside_its_ow
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_store_fails_writes_are_refused_with_the_cause_and_nothing_acknowledged_is_lost()
 -> anyhow::Result<()> {
-    let Faulty { sandbox, a, .. } = faulty().await?;
+    let Faulty { sandbox, a, folder: _folder } = faulty().await?;
     let gateway = sandbox.gateway("gateway").await?;
     take(&sandbox, "a", 0).await?;
     let base = svc(&sandbox, "a")?;
@@ -436,5 +511,46 @@ async fn while_the_store_fails_writes_are_refused_with_the_cause_and_nothing_ack
     sandbox
         .seen("gateway", "a", |member| member.state.as_ref().is_some_and(|state| state.phase == Phase::Ready))
         .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_did_not_note_is_given_up_later() -> anyhow::Result<()> {
+    let Faulty { sandbox, a, folder: _folder } = faulty().await?;
+    take(&sandbox, "a", 0).await?;
+    a.set(Mode::FailWrites(std::io::ErrorKind::StorageFull));
+    change(&sandbox, "a", "a", json!({ "service": "standby" }), false)
+        .await?
+        .map_err(|(_, problem)| anyhow::anyhow!("{problem}"))?;
+    assert_eq!(claims(&sandbox, "b").await?, ["0=a"]);
+    sandbox.seen("b", "a", |member| is_standby_because(member, "not noted yet that storage/0")).await?;
+    a.set(Mode::Work);
+    eventually("it is given up", || async { (claims(&sandbox, "b").await.ok()? == ["0=-"]).then_some(()) })
+        .await?;
+    sandbox
+        .seen("b", "a", |member| member.state.as_ref().is_some_and(|state| state.reason.is_none()))
+        .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_could_not_read_the_store_at_its_start_takes_up_its_shard_later() -> anyhow::Result<()> {
+    let Faulty { mut sandbox, a, folder } = faulty().await?;
+    take(&sandbox, "a", 0).await?;
+    sandbox.kill("a").await?;
+    a.set(Mode::Unreachable);
+    let options = NodeOptions { objects: Some(a.objects()), ..NodeOptions::default() };
+    sandbox.start("a", "standby", &options).await?;
+    sandbox.all_ready().await?;
+    a.set(Mode::Work);
+    sandbox
+        .seen("b", "a", |member| {
+            member
+                .state
+                .as_ref()
+                .is_some_and(|state| state.role.service_name() == "storage" && state.phase == Phase::Ready)
+        })
+        .await?;
+    drop(folder);
     Ok(())
 }

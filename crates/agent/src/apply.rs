@@ -18,6 +18,9 @@ const ATTEMPTS: u32 = 5;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
+    /// The store that the cluster uses already, if it runs.
+    #[serde(default)]
+    uses: Option<StoreInfo>,
     services: BTreeMap<ServiceType, Wanted>,
 }
 
@@ -64,7 +67,10 @@ pub(crate) async fn run(registry: &Registry, url: &StoreUrl, cluster: &ClusterId
     let question: Question = serde_json::from_str(&text)
         .context("standard input is not {\"services\": {TYPE: {\"settings\": {}, \"shards\": 1}}}")?;
     let answer = match Store::open(url, cluster).await {
-        Ok(store) => settle(registry, &store, question).await,
+        Ok(store) => match question.uses.as_ref().filter(|uses| uses.id != store.info().id) {
+            Some(uses) => another_store(uses),
+            None => settle(registry, &store, question).await,
+        },
         Err(error) => refused(&error),
     };
     println!("{}", serde_json::to_string(&answer)?);
@@ -73,6 +79,14 @@ pub(crate) async fn run(registry: &Registry, url: &StoreUrl, cluster: &ClusterId
 
 fn refused(error: &OpenError) -> Answer {
     let mistake = Mistake { service: None, message: error.to_string(), hint: error.hint() };
+    Answer { mistakes: vec![mistake], ..Answer::default() }
+}
+
+fn another_store(uses: &StoreInfo) -> Answer {
+    let message = format!("the cluster runs on another store, {} at {}", uses.id, uses.url);
+    let hint =
+        "keys do not move by themselves: name that store, or `ctl down` first to begin anew on this one";
+    let mistake = Mistake { service: None, message, hint: Some(hint.to_owned()) };
     Answer { mistakes: vec![mistake], ..Answer::default() }
 }
 

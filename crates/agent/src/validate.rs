@@ -80,8 +80,16 @@ fn answer(registry: &Registry, question: Question) -> Answer {
             found.into_iter().map(move |mistake| Found { service: service.clone(), mistake })
         })
         .collect();
-    let store = question.store.and_then(|text| text.parse::<StoreUrl>().err());
-    Answer { types, mistakes, store: store.map(|error| error.to_string()) }
+    Answer { types, mistakes, store: question.store.and_then(|text| unfit(&text)) }
+}
+
+/// Why a store can't be a manifest's.
+fn unfit(text: &str) -> Option<String> {
+    match text.parse::<StoreUrl>() {
+        Ok(url) if url.is_memory() => Some("memory is for one agent alone, and goes with it".to_owned()),
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 #[cfg(test)]

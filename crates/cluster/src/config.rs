@@ -74,6 +74,11 @@ impl Timing {
         }
     }
 
+    /// How long a member is silent, about, before it is given up.
+    pub fn silence(&self) -> Duration {
+        self.interval.mul_f64(self.phi_threshold)
+    }
+
     /// How long a new member that the failure detector has not listed yet is believed in without a heartbeat.
     pub fn newcomer_patience(&self) -> Duration {
         self.interval * 10

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use types::api::StoreInfo;
 use types::{ClusterId, ServiceType};
 
 use crate::exit::{Exit, Failure};
@@ -115,6 +116,7 @@ pub(crate) struct Wanted {
 /// What `agent apply` is asked.
 #[derive(Debug, Serialize)]
 struct Application<'a> {
+    uses: Option<&'a StoreInfo>,
     services: &'a BTreeMap<ServiceType, Wanted>,
 }
 
@@ -136,16 +138,18 @@ pub(crate) struct ApplyMistake {
     pub(crate) hint: Option<String>,
 }
 
-/// Has the binary settle on a cluster's store what service types run with.
+/// Has the binary settle on a cluster's store what service types run with. `uses` is the store that the cluster uses
+/// already, if it runs.
 pub(crate) async fn apply(
     binary: &Path,
     cluster: &ClusterId,
     store: &OsStr,
+    uses: Option<&StoreInfo>,
     services: &BTreeMap<ServiceType, Wanted>,
 ) -> anyhow::Result<Applied> {
     let arguments =
         [OsStr::new("apply"), "--cluster".as_ref(), cluster.as_str().as_ref(), "--store".as_ref(), store];
-    ask(binary, &arguments, &Application { services }, APPLY_LIMIT).await
+    ask(binary, &arguments, &Application { uses, services }, APPLY_LIMIT).await
 }
 
 /// Runs a verb of the binary that reads JSON and writes JSON.

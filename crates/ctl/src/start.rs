@@ -10,6 +10,7 @@ use manifest::{Manifest, NodeSpec};
 use rustix::process::Signal;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
+use types::api::StoreInfo;
 use types::{NodeId, ServiceType};
 
 use crate::agent_bin::{self, Wanted};
@@ -81,10 +82,14 @@ impl<'a> Starter<'a> {
     }
 
     /// Settles on the store what the manifest's service types run with. Returns the numbers of the specs.
-    pub(crate) async fn settle(&self, loaded: &Loaded) -> anyhow::Result<BTreeMap<ServiceType, u64>> {
+    pub(crate) async fn settle(
+        &self,
+        loaded: &Loaded,
+        uses: Option<&StoreInfo>,
+    ) -> anyhow::Result<BTreeMap<ServiceType, u64>> {
         let store = launch::store(self.state, self.manifest);
         let wanted = specs(self.manifest);
-        let applied = agent_bin::apply(&self.binary, &self.manifest.cluster, &store, &wanted).await?;
+        let applied = agent_bin::apply(&self.binary, &self.manifest.cluster, &store, uses, &wanted).await?;
         if !applied.mistakes.is_empty() {
             return Err(loaded.refused(&applied.mistakes).into());
         }

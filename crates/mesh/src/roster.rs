@@ -121,7 +121,7 @@ impl Roster {
             // The last change may have come unseen.
             Err(_closed) => !std::mem::replace(&mut state.is_final, true),
         };
-        if has_changed {
+        if has_changed || state.learned.values().any(|(_, at)| at.elapsed() >= LATELY) {
             state.renew();
         }
         Arc::clone(&state.catalog)
@@ -241,7 +241,9 @@ impl Catalog {
                 && fits(role, target)
                 && now.saturating_duration_since(at) < LATELY
         });
-        if was_lately || members.iter().any(|member| fits(&member.role, target)) {
+        // While it is not known how many shards there are, a key may be anybody's.
+        let may_fit = |member: &Candidate| matches!(target, Target::Key(_)) || fits(&member.role, target);
+        if was_lately || members.iter().any(may_fit) {
             Prospect::Soon
         } else if !members.is_empty() || self.runnable.contains(service) {
             Prospect::IfTold

@@ -40,7 +40,7 @@ struct Inner {
     passed: CancellationToken,
     /// Whose it is instead, in words.
     successor: OnceLock<String>,
-    /// Why somebody believes that it has passed: in words, once.
+    /// Why somebody believes that it has passed, until it was looked into.
     suspicion: watch::Sender<Option<String>>,
 }
 
@@ -165,11 +165,21 @@ impl Claim {
         self.0.suspicion.send_replace(Some(why.into()));
     }
 
-    /// Waits until the service says that it was fenced, and why.
+    /// Waits until the service says that it was fenced, and why. Each time is told once.
     pub async fn suspected(&self) -> String {
         let mut suspicion = self.0.suspicion.subscribe();
-        let why = suspicion.wait_for(Option::is_some).await.map(|why| why.clone());
-        why.ok().flatten().expect("the sender lives as long as the claim, and what was waited for is there")
+        loop {
+            // The sender lives as long as the claim.
+            let _ = suspicion.wait_for(Option::is_some).await;
+            if let Some(why) = self.0.suspicion.send_replace(None) {
+                return why;
+            }
+        }
+    }
+
+    /// Removes entries of the claim's log that nobody needs any more.
+    pub async fn prune(&self) -> Result<usize, StoreError> {
+        self.0.claims.prune(&self.0.service, self.0.shard).await
     }
 
     fn note_confirmed(&self, asked_at: Instant) {

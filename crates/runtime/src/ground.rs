@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Cluster, ClusterView};
-use plugin::{Registry, ServiceError};
+use plugin::Registry;
 use serde_json::Value;
 use store::{ObjectStore, OpenError, SpecError, Store, StoreError, StoreUrl};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 use types::api::NumberedSpec;
-use types::{ClusterId, ErrorKind, NodeId, ServiceType, ShardId, Sharding, Spec};
+use types::{ClusterId, ErrorKind, Problem, ServiceType, ShardId, Sharding, Spec};
 
 use crate::identity::DataDir;
 
@@ -92,7 +92,7 @@ impl Ground {
     }
 
     /// The store, and the word of every member that it is theirs as well: needed before anything is claimed on it.
-    pub(crate) async fn shared_store(&self) -> Result<&Store, ServiceError> {
+    pub(crate) async fn shared_store(&self) -> Result<&Store, Problem> {
         let store = self.store().await.map_err(|error| not_opened(&error))?;
         self.first_contact().await;
         match stranger(&self.0.cluster.view(), store) {
@@ -111,7 +111,7 @@ impl Ground {
     }
 
     /// A live member that uses another store, as an error; none while this node has not opened its own.
-    pub(crate) fn stranger(&self) -> Option<ServiceError> {
+    pub(crate) fn stranger(&self) -> Option<Problem> {
         stranger(&self.0.cluster.view(), self.0.store.get()?)
     }
 
@@ -130,7 +130,7 @@ impl Ground {
         &self,
         service: &ServiceType,
         shard: Option<ShardId>,
-    ) -> Result<Terms, ServiceError> {
+    ) -> Result<Terms, Problem> {
         let sharding = self.0.registry.plugin(service).map_or(Sharding::None, |plugin| plugin.sharding());
         let opened = match sharding {
             Sharding::Owned => self.shared_store().await,
@@ -152,10 +152,14 @@ impl Ground {
         if let (Sharding::Owned, Some(shards), Some(shard)) = (sharding, shards, shard)
             && shard.as_u32() >= shards.get()
         {
-            let last = shards.get() - 1;
-            let what = format!("{service} has {shards} shards, 0 to {last}: there is no shard {shard}");
-            return Err(ServiceError::new(ErrorKind::Invalid, what)
-                .hint("the number of shards never changes once it is written; `ctl spec` shows it"));
+            let what = match shards.get() {
+                1 => format!("{service} has one shard, 0: there is no shard {shard}"),
+                _ => format!("{service} has shards 0 to {}: there is no shard {shard}", shards.get() - 1),
+            };
+            return Err(Problem::new(ErrorKind::Invalid, "no-such-shard", what).hint(
+                "the first node of a type says how many there are, by its own shard, unless `ctl up` did; \
+                 that never changes",
+            ));
         }
         Ok(Terms { number: Some(numbered.number), settings: numbered.spec.settings, shards })
     }
@@ -166,7 +170,7 @@ impl Ground {
         service: &ServiceType,
         shard: Option<ShardId>,
         sharding: Sharding,
-    ) -> Result<NumberedSpec, ServiceError> {
+    ) -> Result<NumberedSpec, Problem> {
         let told = self.0.settings.get(service);
         let wanted_shards = (sharding == Sharding::Owned).then(|| shard.unwrap_or_default().as_u32() + 1);
         let specs = store.specs();
@@ -185,7 +189,10 @@ impl Ground {
                     return Ok(known);
                 }
                 Some(known) => (known.number, Spec { shards: wanted_shards, ..known.spec }),
-                None => (0, Spec { settings: told.cloned().unwrap_or(Value::Null), shards: wanted_shards }),
+                None => {
+                    let settings = told.cloned().unwrap_or_else(|| serde_json::json!({}));
+                    (0, Spec { settings, shards: wanted_shards })
+                }
             };
             match specs.put(service, number, &spec).await {
                 Ok(number) => info!(%service, number, shards = spec.shards, "wrote the spec"),
@@ -194,7 +201,8 @@ impl Ground {
                 Err(SpecError::Store(error)) => return Err(unreadable(&error)),
             }
         }
-        Err(ServiceError::unavailable(format!("the spec of {service} is changed all the time")))
+        let detail = format!("the spec of {service} is changed all the time");
+        Err(Problem::new(ErrorKind::Unavailable, "contended", detail).hint("try again in a moment"))
     }
 
     fn remember(&self, service: &ServiceType, known: &NumberedSpec) {
@@ -222,34 +230,33 @@ impl Ground {
 }
 
 /// A live member that uses another store, as an error.
-fn stranger(view: &ClusterView, store: &Store) -> Option<ServiceError> {
+fn stranger(view: &ClusterView, store: &Store) -> Option<Problem> {
     let ours = store.info();
-    let (node, theirs): (&NodeId, _) = view
+    let (node, theirs) = view
         .peers()
         .filter_map(|peer| peer.store.as_ref().map(|theirs| (&peer.id, theirs)))
         .find(|(_, theirs)| theirs.id != ours.id)?;
-    let what = format!(
-        "{node} uses the store {} at {}, this node {} at {}",
-        theirs.id, theirs.url, ours.id, ours.url
+    let me = view.me();
+    let detail = format!(
+        "{me} uses the store {} at {}, {node} the store {} at {}",
+        ours.id, ours.url, theirs.id, theirs.url
     );
-    Some(
-        ServiceError::new(ErrorKind::Conflict, what)
-            .hint(format!("one cluster has one store: start this agent with --store {}", theirs.url)),
-    )
+    let hint = "one cluster has one store, and nobody takes a shard while there are two: one of these nodes was \
+                started with the wrong --store";
+    Some(Problem::new(ErrorKind::Conflict, "another-store", detail).hint(hint))
 }
 
-pub(crate) fn not_opened(error: &OpenError) -> ServiceError {
-    let wrapped = ServiceError::new(error.kind(), error.to_string());
-    match error.hint() {
-        Some(hint) => wrapped.hint(hint),
-        None => wrapped,
-    }
+/// What can't be done because the store was not opened.
+pub(crate) fn not_opened(error: &OpenError) -> Problem {
+    unavailable(error.kind(), error.to_string(), error.hint())
 }
 
-pub(crate) fn unreadable(error: &StoreError) -> ServiceError {
-    let wrapped = ServiceError::new(error.kind(), error.to_string());
-    match error.hint() {
-        Some(hint) => wrapped.hint(hint),
-        None => wrapped,
-    }
+/// What can't be done because the store did not do its part.
+pub(crate) fn unreadable(error: &StoreError) -> Problem {
+    unavailable(error.kind(), error.to_string(), error.hint())
+}
+
+fn unavailable(kind: ErrorKind, detail: String, hint: Option<String>) -> Problem {
+    let problem = Problem::new(kind, "store-unavailable", detail);
+    Problem { hint, ..problem }
 }

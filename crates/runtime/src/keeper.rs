@@ -7,9 +7,11 @@ use plugin::{Claim, ClaimLost};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::{Instrument, Span, warn};
+use tracing::{Instrument, Span, debug, warn};
 use types::Role;
 
+/// At every how manyth epoch the old entries of a claim's log are removed.
+const PRUNE_EVERY: u64 = 16;
 /// How long one question may take before it is asked again.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
@@ -35,12 +37,15 @@ impl Keeper {
 
 /// Asks until the claim has passed.
 async fn keep(claim: Claim, interval: Duration, mut view: watch::Receiver<ClusterView>) {
-    let mut was_told = false;
+    if claim.epoch().0.is_multiple_of(PRUNE_EVERY)
+        && let Err(error) = claim.prune().await
+    {
+        debug!(epoch = %claim.epoch(), %error, "old entries of the claim's log stay for now");
+    }
     loop {
         let is_suspect = tokio::select! {
             biased;
-            why = claim.suspected(), if !was_told => {
-                was_told = true;
+            why = claim.suspected() => {
                 warn!(epoch = %claim.epoch(), why, "the service says that it was fenced");
                 true
             }

@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 use mesh::Mesh;
 use plugin::Claim;
 use store::{ClaimError, ClaimState, Claims, Store};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use types::api::{self, Release};
 use types::{ErrorKind, Generation, Holder, NodeId, Problem, RoleState, ServiceType, ShardId};
@@ -23,6 +23,8 @@ use crate::ground::unreadable;
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(30);
 /// How long an owner may take to say that it is there at all.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
+/// How long an owner that leaves is waited for before the claim is looked at again.
+const LEAVING_PAUSE: Duration = Duration::from_millis(500);
 /// How often a claim is tried for while others write to its log.
 const ATTEMPTS: u32 = 5;
 /// How long the store may take to note that a shard was given up.
@@ -73,6 +75,18 @@ pub(crate) fn is_honoured(holder: &Holder, view: &ClusterView) -> bool {
     })
 }
 
+/// What came of asking an owner for its shard.
+enum Asked {
+    /// It has handed it over.
+    HandedOver,
+    /// It does not own it, so it says.
+    NotTheOwner,
+    /// It is on its way out, and will have given it up.
+    Leaving,
+    /// It does not answer.
+    Silent,
+}
+
 /// Who wants to own a shard.
 pub(crate) struct Candidate<'a> {
     pub(crate) node: &'a NodeId,
@@ -91,23 +105,35 @@ impl Candidate<'_> {
         is_told: bool,
     ) -> Result<Claim, Problem> {
         let claims = store.claims();
-        // An owner that does not answer is asked once.
-        let mut is_silent = false;
+        // An owner that does not answer, or denies what the store says of it twice, is not asked again.
+        let (mut is_given_up, mut denied) = (false, None);
+        let mut was_handed_over = false;
         for _ in 0..ATTEMPTS {
-            let unread = |error| unreadable(&error).to_problem("store-unavailable");
+            let unread = |error| {
+                let problem = unreadable(&error);
+                if was_handed_over { ownerless(service, shard, problem) } else { problem }
+            };
             let state = claims.read(service, shard).await.map_err(unread)?;
             match way(&state, self.node, is_told, &self.cluster.view()) {
                 Way::Leave { holder, honoured } => {
                     return Err(owned(service, shard, &holder, honoured, self.node));
                 }
-                Way::Ask(holder) if !is_silent => {
-                    is_silent = !self.ask(service, shard, &holder).await?;
+                Way::Ask(holder) if !is_given_up => {
+                    match self.ask(service, shard, &holder).await? {
+                        Asked::HandedOver => was_handed_over = true,
+                        Asked::NotTheOwner => {
+                            is_given_up = denied == Some(state.number);
+                            denied = Some(state.number);
+                        }
+                        Asked::Leaving => sleep(LEAVING_PAUSE).await,
+                        Asked::Silent => is_given_up = true,
+                    }
                     continue;
                 }
                 Way::Ask(holder) | Way::Seize(holder) => {
                     warn!(
                         %service, %shard, from = %holder.node, epoch = %holder.epoch,
-                        "taking a shard from an owner who does not answer, as a person wants it"
+                        "taking a shard from an owner who does not run it, as a person wants it"
                     );
                 }
                 Way::Take => {}
@@ -126,11 +152,11 @@ impl Candidate<'_> {
         Err(Problem::new(ErrorKind::Conflict, "contended", detail).hint("try again in a moment"))
     }
 
-    /// Asks the owner to hand its shard over. Whether it answered at all.
-    async fn ask(&self, service: &ServiceType, shard: ShardId, holder: &Holder) -> Result<bool, Problem> {
+    /// Asks the owner to hand its shard over. Fails if it has a reason not to.
+    async fn ask(&self, service: &ServiceType, shard: ShardId, holder: &Holder) -> Result<Asked, Problem> {
         let view = self.cluster.view();
         let Some(owner) = view.member(&holder.node) else {
-            return Ok(false);
+            return Ok(Asked::Silent);
         };
         let who = Request::get(format!("{}/v1/agent/self", owner.http)).body(Bytes::new());
         let is_there = match who {
@@ -138,7 +164,7 @@ impl Candidate<'_> {
             Err(_) => false,
         };
         if !is_there {
-            return Ok(false);
+            return Ok(Asked::Silent);
         }
         let wish = Release { service: service.clone(), shard, epoch: holder.epoch, to: self.node.clone() };
         let body = serde_json::to_vec(&wish).expect("our own types always serialize");
@@ -151,39 +177,50 @@ impl Candidate<'_> {
             Ok(answer) => answer,
             Err(error) => {
                 warn!(owner = %owner.id, %error, "the owner did not hand its shard over in time");
-                return Ok(false);
+                return Ok(Asked::Silent);
             }
         };
         if answer.status().is_success() {
-            return Ok(true);
+            return Ok(Asked::HandedOver);
         }
         let refusal: Option<Problem> = serde_json::from_slice(answer.body()).ok();
         match refusal {
-            // What it owned has changed meanwhile; the store says what to.
-            Some(refusal) if refusal.status == ErrorKind::Changed.status() => Ok(true),
+            Some(refusal) if refusal.code() == "not-the-owner" => Ok(Asked::NotTheOwner),
+            Some(refusal) if refusal.code() == "leaving" => Ok(Asked::Leaving),
             Some(refusal) => {
                 let detail = format!("{} does not hand {service}/{shard} over: {refusal}", owner.id);
                 let told = Problem::new(ErrorKind::Conflict, refusal.code(), detail);
                 Err(Problem { hint: refusal.hint, ..told })
             }
-            None => Ok(false),
+            None => Ok(Asked::Silent),
         }
     }
 }
 
+/// The same problem, with the word that the shard has nobody now.
+pub(crate) fn ownerless(service: &ServiceType, shard: ShardId, problem: Problem) -> Problem {
+    let detail = format!("{}; {service}/{shard} has no owner now", problem.detail);
+    let hint = format!("`ctl set-service NODE {service} --shard {shard}` gives it one");
+    Problem { detail, ..problem }.hint(hint)
+}
+
 /// Gives a claim up, as well as the store lets it. Whether it is noted there.
-pub(crate) async fn release(claims: &Claims, claim: &Claim, to: Option<&NodeId>, why: Option<&str>) -> bool {
-    let (service, shard) = (claim.service(), claim.shard());
-    let released = claims.release(service, shard, claim.holder(), to, why);
-    match timeout(RELEASE_LIMIT, released).await {
+pub(crate) async fn release(
+    claims: &Claims,
+    (service, shard): (&ServiceType, ShardId),
+    holder: &Holder,
+    to: Option<&NodeId>,
+    why: &str,
+) -> bool {
+    match timeout(RELEASE_LIMIT, claims.release(service, shard, holder, to, Some(why))).await {
         Ok(Ok(())) => {
-            info!(%service, %shard, epoch = %claim.epoch(), why, "released a shard");
+            info!(%service, %shard, epoch = %holder.epoch, why, "released a shard");
             true
         }
         // It is somebody else's already.
         Ok(Err(ClaimError::Lost(_))) => true,
         Ok(Err(ClaimError::Store(error))) => {
-            warn!(%service, %shard, %error, "a shard could not be released");
+            warn!(%service, %shard, %error, "a shard could not be released yet");
             false
         }
         Err(_) => {

@@ -2,7 +2,9 @@
 
 mod begin;
 mod change;
+mod strays;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -17,11 +19,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use types::api::{Seen, Wait};
-use types::{ErrorKind, Generation, NodeId, Problem, Role, RoleState, Sharding};
+use types::{ErrorKind, Generation, NodeId, Problem, Role, RoleState, ServiceType, ShardId, Sharding};
 
 use crate::control::Command;
 use crate::gate::{Mount, Mounted};
-use crate::ground::{Ground, Terms, not_opened};
+use crate::ground::{Ground, Terms};
 use crate::identity::{Asked, DataDir};
 use crate::keeper::Keeper;
 use crate::lifecycle::{Happening, State};
@@ -68,6 +70,12 @@ pub(crate) struct Supervisor {
     /// The shard that this node owns for its role.
     keeper: Option<Keeper>,
     running: Option<Running>,
+    /// Shards that this node may own on the store without running them, with why it gave them up.
+    strays: BTreeMap<(ServiceType, ShardId), String>,
+    /// When they are looked after next.
+    tidy_at: Instant,
+    /// Whether it was found out what this node owned in an earlier life.
+    is_swept: bool,
     /// Why a standby is one, if no person wanted it to be.
     note: Option<String>,
     revision: u64,
@@ -96,6 +104,9 @@ impl Supervisor {
             terms: None,
             keeper: None,
             running: None,
+            strays: BTreeMap::new(),
+            tidy_at: Instant::now(),
+            is_swept: false,
             note: None,
             revision: 0,
             published: None,
@@ -109,7 +120,7 @@ impl Supervisor {
         tokio::select! {
             biased;
             () = leaving.cancelled() => {}
-            () = self.resume() => {}
+            _ = self.sweep() => {}
         }
         if matches!(self.state, State::Starting { .. }) && !leaving.is_cancelled() {
             self.begin().await;
@@ -138,7 +149,13 @@ impl Supervisor {
                     self.publish().await;
                     self.begin().await;
                 }
-                _ = probe.tick() => self.probe().await,
+                _ = probe.tick() => {
+                    self.probe().await;
+                    if self.tidy_at <= Instant::now() {
+                        self.tidy().await;
+                    }
+                    self.publish().await;
+                }
             }
         }
         self.wind_down().await;
@@ -159,7 +176,6 @@ impl Supervisor {
             health = Health::Degraded(error.to_string());
         }
         self.state = self.state.after(Happening::Probed(health));
-        self.publish().await;
     }
 
     /// The running service failed: it is taken down and started again after a pause.
@@ -183,23 +199,30 @@ impl Supervisor {
         self.finish(Some("leaving".to_owned()), &mut watch).await;
         self.unmount();
         self.give_up("leaving").await;
+        self.settle_strays().await;
     }
 
     /// Reads what a role runs with and checks its settings, so that it can be started. Disturbs nothing.
-    async fn prepare(&self, role: &Role) -> Result<Plan, ServiceError> {
+    async fn prepare(&self, role: &Role) -> Result<Plan, Problem> {
         let Role::Service { service, shard } = role else {
             return Ok(Plan { prepared: None, terms: None, is_owned: false });
         };
         let plugin = self.tools.registry.plugin(service).ok_or_else(|| {
-            ServiceError::new(ErrorKind::Invalid, format!("`{service}` does not exist here"))
+            Problem::new(
+                ErrorKind::Invalid,
+                "unknown-service-type",
+                format!("`{service}` does not exist here"),
+            )
         })?;
         let terms = self.tools.ground.terms(service, *shard).await?;
         let prepared = std::panic::catch_unwind(AssertUnwindSafe(|| plugin.prepare(&terms.settings)))
             .map_err(|_panic| {
-                ServiceError::internal(format!("checking the settings of {service} panicked"))
+                let detail = format!("checking the settings of {service} panicked");
+                Problem::new(ErrorKind::Internal, "bad-settings", detail)
             })?;
         let prepared = prepared.map_err(|error| {
-            ServiceError::new(ErrorKind::Invalid, format!("the settings of {service}")).source(error)
+            let detail = format!("the settings of {service}: {error}");
+            Problem::new(ErrorKind::Invalid, "bad-settings", detail)
         })?;
         let is_owned = plugin.sharding() == Sharding::Owned;
         Ok(Plan { prepared: Some(prepared), terms: Some(terms), is_owned })
@@ -217,7 +240,8 @@ impl Supervisor {
         };
         let objects = match &claim {
             Some(claim) => {
-                let store = self.tools.ground.store().await.map_err(|error| not_opened(&error))?;
+                let store = self.tools.ground.store().await;
+                let store = store.map_err(|error| ServiceError::unavailable(error.to_string()))?;
                 Some(store.data(claim.service(), claim.shard()))
             }
             None => None,
@@ -264,7 +288,7 @@ impl Supervisor {
 
     fn role_state(&self) -> RoleState {
         let (phase, reason) = self.state.phase();
-        let reason = reason.or_else(|| self.note.clone()).map(shortened);
+        let reason = reason.or_else(|| self.note.clone()).or_else(|| self.strays_in_words()).map(shortened);
         let endpoints = self.running.as_ref().map(|running| running.endpoints.urls()).unwrap_or_default();
         RoleState {
             role: self.role.clone(),

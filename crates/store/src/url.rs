@@ -105,6 +105,11 @@ impl StoreUrl {
         Ok(Self(Place::Folder(path.components().collect())))
     }
 
+    /// Whether it is the memory of this process.
+    pub fn is_memory(&self) -> bool {
+        matches!(self.0, Place::Memory)
+    }
+
     /// Whether only this machine can reach it, as far as the URL tells: a folder, or memory.
     pub fn is_local(&self) -> bool {
         matches!(self.0, Place::Folder(_) | Place::Memory)

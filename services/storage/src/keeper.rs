@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slatedb::config::{CloseOptions, FlushOptions, FlushType};
-use slatedb::{Db, WriteBatch};
+use slatedb::{CloseReason, Db, WriteBatch};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -176,6 +176,10 @@ impl Keeper {
                 Err(_) => "the database closed itself".to_owned(),
             },
         };
+        if status.borrow().close_reason == Some(CloseReason::Fenced) {
+            // So it seems; whether the claim has passed is for the supervisor to find out.
+            self.opener.ownership.fenced(why.clone());
+        }
         // What still waits in the queue was not touched.
         queue.close();
         while let Ok(write) = queue.try_recv() {

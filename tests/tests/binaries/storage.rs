@@ -79,7 +79,10 @@ async fn keys_are_stored_listed_and_removed_and_survive_every_end() -> anyhow::R
     assert_eq!(get(&machine, "greeting").await?, "hello");
     assert_eq!(owner(&machine).await?, "a", "it took its shard up again");
 
-    machine.ctl(&["kv", "del", "greeting"]).await?.exits(0)?;
+    machine.ctl(&["kv", "put", "a b/ü", "odd"]).await?.exits(0)?;
+    let names = machine.ctl(&["kv", "ls", "-o", "name"]).await?.exits(0)?.out;
+    assert_eq!(names.lines().collect::<Vec<_>>(), ["a b/ü", "a/photo", "greeting"], "as they were given");
+    machine.ctl(&["kv", "del", "greeting", "a b/ü"]).await?.exits(0)?.tells("deleted a b/ü")?;
     machine.ctl(&["kv", "get", "greeting"]).await?.exits(1)?.tells("there is no key `greeting`")?;
     machine.ctl(&["down", "--purge"]).await?.exits(0)?;
     assert!(!machine.state().join("store").join(machine.cluster()).exists(), "the store is purged");
@@ -229,19 +232,38 @@ async fn a_store_that_can_not_be_used_is_refused_before_anything_starts() -> any
         (format!("file://{file}/below"), "no-folder"),
         ("ftp://host/x".to_owned(), "s3"),
         ("s3://key:secret@bucket/x".to_owned(), "environment"),
+        ("memory:///".to_owned(), "for one agent alone"),
         ("relative/folder".to_owned(), "absolute"),
     ] {
         let manifest = machine.manifest(&format!("store: '{store}'\n{STORAGE}"))?;
         machine.ctl(&["up", &manifest]).await?.exits(2)?.tells(words)?.tells("cluster.yaml:3:")?;
         machine.nothing_is_left()?;
-        if store.starts_with("relative") {
-            // On a command line it is below the present folder.
+        if store.starts_with("relative") || store.starts_with("memory") {
+            // On a command line the one is below the present folder, and the other good for one agent.
             continue;
         }
         let refused = machine.agent(&["--listen-addr", "127.0.0.1:0", "--store", &store]).await?;
         assert!(matches!(refused.code(), Some(1 | 2)), "{refused:?}");
         refused.tells(words)?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cluster_that_runs_is_not_moved_to_another_store_by_a_line_of_its_manifest() -> anyhow::Result<()> {
+    let machine = up(STORAGE).await?;
+    machine.ctl(&["kv", "put", "k", "v"]).await?.exits(0)?;
+    let other = machine.folder().join("other");
+    let manifest = machine.manifest(&format!("store: {}\n{STORAGE}", other.display()))?;
+    for arguments in [&["up", manifest.as_str()][..], &["up", &manifest, "--reset"]] {
+        machine
+            .ctl(arguments)
+            .await?
+            .exits(2)?
+            .tells("the cluster runs on another store")?
+            .tells("cluster.yaml:3:")?;
+    }
+    assert_eq!(get(&machine, "k").await?, "v");
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use client::{Client, ClientError, KeyPage, KeyQuery, ListedKey};
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use types::api::{Member, Members};
@@ -91,7 +92,7 @@ struct List {
     output: OutputArg,
 }
 
-/// What is listed.
+/// What is listed; keys are percent-encoded, as in a path.
 #[derive(Debug, Serialize)]
 struct Listing {
     keys: Vec<ListedKey>,
@@ -108,6 +109,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
             for key in keys {
                 let key = checked(key)?;
                 with_owner(&reached, Some(key), async |owner| owner.kv_delete(key).await).await?;
+                say(&format!("deleted {key}"));
             }
             Ok(Exit::Ok)
         }
@@ -171,8 +173,15 @@ async fn ls(reached: &Reached, list: &List, cx: &Cx) -> anyhow::Result<Exit> {
     }
     progress.clear();
     cx.out.data(list.output.output, &listing, table, |listing| {
-        listing.keys.iter().map(|listed| listed.key.clone()).collect()
+        listing.keys.iter().map(|listed| readable(&listed.key)).collect()
     })?;
+    let odd = listing.keys.iter().filter(|listed| plain(&listed.key).is_none()).count();
+    if odd > 0 {
+        say(&format!(
+            "{} no text and shown percent-encoded",
+            format_args!("{} {}", render::count(odd, "key"), if odd == 1 { "is" } else { "are" })
+        ));
+    }
     let more = if listing.more { ", and there are more" } else { "" };
     say(&format!("{}{more}", render::count(listing.keys.len(), "key")));
     Ok(Exit::Ok)
@@ -182,9 +191,19 @@ fn table(listing: &Listing) -> String {
     let rows: Vec<_> = listing
         .keys
         .iter()
-        .map(|listed| vec![listed.key.clone(), listed.size.to_string(), listed.content_type.clone()])
+        .map(|listed| vec![readable(&listed.key), listed.size.to_string(), listed.content_type.clone()])
         .collect();
     render::table(&["KEY", "BYTES", "TYPE"], &rows)
+}
+
+/// A listed key as it was given, if it is text that a terminal can show.
+fn plain(key: &str) -> Option<String> {
+    let text = percent_decode_str(key).decode_utf8().ok()?;
+    (!text.chars().any(char::is_control)).then(|| text.into_owned())
+}
+
+fn readable(key: &str) -> String {
+    plain(key).unwrap_or_else(|| key.to_owned())
 }
 
 /// A key that can be part of a URL: a lone dot or two would be taken for a step in it.

@@ -137,6 +137,7 @@ fn report(
         insecure.extend(own.into_iter().flat_map(|own| own.insecure));
         views.insert(id, members);
     }
+    warnings.extend(two_stores(&view.members));
     warnings.extend(views::in_words(&views::judge(&expected, &views).gaps));
     Report {
         cluster: view.cluster,
@@ -162,6 +163,26 @@ fn claim_warning(claim: &ClaimView) -> Option<String> {
             "{service}/{shard} has no owner; `ctl set-service NODE {service} --shard {shard}` gives it one"
         )),
     }
+}
+
+/// One cluster has one store; while its members use several, nobody takes a shard.
+fn two_stores(members: &[Member]) -> Option<String> {
+    let mut stores: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for member in members {
+        if let Some(store) = &member.store {
+            stores.entry((store.id, store.url.as_str())).or_default().push(member.id.as_str());
+        }
+    }
+    let shown: Vec<_> =
+        stores.iter().map(|((id, url), nodes)| format!("{id} at {url} by {}", nodes.join(", "))).collect();
+    let ids: BTreeSet<_> = stores.keys().map(|(id, _)| id).collect();
+    (ids.len() > 1).then(|| {
+        format!(
+            "the members use {} stores: {}; nobody takes a shard until it is one",
+            ids.len(),
+            shown.join("; ")
+        )
+    })
 }
 
 fn member_warning(member: &Member) -> Option<String> {

@@ -224,7 +224,8 @@ async fn bring_up(
     let manifest = &loaded.checked.manifest;
     let mut progress = Progress::new();
     progress.show("settling the spec on the store");
-    let specs = starter.settle(loaded).await?;
+    let uses = ask_all(&starter.record).await?.into_iter().find_map(|own| own.member.store);
+    let specs = starter.settle(loaded, uses.as_ref()).await?;
     let (before, _) = running(&starter.record).await?;
     let plan = manifest::diff(manifest, &before);
     let mut outdated = outdated(starter.state, manifest, &starter.record, &before)?;

@@ -107,3 +107,20 @@ async fn a_key_waits_while_its_shard_has_no_owner() {
     let (answer, ()) = tokio::join!(asking, starting);
     assert_eq!((answer.as_str(), zero.hits()), ("1", 0));
 }
+
+#[tokio::test]
+async fn a_key_waits_while_nobody_knows_yet_how_many_shards_there_are() {
+    let zero = Upstream::serving(|_| async { text("0") }).await;
+    let mut starting = owner("a", &zero, 0, 1);
+    if let Some(state) = &mut starting.state {
+        (state.phase, state.epoch, state.shards) = (Phase::Starting, None, None);
+    }
+    let (views, mesh) = by_key([starting]);
+    let path = path_in(0);
+    let asking = ask(&mesh, &path);
+    let starting = async {
+        until(|| mesh.stats().waiting == 1).await;
+        views.send_replace(view([owner("a", &zero, 0, 1)]));
+    };
+    assert_eq!(tokio::join!(asking, starting).0, "0");
+}

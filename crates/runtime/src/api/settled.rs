@@ -87,11 +87,11 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
 }
 
 async fn opened(app: &App) -> Result<&Store, ApiError> {
-    app.ground.store().await.map_err(|error| not_opened(&error).to_problem("store-unavailable").into())
+    app.ground.store().await.map_err(|error| not_opened(&error).into())
 }
 
 fn unread(error: &store::StoreError) -> ApiError {
-    unreadable(error).to_problem("store-unavailable").into()
+    unreadable(error).into()
 }
 
 /// The spec in a body. Unlike in answers, a field that is not known is a mistake.
@@ -110,6 +110,10 @@ fn wanted_spec(body: &[u8]) -> Result<Spec, ApiError> {
 
 /// The number of the spec that is replaced; 0 for none.
 fn replaced(headers: &HeaderMap) -> Result<u64, ApiError> {
+    if headers.contains_key(IF_MATCH) && headers.contains_key(IF_NONE_MATCH) {
+        let detail = "If-Match and If-None-Match contradict one another";
+        return Err(ApiError::invalid("bad-if-match", detail));
+    }
     if headers.get(IF_NONE_MATCH).is_some_and(|value| value == "*") {
         return Ok(0);
     }

@@ -7,21 +7,21 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
+use cluster::Timing;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Response, Uri};
 use plugin::Claim;
 use tower::ServiceExt;
-use types::{ErrorKind, Problem, ServiceType, ShardId, Sharding, Target, api};
+use types::{ErrorKind, Problem, Profile, ServiceType, ShardId, Sharding, Target, api};
 
 use super::App;
 use super::error::ApiError;
 use crate::gate::hold;
 
-/// How old the store's word may be that a shard is this node's. Three of the owner's polls: who slept for longer than
-/// the failure detector's timeout has to ask anew.
-const TRUST: Duration = Duration::from_secs(3);
+/// The store's word that a shard is this node's is not older than this, unless a poll was late.
+const SHORTEST_TRUST: Duration = Duration::from_millis(1_500);
 /// How long a request waits for the store to say it anew.
 const TRUST_LIMIT: Duration = Duration::from_secs(5);
 
@@ -53,7 +53,7 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
         return refuse(&app, &wanted, &format!("is ending its role {}", mounted.role));
     };
     if let Some(claim) = &mounted.claim
-        && let Err(problem) = still_owns(claim).await
+        && let Err(problem) = still_owns(claim, trust(app.facts.profile)).await
     {
         return not_processed(problem);
     }
@@ -136,20 +136,29 @@ fn not_processed(problem: Problem) -> Response<Body> {
 fn owned_shard(app: &App, wanted: &str, head: &Parts) -> Option<(ServiceType, ShardId)> {
     let service: ServiceType = wanted.parse().ok()?;
     let plugin = app.registry.plugin(&service).filter(|plugin| plugin.sharding() == Sharding::Owned)?;
-    let shard = match plugin.target(head) {
-        Target::Any => return None,
-        Target::Shard(shard) => shard,
-        Target::Key(key) => {
-            let view = app.cluster.view();
-            let shards = view.of_service(&service).find_map(|member| member.state.as_ref()?.shards)?;
-            key.shard(NonZeroU32::new(shards)?)
-        }
+    let target = plugin.target(head);
+    if target == Target::Any {
+        return None;
+    }
+    let view = app.cluster.view();
+    let shards = view.of_service(&service).find_map(|member| NonZeroU32::new(member.state.as_ref()?.shards?));
+    let shard = match (target, shards) {
+        (Target::Key(key), Some(shards)) => key.shard(shards),
+        // One that does not exist is the service's to refuse.
+        (Target::Shard(shard), Some(shards)) if shard.as_u32() < shards.get() => shard,
+        (Target::Shard(shard), None) => shard,
+        _ => return None,
     };
     Some((service, shard))
 }
 
+/// How old the store's word may be: who slept for longer than the failure detector takes has to ask anew.
+fn trust(profile: Profile) -> Duration {
+    Timing::of(profile).silence().max(SHORTEST_TRUST)
+}
+
 /// Whether the shard is still this node's, as far as the store said not long ago. After a stall it has to say so anew.
-async fn still_owns(claim: &Claim) -> Result<(), Problem> {
+async fn still_owns(claim: &Claim, trust: Duration) -> Result<(), Problem> {
     let passed = || {
         let detail = format!("{}/{} is not this node's any more", claim.service(), claim.shard());
         Problem::new(ErrorKind::Unavailable, "not-the-owner", detail).hint("try again in a moment")
@@ -157,13 +166,13 @@ async fn still_owns(claim: &Claim) -> Result<(), Problem> {
     if claim.successor().is_some() {
         return Err(passed());
     }
-    if claim.age() <= TRUST {
+    if claim.age() <= trust {
         return Ok(());
     }
     tokio::select! {
         biased;
         () = claim.passed() => Err(passed()),
-        () = claim.younger_than(TRUST) => Ok(()),
+        () = claim.younger_than(trust) => Ok(()),
         () = tokio::time::sleep(TRUST_LIMIT) => {
             let detail = format!(
                 "whether {}/{} is still this node's is not known: the store has not answered for {:.1?}",
@@ -185,6 +194,15 @@ fn misdirected(app: &App, service: &ServiceType, shard: ShardId) -> Response<Bod
         .filter(|(member, state)| state.role.shard() == Some(shard) && member.id != *me)
         .filter_map(|(member, state)| Some((member, state.epoch?)))
         .max_by_key(|(_, epoch)| *epoch);
+    let own = view.member(me).and_then(|member| member.state.as_ref());
+    if let Some(own) =
+        own.filter(|own| own.role.service() == Some(service) && own.role.shard() == Some(shard))
+    {
+        let reason = own.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let detail = format!("{service}/{shard} on {me} is {}{reason}", own.phase);
+        let problem = Problem::new(ErrorKind::Unavailable, "not-ready", detail);
+        return not_processed(problem.hint("try again in a moment"));
+    }
     let Some((owner, epoch)) = owner else {
         let detail = format!("{me} does not own {service}/{shard}, and sees nobody who does");
         let problem = Problem::new(ErrorKind::Unavailable, "no-owner", detail);

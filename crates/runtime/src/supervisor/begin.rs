@@ -1,73 +1,16 @@
 //! How a role begins by itself, with its shard where it has one; and how it ends when the shard is somebody else's.
 
-use plugin::{Claim, ServiceError};
 use tokio::time::Instant;
 use tracing::{info, warn};
-use types::{ErrorKind, NodeId, Problem, Role, Sharding};
+use types::{ErrorKind, NodeId, Problem, Role};
 
 use super::Supervisor;
 use crate::keeper::Keeper;
-use crate::lifecycle::{Happening, State};
+use crate::lifecycle::Happening;
 use crate::owner::{Candidate, release};
 use crate::running::Running;
 
-/// Why a role did not begin.
-enum Hindrance {
-    /// Its shard is somebody else's.
-    Owned(Problem),
-    /// It failed.
-    Failed(ServiceError),
-}
-
 impl Supervisor {
-    /// Takes up the shard that this node owned in an earlier life, whatever its flags say; gives up all others.
-    pub(super) async fn resume(&mut self) {
-        if !self.tools.registry.plugins().any(|plugin| plugin.sharding() == Sharding::Owned) {
-            return;
-        }
-        let claims = match self.tools.ground.store().await {
-            Ok(store) => store.claims(),
-            // Its role will say so, if it needs the store.
-            Err(_) => return,
-        };
-        let all = match claims.all().await {
-            Ok(all) => all,
-            Err(error) => {
-                warn!(%error, "whether this node owns shards can't be read");
-                return;
-            }
-        };
-        let mut own: Vec<_> = all
-            .into_iter()
-            .filter_map(|((service, shard), state)| {
-                let holder = state.holder.filter(|holder| holder.node == self.tools.node)?;
-                Some((Role::Service { service, shard: Some(shard) }, holder))
-            })
-            .filter(|(role, _)| self.tools.registry.check(role.clone()).is_ok())
-            .collect();
-        let is_wanted = |role: &Role| *role == self.role;
-        let may_resume = self.tools.resumes && matches!(self.state, State::Starting { .. });
-        let resumed = match own.iter().position(|(role, _)| is_wanted(role)) {
-            Some(at) if may_resume => Some(own.remove(at)),
-            None if may_resume && !own.is_empty() => Some(own.remove(0)),
-            _ => None,
-        };
-        if let Some((role, holder)) = resumed
-            && role != self.role
-        {
-            info!(%role, instead_of = %self.role, epoch = %holder.epoch, "resuming what this node owned before");
-            self.role = role;
-        }
-        for (role, holder) in own {
-            if role != self.role
-                && let Role::Service { service, shard: Some(shard) } = &role
-            {
-                let claim = Claim::new(claims.clone(), service.clone(), *shard, holder, Instant::now());
-                release(&claims, &claim, None, Some("its owner was started with another role")).await;
-            }
-        }
-    }
-
     /// Starts the role as it is, unless the node is told to leave meanwhile.
     pub(super) async fn begin(&mut self) {
         let leaving = self.tools.leaving.clone();
@@ -78,72 +21,79 @@ impl Supervisor {
         };
         match started {
             Ok(running) => self.mount(running),
-            Err(Hindrance::Owned(problem)) => {
+            Err(problem) if problem.code() == OWNED => {
                 warn!(role = %self.role, %problem, "standing by instead");
                 self.stand_by(problem.detail);
             }
-            Err(Hindrance::Failed(error)) => {
-                warn!(role = %self.role, %error, "the role could not be started");
-                self.give_up(&error.to_string()).await;
-                self.state = self.failed(error.to_string());
+            Err(problem) => {
+                warn!(role = %self.role, %problem, hint = problem.hint, "the role could not be started");
+                self.give_up(&problem.detail).await;
+                let hint = problem.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+                self.state = self.failed(format!("{}{hint}", problem.detail));
             }
         }
         self.publish().await;
     }
 
-    async fn try_begin(&mut self) -> Result<Option<Running>, Hindrance> {
+    async fn try_begin(&mut self) -> Result<Option<Running>, Problem> {
         let role = self.role.clone();
-        let plan = self.prepare(&role).await.map_err(Hindrance::Failed)?;
+        let plan = self.prepare(&role).await?;
+        // Told before the shard is taken: whoever has a key for it knows from this which shard that is.
+        self.terms = plan.terms;
+        self.publish().await;
         let is_held = self.keeper.as_ref().is_some_and(|keeper| keeper.claim().successor().is_none());
         if plan.is_owned && !is_held {
             self.keeper = None;
-            let taken = self.acquire(&role, false).await.map_err(|problem| {
-                if problem.code() == "owned" {
-                    Hindrance::Owned(problem)
-                } else {
-                    Hindrance::Failed(ServiceError::unavailable(problem.detail))
-                }
-            })?;
-            self.keeper = Some(taken);
+            self.keeper = Some(self.acquire(&role, false).await?);
+            self.publish().await;
         }
-        self.terms = plan.terms;
-        self.publish().await;
         let claim = self.keeper.as_ref().map(|keeper| keeper.claim().clone());
-        self.start(plan.prepared, &role, claim).await.map_err(Hindrance::Failed)
+        self.start(plan.prepared, &role, claim).await.map_err(|error| error.to_problem("role-not-started"))
     }
 
-    /// Takes the shard of a role.
-    pub(super) async fn acquire(&self, role: &Role, is_told: bool) -> Result<Keeper, Problem> {
-        let tools = &self.tools;
+    /// Takes the shard of a role. Until it is known what came of it, the shard is one that may have to be given up.
+    pub(super) async fn acquire(&mut self, role: &Role, is_told: bool) -> Result<Keeper, Problem> {
         let Role::Service { service, shard: Some(shard) } = role else {
             let detail = format!("{role} has no shard that could be owned");
             return Err(Problem::new(ErrorKind::Internal, "no-shard", detail));
         };
-        let store =
-            tools.ground.shared_store().await.map_err(|error| error.to_problem("store-unavailable"))?;
+        let store = self.tools.ground.shared_store().await?;
         let candidate = Candidate {
-            node: &tools.node,
-            generation: tools.generation,
-            cluster: &tools.cluster,
-            mesh: &tools.mesh,
+            node: &self.tools.node,
+            generation: self.tools.generation,
+            cluster: &self.tools.cluster,
+            mesh: &self.tools.mesh,
         };
-        let claim = candidate.take(store, service, *shard, is_told).await?;
-        Ok(Keeper::new(claim, store.poll_interval(), tools.cluster.watch()))
+        self.strays.insert((service.clone(), *shard), "its take was not finished".to_owned());
+        let taken = candidate.take(store, service, *shard, is_told).await;
+        if taken.as_ref().err().is_none_or(|problem| problem.status < 500) {
+            self.strays.remove(&(service.clone(), *shard));
+        }
+        let claim = taken?;
+        Ok(Keeper::new(claim, store.poll_interval(), self.tools.cluster.watch()))
     }
 
     /// Gives up the shard, if there is one, and says why.
     pub(super) async fn give_up(&mut self, why: &str) {
         if let Some(keeper) = self.keeper.take() {
-            self.release(&keeper, None, Some(why)).await;
+            self.release(&keeper, None, why).await;
         }
     }
 
-    /// Whether the store has noted it.
-    pub(super) async fn release(&self, keeper: &Keeper, to: Option<&NodeId>, why: Option<&str>) -> bool {
-        match self.tools.ground.store().await {
-            Ok(store) => release(&store.claims(), keeper.claim(), to, why).await,
+    /// Gives up a shard; what the store does not note is tried again later. Whether it has noted it.
+    pub(super) async fn release(&mut self, keeper: &Keeper, to: Option<&NodeId>, why: &str) -> bool {
+        let claim = keeper.claim();
+        let is_noted = match self.tools.ground.store().await {
+            Ok(store) => {
+                let shard = (claim.service(), claim.shard());
+                release(&store.claims(), shard, claim.holder(), to, why).await
+            }
             Err(_) => false,
+        };
+        if !is_noted {
+            self.strays.insert((claim.service().clone(), claim.shard()), why.to_owned());
         }
+        is_noted
     }
 
     /// Somebody else owns the shard now: whatever runs ends, and the node stands by.
@@ -171,6 +121,7 @@ impl Supervisor {
 
     /// Waits to be needed, though no person wanted it so.
     fn stand_by(&mut self, note: String) {
+        info!(note, "standing by");
         self.role = Role::Standby;
         self.keeper = None;
         self.terms = None;
@@ -178,3 +129,6 @@ impl Supervisor {
         self.state = self.state.after(Happening::Start).after(Happening::Started { at: Instant::now() });
     }
 }
+
+/// The code of the problem that a shard has another owner.
+const OWNED: &str = "owned";

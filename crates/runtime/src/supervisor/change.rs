@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 use tracing::{info, warn};
-use types::api::{Receipt, Wait};
+use types::api::{Receipt, Release, Wait};
 use types::{ErrorKind, NodeId, Problem, Role};
 
 use super::{ANNOUNCE_LIMIT, DRAIN_LIMIT, Plan, RECEIPT_LIMIT, Supervisor, drained, unknown_role};
@@ -11,6 +11,7 @@ use crate::ground::Terms;
 use crate::identity::{Asked, DataDirError};
 use crate::keeper::Keeper;
 use crate::lifecycle::{Happening, State};
+use crate::owner::ownerless;
 use crate::stopwatch::{Stopwatch, millis};
 
 /// What a command comes down to.
@@ -34,6 +35,9 @@ struct Before {
 impl Supervisor {
     pub(super) async fn carry_out(&mut self, order: Order, wait: Wait) -> Result<Receipt, Problem> {
         let from = self.role.clone();
+        if let Order::Release(release) = &order {
+            self.disown(release).await;
+        }
         let wish = self.wish(order)?;
         let mut watch = Stopwatch::start();
         let plan = match wish.asked.drained {
@@ -105,15 +109,24 @@ impl Supervisor {
         }
     }
 
+    /// Gives up a shard that somebody asks for, that the store says is this node's, and that this node does not run.
+    async fn disown(&mut self, wanted: &Release) {
+        let is_run = self.keeper.as_ref().is_some_and(|keeper| {
+            (keeper.claim().service(), keeper.claim().shard()) == (&wanted.service, wanted.shard)
+        });
+        if !is_run {
+            let why = format!("its owner does not run it, and {} wants it", wanted.to);
+            self.strays.insert((wanted.service.clone(), wanted.shard), why);
+            self.settle_strays().await;
+        }
+    }
+
     async fn plan(&self, role: &Role) -> Result<Plan, Problem> {
         let leaving = self.tools.leaving.clone();
         tokio::select! {
             biased;
             () = leaving.cancelled() => Err(crate::control::leaving()),
-            plan = self.prepare(role) => plan.map_err(|error| {
-                let is_invalid = error.kind() == ErrorKind::Invalid;
-                error.to_problem(if is_invalid { "bad-settings" } else { "store-unavailable" })
-            }),
+            plan = self.prepare(role) => plan,
         }
     }
 
@@ -128,6 +141,8 @@ impl Supervisor {
         let is_owned = plan.as_ref().is_some_and(|plan| plan.is_owned);
         let is_held = wish.asked.role == self.role
             && self.keeper.as_ref().is_some_and(|keeper| keeper.claim().successor().is_none());
+        // Whether it can be read is found out before anything is disturbed.
+        let kept = self.tools.data.asked().map_err(|error| not_kept(&error))?;
         let mut taken = None;
         if is_owned && !is_held {
             let leaving = self.tools.leaving.clone();
@@ -138,7 +153,6 @@ impl Supervisor {
             });
             watch.step("take");
         }
-        let kept = self.tools.data.asked().map_err(|error| not_kept(&error))?;
         let outcome = match self.tools.data.keep(&wish.asked) {
             Ok(()) => {
                 self.revision += 1;
@@ -146,7 +160,7 @@ impl Supervisor {
             }
             Err(error) => {
                 if let Some(taken) = &taken {
-                    self.release(taken, None, Some("what was asked could not be kept")).await;
+                    self.release(taken, None, "what was asked could not be kept").await;
                 }
                 Err(not_kept(&error))
             }
@@ -182,7 +196,7 @@ impl Supervisor {
         let in_flight = self.finish(reason, watch).await;
         if self.tools.leaving.is_cancelled() {
             if let Some(taken) = &taken {
-                self.release(taken, None, Some("leaving")).await;
+                self.release(taken, None, "leaving").await;
             }
             return Err(leaving());
         }
@@ -192,7 +206,7 @@ impl Supervisor {
         let needs_no_way_back = wish.asked.drained || wish.asked.role == Role::Standby;
         if needs_no_way_back && let Some(keeper) = &before.keeper {
             let why = if wish.asked.drained { "drained" } else { "its owner got another role" };
-            let is_noted = self.release(keeper, wish.successor.as_ref(), Some(why)).await;
+            let is_noted = self.release(keeper, wish.successor.as_ref(), why).await;
             watch.step("release");
             if !is_noted && wish.successor.is_some() {
                 self.go_back(before).await;
@@ -209,13 +223,19 @@ impl Supervisor {
         self.state = self.state.after(Happening::Start);
         let (prepared, terms) = plan.map_or((None, None), |plan| (plan.prepared, plan.terms));
         self.terms = terms;
+        let was_taken = taken.is_some();
         self.keeper = taken.or_else(|| self.keeper.take());
         self.publish().await;
         let claim = self.keeper.as_ref().map(|keeper| keeper.claim().clone());
         let leaving_token = self.tools.leaving.clone();
         let started = tokio::select! {
             biased;
-            () = leaving_token.cancelled() => return Err(leaving()),
+            () = leaving_token.cancelled() => {
+                if let Some(keeper) = &before.keeper {
+                    self.release(keeper, None, "leaving").await;
+                }
+                return Err(leaving());
+            }
             started = self.start(prepared, &wish.asked.role, claim) => started,
         };
         watch.step("start");
@@ -225,7 +245,7 @@ impl Supervisor {
                 watch.step("mount");
                 if !needs_no_way_back && let Some(keeper) = before.keeper {
                     self.publish().await;
-                    self.release(&keeper, None, Some("its owner got another role")).await;
+                    self.release(&keeper, None, "its owner got another role").await;
                     watch.step("release");
                 }
                 Ok(in_flight)
@@ -236,7 +256,13 @@ impl Supervisor {
                 self.go_back(before).await;
                 let problem = error.to_problem("role-not-started");
                 let detail = format!("{} could not be started: {error}; {}", wish.asked.role, self.present());
-                Err(Problem { detail, ..problem })
+                let problem = Problem { detail, ..problem };
+                Err(match &wish.asked.role {
+                    Role::Service { service, shard: Some(shard) } if was_taken => {
+                        ownerless(service, *shard, problem)
+                    }
+                    _ => problem,
+                })
             }
         }
     }
@@ -286,7 +312,15 @@ impl Supervisor {
 }
 
 fn not_kept(error: &DataDirError) -> Problem {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-    Problem::new(ErrorKind::Unavailable, "not-kept", format!("{error}{source}"))
-        .hint("nothing was changed; make room or the folder writable, then try again")
+    let mut detail = error.to_string();
+    if let Some(source) = std::error::Error::source(error).map(ToString::to_string)
+        && !detail.contains(&source)
+    {
+        detail = format!("{detail}: {source}");
+    }
+    let hint = match error {
+        DataDirError::Damaged { .. } => "nothing was changed",
+        _ => "nothing was changed; make room or the folder writable, then try again",
+    };
+    Problem::new(ErrorKind::Unavailable, "not-kept", detail).hint(hint)
 }

@@ -1,0 +1,129 @@
+//! Shards that this node owns on the store and does not run: from an earlier life, or because the store did not note that
+//! they were given up. They are taken up again or given up, so that nobody waits for an owner who does nothing.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+use types::{Problem, Role, ServiceType, ShardId, Sharding};
+
+use super::Supervisor;
+use crate::ground::{not_opened, unreadable};
+use crate::lifecycle::{Happening, State};
+use crate::owner::release;
+
+/// How long the store may take to say what this node owns.
+const SWEEP_LIMIT: Duration = Duration::from_secs(3);
+
+/// The pause before the next attempt, when the store did not do its part.
+const PAUSE: Duration = Duration::from_secs(5);
+
+impl Supervisor {
+    /// Looks after what was left over.
+    pub(super) async fn tidy(&mut self) {
+        if self.sweep().await {
+            self.begin().await;
+        }
+        self.settle_strays().await;
+        if !self.is_swept || !self.strays.is_empty() {
+            self.tidy_at = Instant::now() + PAUSE;
+        }
+    }
+
+    /// Looks once for shards that this node owned in an earlier life. The role becomes the one of such a shard, whatever
+    /// the flags say, unless a person has said something since; all others are to be given up. Whether there was one to
+    /// take up.
+    pub(super) async fn sweep(&mut self) -> bool {
+        if self.is_swept || !self.tools.registry.plugins().any(|plugin| plugin.sharding() == Sharding::Owned)
+        {
+            return false;
+        }
+        let mut own = match timeout(SWEEP_LIMIT, self.own_shards()).await {
+            Ok(Ok(own)) => own,
+            Ok(Err(problem)) => {
+                warn!(%problem, "whether this node owns shards can't be read yet");
+                return false;
+            }
+            Err(_) => {
+                warn!(limit = ?SWEEP_LIMIT, "the store does not say in time whether this node owns shards");
+                return false;
+            }
+        };
+        self.is_swept = true;
+        if let Some(keeper) = &self.keeper {
+            let claim = keeper.claim();
+            own.retain(|(service, shard)| (service, *shard) != (claim.service(), claim.shard()));
+        }
+        let is_idle = matches!(self.state, State::Starting { .. })
+            || (self.role == Role::Standby && matches!(self.state, State::Running { .. }));
+        let may_resume = self.tools.resumes && self.revision == 0 && self.keeper.is_none() && is_idle;
+        let mut resumed = None;
+        if may_resume && !own.is_empty() {
+            let is_wanted = |(service, shard): &(ServiceType, ShardId)| {
+                self.role.service() == Some(service) && self.role.shard() == Some(*shard)
+            };
+            let (service, shard) = own.remove(own.iter().position(is_wanted).unwrap_or(0));
+            resumed = Some(Role::Service { service, shard: Some(shard) });
+        }
+        for shard in own {
+            self.strays.insert(shard, "its owner has another role".to_owned());
+        }
+        let Some(role) = resumed else { return false };
+        if role != self.role {
+            info!(%role, instead_of = %self.role, "taking up what this node owned before");
+            self.role = role;
+            self.note = None;
+            self.state = self.state.after(Happening::Start);
+        }
+        true
+    }
+
+    /// The shards that the store says are this node's, in whichever life.
+    async fn own_shards(&self) -> Result<Vec<(ServiceType, ShardId)>, Problem> {
+        let store = self.tools.ground.store().await.map_err(|error| not_opened(&error))?;
+        let all = store.claims().all().await.map_err(|error| unreadable(&error))?;
+        let own = all.into_iter().filter(|((service, shard), state)| {
+            let is_own = state.holder.as_ref().is_some_and(|holder| holder.node == self.tools.node);
+            let role = Role::Service { service: service.clone(), shard: Some(*shard) };
+            is_own && self.tools.registry.check(role).is_ok()
+        });
+        Ok(own.map(|(shard, _)| shard).collect())
+    }
+
+    /// Gives up what this node owns and does not run, as far as the store lets it.
+    pub(super) async fn settle_strays(&mut self) {
+        if self.strays.is_empty() {
+            return;
+        }
+        let claims = match self.tools.ground.store().await {
+            Ok(store) => store.claims(),
+            Err(_) => return,
+        };
+        for ((service, shard), why) in std::mem::take(&mut self.strays) {
+            let is_run = self.keeper.as_ref().is_some_and(|keeper| {
+                (keeper.claim().service(), keeper.claim().shard()) == (&service, shard)
+            });
+            if is_run {
+                continue;
+            }
+            let is_settled = match timeout(SWEEP_LIMIT, claims.read(&service, shard)).await {
+                Ok(Ok(state)) => match state.holder.filter(|holder| holder.node == self.tools.node) {
+                    Some(holder) => release(&claims, (&service, shard), &holder, None, &why).await,
+                    None => true,
+                },
+                Ok(Err(_)) | Err(_) => false,
+            };
+            if !is_settled {
+                self.strays.insert((service, shard), why);
+            }
+        }
+    }
+
+    /// What is still to be given up, in words.
+    pub(super) fn strays_in_words(&self) -> Option<String> {
+        let shards: Vec<_> =
+            self.strays.keys().map(|(service, shard)| format!("{service}/{shard}")).collect();
+        let is_any = !shards.is_empty();
+        is_any.then(|| format!("the store has not noted yet that {} was given up", shards.join(", ")))
+    }
+}
