@@ -11,6 +11,7 @@ mod speech;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::rows::{Peer, Row, Target};
 use crate::stats::{Summary, millis};
 use drive::{Drive, Task};
 use etcd::Etcd;
+use floor::Floor;
 use speech::{Speech, Value};
 
 /// Before the memory of a node that has nothing to do is looked at.
@@ -112,16 +114,14 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     }
     sleep(REST).await;
     memory("idle", &servers, &version, report)?;
-    let floor = floor::measure(nodes.folder()).await?;
-    report.rows.extend([
-        Row::new("this disk: a page and its fdatasync", 1, "ms").ours(floor.page),
-        Row::new("this disk: a file, linked, both synced", 1, "ms").ours(floor.object),
-    ]);
-
-    let mut measured = Measured::new();
+    let (mut measured, mut floor) = (Measured::new(), Floor::default());
     for length in &args.values {
-        measure(args, *length, &servers, &mut measured).await?;
+        measure(args, *length, &servers, nodes.folder(), &mut floor, &mut measured).await?;
     }
+    report.rows.extend([
+        Row::new("this disk: a page and its fdatasync", 1, "ms").ours(Summary::of(&floor.page)),
+        Row::new("this disk: a file, linked, both synced", 1, "ms").ours(Summary::of(&floor.object)),
+    ]);
     rows(&measured, &version, report);
     memory("after all that", &servers, &version, report)?;
     let clients = usize::from(args.clients);
@@ -216,6 +216,8 @@ async fn measure(
     args: &Args,
     length: usize,
     servers: &[Server],
+    folder: &Path,
+    floor: &mut Floor,
     measured: &mut Measured,
 ) -> anyhow::Result<()> {
     let value = Arc::new(Value::of_length(length));
@@ -225,6 +227,7 @@ async fn measure(
         progress(&format!("{}: filled in {:.1} s", server.speech, began.elapsed().as_secs_f64()));
     }
     for round in 1..=args.rounds {
+        floor.look(folder).await?;
         let many = args.clients;
         for (verb, clients) in [(Verb::Put, 1), (Verb::Get, 1), (Verb::Put, many), (Verb::Get, many)] {
             let work = Work { value: length, clients: clients.into(), verb };

@@ -112,6 +112,18 @@ fn tell(times: &Times, outcome: &Outcome, nodes: &Nodes, report: &mut Report) {
         times.refused.len(),
         times.steps_in_words()
     ));
+    // What is left behind by moves must not make later ones slower.
+    let tenth = times.wall.len().div_ceil(10);
+    let (first, last) = (&times.wall[..tenth], &times.wall[times.wall.len() - tenth..]);
+    if let (Some(first), Some(last)) = (Summary::of_times(first), Summary::of_times(last)) {
+        let (first, last) = (first.p50, last.p50);
+        report
+            .notes
+            .push(format!("the first and the last tenth of the moves: p50 {first:.0} and {last:.0} ms"));
+    }
+    for (folder, files) in nodes.files_on_store() {
+        report.notes.push(format!("  {files} files on the store below {folder}"));
+    }
     for refusal in &times.refused {
         report.notes.push(format!("  refused: {refusal}"));
     }

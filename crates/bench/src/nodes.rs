@@ -156,6 +156,30 @@ impl Nodes {
         lines
     }
 
+    /// How many files there are on the store in each folder that has many.
+    pub(crate) fn files_on_store(&self) -> BTreeMap<String, usize> {
+        const MANY: usize = 100;
+        let store = self.store();
+        let mut counts = BTreeMap::new();
+        let mut folders = vec![store.clone()];
+        while let Some(folder) = folders.pop() {
+            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            let mut files = 0;
+            for entry in entries.flatten() {
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                    // What is being deleted meanwhile is of no interest.
+                    Ok(_) | Err(_) => files += 1,
+                }
+            }
+            if files >= MANY {
+                let below = folder.strip_prefix(&store).unwrap_or(&folder);
+                counts.insert(below.display().to_string(), files);
+            }
+        }
+        counts
+    }
+
     /// Ends all without a word.
     pub(crate) async fn end(mut self) {
         for node in self.nodes.values() {

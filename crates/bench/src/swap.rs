@@ -123,7 +123,7 @@ async fn gateway_moves(args: &Args, log: &KeptLog, report: &mut Report) -> anyho
     let mut server = JoinSet::new();
     server.spawn(async move { axum::serve(listener, Router::new().fallback(echo)).await });
     let settings = json!({ "routes": [{ "prefix": "/files", "to": [upstream] }] });
-    let options = NodeOptions { settings: vec![("api_gateway", settings)] };
+    let options = NodeOptions { settings: vec![("api_gateway", settings)], ..NodeOptions::default() };
     let roles = [("gateway", "api_gateway"), ("a", "api_gateway"), ("b", "standby")];
     let sandbox = Box::pin(Sandbox::of(&roles, &options)).await?;
     let url = format!("{}/api_gateway/files", sandbox.gateway("gateway").await?);

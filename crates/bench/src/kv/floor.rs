@@ -5,29 +5,34 @@ use std::path::Path;
 
 use tokio::time::Instant;
 
-use crate::stats::{Summary, millis};
+use crate::stats::millis;
 
-const WRITES: usize = 300;
+const WRITES: usize = 50;
 const BYTES: [u8; 4096] = [b'x'; 4096];
 
 /// A page written over in place and synced, and a new file made durable by its name: the least that a log that is one
-/// file needs, and the least that an object in a folder needs.
-#[derive(Debug)]
+/// file needs, and the least that an object in a folder needs. In milliseconds.
+#[derive(Debug, Default)]
 pub(crate) struct Floor {
-    pub(crate) page: Option<Summary>,
-    pub(crate) object: Option<Summary>,
+    pub(crate) page: Vec<f64>,
+    pub(crate) object: Vec<f64>,
 }
 
-pub(crate) async fn measure(folder: &Path) -> anyhow::Result<Floor> {
-    let folder = folder.join("floor");
-    let measured = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir(&folder)?;
-        let page = pages(&folder)?;
-        let object = objects(&folder)?;
-        std::fs::remove_dir_all(&folder)?;
-        Ok::<_, std::io::Error>(Floor { page: Summary::of(&page), object: Summary::of(&object) })
-    });
-    Ok(measured.await??)
+impl Floor {
+    /// Looks again: a disk that others use too is not the same all the time.
+    pub(crate) async fn look(&mut self, folder: &Path) -> anyhow::Result<()> {
+        let folder = folder.join("floor");
+        let looking = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir(&folder)?;
+            let (page, object) = (pages(&folder)?, objects(&folder)?);
+            std::fs::remove_dir_all(&folder)?;
+            Ok::<_, std::io::Error>((page, object))
+        });
+        let (page, object) = looking.await??;
+        self.page.extend(page);
+        self.object.extend(object);
+        Ok(())
+    }
 }
 
 fn pages(folder: &Path) -> std::io::Result<Vec<f64>> {
