@@ -1,5 +1,7 @@
 //! `ctl up`: starts a cluster on this machine, or what is missing of it, and returns when all see all.
 
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,10 +10,9 @@ use anyhow::Context;
 use client::Client;
 use futures_util::future::join_all;
 use manifest::{Manifest, Plan, Running};
-use serde::Serialize;
 use tokio::time::Instant;
 use types::api::{AgentSelf, Member, Wait};
-use types::{ClusterId, NodeId, Phase, Role, ServiceType};
+use types::{NodeId, Phase, Role, ServiceType};
 
 use crate::agent_bin;
 use crate::exit::{Exit, Failure, explain};
@@ -27,6 +28,7 @@ use crate::render;
 use crate::start::Starter;
 use crate::state::State;
 use crate::verbs::events;
+use crate::verbs::up::report::{DriftRow, Outdated, OutdatedSpec, Report, print};
 
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 const RESET_LIMIT: Duration = Duration::from_secs(60);
@@ -62,52 +64,6 @@ pub(crate) struct Args {
     agent_bin: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArg,
-}
-
-/// What was done and what there is now.
-#[derive(Debug, Serialize)]
-struct Report {
-    cluster: ClusterId,
-    started: Vec<NodeId>,
-    running_before: Vec<NodeId>,
-    drift: Vec<DriftRow>,
-    outdated: Vec<Outdated>,
-    /// Nodes that run with other settings than the store says now.
-    outdated_specs: Vec<OutdatedSpec>,
-    /// Nodes that run but are not in the manifest.
-    extra: Vec<NodeId>,
-    took_ms: u64,
-    insecure: Vec<String>,
-    members: Vec<Member>,
-}
-
-/// A node that does something else than its manifest says.
-#[derive(Debug, Serialize)]
-struct DriftRow {
-    node: NodeId,
-    wanted: Role,
-    /// In words.
-    found: String,
-    restored: bool,
-}
-
-/// A node that was started with something else than its manifest says now.
-#[derive(Debug, Serialize)]
-struct Outdated {
-    node: NodeId,
-    /// In words.
-    runs_with: String,
-    restarted: bool,
-}
-
-/// A node that runs with an older spec than the store has.
-#[derive(Debug, Serialize)]
-struct OutdatedSpec {
-    node: NodeId,
-    service: ServiceType,
-    runs_with: Option<u64>,
-    latest: u64,
-    renewed: bool,
 }
 
 pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyhow::Result<Exit> {
@@ -418,150 +374,9 @@ async fn take_back(starter: &mut Starter<'_>, remove_all: bool, run_dir: &Path) 
     Ok(())
 }
 
-fn print(report: &Report, output: OutputArg, cx: &Cx) -> anyhow::Result<()> {
-    cx.out.data(
-        output.output,
-        report,
-        |report| render::members_table(&report.members, render::now_ms(), cx.out.color),
-        |report| report.members.iter().map(|member| member.id.to_string()).collect(),
-    )?;
-    say(&notes(report));
-    Ok(())
-}
-
-/// How long it took, what differs, what is insecure, what to try next.
-fn notes(report: &Report) -> String {
-    let seconds = Duration::from_millis(report.took_ms).as_secs_f64();
-    let mut lines = vec![if report.started.is_empty() {
-        format!(
-            "cluster {}: nothing to start, {} up",
-            report.cluster,
-            render::count(report.running_before.len(), "agent")
-        )
-    } else {
-        format!(
-            "cluster {}: started {}, every node sees every node ready after {seconds:.2} s",
-            report.cluster,
-            render::count(report.started.len(), "agent")
-        )
-    }];
-    for drift in &report.drift {
-        let DriftRow { node, wanted, found, .. } = drift;
-        lines.push(if drift.restored {
-            format!("restored: {node} was {found}, is {wanted} again")
-        } else {
-            format!("drift: {node} is {found}, the manifest says {wanted}; `ctl up --reset` restores it")
-        });
-    }
-    for Outdated { node, runs_with, restarted } in &report.outdated {
-        lines.push(if *restarted {
-            format!("restarted: {node} ran with {runs_with} than the manifest's")
-        } else {
-            format!("drift: {node} runs with {runs_with} than the manifest's; `ctl up --reset` restarts it")
-        });
-    }
-    for OutdatedSpec { node, service, latest, renewed, .. } in &report.outdated_specs {
-        lines.push(if *renewed {
-            format!("renewed: {node} runs with spec {latest} of {service} now")
-        } else {
-            format!("drift: {node} runs with older settings of {service} than the manifest's; `ctl up --reset` gives it the new ones")
-        });
-    }
-    for node in &report.extra {
-        lines.push(format!("extra: {node} runs but is not in the manifest; `ctl leave {node}` ends it"));
-    }
-    for default in &report.insecure {
-        lines.push(format!("insecure: {}", render::clean(default)));
-    }
-    lines.push(String::new());
-    lines.push("try next:".to_owned());
-    lines.extend(suggestions(report).iter().map(|line| format!("  {line}")));
-    lines.join("\n")
-}
-
-fn suggestions(report: &Report) -> Vec<String> {
-    let mut lines = vec![format!("ctl status --cluster {}", report.cluster)];
-    let standby = report
-        .members
-        .iter()
-        .find(|member| member.state.as_ref().is_some_and(|state| state.role == Role::Standby));
-    if let Some(standby) = standby {
-        lines.push(format!("ctl set-service {} api_gateway", standby.id));
-    }
-    if let Some(member) = report.members.first() {
-        lines.push(format!("curl {}/v1/members", member.http));
-    }
-    lines.push(format!("ctl down --cluster {}", report.cluster));
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::tests::member;
-
-    fn report() -> Report {
-        Report {
-            cluster: "demo".parse().unwrap(),
-            started: vec!["a".parse().unwrap(), "b".parse().unwrap()],
-            running_before: Vec::new(),
-            drift: Vec::new(),
-            outdated: Vec::new(),
-            outdated_specs: Vec::new(),
-            extra: Vec::new(),
-            took_ms: 614,
-            insecure: vec!["HTTP is not encrypted".to_owned()],
-            members: vec![member("a", "api_gateway", Phase::Ready), member("b", "standby", Phase::Ready)],
-        }
-    }
-
-    #[test]
-    fn a_start_tells_how_long_it_took_what_is_insecure_and_what_to_try() {
-        assert_eq!(
-            notes(&report()),
-            "\
-cluster demo: started 2 agents, every node sees every node ready after 0.61 s
-insecure: HTTP is not encrypted
-
-try next:
-  ctl status --cluster demo
-  ctl set-service b api_gateway
-  curl http://127.0.0.1:10000/v1/members
-  ctl down --cluster demo"
-        );
-    }
-
-    #[test]
-    fn a_second_start_tells_what_differs() {
-        let mut report = report();
-        report.running_before = std::mem::take(&mut report.started);
-        report.insecure.clear();
-        report.extra = vec!["x".parse().unwrap()];
-        report.drift = vec![DriftRow {
-            node: "b".parse().unwrap(),
-            wanted: "api_gateway".parse().unwrap(),
-            found: "standby".to_owned(),
-            restored: false,
-        }];
-        let outdated = |restarted| Outdated {
-            node: "a".parse().unwrap(),
-            runs_with: "other settings".to_owned(),
-            restarted,
-        };
-        report.outdated = vec![outdated(false), outdated(true)];
-        let text = notes(&report);
-        let lines: Vec<_> = text.lines().take(5).collect();
-        assert_eq!(
-            lines,
-            [
-                "cluster demo: nothing to start, 2 agents up",
-                "drift: b is standby, the manifest says api_gateway; `ctl up --reset` restores it",
-                "drift: a runs with other settings than the manifest's; `ctl up --reset` restarts it",
-                "restarted: a ran with other settings than the manifest's",
-                "extra: x runs but is not in the manifest; `ctl leave x` ends it",
-            ]
-        );
-    }
 
     #[test]
     fn a_drained_node_differs_from_its_manifest() {

@@ -1,0 +1,213 @@
+//! What `ctl up` says at its end: what was done, what differs from the manifest, what to try next.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use types::api::Member;
+use types::{ClusterId, NodeId, Role, ServiceType};
+
+use crate::out::{OutputArg, say};
+use crate::reach::Cx;
+use crate::render;
+
+/// What was done and what there is now.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) cluster: ClusterId,
+    pub(super) started: Vec<NodeId>,
+    pub(super) running_before: Vec<NodeId>,
+    pub(super) drift: Vec<DriftRow>,
+    pub(super) outdated: Vec<Outdated>,
+    /// Nodes that run with other settings than the store says now.
+    pub(super) outdated_specs: Vec<OutdatedSpec>,
+    /// Nodes that run but are not in the manifest.
+    pub(super) extra: Vec<NodeId>,
+    pub(super) took_ms: u64,
+    pub(super) insecure: Vec<String>,
+    pub(super) members: Vec<Member>,
+}
+
+/// A node that does something else than its manifest says.
+#[derive(Debug, Serialize)]
+pub(super) struct DriftRow {
+    pub(super) node: NodeId,
+    pub(super) wanted: Role,
+    /// In words.
+    pub(super) found: String,
+    pub(super) restored: bool,
+}
+
+/// A node that was started with something else than its manifest says now.
+#[derive(Debug, Serialize)]
+pub(super) struct Outdated {
+    pub(super) node: NodeId,
+    /// In words.
+    pub(super) runs_with: String,
+    pub(super) restarted: bool,
+}
+
+/// A node that runs with an older spec than the store has.
+#[derive(Debug, Serialize)]
+pub(super) struct OutdatedSpec {
+    pub(super) node: NodeId,
+    pub(super) service: ServiceType,
+    pub(super) runs_with: Option<u64>,
+    pub(super) latest: u64,
+    pub(super) renewed: bool,
+}
+
+pub(super) fn print(report: &Report, output: OutputArg, cx: &Cx) -> anyhow::Result<()> {
+    cx.out.data(
+        output.output,
+        report,
+        |report| render::members_table(&report.members, render::now_ms(), cx.out.color),
+        |report| report.members.iter().map(|member| member.id.to_string()).collect(),
+    )?;
+    say(&notes(report));
+    Ok(())
+}
+
+/// How long it took, what differs, what is insecure, what to try next.
+fn notes(report: &Report) -> String {
+    let seconds = Duration::from_millis(report.took_ms).as_secs_f64();
+    let mut lines = vec![if report.started.is_empty() {
+        format!(
+            "cluster {}: nothing to start, {} up",
+            report.cluster,
+            render::count(report.running_before.len(), "agent")
+        )
+    } else {
+        format!(
+            "cluster {}: started {}, every node sees every node ready after {seconds:.2} s",
+            report.cluster,
+            render::count(report.started.len(), "agent")
+        )
+    }];
+    for drift in &report.drift {
+        let DriftRow { node, wanted, found, .. } = drift;
+        lines.push(if drift.restored {
+            format!("restored: {node} was {found}, is {wanted} again")
+        } else {
+            format!("drift: {node} is {found}, the manifest says {wanted}; `ctl up --reset` restores it")
+        });
+    }
+    for Outdated { node, runs_with, restarted } in &report.outdated {
+        lines.push(if *restarted {
+            format!("restarted: {node} ran with {runs_with} than the manifest's")
+        } else {
+            format!("drift: {node} runs with {runs_with} than the manifest's; `ctl up --reset` restarts it")
+        });
+    }
+    for OutdatedSpec { node, service, latest, renewed, .. } in &report.outdated_specs {
+        lines.push(if *renewed {
+            format!("renewed: {node} runs with spec {latest} of {service} now")
+        } else {
+            format!(
+                "drift: {node} runs with older settings of {service} than the manifest's; \
+                 `ctl up --reset` gives it the new ones"
+            )
+        });
+    }
+    for node in &report.extra {
+        lines.push(format!("extra: {node} runs but is not in the manifest; `ctl leave {node}` ends it"));
+    }
+    for default in &report.insecure {
+        lines.push(format!("insecure: {}", render::clean(default)));
+    }
+    lines.push(String::new());
+    lines.push("try next:".to_owned());
+    lines.extend(suggestions(report).iter().map(|line| format!("  {line}")));
+    lines.join("\n")
+}
+
+fn suggestions(report: &Report) -> Vec<String> {
+    let mut lines = vec![format!("ctl status --cluster {}", report.cluster)];
+    let standby = report
+        .members
+        .iter()
+        .find(|member| member.state.as_ref().is_some_and(|state| state.role == Role::Standby));
+    if let Some(standby) = standby {
+        lines.push(format!("ctl set-service {} api_gateway", standby.id));
+    }
+    let is_storage =
+        |member: &Member| member.state.as_ref().is_some_and(|state| state.role.service_name() == "storage");
+    if report.members.iter().any(is_storage) {
+        lines.push("ctl kv put greeting hello".to_owned());
+    }
+    if let Some(member) = report.members.first() {
+        lines.push(format!("curl {}/v1/members", member.http));
+    }
+    lines.push(format!("ctl down --cluster {}", report.cluster));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use types::Phase;
+
+    use super::*;
+    use crate::render::tests::member;
+
+    fn report() -> Report {
+        Report {
+            cluster: "demo".parse().unwrap(),
+            started: vec!["a".parse().unwrap(), "b".parse().unwrap()],
+            running_before: Vec::new(),
+            drift: Vec::new(),
+            outdated: Vec::new(),
+            outdated_specs: Vec::new(),
+            extra: Vec::new(),
+            took_ms: 614,
+            insecure: vec!["HTTP is not encrypted".to_owned()],
+            members: vec![member("a", "api_gateway", Phase::Ready), member("b", "standby", Phase::Ready)],
+        }
+    }
+
+    #[test]
+    fn a_start_tells_how_long_it_took_what_is_insecure_and_what_to_try() {
+        assert_eq!(
+            notes(&report()),
+            "\
+cluster demo: started 2 agents, every node sees every node ready after 0.61 s
+insecure: HTTP is not encrypted
+
+try next:
+  ctl status --cluster demo
+  ctl set-service b api_gateway
+  curl http://127.0.0.1:10000/v1/members
+  ctl down --cluster demo"
+        );
+    }
+
+    #[test]
+    fn a_second_start_tells_what_differs() {
+        let mut report = report();
+        report.running_before = std::mem::take(&mut report.started);
+        report.insecure.clear();
+        report.extra = vec!["x".parse().unwrap()];
+        report.drift = vec![DriftRow {
+            node: "b".parse().unwrap(),
+            wanted: "api_gateway".parse().unwrap(),
+            found: "standby".to_owned(),
+            restored: false,
+        }];
+        let outdated = |restarted| Outdated {
+            node: "a".parse().unwrap(),
+            runs_with: "other settings".to_owned(),
+            restarted,
+        };
+        report.outdated = vec![outdated(false), outdated(true)];
+        let text = notes(&report);
+        let lines: Vec<_> = text.lines().take(5).collect();
+        assert_eq!(
+            lines,
+            [
+                "cluster demo: nothing to start, 2 agents up",
+                "drift: b is standby, the manifest says api_gateway; `ctl up --reset` restores it",
+                "drift: a runs with other settings than the manifest's; `ctl up --reset` restarts it",
+                "restarted: a ran with other settings than the manifest's",
+                "extra: x runs but is not in the manifest; `ctl leave x` ends it",
+            ]
+        );
+    }
+}
