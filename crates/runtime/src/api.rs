@@ -12,6 +12,7 @@ mod settled;
 mod svc;
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -53,9 +54,26 @@ pub(crate) struct Facts {
     pub(crate) kept_role: Option<Role>,
 }
 
-/// What the handlers work with. Cheap to clone.
+/// What the handlers work with. Cheap to clone: it is for each request.
 #[derive(Debug, Clone)]
-pub(crate) struct App {
+pub(crate) struct App(Arc<Parts>);
+
+impl App {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// The parts of an [`App`].
+#[derive(Debug)]
+pub(crate) struct Parts {
     pub(crate) facts: Arc<Facts>,
     pub(crate) registry: Registry,
     pub(crate) cluster: Cluster,

@@ -229,7 +229,7 @@ impl Node {
         let events = Events::new(facts.generation);
         let mount = Arc::<Mount>::default();
         let (service_metrics, restarts) = (Arc::default(), Arc::new(AtomicU64::new(0)));
-        let app = App {
+        let app = App::new(api::Parts {
             facts: facts.clone(),
             registry: registry.clone(),
             cluster: cluster.clone(),
@@ -241,7 +241,7 @@ impl Node {
             service_metrics: Arc::clone(&service_metrics),
             restarts: Arc::clone(&restarts),
             stopping: stop_http.clone(),
-        };
+        });
         let tools = Tools {
             node: facts.node.clone(),
             generation: facts.generation,
