@@ -521,6 +521,10 @@ async fn while_the_store_fails_writes_are_refused_with_the_cause_and_nothing_ack
     sandbox
         .seen("gateway", "a", |member| member.state.as_ref().is_some_and(|state| state.phase == Phase::Ready))
         .await?;
+    // Late answers make it slow and nothing worse.
+    a.delay(std::time::Duration::from_millis(200));
+    assert_eq!(put(&sandbox, &gateway, "late", "1").await?, StatusCode::OK);
+    assert_eq!(get(&sandbox, &gateway, "late").await?, Some("1".to_owned()));
     Ok(())
 }
 

@@ -28,6 +28,9 @@ pub async fn check(plugin: &dyn Plugin, settings: &serde_json::Value) {
     }
     survives_a_drain_that_is_cut_short(plugin, settings).await;
     leaves_nothing_behind_when_its_start_is_cut_short(plugin, settings).await;
+    if plugin.sharding() == Sharding::Owned {
+        gives_way_to_the_next_owner(plugin, settings).await;
+    }
 }
 
 fn describes_itself(plugin: &dyn Plugin) {
@@ -90,18 +93,42 @@ async fn leaves_nothing_behind_when_its_start_is_cut_short(
     timeout(PATIENCE, context.tasks.wait()).await.expect("every task ends with the start that began it");
 }
 
+/// Whoever takes the shard can run it while the former owner still does, which then ends like any other.
+async fn gives_way_to_the_next_owner(plugin: &dyn Plugin, settings: &serde_json::Value) {
+    let store = memory().await;
+    let mut owners = Vec::new();
+    for owner in 1..=3 {
+        let (context, failures) = Context::for_owner_test(first_shard(plugin), &store).await;
+        let Ok(prepared) = plugin.prepare(settings) else {
+            panic!("good settings are accepted");
+        };
+        let started = timeout(PATIENCE, prepared.start(context.clone())).await.expect("starts in time");
+        let service = started.unwrap_or_else(|error| panic!("owner {owner} starts: {error}"));
+        assert!(!matches!(service.health(), Health::Failed(_)), "owner {owner}: well after its start");
+        owners.push((context, failures, service));
+    }
+    for (context, mut failures, service) in owners {
+        end(&context, service).await;
+        assert_eq!(failures.try_recv().ok(), None, "no task failed, though the shard had passed");
+    }
+}
+
+fn first_shard(plugin: &dyn Plugin) -> Role {
+    Role::Service { service: plugin.service_type(), shard: Some(ShardId::default()) }
+}
+
+async fn memory() -> Store {
+    let url = "memory:///".parse().expect("the URL is well formed");
+    let cluster = "test".parse().expect("the name follows the rule");
+    Store::open(&url, &cluster).await.expect("memory is a good store")
+}
+
 /// A context for its first shard, if it has any, on a store of its own.
 async fn context(plugin: &dyn Plugin) -> (Context, mpsc::UnboundedReceiver<TaskFailure>) {
-    let role = |shard| Role::Service { service: plugin.service_type(), shard };
     match plugin.sharding() {
-        Sharding::None => Context::for_test(role(None)),
-        Sharding::Unowned => Context::for_test(role(Some(ShardId::default()))),
-        Sharding::Owned => {
-            let url = "memory:///".parse().expect("the URL is well formed");
-            let cluster = "test".parse().expect("the name follows the rule");
-            let store = Store::open(&url, &cluster).await.expect("memory is a good store");
-            Context::for_owner_test(role(Some(ShardId::default())), &store).await
-        }
+        Sharding::None => Context::for_test(Role::Service { service: plugin.service_type(), shard: None }),
+        Sharding::Unowned => Context::for_test(first_shard(plugin)),
+        Sharding::Owned => Context::for_owner_test(first_shard(plugin), &memory().await).await,
     }
 }
 

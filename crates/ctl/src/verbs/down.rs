@@ -32,12 +32,12 @@ Examples:
   ctl down --cluster test --timeout 30s
   ctl down --purge
 
-Logs are kept until the next `ctl up`, data folders and the store on this machine until --purge; a store elsewhere stays.")]
+Logs are kept until the next `ctl up`, data folders and the store until --purge; a store that the manifest names stays.")]
 pub(crate) struct Args {
     /// How long the agents may take to leave before they are killed
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     timeout: Duration,
-    /// Remove the data folders, the store on this machine and the logs too
+    /// Remove the data folders, the logs and the store too, unless the manifest names one
     #[arg(long)]
     purge: bool,
     #[command(flatten)]
