@@ -19,8 +19,9 @@ use types::{ErrorKind, Generation, Holder, NodeId, Problem, RoleState, ServiceTy
 
 use crate::ground::unreadable;
 
-/// How long an owner may take to hand its shard over: to announce, drain, stop and release.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(30);
+/// How long an owner may take to hand its shard over: to announce, to drain and stop for ten seconds each, to end its
+/// tasks, and to release.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(40);
 /// How long an owner may take to say that it is there at all.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// How long an owner that leaves is waited for before the claim is looked at again.
