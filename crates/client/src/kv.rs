@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, ETAG};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::call::{Client, problem_or_unexpected};
@@ -60,7 +60,7 @@ impl Client {
     /// Stores a value. Returns its ETag once it is durable. The agent must own the key's shard.
     pub async fn kv_put(
         &self,
-        key: &str,
+        key: &[u8],
         value: Vec<u8>,
         content_type: Option<&str>,
     ) -> Result<Option<String>, ClientError> {
@@ -73,7 +73,7 @@ impl Client {
     }
 
     /// A value, or nothing if the key has none.
-    pub async fn kv_get(&self, key: &str) -> Result<Option<Stored>, ClientError> {
+    pub async fn kv_get(&self, key: &[u8]) -> Result<Option<Stored>, ClientError> {
         let answer = match self.kv_send(self.http().get(self.key_url(key))).await {
             Ok(answer) => answer,
             Err(ClientError::Problem(problem)) if problem.code() == "no-such-key" => return Ok(None),
@@ -85,7 +85,7 @@ impl Client {
     }
 
     /// Removes a key, if it is there.
-    pub async fn kv_delete(&self, key: &str) -> Result<(), ClientError> {
+    pub async fn kv_delete(&self, key: &[u8]) -> Result<(), ClientError> {
         self.kv_send(self.http().delete(self.key_url(key))).await.map(|_| ())
     }
 
@@ -102,8 +102,8 @@ impl Client {
         self.json(self.get(&path)).await
     }
 
-    fn key_url(&self, key: &str) -> String {
-        self.url(&format!("/svc/storage/kv/{}", utf8_percent_encode(key, PLAIN)))
+    fn key_url(&self, key: &[u8]) -> String {
+        self.url(&format!("/svc/storage/kv/{}", percent_encode(key, PLAIN)))
     }
 
     async fn kv_send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {

@@ -12,6 +12,7 @@
 //! {cluster}/probe/{uuid}/…                 what the test writes, removed after it
 //! ```
 
+mod anchor;
 mod claims;
 mod connect;
 mod error;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -12,6 +13,7 @@ use types::api::StoreInfo;
 use types::{ClusterId, ErrorKind, ServiceType, ShardId, StoreId};
 use uuid::Uuid;
 
+use crate::anchor::Anchored;
 use crate::claims::Claims;
 use crate::connect::{Environment, connect};
 use crate::error::{Fault, StoreError};
@@ -158,7 +160,17 @@ impl Store {
                 return Err(StoreError::of(Fault::Timeout, "open", "", &url.to_string(), cause).into());
             }
         };
-        Self::over(objects, url.clone(), cluster).await
+        let Place::Folder(root) = url.place() else {
+            return Self::over(objects, url.clone(), cluster).await;
+        };
+        // Tested and made first: the anchor is what it finds there then.
+        let store = Self::over(Arc::clone(&objects), url.clone(), cluster).await?;
+        let path = root.join(cluster.as_str()).join("store.json");
+        let anchored = Anchored::new(objects, path).map_err(|error| {
+            let source = object_store::Error::Generic { store: "folder", source: error.into() };
+            OpenError::from(StoreError::new("open", "store.json", &url.to_string(), source))
+        })?;
+        Ok(Self { objects: below(Arc::new(anchored), url.clone(), cluster), ..store })
     }
 
     /// The same over any implementation, for tests and for those who embed Coterie; `url` is what is shown.
@@ -167,11 +179,22 @@ impl Store {
         url: StoreUrl,
         cluster: &ClusterId,
     ) -> Result<Self, OpenError> {
-        let below: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(objects, cluster.as_str()));
-        let shown = Arc::new(url.clone());
-        let objects = Objects::new(below, shown);
+        let objects = below(objects, url.clone(), cluster);
         let name = Identity::path();
-        let found = objects.read(&name).await?;
+        let mut found = objects.read(&name).await?;
+        if found.is_none()
+            && let Some(left) = leftover(&objects, &url).await?
+        {
+            // Another node may have made it meanwhile, and begun to use the store.
+            found = objects.read(&name).await?;
+            if found.is_none() {
+                return Err(OpenError::Damaged {
+                    url,
+                    object: format!("{cluster}/{name}"),
+                    reason: format!("it is gone, though `{left}` is there"),
+                });
+            }
+        }
         let depth = if found.is_some() { Depth::Quick } else { Depth::Full };
         let known = match &found {
             // before the test: a damaged store is not written to
@@ -222,6 +245,32 @@ impl Store {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// What belongs to a cluster, below its name.
+fn below(objects: Arc<dyn ObjectStore>, url: StoreUrl, cluster: &ClusterId) -> Objects {
+    Objects::new(Arc::new(PrefixStore::new(objects, cluster.as_str())), Arc::new(url))
+}
+
+/// Something that a cluster has left, other than the objects of a test that runs.
+async fn leftover(objects: &Objects, url: &StoreUrl) -> Result<Option<Path>, StoreError> {
+    let probes = Path::from("probe");
+    let mut all = objects.store().list(None);
+    let search = async {
+        while let Some(object) = all.try_next().await? {
+            if !object.location.prefix_matches(&probes) {
+                return Ok(Some(object.location));
+            }
+        }
+        Ok(None)
+    };
+    match tokio::time::timeout(crate::objects::LIMIT, search).await {
+        Ok(found) => found.map_err(|error| StoreError::new("list", "", &url.to_string(), error)),
+        Err(_) => {
+            let cause = format!("no answer within {:?}", crate::objects::LIMIT);
+            Err(StoreError::of(Fault::Timeout, "list", "", &url.to_string(), cause))
+        }
     }
 }
 

@@ -79,10 +79,16 @@ async fn keys_are_stored_listed_and_removed_and_survive_every_end() -> anyhow::R
     assert_eq!(get(&machine, "greeting").await?, "hello");
     assert_eq!(owner(&machine).await?, "a", "it took its shard up again");
 
+    for (arguments, shown) in [(&["a%0Ab"][..], "a%250Ab"), (&["--encoded", "a%0Ab%FF"], "a%0Ab%FF")] {
+        machine.ctl(&[&["kv", "put"], arguments, &[shown]].concat()).await?.exits(0)?;
+        assert_eq!(machine.ctl(&["kv", "get", "--encoded", shown]).await?.exits(0)?.out, shown);
+        machine.ctl(&["kv", "ls", "-o", "name"]).await?.exits(0)?.tells("--encoded")?;
+        machine.ctl(&["kv", "del", "--encoded", shown]).await?.exits(0)?;
+    }
     machine.ctl(&["kv", "put", "a b/ü", "odd"]).await?.exits(0)?;
     let names = machine.ctl(&["kv", "ls", "-o", "name"]).await?.exits(0)?.out;
     assert_eq!(names.lines().collect::<Vec<_>>(), ["a b/ü", "a/photo", "greeting"], "as they were given");
-    machine.ctl(&["kv", "del", "greeting", "a b/ü"]).await?.exits(0)?.tells("deleted a b/ü")?;
+    machine.ctl(&["kv", "del", "greeting", "a b/ü"]).await?.exits(0)?.tells("a b/ü is not there any more")?;
     machine.ctl(&["kv", "get", "greeting"]).await?.exits(1)?.tells("there is no key `greeting`")?;
     machine.ctl(&["down", "--purge"]).await?.exits(0)?;
     assert!(!machine.state().join("store").join(machine.cluster()).exists(), "the store is purged");
@@ -245,6 +251,37 @@ async fn a_store_that_can_not_be_used_is_refused_before_anything_starts() -> any
         let refused = machine.agent(&["--listen-addr", "127.0.0.1:0", "--store", &store]).await?;
         assert!(matches!(refused.code(), Some(1 | 2)), "{refused:?}");
         refused.tells(words)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_for_a_while_has_no_second_history() -> anyhow::Result<()> {
+    let machine = up(STORAGE).await?;
+    machine.ctl(&["kv", "put", "before", "1"]).await?.exits(0)?;
+    let (store, away) = (machine.state().join("store"), machine.folder().join("away"));
+    std::fs::rename(&store, &away)?;
+    let http = client::plain_http().timeout(Duration::from_secs(30)).build()?;
+    let direct = format!("{}/svc/storage/kv/during", url(&machine, "a")?);
+    let answer = http.put(&direct).body("1").send().await?;
+    assert_eq!(answer.status(), 503, "{}", answer.text().await?);
+    machine.ctl(&["claims"]).await?.exits(1)?.tells("is it mounted")?;
+    assert_eq!(machine.ctl(&["status"]).await?.code(), Some(1));
+    assert_ne!(machine.ctl(&["set-service", "b", "storage/0", "--take"]).await?.code(), Some(0));
+    assert!(!store.exists(), "nothing is written beside it");
+    std::fs::rename(&away, &store)?;
+    eventually("it goes on", || async {
+        let said = machine.ctl(&["kv", "put", "after", "1"]).await.ok()?;
+        (said.code() == Some(0)).then_some(())
+    })
+    .await?;
+    let manifest = machine.manifest(STORAGE)?;
+    for process in ["gateway", "a", "b"].map(|node| pid(&machine, node)) {
+        kill_process(process?, Signal::KILL)?;
+    }
+    machine.ctl(&["up", &manifest]).await?.exits(0)?;
+    for key in ["before", "after"] {
+        assert_eq!(get(&machine, key).await?, "1", "{key}");
     }
     Ok(())
 }

@@ -50,6 +50,8 @@ enum Verb {
     Get {
         /// The key
         key: String,
+        #[command(flatten)]
+        spelling: Spelling,
     },
     /// Store a value; done once it is durable
     #[command(after_help = "Examples:\n  ctl kv put greeting hello\n  ctl kv put photo --file cat.jpg")]
@@ -60,16 +62,28 @@ enum Verb {
         /// The keys
         #[arg(required = true)]
         keys: Vec<String>,
+        #[command(flatten)]
+        spelling: Spelling,
     },
     /// List keys in their order
     #[command(after_help = "Examples:\n  ctl kv ls\n  ctl kv ls user/ --limit 10")]
     Ls(List),
 }
 
+/// How keys are given.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Spelling {
+    /// Keys are percent-encoded, as `ctl kv ls` shows those that are no plain text
+    #[arg(long)]
+    encoded: bool,
+}
+
 #[derive(Debug, clap::Args)]
 struct Put {
     /// The key
     key: String,
+    #[command(flatten)]
+    spelling: Spelling,
     /// The value, as text [default: standard input]
     value: Option<String>,
     /// Read the value from a file
@@ -103,13 +117,13 @@ struct Listing {
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let reached = cx.reach().await?;
     match &args.verb {
-        Verb::Get { key } => get(&reached, key).await,
+        Verb::Get { key, spelling } => get(&reached, key, *spelling).await,
         Verb::Put(put) => store(&reached, put).await,
-        Verb::Del { keys } => {
-            for key in keys {
-                let key = checked(key)?;
+        Verb::Del { keys, spelling } => {
+            for text in keys {
+                let key = &spelling.key(text)?;
                 with_owner(&reached, Some(key), async |owner| owner.kv_delete(key).await).await?;
-                say(&format!("deleted {key}"));
+                say(&format!("{text} is not there any more"));
             }
             Ok(Exit::Ok)
         }
@@ -117,11 +131,11 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     }
 }
 
-async fn get(reached: &Reached, key: &str) -> anyhow::Result<Exit> {
-    let key = checked(key)?;
+async fn get(reached: &Reached, text: &str, spelling: Spelling) -> anyhow::Result<Exit> {
+    let key = &spelling.key(text)?;
     let found = with_owner(reached, Some(key), async |owner| owner.kv_get(key).await).await?;
     let Some(stored) = found else {
-        return Err(Failure::new(Exit::Error, format!("there is no key `{key}`"))
+        return Err(Failure::new(Exit::Error, format!("there is no key `{text}`"))
             .hint("`ctl kv ls` lists the keys")
             .into());
     };
@@ -132,7 +146,11 @@ async fn get(reached: &Reached, key: &str) -> anyhow::Result<Exit> {
 }
 
 async fn store(reached: &Reached, put: &Put) -> anyhow::Result<Exit> {
-    let key = checked(&put.key)?;
+    let key = &put.spelling.key(&put.key)?;
+    if let Some(odd) = put.content_type.iter().flat_map(|text| text.chars()).find(|c| !matches!(c, ' '..='~'))
+    {
+        return Err(Failure::new(Exit::Usage, format!("--content-type has the character {odd:?}")).into());
+    }
     let value = match (&put.value, &put.file) {
         (Some(text), _) => text.clone().into_bytes(),
         (None, Some(file)) => std::fs::read(file).with_context(|| format!("reading {}", file.display()))?,
@@ -147,7 +165,7 @@ async fn store(reached: &Reached, put: &Put) -> anyhow::Result<Exit> {
     let size = value.len();
     with_owner(reached, Some(key), async |owner| owner.kv_put(key, value.clone(), content_type).await)
         .await?;
-    say(&format!("stored {key}, {}", render::count(size, "byte")));
+    say(&format!("stored {}, {}", put.key, render::count(size, "byte")));
     Ok(Exit::Ok)
 }
 
@@ -196,29 +214,33 @@ fn table(listing: &Listing) -> String {
     render::table(&["KEY", "BYTES", "TYPE"], &rows)
 }
 
-/// A listed key as it was given, if it is text that a terminal can show.
+/// A listed key as it was given, if it is text that can be shown and can't be taken for an encoded one.
 fn plain(key: &str) -> Option<String> {
     let text = percent_decode_str(key).decode_utf8().ok()?;
-    (!text.chars().any(char::is_control)).then(|| text.into_owned())
+    (!text.chars().any(|c| c.is_control() || c == '%')).then(|| text.into_owned())
 }
 
+/// What a person is shown: a key with a percent sign in it is encoded.
 fn readable(key: &str) -> String {
     plain(key).unwrap_or_else(|| key.to_owned())
 }
 
-/// A key that can be part of a URL: a lone dot or two would be taken for a step in it.
-fn checked(key: &str) -> Result<&str, Failure> {
-    match key {
-        "" => Err(Failure::new(Exit::Usage, "the key is empty")),
-        "." | ".." => Err(Failure::new(Exit::Usage, format!("the key `{key}` has no place in a URL"))),
-        _ => Ok(key),
+impl Spelling {
+    /// The bytes of a key that can be part of a URL: a lone dot or two would be taken for a step in it.
+    fn key(self, text: &str) -> Result<Vec<u8>, Failure> {
+        let key = if self.encoded { percent_decode_str(text).collect() } else { text.as_bytes().to_vec() };
+        match key.as_slice() {
+            b"" => Err(Failure::new(Exit::Usage, "the key is empty")),
+            b"." | b".." => Err(Failure::new(Exit::Usage, format!("the key `{text}` has no place in a URL"))),
+            _ => Ok(key),
+        }
     }
 }
 
 /// Asks the owner of a key's shard, or any member of storage, until one answers or it has taken too long.
 async fn with_owner<T>(
     reached: &Reached,
-    key: Option<&str>,
+    key: Option<&[u8]>,
     ask: impl AsyncFn(&Client) -> Result<T, ClientError>,
 ) -> anyhow::Result<T> {
     let deadline = Instant::now() + PATIENCE;
@@ -251,7 +273,7 @@ fn may_pass(error: &ClientError) -> bool {
 }
 
 /// The member to ask for a key, or for all of them.
-fn owner<'a>(view: &'a Members, key: Option<&str>) -> Result<&'a Member, Failure> {
+fn owner<'a>(view: &'a Members, key: Option<&[u8]>) -> Result<&'a Member, Failure> {
     let members = || {
         view.members.iter().filter_map(|member| {
             let state = member.state.as_ref()?;
@@ -268,18 +290,18 @@ fn owner<'a>(view: &'a Members, key: Option<&str>) -> Result<&'a Member, Failure
         .max_by_key(|(_, state)| state.epoch)
         .map(|(member, _)| member)
         .ok_or_else(|| match shard {
-            Some(shard) => Failure::new(Exit::NoAgent, format!("nobody serves {STORAGE}/{shard} now"))
+            Some(shard) => Failure::new(Exit::Error, format!("nobody serves {STORAGE}/{shard} now"))
                 .hint(format!("`ctl set-service NODE {STORAGE} --shard {shard}` gives it an owner")),
             None => no_storage(),
         })
 }
 
-fn shard_of<'a>(key: &str, states: impl Iterator<Item = &'a RoleState>) -> Option<ShardId> {
+fn shard_of<'a>(key: &[u8], states: impl Iterator<Item = &'a RoleState>) -> Option<ShardId> {
     let shards = states.filter_map(|state| state.shards).max().and_then(NonZeroU32::new)?;
-    Some(KeyHash::of(key.as_bytes()).shard(shards))
+    Some(KeyHash::of(key).shard(shards))
 }
 
 fn no_storage() -> Failure {
-    Failure::new(Exit::NoAgent, "no member serves storage")
+    Failure::new(Exit::Error, "no member serves storage")
         .hint("`ctl set-service NODE storage` gives a node that role; `ctl members` shows who there is")
 }

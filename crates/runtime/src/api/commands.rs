@@ -300,6 +300,8 @@ async fn gone(app: &App, member: &Member) {
 fn unanswered(member: &Member, error: &impl std::fmt::Display) -> Problem {
     let kind = ErrorKind::BadGateway;
     let detail = format!("{} at {} did not answer: {error}", member.id, member.http);
-    Problem::new(kind, "member-unreachable", detail)
-        .hint("it may have died a moment ago; `ctl members` shows it until the failure detector is sure")
+    Problem::new(kind, "member-unreachable", detail).hint(
+        "it may have died a moment ago; `ctl members` shows it until the failure detector is sure, \
+             `ctl claims` whether its shard has an owner",
+    )
 }

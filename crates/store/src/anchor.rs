@@ -1,0 +1,213 @@
+//! A folder that may be gone: unmounted, moved away, emptied, or another one in its place.
+//!
+//! The file system's client makes whatever folders are missing, and takes a file that is not there for an answer. On a
+//! folder that is gone that would be a second history: writes that are acknowledged and lost when the folder is back, and
+//! a claim that nobody seems to hold. So `store.json` is the anchor: as long as it is the very file that it was when the
+//! store was opened, the folder is the one that was opened. All else is an error that passes when the folder is back.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+};
+
+/// The file that says that a folder is still the same.
+#[derive(Debug)]
+struct Anchor {
+    path: PathBuf,
+    /// Device and number on it.
+    file: (u64, u64),
+}
+
+/// An object store in a folder, as long as the folder is the one that was opened. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Anchored {
+    inner: Arc<dyn ObjectStore>,
+    anchor: Arc<Anchor>,
+}
+
+impl Anchor {
+    fn check(&self) -> Result<()> {
+        match std::fs::metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == self.file => Ok(()),
+            Ok(_) => Err(gone(&self.path, "is another file than when the store was opened")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(gone(&self.path, "is gone")),
+            Err(error) => Err(Error::Generic { store: "folder", source: error.into() }),
+        }
+    }
+}
+
+fn gone(path: &std::path::Path, what: &str) -> Error {
+    let error = io::Error::new(io::ErrorKind::NotFound, format!("{} {what}", path.display()));
+    Error::Generic { store: "folder", source: error.into() }
+}
+
+impl Anchored {
+    /// The store in a folder whose `store.json` is at `path`.
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>, path: PathBuf) -> io::Result<Self> {
+        let found = std::fs::metadata(&path)?;
+        let anchor = Arc::new(Anchor { path, file: (found.dev(), found.ino()) });
+        Ok(Self { inner, anchor })
+    }
+
+    /// Away from the threads that answer requests: a mount that hangs would hold them.
+    async fn check(&self) -> Result<()> {
+        let anchor = Arc::clone(&self.anchor);
+        tokio::task::spawn_blocking(move || anchor.check()).await?
+    }
+
+    /// A change: made in the right folder, and still there afterwards.
+    async fn change<T>(&self, change: impl Future<Output = Result<T>>) -> Result<T> {
+        self.check().await?;
+        let changed = change.await;
+        self.anchor.check()?;
+        changed
+    }
+
+    /// A list of objects, unless they may be missing from it.
+    fn listed(&self, list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let anchor = Arc::clone(&self.anchor);
+        let end = stream::once(async move { anchor.check() }).filter_map(async |end| end.err().map(Err));
+        list.chain(end).boxed()
+    }
+}
+
+impl fmt::Display for Anchored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Anchored {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.change(self.inner.put_opts(location, payload, opts)).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let inner = self.change(self.inner.put_multipart_opts(location, opts)).await?;
+        Ok(Box::new(Upload { inner, store: self.clone() }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let found = self.inner.get_opts(location, options).await;
+        if let Err(Error::NotFound { .. }) = &found {
+            self.anchor.check()?;
+        }
+        found
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let this = self.clone();
+        let delete = move |location: Path| {
+            let this = this.clone();
+            async move {
+                this.change(this.inner.delete(&location)).await?;
+                Ok(location)
+            }
+        };
+        locations.and_then(delete).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.listed(self.inner.list(prefix))
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.listed(self.inner.list_with_offset(prefix, offset))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let listed = self.inner.list_with_delimiter(prefix).await;
+        self.anchor.check()?;
+        listed
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.change(self.inner.copy_opts(from, to, options)).await
+    }
+}
+
+/// An object that is written in parts.
+#[derive(Debug)]
+struct Upload {
+    inner: Box<dyn MultipartUpload>,
+    store: Anchored,
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.inner.put_part(data)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        self.store.change(self.inner.complete()).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::{ClaimState, Fault, OpenError, Store, StoreUrl};
+
+    #[tokio::test]
+    async fn a_folder_that_is_gone_holds_no_second_history() {
+        let around = tempfile::tempdir().unwrap();
+        let (root, away) = (around.path().join("store"), around.path().join("away"));
+        let url = StoreUrl::folder(&root).unwrap();
+        let cluster = "demo".parse().unwrap();
+        let store = Store::open(&url, &cluster).await.unwrap();
+        let (claims, service, shard) = (store.claims(), "storage".parse().unwrap(), "0".parse().unwrap());
+        let (node, nobody) = ("a".parse().unwrap(), ClaimState::default());
+        let holder = claims.take(&service, shard, &nobody, &node, types::Generation(1)).await.unwrap();
+
+        for has_another in [false, true] {
+            fs::rename(&root, &away).unwrap();
+            if has_another {
+                fs::create_dir_all(root.join("demo")).unwrap();
+                fs::write(root.join("demo/store.json"), "{}").unwrap();
+            }
+            let error = claims.read(&service, shard).await.unwrap_err();
+            assert_eq!(error.fault(), Fault::Missing, "{error}");
+            assert!(error.hint().unwrap().contains("is it mounted"), "{error}");
+            assert!(claims.is_latest(&service, shard, &holder).await.is_err());
+            assert!(claims.take(&service, shard, &nobody, &node, types::Generation(2)).await.is_err());
+            assert!(claims.all().await.is_err());
+            assert!(!root.join("demo/claims").exists(), "nothing is written beside the store");
+            if has_another {
+                fs::remove_dir_all(&root).unwrap();
+            }
+            fs::rename(&away, &root).unwrap();
+            assert!(claims.is_latest(&service, shard, &holder).await.unwrap(), "it goes on by itself");
+        }
+
+        fs::remove_file(root.join("demo/store.json")).unwrap();
+        assert!(claims.read(&service, shard).await.is_err());
+        let error = Store::open(&url, &cluster).await.unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("is gone, though"), "{error}");
+    }
+}
