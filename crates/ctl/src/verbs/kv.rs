@@ -195,10 +195,7 @@ async fn ls(reached: &Reached, list: &List, cx: &Cx) -> anyhow::Result<Exit> {
     })?;
     let odd = listing.keys.iter().filter(|listed| plain(&listed.key).is_none()).count();
     if odd > 0 {
-        say(&format!(
-            "{} no text and shown percent-encoded",
-            format_args!("{} {}", render::count(odd, "key"), if odd == 1 { "is" } else { "are" })
-        ));
+        say(&format!("{} shown percent-encoded; --encoded takes them so", render::count(odd, "key")));
     }
     let more = if listing.more { ", and there are more" } else { "" };
     say(&format!("{}{more}", render::count(listing.keys.len(), "key")));
