@@ -41,12 +41,8 @@ struct Wanted {
 /// What is answered.
 #[derive(Debug, Default, Serialize)]
 struct Answer {
-    /// The store, if it could be opened.
-    store: Option<StoreInfo>,
     /// The numbers of the specs that hold now.
     specs: BTreeMap<ServiceType, u64>,
-    /// The types whose specs were written.
-    changed: Vec<ServiceType>,
     /// All that is wrong.
     mistakes: Vec<Mistake>,
 }
@@ -91,17 +87,14 @@ fn another_store(uses: &StoreInfo) -> Answer {
 }
 
 async fn settle(registry: &Registry, store: &Store, question: Question) -> Answer {
-    let mut answer = Answer { store: Some(store.info().clone()), ..Answer::default() };
+    let mut answer = Answer::default();
     let specs = store.specs();
     for (service, wanted) in question.services {
         let plugin = registry.plugin(&service);
         let is_owned = plugin.is_some_and(|plugin| plugin.sharding() == Sharding::Owned);
         match settle_one(&specs, &service, &wanted, is_owned).await {
-            Ok((number, is_new)) => {
-                answer.specs.insert(service.clone(), number);
-                if is_new {
-                    answer.changed.push(service);
-                }
+            Ok(number) => {
+                answer.specs.insert(service, number);
             }
             Err((message, hint)) => {
                 answer.mistakes.push(Mistake { service: Some(service), message, hint });
@@ -111,13 +104,13 @@ async fn settle(registry: &Registry, store: &Store, question: Question) -> Answe
     answer
 }
 
-/// The number of the spec that holds, and whether it was written now; or what is wrong and what to do about it.
+/// The number of the spec that holds; or what is wrong and what to do about it.
 async fn settle_one(
     specs: &Specs,
     service: &ServiceType,
     wanted: &Wanted,
     is_owned: bool,
-) -> Result<(u64, bool), (String, Option<String>)> {
+) -> Result<u64, (String, Option<String>)> {
     let failed = |error: &store::StoreError| (error.to_string(), error.hint());
     for _ in 0..ATTEMPTS {
         let known = specs.latest(service).await.map_err(|error| failed(&error))?;
@@ -132,12 +125,12 @@ async fn settle_one(
         }
         let spec = Spec { settings: wanted.settings.clone(), shards };
         let last = match &known {
-            Some(known) if known.spec == spec => return Ok((known.number, false)),
+            Some(known) if known.spec == spec => return Ok(known.number),
             Some(known) => known.number,
             None => 0,
         };
         match specs.put(service, last, &spec).await {
-            Ok(number) => return Ok((number, true)),
+            Ok(number) => return Ok(number),
             Err(SpecError::Changed { .. }) => {}
             Err(error @ SpecError::ShardsFixed { .. }) => {
                 let hint =

@@ -19,15 +19,19 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Keeper {
     claim: Claim,
-    /// Ends with the keeper.
-    _watch: JoinSet<()>,
+    /// End with the keeper.
+    _tasks: JoinSet<()>,
 }
 
 impl Keeper {
     pub(crate) fn new(claim: Claim, interval: Duration, view: watch::Receiver<ClusterView>) -> Self {
         let mut tasks = JoinSet::new();
         tasks.spawn(keep(claim.clone(), interval, view).instrument(Span::current()));
-        Self { claim, _watch: tasks }
+        if claim.epoch().0.is_multiple_of(PRUNE_EVERY) {
+            // Beside the polls: the claim must not grow old over it.
+            tasks.spawn(prune(claim.clone()).instrument(Span::current()));
+        }
+        Self { claim, _tasks: tasks }
     }
 
     pub(crate) fn claim(&self) -> &Claim {
@@ -35,13 +39,14 @@ impl Keeper {
     }
 }
 
-/// Asks until the claim has passed.
-async fn keep(claim: Claim, interval: Duration, mut view: watch::Receiver<ClusterView>) {
-    if claim.epoch().0.is_multiple_of(PRUNE_EVERY)
-        && let Err(error) = claim.prune().await
-    {
+async fn prune(claim: Claim) {
+    if let Err(error) = claim.prune().await {
         debug!(epoch = %claim.epoch(), %error, "old entries of the claim's log stay for now");
     }
+}
+
+/// Asks until the claim has passed.
+async fn keep(claim: Claim, interval: Duration, mut view: watch::Receiver<ClusterView>) {
     loop {
         let is_suspect = tokio::select! {
             biased;

@@ -180,9 +180,10 @@ async fn bring_up(
     let manifest = &loaded.checked.manifest;
     let mut progress = Progress::new();
     progress.show("settling the spec on the store");
-    let uses = ask_all(&starter.record).await?.into_iter().find_map(|own| own.member.store);
-    let specs = starter.settle(loaded, uses.as_ref()).await?;
-    let (before, _) = running(&starter.record).await?;
+    let asked = ask_all(&starter.record).await?;
+    let uses = asked.iter().find_map(|own| own.member.store.as_ref());
+    let specs = starter.settle(loaded, uses).await?;
+    let (before, _) = running(&starter.record, &asked)?;
     let plan = manifest::diff(manifest, &before);
     let mut outdated = outdated(starter.state, manifest, &starter.record, &before)?;
     let missing: Vec<_> = plan.start.iter().collect();
@@ -193,7 +194,8 @@ async fn bring_up(
     starter.converge(args.timeout, &mut progress).await?;
     let took = began.elapsed();
     // A node that was started now may have another role as well: one that a person gave it, or a shard that it owns.
-    let (now, drained) = running(&starter.record).await?;
+    let mut asked = ask_all(&starter.record).await?;
+    let (now, drained) = running(&starter.record, &asked)?;
     let plan = manifest::diff(manifest, &now);
     let mut drift = differences(&plan, &drained, &now);
     if args.reset {
@@ -204,9 +206,9 @@ async fn bring_up(
         for row in &mut drift {
             restore(row, &starter.record).await?;
         }
+        asked = ask_all(&starter.record).await?;
     }
-    let outdated_specs = renew(&specs, &starter.record, args.reset).await?;
-    let asked = ask_all(&starter.record).await?;
+    let outdated_specs = renew(&specs, &asked, args.reset).await?;
     let insecure: BTreeSet<_> = asked.iter().flat_map(|own| own.insecure.clone()).collect();
     let members = members(&starter.record).await?;
     Ok(Report {
@@ -224,10 +226,12 @@ async fn bring_up(
 }
 
 /// The nodes whose processes live, with the roles that they have now, and those of them that a person has drained.
-async fn running(record: &ClusterRecord) -> anyhow::Result<(BTreeMap<NodeId, Running>, BTreeSet<NodeId>)> {
+fn running(
+    record: &ClusterRecord,
+    asked: &[AgentSelf],
+) -> anyhow::Result<(BTreeMap<NodeId, Running>, BTreeSet<NodeId>)> {
     let mut processes = Processes::new()?;
     let living: Vec<_> = record.nodes.iter().filter(|node| node.is_running(&mut processes)).collect();
-    let asked = ask_all(record).await?;
     let mut running = BTreeMap::new();
     let mut drained = BTreeSet::new();
     for node in living {
@@ -302,12 +306,12 @@ fn outdated(
 /// The nodes that run with an older spec than the store has; with `is_reset` they are given the latest one.
 async fn renew(
     specs: &BTreeMap<ServiceType, u64>,
-    record: &ClusterRecord,
+    asked: &[AgentSelf],
     is_reset: bool,
 ) -> anyhow::Result<Vec<OutdatedSpec>> {
     let mut rows = Vec::new();
-    for own in ask_all(record).await? {
-        let Some(state) = own.member.state else { continue };
+    for own in asked {
+        let Some(state) = &own.member.state else { continue };
         let Some(service) = state.role.service() else { continue };
         let Some(latest) = specs.get(service).copied().filter(|latest| state.spec != Some(*latest)) else {
             continue;
@@ -321,7 +325,7 @@ async fn renew(
                 .with_context(|| format!("giving {} its new settings", own.member.id))?;
         }
         rows.push(OutdatedSpec {
-            node: own.member.id,
+            node: own.member.id.clone(),
             service: service.clone(),
             runs_with: state.spec,
             latest,

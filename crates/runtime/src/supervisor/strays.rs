@@ -34,8 +34,8 @@ impl Supervisor {
     /// the flags say, unless a person has said something since; all others are to be given up. Whether there was one to
     /// take up.
     pub(super) async fn sweep(&mut self) -> bool {
-        if self.is_swept || !self.tools.registry.plugins().any(|plugin| plugin.sharding() == Sharding::Owned)
-        {
+        self.is_swept |= !self.tools.registry.plugins().any(|plugin| plugin.sharding() == Sharding::Owned);
+        if self.is_swept {
             return false;
         }
         let mut own = match timeout(SWEEP_LIMIT, self.own_shards()).await {
