@@ -123,7 +123,7 @@ async fn settle_one(
                 format!("{service} has {fixed} shards on the store, and a node wants shard {}", least - 1);
             return Err((message, Some("the number of shards never changes once it is written".to_owned())));
         }
-        let spec = Spec { settings: wanted.settings.clone(), shards };
+        let spec = Spec { settings: wanted.settings.clone(), shards, replicas: 0 };
         let last = match &known {
             Some(known) if known.spec == spec => return Ok(known.number),
             Some(known) => known.number,

@@ -48,8 +48,11 @@ async fn start(settings: &Settings, folder: &Path) -> anyhow::Result<Vec<Node>> 
     let base = settings.config()?;
     let url = StoreUrl::folder(&folder.join("store"))?;
     let storage: ServiceType = "storage".parse().context("the demo's own names follow the rule")?;
-    let spec =
-        Spec { settings: base.settings.get(&storage).cloned().unwrap_or_default(), shards: Some(SHARDS) };
+    let spec = Spec {
+        settings: base.settings.get(&storage).cloned().unwrap_or_default(),
+        shards: Some(SHARDS),
+        replicas: 0,
+    };
     Store::open(&url, &base.cluster).await?.specs().put(&storage, 0, &spec).await?;
     let mut nodes: Vec<Node> = Vec::new();
     for (name, role) in ROLES {

@@ -25,7 +25,7 @@ use crate::error::MeshError;
 use crate::head::{is_not_processed, next_hop, owner_epoch, set_hops, strip_hop_by_hop};
 use crate::lease::{Gauge, InFlight};
 use crate::limits::Limits;
-use crate::retry::{Failure, Verdict, verdict};
+use crate::retry::{Chances, Failure, Verdict, verdict};
 use crate::roster::{Prospect, Roster};
 use crate::targets::Targets;
 use crate::upload::{BoxError, Upload};
@@ -72,7 +72,12 @@ pub struct Stats {
 
 /// Where a request may go.
 enum Goal<'a> {
-    Service(&'a ServiceType, Target),
+    Service {
+        service: &'a ServiceType,
+        target: Target,
+        /// Whether it may be sent again though it may have been acted on.
+        may_repeat: bool,
+    },
     Addresses(&'a [BaseUrl]),
 }
 
@@ -170,9 +175,10 @@ impl Mesh {
     {
         let (parts, body) = request.into_parts();
         let target = self.0.targets.of(service, &parts);
+        let may_repeat = self.0.targets.may_repeat(service, &parts);
         let upload = Upload::new(body, self.0.limits.replay);
         let head = Head::new(parts)?;
-        self.0.deliver(&Goal::Service(service, target), head, &upload).await
+        self.0.deliver(&Goal::Service { service, target, may_repeat }, head, &upload).await
     }
 
     /// Sends a request to one of some addresses and streams its answer. Path and query are appended byte for byte.
@@ -253,7 +259,8 @@ impl Inner {
             if failed.failure == Failure::NotConnected {
                 url.mark_unreachable(Instant::now());
             }
-            if !self.may_go_on(failed.failure, &head.method, upload, &mut journey.attempts) {
+            let chances = self.chances(goal, &head.method, upload);
+            if !self.may_go_on(failed.failure, chances, &mut journey.attempts) {
                 return Err(failed.error);
             }
             journey.tried.push(url);
@@ -264,7 +271,7 @@ impl Inner {
     /// Waits until a member is listed no more, and a moment longer for its last word. A machine that lost its power
     /// closes no connections; that it is gone is known from gossip alone.
     async fn gone(&self, goal: &Goal<'_>, url: &BaseUrl) {
-        let Goal::Service(service, _) = *goal else {
+        let Goal::Service { service, .. } = *goal else {
             return std::future::pending().await;
         };
         let mut changes = self.roster.changes();
@@ -279,7 +286,7 @@ impl Inner {
 
     /// Notes who owns the shard, if the refusal says so.
     fn learn(&self, goal: &Goal<'_>, headers: &HeaderMap) {
-        if let Goal::Service(service, target) = *goal
+        if let Goal::Service { service, target, .. } = *goal
             && let Target::Shard(shard) = self.roster.catalog().resolve(service, target)
             && let Some(epoch) = owner_epoch(headers)
         {
@@ -303,9 +310,22 @@ impl Inner {
         Response::from_parts(head, body)
     }
 
+    fn chances(&self, goal: &Goal<'_>, method: &Method, upload: &Upload) -> Chances {
+        let can_replay = upload.can_replay();
+        match *goal {
+            Goal::Service { target, may_repeat, .. } => {
+                let has_one_owner = matches!(target, Target::Shard(_) | Target::Key(_));
+                Chances { may_repeat, can_replay, has_one_owner }
+            }
+            Goal::Addresses(_) => {
+                Chances { may_repeat: method.is_idempotent(), can_replay, has_one_owner: false }
+            }
+        }
+    }
+
     /// Whether the request is sent again after a failure.
-    fn may_go_on(&self, failure: Failure, method: &Method, upload: &Upload, attempts: &mut u32) -> bool {
-        match verdict(failure, method, upload.can_replay()) {
+    fn may_go_on(&self, failure: Failure, chances: Chances, attempts: &mut u32) -> bool {
+        match verdict(failure, chances) {
             Verdict::Free => {
                 self.refusals.fetch_add(1, Ordering::Relaxed);
                 true
@@ -333,7 +353,7 @@ impl Inner {
             Goal::Addresses(urls) => choose(urls.len(), |at| Some(standing(&urls[at])), &mut random)
                 .map(|at| urls[at].clone())
                 .ok_or(MeshError::NoAddress)?,
-            Goal::Service(service, target) => {
+            Goal::Service { service, target, .. } => {
                 let catalog = self.roster.catalog();
                 let target = catalog.resolve(service, target);
                 let members = catalog.members(service);
@@ -409,14 +429,14 @@ fn gone(url: &BaseUrl) -> Failed {
 impl Goal<'_> {
     fn unknown(&self) -> MeshError {
         match *self {
-            Self::Service(service, _) => MeshError::UnknownService { service: service.clone() },
+            Self::Service { service, .. } => MeshError::UnknownService { service: service.clone() },
             Self::Addresses(_) => MeshError::NoAddress,
         }
     }
 
     fn refused(&self, waited: Duration) -> MeshError {
         match *self {
-            Self::Service(service, _) => MeshError::NoServingMember { service: service.clone(), waited },
+            Self::Service { service, .. } => MeshError::NoServingMember { service: service.clone(), waited },
             Self::Addresses(_) => MeshError::Refused { waited },
         }
     }

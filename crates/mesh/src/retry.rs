@@ -1,8 +1,6 @@
 //! Whether a request that failed is sent again.
 //!
-//! Pure. What may be repeated without harm follows RFC 9110, sections 9.2.2 and 7.6.3.
-
-use http::Method;
+//! Pure. What may be repeated without harm is for the service type to say.
 
 /// How sending a request failed before any of an answer was passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,25 +34,30 @@ pub(crate) enum Verdict {
     Never,
 }
 
-/// What to do about a failure. `can_replay` says whether all of the body that was sent is still there.
-pub(crate) fn verdict(failure: Failure, method: &Method, can_replay: bool) -> Verdict {
+/// What is known of a request when it has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chances {
+    /// It may be acted on twice.
+    pub(crate) may_repeat: bool,
+    /// All of the body that was sent is still there.
+    pub(crate) can_replay: bool,
+    /// Nobody but the owner of a shard may answer it: there is nobody else to bother, and a successor to wait for.
+    pub(crate) has_one_owner: bool,
+}
+
+/// What to do about a failure.
+pub(crate) fn verdict(failure: Failure, chances: Chances) -> Verdict {
     let wanted = match failure {
         Failure::NotProcessed => Verdict::Free,
+        Failure::NotConnected if chances.has_one_owner => Verdict::Free,
         Failure::NotConnected | Failure::NotSent => Verdict::Paid,
-        Failure::Broken if is_idempotent(method) => Verdict::Paid,
+        Failure::Broken if chances.may_repeat => Verdict::Paid,
         Failure::Broken | Failure::Garbage | Failure::TimedOut | Failure::Aborted => Verdict::Never,
     };
     match wanted {
-        Verdict::Free | Verdict::Paid if !can_replay => Verdict::BodyIsGone,
+        Verdict::Free | Verdict::Paid if !chances.can_replay => Verdict::BodyIsGone,
         wanted => wanted,
     }
-}
-
-fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
-    )
 }
 
 #[cfg(test)]
@@ -65,31 +68,26 @@ mod tests {
     fn only_what_can_do_no_harm_is_sent_again() {
         use Failure::{Aborted, Broken, Garbage, NotConnected, NotProcessed, NotSent, TimedOut};
         let table = [
-            (NotConnected, Method::GET, true, Verdict::Paid),
-            (NotConnected, Method::POST, true, Verdict::Paid),
-            (NotConnected, Method::POST, false, Verdict::BodyIsGone),
-            (NotSent, Method::POST, true, Verdict::Paid),
-            (NotProcessed, Method::GET, true, Verdict::Free),
-            (NotProcessed, Method::POST, true, Verdict::Free),
-            (NotProcessed, Method::PUT, false, Verdict::BodyIsGone),
-            (Broken, Method::GET, true, Verdict::Paid),
-            (Broken, Method::HEAD, true, Verdict::Paid),
-            (Broken, Method::PUT, true, Verdict::Paid),
-            (Broken, Method::DELETE, true, Verdict::Paid),
-            (Broken, Method::OPTIONS, true, Verdict::Paid),
-            (Broken, Method::TRACE, true, Verdict::Paid),
-            (Broken, Method::PUT, false, Verdict::BodyIsGone),
-            (Broken, Method::POST, true, Verdict::Never),
-            (Broken, Method::POST, false, Verdict::Never),
-            (Broken, Method::PATCH, true, Verdict::Never),
-            (Broken, Method::from_bytes(b"BREW").unwrap(), true, Verdict::Never),
-            (Garbage, Method::GET, true, Verdict::Never),
-            (TimedOut, Method::GET, true, Verdict::Never),
-            (Aborted, Method::PUT, true, Verdict::Never),
+            (NotConnected, false, true, false, Verdict::Paid),
+            (NotConnected, true, true, true, Verdict::Free),
+            (NotConnected, false, true, true, Verdict::Free),
+            (NotConnected, true, false, true, Verdict::BodyIsGone),
+            (NotConnected, false, false, false, Verdict::BodyIsGone),
+            (NotSent, false, true, false, Verdict::Paid),
+            (NotProcessed, true, true, false, Verdict::Free),
+            (NotProcessed, false, true, true, Verdict::Free),
+            (NotProcessed, true, false, false, Verdict::BodyIsGone),
+            (Broken, true, true, false, Verdict::Paid),
+            (Broken, true, false, false, Verdict::BodyIsGone),
+            (Broken, false, true, true, Verdict::Never),
+            (Broken, false, false, false, Verdict::Never),
+            (Garbage, true, true, false, Verdict::Never),
+            (TimedOut, true, true, true, Verdict::Never),
+            (Aborted, true, true, false, Verdict::Never),
         ];
-        for (failure, method, can_replay, expected) in table {
-            let found = verdict(failure, &method, can_replay);
-            assert_eq!(found, expected, "{failure:?} {method} can_replay={can_replay}");
+        for (failure, may_repeat, can_replay, has_one_owner, expected) in table {
+            let chances = Chances { may_repeat, can_replay, has_one_owner };
+            assert_eq!(verdict(failure, chances), expected, "{failure:?} {chances:?}");
         }
     }
 }

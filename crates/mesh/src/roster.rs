@@ -12,7 +12,7 @@ use cluster::ClusterView;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::debug;
-use types::{Epoch, NodeId, Role, ServiceType, ShardId, Target};
+use types::{Epoch, NodeId, Post, Role, ServiceType, ShardId, Target};
 
 use crate::base_url::BaseUrl;
 
@@ -58,6 +58,8 @@ pub(crate) struct Candidate {
     epoch: Option<Epoch>,
     /// It serves, and nobody owns its shard under a higher epoch.
     is_serving: bool,
+    /// It has a copy of the shard that somebody else owns.
+    is_replica: bool,
 }
 
 /// What can be expected of a service type that nobody serves now.
@@ -74,7 +76,8 @@ pub(crate) enum Prospect {
 impl Candidate {
     /// Whether it may be sent such a request now.
     pub(crate) fn serves(&self, target: Target) -> bool {
-        self.is_serving && fits(&self.role, target)
+        let may_be_a_copy = matches!(target, Target::Any | Target::CopyOf(_));
+        self.is_serving && fits(&self.role, target) && (may_be_a_copy || !self.is_replica)
     }
 }
 
@@ -88,7 +91,7 @@ fn pass_over_former_owners(service: &ServiceType, members: &mut [Candidate], lea
         }
     }
     for member in members {
-        let Some(shard) = member.role.shard() else { continue };
+        let Some(shard) = member.role.shard().filter(|_| !member.is_replica) else { continue };
         let gossiped = highest.get(&shard).copied();
         let told = learned.get(&(service.clone(), shard)).map(|(epoch, _)| *epoch);
         member.is_serving &= member.epoch >= gossiped.max(told);
@@ -98,9 +101,9 @@ fn pass_over_former_owners(service: &ServiceType, members: &mut [Candidate], lea
 fn fits(role: &Role, target: Target) -> bool {
     match target {
         Target::Any => true,
-        Target::Shard(shard) => role.shard() == Some(shard),
+        Target::Shard(shard) | Target::CopyOf(shard) => role.shard() == Some(shard),
         // A key whose shard is not known yet.
-        Target::Key(_) => false,
+        Target::Key(_) | Target::Copy(_) => false,
     }
 }
 
@@ -185,7 +188,8 @@ impl Catalog {
                 url,
                 role: state.role.clone(),
                 epoch: state.epoch,
-                is_serving: state.phase.is_serving(),
+                is_serving: state.phase.is_serving() && state.resigned.is_none(),
+                is_replica: state.duty == Some(Post::Replica),
             });
         }
         for (service, members) in &mut services {
@@ -229,6 +233,7 @@ impl Catalog {
     pub(crate) fn resolve(&self, service: &ServiceType, target: Target) -> Target {
         match (target, self.shards.get(service)) {
             (Target::Key(key), Some(&shards)) => Target::Shard(key.shard(shards)),
+            (Target::Copy(key), Some(&shards)) => Target::CopyOf(key.shard(shards)),
             _ => target,
         }
     }
@@ -242,7 +247,9 @@ impl Catalog {
                 && now.saturating_duration_since(at) < LATELY
         });
         // While it is not known how many shards there are, a key may be anybody's.
-        let may_fit = |member: &Candidate| matches!(target, Target::Key(_)) || fits(&member.role, target);
+        let may_fit = |member: &Candidate| {
+            matches!(target, Target::Key(_) | Target::Copy(_)) || fits(&member.role, target)
+        };
         if was_lately || members.iter().any(may_fit) {
             Prospect::Soon
         } else if !members.is_empty() || self.runnable.contains(service) {

@@ -23,6 +23,8 @@ pub enum Duty {
     None,
     /// It owns the shard.
     Primary(Claim),
+    /// It has a copy that follows the owner's, and writes nothing.
+    Replica,
 }
 
 /// A shard that this node owns. Cheap to clone.

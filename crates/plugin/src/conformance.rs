@@ -31,6 +31,9 @@ pub async fn check(plugin: &dyn Plugin, settings: &serde_json::Value) {
     if plugin.sharding() == Sharding::Owned {
         gives_way_to_the_next_owner(plugin, settings).await;
     }
+    if plugin.replicates() {
+        follows_an_owner_as_a_replica(plugin, settings).await;
+    }
 }
 
 fn describes_itself(plugin: &dyn Plugin) {
@@ -110,6 +113,30 @@ async fn gives_way_to_the_next_owner(plugin: &dyn Plugin, settings: &serde_json:
     for (context, mut failures, service) in owners {
         end(&context, service).await;
         assert_eq!(failures.try_recv().ok(), None, "no task failed, though the shard had passed");
+    }
+}
+
+/// A replica starts before there is any owner, and runs beside each of them.
+async fn follows_an_owner_as_a_replica(plugin: &dyn Plugin, settings: &serde_json::Value) {
+    let store = memory().await;
+    let mut running = Vec::new();
+    for is_owner in [false, true, false, true] {
+        let (context, failures) = match is_owner {
+            true => Context::for_owner_test(first_shard(plugin), &store).await,
+            false => Context::for_replica_test(first_shard(plugin), &store),
+        };
+        let Ok(prepared) = plugin.prepare(settings) else {
+            panic!("good settings are accepted");
+        };
+        let started = timeout(PATIENCE, prepared.start(context.clone())).await.expect("starts in time");
+        let service = started.unwrap_or_else(|error| panic!("starts, is_owner={is_owner}: {error}"));
+        assert!(!matches!(service.health(), Health::Failed(_)), "well after its start, is_owner={is_owner}");
+        assert_eq!(service.staleness().is_some(), !is_owner, "a replica says how far behind it may be");
+        running.push((context, failures, service));
+    }
+    for (context, mut failures, service) in running {
+        end(&context, service).await;
+        assert_eq!(failures.try_recv().ok(), None, "no task failed");
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cluster::ClusterView;
 use mesh::Mesh;
@@ -29,6 +30,8 @@ pub struct Context {
     pub shards: Option<NonZeroU32>,
     /// The role's own part of the object store; none for types whose shards have no owners.
     pub objects: Option<Arc<dyn ObjectStore>>,
+    /// How often a replica may look for news in it: rarely where each look costs money.
+    pub objects_poll: Duration,
     /// The members of the cluster, as this node sees them.
     pub view: watch::Receiver<ClusterView>,
     /// Requests to other members.
@@ -117,6 +120,7 @@ impl Context {
             duty: Duty::None,
             shards: None,
             objects: None,
+            objects_poll: Duration::from_millis(100),
             mesh: Mesh::new(view.clone(), mesh::Targets::any(), mesh::Limits::default()),
             view,
             tasks,
@@ -126,6 +130,7 @@ impl Context {
         };
         (context, failures)
     }
+
     /// The same for the owner of a shard, the last one there is, claimed anew on the store.
     ///
     /// # Panics
@@ -141,6 +146,20 @@ impl Context {
         context.objects = Some(store.data(&service, shard));
         context.shards = NonZeroU32::new(shard.as_u32() + 1);
         context.duty = Duty::Primary(Claim::new(claims, service, shard, holder, asked_at));
+        (context, failures)
+    }
+
+    /// The same for a replica of a shard.
+    ///
+    /// # Panics
+    /// When the role has no shard.
+    pub fn for_replica_test(role: Role, store: &Store) -> (Self, mpsc::UnboundedReceiver<TaskFailure>) {
+        let (mut context, failures) = Self::for_test(role);
+        let service = context.role.service().expect("a role with a shard").clone();
+        let shard = context.role.shard().expect("a role with a shard");
+        context.objects = Some(store.data(&service, shard));
+        context.shards = NonZeroU32::new(shard.as_u32() + 1);
+        context.duty = Duty::Replica;
         (context, failures)
     }
 }

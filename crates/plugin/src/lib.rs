@@ -16,6 +16,7 @@ mod settings;
 mod tasks;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -50,6 +51,19 @@ pub trait Plugin: Send + Sync + 'static {
         Target::Any
     }
 
+    /// Whether a node may have a copy of a shard that another one owns. For types whose shards have owners.
+    fn replicates(&self) -> bool {
+        false
+    }
+
+    /// Whether a request may be sent again though it may have been acted on already, told from its head alone.
+    ///
+    /// By default what HTTP calls idempotent (RFC 9110, section 9.2.2). That is too much where the state is shared: a
+    /// write that is repeated undoes what others wrote in between.
+    fn may_repeat(&self, head: &http::request::Parts) -> bool {
+        head.method.is_idempotent()
+    }
+
     /// Checks settings. Pure: no I/O, no clock, no spawning. `agent validate` calls just this.
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError>;
 }
@@ -69,6 +83,11 @@ pub trait Service: Send + Sync + 'static {
 
     /// Cheap, synchronous, asked on every probe.
     fn health(&self) -> Health;
+
+    /// How far behind its owner's a replica's copy may be; nothing for all others.
+    fn staleness(&self) -> Option<Duration> {
+        None
+    }
 
     /// Finishes queued work, within the deadline. New requests are already refused. Idempotent, cancel-safe.
     async fn drain(&self, deadline: Instant) {

@@ -191,7 +191,7 @@ impl Ground {
                 Some(known) => (known.number, Spec { shards: wanted_shards, ..known.spec }),
                 None => {
                     let settings = told.cloned().unwrap_or_else(|| serde_json::json!({}));
-                    (0, Spec { settings, shards: wanted_shards })
+                    (0, Spec { settings, shards: wanted_shards, replicas: 0 })
                 }
             };
             match specs.put(service, number, &spec).await {

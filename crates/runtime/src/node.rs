@@ -374,9 +374,12 @@ fn about(config: &Config, registry: &Registry) -> About {
 }
 
 fn targets(registry: &Registry) -> Targets {
-    let registry = registry.clone();
+    let (target, repeat) = (registry.clone(), registry.clone());
     Targets::new(move |service, head| {
-        registry.plugin(service).map_or(Target::Any, |plugin| plugin.target(head))
+        target.plugin(service).map_or(Target::Any, |plugin| plugin.target(head))
+    })
+    .repeating(move |service, head| {
+        repeat.plugin(service).map_or_else(|| head.method.is_idempotent(), |plugin| plugin.may_repeat(head))
     })
 }
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use types::api::{Seen, Wait};
-use types::{ErrorKind, Generation, NodeId, Problem, Role, RoleState, ServiceType, ShardId, Sharding};
+use types::{ErrorKind, Generation, NodeId, Post, Problem, Role, RoleState, ServiceType, ShardId, Sharding};
 
 use crate::control::Command;
 use crate::gate::{Mount, Mounted};
@@ -238,14 +238,13 @@ impl Supervisor {
         let Some(prepared) = prepared else {
             return Ok(None);
         };
-        let objects = match &claim {
-            Some(claim) => {
-                let store = self.tools.ground.store().await;
-                let store = store.map_err(|error| ServiceError::unavailable(error.to_string()))?;
-                Some(store.data(claim.service(), claim.shard()))
-            }
-            None => None,
-        };
+        let (mut objects, mut objects_poll) = (None, Duration::ZERO);
+        if let Some(claim) = &claim {
+            let store = self.tools.ground.store().await;
+            let store = store.map_err(|error| ServiceError::unavailable(error.to_string()))?;
+            objects = Some(store.data(claim.service(), claim.shard()));
+            objects_poll = store.poll_interval();
+        }
         let shards = self.terms.as_ref().and_then(|terms| terms.shards);
         let context = |tasks, shutdown| Context {
             node: self.tools.node.clone(),
@@ -253,6 +252,7 @@ impl Supervisor {
             duty: claim.map_or(Duty::None, Duty::Primary),
             shards,
             objects,
+            objects_poll,
             view: self.tools.cluster.watch(),
             mesh: self.tools.mesh.clone(),
             tasks,
@@ -295,7 +295,9 @@ impl Supervisor {
             phase,
             reason,
             revision: self.revision,
+            duty: self.keeper.is_some().then_some(Post::Primary),
             epoch: self.keeper.as_ref().map(|keeper| keeper.claim().epoch()),
+            resigned: None,
             shards: self.terms.as_ref().and_then(|terms| terms.shards).map(NonZeroU32::get),
             spec: self.terms.as_ref().and_then(|terms| terms.number),
             endpoints,

@@ -13,6 +13,6 @@ mod target;
 pub use id::{ClusterId, Epoch, Generation, IdError, NodeId, ServiceType, ShardId, StoreId};
 pub use problem::{ErrorKind, Problem};
 pub use profile::{Profile, ProfileError};
-pub use role::{Phase, Role, RoleBody, RoleError, RoleState};
+pub use role::{Phase, Post, Role, RoleBody, RoleError, RoleState};
 pub use spec::{Holder, Spec};
 pub use target::{KeyHash, Sharding, Target};

@@ -159,6 +159,34 @@ impl fmt::Display for Phase {
     }
 }
 
+/// What a node does with its shard, where shards have owners.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Post {
+    /// It owns it.
+    Primary,
+    /// It has a copy that follows the owner's.
+    Replica,
+}
+
+impl Post {
+    /// The post in a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+impl fmt::Display for Post {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// A node's role as it gossips it: one JSON value, so that it changes atomically.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RoleState {
@@ -173,9 +201,16 @@ pub struct RoleState {
     /// Counts the commands that a person gave this node in its present life.
     #[serde(default)]
     pub revision: u64,
+    /// What it does with its shard; absent where shards have no owners, and before it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duty: Option<Post>,
     /// The epoch of the claim under which it owns its shard; absent when it owns none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
+    /// The epoch under which it owns its shard and serves it no more, because it can't reach the store: others may
+    /// take it. Instead of `epoch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resigned: Option<Epoch>,
     /// How many shards its service type has, for types whose shards have owners.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards: Option<u32>,
@@ -195,7 +230,9 @@ impl RoleState {
             phase: Phase::Starting,
             reason: None,
             revision: 0,
+            duty: None,
             epoch: None,
+            resigned: None,
             shards: None,
             spec: None,
             endpoints: BTreeMap::new(),

@@ -14,6 +14,14 @@ pub struct Spec {
     /// The number of shards, for types whose shards have owners. Never changes once written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards: Option<u32>,
+    /// How many replicas each shard is to have beside its owner.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub replicas: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_none(replicas: &u32) -> bool {
+    *replicas == 0
 }
 
 /// Who owns a shard.

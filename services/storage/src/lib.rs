@@ -68,6 +68,11 @@ impl Plugin for Storage {
         routes::target(&head.uri)
     }
 
+    /// A write that is sent twice would undo what others wrote in between.
+    fn may_repeat(&self, head: &http::request::Parts) -> bool {
+        head.method.is_safe()
+    }
+
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {
         Ok(Box::new(parse_settings::<Settings>(settings)?.check()?))
     }

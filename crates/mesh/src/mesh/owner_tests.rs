@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use types::api::Member;
-use types::{Epoch, KeyHash, Phase, Role, Target, api};
+use types::{Epoch, KeyHash, Phase, Post, Role, Target, api};
 
 use super::*;
 use crate::testing::{Upstream, echo, member, not_processed, text, until, view, whole};
@@ -24,7 +24,10 @@ fn owner(id: &str, upstream: &Upstream, shard: u32, epoch: u64) -> Member {
 
 fn by_key(members: impl IntoIterator<Item = Member>) -> (watch::Sender<ClusterView>, Mesh) {
     let (views, receiver) = watch::channel(view(members));
-    let targets = Targets::new(|_, head| Target::Key(KeyHash::of(head.uri.path().as_bytes())));
+    let targets = Targets::new(|_, head| {
+        let key = KeyHash::of(head.uri.path().as_bytes());
+        if head.uri.query() == Some("stale") { Target::Copy(key) } else { Target::Key(key) }
+    });
     let limits = Limits { wait: Duration::from_secs(5), ..Limits::default() };
     (views, Mesh::new(receiver, targets, limits))
 }
@@ -87,6 +90,32 @@ async fn who_is_told_that_a_shard_has_a_later_owner_waits_for_it_and_does_not_as
     assert_eq!((answer.as_str(), former.hits()), ("here", 1));
     assert_eq!(ask(&mesh, &path).await, "here");
     assert_eq!(former.hits(), 1);
+}
+
+#[tokio::test]
+async fn only_what_may_be_stale_goes_to_a_replica() {
+    let primary = Upstream::serving(|_| async { text("primary") }).await;
+    let replica = Upstream::serving(|_| async { text("replica") }).await;
+    let mut copy = owner("b", &replica, 0, 0);
+    if let Some(state) = &mut copy.state {
+        (state.epoch, state.duty) = (None, Some(Post::Replica));
+    }
+    let (views, mesh) = by_key([owner("a", &primary, 0, 3), copy.clone()]);
+    let path = path_in(0);
+    for _ in 0..20 {
+        assert_eq!(ask(&mesh, &path).await, "primary");
+        ask(&mesh, &format!("{path}?stale")).await;
+    }
+    assert!(primary.hits() < 40 && replica.hits() > 0, "both have a copy");
+
+    views.send_replace(view([copy]));
+    assert_eq!(ask(&mesh, &format!("{path}?stale")).await, "replica");
+    let asking = ask(&mesh, &path);
+    let returning = async {
+        until(|| mesh.stats().waiting == 1).await;
+        views.send_replace(view([owner("a", &primary, 0, 4)]));
+    };
+    assert_eq!(tokio::join!(asking, returning).0, "primary", "a replica alone is no owner");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Response, Uri};
 use plugin::Claim;
 use tower::ServiceExt;
-use types::{ErrorKind, Problem, Profile, ServiceType, ShardId, Sharding, Target, api};
+use types::{ErrorKind, Post, Problem, Profile, RoleState, ServiceType, ShardId, Sharding, Target, api};
 
 use super::App;
 use super::error::ApiError;
@@ -41,10 +41,13 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
     let shard = owned_shard(&app, &wanted, &head);
     let mut request = Request::from_parts(head, body);
     let mounted = app.mount.load().filter(|mounted| mounted.service.as_str() == wanted);
-    if let Some((service, shard)) = shard
-        && mounted.as_ref().is_none_or(|mounted| mounted.role.shard() != Some(shard))
-    {
-        return misdirected(&app, &service, shard);
+    if let Some(wanted) = shard {
+        let has_it = mounted.as_ref().is_some_and(|mounted| {
+            mounted.role.shard() == Some(wanted.shard) && (wanted.is_copy_enough || mounted.claim.is_some())
+        });
+        if !has_it {
+            return misdirected(&app, &wanted.service, wanted.shard);
+        }
     }
     let Some(mounted) = mounted else {
         return refuse(&app, &wanted, "does not run it");
@@ -132,8 +135,16 @@ fn not_processed(problem: Problem) -> Response<Body> {
     response
 }
 
+/// The shard that a request is meant for.
+struct Wanted {
+    service: ServiceType,
+    shard: ShardId,
+    /// Whether a replica may answer.
+    is_copy_enough: bool,
+}
+
 /// The shard that a request is meant for, if its service type has shards with owners.
-fn owned_shard(app: &App, wanted: &str, head: &Parts) -> Option<(ServiceType, ShardId)> {
+fn owned_shard(app: &App, wanted: &str, head: &Parts) -> Option<Wanted> {
     let service: ServiceType = wanted.parse().ok()?;
     let plugin = app.registry.plugin(&service).filter(|plugin| plugin.sharding() == Sharding::Owned)?;
     let target = plugin.target(head);
@@ -143,13 +154,16 @@ fn owned_shard(app: &App, wanted: &str, head: &Parts) -> Option<(ServiceType, Sh
     let view = app.cluster.view();
     let shards = view.of_service(&service).find_map(|member| NonZeroU32::new(member.state.as_ref()?.shards?));
     let shard = match (target, shards) {
-        (Target::Key(key), Some(shards)) => key.shard(shards),
+        (Target::Key(key) | Target::Copy(key), Some(shards)) => key.shard(shards),
         // One that does not exist is the service's to refuse.
-        (Target::Shard(shard), Some(shards)) if shard.as_u32() < shards.get() => shard,
-        (Target::Shard(shard), None) => shard,
+        (Target::Shard(shard) | Target::CopyOf(shard), Some(shards)) if shard.as_u32() < shards.get() => {
+            shard
+        }
+        (Target::Shard(shard) | Target::CopyOf(shard), None) => shard,
         _ => return None,
     };
-    Some((service, shard))
+    let is_copy_enough = matches!(target, Target::Copy(_) | Target::CopyOf(_));
+    Some(Wanted { service, shard, is_copy_enough })
 }
 
 /// How old the store's word may be: who slept for longer than the failure detector takes has to ask anew.
@@ -195,9 +209,12 @@ fn misdirected(app: &App, service: &ServiceType, shard: ShardId) -> Response<Bod
         .filter_map(|(member, state)| Some((member, state.epoch?)))
         .max_by_key(|(_, epoch)| *epoch);
     let own = view.member(me).and_then(|member| member.state.as_ref());
-    if let Some(own) =
-        own.filter(|own| own.role.service() == Some(service) && own.role.shard() == Some(shard))
-    {
+    let is_ours = |own: &&RoleState| {
+        own.role.service() == Some(service)
+            && own.role.shard() == Some(shard)
+            && own.duty != Some(Post::Replica)
+    };
+    if let Some(own) = own.filter(is_ours) {
         let reason = own.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let detail = format!("{service}/{shard} on {me} is {}{reason}", own.phase);
         let problem = Problem::new(ErrorKind::Unavailable, "not-ready", detail);

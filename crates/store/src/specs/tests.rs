@@ -9,7 +9,7 @@ fn service() -> ServiceType {
 }
 
 fn spec(flush: u32, shards: Option<u32>) -> Spec {
-    Spec { settings: json!({ "flush": flush }), shards }
+    Spec { settings: json!({ "flush": flush }), shards, replicas: 0 }
 }
 
 #[tokio::test]
