@@ -3,13 +3,15 @@
 //! The truth is on the store. What is known here of it has an age; the supervisor keeps it young, and a service asks
 //! anew before it does what only the owner may.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use store::{Claims, StoreError};
+use store::{ClaimError, Claims, Latest, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 use types::{Epoch, Holder, ServiceType, ShardId};
 
 /// A poll that asks only for the next claim is trusted if the one before it was not longer ago than this: what it asks
@@ -37,6 +39,8 @@ struct Inner {
     shard: ShardId,
     holder: Holder,
     claims: Claims,
+    /// The number of the latest entry of the claim's log that is known to leave it ours.
+    seen: AtomicU64,
     /// When the store last said that it is ours; the moment at which the question was asked.
     confirmed: watch::Sender<Instant>,
     passed: CancellationToken,
@@ -76,6 +80,7 @@ impl Claim {
         asked_at: Instant,
     ) -> Self {
         Self(Arc::new(Inner {
+            seen: AtomicU64::new(holder.epoch.0),
             service,
             shard,
             holder,
@@ -107,18 +112,28 @@ impl Claim {
         self.0.shard
     }
 
-    /// Reads the claim on the store anew.
+    /// Reads the claim on the store anew. Whoever doubts that its owner is there is told that it is.
     pub async fn confirm(&self) -> Result<(), ClaimLost> {
         let inner = &self.0;
         let asked_at = Instant::now();
-        let now = inner.claims.read(&inner.service, inner.shard).await?;
+        let mut now = inner.claims.read(&inner.service, inner.shard).await?;
+        while let (Some(holder), Latest::Challenged { by }) = (&now.holder, &now.latest)
+            && *holder == inner.holder
+        {
+            info!(service = %inner.service, shard = %inner.shard, %by, "defending a shard");
+            now = match inner.claims.defend(&inner.service, inner.shard, &now).await {
+                Ok(now) | Err(ClaimError::Lost(now)) => now,
+                Err(ClaimError::Store(error)) => return Err(error.into()),
+            };
+        }
         if now.holder.as_ref() == Some(&inner.holder) {
+            inner.seen.fetch_max(now.number, Ordering::SeqCst);
             self.note_confirmed(asked_at);
             return Ok(());
         }
-        let now = match now.holder {
+        let now = match &now.holder {
             Some(holder) => format!("owned by {} since epoch {}", holder.node, holder.epoch),
-            None => now.note.unwrap_or_else(|| "nobody owns it".to_owned()),
+            None => now.note().unwrap_or_else(|| "nobody owns it".to_owned()),
         };
         inner.successor.get_or_init(|| now.clone());
         inner.passed.cancel();
@@ -133,7 +148,8 @@ impl Claim {
             return self.confirm().await;
         }
         let asked_at = Instant::now();
-        if inner.claims.is_latest(&inner.service, inner.shard, &inner.holder).await? {
+        let seen = inner.seen.load(Ordering::SeqCst);
+        if inner.claims.is_latest(&inner.service, inner.shard, seen).await? {
             self.note_confirmed(asked_at);
             return Ok(());
         }

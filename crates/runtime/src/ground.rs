@@ -59,6 +59,8 @@ pub(crate) struct Terms {
     pub(crate) number: Option<u64>,
     pub(crate) settings: Value,
     pub(crate) shards: Option<NonZeroU32>,
+    /// Copies of each shard beside its owner's.
+    pub(crate) replicas: u32,
 }
 
 impl Ground {
@@ -161,7 +163,8 @@ impl Ground {
                  that never changes",
             ));
         }
-        Ok(Terms { number: Some(numbered.number), settings: numbered.spec.settings, shards })
+        let NumberedSpec { number, spec } = numbered;
+        Ok(Terms { number: Some(number), settings: spec.settings, shards, replicas: spec.replicas })
     }
 
     async fn settle(
@@ -220,10 +223,13 @@ impl Ground {
             None
         });
         match kept {
-            Some(kept) => Terms { number: Some(kept.number), settings: kept.spec.settings, shards: None },
+            Some(kept) => {
+                let (number, settings) = (Some(kept.number), kept.spec.settings);
+                Terms { number, settings, shards: None, replicas: 0 }
+            }
             None => {
                 let settings = self.0.settings.get(service).cloned().unwrap_or(Value::Null);
-                Terms { number: None, settings, shards: None }
+                Terms { number: None, settings, shards: None, replicas: 0 }
             }
         }
     }

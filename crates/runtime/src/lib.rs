@@ -16,7 +16,9 @@ mod events;
 mod gate;
 mod ground;
 mod identity;
+mod inquiry;
 mod keeper;
+mod layouts;
 mod life;
 mod lifecycle;
 mod listen;
@@ -28,6 +30,7 @@ mod seen;
 mod signals;
 mod stopwatch;
 mod supervisor;
+mod vacancy;
 
 pub use api::openapi;
 pub use config::Config;

@@ -248,6 +248,7 @@ impl Node {
             registry,
             ground: ground.clone(),
             resumes: !config.reset_role,
+            profile: config.profile,
             exposure: Exposure { beyond_loopback: config.insecure, host: host(opened.advertise) },
             cluster: cluster.clone(),
             mesh: mesh.clone(),

@@ -11,7 +11,7 @@ use http::Request;
 use http::header::CONTENT_TYPE;
 use mesh::Mesh;
 use plugin::Claim;
-use store::{ClaimError, ClaimState, Claims, Store};
+use store::{ClaimError, ClaimState, Claims, Farewell, Store};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use types::api::{self, Release};
@@ -210,12 +210,11 @@ pub(crate) async fn release(
     claims: &Claims,
     (service, shard): (&ServiceType, ShardId),
     holder: &Holder,
-    to: Option<&NodeId>,
-    why: &str,
+    farewell: Farewell<'_>,
 ) -> bool {
-    match timeout(RELEASE_LIMIT, claims.release(service, shard, holder, to, Some(why))).await {
+    match timeout(RELEASE_LIMIT, claims.release(service, shard, holder, farewell)).await {
         Ok(Ok(())) => {
-            info!(%service, %shard, epoch = %holder.epoch, why, "released a shard");
+            info!(%service, %shard, epoch = %holder.epoch, why = farewell.why, "released a shard");
             true
         }
         // It is somebody else's already.
@@ -254,7 +253,7 @@ mod tests {
 
     fn held_by(name: &str, generation: u64, epoch: u64) -> ClaimState {
         let holder = Holder { node: node(name), generation: Generation(generation), epoch: Epoch(epoch) };
-        ClaimState { number: epoch, holder: Some(holder), note: None }
+        ClaimState { number: epoch, holder: Some(holder), ..ClaimState::default() }
     }
 
     fn view(members: &[(&str, u64, Option<u64>)]) -> ClusterView {

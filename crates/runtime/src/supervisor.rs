@@ -3,6 +3,7 @@
 mod begin;
 mod change;
 mod strays;
+mod succeed;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -13,13 +14,15 @@ use std::time::Duration;
 
 use cluster::Cluster;
 use mesh::Mesh;
-use plugin::{Claim, Context, Duty, Endpoints, Exposure, Health, Metrics, Prepared, Registry, ServiceError};
+use plugin::{Context, Duty, Endpoints, Exposure, Health, Metrics, Prepared, Registry, ServiceError};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use types::api::{Seen, Wait};
-use types::{ErrorKind, Generation, NodeId, Post, Problem, Role, RoleState, ServiceType, ShardId, Sharding};
+use types::{
+    ErrorKind, Generation, NodeId, Post, Problem, Profile, Role, RoleState, ServiceType, ShardId, Sharding,
+};
 
 use crate::control::Command;
 use crate::gate::{Mount, Mounted};
@@ -30,6 +33,7 @@ use crate::lifecycle::{Happening, State};
 use crate::running::Running;
 use crate::seen::{Shown, ask_all, not_asked};
 use crate::stopwatch::Stopwatch;
+use crate::supervisor::succeed::{Succession, place};
 
 /// How often a service is asked how it is.
 const PROBE: Duration = Duration::from_secs(1);
@@ -39,6 +43,10 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 const ANNOUNCE_LIMIT: Duration = Duration::from_millis(300);
 /// How long members may take to see a change before the receipt says that they have not.
 const RECEIPT_LIMIT: Duration = Duration::from_secs(1);
+/// A primary that has not heard of the store for so long gives way to others.
+const RESIGN: Duration = Duration::from_secs(6);
+/// After so many failures in a row others may try to run the shard.
+const FAILURES: u32 = 3;
 /// The longest reason that is gossiped, in characters.
 const REASON_LIMIT: usize = 600;
 
@@ -50,6 +58,7 @@ pub(crate) struct Tools {
     pub(crate) ground: Ground,
     /// Whether shards that this node owned in an earlier life are taken up again.
     pub(crate) resumes: bool,
+    pub(crate) profile: Profile,
     pub(crate) exposure: Exposure,
     pub(crate) cluster: Cluster,
     pub(crate) mesh: Mesh,
@@ -69,6 +78,12 @@ pub(crate) struct Supervisor {
     terms: Option<Terms>,
     /// The shard that this node owns for its role.
     keeper: Option<Keeper>,
+    /// Whether it has a copy of its role's shard instead.
+    is_replica: bool,
+    /// Whether the store has not answered for so long that others may take the shard.
+    is_resigned: bool,
+    /// Shards that others ought to own.
+    succession: Succession,
     running: Option<Running>,
     /// Shards that this node may own on the store without running them, with why it gave them up.
     strays: BTreeMap<(ServiceType, ShardId), String>,
@@ -97,12 +112,16 @@ impl Supervisor {
         if asked.drained {
             state = state.after(drained(&tools.node, &asked.role));
         }
+        let succession = Succession::new(&tools);
         Self {
             tools,
             role: asked.role,
             state,
             terms: None,
             keeper: None,
+            is_replica: false,
+            is_resigned: false,
+            succession,
             running: None,
             strays: BTreeMap::new(),
             tidy_at: Instant::now(),
@@ -149,6 +168,7 @@ impl Supervisor {
                     self.publish().await;
                     self.begin().await;
                 }
+                stir = self.succession.stir() => self.succeed(stir).await,
                 _ = probe.tick() => {
                     self.probe().await;
                     if self.tidy_at <= Instant::now() {
@@ -170,10 +190,19 @@ impl Supervisor {
             self.fail(reason).await;
             return;
         }
-        if self.keeper.is_some()
-            && let Some(error) = self.tools.ground.stranger()
-        {
-            health = Health::Degraded(error.to_string());
+        self.is_resigned = false;
+        if let Some(keeper) = &self.keeper {
+            let age = keeper.claim().age();
+            if let Some(error) = self.tools.ground.stranger() {
+                health = Health::Degraded(error.to_string());
+            } else if age > RESIGN {
+                self.is_resigned = true;
+                let epoch = keeper.claim().epoch();
+                health = Health::Degraded(format!(
+                    "resigned epoch {epoch}: the store has not answered for {} s, so others may take the shard",
+                    age.as_secs()
+                ));
+            }
         }
         self.state = self.state.after(Happening::Probed(health));
     }
@@ -184,9 +213,13 @@ impl Supervisor {
         if let Some(running) = self.running.take() {
             running.gate.shut();
             self.unmount();
-            self.state = self.failed(reason);
+            self.state = self.failed(reason.clone());
             self.publish().await;
             running.stop().await;
+            if matches!(self.state, State::Waiting { failures, .. } if failures >= FAILURES) {
+                self.refuse(&reason).await;
+                self.publish().await;
+            }
         }
     }
 
@@ -233,23 +266,23 @@ impl Supervisor {
         &self,
         prepared: Option<Box<dyn Prepared>>,
         role: &Role,
-        claim: Option<Claim>,
+        duty: Duty,
     ) -> Result<Option<Running>, ServiceError> {
         let Some(prepared) = prepared else {
             return Ok(None);
         };
         let (mut objects, mut objects_poll) = (None, Duration::ZERO);
-        if let Some(claim) = &claim {
+        if let (Duty::Primary(_) | Duty::Replica, Some((service, shard))) = (&duty, place(role)) {
             let store = self.tools.ground.store().await;
             let store = store.map_err(|error| ServiceError::unavailable(error.to_string()))?;
-            objects = Some(store.data(claim.service(), claim.shard()));
-            objects_poll = store.poll_interval();
+            objects = Some(store.data(&service, shard));
+            objects_poll = store.replica_poll();
         }
         let shards = self.terms.as_ref().and_then(|terms| terms.shards);
         let context = |tasks, shutdown| Context {
             node: self.tools.node.clone(),
             role: role.clone(),
-            duty: claim.map_or(Duty::None, Duty::Primary),
+            duty,
             shards,
             objects,
             objects_poll,
@@ -289,15 +322,16 @@ impl Supervisor {
     fn role_state(&self) -> RoleState {
         let (phase, reason) = self.state.phase();
         let reason = reason.or_else(|| self.note.clone()).or_else(|| self.strays_in_words()).map(shortened);
+        let epoch = self.keeper.as_ref().map(|keeper| keeper.claim().epoch());
         let endpoints = self.running.as_ref().map(|running| running.endpoints.urls()).unwrap_or_default();
         RoleState {
             role: self.role.clone(),
             phase,
             reason,
             revision: self.revision,
-            duty: self.keeper.is_some().then_some(Post::Primary),
-            epoch: self.keeper.as_ref().map(|keeper| keeper.claim().epoch()),
-            resigned: None,
+            duty: if self.is_replica { Some(Post::Replica) } else { epoch.map(|_| Post::Primary) },
+            epoch: epoch.filter(|_| !self.is_resigned),
+            resigned: epoch.filter(|_| self.is_resigned),
             shards: self.terms.as_ref().and_then(|terms| terms.shards).map(NonZeroU32::get),
             spec: self.terms.as_ref().and_then(|terms| terms.number),
             endpoints,

@@ -1,10 +1,12 @@
-//! Who owns a shard: a log of takes and releases, the number of a take being its epoch.
+//! Who owns a shard: a log of takes, challenges, defences and releases, the number of a take being its epoch.
 //!
 //! Gossip may be wrong about who owns a shard, this is not: of all that take a shard from the same state one
 //! succeeds, and each take has a higher epoch than all before. Whether a shard *may* be taken from its holder
-//! is not decided here, see the runtime.
+//! is not decided here, see the runtime. Who doubts that the holder is there *challenges* it; a holder that is
+//! defends itself, which makes the challenger's take fail, whichever of the two is faster.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
@@ -33,15 +35,64 @@ pub struct ClaimState {
     pub number: u64,
     /// Who owns it; `None` when nobody does.
     pub holder: Option<Holder>,
+    /// When the holder took it, in Unix milliseconds of its own clock: for people.
+    pub since_ms: Option<u64>,
+    /// What the latest entry is.
+    pub latest: Latest,
+}
+
+/// What the latest entry of a claim is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Latest {
+    /// There is none: nobody ever owned the shard.
+    #[default]
+    Never,
+    /// The holder took it.
+    Taken,
+    /// Somebody doubts that the holder is there, and takes the shard unless it defends itself.
+    Challenged {
+        /// Who.
+        by: NodeId,
+    },
+    /// The holder said that it is there.
+    Defended,
+    /// The holder gave it up.
+    Released {
+        /// The former holder.
+        by: NodeId,
+        /// Who is to get it, if it was given up for somebody.
+        to: Option<NodeId>,
+        /// Whether it was given up because it could not be run there.
+        is_refused: bool,
+        /// Why, in words.
+        why: Option<String>,
+    },
+}
+
+impl ClaimState {
     /// The latest entry in words: `taken by a`, `released by a: leaving`, `released by a to b`.
-    pub note: Option<String>,
+    pub fn note(&self) -> Option<String> {
+        let holder = self.holder.as_ref().map(|holder| holder.node.to_string()).unwrap_or_default();
+        Some(match &self.latest {
+            Latest::Never => return None,
+            Latest::Taken => format!("taken by {holder}"),
+            Latest::Challenged { by } => format!("{by} doubts that {holder} is there"),
+            Latest::Defended => format!("defended by {holder}"),
+            Latest::Released { by, to, is_refused, why } => {
+                let verb = if *is_refused { "refused" } else { "released" };
+                let to = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+                let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+                format!("{verb} by {by}{to}{why}")
+            }
+        })
+    }
 }
 
 /// Why a shard was not taken or released.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     /// Somebody else was first; decide anew from this state.
-    #[error("the claim has changed: {}", .0.note.as_deref().unwrap_or("nobody has it"))]
+    #[error("the claim has changed: {}", .0.note().as_deref().unwrap_or("nobody has it"))]
     Lost(ClaimState),
     /// It is not known whether the entry was written; read the claim before trying again.
     #[error(transparent)]
@@ -73,6 +124,21 @@ enum Record {
     Take {
         node: NodeId,
         generation: Generation,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at_ms: Option<u64>,
+    },
+    Challenge {
+        by: NodeId,
+        generation: Generation,
+        /// Who is challenged. Told again in each entry, so that the latest one says all.
+        holder: Holder,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since_ms: Option<u64>,
+    },
+    Defend {
+        holder: Holder,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since_ms: Option<u64>,
     },
     Release {
         node: NodeId,
@@ -81,6 +147,9 @@ enum Record {
         epoch: Epoch,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<NodeId>,
+        /// Whether it could not be run there.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        refused: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
@@ -90,18 +159,43 @@ impl Record {
     /// What the claim is when this is its latest entry.
     fn state(self, number: u64) -> ClaimState {
         match self {
-            Self::Take { node, generation } => ClaimState {
+            Self::Take { node, generation, at_ms } => ClaimState {
                 number,
-                note: Some(format!("taken by {node}")),
                 holder: Some(Holder { node, generation, epoch: Epoch(number) }),
+                since_ms: at_ms,
+                latest: Latest::Taken,
             },
-            Self::Release { node, to, why, .. } => {
-                let to = to.map(|to| format!(" to {to}")).unwrap_or_default();
-                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-                ClaimState { number, holder: None, note: Some(format!("released by {node}{to}{why}")) }
+            Self::Challenge { by, holder, since_ms, .. } => {
+                ClaimState { number, holder: Some(holder), since_ms, latest: Latest::Challenged { by } }
             }
+            Self::Defend { holder, since_ms } => {
+                ClaimState { number, holder: Some(holder), since_ms, latest: Latest::Defended }
+            }
+            Self::Release { node, to, refused, why, .. } => ClaimState {
+                number,
+                holder: None,
+                since_ms: None,
+                latest: Latest::Released { by: node, to, is_refused: refused, why },
+            },
         }
     }
+
+    /// Whether it ends this take.
+    fn is_release_of(&self, holder: &Holder) -> bool {
+        matches!(self, Self::Release { node, generation, epoch, .. }
+            if *node == holder.node && *generation == holder.generation && *epoch == holder.epoch)
+    }
+}
+
+/// How a shard is given up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Farewell<'a> {
+    /// Who is to get it; nobody in particular.
+    pub to: Option<&'a NodeId>,
+    /// Whether it can't be run here, so that others should try.
+    pub is_refused: bool,
+    /// Why, in words.
+    pub why: Option<&'a str>,
 }
 
 impl Claims {
@@ -146,7 +240,7 @@ impl Claims {
         node: &NodeId,
         generation: Generation,
     ) -> Result<Holder, ClaimError> {
-        let record = Record::Take { node: node.clone(), generation };
+        let record = Record::Take { node: node.clone(), generation, at_ms: now_ms() };
         match self.log(service, shard).append_seen(seen.number, &record).await {
             // others went on: it was ours, and is no more
             Ok(appended) if appended.latest > appended.number => self.lost(service, shard).await,
@@ -156,45 +250,93 @@ impl Claims {
         }
     }
 
-    /// Gives a shard up, for anybody or `to` a node, and says `why`. Only the holder's own latest take can be
-    /// released; doing it again is no error. Two GETs, one PUT and one LIST.
+    /// Doubts that the holder in `seen` is there. The number of the new entry is in the state that is returned: a take
+    /// from that state succeeds unless the holder defends itself. One PUT and one LIST.
+    pub async fn challenge(
+        &self,
+        service: &ServiceType,
+        shard: ShardId,
+        seen: &ClaimState,
+        node: &NodeId,
+        generation: Generation,
+    ) -> Result<ClaimState, ClaimError> {
+        let Some(holder) = seen.holder.clone() else {
+            return self.lost(service, shard).await;
+        };
+        let by = node.clone();
+        let record = Record::Challenge { by, generation, holder, since_ms: seen.since_ms };
+        self.append(service, shard, seen.number, record).await
+    }
+
+    /// Says that the holder in `seen`, who must be the caller, is there. One PUT and one LIST.
+    pub async fn defend(
+        &self,
+        service: &ServiceType,
+        shard: ShardId,
+        seen: &ClaimState,
+    ) -> Result<ClaimState, ClaimError> {
+        let Some(holder) = seen.holder.clone() else {
+            return self.lost(service, shard).await;
+        };
+        let record = Record::Defend { holder, since_ms: seen.since_ms };
+        self.append(service, shard, seen.number, record).await
+    }
+
+    async fn append(
+        &self,
+        service: &ServiceType,
+        shard: ShardId,
+        seen: u64,
+        record: Record,
+    ) -> Result<ClaimState, ClaimError> {
+        match self.log(service, shard).append_seen(seen, &record).await {
+            Ok(appended) if appended.latest > appended.number => self.lost(service, shard).await,
+            Ok(appended) => Ok(record.state(appended.number)),
+            Err(AppendError::Lost { .. }) => self.lost(service, shard).await,
+            Err(AppendError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    /// Gives a shard up. Only its holder can; doing it again is no error, nor is it when somebody challenges meanwhile.
+    /// One LIST, one GET, one PUT and one LIST.
     pub async fn release(
         &self,
         service: &ServiceType,
         shard: ShardId,
         holder: &Holder,
-        to: Option<&NodeId>,
-        why: Option<&str>,
+        farewell: Farewell<'_>,
     ) -> Result<(), ClaimError> {
         let log = self.log(service, shard);
-        let epoch = holder.epoch.0;
-        let ours = Record::Take { node: holder.node.clone(), generation: holder.generation };
-        if log.entry(epoch).await? != Some(ours) {
-            return self.lost(service, shard).await;
-        }
-        let record = Record::Release {
-            node: holder.node.clone(),
-            generation: holder.generation,
-            epoch: holder.epoch,
-            to: to.cloned(),
-            why: why.map(str::to_owned),
-        };
-        match log.append(epoch, &record).await {
-            Ok(_) => Ok(()),
-            Err(AppendError::Lost { .. }) => match log.entry(epoch + 1).await? {
-                // an earlier try of ours whose answer was lost
-                Some(Record::Release { node, generation, epoch, .. })
-                    if node == holder.node && generation == holder.generation && epoch == holder.epoch =>
-                {
-                    Ok(())
-                }
-                Some(Record::Take { .. } | Record::Release { .. }) | None => self.lost(service, shard).await,
-            },
-            Err(AppendError::Store(error)) => Err(error.into()),
+        loop {
+            let Some(latest) = log.latest().await? else {
+                return self.lost(service, shard).await;
+            };
+            // An earlier try of ours whose answer was lost.
+            if latest.value.is_release_of(holder) {
+                return Ok(());
+            }
+            let now = latest.value.state(latest.number);
+            if now.holder.as_ref() != Some(holder) {
+                return Err(ClaimError::Lost(now));
+            }
+            let record = Record::Release {
+                node: holder.node.clone(),
+                generation: holder.generation,
+                epoch: holder.epoch,
+                to: farewell.to.cloned(),
+                refused: farewell.is_refused,
+                why: farewell.why.map(str::to_owned),
+            };
+            match log.append(now.number, &record).await {
+                Ok(_) => return Ok(()),
+                // Each time somebody else has written: a challenger, or a successor.
+                Err(AppendError::Lost { .. }) => {}
+                Err(AppendError::Store(error)) => return Err(error.into()),
+            }
         }
     }
 
-    /// The owner's poll: `true` if nobody wrote to the claim since it was taken.
+    /// The owner's poll: `true` if nobody wrote to the claim since its entry `number`.
     ///
     /// One small GET of the next number; nothing there means that it is still ours. (In a folder the claim's
     /// own entry is looked at as well: a folder that was unmounted has no next number either.)
@@ -210,14 +352,14 @@ impl Claims {
         &self,
         service: &ServiceType,
         shard: ShardId,
-        holder: &Holder,
+        number: u64,
     ) -> Result<bool, StoreError> {
         let log = self.log(service, shard);
-        if log.is_written(holder.epoch.0 + 1).await? {
+        if log.is_written(number + 1).await? {
             return Ok(false);
         }
-        if self.objects.is_local() && !log.is_written(holder.epoch.0).await? {
-            let cause = format!("entry {} of the claim is gone; is the folder still mounted?", holder.epoch);
+        if self.objects.is_local() && !log.is_written(number).await? {
+            let cause = format!("entry {number} of the claim is gone; is the folder still mounted?");
             return Err(self.objects.odd(Fault::Missing, "read", &path(service, shard), cause));
         }
         Ok(true)
@@ -235,6 +377,12 @@ impl Claims {
     fn log(&self, service: &ServiceType, shard: ShardId) -> Log<Record> {
         Log::new(self.objects.clone(), path(service, shard), self.limits)
     }
+}
+
+/// The time on this node's clock, for people.
+fn now_ms() -> Option<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(now.as_millis()).ok()
 }
 
 fn root() -> Path {

@@ -30,7 +30,7 @@ mod url;
 
 pub use object_store::ObjectStore;
 
-pub use crate::claims::{ClaimError, ClaimState, Claims};
+pub use crate::claims::{ClaimError, ClaimState, Claims, Farewell, Latest};
 pub use crate::error::{Fault, StoreError};
 pub use crate::log::{AppendError, Entry, Log};
 pub use crate::open::{OpenError, Store};

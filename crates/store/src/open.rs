@@ -236,6 +236,12 @@ impl Store {
         self.objects.clone()
     }
 
+    /// How often a replica looks for news in a role's own data: ten times a second where looking is free, once a second
+    /// where each look is paid for.
+    pub fn replica_poll(&self) -> Duration {
+        if self.objects.is_local() { Duration::from_millis(100) } else { Duration::from_secs(1) }
+    }
+
     /// How often an owner asks whether its shard is still its own: a second. See [`Claims::is_latest`].
     pub fn poll_interval(&self) -> Duration {
         Duration::from_secs(1)

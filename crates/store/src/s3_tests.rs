@@ -29,9 +29,9 @@ async fn an_s3_server_that_honours_if_none_match_holds_a_cluster() {
     let (node, claims) = ("a".parse().unwrap(), store.claims());
     let nobody = ClaimState::default();
     let holder = claims.take(&service, shard, &nobody, &node, types::Generation(1)).await.unwrap();
-    assert!(claims.is_latest(&service, shard, &holder).await.unwrap());
-    claims.release(&service, shard, &holder, None, None).await.unwrap();
-    assert!(!claims.is_latest(&service, shard, &holder).await.unwrap());
+    assert!(claims.is_latest(&service, shard, holder.epoch.0).await.unwrap());
+    claims.release(&service, shard, &holder, crate::Farewell::default()).await.unwrap();
+    assert!(!claims.is_latest(&service, shard, holder.epoch.0).await.unwrap());
     assert_eq!(claims.all().await.unwrap().len(), 1);
 
     for (round, number) in ["x", "y", "z"].into_iter().zip(1..) {

@@ -253,6 +253,9 @@ pub struct ClaimView {
     /// Who owns it; absent when nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Holder>,
+    /// When it took it, in Unix milliseconds of its own clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
     /// Whether the owner is there and says the same, in the view of the node that answers.
     pub honoured: bool,
     /// What the latest entry says: `taken by storage-1`, `released by storage-1: leaving`.

@@ -25,7 +25,7 @@ pub enum Target {
 /// What decides which shard a key belongs to: its SipHash-1-3 with a zero key (Aumasson and Bernstein, 2012).
 ///
 /// It never changes: a cluster's data lies where it says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyHash(u64);
 
 impl KeyHash {

@@ -79,9 +79,10 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
     }
     let view = app.cluster.view();
     let listed = known.into_iter().map(|((service, shard), state)| {
-        let ClaimState { number, holder, note } = state;
+        let note = state.note();
+        let ClaimState { number, holder, since_ms, .. } = state;
         let honoured = holder.as_ref().is_some_and(|holder| is_honoured(holder, &view));
-        ClaimView { service, shard, number, holder, honoured, note }
+        ClaimView { service, shard, number, holder, since_ms, honoured, note }
     });
     Ok(Json(Claims { store: store.info().clone(), claims: listed.collect() }))
 }
@@ -102,7 +103,9 @@ fn wanted_spec(body: &[u8]) -> Result<Spec, ApiError> {
     };
     let fields: BTreeMap<String, serde_json::Value> =
         serde_json::from_slice(body).map_err(|error| bad(format!("the body is not a spec: {error}")))?;
-    if let Some(unknown) = fields.keys().find(|key| !matches!(key.as_str(), "settings" | "shards")) {
+    if let Some(unknown) =
+        fields.keys().find(|key| !matches!(key.as_str(), "settings" | "shards" | "replicas"))
+    {
         return Err(bad(format!("the body is not a spec: unknown field `{unknown}`")));
     }
     serde_json::from_slice(body).map_err(|error| bad(format!("the body is not a spec: {error}")))

@@ -1,14 +1,22 @@
 //! How a role begins by itself, with its shard where it has one; and how it ends when the shard is somebody else's.
 
+use plugin::Duty;
+use store::Farewell;
 use tokio::time::Instant;
 use tracing::{info, warn};
-use types::{ErrorKind, NodeId, Problem, Role};
+use types::{ErrorKind, Problem, Role};
 
 use super::Supervisor;
 use crate::keeper::Keeper;
 use crate::lifecycle::Happening;
 use crate::owner::{Candidate, release};
 use crate::running::Running;
+
+/// What a node has of its role's shard.
+pub(super) enum Seat {
+    Owner(Keeper),
+    Copy,
+}
 
 impl Supervisor {
     /// Starts the role as it is, unless the node is told to leave meanwhile.
@@ -27,7 +35,8 @@ impl Supervisor {
             }
             Err(problem) => {
                 warn!(role = %self.role, %problem, hint = problem.hint, "the role could not be started");
-                self.give_up(&problem.detail).await;
+                self.refuse(&problem.detail).await;
+                self.is_replica = false;
                 let hint = problem.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
                 self.state = self.failed(format!("{}{hint}", problem.detail));
             }
@@ -43,16 +52,35 @@ impl Supervisor {
         self.publish().await;
         let is_held = self.keeper.as_ref().is_some_and(|keeper| keeper.claim().successor().is_none());
         if plan.is_owned && !is_held {
-            self.keeper = None;
-            self.keeper = Some(self.acquire(&role, false).await?);
+            (self.keeper, self.is_replica) = (None, false);
+            let seat = self.acquire(&role, false).await?;
+            self.sit(seat);
             self.publish().await;
         }
-        let claim = self.keeper.as_ref().map(|keeper| keeper.claim().clone());
-        self.start(plan.prepared, &role, claim).await.map_err(|error| error.to_problem("role-not-started"))
+        let duty = self.duty();
+        self.start(plan.prepared, &role, duty).await.map_err(|error| error.to_problem("role-not-started"))
     }
 
-    /// Takes the shard of a role. Until it is known what came of it, the shard is one that may have to be given up.
-    pub(super) async fn acquire(&mut self, role: &Role, is_told: bool) -> Result<Keeper, Problem> {
+    /// Notes what this node has of its role's shard.
+    pub(super) fn sit(&mut self, seat: Seat) {
+        (self.keeper, self.is_replica) = match seat {
+            Seat::Owner(keeper) => (Some(keeper), false),
+            Seat::Copy => (None, true),
+        };
+    }
+
+    /// What this node does with its role's shard.
+    pub(super) fn duty(&self) -> Duty {
+        match &self.keeper {
+            Some(keeper) => Duty::Primary(keeper.claim().clone()),
+            None if self.is_replica => Duty::Replica,
+            None => Duty::None,
+        }
+    }
+
+    /// Takes the shard of a role, or finds that it is to be a copy. Until it is known what came of it, the shard is one
+    /// that may have to be given up.
+    pub(super) async fn acquire(&mut self, role: &Role, is_told: bool) -> Result<Seat, Problem> {
         let Role::Service { service, shard: Some(shard) } = role else {
             let detail = format!("{role} has no shard that could be owned");
             return Err(Problem::new(ErrorKind::Internal, "no-shard", detail));
@@ -69,34 +97,42 @@ impl Supervisor {
         if taken.as_ref().err().is_none_or(|problem| problem.status < 500) {
             self.strays.remove(&(service.clone(), *shard));
         }
-        let claim = taken?;
-        Ok(Keeper::new(claim, store.poll_interval(), self.tools.cluster.watch()))
+        let claim = match taken {
+            Ok(claim) => claim,
+            Err(problem) if problem.code() == OWNED && !is_told && self.wants_copy(role) => {
+                info!(%role, why = problem.detail, "having a copy of the shard");
+                return Ok(Seat::Copy);
+            }
+            Err(problem) => return Err(problem),
+        };
+        Ok(Seat::Owner(Keeper::new(claim, store.poll_interval(), self.tools.cluster.watch())))
     }
 
     /// Gives up the shard, if there is one, and says why.
     pub(super) async fn give_up(&mut self, why: &str) {
         if let Some(keeper) = self.keeper.take() {
-            self.release(&keeper, None, why).await;
+            self.release(&keeper, Farewell { why: Some(why), ..Farewell::default() }).await;
         }
     }
 
     /// Gives up a shard; what the store does not note is tried again later. Whether it has noted it.
-    pub(super) async fn release(&mut self, keeper: &Keeper, to: Option<&NodeId>, why: &str) -> bool {
+    pub(super) async fn release(&mut self, keeper: &Keeper, farewell: Farewell<'_>) -> bool {
         let claim = keeper.claim();
         let is_noted = match self.tools.ground.store().await {
             Ok(store) => {
                 let shard = (claim.service(), claim.shard());
-                release(&store.claims(), shard, claim.holder(), to, why).await
+                release(&store.claims(), shard, claim.holder(), farewell).await
             }
             Err(_) => false,
         };
         if !is_noted {
-            self.strays.insert((claim.service().clone(), claim.shard()), why.to_owned());
+            let why = farewell.why.unwrap_or_default().to_owned();
+            self.strays.insert((claim.service().clone(), claim.shard()), why);
         }
         is_noted
     }
 
-    /// Somebody else owns the shard now: whatever runs ends, and the node stands by.
+    /// Somebody else owns the shard now: whatever runs ends, and the node has a copy if one is wanted, or stands by.
     pub(super) async fn step_down(&mut self) {
         let Some(keeper) = self.keeper.take() else {
             return;
@@ -115,17 +151,23 @@ impl Supervisor {
             self.unmount();
             running.stop().await;
         }
-        self.stand_by(why);
+        let role = self.role.clone();
+        if !self.wants_copy(&role) {
+            self.stand_by(why);
+        } else if let Err(problem) = self.try_follow(&role).await {
+            warn!(%role, %problem, "could not become a copy");
+            self.stand_by(why);
+        }
         self.publish().await;
     }
 
     /// Waits to be needed, though no person wanted it so.
-    fn stand_by(&mut self, note: String) {
+    pub(super) fn stand_by(&mut self, note: String) {
         info!(note, "standing by");
         self.role = Role::Standby;
-        self.keeper = None;
+        (self.keeper, self.is_replica) = (None, false);
         self.terms = None;
-        self.note = Some(note);
+        self.note = Some(note).filter(|note| !note.is_empty());
         self.state = self.state.after(Happening::Start).after(Happening::Started { at: Instant::now() });
     }
 }

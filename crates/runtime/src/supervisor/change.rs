@@ -1,10 +1,12 @@
 //! Carries out a command: from one role to another, or to none, with a receipt and a way back.
 
+use store::Farewell;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use types::api::{Receipt, Release, Wait};
 use types::{ErrorKind, NodeId, Problem, Role};
 
+use super::begin::Seat;
 use super::{ANNOUNCE_LIMIT, DRAIN_LIMIT, Plan, RECEIPT_LIMIT, Supervisor, drained, unknown_role};
 use crate::control::{Order, leaving};
 use crate::ground::Terms;
@@ -29,6 +31,7 @@ struct Before {
     state: State,
     terms: Option<Terms>,
     keeper: Option<Keeper>,
+    is_replica: bool,
     note: Option<String>,
 }
 
@@ -48,7 +51,10 @@ impl Supervisor {
         let is_done = match &self.state {
             State::Running { .. } => {
                 let terms = plan.as_ref().and_then(|plan| plan.terms.as_ref());
-                asked == Asked { role: from.clone(), drained: false } && terms == self.terms.as_ref()
+                let owns_it = !wish.is_told || self.keeper.is_some() || !self.is_replica;
+                asked == Asked { role: from.clone(), drained: false }
+                    && terms == self.terms.as_ref()
+                    && owns_it
             }
             State::Stopped { .. } => asked == Asked { role: from.clone(), drained: true },
             _ => false,
@@ -59,6 +65,12 @@ impl Supervisor {
             self.note = None;
         } else {
             in_flight = self.change(&wish, plan, &mut watch).await?;
+            if asked.drained || asked.role != from {
+                self.succession.renounce(&from);
+            }
+        }
+        if !asked.drained {
+            self.succession.accept(&asked.role);
         }
         let version = self.publish().await;
         let seen = self.confirm(version, wait, RECEIPT_LIMIT).await;
@@ -143,8 +155,9 @@ impl Supervisor {
             && self.keeper.as_ref().is_some_and(|keeper| keeper.claim().successor().is_none());
         // Whether it can be read is found out before anything is disturbed.
         let kept = self.tools.data.asked().map_err(|error| not_kept(&error))?;
-        let mut taken = None;
-        if is_owned && !is_held {
+        let is_copy_enough = wish.asked.role == self.role && self.is_replica && !wish.is_told;
+        let mut taken = (is_owned && is_copy_enough).then_some(Seat::Copy);
+        if is_owned && !is_held && !is_copy_enough {
             let leaving = self.tools.leaving.clone();
             taken = Some(tokio::select! {
                 biased;
@@ -159,8 +172,8 @@ impl Supervisor {
                 self.switch(wish, plan, taken, watch).await
             }
             Err(error) => {
-                if let Some(taken) = &taken {
-                    self.release(taken, None, "what was asked could not be kept").await;
+                if let Some(Seat::Owner(taken)) = &taken {
+                    self.release(taken, why("what was asked could not be kept")).await;
                 }
                 Err(not_kept(&error))
             }
@@ -182,7 +195,7 @@ impl Supervisor {
         &mut self,
         wish: &Wish,
         plan: Option<Plan>,
-        taken: Option<Keeper>,
+        taken: Option<Seat>,
         watch: &mut Stopwatch,
     ) -> Result<u64, Problem> {
         let mut before = Before {
@@ -190,13 +203,14 @@ impl Supervisor {
             state: self.state.clone(),
             terms: self.terms.clone(),
             keeper: None,
+            is_replica: self.is_replica,
             note: self.note.take(),
         };
         let reason = wish.successor.as_ref().map(|to| format!("handing {} over to {to}", self.role));
         let in_flight = self.finish(reason, watch).await;
         if self.tools.leaving.is_cancelled() {
-            if let Some(taken) = &taken {
-                self.release(taken, None, "leaving").await;
+            if let Some(Seat::Owner(taken)) = &taken {
+                self.release(taken, why("leaving")).await;
             }
             return Err(leaving());
         }
@@ -206,7 +220,8 @@ impl Supervisor {
         let needs_no_way_back = wish.asked.drained || wish.asked.role == Role::Standby;
         if needs_no_way_back && let Some(keeper) = &before.keeper {
             let why = if wish.asked.drained { "drained" } else { "its owner got another role" };
-            let is_noted = self.release(keeper, wish.successor.as_ref(), why).await;
+            let farewell = Farewell { to: wish.successor.as_ref(), why: Some(why), is_refused: false };
+            let is_noted = self.release(keeper, farewell).await;
             watch.step("release");
             if !is_noted && wish.successor.is_some() {
                 self.go_back(before).await;
@@ -223,20 +238,23 @@ impl Supervisor {
         self.state = self.state.after(Happening::Start);
         let (prepared, terms) = plan.map_or((None, None), |plan| (plan.prepared, plan.terms));
         self.terms = terms;
-        let was_taken = taken.is_some();
-        self.keeper = taken.or_else(|| self.keeper.take());
+        let was_taken = matches!(taken, Some(Seat::Owner(_)));
+        match taken {
+            Some(seat) => self.sit(seat),
+            None => self.is_replica = false,
+        }
         self.publish().await;
-        let claim = self.keeper.as_ref().map(|keeper| keeper.claim().clone());
+        let duty = self.duty();
         let leaving_token = self.tools.leaving.clone();
         let started = tokio::select! {
             biased;
             () = leaving_token.cancelled() => {
                 if let Some(keeper) = &before.keeper {
-                    self.release(keeper, None, "leaving").await;
+                    self.release(keeper, why("leaving")).await;
                 }
                 return Err(leaving());
             }
-            started = self.start(prepared, &wish.asked.role, claim) => started,
+            started = self.start(prepared, &wish.asked.role, duty) => started,
         };
         watch.step("start");
         match started {
@@ -245,14 +263,14 @@ impl Supervisor {
                 watch.step("mount");
                 if !needs_no_way_back && let Some(keeper) = before.keeper {
                     self.publish().await;
-                    self.release(&keeper, None, "its owner got another role").await;
+                    self.release(&keeper, why("its owner got another role")).await;
                     watch.step("release");
                 }
                 Ok(in_flight)
             }
             Err(error) => {
                 warn!(role = %wish.asked.role, %error, "the new role could not be started; going back");
-                self.give_up(&error.to_string()).await;
+                self.refuse(&error.to_string()).await;
                 self.go_back(before).await;
                 let problem = error.to_problem("role-not-started");
                 let detail = format!("{} could not be started: {error}; {}", wish.asked.role, self.present());
@@ -270,7 +288,7 @@ impl Supervisor {
     async fn go_back(&mut self, before: Before) {
         self.role = before.role;
         self.terms = before.terms;
-        self.keeper = before.keeper;
+        (self.keeper, self.is_replica) = (before.keeper, before.is_replica);
         self.note = before.note;
         if matches!(before.state, State::Running { .. }) {
             self.state = self.state.after(Happening::Start);
@@ -309,6 +327,11 @@ impl Supervisor {
         watch.step("stop");
         in_flight
     }
+}
+
+/// How a shard is given up for nobody in particular.
+fn why(why: &str) -> Farewell<'_> {
+    Farewell { why: Some(why), ..Farewell::default() }
 }
 
 fn not_kept(error: &DataDirError) -> Problem {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use store::Farewell;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use types::{Problem, Role, ServiceType, ShardId, Sharding};
@@ -108,7 +109,10 @@ impl Supervisor {
             }
             let is_settled = match timeout(SWEEP_LIMIT, claims.read(&service, shard)).await {
                 Ok(Ok(state)) => match state.holder.filter(|holder| holder.node == self.tools.node) {
-                    Some(holder) => release(&claims, (&service, shard), &holder, None, &why).await,
+                    Some(holder) => {
+                        let farewell = Farewell { why: Some(&why), ..Farewell::default() };
+                        release(&claims, (&service, shard), &holder, farewell).await
+                    }
                     None => true,
                 },
                 Ok(Err(_)) | Err(_) => false,

@@ -25,6 +25,10 @@ fn shard() -> ShardId {
     ShardId::default()
 }
 
+fn why(why: &str) -> Farewell<'_> {
+    Farewell { why: Some(why), ..Farewell::default() }
+}
+
 async fn take(claims: &Claims, seen: &ClaimState, name: &str) -> Result<Holder, ClaimError> {
     claims.take(&service(), shard(), seen, &node(name), Generation(1)).await
 }
@@ -50,7 +54,7 @@ pub(crate) async fn racing_nodes_share_a_shard(objects: Objects, seed: u64, node
                 let mine = seen.holder.as_ref().filter(|holder| holder.node == me).cloned();
                 match mine {
                     Some(holder) if random.random_bool(0.5) => {
-                        match claims.release(&service(), shard(), &holder, None, Some("tired")).await {
+                        match claims.release(&service(), shard(), &holder, why("tired")).await {
                             Ok(()) => {}
                             Err(ClaimError::Lost(now)) => assert!(now.number > holder.epoch.0),
                             Err(ClaimError::Store(error)) => panic!("{error}"),
@@ -69,11 +73,8 @@ pub(crate) async fn racing_nodes_share_a_shard(objects: Objects, seed: u64, node
                 }
                 // what has passed cannot be released, unless it was by its own holder
                 let Some(passed) = taken.iter().rev().nth(1) else { continue };
-                match claims.release(&service(), shard(), passed, None, None).await {
-                    Ok(()) => {
-                        let next = claims.log(&service(), shard()).entry(passed.epoch.0 + 1).await.unwrap();
-                        assert!(matches!(next, Some(Record::Release { node, .. }) if node == me));
-                    }
+                match claims.release(&service(), shard(), passed, Farewell::default()).await {
+                    Ok(()) => panic!("it has taken the shard again since"),
                     Err(ClaimError::Lost(now)) => assert!(now.number > passed.epoch.0),
                     Err(ClaimError::Store(error)) => panic!("{error}"),
                 }
@@ -93,8 +94,10 @@ pub(crate) async fn racing_nodes_share_a_shard(objects: Objects, seed: u64, node
         history.insert(number, record);
     }
     for holder in taken {
-        let record = Record::Take { node: holder.node, generation: holder.generation };
-        assert_eq!(history[&holder.epoch.0], record, "who was told that it took a shard did");
+        let Record::Take { node, generation, .. } = &history[&holder.epoch.0] else {
+            panic!("who was told that it took a shard did");
+        };
+        assert_eq!((node, *generation), (&holder.node, holder.generation));
     }
 }
 
@@ -115,12 +118,14 @@ async fn a_claim_goes_from_hand_to_hand_with_rising_epochs() {
     let a = take(&claims, &nobody, "a").await.unwrap();
     assert_eq!(a, Holder { node: node("a"), generation: Generation(1), epoch: Epoch(1) });
     let seen = claims.read(&service(), shard()).await.unwrap();
-    assert_eq!(seen, ClaimState { number: 1, holder: Some(a.clone()), note: Some("taken by a".to_owned()) });
-    assert!(claims.is_latest(&service(), shard(), &a).await.unwrap());
-    claims.release(&service(), shard(), &a, Some(&node("b")), Some("moved")).await.unwrap();
-    assert!(!claims.is_latest(&service(), shard(), &a).await.unwrap());
+    assert_eq!((seen.number, seen.holder.as_ref(), seen.latest.clone()), (1, Some(&a), Latest::Taken));
+    assert_eq!(seen.note().as_deref(), Some("taken by a"));
+    assert!(seen.since_ms.is_some());
+    assert!(claims.is_latest(&service(), shard(), a.epoch.0).await.unwrap());
+    claims.release(&service(), shard(), &a, Farewell { to: Some(&node("b")), ..why("moved") }).await.unwrap();
+    assert!(!claims.is_latest(&service(), shard(), a.epoch.0).await.unwrap());
     let seen = claims.read(&service(), shard()).await.unwrap();
-    assert_eq!((seen.holder.as_ref(), seen.note.as_deref()), (None, Some("released by a to b: moved")));
+    assert_eq!((seen.holder.as_ref(), seen.note().as_deref()), (None, Some("released by a to b: moved")));
     assert_eq!(take(&claims, &seen, "b").await.unwrap().epoch, Epoch(3));
 }
 
@@ -145,16 +150,75 @@ async fn only_the_holder_itself_can_release_and_twice_is_no_error() {
         Holder { epoch: Epoch(2), ..a.clone() },
         Holder { epoch: Epoch(9), ..a.clone() },
     ] {
-        lost(claims.release(&service(), shard(), &other, None, None).await);
+        lost(claims.release(&service(), shard(), &other, Farewell::default()).await);
     }
     assert_eq!(claims.read(&service(), shard()).await.unwrap().number, 1);
-    claims.release(&service(), shard(), &a, None, Some("leaving")).await.unwrap();
-    claims.release(&service(), shard(), &a, None, Some("leaving")).await.unwrap();
+    claims.release(&service(), shard(), &a, why("leaving")).await.unwrap();
+    claims.release(&service(), shard(), &a, why("leaving")).await.unwrap();
     let seen = claims.read(&service(), shard()).await.unwrap();
-    assert_eq!((seen.number, seen.note.as_deref()), (2, Some("released by a: leaving")));
+    assert_eq!((seen.number, seen.note().as_deref()), (2, Some("released by a: leaving")));
     take(&claims, &seen, "b").await.unwrap();
-    claims.release(&service(), shard(), &a, None, None).await.unwrap();
+    lost(claims.release(&service(), shard(), &a, Farewell::default()).await);
     assert_eq!(claims.read(&service(), shard()).await.unwrap().holder.unwrap().node, node("b"));
+}
+
+#[tokio::test]
+async fn a_holder_that_is_challenged_keeps_its_shard_if_it_defends_itself() {
+    let claims = claims(&Place::memory().objects());
+    let (service, shard) = (service(), shard());
+    let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
+    let seen = claims.read(&service, shard).await.unwrap();
+    let doubted = claims.challenge(&service, shard, &seen, &node("b"), Generation(1)).await.unwrap();
+    assert_eq!((doubted.number, doubted.holder.as_ref(), doubted.since_ms), (2, Some(&a), seen.since_ms));
+    assert_eq!(doubted.note().as_deref(), Some("b doubts that a is there"));
+    assert!(!claims.is_latest(&service, shard, a.epoch.0).await.unwrap(), "the poll shows it");
+
+    let known = claims.read(&service, shard).await.unwrap();
+    assert_eq!(known, doubted);
+    let defended = claims.defend(&service, shard, &known).await.unwrap();
+    assert_eq!((defended.holder.as_ref(), &defended.latest), (Some(&a), &Latest::Defended));
+    let now = lost(take(&claims, &doubted, "b").await);
+    assert_eq!(now, defended, "the challenger learns of it");
+    assert!(claims.is_latest(&service, shard, defended.number).await.unwrap());
+    claims.release(&service, shard, &a, why("done")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_challenger_that_is_not_answered_takes_the_shard_and_the_holder_comes_too_late() {
+    let claims = claims(&Place::memory().objects());
+    let (service, shard) = (service(), shard());
+    let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
+    let seen = claims.read(&service, shard).await.unwrap();
+    let doubted = claims.challenge(&service, shard, &seen, &node("b"), Generation(1)).await.unwrap();
+    let b = take(&claims, &doubted, "b").await.unwrap();
+    assert_eq!(b.epoch, Epoch(3));
+    assert_eq!(lost(claims.defend(&service, shard, &doubted).await).holder, Some(b.clone()));
+    assert_eq!(lost(claims.release(&service, shard, &a, why("late")).await).holder, Some(b));
+}
+
+#[tokio::test]
+async fn of_two_challengers_one_is_heard() {
+    let claims = claims(&Place::memory().objects());
+    let (service, shard) = (service(), shard());
+    take(&claims, &ClaimState::default(), "a").await.unwrap();
+    let seen = claims.read(&service, shard).await.unwrap();
+    claims.challenge(&service, shard, &seen, &node("b"), Generation(1)).await.unwrap();
+    let second = claims.challenge(&service, shard, &seen, &node("c"), Generation(1)).await;
+    assert_eq!(lost(second).latest, Latest::Challenged { by: node("b") });
+}
+
+#[tokio::test]
+async fn a_holder_that_is_challenged_can_still_give_its_shard_up() {
+    let claims = claims(&Place::memory().objects());
+    let (service, shard) = (service(), shard());
+    let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
+    let seen = claims.read(&service, shard).await.unwrap();
+    claims.challenge(&service, shard, &seen, &node("b"), Generation(1)).await.unwrap();
+    let refused = Farewell { is_refused: true, ..why("no room") };
+    claims.release(&service, shard, &a, refused).await.unwrap();
+    let now = claims.read(&service, shard).await.unwrap();
+    assert_eq!(now.note().as_deref(), Some("refused by a: no room"));
+    assert_eq!(take(&claims, &now, "b").await.unwrap().epoch, Epoch(4));
 }
 
 #[tokio::test]
@@ -189,7 +253,7 @@ async fn a_taker_that_slept_before_its_answer_sees_it_at_its_first_poll() {
         pause.resume();
     };
     let (slept, ()) = tokio::join!(take(&claims, &nobody, "a"), others);
-    assert!(!claims.is_latest(&service(), shard(), &slept.unwrap()).await.unwrap());
+    assert!(!claims.is_latest(&service(), shard(), slept.unwrap().epoch.0).await.unwrap());
 }
 
 #[tokio::test]
@@ -214,9 +278,9 @@ async fn a_holder_that_slept_at_any_step_of_its_release_never_ends_anothers_clai
             pause.resume();
         };
         let (service, shard) = (service(), shard());
-        let (released, ()) = tokio::join!(claims.release(&service, shard, &a, None, None), others);
+        let (released, ()) = tokio::join!(claims.release(&service, shard, &a, Farewell::default()), others);
         // released first and taken then, or the other way round: b owns it
-        let landed = matches!((op, when), (Op::Create, When::After) | (Op::List, _));
+        let landed = (op, when) == (Op::Create, When::After);
         match released {
             Ok(()) => assert!(landed, "{op:?} {when:?}"),
             Err(ClaimError::Lost(state)) => {
@@ -232,14 +296,14 @@ async fn a_holder_that_slept_at_any_step_of_its_release_never_ends_anothers_clai
 async fn a_kind_of_entry_that_is_not_known_is_a_newer_versions() {
     let place = Place::memory();
     let newer: Log<serde_json::Value> = Log::new(place.objects(), path(&service(), shard()), LIMITS);
-    newer.append(0, &serde_json::json!({"kind": "challenge", "node": "b"})).await.unwrap();
+    newer.append(0, &serde_json::json!({"kind": "auction", "node": "b"})).await.unwrap();
     let claims = claims(&place.objects());
     let error = claims.read(&service(), shard()).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Newer);
     let message = error.to_string();
     assert!(message.contains("claims/storage/0/00000000000000000001.json"), "{message}");
     assert!(message.contains("written by a newer version"), "{message}");
-    assert!(message.contains("unknown variant `challenge`"), "{message}");
+    assert!(message.contains("unknown variant `auction`"), "{message}");
     assert!(claims.all().await.is_err());
 }
 
@@ -269,7 +333,7 @@ async fn a_folder_that_vanished_is_not_taken_for_a_claim_that_is_still_ours() {
     let claims = claims(&place.objects());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     claims.objects.delete(&path(&service(), shard()).join("00000000000000000001.json")).await.unwrap();
-    let error = claims.is_latest(&service(), shard(), &a).await.unwrap_err();
+    let error = claims.is_latest(&service(), shard(), a.epoch.0).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Missing);
     assert!(error.to_string().contains("still mounted"), "{error}");
 }
@@ -280,10 +344,10 @@ async fn a_poll_of_a_store_that_fails_is_an_error_and_no_answer() {
     let claims = claims(&objects(faults.objects()));
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     faults.set(Mode::Unreachable);
-    let error = claims.is_latest(&service(), shard(), &a).await.unwrap_err();
+    let error = claims.is_latest(&service(), shard(), a.epoch.0).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Unreachable);
     faults.set(Mode::Work);
-    assert!(claims.is_latest(&service(), shard(), &a).await.unwrap());
+    assert!(claims.is_latest(&service(), shard(), a.epoch.0).await.unwrap());
 }
 
 /// A step of a node: 0 to 2 are nodes; what it believes may be old.
@@ -336,8 +400,8 @@ async fn follow(steps: &[Step]) {
             Step::Release(who) => {
                 let Some(holder) = &held[who] else { continue };
                 let latest = holder.epoch.0 == number;
-                let again = history.get(usize::try_from(holder.epoch.0).unwrap()) == Some(&None);
-                match claims.release(&service(), shard(), holder, None, None).await {
+                let again = number == holder.epoch.0 + 1 && history.last() == Some(&None);
+                match claims.release(&service(), shard(), holder, Farewell::default()).await {
                     Ok(()) if latest => history.push(None),
                     Ok(()) => assert!(again),
                     Err(_) => assert!(!latest && !again),

@@ -1,0 +1,217 @@
+//! The gates between "no member seems to own this shard" and taking it.
+//!
+//! Gossip may be wrong, so the claim is read, its owner is asked directly, and an owner that neither answers nor is
+//! surely gone is challenged on the store: it has two of its polls' time to say that it is there. Nothing here needs to
+//! be right for the data's sake; it keeps shards from moving for nothing.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::Cluster;
+use http::Request;
+use mesh::{CallError, Mesh};
+use plugin::Registry;
+use store::{ClaimError, ClaimState, Claims, Latest, Store, StoreError};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info};
+use types::api::AgentSelf;
+use types::{Generation, Holder, NodeId};
+
+use crate::ground::Ground;
+use crate::owner::is_honoured;
+use crate::vacancy::{Place, Sighting};
+
+/// How long an owner may take to answer.
+const ANSWER: Duration = Duration::from_millis(200);
+/// How long the store may take to answer.
+const STORE_ANSWER: Duration = Duration::from_secs(5);
+/// How often it is looked whether the owner defends itself.
+const LOOK: Duration = Duration::from_millis(250);
+/// What an owner gets besides two of its polls to defend itself.
+const SLACK: Duration = Duration::from_millis(500);
+/// How long a shard that nobody ever owned is left to who was told to own it.
+const NEVER_OWNED: Duration = Duration::from_secs(30);
+/// Pauses, the first and the longest, before an owner is doubted again that was there after all.
+const REBUFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// The pause after nothing could be found out.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How long a node that could not run a shard leaves it to others.
+const REFUSED: Duration = Duration::from_secs(30);
+/// How long a shard that was given up for somebody is left to them.
+const PROMISED: Duration = Duration::from_secs(3);
+
+/// What an inquiry found.
+#[derive(Debug)]
+pub(crate) enum Finding {
+    /// The shard may be taken from this state.
+    Vacant(ClaimState),
+    /// It is to be left alone for so long.
+    Leave(Duration, String),
+}
+
+/// A question about a shard.
+pub(crate) struct Inquiry {
+    pub(crate) place: Place,
+    pub(crate) me: NodeId,
+    pub(crate) generation: Generation,
+    /// Its owner as this node saw it last.
+    pub(crate) last_owner: Option<Sighting>,
+    /// For how long this node has known of the shard.
+    pub(crate) known_for: Duration,
+    /// How often in a row nothing was to be done.
+    pub(crate) rebuffs: u32,
+    pub(crate) cluster: Cluster,
+    pub(crate) mesh: Mesh,
+    pub(crate) ground: Ground,
+}
+
+/// What the owner itself says.
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    /// It owns the shard, and is there.
+    Owns,
+    /// Nobody is at its address, or it lives anew.
+    Gone,
+    /// It does not say, or says that it can't go on.
+    Unclear,
+}
+
+impl Inquiry {
+    /// Goes through the gates.
+    pub(crate) async fn run(self) -> (Place, Finding) {
+        let finding = match self.ground.shared_store().await {
+            Ok(store) => self.ask(store).await,
+            Err(problem) => Finding::Leave(AGAIN, problem.detail),
+        };
+        (self.place, finding)
+    }
+
+    async fn ask(&self, store: &Store) -> Finding {
+        let claims = store.claims();
+        let (service, shard) = &self.place;
+        let state = match timeout(STORE_ANSWER, claims.read(service, *shard)).await {
+            Ok(Ok(state)) => state,
+            Ok(Err(error)) => return unread(&error),
+            Err(_) => return Finding::Leave(AGAIN, "the store does not answer".to_owned()),
+        };
+        let Some(holder) = state.holder.clone() else {
+            return self.ownerless(state);
+        };
+        if holder.node == self.me {
+            return Finding::Vacant(state);
+        }
+        if is_honoured(&holder, &self.cluster.view()) {
+            return Finding::Leave(AGAIN, format!("{} owns it", holder.node));
+        }
+        match self.word_of(&holder).await {
+            Word::Owns => self.rebuffed(format!("{} answers that it owns it", holder.node)),
+            Word::Gone => Finding::Vacant(state),
+            Word::Unclear => self.challenge(&claims, store.poll_interval(), state).await,
+        }
+    }
+
+    fn ownerless(&self, state: ClaimState) -> Finding {
+        match &state.latest {
+            Latest::Never if self.known_for < NEVER_OWNED => {
+                Finding::Leave(NEVER_OWNED.saturating_sub(self.known_for), "nobody ever owned it".to_owned())
+            }
+            Latest::Released { by, is_refused: true, .. } if *by == self.me && self.rebuffs == 0 => {
+                Finding::Leave(REFUSED, "it could not be run here a moment ago".to_owned())
+            }
+            Latest::Released { to: Some(to), .. } if *to != self.me && self.rebuffs == 0 => {
+                Finding::Leave(PROMISED, format!("it was given up for {to}"))
+            }
+            _ => Finding::Vacant(state),
+        }
+    }
+
+    /// The pause doubles with each time.
+    fn rebuffed(&self, why: String) -> Finding {
+        let pause = REBUFF.0.saturating_mul(1 << self.rebuffs.min(10)).min(REBUFF.1);
+        Finding::Leave(pause, why)
+    }
+
+    /// Asks the owner at its address, twice if need be: a connection that was kept may have died with it.
+    async fn word_of(&self, holder: &Holder) -> Word {
+        let view = self.cluster.view();
+        let seen = self.last_owner.as_ref().filter(|last| last.node == holder.node);
+        let http = view.member(&holder.node).map(|member| &member.http).or(seen.map(|last| &last.http));
+        let Some(http) = http else { return Word::Unclear };
+        for _ in 0..2 {
+            let Ok(request) = Request::get(format!("{http}/v1/agent/self")).body(Bytes::new()) else {
+                return Word::Unclear;
+            };
+            match self.mesh.call(request, ANSWER).await {
+                Ok(answer) => {
+                    let told: Option<AgentSelf> = serde_json::from_slice(answer.body()).ok();
+                    return told.map_or(Word::Unclear, |told| judge(&told, holder));
+                }
+                Err(CallError::Refused) => return Word::Gone,
+                Err(CallError::TimedOut(_)) => return Word::Unclear,
+                Err(error) => debug!(owner = %holder.node, %error, "the owner can't be asked"),
+            }
+        }
+        Word::Unclear
+    }
+
+    /// Doubts the owner on the store, and waits for it to say that it is there.
+    async fn challenge(&self, claims: &Claims, poll: Duration, state: ClaimState) -> Finding {
+        let (service, shard) = &self.place;
+        let doubted = match &state.latest {
+            // Whoever did it may be gone, but the owner has not answered yet either.
+            Latest::Challenged { .. } => Ok(state),
+            Latest::Never | Latest::Taken | Latest::Defended | Latest::Released { .. } => {
+                info!(%service, %shard, note = state.note(), "doubting the owner of a shard");
+                claims.challenge(service, *shard, &state, &self.me, self.generation).await
+            }
+        };
+        let doubted = match doubted {
+            Ok(doubted) => doubted,
+            Err(ClaimError::Lost(now)) => return self.beaten(&now),
+            Err(ClaimError::Store(error)) => return unread(&error),
+        };
+        let enough = Instant::now() + poll * 2 + SLACK;
+        while Instant::now() < enough {
+            sleep(LOOK.max(poll / 4)).await;
+            match claims.is_latest(service, *shard, doubted.number).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    return match claims.read(service, *shard).await {
+                        Ok(now) => self.beaten(&now),
+                        Err(error) => unread(&error),
+                    };
+                }
+                Err(error) => return unread(&error),
+            }
+        }
+        Finding::Vacant(doubted)
+    }
+
+    /// The claim went on meanwhile.
+    fn beaten(&self, now: &ClaimState) -> Finding {
+        self.rebuffed(now.note().unwrap_or_else(|| "its claim has changed".to_owned()))
+    }
+}
+
+/// What an agent's word about itself means for a claim.
+fn judge(told: &AgentSelf, holder: &Holder) -> Word {
+    let member = &told.member;
+    if member.id != holder.node {
+        // Somebody else has its address now; that says nothing of where it went.
+        return Word::Unclear;
+    }
+    if member.generation > holder.generation {
+        return Word::Gone;
+    }
+    let says_so = member.state.as_ref().is_some_and(|state| state.epoch == Some(holder.epoch));
+    if member.generation == holder.generation && says_so { Word::Owns } else { Word::Unclear }
+}
+
+fn unread(error: &StoreError) -> Finding {
+    Finding::Leave(AGAIN, error.to_string())
+}
+
+/// Whether any service type here has shards with owners.
+pub(crate) fn is_needed(registry: &Registry) -> bool {
+    registry.plugins().any(|plugin| plugin.sharding() == types::Sharding::Owned)
+}

@@ -1,0 +1,299 @@
+//! Takes over shards that have lost their owner, and gives copies to shards that have too few.
+//!
+//! When it is this node's turn is decided in [`crate::vacancy`], whether a shard may be taken in [`crate::inquiry`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cluster::ClusterView;
+use plugin::{Claim, Duty};
+use store::{ClaimError, ClaimState, Farewell};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{Instrument, Span, error, info, warn};
+use types::{Problem, Role};
+
+use super::{Supervisor, Tools};
+use crate::ground::unreadable;
+use crate::inquiry::{Finding, Inquiry, is_needed};
+use crate::keeper::Keeper;
+use crate::layouts::{self, Layouts};
+use crate::lifecycle::{Happening, State};
+use crate::vacancy::{Errand, Pace, Place, Vacancies, copies};
+
+/// How long a copy may finish what it answers before its node owns the shard.
+const COPY_DRAIN: Duration = Duration::from_millis(500);
+/// How long a shard is left alone that could not be run here, the first time and at most.
+const FAILED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+
+/// What a node knows and does about shards that others ought to own.
+pub(super) struct Succession {
+    vacancies: Vacancies,
+    view: watch::Receiver<ClusterView>,
+    layouts: watch::Receiver<Layouts>,
+    /// Shards that a person took from this node: it does not take them back by itself.
+    renounced: BTreeSet<Place>,
+    /// At most one; ends with this.
+    inquiry: JoinSet<(Place, Finding)>,
+    /// When it may be this node's turn.
+    turn_at: Option<Instant>,
+    /// Read the specs; end with this.
+    _tasks: JoinSet<()>,
+}
+
+/// What is to be looked after.
+pub(super) enum Stir {
+    /// The view or the specs have changed, or the time has come.
+    Look,
+    /// An inquiry has ended.
+    Found(Place, Finding),
+}
+
+impl Succession {
+    pub(super) fn new(tools: &Tools) -> Self {
+        let (sender, layouts) = watch::channel(BTreeMap::new());
+        let mut tasks = JoinSet::new();
+        if is_needed(&tools.registry) {
+            let (ground, registry) = (tools.ground.clone(), tools.registry.clone());
+            let keep = layouts::keep(ground, registry, tools.cluster.watch(), sender);
+            tasks.spawn(keep.instrument(Span::current()));
+        }
+        Self {
+            vacancies: Vacancies::new(Pace::of(tools.profile)),
+            view: tools.cluster.watch(),
+            layouts,
+            renounced: BTreeSet::new(),
+            inquiry: JoinSet::new(),
+            turn_at: None,
+            _tasks: tasks,
+        }
+    }
+
+    /// Waits until there is something to look after. Cancel-safe.
+    pub(super) async fn stir(&mut self) -> Stir {
+        tokio::select! {
+            biased;
+            Some(found) = self.inquiry.join_next() => match found {
+                Ok((place, finding)) => Stir::Found(place, finding),
+                Err(error) => {
+                    error!(%error, "an inquiry about a shard failed");
+                    Stir::Look
+                }
+            },
+            changed = changed(&mut self.view) => changed,
+            changed = changed(&mut self.layouts) => changed,
+            () = super::until(self.turn_at) => Stir::Look,
+        }
+    }
+
+    /// A person took a shard from this node.
+    pub(super) fn renounce(&mut self, role: &Role) {
+        self.renounced.extend(place(role));
+    }
+
+    /// A person gave a shard to this node.
+    pub(super) fn accept(&mut self, role: &Role) {
+        if let Some(place) = place(role) {
+            self.renounced.remove(&place);
+        }
+    }
+}
+
+/// The next change. When nobody is left who could change it, there is none.
+async fn changed<T>(watched: &mut watch::Receiver<T>) -> Stir {
+    match watched.changed().await {
+        Ok(()) => Stir::Look,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// The shard of a role.
+pub(super) fn place(role: &Role) -> Option<Place> {
+    role.service().cloned().zip(role.shard())
+}
+
+impl Supervisor {
+    /// Does what has come up.
+    pub(super) async fn succeed(&mut self, stir: Stir) {
+        match stir {
+            Stir::Look => {}
+            Stir::Found(place, Finding::Vacant(state)) => self.inherit(&place, state).await,
+            Stir::Found(place, Finding::Leave(pause, why)) => {
+                info!(service = %place.0, shard = %place.1, why, ?pause, "a shard is left alone");
+                self.succession.vacancies.put_off(&place, Instant::now() + pause);
+            }
+        }
+        self.look().await;
+    }
+
+    /// Whether this node waits to be needed, or has a copy and could own a shard.
+    fn is_free(&self) -> bool {
+        let runs = matches!(self.state, State::Running { .. });
+        runs && self.is_swept && self.keeper.is_none() && (self.role == Role::Standby || self.is_replica)
+    }
+
+    /// Looks whether it is this node's turn to do something.
+    async fn look(&mut self) {
+        let now = Instant::now();
+        let succession = &mut self.succession;
+        let view = succession.view.borrow_and_update().clone();
+        let layouts = succession.layouts.borrow_and_update().clone();
+        succession.vacancies.look(&view, &layouts, now);
+        succession.turn_at = None;
+        if !succession.inquiry.is_empty() || !self.is_free() {
+            return;
+        }
+        let succession = &mut self.succession;
+        match succession.vacancies.turn(&view, &layouts, &succession.renounced, now) {
+            Err(next) => succession.turn_at = next,
+            Ok((place, Errand::Own)) => {
+                let vacancies = &succession.vacancies;
+                let inquiry = Inquiry {
+                    me: self.tools.node.clone(),
+                    generation: self.tools.generation,
+                    last_owner: vacancies.last_owner(&place).cloned(),
+                    known_for: vacancies.known_for(&place, now),
+                    rebuffs: vacancies.rebuffs(&place),
+                    cluster: self.tools.cluster.clone(),
+                    mesh: self.tools.mesh.clone(),
+                    ground: self.tools.ground.clone(),
+                    place,
+                };
+                succession.inquiry.spawn(inquiry.run().instrument(Span::current()));
+            }
+            Ok((place, Errand::Follow)) => self.follow(&place).await,
+        }
+    }
+
+    /// Takes a shard that was found to be vacant, and runs it.
+    async fn inherit(&mut self, place: &Place, state: ClaimState) {
+        let view = self.tools.cluster.view();
+        let is_owned = view
+            .members()
+            .filter_map(|member| member.state.as_ref())
+            .any(|state| crate::vacancy::owns(state, place));
+        if !self.is_free() || is_owned || self.succession.renounced.contains(place) {
+            return;
+        }
+        let began = Instant::now();
+        let former = state.holder.as_ref().map(|holder| holder.node.to_string());
+        if let Err(problem) = self.try_inherit(place, state).await {
+            warn!(service = %place.0, shard = %place.1, %problem, "a shard could not be taken over");
+            let pause = FAILED.0.saturating_mul(1 << self.succession.vacancies.rebuffs(place).min(10));
+            self.succession.vacancies.put_off(place, Instant::now() + pause.min(FAILED.1));
+            return;
+        }
+        let from = former.map_or_else(|| "nobody".to_owned(), |node| format!("{node}, which is gone"));
+        info!(role = %self.role, from, took = ?began.elapsed(), "took a shard over");
+        self.note = Some(format!("took over from {from}"));
+        self.publish().await;
+    }
+
+    async fn try_inherit(&mut self, place: &Place, state: ClaimState) -> Result<(), Problem> {
+        let (service, shard) = place.clone();
+        let role = Role::Service { service: service.clone(), shard: Some(shard) };
+        // All that can fail without the shard comes first.
+        let plan = self.prepare(&role).await?;
+        let store = self.tools.ground.shared_store().await?;
+        let (claims, asked_at) = (store.claims(), Instant::now());
+        let poll = store.poll_interval();
+        self.strays.insert(place.clone(), "its take was not finished".to_owned());
+        let taken = claims.take(&service, shard, &state, &self.tools.node, self.tools.generation).await;
+        let holder = match taken {
+            Ok(holder) => holder,
+            Err(ClaimError::Lost(now)) => {
+                self.strays.remove(place);
+                info!(%service, %shard, note = now.note(), "somebody else was faster");
+                return Ok(());
+            }
+            Err(ClaimError::Store(error)) => return Err(unreadable(&error)),
+        };
+        self.strays.remove(place);
+        let claim = Claim::new(claims, service, shard, holder, asked_at);
+        info!(%role, epoch = %claim.epoch(), "taking a shard over");
+        let keeper = Keeper::new(claim.clone(), poll, self.tools.cluster.watch());
+        let before = (self.role.clone(), self.is_replica, self.note.take());
+        if let Some(running) = self.running.take() {
+            running.gate.shut();
+            self.unmount();
+            running.drain(Instant::now() + COPY_DRAIN).await;
+            running.stop().await;
+        }
+        self.role = role.clone();
+        self.terms = plan.terms;
+        (self.keeper, self.is_replica) = (Some(keeper), false);
+        self.state = self.state.after(Happening::Start);
+        self.publish().await;
+        match self.start(plan.prepared, &role, Duty::Primary(claim)).await {
+            Ok(running) => {
+                self.mount(running);
+                Ok(())
+            }
+            Err(error) => {
+                let problem = error.to_problem("role-not-started");
+                self.give_up(&problem.detail).await;
+                (self.role, _, self.note) = before;
+                self.terms = None;
+                self.state = self.state.after(Happening::Start);
+                self.begin().await;
+                Err(problem)
+            }
+        }
+    }
+
+    /// Becomes a copy of a shard.
+    async fn follow(&mut self, place: &Place) {
+        let role = Role::Service { service: place.0.clone(), shard: Some(place.1) };
+        let can = self.tools.registry.plugin(&place.0).is_some_and(|plugin| plugin.replicates());
+        if self.role != Role::Standby || !can {
+            self.succession.vacancies.put_off(place, Instant::now() + FAILED.1);
+            return;
+        }
+        info!(%role, "becoming a copy of a shard that has too few");
+        if let Err(problem) = self.try_follow(&role).await {
+            warn!(%role, %problem, "could not become a copy");
+            self.succession.vacancies.put_off(place, Instant::now() + FAILED.0);
+            self.stand_by(String::new());
+        } else {
+            self.note = Some(format!("a copy of {role} was missing"));
+        }
+        self.publish().await;
+    }
+
+    /// Runs as a copy of a shard.
+    pub(super) async fn try_follow(&mut self, role: &Role) -> Result<(), Problem> {
+        let plan = self.prepare(role).await?;
+        self.role = role.clone();
+        self.terms = plan.terms;
+        self.is_replica = true;
+        self.note = None;
+        self.state = self.state.after(Happening::Start);
+        self.publish().await;
+        let started = self.start(plan.prepared, role, Duty::Replica).await;
+        let running = started.map_err(|error| error.to_problem("role-not-started"))?;
+        self.mount(running);
+        Ok(())
+    }
+
+    /// Whether a shard that somebody else owns is to have one more copy than it has.
+    pub(super) fn wants_copy(&self, role: &Role) -> bool {
+        let Some(place) = place(role) else { return false };
+        let can = self.tools.registry.plugin(&place.0).is_some_and(|plugin| plugin.replicates());
+        let told = self.terms.as_ref().map_or(0, |terms| terms.replicas);
+        let known = self.succession.layouts.borrow().get(&place.0).map_or(0, |layout| layout.replicas);
+        let view = self.tools.cluster.view();
+        let mine = view.member(&self.tools.node).and_then(|member| member.state.as_ref());
+        let is_one = mine.is_some_and(|mine| self.is_replica && mine.role == *role);
+        let others = copies(&view, &place).saturating_sub(usize::from(is_one));
+        can && u32::try_from(others).is_ok_and(|others| others < told.max(known))
+    }
+
+    /// Gives up a shard that this node can't run, so that others try.
+    pub(super) async fn refuse(&mut self, why: &str) {
+        if let Some(keeper) = self.keeper.take() {
+            let farewell = Farewell { is_refused: true, why: Some(why), to: None };
+            self.release(&keeper, farewell).await;
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Which shards want an owner or a copy, and when it is this node's turn to give them one.
+//!
+//! Pure: the view and the time come in. What is found here is only a reason to look closer; see [`crate::inquiry`] for
+//! the gates that come next, and the store for who is right.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use cluster::{ClusterView, Timing};
+use tokio::time::Instant;
+use types::api::Member;
+use types::{
+    Epoch, Generation, KeyHash, NodeId, Phase, Post, Profile, Role, RoleState, ServiceType, ShardId,
+};
+
+/// A shard of a service type.
+pub(crate) type Place = (ServiceType, ShardId);
+
+/// What the spec of a type wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// The number of the spec.
+    pub(crate) spec: u64,
+    pub(crate) shards: NonZeroU32,
+    /// Copies of each shard beside its owner's.
+    pub(crate) replicas: u32,
+}
+
+/// What is to be done for a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// Own it.
+    Own,
+    /// Have a copy of it.
+    Follow,
+}
+
+/// An owner as it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sighting {
+    pub(crate) node: NodeId,
+    pub(crate) generation: Generation,
+    pub(crate) epoch: Epoch,
+    pub(crate) http: String,
+}
+
+/// How long is waited before something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// A shard is without its owner for so long before anybody stirs.
+    settle: Duration,
+    /// Each candidate stirs so much later than the one before it.
+    step: Duration,
+}
+
+/// What is waited for an owner that this node never saw: it may be starting, as all may.
+const UNSEEN: Duration = Duration::from_secs(10);
+/// The same for the copies of a shard that never were as many as are wanted.
+const UNSEEN_COPIES: Duration = Duration::from_secs(15);
+/// How many times longer a missing copy is waited for than a missing owner: it is less urgent.
+const COPIES_WAIT: u32 = 4;
+
+impl Pace {
+    pub(crate) fn of(profile: Profile) -> Self {
+        let interval = Timing::of(profile).interval;
+        Self { settle: interval * 2, step: interval * 2 }
+    }
+}
+
+/// Knows since when shards have been without an owner, or with too few copies.
+#[derive(Debug)]
+pub(crate) struct Vacancies {
+    pace: Pace,
+    watched: BTreeMap<Place, Watched>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    known_since: Instant,
+    owner: Option<Sighting>,
+    ownerless_since: Option<Instant>,
+    thin_since: Option<Instant>,
+    had_all_copies: bool,
+    /// Nothing is done before; for some reason that was found.
+    not_before: Option<Instant>,
+    /// How often in a row it was found that nothing is to be done.
+    rebuffs: u32,
+}
+
+/// Whether a member says that it owns this shard.
+pub(crate) fn owns(state: &RoleState, (service, shard): &Place) -> bool {
+    state.role.service() == Some(service)
+        && state.role.shard() == Some(*shard)
+        && state.epoch.is_some()
+        && state.phase != Phase::Stopped
+}
+
+/// Whether a member has a copy of this shard.
+fn follows(state: &RoleState, (service, shard): &Place) -> bool {
+    state.role.service() == Some(service)
+        && state.role.shard() == Some(*shard)
+        && state.duty == Some(Post::Replica)
+        && matches!(state.phase, Phase::Starting | Phase::Ready | Phase::Degraded)
+}
+
+/// How many members have a copy of this shard.
+pub(crate) fn copies(view: &ClusterView, place: &Place) -> usize {
+    view.members().filter_map(|member| member.state.as_ref()).filter(|state| follows(state, place)).count()
+}
+
+impl Vacancies {
+    pub(crate) fn new(pace: Pace) -> Self {
+        Self { pace, watched: BTreeMap::new() }
+    }
+
+    /// Notes what the view shows now.
+    pub(crate) fn look(&mut self, view: &ClusterView, layouts: &BTreeMap<ServiceType, Layout>, now: Instant) {
+        let places: BTreeSet<Place> = layouts
+            .iter()
+            .flat_map(|(service, layout)| {
+                let shards = (0..layout.shards.get()).filter_map(|shard| ShardId::try_from(shard).ok());
+                shards.map(|shard| (service.clone(), shard))
+            })
+            .collect();
+        self.watched.retain(|place, _| places.contains(place));
+        for place in places {
+            let wanted = layouts.get(&place.0).map_or(0, |layout| layout.replicas);
+            let watched = self.watched.entry(place.clone()).or_insert_with(|| Watched::new(now));
+            watched.look(view, &place, wanted, now);
+        }
+    }
+
+    /// What this node is to do, if its turn has come, and else when it may come.
+    pub(crate) fn turn(
+        &self,
+        view: &ClusterView,
+        layouts: &BTreeMap<ServiceType, Layout>,
+        renounced: &BTreeSet<Place>,
+        now: Instant,
+    ) -> Result<(Place, Errand), Option<Instant>> {
+        let mut next: Option<Instant> = None;
+        let watched = self.watched.iter().filter(|(place, _)| !renounced.contains(*place));
+        for (place, watched) in watched {
+            let Some((errand, at)) = self.due(place, watched, view, layouts) else { continue };
+            let at = watched.not_before.map_or(at, |not_before| at.max(not_before));
+            if at <= now {
+                return Ok((place.clone(), errand));
+            }
+            next = Some(next.map_or(at, |next| next.min(at)));
+        }
+        Err(next)
+    }
+
+    /// When this node's turn comes, as far as can be seen.
+    fn due(
+        &self,
+        place: &Place,
+        watched: &Watched,
+        view: &ClusterView,
+        layouts: &BTreeMap<ServiceType, Layout>,
+    ) -> Option<(Errand, Instant)> {
+        let Pace { settle, step } = self.pace;
+        if let Some(since) = watched.ownerless_since {
+            let rank = rank(view, place, layouts, Errand::Own)?;
+            let settle = if watched.owner.is_some() { settle } else { settle.max(UNSEEN) };
+            return Some((Errand::Own, since + settle + step * rank));
+        }
+        let since = watched.thin_since?;
+        let rank = rank(view, place, layouts, Errand::Follow)?;
+        let settle = if watched.had_all_copies {
+            settle * COPIES_WAIT
+        } else {
+            (settle * COPIES_WAIT).max(UNSEEN_COPIES)
+        };
+        Some((Errand::Follow, since + settle + step * COPIES_WAIT * rank))
+    }
+
+    /// The owner of a shard as it was last seen.
+    pub(crate) fn last_owner(&self, place: &Place) -> Option<&Sighting> {
+        self.watched.get(place)?.owner.as_ref()
+    }
+
+    /// For how long this node has known of a shard.
+    pub(crate) fn known_for(&self, place: &Place, now: Instant) -> Duration {
+        self.watched
+            .get(place)
+            .map_or(Duration::ZERO, |watched| now.saturating_duration_since(watched.known_since))
+    }
+
+    /// How often in a row it was found that nothing is to be done for a shard.
+    pub(crate) fn rebuffs(&self, place: &Place) -> u32 {
+        self.watched.get(place).map_or(0, |watched| watched.rebuffs)
+    }
+
+    /// Does nothing for a shard until then.
+    pub(crate) fn put_off(&mut self, place: &Place, until: Instant) {
+        if let Some(watched) = self.watched.get_mut(place) {
+            watched.not_before = Some(until);
+            watched.rebuffs += 1;
+        }
+    }
+}
+
+impl Watched {
+    fn new(now: Instant) -> Self {
+        Self {
+            known_since: now,
+            owner: None,
+            ownerless_since: None,
+            thin_since: None,
+            had_all_copies: false,
+            not_before: None,
+            rebuffs: 0,
+        }
+    }
+
+    fn look(&mut self, view: &ClusterView, place: &Place, wanted: u32, now: Instant) {
+        let owner = view
+            .members()
+            .filter_map(|member| Some((member, member.state.as_ref()?)))
+            .filter(|(_, state)| owns(state, place))
+            .filter_map(|(member, state)| Some((member, state.epoch?)))
+            .max_by_key(|(_, epoch)| *epoch);
+        match owner {
+            Some((member, epoch)) => {
+                let sighting = Sighting {
+                    node: member.id.clone(),
+                    generation: member.generation,
+                    epoch,
+                    http: member.http.clone(),
+                };
+                if self.owner.as_ref().is_none_or(|known| *known != sighting) {
+                    (self.not_before, self.rebuffs) = (None, 0);
+                    self.owner = Some(sighting);
+                }
+                self.ownerless_since = None;
+            }
+            None => {
+                self.ownerless_since.get_or_insert(now);
+            }
+        }
+        let has_all = u32::try_from(copies(view, place)).is_ok_and(|copies| copies >= wanted);
+        self.had_all_copies |= has_all && wanted > 0;
+        if has_all {
+            self.thin_since = None;
+        } else {
+            self.thin_since.get_or_insert(now);
+        }
+    }
+}
+
+/// How many others go before this node; nothing if it is no candidate.
+fn rank(
+    view: &ClusterView,
+    place: &Place,
+    layouts: &BTreeMap<ServiceType, Layout>,
+    errand: Errand,
+) -> Option<u32> {
+    let order = |member: &Member| {
+        let class = class(member, view, place, layouts, errand)?;
+        Some((class, Reverse(weight(&member.id, place))))
+    };
+    let mine = order(view.member(view.me())?)?;
+    let before = view.peers().filter_map(order).filter(|theirs| *theirs < mine).count();
+    u32::try_from(before).ok()
+}
+
+/// How near a member is to the shard: 0 is the nearest; nothing if it can't do it.
+fn class(
+    member: &Member,
+    view: &ClusterView,
+    place: &Place,
+    layouts: &BTreeMap<ServiceType, Layout>,
+    errand: Errand,
+) -> Option<u8> {
+    let state = member.state.as_ref().filter(|state| state.phase.is_serving())?;
+    let is_standby = state.role == Role::Standby && member.about.runnable.contains(&place.0);
+    if errand == Errand::Follow {
+        return is_standby.then_some(0);
+    }
+    if follows(state, place) {
+        return Some(0);
+    }
+    let own = state.role.service().zip(state.role.shard());
+    let copied =
+        own.filter(|_| state.duty == Some(Post::Replica)).filter(|(service, _)| **service == place.0);
+    match copied {
+        Some((service, shard)) => {
+            let wanted = layouts.get(service).map_or(0, |layout| layout.replicas);
+            let is_surplus =
+                u32::try_from(copies(view, &(service.clone(), shard))).is_ok_and(|copies| copies > wanted);
+            Some(if is_surplus { 1 } else { 3 })
+        }
+        None => is_standby.then_some(2),
+    }
+}
+
+/// Rendezvous hashing (Thaler and Ravishankar, 1998): each shard has its own order of nodes, and all agree on it.
+fn weight(node: &NodeId, (service, shard): &Place) -> KeyHash {
+    KeyHash::of(format!("{node} {service}/{shard}").as_bytes())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+use types::api::{About, Member};
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn storage() -> ServiceType {
+    "storage".parse().unwrap()
+}
+
+fn place() -> Place {
+    (storage(), ShardId::default())
+}
+
+fn layouts(replicas: u32) -> BTreeMap<ServiceType, Layout> {
+    let shards = NonZeroU32::new(2).unwrap();
+    BTreeMap::from([(storage(), Layout { spec: 1, shards, replicas })])
+}
+
+fn pace() -> Pace {
+    Pace { settle: SECOND, step: SECOND }
+}
+
+/// `storage/0*7` owns the shard under epoch 7, `storage/0+` has a copy, `storage/0` does neither.
+fn member(id: &str, role: &str) -> Member {
+    let (role, mark) = role.split_at(role.find(['*', '+']).unwrap_or(role.len()));
+    let mut state = RoleState { phase: Phase::Ready, ..RoleState::starting(role.parse().unwrap()) };
+    if let Some(epoch) = mark.strip_prefix('*') {
+        (state.epoch, state.duty) = (Some(Epoch(epoch.parse().unwrap())), Some(Post::Primary));
+    } else if mark == "+" {
+        state.duty = Some(Post::Replica);
+    }
+    Member {
+        id: id.parse().unwrap(),
+        generation: Generation(1),
+        version: 1,
+        http: format!("http://{id}"),
+        gossip: String::new(),
+        state: Some(state),
+        about: About { runnable: vec![storage()], ..About::default() },
+        store: None,
+    }
+}
+
+/// The view of the first one.
+fn view(members: &[(&str, &str)]) -> ClusterView {
+    let me = members[0].0.parse().unwrap();
+    ClusterView::new("test".parse().unwrap(), me, members.iter().map(|(id, role)| member(id, role)))
+}
+
+/// Shard 1 always has an owner, so that only shard 0 matters.
+fn with_the_other_shard<'a>(members: &[(&'a str, &'a str)]) -> ClusterView {
+    view(&[members, &[("other", "storage/1*1")]].concat())
+}
+
+/// The same with a copy of shard 1.
+fn with_the_other_copy<'a>(members: &[(&'a str, &'a str)]) -> ClusterView {
+    with_the_other_shard(&[members, &[("other-copy", "storage/1+")]].concat())
+}
+
+fn turn(
+    vacancies: &Vacancies,
+    view: &ClusterView,
+    replicas: u32,
+    now: Instant,
+) -> Result<(Place, Errand), Option<Instant>> {
+    vacancies.turn(view, &layouts(replicas), &BTreeSet::new(), now)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_whose_owner_was_seen_is_taken_after_the_settle_time() {
+    let mut vacancies = Vacancies::new(pace());
+    let start = Instant::now();
+    let owned = with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]);
+    vacancies.look(&owned, &layouts(0), start);
+    assert_eq!(turn(&vacancies, &owned, 0, start + 100 * SECOND), Err(None), "it has an owner");
+
+    let gone = with_the_other_shard(&[("me", "standby")]);
+    vacancies.look(&gone, &layouts(0), start + 10 * SECOND);
+    let due = start + 11 * SECOND;
+    assert_eq!(turn(&vacancies, &gone, 0, due - SECOND / 2), Err(Some(due)));
+    assert_eq!(turn(&vacancies, &gone, 0, due), Ok((place(), Errand::Own)));
+    let last = vacancies.last_owner(&place()).unwrap();
+    assert_eq!((last.node.as_str(), last.epoch, last.http.as_str()), ("a", Epoch(3), "http://a"));
+
+    vacancies.look(&owned, &layouts(0), due);
+    assert_eq!(turn(&vacancies, &owned, 0, due + SECOND), Err(None), "it was a false alarm");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_was_never_seen_is_waited_for_longer() {
+    let mut vacancies = Vacancies::new(pace());
+    let (start, empty) = (Instant::now(), with_the_other_shard(&[("me", "standby"), ("a", "storage/0")]));
+    vacancies.look(&empty, &layouts(0), start);
+    assert_eq!(turn(&vacancies, &empty, 0, start + 2 * SECOND), Err(Some(start + UNSEEN)));
+    assert_eq!(turn(&vacancies, &empty, 0, start + UNSEEN), Ok((place(), Errand::Own)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_resigned_or_stopped_is_no_owner_but_who_restarts_is() {
+    let change = |change: fn(&mut RoleState)| {
+        let mut owner = member("a", "storage/0*3");
+        change(owner.state.as_mut().unwrap());
+        let others = [member("me", "standby"), member("other", "storage/1*1"), owner];
+        ClusterView::new("test".parse().unwrap(), "me".parse().unwrap(), others)
+    };
+    let start = Instant::now();
+    for (view, is_owned) in [
+        (change(|state| state.phase = Phase::Starting), true),
+        (change(|state| state.phase = Phase::Draining), true),
+        (change(|state| state.phase = Phase::Degraded), true),
+        (change(|state| state.phase = Phase::Failed), true),
+        (change(|state| state.phase = Phase::Stopped), false),
+        (change(|state| (state.resigned, state.epoch) = (state.epoch, None)), false),
+        (change(|state| state.role = "storage/1".parse().unwrap()), false),
+    ] {
+        let mut vacancies = Vacancies::new(pace());
+        vacancies.look(&with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]), &layouts(0), start);
+        vacancies.look(&view, &layouts(0), start);
+        let found = turn(&vacancies, &view, 0, start + SECOND);
+        assert_eq!(found.is_err(), is_owned, "{:?}", view.member(&"a".parse().unwrap()));
+    }
+}
+
+/// Who goes how many steps after the others, of those that are there.
+fn ranks(members: &[(&str, &str)], replicas: u32, errand: Errand) -> Vec<(String, Option<u32>)> {
+    let all: Vec<_> = members.iter().map(|(id, role)| member(id, role)).collect();
+    let rank_of = |id: &str| {
+        let view = ClusterView::new("test".parse().unwrap(), id.parse().unwrap(), all.clone());
+        rank(&view, &place(), &layouts(replicas), errand)
+    };
+    let mut ranks: Vec<_> = members.iter().map(|(id, _)| ((*id).to_owned(), rank_of(id))).collect();
+    ranks.sort_by_key(|(_, rank)| rank.unwrap_or(u32::MAX));
+    ranks
+}
+
+#[test]
+fn copies_of_the_shard_go_first_then_surplus_ones_then_standbys_then_copies_of_others() {
+    let members = [
+        ("standby", "standby"),
+        ("needed", "storage/1+"),
+        ("copy", "storage/0+"),
+        ("owner", "storage/1*1"),
+        ("gateway", "api_gateway"),
+    ];
+    let found = ranks(&members, 1, Errand::Own);
+    let order: Vec<_> = found.iter().map(|(id, rank)| (id.as_str(), *rank)).collect();
+    assert_eq!(order[..3], [("copy", Some(0)), ("standby", Some(1)), ("needed", Some(2))]);
+    assert!(order[3..].iter().all(|(_, rank)| rank.is_none()), "{order:?}");
+
+    let surplus = [("standby", "standby"), ("b", "storage/1+"), ("c", "storage/1+")];
+    let found = ranks(&surplus, 1, Errand::Own);
+    assert_eq!(found[2].0, "standby", "{found:?}");
+}
+
+#[test]
+fn all_agree_on_the_order_of_standbys_and_each_shard_has_its_own() {
+    let names: Vec<String> = (0..8).map(|number| format!("n{number}")).collect();
+    let members: Vec<_> = names.iter().map(|name| (name.as_str(), "standby")).collect();
+    let found = ranks(&members, 0, Errand::Own);
+    let numbers: Vec<_> = found.iter().map(|(_, rank)| rank.unwrap()).collect();
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
+    let firsts: BTreeSet<_> = (0..20)
+        .map(|shard| {
+            let place = (storage(), ShardId::try_from(shard).unwrap());
+            names.iter().max_by_key(|name| weight(&name.parse().unwrap(), &place)).unwrap()
+        })
+        .collect();
+    assert!(firsts.len() > 3, "{firsts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_copy_is_given_by_a_standby_once_there_is_an_owner() {
+    let mut vacancies = Vacancies::new(pace());
+    let start = Instant::now();
+    let whole = with_the_other_copy(&[("me", "standby"), ("a", "storage/0*3"), ("b", "storage/0+")]);
+    vacancies.look(&whole, &layouts(1), start);
+    assert_eq!(turn(&vacancies, &whole, 1, start), Err(None));
+
+    let thin = with_the_other_copy(&[("me", "standby"), ("a", "storage/0*3")]);
+    vacancies.look(&thin, &layouts(1), start);
+    assert_eq!(turn(&vacancies, &thin, 1, start + 4 * SECOND), Ok((place(), Errand::Follow)));
+    assert_eq!(turn(&vacancies, &thin, 1, start + SECOND), Err(Some(start + 4 * SECOND)));
+
+    let busy = with_the_other_copy(&[("me", "api_gateway"), ("a", "storage/0*3")]);
+    assert_eq!(turn(&vacancies, &busy, 1, start + 100 * SECOND), Err(None), "it has something else to do");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_put_off_or_renounced_is_left_alone() {
+    let mut vacancies = Vacancies::new(pace());
+    let (start, empty) = (Instant::now(), with_the_other_shard(&[("me", "standby")]));
+    vacancies.look(&empty, &layouts(0), start);
+    vacancies.put_off(&place(), start + 60 * SECOND);
+    assert_eq!(vacancies.rebuffs(&place()), 1);
+    assert_eq!(turn(&vacancies, &empty, 0, start + UNSEEN), Err(Some(start + 60 * SECOND)));
+    assert!(turn(&vacancies, &empty, 0, start + 60 * SECOND).is_ok());
+    let renounced = BTreeSet::from([place()]);
+    assert_eq!(vacancies.turn(&empty, &layouts(0), &renounced, start + 60 * SECOND), Err(None));
+
+    let back = with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]);
+    vacancies.look(&back, &layouts(0), start);
+    vacancies.look(&empty, &layouts(0), start + SECOND);
+    assert!(turn(&vacancies, &empty, 0, start + 2 * SECOND).is_ok(), "a new owner is a new case");
+}
