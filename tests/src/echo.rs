@@ -1,4 +1,5 @@
-//! The service type `echo`: answers what it was asked, and misbehaves when told to. The smallest whole plugin.
+//! The service type `echo`: answers what it was asked, and misbehaves when told to. The smallest whole plugin; and the
+//! same with shards that have owners and copies.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::routing::{any, post};
 use http::Response;
-use plugin::{Context, Health, Plugin, Prepared, Service, ServiceError, SettingsError, parse_settings};
+use plugin::{Context, Duty, Health, Plugin, Prepared, Service, ServiceError, SettingsError, parse_settings};
 use serde::Deserialize;
 use types::{NodeId, ServiceType, Sharding};
 
@@ -40,6 +41,32 @@ impl Plugin for Echo {
 
     fn sharding(&self) -> Sharding {
         Sharding::None
+    }
+
+    fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {
+        Ok(Box::new(parse_settings::<Settings>(settings)?))
+    }
+}
+
+/// The service type `owned_echo`: the same with shards that have owners and copies.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OwnedEcho;
+
+impl Plugin for OwnedEcho {
+    fn service_type(&self) -> ServiceType {
+        "owned_echo".parse().expect("the name follows the rule")
+    }
+
+    fn about(&self) -> &'static str {
+        "answers what it was asked, on whoever owns the shard"
+    }
+
+    fn sharding(&self) -> Sharding {
+        Sharding::Owned
+    }
+
+    fn replicates(&self) -> bool {
+        true
     }
 
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {
@@ -85,6 +112,10 @@ impl Service for EchoService {
 
     fn health(&self) -> Health {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn staleness(&self) -> Option<Duration> {
+        matches!(self.cx.duty, Duty::Replica).then_some(Duration::ZERO)
     }
 }
 

@@ -7,7 +7,7 @@ mod machine;
 mod moto;
 mod sandbox;
 
-pub use echo::Echo;
+pub use echo::{Echo, OwnedEcho};
 pub use golden::golden;
 pub use machine::{Machine, Running, Said, binaries, free_port, is_free, repository};
 pub use moto::Moto;

@@ -12,9 +12,9 @@ use serde_json::Value;
 use storage::Storage;
 use store::Store;
 use types::api::Member;
-use types::{Phase, Profile, Role};
+use types::{Phase, Profile, Role, Spec};
 
-use crate::Echo;
+use crate::{Echo, OwnedEcho};
 
 /// How long a condition may take to hold: generous, for tests share the machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -77,13 +77,19 @@ impl Sandbox {
             store: Some(StoreUrl::folder(&store)?),
             ..Config::new(self.data_dir(name))
         };
-        let registry = Registry::new().with(ApiGateway).with(Echo).with(Storage);
+        let registry = Registry::new().with(ApiGateway).with(Echo).with(OwnedEcho).with(Storage);
         let node = match &options.objects {
             Some(objects) => Node::start_over(config, registry, objects.clone()).await,
             None => Node::start(config, registry).await,
         };
         let node = node.with_context(|| format!("{name} starts"))?;
         self.nodes.push(node);
+        Ok(())
+    }
+
+    /// Writes the spec of a service type, before any node of it is started.
+    pub async fn settle(&self, service: &str, spec: &Spec) -> anyhow::Result<()> {
+        self.store().await?.specs().put(&service.parse()?, 0, spec).await?;
         Ok(())
     }
 

@@ -3,4 +3,5 @@
 #[tokio::test]
 async fn the_echo_plugin_keeps_its_promises() {
     plugin::conformance::check(&e2e::Echo, &serde_json::json!({})).await;
+    plugin::conformance::check(&e2e::OwnedEcho, &serde_json::json!({})).await;
 }

@@ -128,7 +128,7 @@ const DEMO: [(&str, &str); 4] =
 async fn demo() -> anyhow::Result<Sandbox> {
     let mut sandbox = Sandbox::new()?;
     let spec = Spec { settings: json!({}), shards: Some(2), replicas: 0 };
-    sandbox.store().await?.specs().put(&"storage".parse()?, 0, &spec).await?;
+    sandbox.settle("storage", &spec).await?;
     for (name, role) in DEMO {
         sandbox.start(name, role, &NodeOptions::default()).await?;
     }

@@ -201,7 +201,11 @@ async fn who_stands_still_at_any_moment_of_taking_a_shard_loses_it_and_nothing_e
         kill_process(pid(&machine, "b")?, Signal::CONT)?;
         // It may have failed or not; a person's second word came after it.
         let _ = taking.ends().await?;
-        machine.ctl(&["set-service", "a", "storage/0", "--take"]).await?.exits(0)?;
+        eventually("a is not busy with what b asked of it", || async {
+            let back = machine.ctl(&["set-service", "a", "storage/0", "--take"]).await.ok()?;
+            (back.code() == Some(0)).then_some(())
+        })
+        .await?;
         assert_eq!(http.get(&through).send().await?.text().await?, written, "{moment}");
     }
     Ok(())

@@ -1,0 +1,351 @@
+//! Shards outlive their owners: others take them over when nobody honours the claim, and only then.
+
+use std::sync::Arc;
+
+use e2e::{NodeOptions, Sandbox, eventually};
+use serde_json::json;
+use store::faults::{Faults, Mode, Op, When};
+use store::{ObjectStore, Store};
+use types::api::{Claims, Member};
+use types::{Epoch, Phase, Post, Role, Spec};
+
+/// `0=a`, `1=-` for each shard of a type, as the store says it.
+async fn claims(sandbox: &Sandbox, by: &str) -> anyhow::Result<Vec<String>> {
+    let claims: Claims =
+        sandbox.http().get(format!("{}/v1/claims", sandbox.url(by)?)).send().await?.json().await?;
+    let owner = |claim: &types::api::ClaimView| {
+        claim.holder.as_ref().map_or_else(|| "-".to_owned(), |holder| holder.node.to_string())
+    };
+    Ok(claims.claims.iter().map(|claim| format!("{}={}", claim.shard, owner(claim))).collect())
+}
+
+/// Waits until one node sees another own a shard, and ready.
+async fn owner(sandbox: &Sandbox, by: &str, name: &str, role: &str) -> anyhow::Result<Member> {
+    let role: Role = role.parse()?;
+    sandbox
+        .seen(by, name, |member| {
+            member.state.as_ref().is_some_and(|state| {
+                state.role == role && state.epoch.is_some() && state.phase == Phase::Ready
+            })
+        })
+        .await
+}
+
+/// Waits until one node sees another with a copy of a shard.
+async fn copy(sandbox: &Sandbox, by: &str, name: &str, role: &str) -> anyhow::Result<Member> {
+    let role: Role = role.parse()?;
+    sandbox
+        .seen(by, name, |member| {
+            member.state.as_ref().is_some_and(|state| {
+                state.role == role && state.duty == Some(Post::Replica) && state.phase == Phase::Ready
+            })
+        })
+        .await
+}
+
+async fn standby(sandbox: &Sandbox, by: &str, name: &str) -> anyhow::Result<Member> {
+    sandbox
+        .seen(by, name, |member| member.state.as_ref().is_some_and(|state| state.role == Role::Standby))
+        .await
+}
+
+fn reason(member: &Member) -> &str {
+    member.state.as_ref().and_then(|state| state.reason.as_deref()).unwrap_or_default()
+}
+
+fn epoch(member: &Member) -> Option<Epoch> {
+    member.state.as_ref().and_then(|state| state.epoch)
+}
+
+fn spec(shards: u32, replicas: u32) -> Spec {
+    Spec { settings: json!({}), shards: Some(shards), replicas }
+}
+
+/// An empty store that several nodes can share.
+async fn memory() -> anyhow::Result<Arc<dyn ObjectStore>> {
+    let store = Store::open(&"memory:///".parse()?, &"elsewhere".parse()?).await?;
+    Ok(store.data(&"any".parse()?, "0".parse()?))
+}
+
+async fn put(sandbox: &Sandbox, gateway: &str, key: &str, value: &str) -> anyhow::Result<()> {
+    let url = format!("{gateway}/storage/kv/{key}");
+    let answer = sandbox.http().put(url).body(value.to_owned()).send().await?;
+    anyhow::ensure!(answer.status().is_success(), "{}: {}", answer.status(), answer.text().await?);
+    Ok(())
+}
+
+async fn get(sandbox: &Sandbox, gateway: &str, key: &str) -> anyhow::Result<String> {
+    let answer = sandbox.http().get(format!("{gateway}/storage/kv/{key}")).send().await?;
+    Ok(answer.error_for_status()?.text().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_over_from_an_owner_that_died_and_one_that_returns_does_not_fight()
+-> anyhow::Result<()> {
+    let mut sandbox = Sandbox::new()?;
+    sandbox.settle("storage", &spec(2, 0)).await?;
+    for (name, role) in
+        [("gateway", "api_gateway"), ("a", "storage/0"), ("b", "storage/1"), ("spare", "standby")]
+    {
+        sandbox.start(name, role, &NodeOptions::default()).await?;
+    }
+    sandbox.all_ready().await?;
+    let gateway = sandbox.gateway("gateway").await?;
+    for number in 0..20 {
+        put(&sandbox, &gateway, &format!("key-{number}"), &number.to_string()).await?;
+    }
+    sandbox.kill("a").await?;
+    // Writes wait for the next owner.
+    for number in 0..20 {
+        put(&sandbox, &gateway, &format!("later-{number}"), &number.to_string()).await?;
+    }
+    let spare = owner(&sandbox, "b", "spare", "storage/0").await?;
+    assert_eq!(reason(&spare), "took over from a, which is gone");
+    assert_eq!(epoch(&spare), Some(Epoch(2)), "it was gone for sure: nobody was asked twice");
+    for number in 0..20 {
+        assert_eq!(get(&sandbox, &gateway, &format!("key-{number}")).await?, number.to_string());
+        assert_eq!(get(&sandbox, &gateway, &format!("later-{number}")).await?, number.to_string());
+    }
+    sandbox.start("a", "storage/0", &NodeOptions::default()).await?;
+    let a = standby(&sandbox, "b", "a").await?;
+    assert!(reason(&a).contains("owned by spare"), "{a:?}");
+    // And the other way round: it waits to be needed.
+    sandbox.leave("spare").await?;
+    owner(&sandbox, "b", "a", "storage/0").await?;
+    assert_eq!(claims(&sandbox, "b").await?, ["0=a", "1=b"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_goes_before_a_standby_and_a_standby_becomes_the_copy() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::new()?;
+    sandbox.settle("owned_echo", &spec(1, 1)).await?;
+    for (name, role) in
+        [("watcher", "echo"), ("a", "owned_echo/0"), ("copy", "owned_echo/0"), ("spare", "standby")]
+    {
+        sandbox.start(name, role, &NodeOptions::default()).await?;
+        if name == "a" {
+            owner(&sandbox, "watcher", "a", "owned_echo/0").await?;
+        }
+    }
+    copy(&sandbox, "watcher", "copy", "owned_echo/0").await?;
+    sandbox.kill("a").await?;
+    let heir = owner(&sandbox, "watcher", "copy", "owned_echo/0").await?;
+    assert_eq!(heir.state.and_then(|state| state.duty), Some(Post::Primary));
+    copy(&sandbox, "watcher", "spare", "owned_echo/0").await?;
+    // Nobody is missing any more, so who returns waits.
+    sandbox.start("a", "owned_echo/0", &NodeOptions::default()).await?;
+    standby(&sandbox, "watcher", "a").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_whose_shard_was_taken_becomes_a_copy_if_one_is_missing() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::new()?;
+    sandbox.settle("owned_echo", &spec(1, 1)).await?;
+    for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0")] {
+        sandbox.start(name, role, &NodeOptions::default()).await?;
+    }
+    owner(&sandbox, "watcher", "a", "owned_echo/0").await?;
+    let log = sandbox.store().await?.claims();
+    let (service, shard) = ("owned_echo".parse()?, "0".parse()?);
+    let seen = log.read(&service, shard).await?;
+    log.take(&service, shard, &seen, &"thief".parse()?, types::Generation(1)).await?;
+    copy(&sandbox, "watcher", "a", "owned_echo/0").await?;
+    // The thief never honours its claim, so the shard comes back.
+    owner(&sandbox, "watcher", "a", "owned_echo/0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_dies_while_it_takes_leaves_the_shard_to_the_next() -> anyhow::Result<()> {
+    for (op, when) in [(Op::Create, When::Before), (Op::Create, When::After)] {
+        let mut sandbox = Sandbox::new()?;
+        let shared = memory().await?;
+        let over = |objects| NodeOptions { objects: Some(objects), ..NodeOptions::default() };
+        sandbox.start("watcher", "echo", &over(shared.clone())).await?;
+        sandbox.start("a", "storage/0", &over(shared.clone())).await?;
+        owner(&sandbox, "watcher", "a", "storage/0").await?;
+        let spares = ["s1", "s2"].map(|name| (name, Faults::new(shared.clone())));
+        for (name, faults) in &spares {
+            sandbox.start(name, "standby", &over(faults.objects())).await?;
+        }
+        sandbox.all_ready().await?;
+        let mut pauses = spares.clone().map(|(name, faults)| (name, faults.pause_next(op, when)));
+        sandbox.kill("a").await?;
+        let [(one, pause_one), (other, pause_other)] = &mut pauses;
+        let (dies, lives) = tokio::select! {
+            () = pause_one.reached() => (*one, *other),
+            () = pause_other.reached() => (*other, *one),
+        };
+        sandbox.kill(dies).await?;
+        for (name, pause) in pauses {
+            if name == lives {
+                pause.resume();
+            }
+        }
+        owner(&sandbox, "watcher", lives, "storage/0").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_can_not_run_the_shard_gives_it_to_the_next() -> anyhow::Result<()> {
+    // Whoever is asked first can't, whichever of the two that is.
+    for fails in ["s1", "s2"] {
+        let mut sandbox = Sandbox::new()?;
+        let settings = json!({ "fail_start_on": fails });
+        sandbox.settle("owned_echo", &Spec { settings, shards: Some(1), replicas: 0 }).await?;
+        for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0"), ("s1", "standby"), ("s2", "standby")]
+        {
+            sandbox.start(name, role, &NodeOptions::default()).await?;
+        }
+        sandbox.all_ready().await?;
+        sandbox.kill("a").await?;
+        let lives = if fails == "s1" { "s2" } else { "s1" };
+        owner(&sandbox, "watcher", lives, "owned_echo/0").await?;
+        standby(&sandbox, "watcher", fails).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_fails_again_and_again_is_given_to_somebody_else() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::new()?;
+    sandbox.settle("owned_echo", &spec(1, 0)).await?;
+    for (name, role) in [("a", "owned_echo/0"), ("spare", "standby")] {
+        sandbox.start(name, role, &NodeOptions::default()).await?;
+    }
+    sandbox.all_ready().await?;
+    eventually("the spare has it", || async {
+        let fail = format!("{}/svc/owned_echo/health/failed", sandbox.url("a").ok()?);
+        // It may be down, as wanted.
+        let _ = sandbox.http().post(fail).send().await;
+        (claims(&sandbox, "spare").await.ok()? == ["0=spare"]).then_some(())
+    })
+    .await?;
+    owner(&sandbox, "a", "spare", "owned_echo/0").await?;
+    standby(&sandbox, "spare", "a").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_is_cut_off_from_the_store_resigns_and_stays_out_of_the_way() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::new()?;
+    let shared = memory().await?;
+    let a = Faults::new(shared.clone());
+    let over = |objects| NodeOptions { objects: Some(objects), ..NodeOptions::default() };
+    sandbox.start("gateway", "api_gateway", &over(shared.clone())).await?;
+    sandbox.start("a", "storage/0", &over(a.objects())).await?;
+    sandbox.start("spare", "standby", &over(shared.clone())).await?;
+    sandbox.all_ready().await?;
+    let gateway = sandbox.gateway("gateway").await?;
+    put(&sandbox, &gateway, "key", "before").await?;
+    a.set(Mode::Unreachable);
+    let resigned = sandbox
+        .seen("spare", "a", |member| member.state.as_ref().is_some_and(|state| state.resigned.is_some()))
+        .await?;
+    assert!(reason(&resigned).contains("the store has not answered"), "{resigned:?}");
+    owner(&sandbox, "a", "spare", "storage/0").await?;
+    put(&sandbox, &gateway, "key", "after").await?;
+    a.set(Mode::Work);
+    let a = standby(&sandbox, "spare", "a").await?;
+    assert!(reason(&a).contains("owned by spare"), "{a:?}");
+    assert_eq!(get(&sandbox, &gateway, "key").await?, "after");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_store_is_away_for_all_nobody_takes_anything_and_all_go_on_when_it_is_back()
+-> anyhow::Result<()> {
+    let mut sandbox = Sandbox::new()?;
+    let faults = Faults::new(memory().await?);
+    let over = || NodeOptions { objects: Some(faults.objects()), ..NodeOptions::default() };
+    for (name, role) in [("gateway", "api_gateway"), ("a", "storage/0"), ("spare", "standby")] {
+        sandbox.start(name, role, &over()).await?;
+    }
+    sandbox.all_ready().await?;
+    let gateway = sandbox.gateway("gateway").await?;
+    put(&sandbox, &gateway, "key", "value").await?;
+    faults.set(Mode::Unreachable);
+    sandbox
+        .seen("spare", "a", |member| member.state.as_ref().is_some_and(|state| state.resigned.is_some()))
+        .await?;
+    faults.set(Mode::Work);
+    let a = owner(&sandbox, "spare", "a", "storage/0").await?;
+    assert_eq!(epoch(&a), Some(Epoch(1)), "it never was anybody else's");
+    assert_eq!(get(&sandbox, &gateway, "key").await?, "value");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_all_died_take_up_their_shards_in_any_order() -> anyhow::Result<()> {
+    let nodes = [("a", "storage/0"), ("b", "storage/1"), ("spare", "standby"), ("gateway", "api_gateway")];
+    for rotation in 0..nodes.len() {
+        let mut sandbox = Sandbox::new()?;
+        sandbox.settle("storage", &spec(2, 0)).await?;
+        for (name, role) in nodes {
+            sandbox.start(name, role, &NodeOptions::default()).await?;
+        }
+        sandbox.all_ready().await?;
+        let gateway = sandbox.gateway("gateway").await?;
+        for number in 0..10 {
+            put(&sandbox, &gateway, &format!("key-{number}"), &number.to_string()).await?;
+        }
+        for (name, _) in nodes {
+            sandbox.kill(name).await?;
+        }
+        let mut order = nodes;
+        order.rotate_left(rotation);
+        for (name, role) in order {
+            sandbox.start(name, role, &NodeOptions::default()).await?;
+        }
+        sandbox.all_ready().await?;
+        let gateway = sandbox.gateway("gateway").await?;
+        for number in 0..10 {
+            assert_eq!(get(&sandbox, &gateway, &format!("key-{number}")).await?, number.to_string());
+        }
+        assert_eq!(claims(&sandbox, "gateway").await?, ["0=a", "1=b"], "rotation {rotation}");
+    }
+    Ok(())
+}
+
+/// Two sides of a partition that both reach the store are like two clusters of one name on one store: the ones see
+/// claims of others that they can't ask. (Here they could, but do not know where.)
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_seen_defends_its_shard_on_the_store() -> anyhow::Result<()> {
+    let shared = memory().await?;
+    let over = || NodeOptions { objects: Some(shared.clone()), ..NodeOptions::default() };
+    let (mut one, mut other) = (Sandbox::new()?, Sandbox::new()?);
+    one.start("a", "storage/0", &over()).await?;
+    owner(&one, "a", "a", "storage/0").await?;
+    other.start("spare", "standby", &over()).await?;
+    let log = Store::over(shared.clone(), "memory:///".parse()?, &"sandbox".parse()?).await?.claims();
+    let (service, shard) = ("storage".parse()?, "0".parse()?);
+    eventually("it was doubted and has defended itself", || async {
+        (log.read(&service, shard).await.ok()?.latest == store::Latest::Defended).then_some(())
+    })
+    .await?;
+    let a = owner(&one, "a", "a", "storage/0").await?;
+    assert_eq!(epoch(&a), Some(Epoch(1)));
+    standby(&other, "spare", "spare").await?;
+    // Once it is gone, its silence is the answer.
+    one.kill("a").await?;
+    owner(&other, "spare", "spare", "storage/0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_a_person_took_from_a_node_goes_to_others_and_not_back() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::new()?;
+    for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0")] {
+        sandbox.start(name, role, &NodeOptions::default()).await?;
+    }
+    sandbox.all_ready().await?;
+    let url = format!("{}/v1/members/a/service", sandbox.url("a")?);
+    sandbox.http().put(url).json(&json!({ "service": "standby" })).send().await?.error_for_status()?;
+    sandbox.start("spare", "standby", &NodeOptions::default()).await?;
+    owner(&sandbox, "a", "spare", "owned_echo/0").await?;
+    standby(&sandbox, "spare", "a").await?;
+    Ok(())
+}
