@@ -36,6 +36,9 @@ struct Wanted {
     /// At least so many, for a store that says nothing yet.
     #[serde(default)]
     at_least: Option<u32>,
+    /// Copies of each shard.
+    #[serde(default)]
+    replicas: u32,
 }
 
 /// What is answered.
@@ -123,7 +126,7 @@ async fn settle_one(
                 format!("{service} has {fixed} shards on the store, and a node wants shard {}", least - 1);
             return Err((message, Some("the number of shards never changes once it is written".to_owned())));
         }
-        let spec = Spec { settings: wanted.settings.clone(), shards, replicas: 0 };
+        let spec = Spec { settings: wanted.settings.clone(), shards, replicas: wanted.replicas };
         let last = match &known {
             Some(known) if known.spec == spec => return Ok(known.number),
             Some(known) => known.number,

@@ -39,6 +39,8 @@ struct Known {
     sharded: bool,
     /// Whether one node at a time owns such a shard.
     owned: bool,
+    /// Whether other nodes may have copies of its shards.
+    replicated: bool,
     about: &'static str,
 }
 
@@ -66,6 +68,7 @@ fn answer(registry: &Registry, question: Question) -> Answer {
             name: plugin.service_type(),
             sharded: plugin.sharding() != Sharding::None,
             owned: plugin.sharding() == Sharding::Owned,
+            replicated: plugin.replicates(),
             about: plugin.about(),
         })
         .collect();

@@ -46,6 +46,9 @@ pub(crate) struct RunnableType {
     pub(crate) name: ServiceType,
     pub(crate) sharded: bool,
     pub(crate) owned: bool,
+    /// Whether other nodes may have copies of its shards.
+    #[serde(default)]
+    pub(crate) replicated: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,6 +114,8 @@ pub(crate) struct Wanted {
     pub(crate) shards: Option<u32>,
     /// At least so many, for a store that says nothing yet.
     pub(crate) at_least: Option<u32>,
+    /// Copies of each shard.
+    pub(crate) replicas: u32,
 }
 
 /// What `agent apply` is asked.

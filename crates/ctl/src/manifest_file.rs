@@ -61,6 +61,7 @@ pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Lo
                 name: known.name.clone(),
                 is_sharded: known.sharded,
                 is_owned: known.owned,
+                is_replicated: known.replicated,
             })
             .collect(),
     };

@@ -1,8 +1,8 @@
 //! Tables and words for people. Pure: values in, text out.
 
 use comfy_table::{ContentArrangement, Table, presets};
-use types::Phase;
 use types::api::{Event, Member};
+use types::{Phase, Post};
 
 /// A table without borders, as wide as its content. Colours go in afterwards, since they have no width.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
@@ -110,9 +110,13 @@ pub(crate) fn event_line(event: &Event, color: bool) -> String {
     if color { color_word_at(&line, at.len() + 2) } else { line }
 }
 
-/// The role in a word, `?` if this version does not understand it.
+/// The role in a word, `?` if this version does not understand it; `storage/0 (replica)` for one with a copy.
 pub(crate) fn role(member: &Member) -> String {
-    member.state.as_ref().map_or_else(|| "?".to_owned(), |state| state.role.to_string())
+    match &member.state {
+        Some(state) if state.duty == Some(Post::Replica) => format!("{} (replica)", state.role),
+        Some(state) => state.role.to_string(),
+        None => "?".to_owned(),
+    }
 }
 
 /// The phase in a word, `?` if this version does not understand it.

@@ -361,7 +361,8 @@ fn specs(manifest: &Manifest) -> BTreeMap<ServiceType, Wanted> {
     let mut wanted: BTreeMap<ServiceType, Wanted> = BTreeMap::new();
     for (service, spec) in &manifest.services {
         let settings = spec.settings.clone();
-        wanted.insert(service.clone(), Wanted { settings, shards: spec.shards, at_least: None });
+        let (shards, replicas) = (spec.shards, spec.replicas);
+        wanted.insert(service.clone(), Wanted { settings, shards, at_least: None, replicas });
     }
     for node in &manifest.nodes {
         let Some(service) = node.role.service() else { continue };
@@ -369,6 +370,7 @@ fn specs(manifest: &Manifest) -> BTreeMap<ServiceType, Wanted> {
             settings: serde_json::json!({}),
             shards: None,
             at_least: None,
+            replicas: 0,
         });
         let needed = node.role.shard().map(|shard| shard.as_u32() + 1);
         entry.at_least = entry.at_least.max(needed);

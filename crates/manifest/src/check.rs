@@ -5,7 +5,6 @@
 mod fields;
 mod nodes;
 mod services;
-mod unfinished;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +18,7 @@ use crate::suggest;
 use crate::tree::{Key, Node, Position, Value};
 
 pub(crate) const MANIFEST_KEYS: &[&str] = &["cluster", "profile", "store", "services", "nodes"];
-pub(crate) const SERVICE_KEYS: &[&str] = &["settings", "shards"];
+pub(crate) const SERVICE_KEYS: &[&str] = &["settings", "shards", "replicas"];
 pub(crate) const NODE_KEYS: &[&str] = &["id", "service", "shard", "listen", "gossip", "labels", "count"];
 
 /// The manifest that a tree describes; `None` only after a mistake.

@@ -33,6 +33,14 @@ pub struct ServiceSpec {
     /// The number of its shards, for types whose shards have owners; as many as its nodes need if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shards: Option<u32>,
+    /// Copies of each shard beside its owner's.
+    #[serde(skip_serializing_if = "is_none")]
+    pub replicas: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_none(replicas: &u32) -> bool {
+    *replicas == 0
 }
 
 /// A node as it should be.
@@ -146,6 +154,8 @@ pub struct KnownType {
     pub is_sharded: bool,
     /// Whether one node at a time owns such a shard.
     pub is_owned: bool,
+    /// Whether other nodes may have copies of it.
+    pub is_replicated: bool,
 }
 
 impl Known {

@@ -46,6 +46,10 @@ struct RawService {
     /// as its nodes need if absent.
     #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "shards")]
     shards: Option<u32>,
+    /// How many copies each shard has beside its owner's, for types that can have some; none if absent. They answer
+    /// reads that may be stale, and are the first to take over.
+    #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "replicas")]
+    replicas: Option<u32>,
 }
 
 /// A node, or several alike.
@@ -57,7 +61,8 @@ struct RawNode {
     id: Option<String>,
     /// What the node does first: a service type, or `standby` to wait until it is needed.
     service: String,
-    /// The number of the shard, for sharded service types only; if absent 0, and with a `count` 0, 1, 2 and so on.
+    /// The number of the shard, for sharded service types only; if absent 0, and with a `count` 0, 1, 2 and so
+    /// on, from 0 again after the last of the type's `shards`.
     #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "shard")]
     shard: Option<u32>,
     /// Where the HTTP API listens, as `127.0.0.1:8080`; a free port if absent.
@@ -81,6 +86,10 @@ fn shard(_: &mut SchemaGenerator) -> Schema {
 
 fn shards(_: &mut SchemaGenerator) -> Schema {
     or_variable(&json_schema!({ "type": "integer", "minimum": 1, "maximum": types::ShardId::MAX + 1 }))
+}
+
+fn replicas(_: &mut SchemaGenerator) -> Schema {
+    or_variable(&json_schema!({ "type": "integer", "minimum": 0, "maximum": types::Spec::MAX_REPLICAS }))
 }
 
 fn count(_: &mut SchemaGenerator) -> Schema {

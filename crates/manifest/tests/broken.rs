@@ -16,6 +16,7 @@ fn known() -> Known {
         name: name.parse().expect("a service type"),
         is_sharded,
         is_owned: is_sharded,
+        is_replicated: is_sharded,
     });
     Known { service_types: service_types.into() }
 }

@@ -20,6 +20,7 @@ fn known() -> Known {
                 name: name.parse().expect("a service type"),
                 is_sharded,
                 is_owned: is_sharded,
+                is_replicated: is_sharded,
             })
             .into(),
     }

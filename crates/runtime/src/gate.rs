@@ -2,17 +2,20 @@
 //!
 //! The agent's router is built once and asks the mount for each request; changing a role swaps what is mounted.
 
+use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use plugin::Claim;
+use plugin::{Claim, Service};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use types::{Role, ServiceType};
@@ -94,6 +97,24 @@ pub(crate) struct Mounted {
     pub(crate) gate: Arc<Gate>,
     /// The claim under which its shard is owned.
     pub(crate) claim: Option<Claim>,
+    pub(crate) probe: Probe,
+}
+
+/// Asks a running service what it knows of itself.
+#[derive(Clone)]
+pub(crate) struct Probe(pub(crate) Arc<dyn Service>);
+
+impl Probe {
+    /// How far behind its owner's its copy may be. A service that panics says nothing.
+    pub(crate) fn staleness(&self) -> Option<Duration> {
+        std::panic::catch_unwind(AssertUnwindSafe(|| self.0.staleness())).ok().flatten()
+    }
+}
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Probe")
+    }
 }
 
 /// What is mounted now, if anything. Reading it never waits.

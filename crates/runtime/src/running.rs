@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
-use crate::gate::Gate;
+use crate::gate::{Gate, Probe};
 
 /// How long a start may take.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -90,6 +90,11 @@ impl Running {
         self.gate.cut();
         drop(self.service);
         end_tasks(&self.tasks).await;
+    }
+
+    /// What asks the service what it knows of itself.
+    pub(crate) fn probe(&self) -> Probe {
+        Probe(self.service.clone())
     }
 
     /// How the service is; a panic counts as a failure.

@@ -306,6 +306,7 @@ impl Supervisor {
                     router: running.router.clone(),
                     gate: running.gate.clone(),
                     claim: self.keeper.as_ref().map(|keeper| keeper.claim().clone()),
+                    probe: running.probe(),
                 });
             }
             self.tools.service_metrics.store(Some(Arc::new(running.metrics.clone())));

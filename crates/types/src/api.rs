@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, Epoch, Generation, NodeId, ServiceType, ShardId, StoreId};
-use crate::role::{Role, RoleBody, RoleState};
+use crate::role::{Phase, Role, RoleBody, RoleState};
 use crate::spec::{Holder, Spec};
 
 /// Header of an answer that was refused before any of the request was acted upon: sending it again is safe.
@@ -49,6 +49,9 @@ pub struct AgentSelf {
     /// How often the service was restarted after a failure.
     #[serde(default)]
     pub restarts: u64,
+    /// How many milliseconds its copy of a shard may be behind the owner's, if it is a replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staleness_ms: Option<u64>,
 }
 
 /// A node as seen through gossip.
@@ -258,9 +261,27 @@ pub struct ClaimView {
     pub since_ms: Option<u64>,
     /// Whether the owner is there and says the same, in the view of the node that answers.
     pub honoured: bool,
+    /// How many replicas it is to have.
+    #[serde(default)]
+    pub wanted_replicas: u32,
+    /// The replicas that it has, in the view of the node that answers.
+    #[serde(default)]
+    pub replicas: Vec<ReplicaView>,
     /// What the latest entry says: `taken by storage-1`, `released by storage-1: leaving`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// A copy of a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ReplicaView {
+    /// The node.
+    pub node: NodeId,
+    /// How far it has come.
+    pub phase: Phase,
+    /// How many milliseconds it may be behind, as it says; absent when it does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staleness_ms: Option<u64>,
 }
 
 /// Something that happened, in one node's view: `GET /v1/events` streams them.

@@ -19,6 +19,11 @@ pub struct Spec {
     pub replicas: u32,
 }
 
+impl Spec {
+    /// The most replicas of a shard: each reads all that its owner writes.
+    pub const MAX_REPLICAS: u32 = 8;
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn is_none(replicas: &u32) -> bool {
     *replicas == 0

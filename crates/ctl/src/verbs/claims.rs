@@ -1,6 +1,6 @@
 //! `ctl claims`: who owns which shard, as the store says.
 
-use types::api::Claims;
+use types::api::{Claims, ReplicaView};
 
 use crate::exit::Exit;
 use crate::out::{OutputArg, say};
@@ -13,7 +13,7 @@ Examples:
   ctl claims
   ctl claims -o json
 
-A shard is honoured when its owner is there and says that it owns it.")]
+A shard is honoured when its owner is there and says that it owns it. A replica says how far behind it may be at most.")]
 pub(crate) struct Args {
     #[command(flatten)]
     output: OutputArg,
@@ -29,20 +29,37 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
 }
 
 fn table(claims: &Claims) -> String {
+    let now = render::now_ms();
     let rows: Vec<_> = claims
         .claims
         .iter()
         .map(|claim| {
             let dash = || "-".to_owned();
             let holder = claim.holder.as_ref();
+            let replicas: Vec<_> = claim.replicas.iter().map(replica).collect();
+            let since = claim.since_ms.map(|since| render::age(now.saturating_sub(since)));
             vec![
                 format!("{}/{}", claim.service, claim.shard),
                 holder.map_or_else(dash, |holder| holder.node.to_string()),
                 holder.map_or_else(dash, |holder| holder.epoch.to_string()),
+                since.unwrap_or_else(dash),
                 if claim.honoured { "yes" } else { "no" }.to_owned(),
+                match (claim.wanted_replicas, replicas.is_empty()) {
+                    (0, true) => dash(),
+                    (wanted, true) => format!("0 of {wanted}"),
+                    (_, false) => replicas.join(", "),
+                },
                 claim.note.clone().unwrap_or_else(dash),
             ]
         })
         .collect();
-    render::table(&["SHARD", "OWNER", "EPOCH", "HONOURED", "LATEST"], &rows)
+    render::table(&["SHARD", "OWNER", "EPOCH", "SINCE", "HONOURED", "REPLICAS", "LATEST"], &rows)
+}
+
+/// A replica with how far behind it may be: `b (-84 ms)`.
+fn replica(replica: &ReplicaView) -> String {
+    match replica.staleness_ms {
+        Some(ms) => format!("{} (-{ms} ms)", replica.node),
+        None => format!("{} ({})", replica.node, replica.phase),
+    }
 }

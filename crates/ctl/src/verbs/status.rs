@@ -7,7 +7,7 @@ use client::Client;
 use futures_util::future::join_all;
 use serde::Serialize;
 use types::api::{AgentSelf, ClaimView, Member, Members};
-use types::{ClusterId, NodeId, Phase};
+use types::{ClusterId, NodeId, Phase, Role};
 
 use crate::exit::Exit;
 use crate::out::OutputArg;
@@ -38,6 +38,8 @@ struct Report {
     viewed_by: NodeId,
     members: Vec<Member>,
     warnings: Vec<String>,
+    /// What a person may want to know.
+    notes: Vec<String>,
     /// What is not as the manifest says; nothing is wrong with that, for a person may have wanted it.
     drift: Vec<String>,
     insecure: Vec<String>,
@@ -54,7 +56,16 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let claims = reached.client.claims().await;
     let mut report = report(view, asked, reached.record.as_ref(), &ended);
     match claims {
-        Ok(claims) => report.warnings.extend(claims.claims.iter().filter_map(claim_warning)),
+        Ok(claims) => {
+            let standbys = report.members.iter().filter(|member| can_take_over(member)).count();
+            report.warnings.extend(claims.claims.iter().flat_map(|claim| claim_warnings(claim, standbys)));
+            if standbys == 0 && !claims.claims.is_empty() {
+                report.notes.push(
+                    "no standby is left to take over a shard whose owner dies; start an agent that waits to be needed"
+                        .to_owned(),
+                );
+            }
+        }
         Err(error) => report.warnings.push(format!("who owns which shard can't be read: {error}")),
     }
     cx.out.data(args.output.output, &report, |report| screen(report, cx.out.color), names)?;
@@ -144,25 +155,66 @@ fn report(
         viewed_by: view.viewed_by,
         members: view.members,
         warnings,
+        notes: Vec::new(),
         drift,
         insecure: insecure.into_iter().collect(),
     }
 }
 
-/// A shard that nobody owns, or whose owner does not run it.
-fn claim_warning(claim: &ClaimView) -> Option<String> {
+/// A replica that may be further behind is a warning.
+const LAG_MS: u64 = 5_000;
+
+/// Whether a node waits to be needed.
+fn can_take_over(member: &Member) -> bool {
+    member.state.as_ref().is_some_and(|state| state.role == Role::Standby && state.phase == Phase::Ready)
+}
+
+/// What is wrong with a shard: nobody runs it, or it has too few replicas, or one that lags.
+fn claim_warnings(claim: &ClaimView, standbys: usize) -> Vec<String> {
     let ClaimView { service, shard, .. } = claim;
+    let heirs = standbys + claim.replicas.len();
+    let next = if heirs > 0 {
+        "another node takes it over in a moment".to_owned()
+    } else {
+        format!(
+            "nobody is there to take it over; `ctl set-service NODE {service} --shard {shard} --take` moves it"
+        )
+    };
+    let mut warnings = Vec::new();
     match &claim.holder {
-        Some(_) if claim.honoured => None,
-        Some(holder) => Some(format!(
-            "{service}/{shard} is owned by {} (epoch {}), which does not run it; \
-             `ctl set-service NODE {service} --shard {shard} --take` moves it",
+        Some(_) if claim.honoured => {}
+        Some(holder) => warnings.push(format!(
+            "{service}/{shard} is owned by {} (epoch {}), which does not run it; {next}",
             holder.node, holder.epoch
         )),
-        None => Some(format!(
-            "{service}/{shard} has no owner; `ctl set-service NODE {service} --shard {shard}` gives it one"
-        )),
+        None => {
+            let why = claim.note.as_deref().unwrap_or("nobody ever owned it");
+            warnings.push(format!("{service}/{shard} has no owner ({why}); {next}"));
+        }
     }
+    let there = claim.replicas.len();
+    if u32::try_from(there).is_ok_and(|there| there < claim.wanted_replicas) {
+        let next = match standbys {
+            0 => "; no standby is left to become one",
+            _ => "; a standby becomes one in a moment",
+        };
+        warnings.push(format!("{service}/{shard} has {there} of {} replicas{next}", claim.wanted_replicas));
+    }
+    for replica in &claim.replicas {
+        match replica.staleness_ms {
+            Some(ms) if ms <= LAG_MS => {}
+            Some(ms) => warnings.push(format!(
+                "{service}/{shard}: the replica {} may be {} s behind",
+                replica.node,
+                ms / 1000
+            )),
+            None => warnings.push(format!(
+                "{service}/{shard}: the replica {} is {} and does not say how far behind it is",
+                replica.node, replica.phase
+            )),
+        }
+    }
+    warnings
 }
 
 /// One cluster has one store; while its members use several, nobody takes a shard.
@@ -223,6 +275,7 @@ fn screen(report: &Report, color: bool) -> String {
         .collect();
     list(&mut text, "endpoints", &endpoints, "1", color);
     list(&mut text, "warnings", &report.warnings, "31", color);
+    list(&mut text, "notes", &report.notes, "36", color);
     list(&mut text, "drift", &report.drift, "36", color);
     list(&mut text, "insecure defaults", &report.insecure, "33", color);
     text
@@ -331,6 +384,57 @@ warnings
 
 drift
   - a is standby, its manifest says api_gateway; `ctl up --reset` restores that"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_shard_is_said_in_words() {
+        let replica = |ms| types::api::ReplicaView {
+            node: "b".parse().unwrap(),
+            phase: Phase::Ready,
+            staleness_ms: ms,
+        };
+        let well = ClaimView {
+            service: "storage".parse().unwrap(),
+            shard: "0".parse().unwrap(),
+            number: 3,
+            holder: Some(types::Holder {
+                node: "a".parse().unwrap(),
+                generation: types::Generation(1),
+                epoch: types::Epoch(3),
+            }),
+            since_ms: None,
+            honoured: true,
+            wanted_replicas: 1,
+            replicas: vec![replica(Some(80))],
+            note: None,
+        };
+        assert_eq!(claim_warnings(&well, 0), Vec::<String>::new());
+        let gone = ClaimView { honoured: false, replicas: Vec::new(), ..well.clone() };
+        assert_eq!(
+            claim_warnings(&gone, 1),
+            [
+                "storage/0 is owned by a (epoch 3), which does not run it; another node takes it over in a moment",
+                "storage/0 has 0 of 1 replicas; a standby becomes one in a moment",
+            ]
+        );
+        let note = Some("released by a: leaving".to_owned());
+        let released = ClaimView { holder: None, replicas: Vec::new(), note, ..gone };
+        assert_eq!(
+            claim_warnings(&released, 0),
+            [
+                "storage/0 has no owner (released by a: leaving); nobody is there to take it over; \
+                 `ctl set-service NODE storage --shard 0 --take` moves it",
+                "storage/0 has 0 of 1 replicas; no standby is left to become one",
+            ]
+        );
+        let lagging = ClaimView { replicas: vec![replica(Some(12_345)), replica(None)], ..well };
+        assert_eq!(
+            claim_warnings(&lagging, 0),
+            [
+                "storage/0: the replica b may be 12 s behind",
+                "storage/0: the replica b is ready and does not say how far behind it is",
+            ]
         );
     }
 

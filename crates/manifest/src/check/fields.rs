@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use super::unfinished::unfinished;
 use super::{Check, found, shown};
 use crate::mistake::Mistake;
 use crate::render::quoted;
@@ -54,11 +53,9 @@ impl Check<'_> {
             return None;
         }
         for (key, _) in node.entries().iter().filter(|(key, _)| !keys.contains(&key.text.as_str())) {
-            let mistake = unfinished(key, what).unwrap_or_else(|| {
-                let message = format!("unknown key {} in {what}", quoted(&key.text));
-                Mistake::new(key.at, message).hint(suggest::hint(&key.text, "known keys", keys))
-            });
-            self.report(mistake);
+            let message = format!("unknown key {} in {what}", quoted(&key.text));
+            let mistake = Mistake::new(key.at, message);
+            self.report(mistake.hint(suggest::hint(&key.text, "known keys", keys)));
         }
         Some(Fields { node })
     }

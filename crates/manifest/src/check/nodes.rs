@@ -74,14 +74,14 @@ impl Check<'_> {
             self.report(Mistake::new(field.key.at, message));
             return Vec::new();
         }
-        let nodes = self.named(entries, places);
+        let nodes = self.named(entries, services, places);
         self.owners(&nodes, services, places);
         nodes
     }
 
-    /// Reports shards that do not exist, and shards that two nodes would own.
+    /// Reports shards that do not exist, and shards that more nodes have than there may be.
     fn owners(&mut self, nodes: &[NodeSpec], services: &BTreeMap<ServiceType, ServiceSpec>, places: &Places) {
-        let mut owners: BTreeMap<&Role, &NodeSpec> = BTreeMap::new();
+        let mut owners: BTreeMap<&Role, Vec<&NodeSpec>> = BTreeMap::new();
         for node in nodes {
             let (Some(service), Some(shard)) = (node.role.service(), node.role.shard()) else { continue };
             if !self.known.and_then(|known| known.named(service)).is_some_and(|known| known.is_owned) {
@@ -101,13 +101,25 @@ impl Check<'_> {
                 }
                 self.report(mistake);
             }
-            if let Some(first) = owners.insert(&node.role, node) {
-                let message = format!("nodes `{}` and `{}` both own {}", first.id, node.id, node.role);
-                let mistake = Mistake::new(at, message);
-                self.report(
-                    mistake.hint("a shard has one owner: give one of them another shard, or let it stand by"),
-                );
+            let replicas = services.get(service).map_or(0, |spec| spec.replicas);
+            let have = owners.entry(&node.role).or_default();
+            let is_enough = u32::try_from(have.len()).is_ok_and(|have| have > replicas);
+            if let Some(first) = have.first().filter(|_| is_enough) {
+                let (message, hint) = if replicas == 0 {
+                    let message = format!("nodes `{}` and `{}` both own {}", first.id, node.id, node.role);
+                    (message, "a shard has one owner: give one of them another shard, or let it stand by")
+                } else {
+                    let message = format!(
+                        "node `{}` is one too many for {}, which has an owner and {replicas} {}",
+                        node.id,
+                        node.role,
+                        if replicas == 1 { "replica" } else { "replicas" }
+                    );
+                    (message, "let it stand by: it takes over when it is needed")
+                };
+                self.report(Mistake::new(at, message).hint(hint));
             }
+            have.push(node);
         }
     }
 
@@ -293,7 +305,12 @@ impl Check<'_> {
 
     /// The nodes of all entries, each with an id of its own. Given ids come first, so that no name that is made up
     /// takes one of them.
-    fn named(&mut self, entries: Vec<Entry<'_>>, places: &mut Places) -> Vec<NodeSpec> {
+    fn named(
+        &mut self,
+        entries: Vec<Entry<'_>>,
+        services: &BTreeMap<ServiceType, ServiceSpec>,
+        places: &mut Places,
+    ) -> Vec<NodeSpec> {
         let given: Vec<Option<Vec<NodeId>>> =
             entries.iter().map(|entry| self.given_ids(entry, places)).collect();
         let mut nodes = Vec::new();
@@ -308,7 +325,7 @@ impl Check<'_> {
             };
             nodes.extend((0..).zip(ids).map(|(number, id)| NodeSpec {
                 id,
-                role: if entry.counts_shards { further(&role, number) } else { role.clone() },
+                role: if entry.counts_shards { further(&role, number, services) } else { role.clone() },
                 listen: entry.listen,
                 gossip: entry.gossip,
                 labels: entry.labels.clone(),
@@ -350,14 +367,19 @@ impl Check<'_> {
     }
 }
 
-/// The same role with a shard so much further on, if it has one.
-fn further(role: &Role, number: u32) -> Role {
+/// The same role with a shard so much further on, if it has one; from the first again where each has copies.
+fn further(role: &Role, number: u32, services: &BTreeMap<ServiceType, ServiceSpec>) -> Role {
     match role {
-        Role::Service { service, shard: Some(shard) } => Role::Service {
-            service: service.clone(),
+        Role::Service { service, shard: Some(shard) } => {
+            let spec = services.get(service).filter(|spec| spec.replicas > 0);
+            let number = match spec.and_then(|spec| spec.shards) {
+                Some(shards) => number % shards,
+                None => number,
+            };
             // There are fewer nodes than shards could be.
-            shard: ShardId::try_from(shard.as_u32() + number).ok(),
-        },
+            let shard = ShardId::try_from(shard.as_u32() + number).ok();
+            Role::Service { service: service.clone(), shard }
+        }
         role => role.clone(),
     }
 }

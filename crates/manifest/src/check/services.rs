@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use types::{Role, ServiceType, ShardId};
+use types::{Role, ServiceType, ShardId, Spec};
 
 use super::fields::{Field, Fields};
 use super::{Check, SERVICE_KEYS};
@@ -45,7 +45,9 @@ impl Check<'_> {
             if let Some(field) = shards {
                 places.shards.insert(service.clone(), field.at());
             }
-            services.insert(service.clone(), ServiceSpec { settings: json, shards: number });
+            let copies = fields.as_ref().and_then(|fields| fields.get("replicas"));
+            let replicas = copies.and_then(|field| self.replicas(&service, field)).unwrap_or(0);
+            services.insert(service.clone(), ServiceSpec { settings: json, shards: number, replicas });
             places.services.insert(service, (key.at, settings.cloned()));
         }
         services
@@ -67,5 +69,16 @@ impl Check<'_> {
             return None;
         }
         self.number(field, 1..=ShardId::MAX + 1)
+    }
+
+    /// How many copies each shard has, of a type that can have some.
+    fn replicas(&mut self, service: &ServiceType, field: Field<'_>) -> Option<u32> {
+        let known = self.known.and_then(|known| known.named(service));
+        if known.is_some_and(|known| !known.is_replicated) {
+            let mistake = Mistake::new(field.key.at, format!("`{service}` has no replicas"));
+            self.report(mistake.hint("leave it out"));
+            return None;
+        }
+        self.number(field, 0..=Spec::MAX_REPLICAS)
     }
 }

@@ -42,6 +42,11 @@ pub(crate) async fn agent_self(State(app): State<App>) -> Json<AgentSelf> {
     Json(describe(&app))
 }
 
+/// Rounded up: what is a bound stays one.
+fn whole_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
 fn describe(app: &App) -> AgentSelf {
     let facts = &app.facts;
     let member = app.cluster.view().member(&facts.node).cloned().unwrap_or_else(|| Member {
@@ -65,6 +70,7 @@ fn describe(app: &App) -> AgentSelf {
         busy_with: app.control.busy_with(),
         insecure: facts.insecure.clone(),
         restarts: app.restarts.load(Ordering::Relaxed),
+        staleness_ms: app.mount.load().and_then(|mounted| mounted.probe.staleness()).map(whole_millis),
     }
 }
 

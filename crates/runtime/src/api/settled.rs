@@ -1,22 +1,28 @@
 //! What is settled on the store: specs and claims.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
+use futures_util::future::join_all;
 use http::HeaderMap;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
 use store::{ClaimState, SpecError, Store};
-use types::api::{ClaimView, Claims, NumberedSpec, Specs};
-use types::{ErrorKind, Problem, ServiceType, ShardId, Sharding, Spec};
+use types::api::{AgentSelf, ClaimView, Claims, NumberedSpec, ReplicaView, Specs};
+use types::{ErrorKind, Post, Problem, ServiceType, ShardId, Sharding, Spec};
 
 use super::App;
 use super::error::ApiError;
 use super::queries::path;
 use crate::ground::{not_opened, unreadable};
 use crate::owner::is_honoured;
+use crate::vacancy::Place;
+
+/// How long a replica may take to say how far behind it is.
+const REPLICA_LIMIT: Duration = Duration::from_millis(300);
 
 /// What every service type runs with, read from the store now.
 #[utoipa::path(get, path = "/v1/spec", responses((status = 200, body = Specs), (status = 503, body = Problem)))]
@@ -78,13 +84,41 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
         }
     }
     let view = app.cluster.view();
+    let mut copies = copies(&app).await;
     let listed = known.into_iter().map(|((service, shard), state)| {
         let note = state.note();
         let ClaimState { number, holder, since_ms, .. } = state;
         let honoured = holder.as_ref().is_some_and(|holder| is_honoured(holder, &view));
-        ClaimView { service, shard, number, holder, since_ms, honoured, note }
+        let wanted_replicas = specs.get(&service).map_or(0, |numbered| numbered.spec.replicas);
+        let replicas = copies.remove(&(service.clone(), shard)).unwrap_or_default();
+        ClaimView { service, shard, number, holder, since_ms, honoured, wanted_replicas, replicas, note }
     });
     Ok(Json(Claims { store: store.info().clone(), claims: listed.collect() }))
+}
+
+/// The copies of shards in this node's view, each asked how far it may be behind.
+async fn copies(app: &App) -> BTreeMap<Place, Vec<ReplicaView>> {
+    let view = app.cluster.view();
+    let replicas = view.members().filter_map(|member| {
+        let state = member.state.as_ref().filter(|state| state.duty == Some(Post::Replica))?;
+        let place = state.role.service().cloned().zip(state.role.shard())?;
+        Some((place, member, state.phase))
+    });
+    let asked = replicas.map(async |(place, member, phase)| {
+        let request = http::Request::get(format!("{}/v1/agent/self", member.http)).body(Bytes::new());
+        let answer = match request {
+            Ok(request) => app.mesh.call(request, REPLICA_LIMIT).await.ok(),
+            Err(_) => None,
+        };
+        let told = answer.and_then(|answer| serde_json::from_slice::<AgentSelf>(answer.body()).ok());
+        let staleness_ms = told.and_then(|told| told.staleness_ms);
+        (place, ReplicaView { node: member.id.clone(), phase, staleness_ms })
+    });
+    let mut copies: BTreeMap<Place, Vec<ReplicaView>> = BTreeMap::new();
+    for (place, replica) in join_all(asked).await {
+        copies.entry(place).or_default().push(replica);
+    }
+    copies
 }
 
 async fn opened(app: &App) -> Result<&Store, ApiError> {
@@ -99,7 +133,7 @@ fn unread(error: &store::StoreError) -> ApiError {
 fn wanted_spec(body: &[u8]) -> Result<Spec, ApiError> {
     let bad = |detail: String| -> ApiError {
         let problem = Problem::new(ErrorKind::Invalid, "bad-spec", detail);
-        problem.hint(r#"a spec is {"settings": {}, "shards": 2}"#).into()
+        problem.hint(r#"a spec is {"settings": {}, "shards": 2, "replicas": 1}"#).into()
     };
     let fields: BTreeMap<String, serde_json::Value> =
         serde_json::from_slice(body).map_err(|error| bad(format!("the body is not a spec: {error}")))?;
@@ -138,6 +172,11 @@ fn check(app: &App, service: &ServiceType, spec: &Spec) -> Result<(), ApiError> 
         return Err(problem.hint("GET /v1/services lists what this cluster can run").into());
     };
     plugin.prepare(&spec.settings).map_err(|error| ApiError::invalid("bad-settings", error.to_string()))?;
+    let most = if plugin.replicates() { Spec::MAX_REPLICAS } else { 0 };
+    if spec.replicas > most {
+        let detail = format!("{service} can have at most {most} replicas, not {}", spec.replicas);
+        return Err(ApiError::invalid("bad-replicas", detail));
+    }
     let highest = ShardId::MAX + 1;
     match (plugin.sharding(), spec.shards) {
         (Sharding::Owned, None) => {
