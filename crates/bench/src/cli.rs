@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::report::Report;
-use crate::{detect, idle, kv, moves, swap, up};
+use crate::{detect, failover, idle, kv, moves, swap, up};
 
 const EXAMPLES: &str = "\
 Build first, so that agent and ctl stand beside bench:
@@ -17,6 +17,7 @@ Examples:
   cargo run --release -p bench -- swap                   role changes, quiet and under load
   cargo run --release -p bench -- move --moves 100       a shard goes back and forth while keys are used
   cargo run --release -p bench -- kv                     keys written durably and read, beside etcd
+  cargo run --release -p bench -- failover               the owner of a shard is killed, beside etcd's leader
   cargo run --release -p bench -- idle --seconds 60      memory and CPU of agents that have nothing to do
   cargo run --release -p bench -- up --json up.json      the numbers in this file instead of target/bench/
 
@@ -46,6 +47,8 @@ enum Verb {
     Move(moves::Args),
     /// How fast keys are written durably and read, beside etcd
     Kv(kv::Args),
+    /// How long nobody can write after the owner of a shard was killed, beside etcd
+    Failover(failover::Args),
     /// How fast a crash and a goodbye are seen by all
     Detect(detect::Args),
     /// What an agent costs that has nothing to do
@@ -59,6 +62,7 @@ impl Verb {
             Self::Swap(_) => "swap",
             Self::Move(_) => "move",
             Self::Kv(_) => "kv",
+            Self::Failover(_) => "failover",
             Self::Detect(_) => "detect",
             Self::Idle(_) => "idle",
         }
@@ -69,7 +73,7 @@ impl Verb {
         match self {
             Self::Up(_) | Self::Swap(_) | Self::Detect(_) | Self::Idle(_) => "serf",
             Self::Move(_) => "peer",
-            Self::Kv(_) => "etcd",
+            Self::Kv(_) | Self::Failover(_) => "etcd",
         }
     }
 }
@@ -82,6 +86,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         Verb::Swap(args) => Box::pin(swap::run(args, &mut report)).await,
         Verb::Move(args) => Box::pin(moves::run(args, &mut report)).await,
         Verb::Kv(args) => Box::pin(kv::run(args, &mut report)).await,
+        Verb::Failover(args) => Box::pin(failover::run(args, &mut report)).await,
         Verb::Detect(args) => Box::pin(detect::run(args, &mut report)).await,
         Verb::Idle(args) => Box::pin(idle::run(args, &mut report)).await,
     };

@@ -5,7 +5,7 @@
 //! same; how much is told by the row of `livez`.
 
 mod drive;
-mod etcd;
+pub(crate) mod etcd;
 mod floor;
 mod speech;
 

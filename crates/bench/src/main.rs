@@ -2,6 +2,7 @@
 
 mod cli;
 mod detect;
+mod failover;
 mod fleet;
 mod idle;
 mod kept_log;

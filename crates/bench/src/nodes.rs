@@ -180,6 +180,13 @@ impl Nodes {
         counts
     }
 
+    /// Sends a node a signal that ends it, and waits until its process is no more.
+    pub(crate) async fn signal(&mut self, name: &str, signal: Signal) -> anyhow::Result<()> {
+        let mut node = self.nodes.remove(name).with_context(|| format!("there is no {name}"))?;
+        node.process.signal(signal)?;
+        node.process.ended().await
+    }
+
     /// Ends all without a word.
     pub(crate) async fn end(mut self) {
         for node in self.nodes.values() {

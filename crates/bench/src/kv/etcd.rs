@@ -34,25 +34,30 @@ pub(crate) async fn version() -> Result<String, String> {
     }
 }
 
+/// One member of a cluster, with the defaults that it has by itself.
+pub(crate) fn command(name: &str, client: SocketAddr, peer: SocketAddr, cluster: &str) -> Command {
+    let mut command = Command::new("etcd");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ETCD_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(["--name", name, "--logger", "zap", "--log-level", "error", "--enable-v2=true"])
+        .args(["--listen-client-urls", &format!("http://{client}")])
+        .args(["--advertise-client-urls", &format!("http://{client}")])
+        .args(["--listen-peer-urls", &format!("http://{peer}")])
+        .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
+        .args(["--initial-cluster", cluster]);
+    command
+}
+
 impl Etcd {
     /// Starts a node that keeps its data here. It need not be ready at the end.
     pub(crate) fn start(folder: &Path) -> anyhow::Result<Self> {
         let (addr, peer) = (ports::free()?, ports::free()?);
-        let mut command = Command::new("etcd");
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ETCD_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .args(["--name", "bench", "--logger", "zap", "--log-level", "error", "--enable-v2=true"])
-            .arg("--data-dir")
-            .arg(folder.join("etcd"))
-            .args(["--listen-client-urls", &format!("http://{addr}")])
-            .args(["--advertise-client-urls", &format!("http://{addr}")])
-            .args(["--listen-peer-urls", &format!("http://{peer}")])
-            .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
-            .args(["--initial-cluster", &format!("bench=http://{peer}")]);
+        let mut command = command("bench", addr, peer, &format!("bench=http://{peer}"));
+        command.arg("--data-dir").arg(folder.join("etcd"));
         let process = Process::spawn(command, folder.join("etcd.log"))?;
         Ok(Self { process, addr })
     }

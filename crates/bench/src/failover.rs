@@ -1,0 +1,191 @@
+//! How long nobody can write after the process that takes the writes was killed, beside etcd.
+//!
+//! Ours: two shards, each with a replica, and standbys; the owner of shard 0 is killed with -9 while keys of it are
+//! written through the gateway. Once with its replica left to take over, once with standbys alone. etcd: three members;
+//! the leader is killed, another member is written to. From the kill on, a write begins every few milliseconds; the first
+//! one to be acknowledged ends the gap. Who was killed is started again before the next round.
+
+mod etcd;
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use crate::kv::etcd::version;
+use crate::nodes::Nodes;
+use crate::ours::Binaries;
+use crate::progress::progress;
+use crate::report::Report;
+use crate::rows::{Peer, Row, Target};
+use crate::stats::{Summary, millis};
+use etcd::Trio;
+
+/// Between the beginnings of two writes.
+const EVERY: Duration = Duration::from_millis(20);
+/// How long one write may take.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a gap may be before the measurement is given up.
+const LIMIT: Duration = Duration::from_secs(60);
+/// For everything to come to rest before the next kill.
+const REST: Duration = Duration::from_secs(1);
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How often the owner is killed, of each kind
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+    /// Leave etcd out
+    #[arg(long)]
+    alone: bool,
+}
+
+pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let binaries = Binaries::find()?;
+    let replica = ours(args, &binaries, 1).await?;
+    let standby = ours(args, &binaries, 0).await?;
+    let (peer, words) = match version().await {
+        Ok(version) if !args.alone => {
+            let gaps = theirs(args).await?;
+            let summary = Summary::of_times(&gaps).context("there was at least one round")?;
+            let peer = Peer::Measured { profile: "3 nodes".to_owned(), summary };
+            (peer, format!("the peer is etcd {version} with its own defaults, its leader killed"))
+        }
+        Ok(_) => (Peer::Missing("left out".to_owned()), "etcd was left out".to_owned()),
+        Err(why) => (Peer::Missing(why.clone()), format!("etcd: {why}")),
+    };
+    let row = |what: &str, gaps: &[Duration], most| {
+        Row::new(format!("kill -9 of the owner to the next write: {what}"), 4, "ms")
+            .ours(Summary::of_times(gaps))
+            .peer(peer.clone())
+            .target(Target::P99(most))
+            .target(Target::Ratio(1.0))
+    };
+    report.rows.push(row("a replica takes over", &replica, 2_000.0));
+    report.rows.push(row("a standby takes over", &standby, 2_500.0));
+    report.notes.push(words);
+    for (what, gaps) in [("replica", &replica), ("standby", &standby)] {
+        let all: Vec<f64> = gaps.iter().map(|gap| millis(*gap)).collect();
+        report.details.push(json!({ "takes over": what, "ms": all }));
+    }
+    Ok(())
+}
+
+/// A cluster of ours: a gateway, and four nodes of which one owns the only shard.
+async fn ours(args: &Args, binaries: &Binaries, replicas: u32) -> anyhow::Result<Vec<Duration>> {
+    let mut nodes = Nodes::new(binaries.clone())?;
+    nodes.apply(&json!({ "storage": { "shards": 1, "replicas": replicas } })).await?;
+    for (name, role) in [("gateway", "api_gateway"), ("a", "storage/0")] {
+        nodes.start(name, &role.parse()?)?;
+        nodes.ready(name).await?;
+    }
+    for name in &NAMES[1..] {
+        let role = if replicas > 0 { "storage/0" } else { "standby" };
+        nodes.start(name, &role.parse()?)?;
+        nodes.ready(name).await?;
+    }
+    nodes.sees("gateway", 5).await?;
+    let url = format!("http://{}/storage/kv/key", nodes.gateway("gateway").await?);
+    let http = client::plain_http().timeout(WRITE_LIMIT).build()?;
+    let mut gaps = Vec::new();
+    for round in 1..=args.rounds {
+        let owner = owner(&nodes).await?;
+        first_write(&put(&http, &url)).await?;
+        nodes.signal(owner, Signal::KILL).await?;
+        let gap = first_write(&put(&http, &url)).await?;
+        progress(&format!("{replicas} replicas, round {round}/{}: {:.0} ms", args.rounds, millis(gap)));
+        gaps.push(gap);
+        nodes.start(owner, &"standby".parse()?)?;
+        nodes.ready(owner).await?;
+        nodes.sees("gateway", 5).await?;
+        if replicas > 0 {
+            has_a_replica(&nodes).await?;
+        }
+        sleep(REST).await;
+    }
+    nodes.end().await;
+    Ok(gaps)
+}
+
+/// Who owns the shard, as the store says.
+async fn owner(nodes: &Nodes) -> anyhow::Result<&'static str> {
+    let claims = nodes.client("gateway")?.claims().await?;
+    let holder = claims.claims.first().and_then(|claim| claim.holder.as_ref()).context("it has an owner")?;
+    NAMES.into_iter().find(|name| holder.node.as_str() == *name).context("it is one of ours")
+}
+
+async fn has_a_replica(nodes: &Nodes) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let claims = nodes.client("gateway")?.claims().await?;
+        let replicas = claims.claims.iter().flat_map(|claim| &claim.replicas);
+        if replicas.filter(|replica| replica.phase.is_serving()).count() > 0 {
+            return Ok(());
+        }
+        if began.elapsed() > LIMIT {
+            bail!("no node became a replica: {claims:#?}");
+        }
+        sleep(EVERY).await;
+    }
+}
+
+async fn theirs(args: &Args) -> anyhow::Result<Vec<Duration>> {
+    let folder = tempfile::tempdir()?;
+    let mut trio = Trio::start(folder.path()).await?;
+    let http = client::plain_http().timeout(WRITE_LIMIT).build()?;
+    let mut gaps = Vec::new();
+    for round in 1..=args.rounds {
+        let leader = trio.leader().await?;
+        let other = trio.url((leader + 1) % 3);
+        let put = || {
+            let body = json!({ "key": "a2V5", "value": "dmFsdWU=" });
+            http.post(format!("{other}/v3/kv/put")).json(&body)
+        };
+        first_write(&put).await?;
+        trio.kill(leader).await?;
+        let gap = first_write(&put).await?;
+        progress(&format!("etcd, round {round}/{}: {:.0} ms", args.rounds, millis(gap)));
+        gaps.push(gap);
+        trio.restart(leader).await?;
+        sleep(REST).await;
+    }
+    trio.end().await;
+    Ok(gaps)
+}
+
+fn put<'a>(http: &'a reqwest::Client, url: &'a str) -> impl Fn() -> reqwest::RequestBuilder + 'a {
+    move || http.put(url).body("value")
+}
+
+/// Begins a write every few milliseconds. How long it took until the first one was acknowledged.
+async fn first_write(write: &impl Fn() -> reqwest::RequestBuilder) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let mut writes = JoinSet::new();
+    let mut beat = interval(EVERY);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            Some(written) = writes.join_next() => {
+                if matches!(written, Ok(Ok(true))) {
+                    return Ok(began.elapsed());
+                }
+            }
+            _ = beat.tick() => {
+                let request = write();
+                writes.spawn(async move {
+                    let answer = request.send().await?;
+                    let is_done = answer.status().is_success();
+                    answer.bytes().await?;
+                    Ok::<_, reqwest::Error>(is_done)
+                });
+            }
+        }
+        if began.elapsed() > LIMIT {
+            bail!("no write was acknowledged within {LIMIT:?}");
+        }
+    }
+}
