@@ -349,3 +349,24 @@ async fn a_shard_that_a_person_took_from_a_node_goes_to_others_and_not_back() ->
     standby(&sandbox, "spare", "a").await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_process_dies_again_and_again_leaves_its_shard_to_others() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::new()?;
+    for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0")] {
+        sandbox.start(name, role, &NodeOptions::default()).await?;
+    }
+    for life in 1..=3 {
+        sandbox.seen("watcher", "a", |member| epoch(member) == Some(Epoch(life))).await?;
+        sandbox.kill("a").await?;
+        if life == 3 {
+            // It has never seen the owner, and waits for it.
+            sandbox.start("spare", "standby", &NodeOptions::default()).await?;
+        }
+        sandbox.start("a", "owned_echo/0", &NodeOptions::default()).await?;
+    }
+    let a = standby(&sandbox, "watcher", "a").await?;
+    assert!(reason(&a).contains("3 lives of this node in a row ended soon"), "{a:?}");
+    owner(&sandbox, "watcher", "spare", "owned_echo/0").await?;
+    Ok(())
+}

@@ -77,6 +77,7 @@ pub(crate) struct Asked {
 const LOCK: &str = "lock";
 const NODE: &str = "node.json";
 const ROLE: &str = "role.json";
+const LIVES: &str = "failed-lives.json";
 
 impl DataDir {
     /// Makes the folder if need be, and locks it.
@@ -163,6 +164,17 @@ impl DataDir {
     /// Keeps the spec of a type for a time without the store.
     pub(crate) fn keep_spec(&self, service: &ServiceType, spec: &NumberedSpec) -> Result<(), DataDirError> {
         self.write(&format!("spec-{service}.json"), spec)
+    }
+
+    /// How many lives in a row have ended without a word soon after they had begun to run a shard. What can't be read
+    /// counts for nothing.
+    pub(crate) fn failed_lives(&self) -> u32 {
+        self.read(LIVES).ok().flatten().unwrap_or(0)
+    }
+
+    /// Keeps that number.
+    pub(crate) fn keep_failed_lives(&self, number: u32) -> Result<(), DataDirError> {
+        self.write(LIVES, &number)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DataDirError> {

@@ -103,6 +103,11 @@ impl State {
         }
     }
 
+    /// Whether it has run for so long that it counts as sound.
+    pub(crate) fn is_sound(&self, now: Instant) -> bool {
+        matches!(self, Self::Running { since, .. } if now.saturating_duration_since(*since) >= RECOVERED_AFTER)
+    }
+
     /// When the service is to be started again, if it failed.
     pub(crate) fn retry_at(&self) -> Option<Instant> {
         match self {

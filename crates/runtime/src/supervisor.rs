@@ -82,6 +82,8 @@ pub(crate) struct Supervisor {
     is_replica: bool,
     /// Whether the store has not answered for so long that others may take the shard.
     is_resigned: bool,
+    /// Whether it is kept on disk that this life has begun to run a shard and may fail.
+    is_on_trial: bool,
     /// Shards that others ought to own.
     succession: Succession,
     running: Option<Running>,
@@ -121,6 +123,7 @@ impl Supervisor {
             keeper: None,
             is_replica: false,
             is_resigned: false,
+            is_on_trial: false,
             succession,
             running: None,
             strays: BTreeMap::new(),
@@ -142,7 +145,7 @@ impl Supervisor {
             _ = self.sweep() => {}
         }
         if matches!(self.state, State::Starting { .. }) && !leaving.is_cancelled() {
-            self.begin().await;
+            self.begin_life().await;
         }
         let mut probe = interval(PROBE);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -205,6 +208,9 @@ impl Supervisor {
             }
         }
         self.state = self.state.after(Happening::Probed(health));
+        if self.state.is_sound(Instant::now()) {
+            self.end_trial();
+        }
     }
 
     /// The running service failed: it is taken down and started again after a pause.
@@ -233,6 +239,7 @@ impl Supervisor {
         self.unmount();
         self.give_up("leaving").await;
         self.settle_strays().await;
+        self.end_trial();
     }
 
     /// Reads what a role runs with and checks its settings, so that it can be started. Disturbs nothing.

@@ -267,6 +267,11 @@ fn rank(
     u32::try_from(before).ok()
 }
 
+/// Whether a peer could take a shard, as a standby or with its copy.
+pub(crate) fn has_heir(view: &ClusterView, place: &Place) -> bool {
+    view.peers().any(|peer| class(peer, view, place, &BTreeMap::new(), Errand::Own).is_some())
+}
+
 /// How near a member is to the shard: 0 is the nearest; nothing if it can't do it.
 fn class(
     member: &Member,

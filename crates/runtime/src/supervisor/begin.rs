@@ -1,16 +1,23 @@
 //! How a role begins by itself, with its shard where it has one; and how it ends when the shard is somebody else's.
 
+use std::time::Duration;
+
 use plugin::Duty;
 use store::Farewell;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
-use types::{ErrorKind, Problem, Role};
+use types::{ErrorKind, Problem, Role, Sharding};
 
 use super::Supervisor;
+use super::succeed::place;
 use crate::keeper::Keeper;
 use crate::lifecycle::Happening;
 use crate::owner::{Candidate, release};
 use crate::running::Running;
+use crate::vacancy::{Place, has_heir};
+
+/// How long it is looked for somebody else who could run a shard.
+const HEIR_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a node has of its role's shard.
 pub(super) enum Seat {
@@ -18,7 +25,66 @@ pub(super) enum Seat {
     Copy,
 }
 
+/// After so many lives in a row that ended soon after they had begun to run a shard, it is left to others.
+const FAILED_LIVES: u32 = 3;
+
 impl Supervisor {
+    /// Begins the first role of a life. A process that dies again and again must not keep a shard that others could run.
+    pub(super) async fn begin_life(&mut self) {
+        let data = self.tools.data.clone();
+        let Some(place) = place(&self.role).filter(|_| self.may_own()) else {
+            return self.begin().await;
+        };
+        let failed = data.failed_lives();
+        if failed < FAILED_LIVES || !self.meets_an_heir(&place).await {
+            self.is_on_trial = true;
+            if let Err(error) = data.keep_failed_lives(failed.saturating_add(1)) {
+                warn!(%error, "that this life has begun could not be kept");
+            }
+            return self.begin().await;
+        }
+        let why = format!(
+            "{failed} lives of this node in a row ended soon after they had begun to run {}",
+            self.role
+        );
+        warn!(role = %self.role, why, "leaving the shard to others");
+        if let Ok(store) = self.tools.ground.store().await
+            && let Ok(state) = store.claims().read(&place.0, place.1).await
+            && let Some(holder) = state.holder.filter(|holder| holder.node == self.tools.node)
+        {
+            let farewell = Farewell { is_refused: true, why: Some(&why), to: None };
+            release(&store.claims(), (&place.0, place.1), &holder, farewell).await;
+        }
+        // The next life tries again, as this one does after a while.
+        if let Err(error) = data.keep_failed_lives(0) {
+            warn!(%error, "the number of failed lives could not be kept");
+        }
+        self.stand_by(why);
+        self.publish().await;
+    }
+
+    /// Whether somebody else is there who could take the shard. Waits a moment for it to be seen.
+    async fn meets_an_heir(&self, place: &Place) -> bool {
+        let mut view = self.tools.cluster.watch();
+        let met = view.wait_for(|view| has_heir(view, place));
+        matches!(timeout(HEIR_LIMIT, met).await, Ok(Ok(_)))
+    }
+
+    /// Whether a member of the role's type may own its shard.
+    fn may_own(&self) -> bool {
+        let plugin = self.role.service().and_then(|service| self.tools.registry.plugin(service));
+        plugin.is_some_and(|plugin| plugin.sharding() == Sharding::Owned)
+    }
+
+    /// This life has run for long enough, or ends as it should.
+    pub(super) fn end_trial(&mut self) {
+        if std::mem::take(&mut self.is_on_trial)
+            && let Err(error) = self.tools.data.keep_failed_lives(0)
+        {
+            warn!(%error, "that this life is sound could not be kept");
+        }
+    }
+
     /// Starts the role as it is, unless the node is told to leave meanwhile.
     pub(super) async fn begin(&mut self) {
         let leaving = self.tools.leaving.clone();
