@@ -12,6 +12,8 @@ use crate::spec::{Holder, Spec};
 
 /// Header of an answer that was refused before any of the request was acted upon: sending it again is safe.
 pub const NOT_PROCESSED: &str = "coterie-not-processed";
+/// Header of a stored value: when it expires, in milliseconds since 1970.
+pub const EXPIRES_MS: &str = "coterie-expires-ms";
 /// Header of a 421: the node that owns the shard, as far as the node that answers knows.
 pub const OWNER: &str = "coterie-owner";
 /// Header of a 421: the epoch of that owner.

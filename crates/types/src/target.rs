@@ -36,6 +36,17 @@ impl KeyHash {
         Self(hasher.finish())
     }
 
+    /// The hash of what stands between the first `{` of a key and the next `}`, so that keys can be kept together in one
+    /// shard; of the whole key if there is nothing between them, as with the hash tags of Redis Cluster.
+    pub fn of_tagged(key: &[u8]) -> Self {
+        let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
+            let rest = &key[open + 1..];
+            let close = rest.iter().position(|byte| *byte == b'}')?;
+            Some(&rest[..close])
+        });
+        Self::of(tag.filter(|tag| !tag.is_empty()).unwrap_or(key))
+    }
+
     /// The key's shard, where there are so many: the hash, scaled down to their number.
     pub fn shard(self, shards: NonZeroU32) -> ShardId {
         let scaled = (u128::from(self.0) * u128::from(shards.get())) >> 64;
@@ -64,6 +75,22 @@ mod tests {
         let four = NonZeroU32::new(4).unwrap();
         let shards = ["", "a", "greeting", "user/1", "user/2"].map(|key| KeyHash::of(key.as_bytes()));
         assert_eq!(shards.map(|hash| hash.shard(four).as_u32()), [3, 1, 3, 3, 1], "pinned");
+    }
+
+    #[test]
+    fn what_stands_in_the_first_braces_decides() {
+        for (key, decides) in [
+            ("{user/1}/name", "user/1"),
+            ("a{user/1}b{c}", "user/1"),
+            ("a{}b{c}", "a{}b{c}"),
+            ("a{b", "a{b"),
+            ("a}b{c", "a}b{c"),
+            ("a}{b}", "b"),
+            ("{{a}}", "{a"),
+            ("plain", "plain"),
+        ] {
+            assert_eq!(KeyHash::of_tagged(key.as_bytes()), KeyHash::of(decides.as_bytes()), "{key}");
+        }
     }
 
     #[test]
