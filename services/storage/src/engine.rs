@@ -1,7 +1,8 @@
 //! The data of one shard: linearizable reads, writes that are answered once they are durable.
 //!
-//! A *write* waits in a queue of bounded size. One round after the other takes all that wait, puts them into the
-//! database and flushes its log to the object store; then they are answered. So what was answered is never lost.
+//! A *write* waits in a queue of bounded size. One round after the other takes all that wait, judges their conditions,
+//! puts them into the database and flushes its log to the object store; then they are answered. So what was answered is
+//! never lost. See [`crate::commit`].
 //!
 //! A *read* waits until a look at the manifest on the store, begun after the read came, has shown that nobody else had
 //! opened the database by then. Then it reads what is durable. So whatever was answered before the read came, by this
@@ -9,26 +10,31 @@
 //! manifest first, and then finds all that its predecessor ever saw as durable. A listing keeps the same promise, for
 //! one moment within the request.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use plugin::{Health, Metrics, Tasks};
-use slatedb::Db;
-use slatedb::config::{DurabilityLevel, ReadOptions, ScanOptions};
+use slatedb::config::{DurabilityLevel, ReadOptions};
 use slatedb::object_store::ObjectStore;
+use slatedb::{Db, ErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
+use crate::change::{Change, Condition, Unity};
+use crate::commit::{Write, Written};
+use crate::expiry::Expiry;
 use crate::keeper::Keeper;
-use crate::key::{Key, encode};
+use crate::key::Key;
 use crate::meters::Meters;
 use crate::open::Opener;
 use crate::ownership::Ownership;
-use crate::page::{Listed, Page, Query};
-use crate::record::Record;
+use crate::page::{Page, Query};
+use crate::record::{Record, Versioned};
 use crate::refusal::Refusal;
+use crate::scan;
 use crate::settings::Settings;
 use crate::tuning;
 use crate::vigil::{Moment, Vigil};
@@ -36,12 +42,8 @@ use crate::witness::{Seen, Witness};
 
 /// How long a request may wait for the object store.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a listing reads before it gives what it has.
-const SCAN_TIME: Duration = Duration::from_secs(3);
-/// How many bytes a listing has at most before its last key, about.
-const SCAN_BYTES: usize = 4 * 1024 * 1024;
 /// What a write costs of the room in the queue besides its bytes.
-const OVERHEAD: usize = 512;
+pub(crate) const OVERHEAD: usize = 512;
 /// Requests that may wait for a round.
 pub(crate) const QUEUE: usize = 64 * 1024;
 /// Keys lie below this byte, so that there is a place for other things beside them.
@@ -57,6 +59,9 @@ pub(crate) struct Shared {
     pub(crate) seen: Arc<Seen>,
     pub(crate) vigil: Vigil,
     pub(crate) meters: Meters,
+    pub(crate) expiry: Expiry,
+    /// The last thing that was found to be damaged.
+    damage: Mutex<Option<String>>,
     /// Room in the queue of writes, in bytes.
     room: Arc<Semaphore>,
     size: u32,
@@ -85,16 +90,6 @@ pub(crate) struct Open {
     pub(crate) looks: mpsc::Sender<oneshot::Sender<()>>,
 }
 
-/// A write that waits to become durable.
-pub(crate) struct Write {
-    pub(crate) key: Bytes,
-    /// Nothing: delete.
-    pub(crate) value: Option<Bytes>,
-    pub(crate) came: Instant,
-    pub(crate) answer: oneshot::Sender<Result<(), Refusal>>,
-    pub(crate) _room: Room,
-}
-
 /// Room in the queue of writes.
 pub(crate) struct Room(#[expect(dead_code, reason = "it is held, not read")] OwnedSemaphorePermit);
 
@@ -115,6 +110,8 @@ impl Engine {
             seen: witness.seen(),
             vigil: Vigil::new(Moment::now()),
             meters: Meters::new(metrics),
+            expiry: Expiry::new(),
+            damage: Mutex::default(),
             room: Arc::new(Semaphore::new(settings.write_queue)),
             size,
             stop: stop.clone(),
@@ -139,47 +136,66 @@ impl Engine {
 
     /// Takes room for a write of so many bytes.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<Room, Refusal> {
-        let cost = u32::try_from(bytes + OVERHEAD).unwrap_or(u32::MAX).min(self.0.size);
-        let permit = Arc::clone(&self.0.room).try_acquire_many_owned(cost);
-        permit.map(Room).map_err(|_| Refusal::Full(self.0.seen.trouble()))
+        self.0.reserve(bytes)
     }
 
-    /// Writes a value. Ends when it is durable.
-    pub(crate) async fn put(&self, key: &Key, record: &Record, room: Room) -> Result<(), Refusal> {
+    /// Writes a value, if the condition holds. Ends with its version when it is durable.
+    pub(crate) async fn put(
+        &self,
+        key: &Key,
+        record: &Record,
+        condition: Option<Condition>,
+        room: Room,
+    ) -> Result<Written, Refusal> {
         self.0.meters.puts.inc();
-        self.write(key, Some(record.encode()), room).await
+        self.write(vec![Change::put(key.clone(), record).provided(condition)], Unity::Whole, room).await
     }
 
-    /// Deletes a key, whether it is there or not. Ends when that is durable.
-    pub(crate) async fn delete(&self, key: &Key) -> Result<(), Refusal> {
+    /// Deletes a key, whether it is there or not, if the condition holds. Ends when that is durable.
+    pub(crate) async fn delete(&self, key: &Key, condition: Option<Condition>) -> Result<Written, Refusal> {
         self.0.meters.deletes.inc();
         let room = self.reserve(key.bytes().len())?;
-        self.write(key, None, room).await
+        self.write(vec![Change::delete(key.clone()).provided(condition)], Unity::Whole, room).await
     }
 
-    async fn write(&self, key: &Key, value: Option<Bytes>, room: Room) -> Result<(), Refusal> {
+    /// Makes all changes or, if a condition does not hold, none. No key may be among them twice.
+    pub(crate) async fn batch(&self, changes: Vec<Change>, room: Room) -> Result<Written, Refusal> {
+        self.0.meters.batches.inc();
+        self.write(changes, Unity::Whole, room).await
+    }
+
+    /// Makes changes without conditions, each by itself. Ends when all are durable.
+    pub(crate) async fn import(&self, changes: Vec<Change>, room: Room) -> Result<Written, Refusal> {
+        self.0.meters.imports.inc();
+        self.write(changes, Unity::Apart, room).await
+    }
+
+    async fn write(&self, changes: Vec<Change>, unity: Unity, room: Room) -> Result<Written, Refusal> {
         let open = self.open()?;
         let (answer, answered) = oneshot::channel();
-        let write = Write { key: stored(key.bytes()), value, came: Instant::now(), answer, _room: room };
+        let write = Write { changes, unity, came: Instant::now(), answer, _room: room };
         open.writes.try_send(write).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refusal::Full(self.0.seen.trouble()),
             mpsc::error::TrySendError::Closed(_) => Refusal::NotOpen("it is being opened again".to_owned()),
         })?;
         match timeout(PATIENCE, answered).await {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(answer)) => answer.map_err(|refusal| self.noted(refusal)),
             Ok(Err(_)) => Err(Refusal::Unsettled(self.why("the data was closed meanwhile"))),
             Err(_) => Err(Refusal::Unsettled(self.why("the object store is slow"))),
         }
     }
 
     /// The value of a key.
-    pub(crate) async fn get(&self, key: &Key) -> Result<Option<Record>, Refusal> {
+    pub(crate) async fn get(&self, key: &Key) -> Result<Option<Versioned>, Refusal> {
         self.0.meters.gets.inc();
         let options = ReadOptions::new().with_durability_filter(DurabilityLevel::Remote);
         let name = stored(key.bytes());
-        let stored = self.read(|db| async move { db.get_with_options(name, &options).await }).await?;
-        let record = stored.map(|stored| Record::decode(&stored)).transpose();
-        record.map_err(|error| Refusal::Damaged(format!("{key}: {error}")))
+        let read = |db: Db| async move { db.get_key_value_with_options(name, &options).await };
+        let Some(row) = self.read(read).await? else { return Ok(None) };
+        match Record::decode(&row.value) {
+            Ok(record) => Ok(Some(Versioned { version: row.seq, record })),
+            Err(error) => Err(self.noted(Refusal::Damaged(format!("{key}: {error}")))),
+        }
     }
 
     /// Some of the keys of this shard.
@@ -187,7 +203,8 @@ impl Engine {
         self.0.meters.lists.inc();
         let Some((first, end)) = query.range() else { return Ok(Page::default()) };
         let range = (stored(&first), end.map_or_else(|| Bytes::from_static(&[KEYS + 1]), |end| stored(&end)));
-        self.read(|db| scan(db, range.0..range.1, query.limit)).await?
+        let page = self.read(|db| scan::page(db, range.0..range.1, query)).await?;
+        page.map_err(|refusal| self.noted(refusal))
     }
 
     /// Reads what is durable, and nothing that another node may have replaced before the read began.
@@ -205,7 +222,10 @@ impl Engine {
             let closed = || Refusal::NotOpen(self.why("it was closed meanwhile"));
             open.looks.send(answer).await.map_err(|_| closed())?;
             answered.await.map_err(|_| closed())?;
-            read(open.db).await.map_err(|error| Refusal::Unread(self.why(&error.to_string())))
+            read(open.db).await.map_err(|error| match error.kind() {
+                ErrorKind::Data => self.noted(Refusal::Damaged(error.to_string())),
+                _ => Refusal::Unread(self.why(&error.to_string())),
+            })
         };
         let outcome = timeout(PATIENCE, reading).await;
         if Moment::now().is_long_after(&began) {
@@ -214,7 +234,7 @@ impl Engine {
         outcome.unwrap_or_else(|_| Err(Refusal::Unread(self.why("the object store is slow"))))
     }
 
-    fn open(&self) -> Result<Open, Refusal> {
+    pub(crate) fn open(&self) -> Result<Open, Refusal> {
         match &*self.0.state.borrow() {
             State::Open(open) => Ok(open.clone()),
             State::Opening(why) => {
@@ -231,10 +251,22 @@ impl Engine {
         self.0.seen.trouble().unwrap_or_else(|| otherwise.to_owned())
     }
 
+    /// Remembers damage, so that it is told of before somebody asks for the same again.
+    fn noted(&self, refusal: Refusal) -> Refusal {
+        if let Refusal::Damaged(what) = &refusal {
+            error!(what, "stored data is damaged");
+            *self.0.damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal.to_string());
+        }
+        refusal
+    }
+
     /// How it is.
     pub(crate) fn health(&self) -> Health {
         match self.open() {
-            Ok(_) => self.0.seen.trouble().map_or(Health::Ready, Health::Degraded),
+            Ok(_) => {
+                let damage = || self.0.damage.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                self.0.seen.trouble().or_else(damage).map_or(Health::Ready, Health::Degraded)
+            }
             Err(refusal) => Health::Degraded(refusal.to_string()),
         }
     }
@@ -254,52 +286,22 @@ impl Engine {
     }
 }
 
+impl Shared {
+    /// Takes room for a write of so many bytes.
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<Room, Refusal> {
+        let cost = u32::try_from(bytes + OVERHEAD).unwrap_or(u32::MAX).min(self.size);
+        let permit = Arc::clone(&self.room).try_acquire_many_owned(cost);
+        permit.map(Room).map_err(|_| Refusal::Full(self.seen.trouble()))
+    }
+}
+
 fn stood_still() -> Refusal {
     Refusal::NotOpen("this process stood still for long; it is being opened again".to_owned())
 }
 
 /// A key as it lies in the database.
-fn stored(key: &[u8]) -> Bytes {
+pub(crate) fn stored(key: &[u8]) -> Bytes {
     [&[KEYS], key].concat().into()
-}
-
-/// A page of the database. Of the values, which may be large, only one is held at a time.
-async fn scan(
-    db: Db,
-    range: std::ops::Range<Bytes>,
-    limit: usize,
-) -> Result<Result<Page, Refusal>, slatedb::Error> {
-    let options = ScanOptions {
-        durability_filter: DurabilityLevel::Remote,
-        read_ahead_bytes: 256 * 1024,
-        max_fetch_tasks: 2,
-        ..ScanOptions::default()
-    };
-    let enough = Instant::now() + SCAN_TIME;
-    let mut found = db.scan_with_options(range, &options).await?;
-    let (mut keys, mut bytes) = (Vec::<Listed>::new(), 0);
-    while let Some(row) = found.next().await? {
-        // The first one is always given, so that asking again leads further.
-        if let Some(last) = keys.last()
-            && (keys.len() >= limit || bytes > SCAN_BYTES || Instant::now() > enough)
-        {
-            let next = Some(last.key.clone());
-            return Ok(Ok(Page { keys, next }));
-        }
-        let key = encode(&row.key[1..]);
-        bytes += key.len() + OVERHEAD;
-        match Record::decode(&row.value) {
-            Ok(record) => keys.push(listed(key, &record)),
-            Err(error) => return Ok(Err(Refusal::Damaged(format!("{key}: {error}")))),
-        }
-    }
-    Ok(Ok(Page { keys, next: None }))
-}
-
-fn listed(key: String, record: &Record) -> Listed {
-    let content_type = String::from_utf8_lossy(record.content_type().as_bytes()).into_owned();
-    let size = u64::try_from(record.value().len()).unwrap_or(u64::MAX);
-    Listed { key, size, etag: record.etag(), content_type }
 }
 
 #[cfg(test)]

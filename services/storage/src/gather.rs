@@ -15,8 +15,11 @@ use crate::service::StorageService;
 
 /// How long a shard may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The largest answer of a shard: a page has at most 4 MiB of keys before its last one.
-const MAX_ANSWER: usize = 8 * 1024 * 1024;
+/// The largest answer of a shard: a page has at most 4 MiB before its last key, and that one has 8 MiB, of which each
+/// byte may take two.
+const MAX_ANSWER: usize = 24 * 1024 * 1024;
+/// What a shard is always asked for.
+const LEAST: usize = 64 * 1024;
 
 /// Why there is no listing.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,10 @@ impl StorageService {
     /// Lists the keys of all shards.
     pub(crate) async fn gather(&self, query: &Query) -> Result<Page, Missing> {
         let shards = (0..self.shards.get()).filter_map(|shard| ShardId::try_from(shard).ok());
+        // What all give together is held here.
+        let share = query.bytes / usize::try_from(self.shards.get()).unwrap_or(usize::MAX);
+        let (whole, query) =
+            (query.bytes, &Query { bytes: share.max(LEAST).min(query.bytes), ..query.clone() });
         let pages = join_all(shards.map(|shard| async move {
             let page = if shard == self.shard {
                 self.engine.page(query).await.map_err(|refusal| refusal.to_string())
@@ -41,7 +48,8 @@ impl StorageService {
         }))
         .await;
         let pages = pages.into_iter().collect::<Result<Vec<_>, _>>()?;
-        merge(pages, query.limit).map_err(|error| Missing { shard: self.shard, why: error.to_string() })
+        merge(pages, query.limit, whole)
+            .map_err(|error| Missing { shard: self.shard, why: error.to_string() })
     }
 
     async fn ask(&self, shard: ShardId, query: &Query) -> Result<Page, String> {

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slatedb::config::{CloseOptions, FlushOptions, FlushType};
-use slatedb::{CloseReason, Db, WriteBatch};
+use slatedb::{CloseReason, Db};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::engine::{Open, QUEUE, Shared, State, Write};
+use crate::commit::commit;
+use crate::engine::{Open, QUEUE, Shared, State};
+use crate::expiry::sweep;
 use crate::garbage::collect;
 use crate::open::{OpenError, Opener};
 use crate::refusal::Refusal;
@@ -162,14 +164,15 @@ impl Keeper {
         if self.shared.vigil.beat(Moment::now()) {
             return STOOD_STILL.to_owned();
         }
-        self.shared.state.send_replace(State::Open(Open { db: db.clone(), writes, looks }));
-        let committing = rounds(&mut queue, GROUP, |group| self.commit(db, group));
+        self.shared.state.send_replace(State::Open(Open { db: db.clone(), writes: writes.clone(), looks }));
+        let committing = rounds(&mut queue, GROUP, |group| commit(db, &self.shared, group));
         let looking = rounds(&mut lookers, usize::MAX, |waiting| look(db, waiting));
         let why = tokio::select! {
             biased;
             () = self.stalled() => STOOD_STILL.to_owned(),
             outcome = committing => said(outcome),
             outcome = looking => said(outcome),
+            () = sweep(db, &self.shared, &writes) => "deleting what expired has ended".to_owned(),
             () = collect(&self.opener.objects) => "collecting garbage has ended".to_owned(),
             closed = status.wait_for(|status| status.close_reason.is_some()) => match closed {
                 Ok(status) => format!("the database closed itself: {:?}", status.close_reason),
@@ -186,38 +189,6 @@ impl Keeper {
             let _ = write.answer.send(Err(Refusal::NotOpen(why.clone())));
         }
         why
-    }
-
-    /// Makes a group of writes durable, in their order.
-    async fn commit(&self, db: &Db, group: Vec<Write>) -> Result<(), slatedb::Error> {
-        let mut batch = WriteBatch::new();
-        // Whoever does not wait any more was told that the outcome is open.
-        let group: Vec<_> = group.into_iter().filter(|write| !write.answer.is_closed()).collect();
-        for write in &group {
-            match &write.value {
-                Some(value) => batch.put_bytes(write.key.clone(), value.clone()),
-                None => batch.delete(&write.key),
-            }
-        }
-        if group.is_empty() {
-            return Ok(());
-        }
-        let outcome = match db.write(batch).await {
-            Ok(_) => db.flush().await,
-            Err(error) => Err(error),
-        };
-        self.shared.meters.committed(group.len());
-        for write in group {
-            let answer = match &outcome {
-                Ok(()) => {
-                    self.shared.meters.became_durable(write.came.elapsed());
-                    Ok(())
-                }
-                Err(error) => Err(Refusal::Unsettled(error.to_string())),
-            };
-            let _ = write.answer.send(answer);
-        }
-        outcome
     }
 }
 

@@ -57,9 +57,9 @@ impl Key {
         &self.0
     }
 
-    /// What decides its shard.
+    /// What decides its shard: what stands in its first braces, or all of it.
     pub(crate) fn hash(&self) -> KeyHash {
-        KeyHash::of(&self.0)
+        KeyHash::of_tagged(&self.0)
     }
 }
 

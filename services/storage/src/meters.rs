@@ -14,7 +14,10 @@ pub(crate) struct Meters {
     pub(crate) gets: Counter,
     pub(crate) deletes: Counter,
     pub(crate) lists: Counter,
+    pub(crate) batches: Counter,
+    pub(crate) imports: Counter,
     pub(crate) openings: Counter,
+    expired: Counter,
     durable: Histogram,
     group: Histogram,
 }
@@ -29,6 +32,9 @@ impl Meters {
             gets: counter("get"),
             deletes: counter("delete"),
             lists: counter("list"),
+            batches: counter("batch"),
+            imports: counter("import"),
+            expired: Counter::default(),
             openings: Counter::default(),
             // Half a millisecond to half a minute.
             durable: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
@@ -36,6 +42,11 @@ impl Meters {
         };
         metrics.register("operations", "Operations on this shard, refused ones among them", requests);
         metrics.register("openings", "How often the database was opened", meters.openings.clone());
+        metrics.register(
+            "expired",
+            "Values that were deleted when their time was over",
+            meters.expired.clone(),
+        );
         metrics.register(
             "durable_seconds",
             "Time from a write's arrival until it was durable",
@@ -48,6 +59,11 @@ impl Meters {
     /// A write has become durable.
     pub(crate) fn became_durable(&self, after: Duration) {
         self.durable.observe(after.as_secs_f64());
+    }
+
+    /// So many values have expired.
+    pub(crate) fn expired(&self, values: usize) {
+        self.expired.inc_by(u64::try_from(values).unwrap_or(u64::MAX));
     }
 
     /// So many writes became durable together.

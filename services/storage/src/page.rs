@@ -11,6 +11,10 @@ use crate::key::{Key, decode, encode};
 const DEFAULT_LIMIT: usize = 1_000;
 /// The most keys in a page.
 const MAX_LIMIT: usize = 10_000;
+/// What a listed key takes besides its texts.
+const LISTED: usize = 128;
+/// The most bytes that a page has before its last key, about.
+pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,12 +31,17 @@ pub(crate) struct Query {
     pub(crate) after: Option<Vec<u8>>,
     /// Keys at once.
     pub(crate) limit: usize,
+    /// With their values.
+    pub(crate) values: bool,
+    /// Bytes of a page before its last key, about.
+    pub(crate) bytes: usize,
 }
 
 impl Default for Query {
     fn default() -> Self {
         let (prefix, start) = (Vec::new(), Vec::new());
-        Self { shard: None, prefix, start, end: None, after: None, limit: DEFAULT_LIMIT }
+        let (limit, values, bytes) = (DEFAULT_LIMIT, false, MAX_BYTES);
+        Self { shard: None, prefix, start, end: None, after: None, limit, values, bytes }
     }
 }
 
@@ -51,7 +60,7 @@ impl QueryError {
     }
 }
 
-const PARAMETERS: [&str; 6] = ["prefix", "start", "end", "after", "limit", "shard"];
+const PARAMETERS: [&str; 8] = ["prefix", "start", "end", "after", "limit", "values", "bytes", "shard"];
 
 impl Query {
     /// Reads the query of a URI: `prefix=user/&limit=10`. A `+` is a plus.
@@ -74,10 +83,17 @@ impl Query {
                 "start" => found.start = bytes,
                 "end" => found.end = Some(bytes).filter(|end| !end.is_empty()),
                 "after" => found.after = Some(bytes).filter(|after| !after.is_empty()),
-                "limit" => {
-                    let limit = number().and_then(|limit| usize::try_from(limit).ok());
-                    found.limit = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
-                        QueryError::new(format!("`limit` is a number from 1 to {MAX_LIMIT}, not `{value}`"))
+                "limit" | "bytes" => {
+                    let most = if name == "limit" { MAX_LIMIT } else { MAX_BYTES };
+                    let number = number().and_then(|number| usize::try_from(number).ok());
+                    let number = number.filter(|number| (1..=most).contains(number)).ok_or_else(|| {
+                        QueryError::new(format!("`{name}` is a number from 1 to {most}, not `{value}`"))
+                    })?;
+                    *if name == "limit" { &mut found.limit } else { &mut found.bytes } = number;
+                }
+                "values" => {
+                    found.values = value.parse().map_err(|_| {
+                        QueryError::new(format!("`values` is `true` or `false`, not `{value}`"))
                     })?;
                 }
                 _ => {
@@ -94,6 +110,12 @@ impl Query {
     /// The same for one shard alone, as it is written in a URI.
     pub(crate) fn for_shard(&self, shard: ShardId) -> String {
         let mut text = format!("shard={shard}&limit={}", self.limit);
+        if self.bytes != MAX_BYTES {
+            text.push_str(&format!("&bytes={}", self.bytes));
+        }
+        if self.values {
+            text.push_str("&values=true");
+        }
         let parts = [
             ("prefix", Some(&self.prefix)),
             ("start", Some(&self.start)),
@@ -151,10 +173,29 @@ pub(crate) struct Listed {
     pub(crate) key: String,
     /// Bytes of the value.
     pub(crate) size: u64,
-    /// The value's ETag, quoted.
+    /// The write that the value came from.
+    pub(crate) version: u64,
+    /// The same as an ETag, quoted.
     pub(crate) etag: String,
     /// The value's content type.
     pub(crate) content_type: String,
+    /// When it expires, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_ms: Option<u64>,
+    /// The value, if it was asked for and is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) value: Option<String>,
+    /// The value in base64, if it was asked for and is no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) value_base64: Option<String>,
+}
+
+impl Listed {
+    /// What it takes of a page, about.
+    pub(crate) fn size(&self) -> usize {
+        let values = [&self.value, &self.value_base64].into_iter().flatten().map(String::len);
+        self.key.len() + self.content_type.len() + values.sum::<usize>() + LISTED
+    }
 }
 
 /// Keys in their order.
@@ -174,7 +215,7 @@ pub(crate) struct NotAKey(String);
 /// One page of the pages of several shards, which all asked for the same.
 ///
 /// A page that is not its shard's last says nothing of keys above its own last one, so the outcome ends there.
-pub(crate) fn merge(pages: Vec<Page>, limit: usize) -> Result<Page, NotAKey> {
+pub(crate) fn merge(pages: Vec<Page>, limit: usize, bytes: usize) -> Result<Page, NotAKey> {
     let mut horizon: Option<Key> = None;
     let mut all = Vec::new();
     for page in pages {
@@ -194,8 +235,16 @@ pub(crate) fn merge(pages: Vec<Page>, limit: usize) -> Result<Page, NotAKey> {
     }
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
     let known = horizon.as_ref().map_or(all.len(), |horizon| all.partition_point(|(key, _)| key <= horizon));
-    let is_cut = horizon.is_some() || known > limit;
-    all.truncate(known.min(limit));
+    // The first one is always given, so that asking again leads further.
+    let mut size = 0;
+    let fits = all.iter().take_while(|(_, listed)| {
+        let is_room = size <= bytes;
+        size += listed.size();
+        is_room
+    });
+    let most = limit.min(fits.count().max(1));
+    let is_cut = horizon.is_some() || known > most;
+    all.truncate(known.min(most));
     let keys: Vec<_> = all.into_iter().map(|(_, listed)| listed).collect();
     let next = keys.last().filter(|_| is_cut).map(|last| last.key.clone());
     Ok(Page { keys, next })
@@ -209,12 +258,13 @@ mod tests {
 
     #[test]
     fn a_query_means_what_it_says() {
-        let query =
-            Query::parse("prefix=user/&start=user/a%20b&end=user%2Fz&limit=7&shard=3&after=").unwrap();
+        let query = "prefix=user/&start=user/a%20b&end=user%2Fz&limit=7&shard=3&after=&values=true&bytes=99";
+        let query = Query::parse(query).unwrap();
         assert_eq!(query.prefix, b"user/");
         assert_eq!(query.start, b"user/a b");
         assert_eq!(query.end.as_deref(), Some(&b"user/z"[..]));
         assert_eq!((query.limit, query.shard, query.after.clone()), (7, ShardId::try_from(3).ok(), None));
+        assert_eq!((query.values, query.bytes), (true, 99));
         assert_eq!(Query::parse("").unwrap(), Query::default());
         assert_eq!(Query::parse("prefix=a+b").unwrap().prefix, b"a+b", "a plus is a plus");
         let one = Query { shard: ShardId::try_from(1).ok(), ..query.clone() };
@@ -229,6 +279,9 @@ mod tests {
         for query in
             ["limit=0", "limit=10001", "limit=x", "shard=x", "prefix=%", "limit=1&limit=2", "shard=-1"]
         {
+            error(query);
+        }
+        for query in ["values", "values=1", "values=yes", "bytes=0", "bytes=4194305"] {
             error(query);
         }
     }
@@ -256,7 +309,16 @@ mod tests {
     }
 
     fn listed(key: &[u8]) -> Listed {
-        Listed { key: encode(key), size: 0, etag: String::new(), content_type: String::new() }
+        Listed {
+            key: encode(key),
+            size: 0,
+            version: 1,
+            etag: String::new(),
+            content_type: String::new(),
+            expires_ms: None,
+            value: None,
+            value_base64: None,
+        }
     }
 
     fn page(keys: &[&str], is_cut: bool) -> Page {
@@ -266,13 +328,14 @@ mod tests {
 
     #[test]
     fn a_merged_page_ends_where_a_shard_says_no_more() {
-        let merged = merge(vec![page(&["a", "d"], true), page(&["b", "c", "e"], false)], 10).unwrap();
+        let merged =
+            merge(vec![page(&["a", "d"], true), page(&["b", "c", "e"], false)], 10, MAX_BYTES).unwrap();
         assert_eq!(merged, page(&["a", "b", "c", "d"], true), "what a shard has above `d` is not known");
-        let merged = merge(vec![page(&["a"], false), page(&[], false)], 10).unwrap();
+        let merged = merge(vec![page(&["a"], false), page(&[], false)], 10, MAX_BYTES).unwrap();
         assert_eq!(merged, page(&["a"], false));
-        let merged = merge(vec![page(&["a", "c"], false), page(&["b"], false)], 2).unwrap();
+        let merged = merge(vec![page(&["a", "c"], false), page(&["b"], false)], 2, MAX_BYTES).unwrap();
         assert_eq!(merged, page(&["a", "b"], true));
-        assert!(merge(vec![page(&[""], false)], 2).is_err());
+        assert!(merge(vec![page(&[""], false)], 2, MAX_BYTES).is_err());
     }
 
     proptest! {
@@ -281,6 +344,7 @@ mod tests {
             keys in prop::collection::btree_set(prop::collection::vec(any::<u8>(), 1..4), 0..40),
             shards in 1_usize..4,
             limit in 1_usize..6,
+            bytes in prop_oneof![1_usize..1_000, Just(MAX_BYTES)],
         ) {
             let mut shown = Vec::new();
             let mut after: Option<Vec<u8>> = None;
@@ -292,7 +356,7 @@ mod tests {
                     let next = page.last().filter(|_| own.next().is_some()).map(|last| last.key.clone());
                     Page { keys: page, next }
                 });
-                let page = merge(pages.collect(), limit).unwrap();
+                let page = merge(pages.collect(), limit, bytes).unwrap();
                 prop_assert!(page.keys.len() <= limit);
                 shown.extend(page.keys.iter().map(|listed| decode(&listed.key).unwrap()));
                 let Some(next) = page.next else { break };

@@ -1,21 +1,27 @@
 //! How a value lies in the database: a small header before the bytes that were put.
 //!
 //! ```text
-//! 1 byte    version of this format: 1
-//! 16 bytes  the hash behind the ETag, big endian
+//! 1 byte    version of this format: 2
+//! 16 bytes  the hash of all that follows, big endian
+//! 8 bytes   when it expires, in milliseconds since 1970, big endian; 0 for never
 //! 1 byte    length of the content type, 0 for none
 //! …         the content type, as in the header of the request
 //! …         the value
 //! ```
+//!
+//! The hash is checked whenever any of it is shown, so that what was damaged on its way is never taken for data.
 
 use std::hash::Hasher;
+use std::num::NonZeroU64;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderValue;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-const VERSION: u8 = 1;
-const FIXED: usize = 18;
+const VERSION: u8 = 2;
+const HASH: std::ops::Range<usize> = 1..17;
+const EXPIRY: std::ops::Range<usize> = 17..25;
+const FIXED: usize = 26;
 
 /// The content type of a value that was put without one.
 const NO_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -26,20 +32,32 @@ pub(crate) const MAX_CONTENT_TYPE: usize = 255;
 /// What was put under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
-    etag: u128,
+    expires_ms: Option<NonZeroU64>,
     content_type: Bytes,
     value: Bytes,
+}
+
+/// What lies under a key: a record and which write it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Versioned {
+    /// The number of the write. The shard's writes have ever higher ones.
+    pub(crate) version: u64,
+    /// What was put.
+    pub(crate) record: Record,
 }
 
 /// Why stored bytes are no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RecordError {
-    /// Run the version of Coterie that wrote it, or a later one.
+    /// Run the version of Coterie that wrote it.
     #[error("the value was stored in format {0}; this version of Coterie reads format {VERSION}")]
     UnknownVersion(u8),
     /// The data is damaged, or something else wrote it.
     #[error("the stored value is cut short")]
     CutShort,
+    /// The data is damaged.
+    #[error("the stored value is not what was put: its checksum is wrong")]
+    Damaged,
 }
 
 impl Record {
@@ -48,44 +66,62 @@ impl Record {
         let content_type = content_type.map_or_else(Bytes::new, |named| {
             Bytes::copy_from_slice(&named.as_bytes()[..named.len().min(MAX_CONTENT_TYPE)])
         });
-        // SipHash-1-3 with 128 bits and a zero key (Aumasson and Bernstein, 2012): it finds changes, not forgers.
-        let mut hasher = SipHasher13::new();
-        hasher.write(&content_type);
-        hasher.write_u8(u8::try_from(content_type.len()).expect("it is at most 255 bytes long"));
-        hasher.write(&value);
-        Self { etag: hasher.finish128().as_u128(), content_type, value }
+        Self { expires_ms: None, content_type, value }
+    }
+
+    /// The same, with a time at which it expires.
+    #[must_use]
+    pub(crate) fn expiring(self, expires_ms: Option<NonZeroU64>) -> Self {
+        Self { expires_ms, ..self }
     }
 
     /// The stored form.
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(FIXED + self.content_type.len() + self.value.len());
         out.put_u8(VERSION);
-        out.put_u128(self.etag);
+        out.put_u128(0);
+        out.put_u64(self.expires_ms.map_or(0, NonZeroU64::get));
         out.put_u8(u8::try_from(self.content_type.len()).expect("it is at most 255 bytes long"));
         out.put_slice(&self.content_type);
         out.put_slice(&self.value);
+        let checksum = checksum(&out[HASH.end..]);
+        out[HASH].copy_from_slice(&checksum.to_be_bytes());
         out.freeze()
     }
 
-    /// Reads the stored form.
+    /// Reads the stored form, and checks that it is what was put.
     pub(crate) fn decode(stored: &Bytes) -> Result<Self, RecordError> {
+        let record = Self::skim(stored)?;
+        if stored[HASH] == checksum(&stored[HASH.end..]).to_be_bytes() {
+            Ok(record)
+        } else {
+            Err(RecordError::Damaged)
+        }
+    }
+
+    /// Reads the stored form without its checksum, for whoever shows nothing of the value.
+    pub(crate) fn skim(stored: &Bytes) -> Result<Self, RecordError> {
         match stored.first() {
             None => return Err(RecordError::CutShort),
             Some(&VERSION) => {}
             Some(&other) => return Err(RecordError::UnknownVersion(other)),
         }
         let (fixed, rest) = stored.split_first_chunk::<FIXED>().ok_or(RecordError::CutShort)?;
-        let etag = fixed[1..17].try_into().map(u128::from_be_bytes).map_err(|_| RecordError::CutShort)?;
-        let start = FIXED + usize::from(fixed[17]);
+        let expires = fixed[EXPIRY].try_into().map(u64::from_be_bytes).expect("the range has eight bytes");
+        let start = FIXED + usize::from(fixed[FIXED - 1]);
         if rest.len() + FIXED < start {
             return Err(RecordError::CutShort);
         }
-        Ok(Self { etag, content_type: stored.slice(FIXED..start), value: stored.slice(start..) })
+        Ok(Self {
+            expires_ms: NonZeroU64::new(expires),
+            content_type: stored.slice(FIXED..start),
+            value: stored.slice(start..),
+        })
     }
 
-    /// The strong entity tag, quoted (RFC 9110, section 8.8.3). It depends on the value and its content type alone.
-    pub(crate) fn etag(&self) -> String {
-        format!("\"{:032x}\"", self.etag)
+    /// When it expires, in milliseconds since 1970.
+    pub(crate) fn expires_ms(&self) -> Option<NonZeroU64> {
+        self.expires_ms
     }
 
     /// The content type.
@@ -107,6 +143,13 @@ impl Record {
     }
 }
 
+/// SipHash-1-3 with 128 bits and a zero key (Aumasson and Bernstein, 2012): it finds changes, not forgers.
+fn checksum(bytes: &[u8]) -> u128 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(bytes);
+    hasher.finish128().as_u128()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,35 +162,41 @@ mod tests {
     fn a_record_reads_back_as_it_was_put() {
         for (content_type, value) in [(None, &b""[..]), (Some("text/plain"), b"hello"), (None, &[0, 255, 1])]
         {
-            let put = record(content_type, value);
-            let read = Record::decode(&put.encode()).unwrap();
-            assert_eq!(read, put);
-            assert_eq!(read.value(), value);
-            assert_eq!(read.content_type(), content_type.unwrap_or("application/octet-stream"));
+            for expires in [None, NonZeroU64::new(17), Some(NonZeroU64::MAX)] {
+                let put = record(content_type, value).expiring(expires);
+                let read = Record::decode(&put.encode()).unwrap();
+                assert_eq!(read, put);
+                assert_eq!(read.value(), value);
+                assert_eq!(read.expires_ms(), expires);
+                assert_eq!(read.content_type(), content_type.unwrap_or("application/octet-stream"));
+            }
         }
     }
 
     #[test]
-    fn the_etag_changes_with_the_value_and_its_content_type_and_with_nothing_else() {
-        let put = record(Some("text/plain"), b"a");
-        assert_eq!(put.etag(), record(Some("text/plain"), b"a").etag());
-        assert_ne!(put.etag(), record(Some("text/plain"), b"b").etag());
-        assert_ne!(put.etag(), record(Some("text/html"), b"a").etag());
-        assert_ne!(record(None, b"text/plaina").etag(), put.etag());
-        assert_eq!(put.etag().len(), 34);
+    fn a_stored_form_never_changes_between_versions() {
+        let stored = record(Some("text/plain"), b"hello").expiring(NonZeroU64::new(258)).encode();
+        let hex: String = stored.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "027d67399e6e9ab395b860ccef78a1fcdb00000000000001020a746578742f706c61696e68656c6c6f");
     }
 
     #[test]
-    fn an_etag_never_changes_between_versions() {
-        assert_eq!(record(Some("text/plain"), b"hello").etag(), "\"19ae5d250097374b83ceeb7fe2ad47f5\"");
+    fn any_bit_that_flips_is_found() {
+        let stored = record(Some("text/plain"), b"hello").encode();
+        for bit in 0..stored.len() * 8 {
+            let mut flipped = stored.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Record::decode(&flipped.into()).is_err(), "bit {bit}");
+        }
     }
 
     #[test]
     fn what_is_no_record_is_told_apart() {
         let stored = record(Some("text/plain"), b"").encode();
         assert_eq!(Record::decode(&Bytes::new()), Err(RecordError::CutShort));
-        assert_eq!(Record::decode(&stored.slice(..17)), Err(RecordError::CutShort));
-        assert_eq!(Record::decode(&stored.slice(..20)), Err(RecordError::CutShort));
-        assert_eq!(Record::decode(&Bytes::from_static(&[2, 0])), Err(RecordError::UnknownVersion(2)));
+        assert_eq!(Record::decode(&stored.slice(..25)), Err(RecordError::CutShort));
+        assert_eq!(Record::decode(&stored.slice(..28)), Err(RecordError::CutShort));
+        assert_eq!(Record::decode(&Bytes::from_static(&[1, 0])), Err(RecordError::UnknownVersion(1)));
+        assert_eq!(Record::decode(&Bytes::from_static(&[3, 0])), Err(RecordError::UnknownVersion(3)));
     }
 }

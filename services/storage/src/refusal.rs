@@ -1,9 +1,13 @@
 //! What is answered when the data can't be had now.
 
 use axum::body::Body;
-use http::Response;
+use http::header::ETAG;
+use http::{HeaderValue, Response};
 use plugin::response;
 use types::{ErrorKind, Problem};
+
+use crate::change::Unmet;
+use crate::conditions::etag;
 
 /// Why a request was not served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +27,9 @@ pub(crate) enum Refusal {
     /// Ask again later.
     #[error("the object store could not be read in time: {0}")]
     Unread(String),
+    /// Look at what is there now: conditions did not hold, and nothing was changed.
+    #[error("{}", unmet(.0))]
+    Unmet(Vec<Unmet>),
     /// Stored bytes can't be understood.
     #[error("{0}")]
     Damaged(String),
@@ -32,8 +39,19 @@ fn because(why: Option<&String>) -> String {
     why.map(|why| format!(": {why}")).unwrap_or_default()
 }
 
+/// Of one key; the answer to a batch names them all.
+fn unmet(unmet: &[Unmet]) -> String {
+    match unmet {
+        [Unmet { version: Some(version), .. }] => {
+            format!("the condition does not hold: the key has version {version}")
+        }
+        [Unmet { version: None, .. }] => "the condition does not hold: the key has no value".to_owned(),
+        several => format!("{} conditions do not hold", several.len()),
+    }
+}
+
 impl Refusal {
-    fn problem(&self) -> Problem {
+    pub(crate) fn problem(&self) -> Problem {
         let detail = self.to_string();
         let unavailable = |code| Problem::new(ErrorKind::Unavailable, code, detail.clone());
         match self {
@@ -41,10 +59,12 @@ impl Refusal {
             Self::Passed(_) => unavailable("not-the-owner").hint("ask again; GET /v1/claims shows the owner"),
             Self::Full(_) => unavailable("too-busy").hint("try again in a moment, or raise `write_queue`"),
             Self::Unsettled(_) => unavailable("not-durable-in-time")
-                .hint("read the key to see whether it was written; writing the same again does no harm"),
+                .hint("read the key to see whether it was written; writing the same again does no harm, but a condition may then meet what this write itself has done"),
             Self::Unread(_) => unavailable("not-read-in-time").hint("try again in a moment"),
+            Self::Unmet(_) => Problem::new(ErrorKind::Changed, "precondition-failed", detail.clone())
+                .hint("nothing was changed; read the key, then decide anew"),
             Self::Damaged(_) => Problem::new(ErrorKind::Internal, "unreadable-value", detail.clone())
-                .hint("put the key again, or delete it"),
+                .hint("put the key again, or delete it; if that does not help, the object store has damaged files: restore them from a copy"),
         }
     }
 
@@ -52,6 +72,16 @@ impl Refusal {
     pub(crate) fn to_response(&self) -> Response<Body> {
         match self {
             Self::NotOpen(_) | Self::Passed(_) | Self::Full(_) => response::not_processed(&self.problem()),
+            Self::Unmet(unmet) => {
+                let mut answer = response::problem(&self.problem());
+                // Of several keys none is *the* current one.
+                if let [Unmet { version: Some(version), .. }] = unmet[..]
+                    && let Ok(tag) = HeaderValue::from_str(&etag(version))
+                {
+                    answer.headers_mut().insert(ETAG, tag);
+                }
+                answer
+            }
             Self::Unsettled(_) | Self::Unread(_) | Self::Damaged(_) => response::problem(&self.problem()),
         }
     }

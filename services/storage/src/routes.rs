@@ -2,8 +2,9 @@
 //!
 //! Paths are read raw, by the same functions for the choice of a member and for the answer.
 
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -12,33 +13,44 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, X_CONTENT_TYPE_OPTIONS,
+    IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use plugin::response;
 use tokio::time::timeout;
-use types::{ErrorKind, Problem, ShardId, Target};
+use types::{ErrorKind, Problem, ShardId, Target, api};
 
-use crate::engine::Room;
-use crate::key::{Key, KeyError};
+use crate::conditions::{condition, etag};
+use crate::expiry::ends_at;
+use crate::key::{Key, KeyError, decode};
 use crate::page::{Page, Query};
-use crate::record::{MAX_CONTENT_TYPE, Record};
+use crate::record::{MAX_CONTENT_TYPE, Record, Versioned};
 use crate::service::StorageService;
 
 /// How long the body of a request may take.
 const UPLOAD: Duration = Duration::from_secs(60);
+
+/// The largest body of a batch or an import.
+pub(crate) const MAX_BODY: usize = 8 * 1024 * 1024;
 
 /// What a path names.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     Key(Result<Key, KeyError>),
     Listing,
+    Batch,
+    Import,
     Nowhere,
 }
 
 fn place(path: &str) -> Place {
+    match path {
+        "/batch" => return Place::Batch,
+        "/import" => return Place::Import,
+        _ => {}
+    }
     match path.strip_prefix("/kv") {
         Some("") => Place::Listing,
         Some(rest) => rest.strip_prefix('/').map_or(Place::Nowhere, |key| Place::Key(Key::from_path(key))),
@@ -54,6 +66,9 @@ pub(crate) fn target(uri: &Uri) -> Target {
             .ok()
             .and_then(|query| query.shard)
             .map_or(Target::Any, Target::Shard),
+        Place::Batch | Place::Import => {
+            shard(uri.query().unwrap_or_default()).ok().flatten().map_or(Target::Any, Target::Shard)
+        }
         Place::Key(Err(_)) | Place::Nowhere => Target::Any,
     }
 }
@@ -70,6 +85,8 @@ async fn answer(State(service): State<Arc<StorageService>>, request: Request) ->
         Place::Key(Ok(key)) => service.key(&key, &head, body).await,
         Place::Key(Err(error)) => Err(invalid("bad-key", &error)),
         Place::Listing => service.listing(&head).await,
+        Place::Batch => service.batch(&head, body).await,
+        Place::Import => service.import(&head, body).await,
         Place::Nowhere => {
             let detail = format!("storage has nothing at `{}`", head.uri.path());
             let problem = Problem::new(ErrorKind::NotFound, "unknown-path", detail);
@@ -80,7 +97,7 @@ async fn answer(State(service): State<Arc<StorageService>>, request: Request) ->
 }
 
 /// What is answered instead.
-type Answer = Result<Response, Response>;
+pub(crate) type Answer = Result<Response, Response>;
 
 impl StorageService {
     async fn key(&self, key: &Key, head: &Parts, body: Body) -> Answer {
@@ -88,16 +105,18 @@ impl StorageService {
         if shard != self.shard {
             return Err(self.elsewhere(shard));
         }
-        if head.uri.query().is_some_and(|query| !query.is_empty()) {
+        if head.method != Method::PUT && head.uri.query().is_some_and(|query| !query.is_empty()) {
             // One that is not heard would be taken for heard.
-            return Err(invalid("bad-query", "a key takes no parameters; `?` in a key itself is `%3F`"));
+            let detail =
+                "a key takes no parameters, but a `ttl` when it is put; `?` in a key itself is `%3F`";
+            return Err(invalid("bad-query", detail));
         }
         match head.method {
             Method::GET | Method::HEAD => self.get(key, head).await,
             Method::PUT => self.put(key, head, body).await,
             Method::DELETE => {
-                refuse_conditions(&head.headers)?;
-                self.engine.delete(key).await.map_err(|refusal| refusal.to_response())?;
+                let condition = condition(&head.headers).map_err(|error| invalid("bad-condition", &error))?;
+                self.engine.delete(key, condition).await.map_err(|refusal| refusal.to_response())?;
                 Ok(StatusCode::NO_CONTENT.into_response())
             }
             _ => Err(not_allowed("GET, HEAD, PUT, DELETE")),
@@ -105,12 +124,12 @@ impl StorageService {
     }
 
     async fn get(&self, key: &Key, head: &Parts) -> Answer {
-        let record = self.engine.get(key).await.map_err(|refusal| refusal.to_response())?;
-        let Some(record) = record else {
+        let found = self.engine.get(key).await.map_err(|refusal| refusal.to_response())?;
+        let Some(Versioned { version, record }) = found else {
             let detail = format!("there is no key `{key}`");
             return Err(refused(&Problem::new(ErrorKind::NotFound, "no-such-key", detail)));
         };
-        let etag = record.etag();
+        let (etag, expires_ms) = (etag(version), record.expires_ms());
         let mut answer = if names(&head.headers, &etag) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
@@ -124,6 +143,9 @@ impl StorageService {
         };
         let headers = answer.headers_mut();
         headers.insert(ETAG, header(etag));
+        if let Some(at) = expires_ms {
+            headers.insert(HeaderName::from_static(api::EXPIRES_MS), HeaderValue::from(at.get()));
+        }
         // What anyone stored must not act as a page of this node's API.
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -131,51 +153,22 @@ impl StorageService {
     }
 
     async fn put(&self, key: &Key, head: &Parts, body: Body) -> Answer {
-        refuse_conditions(&head.headers)?;
-        for name in [CONTENT_RANGE, CONTENT_ENCODING] {
-            if head.headers.contains_key(&name) {
-                return Err(invalid(
-                    "unsupported-header",
-                    &format!("values are stored whole, without `{name}`"),
-                ));
-            }
-        }
+        let condition = condition(&head.headers).map_err(|error| invalid("bad-condition", &error))?;
+        let expires_ms = expires_ms(head.uri.query().unwrap_or_default())?;
         let content_type = head.headers.get(CONTENT_TYPE);
         if content_type.is_some_and(|named| named.len() > MAX_CONTENT_TYPE) {
             let detail = format!("a content type has at most {MAX_CONTENT_TYPE} bytes");
             return Err(invalid("bad-content-type", &detail));
         }
-        let told = body.size_hint().exact();
-        let most = told.map_or(self.max_value, |told| usize::try_from(told).unwrap_or(usize::MAX));
-        if most > self.max_value {
-            return Err(self.too_large());
-        }
+        let most = told(head, &body, self.max_value)?;
         // Before anything is read, so that what waits in memory is bounded, and the refused may ask again.
         let room = self.engine.reserve(key.bytes().len() + most).map_err(|refusal| refusal.to_response())?;
-        let value = self.read(body).await?;
-        let record = Record::new(content_type, value);
-        self.store(key, &record, room).await
-    }
-
-    async fn store(&self, key: &Key, record: &Record, room: Room) -> Answer {
-        self.engine.put(key, record, room).await.map_err(|refusal| refusal.to_response())?;
-        Ok((StatusCode::OK, [(ETAG, record.etag())]).into_response())
-    }
-
-    async fn read(&self, body: Body) -> Result<Bytes, Response> {
-        let read = timeout(UPLOAD, Limited::new(body, self.max_value).collect()).await;
-        let read = read.map_err(|_| {
-            let detail = format!("the body did not come within {UPLOAD:?}");
-            refused(&Problem::new(ErrorKind::Timeout, "slow-body", detail))
-        })?;
-        let whole = read.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                self.too_large()
-            } else {
-                invalid("broken-body", &format!("the body broke off: {error}"))
-            }
-        })?;
-        Ok(whole.to_bytes())
+        let value = read(body, self.max_value).await?;
+        let record = Record::new(content_type, value).expiring(expires_ms);
+        let written = self.engine.put(key, &record, condition, room).await;
+        let written = written.map_err(|refusal| refusal.to_response())?;
+        let headers: HeaderMap = written.map(|version| (ETAG, header(etag(version)))).into_iter().collect();
+        Ok((StatusCode::OK, headers).into_response())
     }
 
     async fn listing(&self, head: &Parts) -> Answer {
@@ -191,8 +184,7 @@ impl StorageService {
         })?;
         let page = match query.shard {
             Some(shard) if shard.as_u32() >= self.shards.get() => {
-                let detail = format!("there is no shard {shard}; there are {}", self.shards);
-                return Err(invalid("unknown-shard", &detail));
+                return Err(unknown_shard(shard, self.shards));
             }
             Some(shard) if shard != self.shard => return Err(self.elsewhere(shard)),
             Some(_) => self.engine.page(&query).await.map_err(|refusal| refusal.to_response())?,
@@ -204,25 +196,86 @@ impl StorageService {
         Ok(json(&page))
     }
 
-    fn elsewhere(&self, shard: ShardId) -> Response {
+    pub(crate) fn elsewhere(&self, shard: ShardId) -> Response {
         let detail = format!("that belongs to shard {shard}; this node has shard {}", self.shard);
         let problem = Problem::new(ErrorKind::Misdirected, "misdirected", detail);
         refused(&problem.hint("ask the owner of the shard, or the gateway, which knows it"))
     }
+}
 
-    fn too_large(&self) -> Response {
-        let detail = format!("the value has more than {} bytes", self.max_value);
-        refused(&Problem::new(ErrorKind::TooLarge, "value-too-large", detail))
+/// When the value of a `PUT` expires: `?ttl=30s`.
+fn expires_ms(query: &str) -> Result<Option<NonZeroU64>, Response> {
+    let wrong = |why: &dyn ToString| {
+        let problem = Problem::new(ErrorKind::Invalid, "bad-query", why.to_string());
+        refused(&problem.hint("`PUT /kv/{key}?ttl=30s`; `?` in a key itself is `%3F`"))
+    };
+    let mut pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let Some(pair) = pairs.next() else { return Ok(None) };
+    let Some(("ttl", text)) = pair.split_once('=') else {
+        return Err(wrong(&format!("a `PUT` takes a `ttl` and nothing else, not `{pair}`")));
+    };
+    if pairs.next().is_some() {
+        return Err(wrong(&"a `PUT` takes one `ttl` and nothing else"));
+    }
+    let text = decode(text).map_err(|error| wrong(&error))?;
+    let ends = ends_at(&String::from_utf8_lossy(&text), SystemTime::now()).map_err(|error| wrong(&error))?;
+    Ok(Some(ends))
+}
+
+/// The query of a batch or an import, `shard=3`. Says what is wrong with another one.
+fn shard(query: &str) -> Result<Option<ShardId>, String> {
+    if query.is_empty() {
+        return Ok(None);
+    }
+    let number = query.strip_prefix("shard=").and_then(|number| number.parse::<u32>().ok());
+    let shard = number.and_then(|number| ShardId::try_from(number).ok());
+    shard.map(Some).ok_or_else(|| format!("only the number of a `shard` may be given, not `{query}`"))
+}
+
+/// The shard that a batch or an import says all its keys are in.
+pub(crate) fn only_shard(head: &Parts, shards: NonZeroU32) -> Result<Option<ShardId>, Response> {
+    let shard = shard(head.uri.query().unwrap_or_default()).map_err(|why| invalid("bad-query", &why))?;
+    match shard.filter(|shard| shard.as_u32() >= shards.get()) {
+        Some(shard) => Err(unknown_shard(shard, shards)),
+        None => Ok(shard),
     }
 }
 
-/// Writes with conditions would be taken for ones that hold.
-fn refuse_conditions(headers: &HeaderMap) -> Result<(), Response> {
-    let conditions = [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE];
-    match conditions.iter().find(|name| headers.contains_key(*name)) {
-        Some(name) => Err(invalid("conditional-write", &format!("writes with `{name}` are not supported"))),
-        None => Ok(()),
+fn unknown_shard(shard: ShardId, shards: NonZeroU32) -> Response {
+    invalid("unknown-shard", &format!("there is no shard {shard}; there are {shards}"))
+}
+
+/// How many bytes a body has, as far as it is known before it is read: at most so many.
+pub(crate) fn told(head: &Parts, body: &Body, most: usize) -> Result<usize, Response> {
+    for name in [CONTENT_RANGE, CONTENT_ENCODING] {
+        if head.headers.contains_key(&name) {
+            return Err(invalid("unsupported-header", &format!("bodies are taken whole, without `{name}`")));
+        }
     }
+    let told = body.size_hint().exact().map(|told| usize::try_from(told).unwrap_or(usize::MAX));
+    if told.is_some_and(|told| told > most) { Err(too_large(most)) } else { Ok(told.unwrap_or(most)) }
+}
+
+/// Reads a body of at most so many bytes.
+pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Response> {
+    let read = timeout(UPLOAD, Limited::new(body, most).collect()).await;
+    let read = read.map_err(|_| {
+        let detail = format!("the body did not come within {UPLOAD:?}");
+        refused(&Problem::new(ErrorKind::Timeout, "slow-body", detail))
+    })?;
+    let whole = read.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            too_large(most)
+        } else {
+            invalid("broken-body", &format!("the body broke off: {error}"))
+        }
+    })?;
+    Ok(whole.to_bytes())
+}
+
+fn too_large(most: usize) -> Response {
+    let detail = format!("the body has more than {most} bytes");
+    refused(&Problem::new(ErrorKind::TooLarge, "value-too-large", detail))
 }
 
 /// Whether `If-None-Match` names an entity tag (RFC 9110, section 13.1.2).
@@ -245,15 +298,23 @@ fn header(text: String) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(text)).expect("an entity tag is printable")
 }
 
-fn refused(problem: &Problem) -> Response {
+/// A problem with one more member for programs (RFC 9457, section 3.2).
+pub(crate) fn extended(problem: &Problem, name: &str, value: serde_json::Value) -> Response {
+    let mut whole = serde_json::to_value(problem).expect("a problem is strings and numbers");
+    whole[name] = value;
+    let (head, _) = response::problem(problem).into_parts();
+    Response::from_parts(head, Body::from(whole.to_string()))
+}
+
+pub(crate) fn refused(problem: &Problem) -> Response {
     response::problem(problem)
 }
 
-fn invalid(code: &str, detail: &(impl ToString + ?Sized)) -> Response {
+pub(crate) fn invalid(code: &str, detail: &(impl ToString + ?Sized)) -> Response {
     refused(&Problem::new(ErrorKind::Invalid, code, detail.to_string()))
 }
 
-fn not_allowed(methods: &'static str) -> Response {
+pub(crate) fn not_allowed(methods: &'static str) -> Response {
     let mut problem =
         Problem::new(ErrorKind::Invalid, "method-not-allowed", format!("allowed here: {methods}"));
     problem.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
@@ -283,6 +344,13 @@ mod tests {
             ("/kv?shard=2&limit=3", Target::Shard(ShardId::try_from(2).unwrap())),
             ("/kv?shard=x", Target::Any),
             ("/kvs/a", Target::Any),
+            ("/kv/x%7Ba%7Dy", Target::Key(KeyHash::of(b"a"))),
+            ("/batch", Target::Any),
+            ("/batch?shard=2", Target::Shard(ShardId::try_from(2).unwrap())),
+            ("/import", Target::Any),
+            ("/import?shard=2", Target::Shard(ShardId::try_from(2).unwrap())),
+            ("/import?shard=x", Target::Any),
+            ("/import/", Target::Any),
             ("/", Target::Any),
         ] {
             assert_eq!(target(&uri.parse().unwrap()), expected, "{uri}");

@@ -13,6 +13,8 @@ use types::{KeyHash, Problem, Role, api};
 
 use crate::Storage;
 
+mod writes;
+
 /// A node that owns one shard, the last of some.
 struct Node {
     service: Arc<dyn Service>,
@@ -128,6 +130,17 @@ async fn what_is_wrong_is_told() {
         ("GET", "/kv/%", 400, "bad-key"),
         ("PUT", long.as_str(), 400, "bad-key"),
         ("PUT", "/kv/a?ttl=1", 400, "bad-query"),
+        ("PUT", "/kv/a?ttl=0s", 400, "bad-query"),
+        ("PUT", "/kv/a?ttl=11years", 400, "bad-query"),
+        ("PUT", "/kv/a?ttl=1s&ttl=2s", 400, "bad-query"),
+        ("PUT", "/kv/a?tll=1s", 400, "bad-query"),
+        ("DELETE", "/kv/a?ttl=1s", 400, "bad-query"),
+        ("GET", "/batch", 405, "method-not-allowed"),
+        ("POST", "/batch", 400, "bad-batch"),
+        ("POST", "/batch?shard=x", 400, "bad-query"),
+        ("POST", "/batch?shard=7", 400, "unknown-shard"),
+        ("GET", "/import", 405, "method-not-allowed"),
+        ("POST", "/import?shards=1", 400, "bad-query"),
         ("POST", "/kv/a", 405, "method-not-allowed"),
         ("PUT", "/kv", 405, "method-not-allowed"),
         ("GET", "/kv?prefx=a", 400, "bad-query"),
@@ -149,7 +162,7 @@ async fn what_is_wrong_is_told() {
     assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE, "whether its length was told or not");
     assert_eq!(node.call("PUT", "/kv/a", "1234567890").await.status, StatusCode::OK);
 
-    for header in ["if-match", "if-none-match", "content-encoding", "content-range"] {
+    for header in ["if-match", "if-none-match", "if-unmodified-since", "content-encoding", "content-range"] {
         let write = Request::put("/kv/a").header(header, "\"x\"").body(Body::from("1")).unwrap();
         assert_eq!(
             node.send(write).await.status,

@@ -55,22 +55,22 @@ impl Running {
     }
 }
 
-fn key(text: &str) -> Key {
+pub(crate) fn key(text: &str) -> Key {
     Key::new(text.to_owned()).unwrap()
 }
 
 async fn put(engine: &Engine, name: &str, value: &str) -> Result<(), Refusal> {
     let room = engine.reserve(name.len() + value.len())?;
-    engine.put(&key(name), &Record::new(None, value.to_owned().into()), room).await
+    engine.put(&key(name), &Record::new(None, value.to_owned().into()), None, room).await.map(|_| ())
 }
 
 async fn get(engine: &Engine, name: &str) -> Result<Option<String>, Refusal> {
     let record = engine.get(&key(name)).await?;
-    Ok(record.map(|record| String::from_utf8_lossy(record.value()).into_owned()))
+    Ok(record.map(|found| String::from_utf8_lossy(found.record.value()).into_owned()))
 }
 
 /// Waits for something that is about to become true.
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(mut condition: impl AsyncFnMut() -> bool) {
     for _ in 0..10_000 {
         if condition().await {
             return;
@@ -80,7 +80,7 @@ async fn until(mut condition: impl AsyncFnMut() -> bool) {
     panic!("it never became true");
 }
 
-fn memory() -> (Faults, Arc<Register>) {
+pub(crate) fn memory() -> (Faults, Arc<Register>) {
     (Faults::new(Arc::new(InMemory::new())), Arc::default())
 }
 
@@ -95,7 +95,7 @@ async fn what_was_answered_is_read_at_once_and_after_a_restart() {
         assert_eq!(first.get("a").await.unwrap(), Some(round.to_string()));
     }
     first.put("b", "1").await.unwrap();
-    first.engine.delete(&key("b")).await.unwrap();
+    first.engine.delete(&key("b"), None).await.unwrap();
     assert_eq!(first.get("b").await.unwrap(), None);
     first.stop().await;
 
@@ -330,7 +330,7 @@ async fn a_listing_is_in_order_and_goes_on_where_it_ended() {
     for name in ["b", "a/2", "a/1", "a/3", "c"] {
         running.put(name, name).await.unwrap();
     }
-    running.engine.delete(&key("a/3")).await.unwrap();
+    running.engine.delete(&key("a/3"), None).await.unwrap();
     let list = async |query: &str| {
         let page = running.engine.page(&Query::parse(query).unwrap()).await.unwrap();
         let keys: Vec<_> = page.keys.into_iter().map(|listed| listed.key).collect();
@@ -378,7 +378,7 @@ async fn behaves_as_a_map(ops: Vec<Op>) {
                 model.insert(name.to_string(), value.to_string());
             }
             Op::Delete(name) => {
-                running.engine.delete(&key(&name.to_string())).await.unwrap();
+                running.engine.delete(&key(&name.to_string()), None).await.unwrap();
                 model.remove(&name.to_string());
             }
             Op::Get(name) => {

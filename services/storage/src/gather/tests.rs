@@ -70,40 +70,69 @@ impl Node {
     }
 }
 
-async fn call(mesh: &Mesh, method: &str, path: &str) -> (StatusCode, Value) {
-    let request = Request::builder().method(method).uri(path).body(Body::from("12")).unwrap();
+async fn call(mesh: &Mesh, method: &str, path: &str, body: String) -> (StatusCode, Value) {
+    let request = Request::builder().method(method).uri(path).body(Body::from(body)).unwrap();
     let answer = mesh.send(&Storage.service_type(), request).await.unwrap();
     let status = answer.status();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
-#[tokio::test]
-async fn a_listing_is_in_order_over_all_shards_or_names_the_one_that_is_missing() {
-    let store = Store::open(&"memory:///".parse().unwrap(), &"test".parse().unwrap()).await.unwrap();
-    let mut listeners = Vec::new();
-    for _ in 0..SHARDS.get() {
-        listeners.push(bind("127.0.0.1:0".parse().unwrap()).await.unwrap());
-    }
-    let members = |count: usize| {
-        let members = listeners.iter().take(count).zip(0..).map(|(listener, shard)| member(shard, listener));
-        ClusterView::new("test".parse().unwrap(), "node-0".parse().unwrap(), members)
-    };
-    let (everyone, fewer) = (members(3), members(2));
-    let (view, seen) = watch::channel(everyone);
-    let limits = Limits { wait: Duration::ZERO, ..Limits::default() };
-    let mesh = Mesh::new(seen, Targets::new(|_, head| Storage.target(head)), limits);
-    let mut nodes = Vec::new();
-    for (shard, listener) in (0..).zip(listeners) {
-        nodes.push(start(&store, shard, mesh.clone(), listener).await);
+/// A cluster of one node a shard.
+struct Cluster {
+    nodes: Vec<Node>,
+    mesh: Mesh,
+    everyone: ClusterView,
+    view: watch::Sender<ClusterView>,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let store = Store::open(&"memory:///".parse().unwrap(), &"test".parse().unwrap()).await.unwrap();
+        let mut listeners = Vec::new();
+        for _ in 0..SHARDS.get() {
+            listeners.push(bind("127.0.0.1:0".parse().unwrap()).await.unwrap());
+        }
+        let members = listeners.iter().zip(0..).map(|(listener, shard)| member(shard, listener));
+        let everyone = ClusterView::new("test".parse().unwrap(), "node-0".parse().unwrap(), members);
+        let (view, seen) = watch::channel(everyone.clone());
+        let limits = Limits { wait: Duration::ZERO, ..Limits::default() };
+        let mesh = Mesh::new(seen, Targets::new(|_, head| Storage.target(head)), limits);
+        let mut nodes = Vec::new();
+        for (shard, listener) in (0..).zip(listeners) {
+            nodes.push(start(&store, shard, mesh.clone(), listener).await);
+        }
+        Self { nodes, mesh, everyone, view }
     }
 
+    /// The last one is not seen any more.
+    fn lose_one(&self) {
+        let fewer: Vec<_> = self.everyone.members().take(2).cloned().collect();
+        let fewer = ClusterView::new("test".parse().unwrap(), "node-0".parse().unwrap(), fewer);
+        self.view.send_replace(fewer);
+    }
+
+    async fn call(&self, method: &str, path: &str, body: String) -> (StatusCode, Value) {
+        call(&self.mesh, method, path, body).await
+    }
+
+    async fn stop(self) {
+        for node in self.nodes {
+            node.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listing_is_in_order_over_all_shards_or_names_the_one_that_is_missing() {
+    let cluster = Cluster::start().await;
+    let mesh = &cluster.mesh;
     let names: Vec<_> = (0..40).map(|number| format!("key/{number:03}")).collect();
     let mut counts = [0; 3];
     for name in &names {
         counts[KeyHash::of(name.as_bytes()).shard(SHARDS).as_u32() as usize] += 1;
         assert_eq!(
-            call(&mesh, "PUT", &format!("/kv/{name}")).await.0,
+            call(mesh, "PUT", &format!("/kv/{name}"), "12".to_owned()).await.0,
             StatusCode::OK,
             "the mesh finds its shard"
         );
@@ -112,7 +141,8 @@ async fn a_listing_is_in_order_over_all_shards_or_names_the_one_that_is_missing(
 
     let (mut shown, mut after, mut pages) = (Vec::new(), String::new(), 0);
     loop {
-        let (status, page) = call(&mesh, "GET", &format!("/kv?prefix=key/&limit=7&after={after}")).await;
+        let (status, page) =
+            call(mesh, "GET", &format!("/kv?prefix=key/&limit=7&after={after}"), String::new()).await;
         assert_eq!(status, StatusCode::OK, "{page}");
         pages += 1;
         shown.extend(
@@ -123,11 +153,86 @@ async fn a_listing_is_in_order_over_all_shards_or_names_the_one_that_is_missing(
     }
     assert_eq!((shown, pages), (names, 6));
 
-    view.send_replace(fewer);
-    let (status, problem) = call(&mesh, "GET", "/kv").await;
+    cluster.lose_one();
+    let (status, problem) = cluster.call("GET", "/kv", String::new()).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(problem["detail"].as_str().unwrap().contains("shard 2"), "{problem}");
-    for node in nodes {
-        node.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn an_import_reaches_every_shard_through_any_member_and_is_shown_with_its_values() {
+    let cluster = Cluster::start().await;
+    let lines: String = (0..3_000)
+        .map(|n| {
+            let value = if n % 2 == 0 {
+                format!("\"value\":\"{n}\"")
+            } else {
+                "\"value_base64\":\"AP8=\"".to_owned()
+            };
+            format!("{{\"key\":\"key/{n:04}\",{value}}}\n")
+        })
+        .collect();
+    let (status, answer) = cluster.call("POST", "/import", lines.clone()).await;
+    assert_eq!((status, &answer), (StatusCode::OK, &json!({"imported": 3_000})));
+
+    let (mut shown, mut after) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/kv?values=true&bytes=100000&limit=10000&after={after}");
+        let (status, page) = cluster.call("GET", &path, String::new()).await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        assert!(page.to_string().len() < 200_000, "a page is bounded by its bytes");
+        shown.extend(page["keys"].as_array().unwrap().clone());
+        let Some(next) = page["next"].as_str() else { break };
+        after = next.to_owned();
     }
+    assert_eq!(shown.len(), 3_000);
+    for (n, listed) in shown.iter().enumerate() {
+        assert_eq!(listed["key"], format!("key/{n:04}"));
+        assert_eq!(listed["etag"], format!("\"{}\"", listed["version"]));
+        if n % 2 == 0 {
+            assert_eq!((&listed["value"], &listed["value_base64"]), (&json!(n.to_string()), &Value::Null));
+        } else {
+            assert_eq!((&listed["value"], &listed["value_base64"]), (&Value::Null, &json!("AP8=")));
+        }
+    }
+
+    let bad = lines.replacen("key/2000", "%", 1).replace("key/", "other/");
+    let (status, problem) = cluster.call("POST", "/import", bad).await;
+    assert_eq!((status, &problem["line"]), (StatusCode::BAD_REQUEST, &json!(2_001)), "{problem}");
+    let (_, page) = cluster.call("GET", "/kv?prefix=other/", String::new()).await;
+    assert_eq!(page["keys"], json!([]), "nothing is written if a line is bad");
+
+    cluster.lose_one();
+    let (status, problem) = cluster.call("POST", "/import", lines).await;
+    assert_eq!((status, &problem["title"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("import incomplete")));
+    assert!(problem["detail"].as_str().unwrap().contains("shard 2: "), "{problem}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_through_any_member_is_made_where_its_keys_are() {
+    let cluster = Cluster::start().await;
+    for tag in 0..12 {
+        let key = |name: &str| format!("{{tag-{tag}}}/{name}").replace('{', "%7B").replace('}', "%7D");
+        let batch = json!({"operations": [
+            {"put": key("a"), "value": "1", "if_none_match": true},
+            {"put": key("b"), "value": "2", "ttl": "1h"},
+        ]});
+        let (status, answer) = cluster.call("POST", "/batch", batch.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let (status, problem) = cluster.call("POST", "/batch", batch.to_string()).await;
+        assert_eq!(status, StatusCode::PRECONDITION_FAILED);
+        let failed = json!([{"operation": 0, "key": key("a"), "version": answer["version"]}]);
+        assert_eq!(problem["failed"], failed, "{problem}");
+        let (status, value) = cluster.call("GET", &format!("/kv/{}", key("b")), String::new()).await;
+        assert_eq!((status, value), (StatusCode::OK, json!(2)));
+    }
+    let apart: Vec<_> = (0..20).map(|n| json!({ "put": format!("key/{n:03}"), "value": "1" })).collect();
+    let (status, problem) = cluster.call("POST", "/batch", json!({ "operations": apart }).to_string()).await;
+    assert_eq!((status, &problem["title"]), (StatusCode::BAD_REQUEST, &json!("several shards")));
+    let shards: Vec<_> =
+        problem["shards"].as_array().unwrap().iter().map(|part| part["shard"].as_u64()).collect();
+    assert_eq!(shards, [Some(0), Some(1), Some(2)], "{problem}");
+    cluster.stop().await;
 }

@@ -1,0 +1,244 @@
+//! One round of writes: what waits becomes batches of the database in the order in which it came, then one flush.
+//!
+//! All rows of a batch get one sequence number, and that number is the version of what was put. So no two writes to
+//! one key share a batch: each is acknowledged with a version of its own, and whoever watches sees both.
+//!
+//! Conditions are judged in that order too: against what the round's earlier writes have made of the key, else against
+//! the database. A verdict shows that state to whoever asked, so it is answered like a write: once the state is
+//! durable, and it is proven that nobody else had opened the database until then. The flush proves it, since a new
+//! owner first takes the place in the log that the flush would write to; a round that wrote nothing asks the manifest.
+
+use std::collections::BTreeMap;
+use std::mem::take;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use slatedb::{Db, ErrorKind, WriteBatch};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::change::{Change, Effect, Known, Unity, Unmet};
+use crate::engine::{Room, Shared, stored};
+use crate::expiry;
+use crate::record::Record;
+use crate::refusal::Refusal;
+
+/// Keys that are looked at together.
+const LOOKS: usize = 64;
+/// What a batch holds at most, unless its changes belong together.
+const BATCH: usize = 4 * 1024 * 1024;
+
+/// A write that waits to become durable.
+pub(crate) struct Write {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) unity: Unity,
+    pub(crate) came: Instant,
+    pub(crate) answer: oneshot::Sender<Result<Written, Refusal>>,
+    pub(crate) _room: Room,
+}
+
+/// The version of what was written; none if nothing was.
+pub(crate) type Written = Option<u64>;
+
+/// What a round has found out of a key that it had to look at.
+type State = Result<Option<Known>, String>;
+
+/// A round on its way.
+struct Round<'a> {
+    db: &'a Db,
+    /// The keys with conditions, as the batches that are in the database have left them.
+    known: BTreeMap<Bytes, State>,
+    batch: WriteBatch,
+    size: usize,
+    /// What the batch makes of its keys: a value that expires or not, or none.
+    touched: BTreeMap<Bytes, Option<Known>>,
+    /// The writes that are in the batch, by their place in the group.
+    pending: Vec<usize>,
+    outcomes: Vec<Result<Written, Refusal>>,
+    /// The earliest time at which something expires that was put.
+    earliest: u64,
+    has_written: bool,
+}
+
+/// Makes a group of writes durable, in their order, and answers them.
+pub(crate) async fn commit(db: &Db, shared: &Shared, group: Vec<Write>) -> Result<(), slatedb::Error> {
+    // Whoever does not wait any more was told that the outcome is open.
+    let mut group: Vec<_> = group.into_iter().filter(|write| !write.answer.is_closed()).collect();
+    if group.is_empty() {
+        return Ok(());
+    }
+    let mut changes: Vec<_> = group.iter_mut().map(|write| (write.unity, take(&mut write.changes))).collect();
+    let committed = run(db, &mut changes).await;
+    shared.meters.committed(group.len());
+    match committed {
+        Ok((outcomes, earliest)) => {
+            // Only now, so that whoever looks for what expires finds it.
+            shared.expiry.expires_at(earliest);
+            for (write, outcome) in group.into_iter().zip(outcomes) {
+                shared.meters.became_durable(write.came.elapsed());
+                let _ = write.answer.send(outcome);
+            }
+            Ok(())
+        }
+        Err(error) => {
+            for write in group {
+                let _ = write.answer.send(Err(Refusal::Unsettled(error.to_string())));
+            }
+            Err(error)
+        }
+    }
+}
+
+type Outcomes = (Vec<Result<Written, Refusal>>, u64);
+
+async fn run(db: &Db, writes: &mut [(Unity, Vec<Change>)]) -> Result<Outcomes, slatedb::Error> {
+    let mut round = Round {
+        db,
+        known: look(db, writes).await?,
+        batch: WriteBatch::new(),
+        size: 0,
+        touched: BTreeMap::new(),
+        pending: Vec::new(),
+        outcomes: Vec::with_capacity(writes.len()),
+        earliest: u64::MAX,
+        has_written: false,
+    };
+    for (unity, changes) in writes {
+        round.take(*unity, take(changes)).await?;
+    }
+    round.cut().await?;
+    if round.has_written {
+        db.flush().await?;
+    } else {
+        db.refresh_manifest().await?;
+    }
+    Ok((round.outcomes, round.earliest))
+}
+
+/// What the keys hold that must be looked at, before the round.
+async fn look(db: &Db, writes: &[(Unity, Vec<Change>)]) -> Result<BTreeMap<Bytes, State>, slatedb::Error> {
+    let changes = writes.iter().flat_map(|(_, changes)| changes);
+    let mut keys: Vec<_> =
+        changes.filter(|change| change.looks()).map(|change| stored(change.key.bytes())).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut looks = stream::iter(keys)
+        .map(|key| async move {
+            let found = db.get_key_value(&key).await;
+            (key, found)
+        })
+        .buffer_unordered(LOOKS);
+    let mut known = BTreeMap::new();
+    while let Some((key, found)) = looks.next().await {
+        let state = match found {
+            Ok(None) => Ok(None),
+            Ok(Some(row)) => match Record::skim(&row.value) {
+                Ok(record) => Ok(Some(Known { version: row.seq, expires_ms: record.expires_ms() })),
+                Err(error) => Err(error.to_string()),
+            },
+            // One damaged table must not stop all writes.
+            Err(error) if error.kind() == ErrorKind::Data => Err(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        known.insert(key, state);
+    }
+    Ok(known)
+}
+
+impl Round<'_> {
+    /// Takes the next write into the batch, if its conditions hold.
+    async fn take(&mut self, unity: Unity, changes: Vec<Change>) -> Result<(), slatedb::Error> {
+        let keys: Vec<_> = changes.iter().map(|change| stored(change.key.bytes())).collect();
+        if unity == Unity::Whole && keys.iter().any(|key| self.touched.contains_key(key)) {
+            self.cut().await?;
+        }
+        let place = self.outcomes.len();
+        self.outcomes.push(self.judge(unity, &changes, &keys));
+        if self.outcomes[place].is_err() {
+            return Ok(());
+        }
+        for (change, key) in changes.into_iter().zip(keys) {
+            if unity == Unity::Apart && (self.size > BATCH || self.touched.contains_key(&key)) {
+                self.cut().await?;
+            }
+            if self.apply(change, key) && self.pending.last() != Some(&place) {
+                self.pending.push(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all conditions of a write hold, now that none of its keys is in the batch.
+    fn judge(&self, unity: Unity, changes: &[Change], keys: &[Bytes]) -> Result<Written, Refusal> {
+        let mut unmet = Vec::new();
+        for (index, (change, key)) in changes.iter().zip(keys).enumerate() {
+            let Some(condition) = change.condition else { continue };
+            debug_assert_eq!(unity, Unity::Whole, "conditions are for all or nothing");
+            match self.known.get(key).expect("a key with a condition was looked at") {
+                Ok(known) if condition.holds(known.as_ref()) => {}
+                Ok(known) => unmet.push(Unmet { index, version: known.map(|known| known.version) }),
+                Err(why) => return Err(Refusal::Damaged(format!("{}: {why}", change.key))),
+            }
+        }
+        if unmet.is_empty() { Ok(None) } else { Err(Refusal::Unmet(unmet)) }
+    }
+
+    /// Puts a change into the batch. Says whether it changes anything.
+    fn apply(&mut self, change: Change, key: Bytes) -> bool {
+        let known = self.known.get(&key).and_then(|state| *state.as_ref().ok()?);
+        let old = known.and_then(|known| known.expires_ms);
+        self.size += change.size();
+        match change.effect {
+            Effect::Check => return false,
+            Effect::Put(value, expires_ms) => {
+                self.batch.put_bytes(key.clone(), value);
+                if let Some(at) = expires_ms {
+                    self.batch.put_bytes(expiry::row(at, change.key.bytes()), Bytes::new());
+                    self.earliest = self.earliest.min(at.get());
+                }
+                // The version comes when the batch is written.
+                self.touched.insert(key, Some(Known { version: 0, expires_ms }));
+                if let Some(old) = old.filter(|old| Some(*old) != expires_ms) {
+                    self.batch.delete(expiry::row(old, change.key.bytes()));
+                }
+            }
+            Effect::Delete => {
+                self.batch.delete(&key);
+                self.touched.insert(key, None);
+                if let Some(old) = old {
+                    self.batch.delete(expiry::row(old, change.key.bytes()));
+                }
+            }
+            Effect::Expire(at) => {
+                self.batch.delete(expiry::row(at, change.key.bytes()));
+                if old == Some(at) {
+                    self.batch.delete(&key);
+                    self.touched.insert(key, None);
+                }
+            }
+        }
+        true
+    }
+
+    /// Writes the batch into the database and begins another one.
+    async fn cut(&mut self) -> Result<(), slatedb::Error> {
+        self.size = 0;
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let version = self.db.write(take(&mut self.batch)).await?.seqnum();
+        self.has_written = true;
+        for place in self.pending.drain(..) {
+            self.outcomes[place] = Ok(Some(version));
+        }
+        for (key, made) in take(&mut self.touched) {
+            if let Some(state) = self.known.get_mut(&key) {
+                *state = Ok(made.map(|made| Known { version, ..made }));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! Values that live for a time: how long, where it is noted, and who removes them.
+//!
+//! A value that expires has a row of its own beside it, ordered by time. The owner of the shard looks at these rows
+//! about once a second and deletes what is due by an ordinary write, on the condition that the value still expires
+//! then. So a reader never compares clocks: a value is there until its owner has deleted it, and then it is gone for
+//! everybody, in the order of writes. A clock that is set back, or a shard without an owner, delays that.
+//!
+//! Who replaces a value without looking at it leaves its row behind, and it is dropped when it comes due.
+
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use slatedb::Db;
+use slatedb::config::{DurabilityLevel, ScanOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{debug, warn};
+
+use crate::change::{Change, Effect, Unity};
+use crate::commit::Write;
+use crate::engine::Shared;
+use crate::key::Key;
+
+/// The shortest time to live.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// The longest: ten years.
+const LONGEST: Duration = Duration::from_secs(10 * 31_557_600);
+/// How often it is looked for what is due.
+const EVERY: Duration = Duration::from_secs(1);
+/// What is deleted at once, at most.
+const SWEEP: usize = 10_000;
+/// And in bytes of keys.
+const SWEEP_BYTES: usize = 1024 * 1024;
+/// The rows lie below this byte.
+const ROWS: u8 = b'x';
+/// The byte before the time's eight.
+const HEAD: usize = 9;
+
+/// Why a text is no time to live.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TtlError {
+    /// Write a number and its unit.
+    #[error("`{0}` is no length of time")]
+    NotATime(String),
+    /// Choose another one.
+    #[error("`{0}` is out of bounds: a value lives from one second to ten years")]
+    OutOfBounds(String),
+}
+
+/// Reads a time to live, `30s` or `1h 30m`, and says when it ends if it begins now.
+pub(crate) fn ends_at(ttl: &str, now: SystemTime) -> Result<NonZeroU64, TtlError> {
+    let length = humantime::parse_duration(ttl).map_err(|_| TtlError::NotATime(ttl.to_owned()))?;
+    if !(SHORTEST..=LONGEST).contains(&length) {
+        return Err(TtlError::OutOfBounds(ttl.to_owned()));
+    }
+    Ok(NonZeroU64::MIN.saturating_add(ms(now + length).saturating_sub(1)))
+}
+
+/// Milliseconds since 1970.
+fn ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The row that notes when a key expires.
+pub(crate) fn row(at: NonZeroU64, key: &[u8]) -> Bytes {
+    [&[ROWS], &at.get().to_be_bytes()[..], key].concat().into()
+}
+
+/// What a row notes.
+fn noted(row: &Bytes) -> Option<(NonZeroU64, Key)> {
+    let at = row.get(1..HEAD)?.try_into().map(u64::from_be_bytes).ok()?;
+    Some((NonZeroU64::new(at)?, Key::new(row.slice(HEAD..)).ok()?))
+}
+
+/// The rows from a time on.
+fn rows(from: u64) -> Range<Bytes> {
+    let first = [&[ROWS], &from.to_be_bytes()[..]].concat();
+    first.into()..Bytes::from_static(&[ROWS + 1])
+}
+
+/// When the next value expires, as far as is known: nothing does before.
+#[derive(Debug)]
+pub(crate) struct Expiry(AtomicU64);
+
+impl Expiry {
+    /// Nothing is known: some may be due.
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Something that is durable expires then.
+    pub(crate) fn expires_at(&self, at: u64) {
+        self.0.fetch_min(at, Ordering::SeqCst);
+    }
+
+    /// Takes what is known away if something may be due by then.
+    fn due(&self, now: u64) -> Option<u64> {
+        let known = self.0.load(Ordering::SeqCst);
+        // What comes in meanwhile makes it smaller only.
+        (known <= now).then(|| self.0.swap(u64::MAX, Ordering::SeqCst))
+    }
+}
+
+/// What is due, and when the next row after that is.
+struct Due {
+    changes: Vec<Change>,
+    bytes: usize,
+    next: u64,
+}
+
+/// Deletes what is due, again and again. Never ends; may be dropped at any moment.
+pub(crate) async fn sweep(db: &Db, shared: &Shared, writes: &mpsc::Sender<Write>) {
+    // Another database may have been open meanwhile, or another node's.
+    shared.expiry.expires_at(0);
+    let mut beat = interval(EVERY);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        let now = ms(SystemTime::now());
+        let Some(from) = shared.expiry.due(now) else { continue };
+        let next = match due(db, from, now).await {
+            Ok(due) if due.changes.is_empty() => due.next,
+            Ok(due) => {
+                let next = due.next;
+                if delete(due, shared, writes).await { next } else { from }
+            }
+            Err(error) => {
+                warn!(%error, "could not look for what has expired");
+                from
+            }
+        };
+        shared.expiry.expires_at(next);
+    }
+}
+
+async fn due(db: &Db, from: u64, now: u64) -> Result<Due, slatedb::Error> {
+    let options = ScanOptions {
+        durability_filter: DurabilityLevel::Remote,
+        max_fetch_tasks: 1,
+        ..ScanOptions::default()
+    };
+    let mut found = db.scan_with_options(rows(from), &options).await?;
+    let mut due = Due { changes: Vec::new(), bytes: 0, next: u64::MAX };
+    while let Some(row) = found.next().await? {
+        let Some((at, key)) = noted(&row.key) else {
+            warn!("a row among those of what expires can't be understood");
+            continue;
+        };
+        if at.get() > now || due.changes.len() >= SWEEP || due.bytes > SWEEP_BYTES {
+            due.next = at.get();
+            break;
+        }
+        due.bytes += row.key.len();
+        due.changes.push(Change { key, effect: Effect::Expire(at), condition: None });
+    }
+    Ok(due)
+}
+
+/// Whether it worked.
+async fn delete(due: Due, shared: &Shared, writes: &mpsc::Sender<Write>) -> bool {
+    let count = due.changes.len();
+    // When writers fill the queue they go first.
+    let Ok(room) = shared.reserve(due.bytes) else { return false };
+    let (answer, answered) = oneshot::channel();
+    let write =
+        Write { changes: due.changes, unity: Unity::Apart, came: Instant::now(), answer, _room: room };
+    let is_done = writes.try_send(write).is_ok() && matches!(answered.await, Ok(Ok(_)));
+    if is_done {
+        debug!(count, "expired");
+        shared.meters.expired(count);
+    }
+    is_done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_live_has_a_unit_and_bounds() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(5);
+        for (text, at) in [("1s", 1_005), ("30s", 30_005), ("1h 30m", 5_400_005), ("1500ms", 1_505)] {
+            assert_eq!(ends_at(text, now).map(NonZeroU64::get), Ok(at), "{text}");
+        }
+        assert!(ends_at("10y", now).is_ok());
+        for text in ["", "30", "s", "-1s", "soon", "1 %"] {
+            assert_eq!(ends_at(text, now), Err(TtlError::NotATime(text.to_owned())), "{text}");
+        }
+        for text in ["0s", "999ms", "11y", "10000y"] {
+            assert_eq!(ends_at(text, now), Err(TtlError::OutOfBounds(text.to_owned())), "{text}");
+        }
+    }
+
+    #[test]
+    fn rows_are_in_the_order_of_time_and_read_back() {
+        let at = |ms| NonZeroU64::new(ms).unwrap();
+        let key = Key::new(vec![0, 255]).unwrap();
+        let made = row(at(258), key.bytes());
+        assert_eq!(noted(&made), Some((at(258), key)));
+        assert!(row(at(255), b"z") < row(at(256), b"a"));
+        assert!(rows(258).contains(&made) && !rows(259).contains(&made));
+        assert!(rows(0).contains(&row(NonZeroU64::MAX, &[255; 1024])));
+        assert_eq!(noted(&Bytes::from_static(b"x123")), None);
+    }
+
+    #[test]
+    fn what_is_put_while_others_are_swept_is_not_forgotten() {
+        let expiry = Expiry::new();
+        assert_eq!(expiry.due(10), Some(0), "at first all is looked at");
+        expiry.expires_at(12);
+        expiry.expires_at(40);
+        assert_eq!(expiry.due(11), None);
+        assert_eq!(expiry.due(12), Some(12));
+        assert_eq!(expiry.due(u64::MAX - 1), None);
+    }
+}

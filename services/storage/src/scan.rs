@@ -1,0 +1,94 @@
+//! A page of one shard's database.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use slatedb::Db;
+use slatedb::config::{DurabilityLevel, ScanOptions};
+use tokio::time::Instant;
+
+use crate::conditions::etag;
+use crate::key::encode;
+use crate::page::{Listed, Page, Query};
+use crate::record::{Record, RecordError};
+use crate::refusal::Refusal;
+
+/// How long a listing reads before it gives what it has.
+const TIME: Duration = Duration::from_secs(3);
+
+/// A page of the database. Of values that are not shown, and which may be large, only one is held at a time.
+pub(crate) async fn page(
+    db: Db,
+    range: Range<Bytes>,
+    query: &Query,
+) -> Result<Result<Page, Refusal>, slatedb::Error> {
+    let options = ScanOptions {
+        durability_filter: DurabilityLevel::Remote,
+        read_ahead_bytes: 256 * 1024,
+        max_fetch_tasks: 2,
+        ..ScanOptions::default()
+    };
+    let enough = Instant::now() + TIME;
+    let mut found = db.scan_with_options(range, &options).await?;
+    let (mut keys, mut bytes) = (Vec::<Listed>::new(), 0);
+    while let Some(row) = found.next().await? {
+        // The first one is always given, so that asking again leads further.
+        if let Some(last) = keys.last()
+            && (keys.len() >= query.limit || bytes > query.bytes || Instant::now() > enough)
+        {
+            let next = Some(last.key.clone());
+            return Ok(Ok(Page { keys, next }));
+        }
+        let key = encode(&row.key[1..]);
+        match listed(key.clone(), row.seq, &row.value, query.values) {
+            Ok(listed) => {
+                bytes += listed.size();
+                keys.push(listed);
+            }
+            Err(error) => return Ok(Err(Refusal::Damaged(format!("{key}: {error}")))),
+        }
+    }
+    Ok(Ok(Page { keys, next: None }))
+}
+
+fn listed(key: String, version: u64, stored: &Bytes, with_value: bool) -> Result<Listed, RecordError> {
+    let record = if with_value { Record::decode(stored)? } else { Record::skim(stored)? };
+    let content_type = String::from_utf8_lossy(record.content_type().as_bytes()).into_owned();
+    let size = u64::try_from(record.value().len()).unwrap_or(u64::MAX);
+    let text = text(record.value()).filter(|_| with_value).map(str::to_owned);
+    let value_base64 = (with_value && text.is_none()).then(|| STANDARD.encode(record.value()));
+    let expires_ms = record.expires_ms().map(Into::into);
+    Ok(Listed {
+        key,
+        size,
+        version,
+        etag: etag(version),
+        content_type,
+        expires_ms,
+        value: text,
+        value_base64,
+    })
+}
+
+/// A value that JSON can show without making it much longer.
+fn text(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(value).ok()?;
+    let is_plain = |byte: u8| byte >= b' ' || matches!(byte, b'\n' | b'\r' | b'\t');
+    text.bytes().all(is_plain).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_shown_as_text_if_it_is_some() {
+        assert_eq!(text("a\"ü\n\t\\".as_bytes()), Some("a\"ü\n\t\\"));
+        assert_eq!(text(b""), Some(""));
+        assert_eq!(text(b"a\0"), None);
+        assert_eq!(text(&[0xff]), None);
+    }
+}
