@@ -109,15 +109,15 @@ impl Engine {
             state: watch::Sender::new(State::Opening(None)),
             seen: witness.seen(),
             vigil: Vigil::new(Moment::now()),
-            meters: Meters::new(metrics),
+            meters: Meters::new(metrics, &witness.seen()),
             expiry: Expiry::new(),
             damage: Mutex::default(),
             room: Arc::new(Semaphore::new(settings.write_queue)),
             size,
             stop: stop.clone(),
         });
-        let opener =
-            Opener { objects: Arc::new(witness), ownership, cache: tuning::cache(settings.cache_bytes()) };
+        let cache = tuning::cache(settings.cache_bytes());
+        let opener = Opener { objects: Arc::new(witness), ownership, cache, recorder: Arc::default() };
         let keeper = Keeper { opener, shared: Arc::clone(&shared), stop };
         tasks.spawn("database", async move {
             keeper.run().await;
@@ -304,5 +304,7 @@ pub(crate) fn stored(key: &[u8]) -> Bytes {
     [&[KEYS], key].concat().into()
 }
 
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 pub(crate) mod tests;

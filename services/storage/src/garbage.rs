@@ -136,6 +136,40 @@ mod tests {
         running.stop().await;
     }
 
+    /// Bytes of all that lies on the store.
+    async fn stored(objects: &Arc<dyn ObjectStore>) -> u64 {
+        sizes(objects, "db").await.into_iter().sum()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_keys_that_are_rewritten_for_ever_do_not_grow_for_ever() {
+        const KEYS: u64 = 1_000;
+        const VALUE: u64 = 1_000;
+        const ROUNDS: u64 = 60;
+        let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let running = Running::start(Arc::clone(&objects), &Arc::<Register>::default()).await;
+        let mut kept = Vec::new();
+        for part in 0..3 {
+            for round in 0..ROUNDS {
+                let value = format!("{part}-{round:02}-{}", "x".repeat(995)).into_bytes();
+                running.rewrite(KEYS, &value).await;
+            }
+            let grown = stored(&objects).await;
+            // The compactor works in the background; its clock is as fast as the test's.
+            sleep(Duration::from_secs(60)).await;
+            collect_once(&objects, NOW, true).await;
+            kept.push(stored(&objects).await);
+            assert!(grown > KEYS * VALUE * 16, "there was something to collect: {grown}");
+        }
+        // Two memtables' worth of log may wait for its table, and a table hold several versions.
+        let live = KEYS * VALUE;
+        assert!(kept.iter().all(|kept| *kept < 48 * live), "{kept:?} bytes are kept of {live} live ones");
+        let mut text = String::new();
+        running.metrics.encode(&mut text).unwrap();
+        assert!(text.contains("test_tables ") && text.contains("test_log_files "), "{text}");
+        running.stop().await;
+    }
+
     /// What the guard is for: with the manifests gone that came after its own, the sleeper's database takes that one
     /// for the newest.
     #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ use crate::commit::commit;
 use crate::engine::{Open, QUEUE, Shared, State};
 use crate::expiry::sweep;
 use crate::garbage::collect;
+use crate::inside::measure;
 use crate::open::{OpenError, Opener};
 use crate::refusal::Refusal;
 use crate::rounds::rounds;
@@ -173,6 +174,7 @@ impl Keeper {
             outcome = committing => said(outcome),
             outcome = looking => said(outcome),
             () = sweep(db, &self.shared, &writes) => "deleting what expired has ended".to_owned(),
+            () = measure(db, &self.opener.recorder, &self.shared.meters) => "measuring has ended".to_owned(),
             () = collect(&self.opener.objects) => "collecting garbage has ended".to_owned(),
             closed = status.wait_for(|status| status.close_reason.is_some()) => match closed {
                 Ok(status) => format!("the database closed itself: {:?}", status.close_reason),

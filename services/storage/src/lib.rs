@@ -83,6 +83,7 @@ mod garbage;
 mod gather;
 mod given;
 mod import;
+mod inside;
 mod keeper;
 mod key;
 mod meters;

@@ -5,7 +5,10 @@ use std::time::Duration;
 use plugin::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::witness::Seen;
 
 /// The metrics of a shard.
 #[derive(Debug)]
@@ -17,6 +20,10 @@ pub(crate) struct Meters {
     pub(crate) batches: Counter,
     pub(crate) imports: Counter,
     pub(crate) openings: Counter,
+    pub(crate) tables: Gauge,
+    pub(crate) table_bytes: Gauge,
+    pub(crate) log_files: Gauge,
+    pub(crate) compacted_bytes: Counter,
     expired: Counter,
     durable: Histogram,
     group: Histogram,
@@ -24,7 +31,7 @@ pub(crate) struct Meters {
 
 impl Meters {
     /// Registers all of them.
-    pub(crate) fn new(metrics: &Metrics) -> Self {
+    pub(crate) fn new(metrics: &Metrics, seen: &Seen) -> Self {
         let requests = Family::<[(&'static str, &'static str); 1], Counter>::default();
         let counter = |what| requests.get_or_create_owned(&[("operation", what)]);
         let meters = Self {
@@ -34,6 +41,10 @@ impl Meters {
             lists: counter("list"),
             batches: counter("batch"),
             imports: counter("import"),
+            tables: Gauge::default(),
+            table_bytes: Gauge::default(),
+            log_files: Gauge::default(),
+            compacted_bytes: Counter::default(),
             expired: Counter::default(),
             openings: Counter::default(),
             // Half a millisecond to half a minute.
@@ -42,6 +53,15 @@ impl Meters {
         };
         metrics.register("operations", "Operations on this shard, refused ones among them", requests);
         metrics.register("openings", "How often the database was opened", meters.openings.clone());
+        metrics.register("tables", "Tables that hold the data of this shard", meters.tables.clone());
+        metrics.register("table_bytes", "Bytes of these tables, about", meters.table_bytes.clone());
+        metrics.register("log_files", "Files of the log that no table holds yet", meters.log_files.clone());
+        metrics.register(
+            "compacted_bytes",
+            "Bytes that were written to make few tables of many",
+            meters.compacted_bytes.clone(),
+        );
+        metrics.register("garbage", "Objects that were deleted from the store", seen.deleted().clone());
         metrics.register(
             "expired",
             "Values that were deleted when their time was over",

@@ -11,6 +11,7 @@ use slatedb::admin::AdminBuilder;
 use slatedb::db_cache::SplitCache;
 use slatedb::object_store::ObjectStore;
 use slatedb::{CloseReason, Db, ErrorKind};
+use slatedb_common::metrics::DefaultMetricsRecorder;
 use tracing::{debug, info};
 
 use crate::ownership::{Lost, Ownership};
@@ -28,6 +29,8 @@ pub(crate) struct Opener {
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) ownership: Arc<dyn Ownership>,
     pub(crate) cache: Arc<SplitCache>,
+    /// What the database counts of its own work.
+    pub(crate) recorder: Arc<DefaultMetricsRecorder>,
 }
 
 /// Why the database was not opened.
@@ -74,6 +77,7 @@ impl Opener {
         Db::builder(PATH, Arc::clone(&self.objects))
             .with_settings(tuning::settings())
             .with_db_cache(Arc::clone(&self.cache) as _, 0)
+            .with_metrics_recorder(Arc::clone(&self.recorder) as _)
             .with_expected_epoch(epoch)
             .build()
             .await

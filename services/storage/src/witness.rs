@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use prometheus_client::metrics::counter::Counter;
 use slatedb::object_store::path::Path;
 use slatedb::object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -32,7 +33,10 @@ pub(crate) struct Witness {
 
 /// What was seen of an object store.
 #[derive(Debug, Default)]
-pub(crate) struct Seen(Mutex<Notes>);
+pub(crate) struct Seen {
+    notes: Mutex<Notes>,
+    deleted: Counter,
+}
 
 #[derive(Debug, Default)]
 struct Notes {
@@ -60,8 +64,13 @@ impl Seen {
         })
     }
 
+    /// How many objects were deleted. Only garbage is.
+    pub(crate) fn deleted(&self) -> &Counter {
+        &self.deleted
+    }
+
     fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note<T>(&self, kind: Kind, outcome: &Result<T>) {
@@ -181,7 +190,11 @@ impl ObjectStore for Witness {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.noting(Kind::Write, self.inner.delete_stream(locations))
+        let seen = Arc::clone(&self.seen);
+        let count = move |outcome: &Result<Path>| {
+            seen.deleted.inc_by(u64::from(outcome.is_ok()));
+        };
+        self.noting(Kind::Write, self.inner.delete_stream(locations).inspect(count).boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -230,6 +243,9 @@ mod tests {
         faults.set(Mode::Work);
         witness.put(&path, "1".into()).await.unwrap();
         assert_eq!(seen.trouble(), None);
+        assert_eq!(seen.deleted().get(), 0);
+        witness.delete(&path).await.unwrap();
+        assert_eq!(seen.deleted().get(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use crate::ownership::testing::{Deed, Register};
 pub(crate) struct Running {
     pub(crate) engine: Engine,
     pub(crate) deed: Arc<Deed>,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
     tasks: Tasks,
     failures: mpsc::UnboundedReceiver<TaskFailure>,
 }
@@ -41,6 +41,14 @@ impl Running {
 
     pub(crate) async fn get(&self, key: &str) -> Result<Option<String>, Refusal> {
         get(&self.engine, key).await
+    }
+
+    /// Puts the same value under so many keys.
+    pub(crate) async fn rewrite(&self, keys: u64, value: &[u8]) {
+        let record = Record::new(None, Bytes::copy_from_slice(value));
+        let changes = (0..keys).map(|number| Change::put(key(&format!("key-{number}")), &record));
+        let room = self.engine.reserve(value.len()).unwrap();
+        self.engine.import(changes.collect(), room).await.unwrap();
     }
 
     /// As if it had stood still for an hour until now.
