@@ -15,8 +15,9 @@ use crate::error::ClientError;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
-/// More than any answer of the API needs; a stray server must not fill our memory.
-const BODY_LIMIT: usize = 16 * 1024 * 1024;
+/// More than any answer of the API needs; a stray server must not fill our memory. The largest is a page of values:
+/// 4 MiB, and a last one of 8 MiB in which each byte may take two.
+const BODY_LIMIT: usize = 24 * 1024 * 1024;
 
 /// Calls one agent. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, ETAG};
+use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
+use types::api;
 
 use crate::call::{Client, problem_or_unexpected};
 use crate::error::ClientError;
@@ -19,8 +20,30 @@ pub struct Stored {
     pub bytes: Vec<u8>,
     /// Its content type, as it was given.
     pub content_type: Option<String>,
-    /// Its ETag, quoted.
-    pub etag: Option<String>,
+    /// The write that it came from.
+    pub version: Option<u64>,
+    /// When it expires, in milliseconds since 1970.
+    pub expires_ms: Option<u64>,
+}
+
+/// How a value is put.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PutKey {
+    /// What it is.
+    pub content_type: Option<String>,
+    /// How long it lives; for ever if nothing is said.
+    pub ttl: Option<Duration>,
+    /// Only if this holds; the agent answers `precondition-failed` otherwise.
+    pub condition: Option<KeyCondition>,
+}
+
+/// What must hold of a key that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyCondition {
+    /// It has no value.
+    Absent,
+    /// It has the value of this version.
+    Version(u64),
 }
 
 /// A key in a listing.
@@ -30,10 +53,21 @@ pub struct ListedKey {
     pub key: String,
     /// Bytes of its value.
     pub size: u64,
-    /// The value's ETag, quoted.
+    /// The write that the value came from.
+    pub version: u64,
+    /// The same as an ETag, quoted.
     pub etag: String,
     /// The value's content type.
     pub content_type: String,
+    /// When it expires, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+    /// The value, if it was asked for and is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// The value in base64, if it was asked for and is no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_base64: Option<String>,
 }
 
 /// Keys in the order of their bytes.
@@ -54,22 +88,28 @@ pub struct KeyQuery {
     pub after: Option<String>,
     /// At most so many.
     pub limit: Option<usize>,
+    /// With their values.
+    pub values: bool,
+}
+
+#[derive(Deserialize)]
+struct Imported {
+    imported: u64,
 }
 
 impl Client {
-    /// Stores a value. Returns its ETag once it is durable. The agent must own the key's shard.
-    pub async fn kv_put(
-        &self,
-        key: &[u8],
-        value: Vec<u8>,
-        content_type: Option<&str>,
-    ) -> Result<Option<String>, ClientError> {
-        let mut request = self.http().put(self.key_url(key)).body(value);
-        if let Some(content_type) = content_type {
+    /// Stores a value. Returns its version once it is durable. The agent must own the key's shard.
+    pub async fn kv_put(&self, key: &[u8], value: Vec<u8>, how: &PutKey) -> Result<Option<u64>, ClientError> {
+        let mut url = self.key_url(key);
+        if let Some(ttl) = how.ttl {
+            url.push_str(&format!("?ttl={}ms", ttl.as_millis()));
+        }
+        let mut request = provided(self.http().put(url).body(value), how.condition);
+        if let Some(content_type) = &how.content_type {
             request = request.header(CONTENT_TYPE, content_type);
         }
         let answer = self.kv_send(request).await?;
-        Ok(header(&answer, &ETAG))
+        Ok(version(&answer))
     }
 
     /// A value, or nothing if the key has none.
@@ -79,14 +119,23 @@ impl Client {
             Err(ClientError::Problem(problem)) if problem.code() == "no-such-key" => return Ok(None),
             Err(error) => return Err(error),
         };
-        let (content_type, etag) = (header(&answer, &CONTENT_TYPE), header(&answer, &ETAG));
+        let (content_type, version) = (header(&answer, CONTENT_TYPE.as_str()), version(&answer));
+        let expires_ms = header(&answer, api::EXPIRES_MS).and_then(|text| text.parse().ok());
         let bytes = self.whole(answer).await?;
-        Ok(Some(Stored { bytes, content_type, etag }))
+        Ok(Some(Stored { bytes, content_type, version, expires_ms }))
     }
 
-    /// Removes a key, if it is there.
-    pub async fn kv_delete(&self, key: &[u8]) -> Result<(), ClientError> {
-        self.kv_send(self.http().delete(self.key_url(key))).await.map(|_| ())
+    /// Removes a key, if it is there and the condition holds.
+    pub async fn kv_delete(&self, key: &[u8], condition: Option<KeyCondition>) -> Result<(), ClientError> {
+        self.kv_send(provided(self.http().delete(self.key_url(key)), condition)).await.map(|_| ())
+    }
+
+    /// Stores many values: lines of JSON, as `POST /svc/storage/import` describes them. Returns their number once all
+    /// are durable. Repeating it does no harm.
+    pub async fn kv_import(&self, lines: Vec<u8>) -> Result<u64, ClientError> {
+        let request = self.http().post(self.url("/svc/storage/import")).body(lines);
+        let answer: Imported = self.json(request).await?;
+        Ok(answer.imported)
     }
 
     /// A page of the keys of all shards.
@@ -98,6 +147,9 @@ impl Client {
         }
         if let Some(limit) = query.limit {
             path.push_str(&format!("&limit={limit}"));
+        }
+        if query.values {
+            path.push_str("&values=true");
         }
         self.json(self.get(&path)).await
     }
@@ -121,6 +173,18 @@ impl Client {
     }
 }
 
-fn header(answer: &reqwest::Response, name: &http::HeaderName) -> Option<String> {
+fn provided(request: reqwest::RequestBuilder, condition: Option<KeyCondition>) -> reqwest::RequestBuilder {
+    match condition {
+        None => request,
+        Some(KeyCondition::Absent) => request.header(IF_NONE_MATCH, "*"),
+        Some(KeyCondition::Version(version)) => request.header(IF_MATCH, format!("\"{version}\"")),
+    }
+}
+
+fn version(answer: &reqwest::Response) -> Option<u64> {
+    header(answer, ETAG.as_str())?.trim_matches('"').parse().ok()
+}
+
+fn header(answer: &reqwest::Response, name: &str) -> Option<String> {
     answer.headers().get(name)?.to_str().ok().map(str::to_owned)
 }

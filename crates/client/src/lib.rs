@@ -11,5 +11,5 @@ mod sse;
 
 pub use call::{Client, IfMatch, Leaving, plain_http};
 pub use error::ClientError;
-pub use kv::{KeyPage, KeyQuery, ListedKey, Stored};
+pub use kv::{KeyCondition, KeyPage, KeyQuery, ListedKey, PutKey, Stored};
 pub use sse::{Frame, FrameTooLong, SseParser};

@@ -55,9 +55,9 @@ async fn keys_are_stored_listed_and_removed_and_survive_every_end() -> anyhow::R
     assert_eq!(
         lines,
         [
-            vec!["KEY", "BYTES", "TYPE"],
-            vec!["a/photo", "9", "image/jpeg"],
-            vec!["greeting", "5", "text/plain;", "charset=utf-8"]
+            vec!["KEY", "BYTES", "VERSION", "TYPE"],
+            vec!["a/photo", "9", lines[1][2], "image/jpeg"],
+            vec!["greeting", "5", lines[2][2], "text/plain;", "charset=utf-8"]
         ]
     );
     assert_eq!(machine.ctl(&["kv", "ls", "a/", "-o", "name"]).await?.exits(0)?.out, "a/photo\n");
@@ -92,6 +92,49 @@ async fn keys_are_stored_listed_and_removed_and_survive_every_end() -> anyhow::R
     machine.ctl(&["kv", "get", "greeting"]).await?.exits(1)?.tells("there is no key `greeting`")?;
     machine.ctl(&["down", "--purge"]).await?.exits(0)?;
     assert!(!machine.state().join("store").join(machine.cluster()).exists(), "the store is purged");
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
+async fn keys_are_written_on_a_condition_or_for_a_time_and_go_out_and_in_as_lines() -> anyhow::Result<()> {
+    let machine = up(STORAGE).await?;
+    machine.ctl(&["kv", "put", "lock", "1", "--if-absent", "--ttl", "1h"]).await?.exits(0)?;
+    machine
+        .ctl(&["kv", "put", "lock", "2", "--if-absent"])
+        .await?
+        .exits(1)?
+        .tells("lock was not changed: the condition does not hold: the key has version")?;
+    let shown = machine.ctl(&["kv", "get", "lock", "-o", "json"]).await?.exits(0)?.json()?;
+    assert_eq!((&shown["value"], shown["expires_ms"].is_u64()), (&Value::from("1"), true), "{shown}");
+    let version = shown["version"].to_string();
+    let listed = machine.ctl(&["kv", "ls"]).await?.exits(0)?.out;
+    assert!(listed.contains("EXPIRES IN") && listed.contains(" 59m"), "{listed}");
+    machine.ctl(&["kv", "put", "lock", "3", "--if-version", &version]).await?.exits(0)?;
+    machine.ctl(&["kv", "del", "lock", "--if-version", &version]).await?.exits(1)?.tells("not changed")?;
+    machine.ctl(&["kv", "put", "lock", "3", "--ttl", "soon"]).await?.exits(2)?;
+    machine.ctl(&["kv", "put", "lock", "3", "--ttl", "10ms"]).await?.exits(2)?.tells("one second")?;
+
+    machine.ctl(&["kv", "put", "--encoded", "%FF/a", "\u{1}"]).await?.exits(0)?;
+    let file = machine.write("all.ndjson", "")?;
+    machine.ctl(&["kv", "export", "--output", &file]).await?.exits(0)?.tells("exported 2 keys in ")?;
+    let lines = std::fs::read_to_string(&file)?;
+    assert_eq!(lines, machine.ctl(&["kv", "export"]).await?.exits(0)?.out);
+    machine.ctl(&["kv", "del", "--encoded", "lock", "%FF/a"]).await?.exits(0)?;
+    machine.ctl(&["kv", "import", &file]).await?.exits(0)?.tells("imported 2 keys in ")?;
+    assert_eq!(lines, machine.ctl(&["kv", "export"]).await?.exits(0)?.out);
+
+    let many: String = (0..25_000).map(|n| format!("{{\"key\":\"n/{n}\",\"value\":\"{n}\"}}\n")).collect();
+    let file = machine.write("many.ndjson", &many)?;
+    let said = machine.ctl(&["kv", "import", &file, "-o", "json"]).await?.exits(0)?.json()?;
+    assert_eq!(said["imported"], 25_000);
+    let file = machine.write("bad.ndjson", &many.replacen("\"n/12345\"", "\"\"", 1))?;
+    machine
+        .ctl(&["kv", "import", &file])
+        .await?
+        .exits(2)?
+        .tells("line 12346: the key is empty")?
+        .tells("lines 1 to 10000 are stored")?;
+    machine.ctl(&["down", "--purge"]).await?.exits(0)?;
     machine.nothing_is_left()
 }
 

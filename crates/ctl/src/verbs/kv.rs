@@ -1,32 +1,31 @@
 //! `ctl kv`: keys and values of the cluster's storage.
 
+mod export;
+mod import;
+mod owner;
+
 use std::io::{Read, Write};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use client::{Client, ClientError, KeyPage, KeyQuery, ListedKey};
-use percent_encoding::percent_decode_str;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use client::{ClientError, KeyCondition, KeyPage, KeyQuery, ListedKey, PutKey, Stored};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
-use types::api::{Member, Members};
-use types::{KeyHash, RoleState, ShardId};
+use types::Problem;
 
 use crate::exit::{Exit, Failure};
-use crate::out::{OutputArg, Progress, say};
+use crate::out::{OutputArg, Progress, StreamFormat, StreamOutputArg, say};
 use crate::reach::{Cx, Reached};
 use crate::render;
+use owner::{Twice, with_owner};
 
-/// How long a shard that moves is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is looked for.
-const POLL: Duration = Duration::from_millis(100);
-/// How long one value may take on its way.
-const VALUE_LIMIT: Duration = Duration::from_secs(60);
 /// Keys that are asked for at once.
 const PAGE: usize = 1_000;
-const STORAGE: &str = "storage";
+/// What stands for itself in a key, as in the listings of storage.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -36,8 +35,12 @@ Examples:
   ctl kv get greeting
   ctl kv ls user/ -o json
   ctl kv del greeting
+  ctl kv export user/ --output users.ndjson
+  ctl kv import users.ndjson
 
-Exit code 1 if a key that is asked for is not there.")]
+Keys with the same text in their first braces, as {user/1}/name and {user/1}/mail, lie in one shard.
+
+Exit code 1 if a key that is asked for is not there, or a condition does not hold.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -46,28 +49,56 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Write a value to standard output, as it is
-    #[command(after_help = "Examples:\n  ctl kv get greeting\n  ctl kv get photo > cat.jpg")]
+    #[command(after_help = "\
+Examples:
+  ctl kv get greeting
+  ctl kv get photo > cat.jpg
+  ctl kv get greeting -o json   with its version and when it expires")]
     Get {
         /// The key
         key: String,
         #[command(flatten)]
         spelling: Spelling,
+        #[command(flatten)]
+        output: StreamOutputArg,
     },
     /// Store a value; done once it is durable
-    #[command(after_help = "Examples:\n  ctl kv put greeting hello\n  ctl kv put photo --file cat.jpg")]
+    #[command(after_help = "\
+Examples:
+  ctl kv put greeting hello
+  ctl kv put photo --file cat.jpg
+  ctl kv put session/7 open --ttl 30m
+  ctl kv put lock held --if-absent         only if there is none
+  ctl kv put greeting hi --if-version 17   only if nobody wrote it since
+
+Exit code 1 if the condition does not hold.")]
     Put(Put),
     /// Remove keys
-    #[command(after_help = "Examples:\n  ctl kv del greeting")]
+    #[command(after_help = "\
+Examples:
+  ctl kv del greeting
+  ctl kv del greeting --if-version 17
+
+Exit code 1 if the condition does not hold.")]
     Del {
         /// The keys
         #[arg(required = true)]
         keys: Vec<String>,
+        /// Only if the key, which must be one, has this version, as `get -o json` and `ls` show it
+        #[arg(long, value_name = "N")]
+        if_version: Option<u64>,
         #[command(flatten)]
         spelling: Spelling,
     },
     /// List keys in their order
     #[command(after_help = "Examples:\n  ctl kv ls\n  ctl kv ls user/ --limit 10")]
     Ls(List),
+    /// Write keys with their values, a line of JSON each
+    #[command(after_help = export::AFTER_HELP)]
+    Export(export::Args),
+    /// Store the lines that export writes; fast
+    #[command(after_help = import::AFTER_HELP)]
+    Import(import::Args),
 }
 
 /// How keys are given.
@@ -92,6 +123,15 @@ struct Put {
     /// What the value is, as in HTTP: text/plain, image/jpeg
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
+    /// How long it lives: 30s, 1h, 7d [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    ttl: Option<Duration>,
+    /// Only if the key has no value
+    #[arg(long, conflicts_with = "if_version")]
+    if_absent: bool,
+    /// Only if the key has this version, as `get -o json` and `ls` show it
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -117,32 +157,105 @@ struct Listing {
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let reached = cx.reach().await?;
     match &args.verb {
-        Verb::Get { key, spelling } => get(&reached, key, *spelling).await,
+        Verb::Get { key, spelling, output } => get(&reached, key, *spelling, output.output, cx).await,
         Verb::Put(put) => store(&reached, put).await,
-        Verb::Del { keys, spelling } => {
+        Verb::Del { keys, if_version, spelling } => {
+            if if_version.is_some() && keys.len() > 1 {
+                let failure = Failure::new(Exit::Usage, "--if-version is for one key");
+                return Err(failure.hint("name the keys one after the other").into());
+            }
+            let condition = if_version.map(KeyCondition::Version);
             for text in keys {
                 let key = &spelling.key(text)?;
-                with_owner(&reached, Some(key), async |owner| owner.kv_delete(key).await).await?;
+                let deleting = async |owner: &client::Client| owner.kv_delete(key, condition).await;
+                let deleted = with_owner(&reached, Some(key), twice(condition), deleting).await;
+                deleted.map_err(|error| judged(error, text, condition))?;
                 say(&format!("{text} is not there any more"));
             }
             Ok(Exit::Ok)
         }
         Verb::Ls(list) => ls(&reached, list, cx).await,
+        Verb::Export(args) => export::run(&reached, args).await,
+        Verb::Import(args) => import::run(&reached, args, cx).await,
     }
 }
 
-async fn get(reached: &Reached, text: &str, spelling: Spelling) -> anyhow::Result<Exit> {
+/// Whether a write may be repeated.
+fn twice(condition: Option<KeyCondition>) -> Twice {
+    if condition.is_some() { Twice::Differs } else { Twice::Harmless }
+}
+
+/// Says of a write with a condition whether it happened.
+fn judged(error: anyhow::Error, key: &str, condition: Option<KeyCondition>) -> anyhow::Error {
+    if condition.is_none() {
+        return error;
+    }
+    let Some(client) = error.downcast_ref::<ClientError>() else { return error };
+    let look = format!("`ctl kv get {key} -o json` shows what is there");
+    match client.problem().map(Problem::code) {
+        Some("precondition-failed") => {
+            Failure::new(Exit::Error, format!("{key} was not changed: {client}")).hint(look).into()
+        }
+        None | Some("not-durable-in-time" | "cut-short") if !matches!(client, ClientError::BadUrl { .. }) => {
+            Failure::new(Exit::Error, format!("it is not known whether {key} was changed: {client}"))
+                .hint(look)
+                .into()
+        }
+        _ => error,
+    }
+}
+
+/// A value as JSON shows it.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    /// Percent-encoded, as in listings.
+    key: String,
+    size: usize,
+    version: Option<u64>,
+    content_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+}
+
+async fn get(
+    reached: &Reached,
+    text: &str,
+    spelling: Spelling,
+    format: StreamFormat,
+    cx: &Cx,
+) -> anyhow::Result<Exit> {
     let key = &spelling.key(text)?;
-    let found = with_owner(reached, Some(key), async |owner| owner.kv_get(key).await).await?;
-    let Some(stored) = found else {
+    let getting = async |owner: &client::Client| owner.kv_get(key).await;
+    let Some(stored) = with_owner(reached, Some(key), Twice::Harmless, getting).await? else {
         return Err(Failure::new(Exit::Error, format!("there is no key `{text}`"))
             .hint("`ctl kv ls` lists the keys")
             .into());
     };
+    if format == StreamFormat::Json {
+        cx.out.json_line(&shown(key, &stored))?;
+        return Ok(Exit::Ok);
+    }
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(&stored.bytes)?;
     stdout.flush()?;
     Ok(Exit::Ok)
+}
+
+fn shown<'a>(key: &[u8], stored: &'a Stored) -> Shown<'a> {
+    let value = std::str::from_utf8(&stored.bytes).ok();
+    Shown {
+        key: percent_encode(key, PLAIN).to_string(),
+        size: stored.bytes.len(),
+        version: stored.version,
+        content_type: stored.content_type.as_deref(),
+        expires_ms: stored.expires_ms,
+        value,
+        value_base64: value.is_none().then(|| STANDARD.encode(&stored.bytes)),
+    }
 }
 
 async fn store(reached: &Reached, put: &Put) -> anyhow::Result<Exit> {
@@ -161,11 +274,22 @@ async fn store(reached: &Reached, put: &Put) -> anyhow::Result<Exit> {
         }
     };
     let is_text = put.content_type.is_none() && put.value.is_some();
-    let content_type = if is_text { Some("text/plain; charset=utf-8") } else { put.content_type.as_deref() };
+    let text = || "text/plain; charset=utf-8".to_owned();
+    let condition = match put.if_version {
+        Some(version) => Some(KeyCondition::Version(version)),
+        None => put.if_absent.then_some(KeyCondition::Absent),
+    };
+    let how = &PutKey {
+        content_type: if is_text { Some(text()) } else { put.content_type.clone() },
+        ttl: put.ttl,
+        condition,
+    };
     let size = value.len();
-    with_owner(reached, Some(key), async |owner| owner.kv_put(key, value.clone(), content_type).await)
-        .await?;
-    say(&format!("stored {}, {}", put.key, render::count(size, "byte")));
+    let putting = async |owner: &client::Client| owner.kv_put(key, value.clone(), how).await;
+    let version = with_owner(reached, Some(key), twice(condition), putting).await;
+    let version = version.map_err(|error| judged(error, &put.key, condition))?;
+    let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
+    say(&format!("stored {}, {}{version}", put.key, render::count(size, "byte")));
     Ok(Exit::Ok)
 }
 
@@ -180,8 +304,9 @@ async fn ls(reached: &Reached, list: &List, cx: &Cx) -> anyhow::Result<Exit> {
             break;
         }
         let limit = Some(left.unwrap_or(PAGE).min(PAGE));
-        let query = KeyQuery { prefix: list.prefix.clone(), after: after.clone(), limit };
-        let page: KeyPage = with_owner(reached, None, async |member| member.kv_list(&query).await).await?;
+        let query = KeyQuery { prefix: list.prefix.clone(), after: after.clone(), limit, values: false };
+        let listing_page = async |member: &client::Client| member.kv_list(&query).await;
+        let page: KeyPage = with_owner(reached, None, Twice::Harmless, listing_page).await?;
         listing.keys.extend(page.keys);
         after = page.next;
         if after.is_none() {
@@ -190,7 +315,8 @@ async fn ls(reached: &Reached, list: &List, cx: &Cx) -> anyhow::Result<Exit> {
         progress.show(&render::count(listing.keys.len(), "key"));
     }
     progress.clear();
-    cx.out.data(list.output.output, &listing, table, |listing| {
+    let show = |listing: &Listing| table(listing, render::now_ms());
+    cx.out.data(list.output.output, &listing, show, |listing| {
         listing.keys.iter().map(|listed| readable(&listed.key)).collect()
     })?;
     let odd = listing.keys.iter().filter(|listed| plain(&listed.key).is_none()).count();
@@ -202,13 +328,26 @@ async fn ls(reached: &Reached, list: &List, cx: &Cx) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn table(listing: &Listing) -> String {
+/// When keys expire has a column where some do.
+fn table(listing: &Listing, now_ms: u64) -> String {
+    let some_expire = listing.keys.iter().any(|listed| listed.expires_ms.is_some());
+    let mut header = vec!["KEY", "BYTES", "VERSION"];
+    header.extend(some_expire.then_some("EXPIRES IN"));
+    header.push("TYPE");
     let rows: Vec<_> = listing
         .keys
         .iter()
-        .map(|listed| vec![readable(&listed.key), listed.size.to_string(), listed.content_type.clone()])
+        .map(|listed| {
+            let mut row = vec![readable(&listed.key), listed.size.to_string(), listed.version.to_string()];
+            if some_expire {
+                let left = listed.expires_ms.map(|at| render::age(at.saturating_sub(now_ms)));
+                row.push(left.unwrap_or_default());
+            }
+            row.push(listed.content_type.clone());
+            row
+        })
         .collect();
-    render::table(&["KEY", "BYTES", "TYPE"], &rows)
+    render::table(&header, &rows)
 }
 
 /// A listed key as it was given, if it is text that can be shown and can't be taken for an encoded one.
@@ -234,71 +373,37 @@ impl Spelling {
     }
 }
 
-/// Asks the owner of a key's shard, or any member of storage, until one answers or it has taken too long.
-async fn with_owner<T>(
-    reached: &Reached,
-    key: Option<&[u8]>,
-    ask: impl AsyncFn(&Client) -> Result<T, ClientError>,
-) -> anyhow::Result<T> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let view = reached.client.members().await?;
-        let failed: anyhow::Error = match owner(&view, key) {
-            Ok(member) => {
-                let client = reached.client.at(&member.http)?.within(VALUE_LIMIT);
-                match ask(&client).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(error) if !may_pass(&error) => return Err(error.into()),
-                    Err(error) => error.into(),
-                }
-            }
-            Err(failure) => failure.into(),
-        };
-        if Instant::now() >= deadline {
-            return Err(failed);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(key: &str, expires_ms: Option<u64>) -> ListedKey {
+        ListedKey {
+            key: key.to_owned(),
+            size: 5,
+            version: 17,
+            etag: "\"17\"".to_owned(),
+            content_type: "text/plain".to_owned(),
+            expires_ms,
+            value: None,
+            value_base64: None,
         }
-        sleep(POLL).await;
     }
-}
 
-/// Whether an error is one of a shard that is on its way from one node to another.
-fn may_pass(error: &ClientError) -> bool {
-    match error {
-        ClientError::Problem(problem) => matches!(problem.status, 421 | 503),
-        other => other.is_unreachable(),
+    #[test]
+    fn when_keys_expire_has_a_column_where_some_do() {
+        let keys = vec![listed("a%20b", None), listed("c", Some(91_000))];
+        assert_eq!(
+            table(&Listing { keys, more: false }, 1_000),
+            "\
+KEY  BYTES  VERSION  EXPIRES IN  TYPE
+a b  5      17                   text/plain
+c    5      17       1m30s       text/plain"
+        );
+        let keys = vec![listed("c", None)];
+        assert_eq!(
+            table(&Listing { keys, more: false }, 1_000),
+            "KEY  BYTES  VERSION  TYPE\nc    5      17       text/plain"
+        );
     }
-}
-
-/// The member to ask for a key, or for all of them.
-fn owner<'a>(view: &'a Members, key: Option<&[u8]>) -> Result<&'a Member, Failure> {
-    let members = || {
-        view.members.iter().filter_map(|member| {
-            let state = member.state.as_ref()?;
-            (state.role.service_name() == STORAGE).then_some((member, state))
-        })
-    };
-    let shard = match key {
-        Some(key) => Some(shard_of(key, members().map(|(_, state)| state)).ok_or_else(no_storage)?),
-        None => None,
-    };
-    members()
-        .filter(|(_, state)| state.phase.is_serving())
-        .filter(|(_, state)| shard.is_none() || state.role.shard() == shard)
-        .max_by_key(|(_, state)| state.epoch)
-        .map(|(member, _)| member)
-        .ok_or_else(|| match shard {
-            Some(shard) => Failure::new(Exit::Error, format!("nobody serves {STORAGE}/{shard} now"))
-                .hint(format!("`ctl set-service NODE {STORAGE} --shard {shard}` gives it an owner")),
-            None => no_storage(),
-        })
-}
-
-fn shard_of<'a>(key: &[u8], states: impl Iterator<Item = &'a RoleState>) -> Option<ShardId> {
-    let shards = states.filter_map(|state| state.shards).max().and_then(NonZeroU32::new)?;
-    Some(KeyHash::of(key).shard(shards))
-}
-
-fn no_storage() -> Failure {
-    Failure::new(Exit::Error, "no member serves storage")
-        .hint("`ctl set-service NODE storage` gives a node that role; `ctl members` shows who there is")
 }
