@@ -86,3 +86,31 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use types::api;
+
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_status_and_only_what_was_not_touched_says_so() {
+        let why = || "why".to_owned();
+        for (refusal, status, is_untouched) in [
+            (Refusal::NotOpen(why()), 503, true),
+            (Refusal::Passed(why()), 503, true),
+            (Refusal::Full(None), 503, true),
+            (Refusal::Unsettled(why()), 503, false),
+            (Refusal::Unread(why()), 503, false),
+            (Refusal::Unmet(vec![Unmet { index: 0, version: Some(7) }]), 412, false),
+            (Refusal::Damaged(why()), 500, false),
+        ] {
+            let answer = refusal.to_response();
+            assert_eq!(answer.status(), status, "{refusal}");
+            assert_eq!(answer.headers().contains_key(api::NOT_PROCESSED), is_untouched, "{refusal}");
+            let is_verdict = matches!(refusal, Refusal::Unmet(_));
+            assert_eq!(answer.headers().get(ETAG).is_some_and(|tag| tag == "\"7\""), is_verdict, "{refusal}");
+            assert!(refusal.problem().hint.is_some(), "{refusal}");
+        }
+    }
+}
