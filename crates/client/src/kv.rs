@@ -11,7 +11,7 @@ use crate::call::{Client, problem_or_unexpected};
 use crate::error::ClientError;
 
 /// What stands for itself in a key's path; `/` does not, so that no part of a key is taken for a step.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(crate) const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A value with what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,10 +6,11 @@
 mod call;
 mod error;
 mod events;
+mod frames;
 mod kv;
-mod sse;
+mod kv_watch;
 
 pub use call::{Client, IfMatch, Leaving, plain_http};
 pub use error::ClientError;
 pub use kv::{KeyCondition, KeyPage, KeyQuery, ListedKey, PutKey, Stored};
-pub use sse::{Frame, FrameTooLong, SseParser};
+pub use kv_watch::{KvChange, KvChangeKind, KvChanged, KvWatch, KvWatchQuery};

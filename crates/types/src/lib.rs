@@ -8,6 +8,7 @@ mod problem;
 mod profile;
 mod role;
 mod spec;
+mod sse;
 mod target;
 
 pub use id::{ClusterId, Epoch, Generation, IdError, NodeId, ServiceType, ShardId, StoreId};
@@ -15,4 +16,5 @@ pub use problem::{ErrorKind, Problem};
 pub use profile::{Profile, ProfileError};
 pub use role::{Phase, Post, Role, RoleBody, RoleError, RoleState};
 pub use spec::{Holder, Spec};
+pub use sse::{Frame, FrameTooLong, SseParser};
 pub use target::{KeyHash, Sharding, Target};

@@ -28,6 +28,7 @@ pub struct SseParser {
     line: Vec<u8>,
     frame: Frame,
     has_data: bool,
+    last_id: Option<String>,
     /// The last byte was a carriage return: a line feed that follows belongs to it.
     after_cr: bool,
     at_start: bool,
@@ -44,6 +45,7 @@ impl SseParser {
             line: Vec::new(),
             frame: Frame::default(),
             has_data: false,
+            last_id: None,
             after_cr: false,
             at_start: true,
             limit,
@@ -69,6 +71,11 @@ impl SseParser {
         Ok(frames)
     }
 
+    /// The id of the last event, or of what came after it without data; what a stream is resumed with.
+    pub fn last_event_id(&self) -> Option<&str> {
+        self.last_id.as_deref()
+    }
+
     fn end_line(&mut self) -> Option<Frame> {
         let bytes = std::mem::take(&mut self.line);
         let mut line = String::from_utf8_lossy(&bytes).into_owned();
@@ -79,6 +86,9 @@ impl SseParser {
         }
         if line.is_empty() {
             let frame = std::mem::take(&mut self.frame);
+            if frame.id.is_some() {
+                self.last_id.clone_from(&frame.id);
+            }
             return std::mem::take(&mut self.has_data).then_some(frame);
         }
         let (field, value) = line.split_once(':').unwrap_or((&line, ""));
@@ -140,6 +150,16 @@ mod tests {
             }
             assert_eq!(frames, expected(), "chunks of {size}");
         }
+    }
+
+    #[test]
+    fn an_id_without_data_is_no_event_and_still_the_last_one() {
+        let mut parser = SseParser::default();
+        assert_eq!(parser.push(b"id: 1\ndata: x\n\n").unwrap().len(), 1);
+        assert_eq!(parser.push(b"data: y\n\n: heartbeat\nid: 2\n").unwrap().len(), 1);
+        assert_eq!(parser.last_event_id(), Some("1"), "the block has not ended");
+        assert_eq!(parser.push(b"\n").unwrap(), []);
+        assert_eq!(parser.last_event_id(), Some("2"));
     }
 
     #[test]
