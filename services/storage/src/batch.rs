@@ -172,6 +172,9 @@ impl StorageService {
             return Err(not_allowed("POST"));
         }
         let asked = only_shard(head, self.shards)?;
+        if asked.is_some() {
+            self.owner_only()?;
+        }
         let most = told(head, &body, MAX_BODY)?;
         let room = self.engine.reserve(most).map_err(|refusal| refusal.to_response())?;
         let body = read(body, MAX_BODY).await?;
@@ -184,7 +187,7 @@ impl StorageService {
         if asked.is_some_and(|asked| asked != shard) {
             return Err(self.elsewhere(shard));
         }
-        if shard != self.shard {
+        if shard != self.shard || self.copy.is_some() {
             return if asked.is_some() {
                 Err(self.elsewhere(shard))
             } else {

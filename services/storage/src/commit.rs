@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::change::{Change, Effect, Known, Unity, Unmet};
 use crate::engine::{Room, Shared, stored};
 use crate::expiry;
+use crate::feed::Feed;
 use crate::record::Record;
 use crate::refusal::Refusal;
 
@@ -43,12 +44,19 @@ pub(crate) type Written = Option<u64>;
 /// What a round has found out of a key that it had to look at.
 type State = Result<Option<Known>, String>;
 
+/// Rows of a batch; no value: deleted.
+type Rows = Vec<(Bytes, Option<Bytes>)>;
+
 /// A round on its way.
 struct Round<'a> {
     db: &'a Db,
     /// The keys with conditions, as the batches that are in the database have left them.
     known: BTreeMap<Bytes, State>,
     batch: WriteBatch,
+    /// The same, for those who watch.
+    rows: Rows,
+    /// What the batches had that are in the database.
+    written: Vec<(u64, Rows)>,
     size: usize,
     /// What the batch makes of its keys: a value that expires or not, or none.
     touched: BTreeMap<Bytes, Option<Known>>,
@@ -61,7 +69,12 @@ struct Round<'a> {
 }
 
 /// Makes a group of writes durable, in their order, and answers them.
-pub(crate) async fn commit(db: &Db, shared: &Shared, group: Vec<Write>) -> Result<(), slatedb::Error> {
+pub(crate) async fn commit(
+    db: &Db,
+    shared: &Shared,
+    feed: &Feed,
+    group: Vec<Write>,
+) -> Result<(), slatedb::Error> {
     // Whoever does not wait any more was told that the outcome is open.
     let mut group: Vec<_> = group.into_iter().filter(|write| !write.answer.is_closed()).collect();
     if group.is_empty() {
@@ -71,7 +84,10 @@ pub(crate) async fn commit(db: &Db, shared: &Shared, group: Vec<Write>) -> Resul
     let committed = run(db, &mut changes).await;
     shared.meters.committed(group.len());
     match committed {
-        Ok((outcomes, earliest)) => {
+        Ok((outcomes, earliest, written)) => {
+            for (version, rows) in written {
+                feed.wrote(version, rows);
+            }
             // Only now, so that whoever looks for what expires finds it.
             shared.expiry.expires_at(earliest);
             for (write, outcome) in group.into_iter().zip(outcomes) {
@@ -89,13 +105,15 @@ pub(crate) async fn commit(db: &Db, shared: &Shared, group: Vec<Write>) -> Resul
     }
 }
 
-type Outcomes = (Vec<Result<Written, Refusal>>, u64);
+type Outcomes = (Vec<Result<Written, Refusal>>, u64, Vec<(u64, Rows)>);
 
 async fn run(db: &Db, writes: &mut [(Unity, Vec<Change>)]) -> Result<Outcomes, slatedb::Error> {
     let mut round = Round {
         db,
         known: look(db, writes).await?,
         batch: WriteBatch::new(),
+        rows: Vec::new(),
+        written: Vec::new(),
         size: 0,
         touched: BTreeMap::new(),
         pending: Vec::new(),
@@ -112,7 +130,7 @@ async fn run(db: &Db, writes: &mut [(Unity, Vec<Change>)]) -> Result<Outcomes, s
     } else {
         db.refresh_manifest().await?;
     }
-    Ok((round.outcomes, round.earliest))
+    Ok((round.outcomes, round.earliest, round.written))
 }
 
 /// What the keys hold that must be looked at, before the round.
@@ -191,33 +209,43 @@ impl Round<'_> {
         match change.effect {
             Effect::Check => return false,
             Effect::Put(value, expires_ms) => {
-                self.batch.put_bytes(key.clone(), value);
+                self.put(key.clone(), value);
                 if let Some(at) = expires_ms {
-                    self.batch.put_bytes(expiry::row(at, change.key.bytes()), Bytes::new());
+                    self.put(expiry::row(at, change.key.bytes()), Bytes::new());
                     self.earliest = self.earliest.min(at.get());
                 }
                 // The version comes when the batch is written.
                 self.touched.insert(key, Some(Known { version: 0, expires_ms }));
                 if let Some(old) = old.filter(|old| Some(*old) != expires_ms) {
-                    self.batch.delete(expiry::row(old, change.key.bytes()));
+                    self.delete(expiry::row(old, change.key.bytes()));
                 }
             }
             Effect::Delete => {
-                self.batch.delete(&key);
+                self.delete(key.clone());
                 self.touched.insert(key, None);
                 if let Some(old) = old {
-                    self.batch.delete(expiry::row(old, change.key.bytes()));
+                    self.delete(expiry::row(old, change.key.bytes()));
                 }
             }
             Effect::Expire(at) => {
-                self.batch.delete(expiry::row(at, change.key.bytes()));
+                self.delete(expiry::row(at, change.key.bytes()));
                 if old == Some(at) {
-                    self.batch.delete(&key);
+                    self.delete(key.clone());
                     self.touched.insert(key, None);
                 }
             }
         }
         true
+    }
+
+    fn put(&mut self, row: Bytes, value: Bytes) {
+        self.batch.put_bytes(row.clone(), value.clone());
+        self.rows.push((row, Some(value)));
+    }
+
+    fn delete(&mut self, row: Bytes) {
+        self.batch.delete(&row);
+        self.rows.push((row, None));
     }
 
     /// Writes the batch into the database and begins another one.
@@ -227,6 +255,7 @@ impl Round<'_> {
             return Ok(());
         }
         let version = self.db.write(take(&mut self.batch)).await?.seqnum();
+        self.written.push((version, take(&mut self.rows)));
         self.has_written = true;
         for place in self.pending.drain(..) {
             self.outcomes[place] = Ok(Some(version));

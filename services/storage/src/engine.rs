@@ -10,6 +10,7 @@
 //! manifest first, and then finds all that its predecessor ever saw as durable. A listing keeps the same promise, for
 //! one moment within the request.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,10 @@ use tracing::error;
 
 use crate::change::{Change, Condition, Unity};
 use crate::commit::{Write, Written};
+use crate::consistency::{Consistency, Stale};
 use crate::expiry::Expiry;
+use crate::feed::Feed;
+use crate::history::History;
 use crate::keeper::Keeper;
 use crate::key::Key;
 use crate::meters::Meters;
@@ -41,13 +45,15 @@ use crate::vigil::{Moment, Vigil};
 use crate::witness::{Seen, Witness};
 
 /// How long a request may wait for the object store.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// A proof of ownership that is older is not good enough for a reader who may be told something old.
+const LATELY: Duration = Duration::from_secs(1);
 /// What a write costs of the room in the queue besides its bytes.
 pub(crate) const OVERHEAD: usize = 512;
 /// Requests that may wait for a round.
 pub(crate) const QUEUE: usize = 64 * 1024;
 /// Keys lie below this byte, so that there is a place for other things beside them.
-const KEYS: u8 = b'k';
+pub(crate) const KEYS: u8 = b'k';
 
 /// The data of one shard. Cheap to clone.
 #[derive(Clone)]
@@ -60,6 +66,9 @@ pub(crate) struct Shared {
     pub(crate) vigil: Vigil,
     pub(crate) meters: Meters,
     pub(crate) expiry: Expiry,
+    history: History,
+    /// When a look began that showed that nobody else had opened the database.
+    proven: Mutex<Option<Moment>>,
     /// The last thing that was found to be damaged.
     damage: Mutex<Option<String>>,
     /// Room in the queue of writes, in bytes.
@@ -88,6 +97,8 @@ pub(crate) struct Open {
     pub(crate) writes: mpsc::Sender<Write>,
     /// Who waits for the next look at the manifest.
     pub(crate) looks: mpsc::Sender<oneshot::Sender<()>>,
+    /// What became durable since it was opened.
+    pub(crate) feed: Feed,
 }
 
 /// Room in the queue of writes.
@@ -104,26 +115,49 @@ impl Engine {
         stop: CancellationToken,
     ) -> Self {
         let witness = Witness::new(objects);
+        let seen = witness.seen();
+        let objects: Arc<dyn ObjectStore> = Arc::new(witness);
         let size = u32::try_from(settings.write_queue).unwrap_or(u32::MAX);
         let shared = Arc::new(Shared {
             state: watch::Sender::new(State::Opening(None)),
-            seen: witness.seen(),
+            meters: Meters::new(metrics, &seen),
+            seen,
             vigil: Vigil::new(Moment::now()),
-            meters: Meters::new(metrics, &witness.seen()),
             expiry: Expiry::new(),
+            history: History::new(Arc::clone(&objects)),
+            proven: Mutex::default(),
             damage: Mutex::default(),
             room: Arc::new(Semaphore::new(settings.write_queue)),
             size,
             stop: stop.clone(),
         });
         let cache = tuning::cache(settings.cache_bytes());
-        let opener = Opener { objects: Arc::new(witness), ownership, cache, recorder: Arc::default() };
+        let opener = Opener { objects, ownership, cache, recorder: Arc::default() };
         let keeper = Keeper { opener, shared: Arc::clone(&shared), stop };
         tasks.spawn("database", async move {
             keeper.run().await;
             Ok(())
         });
         Self(shared)
+    }
+
+    /// The engine of a node that does not own the shard: it refuses everything.
+    pub(crate) fn none(objects: Arc<dyn ObjectStore>, settings: &Settings, meters: Meters) -> Self {
+        let size = u32::try_from(settings.write_queue).unwrap_or(u32::MAX);
+        Self(Arc::new(Shared {
+            state: watch::Sender::new(State::Passed("this node has a copy of it".to_owned())),
+            seen: Arc::default(),
+            vigil: Vigil::new(Moment::now()),
+            meters,
+            expiry: Expiry::new(),
+            history: History::new(objects),
+            proven: Mutex::default(),
+            damage: Mutex::default(),
+            // What it passes on waits here as well.
+            room: Arc::new(Semaphore::new(settings.write_queue)),
+            size,
+            stop: CancellationToken::new(),
+        }))
     }
 
     /// Waits until the database is open. Fails if it is known that it will not be, or the time is over.
@@ -185,30 +219,52 @@ impl Engine {
         }
     }
 
-    /// The value of a key.
-    pub(crate) async fn get(&self, key: &Key) -> Result<Option<Versioned>, Refusal> {
+    /// The value of a key, as new as it is asked for.
+    pub(crate) async fn get(
+        &self,
+        key: &Key,
+        consistency: Consistency,
+    ) -> Result<Stale<Option<Versioned>>, Refusal> {
         self.0.meters.gets.inc();
         let options = ReadOptions::new().with_durability_filter(DurabilityLevel::Remote);
         let name = stored(key.bytes());
         let read = |db: Db| async move { db.get_key_value_with_options(name, &options).await };
-        let Some(row) = self.read(read).await? else { return Ok(None) };
+        let Stale { value: row, by } = self.read(consistency, read).await?;
+        let Some(row) = row else { return Ok(Stale { value: None, by }) };
         match Record::decode(&row.value) {
-            Ok(record) => Ok(Some(Versioned { version: row.seq, record })),
+            Ok(record) => Ok(Stale { value: Some(Versioned { version: row.seq, record }), by }),
             Err(error) => Err(self.noted(Refusal::Damaged(format!("{key}: {error}")))),
         }
     }
 
-    /// Some of the keys of this shard.
-    pub(crate) async fn page(&self, query: &Query) -> Result<Page, Refusal> {
+    /// Some of the keys of this shard, as new as it is asked for.
+    pub(crate) async fn page(&self, query: &Query) -> Result<Stale<Page>, Refusal> {
         self.0.meters.lists.inc();
-        let Some((first, end)) = query.range() else { return Ok(Page::default()) };
-        let range = (stored(&first), end.map_or_else(|| Bytes::from_static(&[KEYS + 1]), |end| stored(&end)));
-        let page = self.read(|db| scan::page(db, range.0..range.1, query)).await?;
-        page.map_err(|refusal| self.noted(refusal))
+        let Some(range) = key_range(query) else {
+            return Ok(Stale { value: Page::default(), by: Some(Duration::ZERO) });
+        };
+        let read = |db: Db| async move { scan::page(&db, range, query).await };
+        let Stale { value: page, by } = self.read(query.consistency, read).await?;
+        Ok(Stale { value: page.map_err(|refusal| self.noted(refusal))?, by })
     }
 
-    /// Reads what is durable, and nothing that another node may have replaced before the read began.
-    async fn read<T, R>(&self, read: impl FnOnce(Db) -> R) -> Result<T, Refusal>
+    /// The changes of this shard, the latest and those before them.
+    pub(crate) fn changes(&self) -> Result<(Feed, History), Refusal> {
+        Ok((self.open()?.feed, self.0.history.clone()))
+    }
+
+    /// What is measured.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.0.meters
+    }
+
+    /// Reads what is durable, and nothing that another node may have replaced before the read began, unless that is
+    /// good enough.
+    async fn read<T, R>(
+        &self,
+        consistency: Consistency,
+        read: impl FnOnce(Db) -> R,
+    ) -> Result<Stale<T>, Refusal>
     where
         R: Future<Output = Result<T, slatedb::Error>>,
     {
@@ -217,11 +273,20 @@ impl Engine {
         if self.0.vigil.is_late(&began) {
             return Err(stood_still());
         }
+        let proven = match consistency {
+            Consistency::Strong => None,
+            Consistency::Primary => Some(self.0.proven()),
+            Consistency::Any => {
+                Some(self.0.proven()).filter(|proven| proven.is_some_and(|at| at.elapsed() <= LATELY))
+            }
+        };
         let reading = async {
-            let (answer, answered) = oneshot::channel();
-            let closed = || Refusal::NotOpen(self.why("it was closed meanwhile"));
-            open.looks.send(answer).await.map_err(|_| closed())?;
-            answered.await.map_err(|_| closed())?;
+            if proven.is_none() {
+                let (answer, answered) = oneshot::channel();
+                let closed = || Refusal::NotOpen(self.why("it was closed meanwhile"));
+                open.looks.send(answer).await.map_err(|_| closed())?;
+                answered.await.map_err(|_| closed())?;
+            }
             read(open.db).await.map_err(|error| match error.kind() {
                 ErrorKind::Data => self.noted(Refusal::Damaged(error.to_string())),
                 _ => Refusal::Unread(self.why(&error.to_string())),
@@ -231,7 +296,10 @@ impl Engine {
         if Moment::now().is_long_after(&began) {
             return Err(stood_still());
         }
-        outcome.unwrap_or_else(|_| Err(Refusal::Unread(self.why("the object store is slow"))))
+        let value = outcome.unwrap_or_else(|_| Err(Refusal::Unread(self.why("the object store is slow"))))?;
+        // A look that was waited for began after the request.
+        let by = proven.unwrap_or(Some(began)).map(|proven| proven.elapsed());
+        Ok(Stale { value, by })
     }
 
     pub(crate) fn open(&self) -> Result<Open, Refusal> {
@@ -287,6 +355,16 @@ impl Engine {
 }
 
 impl Shared {
+    /// When it was last seen that nobody else had opened the database.
+    fn proven(&self) -> Option<Moment> {
+        *self.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A look that began then has shown that nobody else had opened the database.
+    pub(crate) fn prove(&self, began: Moment) {
+        *self.proven.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+    }
+
     /// Takes room for a write of so many bytes.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<Room, Refusal> {
         let cost = u32::try_from(bytes + OVERHEAD).unwrap_or(u32::MAX).min(self.size);
@@ -302,6 +380,12 @@ fn stood_still() -> Refusal {
 /// A key as it lies in the database.
 pub(crate) fn stored(key: &[u8]) -> Bytes {
     [&[KEYS], key].concat().into()
+}
+
+/// What is asked for, as keys lie in the database. Nothing if it can be none.
+pub(crate) fn key_range(query: &Query) -> Option<Range<Bytes>> {
+    let (first, end) = query.range()?;
+    Some(stored(&first)..end.map_or_else(|| Bytes::from_static(&[KEYS + 1]), |end| stored(&end)))
 }
 
 #[cfg(test)]

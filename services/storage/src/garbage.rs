@@ -36,14 +36,15 @@ struct Ages {
     /// the store is slow.
     tables: Duration,
     /// Files of the log: one that was flushed into a table serves nobody. What a sleeper would write anew is the number
-    /// after its last one; there its successor put an empty fence, and fences are never collected.
+    /// after its last one; there its successor put an empty fence, and fences are never collected. Who watches the
+    /// shard can go back as far; more would make openings slower, each of which lists them all.
     log: Duration,
 }
 
 const AGES: Ages = Ages {
     manifests: Duration::from_hours(24),
     tables: Duration::from_mins(20),
-    log: Duration::from_mins(1),
+    log: Duration::from_mins(2),
 };
 
 /// Collects garbage again and again. Never ends; may be dropped at any moment.
@@ -82,12 +83,27 @@ fn options(ages: Ages, all: bool) -> GarbageCollectorOptions {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    //! Collections that do not wait.
+
+    use super::{Ages, Arc, Duration, ObjectStore, collect_once};
+
+    const NOW: Ages = Ages { manifests: Duration::ZERO, tables: Duration::ZERO, log: Duration::ZERO };
+
+    /// Collects whatever is garbage now.
+    pub(crate) async fn collect_now(objects: &Arc<dyn ObjectStore>) {
+        collect_once(objects, NOW, true).await;
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use futures_util::TryStreamExt;
     use slatedb::object_store::memory::InMemory;
     use slatedb::object_store::path::Path;
     use store::faults::{Faults, Mode};
 
+    use super::testing::collect_now;
     use super::*;
     use crate::engine::tests::{Running, until};
     use crate::ownership::testing::Register;
@@ -101,8 +117,6 @@ mod tests {
         assert!(options(AGES, true).wal_fence_options.is_none());
         assert!(!options(AGES, true).boundary_files_enabled);
     }
-
-    const NOW: Ages = Ages { manifests: Duration::ZERO, tables: Duration::ZERO, log: Duration::ZERO };
 
     async fn sizes(objects: &Arc<dyn ObjectStore>, folder: &str) -> Vec<u64> {
         let found: Vec<_> = objects.list(Some(&Path::from(folder))).try_collect().await.unwrap();
@@ -124,7 +138,7 @@ mod tests {
         let (log, manifests) = (sizes(&objects, "db/wal").await, sizes(&objects, "db/manifest").await);
         assert!(log.iter().filter(|size| **size > 0).count() >= 16);
 
-        collect_once(&objects, NOW, true).await;
+        collect_now(&objects).await;
         let left = sizes(&objects, "db/wal").await;
         assert!(left.iter().filter(|size| **size > 0).count() <= 1, "{left:?}");
         assert_eq!(left.iter().filter(|size| **size == 0).count(), 5, "a fence for each life");
@@ -170,7 +184,7 @@ mod tests {
             // The compactor works in the background, once four tables wait for it.
             until(async || running.engine.open().unwrap().db.manifest().l0().len() < 4).await;
             let_go(&objects).await;
-            collect_once(&objects, NOW, true).await;
+            collect_now(&objects).await;
             kept.push(stored(&objects).await);
             assert!(grown > KEYS * VALUE * 16, "there was something to collect: {grown}");
         }
@@ -198,7 +212,7 @@ mod tests {
             owner.put("a", value).await.unwrap();
             owner.stop().await;
         }
-        collect_once(&objects, NOW, true).await;
+        collect_now(&objects).await;
         assert_eq!(sizes(&objects, "db/manifest").await.len(), 1);
 
         sleeper.slept();

@@ -120,6 +120,9 @@ impl StorageService {
         if let Some(shard) = asked.filter(|asked| *asked != self.shard) {
             return Err(self.elsewhere(shard));
         }
+        if asked.is_some() {
+            self.owner_only()?;
+        }
         let most = told(head, &body, MAX_BODY)?;
         let room = self.engine.reserve(most).map_err(|refusal| refusal.to_response())?;
         let body = read(body, MAX_BODY).await?;
@@ -129,7 +132,7 @@ impl StorageService {
         let mut others = BTreeMap::<ShardId, BytesMut>::new();
         for line in lines {
             let shard = line.change.key.hash().shard(self.shards);
-            if shard == self.shard {
+            if shard == self.shard && self.copy.is_none() {
                 own.push(line.change);
             } else if asked.is_some() {
                 return Err(self.elsewhere(shard));

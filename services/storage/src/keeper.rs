@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::commit::commit;
 use crate::engine::{Open, QUEUE, Shared, State};
 use crate::expiry::sweep;
+use crate::feed::Feed;
 use crate::garbage::collect;
 use crate::inside::measure;
 use crate::open::{OpenError, Opener};
@@ -165,9 +166,17 @@ impl Keeper {
         if self.shared.vigil.beat(Moment::now()) {
             return STOOD_STILL.to_owned();
         }
-        self.shared.state.send_replace(State::Open(Open { db: db.clone(), writes: writes.clone(), looks }));
-        let committing = rounds(&mut queue, GROUP, |group| commit(db, &self.shared, group));
-        let looking = rounds(&mut lookers, usize::MAX, |waiting| look(db, waiting));
+        let feed = Feed::new(status.borrow().durable_seq);
+        // Whoever watches looks elsewhere when this database is served no more.
+        let _end = feed.end_on_drop();
+        self.shared.state.send_replace(State::Open(Open {
+            db: db.clone(),
+            writes: writes.clone(),
+            looks,
+            feed: feed.clone(),
+        }));
+        let committing = rounds(&mut queue, GROUP, |group| commit(db, &self.shared, &feed, group));
+        let looking = rounds(&mut lookers, usize::MAX, |waiting| self.look(db, waiting));
         let why = tokio::select! {
             biased;
             () = self.stalled() => STOOD_STILL.to_owned(),
@@ -192,15 +201,17 @@ impl Keeper {
         }
         why
     }
-}
 
-/// Looks at the manifest on the store. Fails if somebody else has opened the database.
-async fn look(db: &Db, waiting: Vec<oneshot::Sender<()>>) -> Result<(), slatedb::Error> {
-    db.refresh_manifest().await?;
-    for waiter in waiting {
-        let _ = waiter.send(());
+    /// Looks at the manifest on the store. Fails if somebody else has opened the database.
+    async fn look(&self, db: &Db, waiting: Vec<oneshot::Sender<()>>) -> Result<(), slatedb::Error> {
+        let began = Moment::now();
+        db.refresh_manifest().await?;
+        self.shared.prove(began);
+        for waiter in waiting {
+            let _ = waiter.send(());
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn said(outcome: Result<(), slatedb::Error>) -> String {

@@ -5,11 +5,12 @@
 //! | request | what it does |
 //! |---|---|
 //! | `PUT /kv/{key}?ttl=30s` | stores the body with its content type; 200 with its `ETag` once it is durable; `ttl`, 1 s to 10 years, may be left out |
-//! | `GET`, `HEAD /kv/{key}` | the value; `Coterie-Expires-Ms` if it expires; 304 if its `ETag` is in `If-None-Match`; 404 if there is none |
+//! | `GET`, `HEAD /kv/{key}?consistency=` | the value; `Coterie-Expires-Ms` if it expires; 304 if its `ETag` is in `If-None-Match`; 404 if there is none |
 //! | `DELETE /kv/{key}` | 204 once it is durable that there is none, whether there was one or not |
-//! | `GET /kv?prefix=&start=&end=&after=&limit=&values=` | keys of all shards in the order of their bytes, with size, version, content type and, if wanted, value |
+//! | `GET /kv?prefix=&start=&end=&after=&limit=&values=&consistency=` | keys of all shards in the order of their bytes, with size, version, content type and, if wanted, value |
 //! | `POST /batch` | up to 1000 operations on keys of one shard, all at one moment or none |
 //! | `POST /import` | up to 10000 lines of JSON, each a key and its value; fast, and not atomic |
+//! | `GET /watch?prefix=&from=&values=` | changes of keys as server-sent events, until either side ends it |
 //!
 //! # Keys and values
 //!
@@ -39,6 +40,27 @@
 //!
 //! A value with a `ttl` expires within about a second after its time; later while its shard has no owner or its
 //! owner's clock is set back. Until it is deleted it is there for everybody.
+//!
+//! # Reading something older
+//!
+//! `consistency=strong` is what was said. With `primary` the owner answers without asking the store whether it still is
+//! the owner; one that lost the shard and does not know it may miss what was written since. With `any` whoever has the
+//! shard answers, its owner or a *replica*, and says in `Coterie-Staleness-Ms` how far behind the answer may be at most;
+//! listings say it for the part that is furthest. In each case only what is durable is shown. A replica looks for news
+//! ten times a second on a folder, once a second on a cloud store, where a look that finds nothing costs three
+//! requests; it writes nothing. All but reads with `any` it refuses with 421, or passes on.
+//!
+//! # Watching
+//!
+//! A watch shows every change of keys with the prefix once, in the order of the writes of each shard, after it is
+//! durable: events `put` and `delete`, whose data is `{"key", "version", "shard", "size", "content_type"}`, the key as
+//! in a listing. What expires is deleted. With `values=true` there is `value` too, or `value_base64`, as in a listing.
+//! The first event is `ready`. An event's id is a *cursor*, `0:123.0,1:77.2`: what comes after it is seen by whoever
+//! asks with it as `from` or as `Last-Event-ID`. So nothing is missed by who watches first and lists then. In silence
+//! there is a comment every ten seconds, with the cursor as an id of its own. That a shard moves is not noticed; when
+//! the member that was asked ends the stream, another one takes the cursor. Changes are kept for two minutes at least.
+//! Who was away for longer is answered with 410 `history-gone`, or gets an event `gone` with that problem as the last
+//! one.
 //!
 //! # Listings
 //!
@@ -77,21 +99,29 @@ mod batch;
 mod change;
 mod commit;
 mod conditions;
+mod consistency;
+mod cursor;
+mod cut;
 mod engine;
 mod expiry;
+mod feed;
+mod follower;
 mod garbage;
 mod gather;
 mod given;
+mod history;
 mod import;
 mod inside;
 mod keeper;
 mod key;
+mod looks;
 mod meters;
 mod open;
 mod ownership;
 mod page;
 mod record;
 mod refusal;
+mod relay;
 mod rounds;
 mod routes;
 mod scan;
@@ -99,6 +129,8 @@ mod service;
 mod settings;
 mod tuning;
 mod vigil;
+mod watch;
+mod watcher;
 mod witness;
 
 use plugin::{Plugin, Prepared, SettingsError, parse_settings};
@@ -125,6 +157,10 @@ impl Plugin for Storage {
 
     fn target(&self, head: &http::request::Parts) -> Target {
         routes::target(&head.uri)
+    }
+
+    fn replicates(&self) -> bool {
+        true
     }
 
     /// A write that is sent twice would undo what others wrote in between.

@@ -11,7 +11,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use crate::witness::Seen;
 
 /// The metrics of a shard.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Meters {
     pub(crate) puts: Counter,
     pub(crate) gets: Counter,
@@ -24,6 +24,8 @@ pub(crate) struct Meters {
     pub(crate) table_bytes: Gauge,
     pub(crate) log_files: Gauge,
     pub(crate) compacted_bytes: Counter,
+    pub(crate) watchers: Gauge,
+    pub(crate) changes: Counter,
     expired: Counter,
     durable: Histogram,
     group: Histogram,
@@ -47,6 +49,8 @@ impl Meters {
             compacted_bytes: Counter::default(),
             expired: Counter::default(),
             openings: Counter::default(),
+            watchers: Gauge::default(),
+            changes: Counter::default(),
             // Half a millisecond to half a minute.
             durable: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             group: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
@@ -66,6 +70,16 @@ impl Meters {
             "expired",
             "Values that were deleted when their time was over",
             meters.expired.clone(),
+        );
+        metrics.register(
+            "watchers",
+            "Streams of changes of this shard that are open",
+            meters.watchers.clone(),
+        );
+        metrics.register(
+            "watch_events",
+            "Changes sent to those who watch this shard",
+            meters.changes.clone(),
         );
         metrics.register(
             "durable_seconds",

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use types::ShardId;
 
+use crate::consistency::Consistency;
 use crate::key::{Key, decode, encode};
 
 /// Keys in a page unless the caller says.
@@ -35,13 +36,16 @@ pub(crate) struct Query {
     pub(crate) values: bool,
     /// Bytes of a page before its last key, about.
     pub(crate) bytes: usize,
+    /// How new it must be.
+    pub(crate) consistency: Consistency,
 }
 
 impl Default for Query {
     fn default() -> Self {
         let (prefix, start) = (Vec::new(), Vec::new());
         let (limit, values, bytes) = (DEFAULT_LIMIT, false, MAX_BYTES);
-        Self { shard: None, prefix, start, end: None, after: None, limit, values, bytes }
+        let consistency = Consistency::default();
+        Self { shard: None, prefix, start, end: None, after: None, limit, values, bytes, consistency }
     }
 }
 
@@ -55,27 +59,19 @@ pub(crate) struct QueryError {
 }
 
 impl QueryError {
-    fn new(message: String) -> Self {
+    pub(crate) fn new(message: String) -> Self {
         Self { message, hint: None }
     }
 }
 
-const PARAMETERS: [&str; 8] = ["prefix", "start", "end", "after", "limit", "values", "bytes", "shard"];
+const PARAMETERS: [&str; 9] =
+    ["prefix", "start", "end", "after", "limit", "values", "bytes", "consistency", "shard"];
 
 impl Query {
     /// Reads the query of a URI: `prefix=user/&limit=10`. A `+` is a plus.
     pub(crate) fn parse(query: &str) -> Result<Self, QueryError> {
         let mut found = Self::default();
-        let mut seen = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let Some(&name) = PARAMETERS.iter().find(|known| **known == name) else {
-                return Err(unknown(name));
-            };
-            if seen.contains(&name) {
-                return Err(QueryError::new(format!("`{name}` is given twice")));
-            }
-            seen.push(name);
+        for (name, value) in parameters(query, &PARAMETERS)? {
             let bytes = decode(value).map_err(|error| QueryError::new(format!("`{name}`: {error}")))?;
             let number = || value.parse::<u32>().ok();
             match name {
@@ -96,12 +92,8 @@ impl Query {
                         QueryError::new(format!("`values` is `true` or `false`, not `{value}`"))
                     })?;
                 }
-                _ => {
-                    let shard = number().and_then(|shard| ShardId::try_from(shard).ok());
-                    let wrong =
-                        || QueryError::new(format!("`shard` is the number of a shard, not `{value}`"));
-                    found.shard = Some(shard.ok_or_else(wrong)?);
-                }
+                "consistency" => found.consistency = Consistency::parse(value)?,
+                _ => found.shard = Some(shard(value)?),
             }
         }
         Ok(found)
@@ -109,7 +101,8 @@ impl Query {
 
     /// The same for one shard alone, as it is written in a URI.
     pub(crate) fn for_shard(&self, shard: ShardId) -> String {
-        let mut text = format!("shard={shard}&limit={}", self.limit);
+        let (limit, consistency) = (self.limit, self.consistency.as_str());
+        let mut text = format!("shard={shard}&limit={limit}&consistency={consistency}");
         if self.bytes != MAX_BYTES {
             text.push_str(&format!("&bytes={}", self.bytes));
         }
@@ -147,14 +140,39 @@ impl Query {
     }
 }
 
-fn unknown(name: &str) -> QueryError {
-    let near = PARAMETERS
+/// The parameters of a query, each known one at most once.
+pub(crate) fn parameters<'a>(
+    query: &'a str,
+    all: &[&'static str],
+) -> Result<Vec<(&'static str, &'a str)>, QueryError> {
+    let mut found: Vec<(&'static str, &str)> = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let Some(&name) = all.iter().find(|known| **known == name) else {
+            return Err(unknown(name, all));
+        };
+        if found.iter().any(|(seen, _)| *seen == name) {
+            return Err(QueryError::new(format!("`{name}` is given twice")));
+        }
+        found.push((name, value));
+    }
+    Ok(found)
+}
+
+/// The number of a shard, as it is written in a query.
+pub(crate) fn shard(value: &str) -> Result<ShardId, QueryError> {
+    let shard = value.parse::<u32>().ok().and_then(|shard| ShardId::try_from(shard).ok());
+    shard.ok_or_else(|| QueryError::new(format!("`shard` is the number of a shard, not `{value}`")))
+}
+
+fn unknown(name: &str, all: &[&'static str]) -> QueryError {
+    let near = all
         .iter()
         .map(|known| (strsim::damerau_levenshtein(name, known), known))
         .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
         .min()
         .map(|(_, known)| format!("did you mean `{known}`?"));
-    let hint = near.unwrap_or_else(|| format!("there are {}", PARAMETERS.join(", ")));
+    let hint = near.unwrap_or_else(|| format!("there are {}", all.join(", ")));
     QueryError { message: format!("there is no parameter `{name}`"), hint: Some(hint) }
 }
 

@@ -11,6 +11,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
     IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
@@ -23,11 +24,14 @@ use tokio::time::timeout;
 use types::{ErrorKind, Problem, ShardId, Target, api};
 
 use crate::conditions::{condition, etag};
+use crate::consistency::{self, Consistency, Stale};
+use crate::cursor::Cursor;
 use crate::expiry::ends_at;
 use crate::key::{Key, KeyError, decode};
-use crate::page::{Page, Query};
+use crate::page::{Page, Query, QueryError};
 use crate::record::{MAX_CONTENT_TYPE, Record, Versioned};
 use crate::service::StorageService;
+use crate::watch::{self, NotBegun, Watch};
 
 /// How long the body of a request may take.
 const UPLOAD: Duration = Duration::from_secs(60);
@@ -42,6 +46,7 @@ enum Place {
     Listing,
     Batch,
     Import,
+    Watch,
     Nowhere,
 }
 
@@ -49,6 +54,7 @@ fn place(path: &str) -> Place {
     match path {
         "/batch" => return Place::Batch,
         "/import" => return Place::Import,
+        "/watch" => return Place::Watch,
         _ => {}
     }
     match path.strip_prefix("/kv") {
@@ -61,11 +67,16 @@ fn place(path: &str) -> Place {
 /// Which member may answer. What is malformed anyone may refuse.
 pub(crate) fn target(uri: &Uri) -> Target {
     match place(uri.path()) {
-        Place::Key(Ok(key)) => Target::Key(key.hash()),
-        Place::Listing => Query::parse(uri.query().unwrap_or_default())
-            .ok()
-            .and_then(|query| query.shard)
-            .map_or(Target::Any, Target::Shard),
+        Place::Key(Ok(key)) => match Consistency::of_query(uri.query().unwrap_or_default()) {
+            Ok(Consistency::Any) => Target::Copy(key.hash()),
+            _ => Target::Key(key.hash()),
+        },
+        Place::Listing => match Query::parse(uri.query().unwrap_or_default()) {
+            Ok(Query { shard: Some(shard), consistency: Consistency::Any, .. }) => Target::CopyOf(shard),
+            Ok(Query { shard: Some(shard), .. }) => Target::Shard(shard),
+            _ => Target::Any,
+        },
+        Place::Watch => Watch::shard_of(uri).map_or(Target::Any, Target::Shard),
         Place::Batch | Place::Import => {
             shard(uri.query().unwrap_or_default()).ok().flatten().map_or(Target::Any, Target::Shard)
         }
@@ -87,10 +98,13 @@ async fn answer(State(service): State<Arc<StorageService>>, request: Request) ->
         Place::Listing => service.listing(&head).await,
         Place::Batch => service.batch(&head, body).await,
         Place::Import => service.import(&head, body).await,
+        Place::Watch => service.watch(&head).await,
         Place::Nowhere => {
             let detail = format!("storage has nothing at `{}`", head.uri.path());
             let problem = Problem::new(ErrorKind::NotFound, "unknown-path", detail);
-            Err(refused(&problem.hint("keys are at /kv/{key}, their list is at /kv")))
+            Err(refused(
+                &problem.hint("keys are at /kv/{key}, their list is at /kv, their changes at /watch"),
+            ))
         }
     };
     outcome.unwrap_or_else(|refusal| refusal)
@@ -105,14 +119,17 @@ impl StorageService {
         if shard != self.shard {
             return Err(self.elsewhere(shard));
         }
+        if matches!(head.method, Method::GET | Method::HEAD) {
+            return self.get(key, head).await;
+        }
         if head.method != Method::PUT && head.uri.query().is_some_and(|query| !query.is_empty()) {
             // One that is not heard would be taken for heard.
-            let detail =
-                "a key takes no parameters, but a `ttl` when it is put; `?` in a key itself is `%3F`";
+            let detail = "a key takes a `ttl` when it is put, a `consistency` when it is read, and nothing else; \
+                          `?` in a key itself is `%3F`";
             return Err(invalid("bad-query", detail));
         }
+        self.owner_only()?;
         match head.method {
-            Method::GET | Method::HEAD => self.get(key, head).await,
             Method::PUT => self.put(key, head, body).await,
             Method::DELETE => {
                 let condition = condition(&head.headers).map_err(|error| invalid("bad-condition", &error))?;
@@ -124,10 +141,22 @@ impl StorageService {
     }
 
     async fn get(&self, key: &Key, head: &Parts) -> Answer {
-        let found = self.engine.get(key).await.map_err(|refusal| refusal.to_response())?;
-        let Some(Versioned { version, record }) = found else {
+        let consistency =
+            Consistency::of_query(head.uri.query().unwrap_or_default()).map_err(|error| bad_query(&error))?;
+        let found = match &self.copy {
+            Some(copy) if consistency == Consistency::Any => copy.get(key).await,
+            Some(_) => return Err(self.only_a_copy()),
+            None => self.engine.get(key, consistency).await,
+        };
+        let Stale { value, by } = found.map_err(|refusal| refusal.to_response())?;
+        let by = by.filter(|_| consistency == Consistency::Any);
+        let Some(Versioned { version, record }) = value else {
             let detail = format!("there is no key `{key}`");
-            return Err(refused(&Problem::new(ErrorKind::NotFound, "no-such-key", detail)));
+            let mut answer = refused(&Problem::new(ErrorKind::NotFound, "no-such-key", detail));
+            if let Some(by) = by {
+                consistency::tell(answer.headers_mut(), by);
+            }
+            return Err(answer);
         };
         let (etag, expires_ms) = (etag(version), record.expires_ms());
         let mut answer = if names(&head.headers, &etag) {
@@ -143,6 +172,9 @@ impl StorageService {
         };
         let headers = answer.headers_mut();
         headers.insert(ETAG, header(etag));
+        if let Some(by) = by {
+            consistency::tell(headers, by);
+        }
         if let Some(at) = expires_ms {
             headers.insert(HeaderName::from_static(api::EXPIRES_MS), HeaderValue::from(at.get()));
         }
@@ -175,25 +207,75 @@ impl StorageService {
         if !matches!(head.method, Method::GET | Method::HEAD) {
             return Err(not_allowed("GET, HEAD"));
         }
-        let query = Query::parse(head.uri.query().unwrap_or_default()).map_err(|error| {
-            let problem = Problem::new(ErrorKind::Invalid, "bad-query", error.to_string());
-            refused(&match error.hint {
-                Some(hint) => problem.hint(hint),
-                None => problem,
-            })
-        })?;
+        let query = Query::parse(head.uri.query().unwrap_or_default()).map_err(|error| bad_query(&error))?;
+        self.owns(query.shard)?;
         let page = match query.shard {
-            Some(shard) if shard.as_u32() >= self.shards.get() => {
-                return Err(unknown_shard(shard, self.shards));
+            Some(_) if self.copy.is_some() && query.consistency != Consistency::Any => {
+                return Err(self.only_a_copy());
             }
-            Some(shard) if shard != self.shard => return Err(self.elsewhere(shard)),
-            Some(_) => self.engine.page(&query).await.map_err(|refusal| refusal.to_response())?,
+            Some(_) => self.page(&query).await.map_err(|refusal| refusal.to_response())?,
             None => self.gather(&query).await.map_err(|missing| {
                 let problem = Problem::new(ErrorKind::Unavailable, "shard-missing", missing.to_string());
                 refused(&problem.hint("try again in a moment; GET /v1/claims shows who owns which shard"))
             })?,
         };
-        Ok(json(&page))
+        let mut answer = json(&page.value);
+        if let Some(by) = page.by.filter(|_| query.consistency == Consistency::Any) {
+            consistency::tell(answer.headers_mut(), by);
+        }
+        Ok(answer)
+    }
+
+    async fn watch(self: &Arc<Self>, head: &Parts) -> Answer {
+        if head.method != Method::GET {
+            return Err(not_allowed("GET"));
+        }
+        let watch = Watch::of(head).map_err(|error| bad_query(&error))?;
+        self.owns(watch.shard)?;
+        let shards = watch.shard.map_or_else(|| self.all_shards(), |shard| vec![shard]);
+        let from = watch.from.as_deref().map(|text| Cursor::parse(text, &shards)).transpose();
+        let from = from.map_err(|error| {
+            let problem = Problem::new(ErrorKind::Invalid, "bad-cursor", error.to_string());
+            refused(
+                &problem.hint("give the `id` of an event of this stream as it came, or none to begin now"),
+            )
+        })?;
+        let ending = self.ending.clone().cancelled_owned();
+        let Some(shard) = watch.shard else {
+            let begun = self.watch_all(&watch, from.as_ref()).await;
+            let (cursor, sent) = begun.map_err(|problem| refused(&problem))?;
+            return Ok(watch::answer(cursor, sent.take_until(ending)));
+        };
+        self.owner_only()?;
+        let from = from.and_then(|cursor| cursor.place(shard));
+        let begun = watch::begin(&self.engine, &watch, shard, from).await.map_err(|error| match error {
+            NotBegun::Gone(problem) => refused(&problem),
+            NotBegun::Refused(refusal) => refusal.to_response(),
+        })?;
+        let sent = begun.changes.map(move |sent| (shard, sent)).take_until(ending);
+        Ok(watch::answer(Cursor::new([(shard, begun.place)]), sent))
+    }
+
+    /// Refuses a shard that there is not, or that this node does not have.
+    fn owns(&self, shard: Option<ShardId>) -> Result<(), Response> {
+        match shard {
+            Some(shard) if shard.as_u32() >= self.shards.get() => Err(unknown_shard(shard, self.shards)),
+            Some(shard) if shard != self.shard => Err(self.elsewhere(shard)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what a copy can't do.
+    pub(crate) fn owner_only(&self) -> Result<(), Response> {
+        if self.copy.is_some() { Err(self.only_a_copy()) } else { Ok(()) }
+    }
+
+    fn only_a_copy(&self) -> Response {
+        let detail = format!("this node has a copy of shard {}; only the owner answers that", self.shard);
+        let problem = Problem::new(ErrorKind::Misdirected, "only-a-copy", detail);
+        response::not_processed(
+            &problem.hint("ask the owner or the gateway, or read with `?consistency=any`"),
+        )
     }
 
     pub(crate) fn elsewhere(&self, shard: ShardId) -> Response {
@@ -314,6 +396,14 @@ pub(crate) fn invalid(code: &str, detail: &(impl ToString + ?Sized)) -> Response
     refused(&Problem::new(ErrorKind::Invalid, code, detail.to_string()))
 }
 
+fn bad_query(error: &QueryError) -> Response {
+    let problem = Problem::new(ErrorKind::Invalid, "bad-query", error.to_string());
+    refused(&match &error.hint {
+        Some(hint) => problem.hint(hint),
+        None => problem,
+    })
+}
+
 pub(crate) fn not_allowed(methods: &'static str) -> Response {
     let mut problem =
         Problem::new(ErrorKind::Invalid, "method-not-allowed", format!("allowed here: {methods}"));
@@ -343,6 +433,14 @@ mod tests {
             ("/kv", Target::Any),
             ("/kv?shard=2&limit=3", Target::Shard(ShardId::try_from(2).unwrap())),
             ("/kv?shard=x", Target::Any),
+            ("/kv/a?consistency=any", Target::Copy(KeyHash::of(b"a"))),
+            ("/kv/a?consistency=primary", Target::Key(KeyHash::of(b"a"))),
+            ("/kv?consistency=any", Target::Any),
+            ("/kv?shard=2&consistency=any", Target::CopyOf(ShardId::try_from(2).unwrap())),
+            ("/watch", Target::Any),
+            ("/watch?prefix=a&from=0:1.0", Target::Any),
+            ("/watch?shard=2&from=2:1.0", Target::Shard(ShardId::try_from(2).unwrap())),
+            ("/watch?shard=x", Target::Any),
             ("/kvs/a", Target::Any),
             ("/kv/x%7Ba%7Dy", Target::Key(KeyHash::of(b"a"))),
             ("/batch", Target::Any),

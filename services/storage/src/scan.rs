@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use slatedb::Db;
+use slatedb::DbReadOps;
 use slatedb::config::{DurabilityLevel, ScanOptions};
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ const TIME: Duration = Duration::from_secs(3);
 
 /// A page of the database. Of values that are not shown, and which may be large, only one is held at a time.
 pub(crate) async fn page(
-    db: Db,
+    db: &(impl DbReadOps + Sync),
     range: Range<Bytes>,
     query: &Query,
 ) -> Result<Result<Page, Refusal>, slatedb::Error> {
@@ -74,7 +74,7 @@ fn listed(key: String, version: u64, stored: &Bytes, with_value: bool) -> Result
 }
 
 /// A value that JSON can show without making it much longer.
-fn text(value: &[u8]) -> Option<&str> {
+pub(crate) fn text(value: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(value).ok()?;
     let is_plain = |byte: u8| byte >= b' ' || matches!(byte, b'\n' | b'\r' | b'\t');
     text.bytes().all(is_plain).then_some(text)

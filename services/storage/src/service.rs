@@ -8,19 +8,29 @@ use async_trait::async_trait;
 use axum::Router;
 use plugin::{Context, Duty, Health, Prepared, Service, ServiceError};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use types::{ErrorKind, ServiceType, ShardId};
 
 use crate::engine::Engine;
+use crate::follower::Follower;
+use crate::meters::Meters;
 use crate::refusal::Refusal;
 use crate::routes;
 use crate::settings::Settings;
+use crate::witness::Seen;
 
 /// How long the database may take to open before the start has failed.
 const OPEN: Duration = Duration::from_secs(15);
 
-/// A shard that this node owns.
+/// How long a copy may take to open before the start is over without it.
+const OPEN_COPY: Duration = Duration::from_secs(3);
+
+/// A shard that this node owns, or has a copy of.
 pub(crate) struct StorageService {
+    /// The shard's data; refuses everything where this node has a copy.
     pub(crate) engine: Engine,
+    /// The copy, if it is one.
+    pub(crate) copy: Option<Follower>,
     pub(crate) mesh: mesh::Mesh,
     /// Its own type.
     pub(crate) service: ServiceType,
@@ -28,25 +38,51 @@ pub(crate) struct StorageService {
     /// How many there are.
     pub(crate) shards: NonZeroU32,
     pub(crate) max_value: usize,
+    /// Cancelled when streams that would never end have to.
+    pub(crate) ending: CancellationToken,
 }
 
 #[async_trait]
 impl Prepared for Settings {
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
         let missing = |what| ServiceError::internal(format!("a member of `storage` was given no {what}"));
-        let Duty::Primary(claim) = &cx.duty else { return Err(missing("claim")) };
         let objects = cx.objects.clone().ok_or_else(|| missing("object store"))?;
         let shards = cx.shards.ok_or_else(|| missing("number of shards"))?;
         let service = cx.role.service().cloned().ok_or_else(|| missing("service type"))?;
         let shard = cx.role.shard().ok_or_else(|| missing("shard"))?;
         let stop = cx.shutdown.child_token();
-        let engine = Engine::start(objects, Arc::new(claim.clone()), &self, &cx.metrics, &cx.tasks, stop);
-        engine.opened(OPEN).await.map_err(|refusal| match refusal {
-            Refusal::Passed(_) => ServiceError::new(ErrorKind::Conflict, refusal.to_string()),
-            other => ServiceError::unavailable(other.to_string()),
-        })?;
+        let (engine, copy) = match &cx.duty {
+            Duty::Primary(claim) => {
+                let claim = Arc::new(claim.clone());
+                let engine = Engine::start(objects, claim, &self, &cx.metrics, &cx.tasks, stop);
+                engine.opened(OPEN).await.map_err(|refusal| match refusal {
+                    Refusal::Passed(_) => ServiceError::new(ErrorKind::Conflict, refusal.to_string()),
+                    other => ServiceError::unavailable(other.to_string()),
+                })?;
+                (engine, None)
+            }
+            Duty::Replica => {
+                let meters = Meters::new(&cx.metrics, &Seen::default());
+                let engine = Engine::none(Arc::clone(&objects), &self, meters.clone());
+                let copy = Follower::start(objects, cx.objects_poll, &self, meters, &cx.tasks, stop);
+                // There may be no data yet, or no store; it goes on trying.
+                copy.tried(OPEN_COPY).await;
+                (engine, Some(copy))
+            }
+            Duty::None => return Err(missing("claim")),
+        };
         let max_value = self.max_value;
-        Ok(Arc::new(StorageService { engine, mesh: cx.mesh, service, shard, shards, max_value }))
+        let ending = cx.shutdown.child_token();
+        Ok(Arc::new(StorageService {
+            engine,
+            copy,
+            mesh: cx.mesh,
+            service,
+            shard,
+            shards,
+            max_value,
+            ending,
+        }))
     }
 }
 
@@ -57,15 +93,24 @@ impl Service for StorageService {
     }
 
     fn health(&self) -> Health {
-        self.engine.health()
+        self.copy.as_ref().map_or_else(|| self.engine.health(), Follower::health)
+    }
+
+    fn staleness(&self) -> Option<Duration> {
+        self.copy.as_ref().map(Follower::staleness)
     }
 
     async fn drain(&self, deadline: Instant) {
+        self.ending.cancel();
         self.engine.settle(deadline).await;
     }
 
     async fn stop(&self) -> Result<(), ServiceError> {
-        self.engine.stop().await;
+        self.ending.cancel();
+        match &self.copy {
+            Some(copy) => copy.stop().await,
+            None => self.engine.stop().await,
+        }
         Ok(())
     }
 }

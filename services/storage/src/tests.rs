@@ -146,12 +146,25 @@ async fn what_is_wrong_is_told() {
         ("GET", "/kv?prefx=a", 400, "bad-query"),
         ("GET", "/kv?limit=0", 400, "bad-query"),
         ("GET", "/kv?shard=7", 400, "unknown-shard"),
+        ("POST", "/watch", 405, "method-not-allowed"),
+        ("GET", "/watch?form=1", 400, "bad-query"),
+        ("GET", "/watch?values=1", 400, "bad-query"),
+        ("GET", "/watch?from=x", 400, "bad-cursor"),
+        ("GET", "/watch?from=0:1.0,1:1.0", 400, "bad-cursor"),
+        ("GET", "/watch?shard=0&from=1:1.0", 400, "bad-cursor"),
+        ("GET", "/watch?shard=7", 400, "unknown-shard"),
+        ("GET", "/watch?from=0:99.0", 410, "history-gone"),
+        ("GET", "/watch?shard=0&from=0:99.0", 410, "history-gone"),
+        ("GET", "/watches", 404, "unknown-path"),
         ("GET", "/", 404, "unknown-path"),
         ("GET", "/kvs", 404, "unknown-path"),
     ] {
         let answer = node.call(method, path, "").await;
         assert_eq!((answer.status.as_u16(), answer.problem().code()), (status, code), "{method} {path}");
         assert_eq!(answer.headers["content-type"], Problem::MEDIA_TYPE);
+        if path.starts_with("/watch?from") {
+            assert!(answer.problem().hint.is_some(), "{path}");
+        }
     }
     assert_eq!(node.get("/kv?prefx=a").await.problem().hint.as_deref(), Some("did you mean `prefix`?"));
 
@@ -238,6 +251,136 @@ async fn a_listing_shows_keys_as_they_may_be_asked_for() {
         }
     }
     assert_eq!(shown, ["100%25%2B1", "a%20b", "user/1", "x%2F%2Fy", "%FF%FE"]);
+    node.stop().await;
+}
+
+/// What comes on a stream until it has so many events, or ends.
+async fn events(body: &mut Body, parser: &mut types::SseParser, count: usize) -> Vec<types::Frame> {
+    let mut frames = Vec::new();
+    while frames.len() < count
+        && let Some(part) = body.frame().await
+    {
+        frames.extend(parser.push(&part.unwrap().into_data().unwrap()).unwrap());
+    }
+    frames
+}
+
+#[tokio::test]
+async fn a_watch_begins_with_its_cursor_and_is_resumed_after_the_last_event() {
+    let node = Node::owning(0, json!({})).await;
+    let open = async |query: &str, last: Option<&str>| {
+        let request = Request::get(format!("/watch?{query}"));
+        let request = match last {
+            Some(id) => request.header("last-event-id", id),
+            None => request,
+        };
+        let answer = node.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        (answer.into_body(), types::SseParser::default())
+    };
+    let (mut body, mut parser) = open("values=true", None).await;
+    let ready = events(&mut body, &mut parser, 1).await.remove(0);
+    assert_eq!((ready.event.as_str(), ready.id.as_deref()), ("ready", Some("0:1.0")));
+    assert_eq!(ready.data, r#"{"cursor":"0:1.0"}"#);
+    for number in 0..3 {
+        node.call("PUT", &format!("/kv/a%20{number}"), "x").await;
+    }
+    let told = events(&mut body, &mut parser, 3).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&told[0].data).unwrap(),
+        json!({
+            "key": "a%200", "version": 1, "shard": 0, "size": 1,
+            "content_type": "application/octet-stream", "value": "x",
+        })
+    );
+    for query in ["", "shard=0&"] {
+        for (from, last) in [("0:2.0", None), ("0:1.0", Some("0:2.0"))] {
+            let (mut body, mut parser) = open(&format!("{query}from={from}&values=true"), last).await;
+            let again = events(&mut body, &mut parser, 3).await;
+            assert_eq!(again[0].id.as_deref(), Some("0:2.0"), "it is ready where it goes on");
+            assert_eq!(again[1..], told[1..], "{query} {from}");
+        }
+    }
+
+    // A drain waits for nobody who watches.
+    let (mut one, mut its_parser) = open("shard=0", None).await;
+    events(&mut one, &mut its_parser, 1).await;
+    node.service.drain(tokio::time::Instant::now()).await;
+    assert_eq!(events(&mut body, &mut parser, 1).await, []);
+    assert_eq!(events(&mut one, &mut its_parser, 1).await, []);
+    node.stop().await;
+}
+
+/// A node that has a copy of the last of some shards, and the node that owns it, on the same store.
+async fn owner_and_copy(shard: u32) -> (Node, Node) {
+    let owner = Node::owning(shard, json!({})).await;
+    let role = owner.context.role.clone();
+    let store = folder_store(owner._folder.path()).await;
+    let (context, _) = Context::for_replica_test(role, &store);
+    let Ok(prepared) = Storage.prepare(&json!({})) else { panic!("good settings") };
+    let service = prepared.start(context.clone()).await.unwrap();
+    let router = Arc::clone(&service).routes();
+    (owner, Node { router, service, context, _folder: tempfile::tempdir().unwrap() })
+}
+
+#[tokio::test]
+async fn a_copy_answers_who_may_be_told_something_old_and_nobody_else() {
+    let (owner, copy) = owner_and_copy(0).await;
+    assert_eq!(copy.service.health(), Health::Ready);
+    let put = owner.call("PUT", "/kv/a", "1").await;
+    let answer = loop {
+        let answer = copy.get("/kv/a?consistency=any").await;
+        let stale: u64 = answer.headers["coterie-staleness-ms"].to_str().unwrap().parse().unwrap();
+        assert!(stale < 30_000, "{stale}");
+        if answer.status == StatusCode::OK {
+            break answer;
+        }
+        assert_eq!(answer.problem().code(), "no-such-key");
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((&answer.body[..], &answer.headers["etag"]), (&b"1"[..], &put.headers["etag"]));
+    for path in ["/kv?consistency=any", "/kv?consistency=any&shard=0"] {
+        let listed = copy.get(path).await;
+        assert_eq!(listed.json()["keys"][0]["key"], "a", "{path}");
+        assert!(listed.headers.contains_key("coterie-staleness-ms"));
+    }
+    assert_eq!(copy.call("HEAD", "/kv/a?consistency=any", "").await.status, StatusCode::OK);
+    for (method, path) in [
+        ("GET", "/kv/a"),
+        ("GET", "/kv/a?consistency=strong"),
+        ("GET", "/kv/a?consistency=primary"),
+        ("PUT", "/kv/a"),
+        ("DELETE", "/kv/a"),
+        ("GET", "/kv?shard=0"),
+        ("GET", "/watch?shard=0"),
+    ] {
+        let answer = copy.call(method, path, "2").await;
+        let found = (answer.status.as_u16(), answer.problem().code().to_owned());
+        assert_eq!(found, (421, "only-a-copy".to_owned()), "{method} {path}");
+        assert!(answer.headers.contains_key(api::NOT_PROCESSED), "{method} {path}");
+    }
+    assert!(copy.service.staleness().is_some());
+    copy.stop().await;
+    owner.stop().await;
+}
+
+#[tokio::test]
+async fn an_owner_answers_whatever_consistency_is_asked_for() {
+    let node = Node::owning(0, json!({})).await;
+    assert_eq!(node.service.staleness(), None);
+    node.call("PUT", "/kv/a", "1").await;
+    for (consistency, tells) in [("strong", false), ("primary", false), ("any", true)] {
+        for path in ["/kv/a?", "/kv?", "/kv?shard=0&"] {
+            let answer = node.get(&format!("{path}consistency={consistency}")).await;
+            assert_eq!(answer.status, StatusCode::OK, "{path} {consistency}");
+            assert_eq!(answer.headers.contains_key("coterie-staleness-ms"), tells, "{path} {consistency}");
+        }
+    }
+    for path in ["/kv/a?consistency=weak", "/kv/a?consistncy=any", "/kv?consistency=weak"] {
+        let answer = node.get(path).await;
+        assert_eq!((answer.status.as_u16(), answer.problem().code()), (400, "bad-query"), "{path}");
+    }
     node.stop().await;
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub(crate) const STALL: Duration = Duration::from_secs(60);
 
 /// A moment on two clocks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment {
     steady: Instant,
     wall: SystemTime,
@@ -26,6 +26,12 @@ impl Moment {
     #[cfg(test)]
     pub(crate) fn ago(time: Duration) -> Self {
         Self { wall: SystemTime::now() - time, ..Self::now() }
+    }
+
+    /// How long ago it was; the longer time if the clocks disagree.
+    pub(crate) fn elapsed(&self) -> Duration {
+        let wall = self.wall.elapsed().unwrap_or_default();
+        self.steady.elapsed().max(wall)
     }
 
     /// Whether so much time lies between an earlier moment and this one that the process stood still, if it should

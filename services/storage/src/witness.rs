@@ -69,6 +69,12 @@ impl Seen {
         &self.deleted
     }
 
+    /// How many operations there have been.
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> u64 {
+        self.notes().begun
+    }
+
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }

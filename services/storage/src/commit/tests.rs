@@ -8,6 +8,7 @@ use store::faults::Mode;
 
 use super::*;
 use crate::change::Condition;
+use crate::consistency::Consistency;
 use crate::engine::tests::{Running, key, memory, until};
 use crate::ownership::testing::Register;
 
@@ -40,7 +41,7 @@ impl Running {
     }
 
     async fn version(&self, name: &str) -> Option<u64> {
-        self.engine.get(&key(name)).await.unwrap().map(|found| found.version)
+        self.engine.get(&key(name), Consistency::Strong).await.unwrap().value.map(|found| found.version)
     }
 
     /// How many rows note when something expires.

@@ -59,7 +59,9 @@ async fn read_all(folder: &Path, at: &str) -> (usize, bool) {
     }
     let page = running.engine.page(&Query { values: true, ..Query::default() }).await;
     match page {
-        Ok(page) => assert_eq!((refused, page.keys.len()), (0, KEYS), "{at}: a listing shows all or fails"),
+        Ok(page) => {
+            assert_eq!((refused, page.value.keys.len()), (0, KEYS), "{at}: a listing shows all or fails");
+        }
         Err(refusal) => assert!(!matches!(refusal, Refusal::Unread(_)), "{at}: {refusal}"),
     }
     let told = matches!(running.engine.health(), Health::Degraded(_));

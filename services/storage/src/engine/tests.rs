@@ -73,7 +73,7 @@ async fn put(engine: &Engine, name: &str, value: &str) -> Result<(), Refusal> {
 }
 
 async fn get(engine: &Engine, name: &str) -> Result<Option<String>, Refusal> {
-    let record = engine.get(&key(name)).await?;
+    let record = engine.get(&key(name), Consistency::Strong).await?.value;
     Ok(record.map(|found| String::from_utf8_lossy(found.record.value()).into_owned()))
 }
 
@@ -341,8 +341,8 @@ async fn a_listing_is_in_order_and_goes_on_where_it_ended() {
     running.engine.delete(&key("a/3"), None).await.unwrap();
     let list = async |query: &str| {
         let page = running.engine.page(&Query::parse(query).unwrap()).await.unwrap();
-        let keys: Vec<_> = page.keys.into_iter().map(|listed| listed.key).collect();
-        (keys.join(" "), page.next)
+        let keys: Vec<_> = page.value.keys.into_iter().map(|listed| listed.key).collect();
+        (keys.join(" "), page.value.next)
     };
     assert_eq!(list("").await, ("a/1 a/2 b c".to_owned(), None));
     assert_eq!(list("prefix=a/").await, ("a/1 a/2".to_owned(), None));
@@ -395,7 +395,7 @@ async fn behaves_as_a_map(ops: Vec<Op>) {
             }
             Op::List => {
                 let page = running.engine.page(&Query::default()).await.unwrap();
-                let keys: Vec<_> = page.keys.into_iter().map(|listed| listed.key).collect();
+                let keys: Vec<_> = page.value.keys.into_iter().map(|listed| listed.key).collect();
                 assert_eq!(keys, model.keys().cloned().collect::<Vec<_>>());
             }
             Op::Reopen => {

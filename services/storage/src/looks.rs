@@ -1,0 +1,205 @@
+//! How far behind a copy may be: counted from the beginning of the last look at the log that was taken in whole.
+//!
+//! SlateDB's reader does not say when it looked. But it asks for the newest file of the log once in each look, after the
+//! manifest; so it is given a reader of the log that notes it. All that was durable when it was asked is in the copy
+//! once the look is over, unless the look failed. And looks follow one another: when the next one begins, the one
+//! before it is over. So the bound is one look longer than it could be, and never too short.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use slatedb::DbStatus;
+use slatedb::object_store::ObjectStore;
+use slatedb::wal::{
+    SlateDbWalReader, SlateDbWalReaderBuilder, WalError, WalFileRange, WalIterator, WalReader, WalRows,
+};
+use tokio::sync::watch;
+
+use crate::history::is_missing;
+use crate::open::PATH;
+use crate::vigil::Moment;
+
+/// Whoever has looked within this time has missed no file that is collected already.
+const LATELY: Duration = Duration::from_secs(30);
+
+/// When a copy was last current.
+#[derive(Default)]
+pub(crate) struct Looks {
+    notes: Mutex<Notes>,
+    status: OnceLock<watch::Receiver<DbStatus>>,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    /// When the last look began that is over and did not fail.
+    current: Option<Moment>,
+    /// The last one that began.
+    now: Option<Look>,
+    begun: u64,
+}
+
+#[derive(Debug)]
+struct Look {
+    began: Moment,
+    has_failed: bool,
+    /// The last write that it found.
+    last: u64,
+}
+
+impl Notes {
+    /// The last look is over. The copy has all up to this write, if that is known.
+    fn over(&mut self, durable: Option<u64>) {
+        if let Some(look) = self.now.take()
+            && !look.has_failed
+            && durable.is_none_or(|durable| look.last <= durable)
+        {
+            self.current = Some(look.began);
+        }
+    }
+}
+
+impl Looks {
+    /// How many looks have begun.
+    #[cfg(test)]
+    pub(crate) fn begun(&self) -> u64 {
+        self.notes().begun
+    }
+
+    /// All up to this moment is in the copy. Nothing as long as there is no copy.
+    pub(crate) fn current(&self) -> Option<Moment> {
+        self.notes().current
+    }
+
+    /// The copy was opened, so that the first look is over; `status` tells how far it is. The second one may have
+    /// begun already, and then its end tells.
+    pub(crate) fn opened(&self, status: watch::Receiver<DbStatus>) {
+        let _ = self.status.set(status);
+        let mut notes = self.notes();
+        if notes.begun == 1 {
+            notes.over(None);
+        }
+    }
+
+    fn begins(&self) {
+        let durable = self.status.get().map(|status| status.borrow().durable_seq);
+        let mut notes = self.notes();
+        notes.over(durable);
+        notes.now = Some(Look { began: Moment::now(), has_failed: false, last: 0 });
+        notes.begun += 1;
+    }
+
+    fn failed(&self) {
+        if let Some(look) = &mut self.notes().now {
+            look.has_failed = true;
+        }
+    }
+
+    fn found(&self, rows: &WalRows) {
+        let last = rows.rows.iter().map(|row| row.seq).max();
+        if let (Some(look), Some(last)) = (&mut self.notes().now, last) {
+            look.last = look.last.max(last);
+        }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the log and notes each look.
+pub(crate) struct Noting {
+    log: SlateDbWalReader,
+    files: slatedb::WalReader,
+    looks: Arc<Looks>,
+}
+
+impl Noting {
+    pub(crate) fn new(objects: &Arc<dyn ObjectStore>, looks: Arc<Looks>) -> Result<Self, slatedb::Error> {
+        let log = SlateDbWalReaderBuilder::new()
+            .with_path(PATH.into())
+            .with_object_store(Arc::clone(objects))
+            .build()?;
+        Ok(Self { log, files: slatedb::WalReader::new(PATH, Arc::clone(objects)), looks })
+    }
+
+    /// Whether there is certainly nothing new. Most looks find nothing, and one question to the store is enough for
+    /// that; SlateDB asks ten. (The manifest takes two more.)
+    async fn is_last(&self, file: u64) -> bool {
+        let is_recent = self.looks.current().is_some_and(|moment| moment.elapsed() < LATELY);
+        is_recent && self.files.get(file + 1).metadata().await.is_err_and(|error| is_missing(&error))
+    }
+}
+
+#[async_trait]
+impl WalReader for Noting {
+    async fn last_wal_file_id(&self, after: u64) -> Result<u64, WalError> {
+        self.looks.begins();
+        if self.is_last(after).await {
+            return Ok(after);
+        }
+        self.log.last_wal_file_id(after).await.inspect_err(|_| self.looks.failed())
+    }
+
+    async fn iterator(&self, files: WalFileRange) -> Result<Box<dyn WalIterator>, WalError> {
+        let rows = self.log.iterator(files).await.inspect_err(|_| self.looks.failed())?;
+        Ok(Box::new(NotingRows { rows, looks: Arc::clone(&self.looks), is_over: false }))
+    }
+}
+
+struct NotingRows {
+    rows: Box<dyn WalIterator>,
+    looks: Arc<Looks>,
+    is_over: bool,
+}
+
+#[async_trait]
+impl WalIterator for NotingRows {
+    async fn next(&mut self) -> Result<Option<WalRows>, WalError> {
+        // A file that was collected meanwhile ends a look as if there had been no more of them.
+        let next = self.rows.next().await.inspect_err(|_| self.looks.failed())?;
+        match &next {
+            Some(rows) => self.looks.found(rows),
+            None => self.is_over = true,
+        }
+        Ok(next)
+    }
+}
+
+/// A look that was given up in the middle has failed.
+impl Drop for NotingRows {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.looks.failed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_look_that_is_over_did_not_fail_and_is_in_the_copy_counts() {
+        let looks = Looks::default();
+        looks.begins();
+        assert!(looks.current().is_none(), "it goes on");
+        looks.failed();
+        looks.begins();
+        assert!(looks.current().is_none(), "it failed");
+        let row = slatedb::RowEntry {
+            key: "a".into(),
+            value: slatedb::ValueDeletable::Tombstone,
+            seq: 7,
+            create_ts: None,
+            expire_ts: None,
+        };
+        looks.found(&WalRows { rows: vec![row], last_consumed_wal_file_id: 1 });
+        looks.notes().over(Some(6));
+        assert!(looks.current().is_none(), "what it found is not in the copy");
+        looks.begins();
+        let began = looks.notes().now.as_ref().map(|look| look.began);
+        looks.begins();
+        assert_eq!(looks.current(), began, "it counts from its beginning");
+    }
+}

@@ -1,0 +1,357 @@
+//! `GET /watch`: changes as server-sent events, of one shard or of all.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, Stream, StreamExt, stream};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use http::request::Parts;
+use http::{HeaderValue, Uri};
+use prometheus_client::metrics::gauge::Gauge;
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+use types::{ErrorKind, Problem, ShardId};
+
+use crate::cursor::{Cursor, Place};
+use crate::engine::{Engine, KEYS};
+use crate::key::{decode, encode};
+use crate::page::{QueryError, parameters, shard};
+use crate::record::Record;
+use crate::refusal::Refusal;
+use crate::scan;
+use crate::watcher::{Rows, WatchEnd, Watcher};
+
+/// A comment is sent after so long without an event, so that nobody on the way takes the stream for dead.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const PARAMETERS: [&str; 4] = ["prefix", "from", "values", "shard"];
+
+/// What is watched.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Watch {
+    /// Only this shard.
+    pub(crate) shard: Option<ShardId>,
+    /// Keys that begin with it.
+    pub(crate) prefix: Vec<u8>,
+    /// Where to go on, as it came.
+    pub(crate) from: Option<String>,
+    /// Whether the values are sent.
+    pub(crate) values: bool,
+}
+
+impl Watch {
+    /// Reads the query of a URI: `prefix=user/&values=true`. A `+` is a plus.
+    pub(crate) fn parse(query: &str) -> Result<Self, QueryError> {
+        let mut found = Self::default();
+        for (name, value) in parameters(query, &PARAMETERS)? {
+            let bytes = decode(value).map_err(|error| QueryError::new(format!("`{name}`: {error}")))?;
+            match name {
+                "prefix" => found.prefix = bytes,
+                "from" => {
+                    let text = String::from_utf8_lossy(&bytes).into_owned();
+                    found.from = Some(text).filter(|text| !text.is_empty());
+                }
+                "values" => {
+                    found.values = match value {
+                        "true" => true,
+                        "false" => false,
+                        other => {
+                            let message = format!("`values` is true or false, not `{other}`");
+                            return Err(QueryError::new(message));
+                        }
+                    };
+                }
+                _ => found.shard = Some(shard(value)?),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The request of a client. What it has seen last by its own word is newer than what its URL says.
+    pub(crate) fn of(head: &Parts) -> Result<Self, QueryError> {
+        let mut watch = Self::parse(head.uri.query().unwrap_or_default())?;
+        if let Some(id) = head.headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
+            watch.from = Some(String::from_utf8_lossy(id.as_bytes()).into_owned());
+        }
+        Ok(watch)
+    }
+
+    /// The shard that a URI names, if it is well-formed.
+    pub(crate) fn shard_of(uri: &Uri) -> Option<ShardId> {
+        Self::parse(uri.query().unwrap_or_default()).ok()?.shard
+    }
+
+    /// The same for one shard alone, from a place in it, as it is written in a URI.
+    pub(crate) fn for_shard(&self, shard: ShardId, from: Option<Place>) -> String {
+        let mut text = format!("shard={shard}&values={}", self.values);
+        if !self.prefix.is_empty() {
+            text.push_str(&format!("&prefix={}", encode(&self.prefix)));
+        }
+        if let Some(place) = from {
+            text.push_str(&format!("&from={}", Cursor::new([(shard, place)])));
+        }
+        text
+    }
+}
+
+/// What a stream of changes sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// A change, and the place behind it.
+    Change { place: Place, kind: Kind, data: String },
+    /// Nothing for a while; what was not asked for is passed over up to this place.
+    Silence(Place),
+    /// The last one: what comes next is not kept any more.
+    Gone(Box<Problem>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Put,
+    Delete,
+}
+
+impl Kind {
+    /// The name of the event.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// The data of an event.
+#[derive(Debug, Serialize)]
+struct Data<'a> {
+    key: String,
+    version: u64,
+    shard: ShardId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+}
+
+/// Why a stream was not begun.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotBegun {
+    /// Begin anew.
+    #[error("{0}")]
+    Gone(Box<Problem>),
+    /// Try again.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// A stream of changes of a shard that has begun at a place.
+pub(crate) struct Begun<S> {
+    pub(crate) place: Place,
+    pub(crate) changes: S,
+}
+
+/// Begins to watch the shard that this node owns, from a place or from now.
+pub(crate) async fn begin(
+    engine: &Engine,
+    watch: &Watch,
+    shard: ShardId,
+    from: Option<Place>,
+) -> Result<Begun<impl Stream<Item = Sent> + Send + 'static>, NotBegun> {
+    let (feed, history) = engine.changes()?;
+    let watcher = Watcher::begin(feed, history, from).await.map_err(|end| match end {
+        WatchEnd::Gone(place) => NotBegun::Gone(Box::new(gone(shard, place))),
+        WatchEnd::Closed => Refusal::NotOpen(end.to_string()).into(),
+        WatchEnd::Unread(error) => Refusal::Unread(error.to_string()).into(),
+    })?;
+    let place = watcher.place();
+    let meters = engine.meters();
+    let strand = Strand {
+        shard,
+        prefix: [&[KEYS], watch.prefix.as_slice()].concat(),
+        values: watch.values,
+        place,
+        sending: None,
+        next: Some(next(watcher)),
+        silent_since: Instant::now(),
+        changes: meters.changes.clone(),
+        _counted: Counted::new(&meters.watchers),
+    };
+    let changes = stream::unfold(strand, |mut strand| async move {
+        let sent = strand.next().await?;
+        Some((sent, strand))
+    });
+    Ok(Begun { place, changes })
+}
+
+/// The changes of a shard on their way.
+struct Strand {
+    shard: ShardId,
+    /// As keys lie in the database.
+    prefix: Vec<u8>,
+    values: bool,
+    place: Place,
+    sending: Option<Rows>,
+    /// What comes after that; nothing at the end. It goes on while a heartbeat is sent.
+    next: Option<BoxFuture<'static, (Watcher, Result<Rows, WatchEnd>)>>,
+    silent_since: Instant,
+    changes: prometheus_client::metrics::counter::Counter,
+    _counted: Counted,
+}
+
+fn next(mut watcher: Watcher) -> BoxFuture<'static, (Watcher, Result<Rows, WatchEnd>)> {
+    async move {
+        let rows = watcher.next().await;
+        (watcher, rows)
+    }
+    .boxed()
+}
+
+impl Strand {
+    async fn next(&mut self) -> Option<Sent> {
+        loop {
+            if let Some(sent) = self.send() {
+                self.silent_since = Instant::now();
+                self.changes.inc();
+                return Some(sent);
+            }
+            if self.silent_since.elapsed() >= HEARTBEAT {
+                self.silent_since = Instant::now();
+                return Some(Sent::Silence(self.place));
+            }
+            let waiting = self.next.as_mut()?;
+            let Ok((watcher, rows)) = timeout_at(self.silent_since + HEARTBEAT, waiting).await else {
+                continue;
+            };
+            self.next = None;
+            match rows {
+                Ok(rows) => {
+                    self.sending = Some(rows);
+                    self.next = Some(next(watcher));
+                }
+                Err(WatchEnd::Gone(place)) => return Some(Sent::Gone(Box::new(gone(self.shard, place)))),
+                Err(end @ (WatchEnd::Closed | WatchEnd::Unread(_))) => {
+                    debug!(shard = %self.shard, why = %end, "a stream of changes ends");
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// The next row that was asked for, if there is one in hand.
+    fn send(&mut self) -> Option<Sent> {
+        let Rows { batch, first } = self.sending.take()?;
+        let rows = batch.rows.iter().enumerate().skip(first);
+        let Some((row, (key, value))) = rows.into_iter().find(|(_, (key, _))| key.starts_with(&self.prefix))
+        else {
+            self.place = Place::after(batch.seq);
+            return None;
+        };
+        self.place = Place::after_row(batch.seq, row, batch.rows.len());
+        let (kind, data) = describe(self.shard, batch.seq, key, value.as_ref(), self.values);
+        self.sending = Some(Rows { batch: Arc::clone(&batch), first: row + 1 });
+        Some(Sent::Change { place: self.place, kind, data })
+    }
+}
+
+/// A change as the data of an event.
+fn describe(shard: ShardId, version: u64, key: &[u8], value: Option<&Bytes>, values: bool) -> (Kind, String) {
+    // What can't be read is still a change; to read the key tells what is wrong with it.
+    let record = value.and_then(|stored| Record::decode(stored).ok());
+    let shown = record.as_ref().filter(|_| values).map(|record| record.value().as_ref());
+    let text = shown.and_then(scan::text);
+    let data = Data {
+        key: encode(key.get(1..).unwrap_or_default()),
+        version,
+        shard,
+        size: record.as_ref().map(|record| record.value().len()),
+        content_type: record
+            .as_ref()
+            .map(|record| String::from_utf8_lossy(record.content_type().as_bytes()).into_owned()),
+        value: text,
+        value_base64: shown.filter(|_| text.is_none()).map(|value| STANDARD.encode(value)),
+    };
+    let kind = if value.is_some() { Kind::Put } else { Kind::Delete };
+    (kind, serde_json::to_string(&data).expect("it is strings and numbers"))
+}
+
+/// What is told to whoever has been away for too long.
+fn gone(shard: ShardId, place: Place) -> Problem {
+    let detail = format!("changes of shard {shard} from {place} on are not kept any more");
+    let mut problem = Problem::new(ErrorKind::NotFound, "history-gone", detail)
+        .hint("watch anew without a cursor, then list the keys to see what they are now");
+    problem.status = http::StatusCode::GONE.as_u16();
+    problem
+}
+
+/// Counts one as long as it lives.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The answer: first where it begins, then what is sent, with the place in every shard as its id.
+pub(crate) fn answer(
+    mut cursor: Cursor,
+    sent: impl Stream<Item = (ShardId, Sent)> + Send + 'static,
+) -> Response {
+    let ready = event(&cursor, "ready", &serde_json::json!({ "cursor": cursor.to_string() }).to_string());
+    let mut silent_since = Instant::now();
+    let sent = sent.filter_map(move |(shard, sent)| {
+        let bytes = match sent {
+            Sent::Change { place, kind, data } => {
+                cursor.set(shard, place);
+                silent_since = Instant::now();
+                Some(event(&cursor, kind.as_str(), &data))
+            }
+            Sent::Silence(place) => {
+                cursor.set(shard, place);
+                // Each shard is silent for itself, and one heartbeat is enough.
+                (silent_since.elapsed() >= HEARTBEAT / 2).then(|| {
+                    silent_since = Instant::now();
+                    Bytes::from(format!(":\nid: {cursor}\n\n"))
+                })
+            }
+            Sent::Gone(problem) => {
+                let data = serde_json::to_string(&problem).expect("it is strings and numbers");
+                // Without an id: whoever goes on from the last one is told the same again.
+                Some(format!("event: gone\ndata: {data}\n\n").into())
+            }
+        };
+        std::future::ready(bytes)
+    });
+    let events = stream::once(std::future::ready(ready)).chain(sent).map(Ok::<_, Infallible>);
+    let mut answer = Response::new(Body::from_stream(events));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+fn event(cursor: &Cursor, name: &str, data: &str) -> Bytes {
+    format!("id: {cursor}\nevent: {name}\ndata: {data}\n\n").into()
+}
+
+#[cfg(test)]
+mod tests;
