@@ -36,9 +36,14 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         cluster: cli.cluster,
     };
     let mut interrupt = Interrupt::new()?;
-    // `up` takes back what it began; every other verb may stop anywhere.
+    // `up` takes back what it began; `kv watch` says where it was; every other verb may stop anywhere.
     if let Verb::Up(args) = cli.verb {
         return Box::pin(up::run(&args, &cx, &mut interrupt)).await;
+    }
+    if let Verb::Kv(args) = &cli.verb
+        && let Some(watch) = args.watch()
+    {
+        return Box::pin(kv::watch::run(watch, &cx, &mut interrupt)).await;
     }
     tokio::select! {
         biased;

@@ -378,3 +378,36 @@ async fn shards_never_change_and_status_names_those_without_an_owner() -> anyhow
     machine.ctl(&["up", &more]).await?.exits(2)?.tells("1")?.tells("cluster.yaml:")?;
     machine.nothing_is_left()
 }
+
+#[tokio::test]
+async fn changes_are_shown_until_an_interrupt_which_tells_where_to_go_on() -> anyhow::Result<()> {
+    let machine = up(STORAGE).await?;
+    let stream = machine.start("ctl", &["kv", "watch", "user/", "--values"])?;
+    machine.ctl(&["kv", "put", "other", "1"]).await?.exits(0)?;
+    eventually("it watches", || async {
+        machine.ctl(&["kv", "put", "user/1", "hello"]).await.ok()?;
+        stream.out().contains("put     user/1").then_some(())
+    })
+    .await?;
+    machine.ctl(&["kv", "del", "user/1"]).await?.exits(0)?;
+    eventually("it shows it", || async { stream.out().contains("delete  user/1").then_some(()) }).await?;
+    stream.signal(Signal::INT);
+    let ended = stream.ends().await?.exits(0)?;
+    assert!(ended.out.contains("hello") && !ended.out.contains("other"), "{}", ended.out);
+    let cursor = ended.err.rsplit("--from ").next().unwrap_or_default().trim().to_owned();
+
+    machine.ctl(&["kv", "put", "user/2", "x"]).await?.exits(0)?;
+    let stream = machine.start("ctl", &["kv", "watch", "-o", "json", "--from", &cursor])?;
+    eventually("it goes on", || async { stream.out().contains("user/2").then_some(()) }).await?;
+    stream.signal(Signal::INT);
+    let ended = stream.ends().await?.exits(0)?;
+    let first: Value = serde_json::from_str(ended.out.lines().next().unwrap_or_default())?;
+    assert_eq!((&first["event"], &first["key"]), (&"put".into(), &"user/2".into()));
+
+    let places = cursor.split(',').filter_map(|place| place.split(':').next());
+    let never: Vec<_> = places.map(|shard| format!("{shard}:99999.0")).collect();
+    let gone = machine.ctl(&["kv", "watch", "--from", &never.join(",")]).await?.exits(1)?;
+    gone.tells("are not kept any more")?.tells("watch without --from")?;
+    machine.ctl(&["kv", "watch", "--from", "x"]).await?.exits(2)?.tells("`x` is no cursor")?;
+    Ok(())
+}

@@ -3,6 +3,7 @@
 mod export;
 mod import;
 mod owner;
+pub(crate) mod watch;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ Examples:
   ctl kv put photo --file cat.jpg --content-type image/jpeg
   ctl kv get greeting
   ctl kv ls user/ -o json
+  ctl kv watch user/
   ctl kv del greeting
   ctl kv export user/ --output users.ndjson
   ctl kv import users.ndjson
@@ -99,6 +101,18 @@ Exit code 1 if the condition does not hold.")]
     /// Store the lines that export writes; fast
     #[command(after_help = import::AFTER_HELP)]
     Import(import::Args),
+    /// Show changes as they happen, until ^C
+    Watch(watch::Args),
+}
+
+impl Args {
+    /// The arguments of `watch`, which ends with ^C as it should.
+    pub(crate) fn watch(&self) -> Option<&watch::Args> {
+        match &self.verb {
+            Verb::Watch(args) => Some(args),
+            _ => None,
+        }
+    }
 }
 
 /// How keys are given.
@@ -177,6 +191,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         Verb::Ls(list) => ls(&reached, list, cx).await,
         Verb::Export(args) => export::run(&reached, args).await,
         Verb::Import(args) => import::run(&reached, args, cx).await,
+        Verb::Watch(_) => unreachable!("handled by the caller"),
     }
 }
 

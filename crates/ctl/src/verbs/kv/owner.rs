@@ -57,7 +57,7 @@ pub(super) async fn with_owner<T>(
 }
 
 /// Whether an error is one of a shard that is on its way from one node to another, and asking again does no harm.
-fn may_repeat(error: &ClientError, twice: Twice) -> bool {
+pub(super) fn may_repeat(error: &ClientError, twice: Twice) -> bool {
     match error {
         ClientError::Problem(problem) => match (problem.status, twice) {
             (421, _) | (503, Twice::Harmless) => true,
