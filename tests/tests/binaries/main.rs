@@ -4,6 +4,7 @@ mod agent;
 mod exit_codes;
 mod killed;
 mod storage;
+mod stores;
 mod tables;
 mod traffic;
 mod up_and_down;
