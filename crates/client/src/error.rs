@@ -23,6 +23,8 @@ pub enum ClientError {
         url: String,
         /// The reason in words: `connection refused`.
         why: String,
+        /// Whether there never was a connection, so that nothing can have been done.
+        is_unsent: bool,
     },
     /// The connection stands but the answer did not come in time; whether the request was carried out is unknown.
     #[error("{url} did not answer within {limit:?}")]
@@ -68,7 +70,7 @@ impl ClientError {
         if error.is_timeout() && !error.is_connect() {
             return Self::Timeout { url: url.to_owned(), limit };
         }
-        Self::Unreachable { url: url.to_owned(), why: in_words(error) }
+        Self::Unreachable { url: url.to_owned(), why: in_words(error), is_unsent: error.is_connect() }
     }
 }
 

@@ -160,8 +160,11 @@ mod tests {
 
     #[test]
     fn each_error_has_the_documented_exit_code() {
-        let unreachable =
-            ClientError::Unreachable { url: "http://a".to_owned(), why: "connection refused".to_owned() };
+        let unreachable = ClientError::Unreachable {
+            url: "http://a".to_owned(),
+            why: "connection refused".to_owned(),
+            is_unsent: true,
+        };
         for (error, exit) in [
             (unreachable, Exit::NoAgent),
             (problem(ErrorKind::Invalid), Exit::Usage),

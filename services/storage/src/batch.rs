@@ -20,7 +20,9 @@ use crate::expiry::{TtlError, ends_at};
 use crate::given::{self, GivenError, Value};
 use crate::key::Key;
 use crate::refusal::Refusal;
-use crate::routes::{Answer, MAX_BODY, extended, not_allowed, only_shard, read, refused, told};
+use crate::routes::{
+    Answer, MAX_BODY, extended, no_foreign_page, not_allowed, only_shard, read, refused, told,
+};
 use crate::service::StorageService;
 
 /// Operations in a batch.
@@ -171,6 +173,7 @@ impl StorageService {
         if head.method != Method::POST {
             return Err(not_allowed("POST"));
         }
+        no_foreign_page(head)?;
         let asked = only_shard(head, self.shards)?;
         if asked.is_some() {
             self.owner_only()?;

@@ -23,7 +23,9 @@ use types::{ErrorKind, Problem, ShardId};
 use crate::change::Change;
 use crate::engine::Room;
 use crate::given::{self, GivenError, Value};
-use crate::routes::{Answer, MAX_BODY, extended, not_allowed, only_shard, read, refused, told};
+use crate::routes::{
+    Answer, MAX_BODY, extended, no_foreign_page, not_allowed, only_shard, read, refused, told,
+};
 use crate::service::StorageService;
 
 /// Lines in a request.
@@ -116,6 +118,7 @@ impl StorageService {
         if head.method != Method::POST {
             return Err(not_allowed("POST"));
         }
+        no_foreign_page(head)?;
         let asked = only_shard(head, self.shards)?;
         if let Some(shard) = asked.filter(|asked| *asked != self.shard) {
             return Err(self.elsewhere(shard));

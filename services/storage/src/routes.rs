@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
+    IF_NONE_MATCH, ORIGIN, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -327,6 +327,21 @@ fn unknown_shard(shard: ShardId, shards: NonZeroU32) -> Response {
     invalid("unknown-shard", &format!("there is no shard {shard}; there are {shards}"))
 }
 
+/// Refuses a `POST` that a page of somebody else may have made a browser send: it needs no leave for bodies that are not
+/// said to be JSON (the Fetch standard, CORS-safelisted request-header), and names the page in `Origin`.
+pub(crate) fn no_foreign_page(head: &Parts) -> Result<(), Response> {
+    let named = head.headers.get(CONTENT_TYPE).and_then(|named| named.to_str().ok()).unwrap_or_default();
+    let essence = named.split(';').next().unwrap_or_default().trim();
+    let is_json =
+        ["application/json", "application/x-ndjson"].iter().any(|json| essence.eq_ignore_ascii_case(json));
+    if is_json || !head.headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    let detail = "a browser sends this, and it is not said to be JSON, so any page may be behind it";
+    let problem = Problem::new(ErrorKind::Invalid, "foreign-page", detail);
+    Err(refused(&problem.hint("send `Content-Type: application/json`")))
+}
+
 /// How many bytes a body has, as far as it is known before it is read: at most so many.
 pub(crate) fn told(head: &Parts, body: &Body, most: usize) -> Result<usize, Response> {
     for name in [CONTENT_RANGE, CONTENT_ENCODING] {
@@ -452,6 +467,27 @@ mod tests {
             ("/", Target::Any),
         ] {
             assert_eq!(target(&uri.parse().unwrap()), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_somebody_else_can_not_post() {
+        for (origin, content_type, is_taken) in [
+            (None, None, true),
+            (None, Some("application/x-www-form-urlencoded"), true),
+            (Some("https://evil.example"), None, false),
+            (Some("https://evil.example"), Some("text/plain;charset=UTF-8"), false),
+            (Some("https://shop.example"), Some("application/json; charset=utf-8"), true),
+            (Some("null"), Some("application/x-ndjson"), true),
+        ] {
+            let mut request = http::Request::post("/batch");
+            for (name, value) in [(ORIGIN, origin), (CONTENT_TYPE, content_type)] {
+                if let Some(value) = value {
+                    request = request.header(name, value);
+                }
+            }
+            let (head, ()) = request.body(()).unwrap().into_parts();
+            assert_eq!(no_foreign_page(&head).is_ok(), is_taken, "{origin:?} {content_type:?}");
         }
     }
 

@@ -182,8 +182,8 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
             for text in keys {
                 let key = &spelling.key(text)?;
                 let deleting = async |owner: &client::Client| owner.kv_delete(key, condition).await;
-                let deleted = with_owner(&reached, Some(key), twice(condition), deleting).await;
-                deleted.map_err(|error| judged(error, text, condition))?;
+                let deleted = with_owner(&reached, Some(key), Twice::Differs, deleting).await;
+                deleted.map_err(|error| judged(error, text))?;
                 say(&format!("{text} is not there any more"));
             }
             Ok(Exit::Ok)
@@ -195,29 +195,26 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     }
 }
 
-/// Whether a write may be repeated.
-fn twice(condition: Option<KeyCondition>) -> Twice {
-    if condition.is_some() { Twice::Differs } else { Twice::Harmless }
-}
-
-/// Says of a write with a condition whether it happened.
-fn judged(error: anyhow::Error, key: &str, condition: Option<KeyCondition>) -> anyhow::Error {
-    if condition.is_none() {
-        return error;
-    }
+/// Says of a write whether it happened.
+fn judged(error: anyhow::Error, key: &str) -> anyhow::Error {
     let Some(client) = error.downcast_ref::<ClientError>() else { return error };
     let look = format!("`ctl kv get {key} -o json` shows what is there");
     match client.problem().map(Problem::code) {
         Some("precondition-failed") => {
             Failure::new(Exit::Error, format!("{key} was not changed: {client}")).hint(look).into()
         }
-        None | Some("not-durable-in-time" | "cut-short") if !matches!(client, ClientError::BadUrl { .. }) => {
+        None | Some("not-durable-in-time" | "cut-short") if !is_certain(client) => {
             Failure::new(Exit::Error, format!("it is not known whether {key} was changed: {client}"))
                 .hint(look)
                 .into()
         }
         _ => error,
     }
+}
+
+/// Whether an error says for sure that nothing was done.
+fn is_certain(error: &ClientError) -> bool {
+    matches!(error, ClientError::BadUrl { .. } | ClientError::Unreachable { is_unsent: true, .. })
 }
 
 /// A value as JSON shows it.
@@ -301,8 +298,8 @@ async fn store(reached: &Reached, put: &Put) -> anyhow::Result<Exit> {
     };
     let size = value.len();
     let putting = async |owner: &client::Client| owner.kv_put(key, value.clone(), how).await;
-    let version = with_owner(reached, Some(key), twice(condition), putting).await;
-    let version = version.map_err(|error| judged(error, &put.key, condition))?;
+    let version = with_owner(reached, Some(key), Twice::Differs, putting).await;
+    let version = version.map_err(|error| judged(error, &put.key))?;
     let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
     say(&format!("stored {}, {}{version}", put.key, render::count(size, "byte")));
     Ok(Exit::Ok)

@@ -24,7 +24,7 @@ const STORAGE: &str = "storage";
 pub(super) enum Twice {
     /// The same as once.
     Harmless,
-    /// A condition would meet what the first attempt has done.
+    /// It would undo what others did in between, or a condition would meet what the first attempt has done.
     Differs,
 }
 
@@ -64,6 +64,7 @@ pub(super) fn may_repeat(error: &ClientError, twice: Twice) -> bool {
             (503, Twice::Differs) => !matches!(problem.code(), "not-durable-in-time" | "cut-short"),
             _ => false,
         },
+        ClientError::Unreachable { is_unsent: true, .. } => true,
         other => other.is_unreachable() && twice == Twice::Harmless,
     }
 }
@@ -111,6 +112,8 @@ mod tests {
     #[test]
     fn what_may_have_been_done_is_repeated_only_if_twice_is_as_good_as_once() {
         let problem = |kind, code| ClientError::Problem(Box::new(Problem::new(kind, code, "x")));
+        let unreachable =
+            |is_unsent| ClientError::Unreachable { url: String::new(), why: String::new(), is_unsent };
         let timeout = ClientError::Timeout { url: String::new(), limit: LIMIT };
         for (error, harmless, differs) in [
             (problem(ErrorKind::Misdirected, "misdirected"), true, true),
@@ -120,6 +123,8 @@ mod tests {
             (problem(ErrorKind::Changed, "precondition-failed"), false, false),
             (problem(ErrorKind::Invalid, "bad-line"), false, false),
             (timeout, true, false),
+            (unreachable(false), true, false),
+            (unreachable(true), true, true),
         ] {
             assert_eq!(may_repeat(&error, Twice::Harmless), harmless, "{error}");
             assert_eq!(may_repeat(&error, Twice::Differs), differs, "{error}");
