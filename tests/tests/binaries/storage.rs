@@ -364,7 +364,8 @@ async fn shards_never_change_and_status_names_those_without_an_owner() -> anyhow
     .await?;
     assert_eq!(status.code(), Some(1));
     for words in [
-        "storage/0 has no owner; `ctl set-service NODE storage --shard 0` gives it one",
+        "storage/0 has no owner (nobody ever owned it)",
+        "`ctl set-service NODE storage --shard 0` gives it one",
         "storage/1 has no owner",
     ] {
         assert!(status.out.contains(words), "{}", status.out);

@@ -176,9 +176,11 @@ fn claim_warnings(claim: &ClaimView, standbys: usize) -> Vec<String> {
     let next = if heirs > 0 {
         "another node takes it over in a moment".to_owned()
     } else {
-        format!(
-            "nobody is there to take it over; `ctl set-service NODE {service} --shard {shard} --take` moves it"
-        )
+        let command = format!("ctl set-service NODE {service} --shard {shard}");
+        match claim.holder {
+            Some(_) => format!("nobody is there to take it over; `{command} --take` moves it"),
+            None => format!("nobody is there to take it over; `{command}` gives it one"),
+        }
     };
     let mut warnings = Vec::new();
     match &claim.holder {
@@ -424,7 +426,7 @@ drift
             claim_warnings(&released, 0),
             [
                 "storage/0 has no owner (released by a: leaving); nobody is there to take it over; \
-                 `ctl set-service NODE storage --shard 0 --take` moves it",
+                 `ctl set-service NODE storage --shard 0` gives it one",
                 "storage/0 has 0 of 1 replicas; no standby is left to become one",
             ]
         );
