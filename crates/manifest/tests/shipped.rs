@@ -50,6 +50,18 @@ fn the_demo_has_a_gateway_two_shards_of_storage_and_two_standbys() {
 }
 
 #[test]
+fn the_storage_example_has_two_shards_with_a_replica_each_and_two_standbys() {
+    let storage = checked(&shipped("storage.yaml"));
+    assert_eq!(
+        nodes(&storage),
+        "gateway=api_gateway storage-1=storage/0 storage-2=storage/1 storage-3=storage/0 storage-4=storage/1 \
+         standby-1=standby standby-2=standby"
+    );
+    let spec = &storage.manifest.services[&"storage".parse().unwrap()];
+    assert_eq!((spec.shards, spec.replicas), (Some(2), 1));
+}
+
+#[test]
 fn the_example_in_the_demo_is_yaml_once_it_is_uncommented() {
     let source = shipped("demo.yaml");
     let (before, example) = source.split_once("      # routes:").unwrap();
@@ -79,7 +91,7 @@ fn the_shipped_manifests_have_only_keys_that_the_schema_describes() {
             assert!(object["properties"].get(&key.text).is_some(), "`{}` is not in the schema", key.text);
         }
     };
-    for name in ["demo.yaml", "single.yaml"] {
+    for name in ["demo.yaml", "single.yaml", "storage.yaml"] {
         let tree = yaml::parse_tree(&shipped(name)).unwrap();
         described(&schema, &tree);
         for node in tree.get("nodes").unwrap().items() {
