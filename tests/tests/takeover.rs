@@ -100,7 +100,7 @@ async fn a_standby_takes_over_from_an_owner_that_died_and_one_that_returns_does_
         put(&sandbox, &gateway, &format!("later-{number}"), &number.to_string()).await?;
     }
     let spare = owner(&sandbox, "b", "spare", "storage/0").await?;
-    assert_eq!(reason(&spare), "took over from a, which is gone");
+    assert_eq!(reason(&spare), "took over from a, which did not run it any more");
     assert_eq!(epoch(&spare), Some(Epoch(2)), "it was gone for sure: nobody was asked twice");
     for number in 0..20 {
         assert_eq!(get(&sandbox, &gateway, &format!("key-{number}")).await?, number.to_string());

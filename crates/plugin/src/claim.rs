@@ -141,19 +141,24 @@ impl Claim {
         Err(ClaimLost::Passed { service, shard, epoch: inner.holder.epoch, now })
     }
 
-    /// The owner's poll: one small read as long as all is well.
-    pub async fn poll(&self) -> Result<(), ClaimLost> {
+    /// The owner's poll: one small read. Whether it says that all is as it was; if not, [`confirm`](Self::confirm).
+    pub async fn poll_next(&self) -> bool {
         let inner = &self.0;
         if self.age() > TRUST_POLLS {
-            return self.confirm().await;
+            return false;
         }
         let asked_at = Instant::now();
-        let seen = inner.seen.load(Ordering::SeqCst);
-        if inner.claims.is_latest(&inner.service, inner.shard, seen).await? {
+        let is_latest = inner.claims.is_latest(&inner.service, inner.shard, self.latest()).await;
+        let is_ours = is_latest.is_ok_and(|is_latest| is_latest);
+        if is_ours {
             self.note_confirmed(asked_at);
-            return Ok(());
         }
-        self.confirm().await
+        is_ours
+    }
+
+    /// The number of the latest entry of the claim's log that is known to leave it ours.
+    pub fn latest(&self) -> u64 {
+        self.0.seen.load(Ordering::SeqCst)
     }
 
     /// How long ago the store was last asked and said that it is ours.

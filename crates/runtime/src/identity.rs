@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use types::api::NumberedSpec;
-use types::{Generation, NodeId, Role, ServiceType};
+use types::{Generation, Holder, NodeId, Role, ServiceType};
 
 /// Why a data folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,17 @@ pub(crate) struct DataDir {
 pub(crate) struct Identity {
     pub(crate) id: NodeId,
     pub(crate) generation: Generation,
+    /// The first life that this folder remembers: an earlier one may be another node's of the same name.
+    #[serde(default)]
+    pub(crate) born: Option<Generation>,
+}
+
+impl Identity {
+    /// Whether a claim was made by this node, in this life or an earlier one.
+    pub(crate) fn is_mine(&self, holder: &Holder) -> bool {
+        let born = self.born.unwrap_or(self.generation);
+        holder.node == self.id && (born..=self.generation).contains(&holder.generation)
+    }
 }
 
 /// What a person last asked of a node.
@@ -128,9 +139,11 @@ impl DataDir {
             (Some(kept), _) => Identity {
                 id: kept.id,
                 generation: Generation(now_ms.max(kept.generation.0.saturating_add(1))),
+                born: kept.born.or(Some(kept.generation)),
             },
             (None, wanted) => {
-                Identity { id: wanted.unwrap_or_else(generate), generation: Generation(now_ms) }
+                let generation = Generation(now_ms);
+                Identity { id: wanted.unwrap_or_else(generate), generation, born: Some(generation) }
             }
         };
         self.write(NODE, &identity)?;
@@ -220,13 +233,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
         let first = data.begin_life(None, 1_000, || id("fancy-fox")).unwrap();
-        assert_eq!(first, Identity { id: id("fancy-fox"), generation: Generation(1_000) });
+        let born = Some(Generation(1_000));
+        assert_eq!(first, Identity { id: id("fancy-fox"), generation: Generation(1_000), born });
         let second = data.begin_life(None, 500, || id("other")).unwrap();
         assert_eq!(
             second,
-            Identity { id: id("fancy-fox"), generation: Generation(1_001) },
+            Identity { id: id("fancy-fox"), generation: Generation(1_001), born },
             "the clock jumped back"
         );
+        let claim = |node: &str, generation| Holder {
+            node: id(node),
+            generation: Generation(generation),
+            epoch: types::Epoch(1),
+        };
+        for (holder, is_mine) in [
+            (claim("fancy-fox", 1_000), true),
+            (claim("fancy-fox", 1_001), true),
+            (claim("fancy-fox", 999), false),
+            (claim("fancy-fox", 1_002), false),
+            (claim("other", 1_000), false),
+        ] {
+            assert_eq!(second.is_mine(&holder), is_mine, "{holder:?}");
+        }
         let error = data.begin_life(Some(id("thief")), 2_000, || id("other")).unwrap_err();
         assert!(error.to_string().contains("belongs to node `fancy-fox`"), "{error}");
     }

@@ -14,10 +14,11 @@ use plugin::Registry;
 use store::{ClaimError, ClaimState, Claims, Latest, Store, StoreError};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
+use types::Holder;
 use types::api::AgentSelf;
-use types::{Generation, Holder, NodeId};
 
 use crate::ground::Ground;
+use crate::identity::Identity;
 use crate::owner::is_honoured;
 use crate::vacancy::{Place, Sighting};
 
@@ -27,14 +28,14 @@ const ANSWER: Duration = Duration::from_millis(200);
 const STORE_ANSWER: Duration = Duration::from_secs(5);
 /// How often it is looked whether the owner defends itself.
 const LOOK: Duration = Duration::from_millis(250);
-/// What an owner gets besides two of its polls to defend itself.
-const SLACK: Duration = Duration::from_millis(500);
+/// What an owner gets besides two of its polls: for one that hangs, and for what a defence asks of the store.
+const SLACK: Duration = Duration::from_secs(2);
 /// How long a shard that nobody ever owned is left to who was told to own it.
 const NEVER_OWNED: Duration = Duration::from_secs(30);
 /// Pauses, the first and the longest, before an owner is doubted again that was there after all.
 const REBUFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// The pause after nothing could be found out.
-const AGAIN: Duration = Duration::from_secs(2);
+pub(crate) const AGAIN: Duration = Duration::from_secs(2);
 /// How long a node that could not run a shard leaves it to others.
 const REFUSED: Duration = Duration::from_secs(30);
 /// How long a shard that was given up for somebody is left to them.
@@ -47,13 +48,14 @@ pub(crate) enum Finding {
     Vacant(ClaimState),
     /// It is to be left alone for so long.
     Leave(Duration, String),
+    /// Nothing could be found out; ask again.
+    Unknown(String),
 }
 
 /// A question about a shard.
 pub(crate) struct Inquiry {
     pub(crate) place: Place,
-    pub(crate) me: NodeId,
-    pub(crate) generation: Generation,
+    pub(crate) me: Identity,
     /// Its owner as this node saw it last.
     pub(crate) last_owner: Option<Sighting>,
     /// For how long this node has known of the shard.
@@ -81,7 +83,7 @@ impl Inquiry {
     pub(crate) async fn run(self) -> (Place, Finding) {
         let finding = match self.ground.shared_store().await {
             Ok(store) => self.ask(store).await,
-            Err(problem) => Finding::Leave(AGAIN, problem.detail),
+            Err(problem) => Finding::Unknown(problem.detail),
         };
         (self.place, finding)
     }
@@ -92,16 +94,16 @@ impl Inquiry {
         let state = match timeout(STORE_ANSWER, claims.read(service, *shard)).await {
             Ok(Ok(state)) => state,
             Ok(Err(error)) => return unread(&error),
-            Err(_) => return Finding::Leave(AGAIN, "the store does not answer".to_owned()),
+            Err(_) => return Finding::Unknown("the store does not answer".to_owned()),
         };
         let Some(holder) = state.holder.clone() else {
             return self.ownerless(state);
         };
-        if holder.node == self.me {
+        if self.me.is_mine(&holder) {
             return Finding::Vacant(state);
         }
         if is_honoured(&holder, &self.cluster.view()) {
-            return Finding::Leave(AGAIN, format!("{} owns it", holder.node));
+            return Finding::Unknown(format!("{} owns it", holder.node));
         }
         match self.word_of(&holder).await {
             Word::Owns => self.rebuffed(format!("{} answers that it owns it", holder.node)),
@@ -115,10 +117,10 @@ impl Inquiry {
             Latest::Never if self.known_for < NEVER_OWNED => {
                 Finding::Leave(NEVER_OWNED.saturating_sub(self.known_for), "nobody ever owned it".to_owned())
             }
-            Latest::Released { by, is_refused: true, .. } if *by == self.me && self.rebuffs == 0 => {
+            Latest::Released { by, is_refused: true, .. } if *by == self.me.id && self.rebuffs == 0 => {
                 Finding::Leave(REFUSED, "it could not be run here a moment ago".to_owned())
             }
-            Latest::Released { to: Some(to), .. } if *to != self.me && self.rebuffs == 0 => {
+            Latest::Released { to: Some(to), .. } if *to != self.me.id && self.rebuffs == 0 => {
                 Finding::Leave(PROMISED, format!("it was given up for {to}"))
             }
             _ => Finding::Vacant(state),
@@ -162,7 +164,7 @@ impl Inquiry {
             Latest::Challenged { .. } => Ok(state),
             Latest::Never | Latest::Taken | Latest::Defended | Latest::Released { .. } => {
                 info!(%service, %shard, note = state.note(), "doubting the owner of a shard");
-                claims.challenge(service, *shard, &state, &self.me, self.generation).await
+                claims.challenge(service, *shard, &state, &self.me.id, self.me.generation).await
             }
         };
         let doubted = match doubted {
@@ -189,6 +191,9 @@ impl Inquiry {
 
     /// The claim went on meanwhile.
     fn beaten(&self, now: &ClaimState) -> Finding {
+        if now.holder.is_none() {
+            return self.ownerless(now.clone());
+        }
         self.rebuffed(now.note().unwrap_or_else(|| "its claim has changed".to_owned()))
     }
 }
@@ -208,7 +213,7 @@ fn judge(told: &AgentSelf, holder: &Holder) -> Word {
 }
 
 fn unread(error: &StoreError) -> Finding {
-    Finding::Leave(AGAIN, error.to_string())
+    Finding::Unknown(error.to_string())
 }
 
 /// Whether any service type here has shards with owners.

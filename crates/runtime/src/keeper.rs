@@ -10,10 +10,14 @@ use tokio::time::{sleep, timeout};
 use tracing::{Instrument, Span, debug, warn};
 use types::Role;
 
-/// At every how manyth epoch the old entries of a claim's log are removed.
-const PRUNE_EVERY: u64 = 16;
-/// How long one question may take before it is asked again.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// After so many more entries the old ones of a claim's log are removed.
+const PRUNE_EVERY: u64 = 64;
+/// How often it is looked whether there are so many.
+const PRUNE_LOOK: Duration = Duration::from_mins(1);
+/// How long a poll may take before it is asked again: a challenger waits for two of them.
+const POLL_LIMIT: Duration = Duration::from_secs(1);
+/// How long a poll, reading the claim anew and defending it may take together.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 
 /// Watches over a claim until it is dropped.
 #[derive(Debug)]
@@ -27,10 +31,8 @@ impl Keeper {
     pub(crate) fn new(claim: Claim, interval: Duration, view: watch::Receiver<ClusterView>) -> Self {
         let mut tasks = JoinSet::new();
         tasks.spawn(keep(claim.clone(), interval, view).instrument(Span::current()));
-        if claim.epoch().0.is_multiple_of(PRUNE_EVERY) {
-            // Beside the polls: the claim must not grow old over it.
-            tasks.spawn(prune(claim.clone()).instrument(Span::current()));
-        }
+        // Beside the polls: the claim must not grow old over it.
+        tasks.spawn(prune(claim.clone()).instrument(Span::current()));
         Self { claim, _tasks: tasks }
     }
 
@@ -39,9 +41,16 @@ impl Keeper {
     }
 }
 
+/// Removes old entries now and whenever there are many new ones: each doubt and each defence is one. Never ends.
 async fn prune(claim: Claim) {
-    if let Err(error) = claim.prune().await {
-        debug!(epoch = %claim.epoch(), %error, "old entries of the claim's log stay for now");
+    loop {
+        let latest = claim.latest();
+        if let Err(error) = claim.prune().await {
+            debug!(epoch = %claim.epoch(), %error, "old entries of the claim's log stay for now");
+        }
+        while claim.latest() < latest + PRUNE_EVERY {
+            sleep(PRUNE_LOOK).await;
+        }
     }
 }
 
@@ -57,8 +66,13 @@ async fn keep(claim: Claim, interval: Duration, mut view: watch::Receiver<Cluste
             () = surpassed(&claim, &mut view) => true,
             () = sleep(interval) => false,
         };
-        let asked = async { if is_suspect { claim.confirm().await } else { claim.poll().await } };
-        match timeout(ANSWER_LIMIT, asked).await {
+        let asked = async {
+            if !is_suspect && timeout(POLL_LIMIT, claim.poll_next()).await.is_ok_and(|is_ours| is_ours) {
+                return Ok(());
+            }
+            claim.confirm().await
+        };
+        match timeout(CONFIRM_LIMIT, asked).await {
             Ok(Ok(())) => {}
             Ok(Err(ClaimLost::Passed { .. })) => return,
             Ok(Err(ClaimLost::Unknown(error))) => {

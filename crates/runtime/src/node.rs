@@ -23,7 +23,7 @@ use crate::control::Control;
 use crate::events::{Events, now_ms};
 use crate::gate::Mount;
 use crate::ground::{Ground, GroundConfig};
-use crate::identity::{Asked, DataDir};
+use crate::identity::{Asked, DataDir, Identity};
 use crate::life::Life;
 use crate::listen::{self, ListenError};
 use crate::node_error::NodeError;
@@ -50,6 +50,7 @@ pub struct Node {
 
 /// What a node is made of once it has joined.
 struct Parts {
+    identity: Identity,
     registry: Registry,
     data: Arc<DataDir>,
     asked: Asked,
@@ -217,12 +218,12 @@ impl Node {
             Err(_) => warn!(limit = ?STORE_LIMIT, "the store does not answer; it will be tried again"),
         }
         info!(node = %identity.id, generation = %identity.generation, http = %opened.http, "started");
-        let parts = Parts { registry, data, asked, facts, opened, cluster, ground };
+        let parts = Parts { identity, registry, data, asked, facts, opened, cluster, ground };
         Ok(Self::assemble(&config, parts))
     }
 
     fn assemble(config: &Config, parts: Parts) -> Self {
-        let Parts { registry, data, asked, facts, opened, cluster, ground } = parts;
+        let Parts { identity, registry, data, asked, facts, opened, cluster, ground } = parts;
         let mesh = Mesh::new(cluster.watch(), targets(&registry), mesh::Limits::default());
         let (leaving, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let (control, commands) = Control::new(leaving.clone());
@@ -245,6 +246,7 @@ impl Node {
         let tools = Tools {
             node: facts.node.clone(),
             generation: facts.generation,
+            identity,
             registry,
             ground: ground.clone(),
             resumes: !config.reset_role,

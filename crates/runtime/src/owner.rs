@@ -11,13 +11,15 @@ use http::Request;
 use http::header::CONTENT_TYPE;
 use mesh::Mesh;
 use plugin::Claim;
-use store::{ClaimError, ClaimState, Claims, Farewell, Store};
+use store::{ClaimError, ClaimState, Claims, Farewell, Latest, Store};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use types::api::{self, Release};
-use types::{ErrorKind, Generation, Holder, NodeId, Problem, RoleState, ServiceType, ShardId};
+use types::{ErrorKind, Holder, NodeId, Problem, RoleState, ServiceType, ShardId};
 
 use crate::ground::unreadable;
+use crate::identity::Identity;
+use crate::vacancy::has_heir;
 
 /// How long an owner may take to hand its shard over: to announce, to drain and stop for ten seconds each, to end its
 /// tasks, and to release.
@@ -50,14 +52,15 @@ pub(crate) enum Way {
 }
 
 /// What a node may do about a shard. `is_told` says that a person wants the shard moved, whoever has it.
-pub(crate) fn way(state: &ClaimState, me: &NodeId, is_told: bool, view: &ClusterView) -> Way {
+pub(crate) fn way(state: &ClaimState, me: &Identity, is_told: bool, view: &ClusterView) -> Way {
     let Some(holder) = state.holder.clone() else {
         return Way::Take;
     };
-    if holder.node == *me {
+    if me.is_mine(&holder) {
         return Way::Take;
     }
-    let is_there = view.member(&holder.node).is_some();
+    // One of its own name is another node, or this one in a life that it has forgotten.
+    let is_there = holder.node != me.id && view.member(&holder.node).is_some();
     match (is_told, is_there) {
         (true, true) => Way::Ask(holder),
         (true, false) => Way::Seize(holder),
@@ -90,8 +93,7 @@ enum Asked {
 
 /// Who wants to own a shard.
 pub(crate) struct Candidate<'a> {
-    pub(crate) node: &'a NodeId,
-    pub(crate) generation: Generation,
+    pub(crate) identity: &'a Identity,
     pub(crate) cluster: &'a Cluster,
     pub(crate) mesh: &'a Mesh,
 }
@@ -115,9 +117,12 @@ impl Candidate<'_> {
                 if was_handed_over { ownerless(service, shard, problem) } else { problem }
             };
             let state = claims.read(service, shard).await.map_err(unread)?;
-            match way(&state, self.node, is_told, &self.cluster.view()) {
+            if !is_told && self.leaves_it_to_others(service, shard, &state) {
+                return Err(refused_here(service, shard, &state));
+            }
+            match way(&state, self.identity, is_told, &self.cluster.view()) {
                 Way::Leave { holder, honoured } => {
-                    return Err(owned(service, shard, &holder, honoured, self.node));
+                    return Err(owned(service, shard, &holder, honoured, &self.identity.id));
                 }
                 Way::Ask(holder) if !is_given_up => {
                     match self.ask(service, shard, &holder).await? {
@@ -140,7 +145,7 @@ impl Candidate<'_> {
                 Way::Take => {}
             }
             let asked_at = Instant::now();
-            match claims.take(service, shard, &state, self.node, self.generation).await {
+            match claims.take(service, shard, &state, &self.identity.id, self.identity.generation).await {
                 Ok(holder) => {
                     info!(%service, %shard, epoch = %holder.epoch, "took a shard");
                     return Ok(Claim::new(claims, service.clone(), shard, holder, asked_at));
@@ -151,6 +156,13 @@ impl Candidate<'_> {
         }
         let detail = format!("{service}/{shard} changes its owner all the time");
         Err(Problem::new(ErrorKind::Conflict, "contended", detail).hint("try again in a moment"))
+    }
+
+    /// Whether this node could not run the shard a moment ago, and others are there who may.
+    fn leaves_it_to_others(&self, service: &ServiceType, shard: ShardId, state: &ClaimState) -> bool {
+        let is_refused =
+            matches!(&state.latest, Latest::Released { by, is_refused: true, .. } if *by == self.identity.id);
+        is_refused && has_heir(&self.cluster.view(), &(service.clone(), shard))
     }
 
     /// Asks the owner to hand its shard over. Fails if it has a reason not to.
@@ -167,7 +179,8 @@ impl Candidate<'_> {
         if !is_there {
             return Ok(Asked::Silent);
         }
-        let wish = Release { service: service.clone(), shard, epoch: holder.epoch, to: self.node.clone() };
+        let wish =
+            Release { service: service.clone(), shard, epoch: holder.epoch, to: self.identity.id.clone() };
         let body = serde_json::to_vec(&wish).expect("our own types always serialize");
         let request = Request::post(format!("{}/v1/members/{}:release", owner.http, owner.id))
             .header(CONTENT_TYPE, "application/json")
@@ -230,6 +243,13 @@ pub(crate) async fn release(
     }
 }
 
+fn refused_here(service: &ServiceType, shard: ShardId, state: &ClaimState) -> Problem {
+    let note = state.note().unwrap_or_default();
+    let detail = format!("{service}/{shard} is left to others: {note}");
+    Problem::new(ErrorKind::Conflict, "refused-here", detail)
+        .hint("another node takes it over; this one tries again after a while")
+}
+
 fn owned(service: &ServiceType, shard: ShardId, holder: &Holder, honoured: bool, me: &NodeId) -> Problem {
     let there = if honoured { "" } else { ", which does not run it now" };
     let detail = format!("{service}/{shard} is owned by {} (epoch {}){there}", holder.node, holder.epoch);
@@ -243,12 +263,16 @@ fn owned(service: &ServiceType, shard: ShardId, holder: &Holder, honoured: bool,
 #[cfg(test)]
 mod tests {
     use types::api::{About, Member};
-    use types::{Epoch, Role};
+    use types::{Epoch, Generation, Role};
 
     use super::*;
 
     fn node(name: &str) -> NodeId {
         name.parse().unwrap()
+    }
+
+    fn me() -> Identity {
+        Identity { id: node("me"), generation: Generation(5), born: Some(Generation(1)) }
     }
 
     fn held_by(name: &str, generation: u64, epoch: u64) -> ClaimState {
@@ -276,13 +300,18 @@ mod tests {
     #[test]
     fn a_shard_that_is_free_or_was_ours_is_taken() {
         let nobody = view(&[]);
-        assert_eq!(way(&ClaimState::default(), &node("me"), false, &nobody), Way::Take);
-        assert_eq!(way(&held_by("me", 1, 3), &node("me"), false, &nobody), Way::Take);
+        assert_eq!(way(&ClaimState::default(), &me(), false, &nobody), Way::Take);
+        assert_eq!(way(&held_by("me", 1, 3), &me(), false, &nobody), Way::Take);
+        let stranger = way(&held_by("me", 6, 3), &me(), false, &view(&[("me", 5, None)]));
+        assert!(
+            matches!(stranger, Way::Leave { honoured: false, .. }),
+            "another node of its name: {stranger:?}"
+        );
     }
 
     #[test]
     fn a_shard_of_somebody_else_is_left_alone_unless_a_person_wants_it() {
-        let (state, me) = (held_by("a", 1, 3), node("me"));
+        let (state, me) = (held_by("a", 1, 3), me());
         for (members, told, expected) in [
             (vec![("a", 1, Some(3))], false, "left, honoured"),
             (vec![("a", 1, Some(2))], false, "left"),

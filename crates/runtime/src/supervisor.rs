@@ -27,7 +27,7 @@ use types::{
 use crate::control::Command;
 use crate::gate::{Mount, Mounted};
 use crate::ground::{Ground, Terms};
-use crate::identity::{Asked, DataDir};
+use crate::identity::{Asked, DataDir, Identity};
 use crate::keeper::Keeper;
 use crate::lifecycle::{Happening, State};
 use crate::running::Running;
@@ -54,6 +54,8 @@ const REASON_LIMIT: usize = 600;
 pub(crate) struct Tools {
     pub(crate) node: NodeId,
     pub(crate) generation: Generation,
+    /// Which claims are its own.
+    pub(crate) identity: Identity,
     pub(crate) registry: Registry,
     pub(crate) ground: Ground,
     /// Whether shards that this node owned in an earlier life are taken up again.
@@ -164,18 +166,22 @@ impl Supervisor {
                 failure = next_failure(self.running.as_mut()) => {
                     self.fail(format!("task `{}` failed: {}", failure.task, failure.reason)).await;
                 }
-                () = passed(self.keeper.as_ref()) => self.step_down().await,
+                () = passed(self.keeper.as_ref()) => {
+                    unless(&leaving, self.step_down()).await;
+                }
                 () = until(retry_at) => {
                     self.state = self.state.after(Happening::Retry);
                     self.tools.restarts.fetch_add(1, Ordering::Relaxed);
                     self.publish().await;
                     self.begin().await;
                 }
-                stir = self.succession.stir() => self.succeed(stir).await,
+                stir = self.succession.stir() => {
+                    unless(&leaving, Box::pin(self.succeed(stir))).await;
+                }
                 _ = probe.tick() => {
                     self.probe().await;
                     if self.tidy_at <= Instant::now() {
-                        self.tidy().await;
+                        unless(&leaving, self.tidy()).await;
                     }
                     self.publish().await;
                 }
@@ -404,6 +410,15 @@ pub(crate) fn unknown_role(error: &plugin::RegistryError) -> Problem {
         plugin::RegistryError::NoShards { .. } => {
             Problem::new(ErrorKind::Invalid, "bad-shard", error.to_string()).hint("leave the shard out")
         }
+    }
+}
+
+/// Does something unless the node is told to leave meanwhile. What is cut short is given up as the node winds down.
+async fn unless(leaving: &CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = leaving.cancelled() => {}
+        () = work => {}
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Layout {
 }
 
 /// What is to be done for a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Errand {
     /// Own it.
     Own,
@@ -59,6 +59,8 @@ pub(crate) struct Pace {
 const UNSEEN: Duration = Duration::from_secs(10);
 /// The same for the copies of a shard that never were as many as are wanted.
 const UNSEEN_COPIES: Duration = Duration::from_secs(15);
+/// How long a node leaves alone what it could not do, the first time and at most.
+const FAILED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// How many times longer a missing copy is waited for than a missing owner: it is less urgent.
 const COPIES_WAIT: u32 = 4;
 
@@ -83,10 +85,14 @@ struct Watched {
     ownerless_since: Option<Instant>,
     thin_since: Option<Instant>,
     had_all_copies: bool,
-    /// Nothing is done before; for some reason that was found.
+    /// It is not owned before, for some reason that was found.
     not_before: Option<Instant>,
     /// How often in a row it was found that nothing is to be done.
     rebuffs: u32,
+    /// This node could not do it, and leaves it to others for so long.
+    failed_until: BTreeMap<Errand, Instant>,
+    /// How often in a row it could not.
+    failures: u32,
 }
 
 /// Whether a member says that it owns this shard.
@@ -108,6 +114,11 @@ fn follows(state: &RoleState, (service, shard): &Place) -> bool {
 /// How many members have a copy of this shard.
 pub(crate) fn copies(view: &ClusterView, place: &Place) -> usize {
     view.members().filter_map(|member| member.state.as_ref()).filter(|state| follows(state, place)).count()
+}
+
+/// The same without this node's own.
+pub(crate) fn copies_elsewhere(view: &ClusterView, place: &Place) -> usize {
+    view.peers().filter_map(|peer| peer.state.as_ref()).filter(|state| follows(state, place)).count()
 }
 
 impl Vacancies {
@@ -137,20 +148,21 @@ impl Vacancies {
         &self,
         view: &ClusterView,
         layouts: &BTreeMap<ServiceType, Layout>,
-        renounced: &BTreeSet<Place>,
+        renounced: &BTreeSet<(Place, Errand)>,
         now: Instant,
     ) -> Result<(Place, Errand), Option<Instant>> {
-        let mut next: Option<Instant> = None;
-        let watched = self.watched.iter().filter(|(place, _)| !renounced.contains(*place));
-        for (place, watched) in watched {
-            let Some((errand, at)) = self.due(place, watched, view, layouts) else { continue };
-            let at = watched.not_before.map_or(at, |not_before| at.max(not_before));
-            if at <= now {
-                return Ok((place.clone(), errand));
-            }
-            next = Some(next.map_or(at, |next| next.min(at)));
-        }
-        Err(next)
+        let turns = self.watched.iter().filter_map(|(place, watched)| {
+            let (errand, at) = self.due(place, watched, view, layouts)?;
+            let doubted = watched.not_before.filter(|_| errand == Errand::Own);
+            let failed = watched.failed_until.get(&errand).copied();
+            let at = [doubted, failed].into_iter().flatten().fold(at, Instant::max);
+            let turn = (place.clone(), errand);
+            (!renounced.contains(&turn)).then_some((turn, at))
+        });
+        let (due, later): (Vec<_>, Vec<_>) = turns.partition(|(_, at)| *at <= now);
+        // A shard without an owner is worse than a missing copy.
+        let first = due.into_iter().map(|(turn, _)| turn).min_by_key(|(_, errand)| *errand);
+        first.ok_or_else(|| later.into_iter().map(|(_, at)| at).min())
     }
 
     /// When this node's turn comes, as far as can be seen.
@@ -194,12 +206,32 @@ impl Vacancies {
         self.watched.get(place).map_or(0, |watched| watched.rebuffs)
     }
 
-    /// Does nothing for a shard until then.
-    pub(crate) fn put_off(&mut self, place: &Place, until: Instant) {
+    /// Does not take a shard before then. `is_rebuff` says that its owner was there after all, or had reason not to be.
+    pub(crate) fn put_off(&mut self, place: &Place, until: Instant, is_rebuff: bool) {
         if let Some(watched) = self.watched.get_mut(place) {
             watched.not_before = Some(until);
-            watched.rebuffs += 1;
+            watched.rebuffs += u32::from(is_rebuff);
         }
+    }
+
+    /// This node could not do it: it leaves it to others, longer each time.
+    pub(crate) fn failed(&mut self, place: &Place, errand: Errand, now: Instant) {
+        if let Some(watched) = self.watched.get_mut(place) {
+            let pause = FAILED.0.saturating_mul(1 << watched.failures.min(10)).min(FAILED.1);
+            watched.failed_until.insert(errand, now + pause);
+            watched.failures += 1;
+        }
+    }
+
+    /// Whether a shard has its copies, so that a missing one is news.
+    pub(crate) fn has_all_copies(&self, place: &Place) -> bool {
+        self.watched.get(place).is_some_and(|watched| watched.thin_since.is_none())
+    }
+
+    /// Whether somebody owns a shard now, as far as is seen.
+    pub(crate) fn owner_now(&self, place: &Place) -> Option<&Sighting> {
+        let watched = self.watched.get(place)?;
+        watched.owner.as_ref().filter(|_| watched.ownerless_since.is_none())
     }
 }
 
@@ -213,6 +245,8 @@ impl Watched {
             had_all_copies: false,
             not_before: None,
             rebuffs: 0,
+            failed_until: BTreeMap::new(),
+            failures: 0,
         }
     }
 
@@ -231,11 +265,15 @@ impl Watched {
                     epoch,
                     http: member.http.clone(),
                 };
-                if self.owner.as_ref().is_none_or(|known| *known != sighting) {
+                if self.ownerless_since.take().is_some() {
+                    // What was found of the last time says nothing of the next.
                     (self.not_before, self.rebuffs) = (None, 0);
-                    self.owner = Some(sighting);
                 }
-                self.ownerless_since = None;
+                if member.state.as_ref().is_some_and(|state| state.phase == Phase::Ready) {
+                    self.failed_until.remove(&Errand::Own);
+                    self.failures = 0;
+                }
+                self.owner = Some(sighting);
             }
             None => {
                 self.ownerless_since.get_or_insert(now);

@@ -242,9 +242,15 @@ impl Claims {
     ) -> Result<Holder, ClaimError> {
         let record = Record::Take { node: node.clone(), generation, at_ms: now_ms() };
         match self.log(service, shard).append_seen(seen.number, &record).await {
-            // others went on: it was ours, and is no more
-            Ok(appended) if appended.latest > appended.number => self.lost(service, shard).await,
-            Ok(appended) => Ok(Holder { node: node.clone(), generation, epoch: Epoch(appended.number) }),
+            Ok(appended) => {
+                let holder = Holder { node: node.clone(), generation, epoch: Epoch(appended.number) };
+                if appended.latest == appended.number {
+                    return Ok(holder);
+                }
+                // Others went on: it was ours, and is no more, unless they only doubt it.
+                let now = self.read(service, shard).await?;
+                if now.holder.as_ref() == Some(&holder) { Ok(holder) } else { Err(ClaimError::Lost(now)) }
+            }
             Err(AppendError::Lost { .. }) => self.lost(service, shard).await,
             Err(AppendError::Store(error)) => Err(error.into()),
         }

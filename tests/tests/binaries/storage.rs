@@ -255,6 +255,36 @@ async fn who_stands_still_at_any_moment_of_taking_a_shard_loses_it_and_nothing_e
 }
 
 #[tokio::test]
+async fn an_owner_that_stood_still_wakes_up_without_its_shard() -> anyhow::Result<()> {
+    let machine = up(STORAGE).await?;
+    let through = format!("{}/storage/kv/key", gateway(&machine).await?);
+    let direct = format!("{}/svc/storage/kv/key", url(&machine, "a")?);
+    let http = client::plain_http().timeout(Duration::from_secs(30)).build()?;
+    http.put(&through).body("before").send().await?.error_for_status()?;
+    kill_process(pid(&machine, "a")?, Signal::STOP)?;
+    // It does not answer and does not refuse either, so it is challenged first.
+    eventually("b has taken the shard over", || async { (owner(&machine).await.ok()? == "b").then_some(()) })
+        .await?;
+    http.put(&through).body("after").send().await?.error_for_status()?;
+    let asked = http.get(&direct).send();
+    let waking = async {
+        // Asked while it stands still, it answers when it wakes up.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        kill_process(pid(&machine, "a")?, Signal::CONT)?;
+        anyhow::Ok(())
+    };
+    let (asked, waking) = tokio::join!(asked, waking);
+    waking?;
+    assert!(!asked?.status().is_success(), "it believes what it likes, and answers nothing old");
+    assert_eq!(http.get(&through).send().await?.text().await?, "after");
+    eventually("a stands by", || async {
+        let members = machine.ctl(&["members"]).await.ok()?.out;
+        members.lines().any(|line| line.starts_with("a ") && line.contains("standby")).then_some(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn an_s3_server_does_as_well_by_one_line_of_the_manifest() -> anyhow::Result<()> {
     let Some(moto) = Moto::start().await? else { return Ok(()) };
     let machine = Machine::new()?;

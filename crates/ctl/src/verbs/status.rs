@@ -7,7 +7,7 @@ use client::Client;
 use futures_util::future::join_all;
 use serde::Serialize;
 use types::api::{AgentSelf, ClaimView, Member, Members};
-use types::{ClusterId, NodeId, Phase, Role};
+use types::{ClusterId, NodeId, Phase, Role, ServiceType};
 
 use crate::exit::Exit;
 use crate::out::OutputArg;
@@ -57,14 +57,27 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let mut report = report(view, asked, reached.record.as_ref(), &ended);
     match claims {
         Ok(claims) => {
-            let standbys = report.members.iter().filter(|member| can_take_over(member)).count();
-            report.warnings.extend(claims.claims.iter().flat_map(|claim| claim_warnings(claim, standbys)));
-            if standbys == 0 && !claims.claims.is_empty() {
-                report.notes.push(
-                    "no standby is left to take over a shard whose owner dies; start an agent that waits to be needed"
-                        .to_owned(),
-                );
-            }
+            let standbys = |service: &ServiceType| {
+                report.members.iter().filter(|member| can_take_over(member, service)).count()
+            };
+            let warnings: Vec<_> = claims
+                .claims
+                .iter()
+                .flat_map(|claim| claim_warnings(claim, standbys(&claim.service)))
+                .collect();
+            let alone: BTreeSet<_> = claims.claims.iter().map(|claim| &claim.service).collect();
+            let notes: Vec<_> = alone
+                .into_iter()
+                .filter(|service| standbys(service) == 0)
+                .map(|service| {
+                    format!(
+                        "no standby is left to take over a shard of {service} whose owner dies; \
+                         start an agent that waits to be needed"
+                    )
+                })
+                .collect();
+            report.warnings.extend(warnings);
+            report.notes.extend(notes);
         }
         Err(error) => report.warnings.push(format!("who owns which shard can't be read: {error}")),
     }
@@ -164,9 +177,13 @@ fn report(
 /// A replica that may be further behind is a warning.
 const LAG_MS: u64 = 5_000;
 
-/// Whether a node waits to be needed.
-fn can_take_over(member: &Member) -> bool {
-    member.state.as_ref().is_some_and(|state| state.role == Role::Standby && state.phase == Phase::Ready)
+/// Whether a node waits to be needed, and can run this type.
+fn can_take_over(member: &Member, service: &ServiceType) -> bool {
+    member.about.runnable.contains(service)
+        && member
+            .state
+            .as_ref()
+            .is_some_and(|state| state.role == Role::Standby && state.phase == Phase::Ready)
 }
 
 /// What is wrong with a shard: nobody runs it, or it has too few replicas, or one that lags.

@@ -203,8 +203,10 @@ async fn bring_up(
             progress.show(&format!("restarting {}", row.node));
             restart(row, args.timeout, manifest, starter, &mut progress).await?;
         }
+        // Who is to wait makes room for those who are to have copies.
+        drift.sort_by_key(|row| row.wanted != Role::Standby);
         for row in &mut drift {
-            restore(row, &starter.record).await?;
+            restore(row, manifest, &starter.record).await?;
         }
         asked = ask_all(&starter.record).await?;
     }
@@ -352,18 +354,31 @@ async fn restart(
     Ok(())
 }
 
-/// Gives a node the role back that its manifest says.
-async fn restore(row: &mut DriftRow, record: &ClusterRecord) -> anyhow::Result<()> {
+/// Gives a node the role back that its manifest says. A shard is taken from its owner only if the manifest does not give it
+/// to that one too: of several nodes that have it, any may be the owner.
+async fn restore(row: &mut DriftRow, manifest: &Manifest, record: &ClusterRecord) -> anyhow::Result<()> {
     let Some(node) = record.node(&row.node) else {
         return Ok(());
     };
     let client = Client::new(&node.url())?.within(RESET_LIMIT);
+    let owner = owner(&client, &row.wanted).await;
+    let is_rightful =
+        manifest.nodes.iter().any(|node| Some(&node.id) == owner.as_ref() && node.role == row.wanted);
     client
-        .set_service(&row.node, &row.wanted, Wait::All, true, None)
+        .set_service(&row.node, &row.wanted, Wait::All, !is_rightful, None)
         .await
         .with_context(|| format!("giving {} its role back", row.node))?;
     row.restored = true;
     Ok(())
+}
+
+/// Who owns the shard of a role, if it has one and that can be read.
+async fn owner(client: &Client, role: &Role) -> Option<NodeId> {
+    let claims = client.claims().await.ok()?.claims;
+    let claim = claims
+        .into_iter()
+        .find(|claim| Some(&claim.service) == role.service() && Some(claim.shard) == role.shard())?;
+    claim.holder.filter(|_| claim.honoured).map(|holder| holder.node)
 }
 
 async fn take_back(starter: &mut Starter<'_>, remove_all: bool, run_dir: &Path) -> anyhow::Result<()> {

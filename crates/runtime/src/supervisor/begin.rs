@@ -50,7 +50,7 @@ impl Supervisor {
         warn!(role = %self.role, why, "leaving the shard to others");
         if let Ok(store) = self.tools.ground.store().await
             && let Ok(state) = store.claims().read(&place.0, place.1).await
-            && let Some(holder) = state.holder.filter(|holder| holder.node == self.tools.node)
+            && let Some(holder) = state.holder.filter(|holder| self.tools.identity.is_mine(holder))
         {
             let farewell = Farewell { is_refused: true, why: Some(&why), to: None };
             release(&store.claims(), (&place.0, place.1), &holder, farewell).await;
@@ -95,7 +95,7 @@ impl Supervisor {
         };
         match started {
             Ok(running) => self.mount(running),
-            Err(problem) if problem.code() == OWNED => {
+            Err(problem) if matches!(problem.code(), OWNED | REFUSED_HERE) => {
                 warn!(role = %self.role, %problem, "standing by instead");
                 self.stand_by(problem.detail);
             }
@@ -153,8 +153,7 @@ impl Supervisor {
         };
         let store = self.tools.ground.shared_store().await?;
         let candidate = Candidate {
-            node: &self.tools.node,
-            generation: self.tools.generation,
+            identity: &self.tools.identity,
             cluster: &self.tools.cluster,
             mesh: &self.tools.mesh,
         };
@@ -240,3 +239,5 @@ impl Supervisor {
 
 /// The code of the problem that a shard has another owner.
 const OWNED: &str = "owned";
+/// The code of the problem that this node could not run a shard a moment ago, and others may.
+const REFUSED_HERE: &str = "refused-here";

@@ -38,6 +38,7 @@ struct Before {
 impl Supervisor {
     pub(super) async fn carry_out(&mut self, order: Order, wait: Wait) -> Result<Receipt, Problem> {
         let from = self.role.clone();
+        let duty = self.role_state().duty;
         if let Order::Release(release) = &order {
             self.disown(release).await;
         }
@@ -66,7 +67,7 @@ impl Supervisor {
         } else {
             in_flight = self.change(&wish, plan, &mut watch).await?;
             if asked.drained || asked.role != from {
-                self.succession.renounce(&from);
+                self.succession.renounce(&from, duty);
             }
         }
         if !asked.drained {

@@ -84,7 +84,7 @@ impl Supervisor {
         let store = self.tools.ground.store().await.map_err(|error| not_opened(&error))?;
         let all = store.claims().all().await.map_err(|error| unreadable(&error))?;
         let own = all.into_iter().filter(|((service, shard), state)| {
-            let is_own = state.holder.as_ref().is_some_and(|holder| holder.node == self.tools.node);
+            let is_own = state.holder.as_ref().is_some_and(|holder| self.tools.identity.is_mine(holder));
             let role = Role::Service { service: service.clone(), shard: Some(*shard) };
             is_own && self.tools.registry.check(role).is_ok()
         });
@@ -108,7 +108,7 @@ impl Supervisor {
                 continue;
             }
             let is_settled = match timeout(SWEEP_LIMIT, claims.read(&service, shard)).await {
-                Ok(Ok(state)) => match state.holder.filter(|holder| holder.node == self.tools.node) {
+                Ok(Ok(state)) => match state.holder.filter(|holder| self.tools.identity.is_mine(holder)) {
                     Some(holder) => {
                         let farewell = Farewell { why: Some(&why), ..Farewell::default() };
                         release(&claims, (&service, shard), &holder, farewell).await

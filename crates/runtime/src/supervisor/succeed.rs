@@ -11,21 +11,19 @@ use store::{ClaimError, ClaimState, Farewell};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{Instrument, Span, error, info, warn};
-use types::{Problem, Role};
+use tracing::{Instrument, Span, debug, error, info, warn};
+use types::{NodeId, Post, Problem, Role};
 
 use super::{Supervisor, Tools};
 use crate::ground::unreadable;
-use crate::inquiry::{Finding, Inquiry, is_needed};
+use crate::inquiry::{AGAIN, Finding, Inquiry, is_needed};
 use crate::keeper::Keeper;
 use crate::layouts::{self, Layouts};
 use crate::lifecycle::{Happening, State};
-use crate::vacancy::{Errand, Pace, Place, Vacancies, copies};
+use crate::vacancy::{Errand, Pace, Place, Vacancies, copies_elsewhere};
 
 /// How long a copy may finish what it answers before its node owns the shard.
 const COPY_DRAIN: Duration = Duration::from_millis(500);
-/// How long a shard is left alone that could not be run here, the first time and at most.
-const FAILED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 
 /// What a node knows and does about shards that others ought to own.
 pub(super) struct Succession {
@@ -33,9 +31,11 @@ pub(super) struct Succession {
     view: watch::Receiver<ClusterView>,
     layouts: watch::Receiver<Layouts>,
     /// Shards that a person took from this node: it does not take them back by itself.
-    renounced: BTreeSet<Place>,
+    renounced: BTreeSet<(Place, Errand)>,
     /// At most one; ends with this.
     inquiry: JoinSet<(Place, Finding)>,
+    /// What it is about.
+    asking: Option<Place>,
     /// When it may be this node's turn.
     turn_at: Option<Instant>,
     /// Read the specs; end with this.
@@ -65,6 +65,7 @@ impl Succession {
             layouts,
             renounced: BTreeSet::new(),
             inquiry: JoinSet::new(),
+            asking: None,
             turn_at: None,
             _tasks: tasks,
         }
@@ -78,6 +79,9 @@ impl Succession {
                 Ok((place, finding)) => Stir::Found(place, finding),
                 Err(error) => {
                     error!(%error, "an inquiry about a shard failed");
+                    if let Some(place) = self.asking.take() {
+                        self.vacancies.failed(&place, Errand::Own, Instant::now());
+                    }
                     Stir::Look
                 }
             },
@@ -87,16 +91,30 @@ impl Succession {
         }
     }
 
-    /// A person took a shard from this node.
-    pub(super) fn renounce(&mut self, role: &Role) {
-        self.renounced.extend(place(role));
+    /// A person took a shard, or the copy of one, from this node.
+    pub(super) fn renounce(&mut self, role: &Role, duty: Option<Post>) {
+        if let (Some(place), Some(duty)) = (place(role), duty) {
+            if duty == Post::Primary {
+                self.renounced.insert((place.clone(), Errand::Own));
+            }
+            self.renounced.insert((place, Errand::Follow));
+        }
     }
 
     /// A person gave a shard to this node.
     pub(super) fn accept(&mut self, role: &Role) {
         if let Some(place) = place(role) {
-            self.renounced.remove(&place);
+            self.renounced.retain(|(renounced, _)| *renounced != place);
         }
+    }
+
+    /// Once somebody else has done it, the person's word has had its effect.
+    fn forget_what_others_took(&mut self, me: &NodeId) {
+        let vacancies = &self.vacancies;
+        self.renounced.retain(|(place, errand)| match errand {
+            Errand::Own => vacancies.owner_now(place).is_none_or(|owner| owner.node == *me),
+            Errand::Follow => !vacancies.has_all_copies(place),
+        });
     }
 }
 
@@ -121,7 +139,11 @@ impl Supervisor {
             Stir::Found(place, Finding::Vacant(state)) => self.inherit(&place, state).await,
             Stir::Found(place, Finding::Leave(pause, why)) => {
                 info!(service = %place.0, shard = %place.1, why, ?pause, "a shard is left alone");
-                self.succession.vacancies.put_off(&place, Instant::now() + pause);
+                self.succession.vacancies.put_off(&place, Instant::now() + pause, true);
+            }
+            Stir::Found(place, Finding::Unknown(why)) => {
+                debug!(service = %place.0, shard = %place.1, why, "nothing was found out about a shard");
+                self.succession.vacancies.put_off(&place, Instant::now() + AGAIN, false);
             }
         }
         self.look().await;
@@ -140,6 +162,7 @@ impl Supervisor {
         let view = succession.view.borrow_and_update().clone();
         let layouts = succession.layouts.borrow_and_update().clone();
         succession.vacancies.look(&view, &layouts, now);
+        succession.forget_what_others_took(&self.tools.node);
         succession.turn_at = None;
         if !succession.inquiry.is_empty() || !self.is_free() {
             return;
@@ -150,16 +173,16 @@ impl Supervisor {
             Ok((place, Errand::Own)) => {
                 let vacancies = &succession.vacancies;
                 let inquiry = Inquiry {
-                    me: self.tools.node.clone(),
-                    generation: self.tools.generation,
+                    me: self.tools.identity.clone(),
                     last_owner: vacancies.last_owner(&place).cloned(),
                     known_for: vacancies.known_for(&place, now),
                     rebuffs: vacancies.rebuffs(&place),
                     cluster: self.tools.cluster.clone(),
                     mesh: self.tools.mesh.clone(),
                     ground: self.tools.ground.clone(),
-                    place,
+                    place: place.clone(),
                 };
+                succession.asking = Some(place);
                 succession.inquiry.spawn(inquiry.run().instrument(Span::current()));
             }
             Ok((place, Errand::Follow)) => self.follow(&place).await,
@@ -173,24 +196,31 @@ impl Supervisor {
             .members()
             .filter_map(|member| member.state.as_ref())
             .any(|state| crate::vacancy::owns(state, place));
-        if !self.is_free() || is_owned || self.succession.renounced.contains(place) {
+        let is_renounced = self.succession.renounced.contains(&(place.clone(), Errand::Own));
+        if !self.is_free() || is_owned || is_renounced {
             return;
         }
         let began = Instant::now();
-        let former = state.holder.as_ref().map(|holder| holder.node.to_string());
-        if let Err(problem) = self.try_inherit(place, state).await {
-            warn!(service = %place.0, shard = %place.1, %problem, "a shard could not be taken over");
-            let pause = FAILED.0.saturating_mul(1 << self.succession.vacancies.rebuffs(place).min(10));
-            self.succession.vacancies.put_off(place, Instant::now() + pause.min(FAILED.1));
-            return;
+        let note = match state.holder.as_ref().map(|holder| holder.node.to_string()) {
+            Some(node) => format!("took over from {node}, which did not run it any more"),
+            None => state.note().map_or_else(|| "took over".to_owned(), |note| format!("took over: {note}")),
+        };
+        match self.try_inherit(place, state).await {
+            Ok(true) => {
+                info!(role = %self.role, note, took = ?began.elapsed(), "took a shard over");
+                self.note = Some(note);
+                self.publish().await;
+            }
+            Ok(false) => {}
+            Err(problem) => {
+                warn!(service = %place.0, shard = %place.1, %problem, "a shard could not be taken over");
+                self.succession.vacancies.failed(place, Errand::Own, Instant::now());
+            }
         }
-        let from = former.map_or_else(|| "nobody".to_owned(), |node| format!("{node}, which is gone"));
-        info!(role = %self.role, from, took = ?began.elapsed(), "took a shard over");
-        self.note = Some(format!("took over from {from}"));
-        self.publish().await;
     }
 
-    async fn try_inherit(&mut self, place: &Place, state: ClaimState) -> Result<(), Problem> {
+    /// Whether it is this node's now: somebody else may have been faster.
+    async fn try_inherit(&mut self, place: &Place, state: ClaimState) -> Result<bool, Problem> {
         let (service, shard) = place.clone();
         let role = Role::Service { service: service.clone(), shard: Some(shard) };
         // All that can fail without the shard comes first.
@@ -205,7 +235,7 @@ impl Supervisor {
             Err(ClaimError::Lost(now)) => {
                 self.strays.remove(place);
                 info!(%service, %shard, note = now.note(), "somebody else was faster");
-                return Ok(());
+                return Ok(false);
             }
             Err(ClaimError::Store(error)) => return Err(unreadable(&error)),
         };
@@ -213,30 +243,35 @@ impl Supervisor {
         let claim = Claim::new(claims, service, shard, holder, asked_at);
         info!(%role, epoch = %claim.epoch(), "taking a shard over");
         let keeper = Keeper::new(claim.clone(), poll, self.tools.cluster.watch());
-        let before = (self.role.clone(), self.is_replica, self.note.take());
+        let (copied, note) = (self.is_replica.then(|| self.role.clone()), self.note.take());
+        self.role = role.clone();
+        self.terms = plan.terms;
+        (self.keeper, self.is_replica) = (Some(keeper), false);
+        self.state = self.state.after(Happening::Start);
+        // Told before anything that takes time, so that nobody else looks for an owner.
+        self.publish().await;
         if let Some(running) = self.running.take() {
             running.gate.shut();
             self.unmount();
             running.drain(Instant::now() + COPY_DRAIN).await;
             running.stop().await;
         }
-        self.role = role.clone();
-        self.terms = plan.terms;
-        (self.keeper, self.is_replica) = (Some(keeper), false);
-        self.state = self.state.after(Happening::Start);
-        self.publish().await;
         match self.start(plan.prepared, &role, Duty::Primary(claim)).await {
             Ok(running) => {
                 self.mount(running);
-                Ok(())
+                Ok(true)
             }
             Err(error) => {
                 let problem = error.to_problem("role-not-started");
-                self.give_up(&problem.detail).await;
-                (self.role, _, self.note) = before;
-                self.terms = None;
-                self.state = self.state.after(Happening::Start);
-                self.begin().await;
+                self.refuse(&problem.detail).await;
+                let is_copy = match &copied {
+                    Some(role) => self.try_follow(role).await.is_ok(),
+                    None => false,
+                };
+                if !is_copy {
+                    self.stand_by(note.unwrap_or_default());
+                }
+                self.publish().await;
                 Err(problem)
             }
         }
@@ -247,13 +282,13 @@ impl Supervisor {
         let role = Role::Service { service: place.0.clone(), shard: Some(place.1) };
         let can = self.tools.registry.plugin(&place.0).is_some_and(|plugin| plugin.replicates());
         if self.role != Role::Standby || !can {
-            self.succession.vacancies.put_off(place, Instant::now() + FAILED.1);
+            self.succession.vacancies.failed(place, Errand::Follow, Instant::now());
             return;
         }
         info!(%role, "becoming a copy of a shard that has too few");
         if let Err(problem) = self.try_follow(&role).await {
             warn!(%role, %problem, "could not become a copy");
-            self.succession.vacancies.put_off(place, Instant::now() + FAILED.0);
+            self.succession.vacancies.failed(place, Errand::Follow, Instant::now());
             self.stand_by(String::new());
         } else {
             self.note = Some(format!("a copy of {role} was missing"));
@@ -282,10 +317,7 @@ impl Supervisor {
         let can = self.tools.registry.plugin(&place.0).is_some_and(|plugin| plugin.replicates());
         let told = self.terms.as_ref().map_or(0, |terms| terms.replicas);
         let known = self.succession.layouts.borrow().get(&place.0).map_or(0, |layout| layout.replicas);
-        let view = self.tools.cluster.view();
-        let mine = view.member(&self.tools.node).and_then(|member| member.state.as_ref());
-        let is_one = mine.is_some_and(|mine| self.is_replica && mine.role == *role);
-        let others = copies(&view, &place).saturating_sub(usize::from(is_one));
+        let others = copies_elsewhere(&self.tools.cluster.view(), &place);
         can && u32::try_from(others).is_ok_and(|others| others < told.max(known))
     }
 

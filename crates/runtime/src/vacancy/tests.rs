@@ -191,15 +191,66 @@ async fn what_was_put_off_or_renounced_is_left_alone() {
     let mut vacancies = Vacancies::new(pace());
     let (start, empty) = (Instant::now(), with_the_other_shard(&[("me", "standby")]));
     vacancies.look(&empty, &layouts(0), start);
-    vacancies.put_off(&place(), start + 60 * SECOND);
+    vacancies.put_off(&place(), start + 60 * SECOND, true);
     assert_eq!(vacancies.rebuffs(&place()), 1);
     assert_eq!(turn(&vacancies, &empty, 0, start + UNSEEN), Err(Some(start + 60 * SECOND)));
     assert!(turn(&vacancies, &empty, 0, start + 60 * SECOND).is_ok());
-    let renounced = BTreeSet::from([place()]);
+    let renounced = BTreeSet::from([(place(), Errand::Own)]);
     assert_eq!(vacancies.turn(&empty, &layouts(0), &renounced, start + 60 * SECOND), Err(None));
 
     let back = with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]);
     vacancies.look(&back, &layouts(0), start);
     vacancies.look(&empty, &layouts(0), start + SECOND);
     assert!(turn(&vacancies, &empty, 0, start + 2 * SECOND).is_ok(), "a new owner is a new case");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_false_alarm_does_not_delay_the_next_takeover_but_an_own_failure_does() {
+    let (owned, empty) = (
+        with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]),
+        with_the_other_shard(&[("me", "standby")]),
+    );
+    let mut vacancies = Vacancies::new(pace());
+    let start = Instant::now();
+    for view in [&owned, &empty] {
+        vacancies.look(view, &layouts(0), start);
+    }
+    vacancies.put_off(&place(), start + 60 * SECOND, true);
+    for view in [&owned, &empty] {
+        vacancies.look(view, &layouts(0), start);
+    }
+    assert!(turn(&vacancies, &empty, 0, start + SECOND).is_ok(), "the same owner, once more");
+
+    vacancies.failed(&place(), Errand::Own, start);
+    let starting = {
+        let mut other = member("b", "storage/0*4");
+        other.state.as_mut().unwrap().phase = Phase::Starting;
+        let others = [member("me", "standby"), member("other", "storage/1*1"), other];
+        ClusterView::new("test".parse().unwrap(), "me".parse().unwrap(), others)
+    };
+    for view in [&starting, &empty] {
+        vacancies.look(view, &layouts(0), start);
+    }
+    assert_eq!(
+        turn(&vacancies, &empty, 0, start + SECOND),
+        Err(Some(start + FAILED.0)),
+        "another failed too"
+    );
+    for view in [&owned, &empty] {
+        vacancies.look(view, &layouts(0), start);
+    }
+    assert!(turn(&vacancies, &empty, 0, start + SECOND).is_ok(), "somebody could run it meanwhile");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_without_an_owner_goes_before_a_missing_copy() {
+    let mut vacancies = Vacancies::new(pace());
+    let start = Instant::now();
+    let seen = view(&[("me", "standby"), ("a", "storage/0*3"), ("b", "storage/1*3")]);
+    let thin = view(&[("me", "standby"), ("a", "storage/0*3")]);
+    for view in [&seen, &thin] {
+        vacancies.look(view, &layouts(1), start);
+    }
+    let shard_1 = (storage(), ShardId::try_from(1).unwrap());
+    assert_eq!(turn(&vacancies, &thin, 1, start + 100 * SECOND), Ok((shard_1, Errand::Own)));
 }
