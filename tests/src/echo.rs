@@ -24,6 +24,8 @@ pub struct Echo;
 struct Settings {
     /// Fails every start on the node of this name.
     fail_start_on: Option<String>,
+    /// The same for starts as the owner of a shard.
+    fail_primary_on: Option<String>,
     /// Waits this long with each start, in milliseconds.
     start_ms: u64,
     /// Panics where the router is made.
@@ -78,7 +80,9 @@ impl Plugin for OwnedEcho {
 impl Prepared for Settings {
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
         tokio::time::sleep(Duration::from_millis(self.start_ms)).await;
-        if self.fail_start_on.as_deref() == Some(cx.node.as_str()) {
+        let is_owner = matches!(cx.duty, Duty::Primary(_));
+        let fails = self.fail_primary_on.filter(|_| is_owner).or(self.fail_start_on);
+        if fails.as_deref() == Some(cx.node.as_str()) {
             return Err(ServiceError::unavailable("told to fail"));
         }
         Ok(Arc::new(EchoService {

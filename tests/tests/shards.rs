@@ -294,12 +294,13 @@ async fn a_drained_node_that_is_killed_owns_nothing_after_its_start() -> anyhow:
     let mut sandbox = demo().await?;
     let drain = format!("{}/v1/members/a:drain", sandbox.url("a")?);
     sandbox.http().post(drain).send().await?.error_for_status()?;
+    let life = sandbox.seen("b", "a", |_| true).await?.generation;
     sandbox.kill("a").await?;
     // As if it had been killed before it gave its shard up.
     let claims_log = sandbox.store().await?.claims();
     let (service, shard) = ("storage".parse()?, "0".parse()?);
     let state = claims_log.read(&service, shard).await?;
-    claims_log.take(&service, shard, &state, &"a".parse()?, types::Generation(1)).await?;
+    claims_log.take(&service, shard, &state, &"a".parse()?, life).await?;
     sandbox.start("a", "storage/0", &NodeOptions::default()).await?;
     eventually("it gives the shard up", || async {
         (claims(&sandbox, "b").await.ok()? == ["0=-", "1=b"]).then_some(())
@@ -550,13 +551,14 @@ async fn what_the_store_did_not_note_is_given_up_later() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_could_not_read_the_store_at_its_start_takes_up_its_shard_later() -> anyhow::Result<()> {
     let Faulty { mut sandbox, a, folder } = faulty().await?;
+    let life = sandbox.seen("b", "a", |_| true).await?.generation;
     sandbox.kill("a").await?;
     let url = StoreUrl::folder(folder.path())?;
     let shared = Store::open(&url, &"elsewhere".parse()?).await?.data(&"storage".parse()?, "0".parse()?);
     let claims_log = Store::over(shared, url, &"sandbox".parse()?).await?.claims();
     let (service, shard) = ("storage".parse()?, "0".parse()?);
     let state = claims_log.read(&service, shard).await?;
-    claims_log.take(&service, shard, &state, &"a".parse()?, types::Generation(1)).await?;
+    claims_log.take(&service, shard, &state, &"a".parse()?, life).await?;
     a.set(Mode::Unreachable);
     let options = NodeOptions { objects: Some(a.objects()), ..NodeOptions::default() };
     sandbox.start("a", "standby", &options).await?;

@@ -370,3 +370,59 @@ async fn a_node_whose_process_dies_again_and_again_leaves_its_shard_to_others() 
     owner(&sandbox, "watcher", "spare", "owned_echo/0").await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_of_one_name_do_not_take_a_shard_from_each_other() -> anyhow::Result<()> {
+    let shared = memory().await?;
+    let over = || NodeOptions { objects: Some(shared.clone()), ..NodeOptions::default() };
+    let (mut one, mut other) = (Sandbox::new()?, Sandbox::new()?);
+    one.start("a", "storage/0", &over()).await?;
+    owner(&one, "a", "a", "storage/0").await?;
+    other.start("a", "storage/0", &over()).await?;
+    let second = standby(&other, "a", "a").await?;
+    assert!(reason(&second).contains("owned by a (epoch 1)"), "{second:?}");
+    let log = Store::over(shared.clone(), "memory:///".parse()?, &"sandbox".parse()?).await?.claims();
+    let (service, shard) = ("storage".parse()?, "0".parse()?);
+    eventually("it was doubted and has defended itself", || async {
+        (log.read(&service, shard).await.ok()?.latest == store::Latest::Defended).then_some(())
+    })
+    .await?;
+    let first = owner(&one, "a", "a", "storage/0").await?;
+    assert_eq!(epoch(&first), Some(Epoch(1)));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_a_person_relieved_of_a_shard_takes_it_over_once_its_next_owner_dies() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::new()?;
+    for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0"), ("b", "standby")] {
+        sandbox.start(name, role, &NodeOptions::default()).await?;
+    }
+    sandbox.all_ready().await?;
+    let url = format!("{}/v1/members/b/service?take=true", sandbox.url("b")?);
+    let role = json!({ "service": "owned_echo", "shard": 0 });
+    sandbox.http().put(url).json(&role).send().await?.error_for_status()?;
+    owner(&sandbox, "a", "b", "owned_echo/0").await?;
+    sandbox.kill("b").await?;
+    owner(&sandbox, "watcher", "a", "owned_echo/0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_can_not_run_the_shard_leaves_it_to_the_next_and_stays_a_copy() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::new()?;
+    let settings = json!({ "fail_primary_on": "copy" });
+    sandbox.settle("owned_echo", &Spec { settings, shards: Some(1), replicas: 1 }).await?;
+    for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0")] {
+        sandbox.start(name, role, &NodeOptions::default()).await?;
+        sandbox.all_ready().await?;
+    }
+    sandbox.start("copy", "owned_echo/0", &NodeOptions::default()).await?;
+    copy(&sandbox, "watcher", "copy", "owned_echo/0").await?;
+    sandbox.start("spare", "standby", &NodeOptions::default()).await?;
+    sandbox.all_ready().await?;
+    sandbox.kill("a").await?;
+    owner(&sandbox, "watcher", "spare", "owned_echo/0").await?;
+    copy(&sandbox, "watcher", "copy", "owned_echo/0").await?;
+    Ok(())
+}

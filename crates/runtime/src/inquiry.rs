@@ -138,7 +138,8 @@ impl Inquiry {
         let view = self.cluster.view();
         let seen = self.last_owner.as_ref().filter(|last| last.node == holder.node);
         let http = view.member(&holder.node).map(|member| &member.http).or(seen.map(|last| &last.http));
-        let Some(http) = http else { return Word::Unclear };
+        // Another node of this one's name is nowhere to be asked.
+        let Some(http) = http.filter(|_| holder.node != self.me.id) else { return Word::Unclear };
         for _ in 0..2 {
             let Ok(request) = Request::get(format!("{http}/v1/agent/self")).body(Bytes::new()) else {
                 return Word::Unclear;
