@@ -107,12 +107,14 @@ fn refuse(app: &App, wanted: &str, why: &str) -> Response<Body> {
         })
         .map(|member| member.id.to_string())
         .collect();
+    // A node that has just started may not even see itself yet.
+    let can_run = wanted.parse().is_ok_and(|service: ServiceType| app.registry.plugin(&service).is_some());
     let is_known = app
         .cluster
         .view()
         .members()
         .any(|member| member.about.runnable.iter().any(|known| known.as_str() == wanted));
-    if !is_known {
+    if !can_run && !is_known {
         let detail = format!("no node of this cluster has or can run the service type `{wanted}`");
         let problem = Problem::new(ErrorKind::NotFound, "unknown-service", detail);
         return ApiError(problem.hint("GET /v1/services lists what there is")).into_response();
