@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::report::Report;
-use crate::{detect, failover, idle, kv, moves, swap, up};
+use crate::{detect, failover, idle, kv, moves, swap, torture, up};
 
 const EXAMPLES: &str = "\
 Build first, so that agent and ctl stand beside bench:
@@ -19,6 +19,7 @@ Examples:
   cargo run --release -p bench -- kv                     keys written durably and read, beside etcd
   cargo run --release -p bench -- failover               the owner of a shard is killed, beside etcd's leader
   cargo run --release -p bench -- idle --seconds 60      memory and CPU of agents that have nothing to do
+  cargo run --release -p bench -- torture --seconds 600  clients, faults, and a checker of what clients were told
   cargo run --release -p bench -- up --json up.json      the numbers in this file instead of target/bench/
 
 p99 of fewer than 100 samples is the largest. The ratio is ours to the peer's, by p50. Serf runs with its `local` and
@@ -53,6 +54,8 @@ enum Verb {
     Detect(detect::Args),
     /// What an agent costs that has nothing to do
     Idle(idle::Args),
+    /// Whether what was promised is kept, whatever goes wrong
+    Torture(torture::Args),
 }
 
 impl Verb {
@@ -65,6 +68,7 @@ impl Verb {
             Self::Failover(_) => "failover",
             Self::Detect(_) => "detect",
             Self::Idle(_) => "idle",
+            Self::Torture(_) => "torture",
         }
     }
 
@@ -72,7 +76,7 @@ impl Verb {
     fn peer(&self) -> &'static str {
         match self {
             Self::Up(_) | Self::Swap(_) | Self::Detect(_) | Self::Idle(_) => "serf",
-            Self::Move(_) => "peer",
+            Self::Move(_) | Self::Torture(_) => "peer",
             Self::Kv(_) | Self::Failover(_) => "etcd",
         }
     }
@@ -89,6 +93,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         Verb::Failover(args) => Box::pin(failover::run(args, &mut report)).await,
         Verb::Detect(args) => Box::pin(detect::run(args, &mut report)).await,
         Verb::Idle(args) => Box::pin(idle::run(args, &mut report)).await,
+        Verb::Torture(args) => Box::pin(torture::run(args, &mut report)).await,
     };
     // What was measured before an error is worth as much as without it.
     report.finish(cli.json.as_deref(), &measured)?;

@@ -22,6 +22,7 @@ mod stats;
 mod swap;
 mod table;
 mod times;
+mod torture;
 mod up;
 mod wire;
 

@@ -47,7 +47,7 @@ impl Nodes {
 
     /// Settles on the store what service types run with.
     pub(crate) async fn apply(&self, services: &Value) -> anyhow::Result<()> {
-        ours::apply(&self.binaries, &self.store(), services).await
+        ours::apply(&self.binaries, self.store().as_os_str(), &[], services).await
     }
 
     fn store(&self) -> PathBuf {

@@ -63,8 +63,14 @@ pub(crate) fn command(binaries: &Binaries, seat: &Seat, seeds: &[SocketAddr], fo
 }
 
 /// Settles on a store what service types run with: `{"storage": {"shards": 2}}`.
-pub(crate) async fn apply(binaries: &Binaries, store: &Path, services: &Value) -> anyhow::Result<()> {
+pub(crate) async fn apply(
+    binaries: &Binaries,
+    store: &OsStr,
+    environment: &[(String, String)],
+    services: &Value,
+) -> anyhow::Result<()> {
     let mut command = clean(&binaries.agent);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     command.args(["apply", "--cluster", "bench", "--store"]).arg(store);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().context("starting agent apply")?;

@@ -1,7 +1,7 @@
 //! A child in a process group of its own, with its output in a file. It ends with its guard.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -46,6 +46,11 @@ impl Process {
         let id = i32::try_from(self.id()?)?;
         let pid = Pid::from_raw(id).context("a process has an id")?;
         Ok(kill_process(pid, signal)?)
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
     }
 
     /// Waits until it has ended; kills it when that takes too long.

@@ -1,0 +1,286 @@
+//! The nodes of a run: real agents that are killed, stopped and started again.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use client::Client;
+use futures_util::future::join_all;
+use rustix::process::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+use types::NodeId;
+
+use crate::fleet::Seat;
+use crate::ours::{self, Binaries};
+use crate::ports;
+use crate::process::Process;
+use crate::torture::ground::Ground;
+use crate::torture::network::{self, Network};
+
+/// The cluster's name, which `crate::ours` gives it.
+pub(crate) const CLUSTER: &str = "bench";
+pub(crate) const SHARDS: u32 = 2;
+/// Copies of each shard.
+const REPLICAS: u32 = 1;
+/// Names, roles and shards, gateways first.
+const NODES: [(&str, &str, Option<u32>); 6] = [
+    ("g1", "api_gateway", None),
+    ("g2", "api_gateway", None),
+    ("s1", "storage", Some(0)),
+    ("s2", "storage", Some(1)),
+    ("p1", "standby", None),
+    ("p2", "standby", None),
+];
+pub(crate) const COUNT: usize = NODES.len();
+pub(crate) const GATEWAYS: usize = 2;
+/// How long the cluster may take until all of it serves.
+const READY: Duration = Duration::from_secs(120);
+/// How long a gateway may take to say where it listens.
+const ANSWER: Duration = Duration::from_secs(1);
+/// The port of all nodes in namespaces of their own.
+const PORT: u16 = 10_000;
+
+/// Where gateways listen for clients just now. A clone is the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gateways(Arc<std::sync::Mutex<BTreeMap<usize, SocketAddr>>>);
+
+impl Gateways {
+    /// One of them, by this choice; nothing if none was ever found.
+    pub(crate) fn choose(&self, choice: usize) -> Option<SocketAddr> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().nth(choice % known.len().max(1)).copied()
+    }
+}
+
+/// The name of a node.
+pub(crate) fn name(number: usize) -> &'static str {
+    NODES[number].0
+}
+
+/// Agents of one cluster. Dropping it kills them all.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    binaries: Binaries,
+    nodes: Vec<Node>,
+    pub(crate) ground: Ground,
+    /// None if all nodes are on loopback, for this reason.
+    pub(crate) network: Result<Network, String>,
+    /// How often a node ended though nobody ended it.
+    pub(crate) surprises: std::sync::Mutex<Vec<String>>,
+    starts: AtomicU32,
+    pub(crate) gateways: Gateways,
+    // Removed after the nodes have been killed.
+    folder: TempDir,
+}
+
+#[derive(Debug)]
+struct Node {
+    seat: Seat,
+    shard: Option<u32>,
+    client: Client,
+    process: Mutex<Option<Process>>,
+}
+
+impl Cluster {
+    /// Starts all nodes on this store, and waits until they serve. With `is_plain` no privileges are used.
+    pub(crate) async fn start(
+        binaries: Binaries,
+        store: Option<&str>,
+        is_plain: bool,
+    ) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("coterie-torture-").tempdir()?;
+        let count = u8::try_from(COUNT)?;
+        let network = if is_plain {
+            Err("--plain was given".to_owned())
+        } else {
+            Network::new(count).map_err(|error| format!("{error:#}"))
+        };
+        let outside = network.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), Network::outside);
+        let ground = Ground::lay(store, folder.path(), !is_plain, outside, COUNT).await?;
+        let nodes = (0_u8..).zip(NODES).map(|(number, node)| place(number, node, network.as_ref().ok()));
+        let nodes = nodes.collect::<anyhow::Result<Vec<_>>>()?;
+        let surprises = std::sync::Mutex::default();
+        let starts = AtomicU32::new(0);
+        let listen = if network.is_ok() { "0.0.0.0:0" } else { "127.0.0.1:0" };
+        let gateways = Gateways::default();
+        let cluster = Self { binaries, nodes, ground, network, surprises, starts, gateways, folder };
+        let services = json!({
+            "storage": { "shards": SHARDS, "replicas": REPLICAS },
+            "api_gateway": { "settings": { "listen": listen } },
+        });
+        let environment = cluster.ground.environment(None);
+        ours::apply(&cluster.binaries, cluster.ground.url().as_ref(), &environment, &services).await?;
+        for number in 0..COUNT {
+            cluster.revive(number).await?;
+        }
+        cluster.ready().await?;
+        cluster.find_gateways().await;
+        Ok(cluster)
+    }
+
+    pub(crate) fn id(&self, number: usize) -> NodeId {
+        name(number).parse().expect("names here are node ids")
+    }
+
+    /// Calls a node.
+    pub(crate) fn client(&self, number: usize) -> &Client {
+        &self.nodes[number].client
+    }
+
+    /// Looks where gateways listen. One that does not answer stays where it was.
+    pub(crate) async fn find_gateways(&self) {
+        let asked = (0..GATEWAYS).map(|number| async move {
+            let client = self.nodes[number].client.within(ANSWER);
+            let state = client.agent_self().await.ok()?.member.state?;
+            let addr = state.endpoints.get("gateway")?.strip_prefix("http://")?.parse().ok()?;
+            Some((number, addr))
+        });
+        let found = join_all(asked).await;
+        self.gateways.0.lock().unwrap_or_else(PoisonError::into_inner).extend(found.into_iter().flatten());
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Leaves the logs behind.
+    pub(crate) fn keep(&mut self) {
+        self.folder.disable_cleanup(true);
+    }
+
+    /// How often nodes were started.
+    pub(crate) fn starts(&self) -> u32 {
+        self.starts.load(Ordering::Relaxed)
+    }
+
+    /// Starts a node unless it runs, with the data folder that it had.
+    pub(crate) async fn revive(&self, number: usize) -> anyhow::Result<()> {
+        let node = &self.nodes[number];
+        let mut process = node.process.lock().await;
+        if process.as_ref().is_some_and(|process| process.id().is_ok()) {
+            return Ok(());
+        }
+        let folder = self.folder.path();
+        let seeds: Vec<_> = self.nodes.iter().filter(|other| other.seat.name != node.seat.name).collect();
+        let seeds: Vec<_> = seeds.iter().map(|other| other.seat.gossip).take(3).collect();
+        let mut command = ours::command(&self.binaries, &node.seat, &seeds, folder);
+        command.arg("--store").arg(self.ground.url()).args(["--log", "info,chitchat=error"]);
+        command.envs(self.ground.environment(Some(number)));
+        if let Some(shard) = node.shard {
+            command.args(["--shard", &shard.to_string()]);
+        }
+        if let Ok(network) = &self.network {
+            command.arg("--insecure");
+            command = network::within(&network.space(u8::try_from(number)?), &command);
+        }
+        let log = folder.join(format!("{}.log", node.seat.name));
+        self.starts.fetch_add(1, Ordering::Relaxed);
+        *process = Some(Process::spawn(command, log)?);
+        Ok(())
+    }
+
+    /// Sends a node a signal.
+    pub(crate) async fn signal(&self, number: usize, signal: Signal) -> anyhow::Result<()> {
+        let process = self.nodes[number].process.lock().await;
+        process.as_ref().context("it does not run")?.signal(signal)
+    }
+
+    /// Ends a node without a word.
+    pub(crate) async fn kill(&self, number: usize) -> anyhow::Result<()> {
+        let mut process = self.nodes[number].process.lock().await;
+        let Some(mut ended) = process.take() else { return Ok(()) };
+        // It may have ended by itself.
+        let _ = ended.signal(Signal::KILL);
+        ended.ended().await
+    }
+
+    /// Notes which nodes have ended by themselves. They are not started again here.
+    pub(crate) async fn look_after(&self) -> Vec<usize> {
+        let mut ended = Vec::new();
+        for (number, node) in self.nodes.iter().enumerate() {
+            // Whoever holds it does something to it just now.
+            let Ok(mut process) = node.process.try_lock() else { continue };
+            let Some(status) = process.as_mut().and_then(Process::has_ended) else { continue };
+            let words = process.as_ref().map(Process::last_words).unwrap_or_default();
+            *process = None;
+            let mut surprises = self.surprises.lock().unwrap_or_else(PoisonError::into_inner);
+            surprises
+                .push(format!("{} ended by itself ({status}); its log ends with\n{words}", node.seat.name));
+            ended.push(number);
+        }
+        ended
+    }
+
+    /// Waits until all nodes run, and each shard has an owner that is ready in the eyes of all.
+    pub(crate) async fn ready(&self) -> anyhow::Result<()> {
+        const PAUSE: Duration = Duration::from_millis(100);
+        let began = Instant::now();
+        loop {
+            let seen = join_all(self.nodes.iter().map(|node| sees_all(&node.client))).await;
+            let missing: Vec<_> =
+                self.nodes.iter().zip(seen).filter_map(|(node, seen)| Some((node, seen.err()?))).collect();
+            let Some((node, why)) = missing.first() else { return Ok(()) };
+            if began.elapsed() > READY {
+                bail!("the cluster is not ready after {READY:?}: {}: {why}", node.seat.name);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Ends all without a word.
+    pub(crate) async fn end(&self) {
+        for number in 0..COUNT {
+            // Nothing is left to be done about it.
+            let _ = self.kill(number).await;
+        }
+    }
+}
+
+/// Whether a node sees all nodes serving, with an owner of each shard.
+async fn sees_all(client: &Client) -> Result<(), String> {
+    let members = client.members().await.map_err(|error| error.to_string())?.members;
+    let serving: Vec<_> = members
+        .iter()
+        .filter_map(|member| member.state.as_ref())
+        .filter(|state| state.phase.is_serving())
+        .collect();
+    let mut owned = BTreeMap::new();
+    for state in &serving {
+        if let (Some(shard), Some(epoch)) = (state.role.shard(), state.epoch) {
+            owned.insert(shard.as_u32(), epoch);
+        }
+    }
+    if serving.len() == COUNT && owned.len() == usize::try_from(SHARDS).unwrap_or(usize::MAX) {
+        return Ok(());
+    }
+    let seen: Vec<_> = members
+        .iter()
+        .map(|member| match &member.state {
+            Some(state) => format!("{} {} {:?}", member.id, state.role, state.phase),
+            None => member.id.to_string(),
+        })
+        .collect();
+    Err(format!("sees {}", seen.join(", ")))
+}
+
+fn place(
+    number: u8,
+    (name, role, shard): (&'static str, &'static str, Option<u32>),
+    network: Option<&Network>,
+) -> anyhow::Result<Node> {
+    let own = |ip: IpAddr, port| SocketAddr::new(ip, port);
+    let (api, gossip) = match network.map(|network| network.address(number)) {
+        Some(ip) => (own(ip, PORT), own(ip, PORT + 1)),
+        None => (ports::free()?, ports::free()?),
+    };
+    let seat = Seat { name: name.to_owned(), role, gossip, api };
+    let client = Client::new(&format!("http://{api}"))?;
+    Ok(Node { seat, shard, client, process: Mutex::new(None) })
+}

@@ -1,0 +1,176 @@
+use super::*;
+
+/// Records of a key: from, to, what was asked, what was told.
+fn records(told: &[(u64, u64, Action, Outcome)]) -> Vec<Record> {
+    let record = |(client, &(start, end, action, outcome)): (usize, &(u64, u64, Action, Outcome))| Record {
+        client: u32::try_from(client).unwrap(),
+        action,
+        outcome,
+        start,
+        end,
+    };
+    told.iter().enumerate().map(record).collect()
+}
+
+fn finding(told: &[(u64, u64, Action, Outcome)]) -> Finding {
+    check(&records(told), STEPS)
+}
+
+fn put(value: u64) -> Action {
+    Action::Put { value, on: Condition::Always }
+}
+
+fn create(value: u64) -> Action {
+    Action::Put { value, on: Condition::Absent }
+}
+
+fn swap(version: u64, old: u64, value: u64) -> Action {
+    Action::Put { value, on: Condition::Is { version, value: old } }
+}
+
+fn found(value: u64, version: u64) -> Outcome {
+    Outcome::Found { value, version }
+}
+
+const DELETE: Action = Action::Delete { on: Condition::Always };
+use Action::{Get, Scan};
+use Outcome::{Deleted, Missing, Open, Refused, Stored};
+
+#[test]
+fn what_a_register_does_is_right() {
+    assert_eq!(finding(&[]), Finding::Right);
+    let all = [
+        (0, 1, Get, Missing),
+        (2, 3, create(1), Stored(5)),
+        (4, 5, Get, found(1, 5)),
+        (6, 7, create(2), Refused(Some(5))),
+        (8, 9, swap(5, 1, 3), Stored(6)),
+        (10, 11, swap(5, 1, 4), Refused(Some(6))),
+        (12, 13, Scan, found(3, 6)),
+        (14, 15, DELETE, Deleted),
+        (16, 17, Scan, Missing),
+        (18, 19, swap(6, 3, 5), Refused(None)),
+        (20, 21, DELETE, Deleted),
+        (22, 23, put(6), Stored(9)),
+        (24, 25, Get, found(6, 9)),
+    ];
+    assert_eq!(finding(&all), Finding::Right);
+}
+
+#[test]
+fn what_happens_at_once_may_happen_in_any_order() {
+    for seen in [found(1, 5), found(2, 4), Missing] {
+        let all = [(0, 10, put(1), Stored(5)), (0, 10, put(2), Stored(4)), (1, 9, Get, seen)];
+        assert_eq!(finding(&all), Finding::Right, "{seen:?}");
+    }
+}
+
+#[test]
+fn what_nobody_knows_of_may_be_done_later_or_never_but_once() {
+    for seen in [[Missing, Missing], [Missing, found(1, 5)], [found(1, 5), found(1, 5)]] {
+        let all = [(0, 1, put(1), Open), (2, 3, Get, seen[0]), (4, 5, Get, seen[1])];
+        assert_eq!(finding(&all), Finding::Right, "{seen:?}");
+    }
+    let undone = [(0, 1, put(1), Open), (2, 3, Get, found(1, 5)), (4, 5, Get, Missing)];
+    assert_eq!(finding(&undone), Finding::Wrong(2));
+    let deleted =
+        [(0, 1, put(1), Stored(5)), (2, 3, DELETE, Open), (4, 5, Get, found(1, 5)), (6, 7, Get, Missing)];
+    assert_eq!(finding(&deleted), Finding::Right);
+    // Nobody saw the value, but its condition explains a refusal.
+    let hidden = [(0, 1, put(1), Open), (2, 3, create(2), Refused(Some(7))), (4, 5, DELETE, Deleted)];
+    assert_eq!(finding(&hidden), Finding::Right);
+}
+
+#[test]
+fn a_lost_write_is_found() {
+    let all = [(0, 1, put(1), Stored(5)), (2, 3, Get, Missing)];
+    assert_eq!(finding(&all), Finding::Wrong(1));
+    let overwritten = [(0, 1, put(1), Stored(5)), (2, 3, put(2), Stored(6)), (9, 10, Get, found(1, 5))];
+    assert_eq!(finding(&overwritten), Finding::Wrong(2));
+}
+
+#[test]
+fn a_stale_read_is_found() {
+    let all = [
+        (0, 1, put(1), Stored(5)),
+        (2, 9, put(2), Stored(6)),
+        (3, 4, Get, found(2, 6)),
+        (5, 6, Scan, found(1, 5)),
+        (10, 11, Get, found(2, 6)),
+    ];
+    assert_eq!(finding(&all), Finding::Wrong(3));
+}
+
+#[test]
+fn a_deleted_value_that_is_there_again_is_found() {
+    let all =
+        [(0, 1, put(1), Stored(5)), (2, 3, DELETE, Deleted), (4, 5, Get, Missing), (6, 7, Get, found(1, 5))];
+    assert_eq!(finding(&all), Finding::Wrong(3));
+}
+
+#[test]
+fn a_write_that_is_done_twice_is_found() {
+    // Its value comes back after another one, or has a second version.
+    let back = [
+        (0, 1, put(1), Open),
+        (2, 3, Get, found(1, 5)),
+        (4, 5, put(2), Stored(6)),
+        (6, 7, Get, found(2, 6)),
+        (8, 9, Get, found(1, 7)),
+    ];
+    assert_eq!(finding(&back), Finding::Wrong(4));
+    let again = [(0, 1, put(1), Stored(5)), (2, 3, Get, found(1, 5)), (4, 5, Get, found(1, 6))];
+    assert_eq!(finding(&again), Finding::Wrong(2));
+}
+
+#[test]
+fn two_that_change_the_same_version_are_found() {
+    let swapped =
+        [(0, 1, put(1), Stored(5)), (2, 9, swap(5, 1, 2), Stored(6)), (2, 9, swap(5, 1, 3), Stored(7))];
+    assert!(matches!(finding(&swapped), Finding::Wrong(_)));
+    let created = [(0, 9, create(1), Stored(5)), (0, 9, create(2), Stored(6))];
+    assert!(matches!(finding(&created), Finding::Wrong(_)));
+}
+
+#[test]
+fn a_version_that_does_not_rise_is_found() {
+    let all = [(0, 1, put(1), Stored(5)), (2, 3, put(2), Stored(4))];
+    assert_eq!(finding(&all), Finding::Wrong(1));
+    let other = [(0, 1, put(1), Stored(5)), (2, 3, Get, found(1, 4))];
+    assert_eq!(finding(&other), Finding::Wrong(1));
+    let over_a_delete = [(0, 1, put(1), Stored(5)), (2, 3, DELETE, Deleted), (4, 5, put(2), Stored(5))];
+    assert_eq!(finding(&over_a_delete), Finding::Wrong(2));
+}
+
+#[test]
+fn a_value_that_nobody_put_is_found() {
+    assert_eq!(finding(&[(0, 1, Get, found(u64::MAX, 5))]), Finding::Wrong(0));
+}
+
+#[test]
+fn a_refusal_without_a_reason_is_found() {
+    assert_eq!(finding(&[(0, 1, create(1), Refused(Some(5)))]), Finding::Wrong(0));
+    let all = [(0, 1, put(1), Stored(5)), (2, 3, swap(5, 1, 2), Refused(Some(5)))];
+    assert_eq!(finding(&all), Finding::Wrong(1));
+}
+
+#[test]
+fn many_writes_of_unknown_outcome_do_not_stop_the_search() {
+    let mut all = vec![(0, 1, put(1), Stored(5))];
+    for number in 0..20 {
+        all.push((2 + number, 3 + number, if number % 2 == 0 { put(100 + number) } else { DELETE }, Open));
+    }
+    all.push((50, 51, Get, found(1, 5)));
+    assert_eq!(finding(&all), Finding::Right);
+    all.push((52, 53, Get, found(102, 6)));
+    all.push((54, 55, Get, Missing));
+    assert_eq!(finding(&all), Finding::Right);
+}
+
+#[test]
+fn a_search_that_takes_too_long_is_unclear_and_not_wrong() {
+    let mut all: Vec<_> = (0..20).map(|number| (0, 1, put(number), Open)).collect();
+    all.push((2, 3, create(50), Refused(Some(9))));
+    all.push((4, 5, Get, found(99, 3)));
+    assert_eq!(check(&records(&all), 1_000), Finding::Unclear);
+}

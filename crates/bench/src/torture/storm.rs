@@ -1,0 +1,197 @@
+//! Lets faults happen: storms in which they overlap, and calm between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use store::Store;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::progress::progress;
+use crate::torture::cluster::{Cluster, GATEWAYS};
+use crate::torture::faults::{Fault, Hold};
+use crate::torture::history::seconds;
+use crate::torture::traffic::Shared;
+
+/// How long a storm lasts, and the calm after it, in milliseconds.
+const STORM: std::ops::Range<u64> = 4_000..16_000;
+const CALM: std::ops::Range<u64> = 2_000..7_000;
+/// Between two faults of a storm, in milliseconds.
+const PAUSE: std::ops::Range<u64> = 100..700;
+/// Nodes that may be away at once.
+const AWAY: usize = 3;
+/// Between two looks whether a node has ended.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// A fault that happened.
+#[derive(Debug, Clone)]
+pub(crate) struct Span {
+    pub(crate) from: u64,
+    /// Nothing while it lasts.
+    pub(crate) to: Option<u64>,
+    pub(crate) fault: Fault,
+    /// Why it could not be done.
+    pub(crate) failed: Option<String>,
+}
+
+/// Faults that happened, and those that happen now.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Journal(Arc<Mutex<Vec<Span>>>);
+
+impl Journal {
+    fn begin(&self, fault: Fault, from: u64) -> usize {
+        let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        spans.push(Span { from, to: None, fault, failed: None });
+        spans.len() - 1
+    }
+
+    fn end(&self, number: usize, to: u64, failed: Option<String>) {
+        let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        spans[number].to = Some(to);
+        spans[number].failed = failed;
+    }
+
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Faults of each kind that were done, and that could not be done.
+    pub(crate) fn counts(&self) -> BTreeMap<&'static str, (u64, u64)> {
+        let mut counts = BTreeMap::new();
+        for span in self.spans() {
+            let count: &mut (u64, u64) = counts.entry(span.fault.kind()).or_default();
+            if span.failed.is_none() { count.0 += 1 } else { count.1 += 1 }
+        }
+        counts
+    }
+}
+
+impl std::fmt::Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let to = self.to.map_or_else(|| "-".to_owned(), seconds);
+        write!(f, "{:>11} {to:>11}  {}", seconds(self.from), self.fault)?;
+        self.failed.as_ref().map_or(Ok(()), |why| write!(f, " (not done: {why})"))
+    }
+}
+
+/// What the storm is made of.
+pub(crate) struct Storm {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) store: Store,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) journal: Journal,
+    pub(crate) skipped: Vec<&'static str>,
+    pub(crate) longest_stop: Duration,
+}
+
+impl Storm {
+    /// Rages until then; all faults have ended when this ends.
+    pub(crate) async fn rage(self: Arc<Self>, seed: u64, until: Instant) -> anyhow::Result<()> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        while Instant::now() < until {
+            let length = Duration::from_millis(rng.random_range(STORM));
+            let calm = Duration::from_millis(rng.random_range(CALM));
+            self.one(&mut rng, until.min(Instant::now() + length)).await?;
+            let acknowledged = self.shared.acknowledged();
+            let now = seconds(self.shared.history.now());
+            let faults = self.journal.spans().len();
+            progress(&format!("{now} s: {faults} faults, {acknowledged} writes acknowledged"));
+            sleep(calm).await;
+        }
+        Ok(())
+    }
+
+    async fn one(self: &Arc<Self>, rng: &mut StdRng, until: Instant) -> anyhow::Result<()> {
+        let mut running: JoinSet<anyhow::Result<Fault>> = JoinSet::new();
+        let mut held = BTreeSet::new();
+        while Instant::now() < until {
+            while let Some(ended) = running.try_join_next() {
+                release(ended??, &mut held);
+            }
+            let (fault, length) = Fault::choose(rng, &self.skipped, self.longest_stop);
+            if is_bearable(fault, &held) && fault.hold().is_none_or(|hold| held.insert(hold)) {
+                running.spawn(Arc::clone(self).suffer(fault, length));
+            }
+            sleep(Duration::from_millis(rng.random_range(PAUSE))).await;
+        }
+        while let Some(ended) = running.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
+
+    async fn suffer(self: Arc<Self>, fault: Fault, length: Duration) -> anyhow::Result<Fault> {
+        let number = self.journal.begin(fault, self.shared.history.now());
+        let failed = fault.begin(&self.cluster, &self.store).await.err().map(|error| format!("{error:#}"));
+        if failed.is_none() {
+            sleep(length).await;
+            fault.end(&self.cluster).await?;
+        }
+        self.journal.end(number, self.shared.history.now(), failed);
+        Ok(fault)
+    }
+}
+
+/// Starts nodes again that have ended by themselves, and looks where gateways are, for ever.
+pub(crate) async fn nurse(cluster: Arc<Cluster>) -> anyhow::Result<()> {
+    loop {
+        for number in cluster.look_after().await {
+            let pause = rand::rng().random_range(100..3_000);
+            sleep(Duration::from_millis(pause)).await;
+            cluster.revive(number).await?;
+        }
+        cluster.find_gateways().await;
+        sleep(LOOK).await;
+    }
+}
+
+fn release(fault: Fault, held: &mut BTreeSet<Hold>) {
+    if let Some(hold) = fault.hold() {
+        held.remove(&hold);
+    }
+}
+
+/// Whether enough is left to serve: one gateway, and a node or so.
+fn is_bearable(fault: Fault, held: &BTreeSet<Hold>) -> bool {
+    let node = |hold: &Hold| match hold {
+        Hold::Process(node) | Hold::Links(node) | Hold::StoreLink(node) => Some(*node),
+        Hold::Proxies | Hold::Room => None,
+    };
+    let Some(hit) = fault.hold().and_then(|hold| node(&hold)) else { return true };
+    let away: BTreeSet<_> = held.iter().filter_map(node).chain([hit]).collect();
+    let gateways = away.iter().filter(|node| **node < GATEWAYS).count();
+    away.len() <= AWAY && gateways < GATEWAYS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_gateway_and_half_of_the_nodes_are_left_alone() {
+        let held = BTreeSet::from([Hold::Process(0), Hold::Links(2), Hold::Room]);
+        assert!(is_bearable(Fault::Kill { node: 3 }, &held));
+        assert!(!is_bearable(Fault::Kill { node: 1 }, &held), "the other gateway");
+        let held = BTreeSet::from([Hold::Process(0), Hold::Links(2), Hold::Process(3)]);
+        assert!(!is_bearable(Fault::Stop { node: 4 }, &held));
+        assert!(is_bearable(Fault::Stop { node: 2 }, &held), "one that is cut off already");
+        assert!(is_bearable(Fault::Fill, &held));
+    }
+
+    #[test]
+    fn the_same_seed_chooses_the_same_faults() {
+        let choose = |seed| {
+            let mut rng = StdRng::seed_from_u64(seed);
+            (0..200)
+                .map(|_| Fault::choose(&mut rng, &["cut", "fill"], Duration::from_secs(15)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(choose(1), choose(1));
+        assert_ne!(choose(1), choose(2));
+        let kinds: BTreeSet<_> = choose(1).into_iter().map(|(fault, _)| fault.kind()).collect();
+        assert!(kinds.len() == 7 && !kinds.contains("cut"), "{kinds:?}");
+    }
+}

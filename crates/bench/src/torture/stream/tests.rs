@@ -1,0 +1,102 @@
+use super::*;
+
+const KEY: Key = Key { lane: 0, group: 0, number: 0 };
+const OTHER: Key = Key { lane: 0, group: 0, number: 1 };
+
+fn change(shard: u32, version: u64, key: Key, value: Option<u64>) -> Change {
+    Change { shard, version, key, value, at: version }
+}
+
+fn put(value: u64, on: Condition, outcome: Outcome) -> Record {
+    Record { client: 0, action: Action::Put { value, on }, outcome, start: value, end: value }
+}
+
+fn delete(at: u64, outcome: Outcome) -> Record {
+    Record { client: 0, action: Action::Delete { on: Condition::Always }, outcome, start: at, end: at }
+}
+
+fn get(at: u64, outcome: Outcome) -> Record {
+    Record { client: 0, action: Action::Get, outcome, start: at, end: at }
+}
+
+/// One key that was put, deleted, and created again; another one that may have been put.
+fn asked() -> BTreeMap<Key, Vec<Record>> {
+    let key = vec![
+        put(1, Condition::Always, Outcome::Stored(5)),
+        delete(2, Outcome::Deleted),
+        put(3, Condition::Absent, Outcome::Stored(7)),
+        put(4, Condition::Absent, Outcome::Refused(Some(7))),
+        get(5, Outcome::Found { value: 3, version: 7 }),
+    ];
+    let other = vec![put(10, Condition::Always, Outcome::Open)];
+    BTreeMap::from([(KEY, key), (OTHER, other)])
+}
+
+fn told() -> Vec<Change> {
+    vec![
+        change(0, 5, KEY, Some(1)),
+        change(1, 4, OTHER, Some(10)),
+        change(0, 6, KEY, None),
+        change(0, 7, KEY, Some(3)),
+    ]
+}
+
+#[test]
+fn every_change_once_and_in_order_is_right() {
+    assert_eq!(check(&told(), &asked()), []);
+    let without_the_open_one: Vec<_> = told().into_iter().filter(|change| change.key == KEY).collect();
+    assert_eq!(check(&without_the_open_one, &asked()), []);
+    let in_one_batch = [change(0, 4, KEY, Some(1)), change(0, 4, OTHER, Some(10))];
+    assert_eq!(order(&in_one_batch), []);
+}
+
+#[test]
+fn a_gap_is_found() {
+    let mut told = told();
+    let missed = told.remove(3);
+    let flaws = check(&told, &asked());
+    assert!(flaws.contains(&Flaw::Gap { key: KEY, value: 3, version: 7 }), "{flaws:?}");
+    assert!(flaws.contains(&Flaw::Ends { key: KEY, told: None, holds: Some(3) }), "{missed:?}: {flaws:?}");
+}
+
+#[test]
+fn a_missed_deletion_is_found() {
+    let mut told = told();
+    told.remove(2);
+    assert_eq!(check(&told, &asked()), [Flaw::NoDeletion { key: KEY, created: 3, over: 1 }]);
+}
+
+#[test]
+fn a_change_that_is_told_twice_is_found() {
+    let mut told = told();
+    told.push(told[3]);
+    assert!(check(&told, &asked()).contains(&Flaw::Twice(told[3])));
+    let mut told = self::told();
+    let deleted_again = change(0, 8, KEY, None);
+    told.insert(3, deleted_again);
+    let flaws = check(&told, &asked());
+    assert!(flaws.contains(&Flaw::Deletions { key: KEY, told: 2, asked: 1 }), "{flaws:?}");
+}
+
+#[test]
+fn changes_out_of_order_are_found() {
+    let swapped = [change(0, 5, KEY, Some(1)), change(0, 4, OTHER, Some(10)), change(1, 1, KEY, None)];
+    assert_eq!(order(&swapped), [Flaw::Backwards { change: swapped[1], after: 5 }]);
+}
+
+#[test]
+fn a_change_that_nobody_asked_for_is_found() {
+    for (odd, why) in [
+        (change(0, 8, KEY, Some(99)), "a value that nobody put"),
+        (change(0, 8, KEY, Some(4)), "one that was refused"),
+        (change(0, 9, Key { lane: 0, group: 9, number: 9 }, None), "a key that nobody asked for"),
+    ] {
+        let mut told = told();
+        told.push(odd);
+        assert!(check(&told, &asked()).contains(&Flaw::Unasked(odd)), "{why}");
+    }
+    let mut told = told();
+    told[3].version = 8;
+    let flaws = check(&told, &asked());
+    assert!(flaws.contains(&Flaw::Unasked(told[3])), "another version: {flaws:?}");
+}

@@ -1,0 +1,84 @@
+//! A short torture of the real binaries, without privileges.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::process::Command;
+
+/// Torture, with its temporary folders in this one. The agent is built if need be, beside bench itself.
+fn torture(folder: &Path, arguments: &[&str]) -> Command {
+    let binaries = e2e::binaries().unwrap();
+    assert!(Path::new(env!("CARGO_BIN_EXE_bench")).starts_with(binaries));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+    command
+        .args(["torture", "--plain", "--seed", "7"])
+        .args(arguments)
+        .env("TMPDIR", folder)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).unwrap().next().is_none()
+}
+
+#[tokio::test]
+async fn what_is_promised_is_kept_while_nodes_are_killed_and_stopped_and_shards_are_moved() {
+    let (folder, report) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let json = report.path().to_str().unwrap();
+    let output = torture(folder.path(), &["--seconds", "15", "--json", json]).output().await.unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    assert!(out.contains("verdict: nothing is wrong"), "{out}");
+    let report: Value = serde_json::from_slice(&std::fs::read(report.path()).unwrap()).unwrap();
+    let details = &report["details"][0];
+    assert_eq!(details["seed"], 7);
+    assert_eq!(details["anomalies"], Value::Array(Vec::new()));
+    for fault in ["kill", "stop"] {
+        assert!(details["faults"][fault][0].as_u64().unwrap() > 0, "{fault}: {details}");
+    }
+    let is_stored = |counted: &&Value| counted[0] == "put" && counted[1] == "ok";
+    let stored = details["outcomes"].as_array().unwrap().iter().find(is_stored);
+    assert!(stored.unwrap()[2].as_u64().unwrap() > 10, "{details}");
+    assert!(is_empty(folder.path()), "nothing is left when nothing is wrong");
+}
+
+#[tokio::test]
+async fn what_copies_answer_late_is_found() {
+    let (folder, report) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let json = report.path().to_str().unwrap();
+    let arguments = ["--seconds", "5", "--reads", "any", "--json", json];
+    let output = torture(folder.path(), &arguments).output().await.unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{out}{err}");
+    for words in
+        ["is no register", "<== no order explains this", "the seed was 7", "the logs of the nodes are kept"]
+    {
+        assert!(out.contains(words) || err.contains(words), "{words}: {out}{err}");
+    }
+    assert!(!is_empty(folder.path()), "the logs are kept");
+}
+
+#[tokio::test]
+async fn a_torture_that_is_interrupted_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = torture(folder.path(), &["--seconds", "600"]).stderr(Stdio::null()).spawn().unwrap();
+    e2e::eventually("a node runs", || async {
+        let mut made = std::fs::read_dir(folder.path()).ok()?.flatten();
+        made.find_map(|made| made.path().join("s1.log").is_file().then_some(()))
+    })
+    .await
+    .unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), child.wait()).await;
+    assert_eq!(ended.expect("it ends").unwrap().code(), Some(1));
+    // What was killed may live for another moment.
+    e2e::eventually("nothing is left", || async { is_empty(folder.path()).then_some(()) }).await.unwrap();
+}
