@@ -39,6 +39,8 @@ use crate::supervisor::succeed::{Succession, place};
 const PROBE: Duration = Duration::from_secs(1);
 /// How long requests in flight may go on once new ones are refused.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// The same for a copy whose node becomes the owner: until then the shard has none.
+const COPY_DRAIN: Duration = Duration::from_millis(500);
 /// How long a draining node waits until everybody knows.
 const ANNOUNCE_LIMIT: Duration = Duration::from_millis(300);
 /// How long members may take to see a change before the receipt says that they have not.
@@ -241,7 +243,7 @@ impl Supervisor {
 
     async fn wind_down(&mut self) {
         let mut watch = Stopwatch::start();
-        self.finish(Some("leaving".to_owned()), &mut watch).await;
+        self.finish(Some("leaving".to_owned()), DRAIN_LIMIT, &mut watch).await;
         self.unmount();
         self.give_up("leaving").await;
         self.settle_strays().await;

@@ -1,5 +1,7 @@
 //! Carries out a command: from one role to another, or to none, with a receipt and a way back.
 
+use std::time::Duration;
+
 use store::Farewell;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -7,7 +9,9 @@ use types::api::{Receipt, Release, Wait};
 use types::{ErrorKind, NodeId, Problem, Role};
 
 use super::begin::Seat;
-use super::{ANNOUNCE_LIMIT, DRAIN_LIMIT, Plan, RECEIPT_LIMIT, Supervisor, drained, unknown_role};
+use super::{
+    ANNOUNCE_LIMIT, COPY_DRAIN, DRAIN_LIMIT, Plan, RECEIPT_LIMIT, Supervisor, drained, unknown_role,
+};
 use crate::control::{Order, leaving};
 use crate::ground::Terms;
 use crate::identity::{Asked, DataDirError};
@@ -208,7 +212,11 @@ impl Supervisor {
             note: self.note.take(),
         };
         let reason = wish.successor.as_ref().map(|to| format!("handing {} over to {to}", self.role));
-        let in_flight = self.finish(reason, watch).await;
+        // The shard has no owner until its copy has ended, and what the copy answers may be waiting for that owner.
+        let is_promoted =
+            self.is_replica && wish.asked.role == self.role && matches!(taken, Some(Seat::Owner(_)));
+        let limit = if is_promoted { COPY_DRAIN } else { DRAIN_LIMIT };
+        let in_flight = self.finish(reason, limit, watch).await;
         if self.tools.leaving.is_cancelled() {
             if let Some(Seat::Owner(taken)) = &taken {
                 self.release(taken, why("leaving")).await;
@@ -309,7 +317,12 @@ impl Supervisor {
     }
 
     /// Announces the end of what runs, refuses new requests, lets running ones finish, and stops it.
-    pub(super) async fn finish(&mut self, reason: Option<String>, watch: &mut Stopwatch) -> u64 {
+    pub(super) async fn finish(
+        &mut self,
+        reason: Option<String>,
+        limit: Duration,
+        watch: &mut Stopwatch,
+    ) -> u64 {
         if self.running.is_none() {
             return 0;
         }
@@ -321,7 +334,7 @@ impl Supervisor {
             return 0;
         };
         let in_flight = running.gate.shut();
-        running.drain(Instant::now() + DRAIN_LIMIT).await;
+        running.drain(Instant::now() + limit).await;
         watch.step("drain");
         self.unmount();
         running.stop().await;

@@ -3,7 +3,6 @@
 //! When it is this node's turn is decided in [`crate::vacancy`], whether a shard may be taken in [`crate::inquiry`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use cluster::ClusterView;
 use plugin::{Claim, Duty};
@@ -14,16 +13,13 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, error, info, warn};
 use types::{NodeId, Post, Problem, Role};
 
-use super::{Supervisor, Tools};
+use super::{COPY_DRAIN, Supervisor, Tools};
 use crate::ground::unreadable;
 use crate::inquiry::{AGAIN, Finding, Inquiry, is_needed};
 use crate::keeper::Keeper;
 use crate::layouts::{self, Layouts};
 use crate::lifecycle::{Happening, State};
 use crate::vacancy::{Errand, Pace, Place, Vacancies, copies_elsewhere};
-
-/// How long a copy may finish what it answers before its node owns the shard.
-const COPY_DRAIN: Duration = Duration::from_millis(500);
 
 /// What a node knows and does about shards that others ought to own.
 pub(super) struct Succession {
