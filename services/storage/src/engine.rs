@@ -110,6 +110,7 @@ impl Engine {
         objects: Arc<dyn ObjectStore>,
         ownership: Arc<dyn Ownership>,
         settings: &Settings,
+        poll: Duration,
         metrics: &Metrics,
         tasks: &Tasks,
         stop: CancellationToken,
@@ -132,7 +133,7 @@ impl Engine {
             stop: stop.clone(),
         });
         let cache = tuning::cache(settings.cache_bytes());
-        let opener = Opener { objects, ownership, cache, recorder: Arc::default() };
+        let opener = Opener { objects, ownership, cache, poll, recorder: Arc::default() };
         let keeper = Keeper { opener, shared: Arc::clone(&shared), stop };
         tasks.spawn("database", async move {
             keeper.run().await;

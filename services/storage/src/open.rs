@@ -6,6 +6,7 @@
 //! it since, with a higher epoch, and our opening fails. Then all begins anew, and the claim tells.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use slatedb::admin::AdminBuilder;
 use slatedb::db_cache::SplitCache;
@@ -29,6 +30,8 @@ pub(crate) struct Opener {
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) ownership: Arc<dyn Ownership>,
     pub(crate) cache: Arc<SplitCache>,
+    /// How often a reader may look at the store.
+    pub(crate) poll: Duration,
     /// What the database counts of its own work.
     pub(crate) recorder: Arc<DefaultMetricsRecorder>,
 }
@@ -75,7 +78,7 @@ impl Opener {
 
     async fn build(&self, epoch: u64) -> Result<Db, slatedb::Error> {
         Db::builder(PATH, Arc::clone(&self.objects))
-            .with_settings(tuning::settings())
+            .with_settings(tuning::settings(self.poll))
             .with_db_cache(Arc::clone(&self.cache) as _, 0)
             .with_metrics_recorder(Arc::clone(&self.recorder) as _)
             .with_expected_epoch(epoch)

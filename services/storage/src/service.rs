@@ -54,7 +54,8 @@ impl Prepared for Settings {
         let (engine, copy) = match &cx.duty {
             Duty::Primary(claim) => {
                 let claim = Arc::new(claim.clone());
-                let engine = Engine::start(objects, claim, &self, &cx.metrics, &cx.tasks, stop);
+                let engine =
+                    Engine::start(objects, claim, &self, cx.objects_poll, &cx.metrics, &cx.tasks, stop);
                 engine.opened(OPEN).await.map_err(|refusal| match refusal {
                     Refusal::Passed(_) => ServiceError::new(ErrorKind::Conflict, refusal.to_string()),
                     other => ServiceError::unavailable(other.to_string()),

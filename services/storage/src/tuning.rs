@@ -8,15 +8,20 @@ use slatedb::config::{CompactionWorkerOptions, CompactorOptions, ObjectStoreCach
 use slatedb::db_cache::SplitCache;
 use slatedb::db_cache::moka::{MokaCache, MokaCacheOptions};
 
-/// How often the compactor looks for work, and its worker.
-const COMPACTOR: Duration = Duration::from_secs(1);
+/// The shortest pause between two looks at the store of a database that has nothing to do.
+const SHORTEST: Duration = Duration::from_secs(1);
 /// Tables that may wait to be compacted; then writes wait too.
 pub(crate) const TABLES: usize = 16;
 const MIB: usize = 1024 * 1024;
 
-/// The settings of the database.
-pub(crate) fn settings() -> Settings {
+/// The settings of the database. `poll` is how often a reader may look at the store: rarely where a look is paid for.
+pub(crate) fn settings(poll: Duration) -> Settings {
+    // An idle shard looks at two objects each time. Nothing rests on these looks: reads look by themselves.
+    let manifest_poll_interval = SHORTEST.max(poll * 10);
+    // Writes that outrun the compactor wait for it, 256 MiB later.
+    let compactor = SHORTEST.max(poll * 5);
     Settings {
+        manifest_poll_interval,
         // Flushed by our own rounds.
         flush_interval: None,
         // Small tables keep memory small, and the replay at the next start.
@@ -27,10 +32,9 @@ pub(crate) fn settings() -> Settings {
         max_unflushed_bytes: 64 * MIB,
         compactor_options: Some(CompactorOptions {
             max_concurrent_compactions: 2,
-            // Writes that outrun the compactor wait for it; with five seconds each they would wait too long.
-            poll_interval: COMPACTOR,
+            poll_interval: compactor,
             worker: Some(CompactionWorkerOptions {
-                compactions_poll_interval: COMPACTOR,
+                compactions_poll_interval: compactor,
                 max_concurrent_compactions: 2,
                 // What is read ahead is held for each of up to sixteen inputs, times these.
                 max_subcompactions: 2,

@@ -19,13 +19,16 @@ pub(crate) struct Running {
     failures: mpsc::UnboundedReceiver<TaskFailure>,
 }
 
+/// As on a folder.
+const POLL: Duration = Duration::from_millis(100);
+
 impl Running {
     /// Starts one and does not wait.
     pub(crate) fn begin(objects: Arc<dyn ObjectStore>, deed: Arc<Deed>) -> Self {
         let settings = Settings { write_queue: 9 * 1024 * 1024, ..Settings::default() };
         let (tasks, failures) = Tasks::new();
         let (metrics, stop) = (Metrics::new("test"), CancellationToken::new());
-        let engine = Engine::start(objects, Arc::clone(&deed) as _, &settings, &metrics, &tasks, stop);
+        let engine = Engine::start(objects, Arc::clone(&deed) as _, &settings, POLL, &metrics, &tasks, stop);
         Self { engine, deed, metrics, tasks, failures }
     }
 
