@@ -3,15 +3,16 @@
 //! When it is this node's turn is decided in [`crate::vacancy`], whether a shard may be taken in [`crate::inquiry`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use cluster::ClusterView;
 use plugin::{Claim, Duty};
 use store::{ClaimError, ClaimState, Farewell};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, error, info, warn};
-use types::{NodeId, Post, Problem, Role};
+use types::{ErrorKind, NodeId, Post, Problem, Role};
 
 use super::{COPY_DRAIN, Supervisor, Tools};
 use crate::ground::unreadable;
@@ -20,6 +21,14 @@ use crate::keeper::Keeper;
 use crate::layouts::{self, Layouts};
 use crate::lifecycle::{Happening, State};
 use crate::vacancy::{Errand, Pace, Place, Vacancies, copies_elsewhere};
+
+/// How long the store may take to answer before a node that acts by itself leaves it be.
+const STORE_LIMIT: Duration = Duration::from_secs(5);
+
+fn no_answer() -> Problem {
+    let detail = format!("the store did not answer within {STORE_LIMIT:?}");
+    Problem::new(ErrorKind::Unavailable, "store-unavailable", detail)
+}
 
 /// What a node knows and does about shards that others ought to own.
 pub(super) struct Succession {
@@ -220,12 +229,14 @@ impl Supervisor {
         let (service, shard) = place.clone();
         let role = Role::Service { service: service.clone(), shard: Some(shard) };
         // All that can fail without the shard comes first.
-        let plan = self.prepare(&role).await?;
+        let plan = timeout(STORE_LIMIT, self.prepare(&role)).await.map_err(|_| no_answer())??;
         let store = self.tools.ground.shared_store().await?;
         let (claims, asked_at) = (store.claims(), Instant::now());
         let poll = store.poll_interval();
         self.strays.insert(place.clone(), "its take was not finished".to_owned());
-        let taken = claims.take(&service, shard, &state, &self.tools.node, self.tools.generation).await;
+        let taking = claims.take(&service, shard, &state, &self.tools.node, self.tools.generation);
+        // What is not known to have failed is given up as a stray.
+        let taken = timeout(STORE_LIMIT, taking).await.map_err(|_| no_answer())?;
         let holder = match taken {
             Ok(holder) => holder,
             Err(ClaimError::Lost(now)) => {
@@ -294,7 +305,7 @@ impl Supervisor {
 
     /// Runs as a copy of a shard.
     pub(super) async fn try_follow(&mut self, role: &Role) -> Result<(), Problem> {
-        let plan = self.prepare(role).await?;
+        let plan = timeout(STORE_LIMIT, self.prepare(role)).await.map_err(|_| no_answer())??;
         self.role = role.clone();
         self.terms = plan.terms;
         self.is_replica = true;
