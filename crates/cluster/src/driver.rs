@@ -125,6 +125,11 @@ impl Driver {
                         // As above.
                         let _ = done.send(self.set(keys::STORE, &*store).await.map(|_version| ()));
                     }
+                    Some(Command::Heartbeat { node, generation, done }) => {
+                        // As above, and nothing changes by it.
+                        let _ = done.send(self.heartbeat(&node, generation).await);
+                        continue;
+                    }
                     Some(Command::Leave { done }) => {
                         self.say_goodbye().await;
                         let _ = done.send(());
@@ -163,6 +168,14 @@ impl Driver {
         self.look().await;
         self.push();
         Ok(version)
+    }
+
+    async fn heartbeat(&self, node: &NodeId, generation: Generation) -> Option<u64> {
+        let chitchat = self.handle.chitchat();
+        let chitchat = chitchat.lock().await;
+        let mut lives = chitchat.node_states().iter();
+        let life = lives.find(|(id, _)| *id.node_id == *node.as_str() && id.generation_id == generation.0);
+        life.map(|(_, state)| state.heartbeat().into())
     }
 
     async fn say_goodbye(&mut self) {

@@ -8,8 +8,8 @@ use chitchat::{ChitchatConfig, ChitchatId, FailureDetectorConfig, ProtocolVersio
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::info;
-use types::RoleState;
 use types::api::StoreInfo;
+use types::{Generation, NodeId, RoleState};
 
 use crate::changes::Changes;
 use crate::config::{ClusterConfig, Timing};
@@ -188,6 +188,15 @@ impl Cluster {
         let command = Command::SetStore { store: Box::new(store), done };
         self.shared.commands.send(command).await.map_err(|_| GossipError::Ended)?;
         outcome.await.unwrap_or(Err(GossipError::Ended))
+    }
+
+    /// The highest heartbeat that gossip has brought of this life of a node; none if it knows of none. While a node
+    /// lives it rises with every round.
+    pub async fn heartbeat(&self, node: &NodeId, generation: Generation) -> Option<u64> {
+        let (done, outcome) = oneshot::channel();
+        let command = Command::Heartbeat { node: node.clone(), generation, done };
+        self.shared.commands.send(command).await.ok()?;
+        outcome.await.ok()?
     }
 
     /// Says goodbye to every live member and ends gossip.

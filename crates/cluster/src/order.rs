@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 use types::api::StoreInfo;
-use types::{Generation, RoleState};
+use types::{Generation, NodeId, RoleState};
 
 /// Another live node with this node's id: a second owner of the id, or this node's own earlier life that the failure
 /// detector has not given up yet. Only asking its URL tells them apart.
@@ -30,5 +30,6 @@ pub enum GossipError {
 pub(crate) enum Command {
     SetRole { state: Box<RoleState>, done: oneshot::Sender<Result<u64, GossipError>> },
     SetStore { store: Box<StoreInfo>, done: oneshot::Sender<Result<(), GossipError>> },
+    Heartbeat { node: NodeId, generation: Generation, done: oneshot::Sender<Option<u64>> },
     Leave { done: oneshot::Sender<()> },
 }

@@ -1,6 +1,6 @@
 //! What one node believes about its cluster, as a value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use types::api::Member;
@@ -35,6 +35,19 @@ impl ClusterView {
         left: BTreeMap<NodeId, Generation>,
     ) -> Self {
         Self { inner: Arc::new(Inner { cluster, me, members, left }) }
+    }
+
+    /// The same as if these lives of nodes were over.
+    #[must_use]
+    pub fn without(&self, lives: &BTreeSet<(NodeId, Generation)>) -> Self {
+        let is_over = |member: &Member| lives.contains(&(member.id.clone(), member.generation));
+        if !self.members().any(is_over) {
+            return self.clone();
+        }
+        let members = self.members().filter(|member| !is_over(member));
+        let members = members.map(|member| (member.id.clone(), member.clone())).collect();
+        let Inner { cluster, me, left, .. } = &*self.inner;
+        Self::with_left(cluster.clone(), me.clone(), members, left.clone())
     }
 
     /// The cluster.

@@ -7,11 +7,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cluster::Cluster;
+use cluster::{Cluster, ClusterView};
 use http::Request;
 use mesh::{CallError, Mesh};
 use plugin::Registry;
 use store::{ClaimError, ClaimState, Claims, Latest, Store, StoreError};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 use types::Holder;
@@ -19,6 +20,7 @@ use types::api::AgentSelf;
 
 use crate::ground::Ground;
 use crate::identity::Identity;
+use crate::lifelines::Gone;
 use crate::owner::is_honoured;
 use crate::vacancy::{Place, Sighting};
 
@@ -63,6 +65,8 @@ pub(crate) struct Inquiry {
     /// How often in a row nothing was to be done.
     pub(crate) rebuffs: u32,
     pub(crate) cluster: Cluster,
+    /// Who has ended for sure, whatever gossip still says.
+    pub(crate) gone: watch::Receiver<Gone>,
     pub(crate) mesh: Mesh,
     pub(crate) ground: Ground,
 }
@@ -102,7 +106,7 @@ impl Inquiry {
         if self.me.is_mine(&holder) {
             return Finding::Vacant(state);
         }
-        if is_honoured(&holder, &self.cluster.view()) {
+        if is_honoured(&holder, &self.view()) {
             return Finding::Unknown(format!("{} owns it", holder.node));
         }
         match self.word_of(&holder).await {
@@ -110,6 +114,10 @@ impl Inquiry {
             Word::Gone => Finding::Vacant(state),
             Word::Unclear => self.challenge(&claims, store.poll_interval(), state).await,
         }
+    }
+
+    fn view(&self) -> ClusterView {
+        self.cluster.view().without(&self.gone.borrow())
     }
 
     fn ownerless(&self, state: ClaimState) -> Finding {
@@ -135,7 +143,7 @@ impl Inquiry {
 
     /// Asks the owner at its address, twice if need be: a connection that was kept may have died with it.
     async fn word_of(&self, holder: &Holder) -> Word {
-        let view = self.cluster.view();
+        let view = self.view();
         let seen = self.last_owner.as_ref().filter(|last| last.node == holder.node);
         let http = view.member(&holder.node).map(|member| &member.http).or(seen.map(|last| &last.http));
         // Another node of this one's name is nowhere to be asked.

@@ -21,6 +21,7 @@ mod keeper;
 mod layouts;
 mod life;
 mod lifecycle;
+mod lifelines;
 mod listen;
 mod node;
 mod node_error;

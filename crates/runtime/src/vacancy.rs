@@ -15,6 +15,8 @@ use types::{
     Epoch, Generation, KeyHash, NodeId, Phase, Post, Profile, Role, RoleState, ServiceType, ShardId,
 };
 
+use crate::lifelines::Gone;
+
 /// A shard of a service type.
 pub(crate) type Place = (ServiceType, ShardId);
 
@@ -63,6 +65,8 @@ const UNSEEN_COPIES: Duration = Duration::from_secs(15);
 const FAILED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// How many times longer a missing copy is waited for than a missing owner: it is less urgent.
 const COPIES_WAIT: u32 = 4;
+/// Of the candidates for a shard, so many look closely at its owner.
+const NEAR: u32 = 2;
 
 impl Pace {
     pub(crate) fn of(profile: Profile) -> Self {
@@ -83,6 +87,8 @@ struct Watched {
     known_since: Instant,
     owner: Option<Sighting>,
     ownerless_since: Option<Instant>,
+    /// Its owner has ended for sure, so that there is nothing to wait for.
+    is_orphan: bool,
     thin_since: Option<Instant>,
     had_all_copies: bool,
     /// It is not owned before, for some reason that was found.
@@ -101,6 +107,31 @@ pub(crate) fn owns(state: &RoleState, (service, shard): &Place) -> bool {
         && state.role.shard() == Some(*shard)
         && state.epoch.is_some()
         && state.phase != Phase::Stopped
+}
+
+/// Who owns this shard, as far as is seen, and in which phase.
+fn owner(view: &ClusterView, place: &Place) -> Option<(Sighting, Phase)> {
+    let states = view.members().filter_map(|member| Some((member, member.state.as_ref()?)));
+    let owners = states.filter(|(_, state)| owns(state, place));
+    let owners = owners.filter_map(|(member, state)| Some((member, state.phase, state.epoch?)));
+    let (member, phase, epoch) = owners.max_by_key(|(_, _, epoch)| *epoch)?;
+    let (node, http) = (member.id.clone(), member.http.clone());
+    Some((Sighting { node, generation: member.generation, epoch, http }, phase))
+}
+
+/// The owners that this node would be among the first to follow.
+pub(crate) fn predecessors(view: &ClusterView, layouts: &BTreeMap<ServiceType, Layout>) -> Vec<Sighting> {
+    let places = places(layouts).into_iter();
+    let near = places.filter(|place| rank(view, place, layouts, Errand::Own).is_some_and(|rank| rank < NEAR));
+    near.filter_map(|place| Some(owner(view, &place)?.0)).collect()
+}
+
+fn places(layouts: &BTreeMap<ServiceType, Layout>) -> BTreeSet<Place> {
+    let of_type = |(service, layout): (&ServiceType, &Layout)| {
+        let shards = (0..layout.shards.get()).filter_map(|shard| ShardId::try_from(shard).ok());
+        shards.map(|shard| (service.clone(), shard)).collect::<Vec<_>>()
+    };
+    layouts.iter().flat_map(of_type).collect()
 }
 
 /// Whether a member has a copy of this shard.
@@ -126,20 +157,20 @@ impl Vacancies {
         Self { pace, watched: BTreeMap::new() }
     }
 
-    /// Notes what the view shows now.
-    pub(crate) fn look(&mut self, view: &ClusterView, layouts: &BTreeMap<ServiceType, Layout>, now: Instant) {
-        let places: BTreeSet<Place> = layouts
-            .iter()
-            .flat_map(|(service, layout)| {
-                let shards = (0..layout.shards.get()).filter_map(|shard| ShardId::try_from(shard).ok());
-                shards.map(|shard| (service.clone(), shard))
-            })
-            .collect();
+    /// Notes what the view shows now. It does not show those who are gone for sure.
+    pub(crate) fn look(
+        &mut self,
+        view: &ClusterView,
+        gone: &Gone,
+        layouts: &BTreeMap<ServiceType, Layout>,
+        now: Instant,
+    ) {
+        let places = places(layouts);
         self.watched.retain(|place, _| places.contains(place));
         for place in places {
             let wanted = layouts.get(&place.0).map_or(0, |layout| layout.replicas);
             let watched = self.watched.entry(place.clone()).or_insert_with(|| Watched::new(now));
-            watched.look(view, &place, wanted, now);
+            watched.look(view, gone, &place, wanted, now);
         }
     }
 
@@ -176,7 +207,11 @@ impl Vacancies {
         let Pace { settle, step } = self.pace;
         if let Some(since) = watched.ownerless_since {
             let rank = rank(view, place, layouts, Errand::Own)?;
-            let settle = if watched.owner.is_some() { settle } else { settle.max(UNSEEN) };
+            let settle = match &watched.owner {
+                Some(_) if watched.is_orphan => Duration::ZERO,
+                Some(_) => settle,
+                None => settle.max(UNSEEN),
+            };
             return Some((Errand::Own, since + settle + step * rank));
         }
         let since = watched.thin_since?;
@@ -241,6 +276,7 @@ impl Watched {
             known_since: now,
             owner: None,
             ownerless_since: None,
+            is_orphan: false,
             thin_since: None,
             had_all_copies: false,
             not_before: None,
@@ -250,26 +286,14 @@ impl Watched {
         }
     }
 
-    fn look(&mut self, view: &ClusterView, place: &Place, wanted: u32, now: Instant) {
-        let owner = view
-            .members()
-            .filter_map(|member| Some((member, member.state.as_ref()?)))
-            .filter(|(_, state)| owns(state, place))
-            .filter_map(|(member, state)| Some((member, state.epoch?)))
-            .max_by_key(|(_, epoch)| *epoch);
-        match owner {
-            Some((member, epoch)) => {
-                let sighting = Sighting {
-                    node: member.id.clone(),
-                    generation: member.generation,
-                    epoch,
-                    http: member.http.clone(),
-                };
+    fn look(&mut self, view: &ClusterView, gone: &Gone, place: &Place, wanted: u32, now: Instant) {
+        match owner(view, place) {
+            Some((sighting, phase)) => {
                 if self.ownerless_since.take().is_some() {
                     // What was found of the last time says nothing of the next.
                     (self.not_before, self.rebuffs) = (None, 0);
                 }
-                if member.state.as_ref().is_some_and(|state| state.phase == Phase::Ready) {
+                if phase == Phase::Ready {
                     self.failed_until.remove(&Errand::Own);
                     self.failures = 0;
                 }
@@ -279,6 +303,8 @@ impl Watched {
                 self.ownerless_since.get_or_insert(now);
             }
         }
+        let is_gone = |owner: &Sighting| gone.contains(&(owner.node.clone(), owner.generation));
+        self.is_orphan = self.owner.as_ref().is_some_and(is_gone);
         let has_all = u32::try_from(copies(view, place)).is_ok_and(|copies| copies >= wanted);
         self.had_all_copies |= has_all && wanted > 0;
         if has_all {

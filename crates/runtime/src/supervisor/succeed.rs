@@ -20,7 +20,8 @@ use crate::inquiry::{AGAIN, Finding, Inquiry, is_needed};
 use crate::keeper::Keeper;
 use crate::layouts::{self, Layouts};
 use crate::lifecycle::{Happening, State};
-use crate::vacancy::{Errand, Pace, Place, Vacancies, copies_elsewhere};
+use crate::lifelines::{Gone, Lifelines};
+use crate::vacancy::{Errand, Pace, Place, Vacancies, copies_elsewhere, predecessors};
 
 /// How long the store may take to answer before a node that acts by itself leaves it be.
 const STORE_LIMIT: Duration = Duration::from_secs(5);
@@ -35,6 +36,9 @@ pub(super) struct Succession {
     vacancies: Vacancies,
     view: watch::Receiver<ClusterView>,
     layouts: watch::Receiver<Layouts>,
+    lifelines: Lifelines,
+    /// Owners that have ended for sure.
+    gone: watch::Receiver<Gone>,
     /// Shards that a person took from this node: it does not take them back by itself.
     renounced: BTreeSet<(Place, Errand)>,
     /// At most one; ends with this.
@@ -64,10 +68,13 @@ impl Succession {
             let keep = layouts::keep(ground, registry, tools.cluster.watch(), sender);
             tasks.spawn(keep.instrument(Span::current()));
         }
+        let lifelines = Lifelines::new(tools.cluster.clone(), tools.profile);
         Self {
             vacancies: Vacancies::new(Pace::of(tools.profile)),
             view: tools.cluster.watch(),
             layouts,
+            gone: lifelines.gone(),
+            lifelines,
             renounced: BTreeSet::new(),
             inquiry: JoinSet::new(),
             asking: None,
@@ -92,6 +99,7 @@ impl Succession {
             },
             changed = changed(&mut self.view) => changed,
             changed = changed(&mut self.layouts) => changed,
+            changed = changed(&mut self.gone) => changed,
             () = super::until(self.turn_at) => Stir::Look,
         }
     }
@@ -164,9 +172,12 @@ impl Supervisor {
     async fn look(&mut self) {
         let now = Instant::now();
         let succession = &mut self.succession;
-        let view = succession.view.borrow_and_update().clone();
+        let seen = succession.view.borrow_and_update().clone();
         let layouts = succession.layouts.borrow_and_update().clone();
-        succession.vacancies.look(&view, &layouts, now);
+        succession.lifelines.hold(predecessors(&seen, &layouts));
+        let gone = succession.gone.borrow_and_update().clone();
+        let view = seen.without(&gone);
+        succession.vacancies.look(&view, &gone, &layouts, now);
         succession.forget_what_others_took(&self.tools.node);
         succession.turn_at = None;
         if !succession.inquiry.is_empty() || !self.is_free() {
@@ -183,6 +194,7 @@ impl Supervisor {
                     known_for: vacancies.known_for(&place, now),
                     rebuffs: vacancies.rebuffs(&place),
                     cluster: self.tools.cluster.clone(),
+                    gone: succession.gone.clone(),
                     mesh: self.tools.mesh.clone(),
                     ground: self.tools.ground.clone(),
                     place: place.clone(),
@@ -196,7 +208,7 @@ impl Supervisor {
 
     /// Takes a shard that was found to be vacant, and runs it.
     async fn inherit(&mut self, place: &Place, state: ClaimState) {
-        let view = self.tools.cluster.view();
+        let view = self.tools.cluster.view().without(&self.succession.gone.borrow());
         let is_owned = view
             .members()
             .filter_map(|member| member.state.as_ref())

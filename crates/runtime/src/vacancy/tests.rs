@@ -72,26 +72,60 @@ async fn a_shard_whose_owner_was_seen_is_taken_after_the_settle_time() {
     let mut vacancies = Vacancies::new(pace());
     let start = Instant::now();
     let owned = with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]);
-    vacancies.look(&owned, &layouts(0), start);
+    vacancies.look(&owned, &Gone::new(), &layouts(0), start);
     assert_eq!(turn(&vacancies, &owned, 0, start + 100 * SECOND), Err(None), "it has an owner");
 
     let gone = with_the_other_shard(&[("me", "standby")]);
-    vacancies.look(&gone, &layouts(0), start + 10 * SECOND);
+    vacancies.look(&gone, &Gone::new(), &layouts(0), start + 10 * SECOND);
     let due = start + 11 * SECOND;
     assert_eq!(turn(&vacancies, &gone, 0, due - SECOND / 2), Err(Some(due)));
     assert_eq!(turn(&vacancies, &gone, 0, due), Ok((place(), Errand::Own)));
     let last = vacancies.last_owner(&place()).unwrap();
     assert_eq!((last.node.as_str(), last.epoch, last.http.as_str()), ("a", Epoch(3), "http://a"));
 
-    vacancies.look(&owned, &layouts(0), due);
+    vacancies.look(&owned, &Gone::new(), &layouts(0), due);
     assert_eq!(turn(&vacancies, &owned, 0, due + SECOND), Err(None), "it was a false alarm");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_is_gone_for_sure_is_not_waited_for() {
+    let mut vacancies = Vacancies::new(pace());
+    let start = Instant::now();
+    let seen = with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]);
+    vacancies.look(&seen, &Gone::new(), &layouts(0), start);
+    let gone = Gone::from([("a".parse().unwrap(), Generation(1))]);
+    let view = seen.without(&gone);
+    vacancies.look(&view, &gone, &layouts(0), start);
+    assert_eq!(turn(&vacancies, &view, 0, start), Ok((place(), Errand::Own)));
+
+    vacancies.look(&seen, &Gone::new(), &layouts(0), start);
+    assert_eq!(turn(&vacancies, &seen, 0, start + SECOND), Err(None), "it was there after all");
+    let earlier = Gone::from([("a".parse().unwrap(), Generation(0))]);
+    assert_eq!(seen.without(&earlier), seen, "an earlier life of it says nothing");
+}
+
+#[test]
+fn the_first_two_candidates_look_closely_at_the_owner() {
+    let members =
+        [("a", "storage/0*3"), ("b", "standby"), ("c", "storage/0+"), ("d", "standby"), ("e", "standby")];
+    let looks = |me: &str| {
+        let all = members.iter().chain(&[("other", "storage/1*1")]).map(|(id, role)| member(id, role));
+        let view = ClusterView::new("test".parse().unwrap(), me.parse().unwrap(), all);
+        let mut owners: Vec<_> =
+            predecessors(&view, &layouts(1)).into_iter().map(|owner| owner.node.to_string()).collect();
+        owners.retain(|owner| owner == "a");
+        owners.len()
+    };
+    assert_eq!(looks("c"), 1, "the copy is the first one");
+    assert_eq!(["b", "d", "e"].map(looks).iter().sum::<usize>(), 1, "one standby is the second");
+    assert_eq!(looks("a"), 0, "nobody looks at itself");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_was_never_seen_is_waited_for_longer() {
     let mut vacancies = Vacancies::new(pace());
     let (start, empty) = (Instant::now(), with_the_other_shard(&[("me", "standby"), ("a", "storage/0")]));
-    vacancies.look(&empty, &layouts(0), start);
+    vacancies.look(&empty, &Gone::new(), &layouts(0), start);
     assert_eq!(turn(&vacancies, &empty, 0, start + 2 * SECOND), Err(Some(start + UNSEEN)));
     assert_eq!(turn(&vacancies, &empty, 0, start + UNSEEN), Ok((place(), Errand::Own)));
 }
@@ -115,8 +149,13 @@ async fn who_resigned_or_stopped_is_no_owner_but_who_restarts_is() {
         (change(|state| state.role = "storage/1".parse().unwrap()), false),
     ] {
         let mut vacancies = Vacancies::new(pace());
-        vacancies.look(&with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]), &layouts(0), start);
-        vacancies.look(&view, &layouts(0), start);
+        vacancies.look(
+            &with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]),
+            &Gone::new(),
+            &layouts(0),
+            start,
+        );
+        vacancies.look(&view, &Gone::new(), &layouts(0), start);
         let found = turn(&vacancies, &view, 0, start + SECOND);
         assert_eq!(found.is_err(), is_owned, "{:?}", view.member(&"a".parse().unwrap()));
     }
@@ -174,11 +213,11 @@ async fn a_missing_copy_is_given_by_a_standby_once_there_is_an_owner() {
     let mut vacancies = Vacancies::new(pace());
     let start = Instant::now();
     let whole = with_the_other_copy(&[("me", "standby"), ("a", "storage/0*3"), ("b", "storage/0+")]);
-    vacancies.look(&whole, &layouts(1), start);
+    vacancies.look(&whole, &Gone::new(), &layouts(1), start);
     assert_eq!(turn(&vacancies, &whole, 1, start), Err(None));
 
     let thin = with_the_other_copy(&[("me", "standby"), ("a", "storage/0*3")]);
-    vacancies.look(&thin, &layouts(1), start);
+    vacancies.look(&thin, &Gone::new(), &layouts(1), start);
     assert_eq!(turn(&vacancies, &thin, 1, start + 4 * SECOND), Ok((place(), Errand::Follow)));
     assert_eq!(turn(&vacancies, &thin, 1, start + SECOND), Err(Some(start + 4 * SECOND)));
 
@@ -190,7 +229,7 @@ async fn a_missing_copy_is_given_by_a_standby_once_there_is_an_owner() {
 async fn what_was_put_off_or_renounced_is_left_alone() {
     let mut vacancies = Vacancies::new(pace());
     let (start, empty) = (Instant::now(), with_the_other_shard(&[("me", "standby")]));
-    vacancies.look(&empty, &layouts(0), start);
+    vacancies.look(&empty, &Gone::new(), &layouts(0), start);
     vacancies.put_off(&place(), start + 60 * SECOND, true);
     assert_eq!(vacancies.rebuffs(&place()), 1);
     assert_eq!(turn(&vacancies, &empty, 0, start + UNSEEN), Err(Some(start + 60 * SECOND)));
@@ -199,8 +238,8 @@ async fn what_was_put_off_or_renounced_is_left_alone() {
     assert_eq!(vacancies.turn(&empty, &layouts(0), &renounced, start + 60 * SECOND), Err(None));
 
     let back = with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]);
-    vacancies.look(&back, &layouts(0), start);
-    vacancies.look(&empty, &layouts(0), start + SECOND);
+    vacancies.look(&back, &Gone::new(), &layouts(0), start);
+    vacancies.look(&empty, &Gone::new(), &layouts(0), start + SECOND);
     assert!(turn(&vacancies, &empty, 0, start + 2 * SECOND).is_ok(), "a new owner is a new case");
 }
 
@@ -213,11 +252,11 @@ async fn a_false_alarm_does_not_delay_the_next_takeover_but_an_own_failure_does(
     let mut vacancies = Vacancies::new(pace());
     let start = Instant::now();
     for view in [&owned, &empty] {
-        vacancies.look(view, &layouts(0), start);
+        vacancies.look(view, &Gone::new(), &layouts(0), start);
     }
     vacancies.put_off(&place(), start + 60 * SECOND, true);
     for view in [&owned, &empty] {
-        vacancies.look(view, &layouts(0), start);
+        vacancies.look(view, &Gone::new(), &layouts(0), start);
     }
     assert!(turn(&vacancies, &empty, 0, start + SECOND).is_ok(), "the same owner, once more");
 
@@ -229,7 +268,7 @@ async fn a_false_alarm_does_not_delay_the_next_takeover_but_an_own_failure_does(
         ClusterView::new("test".parse().unwrap(), "me".parse().unwrap(), others)
     };
     for view in [&starting, &empty] {
-        vacancies.look(view, &layouts(0), start);
+        vacancies.look(view, &Gone::new(), &layouts(0), start);
     }
     assert_eq!(
         turn(&vacancies, &empty, 0, start + SECOND),
@@ -237,7 +276,7 @@ async fn a_false_alarm_does_not_delay_the_next_takeover_but_an_own_failure_does(
         "another failed too"
     );
     for view in [&owned, &empty] {
-        vacancies.look(view, &layouts(0), start);
+        vacancies.look(view, &Gone::new(), &layouts(0), start);
     }
     assert!(turn(&vacancies, &empty, 0, start + SECOND).is_ok(), "somebody could run it meanwhile");
 }
@@ -249,7 +288,7 @@ async fn a_shard_without_an_owner_goes_before_a_missing_copy() {
     let seen = view(&[("me", "standby"), ("a", "storage/0*3"), ("b", "storage/1*3")]);
     let thin = view(&[("me", "standby"), ("a", "storage/0*3")]);
     for view in [&seen, &thin] {
-        vacancies.look(view, &layouts(1), start);
+        vacancies.look(view, &Gone::new(), &layouts(1), start);
     }
     let shard_1 = (storage(), ShardId::try_from(1).unwrap());
     assert_eq!(turn(&vacancies, &thin, 1, start + 100 * SECOND), Ok((shard_1, Errand::Own)));
