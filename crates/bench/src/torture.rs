@@ -125,7 +125,7 @@ async fn torture(args: &Args, seed: u64, cluster: &Arc<Cluster>, run: &mut Run) 
     run.kinds = journal.counts();
     run.counts = shared.counts();
     run.odd = shared.odd();
-    run.silence = shared.silence().longest;
+    run.silences = shared.silences();
     let problems = [raged, looked];
     run.problems.extend(problems.into_iter().filter_map(|problem| Some(format!("{:#}", problem.err()?))));
     match watched {

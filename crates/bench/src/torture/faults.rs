@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -12,6 +12,7 @@ use store::Store;
 use types::api::Wait;
 use types::{Role, ServiceType, ShardId};
 
+use crate::progress::progress;
 use crate::torture::cluster::{COUNT, Cluster, GATEWAYS, SHARDS};
 use crate::torture::network::Lost;
 use crate::torture::proxy::Mode;
@@ -77,26 +78,27 @@ impl Fault {
         let node = rng.random_range(0..COUNT);
         let worker = rng.random_range(GATEWAYS..COUNT);
         let shard = rng.random_range(0..SHARDS);
+        // So that about as many of each kind are done: some are refused often, or exclude each other.
         match rng.random_range(0..100) {
-            0..18 => Self::Kill { node },
-            18..36 => Self::Stop { node },
-            36..50 => {
+            0..10 => Self::Kill { node },
+            10..20 => Self::Stop { node },
+            20..32 => {
                 let lost = [Lost::Both, Lost::Both, Lost::Incoming, Lost::Outgoing];
                 Self::Cut { node, lost: *lost.choose(rng).expect("there are some") }
             }
-            50..55 => Self::CutStore { node: worker },
-            55..68 => {
+            32..43 => Self::CutStore { node: worker },
+            43..55 => {
                 let also = rng.random_ratio(1, 3).then(|| rng.random_range(GATEWAYS..COUNT));
                 Self::Move { shard, to: worker, also }
             }
-            68..71 => Self::Retire { node: worker },
-            71..86 => {
+            55..64 => Self::Retire { node: worker },
+            64..79 => {
                 let slow = Duration::from_millis(rng.random_range(20..800));
                 let modes = [Mode::Slow(slow), Mode::Refuse, Mode::Drop, Mode::Forget, Mode::Silent];
                 let mode = *modes.choose(rng).expect("there are some");
                 Self::Store { node: rng.random_ratio(3, 4).then_some(worker), mode }
             }
-            86..90 => Self::Fill,
+            79..89 => Self::Fill,
             _ => Self::Usurp { shard, by: worker },
         }
     }
@@ -244,15 +246,19 @@ async fn serve(cluster: &Cluster, shard: u32, by: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes a shard on the store in the name of a node that knows nothing of it, then tells it.
+/// Takes a shard on the store in the name of a node that knows nothing of it, then tells it. The first alone makes two
+/// owners; if the other fails, the taker is yet to learn of it.
 async fn usurp(cluster: &Cluster, store: &Store, shard: u32, by: usize) -> anyhow::Result<()> {
     let (service, shard_id, _) = role(shard)?;
-    let generation = cluster.client(by).agent_self().await?.member.generation;
     let claims = store.claims();
     let now = claims.read(&service, shard_id).await?;
-    if now.holder.as_ref().is_some_and(|holder| holder.node == cluster.id(by)) {
-        bail!("it has it already");
-    }
+    let has_it = now.holder.as_ref().is_some_and(|holder| holder.node == cluster.id(by));
+    // The next worker, then.
+    let by = if has_it { (by + 1 - GATEWAYS) % (COUNT - GATEWAYS) + GATEWAYS } else { by };
+    let generation = cluster.client(by).agent_self().await?.member.generation;
     claims.take(&service, shard_id, &now, &cluster.id(by), generation).await?;
-    serve(cluster, shard, by).await
+    if let Err(error) = serve(cluster, shard, by).await {
+        progress(&format!("the usurper {} does not serve: {error:#}", cluster.id(by)));
+    }
+    Ok(())
 }

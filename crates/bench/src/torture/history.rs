@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
+use types::KeyHash;
+
+use crate::torture::cluster::SHARDS;
 
 /// A key. Those of a lane are watched together, those of a group are listed together and retired together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +17,14 @@ pub(crate) struct Key {
     pub(crate) lane: u32,
     pub(crate) group: u32,
     pub(crate) number: u32,
+}
+
+impl Key {
+    /// The number of its shard.
+    pub(crate) fn shard(self) -> u32 {
+        let shards = NonZeroU32::new(SHARDS).expect("there are shards");
+        KeyHash::of(self.to_string().as_bytes()).shard(shards).as_u32()
+    }
 }
 
 impl fmt::Display for Key {

@@ -15,7 +15,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::torture::cluster::Gateways;
+use crate::torture::cluster::{Gateways, SHARDS};
 use crate::torture::history::{Action, Condition, History, Key, Outcome, Record, value};
 use crate::torture::speech::{self, Reads, Told};
 use crate::wire::{Answer, Connection, Protocol};
@@ -51,7 +51,8 @@ pub(crate) struct Shared {
     stop: AtomicBool,
     counts: Mutex<Counts>,
     odd: Mutex<Vec<String>>,
-    silence: Mutex<Silence>,
+    /// Of each shard.
+    silences: Vec<Mutex<Silence>>,
     acknowledged: AtomicU64,
 }
 
@@ -63,12 +64,12 @@ struct Lane {
     open: u32,
 }
 
-/// How long no write was acknowledged, in nanoseconds since the run began.
+/// How long no write to a shard was acknowledged, in nanoseconds since the run began.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Silence {
+struct Silence {
     last: u64,
     /// From when to when it was longest.
-    pub(crate) longest: (u64, u64),
+    longest: (u64, u64),
 }
 
 /// A client with a connection of its own.
@@ -104,7 +105,7 @@ impl Shared {
             stop: AtomicBool::new(false),
             counts: Mutex::default(),
             odd: Mutex::default(),
-            silence: Mutex::default(),
+            silences: (0..SHARDS).map(|_| Mutex::default()).collect(),
             acknowledged: AtomicU64::new(0),
         }
     }
@@ -128,9 +129,9 @@ impl Shared {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// The longest time without an acknowledged write.
-    pub(crate) fn silence(&self) -> Silence {
-        *lock(&self.silence)
+    /// The longest time without an acknowledged write, of each shard: from when to when.
+    pub(crate) fn silences(&self) -> Vec<(u64, u64)> {
+        self.silences.iter().map(|silence| lock(silence).longest).collect()
     }
 
     fn count(&self, what: &'static str, outcome: &str) {
@@ -152,9 +153,10 @@ impl Shared {
         lane.open += u32::from(lane.group == key.group);
     }
 
-    fn acknowledge(&self) {
+    fn acknowledge(&self, key: Key) {
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
-        lock(&self.silence).end(self.history.now());
+        let shard = usize::try_from(key.shard()).unwrap_or_default();
+        lock(&self.silences[shard]).end(self.history.now());
     }
 }
 
@@ -187,7 +189,9 @@ impl Traffic {
     pub(crate) async fn stop(mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         while self.clients.join_next().await.is_some() {}
-        lock(&self.shared.silence).end(self.shared.history.now());
+        for silence in &self.shared.silences {
+            lock(silence).end(self.shared.history.now());
+        }
     }
 }
 
@@ -291,7 +295,7 @@ impl Client {
         let outcome = self.judge(kind(action), told);
         let is_write = matches!(action, Action::Put { .. } | Action::Delete { .. });
         match outcome {
-            Some(Outcome::Stored(_) | Outcome::Deleted) => self.shared.acknowledge(),
+            Some(Outcome::Stored(_) | Outcome::Deleted) => self.shared.acknowledge(key),
             Some(Outcome::Open) if is_write => self.shared.open(key),
             Some(Outcome::Open) | None => {}
             Some(Outcome::Found { .. } | Outcome::Missing | Outcome::Refused(_)) => {}

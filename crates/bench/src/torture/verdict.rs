@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -30,7 +31,8 @@ pub(crate) struct Run {
     pub(crate) kinds: BTreeMap<&'static str, (u64, u64)>,
     pub(crate) counts: Counts,
     pub(crate) odd: Vec<String>,
-    pub(crate) silence: (u64, u64),
+    /// The longest time without an acknowledged write, of each shard.
+    pub(crate) silences: Vec<(u64, u64)>,
     pub(crate) watched: Vec<Told>,
     pub(crate) keys: BTreeMap<Key, Vec<Record>>,
     pub(crate) surprises: Vec<String>,
@@ -163,12 +165,12 @@ fn describe(
 
 fn rows(run: &Run, findings: &Findings, anomalies: usize, report: &mut Report) {
     let exact = |number: usize| Summary::of(&[f64::from(u32::try_from(number).unwrap_or(u32::MAX))]);
-    let silence = std::time::Duration::from_nanos(run.silence.1 - run.silence.0);
+    let silences = run.silences.iter().map(|(from, to)| Duration::from_nanos(to - from).as_secs_f64());
     report.rows.extend([
         Row::new("anomalies", COUNT, "found").ours(exact(anomalies)).target(Target::Max(0.0)),
         Row::new("keys that were not decided", COUNT, "keys").ours(exact(findings.unclear.len())),
-        Row::new("longest time without an acknowledged write", COUNT, "s")
-            .ours(Summary::of(&[silence.as_secs_f64()])),
+        Row::new("longest time without an acknowledged write, of a shard", COUNT, "s")
+            .ours(Summary::of(&silences.collect::<Vec<_>>())),
         Row::new("nodes that ended by themselves", COUNT, "times").ours(exact(run.surprises.len())),
         Row::new("answers that are not promised", COUNT, "kinds").ours(exact(run.odd.len())),
     ]);
@@ -193,8 +195,10 @@ fn notes(run: &Run, report: &mut Report) {
     if !run.skipped.is_empty() {
         report.notes.push(format!("faults left out: {}", run.skipped.join(", ")));
     }
-    let (from, to) = run.silence;
-    report.notes.push(format!("no write was acknowledged from {} s to {} s", seconds(from), seconds(to)));
+    for (shard, (from, to)) in run.silences.iter().enumerate() {
+        let (from, to) = (seconds(*from), seconds(*to));
+        report.notes.push(format!("no write to shard {shard} was acknowledged from {from} s to {to} s"));
+    }
     for odd in &run.odd {
         report.notes.push(format!("an answer that is not promised: {odd}"));
     }
