@@ -4,12 +4,15 @@
 //! folder that is gone that would be a second history: writes that are acknowledged and lost when the folder is back, and
 //! a claim that nobody seems to hold. So `store.json` is the anchor: as long as it is the very file that it was when the
 //! store was opened, the folder is the one that was opened. All else is an error that passes when the folder is back.
+//!
+//! Each change is followed by a look at the anchor, and preceded by one that is no older than a change may take anyway.
 
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -26,7 +29,12 @@ struct Anchor {
     path: PathBuf,
     /// Device and number on it.
     file: (u64, u64),
+    /// When it was last found to be right.
+    right_at: Mutex<Option<Instant>>,
 }
+
+/// The last look before a change may be so old: about as long as the change itself takes.
+const RECENT: Duration = Duration::from_millis(5);
 
 /// An object store in a folder, as long as the folder is the one that was opened. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -36,7 +44,19 @@ pub(crate) struct Anchored {
 }
 
 impl Anchor {
+    fn was_right_just_now(&self) -> bool {
+        let right_at = *self.right_at.lock().unwrap_or_else(PoisonError::into_inner);
+        right_at.is_some_and(|at| at.elapsed() <= RECENT)
+    }
+
     fn check(&self) -> Result<()> {
+        let looked = Instant::now();
+        let checked = self.look();
+        *self.right_at.lock().unwrap_or_else(PoisonError::into_inner) = checked.is_ok().then_some(looked);
+        checked
+    }
+
+    fn look(&self) -> Result<()> {
         match std::fs::metadata(&self.path) {
             Ok(found) if (found.dev(), found.ino()) == self.file => Ok(()),
             Ok(_) => Err(gone(&self.path, "is another file than when the store was opened")),
@@ -55,7 +75,7 @@ impl Anchored {
     /// The store in a folder whose `store.json` is at `path`.
     pub(crate) fn new(inner: Arc<dyn ObjectStore>, path: PathBuf) -> io::Result<Self> {
         let found = std::fs::metadata(&path)?;
-        let anchor = Arc::new(Anchor { path, file: (found.dev(), found.ino()) });
+        let anchor = Arc::new(Anchor { path, file: (found.dev(), found.ino()), right_at: Mutex::default() });
         Ok(Self { inner, anchor })
     }
 
@@ -67,7 +87,9 @@ impl Anchored {
 
     /// A change: made in the right folder, and still there afterwards.
     async fn change<T>(&self, change: impl Future<Output = Result<T>>) -> Result<T> {
-        self.check().await?;
+        if !self.anchor.was_right_just_now() {
+            self.check().await?;
+        }
         let changed = change.await;
         self.anchor.check()?;
         changed

@@ -2,6 +2,8 @@
 //!
 //! SlateDB tries what failed again and says nothing meanwhile. So its store is wrapped in one that remembers the last
 //! failure of each kind until something of that kind succeeds, and what has not been answered yet.
+//!
+//! It also knows one answer without asking: there are no *boundaries*, see [`no_boundary`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +31,13 @@ const SLOW: Duration = Duration::from_secs(5);
 pub(crate) struct Witness {
     inner: Arc<dyn ObjectStore>,
     seen: Arc<Seen>,
+}
+
+/// SlateDB's own collector can note up to which number it has deleted manifests, and each look at the newest manifest
+/// asks for that note besides. Ours leaves none (see [`crate::garbage`]), so this saves half of what a look costs.
+fn no_boundary(location: &Path) -> Option<Error> {
+    let is_boundary = location.extension() == Some("boundary");
+    is_boundary.then(|| Error::NotFound { path: location.to_string(), source: "none is ever written".into() })
 }
 
 /// What was seen of an object store.
@@ -188,6 +197,9 @@ impl ObjectStore for Witness {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if let Some(answer) = no_boundary(location) {
+            return Err(answer);
+        }
         self.seen.watch(Kind::Read, self.inner.get_opts(location, options)).await
     }
 
