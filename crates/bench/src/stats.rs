@@ -13,8 +13,13 @@ pub(crate) struct Summary {
     pub(crate) p50: f64,
     pub(crate) p90: f64,
     pub(crate) p99: f64,
+    /// None of fewer than a thousand samples: it would be the largest.
+    pub(crate) p999: Option<f64>,
     pub(crate) max: f64,
 }
+
+/// As many as a 99.9th percentile is told of.
+const MANY: usize = 1_000;
 
 impl Summary {
     /// None without samples.
@@ -26,9 +31,10 @@ impl Summary {
             samples: sorted.len(),
             min: *first,
             mean: sorted.iter().sum::<f64>() / count(sorted.len()),
-            p50: nearest_rank(&sorted, 50),
-            p90: nearest_rank(&sorted, 90),
-            p99: nearest_rank(&sorted, 99),
+            p50: nearest_rank(&sorted, 500),
+            p90: nearest_rank(&sorted, 900),
+            p99: nearest_rank(&sorted, 990),
+            p999: (sorted.len() >= MANY).then(|| nearest_rank(&sorted, 999)),
             max: *last,
         })
     }
@@ -39,9 +45,9 @@ impl Summary {
     }
 }
 
-/// The smallest sample that at least so many per cent of all do not exceed.
-fn nearest_rank(sorted: &[f64], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+/// The smallest sample that at least so many of a thousand do not exceed.
+fn nearest_rank(sorted: &[f64], per_mille: usize) -> f64 {
+    let rank = (sorted.len() * per_mille).div_ceil(1_000).max(1);
     sorted[rank - 1]
 }
 
@@ -74,6 +80,13 @@ mod tests {
         assert_eq!((summary.samples, summary.p50, summary.p99), (20, 10.0, 20.0));
         let one = Summary::of(&[7.0]).unwrap();
         assert_eq!((one.min, one.p50, one.p99, one.max), (7.0, 7.0, 7.0, 7.0));
+    }
+
+    #[test]
+    fn the_worst_of_a_thousand_is_told_only_of_that_many() {
+        assert_eq!(Summary::of(&up_to(999)).unwrap().p999, None);
+        assert_eq!(Summary::of(&up_to(1_000)).unwrap().p999, Some(999.0));
+        assert_eq!(Summary::of(&up_to(10_000)).unwrap().p999, Some(9_990.0));
     }
 
     #[test]

@@ -1,15 +1,21 @@
 //! The table on standard output. Pure: rows in, text out.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
 use crate::rows::{Peer, Row};
 use crate::stats::Summary;
 
-/// Aligned, without borders, as wide as its content.
+/// The columns of 99.9th percentiles.
+const TAILS: [usize; 2] = [6, 10];
+
+/// Aligned, without borders, as wide as its content. Where no row has a 99.9th percentile, there is no column of it.
 pub(crate) fn render(rows: &[Row], peer: &str) -> String {
     let peer = format!("{} p50", peer.to_uppercase());
-    let header =
-        ["WHAT", "N", "SAMPLES", "UNIT", "OURS p50", "p99", "max", &peer, "p99", "RATIO", "TARGET", "MET"];
+    let header = [
+        "WHAT", "N", "SAMPLES", "UNIT", "OURS p50", "p99", "p99.9", "max", &peer, "p99", "p99.9", "RATIO",
+        "TARGET", "MET",
+    ];
+    let has_tails = rows.iter().any(|row| row.ours.as_ref().is_some_and(|ours| ours.p999.is_some()));
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -20,8 +26,11 @@ pub(crate) fn render(rows: &[Row], peer: &str) -> String {
     }
     for (at, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
-        if matches!(at, 1 | 2 | 4..=9) {
+        if matches!(at, 1 | 2 | 4..=11) {
             column.set_cell_alignment(CellAlignment::Right);
+        }
+        if TAILS.contains(&at) && !has_tails {
+            column.set_constraint(ColumnConstraint::Hidden);
         }
     }
     table.trim_fmt()
@@ -29,17 +38,16 @@ pub(crate) fn render(rows: &[Row], peer: &str) -> String {
 
 fn cells(row: &Row) -> Vec<String> {
     let none = || "-".to_owned();
-    let shown = |summary: Option<&Summary>, of: fn(&Summary) -> f64| {
-        summary.map_or_else(none, |summary| number(of(summary)))
+    let shown = |summary: Option<&Summary>, of: fn(&Summary) -> Option<f64>| {
+        summary.and_then(of).map_or_else(none, number)
     };
     let ours = row.ours.as_ref();
-    let (peer_p50, peer_p99) = match &row.peer {
+    let (peer_p50, peer) = match &row.peer {
         Peer::Measured { profile, summary } => {
-            let p50 = format!("{} ({profile})", number(summary.p50));
-            (p50, number(summary.p99))
+            (format!("{} ({profile})", number(summary.p50)), Some(summary))
         }
-        Peer::Missing(why) => (why.clone(), none()),
-        Peer::None => (none(), none()),
+        Peer::Missing(why) => (why.clone(), None),
+        Peer::None => (none(), None),
     };
     let targets: Vec<_> = row.targets.iter().map(ToString::to_string).collect();
     vec![
@@ -47,11 +55,13 @@ fn cells(row: &Row) -> Vec<String> {
         row.nodes.to_string(),
         ours.map_or_else(none, |ours| ours.samples.to_string()),
         row.unit.to_owned(),
-        shown(ours, |ours| ours.p50),
-        shown(ours, |ours| ours.p99),
-        shown(ours, |ours| ours.max),
+        shown(ours, |ours| Some(ours.p50)),
+        shown(ours, |ours| Some(ours.p99)),
+        shown(ours, |ours| ours.p999),
+        shown(ours, |ours| Some(ours.max)),
         peer_p50,
-        peer_p99,
+        shown(peer, |peer| Some(peer.p99)),
+        shown(peer, |peer| peer.p999),
         row.ratio().map_or_else(none, |ratio| format!("{ratio:.2}")),
         if targets.is_empty() { none() } else { targets.join(", ") },
         match row.is_met() {
@@ -94,12 +104,32 @@ mod tests {
 WHAT         N  SAMPLES  UNIT  OURS p50   p99   max      SERF p50   p99  RATIO  TARGET       MET
 all see all  5        2  ms         120   131   131    60.2 (lan)  60.2   2.00  ratio <= 1.5  NO
 crash        5        1  ms        9.50  9.50  9.50  no serf here     -      -  p99 <= 1500  yes";
-        let squeezed = |text: &str| -> Vec<Vec<String>> {
-            let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
-            text.lines().map(words).collect()
-        };
         let rendered = render(&rows, "serf");
         assert_eq!(squeezed(&rendered), squeezed(expected), "{rendered}");
+    }
+
+    #[test]
+    fn the_worst_of_a_thousand_has_a_column_if_a_row_has_that_many() {
+        let all: Vec<_> = (1..=1_000).map(f64::from).collect();
+        let peer = |samples: &[f64]| Peer::Measured {
+            profile: "v2".to_owned(),
+            summary: Summary::of(samples).unwrap(),
+        };
+        let rows = [
+            Row::new("PUT", 1, "ms").ours(Summary::of(&all)).peer(peer(&[5.0])),
+            Row::new("GET", 1, "ms").ours(Summary::of(&[5.0])).peer(peer(&all)),
+        ];
+        let expected = "\
+WHAT  N  SAMPLES  UNIT  OURS p50  p99  p99.9   max  ETCD p50  p99  p99.9   RATIO  TARGET  MET
+PUT   1     1000    ms       500  990    999  1000    5 (v2)    5      -  100.00       -    -
+GET   1        1    ms         5    5      -     5  500 (v2)  990    999    0.01       -    -";
+        let rendered = render(&rows, "etcd");
+        assert_eq!(squeezed(&rendered), squeezed(expected), "{rendered}");
+    }
+
+    fn squeezed(text: &str) -> Vec<Vec<String>> {
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+        text.lines().map(words).collect()
     }
 
     #[test]
