@@ -17,14 +17,17 @@ Examples:
   cargo run --release -p bench -- swap                   role changes, quiet and under load
   cargo run --release -p bench -- move --moves 100       a shard goes back and forth while keys are used
   cargo run --release -p bench -- kv                     keys written durably and read, beside etcd
+  cargo run --release -p bench -- kv --clients 64 --values 100 --choices zipf --ways gateway
   cargo run --release -p bench -- failover               the owner of a shard is killed, beside etcd's leader
   cargo run --release -p bench -- idle --seconds 60      memory and CPU of agents that have nothing to do
   cargo run --release -p bench -- torture --seconds 600  clients, faults, and a checker of what clients were told
   cargo run --release -p bench -- up --json up.json      the numbers in this file instead of target/bench/
 
-p99 of fewer than 100 samples is the largest. The ratio is ours to the peer's, by p50. Serf runs with its `local` and
-its `lan` profile, etcd is asked by gRPC, by JSON over its gateway and by its v2 API; the better one of each row is
-shown. Where there is no `serf` or `etcd`, the row says so. Everything runs on loopback and in temporary folders, and is ended at the end.";
+p99 of fewer than 100 samples is the largest; p99.9 is told of 1,000 or more. The ratio is ours to the peer's, by p50.
+Serf runs with its `local` and its `lan` profile, etcd is asked by gRPC, by JSON over its gateway and by its v2 API; the
+better one of each row is shown. etcd has no gateway for keys: what goes through ours is beside etcd asked directly. Where
+there is no `serf` or `etcd`, the row says so. Everything runs on loopback and in temporary folders, and is ended at the
+end.";
 
 /// Measures Coterie, and Debian's `serf` or `etcd` in the same run where it does the same job
 #[derive(Debug, Parser)]

@@ -38,6 +38,8 @@ pub(crate) enum Target {
     Ratio(f64),
     /// The same, where more is better.
     RatioAtLeast(f64),
+    /// Ours to the peer's, by p99.
+    RatioOfP99(f64),
 }
 
 impl fmt::Display for Target {
@@ -48,6 +50,7 @@ impl fmt::Display for Target {
             Self::Max(limit) => write!(f, "max <= {limit}"),
             Self::Ratio(limit) => write!(f, "ratio <= {limit}"),
             Self::RatioAtLeast(limit) => write!(f, "ratio >= {limit}"),
+            Self::RatioOfP99(limit) => write!(f, "ratio of p99 <= {limit}"),
         }
     }
 }
@@ -72,8 +75,12 @@ impl Row {
 
     /// Ours to the peer's, by p50.
     pub(crate) fn ratio(&self) -> Option<f64> {
+        self.ratio_of(|summary| summary.p50)
+    }
+
+    fn ratio_of(&self, of: fn(&Summary) -> f64) -> Option<f64> {
         match (&self.ours, &self.peer) {
-            (Some(ours), Peer::Measured { summary, .. }) => Some(ours.p50 / summary.p50),
+            (Some(ours), Peer::Measured { summary, .. }) => Some(of(ours) / of(summary)),
             _ => None,
         }
     }
@@ -88,6 +95,9 @@ impl Row {
                 Target::Max(limit) => ours.map(|ours| ours.max <= *limit),
                 Target::Ratio(limit) => self.ratio().map(|ratio| ratio <= *limit),
                 Target::RatioAtLeast(limit) => self.ratio().map(|ratio| ratio >= *limit),
+                Target::RatioOfP99(limit) => {
+                    self.ratio_of(|summary| summary.p99).map(|ratio| ratio <= *limit)
+                }
             }
         };
         let judged: Vec<bool> = self.targets.iter().filter_map(met).collect();
@@ -138,6 +148,14 @@ mod tests {
         let rate = row(&[900.0], &[1_000.0]);
         assert_eq!(rate.target(Target::RatioAtLeast(1.0)).is_met(), Some(false));
         assert_eq!(row(&[1_000.0], &[1_000.0]).target(Target::RatioAtLeast(1.0)).is_met(), Some(true));
+    }
+
+    #[test]
+    fn tails_are_compared_with_tails() {
+        let steady = |target| row(&[2.0, 3.0], &[1.0, 4.0]).target(target).is_met();
+        assert_eq!(steady(Target::Ratio(1.0)), Some(false));
+        assert_eq!(steady(Target::RatioOfP99(1.0)), Some(true));
+        assert_eq!(steady(Target::RatioOfP99(0.5)), Some(false));
     }
 
     #[test]

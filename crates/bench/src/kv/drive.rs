@@ -1,5 +1,6 @@
 //! Clients that ask one store as fast as it answers, all of them on one thread.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,33 +8,48 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use clap::ValueEnum;
 use http::Request;
 use http::header::HOST;
 use http_body_util::Full;
-use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::kv::speech::{Speech, Value};
+use crate::kv::keys::Keys;
+use crate::kv::speech::{Reads, Speech, Value};
 use crate::stats::millis;
 use crate::wire::{Answer, Connection, Protocol};
 
 /// What is not counted at the beginning.
-const WARM_UP: Duration = Duration::from_millis(300);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
 /// How long the last answers may take.
 const LAST: Duration = Duration::from_secs(20);
 /// Connections that write the first values.
 const FILLERS: usize = 64;
 
 /// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Task {
-    /// Writes a random key.
+    /// Write a key durably
     Put,
-    /// Reads a random key.
+    /// Read a key so that every answered write is seen
     Get,
+    /// Read a key as its owner has it, without asking whether it still is the owner
+    Primary,
     /// `GET /health/livez`: what asking costs, and hardly anything else.
+    #[value(skip)]
     Livez,
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Put => "PUT",
+            Self::Get => "GET strong",
+            Self::Primary => "GET primary",
+            Self::Livez => "GET /health/livez",
+        })
+    }
 }
 
 /// Whom to ask, and for what.
@@ -43,7 +59,7 @@ pub(crate) struct Drive {
     pub(crate) addr: SocketAddr,
     pub(crate) task: Task,
     pub(crate) clients: usize,
-    pub(crate) keys: usize,
+    pub(crate) keys: Keys,
     pub(crate) value: Arc<Value>,
     pub(crate) time: Duration,
 }
@@ -95,7 +111,7 @@ impl Drive {
                     let host = drive.addr.to_string();
                     loop {
                         let key = next.fetch_add(1, Ordering::Relaxed);
-                        if key >= drive.keys {
+                        if key >= drive.keys.count {
                             return Ok(());
                         }
                         let request = drive.speech.put(&host, key, &drive.value)?;
@@ -115,10 +131,11 @@ impl Drive {
         let host = self.addr.to_string();
         let (mut took, mut all) = (Vec::new(), 0);
         loop {
-            let key = rand::rng().random_range(0..self.keys);
+            let key = self.keys.choose(&mut rand::rng());
             let request = match self.task {
                 Task::Put => self.speech.put(&host, key, &self.value)?,
-                Task::Get => self.speech.get(&host, key)?,
+                Task::Get => self.speech.get(&host, key, Reads::Strong)?,
+                Task::Primary => self.speech.get(&host, key, Reads::Primary)?,
                 Task::Livez => livez(&host)?,
             };
             let sent = Instant::now();
@@ -138,7 +155,7 @@ impl Drive {
     fn check(&self, answer: &Answer) -> anyhow::Result<()> {
         let is_right = match self.task {
             Task::Put => self.speech.is_put(answer),
-            Task::Get => self.speech.is_got(answer, &self.value),
+            Task::Get | Task::Primary => self.speech.is_got(answer, &self.value),
             Task::Livez => answer.status.is_success(),
         };
         if !is_right {

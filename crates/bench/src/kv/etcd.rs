@@ -1,4 +1,4 @@
-//! Debian's `etcd`: one node, with its own defaults, so with fsync.
+//! Debian's `etcd`: one node, with its own defaults, so with fsync, but with room for all that is written here.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,6 +13,9 @@ use crate::ports;
 use crate::process::Process;
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// It keeps what was overwritten until it is told to forget it, and takes no more writes once that fills its room. This is
+/// the most that its documentation suggests.
+const ROOM: u64 = 8 * 1024 * 1024 * 1024;
 
 /// A running node. Dropping it kills it.
 #[derive(Debug)]
@@ -58,6 +61,7 @@ impl Etcd {
         let (addr, peer) = (ports::free()?, ports::free()?);
         let mut command = command("bench", addr, peer, &format!("bench=http://{peer}"));
         command.arg("--data-dir").arg(folder.join("etcd"));
+        command.args(["--quota-backend-bytes", &ROOM.to_string()]);
         let process = Process::spawn(command, folder.join("etcd.log"))?;
         Ok(Self { process, addr })
     }

@@ -1,8 +1,8 @@
-//! The ways to ask a store for a key: ours, and the three of etcd.
+//! The ways to ask a store for a key: ours, directly and through the gateway, and the three of etcd.
 //!
 //! Pure: numbers and values in, requests out, answers judged. All of etcd's ways are asked for what ours promises: a
 //! write that is durable when it is answered, a read that sees every answered write (the default of its v3 API,
-//! `quorum=true` of its v2 API).
+//! `quorum=true` of its v2 API), a read that sees what the node has (`serializable` in v3, the default in v2).
 
 use std::fmt;
 
@@ -18,7 +18,10 @@ use crate::wire::{Answer, Protocol};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Speech {
+    /// The owner of the shard is asked.
     Ours,
+    /// The gateway is asked, which asks the owner.
+    Gateway,
     /// etcd's v3 API as its own clients speak it.
     Grpc,
     /// etcd's v3 API over the gateway that turns JSON into gRPC.
@@ -31,11 +34,21 @@ impl fmt::Display for Speech {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ours => "ours",
+            Self::Gateway => "our gateway",
             Self::Grpc => "v3 gRPC",
             Self::Json => "v3 JSON",
             Self::V2 => "v2",
         })
     }
+}
+
+/// What a read must see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// All that was answered before.
+    Strong,
+    /// What the node that answers has. It need not make sure that nobody has more.
+    Primary,
 }
 
 /// A value of a given length. Its text is letters, which all of the ways carry as they are; in base64 other letters
@@ -67,9 +80,22 @@ fn name(key: usize) -> String {
 impl Speech {
     pub(crate) const OF_ETCD: [Self; 3] = [Self::Grpc, Self::Json, Self::V2];
 
+    /// Whether it is the peer who is asked.
+    pub(crate) fn is_etcd(self) -> bool {
+        Self::OF_ETCD.contains(&self)
+    }
+
+    /// The way that reads the same keys, of several the first one. What is a key's name to gRPC is base64 to JSON.
+    pub(crate) fn tree(self) -> Self {
+        match self {
+            Self::Ours | Self::Gateway => Self::Ours,
+            Self::Grpc | Self::Json | Self::V2 => self,
+        }
+    }
+
     pub(crate) fn protocol(self) -> Protocol {
         match self {
-            Self::Ours | Self::Json | Self::V2 => Protocol::Http1,
+            Self::Ours | Self::Gateway | Self::Json | Self::V2 => Protocol::Http1,
             Self::Grpc => Protocol::Http2,
         }
     }
@@ -77,40 +103,65 @@ impl Speech {
     pub(crate) fn put(self, host: &str, key: usize, value: &Value) -> http::Result<Request<Full<Bytes>>> {
         let name = name(key);
         match self {
-            Self::Ours => {
-                request(Method::PUT, format!("/svc/storage/kv/{name}"), host, None, value.plain.clone())
+            Self::Ours | Self::Gateway => {
+                request(Method::PUT, format!("{}{name}", self.folder()), host, None, value.plain.clone())
             }
             Self::V2 => {
-                let form = Some("application/x-www-form-urlencoded");
-                request(Method::PUT, format!("/v2/keys/{name}"), host, form, format!("value={}", value.plain))
+                let (path, body) = (format!("{}{name}", self.folder()), format!("value={}", value.plain));
+                request(Method::PUT, path, host, Some("application/x-www-form-urlencoded"), body)
             }
             Self::Json => {
                 let body = format!(r#"{{"key":"{name}","value":"{}"}}"#, value.base64);
                 request(Method::POST, "/v3/kv/put".to_owned(), host, Some("application/json"), body)
             }
-            Self::Grpc => grpc(host, "Put", &[name.as_bytes(), value.plain.as_bytes()]),
+            Self::Grpc => grpc(host, "Put", &[name.as_bytes(), value.plain.as_bytes()], &[]),
         }
     }
 
-    pub(crate) fn get(self, host: &str, key: usize) -> http::Result<Request<Full<Bytes>>> {
+    pub(crate) fn get(self, host: &str, key: usize, reads: Reads) -> http::Result<Request<Full<Bytes>>> {
         let name = name(key);
         match self {
-            Self::Ours => request(Method::GET, format!("/svc/storage/kv/{name}"), host, None, String::new()),
-            Self::V2 => {
-                request(Method::GET, format!("/v2/keys/{name}?quorum=true"), host, None, String::new())
+            Self::Ours | Self::Gateway | Self::V2 => {
+                let query = match (self, reads) {
+                    (Self::V2, Reads::Strong) => "?quorum=true",
+                    (Self::V2, Reads::Primary) | (_, Reads::Strong) => "",
+                    (_, Reads::Primary) => "?consistency=primary",
+                };
+                let path = format!("{}{name}{query}", self.folder());
+                request(Method::GET, path, host, None, String::new())
             }
             Self::Json => {
-                let body = format!(r#"{{"key":"{name}"}}"#);
+                let serializable = match reads {
+                    Reads::Strong => "",
+                    Reads::Primary => r#","serializable":true"#,
+                };
+                let body = format!(r#"{{"key":"{name}"{serializable}}}"#);
                 request(Method::POST, "/v3/kv/range".to_owned(), host, Some("application/json"), body)
             }
-            Self::Grpc => grpc(host, "Range", &[name.as_bytes()]),
+            Self::Grpc => {
+                let serializable: &[u8] = match reads {
+                    Reads::Strong => &[],
+                    Reads::Primary => &SERIALIZABLE,
+                };
+                grpc(host, "Range", &[name.as_bytes()], serializable)
+            }
+        }
+    }
+
+    /// Where keys are, for those that name them in the path.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Ours => "/svc/storage/kv/",
+            Self::Gateway => "/storage/kv/",
+            Self::V2 => "/v2/keys/",
+            Self::Grpc | Self::Json => "",
         }
     }
 
     /// Whether a write was done.
     pub(crate) fn is_put(self, answer: &Answer) -> bool {
         match self {
-            Self::Ours | Self::Json => answer.status == StatusCode::OK,
+            Self::Ours | Self::Gateway | Self::Json => answer.status == StatusCode::OK,
             Self::V2 => matches!(answer.status, StatusCode::OK | StatusCode::CREATED),
             Self::Grpc => is_sound(answer) && !answer.body.is_empty(),
         }
@@ -120,7 +171,7 @@ impl Speech {
     pub(crate) fn is_got(self, answer: &Answer, value: &Value) -> bool {
         let length = answer.body.len();
         match self {
-            Self::Ours => answer.status == StatusCode::OK && length == value.len(),
+            Self::Ours | Self::Gateway => answer.status == StatusCode::OK && length == value.len(),
             Self::V2 => answer.status == StatusCode::OK && length > value.len(),
             Self::Json => answer.status == StatusCode::OK && length > value.base64.len(),
             Self::Grpc => is_sound(answer) && length > value.len(),
@@ -147,8 +198,12 @@ fn request(
     request.body(Full::new(body.into()))
 }
 
-/// A call of `etcdserverpb.KV` whose message has these fields from number 1 on, all of them bytes.
-fn grpc(host: &str, call: &str, fields: &[&[u8]]) -> http::Result<Request<Full<Bytes>>> {
+/// Field 7 of a `RangeRequest`, a bool: true.
+const SERIALIZABLE: [u8; 2] = [7 << 3, 1];
+
+/// A call of `etcdserverpb.KV` whose message has these fields from number 1 on, all of them bytes, and then others as
+/// they are written.
+fn grpc(host: &str, call: &str, fields: &[&[u8]], others: &[u8]) -> http::Result<Request<Full<Bytes>>> {
     let mut message = BytesMut::new();
     for (number, field) in (1_u8..).zip(fields) {
         // The field's number, and that a length follows: https://protobuf.dev/programming-guides/encoding.
@@ -156,6 +211,7 @@ fn grpc(host: &str, call: &str, fields: &[&[u8]]) -> http::Result<Request<Full<B
         varint(&mut message, field.len());
         message.extend_from_slice(field);
     }
+    message.extend_from_slice(others);
     let mut body = BytesMut::with_capacity(message.len() + 5);
     // Not compressed.
     body.put_u8(0);
@@ -183,6 +239,8 @@ fn varint(into: &mut BytesMut, mut number: usize) {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+
     use super::*;
 
     #[test]
@@ -195,6 +253,40 @@ mod tests {
             assert_eq!(value.base64.len() / 4 * 3 - padding, length);
         }
         assert_eq!(name(7).len() % 4, 0, "a key is base64 without padding");
+    }
+
+    /// What a request says, besides its method.
+    async fn said(speech: Speech, reads: Reads) -> String {
+        let (head, body) = speech.get("host", 7, reads).unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        format!("{} {}", head.uri.path_and_query().unwrap(), body.escape_ascii())
+    }
+
+    #[tokio::test]
+    async fn a_read_says_what_it_must_see_in_every_way() {
+        let each = [
+            (
+                Speech::Ours,
+                "/svc/storage/kv/key000000007 ",
+                "/svc/storage/kv/key000000007?consistency=primary ",
+            ),
+            (Speech::Gateway, "/storage/kv/key000000007 ", "/storage/kv/key000000007?consistency=primary "),
+            (Speech::V2, "/v2/keys/key000000007?quorum=true ", "/v2/keys/key000000007 "),
+            (
+                Speech::Json,
+                r#"/v3/kv/range {\"key\":\"key000000007\"}"#,
+                r#"/v3/kv/range {\"key\":\"key000000007\",\"serializable\":true}"#,
+            ),
+            (
+                Speech::Grpc,
+                r"/etcdserverpb.KV/Range \x00\x00\x00\x00\x0e\n\x0ckey000000007",
+                r"/etcdserverpb.KV/Range \x00\x00\x00\x00\x10\n\x0ckey0000000078\x01",
+            ),
+        ];
+        for (speech, strong, primary) in each {
+            assert_eq!(said(speech, Reads::Strong).await, strong);
+            assert_eq!(said(speech, Reads::Primary).await, primary);
+        }
     }
 
     #[test]

@@ -1,0 +1,145 @@
+//! What came of all rounds, and the rows that tell it. Pure.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::kv::drive::Task;
+use crate::kv::keys::Choice;
+use crate::kv::matrix::{Measured, Work};
+use crate::kv::peer;
+use crate::kv::speech::Speech;
+use crate::report::Report;
+use crate::rows::{Row, Target};
+use crate::stats::Summary;
+
+/// What came of all rounds of one work, asked in one way.
+#[derive(Debug, Default)]
+pub(crate) struct Rounds {
+    pub(crate) per_second: Vec<f64>,
+    pub(crate) took_ms: Vec<f64>,
+    /// Of all processes that worked for it, for each request.
+    pub(crate) cpu_us: Vec<f64>,
+}
+
+impl Rounds {
+    /// The median of what was answered in a second.
+    fn rate(&self) -> f64 {
+        Summary::of(&self.per_second).map_or(0.0, |rate| rate.p50)
+    }
+}
+
+/// The way of the peer that answered most requests a second, by the median of its rounds.
+fn fastest(ways: &BTreeMap<Speech, Rounds>) -> Option<(Speech, &Rounds)> {
+    let etcds = ways.iter().filter(|(speech, _)| speech.is_etcd());
+    let best = etcds.max_by(|a, b| a.1.rate().total_cmp(&b.1.rate()));
+    best.map(|(speech, rounds)| (*speech, rounds))
+}
+
+/// What has to be reached, by the rate and by the latency.
+fn targets(work: Work, speech: Speech) -> (Vec<Target>, Vec<Target>) {
+    if speech != Speech::Ours || work.choice != Choice::Uniform {
+        return (Vec::new(), Vec::new());
+    }
+    match (work.task, work.clients, work.value) {
+        (Task::Put, 1, _) => (Vec::new(), vec![Target::P50(3.0)]),
+        (Task::Put, 64, 100) => (vec![Target::RatioAtLeast(3.0)], vec![Target::RatioOfP99(1.0)]),
+        (Task::Get, 64, 100) => (vec![Target::RatioAtLeast(3.0)], Vec::new()),
+        (Task::Put | Task::Get, 2.., _) => (vec![Target::RatioAtLeast(1.0)], Vec::new()),
+        _ => (Vec::new(), Vec::new()),
+    }
+}
+
+/// Three for each work and each of our ways: how many, how long, and what they cost.
+pub(crate) fn tell(measured: &Measured, version: &Result<String, String>, report: &mut Report) {
+    for (work, ways) in measured {
+        let best = fastest(ways);
+        for (speech, ours) in ways.iter().filter(|(speech, _)| !speech.is_etcd()) {
+            let gateway = if *speech == Speech::Gateway { ", gateway" } else { "" };
+            let row = |what: &str, unit, of: fn(&Rounds) -> &[f64], targets: Vec<Target>| {
+                let way = best.map_or(String::new(), |(speech, _)| speech.to_string());
+                let theirs = best.and_then(|(_, rounds)| Summary::of(of(rounds)));
+                let row = Row::new(format!("{work}{gateway}{what}"), work.clients, unit);
+                let row = row.ours(Summary::of(of(ours))).peer(peer(&way, theirs, version));
+                targets.into_iter().fold(row, Row::target)
+            };
+            let (rate, latency) = targets(*work, *speech);
+            report.rows.extend([
+                row("", "req/s", |rounds| &rounds.per_second, rate),
+                row(": latency", "ms", |rounds| &rounds.took_ms, latency),
+                row(": CPU a request", "us", |rounds| &rounds.cpu_us, Vec::new()),
+            ]);
+        }
+        for (speech, rounds) in ways {
+            report.details.push(json!({
+                "work": work.to_string(),
+                "clients": work.clients,
+                "way": speech,
+                "per_second": rounds.per_second,
+                "latency_ms": Summary::of(&rounds.took_ms),
+                "cpu_us": rounds.cpu_us,
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(rates: &[f64]) -> Rounds {
+        Rounds { per_second: rates.to_vec(), ..Rounds::default() }
+    }
+
+    fn work(task: Task, choice: Choice, clients: usize) -> Work {
+        Work { value: 100, choice, clients, task }
+    }
+
+    #[test]
+    fn the_peer_is_the_way_of_etcd_with_the_highest_median() {
+        let ways = BTreeMap::from([
+            (Speech::Ours, rounds(&[9.0, 9.0, 9.0])),
+            (Speech::Gateway, rounds(&[8.0, 8.0, 8.0])),
+            (Speech::Grpc, rounds(&[3.0, 4.0, 3.0])),
+            (Speech::Json, rounds(&[1.0, 8.0, 1.0])),
+            (Speech::V2, rounds(&[2.0, 2.0, 2.0])),
+        ]);
+        assert_eq!(fastest(&ways).map(|(speech, _)| speech), Some(Speech::Grpc));
+        let alone = BTreeMap::from([(Speech::Ours, rounds(&[9.0])), (Speech::Gateway, rounds(&[8.0]))]);
+        assert!(fastest(&alone).is_none());
+    }
+
+    #[test]
+    fn what_is_promised_is_judged_where_it_is_promised() {
+        let shown = |task, choice, clients, speech| {
+            let (rate, latency) = targets(work(task, choice, clients), speech);
+            rate.iter().chain(&latency).map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let direct = |task, clients| shown(task, Choice::Uniform, clients, Speech::Ours);
+        assert_eq!(direct(Task::Put, 64), ["ratio >= 3", "ratio of p99 <= 1"]);
+        assert_eq!(direct(Task::Get, 64), ["ratio >= 3"]);
+        assert_eq!(direct(Task::Get, 256), ["ratio >= 1"]);
+        assert_eq!(direct(Task::Put, 1), ["p50 <= 3"]);
+        assert!(direct(Task::Primary, 64).is_empty());
+        assert!(shown(Task::Put, Choice::Zipf, 64, Speech::Ours).is_empty());
+        assert!(shown(Task::Put, Choice::Uniform, 64, Speech::Gateway).is_empty());
+    }
+
+    #[test]
+    fn both_of_our_ways_are_told_beside_the_same_numbers_of_etcd() {
+        let ways = BTreeMap::from([
+            (Speech::Ours, rounds(&[9.0])),
+            (Speech::Gateway, rounds(&[6.0])),
+            (Speech::V2, rounds(&[3.0])),
+        ]);
+        let measured = Measured::from([(work(Task::Get, Choice::Zipf, 64), ways)]);
+        let mut report = Report::begin("kv", "etcd");
+        tell(&measured, &Ok("3.4".to_owned()), &mut report);
+        let rates = report.rows.iter().filter(|row| row.unit == "req/s");
+        let told: Vec<_> = rates.map(|row| (row.what.as_str(), row.ratio())).collect();
+        assert_eq!(
+            told,
+            [("GET strong 100 B, zipf", Some(3.0)), ("GET strong 100 B, zipf, gateway", Some(2.0))]
+        );
+    }
+}
