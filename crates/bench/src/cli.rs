@@ -17,7 +17,7 @@ Examples:
   cargo run --release -p bench -- swap                   role changes, quiet and under load
   cargo run --release -p bench -- move --moves 100       a shard goes back and forth while keys are used
   cargo run --release -p bench -- kv                     keys written durably and read, beside etcd
-  cargo run --release -p bench -- kv --clients 64 --values 100 --choices zipf --ways gateway
+  cargo run --release -p bench -- kv --clients 64 --values 100 --choices zipf --ways gateway --no-million
   cargo run --release -p bench -- failover               the owner of a shard is killed, beside etcd's leader
   cargo run --release -p bench -- idle --seconds 60      memory and CPU of agents that have nothing to do
   cargo run --release -p bench -- torture --seconds 600  clients, faults, and a checker of what clients were told

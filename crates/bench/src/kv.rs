@@ -9,6 +9,7 @@ pub(crate) mod etcd;
 mod floor;
 mod keys;
 mod matrix;
+mod million;
 mod rounds;
 mod speech;
 
@@ -68,6 +69,9 @@ pub(crate) struct Args {
     /// Leave etcd out
     #[arg(long)]
     alone: bool,
+    /// Leave out the node with a million keys
+    #[arg(long)]
+    no_million: bool,
 }
 
 /// Who is asked.
@@ -90,6 +94,9 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     let version = if args.alone { Err("left out".to_owned()) } else { etcd::version().await };
     starts(args, &binaries, &version, report).await?;
     compare(args, &binaries, &version, report).await?;
+    if !args.no_million {
+        million::run(binaries, report).await?;
+    }
     report.notes.push(match version {
         Ok(version) => format!(
             "N is the number of clients. The peer is etcd {version} by its fastest way: its linearizable reads beside our \

@@ -13,7 +13,7 @@ async fn every_task_is_measured_directly_and_through_the_gateway() {
     assert!(bench.starts_with(binaries));
     let (folder, report) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
     let output = Command::new(bench)
-        .args(["kv", "--alone", "--starts", "1", "--rounds", "1", "--seconds", "1"])
+        .args(["kv", "--alone", "--no-million", "--starts", "1", "--rounds", "1", "--seconds", "1"])
         .args(["--clients", "2", "--values", "100", "--keys", "50", "--choices", "zipf", "--json"])
         .arg(report.path())
         .env("TMPDIR", folder.path())

@@ -67,6 +67,11 @@ impl Value {
         Self { plain: letters(length), base64: letters(length / 3 * 4) + rest }
     }
 
+    /// A line of `ctl kv import`.
+    pub(crate) fn line(&self, key: usize) -> String {
+        format!("{{\"key\":\"{}\",\"value\":\"{}\"}}\n", name(key), self.plain)
+    }
+
     fn len(&self) -> usize {
         self.plain.len()
     }
@@ -287,6 +292,12 @@ mod tests {
             assert_eq!(said(speech, Reads::Strong).await, strong);
             assert_eq!(said(speech, Reads::Primary).await, primary);
         }
+    }
+
+    #[test]
+    fn a_line_of_an_import_is_json() {
+        let line = Value::of_length(3).line(7);
+        assert_eq!(line, "{\"key\":\"key000000007\",\"value\":\"abc\"}\n");
     }
 
     #[test]

@@ -1,0 +1,122 @@
+//! A node of its own with many keys: how long `ctl kv import` takes to bring them, and the memory of reading them.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::process::Command;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::kv::drive::Task;
+use crate::kv::keys::{Choice, Keys};
+use crate::kv::matrix::Server;
+use crate::kv::speech::{Speech, Value};
+use crate::nodes::Nodes;
+use crate::ours::Binaries;
+use crate::proc::rss_mib;
+use crate::progress::progress;
+use crate::report::Report;
+use crate::rows::{Row, Target};
+use crate::stats::Summary;
+
+const KEYS: u32 = 1_000_000;
+const LENGTH: usize = 100;
+const CLIENTS: usize = 64;
+/// How long they are read.
+const READ: Duration = Duration::from_secs(10);
+/// How long they may take to be brought.
+const IMPORT_LIMIT: Duration = Duration::from_secs(600);
+/// Between two looks at the memory.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(crate) async fn run(binaries: Binaries, report: &mut Report) -> anyhow::Result<()> {
+    let mut nodes = Nodes::new(binaries)?;
+    nodes.start("storage", &"storage/0".parse()?)?;
+    nodes.ready("storage").await?;
+    let (addr, pid) = (nodes.api("storage")?, nodes.pid("storage")?);
+    let value = Arc::new(Value::of_length(LENGTH));
+
+    progress("a million keys: importing");
+    let file = lines(nodes.folder(), Arc::clone(&value)).await?;
+    let command = import(nodes.folder(), &format!("http://{addr}"), &file)?;
+    let (imported, while_imported) = watched(pid, imported(command)).await?;
+    let imported = imported?;
+
+    progress("a million keys: reading");
+    let server = Server { speech: Speech::Ours, addr, pids: vec![pid] };
+    let keys = Keys::new(KEYS, Choice::Uniform)?;
+    let (read, while_read) =
+        watched(pid, server.drive(Task::Get, CLIENTS, &keys, &value, READ).run()).await?;
+    let read = read?;
+
+    let row = |what: &str, clients, unit, samples: &[f64]| {
+        Row::new(format!("a million keys of {LENGTH} B: {what}"), clients, unit).ours(Summary::of(samples))
+    };
+    report.rows.extend([
+        row("ctl kv import", 1, "s", &[imported.as_secs_f64()]).target(Target::Max(60.0)),
+        row("memory while imported (RSS)", 1, "MiB", &while_imported),
+        row(&Task::Get.to_string(), CLIENTS, "req/s", &[read.per_second]),
+        row(&format!("{}: latency", Task::Get), CLIENTS, "ms", &read.took_ms),
+        row("memory while read (RSS)", CLIENTS, "MiB", &while_read).target(Target::Max(256.0)),
+    ]);
+    nodes.end().await;
+    Ok(())
+}
+
+/// A file with a line for each key.
+async fn lines(folder: &Path, value: Arc<Value>) -> anyhow::Result<PathBuf> {
+    let path = folder.join("million.ndjson");
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut file = BufWriter::new(std::fs::File::create(&path)?);
+        for key in 0..usize::try_from(KEYS)? {
+            file.write_all(value.line(key).as_bytes())?;
+        }
+        file.flush()?;
+        Ok(path)
+    });
+    writing.await?
+}
+
+/// `ctl kv import`, by the `ctl` that stands beside this binary.
+fn import(state: &Path, agent: &str, file: &Path) -> anyhow::Result<Command> {
+    let own = std::env::current_exe().context("where this binary is")?;
+    let mut command = Command::new(own.with_file_name("ctl"));
+    command
+        .env("COTERIE_STATE_DIR", state)
+        .args(["--agent", agent, "kv", "import"])
+        .arg(file)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    Ok(command)
+}
+
+/// How long it took.
+async fn imported(mut command: Command) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let output = timeout(IMPORT_LIMIT, command.output())
+        .await
+        .with_context(|| format!("ctl kv import did not end within {IMPORT_LIMIT:?}"))??;
+    let took = began.elapsed();
+    if !output.status.success() {
+        bail!("ctl kv import: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(took)
+}
+
+/// Looks at the memory of a process, in MiB, until something has ended.
+async fn watched<T>(pid: u32, work: impl Future<Output = T>) -> anyhow::Result<(T, Vec<f64>)> {
+    let mut work = std::pin::pin!(work);
+    let mut beat = interval(LOOK);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = beat.tick() => seen.push(rss_mib(pid)?),
+            done = &mut work => return Ok((done, seen)),
+        }
+    }
+}
