@@ -112,7 +112,14 @@ pub(crate) struct Noting {
     log: SlateDbWalReader,
     files: slatedb::WalReader,
     looks: Arc<Looks>,
+    /// What the last look was about.
+    stretch: Mutex<Stretch>,
+    /// Files without a row: each owner begins with one. The copy does not remember having read them.
+    bare: Arc<Mutex<Stretch>>,
 }
+
+/// The files of the log after the first number, up to the second one.
+type Stretch = Option<(u64, u64)>;
 
 impl Noting {
     pub(crate) fn new(objects: &Arc<dyn ObjectStore>, looks: Arc<Looks>) -> Result<Self, slatedb::Error> {
@@ -120,15 +127,26 @@ impl Noting {
             .with_path(PATH.into())
             .with_object_store(Arc::clone(objects))
             .build()?;
-        Ok(Self { log, files: slatedb::WalReader::new(PATH, Arc::clone(objects)), looks })
+        let files = slatedb::WalReader::new(PATH, Arc::clone(objects));
+        Ok(Self { log, files, looks, stretch: Mutex::default(), bare: Arc::default() })
+    }
+
+    /// Whether the copy is so new that none of the files that it has not read can have been collected.
+    fn is_recent(&self) -> bool {
+        self.looks.current().is_some_and(|moment| moment.elapsed() < LATELY)
     }
 
     /// Whether there is certainly nothing new. Most looks find nothing, and one question to the store is enough for
-    /// that; SlateDB asks ten. (The manifest takes two more.)
+    /// that; SlateDB asks ten. (The manifest takes one more.)
     async fn is_last(&self, file: u64) -> bool {
-        let is_recent = self.looks.current().is_some_and(|moment| moment.elapsed() < LATELY);
-        is_recent && self.files.get(file + 1).metadata().await.is_err_and(|error| is_missing(&error))
+        let bare = lock(&self.bare).filter(|(after, _)| *after == file);
+        let last = bare.map_or(file, |(_, last)| last);
+        self.is_recent() && self.files.get(last + 1).metadata().await.is_err_and(|error| is_missing(&error))
     }
+}
+
+fn lock(stretch: &Mutex<Stretch>) -> MutexGuard<'_, Stretch> {
+    stretch.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -138,18 +156,24 @@ impl WalReader for Noting {
         if self.is_last(after).await {
             return Ok(after);
         }
-        self.log.last_wal_file_id(after).await.inspect_err(|_| self.looks.failed())
+        let last = self.log.last_wal_file_id(after).await.inspect_err(|_| self.looks.failed())?;
+        *lock(&self.stretch) = Some((after, last)).filter(|_| self.is_recent());
+        Ok(last)
     }
 
     async fn iterator(&self, files: WalFileRange) -> Result<Box<dyn WalIterator>, WalError> {
         let rows = self.log.iterator(files).await.inspect_err(|_| self.looks.failed())?;
-        Ok(Box::new(NotingRows { rows, looks: Arc::clone(&self.looks), is_over: false }))
+        let (looks, bare) = (Arc::clone(&self.looks), Arc::clone(&self.bare));
+        Ok(Box::new(NotingRows { rows, looks, stretch: lock(&self.stretch).take(), bare, is_over: false }))
     }
 }
 
 struct NotingRows {
     rows: Box<dyn WalIterator>,
     looks: Arc<Looks>,
+    /// Nothing if some of its files have rows, or may have been collected.
+    stretch: Stretch,
+    bare: Arc<Mutex<Stretch>>,
     is_over: bool,
 }
 
@@ -159,8 +183,14 @@ impl WalIterator for NotingRows {
         // A file that was collected meanwhile ends a look as if there had been no more of them.
         let next = self.rows.next().await.inspect_err(|_| self.looks.failed())?;
         match &next {
-            Some(rows) => self.looks.found(rows),
-            None => self.is_over = true,
+            Some(rows) => {
+                self.looks.found(rows);
+                self.stretch = self.stretch.filter(|_| rows.rows.is_empty());
+            }
+            None => {
+                self.is_over = true;
+                *lock(&self.bare) = self.stretch;
+            }
         }
         Ok(next)
     }

@@ -80,25 +80,25 @@ impl Fault {
         let shard = rng.random_range(0..SHARDS);
         // So that about as many of each kind are done: some are refused often, or exclude each other.
         match rng.random_range(0..100) {
-            0..10 => Self::Kill { node },
-            10..20 => Self::Stop { node },
-            20..32 => {
+            0..11 => Self::Kill { node },
+            11..21 => Self::Stop { node },
+            21..31 => {
                 let lost = [Lost::Both, Lost::Both, Lost::Incoming, Lost::Outgoing];
                 Self::Cut { node, lost: *lost.choose(rng).expect("there are some") }
             }
-            32..43 => Self::CutStore { node: worker },
-            43..55 => {
+            31..41 => Self::CutStore { node: worker },
+            41..58 => {
                 let also = rng.random_ratio(1, 3).then(|| rng.random_range(GATEWAYS..COUNT));
                 Self::Move { shard, to: worker, also }
             }
-            55..64 => Self::Retire { node: worker },
-            64..79 => {
+            58..67 => Self::Retire { node: worker },
+            67..81 => {
                 let slow = Duration::from_millis(rng.random_range(20..800));
                 let modes = [Mode::Slow(slow), Mode::Refuse, Mode::Drop, Mode::Forget, Mode::Silent];
                 let mode = *modes.choose(rng).expect("there are some");
                 Self::Store { node: rng.random_ratio(3, 4).then_some(worker), mode }
             }
-            79..89 => Self::Fill,
+            81..90 => Self::Fill,
             _ => Self::Usurp { shard, by: worker },
         }
     }

@@ -20,7 +20,7 @@ use crate::torture::traffic::Shared;
 const STORM: std::ops::Range<u64> = 4_000..16_000;
 const CALM: std::ops::Range<u64> = 2_000..5_000;
 /// Between two faults of a storm, in milliseconds.
-const PAUSE: std::ops::Range<u64> = 50..450;
+const PAUSE: std::ops::Range<u64> = 40..360;
 /// Nodes that may be away at once.
 const AWAY: usize = 3;
 /// Between two looks whether a node has ended.
