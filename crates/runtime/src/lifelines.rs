@@ -152,12 +152,10 @@ impl Line {
             true => gone.insert(self.life.clone()),
             false => gone.remove(&self.life),
         });
-        match is_gone {
-            true if is_news => {
-                info!(%node, address, "an owner is gone: it is silent, and its address refuses")
-            }
-            false if is_news => info!(%node, address, "an owner is there after all"),
-            _ => {}
+        if is_news && is_gone {
+            info!(%node, address, "an owner is gone: it is silent, and its address refuses");
+        } else if is_news {
+            info!(%node, address, "an owner is there after all");
         }
     }
 }
