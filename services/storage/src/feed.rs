@@ -47,7 +47,8 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    fn bytes(&self) -> usize {
+    /// What it takes of memory, about.
+    pub(crate) fn bytes(&self) -> usize {
         let value = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
         self.rows.iter().map(|(key, of)| ROW + key.len() + value(of)).sum()
     }
@@ -72,7 +73,7 @@ impl Feed {
         Self::with_room(last, KEPT)
     }
 
-    fn with_room(last: u64, most: usize) -> Self {
+    pub(crate) fn with_room(last: u64, most: usize) -> Self {
         let ring = Mutex::new(Ring { floor: last, batches: VecDeque::new(), bytes: 0 });
         Self(Arc::new(Shared { ring, last: watch::Sender::new(last), ended: CancellationToken::new(), most }))
     }

@@ -62,12 +62,18 @@
 //! Who was away for longer is answered with 410 `history-gone`, or gets an event `gone` with that problem as the last
 //! one.
 //!
+//! A member takes `max_watches` at once; more are refused with 503 `too-many-watches`. Whoever reads slowly is told
+//! all the same, from the log once memory has forgotten it. It holds little of the member's memory; the values over
+//! 32 KiB that are on their way take turns: a stream that was not read for five seconds ends, or is broken off in the
+//! middle of such a value, when others wait. It goes on from the last whole event's id.
+//!
 //! # Listings
 //!
 //! `start` is the first key that is shown, `end` the first one that is not, `after` leaves the key itself out; `limit` is
 //! at most 10000. With `values=true` each key has its `value`, or `value_base64` if that is no text. `bytes`, at most
 //! and by default 4 MiB, is about what a page has before its last key. `next` is what to ask `after` for more, `null` at
-//! the end. A page may be shorter than `limit` before the end. A listing that misses a shard fails.
+//! the end. A page may be shorter than `limit` before the end. A listing that misses a shard fails. Large pages take
+//! turns as well: one that finds no room within ten seconds is refused with 503 `too-busy`.
 //!
 //! # Batches
 //!
@@ -96,6 +102,7 @@
 //! in `line`. `{"imported": 2}` says that all is durable. If it fails some may be stored; repeating it does no harm.
 
 mod batch;
+mod bounds;
 mod change;
 mod commit;
 mod conditions;
@@ -117,6 +124,7 @@ mod key;
 mod looks;
 mod meters;
 mod open;
+mod outgoing;
 mod ownership;
 mod page;
 mod record;

@@ -26,6 +26,9 @@ pub(crate) struct Meters {
     pub(crate) compacted_bytes: Counter,
     pub(crate) watchers: Gauge,
     pub(crate) changes: Counter,
+    pub(crate) watches: Gauge,
+    pub(crate) refused_watches: Counter,
+    pub(crate) cut: Counter,
     expired: Counter,
     durable: Histogram,
     group: Histogram,
@@ -51,6 +54,9 @@ impl Meters {
             openings: Counter::default(),
             watchers: Gauge::default(),
             changes: Counter::default(),
+            watches: Gauge::default(),
+            refused_watches: Counter::default(),
+            cut: Counter::default(),
             // Half a millisecond to half a minute.
             durable: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             group: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
@@ -80,6 +86,17 @@ impl Meters {
             "watch_events",
             "Changes sent to those who watch this shard",
             meters.changes.clone(),
+        );
+        metrics.register("watches", "Watches that this node serves", meters.watches.clone());
+        metrics.register(
+            "watches_refused",
+            "Watches that were refused because there were too many",
+            meters.refused_watches.clone(),
+        );
+        metrics.register(
+            "answers_cut",
+            "Large answers that were cut off because nobody read them and others waited",
+            meters.cut.clone(),
         );
         metrics.register(
             "durable_seconds",

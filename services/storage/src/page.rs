@@ -14,6 +14,8 @@ const DEFAULT_LIMIT: usize = 1_000;
 const MAX_LIMIT: usize = 10_000;
 /// What a listed key takes besides its texts.
 const LISTED: usize = 128;
+/// What a long one takes without its value.
+const MOST_LISTED: usize = 2 * 1024;
 /// The most bytes that a page has before its last key, about.
 pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
@@ -121,6 +123,11 @@ impl Query {
             }
         }
         text
+    }
+
+    /// What the answer takes of memory at most, about.
+    pub(crate) fn cost(&self) -> usize {
+        if self.values { self.bytes } else { self.limit.saturating_mul(MOST_LISTED).min(self.bytes) }
     }
 
     /// The first key that it may be, and the first one above that it can't be, if any. Nothing if no key is asked for.

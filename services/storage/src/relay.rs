@@ -94,10 +94,13 @@ impl StorageService {
         from: Option<Place>,
     ) -> Result<Begun<Source>, NotWatched> {
         if shard == self.shard && self.copy.is_none() {
-            let begun = begin(&self.engine, watch, shard, from).await.map_err(|error| match error {
-                NotBegun::Gone(problem) => NotWatched::Gone(problem),
-                NotBegun::Refused(refusal) => NotWatched::Not(refusal.to_string()),
-            })?;
+            let begun =
+                begin(&self.engine, watch, shard, from, &self.bounds.events).await.map_err(|error| {
+                    match error {
+                        NotBegun::Gone(problem) => NotWatched::Gone(problem),
+                        NotBegun::Refused(refusal) => NotWatched::Not(refusal.to_string()),
+                    }
+                })?;
             return Ok(Begun { place: begun.place, changes: begun.changes.map(Ok).boxed() });
         }
         let not = |why: &dyn std::fmt::Display| NotWatched::Not(why.to_string());
@@ -270,7 +273,7 @@ impl Events {
         };
         let place = place_of(frame.id.as_deref(), self.shard);
         let place = place.ok_or_else(|| "its owner sent an event without a cursor".to_owned())?;
-        Ok(Sent::Change { place, kind, data: frame.data })
+        Ok(Sent::Change { place, kind, data: frame.data.into() })
     }
 }
 
@@ -307,7 +310,7 @@ mod tests {
         let put = Sent::Change {
             place: Place { seq: 7, row: 2 },
             kind: Kind::Put,
-            data: "{\"key\":\"a\"}".to_owned(),
+            data: "{\"key\":\"a\"}".to_owned().into(),
         };
         for expected in [silence(5), silence(5), silence(5), put, silence(9)] {
             assert_eq!(events.next().await.unwrap(), Some(expected));

@@ -23,11 +23,13 @@ use plugin::response;
 use tokio::time::timeout;
 use types::{ErrorKind, Problem, ShardId, Target, api};
 
+use crate::bounds::{self, Room, SLICE};
 use crate::conditions::{condition, etag};
 use crate::consistency::{self, Consistency, Stale};
 use crate::cursor::Cursor;
 use crate::expiry::ends_at;
 use crate::key::{Key, KeyError, decode};
+use crate::outgoing;
 use crate::page::{Page, Query, QueryError};
 use crate::record::{MAX_CONTENT_TYPE, Record, Versioned};
 use crate::service::StorageService;
@@ -209,6 +211,8 @@ impl StorageService {
         }
         let query = Query::parse(head.uri.query().unwrap_or_default()).map_err(|error| bad_query(&error))?;
         self.owns(query.shard)?;
+        let outbox = if query.shard.is_some() { &self.bounds.pages } else { &self.bounds.gathered };
+        let room = outbox.take(query.cost()).await.ok_or_else(bounds::no_room)?;
         let page = match query.shard {
             Some(_) if self.copy.is_some() && query.consistency != Consistency::Any => {
                 return Err(self.only_a_copy());
@@ -219,7 +223,7 @@ impl StorageService {
                 refused(&problem.hint("try again in a moment; GET /v1/claims shows who owns which shard"))
             })?,
         };
-        let mut answer = json(&page.value);
+        let mut answer = json(&page.value, room);
         if let Some(by) = page.by.filter(|_| query.consistency == Consistency::Any) {
             consistency::tell(answer.headers_mut(), by);
         }
@@ -240,20 +244,24 @@ impl StorageService {
                 &problem.hint("give the `id` of an event of this stream as it came, or none to begin now"),
             )
         })?;
+        let watching = self.bounds.watch()?;
         let ending = self.ending.clone().cancelled_owned();
         let Some(shard) = watch.shard else {
             let begun = self.watch_all(&watch, from.as_ref()).await;
             let (cursor, sent) = begun.map_err(|problem| refused(&problem))?;
-            return Ok(watch::answer(cursor, sent.take_until(ending)));
+            return Ok(outgoing::answer(cursor, sent.take_until(ending), &self.bounds, watching));
         };
         self.owner_only()?;
         let from = from.and_then(|cursor| cursor.place(shard));
-        let begun = watch::begin(&self.engine, &watch, shard, from).await.map_err(|error| match error {
-            NotBegun::Gone(problem) => refused(&problem),
-            NotBegun::Refused(refusal) => refusal.to_response(),
-        })?;
+        let begun =
+            watch::begin(&self.engine, &watch, shard, from, &self.bounds.events).await.map_err(|error| {
+                match error {
+                    NotBegun::Gone(problem) => refused(&problem),
+                    NotBegun::Refused(refusal) => refusal.to_response(),
+                }
+            })?;
         let sent = begun.changes.map(move |sent| (shard, sent)).take_until(ending);
-        Ok(watch::answer(Cursor::new([(shard, begun.place)]), sent))
+        Ok(outgoing::answer(Cursor::new([(shard, begun.place)]), sent, &self.bounds, watching))
     }
 
     /// Refuses a shard that there is not, or that this node does not have.
@@ -386,9 +394,11 @@ fn names(headers: &HeaderMap, etag: &str) -> bool {
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
-fn json(page: &Page) -> Response {
+fn json(page: &Page, room: Room) -> Response {
     let body = serde_json::to_vec(page).expect("a page is strings and numbers");
-    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    let length = (CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let body = if body.len() <= SLICE { Body::from(body) } else { room.body(body.into()) };
+    ([length, (CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
 }
 
 fn header(text: String) -> HeaderValue {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use types::{ErrorKind, ServiceType, ShardId};
 
+use crate::bounds::Bounds;
 use crate::engine::Engine;
 use crate::follower::Follower;
 use crate::meters::Meters;
@@ -38,6 +39,8 @@ pub(crate) struct StorageService {
     /// How many there are.
     pub(crate) shards: NonZeroU32,
     pub(crate) max_value: usize,
+    /// What slow readers may hold.
+    pub(crate) bounds: Bounds,
     /// Cancelled when streams that would never end have to.
     pub(crate) ending: CancellationToken,
 }
@@ -72,7 +75,7 @@ impl Prepared for Settings {
             }
             Duty::None => return Err(missing("claim")),
         };
-        let max_value = self.max_value;
+        let (max_value, bounds) = (self.max_value, Bounds::new(&self, engine.meters()));
         let ending = cx.shutdown.child_token();
         Ok(Arc::new(StorageService {
             engine,
@@ -82,6 +85,7 @@ impl Prepared for Settings {
             shard,
             shards,
             max_value,
+            bounds,
             ending,
         }))
     }

@@ -6,6 +6,8 @@ use serde::Deserialize;
 const MIB: usize = 1024 * 1024;
 /// The largest value that there may be.
 const MOST_VALUE: usize = 8 * MIB;
+/// The most watches that may be allowed.
+const MOST_WATCHES: usize = 100_000;
 
 /// The settings of storage. Everything has a default; sizes are in bytes.
 ///
@@ -22,11 +24,14 @@ pub struct Settings {
     pub write_queue: usize,
     /// The largest value; larger ones are refused with 413. At most 8 MiB: values are held in memory whole.
     pub max_value: usize,
+    /// Watches at once, at each member; more are refused with 503. One of all shards counts at the member that is asked
+    /// and at each owner. Some 20 KiB each, and up to 150 KiB if it is read slowly. 1 to 100000.
+    pub max_watches: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { cache: 32 * MIB, write_queue: 32 * MIB, max_value: MOST_VALUE }
+        Self { cache: 32 * MIB, write_queue: 32 * MIB, max_value: MOST_VALUE, max_watches: 1_000 }
     }
 }
 
@@ -44,6 +49,13 @@ impl Settings {
             let mistake =
                 SettingsMistake::new("/write_queue", format!("{} bytes are out of bounds", self.write_queue));
             mistakes.push(mistake.hint(format!("write a number from {least} to {most}")));
+        }
+        if !(1..=MOST_WATCHES).contains(&self.max_watches) {
+            let mistake = SettingsMistake::new(
+                "/max_watches",
+                format!("{} watches are out of bounds", self.max_watches),
+            );
+            mistakes.push(mistake.hint(format!("write a number from 1 to {MOST_WATCHES}")));
         }
         if mistakes.is_empty() { Ok(self) } else { Err(SettingsError { mistakes }) }
     }
@@ -68,10 +80,10 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_told_at_once_each_with_its_place() {
-        let wrong = Settings { cache: 0, write_queue: 1, max_value: MOST_VALUE + 1 };
+        let wrong = Settings { cache: 0, write_queue: 1, max_value: MOST_VALUE + 1, max_watches: 0 };
         let mistakes = wrong.check().unwrap_err().mistakes;
         let places: Vec<_> = mistakes.iter().map(|mistake| mistake.pointer.as_str()).collect();
-        assert_eq!(places, ["/max_value", "/write_queue"]);
+        assert_eq!(places, ["/max_value", "/write_queue", "/max_watches"]);
         let unknown = plugin::parse_settings::<Settings>(&json!({"max_vale": 1})).unwrap_err();
         assert_eq!(unknown.mistakes[0].hint.as_deref(), Some("did you mean `max_value`?"));
     }

@@ -312,6 +312,70 @@ async fn a_watch_begins_with_its_cursor_and_is_resumed_after_the_last_event() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn of_watches_there_are_so_many_and_no_more() {
+    let node = Node::owning(0, json!({"max_watches": 2})).await;
+    let open = async |path: &str| {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        node.router.clone().oneshot(request).await.unwrap()
+    };
+    let measured = || -> (u32, u32) {
+        let mut text = String::new();
+        node.context.metrics.encode(&mut text).unwrap();
+        let number = |name: &str| {
+            let mut parts = text.lines().filter_map(|line| line.split_once(' '));
+            let found =
+                parts.find(|(named, _)| named.ends_with(name)).and_then(|(_, number)| number.parse().ok());
+            found.unwrap_or_else(|| panic!("{name} in {text}"))
+        };
+        (number("_watches"), number("_watches_refused_total"))
+    };
+    let first = open("/watch").await;
+    let second = open("/watch?shard=0").await;
+    assert_eq!((first.status(), second.status()), (StatusCode::OK, StatusCode::OK));
+    for path in ["/watch", "/watch?shard=0"] {
+        let refused = node.get(path).await;
+        let found = (refused.status.as_u16(), refused.problem().code().to_owned());
+        assert_eq!(found, (503, "too-many-watches".to_owned()));
+        assert!(refused.problem().hint.unwrap().contains("max_watches"));
+        assert_eq!(refused.headers["retry-after"], "1");
+        assert!(refused.headers.contains_key(api::NOT_PROCESSED), "another member may take it");
+    }
+    assert_eq!(
+        node.get("/watch?from=x").await.status,
+        StatusCode::BAD_REQUEST,
+        "what is wrong is told first"
+    );
+    assert_eq!(measured(), (2, 2));
+    drop(first);
+    assert_eq!(measured(), (1, 2));
+    assert_eq!(open("/watch").await.status(), StatusCode::OK);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_value_is_watched_and_listed_in_slices_and_whole() {
+    let node = Node::owning(0, json!({})).await;
+    let value = "0123456789abcdef".repeat(256 * 1024);
+    let request = Request::get("/watch?values=true").body(Body::empty()).unwrap();
+    let mut body = node.router.clone().oneshot(request).await.unwrap().into_body();
+    for name in ["a", "b"] {
+        assert_eq!(node.call("PUT", &format!("/kv/{name}"), value.clone()).await.status, StatusCode::OK);
+    }
+    let mut parser = types::SseParser::new(32 * 1024 * 1024);
+    let told = events(&mut body, &mut parser, 3).await;
+    for (frame, name) in told[1..].iter().zip(["a", "b"]) {
+        let data: Value = serde_json::from_str(&frame.data).unwrap();
+        assert_eq!((&data["key"], data["value"].as_str()), (&json!(name), Some(value.as_str())));
+    }
+    for path in ["/kv?values=true&limit=1", "/kv?values=true&limit=1&shard=0"] {
+        let page = node.get(path).await;
+        assert_eq!(page.headers["content-length"], page.body.len().to_string().as_str());
+        assert_eq!(page.json()["keys"][0]["value"], value);
+    }
+    node.stop().await;
+}
+
 /// A node that has a copy of the last of some shards, and the node that owns it, on the same store.
 async fn owner_and_copy(shard: u32) -> (Node, Node) {
     let owner = Node::owning(shard, json!({})).await;

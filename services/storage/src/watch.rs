@@ -1,25 +1,21 @@
-//! `GET /watch`: changes as server-sent events, of one shard or of all.
+//! `GET /watch`: what is asked for, and the changes of one shard as events.
 
-use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, Stream, StreamExt, stream};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use futures_util::{FutureExt, Stream, stream};
+use http::Uri;
+use http::header::HeaderName;
 use http::request::Parts;
-use http::{HeaderValue, Uri};
-use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use types::{ErrorKind, Problem, ShardId};
 
+use crate::bounds::{Counted, Outbox, Room};
 use crate::cursor::{Cursor, Place};
 use crate::engine::{Engine, KEYS};
 use crate::key::{decode, encode};
@@ -104,15 +100,36 @@ impl Watch {
 }
 
 /// What a stream of changes sends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     /// A change, and the place behind it.
-    Change { place: Place, kind: Kind, data: String },
+    Change { place: Place, kind: Kind, data: Text },
     /// Nothing for a while; what was not asked for is passed over up to this place.
     Silence(Place),
     /// The last one: what comes next is not kept any more.
     Gone(Box<Problem>),
 }
+
+/// The data of an event, and the room that was taken for it if it is large.
+#[derive(Debug)]
+pub(crate) struct Text {
+    pub(crate) text: String,
+    pub(crate) room: Option<Room>,
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self { text, room: None }
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Text {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -169,6 +186,7 @@ pub(crate) async fn begin(
     watch: &Watch,
     shard: ShardId,
     from: Option<Place>,
+    events: &Outbox,
 ) -> Result<Begun<impl Stream<Item = Sent> + Send + 'static>, NotBegun> {
     let (feed, history) = engine.changes()?;
     let watcher = Watcher::begin(feed, history, from).await.map_err(|end| match end {
@@ -180,11 +198,13 @@ pub(crate) async fn begin(
     let meters = engine.meters();
     let strand = Strand {
         shard,
-        prefix: [&[KEYS], watch.prefix.as_slice()].concat(),
+        prefix: [&[KEYS], watch.prefix.as_slice()].concat().into(),
         values: watch.values,
+        events: events.clone(),
         place,
         sending: None,
-        next: Some(next(watcher)),
+        next: None,
+        watcher: Some(watcher),
         silent_since: Instant::now(),
         changes: meters.changes.clone(),
         _counted: Counted::new(&meters.watchers),
@@ -200,29 +220,73 @@ pub(crate) async fn begin(
 struct Strand {
     shard: ShardId,
     /// As keys lie in the database.
-    prefix: Vec<u8>,
+    prefix: Bytes,
     values: bool,
+    events: Outbox,
     place: Place,
     sending: Option<Rows>,
-    /// What comes after that; nothing at the end. It goes on while a heartbeat is sent.
-    next: Option<BoxFuture<'static, (Watcher, Result<Rows, WatchEnd>)>>,
+    /// Follows the changes, unless it is on its way in `next`.
+    watcher: Option<Watcher>,
+    /// What comes after `sending`. It goes on while a heartbeat is sent.
+    next: Option<BoxFuture<'static, (Watcher, Result<Step, WatchEnd>)>>,
     silent_since: Instant,
     changes: prometheus_client::metrics::counter::Counter,
     _counted: Counted,
 }
 
-fn next(mut watcher: Watcher) -> BoxFuture<'static, (Watcher, Result<Rows, WatchEnd>)> {
-    async move {
-        let rows = watcher.next().await;
-        (watcher, rows)
+/// What comes next.
+enum Step {
+    Rows(Rows),
+    /// A row that is large, and the room for it.
+    Large(Rows, Room),
+    /// A row that is large, and there was no room for it.
+    NoRoom,
+}
+
+/// Takes the next step. A large value that will be sent waits where it is until there is room for it.
+async fn step(
+    mut watcher: Watcher,
+    sent: Option<Bytes>,
+    events: Outbox,
+) -> (Watcher, Result<Step, WatchEnd>) {
+    let place = watcher.place();
+    let mut room: Option<Room> = None;
+    loop {
+        let mut next = Box::pin(watcher.next());
+        let rows = match (&mut next).now_or_never() {
+            Some(rows) => rows,
+            None => {
+                // Whoever holds room waits for nothing.
+                room = None;
+                next.as_mut().await
+            }
+        };
+        drop(next);
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(end) => return (watcher, Err(end)),
+        };
+        let large = sent.as_ref().and_then(|prefix| rows.large(prefix));
+        let Some(size) = large else { return (watcher, Ok(Step::Rows(rows))) };
+        // The value, and what it becomes.
+        let needed = 2 * size;
+        if let Some(room) = room.or_else(|| events.try_take(needed)) {
+            return (watcher, Ok(Step::Large(rows, room)));
+        }
+        drop(rows);
+        watcher.back_to(place);
+        room = events.take(needed).await;
+        if room.is_none() {
+            return (watcher, Ok(Step::NoRoom));
+        }
     }
-    .boxed()
 }
 
 impl Strand {
     async fn next(&mut self) -> Option<Sent> {
+        let mut room = None;
         loop {
-            if let Some(sent) = self.send() {
+            if let Some(sent) = self.send(&mut room) {
                 self.silent_since = Instant::now();
                 self.changes.inc();
                 return Some(sent);
@@ -231,15 +295,21 @@ impl Strand {
                 self.silent_since = Instant::now();
                 return Some(Sent::Silence(self.place));
             }
+            if let Some(watcher) = self.watcher.take() {
+                let sent = self.values.then(|| self.prefix.clone());
+                self.next = Some(step(watcher, sent, self.events.clone()).boxed());
+            }
             let waiting = self.next.as_mut()?;
-            let Ok((watcher, rows)) = timeout_at(self.silent_since + HEARTBEAT, waiting).await else {
+            let Ok((watcher, step)) = timeout_at(self.silent_since + HEARTBEAT, waiting).await else {
                 continue;
             };
             self.next = None;
-            match rows {
-                Ok(rows) => {
-                    self.sending = Some(rows);
-                    self.next = Some(next(watcher));
+            match step {
+                Ok(Step::Rows(rows)) => self.sending = Some(rows),
+                Ok(Step::Large(rows, taken)) => (self.sending, room) = (Some(rows), Some(taken)),
+                Ok(Step::NoRoom) => {
+                    debug!(shard = %self.shard, "a stream of changes ends: there is no room for a large value");
+                    return None;
                 }
                 Err(WatchEnd::Gone(place)) => return Some(Sent::Gone(Box::new(gone(self.shard, place)))),
                 Err(end @ (WatchEnd::Closed | WatchEnd::Unread(_))) => {
@@ -247,22 +317,26 @@ impl Strand {
                     return None;
                 }
             }
+            self.watcher = Some(watcher);
         }
     }
 
     /// The next row that was asked for, if there is one in hand.
-    fn send(&mut self) -> Option<Sent> {
-        let Rows { batch, first } = self.sending.take()?;
-        let rows = batch.rows.iter().enumerate().skip(first);
-        let Some((row, (key, value))) = rows.into_iter().find(|(_, (key, _))| key.starts_with(&self.prefix))
-        else {
-            self.place = Place::after(batch.seq);
-            return None;
-        };
-        self.place = Place::after_row(batch.seq, row, batch.rows.len());
-        let (kind, data) = describe(self.shard, batch.seq, key, value.as_ref(), self.values);
-        self.sending = Some(Rows { batch: Arc::clone(&batch), first: row + 1 });
-        Some(Sent::Change { place: self.place, kind, data })
+    fn send(&mut self, room: &mut Option<Room>) -> Option<Sent> {
+        let mut rows = self.sending.take()?;
+        while let Some((key, value)) = rows.take() {
+            self.place = rows.place();
+            if key.starts_with(&self.prefix) {
+                let (kind, text) = describe(self.shard, rows.seq(), &key, value.as_ref(), self.values);
+                self.sending = Some(rows);
+                return Some(Sent::Change {
+                    place: self.place,
+                    kind,
+                    data: Text { text, room: room.take() },
+                });
+            }
+        }
+        None
     }
 }
 
@@ -294,63 +368,6 @@ fn gone(shard: ShardId, place: Place) -> Problem {
         .hint("watch anew without a cursor, then list the keys to see what they are now");
     problem.status = http::StatusCode::GONE.as_u16();
     problem
-}
-
-/// Counts one as long as it lives.
-struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-/// The answer: first where it begins, then what is sent, with the place in every shard as its id.
-pub(crate) fn answer(
-    mut cursor: Cursor,
-    sent: impl Stream<Item = (ShardId, Sent)> + Send + 'static,
-) -> Response {
-    let ready = event(&cursor, "ready", &serde_json::json!({ "cursor": cursor.to_string() }).to_string());
-    let mut silent_since = Instant::now();
-    let sent = sent.filter_map(move |(shard, sent)| {
-        let bytes = match sent {
-            Sent::Change { place, kind, data } => {
-                cursor.set(shard, place);
-                silent_since = Instant::now();
-                Some(event(&cursor, kind.as_str(), &data))
-            }
-            Sent::Silence(place) => {
-                cursor.set(shard, place);
-                // Each shard is silent for itself, and one heartbeat is enough.
-                (silent_since.elapsed() >= HEARTBEAT / 2).then(|| {
-                    silent_since = Instant::now();
-                    Bytes::from(format!(":\nid: {cursor}\n\n"))
-                })
-            }
-            Sent::Gone(problem) => {
-                let data = serde_json::to_string(&problem).expect("it is strings and numbers");
-                // Without an id: whoever goes on from the last one is told the same again.
-                Some(format!("event: gone\ndata: {data}\n\n").into())
-            }
-        };
-        std::future::ready(bytes)
-    });
-    let events = stream::once(std::future::ready(ready)).chain(sent).map(Ok::<_, Infallible>);
-    let mut answer = Response::new(Body::from_stream(events));
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
-}
-
-fn event(cursor: &Cursor, name: &str, data: &str) -> Bytes {
-    format!("id: {cursor}\nevent: {name}\ndata: {data}\n\n").into()
 }
 
 #[cfg(test)]

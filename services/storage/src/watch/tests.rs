@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
+use std::sync::Arc;
 
+use futures_util::StreamExt;
 use slatedb::object_store::ObjectStore;
 use slatedb::object_store::memory::InMemory;
 use store::faults::{Faults, Mode};
@@ -31,8 +33,14 @@ fn text(watch: &str) -> Watch {
     Watch::parse(watch).unwrap()
 }
 
+/// Room for so many bytes of large events.
+fn room(bytes: usize) -> Outbox {
+    Outbox::new(bytes, &Default::default())
+}
+
 async fn watch(running: &Running, query: &str, from: Option<Place>) -> Result<Seen, NotBegun> {
-    let Begun { place, changes } = begin(&running.engine, &text(query), zero(), from).await?;
+    let Begun { place, changes } =
+        begin(&running.engine, &text(query), zero(), from, &room(64 * 1024 * 1024)).await?;
     Ok(Seen(Box::pin(changes), place))
 }
 
@@ -43,7 +51,7 @@ impl Seen {
                 Sent::Change { place, kind, data } => {
                     assert!(place > self.1, "{place} after {}", self.1);
                     self.1 = place;
-                    let data: serde_json::Value = serde_json::from_str(&data).unwrap();
+                    let data: serde_json::Value = serde_json::from_str(&data.text).unwrap();
                     let string = |name: &str| data[name].as_str().map(str::to_owned);
                     return Some(Told {
                         place,
@@ -292,6 +300,35 @@ async fn what_an_owner_wrote_after_it_was_replaced_is_told_by_nobody() {
     assert_eq!(before.next().await, None);
     old.stop().await;
     new.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_value_that_finds_no_room_ends_its_stream_and_no_other() {
+    let (objects, register) = memory();
+    let running = Running::start(objects, &register).await;
+    let events = room(1024 * 1024);
+    let full = events.try_take(1024 * 1024);
+    let open = async |query: &str, from: Option<Place>| {
+        let Begun { place, changes } =
+            begin(&running.engine, &text(query), zero(), from, &events).await.unwrap();
+        Seen(Box::pin(changes), place)
+    };
+    let mut large = open("values=true", None).await;
+    let mut others = [open("", None).await, open("values=true&prefix=b", None).await];
+    running.put("a", "1").await.unwrap();
+    running.put("a", &"v".repeat(100 * 1024)).await.unwrap();
+    running.put("b", "1").await.unwrap();
+    assert_eq!(names(&others[0].take(3).await), ["a", "a", "b"]);
+    assert_eq!(names(&others[1].take(1).await), ["b"]);
+    assert_eq!(large.next().await.unwrap().value.as_deref(), Some("1"));
+    assert_eq!(large.next().await, None);
+    // Whoever goes on from there is told all when there is room again.
+    drop(full);
+    let mut again = open("values=true", Some(large.1)).await;
+    let told = again.take(2).await;
+    assert_eq!(told[0].value.as_ref().map(String::len), Some(100 * 1024));
+    assert_eq!(told[1].key, "b");
+    running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
