@@ -30,7 +30,7 @@ const ROOM: usize = 32 * 1024 * 1024;
 /// How long it is waited for room.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Whoever has read nothing for so long loses its room to whoever waits for it.
-const STALLED: Duration = Duration::from_secs(5);
+const STALLED: Duration = Duration::from_secs(2);
 /// How often who waits looks again.
 const LOOK: Duration = Duration::from_millis(50);
 

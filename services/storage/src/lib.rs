@@ -64,7 +64,7 @@
 //!
 //! A member takes `max_watches` at once; more are refused with 503 `too-many-watches`. Whoever reads slowly is told
 //! all the same, from the log once memory has forgotten it. It holds little of the member's memory; the values over
-//! 32 KiB that are on their way take turns: a stream that was not read for five seconds ends, or is broken off in the
+//! 32 KiB that are on their way take turns: a stream that was not read for two seconds ends, or is broken off in the
 //! middle of such a value, when others wait. It goes on from the last whole event's id.
 //!
 //! # Listings
