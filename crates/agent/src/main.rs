@@ -18,6 +18,10 @@ use runtime::NodeError;
 use crate::cli::{Cli, Verb};
 use crate::settings::{Settings, SettingsError};
 
+/// The system's own keeps what many connections took for a moment, for good.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Something is wrong that is not the command line's fault.
 const FAILED: u8 = 1;
 /// The command line, the environment or the config file is wrong.
