@@ -47,15 +47,49 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// The port of all nodes in namespaces of their own.
 const PORT: u16 = 10_000;
 
-/// Where gateways listen for clients just now. A clone is the same.
+/// Where clients ask just now. A clone is the same.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Gateways(Arc<std::sync::Mutex<BTreeMap<usize, SocketAddr>>>);
+pub(crate) struct Doors {
+    gateways: Arc<std::sync::Mutex<BTreeMap<usize, SocketAddr>>>,
+    /// The APIs of those who may own a shard.
+    members: Vec<SocketAddr>,
+}
 
-impl Gateways {
-    /// One of them, by this choice; nothing if none was ever found.
-    pub(crate) fn choose(&self, choice: usize) -> Option<SocketAddr> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+/// Whom a client asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// A gateway, which knows the owner.
+    Gateway(SocketAddr),
+    /// A member, which may not be the owner, or not any more.
+    Member(SocketAddr),
+}
+
+impl Door {
+    pub(crate) fn addr(self) -> SocketAddr {
+        match self {
+            Self::Gateway(addr) | Self::Member(addr) => addr,
+        }
+    }
+
+    /// What paths begin with there.
+    pub(crate) fn base(self) -> &'static str {
+        match self {
+            Self::Gateway(_) => "/storage",
+            Self::Member(_) => "/svc/storage",
+        }
+    }
+}
+
+impl Doors {
+    /// One of the gateways, by this choice; nothing if none was ever found.
+    pub(crate) fn gateway(&self, choice: usize) -> Option<SocketAddr> {
+        let known = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
         known.values().nth(choice % known.len().max(1)).copied()
+    }
+
+    /// One of the members that may own a shard.
+    pub(crate) fn member(&self, choice: usize) -> SocketAddr {
+        self.members[choice % self.members.len()]
     }
 }
 
@@ -75,7 +109,7 @@ pub(crate) struct Cluster {
     /// How often a node ended though nobody ended it.
     pub(crate) surprises: std::sync::Mutex<Vec<String>>,
     starts: AtomicU32,
-    pub(crate) gateways: Gateways,
+    pub(crate) doors: Doors,
     // Removed after the nodes have been killed.
     folder: TempDir,
 }
@@ -109,8 +143,9 @@ impl Cluster {
         let surprises = std::sync::Mutex::default();
         let starts = AtomicU32::new(0);
         let listen = if network.is_ok() { "0.0.0.0:0" } else { "127.0.0.1:0" };
-        let gateways = Gateways::default();
-        let cluster = Self { binaries, nodes, ground, network, surprises, starts, gateways, folder };
+        let members = nodes[GATEWAYS..].iter().map(|node| node.seat.api).collect();
+        let doors = Doors { members, ..Doors::default() };
+        let cluster = Self { binaries, nodes, ground, network, surprises, starts, doors, folder };
         let services = json!({
             "storage": { "shards": SHARDS, "replicas": REPLICAS },
             "api_gateway": { "settings": { "listen": listen } },
@@ -143,7 +178,11 @@ impl Cluster {
             Some((number, addr))
         });
         let found = join_all(asked).await;
-        self.gateways.0.lock().unwrap_or_else(PoisonError::into_inner).extend(found.into_iter().flatten());
+        self.doors
+            .gateways
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(found.into_iter().flatten());
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -48,14 +48,20 @@ impl Reads {
 }
 
 /// The request for one key.
-pub(crate) fn request(key: Key, action: Action, reads: Reads, filling: usize) -> http::Result<Request<Body>> {
+pub(crate) fn request(
+    base: &str,
+    key: Key,
+    action: Action,
+    reads: Reads,
+    filling: usize,
+) -> http::Result<Request<Body>> {
     let read = || format!("?consistency={}", reads.as_str());
     let (method, on, query, body) = match action {
         Action::Put { value, on } => (Method::PUT, on, String::new(), write_value(value, filling)),
         Action::Delete { on } => (Method::DELETE, on, String::new(), String::new()),
         Action::Get | Action::Scan => (Method::GET, Condition::Always, read(), String::new()),
     };
-    let request = Request::builder().method(method).uri(format!("/storage/kv/{key}{query}"));
+    let request = Request::builder().method(method).uri(format!("{base}/kv/{key}{query}"));
     let request = match on {
         Condition::Always => request,
         Condition::Absent => request.header(IF_NONE_MATCH, "*"),
@@ -65,9 +71,8 @@ pub(crate) fn request(key: Key, action: Action, reads: Reads, filling: usize) ->
 }
 
 /// The request for all keys of a group.
-pub(crate) fn listing(lane: u32, group: u32, reads: Reads) -> http::Result<Request<Body>> {
-    let uri =
-        format!("/storage/kv?prefix={}&values=true&consistency={}", prefix(lane, group), reads.as_str());
+pub(crate) fn listing(base: &str, lane: u32, group: u32, reads: Reads) -> http::Result<Request<Body>> {
+    let uri = format!("{base}/kv?prefix={}&values=true&consistency={}", prefix(lane, group), reads.as_str());
     Request::get(uri).body(Body::default())
 }
 

@@ -15,7 +15,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::torture::cluster::{Gateways, SHARDS};
+use crate::torture::cluster::{Door, Doors, SHARDS};
 use crate::torture::history::{Action, Condition, History, Key, Outcome, Record, value};
 use crate::torture::speech::{self, Reads, Told};
 use crate::wire::{Answer, Connection, Protocol};
@@ -29,6 +29,8 @@ const REQUESTS: u32 = 40 * KEYS;
 /// Outcomes that are not known until it is retired: they are what makes the search long.
 const OPEN: u32 = 6 * KEYS;
 const CONNECT: Duration = Duration::from_secs(2);
+/// One in so many asks a member directly.
+const DIRECT: u32 = 3;
 /// How long an answer may take, the most clients and the patient ones.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
 /// The longest pause between two requests of a client, in milliseconds.
@@ -45,7 +47,7 @@ pub(crate) type Counts = BTreeMap<(&'static str, String), u64>;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) history: History,
-    gateways: Gateways,
+    doors: Doors,
     reads: Reads,
     lanes: Vec<Mutex<Lane>>,
     stop: AtomicBool,
@@ -79,6 +81,8 @@ struct Client {
     number: u32,
     rng: StdRng,
     patience: Duration,
+    /// Whom it asks, with the connection once there is one.
+    door: Option<Door>,
     connection: Option<Connection>,
     /// What it has put.
     puts: u32,
@@ -95,11 +99,11 @@ enum Failure {
 }
 
 impl Shared {
-    pub(crate) fn new(gateways: Gateways, reads: Reads) -> Self {
+    pub(crate) fn new(doors: Doors, reads: Reads) -> Self {
         let lanes = (0..LANES).map(|_| Mutex::default()).collect();
         Self {
             history: History::begin(),
-            gateways,
+            doors,
             reads,
             lanes,
             stop: AtomicBool::new(false),
@@ -112,7 +116,7 @@ impl Shared {
 
     /// Any gateway.
     pub(crate) fn gateway(&self, rng: &mut impl Rng) -> anyhow::Result<SocketAddr> {
-        self.gateways.choose(rng.random_range(0..100)).context("there is no gateway")
+        self.doors.gateway(rng.random_range(0..100)).context("there is no gateway")
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -219,7 +223,8 @@ pub(crate) async fn mark(shared: &Arc<Shared>, name: &str) -> anyhow::Result<()>
     let mut client = Client::new(shared, 2_000, 0);
     let mut why = String::new();
     for _ in 0..ATTEMPTS {
-        let request = Request::put(format!("/storage/kv/{name}")).body(Full::new("end".into()))?;
+        let base = client.base().unwrap_or_default();
+        let request = Request::put(format!("{base}/kv/{name}")).body(Full::new("end".into()))?;
         match client.ask(request).await {
             Ok(answer) if answer.status.is_success() => return Ok(()),
             Ok(answer) => why = format!("{} {}", answer.status, answer.excerpt()),
@@ -239,6 +244,7 @@ impl Client {
             number,
             rng: StdRng::seed_from_u64(seed ^ u64::from(number) << 40),
             patience: PATIENCE[patient],
+            door: None,
             connection: None,
             puts: 0,
             known: BTreeMap::new(),
@@ -284,7 +290,8 @@ impl Client {
     /// Asks for a key once. Says whether there was an answer.
     async fn once(&mut self, key: Key, action: Action) -> bool {
         let filling = if self.rng.random_ratio(1, 20) { self.rng.random_range(1..20_000) } else { 0 };
-        let Ok(request) = speech::request(key, action, self.reads(), filling) else { return false };
+        let Some(base) = self.base() else { return false };
+        let Ok(request) = speech::request(base, key, action, self.reads(), filling) else { return false };
         let start = self.shared.history.now();
         let told = match self.ask(request).await {
             Ok(answer) => speech::told(action, &answer),
@@ -310,7 +317,8 @@ impl Client {
 
     /// Lists a group: a read of each of its keys.
     async fn list(&mut self, lane: u32, group: u32) {
-        let Ok(request) = speech::listing(lane, group, self.reads()) else { return };
+        let Some(base) = self.base() else { return };
+        let Ok(request) = speech::listing(base, lane, group, self.reads()) else { return };
         let start = self.shared.history.now();
         let told = match self.ask(request).await {
             Ok(answer) => speech::listed(&answer),
@@ -389,14 +397,15 @@ impl Client {
 
     async fn ask(&mut self, mut request: Request<Full<bytes::Bytes>>) -> Result<Answer, Failure> {
         request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+        let Some(door) = self.door else { return Err(Failure::Unsent) };
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
-                let gateway = self.shared.gateway(&mut self.rng);
-                let opening = async { Connection::open(gateway?, Protocol::Http1).await };
+                let opening = Connection::open(door.addr(), Protocol::Http1);
                 match timeout(CONNECT, opening).await.context("too slow").flatten() {
                     Ok(connection) => connection,
                     Err(_) => {
+                        self.door = None;
                         let pause = self.rng.random_range(10..200);
                         sleep(Duration::from_millis(pause)).await;
                         return Err(Failure::Unsent);
@@ -406,21 +415,44 @@ impl Client {
         };
         match timeout(self.patience, connection.ask(request)).await {
             Ok(Ok(answer)) => {
-                // Now and then another gateway.
-                if !answer.status.is_server_error() && !self.rng.random_ratio(1, 200) {
+                // Now and then somebody else; the owner of another key is known to a gateway only.
+                let stays = match door {
+                    Door::Gateway(_) => !answer.status.is_server_error() && !self.rng.random_ratio(1, 200),
+                    Door::Member(_) => self.rng.random_ratio(9, 10),
+                };
+                if stays {
                     self.connection = Some(connection);
+                } else {
+                    self.door = None;
                 }
                 Ok(answer)
             }
             Ok(Err(error)) => {
+                self.door = None;
                 let cause = error.downcast_ref::<hyper::Error>();
                 if cause.is_some_and(|cause| cause.is_canceled() || cause.is_closed()) {
                     return Err(Failure::Unsent);
                 }
                 Err(Failure::Open("connection broke".to_owned()))
             }
-            Err(_) => Err(Failure::Open("no answer in time".to_owned())),
+            Err(_) => {
+                self.door = None;
+                Err(Failure::Open("no answer in time".to_owned()))
+            }
         }
+    }
+
+    /// What paths begin with where it asks next. Nothing as long as no gateway was found.
+    fn base(&mut self) -> Option<&'static str> {
+        if self.door.is_none() {
+            let is_direct = !self.shared.stop.load(Ordering::Relaxed) && self.rng.random_ratio(1, DIRECT);
+            self.door = if is_direct {
+                Some(Door::Member(self.shared.doors.member(self.rng.random_range(0..100))))
+            } else {
+                self.shared.gateway(&mut self.rng).ok().map(Door::Gateway)
+            };
+        }
+        self.door.map(Door::base)
     }
 }
 
