@@ -2,7 +2,7 @@
 //!
 //! What is promised: no acknowledged write is ever lost, reads are linearizable, and whoever watches sees every change
 //! once and in order, whatever gossip believes. Real agents, two gateways, two shards with an owner each, two standbys.
-//! Most clients ask a gateway; some ask members directly, so that also who was an owner until a moment ago is asked.
+//! Most clients ask a gateway; some read from members directly, so that also who was an owner until a moment ago is asked.
 
 mod cluster;
 mod faults;

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rustix::process::Signal;
 use store::Store;
+use tokio::time::sleep;
 use types::api::Wait;
 use types::{Role, ServiceType, ShardId};
 
@@ -17,6 +18,10 @@ use crate::torture::cluster::{COUNT, Cluster, GATEWAYS, SHARDS};
 use crate::torture::network::Lost;
 use crate::torture::proxy::Mode;
 
+/// How long a node may take to say that it is there.
+const ANSWER: Duration = Duration::from_millis(500);
+/// How long an owner stays alone after its usurper serves.
+const ALONE: Duration = Duration::from_secs(1);
 /// How long a move may take.
 const MOVE: Duration = Duration::from_secs(25);
 
@@ -39,8 +44,9 @@ pub(crate) enum Fault {
     Store { node: Option<usize>, mode: Mode },
     /// There is no room in the store.
     Fill,
-    /// A node is made owner on the store while the owner runs, and is told to be it.
-    Usurp { shard: u32, by: usize },
+    /// A node is made owner on the store while the owner runs, and is told to be it. The owner hears of it from the store
+    /// alone if it is cut off from all others meanwhile.
+    Usurp { shard: u32, by: usize, is_alone: bool },
 }
 
 /// What a fault makes unusable until it ends.
@@ -80,26 +86,26 @@ impl Fault {
         let shard = rng.random_range(0..SHARDS);
         // So that about as many of each kind are done: some are refused often, or exclude each other.
         match rng.random_range(0..100) {
-            0..11 => Self::Kill { node },
-            11..21 => Self::Stop { node },
-            21..31 => {
+            0..10 => Self::Kill { node },
+            10..22 => Self::Stop { node },
+            22..31 => {
                 let lost = [Lost::Both, Lost::Both, Lost::Incoming, Lost::Outgoing];
                 Self::Cut { node, lost: *lost.choose(rng).expect("there are some") }
             }
-            31..41 => Self::CutStore { node: worker },
-            41..58 => {
+            31..42 => Self::CutStore { node: worker },
+            42..56 => {
                 let also = rng.random_ratio(1, 3).then(|| rng.random_range(GATEWAYS..COUNT));
                 Self::Move { shard, to: worker, also }
             }
-            58..67 => Self::Retire { node: worker },
-            67..81 => {
+            56..67 => Self::Retire { node: worker },
+            67..80 => {
                 let slow = Duration::from_millis(rng.random_range(20..800));
                 let modes = [Mode::Slow(slow), Mode::Refuse, Mode::Drop, Mode::Forget, Mode::Silent];
                 let mode = *modes.choose(rng).expect("there are some");
                 Self::Store { node: rng.random_ratio(3, 4).then_some(worker), mode }
             }
-            81..90 => Self::Fill,
-            _ => Self::Usurp { shard, by: worker },
+            80..91 => Self::Fill,
+            _ => Self::Usurp { shard, by: worker, is_alone: rng.random_ratio(1, 2) },
         }
     }
 
@@ -172,7 +178,7 @@ impl Fault {
                 Ok(())
             }
             Self::Fill => cluster.ground.fill(),
-            Self::Usurp { shard, by } => usurp(cluster, store, shard, by).await,
+            Self::Usurp { shard, by, is_alone } => usurp(cluster, store, shard, by, is_alone).await,
         }
     }
 
@@ -228,7 +234,10 @@ impl fmt::Display for Fault {
                 write!(f, "store {mode:?} for {}", node.as_ref().map_or("all", name))
             }
             Self::Fill => f.write_str("fill the store"),
-            Self::Usurp { shard, by } => write!(f, "usurp storage/{shard} by {}", name(by)),
+            Self::Usurp { shard, by, is_alone } => {
+                let alone = if *is_alone { ", the owner cut off" } else { "" };
+                write!(f, "usurp storage/{shard} by {}{alone}", name(by))
+            }
         }
     }
 }
@@ -248,17 +257,46 @@ async fn serve(cluster: &Cluster, shard: u32, by: usize) -> anyhow::Result<()> {
 
 /// Takes a shard on the store in the name of a node that knows nothing of it, then tells it. The first alone makes two
 /// owners; if the other fails, the taker is yet to learn of it.
-async fn usurp(cluster: &Cluster, store: &Store, shard: u32, by: usize) -> anyhow::Result<()> {
+async fn usurp(
+    cluster: &Cluster,
+    store: &Store,
+    shard: u32,
+    by: usize,
+    is_alone: bool,
+) -> anyhow::Result<()> {
     let (service, shard_id, _) = role(shard)?;
     let claims = store.claims();
     let now = claims.read(&service, shard_id).await?;
-    let has_it = now.holder.as_ref().is_some_and(|holder| holder.node == cluster.id(by));
-    // The next worker, then.
-    let by = if has_it { (by + 1 - GATEWAYS) % (COUNT - GATEWAYS) + GATEWAYS } else { by };
-    let generation = cluster.client(by).agent_self().await?.member.generation;
-    claims.take(&service, shard_id, &now, &cluster.id(by), generation).await?;
-    if let Err(error) = serve(cluster, shard, by).await {
+    let owner = (0..COUNT).find(|node| now.holder.as_ref().is_some_and(|now| now.node == cluster.id(*node)));
+    // An owner can't usurp, nor who is away; the next worker, then.
+    let workers = COUNT - GATEWAYS;
+    let mut usurper = None;
+    for step in 0..workers {
+        let by = (by - GATEWAYS + step) % workers + GATEWAYS;
+        if owner != Some(by)
+            && let Ok(told) = cluster.client(by).within(ANSWER).agent_self().await
+        {
+            usurper = Some((by, told.member.generation));
+            break;
+        }
+    }
+    let (by, generation) = usurper.context("no other node answers")?;
+    let network = cluster.network.as_ref().ok().filter(|_| is_alone);
+    let owner = owner.map(u8::try_from).transpose()?;
+    let alone = network.zip(owner);
+    if let Some((network, owner)) = alone {
+        network.isolate(owner)?;
+    }
+    let taken = claims.take(&service, shard_id, &now, &cluster.id(by), generation).await;
+    if taken.is_ok()
+        && let Err(error) = serve(cluster, shard, by).await
+    {
         progress(&format!("the usurper {} does not serve: {error:#}", cluster.id(by)));
     }
+    if let Some((network, owner)) = alone {
+        sleep(ALONE).await;
+        network.rejoin(owner);
+    }
+    taken?;
     Ok(())
 }

@@ -87,6 +87,15 @@ impl Network {
 
     /// Cuts a node off from all others, not from this process.
     pub(crate) fn cut(&self, node: u8, lost: Lost) -> anyhow::Result<()> {
+        self.cut_as("cut", node, lost)
+    }
+
+    /// Cuts a node off from all others, whether it is cut off already or not.
+    pub(crate) fn isolate(&self, node: u8) -> anyhow::Result<()> {
+        self.cut_as("alone", node, Lost::Both)
+    }
+
+    fn cut_as(&self, table: &str, node: u8, lost: Lost) -> anyhow::Result<()> {
         let others: Vec<_> = (0..self.nodes)
             .filter(|other| *other != node)
             .map(|other| self.address(other).to_string())
@@ -102,7 +111,7 @@ impl Network {
                 "chain out {{ type filter hook output priority 0; ip daddr {{ {others} }} drop; }}\n"
             );
         }
-        self.nft(node, &format!("table inet cut {{ {rules} }}"))
+        self.nft(node, &format!("table inet {table} {{ {rules} }}"))
     }
 
     /// Cuts a node off from a port of this process.
@@ -117,6 +126,11 @@ impl Network {
     /// Ends a cut.
     pub(crate) fn join(&self, node: u8) -> anyhow::Result<()> {
         self.nft(node, "delete table inet cut")
+    }
+
+    /// Ends an isolation, even if somebody else has ended it.
+    pub(crate) fn rejoin(&self, node: u8) {
+        let _ = self.nft(node, "delete table inet alone");
     }
 
     /// Ends a cut of a port.

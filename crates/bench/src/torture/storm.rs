@@ -18,9 +18,9 @@ use crate::torture::traffic::Shared;
 
 /// How long a storm lasts, and the calm after it, in milliseconds.
 const STORM: std::ops::Range<u64> = 4_000..16_000;
-const CALM: std::ops::Range<u64> = 2_000..5_000;
+const CALM: std::ops::Range<u64> = 1_500..3_500;
 /// Between two faults of a storm, in milliseconds.
-const PAUSE: std::ops::Range<u64> = 40..360;
+const PAUSE: std::ops::Range<u64> = 30..270;
 /// Nodes that may be away at once.
 const AWAY: usize = 3;
 /// Between two looks whether a node has ended.

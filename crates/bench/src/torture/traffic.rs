@@ -29,7 +29,7 @@ const REQUESTS: u32 = 40 * KEYS;
 /// Outcomes that are not known until it is retired: they are what makes the search long.
 const OPEN: u32 = 6 * KEYS;
 const CONNECT: Duration = Duration::from_secs(2);
-/// One in so many asks a member directly.
+/// One in so many asks members directly, and only reads.
 const DIRECT: u32 = 3;
 /// How long an answer may take, the most clients and the patient ones.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
@@ -256,6 +256,8 @@ impl Client {
         while !shared.stop.load(Ordering::Relaxed) {
             let lane = self.rng.random_range(0..LANES);
             let group = shared.group(lane);
+            // Whom it asks decides what it asks.
+            self.base();
             self.known.retain(|key, _| key.lane != lane || key.group == group);
             if self.rng.random_ratio(1, 10) {
                 self.list(lane, group).await;
@@ -264,13 +266,18 @@ impl Client {
                 let action = self.choose(key);
                 self.once(key, action).await;
             }
-            let pause = self.rng.random_range(0..=PAUSE);
+            let is_direct = matches!(self.door, Some(Door::Member(_)));
+            let pause = self.rng.random_range(0..=if is_direct { PAUSE / 4 } else { PAUSE });
             sleep(Duration::from_millis(pause)).await;
         }
     }
 
     /// What it asks of a key next.
     fn choose(&mut self, key: Key) -> Action {
+        if matches!(self.door, Some(Door::Member(_))) {
+            // A write would tell an owner of yesterday at once that it is none any more.
+            return Action::Get;
+        }
         let known = self.known.get(&key).copied();
         let is = known.map(|(version, value)| Condition::Is { version, value });
         let mut put = |on| {
@@ -413,12 +420,18 @@ impl Client {
                 }
             }
         };
-        match timeout(self.patience, connection.ask(request)).await {
+        let patience = match door {
+            Door::Gateway(_) => self.patience,
+            Door::Member(_) => self.patience.min(CONNECT),
+        };
+        match timeout(patience, connection.ask(request)).await {
             Ok(Ok(answer)) => {
                 // Now and then somebody else; the owner of another key is known to a gateway only.
                 let stays = match door {
                     Door::Gateway(_) => !answer.status.is_server_error() && !self.rng.random_ratio(1, 200),
-                    Door::Member(_) => self.rng.random_ratio(9, 10),
+                    // Mostly owners, or whoever was one a moment ago.
+                    Door::Member(_) if answer.status.is_success() => !self.rng.random_ratio(1, 200),
+                    Door::Member(_) => self.rng.random_ratio(1, 2),
                 };
                 if stays {
                     self.connection = Some(connection);
@@ -445,7 +458,7 @@ impl Client {
     /// What paths begin with where it asks next. Nothing as long as no gateway was found.
     fn base(&mut self) -> Option<&'static str> {
         if self.door.is_none() {
-            let is_direct = !self.shared.stop.load(Ordering::Relaxed) && self.rng.random_ratio(1, DIRECT);
+            let is_direct = self.number.is_multiple_of(DIRECT) && !self.shared.stop.load(Ordering::Relaxed);
             self.door = if is_direct {
                 Some(Door::Member(self.shared.doors.member(self.rng.random_range(0..100))))
             } else {
