@@ -56,10 +56,10 @@ fn table(claims: &Claims) -> String {
     render::table(&["SHARD", "OWNER", "EPOCH", "SINCE", "HONOURED", "REPLICAS", "LATEST"], &rows)
 }
 
-/// A replica with how far behind it may be: `b (-84 ms)`.
+/// A replica with how far behind it may be: `b (84 ms behind)`.
 fn replica(replica: &ReplicaView) -> String {
     match replica.staleness_ms {
-        Some(ms) => format!("{} (-{ms} ms)", replica.node),
+        Some(ms) => format!("{} ({ms} ms behind)", replica.node),
         None => format!("{} ({})", replica.node, replica.phase),
     }
 }
