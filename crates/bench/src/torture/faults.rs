@@ -86,25 +86,25 @@ impl Fault {
         let shard = rng.random_range(0..SHARDS);
         // So that about as many of each kind are done: some are refused often, or exclude each other.
         match rng.random_range(0..100) {
-            0..10 => Self::Kill { node },
-            10..22 => Self::Stop { node },
-            22..31 => {
+            0..13 => Self::Kill { node },
+            13..25 => Self::Stop { node },
+            25..35 => {
                 let lost = [Lost::Both, Lost::Both, Lost::Incoming, Lost::Outgoing];
                 Self::Cut { node, lost: *lost.choose(rng).expect("there are some") }
             }
-            31..42 => Self::CutStore { node: worker },
-            42..56 => {
+            35..44 => Self::CutStore { node: worker },
+            44..58 => {
                 let also = rng.random_ratio(1, 3).then(|| rng.random_range(GATEWAYS..COUNT));
                 Self::Move { shard, to: worker, also }
             }
-            56..67 => Self::Retire { node: worker },
-            67..80 => {
+            58..69 => Self::Retire { node: worker },
+            69..82 => {
                 let slow = Duration::from_millis(rng.random_range(20..800));
                 let modes = [Mode::Slow(slow), Mode::Refuse, Mode::Drop, Mode::Forget, Mode::Silent];
                 let mode = *modes.choose(rng).expect("there are some");
                 Self::Store { node: rng.random_ratio(3, 4).then_some(worker), mode }
             }
-            80..91 => Self::Fill,
+            82..92 => Self::Fill,
             _ => Self::Usurp { shard, by: worker, is_alone: rng.random_ratio(1, 2) },
         }
     }
@@ -163,16 +163,12 @@ impl Fault {
                 let port = cluster.ground.port(node).context("the store is no server of ours")?;
                 network.cut_port(u8::try_from(node)?, port)
             }
-            Self::Move { shard, to, also: None } => serve(cluster, shard, to).await,
+            Self::Move { shard, to, also: None } => first(to, |to| serve(cluster, shard, to)).await,
             Self::Move { shard, to, also: Some(also) } => {
                 let (one, other) = tokio::join!(serve(cluster, shard, to), serve(cluster, shard, also));
                 one.or(other)
             }
-            Self::Retire { node } => {
-                let client = cluster.client(node).within(MOVE);
-                client.set_service(&cluster.id(node), &Role::Standby, Wait::Local, false, None).await?;
-                Ok(())
-            }
+            Self::Retire { node } => first(node, |node| retire(cluster, node)).await,
             Self::Store { node, mode } => {
                 self.disturb(cluster, node, mode);
                 Ok(())
@@ -247,6 +243,34 @@ fn role(shard: u32) -> anyhow::Result<(ServiceType, ShardId, Role)> {
     Ok((service.clone(), shard, Role::Service { service, shard: Some(shard) }))
 }
 
+/// The workers, beginning with one of them.
+fn workers(first: usize) -> impl Iterator<Item = usize> {
+    let count = COUNT - GATEWAYS;
+    (0..count).map(move |step| (first - GATEWAYS + step) % count + GATEWAYS)
+}
+
+/// Has the first worker do something that does not refuse it: each does one thing at a time.
+async fn first<F>(worker: usize, act: impl Fn(usize) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let mut done = Ok(());
+    for worker in workers(worker) {
+        done = act(worker).await;
+        if done.is_ok() {
+            break;
+        }
+    }
+    done
+}
+
+/// Takes its shard from a node.
+async fn retire(cluster: &Cluster, node: usize) -> anyhow::Result<()> {
+    let client = cluster.client(node).within(MOVE);
+    client.set_service(&cluster.id(node), &Role::Standby, Wait::Local, false, None).await?;
+    Ok(())
+}
+
 /// Tells a node to serve a shard, whoever does so now.
 async fn serve(cluster: &Cluster, shard: u32, by: usize) -> anyhow::Result<()> {
     let (_, _, role) = role(shard)?;
@@ -269,10 +293,8 @@ async fn usurp(
     let now = claims.read(&service, shard_id).await?;
     let owner = (0..COUNT).find(|node| now.holder.as_ref().is_some_and(|now| now.node == cluster.id(*node)));
     // An owner can't usurp, nor who is away; the next worker, then.
-    let workers = COUNT - GATEWAYS;
     let mut usurper = None;
-    for step in 0..workers {
-        let by = (by - GATEWAYS + step) % workers + GATEWAYS;
+    for by in workers(by) {
         if owner != Some(by)
             && let Ok(told) = cluster.client(by).within(ANSWER).agent_self().await
         {
