@@ -111,9 +111,11 @@ impl Line {
     /// Never ends by itself.
     async fn keep(self) {
         let (mut was_open, mut was_short) = (false, false);
+        // An earlier line to the same owner may have said so with its last word.
+        self.tell(false);
         loop {
-            match timeout(CONNECT, TcpStream::connect(&self.address)).await {
-                Ok(Ok(connection)) => {
+            match connect(&self.address).await {
+                Ok(connection) => {
                     if was_short {
                         sleep(AGAIN).await;
                     }
@@ -121,10 +123,10 @@ impl Line {
                     closed(connection).await;
                     (was_open, was_short) = (true, opened.elapsed() < AGAIN);
                 }
-                Ok(Err(error)) if was_open && error.kind() == io::ErrorKind::ConnectionRefused => {
+                Err(error) if was_open && error.kind() == io::ErrorKind::ConnectionRefused => {
                     self.refused().await;
                 }
-                Ok(Err(_)) | Err(_) => sleep(AGAIN).await,
+                Err(_) => sleep(AGAIN).await,
             }
         }
     }
@@ -139,8 +141,8 @@ impl Line {
             }
             self.tell(last.1.elapsed() >= self.silence);
             sleep(LOOK).await;
-            match timeout(CONNECT, TcpStream::connect(&self.address)).await {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            match connect(&self.address).await {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 _ => return self.tell(false),
             }
         }
@@ -158,6 +160,15 @@ impl Line {
             info!(%node, address, "an owner is there after all");
         }
     }
+}
+
+/// Opens a connection. A free port of this machine may be chosen for both ends of it: then nobody listens there.
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let connection = timeout(CONNECT, TcpStream::connect(address)).await??;
+    if connection.local_addr()? == connection.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(connection)
 }
 
 /// Waits until the other side has closed a connection.

@@ -27,8 +27,8 @@ use crate::settings::Settings;
 pub(crate) const SLICE: usize = 32 * 1024;
 /// What the large answers of one sort hold at once, in bytes.
 const ROOM: usize = 32 * 1024 * 1024;
-/// How long it is waited for room.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it is waited for room: shorter than whoever asks for all shards waits for one of them.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Whoever has read nothing for so long loses its room to whoever waits for it.
 const STALLED: Duration = Duration::from_secs(2);
 /// How often who waits looks again.
@@ -198,6 +198,17 @@ impl Outbox {
 }
 
 impl Room {
+    /// Takes more, so that it is room for so many bytes, if it is there now: whoever holds room does not wait.
+    pub(crate) fn try_grow(&mut self, bytes: usize) -> bool {
+        let held = self.permit.num_permits();
+        let wanted = usize::try_from(self.outbox.cost(bytes)).unwrap_or(usize::MAX);
+        if wanted <= held {
+            return true;
+        }
+        let more = self.outbox.try_take(wanted - held);
+        more.map(|more| self.permit.merge(more.permit)).is_some()
+    }
+
     /// Sends what the room was taken for.
     pub(crate) fn send(mut self, bytes: Bytes) -> Sending {
         let spare = self.permit.num_permits().saturating_sub(bytes.len());

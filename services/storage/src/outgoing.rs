@@ -77,6 +77,8 @@ impl Outgoing {
             if let Some(slice) = slice {
                 return Ok(Some(self.window.admit(slice).await));
             }
+            // Whoever holds room waits for nothing but its reader.
+            self.rest = Rest::Small(Bytes::new());
             let Some((shard, sent)) = self.sent.next().await else { return Ok(None) };
             let Some(rest) = self.rest_of(shard, sent).await else { return Ok(None) };
             self.rest = rest;

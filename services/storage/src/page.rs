@@ -14,6 +14,8 @@ const DEFAULT_LIMIT: usize = 1_000;
 const MAX_LIMIT: usize = 10_000;
 /// What a listed key takes besides its texts.
 const LISTED: usize = 128;
+/// What a page with values is taken for at least, in bytes.
+const LEAST: usize = 1024 * 1024;
 /// What a long one takes without its value.
 const MOST_LISTED: usize = 2 * 1024;
 /// The most bytes that a page has before its last key, about.
@@ -125,9 +127,13 @@ impl Query {
         text
     }
 
-    /// What the answer takes of memory at most, about.
+    /// What the answer takes of memory, about. The last value of a page may be of any length, so it may be more.
     pub(crate) fn cost(&self) -> usize {
-        if self.values { self.bytes } else { self.limit.saturating_mul(MOST_LISTED).min(self.bytes) }
+        if self.values {
+            self.bytes.max(LEAST)
+        } else {
+            self.limit.saturating_mul(MOST_LISTED).min(self.bytes)
+        }
     }
 
     /// The first key that it may be, and the first one above that it can't be, if any. Nothing if no key is asked for.

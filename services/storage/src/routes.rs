@@ -211,19 +211,19 @@ impl StorageService {
         }
         let query = Query::parse(head.uri.query().unwrap_or_default()).map_err(|error| bad_query(&error))?;
         self.owns(query.shard)?;
+        if query.shard.is_some() && self.copy.is_some() && query.consistency != Consistency::Any {
+            return Err(self.only_a_copy());
+        }
         let outbox = if query.shard.is_some() { &self.bounds.pages } else { &self.bounds.gathered };
         let room = outbox.take(query.cost()).await.ok_or_else(bounds::no_room)?;
         let page = match query.shard {
-            Some(_) if self.copy.is_some() && query.consistency != Consistency::Any => {
-                return Err(self.only_a_copy());
-            }
             Some(_) => self.page(&query).await.map_err(|refusal| refusal.to_response())?,
             None => self.gather(&query).await.map_err(|missing| {
                 let problem = Problem::new(ErrorKind::Unavailable, "shard-missing", missing.to_string());
                 refused(&problem.hint("try again in a moment; GET /v1/claims shows who owns which shard"))
             })?,
         };
-        let mut answer = json(&page.value, room);
+        let mut answer = json(&page.value, room).ok_or_else(bounds::no_room)?;
         if let Some(by) = page.by.filter(|_| query.consistency == Consistency::Any) {
             consistency::tell(answer.headers_mut(), by);
         }
@@ -394,11 +394,16 @@ fn names(headers: &HeaderMap, etag: &str) -> bool {
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
-fn json(page: &Page, room: Room) -> Response {
+/// Nothing if it needs more room than there is.
+fn json(page: &Page, mut room: Room) -> Option<Response> {
     let body = serde_json::to_vec(page).expect("a page is strings and numbers");
     let length = (CONTENT_LENGTH, HeaderValue::from(body.len()));
-    let body = if body.len() <= SLICE { Body::from(body) } else { room.body(body.into()) };
-    ([length, (CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    let body = if body.len() <= SLICE {
+        Body::from(body)
+    } else {
+        room.try_grow(body.len()).then(|| room.body(body.into()))?
+    };
+    Some(([length, (CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
 }
 
 fn header(text: String) -> HeaderValue {

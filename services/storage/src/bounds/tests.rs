@@ -36,6 +36,18 @@ async fn room_that_an_answer_does_not_need_is_given_back_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_became_larger_takes_more_room_or_none() {
+    let (outbox, _) = outbox();
+    let mut room = outbox.take(SLICE).await.unwrap();
+    assert!(room.try_grow(2 * SLICE) && room.try_grow(SLICE));
+    assert!(outbox.try_take(2 * SLICE + 1).is_none());
+    let other = outbox.try_take(2 * SLICE).unwrap();
+    assert!(!room.try_grow(3 * SLICE));
+    drop(other);
+    assert!(room.try_grow(9 * SLICE), "what is larger than all takes all");
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_does_not_read_loses_its_room_to_whoever_waits_and_nobody_else_does() {
     let (outbox, cut) = outbox();
     let mut stalled = outbox.take(2 * SLICE).await.unwrap().body(whole(2)).into_data_stream();
