@@ -141,7 +141,12 @@ impl Noting {
     async fn is_last(&self, file: u64) -> bool {
         let bare = lock(&self.bare).filter(|(after, _)| *after == file);
         let last = bare.map_or(file, |(_, last)| last);
-        self.is_recent() && self.files.get(last + 1).metadata().await.is_err_and(|error| is_missing(&error))
+        if !self.is_recent() {
+            return false;
+        }
+        let next = self.files.get(last + 1).metadata().await;
+        // An answer that took long may have missed a file that came and was collected meanwhile.
+        next.is_err_and(|error| is_missing(&error)) && self.is_recent()
     }
 }
 
