@@ -97,6 +97,13 @@ fn clean(binary: &Path) -> Command {
     command
 }
 
+/// `ctl` with nothing of this environment, and what it remembers in a folder. It is ended with its handle.
+pub(crate) fn ctl(binaries: &Binaries, state: &Path) -> Command {
+    let mut command = clean(&binaries.ctl);
+    command.env("COTERIE_STATE_DIR", state).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
 /// A cluster that `ctl` starts. Dropping it runs `ctl down`.
 #[derive(Debug)]
 pub(crate) struct CtlCluster {
@@ -135,12 +142,8 @@ impl CtlCluster {
     }
 
     async fn run<const N: usize>(&self, args: [&OsStr; N]) -> anyhow::Result<Duration> {
-        let mut command = clean(&self.binaries.ctl);
-        command
-            .env("COTERIE_STATE_DIR", self.folder.path())
-            .args(args)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+        let mut command = ctl(&self.binaries, self.folder.path());
+        command.args(args);
         let began = Instant::now();
         let output = timeout(CTL_LIMIT, command.output())
             .await

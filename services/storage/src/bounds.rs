@@ -120,7 +120,14 @@ struct Shared {
     room: Arc<Semaphore>,
     size: u32,
     cut: Counter,
-    parcels: Mutex<Vec<Weak<Parcel>>>,
+    parcels: Mutex<Parcels>,
+}
+
+/// The answers on their way, and when it was last looked who of them stands still.
+#[derive(Debug, Default)]
+struct Parcels {
+    all: Vec<Weak<Parcel>>,
+    looked: Option<Instant>,
 }
 
 /// Room that was taken.
@@ -181,7 +188,13 @@ impl Outbox {
     }
 
     fn cut_stalled(&self) {
-        self.parcels().retain(|parcel| {
+        let mut parcels = self.parcels();
+        // One look serves all who wait.
+        if parcels.looked.is_some_and(|at| at.elapsed() < LOOK) {
+            return;
+        }
+        parcels.looked = Some(Instant::now());
+        parcels.all.retain(|parcel| {
             parcel.upgrade().is_some_and(|parcel| {
                 let mut held = parcel.held();
                 if held.read.elapsed() >= STALLED && held.left.take().is_some() {
@@ -192,7 +205,7 @@ impl Outbox {
         });
     }
 
-    fn parcels(&self) -> MutexGuard<'_, Vec<Weak<Parcel>>> {
+    fn parcels(&self) -> MutexGuard<'_, Parcels> {
         self.0.parcels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -216,8 +229,8 @@ impl Room {
         let held = Held { left: Some((bytes, self.permit)), read: Instant::now() };
         let parcel = Arc::new(Parcel(Mutex::new(held)));
         let mut parcels = self.outbox.parcels();
-        parcels.retain(|parcel| parcel.strong_count() > 0);
-        parcels.push(Arc::downgrade(&parcel));
+        parcels.all.retain(|parcel| parcel.strong_count() > 0);
+        parcels.all.push(Arc::downgrade(&parcel));
         drop(parcels);
         Sending(parcel)
     }

@@ -2,7 +2,6 @@
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use crate::kv::keys::{Choice, Keys};
 use crate::kv::matrix::Server;
 use crate::kv::speech::{Speech, Value};
 use crate::nodes::Nodes;
-use crate::ours::Binaries;
+use crate::ours::{self, Binaries};
 use crate::proc::rss_mib;
 use crate::progress::progress;
 use crate::report::Report;
@@ -33,7 +32,7 @@ const IMPORT_LIMIT: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(binaries: Binaries, report: &mut Report) -> anyhow::Result<()> {
-    let mut nodes = Nodes::new(binaries)?;
+    let mut nodes = Nodes::new(binaries.clone())?;
     nodes.start("storage", &"storage/0".parse()?)?;
     nodes.ready("storage").await?;
     let (addr, pid) = (nodes.api("storage")?, nodes.pid("storage")?);
@@ -41,7 +40,8 @@ pub(crate) async fn run(binaries: Binaries, report: &mut Report) -> anyhow::Resu
 
     progress("a million keys: importing");
     let file = lines(nodes.folder(), Arc::clone(&value)).await?;
-    let command = import(nodes.folder(), &format!("http://{addr}"), &file)?;
+    let mut command = ours::ctl(&binaries, nodes.folder());
+    command.args(["--agent", &format!("http://{addr}"), "kv", "import"]).arg(file);
     let (imported, while_imported) = watched(pid, imported(command)).await?;
     let imported = imported?;
 
@@ -78,19 +78,6 @@ async fn lines(folder: &Path, value: Arc<Value>) -> anyhow::Result<PathBuf> {
         Ok(path)
     });
     writing.await?
-}
-
-/// `ctl kv import`, by the `ctl` that stands beside this binary.
-fn import(state: &Path, agent: &str, file: &Path) -> anyhow::Result<Command> {
-    let own = std::env::current_exe().context("where this binary is")?;
-    let mut command = Command::new(own.with_file_name("ctl"));
-    command
-        .env("COTERIE_STATE_DIR", state)
-        .args(["--agent", agent, "kv", "import"])
-        .arg(file)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    Ok(command)
 }
 
 /// How long it took.
