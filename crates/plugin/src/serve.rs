@@ -12,6 +12,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 use tracing::{debug, warn};
@@ -21,6 +22,9 @@ use tracing::{debug, warn};
 pub struct ServeLimits {
     /// How long a client may take to send a request's head, and a kept connection may be idle.
     pub head_timeout: Duration,
+    /// How long a client may take nothing of an answer that is ready for it. Its connection is closed then, and what is
+    /// held for it is free.
+    pub send_timeout: Duration,
     /// Connections at once; the next one waits in the kernel's queue.
     pub connections: usize,
     /// How long running requests may go on after the stop.
@@ -29,13 +33,23 @@ pub struct ServeLimits {
 
 impl Default for ServeLimits {
     fn default() -> Self {
-        Self { head_timeout: Duration::from_secs(20), connections: 10_000, grace: Duration::from_secs(10) }
+        Self {
+            head_timeout: Duration::from_secs(20),
+            send_timeout: Duration::from_secs(60),
+            connections: 10_000,
+            grace: Duration::from_secs(10),
+        }
     }
 }
 
 /// Who sent a request: the other end of its connection. Every request that [`serve`] receives has it as an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
+
+/// What the system takes of an answer before the client does, in bytes. More than that is better kept where it is
+/// counted.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 64 * 1024;
 
 /// How long to wait after the system refused a connection, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -76,7 +90,7 @@ where
                         request.extensions_mut().insert(Peer(peer));
                         request
                     });
-                    connections.spawn(connection(stream, service, graceful.watcher(), limits.head_timeout));
+                    connections.spawn(connection(stream, service, graceful.watcher(), limits.clone()));
                 }
                 Err(error) => {
                     warn!(%error, "could not accept a connection");
@@ -103,18 +117,83 @@ async fn connection<S>(
     stream: TcpStream,
     service: S,
     watcher: hyper_util::server::graceful::Watcher,
-    head_timeout: Duration,
+    limits: ServeLimits,
 ) where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     // A small answer must not wait for an acknowledgement of the one before; that it can't be set costs only time.
     let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(limits.send_timeout));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .header_read_timeout(limits.head_timeout)
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));
     if let Err(error) = watcher.watch(connection).await {
         debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, Weak};
+
+    use bytes::Bytes;
+    use futures_util::stream;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+    use tower::service_fn;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn whoever_reads_nothing_of_its_answer_is_given_up_and_who_reads_on_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bodies: Arc<Mutex<Vec<Weak<()>>>> = Arc::default();
+        let made = Arc::clone(&bodies);
+        let service = service_fn(move |_| {
+            let token = Arc::new(());
+            made.lock().unwrap().push(Arc::downgrade(&token));
+            // Without an end.
+            let body = stream::repeat_with(move || {
+                let _ = &token;
+                Ok::<_, Infallible>(Bytes::from_static(&[7; 64 * 1024]))
+            });
+            async { Ok::<_, Infallible>(Response::new(Body::from_stream(body))) }
+        });
+        let stop = CancellationToken::new();
+        let limits = ServeLimits { send_timeout: Duration::from_secs(1), ..ServeLimits::default() };
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, service, stop.clone().into(), limits));
+        let ask = async || {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'H');
+            client
+        };
+        let (mut slow, stuck) = (ask().await, ask().await);
+        timeout(LONG, async {
+            let mut some = vec![0; 1024 * 1024];
+            while bodies.lock().unwrap()[1].strong_count() > 0 {
+                slow.read_exact(&mut some).await.expect("it is served");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            // It outlives the other by far.
+            for _ in 0..50 {
+                slow.read_exact(&mut some).await.expect("it is served");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("the one that reads nothing is given up");
+        drop((slow, stuck));
+        stop.cancel();
+        timeout(LONG, serving.join_next()).await.unwrap().unwrap().unwrap();
     }
 }
