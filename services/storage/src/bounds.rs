@@ -28,7 +28,7 @@ pub(crate) const SLICE: usize = 32 * 1024;
 /// What the large answers of one sort hold at once, in bytes.
 const ROOM: usize = 32 * 1024 * 1024;
 /// How long it is waited for room: shorter than whoever asks for all shards waits for one of them.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Whoever has read nothing for so long loses its room to whoever waits for it.
 const STALLED: Duration = Duration::from_secs(2);
 /// How often who waits looks again.
@@ -40,6 +40,8 @@ pub(crate) struct Bounds {
     watches: Arc<Semaphore>,
     max_watches: usize,
     meters: Meters,
+    /// Large values that were asked for by their keys.
+    pub(crate) values: Outbox,
     /// Large events of watches.
     pub(crate) events: Outbox,
     /// Listings of one shard.
@@ -54,6 +56,7 @@ impl Bounds {
             watches: Arc::new(Semaphore::new(settings.max_watches)),
             max_watches: settings.max_watches,
             meters: meters.clone(),
+            values: Outbox::new(ROOM, &meters.cut),
             events: Outbox::new(ROOM, &meters.cut),
             pages: Outbox::new(ROOM, &meters.cut),
             gathered: Outbox::new(ROOM, &meters.cut),
@@ -102,7 +105,7 @@ pub(crate) fn no_room() -> Response<Body> {
     let detail = format!("large answers on their way left no room for this one within {PATIENCE:?}");
     let problem = Problem::new(ErrorKind::Unavailable, "too-busy", detail);
     later(response::not_processed(
-        &problem.hint("try again in a moment, or ask for less with `limit` or `bytes`"),
+        &problem.hint("try again in a moment; a listing may ask for less with `limit` or `bytes`"),
     ))
 }
 
@@ -174,7 +177,11 @@ impl Outbox {
     ///
     /// It stands in no queue: a stream of a reader that stands still is not polled, and would hold up all behind it.
     pub(crate) async fn take(&self, bytes: usize) -> Option<Room> {
-        let deadline = Instant::now() + PATIENCE;
+        self.take_until(bytes, Instant::now() + PATIENCE).await
+    }
+
+    /// The same until then.
+    pub(crate) async fn take_until(&self, bytes: usize, deadline: Instant) -> Option<Room> {
         loop {
             if let Some(room) = self.try_take(bytes) {
                 return Some(room);

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::change::{Change, Effect, Known, Unity, Unmet};
-use crate::engine::{Room, Shared, stored};
+use crate::engine::{Reserved, Shared, stored};
 use crate::expiry;
 use crate::feed::Feed;
 use crate::record::Record;
@@ -35,7 +35,7 @@ pub(crate) struct Write {
     pub(crate) unity: Unity,
     pub(crate) came: Instant,
     pub(crate) answer: oneshot::Sender<Result<Written, Refusal>>,
-    pub(crate) _room: Room,
+    pub(crate) _room: Reserved,
 }
 
 /// The version of what was written; none if nothing was.

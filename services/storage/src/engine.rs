@@ -102,7 +102,7 @@ pub(crate) struct Open {
 }
 
 /// Room in the queue of writes.
-pub(crate) struct Room(#[expect(dead_code, reason = "it is held, not read")] OwnedSemaphorePermit);
+pub(crate) struct Reserved(#[expect(dead_code, reason = "it is held, not read")] OwnedSemaphorePermit);
 
 impl Engine {
     /// Begins to open the database of a shard, and keeps it open until `stop`.
@@ -170,7 +170,7 @@ impl Engine {
     }
 
     /// Takes room for a write of so many bytes.
-    pub(crate) fn reserve(&self, bytes: usize) -> Result<Room, Refusal> {
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<Reserved, Refusal> {
         self.0.reserve(bytes)
     }
 
@@ -180,7 +180,7 @@ impl Engine {
         key: &Key,
         record: &Record,
         condition: Option<Condition>,
-        room: Room,
+        room: Reserved,
     ) -> Result<Written, Refusal> {
         self.0.meters.puts.inc();
         self.write(vec![Change::put(key.clone(), record).provided(condition)], Unity::Whole, room).await
@@ -194,18 +194,18 @@ impl Engine {
     }
 
     /// Makes all changes or, if a condition does not hold, none. No key may be among them twice.
-    pub(crate) async fn batch(&self, changes: Vec<Change>, room: Room) -> Result<Written, Refusal> {
+    pub(crate) async fn batch(&self, changes: Vec<Change>, room: Reserved) -> Result<Written, Refusal> {
         self.0.meters.batches.inc();
         self.write(changes, Unity::Whole, room).await
     }
 
     /// Makes changes without conditions, each by itself. Ends when all are durable.
-    pub(crate) async fn import(&self, changes: Vec<Change>, room: Room) -> Result<Written, Refusal> {
+    pub(crate) async fn import(&self, changes: Vec<Change>, room: Reserved) -> Result<Written, Refusal> {
         self.0.meters.imports.inc();
         self.write(changes, Unity::Apart, room).await
     }
 
-    async fn write(&self, changes: Vec<Change>, unity: Unity, room: Room) -> Result<Written, Refusal> {
+    async fn write(&self, changes: Vec<Change>, unity: Unity, room: Reserved) -> Result<Written, Refusal> {
         let open = self.open()?;
         let (answer, answered) = oneshot::channel();
         let write = Write { changes, unity, came: Instant::now(), answer, _room: room };
@@ -367,10 +367,10 @@ impl Shared {
     }
 
     /// Takes room for a write of so many bytes.
-    pub(crate) fn reserve(&self, bytes: usize) -> Result<Room, Refusal> {
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<Reserved, Refusal> {
         let cost = u32::try_from(bytes + OVERHEAD).unwrap_or(u32::MAX).min(self.size);
         let permit = Arc::clone(&self.room).try_acquire_many_owned(cost);
-        permit.map(Room).map_err(|_| Refusal::Full(self.seen.trouble()))
+        permit.map(Reserved).map_err(|_| Refusal::Full(self.seen.trouble()))
     }
 }
 

@@ -5,6 +5,7 @@
 //! is all that was ever durable from their first batch on. Files are collected after a while; see [`crate::garbage`].
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,10 +37,19 @@ pub(crate) struct History(Arc<Shared>);
 struct Shared {
     log: Arc<WalReader>,
     kept: Mutex<Kept>,
-    at_work: Mutex<Option<Reads>>,
+    at_work: Mutex<Option<(What, Reads)>>,
 }
 
-/// What is being read.
+/// What can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    List,
+    /// The first batch of a file.
+    Beginning(u64),
+    File(u64),
+}
+
+/// It is being read.
 type Reads = future::Shared<BoxFuture<'static, Result<Read, HistoryError>>>;
 
 /// What was read.
@@ -77,6 +87,9 @@ pub(crate) enum HistoryError {
     /// Try again.
     #[error("the log could not be read: {0}")]
     Unread(#[source] Arc<slatedb::Error>),
+    /// The reader panicked over it.
+    #[error("the log has something that can't be read")]
+    Undecodable,
 }
 
 impl From<slatedb::Error> for HistoryError {
@@ -122,21 +135,21 @@ impl History {
 
     /// The batches of a file, in their order.
     pub(crate) async fn read(&self, Reading(id): Reading) -> Result<Batches, HistoryError> {
-        self.get(|kept| kept.file(id), |log| file(log, id).boxed()).await
+        self.get(What::File(id), |kept| kept.file(id)).await
     }
 
     /// The first and the last of the newest files without a gap, as of then or later.
     async fn listed(&self, then: Instant) -> Result<(u64, u64), HistoryError> {
         let known =
             |kept: &Kept| kept.listed.filter(|(at, ..)| *at >= then).map(|(_, first, last)| (first, last));
-        self.get(known, |log| list(log).boxed()).await
+        self.get(What::List, known).await
     }
 
     /// The first batch in a file or those after it, up to the last one.
     async fn first_batch(&self, from: u64, last: u64) -> Result<Option<u64>, HistoryError> {
         for id in from..=last {
             let known = |kept: &Kept| kept.beginnings.get(&id).copied();
-            let first = self.get(known, |log| beginning(log, id).boxed()).await?;
+            let first = self.get(What::Beginning(id), known).await?;
             if first.is_some() {
                 return Ok(first);
             }
@@ -145,26 +158,19 @@ impl History {
     }
 
     /// What is kept, or else what is read when nothing else is being read.
-    async fn get<T>(
-        &self,
-        known: impl Fn(&Kept) -> Option<T>,
-        read: impl Fn(Arc<WalReader>) -> BoxFuture<'static, Result<Read, HistoryError>>,
-    ) -> Result<T, HistoryError> {
+    async fn get<T>(&self, what: What, known: impl Fn(&Kept) -> Option<T>) -> Result<T, HistoryError> {
         loop {
             if let Some(known) = known(&self.kept()) {
                 return Ok(known);
             }
-            let (reads, is_ours) = {
+            let (read, reads) = {
                 let mut at_work = lock(&self.0.at_work);
-                match &*at_work {
-                    Some(reads) => (reads.clone(), false),
-                    None => (at_work.insert(read(Arc::clone(&self.0.log)).shared()).clone(), true),
-                }
+                at_work.get_or_insert_with(|| (what, self.begin(what))).clone()
             };
             let outcome = reads.clone().await;
             let found = {
                 let mut at_work = lock(&self.0.at_work);
-                let is_first = at_work.as_ref().is_some_and(|at_work| at_work.ptr_eq(&reads));
+                let is_first = at_work.as_ref().is_some_and(|(_, at_work)| at_work.ptr_eq(&reads));
                 if is_first {
                     *at_work = None;
                 }
@@ -176,11 +182,23 @@ impl History {
             };
             match (found, outcome) {
                 (Some(found), _) => return Ok(found),
-                (None, Err(error)) if is_ours => return Err(error),
+                (None, Err(error)) if read == what => return Err(error),
                 // It was something else, or is forgotten already.
                 (None, _) => {}
             }
         }
+    }
+
+    /// Reads when it is polled.
+    fn begin(&self, what: What) -> Reads {
+        let log = Arc::clone(&self.0.log);
+        reads(async move {
+            match what {
+                What::List => list(log).await,
+                What::Beginning(id) => beginning(log, id).await,
+                What::File(id) => file(log, id).await,
+            }
+        })
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -220,6 +238,12 @@ impl Reading {
     pub(crate) fn next_file(self) -> Self {
         Self(self.0 + 1)
     }
+}
+
+/// A panic on the way is an error of all who wait for it, and not the end of all reads.
+fn reads(read: impl Future<Output = Result<Read, HistoryError>> + Send + 'static) -> Reads {
+    let read = AssertUnwindSafe(read).catch_unwind();
+    read.map(|outcome| outcome.unwrap_or(Err(HistoryError::Undecodable))).boxed().shared()
 }
 
 async fn list(log: Arc<WalReader>) -> Result<Read, HistoryError> {
@@ -309,6 +333,7 @@ mod tests {
             assert_eq!(unbroken(ids), first, "{ids:?}");
         }
     }
+
     #[test]
     fn files_that_were_read_are_kept_up_to_a_bound() {
         let file =
@@ -328,29 +353,49 @@ mod tests {
         }
         assert_eq!(kept.beginnings.len(), BEGINNINGS);
     }
-    #[tokio::test]
-    async fn who_stands_still_in_the_middle_of_a_read_holds_up_nobody() {
+
+    async fn with_a_file() -> History {
         let objects: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
         let db = slatedb::Db::builder(PATH, Arc::clone(&objects)).build().await.unwrap();
         db.put(b"ka", b"1").await.unwrap();
         db.flush().await.unwrap();
-        let history = History::new(objects);
-        // It has begun, is at work, and is not polled again.
-        let stuck = history.get(
-            |_| None::<()>,
-            |_| {
-                let soon = async {
-                    tokio::task::yield_now().await;
-                    Ok(Read::Beginning(7, None))
-                };
-                soon.boxed()
-            },
-        );
-        let mut stuck = std::pin::pin!(stuck);
+        db.close().await.unwrap();
+        History::new(objects)
+    }
+
+    #[tokio::test]
+    async fn who_stands_still_in_the_middle_of_a_read_holds_up_nobody() {
+        let history = with_a_file().await;
+        *lock(&history.0.at_work) = Some((
+            What::Beginning(7),
+            reads(async {
+                tokio::task::yield_now().await;
+                Ok(Read::Beginning(7, None))
+            }),
+        ));
+        // It is at work, and is not polled again.
+        let mut stuck = std::pin::pin!(history.get(What::Beginning(7), |_| None::<()>));
         assert!((&mut stuck).now_or_never().is_none());
         let found = history.find(1).await.unwrap();
         let (one, other) = tokio::join!(history.read(found), history.read(found));
         assert!(Arc::ptr_eq(&one.unwrap(), &other.unwrap()), "it was read once");
-        db.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_error_and_even_a_panic_is_of_those_who_wait_for_that_file_and_of_nobody_else() {
+        let history = with_a_file().await;
+        *lock(&history.0.at_work) = Some((
+            What::File(9),
+            reads(async {
+                tokio::task::yield_now().await;
+                panic!("a file that the reader was not made for");
+            }),
+        ));
+        let (one, other, sound) =
+            tokio::join!(history.read(Reading(9)), history.read(Reading(9)), history.find(1));
+        for failed in [one, other] {
+            assert!(matches!(failed, Err(HistoryError::Undecodable)));
+        }
+        history.read(sound.unwrap()).await.unwrap();
     }
 }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use types::{ErrorKind, Problem, ShardId};
 
 use crate::change::Change;
-use crate::engine::Room;
+use crate::engine::Reserved;
 use crate::given::{self, GivenError, Value};
 use crate::routes::{
     Answer, MAX_BODY, extended, no_foreign_page, not_allowed, only_shard, read, refused, told,
@@ -161,7 +161,7 @@ impl StorageService {
         &self,
         own: Vec<Change>,
         others: BTreeMap<ShardId, BytesMut>,
-        room: Room,
+        room: Reserved,
     ) -> Result<(), Response> {
         let parts = others.into_iter().map(|(shard, part)| async move {
             self.import_at(shard, part.freeze()).await.map_err(|why| format!("shard {shard}: {why}"))

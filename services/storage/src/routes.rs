@@ -112,6 +112,9 @@ async fn answer(State(service): State<Arc<StorageService>>, request: Request) ->
     outcome.unwrap_or_else(|refusal| refusal)
 }
 
+/// What was read, and the room for it if it is large.
+type Found = (Stale<Option<Versioned>>, Option<Room>);
+
 /// What is answered instead.
 pub(crate) type Answer = Result<Response, Response>;
 
@@ -145,12 +148,8 @@ impl StorageService {
     async fn get(&self, key: &Key, head: &Parts) -> Answer {
         let consistency =
             Consistency::of_query(head.uri.query().unwrap_or_default()).map_err(|error| bad_query(&error))?;
-        let found = match &self.copy {
-            Some(copy) if consistency == Consistency::Any => copy.get(key).await,
-            Some(_) => return Err(self.only_a_copy()),
-            None => self.engine.get(key, consistency).await,
-        };
-        let Stale { value, by } = found.map_err(|refusal| refusal.to_response())?;
+        let is_head = head.method == Method::HEAD;
+        let (Stale { value, by }, room) = self.find(key, consistency, is_head).await?;
         let by = by.filter(|_| consistency == Consistency::Any);
         let Some(Versioned { version, record }) = value else {
             let detail = format!("there is no key `{key}`");
@@ -165,8 +164,11 @@ impl StorageService {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             let (content_type, length) = (record.content_type(), record.value().len());
-            let is_head = head.method == Method::HEAD;
-            let body = if is_head { Body::empty() } else { Body::from(record.into_value()) };
+            let body = match room {
+                _ if is_head => Body::empty(),
+                Some(room) => room.body(record.into_value()),
+                None => Body::from(record.into_value()),
+            };
             let mut answer = Response::new(body);
             answer.headers_mut().insert(CONTENT_TYPE, content_type);
             answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -184,6 +186,38 @@ impl StorageService {
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         Ok(answer)
+    }
+
+    /// Reads a key, and takes room for its value if that is large and will be sent.
+    async fn find(&self, key: &Key, consistency: Consistency, is_head: bool) -> Result<Found, Response> {
+        let mut room: Option<Room> = None;
+        loop {
+            let found = match &self.copy {
+                Some(copy) if consistency == Consistency::Any => copy.get(key).await,
+                Some(_) => return Err(self.only_a_copy()),
+                None => self.engine.get(key, consistency).await,
+            };
+            let found = found.map_err(|refusal| refusal.to_response())?;
+            let size = found.value.as_ref().map_or(0, |found| found.record.value().len());
+            if is_head || size <= SLICE {
+                return Ok((found, None));
+            }
+            let had_room = room.is_some();
+            let fitting = match room.take() {
+                Some(mut room) => room.try_grow(size).then_some(room),
+                None => self.bounds.values.try_take(size),
+            };
+            if fitting.is_some() {
+                return Ok((found, fitting));
+            }
+            if had_room {
+                // It has become larger.
+                return Err(bounds::no_room());
+            }
+            // It does not wait here, and may be another one then.
+            drop(found);
+            room = Some(self.bounds.values.take(size).await.ok_or_else(bounds::no_room)?);
+        }
     }
 
     async fn put(&self, key: &Key, head: &Parts, body: Body) -> Answer {

@@ -82,6 +82,33 @@ async fn the_plugin_keeps_the_promises_of_all_plugins() {
 }
 
 #[tokio::test]
+async fn large_values_that_nobody_reads_are_not_held_while_others_wait() {
+    const SIZE: usize = 8 * 1024 * 1024;
+    let node = Node::owning(0, json!({})).await;
+    let value: Bytes = (0..SIZE).map(|at| u8::try_from(at % 251).unwrap()).collect::<Vec<_>>().into();
+    assert_eq!(node.call("PUT", "/kv/large", value.clone()).await.status, StatusCode::OK);
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let request = Request::get("/kv/large").body(Body::empty()).unwrap();
+        let answer = node.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        unread.push(answer.into_body());
+    }
+    assert_eq!(node.call("HEAD", "/kv/large", "").await.headers["content-length"], SIZE.to_string());
+    let read = node.get("/kv/large").await;
+    assert_eq!((read.status, &read.body), (StatusCode::OK, &value));
+    let mut broken = 0;
+    for body in unread {
+        match body.collect().await {
+            Ok(whole) => assert_eq!(whole.to_bytes(), value),
+            Err(_) => broken += 1,
+        }
+    }
+    assert!(broken > 0, "what was cut breaks off, and is not taken for the whole");
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_value_comes_back_as_it_was_put() {
     let node = Node::owning(0, json!({})).await;
     let binary: Vec<u8> = (0..=255).collect();

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use types::{ErrorKind, Problem, ShardId};
 
-use crate::bounds::{Counted, Outbox, Room};
+use crate::bounds::{Counted, Outbox, PATIENCE, Room};
 use crate::cursor::{Cursor, Place};
 use crate::engine::{Engine, KEYS};
 use crate::key::{decode, encode};
@@ -251,6 +251,8 @@ async fn step(
 ) -> (Watcher, Result<Step, WatchEnd>) {
     let place = watcher.place();
     let mut room: Option<Room> = None;
+    // Of all the waits for room together: what it was taken for may be gone from memory when it is there.
+    let mut deadline = None;
     loop {
         let mut next = Box::pin(watcher.next());
         let rows = match (&mut next).now_or_never() {
@@ -275,7 +277,8 @@ async fn step(
         }
         drop(rows);
         watcher.back_to(place);
-        room = events.take(needed).await;
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+        room = events.take_until(needed, deadline).await;
         if room.is_none() {
             return (watcher, Ok(Step::NoRoom));
         }

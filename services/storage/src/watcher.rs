@@ -3,7 +3,6 @@
 //! Between two steps it holds a place and nothing else, so it does not matter how slowly it is followed.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -34,7 +33,7 @@ pub(crate) enum WatchEnd {
     Gone(Place),
     /// Try again.
     #[error(transparent)]
-    Unread(#[from] Arc<slatedb::Error>),
+    Unread(#[from] HistoryError),
 }
 
 /// Some rows of a batch, in their order.
@@ -175,7 +174,7 @@ impl Watcher {
 fn ended(error: HistoryError, place: Place) -> WatchEnd {
     match error {
         HistoryError::Gone => WatchEnd::Gone(place),
-        HistoryError::Unread(error) => WatchEnd::Unread(error),
+        error => WatchEnd::Unread(error),
     }
 }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use slatedb::object_store::ObjectStore;
 use slatedb::object_store::memory::InMemory;
 use slatedb::{Db, WriteBatch};
