@@ -1,7 +1,7 @@
 //! The proof: many clients, faults at random, and a checker of all that clients were told.
 //!
-//! What is promised: no acknowledged write is ever lost, reads are linearizable, and whoever watches sees every change
-//! once and in order, whatever gossip believes. Real agents, two gateways, two shards with an owner each, two standbys.
+//! What is promised: no acknowledged write is ever lost, reads are linearizable, those that may be behind are no further
+//! behind than they say, and whoever watches sees every change once and in order, whatever gossip believes. Real agents, two gateways, two shards with an owner each, two standbys.
 //! Most clients ask a gateway; some read from members directly, so that also who was an owner until a moment ago is asked.
 
 mod cluster;
@@ -127,6 +127,7 @@ async fn torture(args: &Args, seed: u64, cluster: &Arc<Cluster>, run: &mut Run) 
     run.counts = shared.counts();
     run.odd = shared.odd();
     run.silences = shared.silences();
+    run.behind = shared.behind();
     let problems = [raged, looked];
     run.problems.extend(problems.into_iter().filter_map(|problem| Some(format!("{:#}", problem.err()?))));
     match watched {

@@ -14,6 +14,8 @@ use crate::spec::{Holder, Spec};
 pub const NOT_PROCESSED: &str = "coterie-not-processed";
 /// Header of a stored value: when it expires, in milliseconds since 1970.
 pub const EXPIRES_MS: &str = "coterie-expires-ms";
+/// Header of an answer that may be old: how far behind it may be, in milliseconds, rounded up.
+pub const STALENESS_MS: &str = "coterie-staleness-ms";
 /// Header of a 421: the node that owns the shard, as far as the node that answers knows.
 pub const OWNER: &str = "coterie-owner";
 /// Header of a 421: the epoch of that owner.

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
+use types::api;
 
 use crate::page::{QueryError, parameters};
 
-/// How far behind an answer may be, in milliseconds, rounded up.
-pub(crate) const STALENESS: HeaderName = HeaderName::from_static("coterie-staleness-ms");
+pub(crate) const STALENESS: HeaderName = HeaderName::from_static(api::STALENESS_MS);
 
 /// How new an answer must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -69,6 +69,8 @@ pub(crate) enum Action {
     Get,
     /// A listing showed the key, or not.
     Scan,
+    /// A read of either kind that may be behind. It begins when what it found may have been there last.
+    Glance,
 }
 
 /// When a write is to be done.
@@ -150,6 +152,7 @@ impl fmt::Display for Action {
             Self::Delete { on } => write!(f, "delete{on}"),
             Self::Get => f.write_str("get"),
             Self::Scan => f.write_str("scan"),
+            Self::Glance => f.write_str("read what may be behind"),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Whatever may have been done though nobody said so has an open outcome. Only an answer that says that nothing was done
 //! counts as nothing.
 
+use std::time::Duration;
+
 use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::Full;
@@ -59,7 +61,9 @@ pub(crate) fn request(
     let (method, on, query, body) = match action {
         Action::Put { value, on } => (Method::PUT, on, String::new(), write_value(value, filling)),
         Action::Delete { on } => (Method::DELETE, on, String::new(), String::new()),
-        Action::Get | Action::Scan => (Method::GET, Condition::Always, read(), String::new()),
+        Action::Get | Action::Scan | Action::Glance => {
+            (Method::GET, Condition::Always, read(), String::new())
+        }
     };
     let request = Request::builder().method(method).uri(format!("{base}/kv/{key}{query}"));
     let request = match on {
@@ -88,11 +92,17 @@ pub(crate) fn told(action: Action, answer: &Answer) -> Told {
         (Action::Put { .. } | Action::Delete { .. }, StatusCode::PRECONDITION_FAILED, version) => {
             Told::Outcome(Outcome::Refused(version))
         }
-        (Action::Get | Action::Scan, StatusCode::OK, Some(version)) => {
+        // Whoever does not say how far behind it may be does not keep the promise.
+        (Action::Glance, _, _) if behind(answer).is_none() => {
+            Told::Odd(format!("{} without {}", answer.status, api::STALENESS_MS))
+        }
+        (Action::Get | Action::Scan | Action::Glance, StatusCode::OK, Some(version)) => {
             let value = read_value(&String::from_utf8_lossy(&answer.body));
             Told::Outcome(Outcome::Found { value, version })
         }
-        (Action::Get | Action::Scan, StatusCode::NOT_FOUND, _) if code(answer) == "no-such-key" => {
+        (Action::Get | Action::Scan | Action::Glance, StatusCode::NOT_FOUND, _)
+            if code(answer) == "no-such-key" =>
+        {
             Told::Outcome(Outcome::Missing)
         }
         _ => Told::Odd(format!("{} {}", answer.status, answer.excerpt())),
@@ -100,7 +110,7 @@ pub(crate) fn told(action: Action, answer: &Answer) -> Told {
 }
 
 /// What a listing says of the keys that it shows.
-pub(crate) fn listed(answer: &Answer) -> Result<Vec<(Key, Outcome)>, Told> {
+pub(crate) fn listed(action: Action, answer: &Answer) -> Result<Vec<(Key, Outcome)>, Told> {
     #[derive(Deserialize)]
     struct Page {
         keys: Vec<Listed>,
@@ -120,12 +130,21 @@ pub(crate) fn listed(answer: &Answer) -> Result<Vec<(Key, Outcome)>, Told> {
     if answer.status != StatusCode::OK || page.next.is_some() {
         return Err(odd("no whole listing"));
     }
+    if action == Action::Glance && behind(answer).is_none() {
+        return Err(odd("a listing that does not say how far behind it may be"));
+    }
     let found = |listed: Listed| {
         let key = listed.key.parse().map_err(|()| odd("a key that nobody put"))?;
         let value = listed.value.as_deref().map_or(u64::MAX, read_value);
         Ok((key, Outcome::Found { value, version: listed.version }))
     };
     page.keys.into_iter().map(found).collect()
+}
+
+/// How far behind an answer may be by its own word.
+pub(crate) fn behind(answer: &Answer) -> Option<Duration> {
+    let ms = answer.headers.get(api::STALENESS_MS)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_millis(ms))
 }
 
 /// Answers that say nothing of any key.
@@ -185,6 +204,11 @@ mod tests {
                 answer(404, &[], r#"{"type": "urn:coterie:problem:no-such-key"}"#),
                 Told::Outcome(Outcome::Missing),
             ),
+            (
+                Action::Glance,
+                answer(200, &[("etag", "\"17\""), (api::STALENESS_MS, "9")], "1.2"),
+                Told::Outcome(Outcome::Found { value: value(1, 2), version: 17 }),
+            ),
         ] {
             assert_eq!(told(action, &answer), expected);
         }
@@ -192,6 +216,7 @@ mod tests {
             (put, answer(200, &[], "")),
             (Action::Get, answer(200, &[("etag", "\"x\"")], "1.2")),
             (Action::Get, answer(404, &[], "no route")),
+            (Action::Glance, answer(200, &[("etag", "\"17\"")], "1.2")),
         ] {
             assert!(matches!(told(action, &odd), Told::Odd(_)));
         }
@@ -202,8 +227,10 @@ mod tests {
         let page = r#"{"keys": [{"key": "t-0-1-2", "size": 3, "etag": "\"5\"", "version": 5, "value": "1.2"}], "next": null}"#;
         let key = Key { lane: 0, group: 1, number: 2 };
         let found = Outcome::Found { value: value(1, 2), version: 5 };
-        assert_eq!(listed(&answer(200, &[], page)), Ok(vec![(key, found)]));
-        assert!(matches!(listed(&answer(503, &[], page)), Err(Told::Open(_))));
-        assert!(matches!(listed(&answer(200, &[], "{")), Err(Told::Odd(_))));
+        let scanned = |answer| listed(Action::Scan, &answer);
+        assert_eq!(scanned(answer(200, &[], page)), Ok(vec![(key, found)]));
+        assert!(matches!(scanned(answer(503, &[], page)), Err(Told::Open(_))));
+        assert!(matches!(scanned(answer(200, &[], "{")), Err(Told::Odd(_))));
+        assert!(matches!(listed(Action::Glance, &answer(200, &[], page)), Err(Told::Odd(_))));
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     /// Of each shard.
     silences: Vec<Mutex<Silence>>,
     acknowledged: AtomicU64,
+    /// How far behind answers may be by their own word.
+    behind: Mutex<Vec<Duration>>,
 }
 
 /// The group of a lane.
@@ -111,6 +113,7 @@ impl Shared {
             odd: Mutex::default(),
             silences: (0..SHARDS).map(|_| Mutex::default()).collect(),
             acknowledged: AtomicU64::new(0),
+            behind: Mutex::default(),
         }
     }
 
@@ -136,6 +139,11 @@ impl Shared {
     /// The longest time without an acknowledged write, of each shard: from when to when.
     pub(crate) fn silences(&self) -> Vec<(u64, u64)> {
         self.silences.iter().map(|silence| lock(silence).longest).collect()
+    }
+
+    /// How far behind answers may be that said so.
+    pub(crate) fn behind(&self) -> Vec<Duration> {
+        lock(&self.behind).clone()
     }
 
     fn count(&self, what: &'static str, outcome: &str) {
@@ -276,7 +284,7 @@ impl Client {
     fn choose(&mut self, key: Key) -> Action {
         if matches!(self.door, Some(Door::Member(_))) {
             // A write would tell an owner of yesterday at once that it is none any more.
-            return Action::Get;
+            return if self.rng.random_ratio(1, 2) { Action::Get } else { Action::Glance };
         }
         let known = self.known.get(&key).copied();
         let is = known.map(|(version, value)| Condition::Is { version, value });
@@ -285,7 +293,8 @@ impl Client {
             Action::Put { value: value(self.number, self.puts), on }
         };
         match (self.rng.random_range(0..100), is) {
-            (0..30, _) => Action::Get,
+            (0..3, _) => Action::Glance,
+            (3..30, _) => Action::Get,
             (30..52, _) => put(Condition::Always),
             (52..62, _) | (62..82, None) => put(Condition::Absent),
             (62..82, Some(is)) => put(is),
@@ -298,10 +307,15 @@ impl Client {
     async fn once(&mut self, key: Key, action: Action) -> bool {
         let filling = if self.rng.random_ratio(1, 20) { self.rng.random_range(1..20_000) } else { 0 };
         let Some(base) = self.base() else { return false };
-        let Ok(request) = speech::request(base, key, action, self.reads(), filling) else { return false };
-        let start = self.shared.history.now();
+        let Ok(request) = speech::request(base, key, action, self.reads(action), filling) else {
+            return false;
+        };
+        let mut start = self.shared.history.now();
         let told = match self.ask(request).await {
-            Ok(answer) => speech::told(action, &answer),
+            Ok(answer) => {
+                start = self.since(start, action, &answer);
+                speech::told(action, &answer)
+            }
             Err(Failure::Unsent) => Told::Nothing,
             Err(Failure::Open(why)) => Told::Open(why),
         };
@@ -324,27 +338,31 @@ impl Client {
 
     /// Lists a group: a read of each of its keys.
     async fn list(&mut self, lane: u32, group: u32) {
+        let action = if self.rng.random_ratio(1, 4) { Action::Glance } else { Action::Scan };
         let Some(base) = self.base() else { return };
-        let Ok(request) = speech::listing(base, lane, group, self.reads()) else { return };
-        let start = self.shared.history.now();
+        let Ok(request) = speech::listing(base, lane, group, self.reads(action)) else { return };
+        let mut start = self.shared.history.now();
         let told = match self.ask(request).await {
-            Ok(answer) => speech::listed(&answer),
+            Ok(answer) => {
+                start = self.since(start, action, &answer);
+                speech::listed(action, &answer)
+            }
             Err(Failure::Unsent) => Err(Told::Nothing),
             Err(Failure::Open(why)) => Err(Told::Open(why)),
         };
         let end = self.shared.history.now();
         match told {
             Err(told) => {
-                self.judge("scan", told);
+                self.judge(kind(action), told);
             }
             Ok(found) => {
-                self.shared.count("scan", "ok");
+                self.shared.count(kind(action), "ok");
                 let found: BTreeMap<_, _> = found.into_iter().collect();
                 for number in 0..KEYS {
                     let key = Key { lane, group, number };
                     let outcome = found.get(&key).copied().unwrap_or(Outcome::Missing);
-                    self.learn(key, Action::Scan, outcome);
-                    let record = Record { client: self.number, action: Action::Scan, outcome, start, end };
+                    self.learn(key, action, outcome);
+                    let record = Record { client: self.number, action, outcome, start, end };
                     self.shared.history.note(key, record);
                 }
             }
@@ -352,8 +370,19 @@ impl Client {
     }
 
     /// The last look is strong in any case.
-    fn reads(&self) -> Reads {
-        if self.shared.stop.load(Ordering::Relaxed) { Reads::Strong } else { self.shared.reads }
+    fn reads(&self, action: Action) -> Reads {
+        match action {
+            Action::Glance => Reads::Any,
+            _ if self.shared.stop.load(Ordering::Relaxed) => Reads::Strong,
+            _ => self.shared.reads,
+        }
+    }
+
+    /// Since when what was answered was there for sure at some time, if it was asked for then.
+    fn since(&self, asked: u64, action: Action, answer: &Answer) -> u64 {
+        let Some(by) = speech::behind(answer).filter(|_| action == Action::Glance) else { return asked };
+        lock(&self.shared.behind).push(by);
+        asked.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Reads a key until there is an answer.
@@ -388,6 +417,8 @@ impl Client {
 
     fn learn(&mut self, key: Key, action: Action, outcome: Outcome) {
         match (action, outcome) {
+            // It may know better.
+            (Action::Glance, _) => {}
             (_, Outcome::Found { value, version }) => {
                 self.known.insert(key, (version, value));
             }
@@ -478,6 +509,7 @@ fn kind(action: Action) -> &'static str {
         Action::Delete { on: Condition::Is { .. } } => "delete if",
         Action::Get => "get",
         Action::Scan => "scan",
+        Action::Glance => "any",
     }
 }
 

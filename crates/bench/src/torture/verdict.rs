@@ -33,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) odd: Vec<String>,
     /// The longest time without an acknowledged write, of each shard.
     pub(crate) silences: Vec<(u64, u64)>,
+    /// How far behind answers may be that said so.
+    pub(crate) behind: Vec<Duration>,
     pub(crate) watched: Vec<Told>,
     pub(crate) keys: BTreeMap<Key, Vec<Record>>,
     pub(crate) surprises: Vec<String>,
@@ -171,6 +173,7 @@ fn rows(run: &Run, findings: &Findings, anomalies: usize, report: &mut Report) {
         Row::new("keys that were not decided", COUNT, "keys").ours(exact(findings.unclear.len())),
         Row::new("longest time without an acknowledged write, of a shard", COUNT, "s")
             .ours(Summary::of(&silences.collect::<Vec<_>>())),
+        Row::new("how far behind reads with `any` may be", COUNT, "ms").ours(Summary::of_times(&run.behind)),
         Row::new("nodes that ended by themselves", COUNT, "times").ours(exact(run.surprises.len())),
         Row::new("answers that are not promised", COUNT, "kinds").ours(exact(run.odd.len())),
     ]);

@@ -33,7 +33,7 @@ fn found(value: u64, version: u64) -> Outcome {
 }
 
 const DELETE: Action = Action::Delete { on: Condition::Always };
-use Action::{Get, Scan};
+use Action::{Get, Glance, Scan};
 use Outcome::{Deleted, Missing, Open, Refused, Stored};
 
 #[test]
@@ -173,4 +173,24 @@ fn a_search_that_takes_too_long_is_unclear_and_not_wrong() {
     all.push((2, 3, create(50), Refused(Some(9))));
     all.push((4, 5, Get, found(99, 3)));
     assert_eq!(check(&records(&all), 1_000), Finding::Unclear);
+}
+
+#[test]
+fn a_read_that_may_be_behind_found_what_was_there_since_then() {
+    let writes = [(0, 1, put(1), Stored(5)), (2, 3, put(2), Stored(6)), (4, 5, DELETE, Deleted)];
+    for (since, outcome, expected) in [
+        (1, found(1, 5), Finding::Right),
+        (2, found(1, 5), Finding::Right),
+        (4, found(1, 5), Finding::Wrong(3)),
+        (4, found(2, 6), Finding::Right),
+        (6, found(2, 6), Finding::Wrong(3)),
+        (6, Missing, Finding::Right),
+        (2, found(2, 5), Finding::Wrong(3)),
+    ] {
+        let mut all = writes.to_vec();
+        all.push((since, 20, Glance, outcome));
+        assert_eq!(finding(&all), expected, "{outcome} since {since}");
+    }
+    let wrong_without = [writes[0], writes[1], (4, 5, Get, found(1, 5)), (1, 9, Glance, found(1, 5))];
+    assert_eq!(finding(&wrong_without), Finding::Wrong(2));
 }
