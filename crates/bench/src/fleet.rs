@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::ours::{self, Binaries};
 use crate::ports;
 use crate::process::Process;
+use crate::seat::Seat;
 use crate::serf;
 
 /// Between two questions to a node, where milliseconds count.
@@ -34,16 +35,6 @@ const SEEDS: usize = 3;
 pub(crate) enum Kind {
     Ours(Binaries),
     Serf(serf::Profile),
-}
-
-/// Where a node lives: the same over all of its lives.
-#[derive(Debug, Clone)]
-pub(crate) struct Seat {
-    pub(crate) name: String,
-    /// Two gateways, all others standbys, as in `manifests/demo.yaml`.
-    pub(crate) role: &'static str,
-    pub(crate) gossip: SocketAddr,
-    pub(crate) api: SocketAddr,
 }
 
 /// Asks one node.

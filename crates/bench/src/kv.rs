@@ -12,6 +12,7 @@ mod matrix;
 mod million;
 mod rounds;
 mod speech;
+mod work;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -17,6 +17,7 @@ mod process;
 mod progress;
 mod report;
 mod rows;
+mod seat;
 mod serf;
 mod stats;
 mod swap;

@@ -14,10 +14,10 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use types::Role;
 
-use crate::fleet::Seat;
 use crate::ours::{self, Binaries};
 use crate::ports;
 use crate::process::Process;
+use crate::seat::Seat;
 
 /// How long anything may take before the measurement is given up.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 
-use crate::fleet::Seat;
+use crate::seat::Seat;
 
 const CTL_LIMIT: Duration = Duration::from_secs(60);
 

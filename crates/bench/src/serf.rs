@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::fleet::Seat;
+use crate::seat::Seat;
 
 /// An answer is smaller than this.
 const ANSWER_LIMIT: usize = 4 * 1024 * 1024;

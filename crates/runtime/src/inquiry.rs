@@ -20,9 +20,8 @@ use types::api::AgentSelf;
 
 use crate::ground::Ground;
 use crate::identity::Identity;
-use crate::lifelines::Gone;
 use crate::owner::is_honoured;
-use crate::vacancy::{Place, Sighting};
+use crate::vacancy::{Gone, Place, Sighting};
 
 /// How long an owner may take to answer.
 const ANSWER: Duration = Duration::from_millis(200);

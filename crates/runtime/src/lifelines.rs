@@ -6,7 +6,7 @@
 //! heartbeat for some rounds, the owner is gone for sure. One whose machine or network fails closes nothing: such a one
 //! is left to the failure detector.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Span, info};
 use types::{Generation, NodeId, Profile};
 
-use crate::vacancy::Sighting;
-
-/// Lives of nodes that are over.
-pub(crate) type Gone = BTreeSet<(NodeId, Generation)>;
+use crate::vacancy::{Gone, Sighting};
 
 /// Rounds of gossip without a heartbeat.
 const ROUNDS: u32 = 3;

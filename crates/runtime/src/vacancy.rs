@@ -15,10 +15,11 @@ use types::{
     Epoch, Generation, KeyHash, NodeId, Phase, Post, Profile, Role, RoleState, ServiceType, ShardId,
 };
 
-use crate::lifelines::Gone;
-
 /// A shard of a service type.
 pub(crate) type Place = (ServiceType, ShardId);
+
+/// Lives of nodes that are over.
+pub(crate) type Gone = BTreeSet<(NodeId, Generation)>;
 
 /// What the spec of a type wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,15 +14,15 @@ use serde::Deserialize;
 use serde_json::json;
 use types::{ErrorKind, Problem, ShardId};
 
+use crate::answers::{extended, not_allowed, refused};
+use crate::bodies::{MAX_BODY, no_foreign_page, read, told};
 use crate::change::{Change, Condition, Effect, Unmet};
 use crate::conditions::{etag, version};
 use crate::expiry::{TtlError, ends_at};
 use crate::given::{self, GivenError, Value};
 use crate::key::Key;
 use crate::refusal::Refusal;
-use crate::routes::{
-    Answer, MAX_BODY, extended, no_foreign_page, not_allowed, only_shard, read, refused, told,
-};
+use crate::routes::Answer;
 use crate::service::StorageService;
 
 /// Operations in a batch.
@@ -174,7 +174,7 @@ impl StorageService {
             return Err(not_allowed("POST"));
         }
         no_foreign_page(head)?;
-        let asked = only_shard(head, self.shards)?;
+        let asked = self.only_shard(head)?;
         if asked.is_some() {
             self.owner_only()?;
         }

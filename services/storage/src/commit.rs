@@ -14,32 +14,20 @@ use std::mem::take;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use slatedb::{Db, ErrorKind, WriteBatch};
-use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use crate::change::{Change, Effect, Known, Unity, Unmet};
-use crate::engine::{Reserved, Shared, stored};
 use crate::expiry;
 use crate::feed::Feed;
 use crate::record::Record;
 use crate::refusal::Refusal;
+use crate::shared::Shared;
+use crate::stored::stored;
+use crate::write::{Write, Written};
 
 /// Keys that are looked at together.
 const LOOKS: usize = 64;
 /// What a batch holds at most, unless its changes belong together.
 const BATCH: usize = 4 * 1024 * 1024;
-
-/// A write that waits to become durable.
-pub(crate) struct Write {
-    pub(crate) changes: Vec<Change>,
-    pub(crate) unity: Unity,
-    pub(crate) came: Instant,
-    pub(crate) answer: oneshot::Sender<Result<Written, Refusal>>,
-    pub(crate) _room: Reserved,
-}
-
-/// The version of what was written; none if nothing was.
-pub(crate) type Written = Option<u64>;
 
 /// What a round has found out of a key that it had to look at.
 type State = Result<Option<Known>, String>;

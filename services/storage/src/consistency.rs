@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use types::api;
 
-use crate::page::{QueryError, parameters};
+use crate::parameters::{QueryError, parameters};
 
 pub(crate) const STALENESS: HeaderName = HeaderName::from_static(api::STALENESS_MS);
 

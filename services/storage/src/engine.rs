@@ -10,24 +10,19 @@
 //! manifest first, and then finds all that its predecessor ever saw as durable. A listing keeps the same promise, for
 //! one moment within the request.
 
-use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use plugin::{Health, Metrics, Tasks};
 use slatedb::config::{DurabilityLevel, ReadOptions};
 use slatedb::object_store::ObjectStore;
 use slatedb::{Db, ErrorKind};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 
 use crate::change::{Change, Condition, Unity};
-use crate::commit::{Write, Written};
 use crate::consistency::{Consistency, Stale};
-use crate::expiry::Expiry;
 use crate::feed::Feed;
 use crate::history::History;
 use crate::keeper::Keeper;
@@ -40,69 +35,20 @@ use crate::record::{Record, Versioned};
 use crate::refusal::Refusal;
 use crate::scan;
 use crate::settings::Settings;
+use crate::shared::{Shared, State};
+use crate::stored::{key_range, stored};
 use crate::tuning;
-use crate::vigil::{Moment, Vigil};
-use crate::witness::{Seen, Witness};
+use crate::vigil::Moment;
+use crate::witness::Witness;
+use crate::write::{Reserved, Write, Written};
 
 /// How long a request may wait for the object store.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A proof of ownership that is older is not good enough for a reader who may be told something old.
 const LATELY: Duration = Duration::from_secs(1);
-/// What a write costs of the room in the queue besides its bytes.
-pub(crate) const OVERHEAD: usize = 512;
-/// Requests that may wait for a round.
-pub(crate) const QUEUE: usize = 64 * 1024;
-/// Keys lie below this byte, so that there is a place for other things beside them.
-pub(crate) const KEYS: u8 = b'k';
-
 /// The data of one shard. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Engine(Arc<Shared>);
-
-/// What requests and the keeper of the database share.
-pub(crate) struct Shared {
-    pub(crate) state: watch::Sender<State>,
-    pub(crate) seen: Arc<Seen>,
-    pub(crate) vigil: Vigil,
-    pub(crate) meters: Meters,
-    pub(crate) expiry: Expiry,
-    history: History,
-    /// When a look began that showed that nobody else had opened the database.
-    proven: Mutex<Option<Moment>>,
-    /// The last thing that was found to be damaged.
-    damage: Mutex<Option<String>>,
-    /// Room in the queue of writes, in bytes.
-    room: Arc<Semaphore>,
-    size: u32,
-    stop: CancellationToken,
-}
-
-/// How the database is.
-#[derive(Clone)]
-pub(crate) enum State {
-    /// It is being opened; since when, and why not yet.
-    Opening(Option<String>),
-    /// Requests are served.
-    Open(Open),
-    /// The shard is another's: for good.
-    Passed(String),
-    /// Closed because it was told to: for good.
-    Closed,
-}
-
-/// An open database.
-#[derive(Clone)]
-pub(crate) struct Open {
-    pub(crate) db: Db,
-    pub(crate) writes: mpsc::Sender<Write>,
-    /// Who waits for the next look at the manifest.
-    pub(crate) looks: mpsc::Sender<oneshot::Sender<()>>,
-    /// What became durable since it was opened.
-    pub(crate) feed: Feed,
-}
-
-/// Room in the queue of writes.
-pub(crate) struct Reserved(#[expect(dead_code, reason = "it is held, not read")] OwnedSemaphorePermit);
 
 impl Engine {
     /// Begins to open the database of a shard, and keeps it open until `stop`.
@@ -118,20 +64,10 @@ impl Engine {
         let witness = Witness::new(objects);
         let seen = witness.seen();
         let objects: Arc<dyn ObjectStore> = Arc::new(witness);
-        let size = u32::try_from(settings.write_queue).unwrap_or(u32::MAX);
-        let shared = Arc::new(Shared {
-            state: watch::Sender::new(State::Opening(None)),
-            meters: Meters::new(metrics, &seen),
-            seen,
-            vigil: Vigil::new(Moment::now()),
-            expiry: Expiry::new(),
-            history: History::new(Arc::clone(&objects)),
-            proven: Mutex::default(),
-            damage: Mutex::default(),
-            room: Arc::new(Semaphore::new(settings.write_queue)),
-            size,
-            stop: stop.clone(),
-        });
+        let meters = Meters::new(metrics, &seen);
+        let log = Arc::clone(&objects);
+        let shared = Shared::new(State::Opening(None), log, settings, meters, seen, stop.clone());
+        let shared = Arc::new(shared);
         let cache = tuning::cache(settings.cache_bytes());
         let opener = Opener { objects, ownership, cache, poll, recorder: Arc::default() };
         let keeper = Keeper { opener, shared: Arc::clone(&shared), stop };
@@ -144,21 +80,9 @@ impl Engine {
 
     /// The engine of a node that does not own the shard: it refuses everything.
     pub(crate) fn none(objects: Arc<dyn ObjectStore>, settings: &Settings, meters: Meters) -> Self {
-        let size = u32::try_from(settings.write_queue).unwrap_or(u32::MAX);
-        Self(Arc::new(Shared {
-            state: watch::Sender::new(State::Passed("this node has a copy of it".to_owned())),
-            seen: Arc::default(),
-            vigil: Vigil::new(Moment::now()),
-            meters,
-            expiry: Expiry::new(),
-            history: History::new(objects),
-            proven: Mutex::default(),
-            damage: Mutex::default(),
-            // What it passes on waits here as well.
-            room: Arc::new(Semaphore::new(settings.write_queue)),
-            size,
-            stop: CancellationToken::new(),
-        }))
+        let state = State::Passed("this node has a copy of it".to_owned());
+        let (seen, stop) = (Arc::default(), CancellationToken::new());
+        Self(Arc::new(Shared::new(state, objects, settings, meters, seen, stop)))
     }
 
     /// Waits until the database is open. Fails if it is known that it will not be, or the time is over.
@@ -166,12 +90,12 @@ impl Engine {
         let mut state = self.0.state.subscribe();
         let settled = state.wait_for(|state| !matches!(state, State::Opening(_)));
         let _ = timeout(limit, settled).await;
-        self.open().map(|_| ())
+        self.0.open().map(|_| ())
     }
 
-    /// Takes room for a write of so many bytes.
+    /// Takes room for a write of so many bytes. What a copy passes on waits here as well.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<Reserved, Refusal> {
-        self.0.reserve(bytes)
+        self.0.queue.reserve(bytes).ok_or_else(|| Refusal::Full(self.0.seen.trouble()))
     }
 
     /// Writes a value, if the condition holds. Ends with its version when it is durable.
@@ -206,7 +130,7 @@ impl Engine {
     }
 
     async fn write(&self, changes: Vec<Change>, unity: Unity, room: Reserved) -> Result<Written, Refusal> {
-        let open = self.open()?;
+        let open = self.0.open()?;
         let (answer, answered) = oneshot::channel();
         let write = Write { changes, unity, came: Instant::now(), answer, _room: room };
         open.writes.try_send(write).map_err(|error| match error {
@@ -214,9 +138,9 @@ impl Engine {
             mpsc::error::TrySendError::Closed(_) => Refusal::NotOpen("it is being opened again".to_owned()),
         })?;
         match timeout(PATIENCE, answered).await {
-            Ok(Ok(answer)) => answer.map_err(|refusal| self.noted(refusal)),
-            Ok(Err(_)) => Err(Refusal::Unsettled(self.why("the data was closed meanwhile"))),
-            Err(_) => Err(Refusal::Unsettled(self.why("the object store is slow"))),
+            Ok(Ok(answer)) => answer.map_err(|refusal| self.0.noted(refusal)),
+            Ok(Err(_)) => Err(Refusal::Unsettled(self.0.why("the data was closed meanwhile"))),
+            Err(_) => Err(Refusal::Unsettled(self.0.why("the object store is slow"))),
         }
     }
 
@@ -234,7 +158,7 @@ impl Engine {
         let Some(row) = row else { return Ok(Stale { value: None, by }) };
         match Record::decode(&row.value) {
             Ok(record) => Ok(Stale { value: Some(Versioned { version: row.seq, record }), by }),
-            Err(error) => Err(self.noted(Refusal::Damaged(format!("{key}: {error}")))),
+            Err(error) => Err(self.0.noted(Refusal::Damaged(format!("{key}: {error}")))),
         }
     }
 
@@ -246,12 +170,12 @@ impl Engine {
         };
         let read = |db: Db| async move { scan::page(&db, range, query).await };
         let Stale { value: page, by } = self.read(query.consistency, read).await?;
-        Ok(Stale { value: page.map_err(|refusal| self.noted(refusal))?, by })
+        Ok(Stale { value: page.map_err(|refusal| self.0.noted(refusal))?, by })
     }
 
     /// The changes of this shard, the latest and those before them.
     pub(crate) fn changes(&self) -> Result<(Feed, History), Refusal> {
-        Ok((self.open()?.feed, self.0.history.clone()))
+        Ok((self.0.open()?.feed, self.0.history.clone()))
     }
 
     /// What is measured.
@@ -270,7 +194,7 @@ impl Engine {
         R: Future<Output = Result<T, slatedb::Error>>,
     {
         let began = Moment::now();
-        let open = self.open()?;
+        let open = self.0.open()?;
         if self.0.vigil.is_late(&began) {
             return Err(stood_still());
         }
@@ -284,66 +208,37 @@ impl Engine {
         let reading = async {
             if proven.is_none() {
                 let (answer, answered) = oneshot::channel();
-                let closed = || Refusal::NotOpen(self.why("it was closed meanwhile"));
+                let closed = || Refusal::NotOpen(self.0.why("it was closed meanwhile"));
                 open.looks.send(answer).await.map_err(|_| closed())?;
                 answered.await.map_err(|_| closed())?;
             }
             read(open.db).await.map_err(|error| match error.kind() {
-                ErrorKind::Data => self.noted(Refusal::Damaged(error.to_string())),
-                _ => Refusal::Unread(self.why(&error.to_string())),
+                ErrorKind::Data => self.0.noted(Refusal::Damaged(error.to_string())),
+                _ => Refusal::Unread(self.0.why(&error.to_string())),
             })
         };
         let outcome = timeout(PATIENCE, reading).await;
         if Moment::now().is_long_after(&began) {
             return Err(stood_still());
         }
-        let value = outcome.unwrap_or_else(|_| Err(Refusal::Unread(self.why("the object store is slow"))))?;
+        let value =
+            outcome.unwrap_or_else(|_| Err(Refusal::Unread(self.0.why("the object store is slow"))))?;
         // A look that was waited for began after the request.
         let by = proven.unwrap_or(Some(began)).map(|proven| proven.elapsed());
         Ok(Stale { value, by })
     }
 
-    pub(crate) fn open(&self) -> Result<Open, Refusal> {
-        match &*self.0.state.borrow() {
-            State::Open(open) => Ok(open.clone()),
-            State::Opening(why) => {
-                let why = why.clone().or_else(|| self.0.seen.trouble());
-                Err(Refusal::NotOpen(why.unwrap_or_else(|| "it is being opened".to_owned())))
-            }
-            State::Passed(why) => Err(Refusal::Passed(why.clone())),
-            State::Closed => Err(Refusal::NotOpen("the service has ended".to_owned())),
-        }
-    }
-
-    /// What is known to be wrong with the store, or else what was found here.
-    fn why(&self, otherwise: &str) -> String {
-        self.0.seen.trouble().unwrap_or_else(|| otherwise.to_owned())
-    }
-
-    /// Remembers damage, so that it is told of before somebody asks for the same again.
-    fn noted(&self, refusal: Refusal) -> Refusal {
-        if let Refusal::Damaged(what) = &refusal {
-            error!(what, "stored data is damaged");
-            *self.0.damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal.to_string());
-        }
-        refusal
-    }
-
     /// How it is.
     pub(crate) fn health(&self) -> Health {
-        match self.open() {
-            Ok(_) => {
-                let damage = || self.0.damage.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                self.0.seen.trouble().or_else(damage).map_or(Health::Ready, Health::Degraded)
-            }
+        match self.0.open() {
+            Ok(_) => self.0.trouble().map_or(Health::Ready, Health::Degraded),
             Err(refusal) => Health::Degraded(refusal.to_string()),
         }
     }
 
     /// Waits until no write waits any more, or the deadline.
     pub(crate) async fn settle(&self, deadline: Instant) {
-        let all = Arc::clone(&self.0.room).acquire_many_owned(self.0.size);
-        let _ = timeout_at(deadline, all).await;
+        self.0.queue.settle(deadline).await;
     }
 
     /// Closes the database and waits until that is done.
@@ -355,38 +250,8 @@ impl Engine {
     }
 }
 
-impl Shared {
-    /// When it was last seen that nobody else had opened the database.
-    fn proven(&self) -> Option<Moment> {
-        *self.proven.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A look that began then has shown that nobody else had opened the database.
-    pub(crate) fn prove(&self, began: Moment) {
-        *self.proven.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
-    }
-
-    /// Takes room for a write of so many bytes.
-    pub(crate) fn reserve(&self, bytes: usize) -> Result<Reserved, Refusal> {
-        let cost = u32::try_from(bytes + OVERHEAD).unwrap_or(u32::MAX).min(self.size);
-        let permit = Arc::clone(&self.room).try_acquire_many_owned(cost);
-        permit.map(Reserved).map_err(|_| Refusal::Full(self.seen.trouble()))
-    }
-}
-
 fn stood_still() -> Refusal {
     Refusal::NotOpen("this process stood still for long; it is being opened again".to_owned())
-}
-
-/// A key as it lies in the database.
-pub(crate) fn stored(key: &[u8]) -> Bytes {
-    [&[KEYS], key].concat().into()
-}
-
-/// What is asked for, as keys lie in the database. Nothing if it can be none.
-pub(crate) fn key_range(query: &Query) -> Option<Range<Bytes>> {
-    let (first, end) = query.range()?;
-    Some(stored(&first)..end.map_or_else(|| Bytes::from_static(&[KEYS + 1]), |end| stored(&end)))
 }
 
 #[cfg(test)]

@@ -20,9 +20,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
 use crate::change::{Change, Effect, Unity};
-use crate::commit::Write;
-use crate::engine::Shared;
 use crate::key::Key;
+use crate::meters::Meters;
+use crate::write::{Queue, Write};
 
 /// The shortest time to live.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -113,27 +113,39 @@ struct Due {
 }
 
 /// Deletes what is due, again and again. Never ends; may be dropped at any moment.
-pub(crate) async fn sweep(db: &Db, shared: &Shared, writes: &mpsc::Sender<Write>) {
+pub(crate) async fn sweep(
+    db: &Db,
+    expiry: &Expiry,
+    queue: &Queue,
+    meters: &Meters,
+    writes: &mpsc::Sender<Write>,
+) {
     // Another database may have been open meanwhile, or another node's.
-    shared.expiry.expires_at(0);
+    expiry.expires_at(0);
     let mut beat = interval(EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         beat.tick().await;
         let now = ms(SystemTime::now());
-        let Some(from) = shared.expiry.due(now) else { continue };
+        let Some(from) = expiry.due(now) else { continue };
         let next = match due(db, from, now).await {
             Ok(due) if due.changes.is_empty() => due.next,
             Ok(due) => {
-                let next = due.next;
-                if delete(due, shared, writes).await { next } else { from }
+                let (next, count) = (due.next, due.changes.len());
+                if delete(due, queue, writes).await {
+                    debug!(count, "expired");
+                    meters.expired(count);
+                    next
+                } else {
+                    from
+                }
             }
             Err(error) => {
                 warn!(%error, "could not look for what has expired");
                 from
             }
         };
-        shared.expiry.expires_at(next);
+        expiry.expires_at(next);
     }
 }
 
@@ -161,19 +173,13 @@ async fn due(db: &Db, from: u64, now: u64) -> Result<Due, slatedb::Error> {
 }
 
 /// Whether it worked.
-async fn delete(due: Due, shared: &Shared, writes: &mpsc::Sender<Write>) -> bool {
-    let count = due.changes.len();
+async fn delete(due: Due, queue: &Queue, writes: &mpsc::Sender<Write>) -> bool {
     // When writers fill the queue they go first.
-    let Ok(room) = shared.reserve(due.bytes) else { return false };
+    let Some(room) = queue.reserve(due.bytes) else { return false };
     let (answer, answered) = oneshot::channel();
     let write =
         Write { changes: due.changes, unity: Unity::Apart, came: Instant::now(), answer, _room: room };
-    let is_done = writes.try_send(write).is_ok() && matches!(answered.await, Ok(Ok(_)));
-    if is_done {
-        debug!(count, "expired");
-        shared.meters.expired(count);
-    }
-    is_done
+    writes.try_send(write).is_ok() && matches!(answered.await, Ok(Ok(_)))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use crate::consistency::Stale;
 use crate::cut::Cut;
-use crate::engine::{PATIENCE, key_range, stored};
+use crate::engine::PATIENCE;
 use crate::key::Key;
 use crate::looks::{Looks, Noting};
 use crate::meters::Meters;
@@ -29,6 +29,7 @@ use crate::record::{Record, Versioned};
 use crate::refusal::Refusal;
 use crate::scan;
 use crate::settings::Settings;
+use crate::stored::{key_range, stored};
 use crate::tuning;
 use crate::vigil::Moment;
 use crate::witness::{Seen, Witness};

@@ -182,7 +182,7 @@ mod tests {
             }
             let grown = stored(&objects).await;
             // The compactor works in the background, once four tables wait for it.
-            until(async || running.engine.open().unwrap().db.manifest().l0().len() < 4).await;
+            until(async || running.engine.db().manifest().l0().len() < 4).await;
             let_go(&objects).await;
             collect_now(&objects).await;
             kept.push(stored(&objects).await);

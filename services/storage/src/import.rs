@@ -20,13 +20,13 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, timeout_at};
 use types::{ErrorKind, Problem, ShardId};
 
+use crate::answers::{extended, not_allowed, refused};
+use crate::bodies::{MAX_BODY, no_foreign_page, read, told};
 use crate::change::Change;
-use crate::engine::Reserved;
 use crate::given::{self, GivenError, Value};
-use crate::routes::{
-    Answer, MAX_BODY, extended, no_foreign_page, not_allowed, only_shard, read, refused, told,
-};
+use crate::routes::Answer;
 use crate::service::StorageService;
+use crate::write::Reserved;
 
 /// Lines in a request.
 const MOST: usize = 10_000;
@@ -119,7 +119,7 @@ impl StorageService {
             return Err(not_allowed("POST"));
         }
         no_foreign_page(head)?;
-        let asked = only_shard(head, self.shards)?;
+        let asked = self.only_shard(head)?;
         if let Some(shard) = asked.filter(|asked| *asked != self.shard) {
             return Err(self.elsewhere(shard));
         }

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::commit::commit;
-use crate::engine::{Open, QUEUE, Shared, State};
 use crate::expiry::sweep;
 use crate::feed::Feed;
 use crate::garbage::collect;
@@ -20,6 +19,7 @@ use crate::inside::measure;
 use crate::open::{OpenError, Opener};
 use crate::refusal::Refusal;
 use crate::rounds::rounds;
+use crate::shared::{Open, Shared, State};
 use crate::tuning;
 use crate::vigil::Moment;
 
@@ -31,6 +31,8 @@ const STEADY: Duration = Duration::from_secs(10);
 const STOOD_STILL: &str = "this process stood still for long";
 /// How often it is looked whether the process stood still.
 const BEAT: Duration = Duration::from_secs(1);
+/// Requests that may wait for a round.
+const QUEUE: usize = 64 * 1024;
 /// Writes that become durable together at most.
 const GROUP: usize = 4096;
 /// How long flushing all into tables may take at the end.
@@ -175,6 +177,7 @@ impl Keeper {
             looks,
             feed: feed.clone(),
         }));
+        let Shared { expiry, queue: room, meters, .. } = &*self.shared;
         let committing = rounds(&mut queue, GROUP, |group| commit(db, &self.shared, &feed, group));
         let looking = rounds(&mut lookers, usize::MAX, |waiting| self.look(db, waiting));
         let why = tokio::select! {
@@ -182,8 +185,8 @@ impl Keeper {
             () = self.stalled() => STOOD_STILL.to_owned(),
             outcome = committing => said(outcome),
             outcome = looking => said(outcome),
-            () = sweep(db, &self.shared, &writes) => "deleting what expired has ended".to_owned(),
-            () = measure(db, &self.opener.recorder, &self.shared.meters) => "measuring has ended".to_owned(),
+            () = sweep(db, expiry, room, meters, &writes) => "deleting what expired has ended".to_owned(),
+            () = measure(db, &self.opener.recorder, meters) => "measuring has ended".to_owned(),
             () = collect(&self.opener.objects) => "collecting garbage has ended".to_owned(),
             closed = status.wait_for(|status| status.close_reason.is_some()) => match closed {
                 Ok(status) => format!("the database closed itself: {:?}", status.close_reason),

@@ -18,7 +18,9 @@
 //! A listing writes keys so that they may be put into a path or a query as they are: letters, digits and `-._~`
 //! stand for themselves, all else is percent-encoded, and so is `/` in keys in which a client could take a step for
 //! empty or dotted. Wherever JSON has a key it is written and read in this way too, so a percent sign is `%25`. A
-//! *value* has at most 8 MiB.
+//! *value* has at most 8 MiB. Values over 32 KiB that are being sent take turns when they fill 32 MiB of the member's
+//! memory: one that finds no room within five seconds is refused with 503 `too-busy`, and one of which nothing was read
+//! for two seconds is broken off while others wait.
 //!
 //! The hash of a key decides its shard; if it has braces with something between them, the hash of that alone, so
 //! `{user/1}/name` and `{user/1}/mail` lie together.
@@ -101,7 +103,9 @@
 //! Any member takes an import of at most 8 MiB and splits it. Nothing is written if a line is bad: 400 with its number
 //! in `line`. `{"imported": 2}` says that all is durable. If it fails some may be stored; repeating it does no harm.
 
+mod answers;
 mod batch;
+mod bodies;
 mod bounds;
 mod change;
 mod commit;
@@ -127,6 +131,8 @@ mod open;
 mod outgoing;
 mod ownership;
 mod page;
+mod parameters;
+mod place;
 mod record;
 mod refusal;
 mod relay;
@@ -135,11 +141,14 @@ mod routes;
 mod scan;
 mod service;
 mod settings;
+mod shared;
+mod stored;
 mod tuning;
 mod vigil;
 mod watch;
 mod watcher;
 mod witness;
+mod write;
 
 use plugin::{Plugin, Prepared, SettingsError, parse_settings};
 use types::{ServiceType, Sharding, Target};
@@ -164,7 +173,7 @@ impl Plugin for Storage {
     }
 
     fn target(&self, head: &http::request::Parts) -> Target {
-        routes::target(&head.uri)
+        place::target(&head.uri)
     }
 
     fn replicates(&self) -> bool {

@@ -1,90 +1,38 @@
-//! The service over HTTP: thin handlers, and which member may answer.
-//!
-//! Paths are read raw, by the same functions for the choice of a member and for the answer.
+//! The service over HTTP: thin handlers.
 
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::header::{
-    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH, ORIGIN, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use plugin::response;
-use tokio::time::timeout;
-use types::{ErrorKind, Problem, ShardId, Target, api};
+use types::{ErrorKind, Problem, ShardId, api};
 
+use crate::answers::{bad_query, invalid, not_allowed, refused, unknown_shard};
+use crate::bodies::{read, told};
 use crate::bounds::{self, Room, SLICE};
 use crate::conditions::{condition, etag};
 use crate::consistency::{self, Consistency, Stale};
 use crate::cursor::Cursor;
 use crate::expiry::ends_at;
-use crate::key::{Key, KeyError, decode};
+use crate::key::{Key, decode};
 use crate::outgoing;
-use crate::page::{Page, Query, QueryError};
+use crate::page::{Page, Query};
+use crate::parameters::only_shard;
+use crate::place::{Place, place};
 use crate::record::{MAX_CONTENT_TYPE, Record, Versioned};
 use crate::service::StorageService;
 use crate::watch::{self, NotBegun, Watch};
-
-/// How long the body of a request may take.
-const UPLOAD: Duration = Duration::from_secs(60);
-
-/// The largest body of a batch or an import.
-pub(crate) const MAX_BODY: usize = 8 * 1024 * 1024;
-
-/// What a path names.
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    Key(Result<Key, KeyError>),
-    Listing,
-    Batch,
-    Import,
-    Watch,
-    Nowhere,
-}
-
-fn place(path: &str) -> Place {
-    match path {
-        "/batch" => return Place::Batch,
-        "/import" => return Place::Import,
-        "/watch" => return Place::Watch,
-        _ => {}
-    }
-    match path.strip_prefix("/kv") {
-        Some("") => Place::Listing,
-        Some(rest) => rest.strip_prefix('/').map_or(Place::Nowhere, |key| Place::Key(Key::from_path(key))),
-        None => Place::Nowhere,
-    }
-}
-
-/// Which member may answer. What is malformed anyone may refuse.
-pub(crate) fn target(uri: &Uri) -> Target {
-    match place(uri.path()) {
-        Place::Key(Ok(key)) => match Consistency::of_query(uri.query().unwrap_or_default()) {
-            Ok(Consistency::Any) => Target::Copy(key.hash()),
-            _ => Target::Key(key.hash()),
-        },
-        Place::Listing => match Query::parse(uri.query().unwrap_or_default()) {
-            Ok(Query { shard: Some(shard), consistency: Consistency::Any, .. }) => Target::CopyOf(shard),
-            Ok(Query { shard: Some(shard), .. }) => Target::Shard(shard),
-            _ => Target::Any,
-        },
-        Place::Watch => Watch::shard_of(uri).map_or(Target::Any, Target::Shard),
-        Place::Batch | Place::Import => {
-            shard(uri.query().unwrap_or_default()).ok().flatten().map_or(Target::Any, Target::Shard)
-        }
-        Place::Key(Err(_)) | Place::Nowhere => Target::Any,
-    }
-}
 
 /// Everything below `/svc/storage`.
 pub(crate) fn router(service: Arc<StorageService>) -> Router {
@@ -307,6 +255,15 @@ impl StorageService {
         }
     }
 
+    /// The shard that a batch or an import says all its keys are in.
+    pub(crate) fn only_shard(&self, head: &Parts) -> Result<Option<ShardId>, Response> {
+        let shard = only_shard(head.uri.query().unwrap_or_default()).map_err(|error| bad_query(&error))?;
+        match shard.filter(|shard| shard.as_u32() >= self.shards.get()) {
+            Some(shard) => Err(unknown_shard(shard, self.shards)),
+            None => Ok(shard),
+        }
+    }
+
     /// Refuses what a copy can't do.
     pub(crate) fn owner_only(&self) -> Result<(), Response> {
         if self.copy.is_some() { Err(self.only_a_copy()) } else { Ok(()) }
@@ -346,77 +303,6 @@ fn expires_ms(query: &str) -> Result<Option<NonZeroU64>, Response> {
     Ok(Some(ends))
 }
 
-/// The query of a batch or an import, `shard=3`. Says what is wrong with another one.
-fn shard(query: &str) -> Result<Option<ShardId>, String> {
-    if query.is_empty() {
-        return Ok(None);
-    }
-    let number = query.strip_prefix("shard=").and_then(|number| number.parse::<u32>().ok());
-    let shard = number.and_then(|number| ShardId::try_from(number).ok());
-    shard.map(Some).ok_or_else(|| format!("only the number of a `shard` may be given, not `{query}`"))
-}
-
-/// The shard that a batch or an import says all its keys are in.
-pub(crate) fn only_shard(head: &Parts, shards: NonZeroU32) -> Result<Option<ShardId>, Response> {
-    let shard = shard(head.uri.query().unwrap_or_default()).map_err(|why| invalid("bad-query", &why))?;
-    match shard.filter(|shard| shard.as_u32() >= shards.get()) {
-        Some(shard) => Err(unknown_shard(shard, shards)),
-        None => Ok(shard),
-    }
-}
-
-fn unknown_shard(shard: ShardId, shards: NonZeroU32) -> Response {
-    invalid("unknown-shard", &format!("there is no shard {shard}; there are {shards}"))
-}
-
-/// Refuses a `POST` that a page of somebody else may have made a browser send: it needs no leave for bodies that are not
-/// said to be JSON (the Fetch standard, CORS-safelisted request-header), and names the page in `Origin`.
-pub(crate) fn no_foreign_page(head: &Parts) -> Result<(), Response> {
-    let named = head.headers.get(CONTENT_TYPE).and_then(|named| named.to_str().ok()).unwrap_or_default();
-    let essence = named.split(';').next().unwrap_or_default().trim();
-    let is_json =
-        ["application/json", "application/x-ndjson"].iter().any(|json| essence.eq_ignore_ascii_case(json));
-    if is_json || !head.headers.contains_key(ORIGIN) {
-        return Ok(());
-    }
-    let detail = "a browser sends this, and it is not said to be JSON, so any page may be behind it";
-    let problem = Problem::new(ErrorKind::Invalid, "foreign-page", detail);
-    Err(refused(&problem.hint("send `Content-Type: application/json`")))
-}
-
-/// How many bytes a body has, as far as it is known before it is read: at most so many.
-pub(crate) fn told(head: &Parts, body: &Body, most: usize) -> Result<usize, Response> {
-    for name in [CONTENT_RANGE, CONTENT_ENCODING] {
-        if head.headers.contains_key(&name) {
-            return Err(invalid("unsupported-header", &format!("bodies are taken whole, without `{name}`")));
-        }
-    }
-    let told = body.size_hint().exact().map(|told| usize::try_from(told).unwrap_or(usize::MAX));
-    if told.is_some_and(|told| told > most) { Err(too_large(most)) } else { Ok(told.unwrap_or(most)) }
-}
-
-/// Reads a body of at most so many bytes.
-pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Response> {
-    let read = timeout(UPLOAD, Limited::new(body, most).collect()).await;
-    let read = read.map_err(|_| {
-        let detail = format!("the body did not come within {UPLOAD:?}");
-        refused(&Problem::new(ErrorKind::Timeout, "slow-body", detail))
-    })?;
-    let whole = read.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            too_large(most)
-        } else {
-            invalid("broken-body", &format!("the body broke off: {error}"))
-        }
-    })?;
-    Ok(whole.to_bytes())
-}
-
-fn too_large(most: usize) -> Response {
-    let detail = format!("the body has more than {most} bytes");
-    refused(&Problem::new(ErrorKind::TooLarge, "value-too-large", detail))
-}
-
 /// Whether `If-None-Match` names an entity tag (RFC 9110, section 13.1.2).
 fn names(headers: &HeaderMap, etag: &str) -> bool {
     headers
@@ -444,101 +330,9 @@ fn header(text: String) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(text)).expect("an entity tag is printable")
 }
 
-/// A problem with one more member for programs (RFC 9457, section 3.2).
-pub(crate) fn extended(problem: &Problem, name: &str, value: serde_json::Value) -> Response {
-    let mut whole = serde_json::to_value(problem).expect("a problem is strings and numbers");
-    whole[name] = value;
-    let (head, _) = response::problem(problem).into_parts();
-    Response::from_parts(head, Body::from(whole.to_string()))
-}
-
-pub(crate) fn refused(problem: &Problem) -> Response {
-    response::problem(problem)
-}
-
-pub(crate) fn invalid(code: &str, detail: &(impl ToString + ?Sized)) -> Response {
-    refused(&Problem::new(ErrorKind::Invalid, code, detail.to_string()))
-}
-
-fn bad_query(error: &QueryError) -> Response {
-    let problem = Problem::new(ErrorKind::Invalid, "bad-query", error.to_string());
-    refused(&match &error.hint {
-        Some(hint) => problem.hint(hint),
-        None => problem,
-    })
-}
-
-pub(crate) fn not_allowed(methods: &'static str) -> Response {
-    let mut problem =
-        Problem::new(ErrorKind::Invalid, "method-not-allowed", format!("allowed here: {methods}"));
-    problem.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
-    let mut answer = refused(&problem);
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
-    answer
-}
-
 #[cfg(test)]
 mod tests {
-    use types::KeyHash;
-
     use super::*;
-
-    #[test]
-    fn the_choice_of_a_shard_decodes_as_the_handler_does() {
-        for (uri, expected) in [
-            ("/kv/a", Target::Key(KeyHash::of(b"a"))),
-            ("/kv/a%2Fb+c", Target::Key(KeyHash::of(b"a/b+c"))),
-            ("/kv/%2525?x=1", Target::Key(KeyHash::of(b"%25"))),
-            ("/kv//", Target::Key(KeyHash::of(b"/"))),
-            ("/kv/a/../b", Target::Key(KeyHash::of(b"a/../b"))),
-            ("/kv/%FF", Target::Key(KeyHash::of(&[255]))),
-            ("/kv/%", Target::Any),
-            ("/kv/", Target::Any),
-            ("/kv", Target::Any),
-            ("/kv?shard=2&limit=3", Target::Shard(ShardId::try_from(2).unwrap())),
-            ("/kv?shard=x", Target::Any),
-            ("/kv/a?consistency=any", Target::Copy(KeyHash::of(b"a"))),
-            ("/kv/a?consistency=primary", Target::Key(KeyHash::of(b"a"))),
-            ("/kv?consistency=any", Target::Any),
-            ("/kv?shard=2&consistency=any", Target::CopyOf(ShardId::try_from(2).unwrap())),
-            ("/watch", Target::Any),
-            ("/watch?prefix=a&from=0:1.0", Target::Any),
-            ("/watch?shard=2&from=2:1.0", Target::Shard(ShardId::try_from(2).unwrap())),
-            ("/watch?shard=x", Target::Any),
-            ("/kvs/a", Target::Any),
-            ("/kv/x%7Ba%7Dy", Target::Key(KeyHash::of(b"a"))),
-            ("/batch", Target::Any),
-            ("/batch?shard=2", Target::Shard(ShardId::try_from(2).unwrap())),
-            ("/import", Target::Any),
-            ("/import?shard=2", Target::Shard(ShardId::try_from(2).unwrap())),
-            ("/import?shard=x", Target::Any),
-            ("/import/", Target::Any),
-            ("/", Target::Any),
-        ] {
-            assert_eq!(target(&uri.parse().unwrap()), expected, "{uri}");
-        }
-    }
-
-    #[test]
-    fn a_page_of_somebody_else_can_not_post() {
-        for (origin, content_type, is_taken) in [
-            (None, None, true),
-            (None, Some("application/x-www-form-urlencoded"), true),
-            (Some("https://evil.example"), None, false),
-            (Some("https://evil.example"), Some("text/plain;charset=UTF-8"), false),
-            (Some("https://shop.example"), Some("application/json; charset=utf-8"), true),
-            (Some("null"), Some("application/x-ndjson"), true),
-        ] {
-            let mut request = http::Request::post("/batch");
-            for (name, value) in [(ORIGIN, origin), (CONTENT_TYPE, content_type)] {
-                if let Some(value) = value {
-                    request = request.header(name, value);
-                }
-            }
-            let (head, ()) = request.body(()).unwrap().into_parts();
-            assert_eq!(no_foreign_page(&head).is_ok(), is_taken, "{origin:?} {content_type:?}");
-        }
-    }
 
     #[test]
     fn a_tag_is_found_in_a_list_of_them() {

@@ -17,12 +17,13 @@ use types::{ErrorKind, Problem, ShardId};
 
 use crate::bounds::{Counted, Outbox, PATIENCE, Room};
 use crate::cursor::{Cursor, Place};
-use crate::engine::{Engine, KEYS};
+use crate::engine::Engine;
 use crate::key::{decode, encode};
-use crate::page::{QueryError, parameters, shard};
+use crate::parameters::{QueryError, parameters, shard};
 use crate::record::Record;
 use crate::refusal::Refusal;
 use crate::scan;
+use crate::stored::stored;
 use crate::watcher::{Rows, WatchEnd, Watcher};
 
 /// A comment is sent after so long without an event, so that nobody on the way takes the stream for dead.
@@ -198,7 +199,7 @@ pub(crate) async fn begin(
     let meters = engine.meters();
     let strand = Strand {
         shard,
-        prefix: [&[KEYS], watch.prefix.as_slice()].concat().into(),
+        prefix: stored(&watch.prefix),
         values: watch.values,
         events: events.clone(),
         place,

@@ -1,7 +1,6 @@
 //! Every task with every length of values, choice of keys and number of clients, asked of everybody in every round.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,38 +12,14 @@ use crate::kv::Args;
 use crate::kv::drive::{self, Drive, Task, WARM_UP};
 use crate::kv::floor::Floor;
 use crate::kv::keys::{Choice, Keys};
-use crate::kv::rounds::Rounds;
+use crate::kv::rounds::Measured;
 use crate::kv::speech::{Speech, Value};
+use crate::kv::work::Work;
 use crate::proc::on_cpu;
 use crate::progress::progress;
 
 /// Between two tasks, for what the last one has left to do.
 const PAUSE: Duration = Duration::from_millis(300);
-
-/// What is asked for. The order is that of the rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Work {
-    /// Bytes.
-    pub(crate) value: usize,
-    pub(crate) choice: Choice,
-    pub(crate) clients: usize,
-    pub(crate) task: Task,
-}
-
-impl fmt::Display for Work {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { value, choice, clients: _, task } = self;
-        write!(f, "{task} ")?;
-        match value {
-            1_024.. if value.is_multiple_of(1_024) => write!(f, "{} KiB", value / 1_024)?,
-            _ => write!(f, "{value} B")?,
-        }
-        match choice {
-            Choice::Uniform => Ok(()),
-            Choice::Zipf => write!(f, ", {choice}"),
-        }
-    }
-}
 
 /// Who is asked, and how.
 #[derive(Debug, Clone)]
@@ -73,9 +48,6 @@ impl Server {
         self.pids.iter().map(|pid| on_cpu(*pid)).sum()
     }
 }
-
-/// What came of each work, by the way that it was asked in.
-pub(crate) type Measured = BTreeMap<Work, BTreeMap<Speech, Rounds>>;
 
 /// What is to be measured, and what was.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use crate::kv::drive::Task;
 use crate::kv::keys::Choice;
-use crate::kv::matrix::{Measured, Work};
 use crate::kv::peer;
 use crate::kv::speech::Speech;
+use crate::kv::work::Work;
 use crate::report::Report;
 use crate::rows::{Row, Target};
 use crate::stats::Summary;
@@ -21,6 +21,9 @@ pub(crate) struct Rounds {
     /// Of all processes that worked for it, for each request.
     pub(crate) cpu_us: Vec<f64>,
 }
+
+/// What came of each work, by the way that it was asked in.
+pub(crate) type Measured = BTreeMap<Work, BTreeMap<Speech, Rounds>>;
 
 impl Rounds {
     /// The median of what was answered in a second.

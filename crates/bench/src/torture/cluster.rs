@@ -17,10 +17,10 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use types::NodeId;
 
-use crate::fleet::Seat;
 use crate::ours::{self, Binaries};
 use crate::ports;
 use crate::process::Process;
+use crate::seat::Seat;
 use crate::torture::ground::Ground;
 use crate::torture::network::{self, Network};
 

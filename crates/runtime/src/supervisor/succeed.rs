@@ -20,8 +20,8 @@ use crate::inquiry::{AGAIN, Finding, Inquiry, is_needed};
 use crate::keeper::Keeper;
 use crate::layouts::{self, Layouts};
 use crate::lifecycle::{Happening, State};
-use crate::lifelines::{Gone, Lifelines};
-use crate::vacancy::{Errand, Pace, Place, Vacancies, copies_elsewhere, predecessors};
+use crate::lifelines::Lifelines;
+use crate::vacancy::{Errand, Gone, Pace, Place, Vacancies, copies_elsewhere, predecessors};
 
 /// How long the store may take to answer before a node that acts by itself leaves it be.
 const STORE_LIMIT: Duration = Duration::from_secs(5);

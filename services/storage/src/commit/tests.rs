@@ -46,7 +46,7 @@ impl Running {
 
     /// How many rows note when something expires.
     async fn notes(&self) -> usize {
-        let db = self.engine.open().unwrap().db;
+        let db = self.engine.db();
         let mut rows = db.scan(Bytes::from_static(b"x")..Bytes::from_static(b"y")).await.unwrap();
         let mut count = 0;
         while rows.next().await.unwrap().is_some() {

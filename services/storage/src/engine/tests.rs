@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use plugin::TaskFailure;
 use proptest::prelude::*;
 use slatedb::object_store::local::LocalFileSystem;
@@ -21,6 +22,13 @@ pub(crate) struct Running {
 
 /// As on a folder.
 const POLL: Duration = Duration::from_millis(100);
+
+impl Engine {
+    /// The database, which is open.
+    pub(crate) fn db(&self) -> Db {
+        self.0.open().unwrap().db
+    }
+}
 
 impl Running {
     /// Starts one and does not wait.
@@ -274,7 +282,7 @@ async fn a_process_that_stood_still_while_it_opened_begins_anew() {
     running.slept();
     store.set(Mode::Work);
     running.engine.opened(Duration::from_secs(30)).await.unwrap();
-    let epoch = running.engine.open().unwrap().db.manifest().writer_epoch();
+    let epoch = running.engine.db().manifest().writer_epoch();
     assert_eq!(epoch, 2, "what it had opened was never shown");
     running.stop().await;
 }

@@ -1,0 +1,31 @@
+//! A cell of the matrix: what is asked for, by how many.
+
+use std::fmt;
+
+use crate::kv::drive::Task;
+use crate::kv::keys::Choice;
+
+/// What is asked for. The order is that of the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Work {
+    /// Bytes.
+    pub(crate) value: usize,
+    pub(crate) choice: Choice,
+    pub(crate) clients: usize,
+    pub(crate) task: Task,
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { value, choice, clients: _, task } = self;
+        write!(f, "{task} ")?;
+        match value {
+            1_024.. if value.is_multiple_of(1_024) => write!(f, "{} KiB", value / 1_024)?,
+            _ => write!(f, "{value} B")?,
+        }
+        match choice {
+            Choice::Uniform => Ok(()),
+            Choice::Zipf => write!(f, ", {choice}"),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Bodies of requests: taken whole, up to a bound, and not from pages of somebody else.
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ORIGIN};
+use http::request::Parts;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::timeout;
+use types::{ErrorKind, Problem};
+
+use crate::answers::{invalid, refused};
+
+/// How long the body of a request may take.
+const UPLOAD: Duration = Duration::from_secs(60);
+
+/// The largest body of a batch or an import.
+pub(crate) const MAX_BODY: usize = 8 * 1024 * 1024;
+
+/// Refuses a `POST` that a page of somebody else may have made a browser send: it needs no leave for bodies that are not
+/// said to be JSON (the Fetch standard, CORS-safelisted request-header), and names the page in `Origin`.
+pub(crate) fn no_foreign_page(head: &Parts) -> Result<(), Response> {
+    let named = head.headers.get(CONTENT_TYPE).and_then(|named| named.to_str().ok()).unwrap_or_default();
+    let essence = named.split(';').next().unwrap_or_default().trim();
+    let is_json =
+        ["application/json", "application/x-ndjson"].iter().any(|json| essence.eq_ignore_ascii_case(json));
+    if is_json || !head.headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    let detail = "a browser sends this, and it is not said to be JSON, so any page may be behind it";
+    let problem = Problem::new(ErrorKind::Invalid, "foreign-page", detail);
+    Err(refused(&problem.hint("send `Content-Type: application/json`")))
+}
+
+/// How many bytes a body has, as far as it is known before it is read: at most so many.
+pub(crate) fn told(head: &Parts, body: &Body, most: usize) -> Result<usize, Response> {
+    for name in [CONTENT_RANGE, CONTENT_ENCODING] {
+        if head.headers.contains_key(&name) {
+            return Err(invalid("unsupported-header", &format!("bodies are taken whole, without `{name}`")));
+        }
+    }
+    let told = body.size_hint().exact().map(|told| usize::try_from(told).unwrap_or(usize::MAX));
+    if told.is_some_and(|told| told > most) { Err(too_large(most)) } else { Ok(told.unwrap_or(most)) }
+}
+
+/// Reads a body of at most so many bytes.
+pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Response> {
+    let read = timeout(UPLOAD, Limited::new(body, most).collect()).await;
+    let read = read.map_err(|_| {
+        let detail = format!("the body did not come within {UPLOAD:?}");
+        refused(&Problem::new(ErrorKind::Timeout, "slow-body", detail))
+    })?;
+    let whole = read.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            too_large(most)
+        } else {
+            invalid("broken-body", &format!("the body broke off: {error}"))
+        }
+    })?;
+    Ok(whole.to_bytes())
+}
+
+fn too_large(most: usize) -> Response {
+    let detail = format!("the body has more than {most} bytes");
+    refused(&Problem::new(ErrorKind::TooLarge, "value-too-large", detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_somebody_else_can_not_post() {
+        for (origin, content_type, is_taken) in [
+            (None, None, true),
+            (None, Some("application/x-www-form-urlencoded"), true),
+            (Some("https://evil.example"), None, false),
+            (Some("https://evil.example"), Some("text/plain;charset=UTF-8"), false),
+            (Some("https://shop.example"), Some("application/json; charset=utf-8"), true),
+            (Some("null"), Some("application/x-ndjson"), true),
+        ] {
+            let mut request = http::Request::post("/batch");
+            for (name, value) in [(ORIGIN, origin), (CONTENT_TYPE, content_type)] {
+                if let Some(value) = value {
+                    request = request.header(name, value);
+                }
+            }
+            let (head, ()) = request.body(()).unwrap().into_parts();
+            assert_eq!(no_foreign_page(&head).is_ok(), is_taken, "{origin:?} {content_type:?}");
+        }
+    }
+}
