@@ -16,8 +16,8 @@ use crate::answers::{invalid, refused};
 /// How long the body of a request may take.
 const UPLOAD: Duration = Duration::from_secs(60);
 
-/// The largest body of a batch or an import.
-pub(crate) const MAX_BODY: usize = 8 * 1024 * 1024;
+/// The largest body of a batch.
+pub(crate) const MAX_BATCH: usize = 8 * 1024 * 1024;
 
 /// Refuses a `POST` that a page of somebody else may have made a browser send: it needs no leave for bodies that are not
 /// said to be JSON (the Fetch standard, CORS-safelisted request-header), and names the page in `Origin`.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use plugin::{Health, Tasks};
 use slatedb::config::{DbReaderOptions, ObjectStoreCacheOptions, ReadOptions};
 use slatedb::object_store::ObjectStore;
-use slatedb::{DbReader, DbReaderMode, Error};
+use slatedb::{DbReader, DbReaderMode, Error, ErrorKind};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use tracing::{debug, info};
 use crate::consistency::Stale;
 use crate::cut::Cut;
 use crate::engine::PATIENCE;
+use crate::history::is_missing;
 use crate::key::Key;
 use crate::looks::{Looks, Noting};
 use crate::meters::Meters;
@@ -137,6 +138,9 @@ impl Follower {
         let unread = |why: String| Refusal::Unread(self.0.seen.trouble().unwrap_or(why));
         match timeout(PATIENCE, read(open.reader)).await {
             Ok(Ok(value)) => Ok(Stale { value, by: Some(current.elapsed()) }),
+            Ok(Err(error)) if error.kind() == ErrorKind::Data && !is_missing(&error) => {
+                Err(Refusal::Damaged(error.to_string()))
+            }
             Ok(Err(error)) => Err(unread(error.to_string())),
             Err(_) => Err(unread("the object store is slow".to_owned())),
         }

@@ -21,13 +21,15 @@ use tokio::time::{Instant, sleep, timeout_at};
 use types::{ErrorKind, Problem, ShardId};
 
 use crate::answers::{extended, not_allowed, refused};
-use crate::bodies::{MAX_BODY, no_foreign_page, read, told};
+use crate::bodies::{no_foreign_page, read, told};
 use crate::change::Change;
 use crate::given::{self, GivenError, Value};
 use crate::routes::Answer;
 use crate::service::StorageService;
 use crate::write::Reserved;
 
+/// The largest request: the largest value as base64, and what else is in its line.
+const MAX_BODY: usize = 12 * 1024 * 1024;
 /// Lines in a request.
 const MOST: usize = 10_000;
 /// How long the shards may take.

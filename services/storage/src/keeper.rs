@@ -9,7 +9,7 @@ use slatedb::{CloseReason, Db};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::commit::commit;
 use crate::expiry::sweep;
@@ -79,9 +79,11 @@ impl Keeper {
     pub(crate) async fn run(self) {
         // Whatever ends it, nobody waits for it any more.
         let _ended = Ended(Arc::clone(&self.shared));
-        let mut pause = PAUSE.0;
+        let (mut pause, mut was_damaged) = (PAUSE.0, false);
         loop {
-            match self.open().await {
+            let opened = self.open().await;
+            let is_damaged = matches!(opened, Opened::Not(OpenError::Damaged(_)));
+            match opened {
                 Opened::Told => return,
                 Opened::Is(db) => {
                     let began = Instant::now();
@@ -111,7 +113,16 @@ impl Keeper {
                     warn!(why, "could not open the database");
                     self.now(State::Opening(Some(why)));
                 }
+                // What is gone at the next look was somebody else's half of a change.
+                Opened::Not(OpenError::Damaged(why)) if !was_damaged => {
+                    self.now(State::Opening(Some(why)));
+                }
+                Opened::Not(OpenError::Damaged(why)) => {
+                    error!(why, "what is stored is damaged, and the database can't be opened");
+                    self.now(State::Damaged(why));
+                }
             }
+            was_damaged = is_damaged;
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,

@@ -5,7 +5,7 @@
 //! | request | what it does |
 //! |---|---|
 //! | `PUT /kv/{key}?ttl=30s` | stores the body with its content type; 200 with its `ETag` once it is durable; `ttl`, 1 s to 10 years, may be left out |
-//! | `GET`, `HEAD /kv/{key}?consistency=` | the value; `Coterie-Expires-Ms` if it expires; 304 if its `ETag` is in `If-None-Match`; 404 if there is none |
+//! | `GET`, `HEAD /kv/{key}?consistency=` | the value; `Coterie-Expires-Ms` if it expires; 304 if its `ETag` is in `If-None-Match`, 412 if it is not in `If-Match`; 404 if there is none |
 //! | `DELETE /kv/{key}` | 204 once it is durable that there is none, whether there was one or not |
 //! | `GET /kv?prefix=&start=&end=&after=&limit=&values=&consistency=` | keys of all shards in the order of their bytes, with size, version, content type and, if wanted, value |
 //! | `POST /batch` | up to 1000 operations on keys of one shard, all at one moment or none |
@@ -100,7 +100,7 @@
 //! {"key": "user/2", "value_base64": "AP8="}
 //! ```
 //!
-//! Any member takes an import of at most 8 MiB and splits it. Nothing is written if a line is bad: 400 with its number
+//! Any member takes an import of at most 12 MiB and splits it. Nothing is written if a line is bad: 400 with its number
 //! in `line`. `{"imported": 2}` says that all is durable. If it fails some may be stored; repeating it does no harm.
 
 mod answers;

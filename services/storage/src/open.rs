@@ -15,6 +15,7 @@ use slatedb::{CloseReason, Db, ErrorKind};
 use slatedb_common::metrics::DefaultMetricsRecorder;
 use tracing::{debug, info};
 
+use crate::history::is_missing;
 use crate::ownership::{Lost, Ownership};
 use crate::tuning;
 
@@ -45,13 +46,24 @@ pub(crate) enum OpenError {
     /// Try again later.
     #[error("{0}")]
     Failed(String),
+    /// What is on the store can't be understood, here or anywhere.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl From<slatedb::Error> for OpenError {
+    fn from(error: slatedb::Error) -> Self {
+        // What is missing may have been collected just now.
+        let is_damaged = error.kind() == ErrorKind::Data && !is_missing(&error);
+        if is_damaged { Self::Damaged(error.to_string()) } else { Self::Failed(error.to_string()) }
+    }
 }
 
 impl Opener {
     /// Opens it by the open rule. Does not end before the store answers.
     pub(crate) async fn open(&self) -> Result<Db, OpenError> {
         for attempt in 1..=ATTEMPTS {
-            let epoch = self.epoch().await.map_err(|error| OpenError::Failed(error.to_string()))?;
+            let epoch = self.epoch().await?;
             self.ownership.confirm().await.map_err(|lost| match lost {
                 Lost::Passed(why) => OpenError::Passed(why),
                 Lost::Unknown(why) => OpenError::Failed(why),
@@ -64,7 +76,7 @@ impl Opener {
                 Err(error) if is_fenced(&error) => {
                     debug!(epoch, attempt, "somebody opened the database meanwhile");
                 }
-                Err(error) => return Err(OpenError::Failed(error.to_string())),
+                Err(error) => return Err(error.into()),
             }
         }
         Err(OpenError::Failed(format!("others opened the database {ATTEMPTS} times meanwhile")))

@@ -33,6 +33,9 @@ pub(crate) enum Refusal {
     /// Stored bytes can't be understood.
     #[error("{0}")]
     Damaged(String),
+    /// So much of what is stored can't be understood that nothing is served.
+    #[error("what is stored is damaged: {0}")]
+    Broken(String),
 }
 
 fn because(why: Option<&String>) -> String {
@@ -65,6 +68,8 @@ impl Refusal {
                 .hint("nothing was changed; read the key, then decide anew"),
             Self::Damaged(_) => Problem::new(ErrorKind::Internal, "unreadable-value", detail.clone())
                 .hint("put the key again, or delete it; if that does not help, the object store has damaged files: restore them from a copy"),
+            Self::Broken(_) => Problem::new(ErrorKind::Internal, "damaged-data", detail.clone())
+                .hint("the object store has damaged files: restore them from a copy; it is tried again all the time"),
         }
     }
 
@@ -82,7 +87,9 @@ impl Refusal {
                 }
                 answer
             }
-            Self::Unsettled(_) | Self::Unread(_) | Self::Damaged(_) => response::problem(&self.problem()),
+            Self::Unsettled(_) | Self::Unread(_) | Self::Damaged(_) | Self::Broken(_) => {
+                response::problem(&self.problem())
+            }
         }
     }
 }
@@ -104,6 +111,7 @@ mod tests {
             (Refusal::Unread(why()), 503, false),
             (Refusal::Unmet(vec![Unmet { index: 0, version: Some(7) }]), 412, false),
             (Refusal::Damaged(why()), 500, false),
+            (Refusal::Broken(why()), 500, false),
         ] {
             let answer = refusal.to_response();
             assert_eq!(answer.status(), status, "{refusal}");

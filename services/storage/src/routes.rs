@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::header::{
-    CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -21,6 +22,7 @@ use types::{ErrorKind, Problem, ShardId, api};
 use crate::answers::{bad_query, invalid, not_allowed, refused, unknown_shard};
 use crate::bodies::{read, told};
 use crate::bounds::{self, Room, SLICE};
+use crate::change::Unmet;
 use crate::conditions::{condition, etag};
 use crate::consistency::{self, Consistency, Stale};
 use crate::cursor::Cursor;
@@ -31,6 +33,7 @@ use crate::page::{Page, Query};
 use crate::parameters::only_shard;
 use crate::place::{Place, place};
 use crate::record::{MAX_CONTENT_TYPE, Record, Versioned};
+use crate::refusal::Refusal;
 use crate::service::StorageService;
 use crate::watch::{self, NotBegun, Watch};
 
@@ -99,6 +102,10 @@ impl StorageService {
         let is_head = head.method == Method::HEAD;
         let (Stale { value, by }, room) = self.find(key, consistency, is_head).await?;
         let by = by.filter(|_| consistency == Consistency::Any);
+        let version = value.as_ref().map(|found| found.version);
+        if !is_asked_for(&head.headers, version.map(etag).as_deref()) {
+            return Err(Refusal::Unmet(vec![Unmet { index: 0, version }]).to_response());
+        }
         let Some(Versioned { version, record }) = value else {
             let detail = format!("there is no key `{key}`");
             let mut answer = refused(&Problem::new(ErrorKind::NotFound, "no-such-key", detail));
@@ -200,10 +207,7 @@ impl StorageService {
         let room = outbox.take(query.cost()).await.ok_or_else(bounds::no_room)?;
         let page = match query.shard {
             Some(_) => self.page(&query).await.map_err(|refusal| refusal.to_response())?,
-            None => self.gather(&query).await.map_err(|missing| {
-                let problem = Problem::new(ErrorKind::Unavailable, "shard-missing", missing.to_string());
-                refused(&problem.hint("try again in a moment; GET /v1/claims shows who owns which shard"))
-            })?,
+            None => self.gather(&query).await.map_err(|problem| refused(&problem))?,
         };
         let mut answer = json(&page.value, room).ok_or_else(bounds::no_room)?;
         if let Some(by) = page.by.filter(|_| query.consistency == Consistency::Any) {
@@ -303,6 +307,14 @@ fn expires_ms(query: &str) -> Result<Option<NonZeroU64>, Response> {
     Ok(Some(ends))
 }
 
+/// Whether what is there is what `If-Match` asks for, if it asks (RFC 9110, section 13.1.1).
+fn is_asked_for(headers: &HeaderMap, etag: Option<&str>) -> bool {
+    let asked = headers.get_all(IF_MATCH);
+    let mut tags = asked.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    asked.iter().next().is_none()
+        || etag.is_some_and(|etag| tags.any(|tag| ["*", etag].contains(&tag.trim())))
+}
+
 /// Whether `If-None-Match` names an entity tag (RFC 9110, section 13.1.2).
 fn names(headers: &HeaderMap, etag: &str) -> bool {
     headers
@@ -333,6 +345,17 @@ fn header(text: String) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_can_ask_for_one_of_some_versions() {
+        let asks = |value: &'static str, etag| {
+            is_asked_for(&HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static(value))]), etag)
+        };
+        let there = Some("\"17\"");
+        assert!(asks("\"17\"", there) && asks("\"1\", \"17\"", there) && asks("*", there));
+        assert!(!asks("\"1\"", there) && !asks("W/\"17\"", there), "a weak tag matches nothing");
+        assert!(!asks("*", None) && is_asked_for(&HeaderMap::new(), None));
+    }
 
     #[test]
     fn a_tag_is_found_in_a_list_of_them() {

@@ -16,6 +16,8 @@ use crate::page::{Listed, Page, Query};
 use crate::record::{Record, RecordError};
 use crate::refusal::Refusal;
 
+/// Values that are larger are shown in the shorter way.
+const LARGE: usize = 1024 * 1024;
 /// How long a listing reads before it gives what it has.
 const TIME: Duration = Duration::from_secs(3);
 
@@ -73,9 +75,13 @@ fn listed(key: String, version: u64, stored: &Bytes, with_value: bool) -> Result
     })
 }
 
-/// A value that JSON can show without making it much longer.
+/// A value that JSON can show without making it much longer; a large one, not longer than base64 would.
 pub(crate) fn text(value: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(value).ok()?;
+    let takes_two = |byte: &&u8| matches!(byte, b'"' | b'\\' | b'\n' | b'\r' | b'\t');
+    if value.len() > LARGE && value.iter().filter(takes_two).count() > value.len() / 3 {
+        return None;
+    }
     let is_plain = |byte: u8| byte >= b' ' || matches!(byte, b'\n' | b'\r' | b'\t');
     text.bytes().all(is_plain).then_some(text)
 }
@@ -90,5 +96,9 @@ mod tests {
         assert_eq!(text(b""), Some(""));
         assert_eq!(text(b"a\0"), None);
         assert_eq!(text(&[0xff]), None);
+        let lines = "a\n".repeat(LARGE);
+        assert_eq!(text(lines.as_bytes()), None, "base64 is shorter");
+        assert_eq!(text(&lines.as_bytes()[..LARGE]), Some(&lines[..LARGE]));
+        assert!(text("a line\n".repeat(LARGE).as_bytes()).is_some());
     }
 }

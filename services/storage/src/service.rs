@@ -59,10 +59,14 @@ impl Prepared for Settings {
                 let claim = Arc::new(claim.clone());
                 let engine =
                     Engine::start(objects, claim, &self, cx.objects_poll, &cx.metrics, &cx.tasks, stop);
-                engine.opened(OPEN).await.map_err(|refusal| match refusal {
-                    Refusal::Passed(_) => ServiceError::new(ErrorKind::Conflict, refusal.to_string()),
-                    other => ServiceError::unavailable(other.to_string()),
-                })?;
+                match engine.opened(OPEN).await {
+                    // Another node would find the same: the shard stays here, and says so.
+                    Ok(()) | Err(Refusal::Broken(_)) => {}
+                    Err(refusal @ Refusal::Passed(_)) => {
+                        return Err(ServiceError::new(ErrorKind::Conflict, refusal.to_string()));
+                    }
+                    Err(refusal) => return Err(ServiceError::unavailable(refusal.to_string())),
+                }
                 (engine, None)
             }
             Duty::Replica => {

@@ -41,6 +41,8 @@ pub(crate) enum State {
     Opening(Option<String>),
     /// Requests are served.
     Open(Open),
+    /// It can't be opened, since what is stored is damaged; why. It is tried again all the same.
+    Damaged(String),
     /// The shard is another's: for good.
     Passed(String),
     /// Closed because it was told to: for good.
@@ -99,6 +101,7 @@ impl Shared {
                 let why = why.clone().or_else(|| self.seen.trouble());
                 Err(Refusal::NotOpen(why.unwrap_or_else(|| "it is being opened".to_owned())))
             }
+            State::Damaged(why) => Err(Refusal::Broken(why.clone())),
             State::Passed(why) => Err(Refusal::Passed(why.clone())),
             State::Closed => Err(Refusal::NotOpen("the service has ended".to_owned())),
         }

@@ -110,3 +110,30 @@ async fn a_bit_that_flips_in_a_table_or_in_the_log_is_told_of_and_never_shown_as
     let told = flipped(folder.path(), "compacted").await;
     assert!(told > PLACES / 2, "{told} of {PLACES} flips in a table were told of");
 }
+
+#[tokio::test]
+async fn what_can_not_be_opened_is_told_as_damaged_until_it_is_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(store(folder.path()), &Arc::default()).await;
+    running.put("key-0", &value(0)).await.unwrap();
+    let logged = copy(folder.path());
+    running.stop().await;
+
+    let log = files(&logged.path().join("db/wal"));
+    let file = log.iter().max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap();
+    let whole = fs::read(file).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 3] ^= 1;
+    fs::write(file, damaged).unwrap();
+    let running = Running::begin(store(logged.path()), Arc::<Register>::default().take());
+    let opened = running.engine.opened(Duration::from_secs(60)).await;
+    let Err(refusal @ Refusal::Broken(_)) = opened else { panic!("{opened:?}") };
+    assert_eq!(running.engine.health(), Health::Degraded(refusal.to_string()));
+    assert_eq!(running.get("key-0").await, Err(refusal.clone()));
+    assert_eq!(running.put("key-0", "x").await, Err(refusal));
+
+    fs::write(file, whole).unwrap();
+    until(async || running.engine.health() == Health::Ready).await;
+    assert_eq!(running.get("key-0").await.unwrap(), Some(value(0)));
+    running.stop().await;
+}

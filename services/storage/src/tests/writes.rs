@@ -93,11 +93,28 @@ async fn a_value_tells_when_it_expires_and_then_it_is_gone() {
 }
 
 #[tokio::test]
+async fn the_largest_value_that_is_listed_can_be_imported_again() {
+    let node = Node::owning(0, json!({})).await;
+    for byte in [0xff, b'"', b'x', 0] {
+        let value = vec![byte; 8 * 1024 * 1024];
+        assert_eq!(node.call("PUT", "/kv/large", value.clone()).await.status, StatusCode::OK);
+        let mut listed = node.get("/kv?values=true").await.json();
+        let mut line = listed["keys"][0].take();
+        let given = ["key", "value", "value_base64", "content_type", "expires_ms"];
+        line.as_object_mut().unwrap().retain(|name, _| given.contains(&name.as_str()));
+        assert_eq!(node.call("DELETE", "/kv/large", "").await.status, StatusCode::NO_CONTENT);
+        let imported = node.call("POST", "/import", line.to_string()).await;
+        assert_eq!((imported.status, imported.json()), (StatusCode::OK, json!({"imported": 1})), "{byte}");
+        assert!(node.get("/kv/large").await.body == value, "{byte}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_too_much_or_misplaced_is_refused() {
     let node = Node::owning(1, json!({})).await;
-    let large = "x".repeat(8 * 1024 * 1024 + 1);
-    for path in ["/batch", "/import"] {
-        let answer = node.call("POST", path, large.clone()).await;
+    for (path, most) in [("/batch", 8), ("/import", 12)] {
+        let answer = node.call("POST", path, "x".repeat(most * 1024 * 1024 + 1)).await;
         assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
         let answer = node.given("POST", path, ("content-encoding", "gzip")).await;
         assert_eq!((answer.status.as_u16(), answer.problem().code()), (400, "unsupported-header"), "{path}");
