@@ -4,6 +4,8 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::exit::Failure;
+
 /// From its creation on, the signals no longer end the process; whoever holds it must wait for them.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
@@ -27,6 +29,18 @@ impl Interrupt {
             _ = self.int.recv() => {}
             _ = self.term.recv() => {}
             _ = self.hup.recv() => {}
+        }
+    }
+
+    /// Does the work, unless a signal comes first: then it is dropped where it stands.
+    pub(crate) async fn unless<T>(
+        &mut self,
+        work: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        tokio::select! {
+            biased;
+            () = self.wait() => Err(Failure::interrupted().into()),
+            done = work => done,
         }
     }
 }

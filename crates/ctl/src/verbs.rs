@@ -20,7 +20,7 @@ pub(crate) mod validate;
 pub(crate) mod version;
 
 use crate::cli::{Cli, Verb};
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::out::Out;
 use crate::reach::Cx;
@@ -36,25 +36,17 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         cluster: cli.cluster,
     };
     let mut interrupt = Interrupt::new()?;
-    // `up` takes back what it began; `kv watch` says where it was; every other verb may stop anywhere.
-    if let Verb::Up(args) = cli.verb {
-        return Box::pin(up::run(&args, &cx, &mut interrupt)).await;
-    }
-    if let Verb::Kv(args) = &cli.verb
-        && let Some(watch) = args.watch()
-    {
-        return Box::pin(kv::watch::run(watch, &cx, &mut interrupt)).await;
-    }
-    tokio::select! {
-        biased;
-        () = interrupt.wait() => Err(Failure::interrupted().into()),
-        result = Box::pin(dispatch(cli.verb, &cx)) => result,
+    // `up` takes back what it began, some verbs of `kv` say where they were; every other verb may stop anywhere.
+    match cli.verb {
+        Verb::Up(args) => Box::pin(up::run(&args, &cx, &mut interrupt)).await,
+        Verb::Kv(args) => Box::pin(kv::run(&args, &cx, &mut interrupt)).await,
+        verb => interrupt.unless(Box::pin(dispatch(verb, &cx))).await,
     }
 }
 
 async fn dispatch(verb: Verb, cx: &Cx) -> anyhow::Result<Exit> {
     match verb {
-        Verb::Up(_) => unreachable!("handled by the caller"),
+        Verb::Up(_) | Verb::Kv(_) => unreachable!("handled by the caller"),
         Verb::Down(args) => down::run(&args, cx).await,
         Verb::Ls(args) => ls::run(&args, cx),
         Verb::Members(args) => members::run(&args, cx).await,
@@ -67,7 +59,6 @@ async fn dispatch(verb: Verb, cx: &Cx) -> anyhow::Result<Exit> {
         Verb::Events(args) => events::run(&args, cx).await,
         Verb::Spec(args) => spec::run(&args, cx).await,
         Verb::Claims(args) => claims::run(&args, cx).await,
-        Verb::Kv(args) => kv::run(&args, cx).await,
         Verb::Validate(args) => validate::run(&args, cx).await,
         Verb::Init(args) => init::run(&args, cx),
         Verb::Completion(args) => completion::run(&args, cx),

@@ -3,7 +3,7 @@
 mod export;
 mod import;
 mod owner;
-pub(crate) mod watch;
+mod watch;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use serde::Serialize;
 use types::Problem;
 
 use crate::exit::{Exit, Failure};
+use crate::interrupt::Interrupt;
 use crate::out::{OutputArg, Progress, StreamFormat, StreamOutputArg, say};
 use crate::reach::{Cx, Reached};
 use crate::render;
@@ -105,16 +106,6 @@ Exit code 1 if the condition does not hold.")]
     Watch(watch::Args),
 }
 
-impl Args {
-    /// The arguments of `watch`, which ends with ^C as it should.
-    pub(crate) fn watch(&self) -> Option<&watch::Args> {
-        match &self.verb {
-            Verb::Watch(args) => Some(args),
-            _ => None,
-        }
-    }
-}
-
 /// How keys are given.
 #[derive(Debug, Clone, Copy, clap::Args)]
 struct Spelling {
@@ -168,9 +159,17 @@ struct Listing {
     more: bool,
 }
 
-pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
-    let reached = cx.reach().await?;
+pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyhow::Result<Exit> {
     match &args.verb {
+        Verb::Watch(args) => watch::run(args, cx, interrupt).await,
+        Verb::Import(args) => import::run(args, cx, interrupt).await,
+        verb => interrupt.unless(dispatch(verb, cx)).await,
+    }
+}
+
+async fn dispatch(verb: &Verb, cx: &Cx) -> anyhow::Result<Exit> {
+    let reached = cx.reach().await?;
+    match verb {
         Verb::Get { key, spelling, output } => get(&reached, key, *spelling, output.output, cx).await,
         Verb::Put(put) => store(&reached, put).await,
         Verb::Del { keys, if_version, spelling } => {
@@ -190,8 +189,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         }
         Verb::Ls(list) => ls(&reached, list, cx).await,
         Verb::Export(args) => export::run(&reached, args).await,
-        Verb::Import(args) => import::run(&reached, args, cx).await,
-        Verb::Watch(_) => unreachable!("handled by the caller"),
+        Verb::Import(_) | Verb::Watch(_) => unreachable!("handled by the caller"),
     }
 }
 

@@ -15,7 +15,7 @@ use types::api::{AgentSelf, Member, Wait};
 use types::{NodeId, Phase, Role, ServiceType};
 
 use crate::agent_bin;
-use crate::exit::{Exit, Failure, explain};
+use crate::exit::{Exit, explain};
 use crate::interrupt::Interrupt;
 use crate::launch;
 use crate::lock::Lock;
@@ -68,11 +68,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyhow::Result<Exit> {
     let began = Instant::now();
-    let (file, loaded, binary) = tokio::select! {
-        biased;
-        () = interrupt.wait() => return Err(Failure::interrupted().into()),
-        prepared = prepare(args, cx) => prepared?,
-    };
+    let (file, loaded, binary) = interrupt.unless(prepare(args, cx)).await?;
     let manifest = &loaded.checked.manifest;
     let run_dir = cx.state.run_dir(&manifest.cluster);
     let lock = Lock::take(&run_dir, "ctl up").await?;
@@ -81,11 +77,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
         remove_logs(&run_dir)?;
     }
     let mut starter = Starter::new(&cx.state, binary, manifest, record)?;
-    let done = tokio::select! {
-        biased;
-        () = interrupt.wait() => Err(Failure::interrupted().into()),
-        done = Box::pin(bring_up(args, &loaded, &mut starter, began)) => done,
-    };
+    let done = interrupt.unless(Box::pin(bring_up(args, &loaded, &mut starter, began))).await;
     let report = match done {
         Ok(report) => report,
         Err(error) => {

@@ -2,9 +2,12 @@
 //!
 //! Answers are heard in the order of the file. So when one is a failure, all lines before it are known to be stored.
 
+mod lines;
+
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,9 +20,11 @@ use types::Problem;
 
 use super::owner::{Twice, with_owner};
 use crate::exit::{Exit, Failure, explain};
+use crate::interrupt::Interrupt;
 use crate::out::{Progress, StreamFormat, StreamOutputArg, say};
 use crate::reach::{Cx, Reached};
 use crate::render;
+use lines::{Chunk, Lines, LinesError};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
@@ -29,11 +34,9 @@ Examples:
 A line is {\"key\":\"user/1\",\"value\":\"text\"}, or has `value_base64` instead; `content_type` and `expires_ms` \
 (milliseconds since 1970) may be there too. A key is percent-encoded, as in a URL: a percent sign itself is %25.
 
-It is not atomic, but repeating it does no harm. If it fails it says from which line on to repeat it. A key should be \
+It is not atomic, but repeating it does no harm. If it fails, or at ^C, it says from which line on to repeat it. A key should be \
 there once: of two lines with the same key either may be the last.";
 
-/// Lines in a request, and their bytes unless one line has more.
-const CHUNK: (usize, usize) = (10_000, 1024 * 1024);
 /// Requests at once.
 const IN_FLIGHT: usize = 4;
 /// From when on it is shown how far it is.
@@ -48,13 +51,21 @@ pub(super) struct Args {
     output: StreamOutputArg,
 }
 
-/// Lines that are sent together.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Chunk {
-    /// The number of the first one, from 1.
-    first: usize,
-    lines: usize,
-    text: Vec<u8>,
+/// How far it came: the numbers of the last lines that were sent, and that are known to be stored.
+#[derive(Debug, Clone, Copy)]
+struct Reach {
+    sent: usize,
+    stored: usize,
+}
+
+/// A line that has a mistake; repeating it without mending it fails again.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct BadLine {
+    /// Its number in the file.
+    line: usize,
+    /// With the number.
+    message: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,27 +92,13 @@ pub(super) fn pace(keys: usize, time: Duration) -> String {
     format!("{seconds} s ({pace}/s)")
 }
 
-/// The next lines, none at the end.
-fn chunk(source: &mut impl BufRead, first: usize) -> io::Result<Option<Chunk>> {
-    let mut chunk = Chunk { first, ..Chunk::default() };
-    while chunk.lines < CHUNK.0 && chunk.text.len() < CHUNK.1 {
-        if source.read_until(b'\n', &mut chunk.text)? == 0 {
-            break;
-        }
-        chunk.lines += 1;
-    }
-    Ok((chunk.lines > 0).then_some(chunk))
-}
-
 /// Reads beside the requests: a slow pipe must not stop them.
-fn chunks(source: Box<dyn BufRead + Send>) -> mpsc::Receiver<io::Result<Chunk>> {
+fn chunks(source: Box<dyn BufRead + Send>) -> mpsc::Receiver<Result<Chunk, LinesError>> {
     let (chunks, queue) = mpsc::channel(IN_FLIGHT);
     // A thread of its own, which does not hold up the end of the process while it waits for input.
     std::thread::spawn(move || {
-        let mut source = source;
-        let mut first = 1;
-        while let Some(read) = chunk(&mut source, first).transpose() {
-            first += read.as_ref().map_or(0, |chunk| chunk.lines);
+        let mut lines = Lines::new(source);
+        while let Some(read) = lines.chunk().transpose() {
             let is_last = read.is_err();
             if chunks.blocking_send(read).is_err() || is_last {
                 return;
@@ -111,25 +108,35 @@ fn chunks(source: Box<dyn BufRead + Send>) -> mpsc::Receiver<io::Result<Chunk>> 
     queue
 }
 
-pub(super) async fn run(reached: &Reached, args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
-    let is_stdin = args.file.as_os_str() == "-";
-    let source: Box<dyn BufRead + Send> = if is_stdin {
-        Box::new(BufReader::new(io::stdin()))
-    } else {
-        let file = File::open(&args.file).with_context(|| format!("opening {}", args.file.display()))?;
-        Box::new(BufReader::new(file))
+pub(super) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyhow::Result<Exit> {
+    let reached = &interrupt.unless(cx.reach()).await?;
+    let file = (args.file.as_os_str() != "-").then_some(args.file.as_path());
+    let source: Box<dyn BufRead + Send> = match file {
+        None => Box::new(BufReader::new(io::stdin())),
+        Some(path) => {
+            let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+            Box::new(BufReader::new(file))
+        }
     };
     let began = Instant::now();
+    let sent_lines = &Cell::new(0);
     let queue = stream::unfold(chunks(source), async |mut queue| Some((queue.recv().await?, queue)));
-    let mut answers = Box::pin(queue.map(|chunk| send(reached, chunk)).buffered(IN_FLIGHT));
+    let sending = queue.map(|chunk| {
+        sent_lines.set(chunk.as_ref().map_or(sent_lines.get(), Chunk::last));
+        send(reached, chunk)
+    });
+    let mut answers = Box::pin(sending.buffered(IN_FLIGHT));
     let (mut imported, mut stored_lines) = (0, 0);
     let mut progress = Progress::new();
-    while let Some(answer) = answers.next().await {
-        let (keys, lines) = match answer {
-            Ok(answer) => answer,
+    loop {
+        let next = interrupt.unless(async { answers.next().await.transpose() });
+        let (keys, lines) = match next.await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => break,
             Err(error) => {
                 progress.clear();
-                return Err(failed(&error, stored_lines, args));
+                let reach = Reach { sent: sent_lines.get(), stored: stored_lines };
+                return Err(failed(error, reach, file));
             }
         };
         imported += keys;
@@ -151,12 +158,19 @@ pub(super) async fn run(reached: &Reached, args: &Args, cx: &Cx) -> anyhow::Resu
 }
 
 /// Keys and lines that are stored.
-async fn send(reached: &Reached, chunk: io::Result<Chunk>) -> anyhow::Result<(usize, usize)> {
-    let chunk = chunk.context("reading the lines")?;
+async fn send(reached: &Reached, chunk: Result<Chunk, LinesError>) -> anyhow::Result<(usize, usize)> {
+    let chunk = chunk.map_err(unread)?;
     let sending = async |member: &client::Client| member.kv_import(chunk.text.clone()).await;
     match with_owner(reached, None, Twice::Harmless, sending).await {
         Ok(keys) => Ok((usize::try_from(keys).unwrap_or(usize::MAX), chunk.lines)),
         Err(error) => Err(in_file(error, chunk.first)),
+    }
+}
+
+fn unread(error: LinesError) -> anyhow::Error {
+    match error {
+        LinesError::TooLong { line } => BadLine { line, message: error.to_string() }.into(),
+        LinesError::Io(_) => error.into(),
     }
 }
 
@@ -169,24 +183,46 @@ fn in_file(error: anyhow::Error, first: usize) -> anyhow::Error {
     let numbered = detail.strip_prefix("line ").and_then(|rest| rest.split_once(": "));
     match numbered.and_then(|(number, why)| Some((number.parse::<usize>().ok()?, why))) {
         Some((number, why)) => {
-            Failure::new(Exit::Usage, format!("line {}: {why}", first + number - 1)).into()
+            let line = first + number - 1;
+            BadLine { line, message: format!("line {line}: {why}") }.into()
         }
         None => error,
     }
 }
 
-/// What is stored, and how to go on.
-fn failed(error: &anyhow::Error, stored_lines: usize, args: &Args) -> anyhow::Error {
-    let failure = explain(error);
-    let stored = match stored_lines {
+/// What went wrong, what is stored, and how to go on.
+fn failed(error: anyhow::Error, reach: Reach, file: Option<&Path>) -> anyhow::Error {
+    let bad = error.downcast_ref::<BadLine>();
+    let failure = match bad {
+        Some(BadLine { message, .. }) => Failure::new(Exit::Usage, message.clone()),
+        None => explain(&error),
+    };
+    match advice(reach, bad.map(|bad| bad.line), file) {
+        Some(advice) => Failure::new(failure.exit(), failure.to_string()).hint(advice).into(),
+        None => error,
+    }
+}
+
+/// What is stored, and how to go on; nothing where nothing was sent and nothing is to be mended. What came from standard
+/// input can't be read again. Pure.
+fn advice(reach: Reach, bad_line: Option<usize>, file: Option<&Path>) -> Option<String> {
+    if reach.sent == 0 && bad_line.is_none() {
+        return None;
+    }
+    let stored = match reach.stored {
         0 => "none of the lines is known to be stored".to_owned(),
+        1 => "line 1 is stored".to_owned(),
         lines => format!("lines 1 to {lines} are stored"),
     };
-    let from = stored_lines + 1;
-    let file = args.file.display();
-    let advice =
-        format!("{stored}; `tail -n +{from} {file} | ctl kv import -` goes on, and repeating does no harm");
-    Failure::new(failure.exit(), failure.to_string()).hint(advice).into()
+    let mend = bad_line.map(|line| format!("mend line {line}, then ")).unwrap_or_default();
+    let from = reach.stored + 1;
+    let go_on = match (file.map(Path::display), reach.stored) {
+        (Some(file), 0) => format!("`ctl kv import {file}` begins again"),
+        (Some(file), _) => format!("`tail -n +{from} {file} | ctl kv import -` goes on"),
+        (None, 0) => "give all lines again".to_owned(),
+        (None, _) => format!("give the lines from {from} on again"),
+    };
+    Some(format!("{stored}; {mend}{go_on}, and repeating does no harm"))
 }
 
 #[cfg(test)]
@@ -195,29 +231,61 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn lines_are_sent_together_and_keep_their_numbers() {
-        let text = "a\n".repeat(CHUNK.0 + 2) + "the end";
-        let mut source = text.as_bytes();
-        let one = chunk(&mut source, 1).unwrap().unwrap();
-        assert_eq!((one.first, one.lines, one.text.len()), (1, CHUNK.0, CHUNK.0 * 2));
-        let other = chunk(&mut source, 1 + one.lines).unwrap().unwrap();
-        assert_eq!((other.first, other.lines), (CHUNK.0 + 1, 3));
-        assert_eq!(other.text, b"a\na\nthe end");
-        assert_eq!(chunk(&mut source, 1).unwrap(), None);
-        let large = ["x".repeat(CHUNK.1), "y".to_owned()].join("\n");
-        assert_eq!(chunk(&mut large.as_bytes(), 1).unwrap().unwrap().lines, 1);
+    fn told(error: anyhow::Error, sent: usize, stored: usize, file: Option<&str>) -> Failure {
+        explain(&failed(error, Reach { sent, stored }, file.map(Path::new)))
+    }
+
+    fn lost() -> anyhow::Error {
+        Failure::new(Exit::NoAgent, "nobody answers").into()
+    }
+
+    fn bad() -> anyhow::Error {
+        let problem = Problem::new(ErrorKind::Invalid, "bad-line", "line 3: the key is empty");
+        in_file(ClientError::Problem(Box::new(problem)).into(), 10_001)
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_line_in_the_file_and_how_to_go_on() {
-        let problem = Problem::new(ErrorKind::Invalid, "bad-line", "line 3: the key is empty");
-        let error = in_file(ClientError::Problem(Box::new(problem)).into(), 10_001);
-        let args = Args { file: "a.ndjson".into(), output: StreamOutputArg { output: StreamFormat::Table } };
-        let told = explain(&failed(&error, 10_000, &args));
-        let hint = "lines 1 to 10000 are stored; `tail -n +10001 a.ndjson | ctl kv import -` goes on, and repeating \
-                    does no harm";
-        assert_eq!(told, Failure::new(Exit::Usage, "line 10003: the key is empty").hint(hint));
+    fn a_mistake_is_told_with_its_line_in_the_file_and_is_to_be_mended() {
+        let mistake = Failure::new(Exit::Usage, "line 10003: the key is empty");
+        let hint = "lines 1 to 10000 are stored; mend line 10003, then `tail -n +10001 a.ndjson | ctl kv import -` \
+                    goes on, and repeating does no harm";
+        assert_eq!(told(bad(), 20_000, 10_000, Some("a.ndjson")), mistake.clone().hint(hint));
+        let hint = "none of the lines is known to be stored; mend line 10003, then give all lines again, and \
+                    repeating does no harm";
+        assert_eq!(told(bad(), 20_000, 0, None), mistake.hint(hint));
+        let long = told(unread(LinesError::TooLong { line: 1 }), 0, 0, Some("a.ndjson"));
+        assert_eq!(long.exit(), Exit::Usage);
+        assert!(long.to_string().starts_with("line 1 has more than "), "{long}");
+    }
+
+    #[test]
+    fn how_to_go_on_is_told_for_a_file_and_for_what_cannot_be_read_again() {
+        for (stored, file, hint) in [
+            (7, Some("a.ndjson"), "lines 1 to 7 are stored; `tail -n +8 a.ndjson | ctl kv import -` goes on"),
+            (1, None, "line 1 is stored; give the lines from 2 on again"),
+            (
+                0,
+                Some("a.ndjson"),
+                "none of the lines is known to be stored; `ctl kv import a.ndjson` begins again",
+            ),
+            (0, None, "none of the lines is known to be stored; give all lines again"),
+        ] {
+            let hint = format!("{hint}, and repeating does no harm");
+            let expected = Failure::new(Exit::NoAgent, "nobody answers").hint(hint.clone());
+            assert_eq!(told(lost(), 9, stored, file), expected);
+            let interrupted = told(Failure::interrupted().into(), 9, stored, file);
+            assert_eq!(interrupted, Failure::interrupted().hint(hint), "^C tells the same");
+        }
+    }
+
+    #[test]
+    fn where_nothing_was_read_there_is_nothing_to_repeat() {
+        let folder = unread(io::Error::from(io::ErrorKind::IsADirectory).into());
+        assert_eq!(
+            told(folder, 0, 0, Some("/tmp")),
+            Failure::new(Exit::Error, "reading the lines: is a directory")
+        );
+        assert_eq!(told(lost(), 0, 0, None), Failure::new(Exit::NoAgent, "nobody answers"));
     }
 
     #[test]

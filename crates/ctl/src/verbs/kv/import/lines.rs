@@ -1,0 +1,163 @@
+//! Cuts the lines of a source into chunks that a member takes, and never holds more of a line than that.
+
+use std::io::{self, BufRead, Read as _};
+
+/// Lines in a request, and their bytes unless one line has more.
+const CHUNK: (usize, usize) = (10_000, 1024 * 1024);
+/// The longest line, its end included: as much as a member takes at once. A value of 8 MiB in base64 takes less.
+const MAX_LINE: usize = 12 * 1024 * 1024;
+
+/// Lines that are sent together.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Chunk {
+    /// The number of the first one, from 1.
+    pub(super) first: usize,
+    pub(super) lines: usize,
+    pub(super) text: Vec<u8>,
+}
+
+impl Chunk {
+    /// The number of its last line.
+    pub(super) fn last(&self) -> usize {
+        self.first + self.lines - 1
+    }
+}
+
+/// Why there are no more lines.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinesError {
+    /// Give its key a shorter value.
+    #[error(
+        "line {line} has more than {MAX_LINE} bytes; a value of 8 MiB, the largest, takes less in base64"
+    )]
+    TooLong {
+        /// Which one, from 1.
+        line: usize,
+    },
+    /// See the cause.
+    #[error("reading the lines")]
+    Io(#[from] io::Error),
+}
+
+/// The lines of a source.
+#[derive(Debug)]
+pub(super) struct Lines<R> {
+    source: R,
+    /// The number of the next one that is given.
+    next: usize,
+    /// It was read already, and found no room in the chunk before.
+    carried: Vec<u8>,
+    /// What came in its place.
+    failed: Option<LinesError>,
+}
+
+impl<R: BufRead> Lines<R> {
+    pub(super) fn new(source: R) -> Self {
+        Self { source, next: 1, carried: Vec::new(), failed: None }
+    }
+
+    /// The next lines, none at the end. All before a mistake are given first.
+    pub(super) fn chunk(&mut self) -> Result<Option<Chunk>, LinesError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let text = std::mem::take(&mut self.carried);
+        let mut chunk = Chunk { first: self.next, lines: usize::from(!text.is_empty()), text };
+        while chunk.lines < CHUNK.0 && chunk.text.len() < CHUNK.1 {
+            let before = chunk.text.len();
+            match append(&mut self.source, &mut chunk.text, self.next + chunk.lines) {
+                Ok(0) => break,
+                Ok(_) if chunk.lines > 0 && chunk.text.len() > CHUNK.1 => {
+                    self.carried = chunk.text.split_off(before);
+                    break;
+                }
+                Ok(_) => chunk.lines += 1,
+                Err(error) if chunk.lines == 0 => return Err(error),
+                Err(error) => {
+                    chunk.text.truncate(before);
+                    self.failed = Some(error);
+                    break;
+                }
+            }
+        }
+        self.next += chunk.lines;
+        Ok((chunk.lines > 0).then_some(chunk))
+    }
+}
+
+/// Reads a line with its end; returns its bytes, 0 if there is none.
+fn append(source: &mut impl BufRead, text: &mut Vec<u8>, line: usize) -> Result<usize, LinesError> {
+    let most = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
+    let read = source.take(most).read_until(b'\n', text)?;
+    if read == MAX_LINE && !text.ends_with(b"\n") {
+        return Err(LinesError::TooLong { line });
+    }
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of each chunk the number of its first line, its lines and its bytes; the error at the end, if there is one.
+    fn cut(source: impl BufRead) -> (Vec<(usize, usize, usize)>, Option<LinesError>) {
+        let mut lines = Lines::new(source);
+        let mut chunks = Vec::new();
+        loop {
+            match lines.chunk() {
+                Ok(Some(chunk)) => chunks.push((chunk.first, chunk.lines, chunk.text.len())),
+                Ok(None) => return (chunks, None),
+                Err(error) => return (chunks, Some(error)),
+            }
+        }
+    }
+
+    fn line(bytes: usize) -> String {
+        "x".repeat(bytes - 1) + "\n"
+    }
+
+    #[test]
+    fn lines_are_sent_together_and_keep_their_numbers() {
+        let text = "a\n".repeat(CHUNK.0 + 2) + "the end";
+        let mut lines = Lines::new(text.as_bytes());
+        let one = lines.chunk().unwrap().unwrap();
+        assert_eq!((one.first, one.lines, one.last(), one.text.len()), (1, CHUNK.0, CHUNK.0, CHUNK.0 * 2));
+        let other = lines.chunk().unwrap().unwrap();
+        assert_eq!((other.first, other.lines, other.last()), (CHUNK.0 + 1, 3, CHUNK.0 + 3));
+        assert_eq!(other.text, b"a\na\nthe end");
+        assert_eq!(lines.chunk().unwrap(), None);
+    }
+
+    #[test]
+    fn a_line_that_would_make_a_chunk_too_large_begins_the_next_one() {
+        let half = CHUNK.1 / 2;
+        let text = line(half) + &line(half) + &line(2) + &line(CHUNK.1 - 1) + &line(2);
+        let (chunks, error) = cut(text.as_bytes());
+        assert_eq!(chunks, [(1, 2, CHUNK.1), (3, 1, 2), (4, 1, CHUNK.1 - 1), (5, 1, 2)]);
+        assert!(error.is_none());
+    }
+
+    #[test]
+    fn a_line_that_is_larger_than_a_chunk_goes_alone() {
+        let text = line(2) + &line(MAX_LINE) + &line(CHUNK.1 + 1) + &line(2) + &line(2);
+        let (chunks, error) = cut(text.as_bytes());
+        assert_eq!(chunks, [(1, 1, 2), (2, 1, MAX_LINE), (3, 1, CHUNK.1 + 1), (4, 2, 4)]);
+        assert!(error.is_none());
+    }
+
+    #[test]
+    fn a_line_that_no_member_takes_is_told_with_its_number_once_all_before_it_were_given() {
+        let text = line(2) + &line(2) + &line(MAX_LINE + 1);
+        let (chunks, error) = cut(text.as_bytes());
+        assert_eq!(chunks, [(1, 2, 4)]);
+        let told = error.unwrap().to_string();
+        assert!(told.starts_with("line 3 has more than 12582912 bytes; "), "{told}");
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_not_held() {
+        let (chunks, error) = cut(io::BufReader::new(io::repeat(b'x')));
+        assert!(chunks.is_empty());
+        assert!(matches!(error, Some(LinesError::TooLong { line: 1 })));
+    }
+}
