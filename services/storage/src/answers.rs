@@ -23,21 +23,19 @@ pub(crate) fn refused(problem: &Problem) -> Response {
     response::problem(problem)
 }
 
-pub(crate) fn invalid(code: &str, detail: &(impl ToString + ?Sized)) -> Response {
-    refused(&Problem::new(ErrorKind::Invalid, code, detail.to_string()))
+pub(crate) fn invalid(code: &str, detail: &(impl ToString + ?Sized), hint: &str) -> Response {
+    refused(&Problem::new(ErrorKind::Invalid, code, detail.to_string()).hint(hint))
 }
 
 pub(crate) fn bad_query(error: &QueryError) -> Response {
-    let problem = Problem::new(ErrorKind::Invalid, "bad-query", error.to_string());
-    refused(&match &error.hint {
-        Some(hint) => problem.hint(hint),
-        None => problem,
-    })
+    let hint = error.hint.as_deref().unwrap_or("leave the parameter out, or percent-encode its value");
+    invalid("bad-query", error, hint)
 }
 
 pub(crate) fn not_allowed(methods: &'static str) -> Response {
     let mut problem =
-        Problem::new(ErrorKind::Invalid, "method-not-allowed", format!("allowed here: {methods}"));
+        Problem::new(ErrorKind::Invalid, "method-not-allowed", format!("allowed here: {methods}"))
+            .hint("use one of these methods");
     problem.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
     let mut answer = refused(&problem);
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
@@ -45,5 +43,6 @@ pub(crate) fn not_allowed(methods: &'static str) -> Response {
 }
 
 pub(crate) fn unknown_shard(shard: ShardId, shards: NonZeroU32) -> Response {
-    invalid("unknown-shard", &format!("there is no shard {shard}; there are {shards}"))
+    let last = shards.get() - 1;
+    invalid("unknown-shard", &format!("there is no shard {shard}"), &format!("there are shards 0 to {last}"))
 }

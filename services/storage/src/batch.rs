@@ -178,7 +178,7 @@ impl StorageService {
         if asked.is_some() {
             self.owner_only()?;
         }
-        let most = told(head, &body, MAX_BATCH)?;
+        let (most, body) = told(head, body, MAX_BATCH).await?;
         let room = self.engine.reserve(most).map_err(|refusal| refusal.to_response())?;
         let body = read(body, MAX_BATCH).await?;
         let changes = parse(&body, SystemTime::now(), self.max_value).map_err(|error| {

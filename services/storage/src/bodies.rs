@@ -13,6 +13,8 @@ use types::{ErrorKind, Problem};
 
 use crate::answers::{invalid, refused};
 
+/// How long what is refused may still be sent.
+const DRAIN: Duration = Duration::from_secs(2);
 /// How long the body of a request may take.
 const UPLOAD: Duration = Duration::from_secs(60);
 
@@ -35,14 +37,33 @@ pub(crate) fn no_foreign_page(head: &Parts) -> Result<(), Response> {
 }
 
 /// How many bytes a body has, as far as it is known before it is read: at most so many.
-pub(crate) fn told(head: &Parts, body: &Body, most: usize) -> Result<usize, Response> {
+pub(crate) async fn told(head: &Parts, body: Body, most: usize) -> Result<(usize, Body), Response> {
     for name in [CONTENT_RANGE, CONTENT_ENCODING] {
         if head.headers.contains_key(&name) {
-            return Err(invalid("unsupported-header", &format!("bodies are taken whole, without `{name}`")));
+            let detail = format!("bodies are taken whole, without `{name}`");
+            return Err(invalid(
+                "unsupported-header",
+                &detail,
+                "send the body as it is, without this header",
+            ));
         }
     }
     let told = body.size_hint().exact().map(|told| usize::try_from(told).unwrap_or(usize::MAX));
-    if told.is_some_and(|told| told > most) { Err(too_large(most)) } else { Ok(told.unwrap_or(most)) }
+    if told.is_some_and(|told| told > most) {
+        // Many clients hear no answer while they send; those with little more to send may finish.
+        let _ = timeout(DRAIN, drain(body, most.saturating_mul(4))).await;
+        return Err(too_large(most));
+    }
+    Ok((told.unwrap_or(most), body))
+}
+
+async fn drain(mut body: Body, most: usize) {
+    let mut left = most;
+    while left > 0
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        left = left.saturating_sub(frame.data_ref().map_or(1, Bytes::len));
+    }
 }
 
 /// Reads a body of at most so many bytes.
@@ -50,13 +71,13 @@ pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Response> {
     let read = timeout(UPLOAD, Limited::new(body, most).collect()).await;
     let read = read.map_err(|_| {
         let detail = format!("the body did not come within {UPLOAD:?}");
-        refused(&Problem::new(ErrorKind::Timeout, "slow-body", detail))
+        refused(&Problem::new(ErrorKind::Timeout, "slow-body", detail).hint("send less at once"))
     })?;
     let whole = read.map_err(|error| {
         if error.is::<LengthLimitError>() {
             too_large(most)
         } else {
-            invalid("broken-body", &format!("the body broke off: {error}"))
+            invalid("broken-body", &format!("the body broke off: {error}"), "send it again, whole")
         }
     })?;
     Ok(whole.to_bytes())
@@ -64,7 +85,7 @@ pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Response> {
 
 fn too_large(most: usize) -> Response {
     let detail = format!("the body has more than {most} bytes");
-    refused(&Problem::new(ErrorKind::TooLarge, "value-too-large", detail))
+    refused(&Problem::new(ErrorKind::TooLarge, "value-too-large", detail).hint("send it in several parts"))
 }
 
 #[cfg(test)]

@@ -79,6 +79,9 @@ pub(crate) enum ImportError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LineError {
     /// Write one JSON object a line.
+    #[error("it is no JSON object: one begins with a brace")]
+    NoObject,
+    /// Change what it says there.
     #[error("{0}")]
     Json(String),
     /// See the message.
@@ -89,6 +92,8 @@ pub(crate) enum LineError {
 /// Reads all lines; empty ones are passed over.
 pub(crate) fn parse(body: &[u8], max_value: usize) -> Result<Vec<Line<'_>>, ImportError> {
     let mut lines = Vec::new();
+    // Some programs begin a file with a mark of its encoding.
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     for (index, text) in body.split(|byte| *byte == b'\n').enumerate() {
         if text.iter().all(u8::is_ascii_whitespace) {
             continue;
@@ -103,6 +108,9 @@ pub(crate) fn parse(body: &[u8], max_value: usize) -> Result<Vec<Line<'_>>, Impo
 }
 
 fn change(text: &[u8], max_value: usize) -> Result<Change, LineError> {
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        return Err(LineError::NoObject);
+    }
     let given: Given = serde_json::from_slice(text).map_err(|error| LineError::Json(in_one_line(&error)))?;
     let key = given::key(&given.key)?;
     let value = Value { text: given.value, base64: given.value_base64, content_type: given.content_type };
@@ -128,7 +136,7 @@ impl StorageService {
         if asked.is_some() {
             self.owner_only()?;
         }
-        let most = told(head, &body, MAX_BODY)?;
+        let (most, body) = told(head, body, MAX_BODY).await?;
         let room = self.engine.reserve(most).map_err(|refusal| refusal.to_response())?;
         let body = read(body, MAX_BODY).await?;
         let lines = parse(&body, self.max_value).map_err(|error| refuse(&error))?;
@@ -256,13 +264,16 @@ mod tests {
         let keys: Vec<_> = lines.iter().map(|line| line.change.key.to_string()).collect();
         assert_eq!(keys, ["a%20b", "b"]);
         assert!(parse(b"", 10).unwrap().is_empty());
+        let marked = "\u{feff}{\"key\":\"a\",\"value\":\"\"}";
+        assert_eq!(parse(marked.as_bytes(), 10).unwrap().len(), 1, "a mark of the encoding is no part of it");
     }
 
     #[test]
     fn a_bad_line_is_told_with_its_number() {
         for (line, words) in [
             ("{", "column"),
-            ("[]", "column"),
+            ("[]", "no JSON object"),
+            ("\u{feff}{}", "no JSON object"),
             ("{\"key\":\"a\"}", "no value"),
             ("{\"value\":\"a\"}", "missing field `key`"),
             ("{\"key\":\"a\",\"valu\":\"a\"}", "unknown field `valu`"),

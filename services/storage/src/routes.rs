@@ -22,7 +22,7 @@ use types::{ErrorKind, Problem, ShardId, api};
 use crate::answers::{bad_query, invalid, not_allowed, refused, unknown_shard};
 use crate::bodies::{read, told};
 use crate::bounds::{self, Room, SLICE};
-use crate::change::Unmet;
+use crate::change::{Condition, Unmet};
 use crate::conditions::{condition, etag};
 use crate::consistency::{self, Consistency, Stale};
 use crate::cursor::Cursor;
@@ -37,6 +37,9 @@ use crate::refusal::Refusal;
 use crate::service::StorageService;
 use crate::watch::{self, NotBegun, Watch};
 
+/// How keys are written.
+const KEYS: &str = "a key has 1 to 1024 bytes, percent-encoded in the path";
+
 /// Everything below `/svc/storage`.
 pub(crate) fn router(service: Arc<StorageService>) -> Router {
     Router::new().fallback(answer).with_state(service)
@@ -47,7 +50,7 @@ async fn answer(State(service): State<Arc<StorageService>>, request: Request) ->
     let (head, body) = request.into_parts();
     let outcome = match place(head.uri.path()) {
         Place::Key(Ok(key)) => service.key(&key, &head, body).await,
-        Place::Key(Err(error)) => Err(invalid("bad-key", &error)),
+        Place::Key(Err(error)) => Err(invalid("bad-key", &error, KEYS)),
         Place::Listing => service.listing(&head).await,
         Place::Batch => service.batch(&head, body).await,
         Place::Import => service.import(&head, body).await,
@@ -80,15 +83,15 @@ impl StorageService {
         }
         if head.method != Method::PUT && head.uri.query().is_some_and(|query| !query.is_empty()) {
             // One that is not heard would be taken for heard.
-            let detail = "a key takes a `ttl` when it is put, a `consistency` when it is read, and nothing else; \
-                          `?` in a key itself is `%3F`";
-            return Err(invalid("bad-query", detail));
+            let detail =
+                "a key takes a `ttl` when it is put, a `consistency` when it is read, and nothing else";
+            return Err(invalid("bad-query", detail, "`?` in a key itself is `%3F`"));
         }
         self.owner_only()?;
         match head.method {
             Method::PUT => self.put(key, head, body).await,
             Method::DELETE => {
-                let condition = condition(&head.headers).map_err(|error| invalid("bad-condition", &error))?;
+                let condition = judged(&head.headers)?;
                 self.engine.delete(key, condition).await.map_err(|refusal| refusal.to_response())?;
                 Ok(StatusCode::NO_CONTENT.into_response())
             }
@@ -176,14 +179,14 @@ impl StorageService {
     }
 
     async fn put(&self, key: &Key, head: &Parts, body: Body) -> Answer {
-        let condition = condition(&head.headers).map_err(|error| invalid("bad-condition", &error))?;
+        let condition = judged(&head.headers)?;
         let expires_ms = expires_ms(head.uri.query().unwrap_or_default())?;
         let content_type = head.headers.get(CONTENT_TYPE);
         if content_type.is_some_and(|named| named.len() > MAX_CONTENT_TYPE) {
             let detail = format!("a content type has at most {MAX_CONTENT_TYPE} bytes");
-            return Err(invalid("bad-content-type", &detail));
+            return Err(invalid("bad-content-type", &detail, "name a shorter one, or none"));
         }
-        let most = told(head, &body, self.max_value)?;
+        let (most, body) = told(head, body, self.max_value).await?;
         // Before anything is read, so that what waits in memory is bounded, and the refused may ask again.
         let room = self.engine.reserve(key.bytes().len() + most).map_err(|refusal| refusal.to_response())?;
         let value = read(body, self.max_value).await?;
@@ -286,6 +289,12 @@ impl StorageService {
         let problem = Problem::new(ErrorKind::Misdirected, "misdirected", detail);
         refused(&problem.hint("ask the owner of the shard, or the gateway, which knows it"))
     }
+}
+
+/// The condition of a write.
+fn judged(headers: &HeaderMap) -> Result<Option<Condition>, Response> {
+    let hint = "send one of `If-None-Match: *`, `If-Match: *` and `If-Match: \"17\"`, or none of them";
+    condition(headers).map_err(|error| invalid("bad-condition", &error, hint))
 }
 
 /// When the value of a `PUT` expires: `?ttl=30s`.
