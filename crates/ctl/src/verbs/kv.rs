@@ -3,16 +3,14 @@
 mod export;
 mod import;
 mod owner;
+mod put;
 mod watch;
 
-use std::io::{Read, Write};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io::Write;
 
-use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::{ClientError, KeyCondition, KeyPage, KeyQuery, ListedKey, PutKey, Stored};
+use client::{ClientError, KeyCondition, KeyPage, KeyQuery, ListedKey, Stored};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use serde::Serialize;
 use types::Problem;
@@ -66,16 +64,8 @@ Examples:
         output: StreamOutputArg,
     },
     /// Store a value; done once it is durable
-    #[command(after_help = "\
-Examples:
-  ctl kv put greeting hello
-  ctl kv put photo --file cat.jpg
-  ctl kv put session/7 open --ttl 30m
-  ctl kv put lock held --if-absent         only if there is none
-  ctl kv put greeting hi --if-version 17   only if nobody wrote it since
-
-Exit code 1 if the condition does not hold.")]
-    Put(Put),
+    #[command(after_help = put::AFTER_HELP)]
+    Put(put::Args),
     /// Remove keys
     #[command(after_help = "\
 Examples:
@@ -115,31 +105,6 @@ struct Spelling {
 }
 
 #[derive(Debug, clap::Args)]
-struct Put {
-    /// The key
-    key: String,
-    #[command(flatten)]
-    spelling: Spelling,
-    /// The value, as text [default: standard input]
-    value: Option<String>,
-    /// Read the value from a file
-    #[arg(long, value_name = "FILE", conflicts_with = "value")]
-    file: Option<PathBuf>,
-    /// What the value is, as in HTTP: text/plain, image/jpeg
-    #[arg(long, value_name = "TYPE")]
-    content_type: Option<String>,
-    /// How long it lives: 30s, 1h, 7d [default: for ever]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    ttl: Option<Duration>,
-    /// Only if the key has no value
-    #[arg(long, conflicts_with = "if_version")]
-    if_absent: bool,
-    /// Only if the key has this version, as `get -o json` and `ls` show it
-    #[arg(long, value_name = "N")]
-    if_version: Option<u64>,
-}
-
-#[derive(Debug, clap::Args)]
 struct List {
     /// Only keys that begin with this
     #[arg(default_value = "")]
@@ -171,7 +136,7 @@ async fn dispatch(verb: &Verb, cx: &Cx) -> anyhow::Result<Exit> {
     let reached = cx.reach().await?;
     match verb {
         Verb::Get { key, spelling, output } => get(&reached, key, *spelling, output.output, cx).await,
-        Verb::Put(put) => store(&reached, put).await,
+        Verb::Put(args) => put::run(&reached, args).await,
         Verb::Del { keys, if_version, spelling } => {
             if if_version.is_some() && keys.len() > 1 {
                 let failure = Failure::new(Exit::Usage, "--if-version is for one key");
@@ -266,41 +231,6 @@ fn shown<'a>(key: &[u8], stored: &'a Stored) -> Shown<'a> {
         value,
         value_base64: value.is_none().then(|| STANDARD.encode(&stored.bytes)),
     }
-}
-
-async fn store(reached: &Reached, put: &Put) -> anyhow::Result<Exit> {
-    let key = &put.spelling.key(&put.key)?;
-    if let Some(odd) = put.content_type.iter().flat_map(|text| text.chars()).find(|c| !matches!(c, ' '..='~'))
-    {
-        return Err(Failure::new(Exit::Usage, format!("--content-type has the character {odd:?}")).into());
-    }
-    let value = match (&put.value, &put.file) {
-        (Some(text), _) => text.clone().into_bytes(),
-        (None, Some(file)) => std::fs::read(file).with_context(|| format!("reading {}", file.display()))?,
-        (None, None) => {
-            let mut value = Vec::new();
-            std::io::stdin().read_to_end(&mut value).context("reading standard input")?;
-            value
-        }
-    };
-    let is_text = put.content_type.is_none() && put.value.is_some();
-    let text = || "text/plain; charset=utf-8".to_owned();
-    let condition = match put.if_version {
-        Some(version) => Some(KeyCondition::Version(version)),
-        None => put.if_absent.then_some(KeyCondition::Absent),
-    };
-    let how = &PutKey {
-        content_type: if is_text { Some(text()) } else { put.content_type.clone() },
-        ttl: put.ttl,
-        condition,
-    };
-    let size = value.len();
-    let putting = async |owner: &client::Client| owner.kv_put(key, value.clone(), how).await;
-    let version = with_owner(reached, Some(key), Twice::Differs, putting).await;
-    let version = version.map_err(|error| judged(error, &put.key))?;
-    let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
-    say(&format!("stored {}, {}{version}", put.key, render::count(size, "byte")));
-    Ok(Exit::Ok)
 }
 
 async fn ls(reached: &Reached, list: &List, cx: &Cx) -> anyhow::Result<Exit> {

@@ -1,0 +1,181 @@
+//! `ctl kv put`: a value of bounded length, from the command line, a file or standard input.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use client::{KeyCondition, PutKey};
+use tokio::sync::oneshot;
+
+use super::owner::{Twice, with_owner};
+use super::{Spelling, judged};
+use crate::exit::{Exit, Failure};
+use crate::out::say;
+use crate::reach::Reached;
+use crate::render;
+
+pub(super) const AFTER_HELP: &str = "\
+Examples:
+  ctl kv put greeting hello
+  ctl kv put photo --file cat.jpg
+  ctl kv put session/7 open --ttl 30m
+  ctl kv put lock held --if-absent         only if there is none
+  ctl kv put greeting hi --if-version 17   only if nobody wrote it since
+
+A value has at most 8 MiB. Exit code 1 if the condition does not hold.";
+
+/// The longest value that storage takes.
+const MAX_VALUE: usize = 8 * 1024 * 1024;
+/// The shortest time to live.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// The longest: ten years.
+const LONGEST: Duration = Duration::from_secs(10 * 31_557_600);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The key
+    key: String,
+    #[command(flatten)]
+    spelling: Spelling,
+    /// The value, as text [default: standard input]
+    value: Option<String>,
+    /// Read the value from a file, or - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    file: Option<PathBuf>,
+    /// What the value is, as in HTTP: text/plain, image/jpeg
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+    /// How long it lives, from one second to ten years: 30s, 1h, 7d [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    ttl: Option<Duration>,
+    /// Only if the key has no value
+    #[arg(long, conflicts_with = "if_version")]
+    if_absent: bool,
+    /// Only if the key has this version, as `get -o json` and `ls` show it
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
+}
+
+/// Why there is no value to send.
+#[derive(Debug, thiserror::Error)]
+enum ValueError {
+    /// Cut it into several keys, or keep it elsewhere.
+    #[error("the value has {} bytes; at most {MAX_VALUE} (8 MiB) are allowed", told(*.0))]
+    TooLong(Option<u64>),
+    /// See the cause.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// How long a value is that is too long, where that is known.
+fn told(length: Option<u64>) -> String {
+    length.map_or_else(|| format!("more than {MAX_VALUE}"), |length| length.to_string())
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if (SHORTEST..=LONGEST).contains(&length) {
+        Ok(length)
+    } else {
+        Err("a value lives from one second to ten years, as with `--ttl 30s`".to_owned())
+    }
+}
+
+pub(super) async fn run(reached: &Reached, args: &Args) -> anyhow::Result<Exit> {
+    let key = &args.spelling.key(&args.key)?;
+    let mut letters = args.content_type.iter().flat_map(|text| text.chars());
+    if let Some(odd) = letters.find(|c| !matches!(c, ' '..='~')) {
+        return Err(Failure::new(Exit::Usage, format!("--content-type has the character {odd:?}")).into());
+    }
+    let value = value(args).await?;
+    let is_text = args.content_type.is_none() && args.value.is_some();
+    let text = || "text/plain; charset=utf-8".to_owned();
+    let condition = match args.if_version {
+        Some(version) => Some(KeyCondition::Version(version)),
+        None => args.if_absent.then_some(KeyCondition::Absent),
+    };
+    let how = &PutKey {
+        content_type: if is_text { Some(text()) } else { args.content_type.clone() },
+        ttl: args.ttl,
+        condition,
+    };
+    let size = value.len();
+    let putting = async |owner: &client::Client| owner.kv_put(key, value.clone(), how).await;
+    let version = with_owner(reached, Some(key), Twice::Differs, putting).await;
+    let version = version.map_err(|error| judged(error, &args.key))?;
+    let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
+    say(&format!("stored {}, {}{version}", args.key, render::count(size, "byte")));
+    Ok(Exit::Ok)
+}
+
+/// A member refuses a longer one in the middle of it, which can't be told from a connection that broke.
+async fn value(args: &Args) -> anyhow::Result<Vec<u8>> {
+    let file = args.file.as_deref().filter(|path| path.as_os_str() != "-");
+    let (read, what) = match (&args.value, file) {
+        (Some(text), _) => (bounded(text.as_bytes()), String::new()),
+        (None, Some(path)) => (of_file(path), format!("reading {}", path.display())),
+        (None, None) => (of_stdin().await, "reading standard input".to_owned()),
+    };
+    match read {
+        Err(error @ ValueError::TooLong(_)) => Err(Failure::new(Exit::Usage, error.to_string()).into()),
+        Err(ValueError::Io(error)) => Err(error).context(what),
+        Ok(value) => Ok(value),
+    }
+}
+
+fn of_file(path: &Path) -> Result<Vec<u8>, ValueError> {
+    let file = File::open(path)?;
+    let about = file.metadata()?;
+    let most = u64::try_from(MAX_VALUE).unwrap_or(u64::MAX);
+    if about.is_file() && about.len() > most {
+        return Err(ValueError::TooLong(Some(about.len())));
+    }
+    bounded(file)
+}
+
+/// Reads in a thread of its own, which does not hold up ^C.
+async fn of_stdin() -> Result<Vec<u8>, ValueError> {
+    let (give, take) = oneshot::channel();
+    std::thread::spawn(move || give.send(bounded(io::stdin())));
+    take.await.unwrap_or_else(|_| Err(io::Error::other("its reader ended").into()))
+}
+
+/// Reads all of it, and never more than a byte too many.
+fn bounded(source: impl Read) -> Result<Vec<u8>, ValueError> {
+    let most = u64::try_from(MAX_VALUE).unwrap_or(u64::MAX);
+    let mut value = Vec::new();
+    source.take(most.saturating_add(1)).read_to_end(&mut value)?;
+    if value.len() > MAX_VALUE { Err(ValueError::TooLong(None)) } else { Ok(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_8_mib_is_read_and_a_longer_one_is_refused_unread() {
+        let most = u64::try_from(MAX_VALUE).unwrap();
+        assert_eq!(bounded(io::repeat(b'x').take(most)).unwrap().len(), MAX_VALUE);
+        let endless = bounded(io::repeat(b'x')).unwrap_err().to_string();
+        assert_eq!(endless, "the value has more than 8388608 bytes; at most 8388608 (8 MiB) are allowed");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large");
+        File::create(&path).unwrap().set_len(most).unwrap();
+        assert_eq!(of_file(&path).unwrap().len(), MAX_VALUE);
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let long = of_file(&path).unwrap_err().to_string();
+        assert_eq!(long, "the value has 1099511627776 bytes; at most 8388608 (8 MiB) are allowed");
+    }
+
+    #[test]
+    fn a_time_to_live_is_held_to_its_bounds_before_anything_is_sent() {
+        assert_eq!(ttl("1s"), Ok(SHORTEST));
+        assert_eq!(ttl("10y"), Ok(LONGEST));
+        for text in ["0s", "10ms", "11y", "99999999d"] {
+            assert!(ttl(text).unwrap_err().contains("`--ttl 30s`"), "{text}");
+        }
+        assert!(ttl("soon").is_err());
+    }
+}
