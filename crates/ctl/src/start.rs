@@ -44,6 +44,8 @@ pub(crate) struct Starter<'a> {
     binary: PathBuf,
     manifest: &'a Manifest,
     pub(crate) record: ClusterRecord,
+    /// Whether none of the cluster ran before.
+    is_fresh: bool,
     processes: Processes,
     /// Nodes that this run has put into the record.
     entered: BTreeSet<NodeId>,
@@ -67,12 +69,14 @@ impl<'a> Starter<'a> {
         binary: PathBuf,
         manifest: &'a Manifest,
         record: ClusterRecord,
+        is_fresh: bool,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             state,
             binary,
             manifest,
             record,
+            is_fresh,
             processes: Processes::new()?,
             entered: BTreeSet::new(),
             started: BTreeMap::new(),
@@ -238,8 +242,11 @@ impl<'a> Starter<'a> {
 
     /// The time is over; a process that was stopped explains it.
     fn late(&mut self, limit: Duration, mut gaps: Vec<String>) -> Failure {
-        let mut hint =
-            "--timeout waits longer, --keep leaves the agents running for a look at them".to_owned();
+        let mut hint = if self.is_fresh {
+            "--timeout waits longer, --keep leaves the agents running for a look at them".to_owned()
+        } else {
+            "`ctl status` tells more; `ctl up` again waits for them, with --timeout for longer".to_owned()
+        };
         for node in &self.record.nodes {
             let Some(process) = node.process() else { continue };
             if self.processes.is_stopped(&process) {
@@ -316,6 +323,13 @@ impl<'a> Starter<'a> {
     /// Ids of the nodes that this run started and that did not run before.
     pub(crate) fn started(&self) -> Vec<NodeId> {
         self.started.keys().filter(|id| !self.restarted.contains(*id)).cloned().collect()
+    }
+
+    /// Those of them that run now.
+    pub(crate) fn living(&mut self) -> Vec<NodeId> {
+        let started = self.started();
+        let nodes = self.record.nodes.iter().filter(|node| started.contains(&node.id));
+        nodes.filter(|node| node.is_running(&mut self.processes)).map(|node| node.id.clone()).collect()
     }
 
     /// Ends what this run started, and forgets it. What ran before stays.

@@ -43,7 +43,10 @@ Examples:
   ctl up --reset
 
 Run again it starts only what is missing, and says where nodes differ from the manifest; --reset gives \
-them their roles back, and restarts those with other settings, labels or addresses, one after the other. ^C before all is ready takes back what this run has started.")]
+them their roles back, and restarts those with other settings, labels or addresses, one after the other.
+
+A cluster that this run began is taken back as a whole at ^C, or when not all become ready in time. Nodes that it \
+started beside others that ran already stay.")]
 pub(crate) struct Args {
     /// The manifest [default: manifests/demo.yaml, else coterie.yaml]
     file: Option<PathBuf>,
@@ -56,7 +59,7 @@ pub(crate) struct Args {
     /// Make nodes that differ from the manifest what it says
     #[arg(long)]
     reset: bool,
-    /// Leave the agents running when not all become ready
+    /// Leave the agents of a new cluster running when not all become ready
     #[arg(long)]
     keep: bool,
     /// The agent to start [default: beside ctl, else on the PATH]
@@ -76,14 +79,19 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
     if is_fresh {
         remove_logs(&run_dir)?;
     }
-    let mut starter = Starter::new(&cx.state, binary, manifest, record)?;
+    let mut starter = Starter::new(&cx.state, binary, manifest, record, is_fresh)?;
     let done = interrupt.unless(Box::pin(bring_up(args, &loaded, &mut starter, began))).await;
     let report = match done {
         Ok(report) => report,
         Err(error) => {
             let was_interrupted = explain(&error).exit() == Exit::Interrupted;
-            if was_interrupted || !args.keep {
-                take_back(&mut starter, was_interrupted && is_fresh, &run_dir).await?;
+            if is_taken_back(is_fresh, was_interrupted, args.keep) {
+                take_back(&mut starter, was_interrupted, &run_dir).await?;
+            } else {
+                let left = starter.living();
+                if !left.is_empty() {
+                    say(&left_running(&left));
+                }
             }
             drop(lock);
             // Gone if nothing is in it.
@@ -373,6 +381,17 @@ async fn owner(client: &Client, role: &Role) -> Option<NodeId> {
     claim.holder.filter(|_| claim.honoured).map(|holder| holder.node)
 }
 
+/// Whether what was started is ended when not all became ready. Nodes that were missing beside others are of use: the
+/// others are not better off without them. Pure.
+fn is_taken_back(is_fresh: bool, was_interrupted: bool, keep: bool) -> bool {
+    is_fresh && (was_interrupted || !keep)
+}
+
+fn left_running(nodes: &[NodeId]) -> String {
+    let names: Vec<_> = nodes.iter().map(NodeId::as_str).collect();
+    format!("started and left running: {}", names.join(", "))
+}
+
 async fn take_back(starter: &mut Starter<'_>, remove_all: bool, run_dir: &Path) -> anyhow::Result<()> {
     let number = starter.started().len();
     if number > 0 {
@@ -388,6 +407,22 @@ async fn take_back(starter: &mut Starter<'_>, remove_all: bool, run_dir: &Path) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_cluster_that_this_run_began_is_taken_back() {
+        for (is_fresh, was_interrupted, keep, expected) in [
+            (true, false, false, true),
+            (true, false, true, false),
+            (true, true, true, true),
+            (false, false, false, false),
+            (false, true, false, false),
+            (false, false, true, false),
+        ] {
+            assert_eq!(is_taken_back(is_fresh, was_interrupted, keep), expected);
+        }
+        let nodes = ["a", "b"].map(|id| id.parse().unwrap());
+        assert_eq!(left_running(&nodes), "started and left running: a, b");
+    }
 
     #[test]
     fn a_drained_node_differs_from_its_manifest() {
