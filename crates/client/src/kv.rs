@@ -9,6 +9,7 @@ use types::api;
 
 use crate::call::{Client, problem_or_unexpected};
 use crate::error::ClientError;
+use crate::kv_step::is_step;
 
 /// What stands for itself in a key's path; `/` does not, so that no part of a key is taken for a step.
 pub(crate) const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -100,6 +101,9 @@ struct Imported {
 impl Client {
     /// Stores a value. Returns its version once it is durable. The agent must own the key's shard.
     pub async fn kv_put(&self, key: &[u8], value: Vec<u8>, how: &PutKey) -> Result<Option<u64>, ClientError> {
+        if is_step(key) {
+            return self.step_put(key, &value, how).await;
+        }
         let mut url = self.key_url(key);
         if let Some(ttl) = how.ttl {
             url.push_str(&format!("?ttl={}ms", ttl.as_millis()));
@@ -114,6 +118,9 @@ impl Client {
 
     /// A value, or nothing if the key has none.
     pub async fn kv_get(&self, key: &[u8]) -> Result<Option<Stored>, ClientError> {
+        if is_step(key) {
+            return self.step_get(key).await;
+        }
         let answer = match self.kv_send(self.http().get(self.key_url(key))).await {
             Ok(answer) => answer,
             Err(ClientError::Problem(problem)) if problem.code() == "no-such-key" => return Ok(None),
@@ -127,6 +134,9 @@ impl Client {
 
     /// Removes a key, if it is there and the condition holds.
     pub async fn kv_delete(&self, key: &[u8], condition: Option<KeyCondition>) -> Result<(), ClientError> {
+        if is_step(key) {
+            return self.step_delete(key, condition).await;
+        }
         self.kv_send(provided(self.http().delete(self.key_url(key)), condition)).await.map(|_| ())
     }
 

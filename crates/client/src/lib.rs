@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod frames;
 mod kv;
+mod kv_step;
 mod kv_watch;
 
 pub use call::{Client, IfMatch, Leaving, plain_http};

@@ -302,14 +302,10 @@ fn readable(key: &str) -> String {
 }
 
 impl Spelling {
-    /// The bytes of a key that can be part of a URL: a lone dot or two would be taken for a step in it.
+    /// The bytes of a key.
     fn key(self, text: &str) -> Result<Vec<u8>, Failure> {
         let key = if self.encoded { percent_decode_str(text).collect() } else { text.as_bytes().to_vec() };
-        match key.as_slice() {
-            b"" => Err(Failure::new(Exit::Usage, "the key is empty")),
-            b"." | b".." => Err(Failure::new(Exit::Usage, format!("the key `{text}` has no place in a URL"))),
-            _ => Ok(key),
-        }
+        if key.is_empty() { Err(Failure::new(Exit::Usage, "the key is empty")) } else { Ok(key) }
     }
 }
 
