@@ -2,7 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 use types::api::{Event, Member};
-use types::{Phase, Post};
+use types::{Phase, Post, Role};
 
 /// A table without borders, as wide as its content. Colours go in afterwards, since they have no width.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
@@ -110,12 +110,16 @@ pub(crate) fn event_line(event: &Event, color: bool) -> String {
     if color { color_word_at(&line, at.len() + 2) } else { line }
 }
 
-/// The role in a word, `?` if this version does not understand it; `storage/0 (replica)` for one with a copy.
+/// The role in a word, `?` if this version does not understand it.
 pub(crate) fn role(member: &Member) -> String {
-    match &member.state {
-        Some(state) if state.duty == Some(Post::Replica) => format!("{} (replica)", state.role),
-        Some(state) => state.role.to_string(),
-        None => "?".to_owned(),
+    member.state.as_ref().map_or_else(|| "?".to_owned(), |state| role_words(&state.role, state.duty))
+}
+
+/// `storage/0`, and `storage/0 (replica)` for one with a copy.
+pub(crate) fn role_words(role: &Role, post: Option<Post>) -> String {
+    match post {
+        Some(Post::Replica) => format!("{role} (replica)"),
+        Some(Post::Primary) | None => role.to_string(),
     }
 }
 

@@ -17,7 +17,7 @@ use types::Problem;
 
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
-use crate::out::{OutputArg, Progress, StreamFormat, StreamOutputArg, say};
+use crate::out::{Format, OutputArg, Progress, StreamFormat, StreamOutputArg, say};
 use crate::reach::{Cx, Reached};
 use crate::render;
 use owner::{Twice, with_owner};
@@ -259,8 +259,10 @@ async fn ls(reached: &Reached, list: &List, cx: &Cx) -> anyhow::Result<Exit> {
     cx.out.data(list.output.output, &listing, show, |listing| {
         listing.keys.iter().map(|listed| readable(&listed.key)).collect()
     })?;
+    // In JSON and YAML all keys are.
+    let is_for_people = matches!(list.output.output, Format::Table | Format::Name);
     let odd = listing.keys.iter().filter(|listed| plain(&listed.key).is_none()).count();
-    if odd > 0 {
+    if is_for_people && odd > 0 {
         say(&format!("{} shown percent-encoded; --encoded takes them so", render::count(odd, "key")));
     }
     let more = if listing.more { ", and there are more" } else { "" };

@@ -35,8 +35,37 @@ fn table(specs: &Specs) -> String {
         .iter()
         .map(|(service, numbered)| {
             let shards = numbered.spec.shards.map_or_else(|| "-".to_owned(), |shards| shards.to_string());
-            vec![service.to_string(), numbered.number.to_string(), shards, numbered.spec.settings.to_string()]
+            // Copies are of shards.
+            let replicas =
+                numbered.spec.shards.map_or_else(|| "-".to_owned(), |_| numbered.spec.replicas.to_string());
+            let number = numbered.number.to_string();
+            vec![service.to_string(), number, shards, replicas, numbered.spec.settings.to_string()]
         })
         .collect();
-    render::table(&["TYPE", "NUMBER", "SHARDS", "SETTINGS"], &rows)
+    render::table(&["TYPE", "NUMBER", "SHARDS", "REPLICAS", "SETTINGS"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn shards_and_their_replicas_are_shown_of_types_that_have_some() {
+        let specs = json!({
+            "store": { "id": "01a209b4-6f86-77d4-8835-3e907514f96d", "url": "file:///s" },
+            "specs": {
+                "api_gateway": { "number": 3, "spec": { "settings": { "a": 1 } } },
+                "storage": { "number": 3, "spec": { "settings": {}, "shards": 2, "replicas": 1 } },
+            },
+        });
+        assert_eq!(
+            table(&serde_json::from_value(specs).unwrap()),
+            "\
+TYPE         NUMBER  SHARDS  REPLICAS  SETTINGS
+api_gateway  3       -       -         {\"a\":1}
+storage      3       2       1         {}"
+        );
+    }
 }

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use manifest::{Manifest, Plan, Running};
 use tokio::time::Instant;
 use types::api::{AgentSelf, Member, Wait};
-use types::{NodeId, Phase, Role, ServiceType};
+use types::{NodeId, Phase, Post, Role, ServiceType};
 
 use crate::agent_bin;
 use crate::exit::{Exit, explain};
@@ -183,7 +183,7 @@ async fn bring_up(
     let asked = ask_all(&starter.record).await?;
     let uses = asked.iter().find_map(|own| own.member.store.as_ref());
     let specs = starter.settle(loaded, uses).await?;
-    let (before, _) = running(&starter.record, &asked)?;
+    let before = running(&starter.record, &asked)?.roles;
     let plan = manifest::diff(manifest, &before);
     let mut outdated = outdated(starter.state, manifest, &starter.record, &before)?;
     let missing: Vec<_> = plan.start.iter().collect();
@@ -195,9 +195,9 @@ async fn bring_up(
     let took = began.elapsed();
     // A node that was started now may have another role as well: one that a person gave it, or a shard that it owns.
     let mut asked = ask_all(&starter.record).await?;
-    let (now, drained) = running(&starter.record, &asked)?;
-    let plan = manifest::diff(manifest, &now);
-    let mut drift = differences(&plan, &drained, &now);
+    let now = running(&starter.record, &asked)?;
+    let plan = manifest::diff(manifest, &now.roles);
+    let mut drift = differences(&plan, &now);
     if args.reset {
         for row in &mut outdated {
             progress.show(&format!("restarting {}", row.node));
@@ -227,26 +227,34 @@ async fn bring_up(
     })
 }
 
-/// The nodes whose processes live, with the roles that they have now, and those of them that a person has drained.
-fn running(
-    record: &ClusterRecord,
-    asked: &[AgentSelf],
-) -> anyhow::Result<(BTreeMap<NodeId, Running>, BTreeSet<NodeId>)> {
+/// The nodes whose processes live.
+#[derive(Debug, Default)]
+struct Now {
+    /// What they do.
+    roles: BTreeMap<NodeId, Running>,
+    /// Those that a person has drained.
+    drained: BTreeSet<NodeId>,
+    /// Those that have a copy of their shard.
+    replicas: BTreeSet<NodeId>,
+}
+
+fn running(record: &ClusterRecord, asked: &[AgentSelf]) -> anyhow::Result<Now> {
     let mut processes = Processes::new()?;
-    let living: Vec<_> = record.nodes.iter().filter(|node| node.is_running(&mut processes)).collect();
-    let mut running = BTreeMap::new();
-    let mut drained = BTreeSet::new();
-    for node in living {
+    let mut now = Now::default();
+    for node in record.nodes.iter().filter(|node| node.is_running(&mut processes)) {
         let own = asked.iter().find(|own| own.member.id == node.id);
         let state = own.and_then(|own| own.member.state.as_ref());
         if state.is_some_and(|state| state.phase == Phase::Stopped) {
-            drained.insert(node.id.clone());
+            now.drained.insert(node.id.clone());
+        }
+        if state.is_some_and(|state| state.duty == Some(Post::Replica)) {
+            now.replicas.insert(node.id.clone());
         }
         // One that does not answer is told of when the wait for it is over.
         let role = state.map_or_else(|| node.role.clone(), |state| state.role.clone());
-        running.insert(node.id.clone(), Running { role });
+        now.roles.insert(node.id.clone(), Running { role });
     }
-    Ok((running, drained))
+    Ok(now)
 }
 
 /// What each node of this cluster that answers says of itself.
@@ -265,22 +273,25 @@ async fn members(record: &ClusterRecord) -> anyhow::Result<Vec<Member>> {
 }
 
 /// Where nodes differ from the manifest: in what they do, or in that they were drained. Pure.
-fn differences(
-    plan: &Plan,
-    drained: &BTreeSet<NodeId>,
-    running: &BTreeMap<NodeId, Running>,
-) -> Vec<DriftRow> {
+fn differences(plan: &Plan, now: &Now) -> Vec<DriftRow> {
+    let found = |node: &NodeId, role: &Role| {
+        let post = now.replicas.contains(node).then_some(Post::Replica);
+        render::role_words(role, post)
+    };
     let row = |node: &NodeId, wanted: &Role, found: String| DriftRow {
         node: node.clone(),
         wanted: wanted.clone(),
         found,
         restored: false,
     };
-    let mut rows: Vec<_> =
-        plan.drift.iter().map(|drift| row(&drift.id, &drift.wanted, drift.found.to_string())).collect();
-    for id in plan.unchanged.iter().filter(|id| drained.contains(id)) {
-        if let Some(Running { role }) = running.get(id) {
-            rows.push(row(id, role, format!("{role} but stopped")));
+    let mut rows: Vec<_> = plan
+        .drift
+        .iter()
+        .map(|drift| row(&drift.id, &drift.wanted, found(&drift.id, &drift.found)))
+        .collect();
+    for id in plan.unchanged.iter().filter(|id| now.drained.contains(id)) {
+        if let Some(Running { role }) = now.roles.get(id) {
+            rows.push(row(id, role, format!("{} but stopped", found(id, role))));
         }
     }
     rows
@@ -425,14 +436,23 @@ mod tests {
     }
 
     #[test]
-    fn a_drained_node_differs_from_its_manifest() {
-        let running = |role: &str| Running { role: role.parse().unwrap() };
-        let ids = ["a", "b"].map(|id| id.parse::<NodeId>().unwrap());
-        let plan = Plan { unchanged: ids.to_vec(), ..Plan::default() };
-        let running =
-            BTreeMap::from([(ids[0].clone(), running("storage/0")), (ids[1].clone(), running("standby"))]);
-        let rows = differences(&plan, &BTreeSet::from([ids[0].clone()]), &running);
+    fn a_drained_node_and_one_with_another_role_differ_from_the_manifest() {
+        let role = |role: &str| role.parse::<Role>().unwrap();
+        let ids = ["a", "b", "c"].map(|id| id.parse::<NodeId>().unwrap());
+        let drift = manifest::Drift { id: ids[2].clone(), wanted: Role::Standby, found: role("storage/1") };
+        let plan = Plan { unchanged: ids[..2].to_vec(), drift: vec![drift], ..Plan::default() };
+        let roles = ids.clone().into_iter().zip(["storage/0", "standby", "storage/1"].map(role));
+        let now = Now {
+            roles: roles.map(|(id, role)| (id, Running { role })).collect(),
+            drained: BTreeSet::from([ids[0].clone()]),
+            replicas: BTreeSet::from([ids[2].clone()]),
+        };
+        let rows = differences(&plan, &now);
         let rows: Vec<_> = rows.iter().map(|row| format!("{}: {}", row.node, row.found)).collect();
-        assert_eq!(rows, ["a: storage/0 but stopped"]);
+        assert_eq!(
+            rows,
+            ["c: storage/1 (replica)", "a: storage/0 but stopped"],
+            "in the words of `ctl status`"
+        );
     }
 }

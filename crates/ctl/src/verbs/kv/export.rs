@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use client::{KeyPage, KeyQuery, ListedKey};
@@ -35,9 +35,41 @@ pub(super) struct Args {
     /// Only keys that begin with this
     #[arg(default_value = "")]
     prefix: String,
-    /// Write to a file, which is there once it is whole [default: standard output]
+    /// Write to a file, which is there once it is whole, or - for standard output [default: -]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+}
+
+/// A file that is being written: half of it must not be taken for the whole. Dropped, as by ^C, it is removed.
+#[derive(Debug)]
+struct Part {
+    file: File,
+    path: PathBuf,
+    is_whole: bool,
+}
+
+impl Part {
+    fn create(whole: &Path) -> anyhow::Result<Self> {
+        let path = whole.with_added_extension("part");
+        let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+        Ok(Self { file, path, is_whole: false })
+    }
+
+    fn finish(mut self, whole: &Path) -> anyhow::Result<()> {
+        self.file.sync_all().with_context(|| format!("writing {}", self.path.display()))?;
+        std::fs::rename(&self.path, whole).with_context(|| format!("naming {}", whole.display()))?;
+        self.is_whole = true;
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            // It may be gone already.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// A line.
@@ -56,19 +88,17 @@ struct Line<'a> {
 pub(super) async fn run(reached: &Reached, args: &Args) -> anyhow::Result<Exit> {
     let began = Instant::now();
     let mut progress = Progress::new();
-    let exported = match &args.output {
+    let file = args.output.as_deref().filter(|path| path.as_os_str() != "-");
+    let exported = match file {
         None => {
             let out = BufWriter::new(std::io::stdout());
             export(reached, &args.prefix, out, &mut progress, began).await?
         }
         Some(path) => {
-            // Half of it must not be taken for the whole.
-            let part = path.with_added_extension("part");
-            let file = File::create(&part).with_context(|| format!("creating {}", part.display()))?;
-            let out = BufWriter::new(&file);
+            let part = Part::create(path)?;
+            let out = BufWriter::new(&part.file);
             let exported = export(reached, &args.prefix, out, &mut progress, began).await?;
-            file.sync_all().with_context(|| format!("writing {}", part.display()))?;
-            std::fs::rename(&part, path).with_context(|| format!("naming {}", path.display()))?;
+            part.finish(path)?;
             exported
         }
     };
@@ -113,5 +143,23 @@ fn line(listed: &ListedKey) -> Line<'_> {
         value_base64: listed.value_base64.as_deref(),
         content_type: &listed.content_type,
         expires_ms: listed.expires_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_there_once_it_is_whole_and_half_of_it_never() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("all.ndjson");
+        let files = || std::fs::read_dir(dir.path()).unwrap().count();
+        drop(Part::create(&path).unwrap());
+        assert_eq!(files(), 0);
+        let part = Part::create(&path).unwrap();
+        assert_eq!((path.exists(), files()), (false, 1));
+        part.finish(&path).unwrap();
+        assert_eq!((path.exists(), files()), (true, 1));
     }
 }
