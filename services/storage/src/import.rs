@@ -151,8 +151,11 @@ impl StorageService {
                 return Err(self.elsewhere(shard));
             } else {
                 let part = others.entry(shard).or_default();
+                // Between them only, so that no part is longer than the whole.
+                if !part.is_empty() {
+                    part.extend_from_slice(b"\n");
+                }
                 part.extend_from_slice(line.text);
-                part.extend_from_slice(b"\n");
             }
         }
         if others.is_empty() {
