@@ -168,7 +168,7 @@ mod tests {
             async { Ok::<_, Infallible>(Response::new(Body::from_stream(body))) }
         });
         let stop = CancellationToken::new();
-        let limits = ServeLimits { send_timeout: Duration::from_secs(1), ..ServeLimits::default() };
+        let limits = ServeLimits { send_timeout: Duration::from_secs(3), ..ServeLimits::default() };
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, service, stop.clone().into(), limits));
         let ask = async || {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ORIGIN};
+use http::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, EXPECT, ORIGIN};
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
@@ -49,21 +49,21 @@ pub(crate) async fn told(head: &Parts, body: Body, most: usize) -> Result<(usize
         }
     }
     let told = body.size_hint().exact().map(|told| usize::try_from(told).unwrap_or(usize::MAX));
-    if told.is_some_and(|told| told > most) {
-        // Many clients hear no answer while they send; those with little more to send may finish.
-        let _ = timeout(DRAIN, drain(body, most.saturating_mul(4))).await;
-        return Err(too_large(most));
+    match told {
+        Some(told) if told > most => {
+            // Many clients hear no answer while they send; those with little to send may finish. One that waits to be
+            // told to send hears at once.
+            if told <= most.saturating_mul(4) && !head.headers.contains_key(EXPECT) {
+                let _ = timeout(DRAIN, drain(body)).await;
+            }
+            Err(too_large(most))
+        }
+        told => Ok((told.unwrap_or(most), body)),
     }
-    Ok((told.unwrap_or(most), body))
 }
 
-async fn drain(mut body: Body, most: usize) {
-    let mut left = most;
-    while left > 0
-        && let Some(Ok(frame)) = body.frame().await
-    {
-        left = left.saturating_sub(frame.data_ref().map_or(1, Bytes::len));
-    }
+async fn drain(mut body: Body) {
+    while let Some(Ok(_)) = body.frame().await {}
 }
 
 /// Reads a body of at most so many bytes.
@@ -85,7 +85,10 @@ pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Response> {
 
 fn too_large(most: usize) -> Response {
     let detail = format!("the body has more than {most} bytes");
-    refused(&Problem::new(ErrorKind::TooLarge, "value-too-large", detail).hint("send it in several parts"))
+    refused(
+        &Problem::new(ErrorKind::TooLarge, "value-too-large", detail)
+            .hint("cut it into several keys, or send fewer lines or operations at once"),
+    )
 }
 
 #[cfg(test)]

@@ -244,8 +244,10 @@ impl Room {
 
     /// The same as a body.
     pub(crate) fn body(self, bytes: Bytes) -> Body {
-        let slices = stream::try_unfold(self.send(bytes), |sending| async move {
-            Ok::<_, Stalled>(sending.next()?.map(|slice| (slice, sending)))
+        let sending = (self.send(bytes), Window::default());
+        let slices = stream::try_unfold(sending, |(sending, window)| async move {
+            let Some(slice) = sending.next()? else { return Ok::<_, Stalled>(None) };
+            Ok(Some((window.admit(slice).await, (sending, window))))
         });
         Body::from_stream(slices)
     }

@@ -37,7 +37,7 @@ pub(crate) struct History(Arc<Shared>);
 struct Shared {
     log: Arc<WalReader>,
     kept: Mutex<Kept>,
-    at_work: Mutex<Option<(What, Reads)>>,
+    at_work: Mutex<Option<AtWork>>,
 }
 
 /// What can be read.
@@ -49,7 +49,14 @@ enum What {
     File(u64),
 }
 
-/// It is being read.
+/// What is being read, and since when.
+#[derive(Clone)]
+struct AtWork {
+    what: What,
+    since: Instant,
+    reads: Reads,
+}
+
 type Reads = future::Shared<BoxFuture<'static, Result<Read, HistoryError>>>;
 
 /// What was read.
@@ -159,18 +166,20 @@ impl History {
 
     /// What is kept, or else what is read when nothing else is being read.
     async fn get<T>(&self, what: What, known: impl Fn(&Kept) -> Option<T>) -> Result<T, HistoryError> {
+        let asked = Instant::now();
         loop {
             if let Some(known) = known(&self.kept()) {
                 return Ok(known);
             }
-            let (read, reads) = {
+            let AtWork { what: read, since, reads } = {
                 let mut at_work = lock(&self.0.at_work);
-                at_work.get_or_insert_with(|| (what, self.begin(what))).clone()
+                let begin = || AtWork { what, since: Instant::now(), reads: self.begin(what) };
+                at_work.get_or_insert_with(begin).clone()
             };
             let outcome = reads.clone().await;
             let found = {
                 let mut at_work = lock(&self.0.at_work);
-                let is_first = at_work.as_ref().is_some_and(|(_, at_work)| at_work.ptr_eq(&reads));
+                let is_first = at_work.as_ref().is_some_and(|at_work| at_work.reads.ptr_eq(&reads));
                 if is_first {
                     *at_work = None;
                 }
@@ -182,8 +191,8 @@ impl History {
             };
             match (found, outcome) {
                 (Some(found), _) => return Ok(found),
-                (None, Err(error)) if read == what => return Err(error),
-                // It was something else, or is forgotten already.
+                (None, Err(error)) if read == what && since >= asked => return Err(error),
+                // It was something else, or is forgotten already, or whoever began it stood still since.
                 (None, _) => {}
             }
         }
@@ -366,13 +375,12 @@ mod tests {
     #[tokio::test]
     async fn who_stands_still_in_the_middle_of_a_read_holds_up_nobody() {
         let history = with_a_file().await;
-        *lock(&history.0.at_work) = Some((
-            What::Beginning(7),
-            reads(async {
-                tokio::task::yield_now().await;
-                Ok(Read::Beginning(7, None))
-            }),
-        ));
+        let read = async {
+            tokio::task::yield_now().await;
+            Ok(Read::Beginning(7, None))
+        };
+        let (what, since) = (What::Beginning(7), Instant::now());
+        *lock(&history.0.at_work) = Some(AtWork { what, since, reads: reads(read) });
         // It is at work, and is not polled again.
         let mut stuck = std::pin::pin!(history.get(What::Beginning(7), |_| None::<()>));
         assert!((&mut stuck).now_or_never().is_none());
@@ -384,18 +392,24 @@ mod tests {
     #[tokio::test]
     async fn an_error_and_even_a_panic_is_of_those_who_wait_for_that_file_and_of_nobody_else() {
         let history = with_a_file().await;
-        *lock(&history.0.at_work) = Some((
-            What::File(9),
+        let panics = || {
             reads(async {
                 tokio::task::yield_now().await;
                 panic!("a file that the reader was not made for");
-            }),
-        ));
+            })
+        };
+        // Begun after all of these came.
+        let (what, since) = (What::File(9), Instant::now() + Duration::from_secs(60));
+        *lock(&history.0.at_work) = Some(AtWork { what, since, reads: panics() });
         let (one, other, sound) =
             tokio::join!(history.read(Reading(9)), history.read(Reading(9)), history.find(1));
         for failed in [one, other] {
             assert!(matches!(failed, Err(HistoryError::Undecodable)));
         }
         history.read(sound.unwrap()).await.unwrap();
+
+        // One that was begun long ago says nothing of now.
+        *lock(&history.0.at_work) = Some(AtWork { what, since: Instant::now(), reads: panics() });
+        assert!(matches!(history.read(Reading(9)).await, Err(HistoryError::Gone)));
     }
 }

@@ -25,6 +25,8 @@ use crate::vigil::Moment;
 
 /// Pauses between attempts to open, the first and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The longest pause between looks at damaged data: each attempt to open it leaves an empty file in the log.
+const DAMAGED: Duration = Duration::from_secs(60);
 /// A database that was given up sooner is opened again only after a longer and longer pause.
 const STEADY: Duration = Duration::from_secs(10);
 /// Why a database is given up after a stall.
@@ -122,11 +124,12 @@ impl Keeper {
                     self.now(State::Damaged(why));
                 }
             }
+            let longest = if is_damaged { DAMAGED } else { PAUSE.1 };
             was_damaged = is_damaged;
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                () = sleep(pause) => pause = (pause * 2).min(PAUSE.1),
+                () = sleep(pause) => pause = (pause * 2).min(longest),
             }
         }
     }

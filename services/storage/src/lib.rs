@@ -119,6 +119,7 @@ mod feed;
 mod follower;
 mod garbage;
 mod gather;
+mod get;
 mod given;
 mod history;
 mod import;

@@ -15,7 +15,6 @@ use slatedb::{CloseReason, Db, ErrorKind};
 use slatedb_common::metrics::DefaultMetricsRecorder;
 use tracing::{debug, info};
 
-use crate::history::is_missing;
 use crate::ownership::{Lost, Ownership};
 use crate::tuning;
 
@@ -53,9 +52,10 @@ pub(crate) enum OpenError {
 
 impl From<slatedb::Error> for OpenError {
     fn from(error: slatedb::Error) -> Self {
-        // What is missing may have been collected just now.
-        let is_damaged = error.kind() == ErrorKind::Data && !is_missing(&error);
-        if is_damaged { Self::Damaged(error.to_string()) } else { Self::Failed(error.to_string()) }
+        let why = error.to_string();
+        // `Data` is also what is of another version, or was collected just now; only words tell them apart.
+        let is_damaged = error.kind() == ErrorKind::Data && why.contains("checksum mismatch");
+        if is_damaged { Self::Damaged(why) } else { Self::Failed(why) }
     }
 }
 

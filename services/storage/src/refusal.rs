@@ -8,6 +8,7 @@ use types::{ErrorKind, Problem};
 
 use crate::change::Unmet;
 use crate::conditions::etag;
+use crate::consistency::Consistency;
 
 /// Why a request was not served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +70,15 @@ impl Refusal {
             Self::Damaged(_) => Problem::new(ErrorKind::Internal, "unreadable-value", detail.clone())
                 .hint("put the key again, or delete it; if that does not help, the object store has damaged files: restore them from a copy"),
             Self::Broken(_) => Problem::new(ErrorKind::Internal, "damaged-data", detail.clone())
-                .hint("the object store has damaged files: restore them from a copy; it is tried again all the time"),
+                .hint("the object store has damaged files: restore them from a copy; they are looked at again within a minute"),
+        }
+    }
+
+    /// The answer to a read. One that may be old is better asked of another copy than of damaged data.
+    pub(crate) fn to_reader(&self, consistency: Consistency) -> Response<Body> {
+        match (self, consistency) {
+            (Self::Broken(_), Consistency::Any) => response::not_processed(&self.problem()),
+            _ => self.to_response(),
         }
     }
 
@@ -119,6 +128,12 @@ mod tests {
             let is_verdict = matches!(refusal, Refusal::Unmet(_));
             assert_eq!(answer.headers().get(ETAG).is_some_and(|tag| tag == "\"7\""), is_verdict, "{refusal}");
             assert!(refusal.problem().hint.is_some(), "{refusal}");
+        }
+        let broken = Refusal::Broken(why());
+        for (consistency, goes_elsewhere) in [(Consistency::Any, true), (Consistency::Strong, false)] {
+            let answer = broken.to_reader(consistency);
+            assert_eq!(answer.status(), 500);
+            assert_eq!(answer.headers().contains_key(api::NOT_PROCESSED), goes_elsewhere);
         }
     }
 }

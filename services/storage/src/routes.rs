@@ -10,21 +10,18 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::header::{
-    CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use plugin::response;
-use types::{ErrorKind, Problem, ShardId, api};
+use types::{ErrorKind, Problem, ShardId};
 
 use crate::answers::{bad_query, invalid, not_allowed, refused, unknown_shard};
 use crate::bodies::{read, told};
 use crate::bounds::{self, Room, SLICE};
-use crate::change::{Condition, Unmet};
+use crate::change::Condition;
 use crate::conditions::{condition, etag};
-use crate::consistency::{self, Consistency, Stale};
+use crate::consistency::{self, Consistency};
 use crate::cursor::Cursor;
 use crate::expiry::ends_at;
 use crate::key::{Key, decode};
@@ -32,8 +29,7 @@ use crate::outgoing;
 use crate::page::{Page, Query};
 use crate::parameters::only_shard;
 use crate::place::{Place, place};
-use crate::record::{MAX_CONTENT_TYPE, Record, Versioned};
-use crate::refusal::Refusal;
+use crate::record::{MAX_CONTENT_TYPE, Record};
 use crate::service::StorageService;
 use crate::watch::{self, NotBegun, Watch};
 
@@ -66,9 +62,6 @@ async fn answer(State(service): State<Arc<StorageService>>, request: Request) ->
     outcome.unwrap_or_else(|refusal| refusal)
 }
 
-/// What was read, and the room for it if it is large.
-type Found = (Stale<Option<Versioned>>, Option<Room>);
-
 /// What is answered instead.
 pub(crate) type Answer = Result<Response, Response>;
 
@@ -96,85 +89,6 @@ impl StorageService {
                 Ok(StatusCode::NO_CONTENT.into_response())
             }
             _ => Err(not_allowed("GET, HEAD, PUT, DELETE")),
-        }
-    }
-
-    async fn get(&self, key: &Key, head: &Parts) -> Answer {
-        let consistency =
-            Consistency::of_query(head.uri.query().unwrap_or_default()).map_err(|error| bad_query(&error))?;
-        let is_head = head.method == Method::HEAD;
-        let (Stale { value, by }, room) = self.find(key, consistency, is_head).await?;
-        let by = by.filter(|_| consistency == Consistency::Any);
-        let version = value.as_ref().map(|found| found.version);
-        if !is_asked_for(&head.headers, version.map(etag).as_deref()) {
-            return Err(Refusal::Unmet(vec![Unmet { index: 0, version }]).to_response());
-        }
-        let Some(Versioned { version, record }) = value else {
-            let detail = format!("there is no key `{key}`");
-            let mut answer = refused(&Problem::new(ErrorKind::NotFound, "no-such-key", detail));
-            if let Some(by) = by {
-                consistency::tell(answer.headers_mut(), by);
-            }
-            return Err(answer);
-        };
-        let (etag, expires_ms) = (etag(version), record.expires_ms());
-        let mut answer = if names(&head.headers, &etag) {
-            StatusCode::NOT_MODIFIED.into_response()
-        } else {
-            let (content_type, length) = (record.content_type(), record.value().len());
-            let body = match room {
-                _ if is_head => Body::empty(),
-                Some(room) => room.body(record.into_value()),
-                None => Body::from(record.into_value()),
-            };
-            let mut answer = Response::new(body);
-            answer.headers_mut().insert(CONTENT_TYPE, content_type);
-            answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
-            answer
-        };
-        let headers = answer.headers_mut();
-        headers.insert(ETAG, header(etag));
-        if let Some(by) = by {
-            consistency::tell(headers, by);
-        }
-        if let Some(at) = expires_ms {
-            headers.insert(HeaderName::from_static(api::EXPIRES_MS), HeaderValue::from(at.get()));
-        }
-        // What anyone stored must not act as a page of this node's API.
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        Ok(answer)
-    }
-
-    /// Reads a key, and takes room for its value if that is large and will be sent.
-    async fn find(&self, key: &Key, consistency: Consistency, is_head: bool) -> Result<Found, Response> {
-        let mut room: Option<Room> = None;
-        loop {
-            let found = match &self.copy {
-                Some(copy) if consistency == Consistency::Any => copy.get(key).await,
-                Some(_) => return Err(self.only_a_copy()),
-                None => self.engine.get(key, consistency).await,
-            };
-            let found = found.map_err(|refusal| refusal.to_response())?;
-            let size = found.value.as_ref().map_or(0, |found| found.record.value().len());
-            if is_head || size <= SLICE {
-                return Ok((found, None));
-            }
-            let had_room = room.is_some();
-            let fitting = match room.take() {
-                Some(mut room) => room.try_grow(size).then_some(room),
-                None => self.bounds.values.try_take(size),
-            };
-            if fitting.is_some() {
-                return Ok((found, fitting));
-            }
-            if had_room {
-                // It has become larger.
-                return Err(bounds::no_room());
-            }
-            // It does not wait here, and may be another one then.
-            drop(found);
-            room = Some(self.bounds.values.take(size).await.ok_or_else(bounds::no_room)?);
         }
     }
 
@@ -209,7 +123,7 @@ impl StorageService {
         let outbox = if query.shard.is_some() { &self.bounds.pages } else { &self.bounds.gathered };
         let room = outbox.take(query.cost()).await.ok_or_else(bounds::no_room)?;
         let page = match query.shard {
-            Some(_) => self.page(&query).await.map_err(|refusal| refusal.to_response())?,
+            Some(_) => self.page(&query).await.map_err(|refusal| refusal.to_reader(query.consistency))?,
             None => self.gather(&query).await.map_err(|problem| refused(&problem))?,
         };
         let mut answer = json(&page.value, room).ok_or_else(bounds::no_room)?;
@@ -276,7 +190,7 @@ impl StorageService {
         if self.copy.is_some() { Err(self.only_a_copy()) } else { Ok(()) }
     }
 
-    fn only_a_copy(&self) -> Response {
+    pub(crate) fn only_a_copy(&self) -> Response {
         let detail = format!("this node has a copy of shard {}; only the owner answers that", self.shard);
         let problem = Problem::new(ErrorKind::Misdirected, "only-a-copy", detail);
         response::not_processed(
@@ -316,25 +230,6 @@ fn expires_ms(query: &str) -> Result<Option<NonZeroU64>, Response> {
     Ok(Some(ends))
 }
 
-/// Whether what is there is what `If-Match` asks for, if it asks (RFC 9110, section 13.1.1).
-fn is_asked_for(headers: &HeaderMap, etag: Option<&str>) -> bool {
-    let asked = headers.get_all(IF_MATCH);
-    let mut tags = asked.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    asked.iter().next().is_none()
-        || etag.is_some_and(|etag| tags.any(|tag| ["*", etag].contains(&tag.trim())))
-}
-
-/// Whether `If-None-Match` names an entity tag (RFC 9110, section 13.1.2).
-fn names(headers: &HeaderMap, etag: &str) -> bool {
-    headers
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
-}
-
 /// Nothing if it needs more room than there is.
 fn json(page: &Page, mut room: Room) -> Option<Response> {
     let body = serde_json::to_vec(page).expect("a page is strings and numbers");
@@ -347,31 +242,6 @@ fn json(page: &Page, mut room: Room) -> Option<Response> {
     Some(([length, (CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
 }
 
-fn header(text: String) -> HeaderValue {
+pub(crate) fn header(text: String) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(text)).expect("an entity tag is printable")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_read_can_ask_for_one_of_some_versions() {
-        let asks = |value: &'static str, etag| {
-            is_asked_for(&HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static(value))]), etag)
-        };
-        let there = Some("\"17\"");
-        assert!(asks("\"17\"", there) && asks("\"1\", \"17\"", there) && asks("*", there));
-        assert!(!asks("\"1\"", there) && !asks("W/\"17\"", there), "a weak tag matches nothing");
-        assert!(!asks("*", None) && is_asked_for(&HeaderMap::new(), None));
-    }
-
-    #[test]
-    fn a_tag_is_found_in_a_list_of_them() {
-        let matches = |value: &'static str| {
-            names(&HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(value))]), "\"1\"")
-        };
-        assert!(matches("\"1\"") && matches("\"0\", W/\"1\"") && matches("*"));
-        assert!(!matches("\"11\"") && !matches("1") && !matches(""));
-    }
 }

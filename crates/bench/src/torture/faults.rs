@@ -93,12 +93,12 @@ impl Fault {
                 Self::Cut { node, lost: *lost.choose(rng).expect("there are some") }
             }
             35..44 => Self::CutStore { node: worker },
-            44..58 => {
+            44..60 => {
                 let also = rng.random_ratio(1, 3).then(|| rng.random_range(GATEWAYS..COUNT));
                 Self::Move { shard, to: worker, also }
             }
-            58..69 => Self::Retire { node: worker },
-            69..82 => {
+            60..68 => Self::Retire { node: worker },
+            68..82 => {
                 let slow = Duration::from_millis(rng.random_range(20..800));
                 let modes = [Mode::Slow(slow), Mode::Refuse, Mode::Drop, Mode::Forget, Mode::Silent];
                 let mode = *modes.choose(rng).expect("there are some");

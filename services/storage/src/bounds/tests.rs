@@ -1,6 +1,5 @@
 use futures_util::StreamExt;
 use futures_util::future::FutureExt;
-use http_body_util::BodyExt;
 
 use super::*;
 
@@ -19,7 +18,10 @@ async fn an_answer_comes_whole_and_gives_its_room_back() {
     for round in 0..3 {
         let room = outbox.take(4 * SLICE).await.expect("there is room");
         assert!(outbox.try_take(1).is_none());
-        let body = room.body(whole(3)).collect().await.unwrap().to_bytes();
+        let (mut slices, mut body) = (room.body(whole(3)).into_data_stream(), Vec::new());
+        while let Some(slice) = slices.next().await {
+            body.extend_from_slice(&slice.unwrap());
+        }
         assert_eq!(body, whole(3), "{round}");
     }
     assert_eq!((outbox.0.room.available_permits(), cut.get()), (4 * SLICE, 0));
@@ -82,4 +84,15 @@ async fn a_connection_has_a_slice_of_a_stream_and_no_more() {
     assert!(window.admit(Bytes::from_static(b"x")).now_or_never().is_none());
     drop(first);
     assert_eq!(window.admit(Bytes::from_static(b"x")).now_or_never().as_deref(), Some(&b"x"[..]));
+}
+
+#[tokio::test]
+async fn an_answer_waits_here_until_its_connection_has_sent_what_it_has() {
+    let (outbox, _) = outbox();
+    let mut slices = outbox.take(2 * SLICE).await.unwrap().body(whole(2)).into_data_stream();
+    let first = slices.next().await.unwrap().unwrap();
+    assert!(slices.next().now_or_never().is_none());
+    assert!(outbox.try_take(3 * SLICE).is_none(), "it has its room still");
+    drop(first);
+    assert_eq!(slices.next().await.unwrap().unwrap().len(), SLICE);
 }

@@ -51,7 +51,8 @@ async fn read_all(folder: &Path, at: &str) -> (usize, bool) {
         match running.get(&format!("key-{number}")).await {
             Ok(found) => assert_eq!(found, Some(value(number)), "{at}: key-{number}"),
             Err(refusal) => {
-                let is_told = matches!(refusal, Refusal::Damaged(_) | Refusal::NotOpen(_));
+                let is_told =
+                    matches!(refusal, Refusal::Damaged(_) | Refusal::Broken(_) | Refusal::NotOpen(_));
                 assert!(is_told, "{at}: key-{number}: {refusal}");
                 refused += 1;
             }

@@ -1,0 +1,182 @@
+//! A key to a reader: found as new as it is asked for, judged by the request's headers, sent a slice at a time.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use types::{ErrorKind, Problem, api};
+
+use crate::answers::{bad_query, refused};
+use crate::bounds::{self, Room, SLICE};
+use crate::conditions::etag;
+use crate::consistency::{self, Consistency, Stale};
+use crate::key::Key;
+use crate::record::Versioned;
+use crate::routes::{Answer, header};
+use crate::service::StorageService;
+
+/// What is sent of what was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    Head,
+    /// The reader has it already.
+    Nothing,
+    /// It is not what was asked for.
+    Refusal,
+}
+
+/// What was read, and the room for it if it is large and will be sent.
+type Found = (Stale<Option<Versioned>>, Part, Option<Room>);
+
+impl StorageService {
+    /// Answers `GET` and `HEAD` of a key of this shard.
+    pub(crate) async fn get(&self, key: &Key, head: &Parts) -> Answer {
+        let consistency =
+            Consistency::of_query(head.uri.query().unwrap_or_default()).map_err(|error| bad_query(&error))?;
+        let (Stale { value, by }, part, room) = self.find(key, head, consistency).await?;
+        let mut answer = match (part, value) {
+            (Part::Refusal, value) => changed(value.map(|found| found.version)),
+            (_, Some(found)) => show(found, part, room),
+            (_, None) => {
+                let detail = format!("there is no key `{key}`");
+                let problem = Problem::new(ErrorKind::NotFound, "no-such-key", detail);
+                refused(&problem.hint("GET /svc/storage/kv?prefix= lists the keys that there are"))
+            }
+        };
+        if let Some(by) = by.filter(|_| consistency == Consistency::Any) {
+            consistency::tell(answer.headers_mut(), by);
+        }
+        Ok(answer)
+    }
+
+    async fn find(&self, key: &Key, head: &Parts, consistency: Consistency) -> Result<Found, Response> {
+        let mut room: Option<Room> = None;
+        loop {
+            let found = match &self.copy {
+                Some(copy) if consistency == Consistency::Any => copy.get(key).await,
+                Some(_) => return Err(self.only_a_copy()),
+                None => self.engine.get(key, consistency).await,
+            };
+            let found = found.map_err(|refusal| refusal.to_reader(consistency))?;
+            let size = found.value.as_ref().map_or(0, |found| found.record.value().len());
+            let part = part(head, found.value.as_ref().map(|found| etag(found.version)).as_deref());
+            if part != Part::Whole || size <= SLICE {
+                return Ok((found, part, None));
+            }
+            let had_room = room.is_some();
+            let fitting = match room.take() {
+                Some(mut room) => room.try_grow(size).then_some(room),
+                None => self.bounds.values.try_take(size),
+            };
+            if fitting.is_some() {
+                return Ok((found, part, fitting));
+            }
+            if had_room {
+                // It has become larger.
+                return Err(bounds::no_room());
+            }
+            // It does not wait here, and may be another one then.
+            drop(found);
+            room = Some(self.bounds.values.take(size).await.ok_or_else(bounds::no_room)?);
+        }
+    }
+}
+
+fn part(head: &Parts, etag: Option<&str>) -> Part {
+    if !is_asked_for(&head.headers, etag) {
+        Part::Refusal
+    } else if etag.is_some_and(|etag| names(&head.headers, etag)) {
+        Part::Nothing
+    } else if head.method == Method::HEAD {
+        Part::Head
+    } else {
+        Part::Whole
+    }
+}
+
+fn changed(version: Option<u64>) -> Response {
+    let what = version.map_or("no value".to_owned(), |version| format!("version {version}"));
+    let detail = format!("the condition does not hold: the key has {what}");
+    let problem = Problem::new(ErrorKind::Changed, "precondition-failed", detail);
+    let mut answer = refused(&problem.hint("without `If-Match` what is there now is read"));
+    if let Some(version) = version {
+        answer.headers_mut().insert(ETAG, header(etag(version)));
+    }
+    answer
+}
+
+fn show(Versioned { version, record }: Versioned, part: Part, room: Option<Room>) -> Response {
+    let expires_ms = record.expires_ms();
+    let mut answer = if part == Part::Nothing {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let (content_type, length) = (record.content_type(), record.value().len());
+        let body = match room {
+            _ if part == Part::Head => Body::empty(),
+            Some(room) => room.body(record.into_value()),
+            None => Body::from(record.into_value()),
+        };
+        let mut answer = Response::new(body);
+        answer.headers_mut().insert(CONTENT_TYPE, content_type);
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        answer
+    };
+    let headers = answer.headers_mut();
+    headers.insert(ETAG, header(etag(version)));
+    if let Some(at) = expires_ms {
+        headers.insert(HeaderName::from_static(api::EXPIRES_MS), HeaderValue::from(at.get()));
+    }
+    // What anyone stored must not act as a page of this node's API.
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+/// Whether what is there is what `If-Match` asks for, if it asks (RFC 9110, section 13.1.1).
+fn is_asked_for(headers: &HeaderMap, etag: Option<&str>) -> bool {
+    let asked = headers.get_all(IF_MATCH);
+    let mut tags = asked.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    asked.iter().next().is_none()
+        || etag.is_some_and(|etag| tags.any(|tag| ["*", etag].contains(&tag.trim())))
+}
+
+/// Whether `If-None-Match` names an entity tag (RFC 9110, section 13.1.2).
+fn names(headers: &HeaderMap, etag: &str) -> bool {
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_can_ask_for_one_of_some_versions() {
+        let asks = |value: &'static str, etag| {
+            is_asked_for(&HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static(value))]), etag)
+        };
+        let there = Some("\"17\"");
+        assert!(asks("\"17\"", there) && asks("\"1\", \"17\"", there) && asks("*", there));
+        assert!(!asks("\"1\"", there) && !asks("W/\"17\"", there), "a weak tag matches nothing");
+        assert!(!asks("*", None) && is_asked_for(&HeaderMap::new(), None));
+    }
+
+    #[test]
+    fn a_tag_is_found_in_a_list_of_them() {
+        let matches = |value: &'static str| {
+            names(&HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(value))]), "\"1\"")
+        };
+        assert!(matches("\"1\"") && matches("\"0\", W/\"1\"") && matches("*"));
+        assert!(!matches("\"11\"") && !matches("1") && !matches(""));
+    }
+}
