@@ -1,5 +1,6 @@
 //! `ctl kv`: keys and values of the cluster's storage.
 
+mod aside;
 mod export;
 mod import;
 mod owner;

@@ -14,10 +14,11 @@ use anyhow::Context;
 use client::ClientError;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use types::Problem;
 
+use super::aside::aside;
 use super::owner::{Twice, with_owner};
 use crate::exit::{Exit, Failure, explain};
 use crate::interrupt::Interrupt;
@@ -39,6 +40,8 @@ there once: of two lines with the same key either may be the last.";
 
 /// Requests at once.
 const IN_FLIGHT: usize = 4;
+/// And their bytes: half of what waits for a shard to become durable.
+const BYTES_IN_FLIGHT: usize = 16 * 1024 * 1024;
 /// From when on it is shown how far it is.
 const LONG: Duration = Duration::from_secs(1);
 
@@ -114,16 +117,17 @@ pub(super) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
     let source: Box<dyn BufRead + Send> = match file {
         None => Box::new(BufReader::new(io::stdin())),
         Some(path) => {
-            let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-            Box::new(BufReader::new(file))
+            let named = path.to_owned();
+            let file = interrupt.unless(async { Ok(aside(move || File::open(named)).await) }).await?;
+            Box::new(BufReader::new(file.with_context(|| format!("opening {}", path.display()))?))
         }
     };
     let began = Instant::now();
-    let sent_lines = &Cell::new(0);
+    let (sent_lines, room) = (&Cell::new(0), &Semaphore::new(BYTES_IN_FLIGHT));
     let queue = stream::unfold(chunks(source), async |mut queue| Some((queue.recv().await?, queue)));
     let sending = queue.map(|chunk| {
         sent_lines.set(chunk.as_ref().map_or(sent_lines.get(), Chunk::last));
-        send(reached, chunk)
+        send(reached, chunk, room)
     });
     let mut answers = Box::pin(sending.buffered(IN_FLIGHT));
     let (mut imported, mut stored_lines) = (0, 0);
@@ -158,8 +162,14 @@ pub(super) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
 }
 
 /// Keys and lines that are stored.
-async fn send(reached: &Reached, chunk: Result<Chunk, LinesError>) -> anyhow::Result<(usize, usize)> {
+async fn send(
+    reached: &Reached,
+    chunk: Result<Chunk, LinesError>,
+    room: &Semaphore,
+) -> anyhow::Result<(usize, usize)> {
     let chunk = chunk.map_err(unread)?;
+    let cost = u32::try_from(chunk.text.len().min(BYTES_IN_FLIGHT)).unwrap_or(u32::MAX);
+    let _taken = room.acquire_many(cost).await?;
     let sending = async |member: &client::Client| member.kv_import(chunk.text.clone()).await;
     match with_owner(reached, None, Twice::Harmless, sending).await {
         Ok(keys) => Ok((usize::try_from(keys).unwrap_or(usize::MAX), chunk.lines)),

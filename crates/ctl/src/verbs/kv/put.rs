@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use client::{KeyCondition, PutKey};
-use tokio::sync::oneshot;
 
+use super::aside::aside;
 use super::owner::{Twice, with_owner};
 use super::{Spelling, judged};
 use crate::exit::{Exit, Failure};
@@ -115,8 +115,11 @@ async fn value(args: &Args) -> anyhow::Result<Vec<u8>> {
     let file = args.file.as_deref().filter(|path| path.as_os_str() != "-");
     let (read, what) = match (&args.value, file) {
         (Some(text), _) => (bounded(text.as_bytes()), String::new()),
-        (None, Some(path)) => (of_file(path), format!("reading {}", path.display())),
-        (None, None) => (of_stdin().await, "reading standard input".to_owned()),
+        (None, Some(path)) => {
+            let named = path.to_owned();
+            (aside(move || of_file(&named)).await, format!("reading {}", path.display()))
+        }
+        (None, None) => (aside(|| bounded(io::stdin())).await, "reading standard input".to_owned()),
     };
     match read {
         Err(error @ ValueError::TooLong(_)) => Err(Failure::new(Exit::Usage, error.to_string()).into()),
@@ -133,13 +136,6 @@ fn of_file(path: &Path) -> Result<Vec<u8>, ValueError> {
         return Err(ValueError::TooLong(Some(about.len())));
     }
     bounded(file)
-}
-
-/// Reads in a thread of its own, which does not hold up ^C.
-async fn of_stdin() -> Result<Vec<u8>, ValueError> {
-    let (give, take) = oneshot::channel();
-    std::thread::spawn(move || give.send(bounded(io::stdin())));
-    take.await.unwrap_or_else(|_| Err(io::Error::other("its reader ended").into()))
 }
 
 /// Reads all of it, and never more than a byte too many.

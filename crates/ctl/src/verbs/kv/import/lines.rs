@@ -88,8 +88,8 @@ impl<R: BufRead> Lines<R> {
 /// Reads a line with its end; returns its bytes, 0 if there is none.
 fn append(source: &mut impl BufRead, text: &mut Vec<u8>, line: usize) -> Result<usize, LinesError> {
     let most = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
-    let read = source.take(most).read_until(b'\n', text)?;
-    if read == MAX_LINE && !text.ends_with(b"\n") {
+    let read = source.take(most + 1).read_until(b'\n', text)?;
+    if read > MAX_LINE {
         return Err(LinesError::TooLong { line });
     }
     Ok(read)
@@ -143,6 +143,14 @@ mod tests {
         let (chunks, error) = cut(text.as_bytes());
         assert_eq!(chunks, [(1, 1, 2), (2, 1, MAX_LINE), (3, 1, CHUNK.1 + 1), (4, 2, 4)]);
         assert!(error.is_none());
+    }
+
+    #[test]
+    fn the_longest_line_may_be_the_last_one_and_have_no_end() {
+        let (chunks, error) = cut("x".repeat(MAX_LINE).as_bytes());
+        assert_eq!((chunks.as_slice(), error.is_none()), (&[(1, 1, MAX_LINE)][..], true));
+        let (chunks, error) = cut(("x".repeat(MAX_LINE) + "\n").as_bytes());
+        assert!(chunks.is_empty() && matches!(error, Some(LinesError::TooLong { line: 1 })));
     }
 
     #[test]

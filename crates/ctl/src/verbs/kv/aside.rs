@@ -1,0 +1,16 @@
+//! What may wait for ever, for a pipe or a person, in a thread of its own: it holds up neither ^C nor the end of the
+//! process.
+
+use std::io;
+
+use tokio::sync::oneshot;
+
+pub(super) async fn aside<T, E>(wait: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<io::Error> + Send + 'static,
+{
+    let (give, take) = oneshot::channel();
+    std::thread::spawn(move || give.send(wait()));
+    take.await.unwrap_or_else(|_| Err(io::Error::other("its reader ended").into()))
+}
