@@ -29,7 +29,7 @@ pub(crate) fn settings(poll: Duration) -> Settings {
         // So that writes go on while the compactor catches up.
         l0_max_ssts: TABLES,
         l0_max_ssts_per_key: TABLES,
-        max_unflushed_bytes: 64 * MIB,
+        max_unflushed_bytes: 32 * MIB,
         compactor_options: Some(CompactorOptions {
             max_concurrent_compactions: 2,
             poll_interval: compactor,
