@@ -138,7 +138,7 @@ mod tests {
         for text in texts {
             for line in text.lines().filter(|line| line.starts_with("  ctl ")) {
                 let words = line.trim().split("  ").next().unwrap().split(" | ").next().unwrap();
-                let words = words.split(" > ").next().unwrap();
+                let words = words.split(" > ").next().unwrap().split(" < ").next().unwrap();
                 let parsed = Cli::try_parse_from(words.split(' ').filter(|word| !word.is_empty()));
                 assert!(parsed.is_ok(), "{words}: {}", parsed.unwrap_err());
             }

@@ -4,6 +4,7 @@ mod agent_bin;
 mod cli;
 mod drift;
 mod exit;
+mod hints;
 mod interrupt;
 mod launch;
 mod lock;
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    hints::set_program(std::env::args_os().next());
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return cli::print_clap_error(&error),

@@ -1,6 +1,8 @@
 //! A manifest from its file to a checked model, with the agent's word on settings.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -10,19 +12,61 @@ use crate::agent_bin::{self, ApplyMistake, Validation};
 use crate::exit::{Exit, Failure};
 
 /// Tried in turn when no file is named.
-const DEFAULTS: [&str; 2] = ["manifests/demo.yaml", "coterie.yaml"];
+const DEFAULTS: [&str; 2] = ["coterie.yaml", "manifests/demo.yaml"];
+/// Names standard input.
+const STDIN: &str = "-";
+/// As much of a file as is read: what is longer is refused as too large.
+const MAX_BYTES: u64 = manifest::yaml::MAX_LEN as u64;
 
 /// The file named, else the first default that exists.
 pub(crate) fn choose(named: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(path) = named {
         return Ok(path.to_owned());
     }
-    let found = DEFAULTS.iter().map(Path::new).find(|path| path.is_file());
-    found.map(Path::to_owned).ok_or_else(|| {
+    default().ok_or_else(|| {
         let [first, second] = DEFAULTS;
         Failure::new(Exit::Usage, format!("no manifest named, and neither {first} nor {second} exists here"))
             .hint("`ctl init` writes a commented one to start from")
     })
+}
+
+fn default() -> Option<PathBuf> {
+    DEFAULTS.iter().map(PathBuf::from).find(|path| path.is_file())
+}
+
+/// A hint for somebody who has no cluster on this machine.
+pub(crate) fn how_to_start() -> String {
+    let start = match default() {
+        Some(file) => format!("`ctl up {}` starts one", file.display()),
+        None => "`ctl init` writes a manifest to start one from".to_owned(),
+    };
+    format!("{start}; --agent URL names an agent elsewhere")
+}
+
+/// Whether standard input is named.
+pub(crate) fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == STDIN
+}
+
+/// What messages call the file, and its text.
+fn read(file: &Path) -> anyhow::Result<(String, String)> {
+    let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
+    let mut bytes = Vec::new();
+    let read = if is_stdin(file) {
+        io::stdin().take(MAX_BYTES + 1).read_to_end(&mut bytes)
+    } else {
+        File::open(file).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+    };
+    if let Err(error) = read {
+        let failure = Failure::new(Exit::Usage, format!("reading {name}: {error}"));
+        return Err(match error.kind() {
+            io::ErrorKind::NotFound => failure.hint("`ctl init` writes a commented manifest to start from"),
+            _ => failure,
+        }
+        .into());
+    }
+    let text = manifest::text(&name, bytes)?;
+    Ok((name, text))
 }
 
 /// A manifest with the file it came from.
@@ -30,16 +74,12 @@ pub(crate) fn choose(named: Option<&Path>) -> Result<PathBuf, Failure> {
 pub(crate) struct Loaded {
     pub(crate) checked: Checked,
     name: String,
-    source: String,
+    pub(crate) source: String,
 }
 
 /// Reads and checks a manifest: its shape here, its settings by the agent, where there is one.
 pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Loaded> {
-    let name = file.display().to_string();
-    let source = std::fs::read_to_string(file).map_err(|error| {
-        Failure::new(Exit::Usage, format!("reading {name}: {error}"))
-            .hint("`ctl init` writes a commented manifest to start from")
-    })?;
+    let (name, source) = read(file)?;
     let shape = parse(&name, &source, None);
     let Some(agent) = agent else {
         return Ok(Loaded { checked: shape?, name, source });

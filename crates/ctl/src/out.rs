@@ -8,6 +8,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use tokio::time::sleep;
 
+use crate::hints;
+
 /// How often a stream on which nothing happens looks whether it still has a reader.
 const READER_CHECK: Duration = Duration::from_millis(500);
 
@@ -148,9 +150,9 @@ fn wants_color(choice: ColorChoice, no_color: bool, is_terminal: bool) -> bool {
     }
 }
 
-/// A line for people, on stderr. Nobody listening is fine.
+/// A line for people, on stderr, with commands as they would be typed. Nobody listening is fine.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", hints::as_typed(text));
 }
 
 /// One line on stderr that is written over again; only on a terminal.

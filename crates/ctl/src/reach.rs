@@ -7,6 +7,8 @@ use client::{Client, ClientError};
 use types::{ClusterId, NodeId, Problem, Role};
 
 use crate::exit::{Exit, Failure};
+use crate::hints::{self, Meant};
+use crate::manifest_file;
 use crate::out::{Out, say};
 use crate::process::Processes;
 use crate::record::{ClusterRecord, NodeRecord};
@@ -126,7 +128,11 @@ impl Cx {
         let records = self.records()?;
         let mut processes = Processes::new()?;
         let living = records.iter().find(|record| is_living(record, &mut processes));
-        Ok(living.or(records.first()).cloned())
+        let chosen = living.or(records.first()).cloned();
+        if let Some(record) = &chosen {
+            hints::set_meant(Meant::Cluster(record.cluster.clone()));
+        }
+        Ok(chosen)
     }
 
     /// The same, where there must be one.
@@ -184,7 +190,7 @@ impl Cx {
     fn no_cluster(&self) -> anyhow::Result<Failure> {
         let Some(cluster) = &self.cluster else {
             return Ok(Failure::new(Exit::NoAgent, "no cluster runs on this machine")
-                .hint("start one with `ctl up`, or name an agent elsewhere with --agent URL"));
+                .hint(manifest_file::how_to_start()));
         };
         let records = self.records()?;
         let names: Vec<_> = records.iter().map(|record| record.cluster.as_str()).collect();

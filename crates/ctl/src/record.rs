@@ -1,7 +1,7 @@
 //! What was started, written down so that it can be found and ended again: `run/<cluster>/cluster.json`.
 //!
 //! An entry is written before its process is started and completed right after, so that a ctl that is killed halfway
-//! leaves nothing that `ctl down` cannot find.
+//! leaves nothing that `ctl down` cannot find. What is left of it once the cluster was stopped is `last.json`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,6 +24,31 @@ pub(crate) struct ClusterRecord {
     pub(crate) started_at_ms: u64,
     /// Nodes in the order in which they were started.
     pub(crate) nodes: Vec<NodeRecord>,
+}
+
+/// What is remembered of a cluster that was stopped: `run/<cluster>/last.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastRun {
+    /// The manifest that it was last started from.
+    pub(crate) manifest: PathBuf,
+    /// How many nodes it had.
+    pub(crate) nodes: usize,
+}
+
+impl LastRun {
+    fn path(state: &State, cluster: &ClusterId) -> PathBuf {
+        state.run_dir(cluster).join("last.json")
+    }
+
+    /// What is remembered, if anything that can be read is.
+    pub(crate) fn load(state: &State, cluster: &ClusterId) -> anyhow::Result<Option<Self>> {
+        let path = Self::path(state, cluster);
+        match std::fs::read(&path) {
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+            Err(error) if is_nothing_there(&error) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+    }
 }
 
 /// A node that was started here.
@@ -98,6 +123,14 @@ impl ClusterRecord {
         let path = Self::path(state, &self.cluster);
         write_atomically(&path, &serde_json::to_vec_pretty(self)?)
             .with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// Removes the record of a cluster that was stopped, and remembers where it came from.
+    pub(crate) fn retire(&self, state: &State) -> anyhow::Result<()> {
+        let last = LastRun { manifest: self.manifest.clone(), nodes: self.nodes.len() };
+        // It is only a convenience: a full disk is in nobody's way.
+        let _ = write_atomically(&LastRun::path(state, &self.cluster), &serde_json::to_vec_pretty(&last)?);
+        Self::remove(state, &self.cluster)
     }
 
     /// Removes the record.
@@ -180,8 +213,10 @@ mod tests {
         assert_eq!(ClusterRecord::load(&state, &cluster).unwrap(), Some(record));
         assert_eq!(std::fs::read_dir(state.run_dir(&cluster)).unwrap().count(), 1);
         assert_eq!(state.clusters().unwrap(), std::slice::from_ref(&cluster));
-        ClusterRecord::remove(&state, &cluster).unwrap();
+        ClusterRecord::load(&state, &cluster).unwrap().unwrap().retire(&state).unwrap();
         assert_eq!(ClusterRecord::load(&state, &cluster).unwrap(), None);
+        let last = LastRun { manifest: PathBuf::from("demo.yaml"), nodes: 2 };
+        assert_eq!(LastRun::load(&state, &cluster).unwrap(), Some(last));
     }
 
     #[test]

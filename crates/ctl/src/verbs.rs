@@ -21,6 +21,7 @@ pub(crate) mod version;
 
 use crate::cli::{Cli, Verb};
 use crate::exit::Exit;
+use crate::hints::{self, Meant};
 use crate::interrupt::Interrupt;
 use crate::out::Out;
 use crate::reach::Cx;
@@ -29,6 +30,12 @@ use crate::state::State;
 /// Does what the command line says.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let from_env = || std::env::var("COTERIE_AGENT").ok().filter(|url| !url.is_empty());
+    // A cluster that was chosen by COTERIE_AGENT is meant again by the next command.
+    match (&cli.cluster, &cli.agent) {
+        (Some(cluster), _) => hints::set_meant(Meant::Cluster(cluster.clone())),
+        (None, Some(agent)) => hints::set_meant(Meant::Agent(agent.clone())),
+        (None, None) => {}
+    }
     let cx = Cx {
         state: State::from_env()?,
         out: Out::new(cli.color),

@@ -17,6 +17,8 @@ use crate::render::quoted;
 use crate::suggest;
 use crate::tree::{Key, Node, Position, Value};
 
+/// Keys of a manifest that begin so are not read: they hold what anchors share.
+pub(crate) const ASIDE: &str = "x-";
 pub(crate) const MANIFEST_KEYS: &[&str] = &["cluster", "profile", "store", "services", "nodes"];
 pub(crate) const SERVICE_KEYS: &[&str] = &["settings", "shards", "replicas"];
 pub(crate) const NODE_KEYS: &[&str] = &["id", "service", "shard", "listen", "gossip", "labels", "count"];
@@ -36,7 +38,7 @@ pub(crate) fn check(
         check.report(mistake.hint("the least is `cluster: demo` and `nodes: [{ service: standby }]`"));
         return None;
     }
-    let fields = check.fields(tree, "a manifest", MANIFEST_KEYS)?;
+    let fields = check.fields_beside(tree, "a manifest", MANIFEST_KEYS, ASIDE)?;
     let cluster = check.cluster(&fields);
     let profile = check.profile(&fields);
     let mut places = Places::default();

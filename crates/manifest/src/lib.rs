@@ -5,6 +5,7 @@
 
 mod check;
 mod diff;
+mod encoding;
 mod mistake;
 mod model;
 mod render;
@@ -17,6 +18,7 @@ pub mod yaml;
 use std::collections::BTreeSet;
 
 pub use diff::{Drift, Plan, Running, diff};
+pub use encoding::text;
 pub use mistake::{Mistake, Mistakes};
 pub use model::{Checked, Known, KnownType, Manifest, NodeSpec, ServiceSpec};
 pub use schema::json_schema;
@@ -58,10 +60,10 @@ struct Prepared {
 }
 
 fn prepared(file_name: &str, source: &str, variables: Variables<'_>) -> Result<Prepared, Mistakes> {
-    let mut tree =
+    let (mut tree, mut mistakes) =
         yaml::parse_tree(source).map_err(|mistake| Mistakes::new(file_name, source, vec![mistake]))?;
-    let mut mistakes = Vec::new();
-    let failed = variables::substitute(&mut tree, variables, &mut mistakes);
+    let mut failed: BTreeSet<Position> = mistakes.iter().map(|mistake| mistake.at).collect();
+    failed.extend(variables::substitute(&mut tree, variables, &mut mistakes));
     check::duplicate_keys(&tree, &mut mistakes);
     Ok(Prepared { tree, failed, mistakes })
 }

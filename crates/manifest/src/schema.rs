@@ -11,7 +11,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 /// The JSON Schema (draft 2020-12) of a manifest.
 pub fn json_schema() -> serde_json::Value {
-    schemars::schema_for!(RawManifest).to_value()
+    let mut schema = schemars::schema_for!(RawManifest).to_value();
+    let aside = serde_json::json!({
+        "description": "Not read: a place for what anchors share.",
+    });
+    schema["patternProperties"] = serde_json::json!({ (format!("^{}", crate::check::ASIDE)): aside });
+    schema
 }
 
 /// A Coterie manifest: the nodes of a cluster and the settings of its services. Values may hold `${VAR}` and

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn replaced(yaml: &str) -> (serde_json::Value, Vec<String>) {
-        let mut tree = crate::yaml::parse_tree(yaml).unwrap();
+        let mut tree = crate::yaml::parse_tree(yaml).unwrap().0;
         let mut mistakes = Vec::new();
         let variables = |name: &str| match name {
             "PORT" => Some("8080".to_owned()),
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn many_copies_of_a_long_value_are_refused() {
-        let mut tree = crate::yaml::parse_tree(&format!("[{}]", "'${LONG}',".repeat(100))).unwrap();
+        let mut tree = crate::yaml::parse_tree(&format!("[{}]", "'${LONG}',".repeat(100))).unwrap().0;
         let mut mistakes = Vec::new();
         substitute(&mut tree, &|_| Some("x".repeat(100_000)), &mut mistakes);
         assert_eq!(mistakes.len(), 1);

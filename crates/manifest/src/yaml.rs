@@ -4,9 +4,9 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::Serialize;
-use serde_saphyr::options::DuplicateKeyPolicy;
+use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Error, Location, MessageFormatter, Options, Spanned, UserMessageFormatter};
 
 use crate::mistake::Mistake;
@@ -23,15 +23,18 @@ const MAX_NODES: usize = 50_000;
 const MAX_REPEATED: usize = 5_000;
 const TOO_LARGE: &str = "the file is too large or too deep";
 
-/// Reads one YAML document. The first place that is no YAML is a mistake; what the document means is not judged,
-/// so a key that is given twice is in the tree twice.
-pub fn parse_tree(source: &str) -> Result<Node, Mistake> {
+/// Reads one YAML document, with a mistake for each number that is not finite: text stands in its place. The first place
+/// that is no YAML is an error; what the document means is not judged, so a key that is given twice is in the tree twice.
+pub fn parse_tree(source: &str) -> Result<(Node, Vec<Mistake>), Mistake> {
     if source.len() > MAX_LEN {
         let message = format!("the file has {} bytes, at most {MAX_LEN} are allowed", source.len());
         return Err(Mistake::new(Position::START, message));
     }
     serde_saphyr::from_str_with_options::<Spanned<Raw>>(source, options())
-        .map(|raw| node(raw, source))
+        .map(|raw| {
+            let mut mistakes = Vec::new();
+            (node(raw, source, &mut mistakes), mistakes)
+        })
         .map_err(|error| syntax(&error, source))
 }
 
@@ -61,6 +64,7 @@ fn options() -> Options {
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPEATED },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         reject_unsupported_tags: true,
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
@@ -125,7 +129,7 @@ fn syntax_hint(message: &str, at: Position, source: &str) -> Option<&'static str
     None
 }
 
-fn node(raw: Spanned<Raw>, source: &str) -> Node {
+fn node(raw: Spanned<Raw>, source: &str, mistakes: &mut Vec<Mistake>) -> Node {
     let Spanned { value, defined, .. } = raw;
     let mut at = position(defined, 0);
     let mut writing = Writing::Marked;
@@ -133,20 +137,32 @@ fn node(raw: Spanned<Raw>, source: &str) -> Node {
         Raw::Null => Value::Null,
         Raw::Bool(value) => Value::Bool(value),
         Raw::Number(number) => Value::Number(number),
+        Raw::NotFinite(number) => {
+            let text = match (number.is_nan(), number > 0.0) {
+                (true, _) => ".nan",
+                (false, true) => ".inf",
+                (false, false) => "-.inf",
+            };
+            let mistake = Mistake::new(at, format!("`{text}` is not a finite number"));
+            mistakes.push(mistake.hint("write a number, or put it in quotes to make it text"));
+            Value::String(text.to_owned())
+        }
         Raw::String(text) => {
             if !text.contains('\n') && is_plain(defined, source) {
                 writing = Writing::Plain;
             }
             Value::String(text)
         }
-        Raw::Sequence(items) => Value::Sequence(items.into_iter().map(|item| node(item, source)).collect()),
+        Raw::Sequence(items) => {
+            Value::Sequence(items.into_iter().map(|item| node(item, source, mistakes)).collect())
+        }
         Raw::Mapping(entries) => {
             let entries: Vec<_> = entries
                 .into_iter()
                 .map(|(key, value)| {
                     let at = position(key.defined, key.value.0.chars().count());
                     let text = key.value.0;
-                    (Key { text, at }, node(value, source))
+                    (Key { text, at }, node(value, source, mistakes))
                 })
                 .collect();
             Value::Mapping(entries)
@@ -181,6 +197,8 @@ enum Raw {
     Null,
     Bool(bool),
     Number(serde_json::Number),
+    /// `.inf` or `.nan`.
+    NotFinite(f64),
     String(String),
     Sequence(Vec<Spanned<Self>>),
     Mapping(Vec<(Spanned<RawKey>, Spanned<Self>)>),
@@ -230,10 +248,8 @@ impl<'de> Visitor<'de> for RawVisitor {
         Ok(Raw::Number(value.into()))
     }
 
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Raw, E> {
-        serde_json::Number::from_f64(value)
-            .map(Raw::Number)
-            .ok_or_else(|| E::custom(format!("`{value}` is not a finite number")))
+    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
+        Ok(serde_json::Number::from_f64(value).map_or(Raw::NotFinite(value), Raw::Number))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Raw, E> {

@@ -18,8 +18,9 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn read(path: &str, environment: Environment<'_>) -> anyhow::Result<Self> {
-        let source = std::fs::read_to_string(path)
-            .map_err(|source| SettingsError::File { path: path.to_owned(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| SettingsError::File { path: path.to_owned(), source })?;
+        let source = manifest::text(path, bytes)?;
         Ok(Self::parse(path, &source, environment)?)
     }
 

@@ -88,7 +88,10 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let is_over = report.left.is_empty() && report.ports_busy.is_empty();
     if is_over {
         // The agents have ended; what is left of them on a disk that cannot be written is in nobody's way.
-        let removed = ClusterRecord::remove(&cx.state, &cluster);
+        let removed = match &record {
+            Some(record) => record.retire(&cx.state),
+            None => ClusterRecord::remove(&cx.state, &cluster),
+        };
         if let Err(error) = removed.and_then(|()| clean(&cx.state.run_dir(&cluster))) {
             say(&format!("warning: {error:#}; the agents have ended, their record stays"));
         }

@@ -102,7 +102,7 @@ async fn forget(reached: &Reached, leaving: &Leaving, cx: &Cx) -> anyhow::Result
     if let Some(mut record) = ClusterRecord::load(&cx.state, &record.cluster)? {
         record.drop_node(&leaving.node);
         if record.nodes.is_empty() {
-            ClusterRecord::remove(&cx.state, &record.cluster)?;
+            record.retire(&cx.state)?;
         } else {
             record.save(&cx.state)?;
         }

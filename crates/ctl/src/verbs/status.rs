@@ -10,6 +10,7 @@ use types::api::{AgentSelf, ClaimView, Member, Members};
 use types::{ClusterId, NodeId, Phase, Role, ServiceType};
 
 use crate::exit::Exit;
+use crate::hints;
 use crate::out::OutputArg;
 use crate::process::Processes;
 use crate::reach::Cx;
@@ -80,6 +81,9 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
             report.notes.extend(notes);
         }
         Err(error) => report.warnings.push(format!("who owns which shard can't be read: {error}")),
+    }
+    for text in report.warnings.iter_mut().chain(&mut report.notes).chain(&mut report.drift) {
+        *text = hints::as_typed(text);
     }
     cx.out.data(args.output.output, &report, |report| screen(report, cx.out.color), names)?;
     Ok(if report.warnings.is_empty() { Exit::Ok } else { Exit::Error })

@@ -1,6 +1,7 @@
 //! `ctl up`: starts a cluster on this machine, or what is missing of it, and returns when all see all.
 
 mod report;
+mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use types::{NodeId, Phase, Post, Role, ServiceType};
 
 use crate::agent_bin;
 use crate::exit::{Exit, explain};
+use crate::hints::{self, Meant};
 use crate::interrupt::Interrupt;
 use crate::launch;
 use crate::lock::Lock;
@@ -39,8 +41,10 @@ Examples:
   ctl up
   ctl up manifests/demo.yaml
   ctl up manifests/demo.yaml --cluster second
+  ctl up --cluster second            what is missing of it, from the manifest that it was started from
   ctl up --follow
   ctl up --reset
+  ctl up - < coterie.yaml
 
 Run again it starts only what is missing, and says where nodes differ from the manifest; --reset gives \
 them their roles back, and restarts those with other settings, labels or addresses, one after the other.
@@ -48,7 +52,7 @@ them their roles back, and restarts those with other settings, labels or address
 A cluster that this run began is taken back as a whole at ^C, or when not all become ready in time. Nodes that it \
 started beside others that ran already stay.")]
 pub(crate) struct Args {
-    /// The manifest [default: manifests/demo.yaml, else coterie.yaml]
+    /// The manifest, or - for standard input [default: that of --cluster, else coterie.yaml, else manifests/demo.yaml]
     file: Option<PathBuf>,
     /// How long to wait until every node sees every node ready
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
@@ -59,6 +63,9 @@ pub(crate) struct Args {
     /// Make nodes that differ from the manifest what it says
     #[arg(long)]
     reset: bool,
+    /// Make this the manifest of a cluster that runs from another one
+    #[arg(long)]
+    replace: bool,
     /// Leave the agents of a new cluster running when not all become ready
     #[arg(long)]
     keep: bool,
@@ -75,7 +82,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
     let manifest = &loaded.checked.manifest;
     let run_dir = cx.state.run_dir(&manifest.cluster);
     let lock = Lock::take(&run_dir, "ctl up").await?;
-    let (record, is_fresh) = record(&cx.state, manifest, &file)?;
+    let (record, is_fresh) = record(&cx.state, &loaded, &file, args.replace)?;
     if is_fresh {
         remove_logs(&run_dir)?;
     }
@@ -118,17 +125,24 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
 }
 
 async fn prepare(args: &Args, cx: &Cx) -> anyhow::Result<(PathBuf, Loaded, PathBuf)> {
-    let file = manifest_file::choose(args.file.as_deref())?;
+    let file = source::choose(args.file.as_deref(), cx)?;
     let binary = std::path::absolute(agent_bin::find(args.agent_bin.as_deref())?)?;
     let mut loaded = manifest_file::load(&file, Some(&binary)).await?;
     if let Some(cluster) = &cx.cluster {
         loaded.checked.manifest.cluster = cluster.clone();
     }
-    Ok((std::path::absolute(file)?, loaded, binary))
+    hints::set_meant(Meant::Cluster(loaded.checked.manifest.cluster.clone()));
+    Ok((file, loaded, binary))
 }
 
 /// What is known of the cluster, and whether none of it runs.
-fn record(state: &State, manifest: &Manifest, file: &Path) -> anyhow::Result<(ClusterRecord, bool)> {
+fn record(
+    state: &State,
+    loaded: &Loaded,
+    file: &Path,
+    may_replace: bool,
+) -> anyhow::Result<(ClusterRecord, bool)> {
+    let manifest = &loaded.checked.manifest;
     let mut processes = Processes::new()?;
     let known = ClusterRecord::load(state, &manifest.cluster)?;
     let mut record = known.unwrap_or_else(|| ClusterRecord {
@@ -145,10 +159,13 @@ fn record(state: &State, manifest: &Manifest, file: &Path) -> anyhow::Result<(Cl
         }
     }
     let is_fresh = !is_living(&record, &mut processes);
+    if !may_replace {
+        source::check(file, &record, !is_fresh)?;
+    }
     if is_fresh {
         record.started_at_ms = render::now_ms();
     }
-    file.clone_into(&mut record.manifest);
+    record.manifest = source::keep(file, &loaded.source, &state.run_dir(&manifest.cluster))?;
     record.nodes.retain(|node| {
         let is_wanted = manifest.nodes.iter().any(|wanted| wanted.id == node.id);
         is_wanted || node.is_running(&mut processes)

@@ -20,7 +20,7 @@ Examples:
 
 With -o json or yaml a good manifest is printed with everything filled in; of a bad one, the mistakes.")]
 pub(crate) struct Args {
-    /// The manifest [default: manifests/demo.yaml, else coterie.yaml]
+    /// The manifest, or - for standard input [default: coterie.yaml, else manifests/demo.yaml]
     file: Option<PathBuf>,
     /// Print the JSON Schema of manifests, for editors
     #[arg(long, conflicts_with = "file")]

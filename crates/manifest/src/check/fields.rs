@@ -8,7 +8,7 @@ use super::{Check, found, shown};
 use crate::mistake::Mistake;
 use crate::render::quoted;
 use crate::suggest;
-use crate::tree::{Key, Node, Position, Value};
+use crate::tree::{Key, Node, Position, Value, Writing};
 
 /// The fields of a mapping whose keys are all looked at.
 pub(super) struct Fields<'n> {
@@ -46,13 +46,35 @@ impl Field<'_> {
 impl Check<'_> {
     /// The fields of a mapping; a key that is not among `keys` is a mistake. Nothing written is no field.
     pub(super) fn fields<'n>(&mut self, node: &'n Node, what: &str, keys: &[&str]) -> Option<Fields<'n>> {
+        self.checked_fields(node, what, keys, |_| false)
+    }
+
+    /// The same, but keys that begin with `prefix` are passed over.
+    pub(super) fn fields_beside<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        keys: &[&str],
+        prefix: &str,
+    ) -> Option<Fields<'n>> {
+        self.checked_fields(node, what, keys, |key| key.starts_with(prefix))
+    }
+
+    fn checked_fields<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        keys: &[&str],
+        is_passed_over: impl Fn(&str) -> bool,
+    ) -> Option<Fields<'n>> {
         if !matches!(node.value, Value::Mapping(_) | Value::Null) {
             let message = format!("{what} is a mapping, found {}", found(node));
             let hint = format!("keys: {}", keys.join(", "));
             self.report(Mistake::new(node.at, message).hint(hint));
             return None;
         }
-        for (key, _) in node.entries().iter().filter(|(key, _)| !keys.contains(&key.text.as_str())) {
+        let is_unknown = |key: &str| !keys.contains(&key) && !is_passed_over(key);
+        for (key, _) in node.entries().iter().filter(|(key, _)| is_unknown(&key.text)) {
             let message = format!("unknown key {} in {what}", quoted(&key.text));
             let mistake = Mistake::new(key.at, message);
             self.report(mistake.hint(suggest::hint(&key.text, "known keys", keys)));
@@ -92,9 +114,14 @@ impl Check<'_> {
         if number.is_none() {
             let wanted = format!("a whole number from {} to {}", range.start(), range.end());
             let mut mistake = self.unlike(field, &wanted);
-            let quoted_number = field.value.as_str().and_then(|text| text.parse().ok());
-            if quoted_number.is_some_and(|number| range.contains(&number)) {
-                mistake = mistake.hint("leave the quotes out to make it a number");
+            let meant = field.value.as_str().and_then(|text| text.replace('_', "").parse().ok());
+            if let Some(meant) = meant.filter(|meant: &u32| range.contains(meant)) {
+                mistake = mistake.hint(match field.value.writing {
+                    Writing::Plain => format!("write `{meant}`: leading zeros and `_` make it text"),
+                    Writing::Marked | Writing::Replaced => {
+                        format!("leave the quotes out to make it a number: `{meant}`")
+                    }
+                });
             }
             self.report(mistake);
         }

@@ -1,9 +1,9 @@
 //! Checks `nodes`, and makes as many of each entry as its count says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use types::{NodeId, Role, ServiceType, ShardId};
+use types::{NodeId, Role, ServiceType, ShardId, Spec};
 
 use super::fields::{Field, Fields};
 use super::{Check, NODE_KEYS, found, shown};
@@ -74,15 +74,63 @@ impl Check<'_> {
             self.report(Mistake::new(field.key.at, message));
             return Vec::new();
         }
-        let nodes = self.named(entries, services, places);
-        self.owners(&nodes, services, places);
+        let (nodes, counted) = self.named(entries, services, places);
+        let nodes_for_shards = self.surplus(&nodes, &counted, services, places);
+        self.owners(&nodes_for_shards, services, places);
         nodes
     }
 
+    /// Reports a service that has more nodes than its shards have owners and replicas, where the nodes' shards were
+    /// counted: one mistake for all of them. Gives the nodes whose shards are still to be checked one by one.
+    fn surplus<'n>(
+        &mut self,
+        nodes: &'n [NodeSpec],
+        counted: &BTreeSet<NodeId>,
+        services: &BTreeMap<ServiceType, ServiceSpec>,
+        places: &Places,
+    ) -> Vec<&'n NodeSpec> {
+        let mut left: Vec<&NodeSpec> = nodes.iter().collect();
+        for (service, spec) in services {
+            let Some(shards) = spec.shards else { continue };
+            let is_counted =
+                |node: &NodeSpec| node.role.service() == Some(service) && counted.contains(&node.id);
+            let of_service: Vec<&NodeSpec> = nodes.iter().filter(|node| is_counted(node)).collect();
+            let have = u32::try_from(of_service.len()).unwrap_or(u32::MAX);
+            let places_for_nodes = shards.saturating_mul(spec.replicas + 1);
+            let Some(last) = of_service.last().filter(|_| have > places_for_nodes) else { continue };
+            let copies = match spec.replicas {
+                0 => "and none has a replica".to_owned(),
+                1 => "each with a replica".to_owned(),
+                replicas => format!("each with {replicas} replicas"),
+            };
+            let shard_words = if shards == 1 { "1 shard".to_owned() } else { format!("{shards} shards") };
+            let message = format!("{have} nodes for `{service}`, which has {shard_words}, {copies}");
+            let wanted = have.div_ceil(shards) - 1;
+            let hint = if wanted <= Spec::MAX_REPLICAS {
+                format!("write `replicas: {wanted}` for `{service}`, or let the other nodes stand by")
+            } else {
+                "let the other nodes stand by".to_owned()
+            };
+            let at = places.nodes.get(&last.id).copied().unwrap_or(Position::START);
+            let mut mistake = Mistake::new(at, message).hint(hint);
+            if let Some(place) = places.shards.get(service) {
+                mistake = mistake.related(*place, "the number of shards is given here");
+            }
+            self.report(mistake);
+            left.retain(|node| !is_counted(node));
+        }
+        left
+    }
+
     /// Reports shards that do not exist, and shards that more nodes have than there may be.
-    fn owners(&mut self, nodes: &[NodeSpec], services: &BTreeMap<ServiceType, ServiceSpec>, places: &Places) {
+    fn owners(
+        &mut self,
+        nodes: &[&NodeSpec],
+        services: &BTreeMap<ServiceType, ServiceSpec>,
+        places: &Places,
+    ) {
         let mut owners: BTreeMap<&Role, Vec<&NodeSpec>> = BTreeMap::new();
-        for node in nodes {
+        for &node in nodes {
             let (Some(service), Some(shard)) = (node.role.service(), node.role.shard()) else { continue };
             if !self.known.and_then(|known| known.named(service)).is_some_and(|known| known.is_owned) {
                 continue;
@@ -303,17 +351,18 @@ impl Check<'_> {
         labels
     }
 
-    /// The nodes of all entries, each with an id of its own. Given ids come first, so that no name that is made up
-    /// takes one of them.
+    /// The nodes of all entries, each with an id of its own, and those whose shards were counted. Given ids come first, so
+    /// that no name that is made up takes one of them.
     fn named(
         &mut self,
         entries: Vec<Entry<'_>>,
         services: &BTreeMap<ServiceType, ServiceSpec>,
         places: &mut Places,
-    ) -> Vec<NodeSpec> {
+    ) -> (Vec<NodeSpec>, BTreeSet<NodeId>) {
         let given: Vec<Option<Vec<NodeId>>> =
             entries.iter().map(|entry| self.given_ids(entry, places)).collect();
         let mut nodes = Vec::new();
+        let mut counted = BTreeSet::new();
         for (entry, given) in entries.into_iter().zip(given) {
             let Some(role) = entry.role else {
                 continue;
@@ -323,6 +372,9 @@ impl Check<'_> {
                 (None, Name::Absent) => made_up_ids(&role, entry.count.unwrap_or(1), entry.at, places),
                 (None, Name::Given(..) | Name::Mistaken) => continue,
             };
+            if entry.counts_shards {
+                counted.extend(ids.iter().cloned());
+            }
             nodes.extend((0..).zip(ids).map(|(number, id)| NodeSpec {
                 id,
                 role: if entry.counts_shards { further(&role, number, services) } else { role.clone() },
@@ -331,7 +383,7 @@ impl Check<'_> {
                 labels: entry.labels.clone(),
             }));
         }
-        nodes
+        (nodes, counted)
     }
 
     /// The ids an entry gives to its nodes; `None` if it gives none or a bad one.

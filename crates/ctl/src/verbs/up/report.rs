@@ -6,6 +6,7 @@ use serde::Serialize;
 use types::api::Member;
 use types::{ClusterId, NodeId, Role, ServiceType};
 
+use crate::hints;
 use crate::out::{OutputArg, say};
 use crate::reach::Cx;
 use crate::render;
@@ -121,7 +122,8 @@ fn notes(report: &Report) -> String {
 }
 
 fn suggestions(report: &Report) -> Vec<String> {
-    let mut lines = vec![format!("ctl status --cluster {}", report.cluster)];
+    let cluster = &report.cluster;
+    let mut lines = vec![hints::command(&format!("status --cluster {cluster}"))];
     let standby = report
         .members
         .iter()
@@ -132,12 +134,12 @@ fn suggestions(report: &Report) -> Vec<String> {
     let is_storage =
         |member: &Member| member.state.as_ref().is_some_and(|state| state.role.service_name() == "storage");
     if report.members.iter().any(is_storage) {
-        lines.push("ctl kv put greeting hello".to_owned());
+        lines.push(hints::command("kv put greeting hello"));
     }
     if let Some(member) = report.members.first() {
         lines.push(format!("curl {}/v1/members", member.http));
     }
-    lines.push(format!("ctl down --cluster {}", report.cluster));
+    lines.push(hints::command(&format!("down --cluster {cluster}")));
     lines
 }
 
