@@ -15,7 +15,7 @@ use serde_json::json;
 use types::{ErrorKind, Problem, ShardId};
 
 use crate::answers::{extended, not_allowed, refused};
-use crate::bodies::{MAX_BATCH, no_foreign_page, read, told};
+use crate::bodies::{MAX_BATCH, check, no_foreign_page, read};
 use crate::change::{Change, Condition, Effect, Unmet};
 use crate::conditions::{etag, version};
 use crate::expiry::{TtlError, ends_at};
@@ -178,9 +178,8 @@ impl StorageService {
         if asked.is_some() {
             self.owner_only()?;
         }
-        let (most, body) = told(head, body, MAX_BATCH).await?;
-        let room = self.engine.reserve(most).map_err(|refusal| refusal.to_response())?;
-        let body = read(body, MAX_BATCH).await?;
+        let body = check(head, body, MAX_BATCH).await?;
+        let (body, room) = read(&self.engine, body, MAX_BATCH, 0).await?;
         let changes = parse(&body, SystemTime::now(), self.max_value).map_err(|error| {
             let hint = r#"{"operations":[{"put":"key","value":"text"},{"delete":"key","if_match":"17"}]}"#;
             let problem = Problem::new(ErrorKind::Invalid, "bad-batch", error.to_string());

@@ -1,22 +1,24 @@
-//! Bodies of requests: taken whole, up to a bound, and not from pages of somebody else.
+//! Bodies of requests: taken whole, up to a bound, at a least rate, and not from pages of somebody else.
 
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, EXPECT, ORIGIN};
 use http::request::Parts;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::time::timeout;
+use http_body_util::BodyExt;
+use plugin::{LeastRate, TooSlow};
+use tokio::time::{Instant, timeout, timeout_at};
 use types::{ErrorKind, Problem};
 
 use crate::answers::{invalid, refused};
+use crate::arrival::{NoRoom, Reserved};
+use crate::engine::Engine;
 
 /// How long what is refused may still be sent.
 const DRAIN: Duration = Duration::from_secs(2);
-/// How long the body of a request may take.
-const UPLOAD: Duration = Duration::from_secs(60);
 
 /// The largest body of a batch.
 pub(crate) const MAX_BATCH: usize = 8 * 1024 * 1024;
@@ -36,8 +38,8 @@ pub(crate) fn no_foreign_page(head: &Parts) -> Result<(), Response> {
     Err(refused(&problem.hint("send `Content-Type: application/json`")))
 }
 
-/// How many bytes a body has, as far as it is known before it is read: at most so many.
-pub(crate) async fn told(head: &Parts, body: Body, most: usize) -> Result<(usize, Body), Response> {
+/// Refuses a body that is said to be too large or to be only a part.
+pub(crate) async fn check(head: &Parts, body: Body, most: usize) -> Result<Body, Response> {
     for name in [CONTENT_RANGE, CONTENT_ENCODING] {
         if head.headers.contains_key(&name) {
             let detail = format!("bodies are taken whole, without `{name}`");
@@ -48,17 +50,17 @@ pub(crate) async fn told(head: &Parts, body: Body, most: usize) -> Result<(usize
             ));
         }
     }
-    let told = body.size_hint().exact().map(|told| usize::try_from(told).unwrap_or(usize::MAX));
-    match told {
-        Some(told) if told > most => {
+    let announced = body.size_hint().exact().map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    match announced {
+        Some(announced) if announced > most => {
             // Many clients hear no answer while they send; those with little to send may finish. One that waits to be
             // told to send hears at once.
-            if told <= most.saturating_mul(4) && !head.headers.contains_key(EXPECT) {
+            if announced <= most.saturating_mul(4) && !head.headers.contains_key(EXPECT) {
                 let _ = timeout(DRAIN, drain(body)).await;
             }
             Err(too_large(most))
         }
-        told => Ok((told.unwrap_or(most), body)),
+        _ => Ok(body),
     }
 }
 
@@ -66,21 +68,42 @@ async fn drain(mut body: Body) {
     while let Some(Ok(_)) = body.frame().await {}
 }
 
-/// Reads a body of at most so many bytes.
-pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Response> {
-    let read = timeout(UPLOAD, Limited::new(body, most).collect()).await;
-    let read = read.map_err(|_| {
-        let detail = format!("the body did not come within {UPLOAD:?}");
-        refused(&Problem::new(ErrorKind::Timeout, "slow-body", detail).hint("send less at once"))
-    })?;
-    let whole = read.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            too_large(most)
-        } else {
+/// Reads a body of at most `most` bytes into memory, taking room for it, and `besides`, as it arrives.
+pub(crate) async fn read(
+    engine: &Engine,
+    mut body: Body,
+    most: usize,
+    besides: usize,
+) -> Result<(Bytes, Reserved), Response> {
+    let full = |NoRoom| engine.full().to_response();
+    let mut room = engine.arriving(besides).await.map_err(|refusal| refusal.to_response())?;
+    let mut rate = LeastRate::new(Instant::now());
+    let mut whole = BytesMut::new();
+    loop {
+        let frame = timeout_at(rate.deadline(), body.frame()).await;
+        let Some(frame) = frame.map_err(|_| too_slow(rate.window_ended()))? else { break };
+        let frame = frame.map_err(|error| {
             invalid("broken-body", &format!("the body broke off: {error}"), "send it again, whole")
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if data.len() > most - whole.len() {
+            return Err(too_large(most));
         }
-    })?;
-    Ok(whole.to_bytes())
+        let arrived_at = Instant::now();
+        rate.arrived(data.len(), arrived_at);
+        room.grow(data.len()).await.map_err(full)?;
+        rate.paused(arrived_at.elapsed());
+        // Copied, since a part of a few bytes would keep the whole buffer of its connection.
+        whole.extend_from_slice(&data);
+    }
+    Ok((whole.freeze(), room.arrived()))
+}
+
+fn too_slow(error: TooSlow) -> Response {
+    let mut problem = Problem::new(ErrorKind::Timeout, "slow-body", error.to_string())
+        .hint("send the body without pausing, or in smaller parts");
+    problem.status = StatusCode::REQUEST_TIMEOUT.as_u16();
+    refused(&problem)
 }
 
 fn too_large(most: usize) -> Response {

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::arrival::{Arriving, NoRoom, Reserved};
 use crate::change::{Change, Condition, Unity};
 use crate::consistency::{Consistency, Stale};
 use crate::feed::Feed;
@@ -40,7 +41,7 @@ use crate::stored::{key_range, stored};
 use crate::tuning;
 use crate::vigil::Moment;
 use crate::witness::Witness;
-use crate::write::{Reserved, Write, Written};
+use crate::write::{Write, Written};
 
 /// How long a request may wait for the object store.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -93,9 +94,20 @@ impl Engine {
         self.0.open().map(|_| ())
     }
 
-    /// Takes room for a write of so many bytes. What a copy passes on waits here as well.
+    /// Begins to take room for a body that is about to arrive, with this many bytes besides it. What a replica passes on
+    /// waits here as well.
+    pub(crate) async fn arriving(&self, bytes: usize) -> Result<Arriving, Refusal> {
+        self.0.queue.begin(bytes).await.map_err(|NoRoom| self.full())
+    }
+
+    /// The refusal of what found no room.
+    pub(crate) fn full(&self) -> Refusal {
+        Refusal::Full(self.0.seen.trouble())
+    }
+
+    /// Takes room for a write that is in memory already.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<Reserved, Refusal> {
-        self.0.queue.reserve(bytes).ok_or_else(|| Refusal::Full(self.0.seen.trouble()))
+        self.0.queue.reserve(bytes).ok_or_else(|| self.full())
     }
 
     /// Writes a value, if the condition holds. Ends with its version when it is durable.

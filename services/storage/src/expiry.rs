@@ -19,10 +19,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
+use crate::arrival::Queue;
 use crate::change::{Change, Effect, Unity};
 use crate::key::Key;
 use crate::meters::Meters;
-use crate::write::{Queue, Write};
+use crate::write::Write;
 
 /// The shortest time to live.
 const SHORTEST: Duration = Duration::from_secs(1);

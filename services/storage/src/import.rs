@@ -21,12 +21,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use types::{ErrorKind, Problem, ShardId};
 
 use crate::answers::{extended, not_allowed, refused};
-use crate::bodies::{no_foreign_page, read, told};
+use crate::arrival::Reserved;
+use crate::bodies::{check, no_foreign_page, read};
 use crate::change::Change;
 use crate::given::{self, GivenError, Value};
 use crate::routes::Answer;
 use crate::service::StorageService;
-use crate::write::Reserved;
 
 /// The largest request: the largest value as base64, and what else is in its line.
 const MAX_BODY: usize = 12 * 1024 * 1024;
@@ -136,9 +136,8 @@ impl StorageService {
         if asked.is_some() {
             self.owner_only()?;
         }
-        let (most, body) = told(head, body, MAX_BODY).await?;
-        let room = self.engine.reserve(most).map_err(|refusal| refusal.to_response())?;
-        let body = read(body, MAX_BODY).await?;
+        let body = check(head, body, MAX_BODY).await?;
+        let (body, room) = read(&self.engine, body, MAX_BODY, 0).await?;
         let lines = parse(&body, self.max_value).map_err(|error| refuse(&error))?;
         let imported = lines.len();
         let mut own = Vec::new();

@@ -40,6 +40,10 @@
 //! 503 with `Coterie-Not-Processed` was not touched at all. What was damaged on the store is answered with 500, never
 //! as data.
 //!
+//! Bodies take room in memory as they arrive, at least 8 KiB per second measured over ten seconds; a slower one is
+//! refused with 408 `slow-body`. When all room is taken, a body that finds no more for two seconds is refused with 503
+//! `too-busy`, the youngest first.
+//!
 //! A value with a `ttl` expires within about a second after its time; later while its shard has no owner or its
 //! owner's clock is set back. Until it is deleted it is there for everybody.
 //!
@@ -104,6 +108,7 @@
 //! in `line`. `{"imported": 2}` says that all is durable. If it fails some may be stored; repeating it does no harm.
 
 mod answers;
+mod arrival;
 mod batch;
 mod bodies;
 mod bounds;

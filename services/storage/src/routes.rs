@@ -17,7 +17,7 @@ use plugin::response;
 use types::{ErrorKind, Problem, ShardId};
 
 use crate::answers::{bad_query, invalid, not_allowed, refused, unknown_shard};
-use crate::bodies::{read, told};
+use crate::bodies::{check, read};
 use crate::bounds::{self, Room, SLICE};
 use crate::change::Condition;
 use crate::conditions::{condition, etag};
@@ -100,10 +100,8 @@ impl StorageService {
             let detail = format!("a content type has at most {MAX_CONTENT_TYPE} bytes");
             return Err(invalid("bad-content-type", &detail, "name a shorter one, or none"));
         }
-        let (most, body) = told(head, body, self.max_value).await?;
-        // Before anything is read, so that what waits in memory is bounded, and the refused may ask again.
-        let room = self.engine.reserve(key.bytes().len() + most).map_err(|refusal| refusal.to_response())?;
-        let value = read(body, self.max_value).await?;
+        let body = check(head, body, self.max_value).await?;
+        let (value, room) = read(&self.engine, body, self.max_value, key.bytes().len()).await?;
         let record = Record::new(content_type, value).expiring(expires_ms);
         let written = self.engine.put(key, &record, condition, room).await;
         let written = written.map_err(|refusal| refusal.to_response())?;

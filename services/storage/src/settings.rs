@@ -19,8 +19,8 @@ const MOST_WATCHES: usize = 100_000;
 pub struct Settings {
     /// Memory for data that was read from the object store, per shard. It is used only as far as there is data.
     pub cache: usize,
-    /// How much may wait to be written to the object store, per shard; more is refused with 503. At least
-    /// `max_value` and 64 KiB more.
+    /// How much may wait to be written to the object store, per shard. Bodies take room as they arrive; one that finds no
+    /// further room for two seconds is refused with 503, the youngest first. At least `max_value` and 64 KiB more.
     pub write_queue: usize,
     /// The largest value; larger ones are refused with 413. At most 8 MiB: values are held in memory whole.
     pub max_value: usize,

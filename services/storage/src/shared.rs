@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use crate::arrival::Queue;
 use crate::expiry::Expiry;
 use crate::feed::Feed;
 use crate::history::History;
@@ -16,7 +17,7 @@ use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::vigil::{Moment, Vigil};
 use crate::witness::Seen;
-use crate::write::{Queue, Write};
+use crate::write::Write;
 
 /// What requests and the keeper of the database share.
 pub(crate) struct Shared {

@@ -138,3 +138,44 @@ async fn what_is_too_much_or_misplaced_is_refused() {
     assert_eq!((answer.status.as_u16(), answer.problem().code()), (413, "too-many-lines"));
     node.stop().await;
 }
+
+/// A body of which one byte comes, and then no more.
+fn one_byte() -> Body {
+    let byte =
+        futures_util::stream::once(async { Ok::<_, std::convert::Infallible>(Bytes::from_static(b"x")) });
+    Body::from_stream(byte.chain(futures_util::stream::pending()))
+}
+
+#[tokio::test]
+async fn bodies_that_announce_much_and_send_little_hold_no_room() {
+    let node = Node::owning(0, json!({})).await;
+    let mut slow = Vec::new();
+    for number in 0..50 {
+        for (method, path) in
+            [("PUT", format!("/kv/slow{number}")), ("POST", "/import".into()), ("POST", "/batch".into())]
+        {
+            let request = Request::builder().method(method).uri(path).body(one_byte()).unwrap();
+            let mut answer = Box::pin(node.send(request));
+            assert!(futures_util::poll!(&mut answer).is_pending());
+            slow.push(answer);
+        }
+    }
+    for number in 0..3 {
+        let put = node.call("PUT", &format!("/kv/{number}"), vec![b'x'; 4 * 1024 * 1024]).await;
+        assert_eq!(put.status, StatusCode::OK);
+    }
+    drop(slow);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_refused_after_ten_seconds() {
+    let node = Node::owning(0, json!({})).await;
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let answer = node.call("PUT", "/kv/slow", one_byte()).await;
+    assert_eq!((answer.status, answer.problem().code()), (StatusCode::REQUEST_TIMEOUT, "slow-body"));
+    assert!(began.elapsed() >= std::time::Duration::from_secs(10));
+    tokio::time::resume();
+    node.stop().await;
+}

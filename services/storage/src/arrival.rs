@@ -1,0 +1,234 @@
+//! Room for writes, in bytes: taken as their bodies arrive and held until they are durable.
+//!
+//! A body takes room for the bytes that have arrived, so an announced length holds nothing. When there is no room, the
+//! oldest body is the first to get what becomes free, and the youngest that waits is refused after [`PATIENCE`], which
+//! makes room for the older ones. So however many bodies arrive at once, the oldest of them completes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// How long a body waits for further room.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a body that has waited for so long, and may stay, looks again.
+const LOOK: Duration = Duration::from_millis(50);
+/// What a write costs besides its bytes.
+const OVERHEAD: usize = 512;
+
+/// The room for the writes of one shard.
+#[derive(Debug)]
+pub(crate) struct Queue(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    size: usize,
+    state: Mutex<State>,
+    /// Notified when all room is free.
+    settled: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    /// The number of the next body; they are counted in the order in which they begin to arrive.
+    next: u64,
+    /// The bodies that arrive, and what each of them holds.
+    arriving: BTreeMap<u64, usize>,
+    /// Those of them that wait for room.
+    waiting: BTreeMap<u64, Arc<Notify>>,
+}
+
+/// Room that was taken; it is free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    queue: Arc<Shared>,
+    held: usize,
+}
+
+/// A body that arrives, and the room for what has arrived of it.
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    place: Place,
+    room: Reserved,
+}
+
+/// A place among the bodies that arrive, as long as it lives.
+#[derive(Debug)]
+struct Place {
+    queue: Arc<Shared>,
+    number: u64,
+}
+
+/// No room became free in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoRoom;
+
+impl Queue {
+    pub(crate) fn new(bytes: usize) -> Self {
+        let state = State { free: bytes, next: 0, arriving: BTreeMap::new(), waiting: BTreeMap::new() };
+        Self(Arc::new(Shared { size: bytes, state: Mutex::new(state), settled: Notify::new() }))
+    }
+
+    /// Takes room for a write of this many bytes that is in memory already, if there is room now.
+    pub(crate) fn reserve(&self, bytes: usize) -> Option<Reserved> {
+        let cost = bytes.saturating_add(OVERHEAD).min(self.0.size);
+        let mut state = self.0.state();
+        state.free = state.free.checked_sub(cost)?;
+        Some(Reserved { queue: Arc::clone(&self.0), held: cost })
+    }
+
+    /// Begins to take room for a body that is about to arrive, with this many bytes besides it.
+    pub(crate) async fn begin(&self, bytes: usize) -> Result<Arriving, NoRoom> {
+        let room = Reserved { queue: Arc::clone(&self.0), held: 0 };
+        let mut arriving = Arriving { place: Place::new(&self.0), room };
+        arriving.grow(bytes.saturating_add(OVERHEAD)).await?;
+        Ok(arriving)
+    }
+
+    /// Waits until no write waits any more, or the deadline.
+    pub(crate) async fn settle(&self, deadline: Instant) {
+        let all_free = async {
+            loop {
+                let settled = self.0.settled.notified();
+                tokio::pin!(settled);
+                settled.as_mut().enable();
+                if self.0.state().free == self.0.size {
+                    return;
+                }
+                settled.await;
+            }
+        };
+        let _ = timeout_at(deadline, all_free).await;
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, bytes: usize) {
+        let mut state = self.state();
+        state.free += bytes;
+        if state.free == self.size {
+            self.settled.notify_waiters();
+        }
+        state.wake_oldest();
+    }
+}
+
+impl State {
+    fn wake_oldest(&self) {
+        if let Some(oldest) = self.waiting.values().next() {
+            oldest.notify_one();
+        }
+    }
+
+    /// Takes room for a body unless an older one waits for it.
+    fn take(&mut self, number: u64, bytes: usize) -> bool {
+        let is_first = self.waiting.keys().next().is_none_or(|oldest| *oldest >= number);
+        if !is_first || self.free < bytes {
+            return false;
+        }
+        self.free -= bytes;
+        *self.arriving.entry(number).or_default() += bytes;
+        true
+    }
+
+    /// Whether a body that has waited for long has to go: the youngest of those that wait, unless it is the oldest of
+    /// all and others, which will have to wait or to end themselves, hold what it needs.
+    fn has_to_go(&self, number: u64) -> bool {
+        let is_youngest = self.waiting.keys().next_back() == Some(&number);
+        let is_oldest = self.arriving.keys().next() == Some(&number);
+        let others_hold = self.arriving.iter().any(|(other, held)| *other != number && *held > 0);
+        is_youngest && !(is_oldest && others_hold)
+    }
+}
+
+impl Place {
+    fn new(queue: &Arc<Shared>) -> Self {
+        let mut state = queue.state();
+        state.next += 1;
+        let number = state.next;
+        state.arriving.insert(number, 0);
+        Self { queue: Arc::clone(queue), number }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.queue.state().arriving.remove(&self.number);
+    }
+}
+
+impl Arriving {
+    /// Takes room for this many bytes more. A body that is larger than all room holds all of it.
+    pub(crate) async fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let (queue, number) = (Arc::clone(&self.room.queue), self.place.number);
+        let wanted = self.room.held.saturating_add(bytes).min(queue.size) - self.room.held;
+        if wanted == 0 || queue.state().take(number, wanted) {
+            self.room.held += wanted;
+            return Ok(());
+        }
+        let waiting = Waiting::new(&queue, number);
+        let mut look = Instant::now() + PATIENCE;
+        loop {
+            tokio::select! {
+                biased;
+                () = waiting.woken.notified() => {}
+                () = sleep_until(look) => look = Instant::now() + LOOK,
+            }
+            let is_late = Instant::now() >= waiting.since + PATIENCE;
+            let mut state = queue.state();
+            if state.take(number, wanted) {
+                self.room.held += wanted;
+                return Ok(());
+            }
+            if is_late && state.has_to_go(number) {
+                return Err(NoRoom);
+            }
+        }
+    }
+
+    /// All of the body has arrived.
+    pub(crate) fn arrived(self) -> Reserved {
+        self.room
+    }
+}
+
+/// A place among those that wait for room, as long as it lives.
+struct Waiting<'a> {
+    queue: &'a Shared,
+    number: u64,
+    woken: Arc<Notify>,
+    since: Instant,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(queue: &'a Shared, number: u64) -> Self {
+        let woken = Arc::new(Notify::new());
+        queue.state().waiting.insert(number, Arc::clone(&woken));
+        Self { queue, number, woken, since: Instant::now() }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        state.waiting.remove(&self.number);
+        // What is left may be enough for the next one.
+        state.wake_oldest();
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.queue.give_back(self.held);
+    }
+}
+
+#[cfg(test)]
+mod tests;
