@@ -1,7 +1,6 @@
 //! Several changes at one moment: all of them or none, within one shard.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -109,13 +108,13 @@ pub(crate) enum OperationError {
 }
 
 impl Operation {
-    fn change(self, now: SystemTime, max_value: usize) -> Result<Change, OperationError> {
+    fn change(self, now_ms: u64, max_value: usize) -> Result<Change, OperationError> {
         let condition = condition(self.if_match, self.if_none_match)?;
         let value = Value { text: self.value, base64: self.value_base64, content_type: self.content_type };
         let is_bare = value.is_none() && self.ttl.is_none();
         let change = match (self.put, self.delete, self.check) {
             (Some(key), None, None) => {
-                let expires_ms = self.ttl.map(|ttl| ends_at(&ttl, now)).transpose()?;
+                let expires_ms = self.ttl.map(|ttl| ends_at(&ttl, now_ms)).transpose()?;
                 Change::put(given::key(&key)?, &value.record(expires_ms, max_value)?)
             }
             (None, Some(_), None) | (None, None, Some(_)) if !is_bare => {
@@ -149,7 +148,7 @@ fn condition(
 }
 
 /// The changes that a batch is.
-pub(crate) fn parse(body: &[u8], now: SystemTime, max_value: usize) -> Result<Vec<Change>, BatchError> {
+pub(crate) fn parse(body: &[u8], now_ms: u64, max_value: usize) -> Result<Vec<Change>, BatchError> {
     let given: Given = serde_json::from_slice(body).map_err(|error| BatchError::Json(error.to_string()))?;
     let number = given.operations.len();
     if !(1..=MOST).contains(&number) {
@@ -158,7 +157,8 @@ pub(crate) fn parse(body: &[u8], now: SystemTime, max_value: usize) -> Result<Ve
     let mut seen = BTreeMap::new();
     let mut changes = Vec::with_capacity(number);
     for (index, operation) in given.operations.into_iter().enumerate() {
-        let change = operation.change(now, max_value).map_err(|why| BatchError::Operation { index, why })?;
+        let change =
+            operation.change(now_ms, max_value).map_err(|why| BatchError::Operation { index, why })?;
         if let Some(first) = seen.insert(change.key.clone(), index) {
             return Err(BatchError::Twice { index, first, key: change.key });
         }
@@ -180,7 +180,7 @@ impl StorageService {
         }
         let body = check(head, body, MAX_BATCH).await?;
         let (body, room) = read(&self.engine, body, MAX_BATCH, 0).await?;
-        let changes = parse(&body, SystemTime::now(), self.max_value).map_err(|error| {
+        let changes = parse(&body, self.engine.now_ms(), self.max_value).map_err(|error| {
             let hint = r#"{"operations":[{"put":"key","value":"text"},{"delete":"key","if_match":"17"}]}"#;
             let problem = Problem::new(ErrorKind::Invalid, "bad-batch", error.to_string());
             refused(&problem.hint(format!("a batch looks like {hint}")))
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     fn parsed(json: &serde_json::Value) -> Result<Vec<Change>, BatchError> {
-        parse(json.to_string().as_bytes(), SystemTime::UNIX_EPOCH, 10)
+        parse(json.to_string().as_bytes(), 0, 10)
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! manifest first, and then finds all that its predecessor ever saw as durable. A listing keeps the same promise, for
 //! one moment within the request.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arrival::{Arriving, NoRoom, Reserved};
 use crate::change::{Change, Condition, Unity};
 use crate::consistency::{Consistency, Stale};
+use crate::data_clock::WallClock;
 use crate::feed::Feed;
 use crate::history::History;
 use crate::keeper::Keeper;
@@ -47,30 +49,42 @@ use crate::write::{Write, Written};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A proof of ownership that is older is not good enough for a reader who may be told something old.
 const LATELY: Duration = Duration::from_secs(1);
+/// A wall clock that is this near to data time is not set otherwise.
+const NEAR: i64 = 1_000;
+
 /// The data of one shard. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Engine(Arc<Shared>);
 
+/// Where the data lies, and by which clock.
+pub(crate) struct Place {
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    /// How often a reader may look at it.
+    pub(crate) poll: Duration,
+    pub(crate) wall: WallClock,
+}
+
 impl Engine {
     /// Begins to open the database of a shard, and keeps it open until `stop`.
     pub(crate) fn start(
-        objects: Arc<dyn ObjectStore>,
+        place: Place,
         ownership: Arc<dyn Ownership>,
         settings: &Settings,
-        poll: Duration,
         metrics: &Metrics,
         tasks: &Tasks,
         stop: CancellationToken,
     ) -> Self {
+        let Place { objects, poll, wall } = place;
         let witness = Witness::new(objects);
         let seen = witness.seen();
         let objects: Arc<dyn ObjectStore> = Arc::new(witness);
         let meters = Meters::new(metrics, &seen);
         let log = Arc::clone(&objects);
-        let shared = Shared::new(State::Opening(None), log, settings, meters, seen, stop.clone());
+        let shared =
+            Shared::new(State::Opening(None), log, settings, meters, seen, wall.clone(), stop.clone());
         let shared = Arc::new(shared);
         let cache = tuning::cache(settings.cache_bytes());
-        let opener = Opener { objects, ownership, cache, poll, recorder: Arc::default() };
+        let opener = Opener { objects, ownership, cache, poll, wall, recorder: Arc::default() };
         let keeper = Keeper { opener, shared: Arc::clone(&shared), stop };
         tasks.spawn("database", async move {
             keeper.run().await;
@@ -83,7 +97,8 @@ impl Engine {
     pub(crate) fn none(objects: Arc<dyn ObjectStore>, settings: &Settings, meters: Meters) -> Self {
         let state = State::Passed("this node has a copy of it".to_owned());
         let (seen, stop) = (Arc::default(), CancellationToken::new());
-        Self(Arc::new(Shared::new(state, objects, settings, meters, seen, stop)))
+        let wall = WallClock::system();
+        Self(Arc::new(Shared::new(state, objects, settings, meters, seen, wall, stop)))
     }
 
     /// Waits until the database is open. Fails if it is known that it will not be, or the time is over.
@@ -190,6 +205,21 @@ impl Engine {
         Ok((self.0.open()?.feed, self.0.history.clone()))
     }
 
+    /// Data time, in milliseconds since 1970. While nothing is open, the wall clock's: nothing is written by it.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let open = self.0.open().ok();
+        let now = open.map_or_else(|| self.0.wall.now_ms(), |open| open.clock.now_ms());
+        u64::try_from(now).unwrap_or_default()
+    }
+
+    /// A time of day in data time, which may be far from the wall clock's, see [`crate::data_clock`].
+    pub(crate) fn in_data_time(&self, at: NonZeroU64) -> NonZeroU64 {
+        let Ok(open) = self.0.open() else { return at };
+        let ahead = open.clock.now_ms().saturating_sub(self.0.wall.now_ms());
+        let moved = at.get().saturating_add_signed(if ahead.abs() < NEAR { 0 } else { ahead });
+        NonZeroU64::new(moved).unwrap_or(NonZeroU64::MIN)
+    }
+
     /// What is measured.
     pub(crate) fn meters(&self) -> &Meters {
         &self.0.meters
@@ -208,7 +238,7 @@ impl Engine {
         let began = Moment::now();
         let open = self.0.open()?;
         if self.0.vigil.is_late(&began) {
-            return Err(stood_still());
+            return Err(was_paused());
         }
         let proven = match consistency {
             Consistency::Strong => None,
@@ -231,7 +261,7 @@ impl Engine {
         };
         let outcome = timeout(PATIENCE, reading).await;
         if Moment::now().is_long_after(&began) {
-            return Err(stood_still());
+            return Err(was_paused());
         }
         let value =
             outcome.unwrap_or_else(|_| Err(Refusal::Unread(self.0.why("the object store is slow"))))?;
@@ -262,10 +292,12 @@ impl Engine {
     }
 }
 
-fn stood_still() -> Refusal {
-    Refusal::NotOpen("this process stood still for long; it is being opened again".to_owned())
+fn was_paused() -> Refusal {
+    Refusal::NotOpen("this process was paused for over a minute; it is being opened again".to_owned())
 }
 
+#[cfg(test)]
+mod clock_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]

@@ -3,14 +3,18 @@
 //! A value that expires has a row of its own beside it, ordered by time. The owner of the shard looks at these rows
 //! about once a second and deletes what is due by an ordinary write, on the condition that the value still expires
 //! then. So a reader never compares clocks: a value is there until its owner has deleted it, and then it is gone for
-//! everybody, in the order of writes. A clock that is set back, or a shard without an owner, delays that.
+//! everybody, in the order of writes. A shard without an owner delays that.
+//!
+//! The time is the shard's data time ([`crate::data_clock`]), when a value is put as well as when it is due. It does not
+//! follow the wall clock's steps, so a value lives for as long as was asked for, however wrong the owner's clock is; only
+//! a new owner whose wall clock is ahead of its predecessor's takes data time forward.
 //!
 //! Who replaces a value without looking at it leaves its row behind, and it is dropped when it comes due.
 
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use slatedb::Db;
@@ -21,6 +25,7 @@ use tracing::{debug, warn};
 
 use crate::arrival::Queue;
 use crate::change::{Change, Effect, Unity};
+use crate::data_clock::DataClock;
 use crate::key::Key;
 use crate::meters::Meters;
 use crate::write::Write;
@@ -51,19 +56,14 @@ pub(crate) enum TtlError {
     OutOfBounds(String),
 }
 
-/// Reads a time to live, `30s` or `1h 30m`, and says when it ends if it begins now.
-pub(crate) fn ends_at(ttl: &str, now: SystemTime) -> Result<NonZeroU64, TtlError> {
+/// Reads a time to live, `30s` or `1h 30m`, and says when it ends if it begins now, in milliseconds since 1970.
+pub(crate) fn ends_at(ttl: &str, now_ms: u64) -> Result<NonZeroU64, TtlError> {
     let length = humantime::parse_duration(ttl).map_err(|_| TtlError::NotATime(ttl.to_owned()))?;
     if !(SHORTEST..=LONGEST).contains(&length) {
         return Err(TtlError::OutOfBounds(ttl.to_owned()));
     }
-    Ok(NonZeroU64::MIN.saturating_add(ms(now + length).saturating_sub(1)))
-}
-
-/// Milliseconds since 1970.
-fn ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    let length = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    Ok(NonZeroU64::MIN.saturating_add(now_ms.saturating_add(length).saturating_sub(1)))
 }
 
 /// The row that notes when a key expires.
@@ -116,6 +116,7 @@ struct Due {
 /// Deletes what is due, again and again. Never ends; may be dropped at any moment.
 pub(crate) async fn sweep(
     db: &Db,
+    clock: &DataClock,
     expiry: &Expiry,
     queue: &Queue,
     meters: &Meters,
@@ -127,7 +128,7 @@ pub(crate) async fn sweep(
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         beat.tick().await;
-        let now = ms(SystemTime::now());
+        let now = u64::try_from(clock.now_ms()).unwrap_or_default();
         let Some(from) = expiry.due(now) else { continue };
         let next = match due(db, from, now).await {
             Ok(due) if due.changes.is_empty() => due.next,
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_time_to_live_has_a_unit_and_bounds() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(5);
+        let now = 5;
         for (text, at) in [("1s", 1_005), ("30s", 30_005), ("1h 30m", 5_400_005), ("1500ms", 1_505)] {
             assert_eq!(ends_at(text, now).map(NonZeroU64::get), Ok(at), "{text}");
         }

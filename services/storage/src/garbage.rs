@@ -5,31 +5,45 @@
 //! collection here begins with the newest manifest that a listing of the store shows. What is garbage then stays
 //! garbage, so it does no harm to sleep in the middle of it, nor to be no longer the owner.
 //!
+//! How old things are is never read from a wall clock, which may be wrong or may jump. Tables are aged by their names,
+//! which are in data time, and by that time alone; all else by the store's own stamps, compared with that of an object
+//! just written. A table must be old by both, since it may have been uploaded just now and be named by no manifest yet.
+//! And an object is deleted only if it was garbage in an earlier collection too, so that no step of the store's own
+//! clock makes garbage of what is new.
+//!
 //! What a compaction replaced stays for a quarter of an hour, for readers, so it is gone within an hour. So a shard
 //! takes what is live, what was rewritten in that time, and the log of a memtable.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use slatedb::admin::AdminBuilder;
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use slatedb::config::{GarbageCollectorDirectoryOptions, GarbageCollectorOptions};
-use slatedb::object_store::ObjectStore;
-use tokio::time::sleep;
+use slatedb::object_store::path::Path;
+use slatedb::object_store::{self, ObjectStore, ObjectStoreExt};
+use slatedb::{GarbageCollectorBuilder, GcFilter, ObjectMetadata};
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use crate::data_clock::DataClock;
 use crate::open::PATH;
+use crate::restamped::Restamped;
 
 /// How often the log is collected.
 const EVERY: Duration = Duration::from_mins(1);
 /// At every how manyth time all the rest is collected too.
 const ALL: u32 = 10;
+/// What was found to be garbage and is not found again is forgotten after this.
+const FORGOTTEN: Duration = Duration::from_hours(1);
 
 /// How old each kind of thing must be.
 #[derive(Debug, Clone, Copy)]
 struct Ages {
     /// Manifests. A reader of the store asks for the number after the one that it knows; if that one is gone it takes
-    /// its own for the newest. Whoever stood still for longer than [`crate::vigil::STALL`] asks nothing before it has
-    /// listed them all, but the clocks of a frozen machine may have stood still too. Hundreds a minute are written
+    /// its own for the newest. A process that was paused for longer than [`crate::vigil::STALL`] asks nothing before it
+    /// has listed them all, but the clocks of a frozen machine may have stood still too. Hundreds a minute are written
     /// while a shard is written to without a pause, and each opening lists them, so they can't stay for weeks.
     manifests: Duration,
     /// Tables: may be half written, or be uploaded and not yet named by a manifest, which may take five minutes when
@@ -47,20 +61,106 @@ const AGES: Ages = Ages {
     log: Duration::from_mins(2),
 };
 
-/// Collects garbage again and again. Never ends; may be dropped at any moment.
-pub(crate) async fn collect(objects: &Arc<dyn ObjectStore>) {
+/// How long an object must have been garbage, as this process has seen it.
+const SEEN: Duration = Duration::from_secs(50);
+
+/// Collects garbage again and again, in the data time of the open database. Never ends; may be dropped at any moment.
+pub(crate) async fn collect(objects: &Arc<dyn ObjectStore>, clock: DataClock) {
+    let collector = Collector::new(Arc::clone(objects), clock, AGES, SEEN);
     for round in 1_u32.. {
         sleep(EVERY).await;
-        collect_once(objects, AGES, round.is_multiple_of(ALL)).await;
+        // What was found garbage in one collection of all is deleted in the next one, a minute later.
+        let (all, after) = (round.is_multiple_of(ALL), round % ALL == 1 && round > 1);
+        if let Err(error) = collector.collect_once(all || after).await {
+            debug!(%error, "could not collect garbage");
+        }
     }
 }
 
-async fn collect_once(objects: &Arc<dyn ObjectStore>, ages: Ages, all: bool) {
-    // New each time: what it once read it would not read again.
-    let admin = AdminBuilder::new(PATH, Arc::clone(objects)).build();
-    if let Err(error) = admin.run_gc_once(options(ages, all)).await {
-        debug!(%error, "could not collect garbage");
+/// Where the time of the store is read.
+fn stamp() -> Path {
+    Path::from("stamp")
+}
+
+/// Collects the garbage of one database.
+struct Collector {
+    objects: Arc<dyn ObjectStore>,
+    clock: DataClock,
+    ages: Ages,
+    found: Arc<Found>,
+}
+
+impl Collector {
+    fn new(objects: Arc<dyn ObjectStore>, clock: DataClock, ages: Ages, seen: Duration) -> Self {
+        Self { objects, clock, ages, found: Arc::new(Found { seen, since: Mutex::default() }) }
     }
+
+    async fn collect_once(&self, all: bool) -> Result<(), object_store::Error> {
+        let shift = self.clock.time() - self.store_time().await?;
+        let objects = Arc::new(Restamped::new(Arc::clone(&self.objects), shift));
+        let old = Old { found: Arc::clone(&self.found), tables: self.clock.time() - self.ages.tables };
+        // New each time: what it once read it would not read again.
+        let collector = GarbageCollectorBuilder::new(PATH, objects as Arc<dyn ObjectStore>)
+            .with_system_clock(Arc::new(self.clock))
+            .with_gc_filter(Arc::new(old))
+            .with_options(options(self.ages, all))
+            .build();
+        collector.run_gc_once().await;
+        Ok(())
+    }
+
+    /// The time of the store's own clock.
+    async fn store_time(&self) -> Result<DateTime<Utc>, object_store::Error> {
+        self.objects.put(&stamp(), self.clock.time().to_rfc3339().into()).await?;
+        Ok(self.objects.head(&stamp()).await?.last_modified)
+    }
+}
+
+/// What was found to be garbage, and since when.
+#[derive(Debug)]
+struct Found {
+    /// How long it must have been.
+    seen: Duration,
+    since: Mutex<BTreeMap<Path, Instant>>,
+}
+
+/// Lets those objects be deleted that were found to be garbage before.
+struct Old {
+    found: Arc<Found>,
+    /// Tables that were uploaded later stay.
+    tables: DateTime<Utc>,
+}
+
+#[async_trait]
+impl GcFilter for Old {
+    #[expect(clippy::disallowed_types, reason = "SlateDB's own signature")]
+    async fn filter(
+        &self,
+        candidates: std::collections::HashSet<ObjectMetadata>,
+    ) -> std::collections::HashSet<ObjectMetadata> {
+        let mut since = self.found.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_table = |object: &ObjectMetadata| object.location.prefix_matches(&tables());
+        let old: std::collections::HashSet<_> = candidates
+            .into_iter()
+            .filter(|object| !is_table(object) || object.last_modified <= self.tables)
+            .filter(|object| {
+                let first = *since.entry(object.location.clone()).or_insert(now);
+                now.duration_since(first) >= self.found.seen && first != now
+            })
+            .collect();
+        for object in &old {
+            since.remove(&object.location);
+        }
+        // What somebody else has deleted is not found any more.
+        since.retain(|_, first| now.duration_since(*first) < FORGOTTEN);
+        old
+    }
+}
+
+/// The folder of the tables.
+fn tables() -> Path {
+    Path::from(PATH).join("compacted")
 }
 
 fn options(ages: Ages, all: bool) -> GarbageCollectorOptions {
@@ -86,21 +186,38 @@ fn options(ages: Ages, all: bool) -> GarbageCollectorOptions {
 pub(crate) mod testing {
     //! Collections that do not wait.
 
-    use super::{Ages, Arc, Duration, ObjectStore, collect_once};
+    use super::{Ages, Arc, Collector, DataClock, Duration, ObjectStore, sleep};
 
     const NOW: Ages = Ages { manifests: Duration::ZERO, tables: Duration::ZERO, log: Duration::ZERO };
 
-    /// Collects whatever is garbage now.
+    /// Collects whatever is garbage now, though it may have been written a moment ago.
     pub(crate) async fn collect_now(objects: &Arc<dyn ObjectStore>) {
-        collect_once(objects, NOW, true).await;
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+        collect_with(objects, u64::try_from(now).unwrap(), NOW).await;
+    }
+
+    /// The same at a data time, of tables that are old enough.
+    pub(crate) async fn collect_aged(objects: &Arc<dyn ObjectStore>, now_ms: u64, tables: Duration) {
+        collect_with(objects, now_ms, Ages { tables, ..NOW }).await;
+    }
+
+    async fn collect_with(objects: &Arc<dyn ObjectStore>, now_ms: u64, ages: Ages) {
+        let clock = DataClock::begin(i64::try_from(now_ms).unwrap());
+        // What is younger than the time by a millisecond is not old, not even of no age.
+        sleep(Duration::from_millis(2)).await;
+        let collector = Collector::new(Arc::clone(objects), clock, ages, Duration::ZERO);
+        for _ in 0..2 {
+            collector.collect_once(true).await.unwrap();
+            sleep(Duration::from_millis(2)).await;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use futures_util::TryStreamExt;
+    use slatedb::admin::AdminBuilder;
     use slatedb::object_store::memory::InMemory;
-    use slatedb::object_store::path::Path;
     use store::faults::{Faults, Mode};
 
     use super::testing::collect_now;
@@ -151,6 +268,42 @@ mod tests {
             assert_eq!(running.get(name).await.unwrap().as_deref(), Some("1"), "{name}");
         }
         running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_garbage_is_told_by_the_stores_own_stamps_and_only_when_it_was_found_before() {
+        const DAY: i64 = 24 * 3_600_000;
+        for off in [-DAY, 0, DAY] {
+            let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+            let register = Arc::<Register>::default();
+            for life in 0..3 {
+                let running = Running::start(Arc::clone(&objects), &register).await;
+                running.put(&format!("{life}"), "1").await.unwrap();
+                running.stop().await;
+            }
+            let logged = async || sizes(&objects, "db/wal").await.iter().filter(|size| **size > 0).count();
+            let all = logged().await;
+            assert!(all >= 3);
+            let now =
+                i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+            let clock = DataClock::begin(now + off);
+            for (age, seen, left) in [
+                (Duration::from_mins(2), Duration::ZERO, all),
+                (Duration::ZERO, Duration::from_secs(60), all),
+                (Duration::ZERO, Duration::ZERO, 0),
+            ] {
+                sleep(Duration::from_millis(5)).await;
+                let ages = Ages { log: age, ..AGES };
+                let collector = Collector::new(Arc::clone(&objects), clock, ages, seen);
+                collector.collect_once(false).await.unwrap();
+                assert_eq!(logged().await, all, "{off} {age:?} {seen:?}: it was not found before");
+                sleep(Duration::from_millis(5)).await;
+                collector.collect_once(false).await.unwrap();
+                // SlateDB keeps the file at the point from which it would replay.
+                let found = logged().await;
+                assert!(found == left || left == 0 && found == 1, "{off} {age:?} {seen:?}: {found}");
+            }
+        }
     }
 
     /// Bytes of all that lies on the store.
@@ -217,7 +370,7 @@ mod tests {
 
         sleeper.slept();
         way.set(Mode::Work);
-        assert!(matches!(sleeper.get("a").await, Err(Refusal::NotOpen(why)) if why.contains("stood still")));
+        assert!(matches!(sleeper.get("a").await, Err(Refusal::NotOpen(why)) if why.contains("paused")));
         let refusal = sleeper.put("a", "oldest").await.unwrap_err();
         assert!(!refusal.to_string().is_empty());
         while !matches!(sleeper.get("a").await, Err(Refusal::Passed(_))) {

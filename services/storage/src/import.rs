@@ -89,8 +89,12 @@ pub(crate) enum LineError {
     Given(#[from] GivenError),
 }
 
-/// Reads all lines; empty ones are passed over.
-pub(crate) fn parse(body: &[u8], max_value: usize) -> Result<Vec<Line<'_>>, ImportError> {
+/// Reads all lines; empty ones are passed over. `expires` turns a time of day into data time.
+pub(crate) fn parse(
+    body: &[u8],
+    max_value: usize,
+    expires: impl Fn(NonZeroU64) -> NonZeroU64,
+) -> Result<Vec<Line<'_>>, ImportError> {
     let mut lines = Vec::new();
     // Some programs begin a file with a mark of its encoding.
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
@@ -101,20 +105,25 @@ pub(crate) fn parse(body: &[u8], max_value: usize) -> Result<Vec<Line<'_>>, Impo
         if lines.len() == MOST {
             return Err(ImportError::TooMany);
         }
-        let change = change(text, max_value).map_err(|why| ImportError::Line { line: index + 1, why })?;
+        let change =
+            change(text, max_value, &expires).map_err(|why| ImportError::Line { line: index + 1, why })?;
         lines.push(Line { text, change });
     }
     Ok(lines)
 }
 
-fn change(text: &[u8], max_value: usize) -> Result<Change, LineError> {
+fn change(
+    text: &[u8],
+    max_value: usize,
+    expires: impl Fn(NonZeroU64) -> NonZeroU64,
+) -> Result<Change, LineError> {
     if text.trim_ascii_start().first() != Some(&b'{') {
         return Err(LineError::NoObject);
     }
     let given: Given = serde_json::from_slice(text).map_err(|error| LineError::Json(in_one_line(&error)))?;
     let key = given::key(&given.key)?;
     let value = Value { text: given.value, base64: given.value_base64, content_type: given.content_type };
-    Ok(Change::put(key, &value.record(given.expires_ms, max_value)?))
+    Ok(Change::put(key, &value.record(given.expires_ms.map(expires), max_value)?))
 }
 
 /// What is wrong with the JSON, and where in the line; that it is the first line of it says nothing.
@@ -138,7 +147,8 @@ impl StorageService {
         }
         let body = check(head, body, MAX_BODY).await?;
         let (body, room) = read(&self.engine, body, MAX_BODY, 0).await?;
-        let lines = parse(&body, self.max_value).map_err(|error| refuse(&error))?;
+        let lines = parse(&body, self.max_value, |at| self.engine.in_data_time(at))
+            .map_err(|error| refuse(&error))?;
         let imported = lines.len();
         let mut own = Vec::new();
         let mut others = BTreeMap::<ShardId, BytesMut>::new();
@@ -262,12 +272,16 @@ mod tests {
     #[test]
     fn lines_are_values_and_empty_ones_are_passed_over() {
         let body = b"{\"key\":\"a%20b\",\"value\":\"1\"}\r\n\n  \n{\"key\":\"b\",\"value_base64\":\"AP8=\",\"expires_ms\":7}";
-        let lines = parse(body, 10).unwrap();
+        let lines = parse(body, 10, |at| at).unwrap();
         let keys: Vec<_> = lines.iter().map(|line| line.change.key.to_string()).collect();
         assert_eq!(keys, ["a%20b", "b"]);
-        assert!(parse(b"", 10).unwrap().is_empty());
+        assert!(parse(b"", 10, |at| at).unwrap().is_empty());
         let marked = "\u{feff}{\"key\":\"a\",\"value\":\"\"}";
-        assert_eq!(parse(marked.as_bytes(), 10).unwrap().len(), 1, "a mark of the encoding is no part of it");
+        assert_eq!(
+            parse(marked.as_bytes(), 10, |at| at).unwrap().len(),
+            1,
+            "a mark of the encoding is no part of it"
+        );
     }
 
     #[test]
@@ -285,7 +299,7 @@ mod tests {
             ("{\"key\":\"a\",\"value\":\"1\"} x", "trailing"),
         ] {
             let body = format!("{{\"key\":\"a\",\"value\":\"1\"}}\n\n{line}\n");
-            match parse(body.as_bytes(), 10) {
+            match parse(body.as_bytes(), 10, |at| at) {
                 Err(ImportError::Line { line: 3, why }) => {
                     assert!(why.to_string().contains(words), "{line}: {why}");
                 }
@@ -293,6 +307,6 @@ mod tests {
             }
         }
         let many = "{\"key\":\"a\",\"value\":\"1\"}\n".repeat(MOST + 1);
-        assert_eq!(parse(many.as_bytes(), 10).err(), Some(ImportError::TooMany));
+        assert_eq!(parse(many.as_bytes(), 10, |at| at).err(), Some(ImportError::TooMany));
     }
 }

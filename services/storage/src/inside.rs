@@ -9,18 +9,26 @@ use slatedb::compactor::stats::BYTES_COMPACTED;
 use slatedb_common::metrics::{DefaultMetricsRecorder, MetricValue};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::data_clock::{DataClock, WallClock};
 use crate::meters::Meters;
 
 /// How often it is looked.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Looks again and again. Never ends; may be dropped at any moment.
-pub(crate) async fn measure(db: &Db, recorder: &DefaultMetricsRecorder, meters: &Meters) {
+pub(crate) async fn measure(
+    db: &Db,
+    recorder: &DefaultMetricsRecorder,
+    clock: &DataClock,
+    wall: &WallClock,
+    meters: &Meters,
+) {
     let mut beat = interval(EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = compacted(recorder);
     loop {
         beat.tick().await;
+        meters.ahead_of_the_wall_clock(clock.now_ms().saturating_sub(wall.now_ms()));
         let manifest = db.manifest();
         let tables = manifest.all_sst_views().map(slatedb::manifest::SsTableView::estimate_size);
         let (mut count, mut bytes) = (0, 0_u64);

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::commit::commit;
+use crate::data_clock::DataClock;
 use crate::expiry::sweep;
 use crate::feed::Feed;
 use crate::garbage::collect;
 use crate::inside::measure;
-use crate::open::{OpenError, Opener};
+use crate::open::{self, OpenError, Opener};
 use crate::refusal::Refusal;
 use crate::rounds::rounds;
 use crate::shared::{Open, Shared, State};
@@ -30,8 +31,8 @@ const DAMAGED: Duration = Duration::from_secs(60);
 /// A database that was given up sooner is opened again only after a longer and longer pause.
 const STEADY: Duration = Duration::from_secs(10);
 /// Why a database is given up after a stall.
-const STOOD_STILL: &str = "this process stood still for long";
-/// How often it is looked whether the process stood still.
+const PAUSED: &str = "this process was paused for over a minute";
+/// How often it is looked whether the process was paused.
 const BEAT: Duration = Duration::from_secs(1);
 /// Requests that may wait for a round.
 const QUEUE: usize = 64 * 1024;
@@ -55,7 +56,7 @@ pub(crate) struct Keeper {
 
 /// What came of opening.
 enum Opened {
-    Is(Db),
+    Is(open::Opened),
     Not(OpenError),
     /// It was told to stop.
     Told,
@@ -87,12 +88,12 @@ impl Keeper {
             let is_damaged = matches!(opened, Opened::Not(OpenError::Damaged(_)));
             match opened {
                 Opened::Told => return,
-                Opened::Is(db) => {
+                Opened::Is(open::Opened { db, clock }) => {
                     let began = Instant::now();
                     self.shared.meters.openings.inc();
                     let given_up = tokio::select! {
                         biased;
-                        why = self.serve(&db) => Some(why),
+                        why = self.serve(&db, clock) => Some(why),
                         () = self.stop.cancelled() => None,
                     };
                     let Some(why) = given_up else {
@@ -140,7 +141,7 @@ impl Keeper {
 
     /// Opens the database, unless it is told to stop.
     async fn open(&self) -> Opened {
-        // Who stood still since it looked at the claim knows nothing any more.
+        // A process that was paused since it looked at the claim knows nothing any more.
         self.shared.vigil.beat(Moment::now());
         let mut stalled = pin!(self.stalled());
         let mut opening = pin!(self.opener.open());
@@ -148,21 +149,21 @@ impl Keeper {
             biased;
             () = self.stop.cancelled() => {}
             () = &mut stalled => {
-                if let Ok(Ok(db)) = timeout(LAST_OPENING, opening).await {
-                    give_up(db).await;
+                if let Ok(Ok(opened)) = timeout(LAST_OPENING, opening).await {
+                    give_up(opened.db).await;
                 }
-                return Opened::Not(OpenError::Failed(STOOD_STILL.to_owned()));
+                return Opened::Not(OpenError::Failed(PAUSED.to_owned()));
             }
             opened = &mut opening => return opened.map_or_else(Opened::Not, Opened::Is),
         }
         // A database that is given up half open would go on with its own work.
-        if let Ok(Ok(db)) = timeout(LAST_OPENING, opening).await {
-            close(db).await;
+        if let Ok(Ok(opened)) = timeout(LAST_OPENING, opening).await {
+            close(opened.db).await;
         }
         Opened::Told
     }
 
-    /// Waits until it is found that the process stood still.
+    /// Waits until it is found that the process was paused.
     async fn stalled(&self) {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -175,12 +176,12 @@ impl Keeper {
     }
 
     /// Serves requests until the database can't be trusted any more. Says why.
-    async fn serve(&self, db: &Db) -> String {
+    async fn serve(&self, db: &Db, clock: DataClock) -> String {
         let (writes, mut queue) = mpsc::channel(QUEUE);
         let (looks, mut lookers) = mpsc::channel(QUEUE);
         let mut status = db.subscribe();
         if self.shared.vigil.beat(Moment::now()) {
-            return STOOD_STILL.to_owned();
+            return PAUSED.to_owned();
         }
         let feed = Feed::new(status.borrow().durable_seq);
         // Whoever watches looks elsewhere when this database is served no more.
@@ -190,18 +191,19 @@ impl Keeper {
             writes: writes.clone(),
             looks,
             feed: feed.clone(),
+            clock,
         }));
         let Shared { expiry, queue: room, meters, .. } = &*self.shared;
         let committing = rounds(&mut queue, GROUP, |group| commit(db, &self.shared, &feed, group));
         let looking = rounds(&mut lookers, usize::MAX, |waiting| self.look(db, waiting));
         let why = tokio::select! {
             biased;
-            () = self.stalled() => STOOD_STILL.to_owned(),
+            () = self.stalled() => PAUSED.to_owned(),
             outcome = committing => said(outcome),
             outcome = looking => said(outcome),
-            () = sweep(db, expiry, room, meters, &writes) => "deleting what expired has ended".to_owned(),
-            () = measure(db, &self.opener.recorder, meters) => "measuring has ended".to_owned(),
-            () = collect(&self.opener.objects) => "collecting garbage has ended".to_owned(),
+            () = sweep(db, &clock, expiry, room, meters, &writes) => "deleting what expired has ended".to_owned(),
+            () = measure(db, &self.opener.recorder, &clock, &self.opener.wall, meters) => "measuring has ended".to_owned(),
+            () = collect(&self.opener.objects, clock) => "collecting garbage has ended".to_owned(),
             closed = status.wait_for(|status| status.close_reason.is_some()) => match closed {
                 Ok(status) => format!("the database closed itself: {:?}", status.close_reason),
                 Err(_) => "the database closed itself".to_owned(),

@@ -44,8 +44,11 @@
 //! refused with 408 `slow-body`. When all room is taken, a body that finds no more for two seconds is refused with 503
 //! `too-busy`, the youngest first.
 //!
-//! A value with a `ttl` expires within about a second after its time; later while its shard has no owner or its
-//! owner's clock is set back. Until it is deleted it is there for everybody.
+//! A value with a `ttl` expires within about a second after its time; later while its shard has no owner. Until it is
+//! deleted it is there for everybody. Time is counted by the shard's own clock, *data time*: it begins with the wall
+//! clock of the first owner, advances steadily, never runs back and does not follow a wall clock that is set; a new owner
+//! whose wall clock is ahead takes it forward. So a `ttl` is right however wrong clocks are. `Coterie-Expires-Ms` is in
+//! data time; the metric `data_time_ahead_seconds` says how far that is from the owner's wall clock.
 //!
 //! # Reading something older
 //!
@@ -118,6 +121,7 @@ mod conditions;
 mod consistency;
 mod cursor;
 mod cut;
+mod data_clock;
 mod engine;
 mod expiry;
 mod feed;
@@ -142,6 +146,7 @@ mod place;
 mod record;
 mod refusal;
 mod relay;
+mod restamped;
 mod rounds;
 mod routes;
 mod scan;
@@ -149,6 +154,7 @@ mod service;
 mod settings;
 mod shared;
 mod stored;
+mod survey;
 mod tuning;
 mod vigil;
 mod watch;

@@ -1,5 +1,6 @@
 //! The metrics of a shard: few, and with few labels.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use plugin::Metrics;
@@ -30,6 +31,7 @@ pub(crate) struct Meters {
     pub(crate) refused_watches: Counter,
     pub(crate) cut: Counter,
     expired: Counter,
+    ahead: Gauge<f64, AtomicU64>,
     durable: Histogram,
     group: Histogram,
 }
@@ -51,6 +53,7 @@ impl Meters {
             log_files: Gauge::default(),
             compacted_bytes: Counter::default(),
             expired: Counter::default(),
+            ahead: Gauge::default(),
             openings: Counter::default(),
             watchers: Gauge::default(),
             changes: Counter::default(),
@@ -76,6 +79,11 @@ impl Meters {
             "expired",
             "Values that were deleted when their time was over",
             meters.expired.clone(),
+        );
+        metrics.register(
+            "data_time_ahead_seconds",
+            "How far the time by which this shard's data ages is ahead of this node's wall clock",
+            meters.ahead.clone(),
         );
         metrics.register(
             "watchers",
@@ -115,6 +123,12 @@ impl Meters {
     /// So many values have expired.
     pub(crate) fn expired(&self, values: usize) {
         self.expired.inc_by(u64::try_from(values).unwrap_or(u64::MAX));
+    }
+
+    /// Data time is so many milliseconds ahead of the wall clock, or behind it.
+    pub(crate) fn ahead_of_the_wall_clock(&self, ms: i64) {
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of a clock that is wrong are enough")]
+        self.ahead.set(ms as f64 / 1e3);
     }
 
     /// So many writes became durable together.

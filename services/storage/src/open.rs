@@ -4,18 +4,22 @@
 //! moment between looking at one and the other. So there is one order, the *open rule*: read the writer's epoch, then
 //! read the claim, then open with exactly the epoch that was read. Who took the shard over while we slept has opened
 //! it since, with a higher epoch, and our opening fails. Then all begins anew, and the claim tells.
+//!
+//! Together with the epoch it is read how far data time has come, see [`crate::data_clock`]. A predecessor that still
+//! writes may go on by as much as passes until it is fenced; SlateDB waits for twice that.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use slatedb::admin::AdminBuilder;
 use slatedb::db_cache::SplitCache;
 use slatedb::object_store::ObjectStore;
 use slatedb::{CloseReason, Db, ErrorKind};
 use slatedb_common::metrics::DefaultMetricsRecorder;
 use tracing::{debug, info};
 
+use crate::data_clock::{DataClock, WallClock};
 use crate::ownership::{Lost, Ownership};
+use crate::survey::{SurveyError, survey};
 use crate::tuning;
 
 /// Where the database lies, below the shard's own part of the store.
@@ -32,8 +36,16 @@ pub(crate) struct Opener {
     pub(crate) cache: Arc<SplitCache>,
     /// How often a reader may look at the store.
     pub(crate) poll: Duration,
+    /// Where data time begins, unless it is further already.
+    pub(crate) wall: WallClock,
     /// What the database counts of its own work.
     pub(crate) recorder: Arc<DefaultMetricsRecorder>,
+}
+
+/// An open database and the time that it lives in.
+pub(crate) struct Opened {
+    pub(crate) db: Db,
+    pub(crate) clock: DataClock,
 }
 
 /// Why the database was not opened.
@@ -59,19 +71,30 @@ impl From<slatedb::Error> for OpenError {
     }
 }
 
+impl From<SurveyError> for OpenError {
+    fn from(error: SurveyError) -> Self {
+        match error {
+            SurveyError::Database(error) => error.into(),
+            SurveyError::Store(error) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
 impl Opener {
     /// Opens it by the open rule. Does not end before the store answers.
-    pub(crate) async fn open(&self) -> Result<Db, OpenError> {
+    pub(crate) async fn open(&self) -> Result<Opened, OpenError> {
         for attempt in 1..=ATTEMPTS {
-            let epoch = self.epoch().await?;
+            let found = survey(&self.objects).await?;
+            let (epoch, clock) = (found.epoch, DataClock::begin(self.wall.now_ms().max(found.stamped_ms)));
             self.ownership.confirm().await.map_err(|lost| match lost {
                 Lost::Passed(why) => OpenError::Passed(why),
                 Lost::Unknown(why) => OpenError::Failed(why),
             })?;
-            match self.build(epoch).await {
+            match self.build(epoch, clock).await {
                 Ok(db) => {
-                    info!(epoch, attempt, "opened the database");
-                    return Ok(db);
+                    let ahead_ms = clock.now_ms().saturating_sub(self.wall.now_ms());
+                    info!(epoch, attempt, ahead_ms, "opened the database");
+                    return Ok(Opened { db, clock });
                 }
                 Err(error) if is_fenced(&error) => {
                     debug!(epoch, attempt, "somebody opened the database meanwhile");
@@ -82,17 +105,12 @@ impl Opener {
         Err(OpenError::Failed(format!("others opened the database {ATTEMPTS} times meanwhile")))
     }
 
-    /// The epoch of the last writer; 0 if there was none.
-    async fn epoch(&self) -> Result<u64, slatedb::Error> {
-        let admin = AdminBuilder::new(PATH, Arc::clone(&self.objects)).build();
-        Ok(admin.read_manifest(None).await?.map_or(0, |manifest| manifest.writer_epoch()))
-    }
-
-    async fn build(&self, epoch: u64) -> Result<Db, slatedb::Error> {
+    async fn build(&self, epoch: u64, clock: DataClock) -> Result<Db, slatedb::Error> {
         Db::builder(PATH, Arc::clone(&self.objects))
             .with_settings(tuning::settings(self.poll))
             .with_db_cache(Arc::clone(&self.cache) as _, 0)
             .with_metrics_recorder(Arc::clone(&self.recorder) as _)
+            .with_system_clock(Arc::new(clock))
             .with_expected_epoch(epoch)
             .build()
             .await

@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::Router;
 use axum::body::Body;
@@ -94,7 +93,7 @@ impl StorageService {
 
     async fn put(&self, key: &Key, head: &Parts, body: Body) -> Answer {
         let condition = judged(&head.headers)?;
-        let expires_ms = expires_ms(head.uri.query().unwrap_or_default())?;
+        let expires_ms = expires_ms(head.uri.query().unwrap_or_default(), self.engine.now_ms())?;
         let content_type = head.headers.get(CONTENT_TYPE);
         if content_type.is_some_and(|named| named.len() > MAX_CONTENT_TYPE) {
             let detail = format!("a content type has at most {MAX_CONTENT_TYPE} bytes");
@@ -210,7 +209,7 @@ fn judged(headers: &HeaderMap) -> Result<Option<Condition>, Response> {
 }
 
 /// When the value of a `PUT` expires: `?ttl=30s`.
-fn expires_ms(query: &str) -> Result<Option<NonZeroU64>, Response> {
+fn expires_ms(query: &str, now_ms: u64) -> Result<Option<NonZeroU64>, Response> {
     let wrong = |why: &dyn ToString| {
         let problem = Problem::new(ErrorKind::Invalid, "bad-query", why.to_string());
         refused(&problem.hint("`PUT /kv/{key}?ttl=30s`; `?` in a key itself is `%3F`"))
@@ -224,7 +223,7 @@ fn expires_ms(query: &str) -> Result<Option<NonZeroU64>, Response> {
         return Err(wrong(&"a `PUT` takes one `ttl` and nothing else"));
     }
     let text = decode(text).map_err(|error| wrong(&error))?;
-    let ends = ends_at(&String::from_utf8_lossy(&text), SystemTime::now()).map_err(|error| wrong(&error))?;
+    let ends = ends_at(&String::from_utf8_lossy(&text), now_ms).map_err(|error| wrong(&error))?;
     Ok(Some(ends))
 }
 

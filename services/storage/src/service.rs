@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use types::{ErrorKind, ServiceType, ShardId};
 
 use crate::bounds::Bounds;
-use crate::engine::Engine;
+use crate::data_clock::WallClock;
+use crate::engine::{Engine, Place};
 use crate::follower::Follower;
 use crate::meters::Meters;
 use crate::refusal::Refusal;
@@ -57,8 +58,8 @@ impl Prepared for Settings {
         let (engine, copy) = match &cx.duty {
             Duty::Primary(claim) => {
                 let claim = Arc::new(claim.clone());
-                let engine =
-                    Engine::start(objects, claim, &self, cx.objects_poll, &cx.metrics, &cx.tasks, stop);
+                let place = Place { objects, poll: cx.objects_poll, wall: WallClock::system() };
+                let engine = Engine::start(place, claim, &self, &cx.metrics, &cx.tasks, stop);
                 match engine.opened(OPEN).await {
                     // Another node would find the same: the shard stays here, and says so.
                     Ok(()) | Err(Refusal::Broken(_)) => {}

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::arrival::Queue;
+use crate::data_clock::{DataClock, WallClock};
 use crate::expiry::Expiry;
 use crate::feed::Feed;
 use crate::history::History;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     /// The last thing that was found to be damaged.
     damage: Mutex<Option<String>>,
     pub(crate) queue: Queue,
+    pub(crate) wall: WallClock,
     pub(crate) stop: CancellationToken,
 }
 
@@ -59,6 +61,8 @@ pub(crate) struct Open {
     pub(crate) looks: mpsc::Sender<oneshot::Sender<()>>,
     /// What became durable since it was opened.
     pub(crate) feed: Feed,
+    /// Data time.
+    pub(crate) clock: DataClock,
 }
 
 impl Shared {
@@ -68,6 +72,7 @@ impl Shared {
         settings: &Settings,
         meters: Meters,
         seen: Arc<Seen>,
+        wall: WallClock,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -80,6 +85,7 @@ impl Shared {
             proven: Mutex::default(),
             damage: Mutex::default(),
             queue: Queue::new(settings.write_queue),
+            wall,
             stop,
         }
     }

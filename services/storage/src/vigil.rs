@@ -1,46 +1,60 @@
-//! Notices that this process stood still: it was stopped, swapped out, or its machine slept.
+//! Notices that this process was paused: it was stopped, swapped out, or its machine was suspended.
 //!
-//! Pure: callers pass the time. Two clocks are compared, since a monotonic clock may stand still as well.
+//! Pure: callers pass the time. It is read from the clock that counts since boot and goes on while a machine is
+//! suspended. The time of day plays no part, since it may be set at any moment.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-/// A process that stood still for longer may have missed what it must know; SlateDB's garbage collector may have
-/// deleted the traces meanwhile.
+/// A process that was paused for longer may have missed what it must know; SlateDB's garbage collector may have deleted
+/// the traces meanwhile.
 pub(crate) const STALL: Duration = Duration::from_secs(60);
 
-/// A moment on two clocks.
+/// A moment, as time since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Moment {
-    steady: Instant,
-    wall: SystemTime,
-}
+pub(crate) struct Moment(Duration);
 
 impl Moment {
     /// This moment.
     pub(crate) fn now() -> Self {
-        Self { steady: Instant::now(), wall: SystemTime::now() }
+        Self(since_boot())
     }
 
-    /// As if this moment had been so long ago on the wall.
+    /// As if this moment had been that long ago.
     #[cfg(test)]
     pub(crate) fn ago(time: Duration) -> Self {
-        Self { wall: SystemTime::now() - time, ..Self::now() }
+        Self(since_boot().saturating_sub(time))
     }
 
-    /// How long ago it was; the longer time if the clocks disagree.
+    /// How long ago it was.
     pub(crate) fn elapsed(&self) -> Duration {
-        let wall = self.wall.elapsed().unwrap_or_default();
-        self.steady.elapsed().max(wall)
+        since_boot().saturating_sub(self.0)
     }
 
-    /// Whether so much time lies between an earlier moment and this one that the process stood still, if it should
-    /// have done something in between.
+    /// Whether so much time lies between an earlier moment and this one that the process was paused, if it should have
+    /// done something in between.
     pub(crate) fn is_long_after(&self, earlier: &Self) -> bool {
-        let steady = self.steady.saturating_duration_since(earlier.steady);
-        let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
-        steady.max(wall) > STALL
+        self.0.saturating_sub(earlier.0) > STALL
     }
+}
+
+/// `CLOCK_BOOTTIME`: monotonic, and it counts the time in which the machine was suspended.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(now.tv_sec), u32::try_from(now.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}
+
+/// Elsewhere the monotonic clock, whether or not it counts while the machine is suspended.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn since_boot() -> Duration {
+    use std::sync::LazyLock;
+    use std::time::Instant;
+
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    // So that a moment in a test may lie before this process.
+    BEGAN.elapsed() + Duration::from_secs(86_400)
 }
 
 /// Knows when the process was last seen to run.
@@ -53,12 +67,12 @@ impl Vigil {
         Self(Mutex::new(now))
     }
 
-    /// Whether the process stood still until now.
+    /// Whether the process was paused until now.
     pub(crate) fn is_late(&self, now: &Moment) -> bool {
         now.is_long_after(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The process runs. Says whether it stood still until now.
+    /// The process runs. Says whether it was paused until now.
     pub(crate) fn beat(&self, now: Moment) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let was_late = now.is_long_after(&last);
@@ -72,26 +86,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_stood_still_is_late_on_either_clock() {
-        let start = Moment::now();
-        let after = |steady, wall| Moment {
-            steady: start.steady + Duration::from_secs(steady),
-            wall: start.wall + Duration::from_secs(wall),
-        };
-        for (steady, wall, late) in
-            [(1, 1, false), (60, 60, false), (61, 61, true), (1, 61, true), (61, 1, true)]
-        {
-            let vigil = Vigil::new(start);
-            assert_eq!(vigil.is_late(&after(steady, wall)), late, "{steady} {wall}");
-            assert_eq!(vigil.beat(after(steady, wall)), late, "{steady} {wall}");
-            assert!(!vigil.is_late(&after(steady, wall)), "told once");
+    fn a_process_that_was_paused_for_over_a_minute_is_late_once() {
+        let start = Duration::from_secs(1_000);
+        for (seconds, late) in [(1, false), (60, false), (61, true)] {
+            let (vigil, after) = (Vigil::new(Moment(start)), Moment(start + Duration::from_secs(seconds)));
+            assert_eq!(vigil.is_late(&after), late, "{seconds}");
+            assert_eq!(vigil.beat(after), late, "{seconds}");
+            assert!(!vigil.is_late(&after), "told once");
         }
     }
 
     #[test]
-    fn a_clock_that_was_set_back_is_no_stall() {
-        let start = Moment::now();
-        let back = Moment { wall: start.wall - Duration::from_secs(3600), ..start };
-        assert!(!Vigil::new(start).beat(back));
+    fn moments_follow_one_another() {
+        let (first, then) = (Moment::now(), Moment::now());
+        assert!(then.0 >= first.0 && !then.is_long_after(&first));
+        assert!(first.elapsed() < STALL);
     }
 }

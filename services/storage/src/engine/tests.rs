@@ -33,15 +33,31 @@ impl Engine {
 impl Running {
     /// Starts one and does not wait.
     pub(crate) fn begin(objects: Arc<dyn ObjectStore>, deed: Arc<Deed>) -> Self {
+        Self::begin_at(WallClock::system(), objects, deed)
+    }
+
+    /// The same by another wall clock.
+    pub(crate) fn begin_at(wall: WallClock, objects: Arc<dyn ObjectStore>, deed: Arc<Deed>) -> Self {
         let settings = Settings { write_queue: 9 * 1024 * 1024, ..Settings::default() };
         let (tasks, failures) = Tasks::new();
         let (metrics, stop) = (Metrics::new("test"), CancellationToken::new());
-        let engine = Engine::start(objects, Arc::clone(&deed) as _, &settings, POLL, &metrics, &tasks, stop);
+        let place = Place { objects, poll: POLL, wall };
+        let engine = Engine::start(place, Arc::clone(&deed) as _, &settings, &metrics, &tasks, stop);
         Self { engine, deed, metrics, tasks, failures }
     }
 
     pub(crate) async fn start(objects: Arc<dyn ObjectStore>, register: &Arc<Register>) -> Self {
         let running = Self::begin(objects, register.take());
+        running.engine.opened(Duration::from_secs(30)).await.unwrap();
+        running
+    }
+
+    pub(crate) async fn start_at(
+        wall: WallClock,
+        objects: Arc<dyn ObjectStore>,
+        register: &Arc<Register>,
+    ) -> Self {
+        let running = Self::begin_at(wall, objects, register.take());
         running.engine.opened(Duration::from_secs(30)).await.unwrap();
         running
     }
@@ -62,7 +78,7 @@ impl Running {
         self.engine.import(changes.collect(), room).await.unwrap();
     }
 
-    /// As if it had stood still for an hour until now.
+    /// As if it had been paused for an hour until now.
     pub(crate) fn slept(&self) {
         self.engine.0.vigil.beat(Moment::ago(Duration::from_secs(3600)));
     }
@@ -267,7 +283,7 @@ async fn a_process_that_stood_still_opens_its_data_again_before_it_reads() {
     let running = Running::start(store.objects(), &register).await;
     running.put("a", "1").await.unwrap();
     running.slept();
-    assert!(matches!(running.get("a").await, Err(Refusal::NotOpen(why)) if why.contains("stood still")));
+    assert!(matches!(running.get("a").await, Err(Refusal::NotOpen(why)) if why.contains("paused")));
     until(async || running.get("a").await == Ok(Some("1".to_owned()))).await;
     assert_eq!(running.engine.0.meters.openings.get(), 2);
     running.stop().await;
