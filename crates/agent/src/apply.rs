@@ -11,6 +11,8 @@ use store::{OpenError, SpecError, Specs, Store, StoreUrl};
 use types::api::StoreInfo;
 use types::{ClusterId, ServiceType, Sharding, Spec};
 
+use crate::output;
+
 /// How often a spec is written while others change it.
 const ATTEMPTS: u32 = 5;
 
@@ -72,8 +74,7 @@ pub(crate) async fn run(registry: &Registry, url: &StoreUrl, cluster: &ClusterId
         },
         Err(error) => refused(&error),
     };
-    println!("{}", serde_json::to_string(&answer)?);
-    Ok(())
+    output::print(&(serde_json::to_string(&answer)? + "\n"))
 }
 
 fn refused(error: &OpenError) -> Answer {

@@ -15,6 +15,9 @@ Examples:
   agent --listen-addr 127.0.0.1:0 --seed 127.0.0.1:8080 --service standby
   agent config --listen-addr 127.0.0.1:8080
 
+Signals: TERM, INT and QUIT leave the cluster, and a second one aborts; HUP opens the log file anew, or leaves \
+where the agent runs in a terminal; USR1 and USR2 do nothing.
+
 Exit codes: 0 left as it was told to, 1 error, 2 wrong flag, variable or config file, 130 aborted.";
 
 /// One node of a Coterie cluster: it gossips with the others, serves an HTTP API and runs one role.
@@ -109,6 +112,9 @@ pub(crate) struct Flags {
     /// How to log: text or json [default: text]
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
+    /// File to log to instead of standard error; at 10 MiB it becomes FILE.1, up to FILE.4; SIGHUP opens it anew
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) log_file: Option<String>,
     /// Allow addresses other than loopback, though nothing is encrypted or authenticated yet
     #[arg(long, global = true)]
     pub(crate) insecure: bool,

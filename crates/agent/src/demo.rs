@@ -34,11 +34,13 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
         nodes = start(settings, folder.path()) => {
             let nodes = nodes?;
             let leavers: Vec<_> = nodes.iter().map(Node::leaver).collect();
-            println!("{}", tokio::select! {
+            let shown = tokio::select! {
                 biased;
                 _ = signals.next() => String::new(),
                 banner = banner(&nodes, folder.path()) => banner,
-            });
+            };
+            // Standard output may be closed or full; a demo does not live for its banner.
+            let _ = crate::output::print(&format!("{shown}\n"));
             wait(nodes, leavers, signals).await
         }
     }

@@ -5,6 +5,7 @@ mod banner;
 mod cli;
 mod demo;
 mod log;
+mod output;
 mod registry;
 mod settings;
 mod validate;
@@ -13,9 +14,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use runtime::NodeError;
+use runtime::{Config, NodeError};
+use tokio::signal::unix::SignalKind;
 
 use crate::cli::{Cli, Verb};
+use crate::output::complain;
 use crate::settings::{Settings, SettingsError};
 
 /// The system's own keeps what many connections took for a moment, for good.
@@ -41,13 +44,11 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let environment = |name: &str| std::env::var(name).ok();
     match &cli.verb {
         Some(Verb::Version) => {
-            println!("agent {}", env!("CARGO_PKG_VERSION"));
-            return Ok(());
+            return output::print(concat!("agent ", env!("CARGO_PKG_VERSION"), "\n"));
         }
         Some(Verb::Validate) => return validate::run(&registry::registry()),
         Some(Verb::Config { output }) => {
-            print!("{}", Settings::gather(&cli.flags, &environment)?.render(*output)?);
-            return Ok(());
+            return output::print(&Settings::gather(&cli.flags, &environment)?.render(*output)?);
         }
         Some(Verb::Apply) => {
             let settings = Settings::gather(&cli.flags, &environment)?;
@@ -59,18 +60,42 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         None => {}
     }
     let settings = Settings::gather(&cli.flags, &environment)?;
-    log::start(settings.log_filter(), settings.log_json()?);
+    let file = settings.log_file()?;
+    let log = log::start(settings.log_filter(), settings.log_json()?, file.as_deref())?;
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     raise_file_limit();
-    let outcome = threads.block_on(async {
-        if settings.is_demo()? {
-            return demo::run(&settings).await;
-        }
-        let show = async |node: &runtime::Node| banner::show(node).await;
-        Ok(runtime::run_and_show(settings.config()?, registry::registry(), show).await?)
-    });
+    let outcome = threads.block_on(node(&settings, &log));
     threads.shutdown_background();
+    if let Err(error) = &outcome
+        && log.is_file()
+    {
+        tracing::error!(error = in_full(error), hint = hint(error), "the agent ends");
+    }
     outcome
+}
+
+/// Runs the node, or those of the demo, until the end.
+async fn node(settings: &Settings, log: &log::Log) -> anyhow::Result<()> {
+    let reopening = async {
+        let mut hangups = tokio::signal::unix::signal(SignalKind::hangup())?;
+        while hangups.recv().await.is_some() {
+            log.reopen();
+        }
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    let running = async {
+        if settings.is_demo()? {
+            return demo::run(settings).await;
+        }
+        let config = Config { dropped_log_lines: log.dropped(), ..settings.config()? };
+        let show = async |node: &runtime::Node| banner::show(node).await;
+        Ok(runtime::run_and_show(config, registry::registry(), show).await?)
+    };
+    tokio::select! {
+        biased;
+        outcome = Box::pin(running) => outcome,
+        failed = reopening => failed.context("hang-ups can't be listened for"),
+    }
 }
 
 /// The error and what is below it, without what was said already.
@@ -100,23 +125,26 @@ fn raise_file_limit() {
 fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<manifest::Mistakes>() {
         // It says "error:" itself, once for each.
-        eprintln!("{error}");
+        complain(&error.to_string());
     } else {
-        eprintln!("error: {}", in_full(error));
+        complain(&format!("error: {}", in_full(error)));
+    }
+    if let Some(hint) = hint(error) {
+        complain(&format!("hint: {hint}"));
     }
     if let Some(error) = error.downcast_ref::<NodeError>() {
-        if let Some(hint) = error.hint() {
-            eprintln!("hint: {hint}");
-        }
         return ExitCode::from(match error {
             NodeError::Aborted => INTERRUPTED,
             NodeError::Role(_) | NodeError::KeptRole(_) | NodeError::Settings { .. } => USAGE,
             _ => FAILED,
         });
     }
-    ExitCode::from(if error.is::<SettingsError>() || error.is::<manifest::Mistakes>() {
-        USAGE
-    } else {
-        FAILED
-    })
+    let is_usage =
+        error.is::<SettingsError>() || error.is::<manifest::Mistakes>() || error.is::<log::LogError>();
+    ExitCode::from(if is_usage { USAGE } else { FAILED })
+}
+
+/// What to do about an error, if there is anything to say.
+fn hint(error: &anyhow::Error) -> Option<String> {
+    error.downcast_ref::<NodeError>().and_then(NodeError::hint)
 }

@@ -57,7 +57,7 @@ pub(crate) enum SettingsError {
 }
 
 /// The keys whose value is one text: name, and default where there is one.
-const TEXTS: [(&str, &str); 16] = [
+const TEXTS: [(&str, &str); 17] = [
     ("listen_addr", "127.0.0.1:10000"),
     ("gossip_addr", ""),
     ("advertise_addr", ""),
@@ -71,6 +71,7 @@ const TEXTS: [(&str, &str); 16] = [
     ("zone", ""),
     ("log", DEFAULT_FILTER),
     ("log_format", "text"),
+    ("log_file", ""),
     ("insecure", "false"),
     ("reset_role", "false"),
     ("demo", "false"),
@@ -197,6 +198,15 @@ impl Settings {
         }
     }
 
+    /// The file to log to, if it is not standard error. Absolute: what it is relative to may change.
+    pub(crate) fn log_file(&self) -> Result<Option<PathBuf>, SettingsError> {
+        let (text, _) = &self.texts["log_file"];
+        if text.is_empty() {
+            return Ok(None);
+        }
+        std::path::absolute(text).map(Some).map_err(|error| self.bad("log_file", &error.to_string()))
+    }
+
     /// As the runtime wants it.
     pub(crate) fn config(&self) -> Result<Config, SettingsError> {
         Ok(Config {
@@ -208,14 +218,24 @@ impl Settings {
             seeds: self.seeds()?,
             role: self.role()?,
             profile: self.parsed("profile")?,
-            data_dir: PathBuf::from(&self.texts["data_dir"].0),
             labels: self.labels()?,
             zone: self.optional("zone")?,
             store: self.store()?,
             settings: self.settings.clone(),
             insecure: self.parsed("insecure")?,
             reset_role: self.parsed("reset_role")?,
+            ..Config::new(self.data_dir()?)
         })
+    }
+
+    /// Absolute: what it is relative to may change.
+    fn data_dir(&self) -> Result<PathBuf, SettingsError> {
+        let (text, _) = &self.texts["data_dir"];
+        if text.is_empty() {
+            // A demo has its own.
+            return Ok(PathBuf::new());
+        }
+        std::path::absolute(text).map_err(|error| self.bad("data_dir", &error.to_string()))
     }
 
     /// The store's URL; a folder may be given as a path.
@@ -362,6 +382,7 @@ fn flag_text(flags: &Flags, key: &str) -> Option<String> {
         "zone" => flags.zone.clone(),
         "log" => flags.log.clone(),
         "log_format" => flags.log_format.clone(),
+        "log_file" => flags.log_file.clone(),
         "insecure" => switch(flags.insecure),
         "reset_role" => switch(flags.reset_role),
         "demo" => switch(flags.demo),

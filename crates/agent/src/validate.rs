@@ -10,6 +10,8 @@ use serde_json::Value;
 use store::StoreUrl;
 use types::{ServiceType, Sharding};
 
+use crate::output;
+
 /// What is asked.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,8 +59,7 @@ pub(crate) fn run(registry: &Registry) -> anyhow::Result<()> {
     std::io::stdin().read_to_string(&mut text).context("standard input can't be read")?;
     let question =
         serde_json::from_str(&text).context("standard input is not {\"services\": {TYPE: SETTINGS}}")?;
-    println!("{}", serde_json::to_string(&answer(registry, question))?);
-    Ok(())
+    output::print(&(serde_json::to_string(&answer(registry, question))? + "\n"))
 }
 
 fn answer(registry: &Registry, question: Question) -> Answer {

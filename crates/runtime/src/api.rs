@@ -52,6 +52,10 @@ pub(crate) struct Facts {
     pub(crate) has_seeds: bool,
     /// A role that a person asked for earlier.
     pub(crate) kept_role: Option<Role>,
+    /// How often this node's process was started again.
+    pub(crate) process_restarts: u64,
+    /// Lines that this process could not log.
+    pub(crate) dropped_log_lines: Arc<AtomicU64>,
 }
 
 /// What the handlers work with. Cheap to clone: it is for each request.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use serde_json::Value;
 use store::StoreUrl;
@@ -42,6 +44,12 @@ pub struct Config {
     pub insecure: bool,
     /// Whether to forget what a person asked before.
     pub reset_role: bool,
+    /// How often this node's process was started again after it had ended without leaving.
+    pub restarts: u64,
+    /// Why it ended the last time, if it was started again.
+    pub last_end: Option<String>,
+    /// Lines that this process could not log, as `/metrics` shows them.
+    pub dropped_log_lines: Arc<AtomicU64>,
 }
 
 impl Config {
@@ -63,6 +71,9 @@ impl Config {
             settings: BTreeMap::new(),
             insecure: false,
             reset_role: false,
+            restarts: 0,
+            last_end: None,
+            dropped_log_lines: Arc::default(),
         }
     }
 }

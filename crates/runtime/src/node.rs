@@ -193,6 +193,8 @@ impl Node {
             http: gossip.http.clone(),
             gossip: gossip.advertise.to_string(),
             kept_role: is_kept.then(|| asked.role.clone()),
+            process_restarts: config.restarts,
+            dropped_log_lines: Arc::clone(&config.dropped_log_lines),
         });
         let url = match &config.store {
             Some(url) => url.clone(),
@@ -373,6 +375,8 @@ fn about(config: &Config, registry: &Registry) -> About {
         zone: config.zone.clone(),
         labels: config.labels.clone(),
         runnable: registry.service_types().cloned().collect(),
+        restarts: config.restarts,
+        last_end: config.last_end.clone(),
     }
 }
 

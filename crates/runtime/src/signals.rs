@@ -1,5 +1,6 @@
-//! The signals that end an agent.
+//! The signals that end an agent, and those that must not.
 
+use std::fs::File;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,6 +15,11 @@ pub struct Signals {
     last: Option<Instant>,
     interrupt: Signal,
     terminate: Signal,
+    quit: Signal,
+    hangup: Signal,
+    leaves_on_hangup: bool,
+    /// Without someone who listens they would end the process.
+    _ignored: [Signal; 2],
 }
 
 impl Signals {
@@ -21,8 +27,13 @@ impl Signals {
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self {
             last: None,
+            // Asked before the signal has a listener.
+            leaves_on_hangup: has_terminal() && !is_hangup_ignored(),
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            _ignored: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
         })
     }
 
@@ -33,11 +44,45 @@ impl Signals {
             let name = tokio::select! {
                 _ = self.interrupt.recv() => "SIGINT",
                 _ = self.terminate.recv() => "SIGTERM",
+                _ = self.quit.recv() => "SIGQUIT",
+                _ = self.hangup.recv(), if self.leaves_on_hangup => "SIGHUP",
             };
             let now = Instant::now();
             if self.last.replace(now).is_none_or(|last| now - last >= SAME_SIGNAL) {
                 return name;
             }
         }
+    }
+}
+
+/// Whether this process has a controlling terminal, which sends a hang-up when it is closed.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
+}
+
+/// Whether the process was started with hang-ups ignored, as by nohup.
+fn is_hangup_ignored() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status))
+}
+
+fn ignores_hangup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Signal 1 is the lowest bit.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_under_nohup_is_told_by_its_mask_of_signals() {
+        let status = |mask: &str| format!("Name:\tagent\nSigBlk:\t0000000000000001\nSigIgn:\t{mask}\n");
+        for (mask, expected) in
+            [("0000000000001001", true), ("0000000000001000", false), ("0000000000000000", false)]
+        {
+            assert_eq!(ignores_hangup(&status(mask)), expected, "{mask}");
+        }
+        assert!(!ignores_hangup("Name:\tagent\n"));
     }
 }

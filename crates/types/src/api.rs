@@ -105,6 +105,17 @@ pub struct About {
     /// The service types it can run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runnable: Vec<ServiceType>,
+    /// How often its process was started again after it had ended without leaving.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: u64,
+    /// Why its process ended the last time, if it was started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_end: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// `GET /v1/members`: every member in one node's view.

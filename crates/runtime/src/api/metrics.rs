@@ -57,6 +57,18 @@ fn own(app: &App, out: &mut String) -> std::fmt::Result {
             "Restarts after a failure.",
             app.restarts.load(Ordering::Relaxed),
         ),
+        (
+            "coterie_process_restarts",
+            "counter",
+            "Starts of this node's process after it had ended without leaving.",
+            app.facts.process_restarts,
+        ),
+        (
+            "coterie_log_lines_dropped",
+            "counter",
+            "Lines that could not be logged in time.",
+            app.facts.dropped_log_lines.load(Ordering::Relaxed),
+        ),
         ("coterie_events", "counter", "Changes seen in this node's view.", app.events.last()),
         ("coterie_start_time_seconds", "gauge", "Unix time of the start.", app.facts.started_at_ms / 1_000),
     ];
