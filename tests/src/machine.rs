@@ -226,7 +226,9 @@ impl Machine {
         let folder = binaries()?;
         let own = folder.join(program);
         let program = if own.is_file() { own } else { PathBuf::from(program) };
-        let mut command = Command::new(program);
+        let mut command = Command::new(&program);
+        // As typed by a person who has it on the PATH: messages repeat how it was called.
+        command.arg0(program.file_name().unwrap_or(program.as_os_str()));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("COTERIE_") {
                 command.env_remove(name);

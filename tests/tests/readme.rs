@@ -32,7 +32,7 @@ async fn the_examples_in_the_readme_work_in_their_order() -> anyhow::Result<()> 
     let root = repository().to_str().context("the repository has a plain path")?;
     let run = format!("cd '{root}' && . '{script}'");
     let said = machine.start("sh", &["-c", &run])?.ends().await?.exits(0)?;
-    let down = machine.ctl(&["down", "--purge"]).await?.exits(0)?;
+    let down = machine.ctl(&["down"]).await?.exits(0)?;
     machine.nothing_is_left().with_context(|| format!("{said:?} {down:?}"))
 }
 

@@ -48,6 +48,8 @@ struct Wanted {
 struct Answer {
     /// The numbers of the specs that hold now.
     specs: BTreeMap<ServiceType, u64>,
+    /// The specs that were replaced.
+    replaced: BTreeMap<ServiceType, Spec>,
     /// All that is wrong.
     mistakes: Vec<Mistake>,
 }
@@ -97,7 +99,8 @@ async fn settle(registry: &Registry, store: &Store, question: Question) -> Answe
         let plugin = registry.plugin(&service);
         let is_owned = plugin.is_some_and(|plugin| plugin.sharding() == Sharding::Owned);
         match settle_one(&specs, &service, &wanted, is_owned).await {
-            Ok(number) => {
+            Ok(Settled { number, replaced }) => {
+                answer.replaced.extend(replaced.map(|spec| (service.clone(), spec)));
                 answer.specs.insert(service, number);
             }
             Err((message, hint)) => {
@@ -108,13 +111,20 @@ async fn settle(registry: &Registry, store: &Store, question: Question) -> Answe
     answer
 }
 
-/// The number of the spec that holds; or what is wrong and what to do about it.
+/// The spec that holds.
+struct Settled {
+    number: u64,
+    /// The one before, if it was another one.
+    replaced: Option<Spec>,
+}
+
+/// The spec that holds; or what is wrong and what to do about it.
 async fn settle_one(
     specs: &Specs,
     service: &ServiceType,
     wanted: &Wanted,
     is_owned: bool,
-) -> Result<u64, (String, Option<String>)> {
+) -> Result<Settled, (String, Option<String>)> {
     let failed = |error: &store::StoreError| (error.to_string(), error.hint());
     for _ in 0..ATTEMPTS {
         let known = specs.latest(service).await.map_err(|error| failed(&error))?;
@@ -129,12 +139,14 @@ async fn settle_one(
         }
         let spec = Spec { settings: wanted.settings.clone(), shards, replicas: wanted.replicas };
         let last = match &known {
-            Some(known) if known.spec == spec => return Ok(known.number),
+            Some(known) if known.spec == spec => {
+                return Ok(Settled { number: known.number, replaced: None });
+            }
             Some(known) => known.number,
             None => 0,
         };
         match specs.put(service, last, &spec).await {
-            Ok(number) => return Ok(number),
+            Ok(number) => return Ok(Settled { number, replaced: known.map(|known| known.spec) }),
             Err(SpecError::Changed { .. }) => {}
             Err(error @ SpecError::ShardsFixed { .. }) => {
                 let hint =

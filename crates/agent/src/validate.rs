@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::SocketAddr;
 
 use anyhow::Context;
 use plugin::{Registry, SettingsMistake};
@@ -33,6 +34,8 @@ struct Answer {
     mistakes: Vec<Found>,
     /// What is wrong with the store's URL.
     store: Option<String>,
+    /// The addresses that services with these settings bind; port 0 is any free one.
+    listens: BTreeMap<ServiceType, Vec<SocketAddr>>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -73,18 +76,20 @@ fn answer(registry: &Registry, question: Question) -> Answer {
             about: plugin.about(),
         })
         .collect();
-    let mistakes = question
-        .services
-        .into_iter()
-        .flat_map(|(service, settings)| {
-            let found = registry
-                .plugin(&service)
-                .and_then(|plugin| plugin.prepare(&settings).err())
-                .map_or_else(Vec::new, |error| error.mistakes);
-            found.into_iter().map(move |mistake| Found { service: service.clone(), mistake })
-        })
-        .collect();
-    Answer { types, mistakes, store: question.store.and_then(|text| unfit(&text)) }
+    let mut mistakes = Vec::new();
+    let mut listens = BTreeMap::new();
+    for (service, settings) in question.services {
+        match registry.plugin(&service).map(|plugin| plugin.prepare(&settings)) {
+            Some(Ok(prepared)) => {
+                listens.insert(service, prepared.listens());
+            }
+            Some(Err(error)) => mistakes.extend(
+                error.mistakes.into_iter().map(|mistake| Found { service: service.clone(), mistake }),
+            ),
+            None => {}
+        }
+    }
+    Answer { types, mistakes, store: question.store.and_then(|text| unfit(&text)), listens }
 }
 
 /// Why a store can't be a manifest's.

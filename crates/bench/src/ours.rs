@@ -136,7 +136,7 @@ impl CtlCluster {
     }
 
     pub(crate) async fn down(&mut self) -> anyhow::Result<Duration> {
-        let took = self.run(["down", "--cluster", "bench", "--purge"].map(OsStr::new)).await?;
+        let took = self.run(["down", "--cluster", "bench", "--purge", "--yes"].map(OsStr::new)).await?;
         self.is_up = false;
         Ok(took)
     }

@@ -13,9 +13,10 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use types::api::StoreInfo;
-use types::{ClusterId, ServiceType};
+use types::{ClusterId, ServiceType, Spec};
 
 use crate::exit::{Exit, Failure};
+use crate::listens::Listens;
 
 const VALIDATE_LIMIT: Duration = Duration::from_secs(10);
 /// A store far away is tested in this time.
@@ -39,6 +40,9 @@ pub(crate) struct Validation {
     /// What is wrong with the store's URL.
     #[serde(default)]
     pub(crate) store: Option<String>,
+    /// The addresses that services with these settings bind.
+    #[serde(default)]
+    pub(crate) listens: Listens,
 }
 
 #[derive(Debug, Deserialize)]
@@ -130,6 +134,9 @@ struct Application<'a> {
 pub(crate) struct Applied {
     /// The numbers of the specs that hold now.
     pub(crate) specs: BTreeMap<ServiceType, u64>,
+    /// The specs that were replaced.
+    #[serde(default)]
+    pub(crate) replaced: BTreeMap<ServiceType, Spec>,
     /// All that is wrong.
     pub(crate) mistakes: Vec<ApplyMistake>,
 }

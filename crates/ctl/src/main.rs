@@ -1,12 +1,15 @@
 //! ctl, the control plane's command line: starts clusters on this machine, looks at them and changes them over HTTP.
 
 mod agent_bin;
+mod ask;
 mod cli;
 mod drift;
 mod exit;
 mod hints;
 mod interrupt;
+mod kept;
 mod launch;
+mod listens;
 mod lock;
 mod manifest_file;
 mod out;
@@ -15,6 +18,7 @@ mod process;
 mod reach;
 mod record;
 mod render;
+mod spec_diff;
 mod start;
 mod state;
 mod suggest;

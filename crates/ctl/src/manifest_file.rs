@@ -10,6 +10,7 @@ use manifest::{Checked, Known, KnownType, Mistake, Mistakes};
 
 use crate::agent_bin::{self, ApplyMistake, Validation};
 use crate::exit::{Exit, Failure};
+use crate::listens::{Binding, Collision, Listens, collisions};
 
 /// Tried in turn when no file is named.
 const DEFAULTS: [&str; 2] = ["coterie.yaml", "manifests/demo.yaml"];
@@ -73,6 +74,8 @@ fn read(file: &Path) -> anyhow::Result<(String, String)> {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) checked: Checked,
+    /// The addresses that services bind beside their nodes' APIs; none if no agent was asked.
+    pub(crate) listens: Listens,
     name: String,
     pub(crate) source: String,
 }
@@ -82,7 +85,7 @@ pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Lo
     let (name, source) = read(file)?;
     let shape = parse(&name, &source, None);
     let Some(agent) = agent else {
-        return Ok(Loaded { checked: shape?, name, source });
+        return Ok(Loaded { checked: shape?, listens: Listens::new(), name, source });
     };
     let settings = match &shape {
         Ok(checked) => {
@@ -106,9 +109,10 @@ pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Lo
             .collect(),
     };
     let checked = parse(&name, &source, Some(&known))?;
-    let mistakes = settings_mistakes(&checked, &validation);
+    let mut mistakes = settings_mistakes(&checked, &validation);
+    mistakes.extend(taken_addresses(&checked, &validation.listens));
     if mistakes.is_empty() {
-        Ok(Loaded { checked, name, source })
+        Ok(Loaded { checked, listens: validation.listens, name, source })
     } else {
         Err(Mistakes::new(name, source, mistakes).into())
     }
@@ -134,6 +138,20 @@ impl Loaded {
 
 fn parse(name: &str, source: &str, known: Option<&Known>) -> Result<Checked, Mistakes> {
     manifest::parse(name, source, &|variable| std::env::var(variable).ok(), known)
+}
+
+/// Fixed addresses that several nodes would bind on this machine.
+fn taken_addresses(checked: &Checked, listens: &Listens) -> Vec<Mistake> {
+    let nodes = &checked.manifest.nodes;
+    let bindings = nodes.iter().map(|node| Binding { node: &node.id, role: &node.role, api: node.listen });
+    let mistake = |found: Collision| {
+        let Collision { first, second, address } = found;
+        let message = format!("node `{second}` would listen on {address}, as node `{first}` does");
+        Mistake::new(checked.node_position(&second), message)
+            .related(checked.node_position(&first), format!("node `{first}` is given here"))
+            .hint("use port 0 for a free one each, or let one of them stand by")
+    };
+    collisions(bindings, listens).into_iter().map(mistake).collect()
 }
 
 fn settings_mistakes(checked: &Checked, validation: &Validation) -> Vec<Mistake> {

@@ -152,7 +152,12 @@ fn wants_color(choice: ColorChoice, no_color: bool, is_terminal: bool) -> bool {
 
 /// A line for people, on stderr, with commands as they would be typed. Nobody listening is fine.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", hints::as_typed(text));
+    let _ = writeln!(io::stderr().lock(), "{}", printable(&hints::as_typed(text)));
+}
+
+/// Text that may have come from elsewhere, fit for a terminal; its lines stay.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// One line on stderr that is written over again; only on a terminal.
@@ -191,6 +196,11 @@ impl Drop for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_came_from_elsewhere_cannot_drive_the_terminal() {
+        assert_eq!(printable("a\n\u{1b}[2Jb\u{9b}"), "a\n\u{fffd}[2Jb\u{fffd}");
+    }
 
     #[test]
     fn colour_needs_a_terminal_and_no_word_against_it() {

@@ -158,6 +158,22 @@ pub(crate) fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
+/// A number of bytes in a unit that people read: `17 B`, `1.5 KiB`, `3.0 GiB`.
+pub(crate) fn bytes(number: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if number < 1024 {
+        return format!("{number} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let mut value = number as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
 /// A length of time in its two largest units: `12s`, `3m12s`, `5h3m`, `2d5h`.
 pub(crate) fn age(ms: u64) -> String {
     let seconds = ms / 1000;
@@ -259,6 +275,15 @@ n     ?            ?       127.0.0.1:10000  127.0.0.1:10000  0s"
             "2023-11-14T22:13:20.123Z  lost       n2            given up after 1.2 s"
         );
         assert!(event_line(&event, true).contains("\x1b[31mlost\x1b[0m  "));
+    }
+
+    #[test]
+    fn bytes_have_a_unit() {
+        for (number, expected) in
+            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (u64::MAX, "16384.0 PiB")]
+        {
+            assert_eq!(bytes(number), expected);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 use types::api::StoreInfo;
-use types::{NodeId, ServiceType};
+use types::{NodeId, ServiceType, Spec};
 
 use crate::agent_bin::{self, Wanted};
 use crate::exit::{Exit, Failure};
@@ -22,6 +22,7 @@ use crate::ports::{self, Addresses, Free, Request, ThisMachine};
 use crate::process::Processes;
 use crate::record::{ClusterRecord, NodeRecord};
 use crate::render;
+use crate::spec_diff::{self, Changed};
 use crate::state::State;
 use crate::tail;
 use crate::views::{self, Expected, Views};
@@ -55,6 +56,15 @@ pub(crate) struct Starter<'a> {
     client: Client,
 }
 
+/// What the store says of the manifest's service types now.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    /// The numbers of the specs.
+    pub(crate) numbers: BTreeMap<ServiceType, u64>,
+    /// What is not as it was.
+    pub(crate) changed: Vec<Changed>,
+}
+
 #[derive(Debug)]
 struct Started {
     child: Child,
@@ -85,19 +95,24 @@ impl<'a> Starter<'a> {
         })
     }
 
-    /// Settles on the store what the manifest's service types run with. Returns the numbers of the specs.
-    pub(crate) async fn settle(
-        &self,
-        loaded: &Loaded,
-        uses: Option<&StoreInfo>,
-    ) -> anyhow::Result<BTreeMap<ServiceType, u64>> {
+    /// Settles on the store what the manifest's service types run with.
+    pub(crate) async fn settle(&self, loaded: &Loaded, uses: Option<&StoreInfo>) -> anyhow::Result<Settled> {
         let store = launch::store(self.state, self.manifest);
         let wanted = specs(self.manifest);
         let applied = agent_bin::apply(&self.binary, &self.manifest.cluster, &store, uses, &wanted).await?;
         if !applied.mistakes.is_empty() {
             return Err(loaded.refused(&applied.mistakes).into());
         }
-        Ok(applied.specs)
+        let changes = applied.replaced.iter().flat_map(|(service, old)| {
+            let new = wanted.get(service).map(|wanted| Spec {
+                settings: wanted.settings.clone(),
+                // What the manifest leaves out stays.
+                shards: wanted.shards.or(old.shards),
+                replicas: wanted.replicas,
+            });
+            new.map_or_else(Vec::new, |new| spec_diff::changes(service, old, &new))
+        });
+        Ok(Settled { changed: changes.collect(), numbers: applied.specs })
     }
 
     /// Starts all these nodes at once, each in the record before it runs.

@@ -55,17 +55,31 @@ impl State {
 
     /// Every cluster that has a run folder, by name.
     pub(crate) fn clusters(&self) -> io::Result<Vec<ClusterId>> {
-        let entries = match std::fs::read_dir(self.root.join("run")) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let mut clusters = Vec::new();
-        for entry in entries {
-            let name = entry?.file_name();
-            clusters.extend(name.to_str().and_then(|name| name.parse().ok()));
-        }
+        named_below(&self.root.join("run"))
+    }
+
+    /// Every cluster that has data folders or a store here, by name.
+    pub(crate) fn with_data(&self) -> io::Result<Vec<ClusterId>> {
+        let mut clusters = named_below(&self.root.join("data"))?;
+        clusters.extend(named_below(&self.store())?);
         clusters.sort();
+        clusters.dedup();
         Ok(clusters)
     }
+}
+
+/// The folders whose names are those of clusters.
+fn named_below(folder: &Path) -> io::Result<Vec<ClusterId>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut clusters = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        clusters.extend(name.to_str().and_then(|name| name.parse().ok()));
+    }
+    clusters.sort();
+    Ok(clusters)
 }

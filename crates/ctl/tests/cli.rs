@@ -86,9 +86,11 @@ fn without_a_cluster_each_verb_says_so_with_its_own_code() {
             (
                 Some(4),
                 nothing(),
-                "error: no cluster runs on this machine\n\
-                 hint: start one with `ctl up`, or name an agent elsewhere with --agent URL\n"
-                    .to_owned()
+                format!(
+                    "error: no cluster runs on this machine\n\
+                     hint: `{} init` writes a manifest to start one from; --agent URL names an agent elsewhere\n",
+                    env!("CARGO_BIN_EXE_ctl")
+                )
             ),
             "{verb:?}"
         );
@@ -117,7 +119,7 @@ fn up_without_a_manifest_points_to_init_which_overwrites_nothing() {
     let machine = Machine::new();
     let (code, _, err) = machine.ctl(&["up"]);
     assert_eq!(code, Some(2));
-    assert!(err.contains("hint: `ctl init` writes"), "{err}");
+    assert!(err.contains(&format!("hint: `{} init` writes", env!("CARGO_BIN_EXE_ctl"))), "{err}");
     assert_eq!(machine.ctl(&["init"]).0, Some(0));
     let written = std::fs::read_to_string(machine.path().join("coterie.yaml")).unwrap();
     let (code, _, err) = machine.ctl(&["init"]);

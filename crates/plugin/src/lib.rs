@@ -16,6 +16,7 @@ mod serve;
 mod settings;
 mod tasks;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +74,12 @@ pub trait Plugin: Send + Sync + 'static {
 /// Checked settings, ready to run once; the supervisor prepares anew for each start.
 #[async_trait]
 pub trait Prepared: Send + 'static {
+    /// The addresses of its own that it will bind; port 0 is any free one. Two nodes on one machine that would bind the
+    /// same are found before anything starts. Pure.
+    fn listens(&self) -> Vec<SocketAddr> {
+        Vec::new()
+    }
+
     /// Acquires what the service needs. Background work goes through `cx.tasks`.
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError>;
 }

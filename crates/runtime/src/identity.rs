@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use types::api::NumberedSpec;
-use types::{Generation, Holder, NodeId, Role, ServiceType};
+use types::{Generation, Holder, NodeId, ServiceType};
 
 /// Why a data folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -77,17 +77,11 @@ impl Identity {
 }
 
 /// What a person last asked of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Asked {
-    pub(crate) role: Role,
-    /// Whether the role is kept but not run.
-    #[serde(default)]
-    pub(crate) drained: bool,
-}
+pub(crate) use types::KeptRole as Asked;
 
 const LOCK: &str = "lock";
 const NODE: &str = "node.json";
-const ROLE: &str = "role.json";
+const ROLE: &str = Asked::FILE;
 const LIVES: &str = "failed-lives.json";
 
 impl DataDir {

@@ -4,6 +4,7 @@
 
 pub mod api;
 mod id;
+mod kept;
 mod problem;
 mod profile;
 mod role;
@@ -12,6 +13,7 @@ mod sse;
 mod target;
 
 pub use id::{ClusterId, Epoch, Generation, IdError, NodeId, ServiceType, ShardId, StoreId};
+pub use kept::KeptRole;
 pub use problem::{ErrorKind, Problem};
 pub use profile::{Profile, ProfileError};
 pub use role::{Phase, Post, Role, RoleBody, RoleError, RoleState};

@@ -1,5 +1,6 @@
 //! The running gateway: its listener, its drain, its end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -36,6 +37,10 @@ struct GatewayService {
 
 #[async_trait]
 impl Prepared for Plan {
+    fn listens(&self) -> Vec<SocketAddr> {
+        vec![self.listen]
+    }
+
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
         let listener = cx.listen("gateway", self.listen).await?;
         let mesh = cx.mesh.with_limits(self.limits);

@@ -50,7 +50,7 @@ async fn a_dead_node_is_4_before_and_after_the_others_know() -> anyhow::Result<(
     machine.ctl(&change).await?.exits(4)?;
     eventually("it is gone", || async { (machine.members().await.ok()?.len() == 4).then_some(()) }).await?;
     for verb in [&change[..], &["drain", "standby-1"], &["leave", "standby-1"]] {
-        machine.ctl(verb).await?.exits(4)?.tells("`ctl up` starts it again")?;
+        machine.ctl(verb).await?.exits(4)?.tells(" up` starts it again")?;
     }
     machine.ctl(&["kill", "standby-1"]).await?.exits(1)?.tells("nothing was signalled")?;
     Ok(())
@@ -67,7 +67,7 @@ async fn a_node_that_was_stopped_is_told_of_as_such() -> anyhow::Result<()> {
         .await?
         .exits(3)?
         .tells("standby-1 is stopped (process ")?
-        .tells("`ctl kill standby-1 --signal CONT`")?;
+        .tells(" kill standby-1 --signal CONT`")?;
     eventually("it is gone", || async { (machine.members().await.ok()?.len() == 4).then_some(()) }).await?;
     let change = ["set-service", "standby-1", "api_gateway"];
     machine.ctl(&change).await?.exits(4)?.tells("is alive but not answering (stopped?)")?;

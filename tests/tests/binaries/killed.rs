@@ -155,7 +155,7 @@ async fn after_everything_was_killed_down_proves_the_end_and_up_works_again() ->
     };
     kill_all().await?;
     for verb in ["members", "status", "events"] {
-        machine.ctl(&[verb]).await?.exits(4)?.tells("`ctl up` starts what is missing")?;
+        machine.ctl(&[verb]).await?.exits(4)?.tells(" up` starts what is missing")?;
     }
     assert!(machine.ctl(&["logs", "gateway-1"]).await?.exits(0)?.out.contains("gateway-1"));
     let down = machine.ctl(&["down"]).await?.exits(0)?;

@@ -90,7 +90,7 @@ async fn keys_are_stored_listed_and_removed_and_survive_every_end() -> anyhow::R
     assert_eq!(names.lines().collect::<Vec<_>>(), ["a b/ü", "a/photo", "greeting"], "as they were given");
     machine.ctl(&["kv", "del", "greeting", "a b/ü"]).await?.exits(0)?.tells("a b/ü is not there any more")?;
     machine.ctl(&["kv", "get", "greeting"]).await?.exits(1)?.tells("there is no key `greeting`")?;
-    machine.ctl(&["down", "--purge"]).await?.exits(0)?;
+    machine.ctl(&["down", "--purge", "--yes"]).await?.exits(0)?;
     assert!(!machine.state().join("store").join(machine.cluster()).exists(), "the store is purged");
     machine.nothing_is_left()
 }
@@ -134,7 +134,7 @@ async fn keys_are_written_on_a_condition_or_for_a_time_and_go_out_and_in_as_line
         .exits(2)?
         .tells("line 12346: the key is empty")?
         .tells("lines 1 to 10000 are stored")?;
-    machine.ctl(&["down", "--purge"]).await?.exits(0)?;
+    machine.ctl(&["down", "--purge", "--yes"]).await?.exits(0)?;
     machine.nothing_is_left()
 }
 
@@ -147,7 +147,7 @@ async fn a_shard_is_moved_by_a_word_and_ctl_up_tells_of_it_and_moves_it_back() -
         .await?
         .exits(5)?
         .tells("storage/0 is owned by a (epoch 1)")?
-        .tells("ctl set-service b storage --shard 0 --take")?;
+        .tells(" set-service b storage --shard 0 --take")?;
     let moved = machine.ctl(&["set-service", "b", "storage/0", "--take"]).await?.exits(0)?;
     assert!(moved.out.starts_with("b: standby -> storage/0, ready in "), "{}", moved.out);
     assert_eq!((owner(&machine).await?.as_str(), get(&machine, "k").await?.as_str()), ("b", "v"));
@@ -395,7 +395,8 @@ async fn shards_never_change_and_status_names_those_without_an_owner() -> anyhow
     assert_eq!(status.code(), Some(1));
     for words in [
         "storage/0 has no owner (nobody ever owned it)",
-        "`ctl set-service NODE storage --shard 0` gives it one",
+        "no node is there to take it over; `",
+        "--service standby --listen-addr 127.0.0.1:0 --seed ",
         "storage/1 has no owner",
     ] {
         assert!(status.out.contains(words), "{}", status.out);

@@ -29,7 +29,7 @@ async fn every_shipped_manifest_starts_and_stops() -> anyhow::Result<()> {
         assert_eq!(machine.members().await?.len(), nodes);
         machine.ctl(&["status"]).await?.exits(0)?;
         let ports = addresses(&machine)?;
-        let down = machine.ctl(&["down", "--purge"]).await?.exits(0)?;
+        let down = machine.ctl(&["down", "--purge", "--yes"]).await?.exits(0)?;
         let agents = if nodes == 1 { "agent" } else { "agents" };
         assert_eq!(down.out, format!("stopped {nodes} {agents}, 0 left, {} ports free\n", nodes * 2));
         machine.nothing_is_left()?;
@@ -112,8 +112,10 @@ async fn settings_that_changed_are_told_of_and_reset_restarts_the_nodes_with_the
         .ctl(&["up", &manifest])
         .await?
         .exits(0)?
-        .tells("drift: gateway-1 runs with older settings of api_gateway than the manifest's; `ctl up --reset` gives")?
-        .tells("drift: s runs with another listen address than the manifest's; `ctl up --reset` restarts it")?;
+        .tells(
+            "drift: gateway-1 runs with older settings of api_gateway than the manifest's; `ctl --cluster",
+        )?
+        .tells("drift: s runs with another listen address than the manifest's; `ctl --cluster")?;
     assert_eq!(answered(&machine, "/new").await?, [404, 404], "nothing is restarted unasked");
 
     let reset = machine.ctl(&["up", &manifest, "--reset"]).await?.exits(0)?.tells("renewed: gateway-2")?;
@@ -250,6 +252,7 @@ async fn a_node_that_fails_shows_the_end_of_its_log_and_takes_the_others_with_it
     let taken = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let holder = TcpListener::bind(taken)?;
     let services = format!("services:\n  api_gateway:\n    settings: {{listen: '{taken}'}}\n{FIVE}");
+    let services = services.replace("api_gateway, count: 2", "api_gateway, count: 1");
     let manifest = machine.manifest(&services)?;
     let failed = machine.ctl(&["up", &manifest]).await?.exits(1)?.tells("the end of its log:")?;
     assert!(failed.err.contains("failed:") && failed.err.contains(&taken.to_string()), "{}", failed.err);

@@ -1,5 +1,7 @@
 //! `ctl down`: every agent leaves, or is made to end, and the end is proven.
 
+mod purge;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,12 +11,13 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use types::ClusterId;
 
+use crate::ask;
 use crate::exit::{Exit, Failure};
 use crate::lock::Lock;
 use crate::out::{OutputArg, Progress, say};
 use crate::ports::{Free, ThisMachine};
 use crate::process::{ProcessId, Processes};
-use crate::reach::Cx;
+use crate::reach::{Cx, is_living};
 use crate::record::ClusterRecord;
 use crate::render;
 use crate::suggest;
@@ -31,8 +34,10 @@ Examples:
   ctl down
   ctl down --cluster test --timeout 30s
   ctl down --purge
+  ctl down --cluster test --purge --yes
 
-Logs are kept until the next `ctl up`, data folders and the store until --purge; a store that the manifest names stays.")]
+Where several clusters run, the one to stop must be named. --purge says what it will delete and asks first; without a \
+terminal it needs --yes. Logs are kept until the next `ctl up`, data folders and the store until --purge; a store that the manifest names stays.")]
 pub(crate) struct Args {
     /// How long the agents may take to leave before they are killed
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
@@ -40,6 +45,9 @@ pub(crate) struct Args {
     /// Remove the data folders, the logs and the store too, unless the manifest names one
     #[arg(long)]
     purge: bool,
+    /// Do not ask before --purge deletes
+    #[arg(long, requires = "purge")]
+    yes: bool,
     #[command(flatten)]
     output: OutputArg,
 }
@@ -75,13 +83,22 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         if let Some(cluster) = &cx.cluster {
             known(cx, cluster)?;
             if args.purge {
-                purge(cx, cluster)?;
+                purge::confirm(cx, cluster, args.yes)?;
+                purge::delete(cx, cluster)?;
             }
+        } else if args.purge
+            && let Some(failure) = purge::which(cx)?
+        {
+            return Err(failure.into());
         }
         tidy(cx).await?;
         say("nothing is running");
         return print(&Report::default(), args.output, cx);
     };
+    if args.purge {
+        purge::confirm(cx, &cluster, args.yes)?;
+    }
+    say(&format!("stopping cluster {cluster}"));
     let lock = Lock::take_to_end(&cx.state.run_dir(&cluster), "ctl down").await?;
     let record = ClusterRecord::load(&cx.state, &cluster)?;
     let report = stop(args, cx, &cluster, record.as_ref()).await?;
@@ -97,7 +114,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         }
     }
     drop(lock);
-    let purged = if is_over && args.purge { purge(cx, &cluster) } else { Ok(()) };
+    let purged = if is_over && args.purge { purge::delete(cx, &cluster) } else { Ok(()) };
     // Gone if nothing is in it.
     let _ = std::fs::remove_dir(cx.state.run_dir(&cluster));
     print(&report, args.output, cx)?;
@@ -128,8 +145,22 @@ fn known(cx: &Cx, cluster: &ClusterId) -> anyhow::Result<()> {
         .into())
 }
 
-/// The cluster named, else the local one; else one that lost its record but not its agents.
+/// The cluster named, else the only one that runs; else one that lost its record but not its agents.
 fn choose(cx: &Cx) -> anyhow::Result<Option<ClusterId>> {
+    if cx.cluster.is_none() {
+        let mut processes = Processes::new()?;
+        let mut running = cx.records()?;
+        running.retain(|record| is_living(record, &mut processes));
+        if let [_, _, ..] = running[..] {
+            let names: Vec<_> = running.iter().map(|record| record.cluster.as_str()).collect();
+            return match ask::choice("which cluster is to be stopped?", &names) {
+                Some(chosen) => Ok(Some(running[chosen].cluster.clone())),
+                None => Err(Failure::new(Exit::Usage, format!("several clusters run: {}", names.join(", ")))
+                    .hint(format!("name the one to stop, as in `ctl down --cluster {}`", names[0]))
+                    .into()),
+            };
+        }
+    }
     if let Some(record) = cx.local()? {
         return Ok(Some(record.cluster));
     }
@@ -279,17 +310,6 @@ fn clean(run_dir: &Path) -> anyhow::Result<()> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.ends_with(".yaml") || name.starts_with("cluster.tmp") {
             std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
-        }
-    }
-    Ok(())
-}
-
-fn purge(cx: &Cx, cluster: &ClusterId) -> anyhow::Result<()> {
-    let store = cx.state.store().join(cluster.as_str());
-    for folder in [cx.state.cluster_data_dir(cluster), cx.state.run_dir(cluster), store] {
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
         }
     }
     Ok(())

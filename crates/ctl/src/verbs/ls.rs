@@ -7,8 +7,9 @@ use crate::exit::Exit;
 use crate::out::{OutputArg, say};
 use crate::process::Processes;
 use crate::reach::Cx;
-use crate::record::{ClusterRecord, NodeRecord};
+use crate::record::{ClusterRecord, LastRun, NodeRecord};
 use crate::render;
+use crate::state::State;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -23,9 +24,11 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Row {
     cluster: ClusterId,
+    /// Of a cluster that was stopped: those that it had.
     nodes: usize,
     running: usize,
-    started_at_ms: u64,
+    /// Absent of one that was stopped.
+    started_at_ms: Option<u64>,
     manifest: String,
     agent: Option<String>,
 }
@@ -33,7 +36,12 @@ struct Row {
 pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let mut processes = Processes::new()?;
     let records = cx.records()?;
-    let rows: Vec<_> = records.iter().map(|record| row(record, &mut processes)).collect();
+    let mut rows: Vec<_> = records.iter().map(|record| row(record, &mut processes)).collect();
+    for cluster in cx.state.with_data()? {
+        if !records.iter().any(|record| record.cluster == cluster) {
+            rows.push(stopped(&cx.state, cluster)?);
+        }
+    }
     if rows.is_empty() {
         say("no cluster on this machine; `ctl up` starts one");
     }
@@ -49,10 +57,23 @@ fn row(record: &ClusterRecord, processes: &mut Processes) -> Row {
         cluster: record.cluster.clone(),
         nodes: record.nodes.len(),
         running,
-        started_at_ms: record.started_at_ms,
+        started_at_ms: Some(record.started_at_ms),
         manifest: record.manifest.display().to_string(),
         agent,
     }
+}
+
+/// One that was stopped and has data here.
+fn stopped(state: &State, cluster: ClusterId) -> anyhow::Result<Row> {
+    let last = LastRun::load(state, &cluster)?;
+    Ok(Row {
+        nodes: last.as_ref().map_or(0, |last| last.nodes),
+        running: 0,
+        started_at_ms: None,
+        manifest: last.map_or_else(String::new, |last| last.manifest.display().to_string()),
+        agent: None,
+        cluster,
+    })
 }
 
 fn table(rows: &[Row], now_ms: u64) -> String {
@@ -64,8 +85,12 @@ fn table(rows: &[Row], now_ms: u64) -> String {
         .map(|row| {
             vec![
                 row.cluster.to_string(),
-                format!("{}/{}", row.running, row.nodes),
-                render::age(now_ms.saturating_sub(row.started_at_ms)),
+                if row.started_at_ms.is_some() {
+                    format!("{}/{}", row.running, row.nodes)
+                } else {
+                    "stopped".to_owned()
+                },
+                row.started_at_ms.map_or("-".to_owned(), |at| render::age(now_ms.saturating_sub(at))),
                 row.agent.clone().unwrap_or_else(|| "-".to_owned()),
                 row.manifest.clone(),
             ]
@@ -88,17 +113,19 @@ mod tests {
             cluster: name.parse().unwrap(),
             nodes: 5,
             running,
-            started_at_ms: 1_000,
+            started_at_ms: Some(1_000),
             manifest: "/m/demo.yaml".to_owned(),
             agent: agent.map(str::to_owned),
         };
-        let rows = [row("demo", 5, Some("http://127.0.0.1:10000")), row("dead", 0, None)];
+        let old = Row { started_at_ms: None, ..row("old", 0, None) };
+        let rows = [row("demo", 5, Some("http://127.0.0.1:10000")), row("dead", 0, None), old];
         assert_eq!(
             table(&rows, 61_000),
             "\
 CLUSTER  RUNNING  UP  AGENT                   MANIFEST
 demo     5/5      1m  http://127.0.0.1:10000  /m/demo.yaml
-dead     0/5      1m  -                       /m/demo.yaml"
+dead     0/5      1m  -                       /m/demo.yaml
+old      stopped  -   -                       /m/demo.yaml"
         );
         assert_eq!(table(&[], 0), "");
     }

@@ -1,4 +1,8 @@
-//! `ctl status`: one screen that says how a cluster does, and what is wrong with it, in words.
+//! `ctl status`: cluster health on one screen, and what is wrong, in words.
+
+mod against_manifest;
+mod claims;
+mod screen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,14 +10,15 @@ use std::time::Duration;
 use client::Client;
 use futures_util::future::join_all;
 use serde::Serialize;
-use types::api::{AgentSelf, ClaimView, Member, Members};
+use types::api::{AgentSelf, Member, Members};
 use types::{ClusterId, NodeId, Phase, Role, ServiceType};
 
+use crate::agent_bin;
 use crate::exit::Exit;
 use crate::hints;
 use crate::out::OutputArg;
 use crate::process::Processes;
-use crate::reach::Cx;
+use crate::reach::{Cx, Reached};
 use crate::record::ClusterRecord;
 use crate::render;
 use crate::views::{self, Expected, Views};
@@ -38,6 +43,8 @@ struct Report {
     cluster: ClusterId,
     viewed_by: NodeId,
     members: Vec<Member>,
+    /// Nodes that were started here and are no members.
+    missing: Vec<Missing>,
     warnings: Vec<String>,
     /// What a person may want to know.
     notes: Vec<String>,
@@ -46,46 +53,64 @@ struct Report {
     insecure: Vec<String>,
 }
 
+/// A node that was started here and is no member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Missing {
+    node: NodeId,
+    /// Its role in the manifest.
+    role: Role,
+    /// What became of its process.
+    process: Process,
+}
+
+/// What became of the process of a node that was started here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Process {
+    /// It has ended.
+    Ended(u32),
+    /// A signal stopped it; it can go on.
+    Stopped(u32),
+    /// It runs.
+    Running,
+}
+
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let reached = cx.reach().await?;
     let view = reached.client.members().await?;
     let asked = ask_all(&reached.client.within(ASK_LIMIT), &view).await;
-    let ended = match &reached.record {
-        Some(record) => ended(record)?,
+    let processes = match &reached.record {
+        Some(record) => processes(record)?,
         None => BTreeMap::new(),
     };
-    let claims = reached.client.claims().await;
-    let mut report = report(view, asked, reached.record.as_ref(), &ended);
+    let (claims, specs) = tokio::join!(reached.client.claims(), reached.client.specs());
+    let mut report = report(view, asked, reached.record.as_ref(), &processes);
     match claims {
         Ok(claims) => {
-            let standbys = |service: &ServiceType| {
-                report.members.iter().filter(|member| can_take_over(member, service)).count()
-            };
-            let warnings: Vec<_> = claims
-                .claims
-                .iter()
-                .flat_map(|claim| claim_warnings(claim, standbys(&claim.service)))
-                .collect();
-            let alone: BTreeSet<_> = claims.claims.iter().map(|claim| &claim.service).collect();
-            let notes: Vec<_> = alone
-                .into_iter()
-                .filter(|service| standbys(service) == 0)
-                .map(|service| {
-                    format!(
-                        "no standby is left to take over a shard of {service} whose owner dies; \
-                         start an agent that waits to be needed"
-                    )
-                })
-                .collect();
+            let spares = Spares::new(&report, &reached);
+            let warnings: Vec<_> =
+                claims.claims.iter().flat_map(|claim| claims::warnings(claim, &spares)).collect();
+            let services: BTreeSet<_> = claims.claims.iter().map(|claim| &claim.service).collect();
+            let alone: Vec<_> =
+                services.into_iter().filter_map(|service| claims::no_spare(service, &spares)).collect();
             report.warnings.extend(warnings);
-            report.notes.extend(notes);
+            report.notes.extend(alone);
         }
         Err(error) => report.warnings.push(format!("who owns which shard can't be read: {error}")),
+    }
+    match specs {
+        Ok(specs) => {
+            report.drift.extend(against_manifest::old_specs(&report.members, &specs));
+            if let Some(record) = &reached.record {
+                report.drift.extend(against_manifest::differences(record, &report.members, &specs));
+            }
+        }
+        Err(error) => report.warnings.push(format!("what services run with can't be read: {error}")),
     }
     for text in report.warnings.iter_mut().chain(&mut report.notes).chain(&mut report.drift) {
         *text = hints::as_typed(text);
     }
-    cx.out.data(args.output.output, &report, |report| screen(report, cx.out.color), names)?;
+    cx.out.data(args.output.output, &report, |report| screen::screen(report, cx.out.color), screen::names)?;
     Ok(if report.warnings.is_empty() { Exit::Ok } else { Exit::Error })
 }
 
@@ -103,12 +128,19 @@ async fn ask_all(client: &Client, view: &Members) -> Asked {
     join_all(calls).await.into_iter().collect()
 }
 
-/// Nodes that were started here and whose processes have ended, with their pids.
-fn ended(record: &ClusterRecord) -> anyhow::Result<BTreeMap<NodeId, u32>> {
+/// What became of the processes of the nodes that were started here.
+fn processes(record: &ClusterRecord) -> anyhow::Result<BTreeMap<NodeId, Process>> {
     let mut processes = Processes::new()?;
     let nodes = record.nodes.iter().filter_map(|node| {
         let process = node.process()?;
-        (!processes.is_alive(&process)).then(|| (node.id.clone(), process.pid))
+        let now = if !processes.is_alive(&process) {
+            Process::Ended(process.pid)
+        } else if processes.is_stopped(&process) {
+            Process::Stopped(process.pid)
+        } else {
+            Process::Running
+        };
+        Some((node.id.clone(), now))
     });
     Ok(nodes.collect())
 }
@@ -117,13 +149,19 @@ fn report(
     view: Members,
     asked: Asked,
     record: Option<&ClusterRecord>,
-    ended: &BTreeMap<NodeId, u32>,
+    processes: &BTreeMap<NodeId, Process>,
 ) -> Report {
-    let (mut warnings, mut drift) = (Vec::new(), Vec::new());
-    for (id, pid) in ended {
-        warnings.push(format!(
-            "{id} is gone: its process {pid} ended without leaving; `ctl logs {id}` shows its end, `ctl up` starts it"
-        ));
+    let (mut warnings, mut drift, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, process) in processes {
+        match process {
+            Process::Ended(pid) => warnings.push(format!(
+                "{id} is gone: its process {pid} ended without leaving; `ctl logs {id}` shows its end, `ctl up` starts it"
+            )),
+            Process::Stopped(pid) => warnings.push(format!(
+                "{id} is paused: a signal stopped its process {pid}; `ctl kill {id} --signal CONT` lets it go on"
+            )),
+            Process::Running => {}
+        }
     }
     for member in &view.members {
         warnings.extend(member_warning(member));
@@ -139,8 +177,13 @@ fn report(
     for node in record.iter().flat_map(|record| &record.nodes) {
         let member = view.members.iter().find(|member| member.id == node.id);
         match member {
-            None if !ended.contains_key(&node.id) => {
-                warnings.push(format!("{} was started here and is not seen by {}", node.id, view.viewed_by));
+            None => {
+                let process = processes.get(&node.id).copied().unwrap_or(Process::Running);
+                if process == Process::Running {
+                    let viewer = &view.viewed_by;
+                    warnings.push(format!("{} was started here and is not seen by {viewer}", node.id));
+                }
+                missing.push(Missing { node: node.id.clone(), role: node.role.clone(), process });
             }
             Some(member) if member.state.as_ref().is_some_and(|state| state.role != node.role) => {
                 drift.push(format!(
@@ -156,7 +199,7 @@ fn report(
     let expected: Vec<_> = view
         .members
         .iter()
-        .filter(|member| !ended.contains_key(&member.id))
+        .filter(|member| !matches!(processes.get(&member.id), Some(Process::Ended(_) | Process::Stopped(_))))
         .map(|member| Expected { id: member.id.clone(), ready: false })
         .collect();
     let mut insecure = BTreeSet::new();
@@ -171,6 +214,7 @@ fn report(
         cluster: view.cluster,
         viewed_by: view.viewed_by,
         members: view.members,
+        missing,
         warnings,
         notes: Vec::new(),
         drift,
@@ -178,66 +222,40 @@ fn report(
     }
 }
 
-/// A replica that may be further behind is a warning.
-const LAG_MS: u64 = 5_000;
-
-/// Whether a node waits to be needed, and can run this type.
-fn can_take_over(member: &Member, service: &ServiceType) -> bool {
-    member.about.runnable.contains(service)
-        && member
-            .state
-            .as_ref()
-            .is_some_and(|state| state.role == Role::Standby && state.phase == Phase::Ready)
+/// Who could take a shard over, and what to do where nobody could.
+struct Spares<'a> {
+    members: &'a [Member],
+    /// A command that brings a node that could.
+    remedy: String,
 }
 
-/// What is wrong with a shard: nobody runs it, or it has too few replicas, or one that lags.
-fn claim_warnings(claim: &ClaimView, standbys: usize) -> Vec<String> {
-    let ClaimView { service, shard, .. } = claim;
-    let heirs = standbys + claim.replicas.len();
-    let next = if heirs > 0 {
-        "another node takes it over in a moment".to_owned()
-    } else {
-        let command = format!("ctl set-service NODE {service} --shard {shard}");
-        match claim.holder {
-            Some(_) => format!("nobody is there to take it over; `{command} --take` moves it"),
-            None => format!("nobody is there to take it over; `{command}` gives it one"),
-        }
-    };
-    let mut warnings = Vec::new();
-    match &claim.holder {
-        Some(_) if claim.honoured => {}
-        Some(holder) => warnings.push(format!(
-            "{service}/{shard} is owned by {} (epoch {}), which does not run it; {next}",
-            holder.node, holder.epoch
-        )),
-        None => {
-            let why = claim.note.as_deref().unwrap_or("nobody ever owned it");
-            warnings.push(format!("{service}/{shard} has no owner ({why}); {next}"));
-        }
-    }
-    let there = claim.replicas.len();
-    if u32::try_from(there).is_ok_and(|there| there < claim.wanted_replicas) {
-        let next = match standbys {
-            0 => "; no standby is left to become one",
-            _ => "; a standby becomes one in a moment",
+impl<'a> Spares<'a> {
+    fn new(report: &'a Report, reached: &Reached) -> Self {
+        let seed = report.members.iter().find(|member| render::is_ready(member));
+        let remedy = match (report.missing.is_empty(), reached.record.is_some(), seed) {
+            (false, true, _) => "`ctl up` starts the nodes that are missing".to_owned(),
+            (_, _, Some(seed)) => {
+                let agent =
+                    agent_bin::find(None).map_or("agent".to_owned(), |path| path.display().to_string());
+                let store =
+                    seed.store.as_ref().map(|store| format!(" --store {}", hints::quoted(&store.url)));
+                format!(
+                    "`{} --cluster {} --service standby --listen-addr 127.0.0.1:0 --seed {}{}` starts one on this machine",
+                    hints::quoted(&agent),
+                    report.cluster,
+                    seed.gossip,
+                    store.unwrap_or_default()
+                )
+            }
+            (_, _, None) => "start an agent that waits to be needed".to_owned(),
         };
-        warnings.push(format!("{service}/{shard} has {there} of {} replicas{next}", claim.wanted_replicas));
+        Self { members: &report.members, remedy }
     }
-    for replica in &claim.replicas {
-        match replica.staleness_ms {
-            Some(ms) if ms <= LAG_MS => {}
-            Some(ms) => warnings.push(format!(
-                "{service}/{shard}: the replica {} may be {} s behind",
-                replica.node,
-                ms / 1000
-            )),
-            None => warnings.push(format!(
-                "{service}/{shard}: the replica {} is {} and does not say how far behind it is",
-                replica.node, replica.phase
-            )),
-        }
+
+    /// How many nodes wait to be needed and can run this type.
+    fn standbys(&self, service: &ServiceType) -> usize {
+        self.members.iter().filter(|member| claims::can_take_over(member, service)).count()
     }
-    warnings
 }
 
 /// One cluster has one store; while its members use several, nobody takes a shard.
@@ -271,76 +289,6 @@ fn member_warning(member: &Member) -> Option<String> {
         Some(reason) => format!("{} is {}: {reason}", member.id, state.phase),
         None => format!("{} is {}", member.id, state.phase),
     })
-}
-
-fn names(report: &Report) -> Vec<String> {
-    report.members.iter().map(|member| member.id.to_string()).collect()
-}
-
-fn screen(report: &Report, color: bool) -> String {
-    let mut text = format!(
-        "cluster {}, as seen by {}: {}",
-        report.cluster,
-        report.viewed_by,
-        render::count(report.members.len(), "member")
-    );
-    for (phase, number) in by_phase(&report.members) {
-        text.push_str(&format!(", {number} {phase}"));
-    }
-    text.push_str("\n\n");
-    text.push_str(&services(&report.members));
-    let endpoints: Vec<_> = report
-        .members
-        .iter()
-        .map(|member| (member, render::endpoints(member)))
-        .filter(|(_, endpoints)| !endpoints.is_empty())
-        .map(|(member, endpoints)| format!("{}: {endpoints}", member.id))
-        .collect();
-    list(&mut text, "endpoints", &endpoints, "1", color);
-    list(&mut text, "warnings", &report.warnings, "31", color);
-    list(&mut text, "notes", &report.notes, "36", color);
-    list(&mut text, "drift", &report.drift, "36", color);
-    list(&mut text, "insecure defaults", &report.insecure, "33", color);
-    text
-}
-
-fn list(text: &mut String, title: &str, items: &[String], code: &str, color: bool) {
-    if items.is_empty() {
-        return;
-    }
-    if color {
-        text.push_str(&format!("\n\n\x1b[{code}m{title}\x1b[0m"));
-    } else {
-        text.push_str(&format!("\n\n{title}"));
-    }
-    for item in items {
-        text.push_str(&format!("\n  - {}", render::clean(item)));
-    }
-}
-
-fn by_phase(members: &[Member]) -> BTreeMap<&'static str, usize> {
-    let mut phases = BTreeMap::new();
-    for member in members {
-        *phases.entry(render::phase(member)).or_default() += 1;
-    }
-    phases
-}
-
-/// One row a role, with those who have it.
-fn services(members: &[Member]) -> String {
-    let mut roles: BTreeMap<String, Vec<&Member>> = BTreeMap::new();
-    for member in members {
-        roles.entry(render::role(member)).or_default().push(member);
-    }
-    let rows: Vec<_> = roles
-        .iter()
-        .map(|(role, members)| {
-            let ready = members.iter().filter(|member| render::is_ready(member)).count();
-            let ids: Vec<_> = members.iter().map(|member| member.id.as_str()).collect();
-            vec![role.clone(), format!("{ready}/{}", members.len()), ids.join(" ")]
-        })
-        .collect();
-    render::table(&["ROLE", "READY", "MEMBERS"], &rows)
 }
 
 #[cfg(test)]
@@ -384,80 +332,39 @@ mod tests {
             cluster: "demo".parse().unwrap(),
             manifest: PathBuf::new(),
             started_at_ms: 0,
-            nodes: vec![node("a", "api_gateway"), node("b", "api_gateway"), node("c", "standby")],
+            nodes: vec![
+                node("a", "api_gateway"),
+                node("b", "api_gateway"),
+                node("c", "storage/0"),
+                node("d", "standby"),
+            ],
         };
-        let ended = BTreeMap::from([("c".parse().unwrap(), 123)]);
-        let report = report(seen, asked, Some(&record), &ended);
+        let processes = BTreeMap::from([
+            ("c".parse().unwrap(), Process::Ended(123)),
+            ("d".parse().unwrap(), Process::Stopped(124)),
+        ]);
+        let report = report(seen, asked, Some(&record), &processes);
         assert_eq!(
-            screen(&report, false),
+            screen::screen(&report, false),
             "\
 cluster demo, as seen by a: 2 members, 1 failed, 1 ready
 
 ROLE         READY  MEMBERS
 api_gateway  0/1    b
-standby      1/1    a
+standby      1/2    a d (paused)
+storage/0    0/1    c (gone)
 
 endpoints
   - a: http://127.0.0.1:8080
 
 warnings
   - c is gone: its process 123 ended without leaving; `ctl logs c` shows its end, `ctl up` starts it
+  - d is paused: a signal stopped its process 124; `ctl kill d --signal CONT` lets it go on
   - b is failed: no port
   - b does not see a, b
 
 drift
   - a is standby, its manifest says api_gateway; `ctl up --reset` restores that"
-        );
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_shard_is_said_in_words() {
-        let replica = |ms| types::api::ReplicaView {
-            node: "b".parse().unwrap(),
-            phase: Phase::Ready,
-            staleness_ms: ms,
-        };
-        let well = ClaimView {
-            service: "storage".parse().unwrap(),
-            shard: "0".parse().unwrap(),
-            number: 3,
-            holder: Some(types::Holder {
-                node: "a".parse().unwrap(),
-                generation: types::Generation(1),
-                epoch: types::Epoch(3),
-            }),
-            since_ms: None,
-            honoured: true,
-            wanted_replicas: 1,
-            replicas: vec![replica(Some(80))],
-            note: None,
-        };
-        assert_eq!(claim_warnings(&well, 0), Vec::<String>::new());
-        let gone = ClaimView { honoured: false, replicas: Vec::new(), ..well.clone() };
-        assert_eq!(
-            claim_warnings(&gone, 1),
-            [
-                "storage/0 is owned by a (epoch 3), which does not run it; another node takes it over in a moment",
-                "storage/0 has 0 of 1 replicas; a standby becomes one in a moment",
-            ]
-        );
-        let note = Some("released by a: leaving".to_owned());
-        let released = ClaimView { holder: None, replicas: Vec::new(), note, ..gone };
-        assert_eq!(
-            claim_warnings(&released, 0),
-            [
-                "storage/0 has no owner (released by a: leaving); nobody is there to take it over; \
-                 `ctl set-service NODE storage --shard 0` gives it one",
-                "storage/0 has 0 of 1 replicas; no standby is left to become one",
-            ]
-        );
-        let lagging = ClaimView { replicas: vec![replica(Some(12_345)), replica(None)], ..well };
-        assert_eq!(
-            claim_warnings(&lagging, 0),
-            [
-                "storage/0: the replica b may be 12 s behind",
-                "storage/0: the replica b is ready and does not say how far behind it is",
-            ]
         );
     }
 

@@ -1,5 +1,6 @@
 //! `ctl up`: starts a cluster on this machine, or what is missing of it, and returns when all see all.
 
+mod placement;
 mod report;
 mod source;
 
@@ -19,6 +20,7 @@ use crate::agent_bin;
 use crate::exit::{Exit, explain};
 use crate::hints::{self, Meant};
 use crate::interrupt::Interrupt;
+use crate::kept;
 use crate::launch;
 use crate::lock::Lock;
 use crate::manifest_file::{self, Loaded};
@@ -27,7 +29,7 @@ use crate::process::Processes;
 use crate::reach::{Cx, is_living};
 use crate::record::ClusterRecord;
 use crate::render;
-use crate::start::Starter;
+use crate::start::{Settled, Starter};
 use crate::state::State;
 use crate::verbs::events;
 use crate::verbs::up::report::{DriftRow, Outdated, OutdatedSpec, Report, print};
@@ -41,7 +43,7 @@ Examples:
   ctl up
   ctl up manifests/demo.yaml
   ctl up manifests/demo.yaml --cluster second
-  ctl up --cluster second            what is missing of it, from the manifest that it was started from
+  ctl up --cluster second            from the manifest that it was started from
   ctl up --follow
   ctl up --reset
   ctl up - < coterie.yaml
@@ -197,11 +199,25 @@ async fn bring_up(
     let manifest = &loaded.checked.manifest;
     let mut progress = Progress::new();
     progress.show("settling the spec on the store");
-    let asked = ask_all(&starter.record).await?;
+    let mut asked = ask_all(&starter.record).await?;
+    let mut before = running(&starter.record, &asked)?;
+    let mut plan = manifest::diff(manifest, &before.roles);
+    let mut restored = Vec::new();
+    if args.reset {
+        for node in &plan.start {
+            kept::forget(&starter.state.data_dir(&manifest.cluster, &node.id))?;
+        }
+        restored = make_room(&before, &plan, loaded, &starter.record, &mut progress).await?;
+        if !restored.is_empty() {
+            asked = ask_all(&starter.record).await?;
+            before = running(&starter.record, &asked)?;
+            plan = manifest::diff(manifest, &before.roles);
+        }
+    }
+    let before = before.roles;
+    placement::check(loaded, &before, &plan, starter.state)?;
     let uses = asked.iter().find_map(|own| own.member.store.as_ref());
-    let specs = starter.settle(loaded, uses).await?;
-    let before = running(&starter.record, &asked)?.roles;
-    let plan = manifest::diff(manifest, &before);
+    let Settled { numbers: specs, changed } = starter.settle(loaded, uses).await?;
     let mut outdated = outdated(starter.state, manifest, &starter.record, &before)?;
     let missing: Vec<_> = plan.start.iter().collect();
     if !missing.is_empty() {
@@ -227,11 +243,14 @@ async fn bring_up(
         }
         asked = ask_all(&starter.record).await?;
     }
+    drift.extend(restored);
     let outdated_specs = renew(&specs, &asked, args.reset).await?;
     let insecure: BTreeSet<_> = asked.iter().flat_map(|own| own.insecure.clone()).collect();
     let members = members(&starter.record).await?;
     Ok(Report {
         cluster: manifest.cluster.clone(),
+        changed,
+        listens: loaded.listens.clone(),
         started: starter.started(),
         running_before: before.into_keys().collect(),
         drift,
@@ -398,6 +417,28 @@ async fn restore(row: &mut DriftRow, manifest: &Manifest, record: &ClusterRecord
         .with_context(|| format!("giving {} its role back", row.node))?;
     row.restored = true;
     Ok(())
+}
+
+/// Gives nodes that run the roles of the manifest back, where they hold an address that a node to be started may need.
+async fn make_room(
+    now: &Now,
+    plan: &Plan,
+    loaded: &Loaded,
+    record: &ClusterRecord,
+    progress: &mut Progress,
+) -> anyhow::Result<Vec<DriftRow>> {
+    let holds_address = |node: &NodeId| {
+        let role = now.roles.get(node).map(|running| &running.role);
+        let listens = role.and_then(|role| loaded.listens.get(role.service()?));
+        listens.is_some_and(|listens| listens.iter().any(|address| address.port() != 0))
+    };
+    let mut rows = differences(plan, now);
+    rows.retain(|row| !plan.start.is_empty() && holds_address(&row.node));
+    for row in &mut rows {
+        progress.show(&format!("restoring {}", row.node));
+        restore(row, &loaded.checked.manifest, record).await?;
+    }
+    Ok(rows)
 }
 
 /// Who owns the shard of a role, if it has one and that can be read.

@@ -12,6 +12,7 @@ use super::aside::aside;
 use super::owner::{Twice, with_owner};
 use super::{Spelling, judged};
 use crate::exit::{Exit, Failure};
+use crate::hints::quoted;
 use crate::out::say;
 use crate::reach::Reached;
 use crate::render;
@@ -20,6 +21,7 @@ pub(super) const AFTER_HELP: &str = "\
 Examples:
   ctl kv put greeting hello
   ctl kv put photo --file cat.jpg
+  date | ctl kv put now -
   ctl kv put session/7 open --ttl 30m
   ctl kv put lock held --if-absent         only if there is none
   ctl kv put greeting hi --if-version 17   only if nobody wrote it since
@@ -39,11 +41,14 @@ pub(super) struct Args {
     key: String,
     #[command(flatten)]
     spelling: Spelling,
-    /// The value, as text [default: standard input]
+    /// The value, as text, or - for standard input [default: standard input]
     value: Option<String>,
     /// Read the value from a file, or - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "value")]
     file: Option<PathBuf>,
+    /// Take a file or standard input without a byte in it as a value
+    #[arg(long, conflicts_with = "value")]
+    empty: bool,
     /// What the value is, as in HTTP: text/plain, image/jpeg
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
@@ -90,7 +95,14 @@ pub(super) async fn run(reached: &Reached, args: &Args) -> anyhow::Result<Exit> 
         return Err(Failure::new(Exit::Usage, format!("--content-type has the character {odd:?}")).into());
     }
     let value = value(args).await?;
-    let is_text = args.content_type.is_none() && args.value.is_some();
+    let is_argument = args.value.as_deref().is_some_and(|value| value != "-");
+    if value.is_empty() && !is_argument && !args.empty {
+        // `< /dev/null`, or a command before the pipe that failed.
+        return Err(Failure::new(Exit::Usage, "there is nothing to store: not a byte came")
+            .hint(format!("an empty value is asked for: `ctl kv put {} --empty`", quoted(&args.key)))
+            .into());
+    }
+    let is_text = args.content_type.is_none() && is_argument;
     let text = || "text/plain; charset=utf-8".to_owned();
     let condition = match args.if_version {
         Some(version) => Some(KeyCondition::Version(version)),
@@ -106,14 +118,16 @@ pub(super) async fn run(reached: &Reached, args: &Args) -> anyhow::Result<Exit> 
     let version = with_owner(reached, Some(key), Twice::Differs, putting).await;
     let version = version.map_err(|error| judged(error, &args.key))?;
     let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
-    say(&format!("stored {}, {}{version}", args.key, render::count(size, "byte")));
+    say(&format!("stored {}, {}{version}", render::clean(&args.key), render::count(size, "byte")));
     Ok(Exit::Ok)
 }
 
 /// A member refuses a longer one in the middle of it, which can't be told from a connection that broke.
 async fn value(args: &Args) -> anyhow::Result<Vec<u8>> {
     let file = args.file.as_deref().filter(|path| path.as_os_str() != "-");
-    let (read, what) = match (&args.value, file) {
+    let text = args.value.as_deref().filter(|value| *value != "-");
+    let (read, what) = match (text, file) {
+        (None, None) if args.empty && args.file.is_none() => return Ok(Vec::new()),
         (Some(text), _) => (bounded(text.as_bytes()), String::new()),
         (None, Some(path)) => {
             let named = path.to_owned();

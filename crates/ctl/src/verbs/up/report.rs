@@ -4,17 +4,24 @@ use std::time::Duration;
 
 use serde::Serialize;
 use types::api::Member;
-use types::{ClusterId, NodeId, Role, ServiceType};
+use types::{ClusterId, NodeId, Phase, Post, Role, ServiceType};
 
 use crate::hints;
+use crate::listens::Listens;
 use crate::out::{OutputArg, say};
 use crate::reach::Cx;
 use crate::render;
+use crate::spec_diff::Changed;
 
 /// What was done and what there is now.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) cluster: ClusterId,
+    /// Settings that this run changed on the store.
+    pub(super) changed: Vec<Changed>,
+    /// The fixed addresses that services bind.
+    #[serde(skip)]
+    pub(super) listens: Listens,
     pub(super) started: Vec<NodeId>,
     pub(super) running_before: Vec<NodeId>,
     pub(super) drift: Vec<DriftRow>,
@@ -84,6 +91,9 @@ fn notes(report: &Report) -> String {
             render::count(report.started.len(), "agent")
         )
     }];
+    lines.extend(
+        report.changed.iter().map(|changed| format!("changed: {}", render::clean(&changed.to_string()))),
+    );
     for drift in &report.drift {
         let DriftRow { node, wanted, found, .. } = drift;
         lines.push(if drift.restored {
@@ -124,13 +134,7 @@ fn notes(report: &Report) -> String {
 fn suggestions(report: &Report) -> Vec<String> {
     let cluster = &report.cluster;
     let mut lines = vec![hints::command(&format!("status --cluster {cluster}"))];
-    let standby = report
-        .members
-        .iter()
-        .find(|member| member.state.as_ref().is_some_and(|state| state.role == Role::Standby));
-    if let Some(standby) = standby {
-        lines.push(format!("ctl set-service {} api_gateway", standby.id));
-    }
+    lines.extend(role_change(report).map(|change| hints::command(&change)));
     let is_storage =
         |member: &Member| member.state.as_ref().is_some_and(|state| state.role.service_name() == "storage");
     if report.members.iter().any(is_storage) {
@@ -143,9 +147,28 @@ fn suggestions(report: &Report) -> Vec<String> {
     lines
 }
 
+/// A role change that can work: one more gateway, if it may have a port of its own, else a shard that moves.
+fn role_change(report: &Report) -> Option<String> {
+    let states = || report.members.iter().filter_map(|member| Some((&member.id, member.state.as_ref()?)));
+    let (standby, _) =
+        states().find(|(_, state)| state.role == Role::Standby && state.phase == Phase::Ready)?;
+    let gateway: ServiceType = "api_gateway".parse().expect("the name follows the rule");
+    let is_fixed =
+        report.listens.get(&gateway).is_some_and(|listens| listens.iter().any(|address| address.port() != 0));
+    let has_gateway = states().any(|(_, state)| state.role.service() == Some(&gateway));
+    if has_gateway && !is_fixed {
+        return Some(format!("set-service {standby} {gateway}"));
+    }
+    let owned = states().find(|(_, state)| {
+        state.role.shard().is_some() && state.duty == Some(Post::Primary) && state.phase == Phase::Ready
+    });
+    let (_, state) = owned?;
+    let (service, shard) = (state.role.service()?, state.role.shard()?);
+    Some(format!("set-service {standby} {service} --shard {shard} --take"))
+}
+
 #[cfg(test)]
 mod tests {
-    use types::Phase;
 
     use super::*;
     use crate::render::tests::member;
@@ -153,6 +176,8 @@ mod tests {
     fn report() -> Report {
         Report {
             cluster: "demo".parse().unwrap(),
+            changed: Vec::new(),
+            listens: Listens::new(),
             started: vec!["a".parse().unwrap(), "b".parse().unwrap()],
             running_before: Vec::new(),
             drift: Vec::new(),

@@ -1,0 +1,80 @@
+//! Where a cluster is not as its manifest says. A person may have wanted it so: nothing of it is a warning.
+
+use std::collections::BTreeSet;
+
+use manifest::Manifest;
+use types::api::{Member, Specs};
+use types::{Phase, Spec};
+
+use crate::record::ClusterRecord;
+use crate::spec_diff;
+
+/// Stands for every variable: settings that differ under it have one.
+const PROBE: &str = "1";
+
+/// Nodes that run with an older spec than the store has.
+pub(super) fn old_specs(members: &[Member], specs: &Specs) -> Vec<String> {
+    let old = members.iter().filter_map(|member| {
+        let state = member.state.as_ref().filter(|state| state.phase != Phase::Stopped)?;
+        let service = state.role.service()?;
+        let latest = specs.specs.get(service)?.number;
+        let runs_with = state.spec.filter(|number| *number != latest)?;
+        Some(format!(
+            "{} runs with spec {runs_with} of {service}, the store has {latest}; `ctl up --reset` gives it the latest",
+            member.id
+        ))
+    });
+    old.collect()
+}
+
+/// What the manifest says now and the cluster does not: settings, nodes that were never started, nodes that are not
+/// in it. Nothing where the manifest cannot be read.
+pub(super) fn differences(record: &ClusterRecord, members: &[Member], specs: &Specs) -> Vec<String> {
+    let name = record.manifest.display().to_string();
+    let Ok(source) = std::fs::read_to_string(&record.manifest) else {
+        return vec![format!("the manifest {name} cannot be read any more")];
+    };
+    let parsed = |variables: manifest::Variables<'_>| manifest::parse(&name, &source, variables, None);
+    let set = |variable: &str| std::env::var(variable).ok();
+    // One that was set for `ctl up` alone must not hide all the rest.
+    let checked = parsed(&set).or_else(|_| parsed(&|variable| set(variable).or_else(probe)));
+    let Ok(checked) = checked else {
+        return vec![format!("the manifest {name} has mistakes now; `ctl validate {name}` shows them")];
+    };
+    // Variables may have been set when the cluster was started and not be now, or the other way round.
+    let probed = parsed(&|_| probe()).ok();
+    let manifest = &checked.manifest;
+    let mut lines = settings(manifest, probed.as_ref().map(|checked| &checked.manifest), specs);
+    let in_manifest: BTreeSet<_> = manifest.nodes.iter().map(|node| &node.id).collect();
+    let recorded: BTreeSet<_> = record.nodes.iter().map(|node| &node.id).collect();
+    for node in
+        in_manifest.difference(&recorded).filter(|node| !members.iter().any(|member| member.id == ***node))
+    {
+        lines.push(format!("{node} is in the manifest and does not run; `ctl up` starts it"));
+    }
+    for member in members.iter().filter(|member| !in_manifest.contains(&member.id)) {
+        lines.push(format!("{0} is not in the manifest; `ctl leave {0}` ends it", member.id));
+    }
+    lines
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the form of a variable that is set")]
+fn probe() -> Option<String> {
+    Some(PROBE.to_owned())
+}
+
+fn settings(manifest: &Manifest, probed: Option<&Manifest>, specs: &Specs) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (service, spec) in &manifest.services {
+        let has_variables = probed.and_then(|probed| probed.services.get(service)) != Some(spec);
+        let Some(known) = specs.specs.get(service).filter(|_| !has_variables) else { continue };
+        let wanted = Spec {
+            settings: spec.settings.clone(),
+            shards: spec.shards.or(known.spec.shards),
+            replicas: spec.replicas,
+        };
+        let changes = spec_diff::changes(service, &known.spec, &wanted);
+        lines.extend(changes.iter().map(|changed| format!("{changed} in the manifest; `ctl up` applies it")));
+    }
+    lines
+}

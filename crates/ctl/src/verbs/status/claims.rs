@@ -1,0 +1,138 @@
+//! What is wrong with shards, in words. Pure.
+
+use types::api::{ClaimView, Member};
+use types::{Phase, Role, ServiceType};
+
+use super::Spares;
+
+/// A replica that may be further behind is a warning.
+const LAG_MS: u64 = 5_000;
+
+/// Whether a node waits to be needed, and can run this type.
+pub(super) fn can_take_over(member: &Member, service: &ServiceType) -> bool {
+    member.about.runnable.contains(service)
+        && member
+            .state
+            .as_ref()
+            .is_some_and(|state| state.role == Role::Standby && state.phase == Phase::Ready)
+}
+
+/// What to know of a service whose shards nobody could take over.
+pub(super) fn no_spare(service: &ServiceType, spares: &Spares<'_>) -> Option<String> {
+    (spares.standbys(service) == 0).then(|| {
+        format!("no standby is left to take over a shard of {service} whose owner dies; {}", spares.remedy)
+    })
+}
+
+/// What is wrong with a shard: nobody runs it, or it has too few replicas, or one that lags.
+pub(super) fn warnings(claim: &ClaimView, spares: &Spares<'_>) -> Vec<String> {
+    let ClaimView { service, shard, .. } = claim;
+    let standbys = spares.standbys(service);
+    let next = if standbys + claim.replicas.len() > 0 {
+        "another node takes it over in a moment".to_owned()
+    } else {
+        format!("no node is there to take it over; {}", spares.remedy)
+    };
+    let mut warnings = Vec::new();
+    match &claim.holder {
+        Some(_) if claim.honoured => {}
+        Some(holder) => warnings.push(format!(
+            "{service}/{shard} is owned by {} (epoch {}), which does not run it; {next}",
+            holder.node, holder.epoch
+        )),
+        None => {
+            let why = claim.note.as_deref().unwrap_or("nobody ever owned it");
+            warnings.push(format!("{service}/{shard} has no owner ({why}); {next}"));
+        }
+    }
+    let there = claim.replicas.len();
+    if u32::try_from(there).is_ok_and(|there| there < claim.wanted_replicas) {
+        let next = match standbys {
+            0 => "; no standby is left to become one",
+            _ => "; a standby becomes one in a moment",
+        };
+        warnings.push(format!("{service}/{shard} has {there} of {} replicas{next}", claim.wanted_replicas));
+    }
+    for replica in &claim.replicas {
+        match replica.staleness_ms {
+            Some(ms) if ms <= LAG_MS => {}
+            Some(ms) => warnings.push(format!(
+                "{service}/{shard}: the replica {} may be {} s behind",
+                replica.node,
+                ms / 1000
+            )),
+            None => warnings.push(format!(
+                "{service}/{shard}: the replica {} is {} and does not say how far behind it is",
+                replica.node, replica.phase
+            )),
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::tests::member;
+
+    fn warnings_with(claim: &ClaimView, standbys: usize) -> Vec<String> {
+        let standby = || {
+            let mut member = member("s", "standby", Phase::Ready);
+            member.about.runnable = vec!["storage".parse().unwrap()];
+            member
+        };
+        let members: Vec<Member> = (0..standbys).map(|_| standby()).collect();
+        warnings(claim, &Spares { members: &members, remedy: "`ctl up` starts one".to_owned() })
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_shard_is_said_in_words() {
+        let replica = |ms| types::api::ReplicaView {
+            node: "b".parse().unwrap(),
+            phase: Phase::Ready,
+            staleness_ms: ms,
+        };
+        let well = ClaimView {
+            service: "storage".parse().unwrap(),
+            shard: "0".parse().unwrap(),
+            number: 3,
+            holder: Some(types::Holder {
+                node: "a".parse().unwrap(),
+                generation: types::Generation(1),
+                epoch: types::Epoch(3),
+            }),
+            since_ms: None,
+            honoured: true,
+            wanted_replicas: 1,
+            replicas: vec![replica(Some(80))],
+            note: None,
+        };
+        assert_eq!(warnings_with(&well, 0), Vec::<String>::new());
+        let gone = ClaimView { honoured: false, replicas: Vec::new(), ..well.clone() };
+        assert_eq!(
+            warnings_with(&gone, 1),
+            [
+                "storage/0 is owned by a (epoch 3), which does not run it; another node takes it over in a moment",
+                "storage/0 has 0 of 1 replicas; a standby becomes one in a moment",
+            ]
+        );
+        let note = Some("released by a: leaving".to_owned());
+        let released = ClaimView { holder: None, replicas: Vec::new(), note, ..gone };
+        assert_eq!(
+            warnings_with(&released, 0),
+            [
+                "storage/0 has no owner (released by a: leaving); no node is there to take it over; \
+                 `ctl up` starts one",
+                "storage/0 has 0 of 1 replicas; no standby is left to become one",
+            ]
+        );
+        let lagging = ClaimView { replicas: vec![replica(Some(12_345)), replica(None)], ..well };
+        assert_eq!(
+            warnings_with(&lagging, 0),
+            [
+                "storage/0: the replica b may be 12 s behind",
+                "storage/0: the replica b is ready and does not say how far behind it is",
+            ]
+        );
+    }
+}
