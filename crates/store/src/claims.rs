@@ -219,8 +219,8 @@ impl Claims {
             _ => None,
         });
         let read = |(service, shard, (number, listed)): (ServiceType, ShardId, (u64, ObjectMeta))| async move {
-            let state = match self.log(&service, shard).entry_as_listed(number, &listed).await? {
-                Some(record) => record.state(number),
+            let state = match self.log(&service, shard).latest_since(number, &listed).await? {
+                Some(entry) => entry.value.state(entry.number),
                 // pruned since the list: so there is a later one
                 None => self.read(&service, shard).await?,
             };

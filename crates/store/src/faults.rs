@@ -3,6 +3,7 @@
 //! It stands before another store and does what a test tells it, while it runs: refuse writes, be unreachable,
 //! hang, be slow, ignore `If-None-Match`, or hold the next operation until the test lets it go.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +33,7 @@ struct Switches {
     repeat_create: bool,
     busy_creates: usize,
     delay: Duration,
+    hidden: BTreeSet<Path>,
     holds: Vec<Hold>,
 }
 
@@ -141,6 +143,11 @@ impl Faults {
         self.switches().delay = delay;
     }
 
+    /// Leaves these objects out of listings, as a folder may that was listed while they were made. They can be read.
+    pub fn hide(&self, objects: impl IntoIterator<Item = Path>) {
+        self.switches().hidden = objects.into_iter().collect();
+    }
+
     /// Holds the next operation of this kind, before or after it is done.
     pub fn pause_next(&self, op: Op, when: When) -> Pause {
         self.pause(Some(op), when, 0)
@@ -213,7 +220,9 @@ impl Faults {
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let this = self.clone();
         let whole = async move {
-            let all: Vec<_> = this.around(Op::List, async { list(&this.inner).try_collect().await }).await?;
+            let mut all: Vec<ObjectMeta> =
+                this.around(Op::List, async { list(&this.inner).try_collect().await }).await?;
+            all.retain(|object| !this.switches().hidden.contains(&object.location));
             Ok::<_, object_store::Error>(stream::iter(all).map(Ok))
         };
         stream::once(whole).try_flatten().boxed()

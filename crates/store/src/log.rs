@@ -14,6 +14,8 @@
 //! * A reader that slept between its list and its read could meet such a late entry under the number that was
 //!   the latest. It would be younger than what was listed by more than [`Limits::age`], by the store's own
 //!   stamps, so the reader compares them and looks again.
+//! * A listing of a folder is no snapshot, so where the store is one the number after the highest that was listed is
+//!   asked for.
 //! * An answer may get lost, or a client may send its request again and then be told that the object exists.
 //!   Each entry carries a number made by its writer, so the writer reads back and knows its own.
 
@@ -109,11 +111,11 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
         for _ in 0..TRIES {
             let all = self.numbered(self.objects.list(&self.prefix).await?);
             let Some((number, listed)) = all.into_iter().max_by_key(|&(number, _)| number) else {
-                return Ok(None);
+                return self.after_listed(0).await;
             };
             // a pruner may be that far ahead of us: then there is a higher one
-            if let Some(value) = self.entry_as_listed(number, &listed).await? {
-                return Ok(Some(Entry { number, value }));
+            if let Some(latest) = self.latest_since(number, &listed).await? {
+                return Ok(Some(latest));
             }
         }
         let cause = format!("its latest entry was gone {TRIES} times before it could be read");
@@ -158,12 +160,20 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
         Ok(removed)
     }
 
-    /// One entry, unless it is not the one that was listed any more.
-    pub(crate) async fn entry_as_listed(
+    /// The latest entry, when this one was the latest in a listing. Nothing if that one is gone: list again.
+    pub(crate) async fn latest_since(
         &self,
         number: u64,
         listed: &ObjectMeta,
-    ) -> Result<Option<T>, StoreError> {
+    ) -> Result<Option<Entry<T>>, StoreError> {
+        if let Some(later) = self.after_listed(number).await? {
+            return Ok(Some(later));
+        }
+        Ok(self.entry_as_listed(number, listed).await?.map(|value| Entry { number, value }))
+    }
+
+    /// One entry, unless it is not the one that was listed any more.
+    async fn entry_as_listed(&self, number: u64, listed: &ObjectMeta) -> Result<Option<T>, StoreError> {
         let path = self.path(number);
         let Some((content, meta)) = self.objects.read_stamped(&path).await? else { return Ok(None) };
         // half, because a store may round its stamps in a list otherwise than in an answer
@@ -226,7 +236,25 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
 
     async fn highest_above(&self, number: u64) -> Result<Option<u64>, StoreError> {
         let above = self.objects.list_after(&self.prefix, &self.path(number)).await?;
-        Ok(self.numbered(above).into_iter().map(|(found, _)| found).filter(|&found| found > number).max())
+        let listed = self.numbered(above).into_iter().map(|(found, _)| found).filter(|&found| found > number);
+        let highest = listed.max();
+        let later = self.after_listed(highest.unwrap_or(number)).await?;
+        Ok(later.map(|entry: Entry<serde::de::IgnoredAny>| entry.number).or(highest))
+    }
+
+    /// The latest entry after the highest number that was listed. A listing of a folder is no snapshot: it may miss what
+    /// is made meanwhile, so the next number is asked for. A cloud store lists all that is there.
+    async fn after_listed<V: DeserializeOwned>(&self, listed: u64) -> Result<Option<Entry<V>>, StoreError> {
+        if !self.objects.is_local() {
+            return Ok(None);
+        }
+        let mut latest = None;
+        loop {
+            let number = latest.as_ref().map_or(listed, |entry: &Entry<V>| entry.number) + 1;
+            let path = self.path(number);
+            let Some(content) = self.objects.read(&path).await? else { return Ok(latest) };
+            latest = Some(Entry { number, value: self.decode(&path, &content)?.value });
+        }
     }
 
     fn numbered(&self, objects: Vec<ObjectMeta>) -> Vec<(u64, ObjectMeta)> {

@@ -93,8 +93,8 @@ impl Specs {
             _ => None,
         });
         let read = |(service, (number, listed)): (ServiceType, (u64, ObjectMeta))| async move {
-            let found = match self.log(&service).entry_as_listed(number, &listed).await? {
-                Some(spec) => Some(NumberedSpec { number, spec }),
+            let found = match self.log(&service).latest_since(number, &listed).await? {
+                Some(entry) => Some(NumberedSpec { number: entry.number, spec: entry.value }),
                 // pruned since the list: so there is a later one
                 None => self.latest(&service).await?,
             };

@@ -3,6 +3,9 @@
 //! A file of the log has whole batches, in their order, and the files are numbered without a gap: a writer that takes
 //! over puts an empty one where its predecessor would have written next. So what the newest files without a gap have
 //! is all that was ever durable from their first batch on. Files are collected after a while; see [`crate::garbage`].
+//!
+//! A listing of a folder is no snapshot: it may miss files that are made meanwhile. So where it shows a gap the file is
+//! asked for by its name before it counts as one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -258,9 +261,24 @@ fn reads(read: impl Future<Output = Result<Read, HistoryError>> + Send + 'static
 async fn list(log: Arc<WalReader>) -> Result<Read, HistoryError> {
     let began = Instant::now();
     let listed: Vec<_> = log.list(..).await?.iter().map(|file| file.id).collect();
-    match (unbroken(&listed), listed.last()) {
-        (Some(first), Some(&last)) => Ok(Read::List(began, first, last)),
-        _ => Err(HistoryError::Gone),
+    let Some(&last) = listed.last() else { return Err(HistoryError::Gone) };
+    let mut first = last;
+    while first > 1 {
+        first = unbroken(&listed, first);
+        if first == 1 || !is_there(&log, first - 1).await? {
+            break;
+        }
+        first -= 1;
+    }
+    Ok(Read::List(began, first, last))
+}
+
+/// Whether the log has a file of that number.
+async fn is_there(log: &WalReader, id: u64) -> Result<bool, slatedb::Error> {
+    match log.get(id).metadata().await {
+        Ok(_) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -300,16 +318,16 @@ fn bytes(batches: &Batches) -> usize {
     batches.iter().map(Batch::bytes).sum()
 }
 
-/// Where the last run of numbers begins that has no gap.
-fn unbroken(rising: &[u64]) -> Option<u64> {
-    let mut first = *rising.last()?;
-    for &id in rising.iter().rev().skip(1) {
+/// Where the run of numbers without a gap begins that goes up to `last`.
+fn unbroken(rising: &[u64], last: u64) -> u64 {
+    let mut first = last;
+    for &id in rising.iter().rev().skip_while(|id| **id >= last) {
         if id + 1 != first {
             break;
         }
         first = id;
     }
-    Some(first)
+    first
 }
 
 /// Whether the error says that there is no such file.
@@ -332,14 +350,16 @@ mod tests {
 
     #[test]
     fn only_the_newest_files_without_a_gap_count() {
-        for (ids, first) in [
-            (&[][..], None),
-            (&[7], Some(7)),
-            (&[1, 2, 3], Some(1)),
-            (&[1, 3, 4], Some(3)),
-            (&[1, 2, 9], Some(9)),
+        for (ids, last, first) in [
+            (&[][..], 7, 7),
+            (&[7], 7, 7),
+            (&[1, 2, 3], 3, 1),
+            (&[1, 3, 4], 4, 3),
+            (&[1, 3, 4], 2, 1),
+            (&[1, 2, 9], 9, 9),
+            (&[1, 2, 9], 8, 8),
         ] {
-            assert_eq!(unbroken(ids), first, "{ids:?}");
+            assert_eq!(unbroken(ids, last), first, "{ids:?} {last}");
         }
     }
 

@@ -244,7 +244,8 @@ async fn a_taker_that_slept_at_any_step_learns_that_it_lost() {
 async fn a_taker_that_slept_before_its_answer_sees_it_at_its_first_poll() {
     let faults = Faults::new(Place::memory().store);
     let claims = claims(&objects(faults.objects()));
-    let mut pause = faults.pause_next(Op::List, When::After);
+    // Its last look: on a folder the number after the highest that was listed is asked for.
+    let mut pause = faults.pause_next(Op::Get, When::After);
     let nobody = ClaimState::default();
     let others = async {
         pause.reached().await;

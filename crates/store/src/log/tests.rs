@@ -349,3 +349,16 @@ async fn pruning_keeps_the_last_entries_and_the_young_ones() {
     let young = Limits { keep: 4, age: Duration::from_secs(600) };
     assert_eq!(log(&place.objects(), young).prune().await.unwrap(), 0, "too young");
 }
+
+#[tokio::test]
+async fn a_listing_of_a_folder_that_misses_the_latest_entries_hides_none_of_them() {
+    let faults = Faults::new(Place::memory().store);
+    let log = log(&objects(faults.objects()), LIMITS);
+    fill(&log, 1, 5).await;
+    for missed in [&[5][..], &[4, 5], &[3, 5], &[1, 2, 3, 4, 5]] {
+        faults.hide(missed.iter().map(|number| Path::from(format!("log/{number:020}.json"))));
+        let latest = log.latest().await.unwrap().map(|entry| (entry.number, entry.value));
+        assert_eq!(latest, Some((5, "entry 5".to_owned())), "{missed:?}");
+        assert_eq!(lost(log.append(3, &"late".to_owned()).await), 5, "{missed:?}");
+    }
+}

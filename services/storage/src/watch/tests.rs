@@ -193,6 +193,37 @@ async fn the_next_owner_goes_on_where_the_last_one_ended_and_has_what_was_before
 }
 
 #[tokio::test]
+async fn a_listing_that_misses_files_of_the_log_ends_no_watch() {
+    let (objects, register) = memory();
+    let told = three_lives(&objects, &register).await;
+    let files = objects.list(Some(&"db/wal".into())).map(|file| file.unwrap().location);
+    let mut files: Vec<_> = files.collect().await;
+    files.sort();
+    assert!(files.len() > 10);
+    let way = Faults::new(Arc::clone(&objects));
+    let (every, half) = (files.len(), files.len() / 2);
+    let missed: [Vec<usize>; 6] = [
+        vec![half],
+        vec![every - 2],
+        vec![1, half, every - 3],
+        (0..half).collect(),
+        (half..every - 1).collect(),
+        (0..every - 1).filter(|number| number % 2 == 0).collect(),
+    ];
+    for missed in missed {
+        let running = Running::start(way.objects(), &register).await;
+        way.hide(missed.iter().map(|number| files[*number].clone()));
+        let from = Some(Place { seq: 0, row: 0 });
+        let mut all = watch(&running, "values=true", from).await.unwrap();
+        assert_eq!(all.take(told.len()).await, told, "{missed:?}");
+        let mut rest = watch(&running, "values=true", Some(told[20].place)).await.unwrap();
+        assert_eq!(rest.take(told.len() - 21).await, told[21..], "{missed:?}");
+        way.hide([]);
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn whoever_was_away_until_the_log_was_collected_is_told_so() {
     let (objects, register) = memory();
     let told = three_lives(&objects, &register).await;
