@@ -1,6 +1,7 @@
 //! ctl, the control plane's command line: starts clusters on this machine, looks at them and changes them over HTTP.
 
 mod agent_bin;
+mod aside;
 mod ask;
 mod cli;
 mod drift;

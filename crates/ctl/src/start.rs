@@ -327,8 +327,8 @@ impl<'a> Starter<'a> {
             return Failure::new(Exit::Error, format!("node {id} {what}"));
         };
         let lines = match tail::last_lines(&node.log, LOG_LINES) {
-            Ok((lines, _)) if lines.is_empty() => "its log is empty".to_owned(),
-            Ok((lines, _)) => format!("the end of its log:\n  {}", lines.join("\n  ")),
+            Ok(lines) if lines.is_empty() => "its log is empty".to_owned(),
+            Ok(lines) => format!("the end of its log:\n  {}", lines.join("\n  ")),
             Err(error) => format!("its log cannot be read: {error}"),
         };
         Failure::new(Exit::Error, format!("node {id} {what}; {lines}"))

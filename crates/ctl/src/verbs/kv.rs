@@ -1,6 +1,5 @@
 //! `ctl kv`: keys and values of the cluster's storage.
 
-mod aside;
 mod export;
 mod import;
 mod owner;

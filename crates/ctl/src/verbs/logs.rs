@@ -1,17 +1,23 @@
 //! `ctl logs`: what nodes on this machine have logged, also after they have ended.
 
+mod lines;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 use types::{ClusterId, NodeId};
 
+use crate::aside::aside;
 use crate::exit::{Exit, Failure};
 use crate::out::{StreamFormat, StreamOutputArg, reader_gone};
 use crate::reach::Cx;
 use crate::suggest;
-use crate::tail::{Follow, last_lines};
+use crate::tail::{Reader, Search};
+use crate::verbs::logs::lines::{Lines, Part};
 
 const POLL: Duration = Duration::from_millis(100);
 
@@ -21,7 +27,10 @@ Examples:
   ctl logs
   ctl logs gateway-1 -n 100
   ctl logs -f
-  ctl logs -f -o json | jq -r .line")]
+  ctl logs -f -o json | jq -r .line
+
+An agent rotates its log at 10 MiB and keeps five files of it; they are read as one. With -o json a line of more than \
+64 KiB comes in parts, all but the last with \"continues\": true.")]
 pub(crate) struct Args {
     /// One node; all of them if absent
     node: Option<NodeId>,
@@ -39,6 +48,9 @@ pub(crate) struct Args {
 struct Line<'a> {
     node: &'a NodeId,
     line: &'a str,
+    /// Whether the next value is of the same line.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    continues: bool,
 }
 
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
@@ -47,13 +59,22 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let logs = logs_in(&folder)?;
     let chosen = choose(&logs, args.node.as_ref(), &cluster)?;
     let width = if args.node.is_some() { None } else { chosen.iter().map(|(id, _)| id.as_str().len()).max() };
-    let mut follows = Vec::new();
+    let mut printer = Printer { format: args.output.output, width, color: cx.out.color, open: None };
+    let mut sources = Vec::new();
     for (id, path) in chosen {
-        let (lines, end) = last_lines(&path, args.lines)?;
-        for line in &lines {
-            print(&id, line, width, args.output, cx)?;
+        let mut search = Search::new(&path, args.lines)?;
+        while !search.step()? {
+            // A long log takes its time, and ^C is heard in between.
+            yield_now().await;
         }
-        follows.push((id, Follow::new(path, end)));
+        let mut source = Source { id, reader: search.reader(), lines: Lines::default() };
+        source.print(&mut printer).await?;
+        if !args.follow
+            && let Some(rest) = source.lines.finish()
+        {
+            printer.print(&source.id, &[rest]).await?;
+        }
+        sources.push(source);
     }
     if !args.follow {
         return Ok(Exit::Ok);
@@ -61,47 +82,104 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     tokio::select! {
         biased;
         gone = reader_gone() => Err(gone.into()),
-        followed = follow(follows, args, &folder, width, cx) => followed,
+        followed = follow(sources, args, &folder, &mut printer) => followed,
     }
 }
 
 /// Prints what the logs grow by; ends only when that fails.
 async fn follow(
-    mut follows: Vec<(NodeId, Follow)>,
+    mut sources: Vec<Source>,
     args: &Args,
     folder: &Path,
-    width: Option<usize>,
-    cx: &Cx,
+    printer: &mut Printer,
 ) -> anyhow::Result<Exit> {
     loop {
         sleep(POLL).await;
-        for (id, follow) in &mut follows {
-            for line in follow.new_lines()? {
-                print(id, &line, width, args.output, cx)?;
-            }
+        for source in &mut sources {
+            source.print(printer).await?;
         }
         if args.node.is_none() {
             // Nodes that were started since are read from the start of their logs.
             for (id, path) in logs_in(folder)? {
-                if !follows.iter().any(|(_, follow)| follow.path() == path) {
-                    follows.push((id, Follow::new(path, 0)));
+                if !sources.iter().any(|source| source.reader.path() == path) {
+                    sources.push(Source { id, reader: Reader::from_start(path), lines: Lines::default() });
                 }
             }
         }
     }
 }
 
-fn print(
-    id: &NodeId,
-    line: &str,
+/// The log of a node.
+#[derive(Debug)]
+struct Source {
+    id: NodeId,
+    reader: Reader,
+    lines: Lines,
+}
+
+impl Source {
+    /// Prints what there is to read now.
+    async fn print(&mut self, printer: &mut Printer) -> anyhow::Result<()> {
+        while let Some(piece) = self.reader.next()? {
+            printer.print(&self.id, &self.lines.push(&piece)).await?;
+            yield_now().await;
+        }
+        Ok(())
+    }
+}
+
+/// Standard output, and what was printed last.
+#[derive(Debug)]
+struct Printer {
+    format: StreamFormat,
+    /// Of the names before the lines, if there are any.
     width: Option<usize>,
-    output: StreamOutputArg,
-    cx: &Cx,
-) -> anyhow::Result<()> {
-    match (output.output, width) {
-        (StreamFormat::Json, _) => cx.out.json_line(&Line { node: id, line }),
-        (StreamFormat::Table, None) => Ok(cx.out.line(line)?),
-        (StreamFormat::Table, Some(width)) => Ok(cx.out.line(&prefixed(id, line, width, cx.out.color))?),
+    color: bool,
+    /// The node whose line has not ended yet.
+    open: Option<NodeId>,
+}
+
+impl Printer {
+    /// Prints lines of a node. A reader that takes none of it does not hold up ^C.
+    async fn print(&mut self, id: &NodeId, parts: &[Part]) -> anyhow::Result<()> {
+        let mut text = String::new();
+        for part in parts {
+            self.put(id, part, &mut text)?;
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        aside(move || {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(text.as_bytes())?;
+            stdout.flush()?;
+            anyhow::Ok(())
+        })
+        .await
+    }
+
+    fn put(&mut self, id: &NodeId, part: &Part, text: &mut String) -> anyhow::Result<()> {
+        if self.format == StreamFormat::Json {
+            let line = Line { node: id, line: &part.text, continues: !part.is_end };
+            text.push_str(&serde_json::to_string(&line)?);
+            text.push('\n');
+            return Ok(());
+        }
+        let is_open = self.open.as_ref() == Some(id);
+        if !is_open && self.open.take().is_some() {
+            text.push('\n');
+        }
+        match self.width {
+            Some(width) if !(is_open && part.is_continued) => {
+                text.push_str(&prefixed(id, &part.text, width, self.color));
+            }
+            _ => text.push_str(&part.text),
+        }
+        if part.is_end {
+            text.push('\n');
+        }
+        self.open = (!part.is_end).then(|| id.clone());
+        Ok(())
     }
 }
 

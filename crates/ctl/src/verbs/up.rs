@@ -31,6 +31,7 @@ use crate::record::ClusterRecord;
 use crate::render;
 use crate::start::{Settled, Starter};
 use crate::state::State;
+use crate::tail;
 use crate::verbs::events;
 use crate::verbs::up::report::{DriftRow, Outdated, OutdatedSpec, Report, print};
 
@@ -183,7 +184,7 @@ fn record(
 fn remove_logs(run_dir: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(run_dir)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "log") {
+        if tail::is_log(&path) {
             std::fs::remove_file(path)?;
         }
     }

@@ -18,8 +18,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use types::Problem;
 
-use super::aside::aside;
 use super::owner::{Twice, with_owner};
+use crate::aside::aside;
 use crate::exit::{Exit, Failure, explain};
 use crate::interrupt::Interrupt;
 use crate::out::{Progress, StreamFormat, StreamOutputArg, say};

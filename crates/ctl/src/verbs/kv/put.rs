@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use client::{KeyCondition, PutKey};
 
-use super::aside::aside;
 use super::owner::{Twice, with_owner};
 use super::{Spelling, judged};
+use crate::aside::aside;
 use crate::exit::{Exit, Failure};
 use crate::hints::quoted;
 use crate::out::say;

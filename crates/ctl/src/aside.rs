@@ -5,7 +5,7 @@ use std::io;
 
 use tokio::sync::oneshot;
 
-pub(super) async fn aside<T, E>(wait: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+pub(crate) async fn aside<T, E>(wait: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<io::Error> + Send + 'static,
