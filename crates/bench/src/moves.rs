@@ -4,6 +4,7 @@
 //! has shard 1 all the time.
 
 mod ledger;
+mod slow;
 mod traffic;
 
 use std::num::NonZeroU32;
@@ -20,6 +21,7 @@ use crate::report::Report;
 use crate::rows::{Row, Target};
 use crate::stats::Summary;
 use crate::times::{CHANGE_LIMIT, Times};
+use slow::SlowClients;
 use traffic::{Failure, Outcome, Traffic};
 
 const SHARDS: NonZeroU32 = NonZeroU32::new(2).expect("two is not zero");
@@ -38,6 +40,9 @@ pub(crate) struct Args {
     /// Milliseconds between the end of a move and the next one
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pause: u64,
+    /// Leave out the clients that are slow: uploads and downloads, watches and listings at the gateway and at each owner
+    #[arg(long)]
+    no_slow_clients: bool,
 }
 
 pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
@@ -52,19 +57,33 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     nodes.sees("gateway", 4).await?;
     let gateway = nodes.gateway("gateway").await?;
     let traffic = Traffic::start(usize::from(args.clients), gateway, SHARDS);
+    let mut slow = if args.no_slow_clients { None } else { Some(SlowClients::start(gateway).await?) };
     let mut times = Times::default();
-    let moved = moves(args, &nodes, &traffic, &mut times).await;
+    let moved = moves(args, &nodes, &traffic, slow.as_mut(), &mut times).await;
     traffic.stage("after the last move".to_owned());
     let outcome = traffic.finish().await?;
+    if let Some(slow) = slow {
+        report.notes.push(slow.finish().await);
+    }
     tell(&times, &outcome, &nodes, report);
     nodes.end().await;
     moved
 }
 
-async fn moves(args: &Args, nodes: &Nodes, traffic: &Traffic, times: &mut Times) -> anyhow::Result<()> {
+async fn moves(
+    args: &Args,
+    nodes: &Nodes,
+    traffic: &Traffic,
+    mut slow: Option<&mut SlowClients>,
+    times: &mut Times,
+) -> anyhow::Result<()> {
     let client = nodes.client("gateway")?.within(CHANGE_LIMIT);
     for number in 1..=args.moves {
         let to = if number.is_multiple_of(2) { "a" } else { "b" };
+        if let Some(slow) = &mut slow {
+            let from = if number.is_multiple_of(2) { "b" } else { "a" };
+            slow.renew(nodes.api(from)?).await?;
+        }
         traffic.stage(format!("move {number}: {to} takes shard 0"));
         times
             .change(&client, to, "storage/0", true)
@@ -94,6 +113,9 @@ fn tell(times: &Times, outcome: &Outcome, nodes: &Nodes, report: &mut Report) {
             .ours(Summary::of_times(&times.wall))
             .target(Target::P50(300.0)),
         Row::new("the same, as receipts say", NODES, "ms").ours(Summary::of(&times.told)),
+        Row::new("shard 0 without an acknowledged PUT, each move", NODES, "ms")
+            .ours(Summary::of(&outcome.silences))
+            .target(Target::P99(300.0)),
         Row::new("PUT through the gateway meanwhile", NODES, "ms").ours(Summary::of(&outcome.puts)),
         Row::new("GET through the gateway meanwhile", NODES, "ms").ours(Summary::of(&outcome.gets)),
         none(format!("failed of {puts} PUT and {gets} GET"), "requests", outcome.failed),

@@ -29,6 +29,16 @@ pub enum Duty {
     Replica,
 }
 
+impl Duty {
+    /// Whether it is a duty for a shard that has an owner, this node or another one.
+    pub fn is_of_an_owned_shard(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Primary(_) | Self::Replica => true,
+        }
+    }
+}
+
 /// A shard that this node owns. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Claim(Arc<Inner>);

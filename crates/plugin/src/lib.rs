@@ -6,6 +6,7 @@
 mod claim;
 pub mod conformance;
 mod context;
+mod detach;
 mod error;
 mod least_rate;
 mod metrics;
@@ -26,6 +27,7 @@ use types::{ServiceType, Sharding, Target};
 
 pub use claim::{Claim, ClaimLost, Duty};
 pub use context::{Context, Endpoints, Exposure};
+pub use detach::Detach;
 pub use error::ServiceError;
 pub use least_rate::{LeastRate, TooSlow};
 pub use metrics::Metrics;
@@ -88,6 +90,11 @@ pub trait Prepared: Send + 'static {
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
     /// Mounted under `/svc/{service_type}` on the agent's listener.
+    ///
+    /// When the role ends, the requests inside are waited for, the bodies of their answers included, unless their
+    /// handlers have [detached](Detach) them. Where shards have owners no client's pace may stretch the time without
+    /// one: a request whose body still arrives 100 ms after the drain began is refused with `Coterie-Not-Processed`
+    /// and its handler is dropped. So a handler there acts on nothing before it has the whole body.
     fn routes(self: Arc<Self>) -> axum::Router;
 
     /// Cheap, synchronous, asked on every probe.

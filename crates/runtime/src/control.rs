@@ -16,6 +16,8 @@ pub(crate) enum Order {
     Drain,
     /// Hand a shard over to who was told to take it.
     Release(Release),
+    /// Take a shard that its owner has just given up.
+    Offer(Release),
 }
 
 /// An order on its way to the supervisor.
@@ -64,6 +66,22 @@ impl Control {
         receipt.await.unwrap_or_else(|_| Err(leaving()))
     }
 
+    /// Has an order carried out that nobody waits for.
+    pub(crate) fn post(&self, order: Order) -> Result<(), Problem> {
+        self.is_idle()?;
+        let busy = self.begin(&order)?;
+        let command = Command { order, wait: Wait::Local, done: oneshot::channel().0, busy };
+        self.commands.try_send(command).map_err(|_| leaving())
+    }
+
+    /// Refuses while another command is carried out, or the node leaves.
+    pub(crate) fn is_idle(&self) -> Result<(), Problem> {
+        if self.leaving.is_cancelled() {
+            return Err(leaving());
+        }
+        self.busy_with().map_or(Ok(()), |other| Err(occupied(&other)))
+    }
+
     /// What is being carried out now, in words.
     pub(crate) fn busy_with(&self) -> Option<String> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -87,18 +105,24 @@ impl Control {
     fn begin(&self, order: &Order) -> Result<Busy, Problem> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(other) = busy.as_ref() {
-            let detail = format!("the node is carrying out another command: {other}");
-            return Err(Problem::new(ErrorKind::Conflict, "busy", detail).hint("try again in a moment"));
+            return Err(occupied(other));
         }
         *busy = Some(match order {
             Order::Change { role, .. } => format!("change to {role}"),
             Order::Release(Release { service, shard, to, .. }) => {
                 format!("hand {service}/{shard} over to {to}")
             }
+            Order::Offer(Release { service, shard, .. }) => format!("take {service}/{shard} over"),
             Order::Drain => "drain".to_owned(),
         });
         Ok(Busy(self.busy.clone()))
     }
+}
+
+/// The refusal of a node that does something else.
+fn occupied(other: &str) -> Problem {
+    let detail = format!("the node is carrying out another command: {other}");
+    Problem::new(ErrorKind::Conflict, "busy", detail).hint("try again in a moment")
 }
 
 /// The refusal of a node that goes.

@@ -15,7 +15,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use plugin::{Claim, Service};
+use plugin::{Claim, Detach, Service};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use types::{Role, ServiceType};
@@ -28,6 +28,8 @@ const SHUT: u64 = 1 << 63;
 pub(crate) struct Gate {
     state: AtomicU64,
     emptied: Notify,
+    /// Cancelled once it is shut.
+    shut: CancellationToken,
     /// Cancelled when those inside may not go on.
     cut: CancellationToken,
 }
@@ -48,7 +50,14 @@ impl Gate {
 
     /// Shuts the gate; returns how many requests are inside.
     pub(crate) fn shut(&self) -> u64 {
-        self.state.fetch_or(SHUT, Ordering::SeqCst) & !SHUT
+        let inside = self.state.fetch_or(SHUT, Ordering::SeqCst) & !SHUT;
+        self.shut.cancel();
+        inside
+    }
+
+    /// Waits until the gate is shut.
+    pub(crate) async fn is_shut(&self) {
+        self.shut.cancelled().await;
     }
 
     /// How many requests are inside.
@@ -97,6 +106,8 @@ pub(crate) struct Mounted {
     pub(crate) gate: Arc<Gate>,
     /// The claim under which its shard is owned.
     pub(crate) claim: Option<Claim>,
+    /// Whether shards of the service have owners, so that its end waits for no client.
+    pub(crate) is_owned: bool,
     pub(crate) probe: Probe,
 }
 
@@ -143,19 +154,29 @@ impl Mount {
     }
 }
 
-/// Keeps the request inside its gate until the body of its answer has been sent or given up.
-pub(crate) fn hold(response: Response<Body>, pass: Pass) -> Response<Body> {
+/// Keeps the request inside its gate until the body of its answer has been sent or given up, or it was detached.
+pub(crate) fn hold(response: Response<Body>, gate: &Gate, tie: Detach) -> Response<Body> {
     if response.body().is_end_stream() {
+        tie.detach();
         return response;
     }
-    let cut = Box::pin(pass.0.cut.clone().cancelled_owned());
-    response.map(|body| Body::new(Held { body, cut, _pass: pass }))
+    if tie.is_detached() {
+        return response;
+    }
+    let cut = Box::pin(gate.cut.clone().cancelled_owned());
+    response.map(|body| Body::new(Held { body, cut, tie }))
 }
 
 struct Held {
     body: Body,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    _pass: Pass,
+    tie: Detach,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.tie.detach();
+    }
 }
 
 impl HttpBody for Held {
@@ -166,7 +187,7 @@ impl HttpBody for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.cut.as_mut().poll(cx).is_ready() {
+        if !self.tie.is_detached() && self.cut.as_mut().poll(cx).is_ready() {
             let error = std::io::Error::other("the service was stopped before the answer was complete");
             return Poll::Ready(Some(Err(axum::Error::new(error))));
         }
@@ -207,7 +228,7 @@ mod tests {
     async fn a_cut_ends_the_bodies_that_are_still_sent() {
         let gate = Arc::new(Gate::default());
         let endless = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-        let response = hold(Response::new(endless), gate.enter().unwrap());
+        let response = hold(Response::new(endless), &gate, Detach::new(gate.enter().unwrap()));
         let mut body = response.into_body();
         assert!(futures_util::poll!(http_body_util::BodyExt::frame(&mut body)).is_pending());
         gate.cut();
@@ -219,11 +240,26 @@ mod tests {
     #[tokio::test]
     async fn a_request_is_inside_until_its_body_is_gone() {
         let gate = Arc::new(Gate::default());
-        let response = hold(Response::new(Body::from("hello")), gate.enter().unwrap());
+        let hold = |body| hold(Response::new(body), &gate, Detach::new(gate.enter().unwrap()));
+        let response = hold(Body::from("hello"));
         assert_eq!(gate.inside(), 1);
         drop(response);
         assert_eq!(gate.inside(), 0);
-        let _ = hold(Response::new(Body::empty()), gate.enter().unwrap());
+        let _ = hold(Body::empty());
         assert_eq!(gate.inside(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_detached_is_neither_waited_for_nor_cut() {
+        let gate = Arc::new(Gate::default());
+        let tie = Detach::new(gate.enter().unwrap());
+        let parts = futures_util::stream::iter(["a", "b"].map(Ok::<_, std::io::Error>));
+        let response = hold(Response::new(Body::from_stream(parts)), &gate, tie.clone());
+        gate.shut();
+        tie.detach();
+        gate.empty().await;
+        gate.cut();
+        let whole = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+        assert_eq!(&whole[..], b"ab");
     }
 }

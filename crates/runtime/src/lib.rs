@@ -10,6 +10,7 @@
 //! ```
 
 mod api;
+mod arrival;
 mod config;
 mod control;
 mod events;

@@ -26,8 +26,8 @@ const RIVAL_PAUSE: Duration = Duration::from_millis(500);
 const RIVAL_LIMIT: Duration = Duration::from_secs(1);
 /// How long a node looks for its seeds before it becomes a member without having met one.
 const FIRST_CONTACT_LIMIT: Duration = Duration::from_millis(300);
-/// How long requests to the API may go on after the node has left.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long requests to the API, and values on their way to slow clients, may go on after the node has left.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What the main task of a node needs.
 pub(crate) struct Life {

@@ -28,6 +28,8 @@ const HAND_OVER_LIMIT: Duration = Duration::from_secs(40);
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// How long an owner that leaves is waited for before the claim is looked at again.
 const LEAVING_PAUSE: Duration = Duration::from_millis(500);
+/// How long an owner that does something else is left to it.
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
 /// How often a claim is tried for while others write to its log.
 const ATTEMPTS: u32 = 5;
 /// How long the store may take to note that a shard was given up.
@@ -87,8 +89,17 @@ enum Asked {
     NotTheOwner,
     /// It is on its way out, and will have given it up.
     Leaving,
+    /// It does something else for the moment.
+    Busy(Problem),
     /// It does not answer.
     Silent,
+}
+
+/// What was found out before anything was disturbed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Consent {
+    /// The number of the claim whose owner does not answer.
+    silent: Option<u64>,
 }
 
 /// Who wants to own a shard.
@@ -99,6 +110,31 @@ pub(crate) struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
+    /// Asks everything that can refuse, the owner as well if a person wants the shard moved, and disturbs nothing.
+    pub(crate) async fn consent(
+        &self,
+        store: &Store,
+        service: &ServiceType,
+        shard: ShardId,
+        is_told: bool,
+    ) -> Result<Consent, Problem> {
+        let state = store.claims().read(service, shard).await.map_err(|error| unreadable(&error))?;
+        if !is_told && self.leaves_it_to_others(service, shard, &state) {
+            return Err(refused_here(service, shard, &state));
+        }
+        match way(&state, self.identity, is_told, &self.cluster.view()) {
+            Way::Leave { holder, honoured } => {
+                Err(owned(service, shard, &holder, honoured, &self.identity.id))
+            }
+            Way::Ask(holder) => match self.ask(service, shard, &holder, true).await? {
+                Asked::HandedOver | Asked::NotTheOwner | Asked::Leaving => Ok(Consent::default()),
+                Asked::Busy(problem) => Err(problem),
+                Asked::Silent => Ok(Consent { silent: Some(state.number) }),
+            },
+            Way::Seize(_) | Way::Take => Ok(Consent::default()),
+        }
+    }
+
     /// Takes a shard, by way of its owner if a person wants it moved.
     pub(crate) async fn take(
         &self,
@@ -106,11 +142,12 @@ impl Candidate<'_> {
         service: &ServiceType,
         shard: ShardId,
         is_told: bool,
+        consent: Consent,
     ) -> Result<Claim, Problem> {
         let claims = store.claims();
         // An owner that does not answer, or denies what the store says of it twice, is not asked again.
         let (mut is_given_up, mut denied) = (false, None);
-        let mut was_handed_over = false;
+        let (mut was_handed_over, mut busy) = (false, None);
         for _ in 0..ATTEMPTS {
             let unread = |error| {
                 let problem = unreadable(&error);
@@ -124,14 +161,18 @@ impl Candidate<'_> {
                 Way::Leave { holder, honoured } => {
                     return Err(owned(service, shard, &holder, honoured, &self.identity.id));
                 }
-                Way::Ask(holder) if !is_given_up => {
-                    match self.ask(service, shard, &holder).await? {
+                Way::Ask(holder) if !is_given_up && consent.silent != Some(state.number) => {
+                    match self.ask(service, shard, &holder, false).await? {
                         Asked::HandedOver => was_handed_over = true,
                         Asked::NotTheOwner => {
                             is_given_up = denied == Some(state.number);
                             denied = Some(state.number);
                         }
                         Asked::Leaving => sleep(LEAVING_PAUSE).await,
+                        Asked::Busy(problem) => {
+                            sleep(BUSY_PAUSE).await;
+                            busy = Some(problem);
+                        }
                         Asked::Silent => is_given_up = true,
                     }
                     continue;
@@ -154,6 +195,9 @@ impl Candidate<'_> {
                 Err(ClaimError::Store(error)) => return Err(unread(error)),
             }
         }
+        if let Some(problem) = busy {
+            return Err(problem);
+        }
         let detail = format!("{service}/{shard} changes its owner all the time");
         Err(Problem::new(ErrorKind::Conflict, "contended", detail).hint("try again in a moment"))
     }
@@ -165,8 +209,14 @@ impl Candidate<'_> {
         is_refused && has_heir(&self.cluster.view(), &(service.clone(), shard))
     }
 
-    /// Asks the owner to hand its shard over. Fails if it has a reason not to.
-    async fn ask(&self, service: &ServiceType, shard: ShardId, holder: &Holder) -> Result<Asked, Problem> {
+    /// Asks the owner to hand its shard over, or only if it would. Fails if it has a reason not to.
+    async fn ask(
+        &self,
+        service: &ServiceType,
+        shard: ShardId,
+        holder: &Holder,
+        dry_run: bool,
+    ) -> Result<Asked, Problem> {
         let view = self.cluster.view();
         let Some(owner) = view.member(&holder.node) else {
             return Ok(Asked::Silent);
@@ -179,15 +229,21 @@ impl Candidate<'_> {
         if !is_there {
             return Ok(Asked::Silent);
         }
-        let wish =
-            Release { service: service.clone(), shard, epoch: holder.epoch, to: self.identity.id.clone() };
+        let wish = Release {
+            service: service.clone(),
+            shard,
+            epoch: holder.epoch,
+            to: self.identity.id.clone(),
+            dry_run,
+        };
         let body = serde_json::to_vec(&wish).expect("our own types always serialize");
         let request = Request::post(format!("{}/v1/members/{}:release", owner.http, owner.id))
             .header(CONTENT_TYPE, "application/json")
             .header(api::HOPS, "1")
             .body(body.into())
             .map_err(|error| Problem::new(ErrorKind::Internal, "bad-address", error.to_string()))?;
-        let answer = match self.mesh.call(request, HAND_OVER_LIMIT).await {
+        let limit = if dry_run { ASK_LIMIT } else { HAND_OVER_LIMIT };
+        let answer = match self.mesh.call(request, limit).await {
             Ok(answer) => answer,
             Err(error) => {
                 warn!(owner = %owner.id, %error, "the owner did not hand its shard over in time");
@@ -203,12 +259,21 @@ impl Candidate<'_> {
             Some(refusal) if refusal.code() == "leaving" => Ok(Asked::Leaving),
             Some(refusal) => {
                 let detail = format!("{} does not hand {service}/{shard} over: {refusal}", owner.id);
+                let is_busy = refusal.code() == "busy";
                 let told = Problem::new(ErrorKind::Conflict, refusal.code(), detail);
-                Err(Problem { hint: refusal.hint, ..told })
+                let told = Problem { hint: refusal.hint, ..told };
+                if is_busy { Ok(Asked::Busy(told)) } else { Err(told) }
             }
             None => Ok(Asked::Silent),
         }
     }
+}
+
+/// The refusal of a node that is asked for a shard that it does not own.
+pub(crate) fn not_the_owner(me: &NodeId, release: &Release) -> Problem {
+    let Release { service, shard, epoch, .. } = release;
+    let detail = format!("{me} does not own {service}/{shard} under epoch {epoch}");
+    Problem::new(ErrorKind::Changed, "not-the-owner", detail).hint("GET /v1/claims says who owns what")
 }
 
 /// The same problem, with the word that the shard has nobody now.

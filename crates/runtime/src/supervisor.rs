@@ -2,6 +2,7 @@
 
 mod begin;
 mod change;
+mod hand_over;
 mod strays;
 mod succeed;
 
@@ -24,7 +25,7 @@ use types::{
     ErrorKind, Generation, NodeId, Post, Problem, Profile, Role, RoleState, ServiceType, ShardId, Sharding,
 };
 
-use crate::control::Command;
+use crate::control::{Command, Order};
 use crate::gate::{Mount, Mounted};
 use crate::ground::{Ground, Terms};
 use crate::identity::{Asked, DataDir, Identity};
@@ -39,7 +40,7 @@ use crate::supervisor::succeed::{Succession, place};
 const PROBE: Duration = Duration::from_secs(1);
 /// How long requests in flight may go on once new ones are refused.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// The same for a copy whose node becomes the owner: until then the shard has none.
+/// The same for a copy whose node takes the shard of an owner that is gone: until then the shard has none.
 const COPY_DRAIN: Duration = Duration::from_millis(500);
 /// How long a draining node waits until everybody knows.
 const ANNOUNCE_LIMIT: Duration = Duration::from_millis(300);
@@ -160,6 +161,11 @@ impl Supervisor {
                 () = leaving.cancelled() => break,
                 Some(command) = commands.recv() => {
                     let Command { order, wait, done, busy } = command;
+                    if let Order::Offer(offer) = &order {
+                        unless(&leaving, self.offered(offer)).await;
+                        drop(busy);
+                        continue;
+                    }
                     let receipt = self.carry_out(order, wait).await;
                     drop(busy);
                     // Whoever asked may have stopped waiting; the order is carried out all the same.
@@ -243,9 +249,9 @@ impl Supervisor {
 
     async fn wind_down(&mut self) {
         let mut watch = Stopwatch::start();
-        self.finish(Some("leaving".to_owned()), DRAIN_LIMIT, &mut watch).await;
+        let (_, heir) = self.finish(Some("leaving".to_owned()), true, &mut watch).await;
         self.unmount();
-        self.give_up("leaving").await;
+        self.hand_over(heir, "leaving").await;
         self.settle_strays().await;
         self.end_trial();
     }
@@ -321,6 +327,7 @@ impl Supervisor {
                     router: running.router.clone(),
                     gate: running.gate.clone(),
                     claim: self.keeper.as_ref().map(|keeper| keeper.claim().clone()),
+                    is_owned: self.duty().is_of_an_owned_shard(),
                     probe: running.probe(),
                 });
             }

@@ -337,6 +337,21 @@ pub(crate) fn has_heir(view: &ClusterView, place: &Place) -> bool {
     view.peers().any(|peer| class(peer, view, place, &BTreeMap::new(), Errand::Own).is_some())
 }
 
+/// The peers that could take a shard, the nearest first, each with whether it has a copy of it.
+pub(crate) fn heirs(
+    view: &ClusterView,
+    place: &Place,
+    layouts: &BTreeMap<ServiceType, Layout>,
+) -> Vec<(Member, bool)> {
+    let mut heirs: Vec<_> = view
+        .peers()
+        .filter_map(|peer| Some((class(peer, view, place, layouts, Errand::Own)?, peer)))
+        .map(|(class, peer)| ((class, Reverse(weight(&peer.id, place))), peer))
+        .collect();
+    heirs.sort_unstable_by_key(|(order, _)| *order);
+    heirs.into_iter().map(|((class, _), peer)| (peer.clone(), class == 0)).collect()
+}
+
 /// How near a member is to the shard: 0 is the nearest; nothing if it can't do it.
 fn class(
     member: &Member,

@@ -244,7 +244,8 @@ pub struct Claims {
     pub claims: Vec<ClaimView>,
 }
 
-/// `POST /v1/members/{id}:release`: what a node that was told to take a shard asks its owner.
+/// `POST /v1/members/{id}:release`: what a node that was told to take a shard asks its owner; and `:offer`, what an owner
+/// that gives its shard up asks a member that could run it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Release {
     /// The service type.
@@ -256,6 +257,9 @@ pub struct Release {
     pub epoch: Epoch,
     /// Who gets it.
     pub to: NodeId,
+    /// Whether it is only asked if it would be done: a refusal comes before anything is disturbed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// One shard and its owner.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 /// How long a body waits for further room.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -26,8 +26,6 @@ pub(crate) struct Queue(Arc<Shared>);
 struct Shared {
     size: usize,
     state: Mutex<State>,
-    /// Notified when all room is free.
-    settled: Notify,
 }
 
 #[derive(Debug)]
@@ -69,7 +67,7 @@ pub(crate) struct NoRoom;
 impl Queue {
     pub(crate) fn new(bytes: usize) -> Self {
         let state = State { free: bytes, next: 0, arriving: BTreeMap::new(), waiting: BTreeMap::new() };
-        Self(Arc::new(Shared { size: bytes, state: Mutex::new(state), settled: Notify::new() }))
+        Self(Arc::new(Shared { size: bytes, state: Mutex::new(state) }))
     }
 
     /// Takes room for a write of this many bytes that is in memory already, if there is room now.
@@ -87,22 +85,6 @@ impl Queue {
         arriving.grow(bytes.saturating_add(OVERHEAD)).await?;
         Ok(arriving)
     }
-
-    /// Waits until no write waits any more, or the deadline.
-    pub(crate) async fn settle(&self, deadline: Instant) {
-        let all_free = async {
-            loop {
-                let settled = self.0.settled.notified();
-                tokio::pin!(settled);
-                settled.as_mut().enable();
-                if self.0.state().free == self.0.size {
-                    return;
-                }
-                settled.await;
-            }
-        };
-        let _ = timeout_at(deadline, all_free).await;
-    }
 }
 
 impl Shared {
@@ -113,9 +95,6 @@ impl Shared {
     fn give_back(&self, bytes: usize) {
         let mut state = self.state();
         state.free += bytes;
-        if state.free == self.size {
-            self.settled.notify_waiters();
-        }
         state.wake_oldest();
     }
 }

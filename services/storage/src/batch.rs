@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use plugin::response;
+use plugin::{Detach, response};
 use serde::Deserialize;
 use serde_json::json;
 use types::{ErrorKind, Problem, ShardId};
@@ -193,6 +193,8 @@ impl StorageService {
             return if asked.is_some() {
                 Err(self.elsewhere(shard))
             } else {
+                // Its owner answers, not this member's shard.
+                Detach::of(&head.extensions);
                 self.pass_on(shard, body).await
             };
         }

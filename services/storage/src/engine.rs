@@ -28,7 +28,7 @@ use crate::consistency::{Consistency, Stale};
 use crate::data_clock::WallClock;
 use crate::feed::Feed;
 use crate::history::History;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, flush_early};
 use crate::key::Key;
 use crate::meters::Meters;
 use crate::open::Opener;
@@ -278,9 +278,9 @@ impl Engine {
         }
     }
 
-    /// Waits until no write waits any more, or the deadline.
-    pub(crate) async fn settle(&self, deadline: Instant) {
-        self.0.queue.settle(deadline).await;
+    /// Makes it quick for the next owner to open the database, as far as that takes no time.
+    pub(crate) async fn prepare_to_close(&self) {
+        flush_early(&self.0).await;
     }
 
     /// Closes the database and waits until that is done.

@@ -8,6 +8,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use plugin::Detach;
 use types::{ErrorKind, Problem, api};
 
 use crate::answers::{bad_query, refused};
@@ -51,6 +52,8 @@ impl StorageService {
         if let Some(by) = by.filter(|_| consistency == Consistency::Any) {
             consistency::tell(answer.headers_mut(), by);
         }
+        // What is sent is in memory, however slowly it is read.
+        Detach::of(&head.extensions);
         Ok(answer)
     }
 

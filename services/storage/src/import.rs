@@ -13,8 +13,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{Extensions, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
+use plugin::Detach;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -174,7 +175,7 @@ impl StorageService {
             }
             return Ok(done(imported));
         }
-        self.import_everywhere(own, others, room).await?;
+        self.import_everywhere(own, others, room, &head.extensions).await?;
         Ok(done(imported))
     }
 
@@ -184,6 +185,7 @@ impl StorageService {
         own: Vec<Change>,
         others: BTreeMap<ShardId, BytesMut>,
         room: Reserved,
+        request: &Extensions,
     ) -> Result<(), Response> {
         let parts = others.into_iter().map(|(shard, part)| async move {
             self.import_at(shard, part.freeze()).await.map_err(|why| format!("shard {shard}: {why}"))
@@ -191,8 +193,12 @@ impl StorageService {
         // The room is held until the end of what it was taken for.
         let (own_room, _held) = if own.is_empty() { (None, Some(room)) } else { (Some(room), None) };
         let here = async {
-            let Some(room) = own_room else { return Ok(()) };
-            let written = self.engine.import(own, room).await;
+            let written = match own_room {
+                Some(room) => self.engine.import(own, room).await,
+                None => Ok(None),
+            };
+            // The rest is for other members to write: a role that ends does not wait for them.
+            Detach::of(request);
             written.map(|_| ()).map_err(|refusal| format!("shard {}: {refusal}", self.shard))
         };
         let (here, parts) = tokio::join!(here, join_all(parts));

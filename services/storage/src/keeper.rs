@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use slatedb::config::{CloseOptions, FlushOptions, FlushType};
@@ -38,10 +39,13 @@ const BEAT: Duration = Duration::from_secs(1);
 const QUEUE: usize = 64 * 1024;
 /// Writes that become durable together at most.
 const GROUP: usize = 4096;
-/// How long flushing all into tables may take at the end.
+/// How long flushing all into tables may take while the last requests are answered.
+const EARLY_FLUSH: Duration = Duration::from_millis(100);
+/// The same for a service that is stopped without a drain.
 const FLUSH: Duration = Duration::from_millis(250);
-/// How long closing may take at the end. Nothing that was answered depends on it: the log is on the store.
-const CLOSE: Duration = Duration::from_millis(500);
+/// How long closing may take at the end: the shard has no owner meanwhile. Nothing that was answered depends on it, for the
+/// log is on the store.
+const CLOSE: Duration = Duration::from_millis(100);
 /// How long an opening may still take when it is told to stop.
 const LAST_OPENING: Duration = Duration::from_secs(5);
 /// How long closing a database that has failed may take.
@@ -98,6 +102,9 @@ impl Keeper {
                     };
                     let Some(why) = given_up else {
                         self.now(State::Opening(Some("it is being closed".to_owned())));
+                        if !self.shared.is_flushed.load(Ordering::SeqCst) {
+                            flush_tables(&db, FLUSH).await;
+                        }
                         return close(db).await;
                     };
                     warn!(why, "the database was given up; it is opened again");
@@ -248,15 +255,28 @@ async fn give_up(db: Db) {
     }
 }
 
-/// Closes the database. If there is room for one more table and it takes no time, with all it holds in tables, so that
-/// the next owner has nothing to replay.
-async fn close(db: Db) {
+/// If there is room for one more table and it takes no time, puts all that the database holds into tables, so that the
+/// next owner has little to replay.
+async fn flush_tables(db: &Db, limit: Duration) {
     let tables = FlushOptions { flush_type: FlushType::MemTable };
     if db.manifest().l0().len() + 1 < tuning::TABLES
-        && let Ok(Err(error)) = timeout(FLUSH, db.flush_with_options(tables)).await
+        && let Ok(Err(error)) = timeout(limit, db.flush_with_options(tables)).await
     {
         info!(%error, "the database was closed already");
     }
+}
+
+/// What [`flush_tables`] does, while the last requests are answered.
+pub(crate) async fn flush_early(shared: &Shared) {
+    if let Ok(open) = shared.open()
+        && !shared.is_flushed.swap(true, Ordering::SeqCst)
+    {
+        flush_tables(&open.db, EARLY_FLUSH).await;
+    }
+}
+
+/// Closes the database with its log whole on the store.
+async fn close(db: Db) {
     let log = CloseOptions::default().with_flush_type(Some(FlushType::Wal));
     if timeout(CLOSE, db.close_with_options(log)).await.is_err() {
         info!("the database is still being closed; its log is on the store");

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -12,7 +13,8 @@ use futures_util::StreamExt;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use plugin::response;
+use plugin::{Detach, response};
+use tokio::time::sleep;
 use types::{ErrorKind, Problem, ShardId};
 
 use crate::answers::{bad_query, invalid, not_allowed, refused, unknown_shard};
@@ -43,13 +45,29 @@ pub(crate) fn router(service: Arc<StorageService>) -> Router {
 async fn answer(State(service): State<Arc<StorageService>>, request: Request) -> Response {
     // A body can't be shared between threads, so only writes see it.
     let (head, body) = request.into_parts();
+    let answering = answer_whole(&service, &head, body);
+    if !matches!(head.method, Method::GET | Method::HEAD) {
+        return answering.await;
+    }
+    tokio::select! {
+        biased;
+        answer = answering => answer,
+        () = service.reads_end() => {
+            let detail = format!("this member's role as shard {} is ending", service.shard);
+            let problem = Problem::new(ErrorKind::Unavailable, "not-here", detail);
+            response::not_processed(&problem.hint("ask again; GET /v1/claims shows the owner"))
+        }
+    }
+}
+
+async fn answer_whole(service: &Arc<StorageService>, head: &Parts, body: Body) -> Response {
     let outcome = match place(head.uri.path()) {
-        Place::Key(Ok(key)) => service.key(&key, &head, body).await,
+        Place::Key(Ok(key)) => service.key(&key, head, body).await,
         Place::Key(Err(error)) => Err(invalid("bad-key", &error, KEYS)),
-        Place::Listing => service.listing(&head).await,
-        Place::Batch => service.batch(&head, body).await,
-        Place::Import => service.import(&head, body).await,
-        Place::Watch => service.watch(&head).await,
+        Place::Listing => service.listing(head).await,
+        Place::Batch => service.batch(head, body).await,
+        Place::Import => service.import(head, body).await,
+        Place::Watch => service.watch(head).await,
         Place::Nowhere => {
             let detail = format!("storage has nothing at `{}`", head.uri.path());
             let problem = Problem::new(ErrorKind::NotFound, "unknown-path", detail);
@@ -64,7 +82,17 @@ async fn answer(State(service): State<Arc<StorageService>>, request: Request) ->
 /// What is answered instead.
 pub(crate) type Answer = Result<Response, Response>;
 
+/// How long reads may still take once the role ends. Some wait for members whose shards move as well, or for room that slow
+/// readers hold; asked elsewhere, they are answered.
+const LAST_READS: Duration = Duration::from_millis(50);
+
 impl StorageService {
+    /// Waits until reads that are not answered yet have to go elsewhere.
+    async fn reads_end(&self) {
+        self.ending.cancelled().await;
+        sleep(LAST_READS).await;
+    }
+
     async fn key(&self, key: &Key, head: &Parts, body: Body) -> Answer {
         let shard = key.hash().shard(self.shards);
         if shard != self.shard {
@@ -127,6 +155,8 @@ impl StorageService {
         if let Some(by) = page.by.filter(|_| query.consistency == Consistency::Any) {
             consistency::tell(answer.headers_mut(), by);
         }
+        // It is in memory.
+        Detach::of(&head.extensions);
         Ok(answer)
     }
 
@@ -149,6 +179,8 @@ impl StorageService {
         let Some(shard) = watch.shard else {
             let begun = self.watch_all(&watch, from.as_ref()).await;
             let (cursor, sent) = begun.map_err(|problem| refused(&problem))?;
+            // The stream ends by itself when the role does, however slowly what is left of it is read.
+            Detach::of(&head.extensions);
             return Ok(outgoing::answer(cursor, sent.take_until(ending), &self.bounds, watching));
         };
         self.owner_only()?;
@@ -160,6 +192,7 @@ impl StorageService {
                     NotBegun::Refused(refusal) => refusal.to_response(),
                 }
             })?;
+        Detach::of(&head.extensions);
         let sent = begun.changes.map(move |sent| (shard, sent)).take_until(ending);
         Ok(outgoing::answer(Cursor::new([(shard, begun.place)]), sent, &self.bounds, watching))
     }

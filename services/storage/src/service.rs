@@ -110,9 +110,10 @@ impl Service for StorageService {
         self.copy.as_ref().map(Follower::staleness)
     }
 
-    async fn drain(&self, deadline: Instant) {
+    /// Ends streams and refuses reads that wait for others. Writes are waited for by their requests.
+    async fn drain(&self, _deadline: Instant) {
         self.ending.cancel();
-        self.engine.settle(deadline).await;
+        self.engine.prepare_to_close().await;
     }
 
     async fn stop(&self) -> Result<(), ServiceError> {

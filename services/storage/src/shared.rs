@@ -1,5 +1,6 @@
 //! What requests and the keeper of the database share: how it is, and what is known of it.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slatedb::Db;
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) wall: WallClock,
     pub(crate) stop: CancellationToken,
+    /// Whether a drain has put what the database held into tables.
+    pub(crate) is_flushed: AtomicBool,
 }
 
 /// How the database is.
@@ -87,6 +90,7 @@ impl Shared {
             queue: Queue::new(settings.write_queue),
             wall,
             stop,
+            is_flushed: AtomicBool::new(false),
         }
     }
 

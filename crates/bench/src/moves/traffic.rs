@@ -14,6 +14,7 @@ use rand::RngExt;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use types::KeyHash;
 
 use crate::moves::ledger::{self, Key, Verdict};
 use crate::progress::progress;
@@ -54,6 +55,8 @@ pub(crate) struct Outcome {
     pub(crate) lost: u64,
     pub(crate) keys: usize,
     pub(crate) per_second: f64,
+    /// For each stage the longest time without an acknowledged write to the shard that moves, in milliseconds.
+    pub(crate) silences: Vec<f64>,
     pub(crate) failures: Vec<Failure>,
 }
 
@@ -67,6 +70,11 @@ struct Shared {
     failed: AtomicU64,
     stale: AtomicU64,
     stage: Mutex<(String, Instant)>,
+    /// When each stage began.
+    stages: Mutex<Vec<Instant>>,
+    /// When writes to the shard that moves were acknowledged.
+    moments: Mutex<Vec<Instant>>,
+    shards: NonZeroU32,
     failures: Mutex<Vec<Failure>>,
 }
 
@@ -100,6 +108,9 @@ impl Traffic {
             failed: AtomicU64::new(0),
             stale: AtomicU64::new(0),
             stage: Mutex::new(("before the first move".to_owned(), Instant::now())),
+            stages: Mutex::default(),
+            moments: Mutex::default(),
+            shards,
             failures: Mutex::default(),
         });
         let mut traffic = Self {
@@ -120,6 +131,7 @@ impl Traffic {
 
     /// What is moved now, to be told with failures.
     pub(crate) fn stage(&self, stage: String) {
+        self.shared.stages.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
         *self.shared.stage.lock().unwrap_or_else(PoisonError::into_inner) = (stage, Instant::now());
     }
 
@@ -157,6 +169,10 @@ impl Traffic {
         outcome.failed = count(&shared.failed);
         outcome.stale = count(&shared.stale);
         outcome.keys = shared.keys.len();
+        let stages = shared.stages.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut moments = shared.moments.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        moments.sort_unstable();
+        outcome.silences = silences(&stages, &moments).into_iter().map(millis).collect();
         outcome.failures = shared.failures.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(outcome)
     }
@@ -175,6 +191,9 @@ impl Client {
             let answer = self.ask(Method::PUT, key, key.value(version)).await;
             if answer.is_some_and(|answer| answer.status == StatusCode::OK) {
                 key.acknowledge(version);
+                if KeyHash::of(key.name.as_bytes()).shard(shared.shards).as_u32() == 0 {
+                    shared.moments.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+                }
                 shared.acknowledged.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -272,9 +291,34 @@ impl Client {
     }
 }
 
+/// The longest time between two moments, of those that end in each stage but the last.
+fn silences(stages: &[Instant], moments: &[Instant]) -> Vec<Duration> {
+    let gaps: Vec<_> = moments.windows(2).map(|pair| (pair[1], pair[1] - pair[0])).collect();
+    let of = |pair: &[Instant]| {
+        let first = gaps.partition_point(|(end, _)| *end < pair[0]);
+        let last = gaps.partition_point(|(end, _)| *end < pair[1]);
+        gaps[first..last].iter().map(|(_, gap)| *gap).max()
+    };
+    // Without a moment in it, a stage is part of a silence that ends in a later one.
+    stages.windows(2).filter_map(of).collect()
+}
+
 fn node(answer: &Answer) -> String {
     let value = answer.headers.get(types::api::NODE).and_then(|value| value.to_str().ok());
     value.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silence_counts_where_it_ends() {
+        let zero = Instant::now();
+        let at = |ms: &[u64]| ms.iter().map(|ms| zero + Duration::from_millis(*ms)).collect::<Vec<_>>();
+        let found = silences(&at(&[10, 100, 200, 300]), &at(&[0, 5, 15, 90, 95, 250, 260]));
+        assert_eq!(found, [75, 155].map(Duration::from_millis));
+    }
 }
 
 /// A moment as logs write it.

@@ -12,7 +12,7 @@ use http::header::{CONTENT_TYPE, IF_MATCH};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use types::api::{self, Member, Receipt, Release, Wait};
-use types::{ErrorKind, Generation, NodeId, Problem, Role, RoleBody, ShardId};
+use types::{ErrorKind, Generation, NodeId, Post, Problem, Role, RoleBody, ShardId};
 
 use super::App;
 use super::error::{ApiError, wrong_method};
@@ -98,10 +98,11 @@ pub(crate) async fn change_service(
 
 /// `POST /v1/members/{id}:drain` finishes what runs and keeps the role without running it;
 /// `POST /v1/members/{id}:leave` ends the node gracefully; `POST /v1/members/{id}:release` has the owner of a shard
-/// hand it over to the node that asks.
+/// hand it over to the node that asks, and `POST /v1/members/{id}:offer` has a node take a shard that its owner has just
+/// given up.
 #[utoipa::path(post, path = "/v1/members/{id}:{verb}",
-    params(("id" = String, Path), ("verb" = String, Path, description = "`drain`, `leave` or `release`"), HowToWait),
-    request_body(content = Option<Release>, description = "for `release` only"),
+    params(("id" = String, Path), ("verb" = String, Path, description = "`drain`, `leave`, `release` or `offer`"), HowToWait),
+    request_body(content = Option<Release>, description = "for `release` and `offer` only"),
     responses((status = 200, body = Receipt), (status = 202, body = Leaving), (status = 404, body = Problem),
         (status = 409, body = Problem), (status = 502, body = Problem)))]
 pub(crate) async fn drain_leave_or_release(
@@ -115,9 +116,10 @@ pub(crate) async fn drain_leave_or_release(
     let body = whole(body)?;
     let id_and_verb = path(id_and_verb)?;
     let (id, verb) = match id_and_verb.split_once(':') {
-        Some((id, verb @ ("drain" | "leave" | "release"))) => (member_id(id)?, verb),
+        Some((id, verb @ ("drain" | "leave" | "release" | "offer"))) => (member_id(id)?, verb),
         _ => {
-            let detail = format!("`{id_and_verb}` does not end in `:drain`, `:leave` or `:release`");
+            let detail =
+                format!("`{id_and_verb}` does not end in `:drain`, `:leave`, `:release` or `:offer`");
             return Err(ApiError::invalid("unknown-command", detail));
         }
     };
@@ -129,15 +131,44 @@ pub(crate) async fn drain_leave_or_release(
     if verb == "drain" {
         return Ok(Json(app.control.order(Order::Drain, wait).await?).into_response());
     }
-    if verb == "release" {
+    if matches!(verb, "release" | "offer") {
         let release: Release = serde_json::from_slice(&body)
             .map_err(|error| ApiError::invalid("bad-release", format!("the body names no claim: {error}")))?;
+        if release.dry_run {
+            willing(&app, &release, verb == "offer")?;
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+        if verb == "offer" {
+            // A node that gives its shard up does not wait for the next owner to be ready.
+            app.control.post(Order::Offer(release))?;
+            return Ok(StatusCode::ACCEPTED.into_response());
+        }
         // Whoever takes the shard waits for this, not for everybody to see it.
         return Ok(Json(app.control.order(Order::Release(release), Wait::Local).await?).into_response());
     }
     app.control.leave();
     let leaving = Leaving { node: app.facts.node.clone(), generation: app.facts.generation };
     Ok((StatusCode::ACCEPTED, Json(leaving)).into_response())
+}
+
+/// Refuses what this node would refuse if it were told to give a shard up, or to take one. Disturbs nothing.
+fn willing(app: &App, release: &Release, is_offer: bool) -> Result<(), Problem> {
+    app.control.is_idle()?;
+    let view = app.cluster.view();
+    let state = view.member(&app.facts.node).and_then(|member| member.state.as_ref());
+    if is_offer {
+        let is_free = state.is_some_and(|state| {
+            state.phase.is_serving() && (state.role == Role::Standby || state.duty == Some(Post::Replica))
+        });
+        let detail = format!("{} has a role of its own", app.facts.node);
+        return if is_free { Ok(()) } else { Err(Problem::new(ErrorKind::Conflict, "not-free", detail)) };
+    }
+    let is_ours = state.is_some_and(|state| {
+        state.role.service() == Some(&release.service)
+            && state.role.shard() == Some(release.shard)
+            && state.epoch == Some(release.epoch)
+    });
+    if is_ours { Ok(()) } else { Err(crate::owner::not_the_owner(&app.facts.node, release)) }
 }
 
 /// The first spelling of a role change: of the node that answers.

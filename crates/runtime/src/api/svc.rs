@@ -12,13 +12,14 @@ use futures_util::FutureExt;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Response, Uri};
-use plugin::Claim;
+use plugin::{Claim, Detach};
 use tower::ServiceExt;
 use types::{ErrorKind, Post, Problem, Profile, RoleState, ServiceType, ShardId, Sharding, Target, api};
 
 use super::App;
 use super::error::ApiError;
-use crate::gate::hold;
+use crate::arrival::Arrival;
+use crate::gate::{Gate, hold};
 
 /// The store's word that a shard is this node's is not older than this, unless a poll was late.
 const SHORTEST_TRUST: Duration = Duration::from_millis(1_500);
@@ -66,22 +67,41 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
     if let Some(peer) = peer {
         request.extensions_mut().insert(peer);
     }
+    let tie = Detach::new(pass);
+    request.extensions_mut().insert(tie.clone());
+    let (head, body) = request.into_parts();
+    let (arrival, body) = Arrival::of(body);
+    let request = Request::from_parts(head, body);
     let answer = AssertUnwindSafe(mounted.router.clone().oneshot(request)).catch_unwind();
     let answer = tokio::select! {
         biased;
         answer = answer => answer,
-        () = mounted.gate.is_cut() => {
+        () = arrival.is_late(&mounted.gate), if mounted.is_owned => {
+            let detail = format!("{} is ending its role {}, and the body still arrives", app.facts.node, mounted.role);
+            let problem = Problem::new(ErrorKind::Unavailable, "not-here", detail);
+            return not_processed(problem.hint("send it again: nothing of it was acted upon"));
+        }
+        () = is_cut(&mounted.gate, &tie) => {
             let detail = format!("{wanted} was stopped before it had answered");
-            return ApiError(Problem::new(ErrorKind::Unavailable, "cut-short", detail)).into_response();
+            let problem = Problem::new(ErrorKind::Unavailable, "cut-short", detail);
+            return ApiError(problem.hint("it may have been acted upon; look before you send it again")).into_response();
         }
     };
     match answer {
-        Ok(Ok(response)) => hold(response, pass),
+        Ok(Ok(response)) => hold(response, &mounted.gate, tie),
         Err(_panic) => {
             let detail = format!("a handler of {wanted} panicked");
             let problem = Problem::new(ErrorKind::Internal, "handler-panicked", detail);
             ApiError(problem.hint("this is a bug; the agent's log says where")).into_response()
         }
+    }
+}
+
+/// Waits until what is still inside may not go on. A request that is detached may.
+async fn is_cut(gate: &Gate, tie: &Detach) {
+    gate.is_cut().await;
+    if tie.is_detached() {
+        std::future::pending::<()>().await;
     }
 }
 

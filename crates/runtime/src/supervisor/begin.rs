@@ -12,7 +12,7 @@ use super::Supervisor;
 use super::succeed::place;
 use crate::keeper::Keeper;
 use crate::lifecycle::Happening;
-use crate::owner::{Candidate, release};
+use crate::owner::{Candidate, Consent, release};
 use crate::running::Running;
 use crate::vacancy::{Place, has_heir};
 
@@ -119,7 +119,7 @@ impl Supervisor {
         let is_held = self.keeper.as_ref().is_some_and(|keeper| keeper.claim().successor().is_none());
         if plan.is_owned && !is_held {
             (self.keeper, self.is_replica) = (None, false);
-            let seat = self.acquire(&role, false).await?;
+            let seat = self.acquire(&role, false, Consent::default()).await?;
             self.sit(seat);
             self.publish().await;
         }
@@ -144,21 +144,37 @@ impl Supervisor {
         }
     }
 
+    /// Asks everything that can refuse the shard of a role, and disturbs nothing. Being a copy is no refusal.
+    pub(super) async fn consent(&self, role: &Role, is_told: bool) -> Result<Consent, Problem> {
+        let Role::Service { service, shard: Some(shard) } = role else { return Ok(Consent::default()) };
+        let store = self.tools.ground.shared_store().await?;
+        match self.candidate().consent(store, service, *shard, is_told).await {
+            Err(problem) if problem.code() == OWNED && !is_told && self.wants_copy(role) => {
+                Ok(Consent::default())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn candidate(&self) -> Candidate<'_> {
+        Candidate { identity: &self.tools.identity, cluster: &self.tools.cluster, mesh: &self.tools.mesh }
+    }
+
     /// Takes the shard of a role, or finds that it is to be a copy. Until it is known what came of it, the shard is one
     /// that may have to be given up.
-    pub(super) async fn acquire(&mut self, role: &Role, is_told: bool) -> Result<Seat, Problem> {
+    pub(super) async fn acquire(
+        &mut self,
+        role: &Role,
+        is_told: bool,
+        consent: Consent,
+    ) -> Result<Seat, Problem> {
         let Role::Service { service, shard: Some(shard) } = role else {
             let detail = format!("{role} has no shard that could be owned");
             return Err(Problem::new(ErrorKind::Internal, "no-shard", detail));
         };
         let store = self.tools.ground.shared_store().await?;
-        let candidate = Candidate {
-            identity: &self.tools.identity,
-            cluster: &self.tools.cluster,
-            mesh: &self.tools.mesh,
-        };
         self.strays.insert((service.clone(), *shard), "its take was not finished".to_owned());
-        let taken = candidate.take(store, service, *shard, is_told).await;
+        let taken = self.candidate().take(store, service, *shard, is_told, consent).await;
         if taken.as_ref().err().is_none_or(|problem| problem.status < 500) {
             self.strays.remove(&(service.clone(), *shard));
         }
@@ -171,13 +187,6 @@ impl Supervisor {
             Err(problem) => return Err(problem),
         };
         Ok(Seat::Owner(Keeper::new(claim, store.poll_interval(), self.tools.cluster.watch())))
-    }
-
-    /// Gives up the shard, if there is one, and says why.
-    pub(super) async fn give_up(&mut self, why: &str) {
-        if let Some(keeper) = self.keeper.take() {
-            self.release(&keeper, Farewell { why: Some(why), ..Farewell::default() }).await;
-        }
     }
 
     /// Gives up a shard; what the store does not note is tried again later. Whether it has noted it.

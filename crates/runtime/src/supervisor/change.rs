@@ -1,7 +1,5 @@
 //! Carries out a command: from one role to another, or to none, with a receipt and a way back.
 
-use std::time::Duration;
-
 use store::Farewell;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -9,15 +7,14 @@ use types::api::{Receipt, Release, Wait};
 use types::{ErrorKind, NodeId, Problem, Role};
 
 use super::begin::Seat;
-use super::{
-    ANNOUNCE_LIMIT, COPY_DRAIN, DRAIN_LIMIT, Plan, RECEIPT_LIMIT, Supervisor, drained, unknown_role,
-};
+use super::hand_over::Heir;
+use super::{ANNOUNCE_LIMIT, DRAIN_LIMIT, Plan, RECEIPT_LIMIT, Supervisor, drained, unknown_role};
 use crate::control::{Order, leaving};
 use crate::ground::Terms;
 use crate::identity::{Asked, DataDirError};
 use crate::keeper::Keeper;
 use crate::lifecycle::{Happening, State};
-use crate::owner::ownerless;
+use crate::owner::{Consent, not_the_owner, ownerless};
 use crate::stopwatch::{Stopwatch, millis};
 
 /// What a command comes down to.
@@ -27,6 +24,19 @@ struct Wish {
     is_told: bool,
     /// Who gets the shard that this node owns.
     successor: Option<NodeId>,
+}
+
+/// What a new role needs of its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NewSeat {
+    /// It has none that is owned.
+    None,
+    /// This node owns it already.
+    Held,
+    /// This node has a copy, and that will do.
+    Copy,
+    /// It is to be taken.
+    Sought,
 }
 
 /// What a node was before a change.
@@ -106,6 +116,10 @@ impl Supervisor {
                 let asked = Asked { role: self.role.clone(), drained: true };
                 Ok(Wish { asked, is_told: false, successor: None })
             }
+            Order::Offer(offer) => {
+                let detail = format!("{}/{} is taken by who it was offered to", offer.service, offer.shard);
+                Err(Problem::new(ErrorKind::Internal, "bad-order", detail))
+            }
             Order::Release(release) => {
                 let claim = self.keeper.as_ref().map(Keeper::claim);
                 let is_ours = claim.is_some_and(|claim| {
@@ -113,12 +127,7 @@ impl Supervisor {
                         == (&release.service, release.shard, release.epoch)
                 });
                 if !is_ours {
-                    let detail = format!(
-                        "{} does not own {}/{} under epoch {}",
-                        self.tools.node, release.service, release.shard, release.epoch
-                    );
-                    return Err(Problem::new(ErrorKind::Changed, "not-the-owner", detail)
-                        .hint("GET /v1/claims says who owns what"));
+                    return Err(not_the_owner(&self.tools.node, &release));
                 }
                 let asked = Asked { role: Role::Standby, drained: false };
                 Ok(Wish { asked, is_told: false, successor: Some(release.to) })
@@ -147,7 +156,8 @@ impl Supervisor {
         }
     }
 
-    /// Takes the shard, keeps what was asked, and switches; what was kept before is kept again if that fails.
+    /// Asks everything that can refuse, keeps what was asked, and switches; what was kept before is kept again if that
+    /// fails.
     async fn change(
         &mut self,
         wish: &Wish,
@@ -155,34 +165,25 @@ impl Supervisor {
         watch: &mut Stopwatch,
     ) -> Result<u64, Problem> {
         watch.step("prepare");
-        let is_owned = plan.as_ref().is_some_and(|plan| plan.is_owned);
-        let is_held = wish.asked.role == self.role
-            && self.keeper.as_ref().is_some_and(|keeper| keeper.claim().successor().is_none());
         // Whether it can be read is found out before anything is disturbed.
         let kept = self.tools.data.asked().map_err(|error| not_kept(&error))?;
-        let is_copy_enough = wish.asked.role == self.role && self.is_replica && !wish.is_told;
-        let mut taken = (is_owned && is_copy_enough).then_some(Seat::Copy);
-        if is_owned && !is_held && !is_copy_enough {
-            let leaving = self.tools.leaving.clone();
-            taken = Some(tokio::select! {
-                biased;
-                () = leaving.cancelled() => return Err(crate::control::leaving()),
-                taken = self.acquire(&wish.asked.role, wish.is_told) => taken?,
-            });
-            watch.step("take");
-        }
-        let outcome = match self.tools.data.keep(&wish.asked) {
-            Ok(()) => {
-                self.revision += 1;
-                self.switch(wish, plan, taken, watch).await
+        let seat = self.seat(wish, plan.as_ref());
+        let consent = match seat {
+            NewSeat::Sought => {
+                let leaving = self.tools.leaving.clone();
+                let consent = tokio::select! {
+                    biased;
+                    () = leaving.cancelled() => return Err(crate::control::leaving()),
+                    consent = self.consent(&wish.asked.role, wish.is_told) => consent?,
+                };
+                watch.step("ask");
+                consent
             }
-            Err(error) => {
-                if let Some(Seat::Owner(taken)) = &taken {
-                    self.release(taken, why("what was asked could not be kept")).await;
-                }
-                Err(not_kept(&error))
-            }
+            NewSeat::None | NewSeat::Held | NewSeat::Copy => Consent::default(),
         };
+        self.tools.data.keep(&wish.asked).map_err(|error| not_kept(&error))?;
+        self.revision += 1;
+        let outcome = self.switch(wish, plan, seat, consent, watch).await;
         if outcome.is_err() {
             let restored = match &kept {
                 Some(kept) => self.tools.data.keep(kept),
@@ -195,12 +196,30 @@ impl Supervisor {
         outcome
     }
 
-    /// From one role to another, or to none at all. Returns how many requests were in flight.
+    /// What the new role needs of its shard.
+    fn seat(&self, wish: &Wish, plan: Option<&Plan>) -> NewSeat {
+        if !plan.is_some_and(|plan| plan.is_owned) {
+            return NewSeat::None;
+        }
+        let is_same = wish.asked.role == self.role;
+        let is_held = self.keeper.as_ref().is_some_and(|keeper| keeper.claim().successor().is_none());
+        if is_same && is_held {
+            NewSeat::Held
+        } else if is_same && self.is_replica && !wish.is_told {
+            NewSeat::Copy
+        } else {
+            NewSeat::Sought
+        }
+    }
+
+    /// From one role to another, or to none at all: drain, stop, release, take, start. Returns how many requests were in
+    /// flight.
     async fn switch(
         &mut self,
         wish: &Wish,
         plan: Option<Plan>,
-        taken: Option<Seat>,
+        seat: NewSeat,
+        consent: Consent,
         watch: &mut Stopwatch,
     ) -> Result<u64, Problem> {
         let mut before = Before {
@@ -212,43 +231,58 @@ impl Supervisor {
             note: self.note.take(),
         };
         let reason = wish.successor.as_ref().map(|to| format!("handing {} over to {to}", self.role));
-        // The shard has no owner until its copy has ended, and what the copy answers may be waiting for that owner.
-        let is_promoted =
-            self.is_replica && wish.asked.role == self.role && matches!(taken, Some(Seat::Owner(_)));
-        let limit = if is_promoted { COPY_DRAIN } else { DRAIN_LIMIT };
-        let in_flight = self.finish(reason, limit, watch).await;
+        let gives_up = wish.asked.role != self.role || wish.asked.drained;
+        let (in_flight, heir) = self.finish(reason, gives_up && wish.successor.is_none(), watch).await;
         if self.tools.leaving.is_cancelled() {
-            if let Some(Seat::Owner(taken)) = &taken {
-                self.release(taken, why("leaving")).await;
-            }
             return Err(leaving());
         }
-        if wish.asked.role != self.role || wish.asked.drained {
-            before.keeper = self.keeper.take();
-        }
-        let needs_no_way_back = wish.asked.drained || wish.asked.role == Role::Standby;
-        if needs_no_way_back && let Some(keeper) = &before.keeper {
+        if gives_up && let Some(keeper) = self.keeper.take() {
             let why = if wish.asked.drained { "drained" } else { "its owner got another role" };
-            let farewell = Farewell { to: wish.successor.as_ref(), why: Some(why), is_refused: false };
-            let is_noted = self.release(keeper, farewell).await;
-            watch.step("release");
-            if !is_noted && wish.successor.is_some() {
-                self.go_back(before).await;
-                let detail = format!("the store did not note the release; {}", self.present());
-                return Err(Problem::new(ErrorKind::Unavailable, "not-released", detail)
-                    .hint("try again when the store answers"));
+            if let Some(to) = &wish.successor {
+                let farewell = Farewell { to: Some(to), why: Some(why), is_refused: false };
+                let is_noted = self.release(&keeper, farewell).await;
+                watch.step("release");
+                if !is_noted {
+                    before.keeper = Some(keeper);
+                    self.go_back(before).await;
+                    let detail = format!("the store did not note the release; {}", self.present());
+                    return Err(Problem::new(ErrorKind::Unavailable, "not-released", detail)
+                        .hint("try again when the store answers"));
+                }
+            } else {
+                self.keeper = Some(keeper);
+                self.hand_over(heir, why).await;
+                watch.step("release");
             }
         }
         if wish.asked.drained {
             self.state = self.state.after(drained(&self.tools.node, &wish.asked.role));
             return Ok(in_flight);
         }
+        let seat = match seat {
+            NewSeat::None => None,
+            NewSeat::Held => self.keeper.take().map(Seat::Owner),
+            NewSeat::Copy => Some(Seat::Copy),
+            NewSeat::Sought => match self.take(wish, consent).await {
+                Ok(seat) => {
+                    watch.step("take");
+                    Some(seat)
+                }
+                Err(problem) if self.tools.leaving.is_cancelled() => return Err(problem),
+                Err(problem) => {
+                    warn!(role = %wish.asked.role, %problem, "the shard could not be taken; going back");
+                    self.go_back(before).await;
+                    let detail = format!("{}; {}", problem.detail, self.present());
+                    return Err(Problem { detail, ..problem });
+                }
+            },
+        };
         self.role = wish.asked.role.clone();
         self.state = self.state.after(Happening::Start);
         let (prepared, terms) = plan.map_or((None, None), |plan| (plan.prepared, plan.terms));
         self.terms = terms;
-        let was_taken = matches!(taken, Some(Seat::Owner(_)));
-        match taken {
+        let was_taken = matches!(seat, Some(Seat::Owner(_)));
+        match seat {
             Some(seat) => self.sit(seat),
             None => self.is_replica = false,
         }
@@ -257,12 +291,7 @@ impl Supervisor {
         let leaving_token = self.tools.leaving.clone();
         let started = tokio::select! {
             biased;
-            () = leaving_token.cancelled() => {
-                if let Some(keeper) = &before.keeper {
-                    self.release(keeper, why("leaving")).await;
-                }
-                return Err(leaving());
-            }
+            () = leaving_token.cancelled() => return Err(leaving()),
             started = self.start(prepared, &wish.asked.role, duty) => started,
         };
         watch.step("start");
@@ -270,11 +299,6 @@ impl Supervisor {
             Ok(running) => {
                 self.mount(running);
                 watch.step("mount");
-                if !needs_no_way_back && let Some(keeper) = before.keeper {
-                    self.publish().await;
-                    self.release(&keeper, why("its owner got another role")).await;
-                    watch.step("release");
-                }
                 Ok(in_flight)
             }
             Err(error) => {
@@ -294,6 +318,17 @@ impl Supervisor {
         }
     }
 
+    /// Takes the shard of the new role. What is cut short as the node leaves is given up when it winds down.
+    async fn take(&mut self, wish: &Wish, consent: Consent) -> Result<Seat, Problem> {
+        let leaving = self.tools.leaving.clone();
+        tokio::select! {
+            biased;
+            () = leaving.cancelled() => Err(crate::control::leaving()),
+            taken = self.acquire(&wish.asked.role, wish.is_told, consent) => taken,
+        }
+    }
+
+    /// Runs the old role again. Its shard, which was given up, is taken again if it is still free.
     async fn go_back(&mut self, before: Before) {
         self.role = before.role;
         self.terms = before.terms;
@@ -301,7 +336,16 @@ impl Supervisor {
         self.note = before.note;
         if matches!(before.state, State::Running { .. }) {
             self.state = self.state.after(Happening::Start);
-            self.begin().await;
+            if !self.is_replica {
+                return self.begin().await;
+            }
+            // Its shard has an owner, and this node is a copy again whether one is missing or not.
+            let role = self.role.clone();
+            if let Err(problem) = self.try_follow(&role).await {
+                warn!(%role, %problem, "could not become a copy again");
+                self.stand_by(problem.detail);
+            }
+            self.publish().await;
         } else {
             self.state = before.state;
             self.publish().await;
@@ -316,36 +360,33 @@ impl Supervisor {
         }
     }
 
-    /// Announces the end of what runs, refuses new requests, lets running ones finish, and stops it.
+    /// Announces the end of what runs, refuses new requests, lets running ones finish, and stops it. Returns how many were
+    /// in flight and, if the shard is given up, who takes it next: looked for while all goes on.
     pub(super) async fn finish(
         &mut self,
         reason: Option<String>,
-        limit: Duration,
+        gives_up: bool,
         watch: &mut Stopwatch,
-    ) -> u64 {
+    ) -> (u64, Option<Heir>) {
         if self.running.is_none() {
-            return 0;
+            return (0, None);
         }
         self.state = self.state.after(Happening::Drain { reason });
         let version = self.publish().await;
-        self.confirm(version, Wait::All, ANNOUNCE_LIMIT).await;
+        let heir = async { if gives_up { self.heir().await } else { None } };
+        let (_, heir) = tokio::join!(self.confirm(version, Wait::All, ANNOUNCE_LIMIT), heir);
         watch.step("announce");
         let Some(running) = self.running.take() else {
-            return 0;
+            return (0, heir);
         };
         let in_flight = running.gate.shut();
-        running.drain(Instant::now() + limit).await;
+        running.drain(Instant::now() + DRAIN_LIMIT).await;
         watch.step("drain");
         self.unmount();
         running.stop().await;
         watch.step("stop");
-        in_flight
+        (in_flight, heir)
     }
-}
-
-/// How a shard is given up for nobody in particular.
-fn why(why: &str) -> Farewell<'_> {
-    Farewell { why: Some(why), ..Farewell::default() }
 }
 
 fn not_kept(error: &DataDirError) -> Problem {

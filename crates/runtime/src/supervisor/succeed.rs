@@ -24,7 +24,7 @@ use crate::lifelines::Lifelines;
 use crate::vacancy::{Errand, Gone, Pace, Place, Vacancies, copies_elsewhere, predecessors};
 
 /// How long the store may take to answer before a node that acts by itself leaves it be.
-const STORE_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const STORE_LIMIT: Duration = Duration::from_secs(5);
 
 fn no_answer() -> Problem {
     let detail = format!("the store did not answer within {STORE_LIMIT:?}");
@@ -35,7 +35,7 @@ fn no_answer() -> Problem {
 pub(super) struct Succession {
     vacancies: Vacancies,
     view: watch::Receiver<ClusterView>,
-    layouts: watch::Receiver<Layouts>,
+    pub(super) layouts: watch::Receiver<Layouts>,
     lifelines: Lifelines,
     /// Owners that have ended for sure.
     gone: watch::Receiver<Gone>,
@@ -114,6 +114,11 @@ impl Succession {
         }
     }
 
+    /// Whether a person took it from this node.
+    pub(super) fn has_renounced(&self, place: &Place, errand: Errand) -> bool {
+        self.renounced.contains(&(place.clone(), errand))
+    }
+
     /// A person gave a shard to this node.
     pub(super) fn accept(&mut self, role: &Role) {
         if let Some(place) = place(role) {
@@ -163,7 +168,7 @@ impl Supervisor {
     }
 
     /// Whether this node waits to be needed, or has a copy and could own a shard.
-    fn is_free(&self) -> bool {
+    pub(super) fn is_free(&self) -> bool {
         let runs = matches!(self.state, State::Running { .. });
         runs && self.is_swept && self.keeper.is_none() && (self.role == Role::Standby || self.is_replica)
     }
@@ -213,10 +218,14 @@ impl Supervisor {
             .members()
             .filter_map(|member| member.state.as_ref())
             .any(|state| crate::vacancy::owns(state, place));
-        let is_renounced = self.succession.renounced.contains(&(place.clone(), Errand::Own));
-        if !self.is_free() || is_owned || is_renounced {
+        if !self.is_free() || is_owned || self.succession.has_renounced(place, Errand::Own) {
             return;
         }
+        self.take_over(place, state).await;
+    }
+
+    /// Takes a shard from a state of its claim in which it may be taken, and runs it.
+    pub(super) async fn take_over(&mut self, place: &Place, state: ClaimState) {
         let began = Instant::now();
         let note = match state.holder.as_ref().map(|holder| holder.node.to_string()) {
             Some(node) => format!("took over from {node}, which did not run it any more"),

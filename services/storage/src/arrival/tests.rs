@@ -113,20 +113,3 @@ async fn a_body_that_broke_off_while_it_waited_leaves_the_room_to_the_next() {
     let (second, ()) = tokio::join!(second, ends);
     assert!(second.is_ok());
 }
-
-#[tokio::test(start_paused = true)]
-async fn it_is_settled_when_all_room_is_free() {
-    let queue = Queue::new(SIZE);
-    let (one, other) = (queue.reserve(1).unwrap(), queue.reserve(1).unwrap());
-    let frees = async {
-        drop(one);
-        tokio::time::sleep(LOOK).await;
-        drop(other);
-    };
-    let began = Instant::now();
-    tokio::join!(queue.settle(began + PATIENCE), frees);
-    assert_eq!(began.elapsed(), LOOK);
-    let _held = queue.reserve(1).unwrap();
-    queue.settle(began + PATIENCE).await;
-    assert_eq!(began.elapsed(), PATIENCE);
-}

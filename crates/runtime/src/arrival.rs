@@ -1,0 +1,109 @@
+//! The body of a request on its way in: whether all of it has come, and what is answered when it has not.
+//!
+//! A shard has no owner between the end of its old one and the start of the next, and that time must not depend on how
+//! fast a client sends. So a body that still arrives when its role ends gets [`GRACE`]; then the request is refused as not
+//! processed, and whoever sent it, or the gateway on the way, sends it to the next owner.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::sleep;
+
+use crate::gate::Gate;
+
+/// How long a body may still arrive once the gate is shut.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Whether all of a body has come. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival(Arc<AtomicBool>);
+
+impl Arrival {
+    /// Watches a body as it is read.
+    pub(crate) fn of(body: Body) -> (Self, Body) {
+        let arrival = Self(Arc::new(AtomicBool::new(body.is_end_stream())));
+        if arrival.is_whole() {
+            return (arrival, body);
+        }
+        let watched = Body::new(Arriving { body, arrival: arrival.clone() });
+        (arrival, watched)
+    }
+
+    /// Whether all of it was read.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the gate was shut and the body did not come in the time that it had. Never ends if it did.
+    pub(crate) async fn is_late(&self, gate: &Gate) {
+        gate.is_shut().await;
+        sleep(GRACE).await;
+        if self.is_whole() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+struct Arriving {
+    body: Body,
+    arrival: Arrival,
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        // One that broke off will not come either; its handler decides what that means.
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream() {
+            self.arrival.0.store(true, Ordering::SeqCst);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, StreamExt, stream};
+    use http_body_util::BodyExt;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_still_arrives_gets_a_moment_and_one_that_came_is_never_late() {
+        let gate = Gate::default();
+        let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"a"))]);
+        let (slow, mut body) = Arrival::of(Body::from_stream(first.chain(stream::pending())));
+        body.frame().await.unwrap().unwrap();
+        assert!(timeout(GRACE * 10, slow.is_late(&gate)).await.is_err(), "the gate is open");
+        let (whole, body) = Arrival::of(Body::from("a"));
+        assert!(!whole.is_whole());
+        body.collect().await.unwrap();
+        let (empty, _) = Arrival::of(Body::empty());
+        gate.shut();
+        assert!(slow.is_late(&gate).now_or_never().is_none());
+        timeout(GRACE * 2, slow.is_late(&gate)).await.expect("its time is over");
+        for arrival in [whole, empty] {
+            assert!(timeout(GRACE * 10, arrival.is_late(&gate)).await.is_err());
+        }
+    }
+}

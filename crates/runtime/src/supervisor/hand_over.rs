@@ -1,0 +1,96 @@
+//! Gives a shard to the member that runs it next, so that nobody has to notice that its owner is gone.
+//!
+//! The member is looked for and asked before anything is disturbed. Once the shard is released on the store, it is told; if
+//! that word is lost, it finds the shard vacant as any other member does.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http::header::CONTENT_TYPE;
+use store::Farewell;
+use tokio::time::timeout;
+use tracing::{debug, info};
+use types::api::{self, Release};
+use types::{Epoch, NodeId};
+
+use super::Supervisor;
+use super::succeed::{STORE_LIMIT, place};
+use crate::vacancy::{Errand, Place, heirs};
+
+/// How many members are asked whether they would take the shard.
+const ASKED: usize = 2;
+/// How long each of them may take to answer.
+const ANSWER: Duration = Duration::from_millis(100);
+
+/// The member that takes a shard next.
+#[derive(Debug)]
+pub(super) struct Heir {
+    node: NodeId,
+    http: String,
+    /// Whether it has a copy: then the shard is promised to it.
+    is_copy: bool,
+}
+
+impl Supervisor {
+    /// The first member that would take this node's shard if it were given up now.
+    pub(super) async fn heir(&self) -> Option<Heir> {
+        let epoch = self.keeper.as_ref()?.claim().epoch();
+        let place = place(&self.role)?;
+        let view = self.tools.cluster.view();
+        let nearest = heirs(&view, &place, &self.succession.layouts.borrow().clone());
+        for (member, is_copy) in nearest.into_iter().take(ASKED) {
+            let heir = Heir { node: member.id, http: member.http, is_copy };
+            if self.offer(&heir, &place, epoch, true).await {
+                return Some(heir);
+            }
+        }
+        None
+    }
+
+    /// Gives the shard up, for an heir if there is one, and says why.
+    pub(super) async fn hand_over(&mut self, heir: Option<Heir>, why: &str) {
+        let Some(keeper) = self.keeper.take() else { return };
+        let to = heir.as_ref().filter(|heir| heir.is_copy).map(|heir| heir.node.clone());
+        let farewell = Farewell { to: to.as_ref(), why: Some(why), is_refused: false };
+        if self.release(&keeper, farewell).await
+            && let Some(heir) = heir
+        {
+            let claim = keeper.claim();
+            let place = (claim.service().clone(), claim.shard());
+            let is_taken = self.offer(&heir, &place, claim.epoch(), false).await;
+            debug!(heir = %heir.node, is_taken, "offered a shard");
+        }
+    }
+
+    /// Offers a shard to a member, or only asks whether it would take it.
+    async fn offer(&self, heir: &Heir, place: &Place, epoch: Epoch, dry_run: bool) -> bool {
+        let (service, shard) = place.clone();
+        let offer = Release { service, shard, epoch, to: heir.node.clone(), dry_run };
+        let body = serde_json::to_vec(&offer).expect("our own types always serialize");
+        let request = Request::post(format!("{}/v1/members/{}:offer", heir.http, heir.node))
+            .header(CONTENT_TYPE, "application/json")
+            .header(api::HOPS, "1")
+            .body(Bytes::from(body));
+        let Ok(request) = request else { return false };
+        self.tools.mesh.call(request, ANSWER).await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Takes a shard that its owner has offered, if the store says that nobody has it.
+    pub(super) async fn offered(&mut self, offer: &Release) {
+        let place = (offer.service.clone(), offer.shard);
+        if !self.is_free() || self.succession.has_renounced(&place, Errand::Own) {
+            info!(service = %place.0, shard = %place.1, "not taking a shard that was offered: this node has other work");
+            return;
+        }
+        let Ok(store) = self.tools.ground.shared_store().await else { return };
+        match timeout(STORE_LIMIT, store.claims().read(&place.0, place.1)).await {
+            Ok(Ok(state)) if state.holder.is_none() => self.take_over(&place, state).await,
+            Ok(Ok(state)) => info!(note = state.note(), "a shard that was offered has an owner"),
+            Ok(Err(error)) => info!(%error, "whether a shard that was offered is free can't be read"),
+            Err(_) => {
+                info!(limit = ?STORE_LIMIT, "the store does not say whether an offered shard is free");
+            }
+        }
+    }
+}
