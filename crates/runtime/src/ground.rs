@@ -8,7 +8,7 @@ use std::time::Duration;
 use cluster::{Cluster, ClusterView};
 use plugin::Registry;
 use serde_json::Value;
-use store::{ObjectStore, OpenError, SpecError, Store, StoreError, StoreUrl};
+use store::{Fault, ObjectStore, OpenError, SpecError, Store, StoreError, StoreUrl};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
@@ -254,12 +254,23 @@ fn stranger(view: &ClusterView, store: &Store) -> Option<Problem> {
 
 /// What can't be done because the store was not opened.
 pub(crate) fn not_opened(error: &OpenError) -> Problem {
+    if matches!(error, OpenError::Damaged { .. }) {
+        return damaged(error.kind(), error.to_string(), error.hint());
+    }
     unavailable(error.kind(), error.to_string(), error.hint())
 }
 
 /// What can't be done because the store did not do its part.
 pub(crate) fn unreadable(error: &StoreError) -> Problem {
+    if error.fault() == Fault::Damaged {
+        return damaged(error.kind(), error.to_string(), error.hint());
+    }
     unavailable(error.kind(), error.to_string(), error.hint())
+}
+
+fn damaged(kind: ErrorKind, detail: String, hint: Option<String>) -> Problem {
+    let problem = Problem::new(kind, "damaged-data", detail);
+    Problem { hint, ..problem }
 }
 
 fn unavailable(kind: ErrorKind, detail: String, hint: Option<String>) -> Problem {

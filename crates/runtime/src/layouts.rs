@@ -8,7 +8,7 @@ use cluster::ClusterView;
 use plugin::Registry;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 use types::{ServiceType, Sharding};
 
 use crate::ground::Ground;
@@ -37,7 +37,8 @@ pub(crate) async fn keep(
         registry.plugin(service).is_some_and(|plugin| plugin.sharding() == Sharding::Owned)
     };
     loop {
-        let is_read = match timeout(LIMIT, read(&ground)).await {
+        let before = known.borrow().clone();
+        let is_read = match timeout(LIMIT, read(&ground, &before)).await {
             Ok(Ok(mut layouts)) => {
                 layouts.retain(|service, _| owned(service));
                 known.send_if_modified(|known| {
@@ -78,10 +79,18 @@ pub(crate) async fn keep(
     }
 }
 
-async fn read(ground: &Ground) -> Result<Layouts, String> {
+/// A spec that can't be understood leaves what was known before.
+async fn read(ground: &Ground, before: &Layouts) -> Result<Layouts, String> {
     let store = ground.store().await.map_err(|error| error.to_string())?;
     let specs = store.specs().all().await.map_err(|error| error.to_string())?;
     let layouts = specs.into_iter().filter_map(|(service, numbered)| {
+        let numbered = match numbered {
+            Ok(numbered) => numbered,
+            Err(error) => {
+                warn!(%error, "a spec can't be understood");
+                return before.get(&service).copied().map(|layout| (service, layout));
+            }
+        };
         let shards = numbered.spec.shards.and_then(NonZeroU32::new)?;
         Some((service, Layout { spec: numbered.number, shards, replicas: numbered.spec.replicas }))
     });

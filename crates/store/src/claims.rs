@@ -210,7 +210,11 @@ impl Claims {
     }
 
     /// Who owns which shard, of all that were ever claimed. One LIST, and one GET a shard.
-    pub async fn all(&self) -> Result<BTreeMap<(ServiceType, ShardId), ClaimState>, StoreError> {
+    ///
+    /// A claim whose latest entry can't be understood is an error of that shard alone; no earlier entry stands for it.
+    pub async fn all(
+        &self,
+    ) -> Result<BTreeMap<(ServiceType, ShardId), Result<ClaimState, StoreError>>, StoreError> {
         let logs = latest_of_each(self.objects.list(&root()).await?, &root());
         let shards = logs.into_iter().filter_map(|(names, latest)| match names.as_slice() {
             [service, shard] => {
@@ -219,12 +223,17 @@ impl Claims {
             _ => None,
         });
         let read = |(service, shard, (number, listed)): (ServiceType, ShardId, (u64, ObjectMeta))| async move {
-            let state = match self.log(&service, shard).latest_since(number, &listed).await? {
-                Some(entry) => entry.value.state(entry.number),
-                // pruned since the list: so there is a later one
-                None => self.read(&service, shard).await?,
+            let read = async {
+                match self.log(&service, shard).latest_since(number, &listed).await? {
+                    Some(entry) => Ok(entry.value.state(entry.number)),
+                    // pruned since the list: so there is a later one
+                    None => self.read(&service, shard).await,
+                }
             };
-            Ok::<_, StoreError>(((service, shard), state))
+            match read.await {
+                Err(error) if !error.is_of_content() => Err(error),
+                state => Ok(((service, shard), state)),
+            }
         };
         stream::iter(shards).map(read).buffer_unordered(AT_ONCE).try_collect().await
     }

@@ -85,6 +85,11 @@ impl StoreError {
         self.0.fault
     }
 
+    /// Whether the object itself can't be understood, so that no other try will do better.
+    pub fn is_of_content(&self) -> bool {
+        matches!(self.0.fault, Fault::Damaged | Fault::Newer)
+    }
+
     /// Why it failed, in a line.
     pub fn cause(&self) -> &str {
         &self.0.cause

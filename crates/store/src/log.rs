@@ -20,6 +20,7 @@
 //!   Each entry carries a number made by its writer, so the writer reads back and knows its own.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
 use uuid::Uuid;
 
 use crate::error::{Fault, StoreError};
@@ -90,7 +92,21 @@ struct Record<T> {
     writer: Uuid,
     /// The version of Coterie that wrote it.
     version: String,
+    /// Of all the rest; what older versions wrote has none. JSON alone would not show that a digit has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checksum: Option<String>,
     value: T,
+}
+
+impl Record<serde_json::Value> {
+    /// SipHash-1-3 with a zero key (Aumasson and Bernstein, 2012): it finds changes, not forgers.
+    fn sum(&self) -> String {
+        let mut hasher = SipHasher13::new();
+        hasher.write(self.writer.as_bytes());
+        hasher.write(self.version.as_bytes());
+        hasher.write(self.value.to_string().as_bytes());
+        format!("{:016x}", hasher.finish())
+    }
 }
 
 /// An entry of ours that is on the store.
@@ -275,8 +291,15 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
     }
 
     fn encode(&self, path: &Path, writer: Uuid, value: &T) -> Result<Bytes, StoreError> {
-        let record = Record { writer, version: env!("CARGO_PKG_VERSION").to_owned(), value };
-        match serde_json::to_vec(&record) {
+        let encode = || {
+            // As a reader will find it: what is printed and read again may differ in the last digit of a number.
+            let value = serde_json::from_slice(&serde_json::to_vec(value)?)?;
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            let mut record = Record::<serde_json::Value> { writer, version, checksum: None, value };
+            record.checksum = Some(record.sum());
+            serde_json::to_vec(&record)
+        };
+        match encode() {
             Ok(content) => Ok(content.into()),
             Err(error) => Err(self.objects.odd(Fault::Other, "write", path, error.to_string())),
         }
@@ -292,9 +315,13 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
             self.objects.odd(Fault::Damaged, "read", path, cause)
         };
         let whole: Record<serde_json::Value> = serde_json::from_slice(content).map_err(damaged)?;
-        let Record { writer, version, value } = whole;
+        if whole.checksum.as_ref().is_some_and(|checksum| *checksum != whole.sum()) {
+            let cause = "it is damaged: its checksum is wrong".to_owned();
+            return Err(self.objects.odd(Fault::Damaged, "read", path, cause));
+        }
+        let Record { writer, version, checksum, value } = whole;
         match serde_json::from_value(value) {
-            Ok(value) => Ok(Record { writer, version, value }),
+            Ok(value) => Ok(Record { writer, version, checksum, value }),
             Err(error) => {
                 let ours = env!("CARGO_PKG_VERSION");
                 let cause =

@@ -86,19 +86,27 @@ impl Specs {
     }
 
     /// The specs of all service types. One LIST, and one GET a type.
-    pub async fn all(&self) -> Result<BTreeMap<ServiceType, NumberedSpec>, StoreError> {
+    ///
+    /// A latest spec that can't be understood is an error of that type alone; no earlier one stands for it.
+    pub async fn all(&self) -> Result<BTreeMap<ServiceType, Result<NumberedSpec, StoreError>>, StoreError> {
         let logs = latest_of_each(self.objects.list(&root()).await?, &root());
         let types = logs.into_iter().filter_map(|(names, latest)| match names.as_slice() {
             [service] => Some((service.parse::<ServiceType>().ok()?, latest)),
             _ => None,
         });
         let read = |(service, (number, listed)): (ServiceType, (u64, ObjectMeta))| async move {
-            let found = match self.log(&service).latest_since(number, &listed).await? {
-                Some(entry) => Some(NumberedSpec { number: entry.number, spec: entry.value }),
-                // pruned since the list: so there is a later one
-                None => self.latest(&service).await?,
+            let read = async {
+                match self.log(&service).latest_since(number, &listed).await? {
+                    Some(entry) => Ok(Some(NumberedSpec { number: entry.number, spec: entry.value })),
+                    // pruned since the list: so there is a later one
+                    None => self.latest(&service).await,
+                }
             };
-            Ok::<_, StoreError>(found.map(|spec| (service, spec)))
+            match read.await {
+                Ok(found) => Ok(found.map(|spec| (service, Ok(spec)))),
+                Err(error) if error.is_of_content() => Ok(Some((service, Err(error)))),
+                Err(error) => Err(error),
+            }
         };
         let found = stream::iter(types).map(read).buffer_unordered(AT_ONCE);
         found.try_filter_map(async |found| Ok(found)).try_collect().await

@@ -59,6 +59,8 @@ pub(crate) struct Engine(Arc<Shared>);
 /// Where the data lies, and by which clock.
 pub(crate) struct Place {
     pub(crate) objects: Arc<dyn ObjectStore>,
+    /// Its folder on the store, for messages.
+    pub(crate) folder: String,
     /// How often a reader may look at it.
     pub(crate) poll: Duration,
     pub(crate) wall: WallClock,
@@ -74,7 +76,7 @@ impl Engine {
         tasks: &Tasks,
         stop: CancellationToken,
     ) -> Self {
-        let Place { objects, poll, wall } = place;
+        let Place { objects, folder, poll, wall } = place;
         let witness = Witness::new(objects);
         let seen = witness.seen();
         let objects: Arc<dyn ObjectStore> = Arc::new(witness);
@@ -84,7 +86,16 @@ impl Engine {
             Shared::new(State::Opening(None), log, settings, meters, seen, wall.clone(), stop.clone());
         let shared = Arc::new(shared);
         let cache = tuning::cache(settings.cache_bytes());
-        let opener = Opener { objects, ownership, cache, poll, wall, recorder: Arc::default() };
+        let opener = Opener {
+            objects,
+            ownership,
+            cache,
+            poll,
+            wall,
+            folder,
+            seen: Arc::clone(&shared.seen),
+            recorder: Arc::default(),
+        };
         let keeper = Keeper { opener, shared: Arc::clone(&shared), stop };
         tasks.spawn("database", async move {
             keeper.run().await;
@@ -167,7 +178,7 @@ impl Engine {
         match timeout(PATIENCE, answered).await {
             Ok(Ok(answer)) => answer.map_err(|refusal| self.0.noted(refusal)),
             Ok(Err(_)) => Err(Refusal::Unsettled(self.0.why("the data was closed meanwhile"))),
-            Err(_) => Err(Refusal::Unsettled(self.0.why("the object store is slow"))),
+            Err(_) => Err(Refusal::Unsettled(self.0.why(&self.late(&open.db)))),
         }
     }
 
@@ -263,11 +274,18 @@ impl Engine {
         if Moment::now().is_long_after(&began) {
             return Err(was_paused());
         }
-        let value =
-            outcome.unwrap_or_else(|_| Err(Refusal::Unread(self.0.why("the object store is slow"))))?;
+        let value = outcome.unwrap_or_else(|_| Err(Refusal::Unread(self.0.why(&late()))))?;
         // A look that was waited for began after the request.
         let by = proven.unwrap_or(Some(began)).map(|proven| proven.elapsed());
         Ok(Stale { value, by })
+    }
+
+    /// Why a write took too long, if nothing is wrong with the store.
+    fn late(&self, db: &Db) -> String {
+        if db.manifest().l0().len() >= tuning::TABLES {
+            return format!("its tables are being compacted, and writes have waited {PATIENCE:?} for that");
+        }
+        late()
     }
 
     /// How it is.
@@ -290,6 +308,11 @@ impl Engine {
         let ended = |state: &State| matches!(state, State::Closed | State::Passed(_));
         let _ = state.wait_for(ended).await;
     }
+}
+
+/// What took too long though nothing is known to be wrong with the store.
+pub(crate) fn late() -> String {
+    format!("it took over {PATIENCE:?}, though the object store answers")
 }
 
 fn was_paused() -> Refusal {

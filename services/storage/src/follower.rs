@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use crate::consistency::Stale;
 use crate::cut::Cut;
-use crate::engine::PATIENCE;
+use crate::engine::{PATIENCE, late};
 use crate::history::is_missing;
 use crate::key::Key;
 use crate::looks::{Looks, Noting};
@@ -142,7 +142,7 @@ impl Follower {
                 Err(Refusal::Damaged(error.to_string()))
             }
             Ok(Err(error)) => Err(unread(error.to_string())),
-            Err(_) => Err(unread("the object store is slow".to_owned())),
+            Err(_) => Err(unread(late())),
         }
     }
 

@@ -22,14 +22,16 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use slatedb::config::{GarbageCollectorDirectoryOptions, GarbageCollectorOptions};
 use slatedb::object_store::path::Path;
-use slatedb::object_store::{self, ObjectStore, ObjectStoreExt};
+use slatedb::object_store::{self, ObjectStore};
 use slatedb::{GarbageCollectorBuilder, GcFilter, ObjectMetadata};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use crate::data_clock::DataClock;
+use crate::notes::Note;
 use crate::open::PATH;
 use crate::restamped::Restamped;
+use crate::witness::Seen;
 
 /// How often the log is collected.
 const EVERY: Duration = Duration::from_mins(1);
@@ -64,22 +66,18 @@ const AGES: Ages = Ages {
 /// How long an object must have been garbage, as this process has seen it.
 const SEEN: Duration = Duration::from_secs(50);
 
-/// Collects garbage again and again, in the data time of the open database. Never ends; may be dropped at any moment.
-pub(crate) async fn collect(objects: &Arc<dyn ObjectStore>, clock: DataClock) {
+/// Notes how far the log goes and collects garbage, again and again, in the data time of the open database. Never ends; may be dropped at any moment.
+pub(crate) async fn collect(objects: &Arc<dyn ObjectStore>, clock: DataClock, seen: &Seen, epoch: u64) {
     let collector = Collector::new(Arc::clone(objects), clock, AGES, SEEN);
     for round in 1_u32.. {
         sleep(EVERY).await;
         // What was found garbage in one collection of all is deleted in the next one, a minute later.
         let (all, after) = (round.is_multiple_of(ALL), round % ALL == 1 && round > 1);
-        if let Err(error) = collector.collect_once(all || after).await {
+        let collected = async { collector.collect_once(all || after, &seen.note(), epoch).await };
+        if let Err(error) = collected.await {
             debug!(%error, "could not collect garbage");
         }
     }
-}
-
-/// Where the time of the store is read.
-fn stamp() -> Path {
-    Path::from("stamp")
 }
 
 /// Collects the garbage of one database.
@@ -95,8 +93,10 @@ impl Collector {
         Self { objects, clock, ages, found: Arc::new(Found { seen, since: Mutex::default() }) }
     }
 
-    async fn collect_once(&self, all: bool) -> Result<(), object_store::Error> {
-        let shift = self.clock.time() - self.store_time().await?;
+    /// Notes how far the log goes, and collects what is garbage by the stamp of that note.
+    async fn collect_once(&self, all: bool, note: &Note, epoch: u64) -> Result<(), object_store::Error> {
+        let store_time = note.write(&self.objects, epoch).await?;
+        let shift = self.clock.time() - store_time;
         let objects = Arc::new(Restamped::new(Arc::clone(&self.objects), shift));
         let old = Old { found: Arc::clone(&self.found), tables: self.clock.time() - self.ages.tables };
         // New each time: what it once read it would not read again.
@@ -107,12 +107,6 @@ impl Collector {
             .build();
         collector.run_gc_once().await;
         Ok(())
-    }
-
-    /// The time of the store's own clock.
-    async fn store_time(&self) -> Result<DateTime<Utc>, object_store::Error> {
-        self.objects.put(&stamp(), self.clock.time().to_rfc3339().into()).await?;
-        Ok(self.objects.head(&stamp()).await?.last_modified)
     }
 }
 
@@ -186,7 +180,7 @@ fn options(ages: Ages, all: bool) -> GarbageCollectorOptions {
 pub(crate) mod testing {
     //! Collections that do not wait.
 
-    use super::{Ages, Arc, Collector, DataClock, Duration, ObjectStore, sleep};
+    use super::{Ages, Arc, Collector, DataClock, Duration, Note, ObjectStore, sleep};
 
     const NOW: Ages = Ages { manifests: Duration::ZERO, tables: Duration::ZERO, log: Duration::ZERO };
 
@@ -207,7 +201,7 @@ pub(crate) mod testing {
         sleep(Duration::from_millis(2)).await;
         let collector = Collector::new(Arc::clone(objects), clock, ages, Duration::ZERO);
         for _ in 0..2 {
-            collector.collect_once(true).await.unwrap();
+            collector.collect_once(true, &Note::default(), u64::MAX).await.unwrap();
             sleep(Duration::from_millis(2)).await;
         }
     }
@@ -295,10 +289,10 @@ mod tests {
                 sleep(Duration::from_millis(5)).await;
                 let ages = Ages { log: age, ..AGES };
                 let collector = Collector::new(Arc::clone(&objects), clock, ages, seen);
-                collector.collect_once(false).await.unwrap();
+                collector.collect_once(false, &Note::default(), u64::MAX).await.unwrap();
                 assert_eq!(logged().await, all, "{off} {age:?} {seen:?}: it was not found before");
                 sleep(Duration::from_millis(5)).await;
-                collector.collect_once(false).await.unwrap();
+                collector.collect_once(false, &Note::default(), u64::MAX).await.unwrap();
                 // SlateDB keeps the file at the point from which it would replay.
                 let found = logged().await;
                 assert!(found == left || left == 0 && found == 1, "{off} {age:?} {seen:?}: {found}");

@@ -10,10 +10,9 @@ use slatedb::{CloseReason, Db};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::commit::commit;
-use crate::data_clock::DataClock;
 use crate::expiry::sweep;
 use crate::feed::Feed;
 use crate::garbage::collect;
@@ -92,12 +91,13 @@ impl Keeper {
             let is_damaged = matches!(opened, Opened::Not(OpenError::Damaged(_)));
             match opened {
                 Opened::Told => return,
-                Opened::Is(open::Opened { db, clock }) => {
+                Opened::Is(opened) => {
+                    let db = opened.db.clone();
                     let began = Instant::now();
                     self.shared.meters.openings.inc();
                     let given_up = tokio::select! {
                         biased;
-                        why = self.serve(&db, clock) => Some(why),
+                        why = self.serve(&opened) => Some(why),
                         () = self.stop.cancelled() => None,
                     };
                     let Some(why) = given_up else {
@@ -183,7 +183,9 @@ impl Keeper {
     }
 
     /// Serves requests until the database can't be trusted any more. Says why.
-    async fn serve(&self, db: &Db, clock: DataClock) -> String {
+    async fn serve(&self, opened: &open::Opened) -> String {
+        let open::Opened { db, clock, .. } = opened;
+        let clock = *clock;
         let (writes, mut queue) = mpsc::channel(QUEUE);
         let (looks, mut lookers) = mpsc::channel(QUEUE);
         let mut status = db.subscribe();
@@ -201,7 +203,12 @@ impl Keeper {
             clock,
         }));
         let Shared { expiry, queue: room, meters, .. } = &*self.shared;
-        let committing = rounds(&mut queue, GROUP, |group| commit(db, &self.shared, &feed, group));
+        let epoch = db.manifest().writer_epoch();
+        let committing = async {
+            // Before anything is acknowledged; reads do not wait for it.
+            self.note(opened, epoch).await;
+            rounds(&mut queue, GROUP, |group| commit(db, &self.shared, &feed, group)).await
+        };
         let looking = rounds(&mut lookers, usize::MAX, |waiting| self.look(db, waiting));
         let why = tokio::select! {
             biased;
@@ -210,7 +217,7 @@ impl Keeper {
             outcome = looking => said(outcome),
             () = sweep(db, &clock, expiry, room, meters, &writes) => "deleting what expired has ended".to_owned(),
             () = measure(db, &self.opener.recorder, &clock, &self.opener.wall, meters) => "measuring has ended".to_owned(),
-            () = collect(&self.opener.objects, clock) => "collecting garbage has ended".to_owned(),
+            () = collect(&self.opener.objects, clock, &self.shared.seen, epoch) => "collecting garbage has ended".to_owned(),
             closed = status.wait_for(|status| status.close_reason.is_some()) => match closed {
                 Ok(status) => format!("the database closed itself: {:?}", status.close_reason),
                 Err(_) => "the database closed itself".to_owned(),
@@ -226,6 +233,19 @@ impl Keeper {
             let _ = write.answer.send(Err(Refusal::NotOpen(why.clone())));
         }
         why
+    }
+
+    /// Notes where the log of this owner begins. Tries until it works: without a store no write would be durable either.
+    async fn note(&self, opened: &open::Opened, epoch: u64) {
+        let mut pause = PAUSE.0;
+        while let Err(error) = self.shared.seen.note().write(&self.opener.objects, epoch).await {
+            warn!(%error, "could not note where the log begins");
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+        if let Err(error) = opened.notes.prune(&self.opener.objects, opened.replay_after).await {
+            debug!(%error, "could not delete notes of earlier owners");
+        }
     }
 
     /// Looks at the manifest on the store. Fails if somebody else has opened the database.

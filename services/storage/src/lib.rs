@@ -137,6 +137,7 @@ mod keeper;
 mod key;
 mod looks;
 mod meters;
+mod notes;
 mod open;
 mod outgoing;
 mod ownership;

@@ -18,9 +18,11 @@ use slatedb_common::metrics::DefaultMetricsRecorder;
 use tracing::{debug, info};
 
 use crate::data_clock::{DataClock, WallClock};
+use crate::notes::Notes;
 use crate::ownership::{Lost, Ownership};
-use crate::survey::{SurveyError, survey};
+use crate::survey::{Damage, Survey, SurveyError, find_damage, survey};
 use crate::tuning;
+use crate::witness::Seen;
 
 /// Where the database lies, below the shard's own part of the store.
 pub(crate) const PATH: &str = "db";
@@ -38,6 +40,10 @@ pub(crate) struct Opener {
     pub(crate) poll: Duration,
     /// Where data time begins, unless it is further already.
     pub(crate) wall: WallClock,
+    /// Where the shard's data lies on the store, for messages.
+    pub(crate) folder: String,
+    /// What is seen of the store.
+    pub(crate) seen: Arc<Seen>,
     /// What the database counts of its own work.
     pub(crate) recorder: Arc<DefaultMetricsRecorder>,
 }
@@ -46,6 +52,9 @@ pub(crate) struct Opener {
 pub(crate) struct Opened {
     pub(crate) db: Db,
     pub(crate) clock: DataClock,
+    /// What earlier owners have noted, and the last number of the log that no replay needs.
+    pub(crate) notes: Notes,
+    pub(crate) replay_after: u64,
 }
 
 /// Why the database was not opened.
@@ -71,11 +80,18 @@ impl From<slatedb::Error> for OpenError {
     }
 }
 
+impl From<Damage> for OpenError {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage.to_string())
+    }
+}
+
 impl From<SurveyError> for OpenError {
     fn from(error: SurveyError) -> Self {
         match error {
             SurveyError::Database(error) => error.into(),
             SurveyError::Store(error) => Self::Failed(error.to_string()),
+            SurveyError::Damage(damage) => damage.into(),
         }
     }
 }
@@ -83,6 +99,13 @@ impl From<SurveyError> for OpenError {
 impl Opener {
     /// Opens it by the open rule. Does not end before the store answers.
     pub(crate) async fn open(&self) -> Result<Opened, OpenError> {
+        self.try_open().await.map_err(|error| match error {
+            OpenError::Damaged(why) => OpenError::Damaged(format!("in `{}`: {why}", self.folder)),
+            error => error,
+        })
+    }
+
+    async fn try_open(&self) -> Result<Opened, OpenError> {
         for attempt in 1..=ATTEMPTS {
             let found = survey(&self.objects).await?;
             let (epoch, clock) = (found.epoch, DataClock::begin(self.wall.now_ms().max(found.stamped_ms)));
@@ -90,16 +113,22 @@ impl Opener {
                 Lost::Passed(why) => OpenError::Passed(why),
                 Lost::Unknown(why) => OpenError::Failed(why),
             })?;
+            self.seen.opening();
             match self.build(epoch, clock).await {
                 Ok(db) => {
                     let ahead_ms = clock.now_ms().saturating_sub(self.wall.now_ms());
                     info!(epoch, attempt, ahead_ms, "opened the database");
-                    return Ok(Opened { db, clock });
+                    let Survey { notes, replay_after, .. } = found;
+                    return Ok(Opened { db, clock, notes, replay_after });
                 }
                 Err(error) if is_fenced(&error) => {
                     debug!(epoch, attempt, "somebody opened the database meanwhile");
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // Files of the log are read whole, and what SlateDB says does not name them.
+                    let damage = find_damage(&self.objects, found.replay_after).await;
+                    return Err(damage.map_or_else(|| error.into(), OpenError::from));
+                }
             }
         }
         Err(OpenError::Failed(format!("others opened the database {ATTEMPTS} times meanwhile")))

@@ -26,7 +26,7 @@ pub(crate) enum Refusal {
     #[error("the write is not durable yet and may still become so: {0}")]
     Unsettled(String),
     /// Ask again later.
-    #[error("the object store could not be read in time: {0}")]
+    #[error("the data could not be read in time: {0}")]
     Unread(String),
     /// Look at what is there now: conditions did not hold, and nothing was changed.
     #[error("{}", unmet(.0))]

@@ -58,7 +58,8 @@ impl Prepared for Settings {
         let (engine, copy) = match &cx.duty {
             Duty::Primary(claim) => {
                 let claim = Arc::new(claim.clone());
-                let place = Place { objects, poll: cx.objects_poll, wall: WallClock::system() };
+                let folder = format!("{}/data/{service}/{shard}", cx.view.borrow().cluster());
+                let place = Place { objects, folder, poll: cx.objects_poll, wall: WallClock::system() };
                 let engine = Engine::start(place, claim, &self, &cx.metrics, &cx.tasks, stop);
                 match engine.opened(OPEN).await {
                     // Another node would find the same: the shard stays here, and says so.

@@ -3,9 +3,10 @@
 //! SlateDB tries what failed again and says nothing meanwhile. So its store is wrapped in one that remembers the last
 //! failure of each kind until something of that kind succeeds, and what has not been answered yet.
 //!
-//! It also knows one answer without asking: there are no *boundaries*, see [`no_boundary`].
+//! It also knows one answer without asking: there are no *boundaries*, see [`no_boundary`]. And it sees which files of the
+//! log are written, for [`crate::notes`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,9 @@ use slatedb::object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::time::Instant;
+
+use crate::notes::Note;
+use crate::survey::log_number;
 
 /// An answer that takes longer is trouble.
 const SLOW: Duration = Duration::from_secs(5);
@@ -45,6 +49,16 @@ fn no_boundary(location: &Path) -> Option<Error> {
 pub(crate) struct Seen {
     notes: Mutex<Notes>,
     deleted: Counter,
+    log: Mutex<Log>,
+}
+
+/// What was written to the log since the last opening began.
+#[derive(Debug, Default)]
+struct Log {
+    /// Numbers at which an empty file was put, or may have been.
+    fences: BTreeSet<u64>,
+    /// The highest number that was written.
+    last: u64,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +87,41 @@ impl Seen {
         })
     }
 
+    /// The database is about to be opened.
+    pub(crate) fn opening(&self) {
+        *self.log() = Log::default();
+    }
+
+    /// What an owner notes of its log.
+    pub(crate) fn note(&self) -> Note {
+        let log = self.log();
+        Note { fences: log.fences.clone(), last: log.last }
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A file of the log is written. Of one that fails it is not known whether it was, unless there was one already.
+    async fn write_log(
+        &self,
+        number: u64,
+        is_empty: bool,
+        write: impl Future<Output = Result<PutResult>>,
+    ) -> Result<PutResult> {
+        let is_first = is_empty && self.log().fences.insert(number);
+        let outcome = write.await;
+        let mut log = self.log();
+        match &outcome {
+            Ok(_) => log.last = log.last.max(number),
+            Err(Error::AlreadyExists { .. }) if is_first => {
+                log.fences.remove(&number);
+            }
+            Err(_) => {}
+        }
+        outcome
+    }
+
     /// How many objects were deleted. Only garbage is.
     pub(crate) fn deleted(&self) -> &Counter {
         &self.deleted
@@ -88,7 +137,7 @@ impl Seen {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note<T>(&self, kind: Kind, outcome: &Result<T>) {
+    fn note_outcome<T>(&self, kind: Kind, outcome: &Result<T>) {
         let failure = outcome.as_ref().err().filter(|error| is_trouble(error)).map(in_words);
         let mut notes = self.notes();
         let slot = &mut notes.failed[kind as usize];
@@ -101,7 +150,7 @@ impl Seen {
         let pending = Pending::new(self);
         let outcome = operation.await;
         drop(pending);
-        self.note(kind, &outcome);
+        self.note_outcome(kind, &outcome);
         outcome
     }
 }
@@ -172,7 +221,7 @@ impl Witness {
         stream: BoxStream<'static, Result<T>>,
     ) -> BoxStream<'static, Result<T>> {
         let seen = Arc::clone(&self.seen);
-        stream.inspect(move |outcome| seen.note(kind, outcome)).boxed()
+        stream.inspect(move |outcome| seen.note_outcome(kind, outcome)).boxed()
     }
 }
 
@@ -185,7 +234,12 @@ impl fmt::Display for Witness {
 #[async_trait]
 impl ObjectStore for Witness {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.seen.watch(Kind::Write, self.inner.put_opts(location, payload, options)).await
+        let (number, is_empty) = (log_number(location), payload.content_length() == 0);
+        let write = self.seen.watch(Kind::Write, self.inner.put_opts(location, payload, options));
+        match number {
+            Some(number) => self.seen.write_log(number, is_empty, write).await,
+            None => write.await,
+        }
     }
 
     async fn put_multipart_opts(

@@ -29,6 +29,8 @@ const REPLICA_LIMIT: Duration = Duration::from_millis(300);
 pub(crate) async fn specs(State(app): State<App>) -> Result<Json<Specs>, ApiError> {
     let store = opened(&app).await?;
     let specs = store.specs().all().await.map_err(|error| unread(&error))?;
+    let specs = specs.into_iter().map(|(service, spec)| Ok((service, spec?)));
+    let specs = specs.collect::<Result<_, _>>().map_err(|error| unread(&error))?;
     Ok(Json(Specs { store: store.info().clone(), specs }))
 }
 
@@ -76,17 +78,26 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
     let specs = store.specs();
     let claims = store.claims();
     let (specs, mut known) = tokio::try_join!(specs.all(), claims.all()).map_err(|error| unread(&error))?;
+    let specs: BTreeMap<_, _> =
+        specs.into_iter().filter_map(|(service, spec)| Some((service, spec.ok()?))).collect();
     for (service, numbered) in &specs {
         for number in 0..numbered.spec.shards.unwrap_or(0) {
             if let Ok(shard) = ShardId::try_from(number) {
-                known.entry((service.clone(), shard)).or_default();
+                known.entry((service.clone(), shard)).or_insert_with(|| Ok(ClaimState::default()));
             }
         }
     }
     let view = app.cluster.view();
     let mut copies = copies(&app).await;
     let listed = known.into_iter().map(|((service, shard), state)| {
-        let note = state.note();
+        let (state, note) = match state {
+            Ok(state) => {
+                let note = state.note();
+                (state, note)
+            }
+            // Nobody takes it as long as that is so.
+            Err(error) => (ClaimState::default(), Some(error.to_string())),
+        };
         let ClaimState { number, holder, since_ms, .. } = state;
         let honoured = holder.as_ref().is_some_and(|holder| is_honoured(holder, &view));
         let wanted_replicas = specs.get(&service).map_or(0, |numbered| numbered.spec.replicas);

@@ -83,7 +83,15 @@ impl Supervisor {
     async fn own_shards(&self) -> Result<Vec<(ServiceType, ShardId)>, Problem> {
         let store = self.tools.ground.store().await.map_err(|error| not_opened(&error))?;
         let all = store.claims().all().await.map_err(|error| unreadable(&error))?;
-        let own = all.into_iter().filter(|((service, shard), state)| {
+        let readable = all.into_iter().filter_map(|(shard, state)| match state {
+            Ok(state) => Some((shard, state)),
+            // Of other shards it says nothing.
+            Err(error) => {
+                warn!(%error, "a claim can't be understood");
+                None
+            }
+        });
+        let own = readable.filter(|((service, shard), state)| {
             let is_own = state.holder.as_ref().is_some_and(|holder| self.tools.identity.is_mine(holder));
             let role = Role::Service { service: service.clone(), shard: Some(*shard) };
             is_own && self.tools.registry.check(role).is_ok()

@@ -67,8 +67,8 @@ async fn all_specs_are_the_latest_of_each_type() {
     specs.put(&service(), 1, &spec(2, Some(4))).await.unwrap();
     specs.put(&other, 0, &spec(7, None)).await.unwrap();
     let all = specs.all().await.unwrap();
-    assert_eq!(all[&service()], NumberedSpec { number: 2, spec: spec(2, Some(4)) });
-    assert_eq!(all[&other], NumberedSpec { number: 1, spec: spec(7, None) });
+    assert_eq!(all[&service()].as_ref().unwrap(), &NumberedSpec { number: 2, spec: spec(2, Some(4)) });
+    assert_eq!(all[&other].as_ref().unwrap(), &NumberedSpec { number: 1, spec: spec(7, None) });
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use futures_util::{StreamExt, stream};
 use slatedb::object_store::local::LocalFileSystem;
 
 use super::tests::{Running, until};
@@ -137,4 +138,204 @@ async fn what_can_not_be_opened_is_told_as_damaged_until_it_is_restored() {
     until(async || running.engine.health() == Health::Ready).await;
     assert_eq!(running.get("key-0").await.unwrap(), Some(value(0)));
     running.stop().await;
+}
+
+/// What is done to a file.
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    Removed,
+    Emptied,
+    Halved,
+    /// The last byte is gone.
+    Shortened,
+    /// All of it is other bytes.
+    Replaced,
+}
+
+const HARMS: [Harm; 5] = [Harm::Removed, Harm::Emptied, Harm::Halved, Harm::Shortened, Harm::Replaced];
+
+impl Harm {
+    /// Whether there is anything to be harmed in it.
+    fn does(self, file: &Path) -> bool {
+        let whole = fs::read(file).unwrap();
+        let left = match self {
+            Self::Removed => {
+                fs::remove_file(file).unwrap();
+                return true;
+            }
+            Self::Emptied => Vec::new(),
+            Self::Halved => whole[..whole.len() / 2].to_vec(),
+            Self::Shortened => whole[..whole.len().saturating_sub(1)].to_vec(),
+            Self::Replaced => whole.iter().map(|byte| !byte).collect(),
+        };
+        fs::write(file, &left).unwrap();
+        left != whole
+    }
+}
+
+/// Writes all keys anew, each for itself, beginning with one of them.
+async fn write_all(running: &Running, first: usize) {
+    for number in 0..KEYS {
+        let number = (first + number) % KEYS;
+        running.put(&format!("key-{number}"), &value(number)).await.unwrap();
+    }
+}
+
+/// Folders as owners left them: killed with all in the log, in tables only, and both, after several owners.
+async fn left_behind() -> Vec<(&'static str, tempfile::TempDir)> {
+    let folder = tempfile::tempdir().unwrap();
+    let register = Arc::<Register>::default();
+    let running = Running::start(store(folder.path()), &register).await;
+    write_all(&running, 0).await;
+    let logged = copy(folder.path());
+    running.stop().await;
+    let closed = copy(folder.path());
+    for owner in 0..3 {
+        let running = Running::start(store(folder.path()), &register).await;
+        write_all(&running, owner).await;
+        if owner == 2 {
+            let mixed = copy(folder.path());
+            running.stop().await;
+            return vec![("logged", logged), ("closed", closed), ("mixed", mixed)];
+        }
+        // It is fenced by the next one while it runs, and closes nothing.
+        let next = Running::start(store(folder.path()), &register).await;
+        write_all(&next, owner + 1).await;
+        running.stop().await;
+        next.stop().await;
+    }
+    unreachable!("it returns");
+}
+
+/// Whether all is read as it was written; if not, it must be said that it is damaged, and by which file.
+async fn is_whole(folder: &Path, victim: &Path, at: &str) -> bool {
+    let running = Running::begin(store(folder), Arc::<Register>::default().take());
+    let opened = running.engine.opened(Duration::from_secs(60)).await;
+    let mut is_whole = opened.is_ok();
+    if let Err(refusal) = &opened {
+        assert!(matches!(refusal, Refusal::Broken(_)), "{at}: {refusal}");
+        let name = victim.file_name().unwrap().to_str().unwrap();
+        let names_a_file = ["db/wal/", "db/manifest/", "db/compacted/", "db/compactions/"];
+        let text = refusal.to_string();
+        assert!(text.contains(name) || names_a_file.iter().any(|of| text.contains(of)), "{at}: {text}");
+        assert_eq!(running.engine.health(), Health::Degraded(text), "{at}");
+    }
+    for number in 0..KEYS {
+        match running.get(&format!("key-{number}")).await {
+            Ok(found) => assert_eq!(found, Some(value(number)), "{at}: key-{number}"),
+            Err(Refusal::Damaged(_) | Refusal::Broken(_)) => is_whole = false,
+            Err(refusal) => panic!("{at}: key-{number}: {refusal}"),
+        }
+    }
+    running.stop().await;
+    is_whole
+}
+
+#[tokio::test]
+async fn whatever_happens_to_a_file_no_acknowledged_write_vanishes_without_a_word() {
+    let states = left_behind().await;
+    let mut cases = Vec::new();
+    for (state, whole) in &states {
+        let all = files(&whole.path().join("db"));
+        assert!(all.len() > 3, "{state}: {all:?}");
+        let newest = all.iter().filter(|file| file.parent().unwrap().ends_with("wal")).max().cloned();
+        // Of manifests and lists of compactions all but the last few are history.
+        let is_history = |file: &PathBuf| {
+            let folder = file.parent().unwrap();
+            let later = all.iter().filter(|other| *other > file && other.parent() == Some(folder)).count();
+            !folder.ends_with("wal") && !folder.ends_with("compacted") && later > 2
+        };
+        for victim in all.iter().filter(|file| !is_history(file)) {
+            for harm in HARMS {
+                let folder = copy(whole.path());
+                let name = victim.strip_prefix(whole.path()).unwrap();
+                let damaged = folder.path().join(name);
+                // The newest file of the log leaves no trace until the next note.
+                let is_newest = newest.as_ref() == Some(victim);
+                if (is_newest && matches!(harm, Harm::Removed)) || !harm.does(&damaged) {
+                    continue;
+                }
+                let at = format!("{state}: {} {harm:?}", name.display());
+                cases.push(async move { is_whole(folder.path(), &damaged, &at).await });
+            }
+        }
+    }
+    let tried = cases.len();
+    let outcomes: Vec<bool> = stream::iter(cases).buffer_unordered(16).collect().await;
+    let found = outcomes.iter().filter(|is_whole| !**is_whole).count();
+    assert!(tried > 150 && found > tried / 5, "{found} of {tried} were found");
+}
+
+#[tokio::test]
+async fn a_newest_file_that_was_removed_is_missed_once_it_was_noted_and_can_be_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let register = Arc::<Register>::default();
+    let running = Running::start(store(folder.path()), &register).await;
+    running.put("key-0", &value(0)).await.unwrap();
+    running.put("key-1", &value(1)).await.unwrap();
+    let epoch = running.engine.db().manifest().writer_epoch();
+    running.engine.0.seen.note().write(&store(folder.path()), epoch).await.unwrap();
+    let noted = copy(folder.path());
+    running.stop().await;
+
+    let newest = files(&noted.path().join("db/wal")).pop().unwrap();
+    fs::remove_file(&newest).unwrap();
+    let running = Running::begin(store(noted.path()), Arc::<Register>::default().take());
+    let opened = running.engine.opened(Duration::from_secs(60)).await;
+    let Err(Refusal::Broken(why)) = opened else { panic!("{opened:?}") };
+    let (_, remedy) = why.split_once("create an empty file `").unwrap();
+    let (lost, _) = remedy.split_once('`').unwrap();
+    fs::write(noted.path().join(lost), "").unwrap();
+    until(async || running.engine.health() == Health::Ready).await;
+    assert_eq!(running.get("key-0").await.unwrap(), Some(value(0)));
+    assert_eq!(running.get("key-1").await.unwrap(), None, "it was given up");
+    running.put("key-1", "anew").await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_in_the_middle_of_the_log_can_be_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(store(folder.path()), &Arc::default()).await;
+    write_all(&running, 0).await;
+    for harm in [Harm::Removed, Harm::Emptied] {
+        let logged = copy(folder.path());
+        let log = files(&logged.path().join("db/wal"));
+        harm.does(&log[KEYS / 2]);
+        let damaged = Running::begin(store(logged.path()), Arc::<Register>::default().take());
+        let opened = damaged.engine.opened(Duration::from_secs(60)).await;
+        let Err(Refusal::Broken(why)) = opened else { panic!("{harm:?}: {opened:?}") };
+        let (_, remedy) = why.split_once("create an empty file `").unwrap();
+        fs::write(logged.path().join(remedy.split_once('`').unwrap().0), "").unwrap();
+        until(async || damaged.engine.health() == Health::Ready).await;
+        let mut left = 0;
+        for number in 0..KEYS {
+            let found = damaged.get(&format!("key-{number}")).await.unwrap();
+            assert!(found.is_none() || found == Some(value(number)), "{harm:?}: key-{number}");
+            left += usize::from(found.is_some());
+        }
+        assert_eq!(left, KEYS - 1, "{harm:?}");
+        damaged.stop().await;
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn openings_that_ended_early_explain_the_fences_that_they_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let register = Arc::<Register>::default();
+    let running = Running::start(store(folder.path()), &register).await;
+    write_all(&running, 0).await;
+    let logged = copy(folder.path());
+    running.stop().await;
+    // As if each of these had been killed before it noted anything.
+    for _ in 0..3 {
+        let db = Db::builder("db", store(logged.path())).build().await.unwrap();
+        drop(db);
+    }
+    let running = Running::start(store(logged.path()), &register).await;
+    write_all(&running, 3).await;
+    let again = copy(logged.path());
+    running.stop().await;
+    assert!(is_whole(again.path(), again.path(), "after unfinished openings").await);
 }

@@ -41,7 +41,7 @@ impl Running {
         let settings = Settings { write_queue: 9 * 1024 * 1024, ..Settings::default() };
         let (tasks, failures) = Tasks::new();
         let (metrics, stop) = (Metrics::new("test"), CancellationToken::new());
-        let place = Place { objects, poll: POLL, wall };
+        let place = Place { objects, folder: "data/storage/0".to_owned(), poll: POLL, wall };
         let engine = Engine::start(place, Arc::clone(&deed) as _, &settings, &metrics, &tasks, stop);
         Self { engine, deed, metrics, tasks, failures }
     }
