@@ -100,6 +100,10 @@ pub(crate) struct Flags {
     /// Where the node stands: a rack, a room, a region
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) zone: Option<String>,
+    /// Host names under which the node may be asked, besides addresses, names without a dot, and those below .localhost,
+    /// .local and .internal; separate them with commas, or say `any` [default: none]
+    #[arg(long, global = true, value_name = "NAMES")]
+    pub(crate) hosts: Option<String>,
     /// Label that the other nodes are shown, key=value; repeat it, or separate with commas
     #[arg(long, global = true, value_name = "KEY=VALUE", value_delimiter = ',')]
     pub(crate) label: Option<Vec<String>>,

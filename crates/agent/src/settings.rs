@@ -57,7 +57,7 @@ pub(crate) enum SettingsError {
 }
 
 /// The keys whose value is one text: name, and default where there is one.
-const TEXTS: [(&str, &str); 17] = [
+const TEXTS: [(&str, &str); 18] = [
     ("listen_addr", "127.0.0.1:10000"),
     ("gossip_addr", ""),
     ("advertise_addr", ""),
@@ -69,6 +69,7 @@ const TEXTS: [(&str, &str); 17] = [
     ("data_dir", ""),
     ("store", ""),
     ("zone", ""),
+    ("hosts", ""),
     ("log", DEFAULT_FILTER),
     ("log_format", "text"),
     ("log_file", ""),
@@ -220,6 +221,7 @@ impl Settings {
             profile: self.parsed("profile")?,
             labels: self.labels()?,
             zone: self.optional("zone")?,
+            hosts: self.parsed("hosts")?,
             store: self.store()?,
             settings: self.settings.clone(),
             insecure: self.parsed("insecure")?,
@@ -380,6 +382,7 @@ fn flag_text(flags: &Flags, key: &str) -> Option<String> {
         "data_dir" => flags.data_dir.clone(),
         "store" => flags.store.clone(),
         "zone" => flags.zone.clone(),
+        "hosts" => flags.hosts.clone(),
         "log" => flags.log.clone(),
         "log_format" => flags.log_format.clone(),
         "log_file" => flags.log_file.clone(),

@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::head;
 use crate::lease::InFlight;
 use crate::upload::Upload;
 
@@ -41,14 +42,22 @@ pub enum MeshBodyError {
 
 impl MeshBody {
     pub(crate) fn new(incoming: Incoming, in_flight: InFlight, upload: Upload, idle: Duration) -> Self {
+        let has_ended = incoming.is_end_stream();
+        let held = Some(Held { _in_flight: in_flight, upload });
+        let mut body = Self { incoming, idle: IdleTimer::new(idle), held };
         // Nobody may read on after the end, so what has ended at once holds nothing.
-        let held = (!incoming.is_end_stream()).then_some(Held { _in_flight: in_flight, upload });
-        Self { incoming, idle: IdleTimer::new(idle), held }
+        if has_ended {
+            body.ended();
+        }
+        body
     }
 
-    /// The answer has ended as it should; what the client still sends is between it and the member.
+    /// The answer has ended as it should; what the client still sends is between it and the member. A body that was not
+    /// even asked for is not sent any more.
     fn ended(&mut self) {
-        self.held = None;
+        if let Some(held) = self.held.take().filter(|held| held.upload.is_held()) {
+            held.upload.detach();
+        }
     }
 }
 
@@ -63,6 +72,13 @@ impl Body for MeshBody {
         let this = self.get_mut();
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
+                let frame = match frame.into_trailers() {
+                    Ok(mut trailers) => {
+                        head::trailers(&mut trailers);
+                        Frame::trailers(trailers)
+                    }
+                    Err(frame) => frame,
+                };
                 this.idle.moved();
                 if this.incoming.is_end_stream() {
                     this.ended();

@@ -16,16 +16,18 @@ pub enum MeshError {
         service: ServiceType,
     },
     /// Give a node this role, or wait for one to become ready.
-    #[error("no member serves `{service}` (waited {waited:.1?})")]
+    #[error("no member serves `{service}`{}", after(*.waited))]
     NoServingMember {
         /// The type.
         service: ServiceType,
         /// How long was waited for one.
         waited: Duration,
     },
-    /// All addresses of a route went on refusing to process the request.
-    #[error("every address refused the request for {waited:.1?}")]
+    /// See the last refusal: every member that could answer refused to process the request.
+    #[error("{}{}", .last.detail, after(*.waited))]
     Refused {
+        /// What the last one said.
+        last: Box<Problem>,
         /// How long was waited.
         waited: Duration,
     },
@@ -37,9 +39,12 @@ pub enum MeshError {
     },
     /// Send it again: it was not acted upon, but its body was too large to be kept for that.
     #[error(
-        "the request was not processed, and more of its body was sent than the {kept} bytes that are kept"
+        "the request was not processed ({}), and more of its body was sent than the {kept} bytes that are kept",
+        .last.detail
     )]
     BodyTooLargeToResend {
+        /// What the member said.
+        last: Box<Problem>,
         /// How many bytes are kept.
         kept: usize,
     },
@@ -59,8 +64,25 @@ pub enum MeshError {
         /// What happened.
         why: String,
     },
+    /// Send fewer or smaller header fields in the answer.
+    #[error(
+        "the head of the answer from {address} is too large: it may have {} fields and 400 KiB",
+        crate::wire::MAX_FIELDS
+    )]
+    HeadTooLarge {
+        /// Host and port.
+        address: String,
+    },
+    /// The server must frame the body of its answers plainly.
+    #[error("the answer from {address} can't be passed on: {why}")]
+    BadAnswer {
+        /// Host and port.
+        address: String,
+        /// What is wrong with it.
+        why: crate::head::AnswerError,
+    },
     /// See whether it speaks HTTP.
-    #[error("{address} answered something that is not HTTP: {why}")]
+    #[error("the answer from {address} can't be read as HTTP/1.1: {why}")]
     Garbage {
         /// Host and port.
         address: String,
@@ -101,6 +123,12 @@ pub enum MeshError {
     NoAddress,
 }
 
+/// ` (waited 1.5s)`; nothing if it was not waited.
+fn after(waited: Duration) -> String {
+    let waited = Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+    if waited.is_zero() { String::new() } else { format!(" (waited {waited:.1?})") }
+}
+
 impl MeshError {
     /// As problem details, with a hint.
     pub fn to_problem(&self) -> Problem {
@@ -114,7 +142,7 @@ impl MeshError {
         problem
     }
 
-    fn outline(&self) -> (ErrorKind, &'static str, &'static str) {
+    fn outline(&self) -> (ErrorKind, &str, &str) {
         match self {
             Self::UnknownService { .. } => {
                 (ErrorKind::NotFound, "unknown-service", "`ctl members` shows which service types there are")
@@ -124,7 +152,19 @@ impl MeshError {
                 "no-serving-member",
                 "give a node this role with `ctl set-service`, or wait until one is ready",
             ),
-            Self::Refused { .. } => (ErrorKind::Unavailable, "refused", "try again in a moment"),
+            Self::Refused { last, .. } => {
+                (ErrorKind::Unavailable, last.code(), last.hint.as_deref().unwrap_or("try again in a moment"))
+            }
+            Self::HeadTooLarge { .. } => (
+                ErrorKind::BadGateway,
+                "answer-head-too-large",
+                "have the server send fewer or smaller header fields",
+            ),
+            Self::BadAnswer { .. } => (
+                ErrorKind::BadGateway,
+                "bad-answer",
+                "have the server send `Content-Length`, or `Transfer-Encoding: chunked` alone",
+            ),
             Self::QueueFull { .. } => (
                 ErrorKind::Unavailable,
                 "queue-full",
@@ -193,13 +233,23 @@ mod tests {
         let service: ServiceType = "storage".parse().unwrap();
         let address = || "127.0.0.1:1".to_owned();
         let why = || "words".to_owned();
+        let last = || Box::new(Problem::new(ErrorKind::Unavailable, "too-busy", "all room is taken"));
         let limit = Duration::from_secs(1);
         for (error, status, code) in [
             (MeshError::UnknownService { service: service.clone() }, 404, "unknown-service"),
             (MeshError::NoServingMember { service, waited: limit }, 503, "no-serving-member"),
-            (MeshError::Refused { waited: limit }, 503, "refused"),
+            (MeshError::Refused { last: last(), waited: limit }, 503, "too-busy"),
+            (MeshError::HeadTooLarge { address: address() }, 502, "answer-head-too-large"),
+            (
+                MeshError::BadAnswer {
+                    address: address(),
+                    why: crate::head::AnswerError::TransferCoding("gzip, chunked".to_owned()),
+                },
+                502,
+                "bad-answer",
+            ),
             (MeshError::QueueFull { waiting: 1 }, 503, "queue-full"),
-            (MeshError::BodyTooLargeToResend { kept: 1 }, 503, "not-processed"),
+            (MeshError::BodyTooLargeToResend { last: last(), kept: 1 }, 503, "not-processed"),
             (MeshError::Unreachable { address: address(), why: why() }, 502, "unreachable"),
             (MeshError::Broken { address: address(), why: why() }, 502, "broken-connection"),
             (MeshError::Garbage { address: address(), why: why() }, 502, "bad-answer"),
@@ -214,5 +264,13 @@ mod tests {
             assert_eq!((problem.status, problem.code()), (status, code), "{error:?}");
             assert!(problem.hint.is_some_and(|hint| !hint.is_empty()), "{error:?}");
         }
+    }
+
+    #[test]
+    fn what_was_not_waited_for_is_not_said() {
+        let service: ServiceType = "storage".parse().unwrap();
+        let error = |waited| MeshError::NoServingMember { service: service.clone(), waited }.to_string();
+        assert_eq!(error(Duration::from_nanos(261)), "no member serves `storage`");
+        assert_eq!(error(Duration::from_millis(1_234)), "no member serves `storage` (waited 1.2s)");
     }
 }

@@ -10,7 +10,7 @@ mod budget;
 mod call;
 mod choose;
 mod error;
-mod head;
+pub mod head;
 mod lease;
 mod limits;
 mod mesh;
@@ -19,6 +19,7 @@ mod roster;
 mod targets;
 #[cfg(test)]
 mod testing;
+mod tolerant;
 mod upload;
 mod wire;
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::ClusterView;
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::header::EXPECT;
+use http::{HeaderMap, Method, Request, Response};
 use http_body::Body;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
@@ -15,14 +17,14 @@ use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
-use types::{ServiceType, Target};
+use types::{ErrorKind, Problem, ServiceType, Target};
 
 use crate::base_url::BaseUrl;
 use crate::body::MeshBody;
 use crate::budget::Budget;
 use crate::choose::{Standing, choose};
 use crate::error::MeshError;
-use crate::head::{is_not_processed, next_hop, owner_epoch, set_hops, strip_hop_by_hop};
+use crate::head::{self, Source, is_not_processed, next_hop, owner_epoch, set_hops};
 use crate::lease::{Gauge, InFlight};
 use crate::limits::Limits;
 use crate::retry::{Chances, Failure, Verdict, verdict};
@@ -36,6 +38,9 @@ const PAUSE_MS: std::ops::Range<u64> = 5..50;
 
 /// How long a member that is listed no more may still take to answer.
 const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// The longest refusal that is read, in bytes.
+const MAX_REFUSAL: usize = 64 * 1024;
 
 /// Requests to other members. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -92,6 +97,8 @@ struct Journey {
     waited: Duration,
     /// What became of it last, unless that was such a refusal.
     failed: Option<MeshError>,
+    /// The last such refusal.
+    refusal: Option<Problem>,
 }
 
 /// Where a request can go now.
@@ -181,7 +188,9 @@ impl Mesh {
         self.0.deliver(&Goal::Service { service, target, may_repeat }, head, &upload).await
     }
 
-    /// Sends a request to one of some addresses and streams its answer. Path and query are appended byte for byte.
+    /// Sends a request to one of some addresses and streams its answer. Path and query are appended byte for byte, and
+    /// trailers are dropped. The addresses are strangers: an answer of theirs says nothing for the cluster, and what it
+    /// says of not having processed the request is not heard.
     pub async fn send_to_any<B>(
         &self,
         urls: &[BaseUrl],
@@ -192,8 +201,9 @@ impl Mesh {
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
-        let upload = Upload::new(body, self.0.limits.replay);
-        let head = Head::new(parts)?;
+        let upload = Upload::new(body, self.0.limits.replay).without_trailers();
+        let mut head = Head::new(parts)?;
+        head::without_trailers(&mut head.headers);
         self.0.deliver(&Goal::Addresses(urls), head, &upload).await
     }
 
@@ -224,9 +234,12 @@ impl Inner {
         mut head: Head,
         upload: &Upload,
     ) -> Result<Response<MeshBody>, MeshError> {
-        let hops = next_hop(&head.headers).ok_or(MeshError::Loop)?;
-        strip_hop_by_hop(&mut head.headers);
-        set_hops(&mut head.headers, hops);
+        next_hop(&head.headers).ok_or(MeshError::Loop)?;
+        head::strip(&mut head.headers, Source::Trusted);
+        set_hops(&mut head.headers);
+        if head.headers.contains_key(EXPECT) && !upload.hold_back() {
+            head.headers.remove(EXPECT);
+        }
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.budget().deposit(Instant::now());
 
@@ -244,13 +257,17 @@ impl Inner {
                 () = self.gone(goal, &url) => Err(gone(&url)),
             };
             let failed = match sent {
-                Ok(answer) if is_not_processed(&answer) => {
+                Ok(answer) if goal.is_member() && is_not_processed(&answer) => {
                     self.learn(goal, answer.headers());
-                    self.not_processed()
+                    let refusal = refusal(answer).await;
+                    let failed = self.not_processed(&refusal);
+                    journey.refusal = Some(refusal);
+                    failed
                 }
                 Ok(answer) => {
+                    let answer = self.pass_on(goal, &url, answer, in_flight, upload.clone())?;
                     guard.0 = None;
-                    return Ok(self.pass_on(answer, in_flight, upload.clone()));
+                    return Ok(answer);
                 }
                 Err(failed) => failed,
             };
@@ -294,20 +311,31 @@ impl Inner {
         }
     }
 
-    fn not_processed(&self) -> Failed {
+    fn not_processed(&self, refusal: &Problem) -> Failed {
         Failed {
             failure: Failure::NotProcessed,
-            error: MeshError::BodyTooLargeToResend { kept: self.limits.replay },
+            error: MeshError::BodyTooLargeToResend {
+                last: Box::new(refusal.clone()),
+                kept: self.limits.replay,
+            },
         }
     }
 
-    fn pass_on(&self, answer: Response<Incoming>, in_flight: InFlight, upload: Upload) -> Response<MeshBody> {
+    fn pass_on(
+        &self,
+        goal: &Goal<'_>,
+        url: &BaseUrl,
+        answer: Response<Incoming>,
+        in_flight: InFlight,
+        upload: Upload,
+    ) -> Result<Response<MeshBody>, MeshError> {
         let (mut head, body) = answer.into_parts();
-        strip_hop_by_hop(&mut head.headers);
-        head.version = Version::HTTP_11;
+        let source = if goal.is_member() { Source::Trusted } else { Source::Stranger };
+        head::answer(&mut head, source)
+            .map_err(|why| MeshError::BadAnswer { address: url.authority().to_owned(), why })?;
         upload.settle();
         let body = MeshBody::new(body, in_flight, upload, self.limits.idle);
-        Response::from_parts(head, body)
+        Ok(Response::from_parts(head, body))
     }
 
     fn chances(&self, goal: &Goal<'_>, method: &Method, upload: &Upload) -> Chances {
@@ -385,7 +413,11 @@ impl Inner {
                 Pick::To(url) => return Ok(url),
                 Pick::Nobody(Prospect::Never) => return Err(goal.unknown()),
                 Pick::OnlyTried if is_late => {
-                    let failed = journey.failed.take();
+                    let refused = journey
+                        .refusal
+                        .take()
+                        .map(|last| MeshError::Refused { last: Box::new(last), waited: journey.waited });
+                    let failed = journey.failed.take().or(refused);
                     return Err(failed.unwrap_or_else(|| goal.refused(journey.waited)));
                 }
                 Pick::Nobody(Prospect::Soon) if is_late => return Err(goal.refused(journey.waited)),
@@ -437,9 +469,26 @@ impl Goal<'_> {
     fn refused(&self, waited: Duration) -> MeshError {
         match *self {
             Self::Service { service, .. } => MeshError::NoServingMember { service: service.clone(), waited },
-            Self::Addresses(_) => MeshError::Refused { waited },
+            Self::Addresses(_) => MeshError::NoAddress,
         }
     }
+
+    /// Whether it is a node of the cluster that answers.
+    fn is_member(&self) -> bool {
+        matches!(self, Self::Service { .. })
+    }
+}
+
+/// What a member says about a request that it did not process.
+async fn refusal(answer: Response<Incoming>) -> Problem {
+    let status = answer.status();
+    let read = Limited::new(answer.into_body(), MAX_REFUSAL).collect();
+    let body = tokio::time::timeout(LAST_WORD, read).await.ok().and_then(Result::ok);
+    let problem = body.and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
+    problem.unwrap_or_else(|| {
+        let detail = format!("the member refused the request with {status}");
+        Problem::new(ErrorKind::Unavailable, "refused", detail).hint("try again in a moment")
+    })
 }
 
 #[cfg(test)]

@@ -2,6 +2,9 @@
 //!
 //! The frames taken so far are kept, up to a limit. Each attempt reads through a wrapper of its own: it first gets
 //! what is kept, then goes on with the rest. A new attempt detaches the one before, which may still hold its wrapper.
+//!
+//! A body whose client waits to be told to send it (`Expect: 100-continue`) is held back in each attempt until the
+//! server asks for it, or a moment has passed.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +16,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::time::Instant;
+
+use crate::head;
 
 /// Any error, as bodies have them.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -37,11 +42,27 @@ pub(crate) struct State {
     /// The kept frame that it reads next.
     next: usize,
     has_read_trailers: bool,
+    /// Whether each attempt waits to be told to send the body.
+    expects: bool,
+    /// Whether the present attempt still does.
+    is_held: bool,
+    /// The task of that attempt, while its body is held back.
+    held: Option<Waker>,
+    trailing: Trailing,
     /// The task of that attempt, while it waits for the client.
     reader: Option<Waker>,
     /// When the client last sent something.
     progress: Instant,
     end: End,
+}
+
+/// What becomes of a body's trailers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trailing {
+    /// They are passed on without the fields that may not stand there.
+    Filtered,
+    /// They are dropped.
+    Dropped,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,10 +99,34 @@ impl Upload {
             attempt: 0,
             next: 0,
             has_read_trailers: false,
+            expects: false,
+            is_held: false,
+            held: None,
+            trailing: Trailing::Filtered,
             reader: None,
             progress: Instant::now(),
             end: End::NotYet,
         })))
+    }
+
+    /// The same without its trailers.
+    #[must_use]
+    pub(crate) fn without_trailers(self) -> Self {
+        if let Self::Streamed(state) = &self {
+            lock(state).trailing = Trailing::Dropped;
+        }
+        self
+    }
+
+    /// Has it sent only when it is asked for. Whether there is a body to ask for.
+    pub(crate) fn hold_back(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Streamed(state) => {
+                lock(state).expects = true;
+                true
+            }
+        }
     }
 
     /// The body for the next attempt. The one before reads nothing any more.
@@ -89,8 +134,32 @@ impl Upload {
         match self {
             Self::Empty => AttemptBody::Whole(None),
             Self::Streamed(state) => {
-                AttemptBody::Part { attempt: lock(state).detach(), state: Arc::clone(state) }
+                let attempt = {
+                    let mut state = lock(state);
+                    state.is_held = state.expects;
+                    state.detach()
+                };
+                AttemptBody::Part { attempt, state: Arc::clone(state) }
             }
+        }
+    }
+
+    /// The server asks for the body, or is taken to: it is sent.
+    pub(crate) fn proceed(&self) {
+        if let Self::Streamed(state) = self {
+            let mut state = lock(state);
+            state.is_held = false;
+            if let Some(held) = state.held.take() {
+                held.wake();
+            }
+        }
+    }
+
+    /// Whether the body waits to be asked for.
+    pub(crate) fn is_held(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Streamed(state) => lock(state).is_held,
         }
     }
 
@@ -173,6 +242,10 @@ impl Body for AttemptBody {
                 if state.attempt != *attempt {
                     return Poll::Ready(Some(Err(Box::new(Detached))));
                 }
+                if state.is_held {
+                    state.held = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
                 state.poll_next(cx)
             }
         }
@@ -202,8 +275,8 @@ impl State {
         self.attempt += 1;
         self.next = 0;
         self.has_read_trailers = false;
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
+        for waiting in [self.reader.take(), self.held.take()].into_iter().flatten() {
+            waiting.wake();
         }
         self.attempt
     }
@@ -252,6 +325,7 @@ impl State {
             return Poll::Ready(None);
         }
         let polled = Pin::new(&mut self.source).poll_frame(cx);
+        let polled = polled.map(|frame| frame.map(|frame| frame.map(|frame| self.filtered(frame))));
         match &polled {
             Poll::Pending => {
                 let known = self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker()));
@@ -267,6 +341,18 @@ impl State {
         self.reader = None;
         self.progress = Instant::now();
         polled
+    }
+
+    /// A frame without what may not be passed on.
+    fn filtered(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        match frame.into_trailers() {
+            Ok(_) if self.trailing == Trailing::Dropped => Frame::data(Bytes::new()),
+            Ok(mut trailers) => {
+                head::trailers(&mut trailers);
+                Frame::trailers(trailers)
+            }
+            Err(frame) => frame,
+        }
     }
 
     /// Keeps a frame that is being read.

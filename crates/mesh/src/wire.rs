@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -16,12 +17,19 @@ use crate::base_url::BaseUrl;
 use crate::error::MeshError;
 use crate::limits::Limits;
 use crate::retry::Failure;
+use crate::tolerant::TolerantConnector;
 use crate::upload::{AttemptBody, Upload};
+
+/// The most header fields of an answer: what hyper takes.
+pub(crate) const MAX_FIELDS: usize = 100;
+
+/// How long a body is held back for a server that does not say whether it wants it (RFC 9110, section 10.1.1).
+const CONTINUE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Pooled connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
-    client: Client<HttpConnector, AttemptBody>,
+    client: Client<TolerantConnector, AttemptBody>,
 }
 
 /// The head of a request, to be sent as often as need be.
@@ -49,7 +57,7 @@ impl Wire {
             .pool_idle_timeout(limits.keep_alive)
             .pool_max_idle_per_host(limits.keep_alive_connections)
             .set_host(false)
-            .build(connector);
+            .build(TolerantConnector::new(connector));
         Self { client }
     }
 
@@ -69,16 +77,29 @@ impl Wire {
         url: &BaseUrl,
         limits: &Limits,
     ) -> Result<Response<Incoming>, Failed> {
-        let request = head.request(upload.attempt(), url)?;
+        let mut request = head.request(upload.attempt(), url)?;
+        if upload.is_held() {
+            let upload = upload.clone();
+            hyper::ext::on_informational(&mut request, move |answer| {
+                if answer.status() == StatusCode::CONTINUE {
+                    upload.proceed();
+                }
+            });
+        }
         let sending = self.client.request(request);
         let timer = sleep_until(Instant::now() + limits.head);
-        tokio::pin!(sending, timer);
+        let asked_for = sleep_until(Instant::now() + CONTINUE_LIMIT);
+        tokio::pin!(sending, timer, asked_for);
         loop {
             tokio::select! {
                 biased;
                 answer = &mut sending => {
                     let answer = answer.map_err(|error| classify(&error, url, upload))?;
                     return unless_switched(answer, url);
+                }
+                () = &mut asked_for, if upload.is_held() => {
+                    upload.proceed();
+                    continue;
                 }
                 () = &mut timer => {}
             }
@@ -160,7 +181,11 @@ fn classify(error: &ClientError, url: &BaseUrl, upload: &Upload) -> Failed {
         return Failed { failure: Failure::Aborted, error: MeshError::BodyAborted { why } };
     }
     let failure = what_failed(error);
+    let cause = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
     let error = match failure {
+        Failure::Garbage if cause.is_some_and(hyper::Error::is_parse_too_large) => {
+            MeshError::HeadTooLarge { address }
+        }
         Failure::NotConnected => MeshError::Unreachable { address, why },
         Failure::Garbage => MeshError::Garbage { address, why },
         _ => MeshError::Broken { address, why },

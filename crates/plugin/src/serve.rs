@@ -1,21 +1,42 @@
 //! Serves HTTP/1.1 on a listener until told to stop, then lets running requests finish.
+//!
+//! A request whose head servers could read differently is refused here, for every listener, and so is what is not
+//! HTTP/1.1; both with problem details.
+
+mod answer;
+mod body;
+mod hangup;
+mod link;
+mod progress;
+mod refused;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use mesh::head::{HeadError, is_about_all, refuse};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 use tracing::{debug, warn};
+use types::NodeId;
+
+use answer::raw_problem;
+use body::{AnswerBody, RequestBody};
+use hangup::Hangup;
+use link::{Link, Tcp};
+use progress::Progress;
 
 /// Limits of a listener.
 #[derive(Debug, Clone)]
@@ -29,6 +50,12 @@ pub struct ServeLimits {
     pub connections: usize,
     /// How long running requests may go on after the stop.
     pub grace: Duration,
+    /// Header fields of a request.
+    pub fields: usize,
+    /// Bytes of a request's head, its target included.
+    pub head_size: usize,
+    /// The node that refusals name.
+    pub node: Option<NodeId>,
 }
 
 impl Default for ServeLimits {
@@ -38,6 +65,9 @@ impl Default for ServeLimits {
             send_timeout: Duration::from_secs(60),
             connections: 10_000,
             grace: Duration::from_secs(10),
+            fields: 100,
+            head_size: 32 * 1024,
+            node: None,
         }
     }
 }
@@ -53,6 +83,9 @@ const UNSENT: u32 = 64 * 1024;
 
 /// How long to wait after the system refused a connection, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a client may take to take the last words of its connection.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Ends a listener in two steps. One token alone is both at once.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +105,7 @@ impl From<CancellationToken> for Stop {
 /// Serves until it is stopped and every connection has ended, or `limits.grace` has passed since.
 pub async fn serve<S>(listener: TcpListener, service: S, stop: Stop, limits: ServeLimits)
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     let graceful = GracefulShutdown::new();
@@ -86,11 +119,9 @@ where
             Some(_) = connections.join_next(), if connections.len() >= limits.connections => {}
             accepted = listener.accept(), if connections.len() < limits.connections => match accepted {
                 Ok((stream, peer)) => {
-                    let service = service.clone().map_request(move |mut request: Request<Incoming>| {
-                        request.extensions_mut().insert(Peer(peer));
-                        request
-                    });
-                    connections.spawn(connection(stream, service, graceful.watcher(), limits.clone()));
+                    let (service, watcher) = (service.clone(), graceful.watcher());
+                    let stopping = stop.serving.clone();
+                    connections.spawn(connection(stream, peer, service, watcher, limits.clone(), stopping));
                 }
                 Err(error) => {
                     warn!(%error, "could not accept a connection");
@@ -113,28 +144,111 @@ where
     connections.shutdown().await;
 }
 
+/// Serves one connection until it ends, or its client is gone while it is being answered.
 async fn connection<S>(
     stream: TcpStream,
+    peer: SocketAddr,
     service: S,
-    watcher: hyper_util::server::graceful::Watcher,
+    watcher: Watcher,
     limits: ServeLimits,
+    stopping: CancellationToken,
 ) where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     // A small answer must not wait for an acknowledgement of the one before; that it can't be set costs only time.
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-    let mut stream = TimeoutWriter::new(stream);
-    stream.set_timeout(Some(limits.send_timeout));
+    let stream = Arc::new(stream);
+    let progress = Progress::default();
+    let mut transport = TimeoutWriter::new(Tcp(Arc::clone(&stream)));
+    transport.set_timeout(Some(limits.send_timeout));
+    let link = Link::new(Box::pin(transport), progress.clone(), limits.clone(), stopping);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        .half_close(true)
+        .max_headers(limits.fields)
+        .max_header_size(limits.head_size)
         .header_read_timeout(limits.head_timeout)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));
-    if let Err(error) = watcher.watch(connection).await {
-        debug!(%error, "a connection ended early");
+        .serve_connection(TokioIo::new(link), listening(service, peer, progress.clone(), limits.clone()));
+    let ended = {
+        let serving = watcher.watch(connection);
+        tokio::pin!(serving);
+        let mut hangup = Hangup::new(Arc::clone(&stream), progress.clone());
+        poll_fn(|cx| match serving.as_mut().poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending => hangup.poll(cx).map(|()| None),
+        })
+        .await
+    };
+    match ended {
+        None => debug!(%peer, status = 499, "the client left before it was answered"),
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            debug!(%peer, %error, "a connection ended early");
+            // The parser says nothing in these cases.
+            let problem = if error.is_parse_version_h2() {
+                refused::http_2()
+            } else if error.is_timeout() && !progress.is_busy() && !progress.head().is_empty() {
+                refused::slow_head(&limits)
+            } else {
+                return;
+            };
+            say(Tcp(stream), &raw_problem(&problem, &limits, false)).await;
+        }
     }
+}
+
+/// Writes the last words of a connection.
+async fn say(mut stream: Tcp, words: &[u8]) {
+    let saying = async {
+        stream.write_all(words).await?;
+        stream.shutdown().await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(LAST_WORDS, saying).await {
+        debug!(%error, "the client did not hear why it was refused");
+    }
+}
+
+/// The service as a connection uses it: a request whose head is refused does not reach it.
+fn listening<S>(
+    service: S,
+    peer: SocketAddr,
+    progress: Progress,
+    limits: ServeLimits,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<AnswerBody>,
+    Error = Infallible,
+    Future: Future<Output = Result<Response<AnswerBody>, Infallible>> + Send,
+>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    hyper::service::service_fn(move |request: Request<Incoming>| {
+        let (mut head, body) = request.into_parts();
+        let fragment = progress.began(&head, !body.is_end_stream());
+        let own = match (fragment.map(HeadError::Fragment), refuse(&head)) {
+            (Some(error), _) | (None, Err(error)) => Some(answer::refuse(&error, &limits)),
+            (None, Ok(())) => is_about_all(&head).then(answer::options),
+        };
+        head.extensions.insert(Peer(peer));
+        let body = RequestBody::boxed(body, progress.clone());
+        let (service, progress) = (service.clone(), progress.clone());
+        async move {
+            let answer = match own {
+                Some(own) => own,
+                None => match service.oneshot(Request::from_parts(head, body)).await {
+                    Ok(answer) => answer,
+                    Err(never) => match never {},
+                },
+            };
+            progress.answered();
+            Ok(answer.map(|body| AnswerBody::new(body, progress)))
+        }
+    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ mod queries;
 mod settled;
 mod svc;
 
-use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -22,7 +21,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get, put};
 use cluster::Cluster;
 use mesh::Mesh;
-use plugin::{Metrics, Registry};
+use plugin::{Guard, Metrics, Registry};
 use tokio_util::sync::CancellationToken;
 use types::{ClusterId, Generation, NodeId, Profile, Role};
 
@@ -44,8 +43,8 @@ pub(crate) struct Facts {
     pub(crate) data_dir: String,
     pub(crate) profile: Profile,
     pub(crate) insecure: Vec<String>,
-    /// Names under which this node may be called by a browser.
-    pub(crate) hosts: Vec<String>,
+    /// Keeps pages of other sites from this node.
+    pub(crate) guard: Guard,
     pub(crate) http: String,
     pub(crate) gossip: String,
     /// Whether there is anybody to look for.
@@ -92,11 +91,6 @@ pub(crate) struct Parts {
     pub(crate) stopping: CancellationToken,
 }
 
-/// The names that this node's own pages may have in a browser.
-pub(crate) fn own_hosts(advertise: IpAddr) -> Vec<String> {
-    vec!["localhost".to_owned(), advertise.to_string()]
-}
-
 /// All routes of a node.
 pub(crate) fn router(app: App) -> Router {
     let control = Router::new()
@@ -117,8 +111,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/health/readyz", get(queries::readyz))
         .route("/metrics", get(metrics::metrics))
         .layer(axum::middleware::from_fn(layers::limit_time))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard));
+        .layer(DefaultBodyLimit::max(BODY_LIMIT));
     let service = Router::new()
         .route("/svc/{service}", any(svc::call))
         .route("/svc/{service}/", any(svc::call))
@@ -127,6 +120,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(service)
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::wrong_method)
+        .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard))
         .layer(axum::middleware::from_fn_with_state(app.clone(), layers::dress))
         .with_state(app)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use plugin::Hosts;
 use serde_json::Value;
 use store::StoreUrl;
 use types::{ClusterId, NodeId, Profile, Role, ServiceType};
@@ -35,6 +36,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Where the node stands.
     pub zone: Option<String>,
+    /// Hosts under which the node may be asked, besides those that no stranger can have.
+    pub hosts: Hosts,
     /// The object store of the cluster; none is the folder `store` in the data folder, which suits a node that stays
     /// alone.
     pub store: Option<StoreUrl>,
@@ -67,6 +70,7 @@ impl Config {
             data_dir,
             labels: BTreeMap::new(),
             zone: None,
+            hosts: Hosts::default(),
             store: None,
             settings: BTreeMap::new(),
             insecure: false,

@@ -10,7 +10,6 @@ use mesh::Mesh;
 use plugin::ServeLimits;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 use tracing::{Instrument, Span, warn};
 use types::api::AgentSelf;
 
@@ -28,6 +27,10 @@ const RIVAL_LIMIT: Duration = Duration::from_secs(1);
 const FIRST_CONTACT_LIMIT: Duration = Duration::from_millis(300);
 /// How long requests to the API, and values on their way to slow clients, may go on after the node has left.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Header fields and bytes of a request's head: more than a gateway takes, since it adds some.
+const FIELDS: usize = 128;
+const HEAD_SIZE: usize = 40 * 1024;
 
 /// What the main task of a node needs.
 pub(crate) struct Life {
@@ -50,10 +53,14 @@ impl Life {
     ) -> Result<(), NodeError> {
         let mut parts = JoinSet::new();
         parts.spawn(events.record(self.cluster.changes()).instrument(Span::current()));
-        let limits = ServeLimits { grace: GRACE, ..ServeLimits::default() };
-        let service =
-            router.map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
-        let http = plugin::serve(listener, service, self.stop_http.clone().into(), limits);
+        let limits = ServeLimits {
+            grace: GRACE,
+            fields: FIELDS,
+            head_size: HEAD_SIZE,
+            node: Some(self.facts.node.clone()),
+            ..ServeLimits::default()
+        };
+        let http = plugin::serve(listener, router, self.stop_http.clone().into(), limits);
         parts.spawn(http.instrument(Span::current()));
         let mut role = JoinSet::new();
         let owner = tokio::select! {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cluster::{Cluster, ClusterConfig, JoinError, Network};
 use cool_id_generator::{Size, get_id};
 use mesh::{Mesh, Targets};
-use plugin::{BindError, Exposure, Registry, RegistryError};
+use plugin::{BindError, Exposure, Guard, Registry, RegistryError};
 use store::{ObjectStore, StoreUrl};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -189,7 +189,7 @@ impl Node {
             profile: config.profile,
             insecure: insecure(&config),
             has_seeds: config.seeds.iter().any(|seed| *seed != gossip.advertise.to_string()),
-            hosts: api::own_hosts(opened.advertise),
+            guard: Guard::new(config.hosts.clone(), "add it to --hosts of the agent"),
             http: gossip.http.clone(),
             gossip: gossip.advertise.to_string(),
             kept_role: is_kept.then(|| asked.role.clone()),

@@ -9,15 +9,17 @@ use axum::body::Body as AnyBody;
 use bytes::Bytes;
 use cluster::ClusterView;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
-use http::{HeaderName, Method, Request, Response, StatusCode, Uri};
+use http::request::Parts;
+use http::{HeaderName, Request, Response, Uri};
 use http_body::Body;
+use ipnet::IpNet;
+use mesh::head::{self, Added, DotSegments, REQUEST_ID, Source, asked_host, no_dot_segments, request_id};
 use mesh::{Mesh, MeshBody, MeshError};
-use plugin::{Peer, response};
+use plugin::{Guard, Peer, response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::debug;
-use types::{ErrorKind, NodeId, Problem, api};
+use types::{ErrorKind, NodeId, Problem, ServiceType, api};
 
-use crate::forward::{REQUEST_ID, add_forwarded, add_prefix, request_id};
 use crate::in_flight::{InFlight, Ticket, TicketBody};
 use crate::table::{Destination, RouteTable, Way, behind, first_segment};
 
@@ -34,20 +36,30 @@ pub(crate) struct Gateway {
     pub(crate) mesh: Mesh,
     pub(crate) view: watch::Receiver<ClusterView>,
     pub(crate) in_flight: InFlight,
+    /// Keeps pages of others from the services.
+    pub(crate) guard: Guard,
+    /// The proxies that may say for whom they ask.
+    pub(crate) trust: Vec<IpNet>,
     /// Whether every answer closes its connection.
     pub(crate) is_draining: AtomicBool,
 }
 
 impl Gateway {
     /// Answers a request: with what a member or an address says, or with a problem.
-    pub(crate) async fn handle<B>(&self, mut request: Request<B>) -> Response<AnyBody>
+    ///
+    /// Its head was refused already if servers could read it differently. It is stripped first, and what the gateway
+    /// says is added last, so a client can neither forge nor delete it.
+    pub(crate) async fn handle<B>(&self, request: Request<B>) -> Response<AnyBody>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
         let mut ticket = self.in_flight.enter();
-        let id = request_id(request.headers_mut());
-        let mut answer = match self.pass_on(request, &mut ticket).await {
+        let (mut parts, body) = request.into_parts();
+        let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+        head::strip(&mut parts.headers, self.source(peer));
+        let id = request_id(&parts.headers);
+        let mut answer = match self.pass_on(parts, body, peer, &id, &mut ticket).await {
             Ok(answer) => {
                 ticket.answered(answer.status());
                 let mut answer = answer.map(|body| AnyBody::new(TicketBody::new(body, ticket)));
@@ -75,35 +87,40 @@ impl Gateway {
 
     async fn pass_on<B>(
         &self,
-        mut request: Request<B>,
+        mut parts: Parts,
+        body: B,
+        peer: Option<IpAddr>,
+        id: &HeaderValue,
         ticket: &mut Ticket,
     ) -> Result<Response<MeshBody>, Refused>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        if request.method() == Method::CONNECT {
-            return Err(no_tunnels().into());
-        }
-        let asked_host = request.uri().authority().map(ToString::to_string);
-        let client: Option<IpAddr> = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-        add_forwarded(request.headers_mut(), client, asked_host.as_deref());
-        let path = request.uri().path();
+        let host = asked_host(&parts).map(ToOwned::to_owned);
+        let added = Added { peer, host: host.as_deref(), prefix: "", id };
+        let path = parts.uri.path();
         let sent = match self.table.destination(path) {
             Destination::Route(way) => {
-                if way.strip_prefix {
-                    cut(request.uri_mut(), way.prefix.as_str().len());
-                    add_prefix(request.headers_mut(), way.prefix.as_str());
-                }
+                let has_base_path = way.to.iter().any(|url| !url.path().is_empty());
+                no_dot_segments(path, has_base_path).map_err(DotSegments::to_problem)?;
+                let prefix = if way.strip_prefix { way.prefix.as_str() } else { "" };
+                cut(&mut parts.uri, prefix.len());
+                head::add(&mut parts.headers, &Added { prefix, ..added });
                 if let Some(places) = &way.places {
                     ticket.hold(self.place(way, places).await?);
                 }
-                self.mesh.send_to_any(&way.to, request).await
+                self.mesh.send_to_any(&way.to, Request::from_parts(parts, body)).await
             }
             Destination::Service(service) => {
+                if self.is_known(&service) {
+                    self.guard.check(&parts)?;
+                }
                 let len = 1 + first_segment(path).len();
-                cut(request.uri_mut(), len);
-                self.mesh.send(&service, request).await
+                head::strip_browser(&mut parts.headers);
+                cut(&mut parts.uri, len);
+                head::add(&mut parts.headers, &added);
+                self.mesh.send(&service, Request::from_parts(parts, body)).await
             }
             Destination::Nowhere if path == "/" => return Err(Refused::Index),
             Destination::Nowhere => return Err(self.nowhere(path).into()),
@@ -115,6 +132,23 @@ impl Gateway {
                 MeshError::UnknownService { .. } => problem.hint(self.what_there_is()).into(),
                 _ => problem.into(),
             }
+        })
+    }
+
+    /// Who is at the other end of a connection.
+    fn source(&self, peer: Option<IpAddr>) -> Source {
+        let peer = peer.map(|peer| peer.to_canonical());
+        match peer {
+            Some(peer) if self.trust.iter().any(|trusted| trusted.contains(&peer)) => Source::Trusted,
+            _ => Source::Stranger,
+        }
+    }
+
+    /// Whether a member has or can run a service, so that there may be data to protect.
+    fn is_known(&self, service: &ServiceType) -> bool {
+        self.view.borrow().members().any(|member| {
+            member.about.runnable.contains(service)
+                || member.state.as_ref().is_some_and(|state| state.role.service() == Some(service))
         })
     }
 
@@ -205,16 +239,11 @@ impl From<Problem> for Refused {
     }
 }
 
-fn no_tunnels() -> Problem {
-    let mut problem = Problem::new(ErrorKind::Invalid, "no-tunnels", "a gateway opens no tunnels")
-        .hint("send the request itself instead of CONNECT");
-    problem.status = StatusCode::NOT_IMPLEMENTED.as_u16();
-    problem
-}
-
 /// Takes the first bytes off the path.
 fn cut(uri: &mut Uri, len: usize) {
-    if let Some(path) = uri.path_and_query() {
+    if len > 0
+        && let Some(path) = uri.path_and_query()
+    {
         *uri = Uri::from(behind(path, len));
     }
 }

@@ -4,7 +4,6 @@
 //! of its settings send path prefixes to fixed addresses, so that it is of use before other services exist. Bodies are
 //! streamed both ways; the path is passed on byte for byte.
 
-mod forward;
 mod gateway;
 mod in_flight;
 mod meters;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use hyper::body::Incoming;
-use plugin::{Context, Health, Prepared, ServeLimits, Service, ServiceError, Stop, serve};
+use axum::body::Body;
+use plugin::{Context, Guard, Health, Prepared, ServeLimits, Service, ServiceError, Stop, serve};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -25,6 +25,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// For how long no request may run before kept connections are closed: a client that has just got its answer, and was
 /// told to close, may have sent its next request already.
 const QUIET: Duration = Duration::from_millis(30);
+
+/// How another host is let in.
+const HOSTS: &str = "add it to `hosts` in the settings of api_gateway";
 
 /// A running gateway.
 #[derive(Debug)]
@@ -45,19 +48,24 @@ impl Prepared for Plan {
         let listener = cx.listen("gateway", self.listen).await?;
         let mesh = cx.mesh.with_limits(self.limits);
         let gateway = Arc::new(Gateway {
-            node: cx.node,
+            node: cx.node.clone(),
             in_flight: InFlight::new(Meters::new(&cx.metrics, &mesh)),
             table: self.table,
             mesh,
             view: cx.view,
+            guard: Guard::new(self.hosts, HOSTS),
+            trust: self.trust,
             is_draining: AtomicBool::new(false),
         });
         let stop = Stop { accepting: CancellationToken::new(), serving: cx.shutdown.child_token() };
         let closed = CancellationToken::new();
-        let limits =
-            ServeLimits { connections: self.max_connections, grace: GRACE, ..ServeLimits::default() };
-        let serving =
-            serve(listener, routes::service::<Incoming>(Arc::clone(&gateway)), stop.clone(), limits);
+        let limits = ServeLimits {
+            connections: self.max_connections,
+            grace: GRACE,
+            node: Some(cx.node),
+            ..ServeLimits::default()
+        };
+        let serving = serve(listener, routes::service::<Body>(Arc::clone(&gateway)), stop.clone(), limits);
         let on_close = closed.clone().drop_guard();
         cx.tasks.spawn("gateway listener", async move {
             let _on_close = on_close;

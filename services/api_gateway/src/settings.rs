@@ -1,11 +1,12 @@
 //! The settings, as an operator writes them, and what they mean once they are checked.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use mesh::{BaseUrl, Limits};
-use plugin::{SettingsError, SettingsMistake};
+use plugin::{Hosts, SettingsError, SettingsMistake};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
@@ -38,6 +39,14 @@ pub struct Settings {
     pub wait: String,
     /// Client connections at once; the next one waits in the system's queue.
     pub max_connections: usize,
+    /// The proxies in front of the gateway, as addresses or networks: `[10.0.0.0/8]`. What they say in `Forwarded`,
+    /// `X-Forwarded-*` and `X-Request-Id` is believed and added to; what anybody else says there is replaced.
+    pub trust: Vec<String>,
+    /// Hosts under which services may be asked for, besides addresses, names without a dot, and names below
+    /// `.localhost`, `.local` and `.internal`: `[shop.example, "*.shop.example"]`. Any other host, and pages of other
+    /// sites, are refused with 403, so that no web page reaches the cluster's data through a visitor's browser. `any`
+    /// switches that off. Routes are reached under every host.
+    pub hosts: Hosts,
 }
 
 /// A path prefix that goes to fixed addresses.
@@ -73,6 +82,8 @@ impl Default for Settings {
             idle_timeout: "60s".to_owned(),
             wait: "10s".to_owned(),
             max_connections: 10_000,
+            trust: Vec::new(),
+            hosts: Hosts::default(),
         }
     }
 }
@@ -84,6 +95,8 @@ pub(crate) struct Plan {
     pub(crate) table: RouteTable,
     pub(crate) limits: Limits,
     pub(crate) max_connections: usize,
+    pub(crate) trust: Vec<IpNet>,
+    pub(crate) hosts: Hosts,
 }
 
 impl Settings {
@@ -107,18 +120,36 @@ impl Settings {
             );
         }
         let ways = self.ways(&mut mistakes);
+        let trust = self.networks(&mut mistakes);
         match listen {
             Ok(listen) if mistakes.is_empty() => Ok(Plan {
                 listen,
                 table: RouteTable::new(ways),
                 limits,
                 max_connections: self.max_connections,
+                trust,
+                hosts: self.hosts.clone(),
             }),
             listen => {
                 mistakes.extend(listen.err());
                 Err(SettingsError { mistakes })
             }
         }
+    }
+
+    fn networks(&self, mistakes: &mut Vec<SettingsMistake>) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for (at, text) in self.trust.iter().enumerate() {
+            match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+                Ok(network) => networks.push(network),
+                Err(_) => {
+                    let message = format!("`{text}` is no address and no network");
+                    let mistake = SettingsMistake::new(format!("/trust/{at}"), message);
+                    mistakes.push(mistake.hint("write it like `10.0.0.7` or `10.0.0.0/8`"));
+                }
+            }
+        }
+        networks
     }
 
     fn ways(&self, mistakes: &mut Vec<SettingsMistake>) -> Vec<Way> {
@@ -232,6 +263,7 @@ mod tests {
             "connect_timeout": "0s",
             "wait": "soon",
             "max_connections": 0,
+            "trust": ["10.0.0.7", "10.0.0.0/33", "proxy"],
         }));
         let places: Vec<_> = found.iter().map(|(pointer, _)| pointer.as_str()).collect();
         assert_eq!(
@@ -248,6 +280,8 @@ mod tests {
                 "/routes/2/to/3",
                 "/routes/3/max_in_flight",
                 "/routes/3/prefix",
+                "/trust/1",
+                "/trust/2",
                 "/listen",
             ]
         );

@@ -46,8 +46,8 @@ impl File {
     fn take(&mut self, key: &manifest::Key, node: &manifest::Node) -> Result<(), Vec<Mistake>> {
         let name = key.text.replace('-', "_");
         if let Some((text, _)) = TEXTS.iter().find(|(text, _)| *text == name) {
-            let value =
-                scalar(node).ok_or_else(|| vec![Mistake::new(node.at, format!("`{name}` is one value"))])?;
+            let value = if name == "hosts" { list(node).map(|hosts| hosts.join(",")) } else { scalar(node) };
+            let value = value.ok_or_else(|| vec![Mistake::new(node.at, format!("`{name}` is one value"))])?;
             self.texts.insert(text, value);
             return Ok(());
         }

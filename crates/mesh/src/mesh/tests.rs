@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
-use types::{Phase, Role, ShardId, Target, api};
+use types::{Phase, Role, ShardId, Target};
 
 use super::*;
 use crate::testing::{
@@ -100,7 +100,7 @@ async fn what_belongs_to_one_connection_is_not_passed_on() {
     let told = whole(answer.into_body()).await.unwrap();
     let mut lines: Vec<_> = told.lines().skip(1).collect();
     lines.sort_unstable();
-    assert_eq!(lines, ["accept: */*", "coterie-hops: 1", &format!("host: {}", upstream.addr)]);
+    assert_eq!(lines, ["accept: */*", "cdn-loop: coterie", &format!("host: {}", upstream.addr)]);
 }
 
 #[tokio::test]
@@ -203,9 +203,9 @@ async fn a_body_larger_than_what_is_kept_is_not_sent_again() {
     })
     .await;
     let limits = Limits { replay: 10, ..Limits::default() };
-    let (_view, mesh) = mesh([], limits);
-    let error = mesh.send_to_any(&[draining.url()], post("eleven byte")).await.unwrap_err();
-    assert_eq!(error, MeshError::BodyTooLargeToResend { kept: 10 });
+    let (_view, mesh) = mesh([member("a", draining.addr, Phase::Ready)], limits);
+    let error = mesh.send(&echo(), post("eleven byte")).await.unwrap_err();
+    assert!(matches!(error, MeshError::BodyTooLargeToResend { kept: 10, .. }), "{error:?}");
     assert_eq!(draining.hits(), 1);
 }
 
@@ -402,10 +402,48 @@ async fn an_answer_without_a_body_has_ended_at_once() {
 }
 
 #[tokio::test]
+async fn what_a_member_says_when_it_refuses_is_what_the_client_hears() {
+    let full = Upstream::serving(|_| async {
+        let problem = Problem::new(ErrorKind::Unavailable, "too-busy", "all room is taken").hint("wait");
+        let mut answer = not_processed();
+        *answer.body_mut() = text(serde_json::to_vec(&problem).unwrap()).into_body();
+        answer
+    })
+    .await;
+    let (_view, mesh) = mesh([member("a", full.addr, Phase::Ready)], hasty());
+    let problem = mesh.send(&echo(), get("/")).await.unwrap_err().to_problem();
+    assert_eq!((problem.status, problem.code(), problem.hint.as_deref()), (503, "too-busy", Some("wait")));
+    assert!(problem.detail.starts_with("all room is taken (waited 1"), "{problem:?}");
+    assert!(full.hits() > 1);
+}
+
+#[tokio::test]
+async fn a_body_that_waits_to_be_asked_for_is_sent_all_the_same_after_a_moment() {
+    // It says nothing before it has the body.
+    let upstream = Upstream::raw(|mut stream| async move {
+        let head = read_head(&mut stream).await;
+        assert!(head.to_ascii_lowercase().contains("expect: 100-continue"), "{head}");
+        let mut body = [0; 4];
+        let began = Instant::now();
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut body).await.unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(500));
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    })
+    .await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let request = Request::post("/").header("expect", "100-continue").body(Full::from("body")).unwrap();
+    let answer = mesh.send_to_any(&[upstream.url()], request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_request_that_goes_in_circles_ends() {
     let upstream = Upstream::serving(echoing).await;
     let (_view, mesh) = mesh([], Limits::default());
-    let request = Request::get("/").header(api::HOPS, "4").body(Empty::<Bytes>::new()).unwrap();
+    let request = Request::get("/")
+        .header("cdn-loop", "coterie, coterie, coterie, coterie")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
     let error = mesh.send_to_any(&[upstream.url()], request).await.unwrap_err();
     assert_eq!(error, MeshError::Loop);
     assert_eq!(upstream.hits(), 0);

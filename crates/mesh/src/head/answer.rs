@@ -1,0 +1,117 @@
+//! The head of an answer on its way back.
+
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{StatusCode, Version, response};
+use types::{Epoch, api};
+
+use super::names::{elements, is_plainly_chunked};
+use super::strip::{Source, strip_answer};
+
+const EPOCH: HeaderName = HeaderName::from_static(api::EPOCH);
+const NOT_PROCESSED: HeaderName = HeaderName::from_static(api::NOT_PROCESSED);
+
+/// Why an answer can't be passed back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// The server must send its bodies plainly, or with `Transfer-Encoding: chunked` and no other transfer coding.
+    #[error("its body has the transfer coding `{0}`, and only `chunked` is undone")]
+    TransferCoding(String),
+    /// The server must say one length.
+    #[error("it says two lengths of its body: `{0}`")]
+    Lengths(String),
+}
+
+/// Makes the head of an answer one that can be passed back.
+pub(crate) fn answer(head: &mut response::Parts, source: Source) -> Result<(), AnswerError> {
+    if is_plainly_chunked(&head.headers).map_err(AnswerError::TransferCoding)? {
+        // What frames the body is the coding, so the length is wrong or a trap (RFC 9112, section 6.3).
+        head.headers.remove(CONTENT_LENGTH);
+        head.headers.remove(TRANSFER_ENCODING);
+    } else {
+        one_length(&mut head.headers)?;
+    }
+    strip_answer(&mut head.headers, source);
+    head.version = Version::HTTP_11;
+    Ok(())
+}
+
+/// A length that is said several times is passed on once: `6, 6` is `6` (RFC 9110, section 8.6).
+fn one_length(headers: &mut HeaderMap) -> Result<(), AnswerError> {
+    let is_plain = {
+        let mut values = headers.get_all(CONTENT_LENGTH).iter();
+        let is_number = |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
+        values.next().is_none_or(is_number) && values.next().is_none()
+    };
+    if is_plain {
+        return Ok(());
+    }
+    let mut lengths: Vec<u64> = elements(headers, &CONTENT_LENGTH)
+        .map(|length| length.parse().ok())
+        .collect::<Option<_>>()
+        .unwrap_or_default();
+    lengths.dedup();
+    let [length] = lengths[..] else {
+        let said: Vec<_> = elements(headers, &CONTENT_LENGTH).collect();
+        return Err(AnswerError::Lengths(said.join(", ")));
+    };
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    Ok(())
+}
+
+/// Whether an answer says that the request was not acted upon.
+pub(crate) fn is_not_processed<B>(response: &http::Response<B>) -> bool {
+    matches!(response.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::MISDIRECTED_REQUEST)
+        && response.headers().contains_key(NOT_PROCESSED)
+}
+
+/// The epoch of a shard's owner, in the answer of a node that does not own it.
+pub(crate) fn owner_epoch(headers: &HeaderMap) -> Option<Epoch> {
+    headers.get(EPOCH)?.to_str().ok()?.parse().ok().map(Epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{headers, lines};
+    use super::*;
+
+    fn passed(before: &[&str], source: Source) -> Result<Vec<String>, AnswerError> {
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        head.headers = headers(before);
+        answer(&mut head, source)?;
+        Ok(lines(&head.headers))
+    }
+
+    #[test]
+    fn a_body_is_framed_by_what_the_answer_means() {
+        for (before, after) in [
+            (&["content-length: 3"][..], Some(&["content-length: 3"][..])),
+            (&["transfer-encoding: chunked"], Some(&[])),
+            (&["content-length: 3", "transfer-encoding: Chunked"], Some(&[])),
+            (&["content-length: 6, 6"], Some(&["content-length: 6"])),
+            (&["content-length: 6", "content-length: 6"], Some(&["content-length: 6"])),
+            (&["content-length: 6, 7"], None),
+            (&["content-length: 6, x"], None),
+            (&["transfer-encoding: gzip, chunked"], None),
+            (&["transfer-encoding: chunked, chunked"], None),
+            (&["transfer-encoding: chunked", "transfer-encoding: chunked"], None),
+            (&["transfer-encoding: xchunked"], None),
+            (&["transfer-encoding: identity"], None),
+        ] {
+            let passed = passed(before, Source::Stranger).ok();
+            let after = after.map(|lines| lines.iter().map(ToString::to_string).collect::<Vec<_>>());
+            assert_eq!(passed, after, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_node_of_the_cluster_speaks_for_the_cluster() {
+        let said =
+            ["connection: set-cookie", "coterie-not-processed: 1", "coterie_epoch: 4", "set-cookie: a=b"];
+        assert_eq!(passed(&said, Source::Stranger).unwrap(), ["set-cookie: a=b"]);
+        assert_eq!(
+            passed(&said, Source::Trusted).unwrap(),
+            ["coterie-not-processed: 1", "set-cookie: a=b"],
+            "an alias is nobody's"
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! What a proxy adds to a request last: who asked, for which host, over what, under which id.
+
+use std::net::IpAddr;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use types::api;
+use uuid::Uuid;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+/// The header with the id of a request.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static(api::REQUEST_ID);
+
+/// The longest id that a trusted proxy may give a request, in bytes.
+const MAX_ID: usize = 128;
+
+/// What is added to a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Added<'a> {
+    /// The other end of the connection.
+    pub peer: Option<IpAddr>,
+    /// Host and port that the client asked for.
+    pub host: Option<&'a str>,
+    /// The prefix that was taken off the path; empty if none was.
+    pub prefix: &'a str,
+    /// The id of the request.
+    pub id: &'a HeaderValue,
+}
+
+/// Adds it. What a trusted proxy said stays: the peer comes after its addresses, the prefix after its prefix, and its
+/// host, scheme and id are those of the client.
+pub fn add(headers: &mut HeaderMap, added: &Added<'_>) {
+    if let Some(peer) = added.peer {
+        let peer = peer.to_canonical().to_string();
+        let earlier = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+        let whole = earlier.chain([peer.as_str()]).collect::<Vec<_>>().join(", ");
+        set(headers, X_FORWARDED_FOR, &whole);
+    }
+    if !headers.contains_key(X_FORWARDED_HOST)
+        && let Some(host) = added.host
+    {
+        set(headers, X_FORWARDED_HOST, host);
+    }
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    if !added.prefix.is_empty() {
+        let earlier = headers.get(X_FORWARDED_PREFIX).and_then(|value| value.to_str().ok());
+        let whole = [earlier.unwrap_or_default(), added.prefix].concat();
+        set(headers, X_FORWARDED_PREFIX, &whole);
+    }
+    headers.insert(REQUEST_ID, added.id.clone());
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+/// The id of a request: the one that it has, or a new one if it has none or one that is unfit to be logged.
+pub fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(REQUEST_ID).filter(|id| {
+        let bytes = id.as_bytes();
+        !bytes.is_empty() && bytes.len() <= MAX_ID && bytes.iter().all(u8::is_ascii_graphic)
+    });
+    given.cloned().unwrap_or_else(|| {
+        let mut text = Uuid::encode_buffer();
+        let id = Uuid::now_v7().hyphenated().encode_lower(&mut text);
+        HeaderValue::from_str(id).expect("digits and hyphens fit into a header")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{headers, lines};
+    use super::*;
+
+    fn added(before: &[&str], peer: &str, prefix: &str) -> Vec<String> {
+        let mut message = headers(before);
+        let id = HeaderValue::from_static("id");
+        add(&mut message, &Added { peer: peer.parse().ok(), host: Some("shop.example"), prefix, id: &id });
+        lines(&message)
+    }
+
+    #[test]
+    fn who_asked_is_added_to_what_a_trusted_proxy_said() {
+        assert_eq!(
+            added(&[], "::ffff:192.0.2.1", ""),
+            [
+                "x-forwarded-for: 192.0.2.1",
+                "x-forwarded-host: shop.example",
+                "x-forwarded-proto: http",
+                "x-request-id: id"
+            ]
+        );
+        let earlier = [
+            "x-forwarded-for: 192.0.2.1",
+            "x-forwarded-for: 198.51.100.7",
+            "x-forwarded-host: outer",
+            "x-forwarded-proto: https",
+            "x-forwarded-prefix: /outer",
+        ];
+        assert_eq!(
+            added(&earlier, "203.0.113.9", "/inner"),
+            [
+                "x-forwarded-for: 192.0.2.1, 198.51.100.7, 203.0.113.9",
+                "x-forwarded-host: outer",
+                "x-forwarded-prefix: /outer/inner",
+                "x-forwarded-proto: https",
+                "x-request-id: id",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_request_keeps_its_id_or_gets_one() {
+        let made = request_id(&HeaderMap::new());
+        assert_eq!(Uuid::parse_str(made.to_str().unwrap()).unwrap().get_version_num(), 7);
+        assert_eq!(request_id(&headers(&["x-request-id: mine"])), "mine");
+        for unfit in [String::new(), "a b".to_owned(), "x".repeat(MAX_ID + 1)] {
+            assert_ne!(request_id(&headers(&[&format!("x-request-id: {unfit}")])), unfit);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Which header fields mean what to a proxy. One list for requests, answers and trailers.
+
+use http::header::{
+    AUTHORIZATION, CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use types::api;
+
+/// Fields for one connection only (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Fields that a proxy writes, or that a server takes from a proxy it trusts.
+const MANAGED: [HeaderName; 3] =
+    [FORWARDED, HeaderName::from_static("x-real-ip"), HeaderName::from_static(api::REQUEST_ID)];
+
+/// Fields that a message means to keep whatever its `Connection` says.
+const END_TO_END: [HeaderName; 10] = [
+    HOST,
+    AUTHORIZATION,
+    COOKIE,
+    SET_COOKIE,
+    EXPECT,
+    TRAILER,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("cdn-loop"),
+    HeaderName::from_static("origin"),
+];
+
+/// Whether a field is for one connection only.
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+}
+
+/// Whether only a proxy that is trusted may say this.
+pub(super) fn is_managed(name: &HeaderName) -> bool {
+    is_managed_text(name.as_str())
+}
+
+fn is_managed_text(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || is_own_text(name)
+        || MANAGED.iter().any(|managed| managed.as_str() == name)
+}
+
+/// Whether only Coterie's own nodes may say this.
+pub(super) fn is_own(name: &HeaderName) -> bool {
+    is_own_text(name.as_str())
+}
+
+fn is_own_text(name: &str) -> bool {
+    name.starts_with("coterie-")
+}
+
+/// Whether a field stays although `Connection` names it.
+pub(super) fn is_protected(name: &HeaderName) -> bool {
+    is_protected_text(name.as_str())
+}
+
+fn is_protected_text(name: &str) -> bool {
+    name.starts_with("content-")
+        || is_managed_text(name)
+        || END_TO_END.iter().any(|protected| protected.as_str() == name)
+}
+
+/// Whether a program behind the proxy may take this name for that of a field which means something: CGI and PHP read
+/// `X_Forwarded_For` and `X.Forwarded.For` as `X-Forwarded-For`.
+pub(super) fn is_alias(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+    if text.as_bytes().iter().all(is_plain) {
+        return false;
+    }
+    let meant = text.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    is_protected_text(&meant) || HOP_BY_HOP.iter().any(|name| name.as_str() == meant)
+}
+
+/// Whether a field of this name may stand in a trailer: none that frames, routes or identifies a message may
+/// (RFC 9110, section 6.5.1).
+pub(super) fn may_trail(name: &HeaderName) -> bool {
+    !(is_hop_by_hop(name) || is_protected(name) || is_alias(name))
+}
+
+/// The elements of a list field, over all of its lines.
+pub(super) fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|element| !element.is_empty())
+}
+
+/// Whether the only transfer coding is the one that is undone here.
+pub(super) fn is_plainly_chunked(headers: &HeaderMap) -> Result<bool, String> {
+    let mut values = headers.get_all(TRANSFER_ENCODING).iter();
+    let shown = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(false),
+        (Some(value), None) if value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(true),
+        (Some(first), None) => Err(shown(first)),
+        (Some(first), Some(second)) => Err(format!("{}, {}", shown(first), shown(second))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> HeaderName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_name_that_could_be_taken_for_another_one_is_an_alias() {
+        for alias in [
+            "x_forwarded_for",
+            "x.forwarded.for",
+            "x-forwarded_proto",
+            "x!forwarded!host",
+            "coterie_epoch",
+            "content_length",
+            "transfer_encoding",
+            "x_request_id",
+            "x_real_ip",
+            "host_",
+        ] {
+            let expected = alias != "host_";
+            assert_eq!(is_alias(&name(alias)), expected, "{alias}");
+        }
+        for plain in ["x-forwarded-for", "x_custom", "accept", "sec_fetch_site", "a.b", "content-length"] {
+            assert!(!is_alias(&name(plain)), "{plain}");
+        }
+    }
+
+    #[test]
+    fn what_frames_or_identifies_a_message_can_not_trail() {
+        for forbidden in [
+            "content-length",
+            "host",
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "transfer-encoding",
+            "authorization",
+            "coterie-not-processed",
+            "set-cookie",
+        ] {
+            assert!(!may_trail(&name(forbidden)), "{forbidden}");
+        }
+        for fine in ["grpc-status", "checksum", "server-timing"] {
+            assert!(may_trail(&name(fine)), "{fine}");
+        }
+    }
+}

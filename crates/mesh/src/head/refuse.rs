@@ -1,0 +1,268 @@
+//! Refuses requests whose heads mean different things to different servers (RFC 9112, sections 3 and 6).
+
+use http::header::{EXPECT, HOST, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{Method, Version};
+use types::{ErrorKind, Problem};
+
+use super::names::is_plainly_chunked;
+
+/// The longest method.
+const MAX_METHOD: usize = 32;
+/// As many characters of what is refused are shown.
+const SHOWN: usize = 80;
+
+/// Why a request is refused for its head alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// Send a `Host` header.
+    #[error("the request has no Host header")]
+    NoHost,
+    /// Send one `Host` header.
+    #[error("the request has several Host headers")]
+    SeveralHosts,
+    /// Write `Host: name` or `Host: name:port`.
+    #[error("`{0}` is no host and port")]
+    BadHost(String),
+    /// Send credentials in a header.
+    #[error("the target of the request has a user name")]
+    UserName,
+    /// Ask for a path.
+    #[error("the target `{0}` is no path")]
+    NoPath(String),
+    /// Percent-encode it.
+    #[error("the target of the request has {character} at byte {at}, which a URI cannot hold")]
+    Character {
+        /// The character, as it is shown.
+        character: String,
+        /// Where it is, counted from 0 at the beginning of the target.
+        at: usize,
+        /// How to write it.
+        encoded: String,
+    },
+    /// Leave it out: it is the client's.
+    #[error("the target of the request has a fragment: `{0}`")]
+    Fragment(String),
+    /// Send the body plainly, or in chunks and in no other transfer coding.
+    #[error("the transfer coding `{0}` is not undone here")]
+    TransferCoding(String),
+    /// Send the request itself.
+    #[error("a tunnel is asked for, and none is opened here")]
+    Tunnel,
+    /// Look at the request where it is made.
+    #[error("TRACE would show what the request carries to whoever made it")]
+    Trace,
+    /// Use a method that a server knows.
+    #[error("the method has {0} letters, and none has more than {MAX_METHOD}")]
+    LongMethod(usize),
+    /// Leave the header out, or expect `100-continue`.
+    #[error("the expectation `{0}` can't be met")]
+    Expectation(String),
+}
+
+/// Refuses a request that a server behind this one could read differently.
+pub fn refuse(head: &Parts) -> Result<(), HeadError> {
+    if head.method == Method::CONNECT {
+        return Err(HeadError::Tunnel);
+    }
+    if head.method == Method::TRACE {
+        return Err(HeadError::Trace);
+    }
+    if head.method.as_str().len() > MAX_METHOD {
+        return Err(HeadError::LongMethod(head.method.as_str().len()));
+    }
+    target(head)?;
+    host(head)?;
+    is_plainly_chunked(&head.headers).map_err(HeadError::TransferCoding)?;
+    expectation(&head.headers)
+}
+
+/// Whether a request asks what the server as a whole can do: `OPTIONS *`.
+pub fn is_about_all(head: &Parts) -> bool {
+    head.method == Method::OPTIONS && head.uri.path() == "*"
+}
+
+/// The host and port that a request is for: those of its target if it has any, else those of its `Host` header
+/// (RFC 9112, section 3.2.2).
+pub fn asked_host(head: &Parts) -> Option<&str> {
+    let of_target = head.uri.authority().map(Authority::as_str);
+    of_target.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()))
+}
+
+fn target(head: &Parts) -> Result<(), HeadError> {
+    let uri = &head.uri;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(HeadError::UserName);
+    }
+    let is_http = uri.scheme_str().is_none_or(|scheme| matches!(scheme, "http" | "https"));
+    let is_authority_alone = uri.authority().is_some() && uri.scheme().is_none();
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    if !is_http || is_authority_alone || !(path.starts_with(['/', '?']) || is_about_all(head)) {
+        return Err(HeadError::NoPath(shown(&uri.to_string())));
+    }
+    match path.char_indices().find(|(_, letter)| !letter.is_ascii()) {
+        Some((at, letter)) => Err(HeadError::character(letter, at)),
+        None => Ok(()),
+    }
+}
+
+fn host(head: &Parts) -> Result<(), HeadError> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if head.version < Version::HTTP_11 => Ok(()),
+        (None, _) => Err(HeadError::NoHost),
+        (Some(_), Some(_)) => Err(HeadError::SeveralHosts),
+        (Some(host), None) if is_host(host) => Ok(()),
+        (Some(host), None) => Err(HeadError::BadHost(shown(&String::from_utf8_lossy(host.as_bytes())))),
+    }
+}
+
+/// Whether it is `name`, `name:port`, `1.2.3.4:port` or `[::1]:port`.
+fn is_host(host: &HeaderValue) -> bool {
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+    let text = authority.as_str();
+    let after_host = text.strip_prefix(authority.host()).unwrap_or("?");
+    let port_is_fine = match after_host.strip_prefix(':') {
+        Some(port) => {
+            port.is_empty() || port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+        }
+        None => after_host.is_empty(),
+    };
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=[]:".contains(&byte);
+    !authority.host().is_empty() && port_is_fine && authority.host().bytes().all(is_name)
+}
+
+fn expectation(headers: &HeaderMap) -> Result<(), HeadError> {
+    let strange = headers
+        .get_all(EXPECT)
+        .iter()
+        .find(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue"));
+    match strange {
+        Some(value) => Err(HeadError::Expectation(shown(&String::from_utf8_lossy(value.as_bytes())))),
+        None => Ok(()),
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).collect::<String>().escape_debug().to_string()
+}
+
+impl HeadError {
+    /// The refusal of a character in a target.
+    pub fn character(letter: char, at: usize) -> Self {
+        let mut utf8 = [0; 4];
+        let encoded = letter.encode_utf8(&mut utf8).bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let character = if letter.is_control() || letter.is_whitespace() {
+            format!("U+{:04X}", u32::from(letter))
+        } else {
+            format!("`{letter}`")
+        };
+        Self::Character { character, at, encoded }
+    }
+
+    /// As problem details, with a hint.
+    pub fn to_problem(&self) -> Problem {
+        let (code, status, hint) = match self {
+            Self::NoHost => ("no-host", 400, "send `Host: name`, as HTTP/1.1 asks for".to_owned()),
+            Self::SeveralHosts => ("several-hosts", 400, "send one Host header".to_owned()),
+            Self::BadHost(_) => ("bad-host", 400, "send `Host: name` or `Host: name:port`".to_owned()),
+            Self::UserName => ("user-name", 400, "send credentials in an Authorization header".to_owned()),
+            Self::NoPath(_) => ("bad-target", 400, "ask for a path, like `GET /`".to_owned()),
+            Self::Character { encoded, .. } => ("bad-target", 400, format!("write it as `{encoded}`")),
+            Self::Fragment(_) => ("bad-target", 400, "leave the fragment out, or write `#` as `%23`".to_owned()),
+            Self::TransferCoding(_) => {
+                ("transfer-coding", 501, "send `Transfer-Encoding: chunked` and no other one; what compresses the body is a Content-Encoding".to_owned())
+            }
+            Self::Tunnel => ("no-tunnels", 501, "send the request itself instead of CONNECT".to_owned()),
+            Self::Trace => ("no-trace", 405, "look at the request where it is made".to_owned()),
+            Self::LongMethod(_) => ("bad-method", 400, "use a method like GET, PUT or POST".to_owned()),
+            Self::Expectation(_) => {
+                ("bad-expectation", 417, "expect `100-continue`, or leave the header out".to_owned())
+            }
+        };
+        let mut problem = Problem::new(ErrorKind::Invalid, code, self.to_string()).hint(hint);
+        problem.status = status;
+        problem
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn verdict(method: &str, target: &str, lines: &[&str]) -> Result<(), u16> {
+        let request = Request::builder().method(method).uri(target).body(()).unwrap();
+        let (mut head, ()) = request.into_parts();
+        head.headers = super::super::testing::headers(lines);
+        refuse(&head).map_err(|error| error.to_problem().status)
+    }
+
+    #[test]
+    fn a_request_names_one_host_and_one_path() {
+        for (target, lines, expected) in [
+            ("/a", &["host: x"][..], Ok(())),
+            ("/a", &["host: x:80"], Ok(())),
+            ("/a", &["host: x:"], Ok(())),
+            ("/a", &["host: [::1]:80"], Ok(())),
+            ("/a", &["host: a_b.example"], Ok(())),
+            ("/a", &[], Err(400)),
+            ("/a", &["host: a", "host: b"], Err(400)),
+            ("/a", &["host: x, y"], Err(400)),
+            ("/a", &["host: x/y"], Err(400)),
+            ("/a", &["host: u@x"], Err(400)),
+            ("/a", &["host: "], Err(400)),
+            ("/a", &["host: x:99999"], Err(400)),
+            ("/a", &["host: x:8a"], Err(400)),
+            ("/a", &["host: a b/c@d"], Err(400)),
+            ("http://y/a", &["host: x"], Ok(())),
+            ("http://u:p@y/a", &["host: x"], Err(400)),
+            ("ftp://y/a", &["host: x"], Err(400)),
+            ("x:80", &["host: x"], Err(400)),
+            ("a", &["host: x"], Err(400)),
+            ("*", &["host: x"], Err(400)),
+            ("/\u{e9}", &["host: x"], Err(400)),
+            ("/a%zz?%00;//..", &["host: x"], Ok(())),
+        ] {
+            assert_eq!(verdict("GET", target, lines), expected, "{target} {lines:?}");
+        }
+        assert_eq!(verdict("OPTIONS", "*", &["host: x"]), Ok(()));
+        let request = Request::get("/").version(Version::HTTP_10).body(()).unwrap();
+        assert_eq!(refuse(&request.into_parts().0), Ok(()), "HTTP/1.0 has no Host");
+    }
+
+    #[test]
+    fn a_request_asks_for_nothing_that_is_not_done_here() {
+        let long = "A".repeat(33);
+        for (method, lines, expected) in [
+            ("GET", &["host: x", "expect: 100-Continue"][..], Ok(())),
+            ("GET", &["host: x", "expect: 200-ok"], Err(417)),
+            ("GET", &["host: x", "expect: y 100-continue"], Err(417)),
+            ("POST", &["host: x", "transfer-encoding: CHUNKED"], Ok(())),
+            ("POST", &["host: x", "transfer-encoding: gzip, chunked"], Err(501)),
+            ("POST", &["host: x", "transfer-encoding: chunked, chunked"], Err(501)),
+            ("POST", &["host: x", "transfer-encoding: chunked", "transfer-encoding: chunked"], Err(501)),
+            ("TRACE", &["host: x"], Err(405)),
+            ("get", &["host: x"], Ok(())),
+            (&long[..], &["host: x"], Err(400)),
+        ] {
+            assert_eq!(verdict(method, "/", lines), expected, "{method} {lines:?}");
+        }
+        let connect = Request::builder().method("CONNECT").uri("x:80").body(()).unwrap();
+        let error = refuse(&connect.into_parts().0).unwrap_err().to_problem();
+        assert_eq!((error.status, error.code()), (501, "no-tunnels"));
+    }
+
+    #[test]
+    fn a_character_is_named_with_its_encoding() {
+        let error = HeadError::character('<', 3);
+        assert!(error.to_string().contains("`<` at byte 3"), "{error}");
+        assert_eq!(error.to_problem().hint.as_deref(), Some("write it as `%3C`"));
+        assert_eq!(
+            HeadError::character('\u{e9}', 1).to_problem().hint.as_deref(),
+            Some("write it as `%C3%A9`")
+        );
+    }
+}

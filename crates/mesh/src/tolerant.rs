@@ -1,0 +1,122 @@
+//! Connections on which an answer is read although the request could not be sent to its end.
+//!
+//! A server may answer from the head of a request alone, and close its connection while the body is still on its way.
+//! Sending fails then, but the answer has arrived. So a connection that was reset takes what is still written, and
+//! loses it, until reading has shown what came.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::future::{FutureExt, Map};
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use tower::Service;
+
+type Tcp = hyper_util::rt::TokioIo<tokio::net::TcpStream>;
+type Connecting = <HttpConnector as Service<Uri>>::Future;
+type ConnectError = <HttpConnector as Service<Uri>>::Error;
+
+/// Opens such connections.
+#[derive(Debug, Clone)]
+pub(crate) struct TolerantConnector(HttpConnector);
+
+impl TolerantConnector {
+    pub(crate) fn new(connector: HttpConnector) -> Self {
+        Self(connector)
+    }
+}
+
+impl Service<Uri> for TolerantConnector {
+    type Response = Tolerant<Tcp>;
+    type Error = ConnectError;
+    type Future = Map<Connecting, fn(Result<Tcp, ConnectError>) -> Result<Tolerant<Tcp>, ConnectError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        self.0.call(uri).map(|connected| connected.map(Tolerant::new))
+    }
+}
+
+/// Such a connection.
+#[derive(Debug)]
+pub(crate) struct Tolerant<T> {
+    inner: T,
+    /// Whether what is written is lost.
+    is_reset: bool,
+}
+
+impl<T> Tolerant<T> {
+    fn new(inner: T) -> Self {
+        Self { inner, is_reset: false }
+    }
+
+    fn tolerate(&mut self, written: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Err(error)) if is_reset(&error) => {
+                self.is_reset = true;
+                Poll::Ready(Ok(len))
+            }
+            written => written,
+        }
+    }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
+impl<T: Read + Unpin> Read for Tolerant<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<T: Write + Unpin> Write for Tolerant<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_reset {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.tolerate(written, buf.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if self.is_reset {
+            return Poll::Ready(Ok(len));
+        }
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.tolerate(written, len)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_reset { Poll::Ready(Ok(())) } else { Pin::new(&mut self.inner).poll_flush(cx) }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_reset { Poll::Ready(Ok(())) } else { Pin::new(&mut self.inner).poll_shutdown(cx) }
+    }
+}
+
+impl<T: Connection> Connection for Tolerant<T> {
+    fn connected(&self) -> Connected {
+        self.inner.connected()
+    }
+}

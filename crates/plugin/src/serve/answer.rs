@@ -1,0 +1,79 @@
+//! Answers that a listener gives itself.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use mesh::head::{HeadError, REQUEST_ID, request_id};
+use types::{Problem, api};
+
+use super::ServeLimits;
+use crate::response;
+
+const NODE: HeaderName = HeaderName::from_static(api::NODE);
+/// What a server as a whole can do.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
+/// A refusal of a request for its head. The connection is closed, since what follows can't be trusted.
+pub(super) fn refuse(error: &HeadError, limits: &ServeLimits) -> Response<Body> {
+    let mut answer = signed(&error.to_problem(), limits);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    if matches!(error, HeadError::Trace | HeadError::Tunnel) {
+        answer.headers_mut().insert(ALLOW, METHODS);
+    }
+    answer
+}
+
+/// The answer to `OPTIONS *`.
+pub(super) fn options() -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    answer.headers_mut().insert(ALLOW, METHODS);
+    answer
+}
+
+/// A problem as it goes over the wire, of which the connection ends.
+pub(super) fn raw_problem(problem: &Problem, limits: &ServeLimits, is_head: bool) -> Bytes {
+    let (body, answer) = {
+        let problem = named(problem, limits);
+        (serde_json::to_vec(&problem).unwrap_or_default(), signed(&problem, limits))
+    };
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut raw =
+        format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default())
+            .into_bytes();
+    for (name, value) in answer.headers() {
+        raw.extend_from_slice(name.as_str().as_bytes());
+        raw.extend_from_slice(b": ");
+        raw.extend_from_slice(value.as_bytes());
+        raw.extend_from_slice(b"\r\n");
+    }
+    raw.extend_from_slice(
+        format!("{CONTENT_LENGTH}: {}\r\n{CONNECTION}: close\r\n\r\n", body.len()).as_bytes(),
+    );
+    if !is_head {
+        raw.extend_from_slice(&body);
+    }
+    raw.into()
+}
+
+fn named(problem: &Problem, limits: &ServeLimits) -> Problem {
+    let id = request_id(&http::HeaderMap::new());
+    Problem {
+        node: limits.node.as_ref().map(ToString::to_string),
+        request_id: id.to_str().ok().map(ToOwned::to_owned),
+        ..problem.clone()
+    }
+}
+
+/// The answer for a problem, with the node and the id of the request.
+fn signed(problem: &Problem, limits: &ServeLimits) -> Response<Body> {
+    let problem = if problem.request_id.is_some() { problem.clone() } else { named(problem, limits) };
+    let mut answer = response::problem(&problem);
+    let headers = answer.headers_mut();
+    for (name, text) in [(REQUEST_ID, &problem.request_id), (NODE, &problem.node)] {
+        if let Some(value) = text.as_ref().and_then(|text| HeaderValue::from_str(text).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    answer
+}

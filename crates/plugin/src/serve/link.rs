@@ -1,0 +1,199 @@
+//! The transport of one connection: it lets refusals of the parser say what is wrong, and closes so that a client
+//! which still sends hears the answer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::ServeLimits;
+use super::answer::raw_problem;
+use super::progress::Progress;
+use super::refused;
+
+/// How long a client that still sends may do so after its answer: closing at once would reset the connection, and the
+/// answer with it (RFC 9112, section 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+/// The same once the listener is being closed.
+const SHORT_LINGER: Duration = Duration::from_millis(100);
+
+/// A TCP connection that others may look at.
+#[derive(Debug, Clone)]
+pub(super) struct Tcp(pub(super) Arc<TcpStream>);
+
+impl AsyncRead for Tcp {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            match self.0.try_read_buf(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read.map(|_| ())),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write_vectored(bufs) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(socket2::SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write))
+    }
+}
+
+/// A transport that knows what the service does.
+pub(super) struct Link<T> {
+    inner: T,
+    progress: Progress,
+    limits: ServeLimits,
+    /// Cancelled once the listener is being closed.
+    stopping: CancellationToken,
+    /// What is said instead of an empty refusal, as far as it is not written yet.
+    refusal: Option<Bytes>,
+    lingering: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> Link<T> {
+    pub(super) fn new(
+        inner: T,
+        progress: Progress,
+        limits: ServeLimits,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self { inner, progress, limits, stopping, refusal: None, lingering: None }
+    }
+
+    /// Keeps back what the parser writes, and says what is wrong instead.
+    fn refuse(&mut self, written: &[u8]) {
+        if self.refusal.is_some() {
+            return;
+        }
+        let status = written.get(9..12).and_then(|code| StatusCode::from_bytes(code).ok());
+        let head = self.progress.head();
+        let problem = refused::problem(&head, status.unwrap_or(StatusCode::BAD_REQUEST), &self.limits);
+        self.refusal = Some(raw_problem(&problem, &self.limits, head.starts_with(b"HEAD ")));
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Link<T> {
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(refusal) = self.refusal.as_mut().filter(|refusal| !refusal.is_empty()) {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, refusal))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            refusal.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Link<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        self.progress.received(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Link<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.progress.is_refusing() {
+            self.refuse(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.progress.is_refusing() {
+            self.refuse(bufs.first().map_or(&[], |buf| buf));
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refusal(cx))?;
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        self.progress.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refusal(cx))?;
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            let limit = if !this.progress.is_unread() && this.refusal.is_none() {
+                return Poll::Ready(Ok(()));
+            } else if this.stopping.is_cancelled() {
+                SHORT_LINGER
+            } else {
+                LINGER
+            };
+            this.lingering = Some(Box::pin(sleep_until(Instant::now() + limit)));
+        }
+        let Some(lingering) = &mut this.lingering else { return Poll::Ready(Ok(())) };
+        while lingering.as_mut().poll(cx).is_pending() {
+            let mut lost = [0; 8 * 1024];
+            let mut lost = ReadBuf::new(&mut lost);
+            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut lost))?;
+            if lost.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
