@@ -6,12 +6,15 @@ use std::time::Duration;
 use clap::ValueEnum;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::hints;
 
 /// How often a stream on which nothing happens looks whether it still has a reader.
 const READER_CHECK: Duration = Duration::from_millis(500);
+
+/// How long nothing need be said of a wait.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -165,11 +168,12 @@ fn printable(text: &str) -> String {
 pub(crate) struct Progress {
     is_terminal: bool,
     shown: String,
+    began: Instant,
 }
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        Self { is_terminal: io::stderr().is_terminal(), shown: String::new() }
+        Self { is_terminal: io::stderr().is_terminal(), shown: String::new(), began: Instant::now() }
     }
 
     pub(crate) fn show(&mut self, text: &str) {
@@ -179,8 +183,17 @@ impl Progress {
         }
     }
 
+    /// Shows what is waited for; where there is no terminal, in a line of its own once that has taken a second.
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        self.show(text);
+        if !self.is_terminal && self.began.elapsed() >= SILENCE && self.shown != text {
+            say(text);
+            text.clone_into(&mut self.shown);
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
-        if !self.shown.is_empty() {
+        if self.is_terminal && !self.shown.is_empty() {
             let _ = write!(io::stderr().lock(), "\r\x1b[2K");
             self.shown.clear();
         }

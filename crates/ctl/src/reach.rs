@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use client::{Client, ClientError};
+use types::api::Members;
 use types::{ClusterId, NodeId, Problem, Role};
 
 use crate::exit::{Exit, Failure};
@@ -42,6 +43,23 @@ impl Reached {
     /// The client for commands, which may take their time.
     pub(crate) fn commands(&self) -> Client {
         self.client.within(COMMAND_LIMIT)
+    }
+
+    /// The members as an agent sees them: the one that was reached, else any of its cluster that answers.
+    pub(crate) async fn view(&self) -> Result<Members, ClientError> {
+        let error = match self.client.within(NEXT_AFTER).members().await {
+            Ok(view) => return Ok(view),
+            Err(error) => error,
+        };
+        for node in self.record.iter().flat_map(|record| &record.nodes) {
+            if let Ok(client) = self.client.at(&node.url())
+                && let Ok(view) = client.within(NEXT_AFTER).members().await
+                && self.record.as_ref().is_some_and(|record| record.cluster == view.cluster)
+            {
+                return Ok(view);
+            }
+        }
+        Err(error)
     }
 
     /// Adds a guess to the problem that a node, or a service type, does not exist.

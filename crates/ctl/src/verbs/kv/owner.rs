@@ -9,12 +9,21 @@ use types::api::{Member, Members};
 use types::{KeyHash, RoleState, ShardId};
 
 use crate::exit::{Exit, Failure};
+use crate::out::Progress;
 use crate::reach::Reached;
 
-/// How long a shard that moves is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a shard that changes hands is waited for: longer than it takes to replace an owner that was paused, on a
+/// network of the `wan` profile.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked for.
 const POLL: Duration = Duration::from_millis(100);
+/// How long a member may take to say that it is there, before anything is sent to it: one that was paused takes
+/// requests into its socket and answers none.
+const PROBE: Duration = Duration::from_secs(1);
+/// How often it is looked whether the shard of a request on its way has moved.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a member from which the shard has moved may still answer.
+const LATE: Duration = Duration::from_secs(2);
 /// How long one request may take on its way.
 const LIMIT: Duration = Duration::from_secs(60);
 const STORAGE: &str = "storage";
@@ -28,7 +37,8 @@ pub(super) enum Twice {
     Differs,
 }
 
-/// Asks the owner of a key's shard, or any member of storage, until one answers or it has taken too long.
+/// Asks the owner of a key's shard, or any member of storage, until one answers or it has taken too long. What is waited
+/// for is shown.
 pub(super) async fn with_owner<T>(
     reached: &Reached,
     key: Option<&[u8]>,
@@ -36,23 +46,81 @@ pub(super) async fn with_owner<T>(
     ask: impl AsyncFn(&Client) -> Result<T, ClientError>,
 ) -> anyhow::Result<T> {
     let deadline = Instant::now() + PATIENCE;
+    let mut progress = Progress::new();
     loop {
-        let view = reached.client.members().await?;
-        let failed: anyhow::Error = match owner(&view, key) {
-            Ok(member) => {
-                let client = reached.client.at(&member.http)?.within(LIMIT);
-                match ask(&client).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(error) if !may_repeat(&error, twice) => return Err(error.into()),
-                    Err(error) => error.into(),
-                }
-            }
-            Err(failure) => failure.into(),
+        let failed = match attempt(reached, key, twice, &ask).await? {
+            Ok(answer) => return Ok(answer),
+            Err(failed) => failed,
         };
         if Instant::now() >= deadline {
             return Err(failed);
         }
+        progress.wait_for(&format!("{failed}; waiting"));
         sleep(POLL).await;
+    }
+}
+
+/// One attempt: its answer, or why it is to be tried again. An error where it is not.
+async fn attempt<T>(
+    reached: &Reached,
+    key: Option<&[u8]>,
+    twice: Twice,
+    ask: &impl AsyncFn(&Client) -> Result<T, ClientError>,
+) -> anyhow::Result<anyhow::Result<T>> {
+    let view = match reached.view().await {
+        Ok(view) => view,
+        Err(error) if error.is_unreachable() => return Ok(Err(error.into())),
+        Err(error) => return Err(error.into()),
+    };
+    let member = match owner(&view, key) {
+        Ok(member) => member,
+        Err(failure) => return Ok(Err(failure.into())),
+    };
+    let client = reached.client.at(&member.http)?;
+    if let Err(error) = client.within(PROBE).agent_self().await
+        && error.is_unreachable()
+    {
+        return Ok(Err(Failure::new(Exit::NoAgent, silent(member)).into()));
+    }
+    let client = client.within(LIMIT);
+    let began = Instant::now();
+    tokio::select! {
+        biased;
+        answer = ask(&client) => match answer {
+            Err(error) if may_repeat(&error, twice) => Ok(Err(error.into())),
+            answer => Ok(Ok(answer?)),
+        },
+        () = moved(reached, key, member) => match twice {
+            Twice::Harmless => Ok(Err(Failure::new(Exit::NoAgent, silent(member)).into())),
+            // It may have been done before the member stopped answering.
+            Twice::Differs => {
+                Err(ClientError::Timeout { url: member.http.clone(), limit: began.elapsed() }.into())
+            }
+        },
+    }
+}
+
+fn silent(member: &Member) -> String {
+    match member.state.as_ref() {
+        Some(state) => format!("{}, which has {}, does not answer", member.id, state.role),
+        None => format!("{} does not answer", member.id),
+    }
+}
+
+/// Ends when another member than this one has been the one to ask for a while. Cancel-safe.
+async fn moved(reached: &Reached, key: Option<&[u8]>, asked: &Member) {
+    let mut since = None;
+    loop {
+        sleep(LOOK).await;
+        let is_other = reached.view().await.is_ok_and(|view| match key {
+            Some(_) => owner(&view, key).is_ok_and(|owner| owner.id != asked.id),
+            None => !serving(&view).any(|(member, _)| member.id == asked.id),
+        });
+        let first = since.filter(|_| is_other).unwrap_or_else(Instant::now);
+        if is_other && first.elapsed() >= LATE {
+            return;
+        }
+        since = is_other.then_some(first);
     }
 }
 
@@ -69,26 +137,31 @@ pub(super) fn may_repeat(error: &ClientError, twice: Twice) -> bool {
     }
 }
 
+/// The members of storage, with what they say of themselves.
+fn members(view: &Members) -> impl Iterator<Item = (&Member, &RoleState)> {
+    view.members.iter().filter_map(|member| {
+        let state = member.state.as_ref()?;
+        (state.role.service_name() == STORAGE).then_some((member, state))
+    })
+}
+
+fn serving(view: &Members) -> impl Iterator<Item = (&Member, &RoleState)> {
+    members(view).filter(|(_, state)| state.phase.is_serving())
+}
+
 /// The member to ask for a key, or for all of them.
 fn owner<'a>(view: &'a Members, key: Option<&[u8]>) -> Result<&'a Member, Failure> {
-    let members = || {
-        view.members.iter().filter_map(|member| {
-            let state = member.state.as_ref()?;
-            (state.role.service_name() == STORAGE).then_some((member, state))
-        })
-    };
     let shard = match key {
-        Some(key) => Some(shard_of(key, members().map(|(_, state)| state)).ok_or_else(no_storage)?),
+        Some(key) => Some(shard_of(key, members(view).map(|(_, state)| state)).ok_or_else(no_storage)?),
         None => None,
     };
-    members()
-        .filter(|(_, state)| state.phase.is_serving())
+    serving(view)
         .filter(|(_, state)| shard.is_none() || state.role.shard() == shard)
         .max_by_key(|(_, state)| state.epoch)
         .map(|(member, _)| member)
         .ok_or_else(|| match shard {
             Some(shard) => Failure::new(Exit::Error, format!("nobody serves {STORAGE}/{shard} now"))
-                .hint(format!("`ctl set-service NODE {STORAGE} --shard {shard}` gives it an owner")),
+                .hint("`ctl claims` shows its owner, `ctl status` what is wrong"),
             None => no_storage(),
         })
 }
@@ -100,7 +173,7 @@ fn shard_of<'a>(key: &[u8], states: impl Iterator<Item = &'a RoleState>) -> Opti
 
 fn no_storage() -> Failure {
     Failure::new(Exit::Error, "no member serves storage")
-        .hint("`ctl set-service NODE storage` gives a node that role; `ctl members` shows who there is")
+        .hint("`ctl members` shows what each node does; `ctl set-service` gives one the role `storage`")
 }
 
 #[cfg(test)]
