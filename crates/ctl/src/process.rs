@@ -109,6 +109,13 @@ impl Processes {
         }
     }
 
+    /// Whether an agent's command line is one that `ctl up` writes: its settings lie in a run folder.
+    pub(crate) fn was_started_by_ctl(&mut self, pid: u32) -> bool {
+        self.observe(pid);
+        let process = self.0.process(sysinfo::Pid::from_u32(pid));
+        process.is_some_and(|process| has_settings_of_ctl(process.cmd()))
+    }
+
     /// Names the agent with this pid for good; `None` if it has ended already.
     pub(crate) fn identify(&mut self, pid: u32, data_dir: &Path) -> Option<ProcessId> {
         match self.observe(pid) {
@@ -169,6 +176,14 @@ impl Processes {
     }
 }
 
+/// `--config STATE/run/CLUSTER/NODE.yaml`.
+fn has_settings_of_ctl(arguments: &[OsString]) -> bool {
+    let mut arguments = arguments.iter();
+    let config = arguments.find(|argument| *argument == "--config").and_then(|_| arguments.next());
+    let run = config.and_then(|config| Path::new(config).ancestors().nth(2));
+    run.is_some_and(|run| run.file_name().is_some_and(|name| name == "run"))
+}
+
 fn data_dir_argument(arguments: &[OsString]) -> Option<&Path> {
     let mut arguments = arguments.iter();
     arguments.find(|argument| *argument == "--data-dir")?;
@@ -210,6 +225,20 @@ mod tests {
 
     fn alive(start_time: u64, data_dir: DataDir) -> Observed {
         Observed::Alive { start_time, data_dir }
+    }
+
+    #[test]
+    fn a_command_line_that_ctl_writes_is_told_from_one_that_a_person_types() {
+        for (words, expected) in [
+            ("agent --config /s/run/demo/a.yaml --data-dir /s/data/demo/a", true),
+            ("agent --config agent.yaml", false),
+            ("agent --config /etc/coterie/agent.yaml", false),
+            ("agent --config", false),
+            ("agent", false),
+        ] {
+            let arguments: Vec<OsString> = words.split(' ').map(OsString::from).collect();
+            assert_eq!(has_settings_of_ctl(&arguments), expected, "{words}");
+        }
     }
 
     #[test]

@@ -43,6 +43,26 @@ async fn a_single_node_starts_as_the_first_sketch_says() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn an_agent_that_was_started_by_hand_is_found_by_its_executable_and_port() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let addr = format!("127.0.0.1:{}", e2e::free_port()?);
+    let cluster = machine.cluster().to_owned();
+    let arguments =
+        ["--listen-addr", &addr, "--service", "standby", "--cluster", &cluster, "--node-id", "alone"];
+    let agent = machine.start("agent", &arguments)?;
+    let status = eventually("it is found", || async {
+        machine.ctl(&["status", "--cluster", &cluster]).await.ok().filter(|said| said.out.contains("1 ready"))
+    })
+    .await?;
+    let status = status.exits(0)?.tells(&format!("started by hand, at http://{addr}"))?;
+    assert!(status.out.contains("1/1    alone"), "{}", status.out);
+    agent.signal(Signal::TERM);
+    agent.ends().await?.exits(0)?;
+    machine.ctl(&["status", "--cluster", &cluster]).await?.exits(4)?;
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
 async fn two_nodes_meet_by_a_seed_and_the_one_that_is_told_to_end_leaves() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let [one, two] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));

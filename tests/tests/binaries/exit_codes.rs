@@ -168,7 +168,9 @@ async fn nobody_to_talk_to_is_4() -> anyhow::Result<()> {
     for verb in
         [&["members"][..], &["status"], &["leave", "a"], &["set-service", "a", "standby"], &["kill", "a"]]
     {
-        machine.ctl(verb).await?.exits(4)?.tells("no cluster runs on this machine")?;
+        // Named, since agents that other tests start by hand are found otherwise.
+        let verb = [verb, &["--cluster", machine.cluster()]].concat();
+        machine.ctl(&verb).await?.exits(4)?.tells("no cluster named")?;
     }
     let free = format!("http://127.0.0.1:{}", e2e::free_port()?);
     machine.ctl(&["members", "--agent", &free]).await?.exits(4)?.tells("connection refused")?;

@@ -1,0 +1,75 @@
+//! Agents that were started by hand on this machine: found by their executable and the ports on which they listen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use client::Client;
+use futures_util::future::join_all;
+use listeners::Protocol;
+use types::ClusterId;
+
+use crate::agent_bin;
+use crate::exit::{Exit, Failure};
+use crate::hints::{self, Meant};
+use crate::out::say;
+use crate::process::Processes;
+use crate::record::reachable;
+
+/// How long one of them may take to answer.
+const LIMIT: Duration = Duration::from_millis(700);
+
+/// An agent of the cluster named, else of the only cluster that was started by hand here.
+pub(super) async fn find(cluster: Option<&ClusterId>) -> anyhow::Result<Option<Client>> {
+    let mut clusters: BTreeMap<ClusterId, String> = BTreeMap::new();
+    for (found, url) in agents().await? {
+        if cluster.is_none_or(|cluster| *cluster == found) {
+            clusters.entry(found).or_insert(url);
+        }
+    }
+    if clusters.len() > 1 {
+        let list: Vec<_> = clusters.iter().map(|(cluster, url)| format!("{cluster} at {url}")).collect();
+        let first = clusters.into_values().next().unwrap_or_default();
+        let message = format!("agents of several clusters were started here: {}", list.join(", "));
+        let hint = format!("`ctl --agent {first} status` names the first");
+        return Err(Failure::new(Exit::Usage, message).hint(hint).into());
+    }
+    let Some((cluster, url)) = clusters.pop_first() else { return Ok(None) };
+    say(&format!("cluster {cluster}, by an agent that was started by hand, at {url}"));
+    hints::set_meant(Meant::Agent(url.clone()));
+    Ok(Some(Client::new(&url)?))
+}
+
+/// Every agent here that answers: its cluster and its URL.
+async fn agents() -> anyhow::Result<Vec<(ClusterId, String)>> {
+    let client = Client::new("http://127.0.0.1")?.within(LIMIT);
+    let asked = addresses()?.into_iter().map(|address| {
+        let url = format!("http://{}", reachable(address));
+        let client = client.at(&url);
+        async move {
+            let own = client.ok()?.agent_self().await.ok()?;
+            Some((own.cluster, url))
+        }
+    });
+    Ok(join_all(asked).await.into_iter().flatten().collect())
+}
+
+/// Where agents listen that `ctl up` did not start. What can't be read belongs to somebody else.
+fn addresses() -> anyhow::Result<BTreeSet<SocketAddr>> {
+    let Ok(agent) = agent_bin::find(None) else { return Ok(BTreeSet::new()) };
+    let agent = agent.canonicalize().unwrap_or(agent);
+    let mut processes = Processes::new()?;
+    let mut found = BTreeSet::new();
+    for listener in listeners::get_all().unwrap_or_default() {
+        // One that was built anew since is shown with a mark behind its path.
+        let path = listener.process.path.trim_end_matches(" (deleted)");
+        if listener.protocol == Protocol::TCP
+            && Path::new(path) == agent
+            && !processes.was_started_by_ctl(listener.process.pid)
+        {
+            found.insert(listener.socket);
+        }
+    }
+    Ok(found)
+}
