@@ -45,7 +45,7 @@ async fn a_single_node_starts_as_the_first_sketch_says() -> anyhow::Result<()> {
 #[tokio::test]
 async fn an_agent_that_was_started_by_hand_is_found_by_its_executable_and_port() -> anyhow::Result<()> {
     let machine = Machine::new()?;
-    let addr = format!("127.0.0.1:{}", e2e::free_port()?);
+    let addr = format!("127.0.0.1:{}", free_port()?);
     let cluster = machine.cluster().to_owned();
     let arguments =
         ["--listen-addr", &addr, "--service", "standby", "--cluster", &cluster, "--node-id", "alone"];
