@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use cool_id_generator::{Size, get_id};
 use etcetera::BaseStrategy;
 use runtime::{Config, StoreUrl};
 use serde_json::{Value, json};
@@ -149,7 +148,7 @@ impl Settings {
             format!("port-{}", listen.port())
         } else {
             // Nothing would find this folder again, so the node gets its name now.
-            let id = get_id(Size::Medium);
+            let id = runtime::generated_id().to_string();
             self.texts.insert("node_id", (id.clone(), Origin::Derived));
             id
         };

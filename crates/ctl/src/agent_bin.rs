@@ -60,6 +60,9 @@ pub(crate) struct SettingsMistake {
     pub(crate) service: ServiceType,
     /// JSON pointer below the settings.
     pub(crate) pointer: String,
+    /// Whether the key is wrong, not its value.
+    #[serde(default)]
+    pub(crate) at_key: bool,
     pub(crate) message: String,
     #[serde(default)]
     pub(crate) hint: Option<String>,

@@ -1,12 +1,13 @@
 //! The command line: global options and the list of verbs. Each verb's own arguments stand beside it.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use types::ClusterId;
 
 use crate::exit::Exit;
-use crate::out::ColorChoice;
+use crate::out::{ColorChoice, is_plain};
 use crate::verbs::{
     claims, completion, down, drain, events, init, kill, kv, leave, logs, ls, members, set_service, spec,
     status, up, validate, version,
@@ -46,7 +47,7 @@ pub(crate) struct Cli {
     /// A cluster on this machine, by its name
     #[arg(long, global = true, value_name = "NAME", help_heading = GLOBAL)]
     pub(crate) cluster: Option<ClusterId>,
-    /// Colour: auto (on a terminal, unless NO_COLOR is set), always or never
+    /// Colour: auto (on a terminal, unless NO_COLOR is set or TERM is dumb), always or never
     #[arg(
         long,
         global = true,
@@ -102,6 +103,26 @@ pub(crate) enum Verb {
     Version(version::Args),
 }
 
+/// The command line. Help and mistakes are coloured as `--color` and the environment say, which clap does not know.
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let command = Cli::command().color(help_color(&words));
+    Cli::from_arg_matches(&command.try_get_matches_from(words)?)
+}
+
+/// What the words say of colours, though they may not be a command line that is understood.
+fn help_color(words: &[OsString]) -> clap::ColorChoice {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let joined = words.iter().find_map(|word| word.strip_prefix("--color="));
+    let apart = || words.iter().skip_while(|word| *word != "--color").nth(1).map(AsRef::as_ref);
+    match joined.or_else(apart) {
+        Some("never") => clap::ColorChoice::Never,
+        Some("always") => clap::ColorChoice::Always,
+        _ if is_plain() => clap::ColorChoice::Never,
+        _ => clap::ColorChoice::Auto,
+    }
+}
+
 /// Help and version go to stdout with exit code 0, mistakes to stderr with exit code 2.
 pub(crate) fn print_clap_error(error: &clap::Error) -> ExitCode {
     let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
@@ -112,9 +133,14 @@ pub(crate) fn print_clap_error(error: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    #[test]
+    fn help_is_coloured_as_the_words_say() {
+        let color = |words: &str| help_color(&words.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(color("ctl --color never --help"), clap::ColorChoice::Never);
+        assert_eq!(color("ctl --help --color=always"), clap::ColorChoice::Always);
+    }
 
     #[test]
     fn the_command_line_is_sound_and_every_verb_has_examples() {

@@ -29,11 +29,9 @@ mod views;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     hints::set_program(std::env::args_os().next());
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return cli::print_clap_error(&error),
     };

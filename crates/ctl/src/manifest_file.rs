@@ -156,7 +156,11 @@ fn taken_addresses(checked: &Checked, listens: &Listens) -> Vec<Mistake> {
 
 fn settings_mistakes(checked: &Checked, validation: &Validation) -> Vec<Mistake> {
     let mistakes = validation.mistakes.iter().map(|found| {
-        let at = checked.settings_position(&found.service, &found.pointer);
+        let at = if found.at_key {
+            checked.settings_key_position(&found.service, &found.pointer)
+        } else {
+            checked.settings_position(&found.service, &found.pointer)
+        };
         let mistake = Mistake::new(at, found.message.clone());
         match &found.hint {
             Some(hint) => mistake.hint(hint.clone()),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -43,7 +44,7 @@ pub(crate) enum StreamFormat {
 /// Whether to colour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ColorChoice {
-    /// On a terminal, unless NO_COLOR is set.
+    /// On a terminal, unless NO_COLOR is set or TERM is dumb.
     #[default]
     Auto,
     /// Always.
@@ -87,12 +88,16 @@ pub(crate) struct StreamOutputArg {
 pub(crate) struct Out {
     /// Whether colours are wanted.
     pub(crate) color: bool,
+    /// How wide the terminal is, in characters; none where it is no terminal.
+    pub(crate) columns: Option<usize>,
 }
 
 impl Out {
     pub(crate) fn new(choice: ColorChoice) -> Self {
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { color: wants_color(choice, no_color, io::stdout().is_terminal()) }
+        let stdout = io::stdout();
+        let size = stdout.is_terminal().then(|| tcgetwinsize(&stdout).ok()).flatten();
+        let columns = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+        Self { color: wants_color(choice, is_plain(), stdout.is_terminal()), columns }
     }
 
     /// A line of text, or several.
@@ -145,9 +150,19 @@ pub(crate) async fn reader_gone() -> io::Error {
     }
 }
 
-fn wants_color(choice: ColorChoice, no_color: bool, is_terminal: bool) -> bool {
+/// Whether the environment says that no colours are wanted, or that the terminal has none.
+pub(crate) fn is_plain() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || is_dumb()
+}
+
+/// Whether the terminal does not understand escape sequences.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|value| value == "dumb")
+}
+
+fn wants_color(choice: ColorChoice, is_plain: bool, is_terminal: bool) -> bool {
     match choice {
-        ColorChoice::Auto => is_terminal && !no_color,
+        ColorChoice::Auto => is_terminal && !is_plain,
         ColorChoice::Always => true,
         ColorChoice::Never => false,
     }
@@ -173,7 +188,11 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        Self { is_terminal: io::stderr().is_terminal(), shown: String::new(), began: Instant::now() }
+        Self {
+            is_terminal: io::stderr().is_terminal() && !is_dumb(),
+            shown: String::new(),
+            began: Instant::now(),
+        }
     }
 
     pub(crate) fn show(&mut self, text: &str) {

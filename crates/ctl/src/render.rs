@@ -63,12 +63,31 @@ fn color_of(word: &str) -> Option<&'static str> {
     }
 }
 
-/// `ctl members`: one row a member, narrow enough for a terminal of 80 columns where nothing is unusual. Gossip has a
-/// column where it uses another address than HTTP.
-pub(crate) fn members_table(members: &[Member], now_ms: u64, color: bool) -> String {
+/// `ctl members`: one row a member. Gossip has a column where it uses another address than HTTP; endpoints and reasons have
+/// one where some member has them, or stand below the table where it would be wider than the terminal: a URL that is
+/// broken in two cannot be clicked.
+pub(crate) fn members_table(members: &[Member], now_ms: u64, color: bool, columns: Option<usize>) -> String {
+    let wide = members_rows(members, now_ms, true);
+    let width = wide.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    if columns.is_none_or(|columns| width <= columns) {
+        return color_phases(&wide, "PHASE", color);
+    }
+    let mut text = color_phases(&members_rows(members, now_ms, false), "PHASE", color);
+    for (title, of) in [("endpoints", endpoints as fn(&Member) -> String), ("reasons", reason)] {
+        let lines = members.iter().map(|member| (member, of(member))).filter(|(_, of)| !of.is_empty());
+        let lines: Vec<_> =
+            lines.map(|(member, of)| format!("\n  - {}: {}", member.id, clean(&of))).collect();
+        if !lines.is_empty() {
+            text.push_str(&format!("\n\n{title}{}", lines.concat()));
+        }
+    }
+    text
+}
+
+fn members_rows(members: &[Member], now_ms: u64, has_room: bool) -> String {
     let has_gossip = members.iter().any(|member| member.gossip != http(member));
-    let has_endpoints = members.iter().any(|member| !endpoints(member).is_empty());
-    let has_reason = members.iter().any(|member| !reason(member).is_empty());
+    let has_endpoints = has_room && members.iter().any(|member| !endpoints(member).is_empty());
+    let has_reason = has_room && members.iter().any(|member| !reason(member).is_empty());
     let mut header = vec!["NODE", "ROLE", "PHASE", "HTTP"];
     if has_gossip {
         header.push("GOSSIP");
@@ -98,7 +117,7 @@ pub(crate) fn members_table(members: &[Member], now_ms: u64, color: bool) -> Str
             row
         })
         .collect();
-    color_phases(&table(&header, &rows), "PHASE", color)
+    table(&header, &rows)
 }
 
 /// `ctl events`: one line an event.
@@ -222,7 +241,7 @@ pub(crate) mod tests {
         let members =
             [member("gateway-1", "api_gateway", Phase::Ready), member("n2", "storage/0", Phase::Starting)];
         assert_eq!(
-            members_table(&members, 193_000, false),
+            members_table(&members, 193_000, false, Some(80)),
             "\
 NODE       ROLE         PHASE     HTTP             UP
 gateway-1  api_gateway  ready     127.0.0.1:10000  3m12s
@@ -241,20 +260,33 @@ n2         storage/0    starting  127.0.0.1:10000  3m12s"
         let mut newer = member("n", "standby", Phase::Ready);
         newer.state = None;
         assert_eq!(
-            members_table(&[gateway, failed, newer], 1_000, false),
+            members_table(&[gateway.clone(), failed.clone(), newer], 1_000, false, None),
             "\
 NODE  ROLE         PHASE   HTTP             GOSSIP           UP  ENDPOINTS              REASON
 g     api_gateway  ready   127.0.0.1:10000  127.0.0.1:9      0s  http://127.0.0.1:8080
 f     standby      failed  127.0.0.1:10000  127.0.0.1:10000  0s                         no port  [2J
 n     ?            ?       127.0.0.1:10000  127.0.0.1:10000  0s"
         );
+        assert_eq!(
+            members_table(&[gateway, failed], 1_000, false, Some(80)),
+            "\
+NODE  ROLE         PHASE   HTTP             GOSSIP           UP
+g     api_gateway  ready   127.0.0.1:10000  127.0.0.1:9      0s
+f     standby      failed  127.0.0.1:10000  127.0.0.1:10000  0s
+
+endpoints
+  - g: http://127.0.0.1:8080
+
+reasons
+  - f: no port  [2J"
+        );
     }
 
     #[test]
     fn colours_do_not_move_the_columns() {
         let members = [member("a", "standby", Phase::Ready)];
-        let plain = members_table(&members, 1_000, false);
-        let colored = members_table(&members, 1_000, true);
+        let plain = members_table(&members, 1_000, false, None);
+        let colored = members_table(&members, 1_000, true, None);
         assert!(colored.contains("\x1b[32mready\x1b[0m  127"), "{colored}");
         assert_eq!(colored.replace("\x1b[32m", "").replace("\x1b[0m", ""), plain);
     }

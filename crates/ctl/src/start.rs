@@ -237,7 +237,7 @@ impl<'a> Starter<'a> {
             let views = self.views(&expected).await;
             let verdict = views::judge(&expected, &views);
             if let Some((id, reason)) = verdict.failed.first() {
-                return Err(self.failure(id, &format!("failed: {reason}")).into());
+                return Err(self.failed(id, reason).into());
             }
             if verdict.gaps.is_empty() {
                 return Ok(());
@@ -322,6 +322,16 @@ impl<'a> Starter<'a> {
         Ok(())
     }
 
+    /// A node that says itself why it does not work: its log would only say it again.
+    fn failed(&self, id: &NodeId, reason: &str) -> Failure {
+        let failure = Failure::new(Exit::Error, format!("node {id} failed: {reason}"));
+        match self.record.node(id) {
+            Some(node) => failure.hint(format!("its log is {}", node.log.display())),
+            None => failure,
+        }
+    }
+
+    /// A node that ended without a word to others: the end of its log is all there is.
     fn failure(&self, id: &NodeId, what: &str) -> Failure {
         let Some(node) = self.record.node(id) else {
             return Failure::new(Exit::Error, format!("node {id} {what}"));

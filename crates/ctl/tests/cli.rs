@@ -96,7 +96,7 @@ fn without_a_cluster_each_verb_says_so_with_its_own_code() {
         );
     }
     assert_eq!(machine.ctl(&["down"]), (Some(0), nothing(), "nothing is running\n".to_owned()));
-    assert_eq!(machine.ctl(&["ls", "-o", "json"]).1, "[]\n");
+    assert_eq!(machine.ctl(&["ls", "-o", "json"]).1, "{\n  \"clusters\": []\n}\n");
     assert_eq!(machine.ctl(&["version"]).1, "ctl 0.1.0\n");
     assert!(!machine.path().join("state").exists());
 }

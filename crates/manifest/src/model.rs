@@ -121,6 +121,14 @@ impl Checked {
         }
     }
 
+    /// Where the key of a setting stands, by the same pointer; else its value.
+    pub fn settings_key_position(&self, service: &ServiceType, pointer: &str) -> Position {
+        match self.places.services.get(service) {
+            Some((_, Some(settings))) => settings.key_position_of(pointer),
+            _ => self.settings_position(service, pointer),
+        }
+    }
+
     /// Where the number of shards of a service type stands, or else the type, or else the beginning.
     pub fn shards_position(&self, service: &ServiceType) -> Position {
         let shards = self.places.shards.get(service).copied();

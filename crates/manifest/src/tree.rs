@@ -161,6 +161,25 @@ impl Node {
         at
     }
 
+    /// The place of the key that a JSON pointer leads to or, where there is none, of the value.
+    pub fn key_position_of(&self, pointer: &str) -> Position {
+        let (parent, last) = pointer.rsplit_once('/').unwrap_or_default();
+        let name = last.replace("~1", "/").replace("~0", "~");
+        let entries = self.at_pointer(parent).map(Self::entries).unwrap_or_default();
+        let key = entries.iter().find(|(key, _)| key.text == name);
+        key.map_or_else(|| self.position_of(pointer), |(key, _)| key.at)
+    }
+
+    fn at_pointer(&self, pointer: &str) -> Option<&Self> {
+        pointer.split('/').skip(1).try_fold(self, |node, token| {
+            let token = token.replace("~1", "/").replace("~0", "~");
+            match &node.value {
+                Value::Sequence(items) => items.get(token.parse::<usize>().ok()?),
+                _ => node.get(&token),
+            }
+        })
+    }
+
     /// A scalar as JSON; text in which a variable was replaced becomes a number or a boolean if it looks like one.
     fn scalar(&self) -> serde_json::Value {
         match &self.value {

@@ -1,6 +1,12 @@
 //! Settings of a service type: closed, typed, defaulted.
 
+mod words;
+
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Mistakes that are reported of one service's settings.
+const MOST: usize = 50;
 
 /// What is wrong with settings: all of it at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +26,14 @@ pub struct SettingsMistake {
     /// What to write instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Whether the key is wrong, not its value.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub at_key: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl std::fmt::Display for SettingsMistake {
@@ -35,7 +49,7 @@ impl std::fmt::Display for SettingsMistake {
 impl SettingsMistake {
     /// A mistake at a place.
     pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), message: message.into(), hint: None }
+        Self { pointer: pointer.into(), message: message.into(), hint: None, at_key: false }
     }
 
     /// The same with a word on what to write instead.
@@ -54,29 +68,110 @@ impl From<SettingsMistake> for SettingsError {
 
 /// Reads settings into their type; `null` and nothing at all are the defaults.
 ///
-/// The type should deny unknown fields. An error points to the place.
-pub fn parse_settings<T: DeserializeOwned>(settings: &serde_json::Value) -> Result<T, SettingsError> {
-    let empty = serde_json::Value::Object(serde_json::Map::new());
-    let settings = if settings.is_null() { &empty } else { settings };
-    serde_path_to_error::deserialize(settings).map_err(|error| {
-        let pointer = pointer_of(error.path());
-        let message = error.into_inner().to_string();
-        let hint = guess(&message).map(|guess| format!("did you mean `{guess}`?"));
-        SettingsMistake { pointer, message, hint }.into()
-    })
+/// The type should deny unknown fields and have a default for each. All mistakes are found: what is wrong is left out,
+/// and the rest is read again.
+pub fn parse_settings<T: DeserializeOwned>(settings: &Value) -> Result<T, SettingsError> {
+    // Serde would take a list for a mapping's values in their order.
+    if settings.is_array() {
+        return Err(SettingsMistake::new("", "a mapping is wanted, found a list").into());
+    }
+    let mut left = Left::new(settings);
+    let mut mistakes: Vec<SettingsMistake> = Vec::new();
+    while mistakes.len() < MOST {
+        let error = match serde_path_to_error::deserialize::<_, T>(&left.settings) {
+            Ok(parsed) if mistakes.is_empty() => return Ok(parsed),
+            Ok(_) => break,
+            Err(error) => error,
+        };
+        let path = pointer_of(error.path());
+        let told = words::of(&error.into_inner().to_string());
+        let pointer = match &told.unknown {
+            Some(key) if !path.ends_with(&below("", key)) => below(&path, key),
+            _ => path,
+        };
+        let original = left.original(&pointer);
+        let is_echo = told.missing.as_ref().is_some_and(|key| {
+            let meant = format!("did you mean `{key}`?");
+            mistakes.iter().any(|mistake| {
+                let is_beside =
+                    mistake.pointer.rsplit_once('/').is_some_and(|(parent, _)| parent == original);
+                // It was left out for its own mistake, or stands there under another name.
+                is_beside
+                    && (mistake.pointer == below(&original, key) || mistake.hint.as_ref() == Some(&meant))
+            })
+        });
+        if !is_echo {
+            let at_key = told.unknown.is_some();
+            mistakes.push(SettingsMistake {
+                pointer: original,
+                message: told.message,
+                hint: told.hint,
+                at_key,
+            });
+        }
+        if !left.leave_out(&pointer) {
+            break;
+        }
+    }
+    Err(SettingsError { mistakes })
 }
 
-/// The name that was probably meant, if the message is serde's on an unknown field: it quotes the wrong name first and
-/// then the right ones.
-fn guess(message: &str) -> Option<&str> {
-    message.strip_prefix("unknown field ")?;
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let wrong = quoted.next()?;
-    quoted
-        .map(|right| (strsim::damerau_levenshtein(wrong, right), right))
-        .filter(|(distance, right)| *distance <= 1 + right.len() / 4)
-        .min()
-        .map(|(_, right)| right)
+/// The pointer to a key in the mapping at another one.
+fn below(pointer: &str, key: &str) -> String {
+    format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
+}
+
+/// What is left of settings once some of it has been left out.
+struct Left {
+    settings: Value,
+    /// Items of lists that were left out, by the pointers that they had at first.
+    items: Vec<(String, usize)>,
+}
+
+impl Left {
+    fn new(settings: &Value) -> Self {
+        let is_nothing = settings.is_null();
+        let settings = if is_nothing { Value::Object(serde_json::Map::new()) } else { settings.clone() };
+        Self { settings, items: Vec::new() }
+    }
+
+    /// The pointer that a place had at first.
+    fn original(&self, pointer: &str) -> String {
+        let mut original = String::new();
+        for token in pointer.split('/').skip(1) {
+            let mut gone: Vec<usize> =
+                self.items.iter().filter(|(list, _)| *list == original).map(|(_, index)| *index).collect();
+            gone.sort_unstable();
+            match token.parse::<usize>() {
+                Ok(index) if !gone.is_empty() => {
+                    let index = gone.iter().fold(index, |index, gone| index + usize::from(*gone <= index));
+                    original.push_str(&format!("/{index}"));
+                }
+                _ => original.push_str(&format!("/{token}")),
+            }
+        }
+        original
+    }
+
+    /// Leaves out what a pointer leads to. The root stays: false.
+    fn leave_out(&mut self, pointer: &str) -> bool {
+        let Some((parent, last)) = pointer.rsplit_once('/') else { return false };
+        let list = self.original(parent);
+        let item = self.original(pointer).rsplit_once('/').and_then(|(_, index)| index.parse().ok());
+        let key = last.replace("~1", "/").replace("~0", "~");
+        match self.settings.pointer_mut(parent) {
+            Some(Value::Object(entries)) => entries.remove(&key).is_some(),
+            Some(Value::Array(items)) => {
+                let index = key.parse::<usize>().ok().filter(|index| *index < items.len());
+                if let (Some(index), Some(item)) = (index, item) {
+                    items.remove(index);
+                    self.items.push((list, item));
+                }
+                index.is_some()
+            }
+            _ => false,
+        }
+    }
 }
 
 fn pointer_of(path: &serde_path_to_error::Path) -> String {
@@ -84,8 +179,8 @@ fn pointer_of(path: &serde_path_to_error::Path) -> String {
     path.iter()
         .filter_map(|segment| match segment {
             Segment::Seq { index } => Some(format!("/{index}")),
-            Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
-            Segment::Enum { variant } => Some(format!("/{variant}")),
+            Segment::Map { key } => Some(below("", key)),
+            Segment::Enum { variant } => Some(below("", variant)),
             Segment::Unknown => None,
         })
         .collect()
@@ -93,28 +188,63 @@ fn pointer_of(path: &serde_path_to_error::Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Sample {
+        list: Vec<u8>,
+        name: String,
+        inner: Vec<Inner>,
+    }
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Sample {
-        #[serde(default)]
-        list: Vec<u8>,
+    struct Inner {
+        #[expect(dead_code, reason = "only its absence is looked at")]
+        prefix: String,
+    }
+
+    fn found(settings: &Value) -> Vec<String> {
+        let error = parse_settings::<Sample>(settings).unwrap_err();
+        let one = |mistake: SettingsMistake| match (&mistake.hint, mistake.at_key) {
+            (Some(hint), true) => format!("key {mistake} ({hint})"),
+            (Some(hint), false) => format!("{mistake} ({hint})"),
+            (None, _) => mistake.to_string(),
+        };
+        error.mistakes.into_iter().map(one).collect()
     }
 
     #[test]
-    fn a_mistake_points_to_its_place() {
-        let error = parse_settings::<Sample>(&serde_json::json!({"list": [1, "x"]})).unwrap_err();
-        assert_eq!(error.mistakes[0].pointer, "/list/1");
-        let error = parse_settings::<Sample>(&serde_json::json!({"lost": 1})).unwrap_err();
-        assert!(error.to_string().contains("unknown field `lost`"), "{error}");
-        assert_eq!(error.mistakes[0].hint.as_deref(), Some("did you mean `list`?"));
-        let error = parse_settings::<Sample>(&serde_json::json!({"nothing_like_it": 1})).unwrap_err();
-        assert_eq!(error.mistakes[0].hint, None);
+    fn every_mistake_is_reported_at_its_place_and_in_plain_words() {
+        let settings = json!({
+            "list": [1, "x"],
+            "lost": 1,
+            "nam": 2,
+            "name": 3,
+            "inner": [{"prefx": "/"}, {"prefix": 7}],
+        });
+        assert_eq!(
+            found(&settings),
+            [
+                "key /inner/0/prefx: unknown key `prefx` (did you mean `prefix`?)",
+                "/inner/1/prefix: text is wanted, found the number 7",
+                "/list/1: a whole number from 0 to 255 is wanted, found the text `x`",
+                "key /lost: unknown key `lost` (did you mean `list`?)",
+                "key /nam: unknown key `nam` (did you mean `name`?)",
+                "/name: text is wanted, found the number 3",
+            ]
+        );
+        assert_eq!(found(&json!({"inner": [{}]})), ["/inner/0: missing key `prefix`"]);
+        assert_eq!(found(&json!([])), ["a mapping is wanted, found a list"]);
+        assert_eq!(found(&json!({"list": [300, 1, -1]})).len(), 2);
     }
 
     #[test]
     fn nothing_at_all_is_the_defaults() {
-        assert!(parse_settings::<Sample>(&serde_json::Value::Null).unwrap().list.is_empty());
+        let parsed = parse_settings::<Sample>(&Value::Null).unwrap();
+        assert!(parsed.list.is_empty() && parsed.name.is_empty() && parsed.inner.is_empty());
     }
 }

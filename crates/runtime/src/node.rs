@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use cluster::{Cluster, ClusterConfig, JoinError, Network};
-use cool_id_generator::{Size, get_id};
 use mesh::{Mesh, Targets};
 use plugin::{BindError, Exposure, Guard, Registry, RegistryError};
 use store::{ObjectStore, StoreUrl};
@@ -26,6 +25,7 @@ use crate::ground::{Ground, GroundConfig};
 use crate::identity::{Asked, DataDir, Identity};
 use crate::life::Life;
 use crate::listen::{self, ListenError};
+use crate::names::generated_id;
 use crate::node_error::NodeError;
 use crate::signals::Signals;
 use crate::supervisor::{Supervisor, Tools};
@@ -359,14 +359,6 @@ impl Node {
 
 fn keep_if_runnable(registry: &Registry, asked: Asked) -> Result<Asked, RegistryError> {
     Ok(Asked { role: registry.check(asked.role)?, drained: asked.drained })
-}
-
-fn generated_id() -> NodeId {
-    get_id(Size::Medium).parse().unwrap_or_else(|_| {
-        // The generator's longest ids are beyond the limit of a node id.
-        let short = uuid::Uuid::now_v7().simple().to_string();
-        short.parse().expect("a UUID follows the rule of names")
-    })
 }
 
 fn about(config: &Config, registry: &Registry) -> About {

@@ -21,6 +21,12 @@ pub(crate) struct Args {
     output: OutputArg,
 }
 
+/// As all lists are in JSON: an object with the list in it.
+#[derive(Serialize)]
+struct Clusters {
+    clusters: Vec<Row>,
+}
+
 #[derive(Serialize)]
 struct Row {
     cluster: ClusterId,
@@ -45,7 +51,9 @@ pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     if rows.is_empty() {
         say("no cluster on this machine; `ctl up` starts one");
     }
-    cx.out.data(args.output.output, &rows, |rows| table(rows, render::now_ms()), |rows| names(rows))?;
+    let list = Clusters { clusters: rows };
+    let shown = |list: &Clusters| table(&list.clusters, render::now_ms());
+    cx.out.data(args.output.output, &list, shown, |list| names(&list.clusters))?;
     Ok(Exit::Ok)
 }
 

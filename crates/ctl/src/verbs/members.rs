@@ -26,7 +26,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
 }
 
 fn table(view: &Members, cx: &Cx) -> String {
-    render::members_table(&view.members, render::now_ms(), cx.out.color)
+    render::members_table(&view.members, render::now_ms(), cx.out.color, cx.out.columns)
 }
 
 fn names(view: &Members) -> Vec<String> {

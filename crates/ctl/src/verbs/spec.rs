@@ -1,6 +1,8 @@
 //! `ctl spec`: what each service type runs with, as the store says.
 
-use types::api::Specs;
+use serde::Serialize;
+use types::api::{NumberedSpec, Specs, StoreInfo};
+use types::{ServiceType, Spec};
 
 use crate::exit::Exit;
 use crate::out::{OutputArg, say};
@@ -20,11 +22,41 @@ pub(crate) struct Args {
     output: OutputArg,
 }
 
+/// As all lists are in JSON: an object with the list in it.
+#[derive(Serialize)]
+struct Listed<'a> {
+    store: &'a StoreInfo,
+    specs: Vec<ListedSpec<'a>>,
+}
+
+#[derive(Serialize)]
+struct ListedSpec<'a> {
+    service: &'a ServiceType,
+    number: u64,
+    #[serde(flatten)]
+    spec: &'a Spec,
+}
+
+impl<'a> From<&'a Specs> for Listed<'a> {
+    fn from(specs: &'a Specs) -> Self {
+        let one = |(service, numbered): (&'a ServiceType, &'a NumberedSpec)| ListedSpec {
+            service,
+            number: numbered.number,
+            spec: &numbered.spec,
+        };
+        Self { store: &specs.store, specs: specs.specs.iter().map(one).collect() }
+    }
+}
+
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let specs = cx.reach().await?.client.specs().await?;
-    cx.out.data(args.output.output, &specs, table, |specs| {
-        specs.specs.keys().map(ToString::to_string).collect()
-    })?;
+    let list = Listed::from(&specs);
+    cx.out.data(
+        args.output.output,
+        &list,
+        |_| table(&specs),
+        |list| list.specs.iter().map(|listed| listed.service.to_string()).collect(),
+    )?;
     say(&format!("store {} at {}", specs.store.id, specs.store.url));
     Ok(Exit::Ok)
 }

@@ -61,7 +61,8 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         }
         Err(error) => match error.downcast_ref::<Mistakes>() {
             Some(mistakes) if matches!(format, Format::Json | Format::Yaml) => {
-                cx.out.data(format, mistakes, |_| String::new(), |_| Vec::new())?;
+                let list = serde_json::json!({ "mistakes": mistakes });
+                cx.out.data(format, &list, |_| String::new(), |_| Vec::new())?;
                 Ok(Exit::Usage)
             }
             _ => Err(error),

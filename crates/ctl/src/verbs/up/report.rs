@@ -68,7 +68,7 @@ pub(super) fn print(report: &Report, output: OutputArg, cx: &Cx) -> anyhow::Resu
     cx.out.data(
         output.output,
         report,
-        |report| render::members_table(&report.members, render::now_ms(), cx.out.color),
+        |report| render::members_table(&report.members, render::now_ms(), cx.out.color, cx.out.columns),
         |report| report.members.iter().map(|member| member.id.to_string()).collect(),
     )?;
     say(&notes(report));
