@@ -8,6 +8,7 @@ mod drive;
 pub(crate) mod etcd;
 mod floor;
 mod keys;
+mod large;
 mod matrix;
 mod million;
 mod rounds;
@@ -73,6 +74,12 @@ pub(crate) struct Args {
     /// Leave out the node with a million keys
     #[arg(long)]
     no_million: bool,
+    /// Write large values for so long; 0 leaves them out
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    large: u64,
+    /// Leave out all but the node with a million keys and the large values
+    #[arg(long)]
+    no_matrix: bool,
 }
 
 /// Who is asked.
@@ -93,8 +100,13 @@ impl Args {
 pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let binaries = Binaries::find()?;
     let version = if args.alone { Err("left out".to_owned()) } else { etcd::version().await };
-    starts(args, &binaries, &version, report).await?;
-    compare(args, &binaries, &version, report).await?;
+    if !args.no_matrix {
+        starts(args, &binaries, &version, report).await?;
+        compare(args, &binaries, &version, report).await?;
+    }
+    if args.large > 0 {
+        large::run(&binaries, Duration::from_secs(args.large), report).await?;
+    }
     if !args.no_million {
         million::run(binaries, report).await?;
     }

@@ -26,6 +26,8 @@ use crate::write::{Write, Written};
 
 /// Keys that are looked at together.
 const LOOKS: usize = 64;
+/// What one flush of the log holds at most, or one write: it is in memory twice while it is written to the store.
+const FLUSH: usize = 8 * 1024 * 1024;
 /// What a batch holds at most, unless its changes belong together.
 const BATCH: usize = 4 * 1024 * 1024;
 
@@ -64,10 +66,31 @@ pub(crate) async fn commit(
     group: Vec<Write>,
 ) -> Result<(), slatedb::Error> {
     // Whoever does not wait any more was told that the outcome is open.
-    let mut group: Vec<_> = group.into_iter().filter(|write| !write.answer.is_closed()).collect();
-    if group.is_empty() {
-        return Ok(());
+    let mut waiting = group.into_iter().filter(|write| !write.answer.is_closed()).peekable();
+    while let Some(first) = waiting.next() {
+        let mut size = first.size();
+        let mut part = vec![first];
+        while let Some(next) = waiting.next_if(|next| size.saturating_add(next.size()) <= FLUSH) {
+            size += next.size();
+            part.push(next);
+        }
+        if let Err(error) = commit_part(db, shared, feed, part).await {
+            for write in waiting {
+                let _ = write.answer.send(Err(Refusal::NotOpen(error.to_string())));
+            }
+            return Err(error);
+        }
     }
+    Ok(())
+}
+
+/// Makes writes durable with one flush.
+async fn commit_part(
+    db: &Db,
+    shared: &Shared,
+    feed: &Feed,
+    mut group: Vec<Write>,
+) -> Result<(), slatedb::Error> {
     let mut changes: Vec<_> = group.iter_mut().map(|write| (write.unity, take(&mut write.changes))).collect();
     let committed = run(db, &mut changes).await;
     shared.meters.committed(group.len());

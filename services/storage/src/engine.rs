@@ -140,12 +140,15 @@ impl Engine {
     pub(crate) async fn put(
         &self,
         key: &Key,
-        record: &Record,
+        record: Record,
         condition: Option<Condition>,
         room: Reserved,
     ) -> Result<Written, Refusal> {
         self.0.meters.puts.inc();
-        self.write(vec![Change::put(key.clone(), record).provided(condition)], Unity::Whole, room).await
+        let change = Change::put(key.clone(), &record).provided(condition);
+        // The change has a form of its own; while it waits nobody needs the other one.
+        drop(record);
+        self.write(vec![change], Unity::Whole, room).await
     }
 
     /// Deletes a key, whether it is there or not, if the condition holds. Ends when that is durable.

@@ -130,7 +130,7 @@ impl StorageService {
         let body = check(head, body, self.max_value).await?;
         let (value, room) = read(&self.engine, body, self.max_value, key.bytes().len()).await?;
         let record = Record::new(content_type, value).expiring(expires_ms);
-        let written = self.engine.put(key, &record, condition, room).await;
+        let written = self.engine.put(key, record, condition, room).await;
         let written = written.map_err(|refusal| refusal.to_response())?;
         let headers: HeaderMap = written.map(|version| (ETAG, header(etag(version)))).into_iter().collect();
         Ok((StatusCode::OK, headers).into_response())

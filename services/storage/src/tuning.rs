@@ -1,4 +1,9 @@
 //! How SlateDB is set up, with the reasons.
+//!
+//! An owner with the default settings takes at most 384 MiB under any load: 32 MiB of bodies that wait
+//! (`write_queue`), once more in the form in which they are stored, which the memtables and the latest changes share; 32 MiB
+//! of memtables that are not in tables yet, twice while they are written; 16 MiB for a flush of the log; and for one
+//! compaction two blocks of each of its eight inputs, which are a value each where values are large. `bench kv` holds it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,15 +35,20 @@ pub(crate) fn settings(poll: Duration) -> Settings {
         l0_max_ssts: TABLES,
         l0_max_ssts_per_key: TABLES,
         max_unflushed_bytes: 32 * MIB,
+        // Each writer of a table holds parts of it on their way.
+        l0_flush_parallelism: 1,
         compactor_options: Some(CompactorOptions {
-            max_concurrent_compactions: 2,
+            // Two would double what is held, and an owner has few cores to spare.
+            max_concurrent_compactions: 1,
             poll_interval: compactor,
             worker: Some(CompactionWorkerOptions {
                 compactions_poll_interval: compactor,
-                max_concurrent_compactions: 2,
-                // What is read ahead is held for each of up to sixteen inputs, times these.
-                max_subcompactions: 2,
-                max_fetch_tasks: 2,
+                max_concurrent_compactions: 1,
+                max_sst_size: 32 * MIB,
+                // What is read ahead is held for each of up to eight inputs, times these: at least a block, which is a
+                // whole value of megabytes.
+                max_subcompactions: 1,
+                max_fetch_tasks: 1,
                 bytes_to_fetch: MIB / 2,
                 ..CompactionWorkerOptions::default()
             }),

@@ -16,5 +16,12 @@ pub(crate) struct Write {
     pub(crate) _room: Reserved,
 }
 
+impl Write {
+    /// What it takes of the log, about.
+    pub(crate) fn size(&self) -> usize {
+        self.changes.iter().map(Change::size).sum()
+    }
+}
+
 /// The version of what was written; none if nothing was.
 pub(crate) type Written = Option<u64>;

@@ -94,7 +94,7 @@ async fn imported(mut command: Command) -> anyhow::Result<Duration> {
 }
 
 /// Looks at the memory of a process, in MiB, until something has ended.
-async fn watched<T>(pid: u32, work: impl Future<Output = T>) -> anyhow::Result<(T, Vec<f64>)> {
+pub(crate) async fn watched<T>(pid: u32, work: impl Future<Output = T>) -> anyhow::Result<(T, Vec<f64>)> {
     let mut work = std::pin::pin!(work);
     let mut beat = interval(LOOK);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -27,12 +27,12 @@ fn put(name: &str, value: &str) -> Change {
 impl Running {
     async fn put_if(&self, name: &str, value: &str, condition: Condition) -> Result<Written, Refusal> {
         let room = self.engine.reserve(name.len() + value.len())?;
-        self.engine.put(&key(name), &record(value), Some(condition), room).await
+        self.engine.put(&key(name), record(value), Some(condition), room).await
     }
 
     async fn put_until(&self, name: &str, at: u64) -> Written {
         let room = self.engine.reserve(name.len()).unwrap();
-        self.engine.put(&key(name), &expiring("1", at), None, room).await.unwrap()
+        self.engine.put(&key(name), expiring("1", at), None, room).await.unwrap()
     }
 
     async fn batch(&self, changes: Vec<Change>) -> Result<Written, Refusal> {
@@ -68,7 +68,7 @@ async fn two_writes_to_a_key_have_versions_of_their_own_though_they_become_durab
         let room = running.engine.reserve(1).unwrap();
         let (key, record) = (key(["a", "b"][number % 2]), record(&number.to_string()));
         let engine = running.engine.clone();
-        async move { engine.put(&key, &record, None, room).await.unwrap().unwrap() }
+        async move { engine.put(&key, record, None, room).await.unwrap().unwrap() }
     });
     let versions = futures_util::future::join_all(writes).await;
     for one in [0, 1] {

@@ -150,7 +150,7 @@ async fn a_value_lives_as_long_as_it_was_asked_to_though_the_clock_is_set() {
         let ends = crate::expiry::ends_at("20s", running.engine.now_ms()).unwrap();
         let record = Record::new(None, "1".into()).expiring(Some(ends));
         let room = running.engine.reserve(1).unwrap();
-        running.engine.put(&key("short"), &record, None, room).await.unwrap();
+        running.engine.put(&key("short"), record, None, room).await.unwrap();
         wall.set(corrected);
         let began = Instant::now();
         tokio::time::sleep(Duration::from_secs(15)).await;

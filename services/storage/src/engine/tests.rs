@@ -96,7 +96,7 @@ pub(crate) fn key(text: &str) -> Key {
 
 async fn put(engine: &Engine, name: &str, value: &str) -> Result<(), Refusal> {
     let room = engine.reserve(name.len() + value.len())?;
-    engine.put(&key(name), &Record::new(None, value.to_owned().into()), None, room).await.map(|_| ())
+    engine.put(&key(name), Record::new(None, value.to_owned().into()), None, room).await.map(|_| ())
 }
 
 async fn get(engine: &Engine, name: &str) -> Result<Option<String>, Refusal> {

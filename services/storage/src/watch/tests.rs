@@ -422,7 +422,7 @@ async fn a_place_is_the_same_in_memory_and_in_the_log_though_rows_lie_beside_the
             let engine = &running.engine;
             async move {
                 let room = engine.reserve(8).unwrap();
-                engine.put(&Key::new(name.to_owned()).unwrap(), &record, None, room).await.unwrap();
+                engine.put(&Key::new(name.to_owned()).unwrap(), record.clone(), None, room).await.unwrap();
             }
         });
         futures_util::future::join_all(puts).await;
