@@ -47,6 +47,14 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  \
         echo '{\"services\": {\"storage\": {\"settings\": {}, \"shards\": 2}}}' | agent apply --cluster demo")]
     Apply,
+    /// Print a completion script for a shell
+    #[command(after_help = "Examples:\n  \
+        agent completion bash > ~/.local/share/bash-completion/completions/agent\n  \
+        agent completion zsh > ~/.zfunc/_agent")]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Print the version
     Version,
 }

@@ -13,7 +13,7 @@ mod validate;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use runtime::{Config, NodeError};
 use tokio::signal::unix::SignalKind;
 
@@ -46,6 +46,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Some(Verb::Version) => {
             return output::print(concat!("agent ", env!("CARGO_PKG_VERSION"), "\n"));
         }
+        Some(Verb::Completion { shell }) => return output::print(&completion(*shell)),
         Some(Verb::Validate) => return validate::run(&registry::registry()),
         Some(Verb::Config { output }) => {
             return output::print(&Settings::gather(&cli.flags, &environment)?.render(*output)?);
@@ -72,6 +73,13 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         tracing::error!(error = in_full(error), hint = hint(error), "the agent ends");
     }
     outcome
+}
+
+/// The script with which a shell completes the agent's command line.
+fn completion(shell: clap_complete::Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "agent", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 /// Runs the node, or those of the demo, until the end.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use types::ClusterId;
 
+use crate::complete;
 use crate::exit::Exit;
 use crate::out::{ColorChoice, is_plain};
 use crate::verbs::{
@@ -45,7 +46,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "URL", conflicts_with = "cluster", help_heading = GLOBAL)]
     pub(crate) agent: Option<String>,
     /// A cluster on this machine, by its name
-    #[arg(long, global = true, value_name = "NAME", help_heading = GLOBAL)]
+    #[arg(long, global = true, value_name = "NAME", help_heading = GLOBAL, add = complete::clusters())]
     pub(crate) cluster: Option<ClusterId>,
     /// Colour: auto (on a terminal, unless NO_COLOR is set or TERM is dumb), always or never
     #[arg(
@@ -101,6 +102,12 @@ pub(crate) enum Verb {
     Completion(completion::Args),
     /// Print the version of ctl, and of each agent that is reached
     Version(version::Args),
+}
+
+/// Answers a shell that asks what may come next, if it does.
+pub(crate) fn complete() -> Result<bool, clap::Error> {
+    let words = std::env::args_os();
+    clap_complete::CompleteEnv::with_factory(Cli::command).var(complete::VARIABLE).try_complete(words, None)
 }
 
 /// The command line. Help and mistakes are coloured as `--color` and the environment say, which clap does not know.

@@ -45,6 +45,11 @@ pub(crate) fn command(rest: &str) -> String {
     line(rest, program(), MEANT.get())
 }
 
+/// The agent that the environment names.
+pub(crate) fn agent_from_env() -> Option<String> {
+    std::env::var("COTERIE_AGENT").ok().filter(|url| !url.is_empty())
+}
+
 fn program() -> &'static str {
     PROGRAM.get().map_or("ctl", String::as_str)
 }

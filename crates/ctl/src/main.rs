@@ -4,6 +4,7 @@ mod agent_bin;
 mod aside;
 mod ask;
 mod cli;
+mod complete;
 mod drift;
 mod exit;
 mod hints;
@@ -31,6 +32,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     hints::set_program(std::env::args_os().next());
+    match cli::complete() {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        Err(error) => return cli::print_clap_error(&error),
+    }
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return cli::print_clap_error(&error),

@@ -210,6 +210,20 @@ impl Cx {
             .into())
     }
 
+    /// The members of the local cluster, as one of its agents sees them that `ctl up` started; no word of what goes wrong.
+    pub(crate) async fn reach_recorded(&self) -> Option<Members> {
+        let record = self.local().ok()??;
+        for node in &record.nodes {
+            if let Ok(client) = Client::new(&node.url())
+                && let Ok(view) = client.within(NEXT_AFTER).members().await
+                && view.cluster == record.cluster
+            {
+                return Some(view);
+            }
+        }
+        None
+    }
+
     fn no_cluster(&self) -> anyhow::Result<Failure> {
         let Some(cluster) = &self.cluster else {
             return Ok(Failure::new(Exit::NoAgent, "no cluster runs on this machine")

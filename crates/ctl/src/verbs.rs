@@ -29,7 +29,6 @@ use crate::state::State;
 
 /// Does what the command line says.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
-    let from_env = || std::env::var("COTERIE_AGENT").ok().filter(|url| !url.is_empty());
     // A cluster that was chosen by COTERIE_AGENT is meant again by the next command.
     match (&cli.cluster, &cli.agent) {
         (Some(cluster), _) => hints::set_meant(Meant::Cluster(cluster.clone())),
@@ -39,7 +38,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let cx = Cx {
         state: State::from_env()?,
         out: Out::new(cli.color),
-        agent: cli.agent.or_else(from_env),
+        agent: cli.agent.or_else(hints::agent_from_env),
         cluster: cli.cluster,
     };
     let mut interrupt = Interrupt::new()?;

@@ -153,3 +153,23 @@ async fn the_help_is_as_written_down() -> anyhow::Result<()> {
     assert_eq!(listed, VERBS);
     golden("ctl-verbs-help", &verbs)
 }
+
+#[tokio::test]
+async fn a_shell_is_offered_the_nodes_services_and_clusters_that_there_are() -> anyhow::Result<()> {
+    let machine = up(FIVE).await?;
+    let cluster = machine.cluster().to_owned();
+    for (words, expected) in [
+        (&["set-service", "st"][..], &["standby-1", "standby-2", "standby-3"][..]),
+        (&["set-service", "standby-1", "s"], &["standby", "storage"]),
+        (&["--cluster", &cluster[..8]], &[&cluster]),
+        (&["logs", "gateway-1", "gat"], &["gateway-1", "gateway-2"]),
+    ] {
+        let asked = [&["--", "ctl"], words].concat();
+        let offered =
+            machine.start_with("ctl", &asked, &[("_CTL_COMPLETE", "fish")])?.ends().await?.exits(0)?;
+        let offered: Vec<_> = offered.out.lines().filter_map(|line| line.split('\t').next()).collect();
+        assert_eq!(offered, expected, "{words:?}");
+    }
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}

@@ -1,10 +1,10 @@
-//! `ctl completion`: a script that completes ctl's command line in a shell.
+//! `ctl completion`: a script that completes ctl's command line in a shell, nodes and clusters included.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
+use clap_complete::env::Shells;
 
-use crate::cli::Cli;
-use crate::exit::Exit;
+use crate::complete;
+use crate::exit::{Exit, Failure};
 use crate::reach::Cx;
 
 #[derive(Debug, clap::Args)]
@@ -19,8 +19,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+    let shell = args.shell.to_string();
+    let shells = Shells::builtins();
+    let shell = shells.completer(&shell).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("`{shell}` is not completed"))
+            .hint(format!("known are {}", shells.names().collect::<Vec<_>>().join(", ")))
+    })?;
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "ctl", &mut script);
+    // The script asks the ctl on the PATH, whichever version that is by then.
+    shell.write_registration(complete::VARIABLE, "ctl", "ctl", "ctl", &mut script)?;
     cx.out.line(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Ok)
 }

@@ -3,6 +3,7 @@
 use types::NodeId;
 
 use super::set_service::{WaitArg, show};
+use crate::complete;
 use crate::exit::Exit;
 use crate::out::OutputArg;
 use crate::reach::Cx;
@@ -16,6 +17,7 @@ Examples:
 `ctl set-service` gives it a role again.")]
 pub(crate) struct Args {
     /// The node, by its id
+    #[arg(add = complete::nodes())]
     node: NodeId,
     #[command(flatten)]
     wait: WaitArg,
@@ -26,7 +28,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let reached = cx.reach().await?;
     match reached.commands().drain(&args.node, args.wait.into()).await {
-        Ok(receipt) => show(&receipt, args.output, cx),
+        Ok(receipt) => show(&receipt, args.wait, args.output, cx),
         Err(error) => Err(reached.explain_unknown(&args.node, None, error).await),
     }
 }

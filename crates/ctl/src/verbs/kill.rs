@@ -4,6 +4,7 @@ use rustix::process::Signal;
 use serde::Serialize;
 use types::NodeId;
 
+use crate::complete;
 use crate::exit::{Exit, Failure};
 use crate::out::OutputArg;
 use crate::process::{Processes, SignalError, parse_signal, signal_name};
@@ -20,6 +21,7 @@ Examples:
 It ends at once and without leaving; `ctl leave` is the polite way. `ctl up` starts it again.")]
 pub(crate) struct Args {
     /// The node, by its id
+    #[arg(add = complete::nodes())]
     node: NodeId,
     /// The signal, by name or number
     #[arg(short, long, default_value = "KILL", value_parser = parse_signal)]

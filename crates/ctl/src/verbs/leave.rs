@@ -6,6 +6,7 @@ use client::{Client, Leaving};
 use tokio::time::{Instant, sleep};
 use types::NodeId;
 
+use crate::complete;
 use crate::exit::{Exit, Failure};
 use crate::lock::Lock;
 use crate::out::{OutputArg, say};
@@ -24,6 +25,7 @@ Examples:
 `ctl up` starts it again.")]
 pub(crate) struct Args {
     /// The node, by its id
+    #[arg(add = complete::nodes())]
     node: NodeId,
     /// How long to wait until it is gone
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use types::{ClusterId, NodeId};
 
 use crate::aside::aside;
+use crate::complete;
 use crate::exit::{Exit, Failure};
 use crate::out::{StreamFormat, StreamOutputArg, reader_gone};
 use crate::reach::Cx;
@@ -26,14 +27,16 @@ const POLL: Duration = Duration::from_millis(100);
 Examples:
   ctl logs
   ctl logs gateway-1 -n 100
+  ctl logs gateway-1 standby-1
   ctl logs -f
   ctl logs -f -o json | jq -r .line
 
 An agent rotates its log at 10 MiB and keeps five files of it; they are read as one. With -o json a line of more than \
 64 KiB comes in parts, all but the last with \"continues\": true.")]
 pub(crate) struct Args {
-    /// One node; all of them if absent
-    node: Option<NodeId>,
+    /// The nodes; all of them if none is named
+    #[arg(value_name = "NODE", add = complete::nodes())]
+    nodes: Vec<NodeId>,
     /// Go on as the logs grow, until ^C
     #[arg(short, long)]
     follow: bool,
@@ -57,8 +60,9 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let cluster = cluster_with_logs(cx)?;
     let folder = cx.state.run_dir(&cluster);
     let logs = logs_in(&folder)?;
-    let chosen = choose(&logs, args.node.as_ref(), &cluster)?;
-    let width = if args.node.is_some() { None } else { chosen.iter().map(|(id, _)| id.as_str().len()).max() };
+    let chosen = choose(&logs, &args.nodes, &cluster)?;
+    let is_one = args.nodes.len() == 1;
+    let width = if is_one { None } else { chosen.iter().map(|(id, _)| id.as_str().len()).max() };
     let mut printer = Printer { format: args.output.output, width, color: cx.out.color, open: None };
     let mut sources = Vec::new();
     for (id, path) in chosen {
@@ -98,7 +102,7 @@ async fn follow(
         for source in &mut sources {
             source.print(printer).await?;
         }
-        if args.node.is_none() {
+        if args.nodes.is_empty() {
             // Nodes that were started since are read from the start of their logs.
             for (id, path) in logs_in(folder)? {
                 if !sources.iter().any(|source| source.reader.path() == path) {
@@ -238,23 +242,20 @@ fn logs_in(folder: &Path) -> anyhow::Result<Vec<(NodeId, PathBuf)>> {
 
 fn choose(
     logs: &[(NodeId, PathBuf)],
-    node: Option<&NodeId>,
+    nodes: &[NodeId],
     cluster: &ClusterId,
 ) -> Result<Vec<(NodeId, PathBuf)>, Failure> {
     if logs.is_empty() {
         return Err(Failure::new(Exit::Error, format!("cluster `{cluster}` has no logs on this machine")));
     }
-    let Some(node) = node else {
-        return Ok(logs.to_vec());
-    };
-    match logs.iter().find(|(id, _)| id == node) {
-        Some(log) => Ok(vec![log.clone()]),
-        None => {
-            let ids: Vec<_> = logs.iter().map(|(id, _)| id.as_str()).collect();
-            Err(Failure::new(Exit::Error, format!("cluster `{cluster}` has no log of `{node}`"))
-                .hint(suggest::hint(node.as_str(), &ids)))
-        }
+    let has_log = |node: &NodeId| logs.iter().any(|(id, _)| id == node);
+    if let Some(unknown) = nodes.iter().find(|node| !has_log(node)) {
+        let ids: Vec<_> = logs.iter().map(|(id, _)| id.as_str()).collect();
+        return Err(Failure::new(Exit::Error, format!("cluster `{cluster}` has no log of `{unknown}`"))
+            .hint(suggest::hint(unknown.as_str(), &ids)));
     }
+    let is_chosen = |(id, _): &&(NodeId, PathBuf)| nodes.is_empty() || nodes.contains(id);
+    Ok(logs.iter().filter(is_chosen).cloned().collect())
 }
 
 #[cfg(test)]
@@ -279,9 +280,9 @@ mod tests {
         assert_eq!(ids, ["n.1", "n2"]);
         let cluster = "c".parse().unwrap();
         let node: NodeId = "n3".parse().unwrap();
-        assert_eq!(choose(&logs, None, &cluster).unwrap().len(), 2);
+        assert_eq!(choose(&logs, &[], &cluster).unwrap().len(), 2);
         assert_eq!(
-            choose(&logs, Some(&node), &cluster).unwrap_err(),
+            choose(&logs, &[logs[0].0.clone(), node], &cluster).unwrap_err(),
             Failure::new(Exit::Error, "cluster `c` has no log of `n3`").hint("did you mean `n2`?")
         );
     }

@@ -4,6 +4,7 @@ use client::IfMatch;
 use types::api::{Receipt, Wait};
 use types::{Generation, NodeId, Role, RoleError, ShardId};
 
+use crate::complete;
 use crate::exit::{Exit, Failure};
 use crate::out::{OutputArg, say};
 use crate::reach::Cx;
@@ -17,8 +18,10 @@ Examples:
   ctl set-service gateway-2 standby -o json")]
 pub(crate) struct Args {
     /// The node, by its id
+    #[arg(add = complete::nodes())]
     node: NodeId,
     /// A service type, `standby`, or type/shard
+    #[arg(add = complete::services())]
     service: String,
     /// The shard, for sharded types
     #[arg(long, value_name = "N")]
@@ -73,7 +76,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let (wait, if_match) = (args.wait.into(), args.if_match);
     let changed = reached.commands().set_service(&args.node, &role, wait, args.take, if_match).await;
     match changed {
-        Ok(receipt) => show(&receipt, args.output, cx),
+        Ok(receipt) => show(&receipt, args.wait, args.output, cx),
         Err(error) => Err(reached.explain_unknown(&args.node, Some(&role), error).await),
     }
 }
@@ -91,8 +94,10 @@ fn role(service: &str, shard: Option<ShardId>) -> Result<Role, Failure> {
 }
 
 /// Prints a receipt: the change on stdout, its steps on stderr.
-pub(crate) fn show(receipt: &Receipt, output: OutputArg, cx: &Cx) -> anyhow::Result<Exit> {
-    cx.out.data(output.output, receipt, sentence, |receipt| vec![receipt.node.to_string()])?;
+pub(crate) fn show(receipt: &Receipt, wait: WaitArg, output: OutputArg, cx: &Cx) -> anyhow::Result<Exit> {
+    let is_seen_by_all = matches!(wait.wait, WaitChoice::All);
+    let said = |receipt: &Receipt| sentence(receipt, is_seen_by_all);
+    cx.out.data(output.output, receipt, said, |receipt| vec![receipt.node.to_string()])?;
     if output.output == crate::out::Format::Table {
         let steps: Vec<_> =
             receipt.steps.iter().map(|step| format!("{} {:.1} ms", step.name, step.ms)).collect();
@@ -100,13 +105,14 @@ pub(crate) fn show(receipt: &Receipt, output: OutputArg, cx: &Cx) -> anyhow::Res
             say(&steps.join(", "));
         }
     }
-    for missing in &receipt.seen.missing {
+    // Who was not asked has missed nothing.
+    for missing in receipt.seen.missing.iter().filter(|_| is_seen_by_all) {
         say(&format!("warning: {} {}", missing.id, missing.why));
     }
     Ok(Exit::Ok)
 }
 
-fn sentence(receipt: &Receipt) -> String {
+fn sentence(receipt: &Receipt, is_seen_by_all: bool) -> String {
     let state = &receipt.state;
     let mut text = if !receipt.changed {
         format!("{}: is {} already, {}", receipt.node, receipt.to, state.phase)
@@ -121,7 +127,7 @@ fn sentence(receipt: &Receipt) -> String {
     if receipt.in_flight > 0 {
         text.push_str(&format!(", {} in flight finished", receipt.in_flight));
     }
-    if receipt.seen.of > 0 {
+    if is_seen_by_all && receipt.seen.of > 0 {
         text.push_str(&format!(", seen by {}/{}", receipt.seen.by, receipt.seen.of));
     }
     for (name, url) in &state.endpoints {
@@ -176,14 +182,18 @@ mod tests {
             seen: Seen { by: 5, of: 5, missing: Vec::new() },
         };
         assert_eq!(
-            sentence(&receipt),
+            sentence(&receipt, true),
             "n1: standby -> api_gateway, ready in 23 ms, 2 in flight finished, seen by 5/5"
+        );
+        assert_eq!(
+            sentence(&receipt, false),
+            "n1: standby -> api_gateway, ready in 23 ms, 2 in flight finished"
         );
         receipt.from = to;
         receipt.changed = false;
         receipt.in_flight = 0;
         receipt.seen = Seen::default();
-        assert_eq!(sentence(&receipt), "n1: is api_gateway already, ready");
+        assert_eq!(sentence(&receipt, true), "n1: is api_gateway already, ready");
     }
 
     #[test]
