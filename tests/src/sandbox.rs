@@ -39,6 +39,8 @@ pub struct NodeOptions {
     pub store: Option<PathBuf>,
     /// An object store that is there already.
     pub objects: Option<Arc<dyn ObjectStore>>,
+    /// Gossip addresses where to look for others, besides those of the sandbox's first nodes.
+    pub seeds: Vec<String>,
 }
 
 impl Sandbox {
@@ -70,7 +72,13 @@ impl Sandbox {
             cluster: CLUSTER.parse()?,
             node_id: Some(name.parse()?),
             listen: ([127, 0, 0, 1], 0).into(),
-            seeds: self.nodes.iter().take(3).map(|node| node.gossip().to_owned()).collect(),
+            seeds: self
+                .nodes
+                .iter()
+                .take(3)
+                .map(|node| node.gossip().to_owned())
+                .chain(options.seeds.iter().cloned())
+                .collect(),
             role: role.parse::<Role>()?,
             profile: Profile::Local,
             settings,

@@ -1,11 +1,14 @@
 //! Shards outlive their owners: others take them over when nobody honours the claim, and only then.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use e2e::{NodeOptions, Sandbox, eventually};
 use serde_json::json;
 use store::faults::{Faults, Mode, Op, When};
 use store::{ObjectStore, Store};
+use tokio::time::Instant;
 use types::api::{Claims, Member};
 use types::{Epoch, Phase, Post, Role, Spec};
 
@@ -242,12 +245,17 @@ async fn an_owner_that_is_cut_off_from_the_store_resigns_and_stays_out_of_the_wa
     let gateway = sandbox.gateway("gateway").await?;
     put(&sandbox, &gateway, "key", "before").await?;
     a.set(Mode::Unreachable);
+    let lost_at = Instant::now();
     let resigned = sandbox
         .seen("spare", "a", |member| member.state.as_ref().is_some_and(|state| state.resigned.is_some()))
         .await?;
     assert!(reason(&resigned).contains("the store has not answered"), "{resigned:?}");
     owner(&sandbox, "a", "spare", "storage/0").await?;
     put(&sandbox, &gateway, "key", "after").await?;
+    // Three seconds until it resigns, and three quarters of one in which it could say that it is there after all.
+    let took = lost_at.elapsed();
+    println!("an owner without its store was replaced after {took:?}");
+    assert!(took < Duration::from_secs(7), "{took:?}");
     a.set(Mode::Work);
     let a = standby(&sandbox, "spare", "a").await?;
     assert!(reason(&a).contains("owned by spare"), "{a:?}");
@@ -332,6 +340,117 @@ async fn who_is_not_seen_defends_its_shard_on_the_store() -> anyhow::Result<()> 
     // Once it is gone, its silence is the answer.
     one.kill("a").await?;
     owner(&other, "spare", "spare", "storage/0").await?;
+    Ok(())
+}
+
+/// A node that knows where others should be, and reaches none of them: only the store.
+fn cut_off(objects: &Arc<dyn ObjectStore>) -> NodeOptions {
+    NodeOptions {
+        objects: Some(objects.clone()),
+        // The discard service, which nobody runs.
+        seeds: vec!["127.0.0.1:9".to_owned()],
+        ..NodeOptions::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_nobody_reaches_yields_to_one_that_sees_another_and_the_shard_moves_once()
+-> anyhow::Result<()> {
+    let shared = memory().await?;
+    let over = || NodeOptions { objects: Some(shared.clone()), ..NodeOptions::default() };
+    let (mut one, mut others) = (Sandbox::new()?, Sandbox::new()?);
+    one.start("a", "storage/0", &cut_off(&shared)).await?;
+    owner(&one, "a", "a", "storage/0").await?;
+    others.start("gateway", "api_gateway", &over()).await?;
+    others.start("b", "standby", &over()).await?;
+    let log = Store::over(shared.clone(), "memory:///".parse()?, &"sandbox".parse()?).await?.claims();
+    let (service, shard) = ("storage".parse()?, "0".parse()?);
+    let b = owner(&others, "gateway", "b", "storage/0").await?;
+    assert_eq!(reason(&b), "took over: released by a to b: a saw no other member, and b does");
+    let a = standby(&one, "a", "a").await?;
+    assert!(reason(&a).contains("saw no other member"), "{a:?}");
+    let moved = log.read(&service, shard).await?;
+    assert_eq!(
+        (moved.holder.map(|holder| holder.node.to_string()), moved.yielded),
+        (Some("b".to_owned()), 1)
+    );
+    let gateway = others.gateway("gateway").await?;
+    put(&others, &gateway, "key", "value").await?;
+    // The one that is cut off leaves it alone: for longer than it takes to doubt an owner.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(log.read(&service, shard).await?.number, moved.number);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_no_node_sees_another_nothing_moves() -> anyhow::Result<()> {
+    let shared = memory().await?;
+    let mut alone = Vec::new();
+    for (name, role) in [("a", "storage/0"), ("b", "standby"), ("c", "standby")] {
+        let mut sandbox = Sandbox::new()?;
+        sandbox.start(name, role, &cut_off(&shared)).await?;
+        if name == "a" {
+            owner(&sandbox, "a", "a", "storage/0").await?;
+        }
+        alone.push(sandbox);
+    }
+    let log = Store::over(shared.clone(), "memory:///".parse()?, &"sandbox".parse()?).await?.claims();
+    let (service, shard) = ("storage".parse()?, "0".parse()?);
+    // Each doubt and each defence is an entry.
+    eventually("it was doubted and defended three times", || async {
+        let state = log.read(&service, shard).await.ok()?;
+        (state.number >= 7 && state.latest == store::Latest::Defended).then_some(())
+    })
+    .await?;
+    let a = owner(&alone[0], "a", "a", "storage/0").await?;
+    assert_eq!(epoch(&a), Some(Epoch(1)));
+    for (sandbox, name) in alone.iter().zip(["a", "b", "c"]).skip(1) {
+        standby(sandbox, name, name).await?;
+    }
+    let told: Claims =
+        alone[1].http().get(format!("{}/v1/claims", alone[1].url("b")?)).send().await?.json().await?;
+    assert!(told.claims[0].defended && !told.claims[0].honoured, "{told:?}");
+    Ok(())
+}
+
+/// An opener of the data races with the owner that is still there: each of its changes of the manifest is one more attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn taking_a_shard_from_an_owner_that_lives_and_writes_on_a_slow_store_does_not_take_long()
+-> anyhow::Result<()> {
+    let shared = memory().await?;
+    let slow = Faults::new(shared.clone());
+    let over = || NodeOptions { objects: Some(slow.objects()), ..NodeOptions::default() };
+    let (mut one, mut other) = (Sandbox::new()?, Sandbox::new()?);
+    one.start("a", "storage/0", &over()).await?;
+    one.start("gateway", "api_gateway", &over()).await?;
+    owner(&one, "gateway", "a", "storage/0").await?;
+    other.start("spare", "standby", &over()).await?;
+    let gateway = one.gateway("gateway").await?;
+    slow.delay(Duration::from_millis(50));
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..16 {
+        let (http, stop) = (one.http().clone(), stop.clone());
+        let url = format!("{gateway}/storage/kv/key-{writer}");
+        writers.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                // Whoever has lost the shard refuses.
+                let _ = http.put(&url).body(vec![b'x'; 64 * 1024]).send().await;
+            }
+        });
+    }
+    put(&one, &gateway, "key", "value").await?;
+    // Its owner is not a member here, so it is not asked.
+    let url = format!("{}/v1/members/spare/service?take=true", other.url("spare")?);
+    let role = json!({ "service": "storage", "shard": 0 });
+    let began = Instant::now();
+    let answer = other.http().put(url).json(&role).send().await?;
+    let (status, took) = (answer.status(), began.elapsed());
+    println!("took a shard from an owner that lives, on a store 50 ms away, in {took:?}");
+    assert!(status.is_success(), "{status}: {}", answer.text().await?);
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    stop.store(true, Ordering::Relaxed);
+    while writers.join_next().await.is_some() {}
     Ok(())
 }
 

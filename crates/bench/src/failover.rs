@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Leave etcd out
     #[arg(long)]
     alone: bool,
+    /// Pause the owner with SIGSTOP instead of killing it, as a machine that freezes or is cut off; without etcd
+    #[arg(long)]
+    frozen: bool,
 }
 
 pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
@@ -49,7 +52,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     let replica = ours(args, &binaries, 1).await?;
     let standby = ours(args, &binaries, 0).await?;
     let (peer, words) = match version().await {
-        Ok(version) if !args.alone => {
+        Ok(version) if !args.alone && !args.frozen => {
             let gaps = theirs(args).await?;
             let summary = Summary::of_times(&gaps).context("there was at least one round")?;
             let peer = Peer::Measured { profile: "3 nodes".to_owned(), summary };
@@ -59,14 +62,16 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
         Err(why) => (Peer::Missing(why.clone()), format!("etcd: {why}")),
     };
     let row = |what: &str, gaps: &[Duration], most| {
-        Row::new(format!("kill -9 of the owner to the next write: {what}"), 4, "ms")
+        let how = if args.frozen { "the owner is frozen, to" } else { "kill -9 of the owner to" };
+        Row::new(format!("{how} the next write: {what}"), 4, "ms")
             .ours(Summary::of_times(gaps))
             .peer(peer.clone())
             .target(Target::P99(most))
             .target(Target::Ratio(1.0))
     };
-    report.rows.push(row("a replica takes over", &replica, 2_000.0));
-    report.rows.push(row("a standby takes over", &standby, 2_500.0));
+    let most = if args.frozen { (3_000.0, 3_500.0) } else { (2_000.0, 2_500.0) };
+    report.rows.push(row("a replica takes over", &replica, most.0));
+    report.rows.push(row("a standby takes over", &standby, most.1));
     report.notes.push(words);
     for (what, gaps) in [("replica", &replica), ("standby", &standby)] {
         let all: Vec<f64> = gaps.iter().map(|gap| millis(*gap)).collect();
@@ -95,11 +100,19 @@ async fn ours(args: &Args, binaries: &Binaries, replicas: u32) -> anyhow::Result
     for round in 1..=args.rounds {
         let owner = owner(&nodes).await?;
         first_write(&put(&http, &url)).await?;
-        nodes.signal(owner, Signal::KILL).await?;
+        if args.frozen {
+            nodes.pause(owner, true)?;
+        } else {
+            nodes.signal(owner, Signal::KILL).await?;
+        }
         let gap = first_write(&put(&http, &url)).await?;
         progress(&format!("{replicas} replicas, round {round}/{}: {:.0} ms", args.rounds, millis(gap)));
         gaps.push(gap);
-        nodes.start(owner, &"standby".parse()?)?;
+        if args.frozen {
+            nodes.pause(owner, false)?;
+        } else {
+            nodes.start(owner, &"standby".parse()?)?;
+        }
         nodes.ready(owner).await?;
         nodes.sees("gateway", 5).await?;
         if replicas > 0 {

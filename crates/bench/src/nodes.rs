@@ -187,6 +187,11 @@ impl Nodes {
         node.process.ended().await
     }
 
+    /// Pauses a node's process, or lets it go on.
+    pub(crate) fn pause(&self, name: &str, is_paused: bool) -> anyhow::Result<()> {
+        self.node(name)?.process.signal(if is_paused { Signal::STOP } else { Signal::CONT })
+    }
+
     /// Ends all without a word.
     pub(crate) async fn end(mut self) {
         for node in self.nodes.values() {

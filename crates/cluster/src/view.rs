@@ -28,7 +28,7 @@ impl ClusterView {
     }
 
     /// The same, with the nodes that are known to have left.
-    pub(crate) fn with_left(
+    pub fn with_left(
         cluster: ClusterId,
         me: NodeId,
         members: BTreeMap<NodeId, Member>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use types::{ErrorKind, Problem, ServiceType};
+use types::{Epoch, ErrorKind, NodeId, Problem, ServiceType, ShardId};
 
 use crate::head::MAX_HOPS;
 
@@ -20,6 +20,18 @@ pub enum MeshError {
     NoServingMember {
         /// The type.
         service: ServiceType,
+        /// How long was waited for one.
+        waited: Duration,
+    },
+    /// See who owns the shard, or wait for its next owner.
+    #[error("{}", no_owner(service, *shard, last.as_ref(), *waited))]
+    NoOwner {
+        /// The type.
+        service: ServiceType,
+        /// The shard that the request is for.
+        shard: ShardId,
+        /// Its owner as it was seen last, and under which epoch.
+        last: Option<(NodeId, Epoch)>,
         /// How long was waited for one.
         waited: Duration,
     },
@@ -129,11 +141,30 @@ fn after(waited: Duration) -> String {
     if waited.is_zero() { String::new() } else { format!(" (waited {waited:.1?})") }
 }
 
+fn no_owner(
+    service: &ServiceType,
+    shard: ShardId,
+    last: Option<&(NodeId, Epoch)>,
+    waited: Duration,
+) -> String {
+    let last = match last {
+        Some((node, epoch)) => format!("its last owner that was seen is {node} (epoch {epoch})"),
+        None => "none was seen so far".to_owned(),
+    };
+    format!("no member that is seen owns `{service}/{shard}`{}; {last}", after(waited))
+}
+
 impl MeshError {
     /// As problem details, with a hint.
     pub fn to_problem(&self) -> Problem {
         let (kind, code, hint) = self.outline();
         let mut problem = Problem::new(kind, code, self.to_string()).hint(hint);
+        if let Self::NoOwner { service, shard, .. } = self {
+            problem = problem.hint(format!(
+                "`ctl claims` says who owns it; one that reaches the store and no member defends it there, until \
+                 `ctl set-service NODE {service} --shard {shard} --take` moves it"
+            ));
+        }
         if matches!(self, Self::Loop) {
             problem.status = 508;
         } else if matches!(self, Self::BodyStalled { .. }) {
@@ -152,6 +183,7 @@ impl MeshError {
                 "no-serving-member",
                 "give a node this role with `ctl set-service`, or wait until one is ready",
             ),
+            Self::NoOwner { .. } => (ErrorKind::Unavailable, "no-owner", "`ctl claims` says who owns it"),
             Self::Refused { last, .. } => {
                 (ErrorKind::Unavailable, last.code(), last.hint.as_deref().unwrap_or("try again in a moment"))
             }
@@ -237,6 +269,16 @@ mod tests {
         let limit = Duration::from_secs(1);
         for (error, status, code) in [
             (MeshError::UnknownService { service: service.clone() }, 404, "unknown-service"),
+            (
+                MeshError::NoOwner {
+                    service: service.clone(),
+                    shard: "1".parse().unwrap(),
+                    last: Some(("a".parse().unwrap(), Epoch(3))),
+                    waited: limit,
+                },
+                503,
+                "no-owner",
+            ),
             (MeshError::NoServingMember { service, waited: limit }, 503, "no-serving-member"),
             (MeshError::Refused { last: last(), waited: limit }, 503, "too-busy"),
             (MeshError::HeadTooLarge { address: address() }, 502, "answer-head-too-large"),

@@ -418,10 +418,10 @@ impl Inner {
                         .take()
                         .map(|last| MeshError::Refused { last: Box::new(last), waited: journey.waited });
                     let failed = journey.failed.take().or(refused);
-                    return Err(failed.unwrap_or_else(|| goal.refused(journey.waited)));
+                    return Err(failed.unwrap_or_else(|| self.refused(goal, journey.waited)));
                 }
-                Pick::Nobody(Prospect::Soon) if is_late => return Err(goal.refused(journey.waited)),
-                Pick::Nobody(Prospect::IfTold) => return Err(goal.refused(journey.waited)),
+                Pick::Nobody(Prospect::Soon) if is_late => return Err(self.refused(goal, journey.waited)),
+                Pick::Nobody(Prospect::IfTold) => return Err(self.refused(goal, journey.waited)),
                 Pick::OnlyTried | Pick::Nobody(Prospect::Soon) => {}
             }
             if place.is_none() {
@@ -439,10 +439,24 @@ impl Inner {
                     biased;
                     changed = changes.changed() => {
                         // With the view's owner gone, nobody will be seen any more.
-                        changed.map_err(|_closed| goal.refused(journey.waited))?;
+                        changed.map_err(|_closed| self.refused(goal, journey.waited))?;
                     }
                     () = sleep_until(deadline) => {}
                 }
+            }
+        }
+    }
+
+    fn refused(&self, goal: &Goal<'_>, waited: Duration) -> MeshError {
+        let Goal::Service { service, target, .. } = *goal else { return MeshError::NoAddress };
+        let (service, catalog) = (service.clone(), self.roster.catalog());
+        match catalog.resolve(&service, target) {
+            Target::Shard(shard) => {
+                let last = catalog.last_owner(&service, shard).cloned();
+                MeshError::NoOwner { service, shard, last, waited }
+            }
+            Target::Any | Target::Key(_) | Target::Copy(_) | Target::CopyOf(_) => {
+                MeshError::NoServingMember { service, waited }
             }
         }
     }
@@ -462,13 +476,6 @@ impl Goal<'_> {
     fn unknown(&self) -> MeshError {
         match *self {
             Self::Service { service, .. } => MeshError::UnknownService { service: service.clone() },
-            Self::Addresses(_) => MeshError::NoAddress,
-        }
-    }
-
-    fn refused(&self, waited: Duration) -> MeshError {
-        match *self {
-            Self::Service { service, .. } => MeshError::NoServingMember { service: service.clone(), waited },
             Self::Addresses(_) => MeshError::NoAddress,
         }
     }

@@ -47,6 +47,8 @@ pub(crate) struct Catalog {
     runnable: BTreeSet<ServiceType>,
     /// How many shards a type has, as its members say or said.
     shards: BTreeMap<ServiceType, NonZeroU32>,
+    /// The owner of each shard as it was seen last.
+    owners: BTreeMap<(ServiceType, ShardId), (NodeId, Epoch)>,
 }
 
 /// A member of a service type.
@@ -162,7 +164,7 @@ impl Catalog {
     fn new(view: &ClusterView, before: &Self, learned: &Learned, now: Instant) -> Self {
         let mut services: BTreeMap<ServiceType, Vec<Candidate>> = BTreeMap::new();
         let mut runnable = BTreeSet::new();
-        let mut shards = before.shards.clone();
+        let (mut shards, mut owners) = (before.shards.clone(), before.owners.clone());
         for member in view.members() {
             runnable.extend(member.about.runnable.iter().cloned());
             let Some(state) = &member.state else { continue };
@@ -171,6 +173,12 @@ impl Catalog {
             };
             if let Some(number) = state.shards.and_then(NonZeroU32::new) {
                 shards.insert(service.clone(), number);
+            }
+            if let (Some(shard), Some(epoch)) = (state.role.shard(), state.epoch) {
+                let known = owners.entry((service.clone(), shard)).or_insert((member.id.clone(), epoch));
+                if known.1 < epoch {
+                    *known = (member.id.clone(), epoch);
+                }
             }
             let text = format!("{}/svc/{service}", member.http);
             let url = match before.url(service, &member.id, &text) {
@@ -195,7 +203,7 @@ impl Catalog {
         for (service, members) in &mut services {
             pass_over_former_owners(service, members, learned);
         }
-        let mut catalog = Self { services, runnable, shards, gone_at: BTreeMap::new() };
+        let mut catalog = Self { services, runnable, shards, owners, gone_at: BTreeMap::new() };
         catalog.gone_at = catalog.gone(before, now);
         catalog
     }
@@ -227,6 +235,11 @@ impl Catalog {
     /// The members of a type, in any phase.
     pub(crate) fn members(&self, service: &ServiceType) -> &[Candidate] {
         self.services.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    /// The owner of a shard as it was seen last.
+    pub(crate) fn last_owner(&self, service: &ServiceType, shard: ShardId) -> Option<&(NodeId, Epoch)> {
+        self.owners.get(&(service.clone(), shard))
     }
 
     /// The target as a shard, if it is a key and the number of shards is known.

@@ -3,6 +3,7 @@
 //! The truth is on the store. What is known here of it has an age; the supervisor keeps it young, and a service asks
 //! anew before it does what only the owner may.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use types::{Epoch, Holder, ServiceType, ShardId};
+use types::{Epoch, Holder, NodeId, ServiceType, ShardId};
 
 /// A poll that asks only for the next claim is trusted if the one before it was not longer ago than this: what it asks
 /// for may have been pruned later.
@@ -58,6 +59,19 @@ struct Inner {
     successor: OnceLock<String>,
     /// Why somebody believes that it has passed, until it was looked into.
     suspicion: watch::Sender<Option<String>>,
+    /// Whether a challenge is to be yielded to.
+    policy: OnceLock<Policy>,
+    /// Who it is yielded to.
+    yielding: watch::Sender<Option<NodeId>>,
+}
+
+/// Decides from the number of other members that a challenger sees.
+struct Policy(Box<dyn Fn(u32) -> bool + Send + Sync>);
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Policy")
+    }
 }
 
 /// Why a shard can't be said to be ours.
@@ -99,6 +113,8 @@ impl Claim {
             passed: CancellationToken::new(),
             successor: OnceLock::new(),
             suspicion: watch::channel(None).0,
+            policy: OnceLock::new(),
+            yielding: watch::channel(None).0,
         }))
     }
 
@@ -122,14 +138,40 @@ impl Claim {
         self.0.shard
     }
 
-    /// Reads the claim on the store anew. Whoever doubts that its owner is there is told that it is.
+    /// Decides which challenges are yielded to, from the number of other members that the challenger sees. By default
+    /// none is. To be set once, by who watches over the claim.
+    pub fn yield_when(&self, policy: impl Fn(u32) -> bool + Send + Sync + 'static) {
+        // A second one changes nothing.
+        let _ = self.0.policy.set(Policy(Box::new(policy)));
+    }
+
+    /// Waits until a challenge is to be yielded to. Gives the challenger.
+    pub async fn yielding(&self) -> NodeId {
+        let mut yielding = self.0.yielding.subscribe();
+        loop {
+            // The sender lives as long as the claim.
+            let _ = yielding.wait_for(Option::is_some).await;
+            if let Some(to) = self.0.yielding.send_replace(None) {
+                return to;
+            }
+        }
+    }
+
+    /// Reads the claim on the store anew. Whoever doubts that its owner is there is told that it is, unless the claim is to
+    /// be yielded.
     pub async fn confirm(&self) -> Result<(), ClaimLost> {
         let inner = &self.0;
         let asked_at = Instant::now();
         let mut now = inner.claims.read(&inner.service, inner.shard).await?;
-        while let (Some(holder), Latest::Challenged { by }) = (&now.holder, &now.latest)
+        while let (Some(holder), Latest::Challenged { by, sees }) = (&now.holder, &now.latest)
             && *holder == inner.holder
         {
+            if inner.policy.get().is_some_and(|policy| policy.0(*sees)) {
+                inner.yielding.send_replace(Some(by.clone()));
+                // It is ours until it is given up. The entry is not noted, so that it is judged again at the next poll.
+                self.note_confirmed(asked_at);
+                return Ok(());
+            }
             info!(service = %inner.service, shard = %inner.shard, %by, "defending a shard");
             now = match inner.claims.defend(&inner.service, inner.shard, &now).await {
                 Ok(now) | Err(ClaimError::Lost(now)) => now,

@@ -1,8 +1,9 @@
 //! The gates between "no member seems to own this shard" and taking it.
 //!
 //! Gossip may be wrong, so the claim is read, its owner is asked directly, and an owner that neither answers nor is
-//! surely gone is challenged on the store: it has two of its polls' time to say that it is there. Nothing here needs to
-//! be right for the data's sake; it keeps shards from moving for nothing.
+//! surely gone is challenged on the store: it has two of its polls' time to say that it is there. One that sees no other
+//! member yields to a challenger that does. Nothing here needs to be right for the data's sake; it keeps shards from moving
+//! for nothing.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use store::{ClaimError, ClaimState, Claims, Latest, Store, StoreError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
-use types::Holder;
 use types::api::AgentSelf;
+use types::{Epoch, Holder};
 
 use crate::ground::Ground;
 use crate::identity::Identity;
@@ -27,10 +28,9 @@ use crate::vacancy::{Gone, Place, Sighting};
 const ANSWER: Duration = Duration::from_millis(200);
 /// How long the store may take to answer.
 const STORE_ANSWER: Duration = Duration::from_secs(5);
-/// How often it is looked whether the owner defends itself.
-const LOOK: Duration = Duration::from_millis(250);
-/// What an owner gets besides two of its polls: for one that hangs, and for what a defence asks of the store.
-const SLACK: Duration = Duration::from_secs(2);
+/// How long a shard is left alone that its owner has yielded because it saw nobody: the first time and at most. It doubles
+/// with each time in a row.
+const YIELDED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_hours(1));
 /// How long a shard that nobody ever owned is left to who was told to own it.
 const NEVER_OWNED: Duration = Duration::from_secs(30);
 /// Pauses, the first and the longest, before an owner is doubted again that was there after all.
@@ -49,6 +49,13 @@ pub(crate) enum Finding {
     Vacant(ClaimState),
     /// It is to be left alone for so long.
     Leave(Duration, String),
+    /// It moved a moment ago and is left alone for so long, though its owner does not answer.
+    Settling {
+        /// The owner's.
+        epoch: Epoch,
+        pause: Duration,
+        why: String,
+    },
     /// Nothing could be found out; ask again.
     Unknown(String),
 }
@@ -63,6 +70,8 @@ pub(crate) struct Inquiry {
     pub(crate) known_for: Duration,
     /// How often in a row nothing was to be done.
     pub(crate) rebuffs: u32,
+    /// The epoch of its owner, and for how long this node has known it.
+    pub(crate) epoch_known: Option<(Epoch, Duration)>,
     pub(crate) cluster: Cluster,
     /// Who has ended for sure, whatever gossip still says.
     pub(crate) gone: watch::Receiver<Gone>,
@@ -111,12 +120,27 @@ impl Inquiry {
         match self.word_of(&holder).await {
             Word::Owns => self.rebuffed(format!("{} answers that it owns it", holder.node)),
             Word::Gone => Finding::Vacant(state),
-            Word::Unclear => self.challenge(&claims, store.poll_interval(), state).await,
+            Word::Unclear => match self.settling(&state, holder.epoch) {
+                Some(finding) => finding,
+                None => self.challenge(&claims, (store.poll_interval(), store.defence_slack()), state).await,
+            },
         }
     }
 
     fn view(&self) -> ClusterView {
         self.cluster.view().without(&self.gone.borrow())
+    }
+
+    /// A shard that was yielded a moment ago is left alone, so that it does not go to and fro between nodes that come and
+    /// go out of sight.
+    fn settling(&self, state: &ClaimState, epoch: Epoch) -> Option<Finding> {
+        let doublings = state.yielded.checked_sub(1)?.min(10);
+        let alone = YIELDED.0.saturating_mul(1 << doublings).min(YIELDED.1);
+        let known_for =
+            self.epoch_known.filter(|(known, _)| *known == epoch).map_or(Duration::ZERO, |(_, d)| d);
+        let pause = alone.checked_sub(known_for).filter(|pause| !pause.is_zero())?;
+        let why = "its former owner, which nobody reached, has yielded it a moment ago".to_owned();
+        Some(Finding::Settling { epoch, pause, why })
     }
 
     fn ownerless(&self, state: ClaimState) -> Finding {
@@ -165,14 +189,24 @@ impl Inquiry {
     }
 
     /// Doubts the owner on the store, and waits for it to say that it is there.
-    async fn challenge(&self, claims: &Claims, poll: Duration, state: ClaimState) -> Finding {
+    async fn challenge(
+        &self,
+        claims: &Claims,
+        (poll, slack): (Duration, Duration),
+        state: ClaimState,
+    ) -> Finding {
         let (service, shard) = &self.place;
+        let sees = u32::try_from(self.view().peers().count()).unwrap_or(u32::MAX);
         let doubted = match &state.latest {
             // Whoever did it may be gone, but the owner has not answered yet either.
-            Latest::Challenged { .. } => Ok(state),
-            Latest::Never | Latest::Taken | Latest::Defended | Latest::Released { .. } => {
-                info!(%service, %shard, note = state.note(), "doubting the owner of a shard");
-                claims.challenge(service, *shard, &state, &self.me.id, self.me.generation).await
+            Latest::Challenged { sees: seen, .. } if (*seen > 0) == (sees > 0) => Ok(state),
+            Latest::Never
+            | Latest::Taken
+            | Latest::Challenged { .. }
+            | Latest::Defended
+            | Latest::Released { .. } => {
+                info!(%service, %shard, note = state.note(), sees, "doubting the owner of a shard");
+                claims.challenge(service, *shard, &state, &self.me.id, self.me.generation, sees).await
             }
         };
         let doubted = match doubted {
@@ -180,9 +214,9 @@ impl Inquiry {
             Err(ClaimError::Lost(now)) => return self.beaten(&now),
             Err(ClaimError::Store(error)) => return unread(&error),
         };
-        let enough = Instant::now() + poll * 2 + SLACK;
+        let enough = Instant::now() + poll * 2 + slack;
         while Instant::now() < enough {
-            sleep(LOOK.max(poll / 4)).await;
+            sleep(poll / 4).await;
             match claims.is_latest(service, *shard, doubted.number).await {
                 Ok(true) => {}
                 Ok(false) => {

@@ -1,4 +1,4 @@
-//! Keeps what is known of a claim young: asks the store once a second, and at once when something hints at a change.
+//! Keeps what is known of a claim young: asks the store at each poll, and at once when something hints at a change.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use tokio::time::{sleep, timeout};
 use tracing::{Instrument, Span, debug, warn};
 use types::Role;
 
+use crate::sight::Sight;
+
 /// After so many more entries the old ones of a claim's log are removed.
 const PRUNE_EVERY: u64 = 64;
 /// How often it is looked whether there are so many.
 const PRUNE_LOOK: Duration = Duration::from_mins(1);
-/// How long a poll may take before it is asked again: a challenger waits for two of them.
-const POLL_LIMIT: Duration = Duration::from_secs(1);
 /// How long a poll, reading the claim anew and defending it may take together.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 
@@ -28,7 +28,13 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn new(claim: Claim, interval: Duration, view: watch::Receiver<ClusterView>) -> Self {
+    pub(crate) fn new(
+        claim: Claim,
+        interval: Duration,
+        view: watch::Receiver<ClusterView>,
+        sight: Sight,
+    ) -> Self {
+        claim.yield_when(move |sees| sees > 0 && sight.is_cut_off());
         let mut tasks = JoinSet::new();
         tasks.spawn(keep(claim.clone(), interval, view).instrument(Span::current()));
         // Beside the polls: the claim must not grow old over it.
@@ -67,7 +73,8 @@ async fn keep(claim: Claim, interval: Duration, mut view: watch::Receiver<Cluste
             () = sleep(interval) => false,
         };
         let asked = async {
-            if !is_suspect && timeout(POLL_LIMIT, claim.poll_next()).await.is_ok_and(|is_ours| is_ours) {
+            // A challenger waits for two polls, so one that hangs is soon asked again.
+            if !is_suspect && timeout(interval, claim.poll_next()).await.is_ok_and(|is_ours| is_ours) {
                 return Ok(());
             }
             claim.confirm().await

@@ -30,6 +30,7 @@ mod node_error;
 mod owner;
 mod running;
 mod seen;
+mod sight;
 mod signals;
 mod stopwatch;
 mod supervisor;

@@ -27,6 +27,7 @@ use crate::life::Life;
 use crate::listen::{self, ListenError};
 use crate::names::generated_id;
 use crate::node_error::NodeError;
+use crate::sight::Sight;
 use crate::signals::Signals;
 use crate::supervisor::{Supervisor, Tools};
 
@@ -256,6 +257,7 @@ impl Node {
             exposure: Exposure { beyond_loopback: config.insecure, host: host(opened.advertise) },
             cluster: cluster.clone(),
             mesh: mesh.clone(),
+            sight: Sight::new(facts.has_seeds),
             mount,
             data: data.clone(),
             service_metrics,

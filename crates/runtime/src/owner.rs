@@ -124,7 +124,7 @@ impl Candidate<'_> {
         }
         match way(&state, self.identity, is_told, &self.cluster.view()) {
             Way::Leave { holder, honoured } => {
-                Err(owned(service, shard, &holder, honoured, &self.identity.id))
+                Err(owned((service, shard), &holder, honoured, &state, &self.identity.id))
             }
             Way::Ask(holder) => match self.ask(service, shard, &holder, true).await? {
                 Asked::HandedOver | Asked::NotTheOwner | Asked::Leaving => Ok(Consent::default()),
@@ -159,7 +159,7 @@ impl Candidate<'_> {
             }
             match way(&state, self.identity, is_told, &self.cluster.view()) {
                 Way::Leave { holder, honoured } => {
-                    return Err(owned(service, shard, &holder, honoured, &self.identity.id));
+                    return Err(owned((service, shard), &holder, honoured, &state, &self.identity.id));
                 }
                 Way::Ask(holder) if !is_given_up && consent.silent != Some(state.number) => {
                     match self.ask(service, shard, &holder, false).await? {
@@ -315,8 +315,20 @@ fn refused_here(service: &ServiceType, shard: ShardId, state: &ClaimState) -> Pr
         .hint("another node takes it over; this one tries again after a while")
 }
 
-fn owned(service: &ServiceType, shard: ShardId, holder: &Holder, honoured: bool, me: &NodeId) -> Problem {
-    let there = if honoured { "" } else { ", which does not run it now" };
+fn owned(
+    (service, shard): (&ServiceType, ShardId),
+    holder: &Holder,
+    honoured: bool,
+    state: &ClaimState,
+    me: &NodeId,
+) -> Problem {
+    let there = match &state.latest {
+        _ if honoured => "",
+        Latest::Defended => ", which is not seen here and defends it on the store",
+        Latest::Never | Latest::Taken | Latest::Challenged { .. } | Latest::Released { .. } => {
+            ", which is not seen to run it"
+        }
+    };
     let detail = format!("{service}/{shard} is owned by {} (epoch {}){there}", holder.node, holder.epoch);
     let mut problem = Problem::new(ErrorKind::Conflict, "owned", detail);
     problem = problem.hint(format!(

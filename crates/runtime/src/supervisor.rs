@@ -33,6 +33,7 @@ use crate::keeper::Keeper;
 use crate::lifecycle::{Happening, State};
 use crate::running::Running;
 use crate::seen::{Shown, ask_all, not_asked};
+use crate::sight::Sight;
 use crate::stopwatch::Stopwatch;
 use crate::supervisor::succeed::{Succession, place};
 
@@ -47,7 +48,7 @@ const ANNOUNCE_LIMIT: Duration = Duration::from_millis(300);
 /// How long members may take to see a change before the receipt says that they have not.
 const RECEIPT_LIMIT: Duration = Duration::from_secs(1);
 /// A primary that has not heard of the store for so long gives way to others.
-const RESIGN: Duration = Duration::from_secs(6);
+const RESIGN: Duration = Duration::from_secs(3);
 /// After so many failures in a row others may try to run the shard.
 const FAILURES: u32 = 3;
 /// The longest reason that is gossiped, in characters.
@@ -67,6 +68,7 @@ pub(crate) struct Tools {
     pub(crate) exposure: Exposure,
     pub(crate) cluster: Cluster,
     pub(crate) mesh: Mesh,
+    pub(crate) sight: Sight,
     pub(crate) mount: Arc<Mount>,
     pub(crate) data: Arc<DataDir>,
     pub(crate) service_metrics: Arc<arc_swap::ArcSwapOption<Metrics>>,
@@ -176,6 +178,13 @@ impl Supervisor {
                 }
                 () = passed(self.keeper.as_ref()) => {
                     unless(&leaving, self.step_down()).await;
+                }
+                to = yielding(self.keeper.as_ref()) => {
+                    unless(&leaving, self.yield_shard(to)).await;
+                }
+                () = silent(self.keeper.as_ref()), if !self.is_resigned => {
+                    self.probe().await;
+                    self.publish().await;
                 }
                 () = until(retry_at) => {
                     self.state = self.state.after(Happening::Retry);
@@ -442,6 +451,26 @@ async fn passed(keeper: Option<&Keeper>) {
     match keeper {
         Some(keeper) => keeper.claim().passed().await,
         None => std::future::pending().await,
+    }
+}
+
+async fn yielding(keeper: Option<&Keeper>) -> NodeId {
+    match keeper {
+        Some(keeper) => keeper.claim().yielding().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the store has not said for too long that the shard is this node's.
+async fn silent(keeper: Option<&Keeper>) {
+    let Some(keeper) = keeper else { return std::future::pending().await };
+    loop {
+        let age = keeper.claim().age();
+        if age > RESIGN {
+            return;
+        }
+        // A little longer, so that the age is surely above the limit then.
+        tokio::time::sleep(RESIGN.saturating_sub(age) + Duration::from_millis(1)).await;
     }
 }
 

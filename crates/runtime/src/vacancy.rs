@@ -72,7 +72,7 @@ const NEAR: u32 = 2;
 impl Pace {
     pub(crate) fn of(profile: Profile) -> Self {
         let interval = Timing::of(profile).interval;
-        Self { settle: interval * 2, step: interval * 2 }
+        Self { settle: interval, step: interval * 2 }
     }
 }
 
@@ -94,6 +94,8 @@ struct Watched {
     had_all_copies: bool,
     /// It is not owned before, for some reason that was found.
     not_before: Option<Instant>,
+    /// Since when its owner's epoch is known, from gossip or from the store.
+    epoch: Option<(Epoch, Instant)>,
     /// How often in a row it was found that nothing is to be done.
     rebuffs: u32,
     /// This node could not do it, and leaves it to others for so long.
@@ -237,6 +239,19 @@ impl Vacancies {
             .map_or(Duration::ZERO, |watched| now.saturating_duration_since(watched.known_since))
     }
 
+    /// The epoch of a shard's owner, and for how long it is known.
+    pub(crate) fn epoch_known(&self, place: &Place, now: Instant) -> Option<(Epoch, Duration)> {
+        let (epoch, since) = self.watched.get(place)?.epoch?;
+        Some((epoch, now.saturating_duration_since(since)))
+    }
+
+    /// Notes that a shard has an owner of this epoch.
+    pub(crate) fn note_epoch(&mut self, place: &Place, epoch: Epoch, now: Instant) {
+        if let Some(watched) = self.watched.get_mut(place) {
+            watched.note_epoch(epoch, now);
+        }
+    }
+
     /// How often in a row it was found that nothing is to be done for a shard.
     pub(crate) fn rebuffs(&self, place: &Place) -> u32 {
         self.watched.get(place).map_or(0, |watched| watched.rebuffs)
@@ -281,9 +296,16 @@ impl Watched {
             thin_since: None,
             had_all_copies: false,
             not_before: None,
+            epoch: None,
             rebuffs: 0,
             failed_until: BTreeMap::new(),
             failures: 0,
+        }
+    }
+
+    fn note_epoch(&mut self, epoch: Epoch, now: Instant) {
+        if self.epoch.is_none_or(|(known, _)| known < epoch) {
+            self.epoch = Some((epoch, now));
         }
     }
 
@@ -298,6 +320,7 @@ impl Watched {
                     self.failed_until.remove(&Errand::Own);
                     self.failures = 0;
                 }
+                self.note_epoch(sighting.epoch, now);
                 self.owner = Some(sighting);
             }
             None => {

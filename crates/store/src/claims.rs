@@ -37,6 +37,8 @@ pub struct ClaimState {
     pub holder: Option<Holder>,
     /// When the holder took it, in Unix milliseconds of its own clock: for people.
     pub since_ms: Option<u64>,
+    /// How often in a row it went to its holder, or was given up, because its owner saw no other member.
+    pub yielded: u32,
     /// What the latest entry is.
     pub latest: Latest,
 }
@@ -53,6 +55,8 @@ pub enum Latest {
     Challenged {
         /// Who.
         by: NodeId,
+        /// How many other members that node saw.
+        sees: u32,
     },
     /// The holder said that it is there.
     Defended,
@@ -76,7 +80,7 @@ impl ClaimState {
         Some(match &self.latest {
             Latest::Never => return None,
             Latest::Taken => format!("taken by {holder}"),
-            Latest::Challenged { by } => format!("{by} doubts that {holder} is there"),
+            Latest::Challenged { by, .. } => format!("{by} doubts that {holder} is there"),
             Latest::Defended => format!("defended by {holder}"),
             Latest::Released { by, to, is_refused, why } => {
                 let verb = if *is_refused { "refused" } else { "released" };
@@ -126,19 +130,28 @@ enum Record {
         generation: Generation,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at_ms: Option<u64>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        yielded: u32,
     },
     Challenge {
         by: NodeId,
         generation: Generation,
+        /// How many other members it sees.
+        #[serde(default)]
+        sees: u32,
         /// Who is challenged. Told again in each entry, so that the latest one says all.
         holder: Holder,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since_ms: Option<u64>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        yielded: u32,
     },
     Defend {
         holder: Holder,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since_ms: Option<u64>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        yielded: u32,
     },
     Release {
         node: NodeId,
@@ -152,29 +165,39 @@ enum Record {
         refused: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        yielded: u32,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Record {
     /// What the claim is when this is its latest entry.
     fn state(self, number: u64) -> ClaimState {
         match self {
-            Self::Take { node, generation, at_ms } => ClaimState {
+            Self::Take { node, generation, at_ms, yielded } => ClaimState {
                 number,
                 holder: Some(Holder { node, generation, epoch: Epoch(number) }),
                 since_ms: at_ms,
+                yielded,
                 latest: Latest::Taken,
             },
-            Self::Challenge { by, holder, since_ms, .. } => {
-                ClaimState { number, holder: Some(holder), since_ms, latest: Latest::Challenged { by } }
+            Self::Challenge { by, sees, holder, since_ms, yielded, .. } => {
+                let latest = Latest::Challenged { by, sees };
+                ClaimState { number, holder: Some(holder), since_ms, yielded, latest }
             }
-            Self::Defend { holder, since_ms } => {
-                ClaimState { number, holder: Some(holder), since_ms, latest: Latest::Defended }
+            Self::Defend { holder, since_ms, yielded } => {
+                ClaimState { number, holder: Some(holder), since_ms, yielded, latest: Latest::Defended }
             }
-            Self::Release { node, to, refused, why, .. } => ClaimState {
+            Self::Release { node, to, refused, why, yielded, .. } => ClaimState {
                 number,
                 holder: None,
                 since_ms: None,
+                yielded,
                 latest: Latest::Released { by: node, to, is_refused: refused, why },
             },
         }
@@ -194,6 +217,8 @@ pub struct Farewell<'a> {
     pub to: Option<&'a NodeId>,
     /// Whether it can't be run here, so that others should try.
     pub is_refused: bool,
+    /// Whether its owner sees no other member, and the one that gets it does.
+    pub is_yielded: bool,
     /// Why, in words.
     pub why: Option<&'a str>,
 }
@@ -249,7 +274,9 @@ impl Claims {
         node: &NodeId,
         generation: Generation,
     ) -> Result<Holder, ClaimError> {
-        let record = Record::Take { node: node.clone(), generation, at_ms: now_ms() };
+        // From a holder it is taken for another reason.
+        let yielded = if seen.holder.is_none() { seen.yielded } else { 0 };
+        let record = Record::Take { node: node.clone(), generation, at_ms: now_ms(), yielded };
         match self.log(service, shard).append_seen(seen.number, &record).await {
             Ok(appended) => {
                 let holder = Holder { node: node.clone(), generation, epoch: Epoch(appended.number) };
@@ -266,7 +293,8 @@ impl Claims {
     }
 
     /// Doubts that the holder in `seen` is there. The number of the new entry is in the state that is returned: a take
-    /// from that state succeeds unless the holder defends itself. One PUT and one LIST.
+    /// from that state succeeds unless the holder defends itself. `sees` is how many other members the challenger sees.
+    /// One PUT and one LIST.
     pub async fn challenge(
         &self,
         service: &ServiceType,
@@ -274,12 +302,14 @@ impl Claims {
         seen: &ClaimState,
         node: &NodeId,
         generation: Generation,
+        sees: u32,
     ) -> Result<ClaimState, ClaimError> {
         let Some(holder) = seen.holder.clone() else {
             return self.lost(service, shard).await;
         };
         let by = node.clone();
-        let record = Record::Challenge { by, generation, holder, since_ms: seen.since_ms };
+        let (since_ms, yielded) = (seen.since_ms, seen.yielded);
+        let record = Record::Challenge { by, generation, sees, holder, since_ms, yielded };
         self.append(service, shard, seen.number, record).await
     }
 
@@ -293,7 +323,7 @@ impl Claims {
         let Some(holder) = seen.holder.clone() else {
             return self.lost(service, shard).await;
         };
-        let record = Record::Defend { holder, since_ms: seen.since_ms };
+        let record = Record::Defend { holder, since_ms: seen.since_ms, yielded: seen.yielded };
         self.append(service, shard, seen.number, record).await
     }
 
@@ -341,6 +371,7 @@ impl Claims {
                 to: farewell.to.cloned(),
                 refused: farewell.is_refused,
                 why: farewell.why.map(str::to_owned),
+                yielded: if farewell.is_yielded { now.yielded.saturating_add(1) } else { 0 },
             };
             match log.append(now.number, &record).await {
                 Ok(_) => return Ok(()),
@@ -356,7 +387,7 @@ impl Claims {
     /// One small GET of the next number; nothing there means that it is still ours. (In a folder the claim's
     /// own entry is looked at as well: a folder that was unmounted has no next number either.)
     ///
-    /// An owner asks once every [`poll_interval`](crate::Store::poll_interval), a second. On a cloud store
+    /// An owner asks once every [`poll_interval`](crate::Store::poll_interval), a second on a cloud store. There
     /// that is 2.6 million GETs a month for each owned shard, about 1 dollar at S3's price of 0.0004 dollars
     /// per 1,000.
     ///

@@ -280,6 +280,9 @@ pub struct ClaimView {
     pub since_ms: Option<u64>,
     /// Whether the owner is there and says the same, in the view of the node that answers.
     pub honoured: bool,
+    /// Whether the owner was doubted last and has said on the store that it is there.
+    #[serde(default)]
+    pub defended: bool,
     /// How many replicas it is to have.
     #[serde(default)]
     pub wanted_replicas: u32,

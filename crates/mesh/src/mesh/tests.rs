@@ -553,7 +553,7 @@ async fn a_shard_is_found_or_waited_for() {
     }
     assert_eq!((zero.hits(), one.hits()), (0, 10));
     let error = mesh.send(&echo(), get("/2")).await.unwrap_err();
-    assert!(matches!(error, MeshError::NoServingMember { .. }), "{error:?}");
+    assert!(matches!(error, MeshError::NoOwner { .. }), "{error:?}");
 }
 
 #[tokio::test]

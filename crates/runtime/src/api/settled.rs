@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use futures_util::future::join_all;
 use http::HeaderMap;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
-use store::{ClaimState, SpecError, Store};
+use store::{ClaimState, Latest, SpecError, Store};
 use types::api::{AgentSelf, ClaimView, Claims, NumberedSpec, ReplicaView, Specs};
 use types::{ErrorKind, Post, Problem, ServiceType, ShardId, Sharding, Spec};
 
@@ -98,11 +98,23 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
             // Nobody takes it as long as that is so.
             Err(error) => (ClaimState::default(), Some(error.to_string())),
         };
+        let defended = state.latest == Latest::Defended;
         let ClaimState { number, holder, since_ms, .. } = state;
         let honoured = holder.as_ref().is_some_and(|holder| is_honoured(holder, &view));
         let wanted_replicas = specs.get(&service).map_or(0, |numbered| numbered.spec.replicas);
         let replicas = copies.remove(&(service.clone(), shard)).unwrap_or_default();
-        ClaimView { service, shard, number, holder, since_ms, honoured, wanted_replicas, replicas, note }
+        ClaimView {
+            service,
+            shard,
+            number,
+            holder,
+            since_ms,
+            honoured,
+            defended,
+            wanted_replicas,
+            replicas,
+            note,
+        }
     });
     Ok(Json(Claims { store: store.info().clone(), claims: listed.collect() }))
 }

@@ -6,10 +6,10 @@ use plugin::Duty;
 use store::Farewell;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
-use types::{ErrorKind, Problem, Role, Sharding};
+use types::{ErrorKind, NodeId, Problem, Role, Sharding};
 
-use super::Supervisor;
 use super::succeed::place;
+use super::{COPY_DRAIN, Supervisor};
 use crate::keeper::Keeper;
 use crate::lifecycle::Happening;
 use crate::owner::{Candidate, Consent, release};
@@ -52,7 +52,7 @@ impl Supervisor {
             && let Ok(state) = store.claims().read(&place.0, place.1).await
             && let Some(holder) = state.holder.filter(|holder| self.tools.identity.is_mine(holder))
         {
-            let farewell = Farewell { is_refused: true, why: Some(&why), to: None };
+            let farewell = Farewell { is_refused: true, why: Some(&why), ..Farewell::default() };
             release(&store.claims(), (&place.0, place.1), &holder, farewell).await;
         }
         // The next life tries again, as this one does after a while.
@@ -186,7 +186,9 @@ impl Supervisor {
             }
             Err(problem) => return Err(problem),
         };
-        Ok(Seat::Owner(Keeper::new(claim, store.poll_interval(), self.tools.cluster.watch())))
+        let poll = store.poll_interval();
+        let sight = self.tools.sight.clone();
+        Ok(Seat::Owner(Keeper::new(claim, poll, self.tools.cluster.watch(), sight)))
     }
 
     /// Gives up a shard; what the store does not note is tried again later. Whether it has noted it.
@@ -232,6 +234,30 @@ impl Supervisor {
             warn!(%role, %problem, "could not become a copy");
             self.stand_by(why);
         }
+        self.publish().await;
+    }
+
+    /// No other member reaches this node, and one that sees others wants the shard: it gets it.
+    pub(super) async fn yield_shard(&mut self, to: NodeId) {
+        let Some(keeper) = self.keeper.take() else { return };
+        let why = format!("{} saw no other member, and {to} does", self.tools.node);
+        warn!(role = %self.role, epoch = %keeper.claim().epoch(), %to, "yielding a shard: no other member is seen");
+        self.state = self.state.after(Happening::Drain { reason: Some(why.clone()) });
+        let running = self.running.take();
+        if let Some(running) = &running {
+            running.gate.shut();
+        }
+        self.publish().await;
+        // Released before it is stopped: the challenger takes it within a moment, from us or from nobody. What this node
+        // still writes is fenced by whoever opens the data next.
+        let farewell = Farewell { to: Some(&to), is_yielded: true, why: Some(&why), ..Farewell::default() };
+        self.release(&keeper, farewell).await;
+        self.unmount();
+        if let Some(running) = running {
+            running.drain(Instant::now() + COPY_DRAIN).await;
+            running.stop().await;
+        }
+        self.stand_by(why);
         self.publish().await;
     }
 

@@ -239,7 +239,7 @@ impl Supervisor {
         if gives_up && let Some(keeper) = self.keeper.take() {
             let why = if wish.asked.drained { "drained" } else { "its owner got another role" };
             if let Some(to) = &wish.successor {
-                let farewell = Farewell { to: Some(to), why: Some(why), is_refused: false };
+                let farewell = Farewell { to: Some(to), why: Some(why), ..Farewell::default() };
                 let is_noted = self.release(&keeper, farewell).await;
                 watch.step("release");
                 if !is_noted {

@@ -52,7 +52,7 @@ impl Supervisor {
     pub(super) async fn hand_over(&mut self, heir: Option<Heir>, why: &str) {
         let Some(keeper) = self.keeper.take() else { return };
         let to = heir.as_ref().filter(|heir| heir.is_copy).map(|heir| heir.node.clone());
-        let farewell = Farewell { to: to.as_ref(), why: Some(why), is_refused: false };
+        let farewell = Farewell { to: to.as_ref(), why: Some(why), ..Farewell::default() };
         if self.release(&keeper, farewell).await
             && let Some(heir) = heir
         {

@@ -67,6 +67,8 @@ impl Succession {
             let (ground, registry) = (tools.ground.clone(), tools.registry.clone());
             let keep = layouts::keep(ground, registry, tools.cluster.watch(), sender);
             tasks.spawn(keep.instrument(Span::current()));
+            let sight = tools.sight.clone();
+            tasks.spawn(sight.keep(tools.cluster.watch()).instrument(Span::current()));
         }
         let lifelines = Lifelines::new(tools.cluster.clone(), tools.profile);
         Self {
@@ -159,6 +161,12 @@ impl Supervisor {
                 info!(service = %place.0, shard = %place.1, why, ?pause, "a shard is left alone");
                 self.succession.vacancies.put_off(&place, Instant::now() + pause, true);
             }
+            Stir::Found(place, Finding::Settling { epoch, pause, why }) => {
+                info!(service = %place.0, shard = %place.1, why, ?pause, "a shard is left alone");
+                let now = Instant::now();
+                self.succession.vacancies.note_epoch(&place, epoch, now);
+                self.succession.vacancies.put_off(&place, now + pause, false);
+            }
             Stir::Found(place, Finding::Unknown(why)) => {
                 debug!(service = %place.0, shard = %place.1, why, "nothing was found out about a shard");
                 self.succession.vacancies.put_off(&place, Instant::now() + AGAIN, false);
@@ -198,6 +206,7 @@ impl Supervisor {
                     last_owner: vacancies.last_owner(&place).cloned(),
                     known_for: vacancies.known_for(&place, now),
                     rebuffs: vacancies.rebuffs(&place),
+                    epoch_known: vacancies.epoch_known(&place, now),
                     cluster: self.tools.cluster.clone(),
                     gone: succession.gone.clone(),
                     mesh: self.tools.mesh.clone(),
@@ -270,7 +279,8 @@ impl Supervisor {
         self.strays.remove(place);
         let claim = Claim::new(claims, service, shard, holder, asked_at);
         info!(%role, epoch = %claim.epoch(), "taking a shard over");
-        let keeper = Keeper::new(claim.clone(), poll, self.tools.cluster.watch());
+        let sight = self.tools.sight.clone();
+        let keeper = Keeper::new(claim.clone(), poll, self.tools.cluster.watch(), sight);
         let (copied, note) = (self.is_replica.then(|| self.role.clone()), self.note.take());
         self.role = role.clone();
         self.terms = plan.terms;
@@ -352,7 +362,7 @@ impl Supervisor {
     /// Gives up a shard that this node can't run, so that others try.
     pub(super) async fn refuse(&mut self, why: &str) {
         if let Some(keeper) = self.keeper.take() {
-            let farewell = Farewell { is_refused: true, why: Some(why), to: None };
+            let farewell = Farewell { is_refused: true, why: Some(why), ..Farewell::default() };
             self.release(&keeper, farewell).await;
         }
     }

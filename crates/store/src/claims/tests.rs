@@ -168,7 +168,7 @@ async fn a_holder_that_is_challenged_keeps_its_shard_if_it_defends_itself() {
     let (service, shard) = (service(), shard());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     let seen = claims.read(&service, shard).await.unwrap();
-    let doubted = claims.challenge(&service, shard, &seen, &node("b"), Generation(1)).await.unwrap();
+    let doubted = claims.challenge(&service, shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
     assert_eq!((doubted.number, doubted.holder.as_ref(), doubted.since_ms), (2, Some(&a), seen.since_ms));
     assert_eq!(doubted.note().as_deref(), Some("b doubts that a is there"));
     assert!(!claims.is_latest(&service, shard, a.epoch.0).await.unwrap(), "the poll shows it");
@@ -189,7 +189,7 @@ async fn a_challenger_that_is_not_answered_takes_the_shard_and_the_holder_comes_
     let (service, shard) = (service(), shard());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     let seen = claims.read(&service, shard).await.unwrap();
-    let doubted = claims.challenge(&service, shard, &seen, &node("b"), Generation(1)).await.unwrap();
+    let doubted = claims.challenge(&service, shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
     let b = take(&claims, &doubted, "b").await.unwrap();
     assert_eq!(b.epoch, Epoch(3));
     assert_eq!(lost(claims.defend(&service, shard, &doubted).await).holder, Some(b.clone()));
@@ -202,9 +202,9 @@ async fn of_two_challengers_one_is_heard() {
     let (service, shard) = (service(), shard());
     take(&claims, &ClaimState::default(), "a").await.unwrap();
     let seen = claims.read(&service, shard).await.unwrap();
-    claims.challenge(&service, shard, &seen, &node("b"), Generation(1)).await.unwrap();
-    let second = claims.challenge(&service, shard, &seen, &node("c"), Generation(1)).await;
-    assert_eq!(lost(second).latest, Latest::Challenged { by: node("b") });
+    claims.challenge(&service, shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
+    let second = claims.challenge(&service, shard, &seen, &node("c"), Generation(1), 0).await;
+    assert_eq!(lost(second).latest, Latest::Challenged { by: node("b"), sees: 1 });
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn a_holder_that_is_challenged_can_still_give_its_shard_up() {
     let (service, shard) = (service(), shard());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     let seen = claims.read(&service, shard).await.unwrap();
-    claims.challenge(&service, shard, &seen, &node("b"), Generation(1)).await.unwrap();
+    claims.challenge(&service, shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
     let refused = Farewell { is_refused: true, ..why("no room") };
     claims.release(&service, shard, &a, refused).await.unwrap();
     let now = claims.read(&service, shard).await.unwrap();

@@ -167,5 +167,6 @@ async fn each_store_in_memory_is_a_new_one() {
     let first = Store::open(&memory(), &cluster()).await.unwrap();
     let second = Store::open(&memory(), &cluster()).await.unwrap();
     assert_ne!(first.info().id, second.info().id);
-    assert_eq!(first.poll_interval(), Duration::from_secs(1));
+    let poll = Duration::from_millis(250);
+    assert_eq!((first.poll_interval(), first.defence_slack()), (poll, poll));
 }

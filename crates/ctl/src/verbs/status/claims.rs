@@ -36,8 +36,13 @@ pub(super) fn warnings(claim: &ClaimView, spares: &Spares<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
     match &claim.holder {
         Some(_) if claim.honoured => {}
+        Some(holder) if claim.defended => warnings.push(format!(
+            "{service}/{shard} is owned by {} (epoch {}), which no member reaches; it reaches the store and defends the \
+             shard there; restore its network, or move the shard: `ctl set-service NODE {service} --shard {shard} --take`",
+            holder.node, holder.epoch
+        )),
         Some(holder) => warnings.push(format!(
-            "{service}/{shard} is owned by {} (epoch {}), which does not run it; {next}",
+            "{service}/{shard} is owned by {} (epoch {}), which is not seen to run it; {next}",
             holder.node, holder.epoch
         )),
         None => {
@@ -103,6 +108,7 @@ mod tests {
             }),
             since_ms: None,
             honoured: true,
+            defended: false,
             wanted_replicas: 1,
             replicas: vec![replica(Some(80))],
             note: None,
@@ -112,8 +118,16 @@ mod tests {
         assert_eq!(
             warnings_with(&gone, 1),
             [
-                "storage/0 is owned by a (epoch 3), which does not run it; another node takes it over in a moment",
+                "storage/0 is owned by a (epoch 3), which is not seen to run it; another node takes it over in a moment",
                 "storage/0 has 0 of 1 replicas; a standby becomes one in a moment",
+            ]
+        );
+        let cut_off = ClaimView { defended: true, wanted_replicas: 0, ..gone.clone() };
+        assert_eq!(
+            warnings_with(&cut_off, 1),
+            [
+                "storage/0 is owned by a (epoch 3), which no member reaches; it reaches the store and defends the \
+                 shard there; restore its network, or move the shard: `ctl set-service NODE storage --shard 0 --take`",
             ]
         );
         let note = Some("released by a: leaving".to_owned());
