@@ -309,6 +309,15 @@ impl Machine {
         Ok(ours.filter_map(|process| Pid::from_raw(i32::try_from(process.pid().as_u32()).ok()?)).collect())
     }
 
+    /// Those of them that are agents of a cluster of this machine: their command lines name a data folder.
+    pub fn agents(&self) -> anyhow::Result<Vec<Pid>> {
+        let is_agent = |pid: &Pid| {
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            arguments.split(|byte| *byte == 0).any(|argument| argument == b"--data-dir")
+        };
+        Ok(self.processes()?.into_iter().filter(is_agent).collect())
+    }
+
     /// Fails if anything of the cluster is left: a process, a record, a held lock.
     pub fn nothing_is_left(&self) -> anyhow::Result<()> {
         let processes = self.processes()?;

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -54,6 +55,14 @@ pub(crate) enum Verb {
     Completion {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Run an agent as its parent, and start it again when it fails; `ctl up` starts this
+    Supervise {
+        /// What to run: a file that ctl wrote
+        file: PathBuf,
+        /// Take over an agent whose parent has died
+        #[arg(long, value_name = "PID")]
+        adopt: Option<u32>,
     },
     /// Print the version
     Version,

@@ -7,7 +7,9 @@ mod demo;
 mod log;
 mod output;
 mod registry;
+mod run_mark;
 mod settings;
+mod supervise;
 mod validate;
 
 use std::process::ExitCode;
@@ -34,10 +36,11 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(cli::with_hyphens(std::env::args_os()));
-    match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&error),
-    }
+    let outcome = match &cli.verb {
+        Some(Verb::Supervise { file, adopt }) => supervise::run(file, *adopt),
+        _ => run(&cli).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| report(&error))
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
@@ -58,7 +61,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             return runtime.block_on(apply::run(&registry, &url, &settings.cluster()?));
         }
-        None => {}
+        Some(Verb::Supervise { .. }) | None => {}
     }
     let settings = Settings::gather(&cli.flags, &environment)?;
     let file = settings.log_file()?;
@@ -71,6 +74,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         && log.is_file()
     {
         tracing::error!(error = in_full(error), hint = hint(error), "the agent ends");
+    }
+    if !settings.is_demo()? {
+        run_mark::ended(&settings.config()?.data_dir, &outcome);
     }
     outcome
 }
@@ -95,8 +101,11 @@ async fn node(settings: &Settings, log: &log::Log) -> anyhow::Result<()> {
         if settings.is_demo()? {
             return demo::run(settings).await;
         }
-        let config = Config { dropped_log_lines: log.dropped(), ..settings.config()? };
-        let show = async |node: &runtime::Node| banner::show(node).await;
+        let (restarts, last_end) = run_mark::earlier_ends();
+        let config = Config { restarts, last_end, dropped_log_lines: log.dropped(), ..settings.config()? };
+        let show = async |node: &runtime::Node| {
+            tokio::join!(banner::show(node), run_mark::when_ready(node));
+        };
         Ok(runtime::run_and_show(config, registry::registry(), show).await?)
     };
     tokio::select! {
@@ -140,16 +149,21 @@ fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(hint) = hint(error) {
         complain(&format!("hint: {hint}"));
     }
+    ExitCode::from(exit_code(error))
+}
+
+/// The exit code of an error, as `agent --help` lists them.
+fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<NodeError>() {
-        return ExitCode::from(match error {
+        return match error {
             NodeError::Aborted => INTERRUPTED,
             NodeError::Role(_) | NodeError::KeptRole(_) | NodeError::Settings { .. } => USAGE,
             _ => FAILED,
-        });
+        };
     }
     let is_usage =
         error.is::<SettingsError>() || error.is::<manifest::Mistakes>() || error.is::<log::LogError>();
-    ExitCode::from(if is_usage { USAGE } else { FAILED })
+    if is_usage { USAGE } else { FAILED }
 }
 
 /// What to do about an error, if there is anything to say.

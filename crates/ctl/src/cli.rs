@@ -10,8 +10,8 @@ use crate::complete;
 use crate::exit::Exit;
 use crate::out::{ColorChoice, is_plain};
 use crate::verbs::{
-    claims, completion, down, drain, events, init, kill, kv, leave, logs, ls, members, set_service, spec,
-    status, up, validate, version,
+    claims, completion, down, drain, events, init, kill, kv, leave, logs, ls, members, node, set_service,
+    spec, status, up, validate, version,
 };
 
 const GLOBAL: &str = "Global options";
@@ -82,6 +82,12 @@ pub(crate) enum Verb {
     Drain(drain::Args),
     /// Have a node leave the cluster and end
     Leave(leave::Args),
+    /// Start a node on this machine that does not run
+    Start(node::StartArgs),
+    /// Have a node on this machine leave and end, and stay away
+    Stop(node::StopArgs),
+    /// Have a node on this machine leave, and start it again
+    Restart(node::RestartArgs),
     /// Send a signal to a node's process on this machine
     Kill(kill::Args),
     /// Show what nodes on this machine have logged

@@ -46,8 +46,6 @@ mod tests {
     fn a_node_differs_by_its_settings_and_by_addresses_that_are_fixed() {
         let node = NodeRecord {
             id: "n1".parse().unwrap(),
-            pid: None,
-            start_time: None,
             http: "127.0.0.1:1000".parse().unwrap(),
             gossip: "127.0.0.1:1001".parse().unwrap(),
             role: Role::Standby,
@@ -73,6 +71,7 @@ mod tests {
                 listen: wanted_listen.map(|text: &str| text.parse().unwrap()),
                 gossip: wanted_gossip.map(|text: &str| text.parse().unwrap()),
                 labels: BTreeMap::new(),
+                restart: types::supervision::RestartPolicy::default(),
             };
             assert_eq!(differences(&wanted, &node, written, "new"), expected);
         }

@@ -11,10 +11,14 @@ use anyhow::Context;
 use manifest::{Manifest, NodeSpec};
 use serde::Serialize;
 use tokio::process::Child;
+use types::supervision::StartFile;
 
-use crate::record::NodeRecord;
+use crate::record::{ClusterRecord, NodeRecord};
 use crate::state::State;
 use crate::{agent_bin, drift};
+
+/// The parent of an agent allocates little, and by one thread.
+const ALLOCATOR: (&str, &str) = ("_RJEM_MALLOC_CONF", "background_thread:false,narenas:1,tcache:false");
 
 /// What an agent reads from its file; all else it gets by flags, and settings from the store.
 #[derive(Serialize)]
@@ -45,33 +49,73 @@ pub(crate) fn drift(
 ) -> anyhow::Result<Vec<&'static str>> {
     let would_write = settings_text(state, manifest, node)?;
     let written = std::fs::read_to_string(settings_file(node)).unwrap_or_else(|_| would_write.clone());
-    Ok(drift::differences(wanted, node, &written, &would_write))
+    let policy = start_file(node).map_or(wanted.restart, |start| start.restart);
+    let mut found = drift::differences(wanted, node, &written, &would_write);
+    if policy != wanted.restart {
+        found.push("another restart policy");
+    }
+    Ok(found)
 }
 
-/// Starts the agent of a node that is in the record, in a process group of its own: it survives ctl, and ^C at the
-/// terminal is not meant for it.
-pub(crate) fn spawn(
+/// Writes what a node that is in the record is started from: its settings, and the file of its parent.
+pub(crate) fn write(
     binary: &Path,
     state: &State,
     manifest: &Manifest,
+    record: &ClusterRecord,
     node: &NodeRecord,
     seeds: &[SocketAddr],
-) -> anyhow::Result<Child> {
+) -> anyhow::Result<()> {
     let file = settings_file(node);
     std::fs::write(&file, settings_text(state, manifest, node)?)
         .with_context(|| format!("writing {}", file.display()))?;
-    let log = OpenOptions::new()
+    let spec = manifest.nodes.iter().find(|spec| spec.id == node.id);
+    let start = StartFile {
+        manifest: record.manifest.clone(),
+        binary: binary.to_owned(),
+        arguments: arguments(manifest, node, seeds),
+        log: node.log.clone(),
+        data_dir: node.data_dir.clone(),
+        restart: spec.map(|spec| spec.restart).unwrap_or_default(),
+    };
+    write_start_file(node, &start)?;
+    // The log of a node that was started is there, whatever becomes of the node.
+    OpenOptions::new()
         .create(true)
         .append(true)
         .open(&node.log)
         .with_context(|| format!("opening {}", node.log.display()))?;
+    Ok(())
+}
+
+/// Writes the file of a node's parent.
+pub(crate) fn write_start_file(node: &NodeRecord, start: &StartFile) -> anyhow::Result<()> {
+    let file = node.start_file();
+    std::fs::write(&file, serde_json::to_vec_pretty(start)?)
+        .with_context(|| format!("writing {}", file.display()))
+}
+
+/// What a node was started from the last time.
+pub(crate) fn start_file(node: &NodeRecord) -> anyhow::Result<StartFile> {
+    let file = node.start_file();
+    let text = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))
+}
+
+/// Starts the parent of a node, which starts its agent, or takes over the one with this process id. It leaves this
+/// session by itself: it survives ctl, and ^C at the terminal is not meant for it.
+pub(crate) fn supervise(binary: &Path, node: &NodeRecord, adopt: Option<u32>) -> anyhow::Result<Child> {
     let mut command = agent_bin::command(binary);
+    command.arg("supervise").arg(node.start_file());
+    if let Some(pid) = adopt {
+        command.arg("--adopt").arg(pid.to_string());
+    }
     command
-        .args(arguments(manifest, node, seeds))
+        .current_dir("/")
+        .env(ALLOCATOR.0, ALLOCATOR.1)
         .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0);
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.spawn().with_context(|| format!("starting {}", binary.display()))
 }
 
@@ -91,24 +135,27 @@ fn settings_text(state: &State, manifest: &Manifest, node: &NodeRecord) -> anyho
     ))
 }
 
-fn arguments(manifest: &Manifest, node: &NodeRecord, seeds: &[SocketAddr]) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = Vec::new();
-    let mut flag = |name: &str, value: OsString| arguments.extend([OsString::from(name), value]);
-    flag("--config", settings_file(node).into());
-    flag("--cluster", manifest.cluster.to_string().into());
-    flag("--node-id", node.id.to_string().into());
-    flag("--listen-addr", node.http.to_string().into());
-    flag("--gossip-addr", node.gossip.to_string().into());
+/// All paths in it are absolute: an agent's working folder is the root.
+fn arguments(manifest: &Manifest, node: &NodeRecord, seeds: &[SocketAddr]) -> Vec<String> {
+    let mut arguments: Vec<String> = Vec::new();
+    let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    flag("--config", path(&settings_file(node)));
+    flag("--cluster", manifest.cluster.to_string());
+    flag("--node-id", node.id.to_string());
+    flag("--listen-addr", node.http.to_string());
+    flag("--gossip-addr", node.gossip.to_string());
     if !seeds.is_empty() {
         let seeds: Vec<_> = seeds.iter().map(ToString::to_string).collect();
-        flag("--seed", seeds.join(",").into());
+        flag("--seed", seeds.join(","));
     }
-    flag("--profile", manifest.profile.to_string().into());
-    flag("--service", node.role.service_name().into());
+    flag("--profile", manifest.profile.to_string());
+    flag("--service", node.role.service_name().to_owned());
     if let Some(shard) = node.role.shard() {
-        flag("--shard", shard.to_string().into());
+        flag("--shard", shard.to_string());
     }
-    flag("--data-dir", node.data_dir.clone().into());
+    flag("--data-dir", path(&node.data_dir));
+    flag("--log-file", path(&node.log));
     arguments
 }
 
@@ -132,8 +179,6 @@ nodes:
         let checked = manifest::parse("demo.yaml", source, &|_| None, None).unwrap();
         let node = NodeRecord {
             id: "n1".parse().unwrap(),
-            pid: None,
-            start_time: None,
             http: "127.0.0.1:1000".parse().unwrap(),
             gossip: "127.0.0.1:1001".parse().unwrap(),
             role: "storage/2".parse().unwrap(),
@@ -148,12 +193,11 @@ nodes:
         let (manifest, node) = example();
         let seeds = ["127.0.0.1:7", "127.0.0.1:8"].map(|seed| seed.parse().unwrap());
         let arguments = arguments(&manifest, &node, &seeds);
-        let arguments: Vec<_> = arguments.iter().map(|text| text.to_string_lossy()).collect();
         assert_eq!(
             arguments.join(" "),
             "--config /run/demo/n1.yaml --cluster demo --node-id n1 --listen-addr 127.0.0.1:1000 \
              --gossip-addr 127.0.0.1:1001 --seed 127.0.0.1:7,127.0.0.1:8 --profile local --service storage \
-             --shard 2 --data-dir /data/demo/n1"
+             --shard 2 --data-dir /data/demo/n1 --log-file /run/demo/n1.log"
         );
     }
 

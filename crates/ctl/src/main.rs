@@ -24,6 +24,7 @@ mod spec_diff;
 mod start;
 mod state;
 mod suggest;
+mod supervision;
 mod tail;
 mod verbs;
 mod views;

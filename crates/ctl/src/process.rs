@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, Signal, kill_process};
 use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
 
-/// An agent's process for good, also after its pid has been given to another one.
+/// A process of an agent, or of an agent's parent, also after its pid has been given to another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProcessId {
     pub(crate) pid: u32,
-    /// Unix seconds.
+    /// Unix seconds; 0 if it is not known.
     pub(crate) start_time: u64,
-    /// What its command line names as its data folder, which no other agent has.
+    /// What its command line names and no other process's does: an agent's data folder, or the file that `agent
+    /// supervise` was given.
     pub(crate) data_dir: PathBuf,
 }
 
@@ -31,7 +32,7 @@ pub(crate) enum Observed {
     },
 }
 
-/// The data folder in a command line.
+/// The data folder in a command line; of an agent's parent, its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DataDir {
     /// The kernel has no command line yet: for about a millisecond after it was started.
@@ -48,26 +49,20 @@ impl DataDir {
         }
         data_dir_argument(arguments).map_or(Self::None, |path| Self::At(path.to_owned()))
     }
-
-    fn may_be(&self, expected: &Path) -> bool {
-        match self {
-            Self::Unknown => true,
-            Self::None => false,
-            Self::At(path) => path == expected,
-        }
-    }
 }
 
 /// Whether what was observed is the process that was written down, and alive.
 ///
-/// The start time is the time of boot, which shifts by a second when the clock is adjusted, plus an age that does not.
-/// Whatever else began within that second does not have our data folder in its command line.
+/// What its command line names is proof: nothing else names it. The start time counts only while the kernel has no command
+/// line yet: it follows the wall clock, which may have been set since.
 pub(crate) fn is_alive(recorded: &ProcessId, observed: &Observed) -> bool {
     match observed {
         Observed::Absent | Observed::Ended => false,
-        Observed::Alive { start_time, data_dir } => {
-            start_time.abs_diff(recorded.start_time) <= 1 && data_dir.may_be(&recorded.data_dir)
-        }
+        Observed::Alive { start_time, data_dir } => match data_dir {
+            DataDir::At(path) => *path == recorded.data_dir,
+            DataDir::Unknown => start_time.abs_diff(recorded.start_time) <= 1,
+            DataDir::None => false,
+        },
     }
 }
 
@@ -116,16 +111,6 @@ impl Processes {
         process.is_some_and(|process| has_settings_of_ctl(process.cmd()))
     }
 
-    /// Names the agent with this pid for good; `None` if it has ended already.
-    pub(crate) fn identify(&mut self, pid: u32, data_dir: &Path) -> Option<ProcessId> {
-        match self.observe(pid) {
-            Observed::Absent | Observed::Ended => None,
-            Observed::Alive { start_time, .. } => {
-                Some(ProcessId { pid, start_time, data_dir: data_dir.to_owned() })
-            }
-        }
-    }
-
     pub(crate) fn is_alive(&mut self, process: &ProcessId) -> bool {
         is_alive(process, &self.observe(process.pid))
     }
@@ -151,8 +136,16 @@ impl Processes {
         })
     }
 
-    /// Agents that keep their data below this folder, by their command lines: also those that no record names.
-    pub(crate) fn agents_below(&mut self, data: &Path) -> Vec<ProcessId> {
+    /// The command line of a process that was observed.
+    pub(crate) fn arguments(&self, pid: u32) -> Vec<String> {
+        let process = self.0.process(sysinfo::Pid::from_u32(pid));
+        let arguments = process.into_iter().flat_map(sysinfo::Process::cmd);
+        arguments.map(|argument| argument.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Agents that keep their data below this folder, or parents whose files lie below it, by their command lines: also
+    /// those that no record names.
+    pub(crate) fn below(&mut self, data: &Path) -> Vec<ProcessId> {
         self.0.refresh_processes_specifics(
             ProcessesToUpdate::All,
             true,
@@ -185,6 +178,11 @@ fn has_settings_of_ctl(arguments: &[OsString]) -> bool {
 }
 
 fn data_dir_argument(arguments: &[OsString]) -> Option<&Path> {
+    if let [_, verb, file, ..] = arguments
+        && verb == "supervise"
+    {
+        return Some(Path::new(file));
+    }
     let mut arguments = arguments.iter();
     arguments.find(|argument| *argument == "--data-dir")?;
     arguments.next().map(Path::new)
@@ -249,9 +247,9 @@ mod tests {
             (Observed::Absent, false),
             (Observed::Ended, false),
             (alive(1000, at("/d")), true),
-            (alive(1001, at("/d")), true),
-            (alive(1002, at("/d")), false),
-            (alive(0, at("/d")), false),
+            // The clock was set since.
+            (alive(1002, at("/d")), true),
+            (alive(0, at("/d")), true),
             (alive(1000, at("/e")), false),
             (alive(1000, DataDir::None), false),
             (alive(1000, DataDir::Unknown), true),
@@ -269,24 +267,23 @@ mod tests {
             .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        let ours = processes.identify(child.id(), Path::new("/d/c/n1")).unwrap();
         // Its command line can be read soon after its start.
-        while processes.agents_below(Path::new("/d/c")) != [ours.clone()] {
-            std::thread::yield_now();
-        }
-        let earlier = ProcessId { start_time: ours.start_time - 100, ..ours.clone() };
-        let other = ProcessId { data_dir: PathBuf::from("/d/c/n2"), ..ours.clone() };
-        for stranger in [earlier, other] {
-            let refused = processes.signal(&stranger, Signal::KILL);
-            assert!(matches!(refused, Err(SignalError::Gone(_))));
-        }
+        let ours = loop {
+            if let [found] = &processes.below(Path::new("/d/c"))[..] {
+                break found.clone();
+            }
+        };
+        assert_eq!(ours.pid, child.id());
+        let stranger = ProcessId { data_dir: PathBuf::from("/d/c/n2"), ..ours.clone() };
+        let refused = processes.signal(&stranger, Signal::KILL);
+        assert!(matches!(refused, Err(SignalError::Gone(_))));
         assert!(processes.is_alive(&ours) && !processes.is_stopped(&ours));
         processes.signal(&ours, Signal::STOP).unwrap();
         while !processes.is_stopped(&ours) {
             std::thread::yield_now();
         }
         assert!(processes.is_alive(&ours));
-        assert_eq!(processes.agents_below(Path::new("/d/c")), std::slice::from_ref(&ours));
+        assert_eq!(processes.below(Path::new("/d/c")), std::slice::from_ref(&ours));
         processes.signal(&ours, Signal::KILL).unwrap();
         while processes.is_alive(&ours) {
             std::thread::yield_now();
@@ -295,7 +292,7 @@ mod tests {
         let refused = processes.signal(&ours, Signal::KILL);
         assert!(matches!(refused, Err(SignalError::Gone(_))));
         child.wait().unwrap();
-        assert_eq!(processes.identify(child.id(), Path::new("/d/c/n1")), None);
+        assert_eq!(processes.observe(child.id()), Observed::Absent);
     }
 
     #[test]
@@ -304,6 +301,8 @@ mod tests {
         assert_eq!(data_dir_argument(&arguments), Some(Path::new("/d/c/n1")));
         assert_eq!(data_dir_argument(&arguments[..2]), None);
         assert_eq!(data_dir_argument(&[]), None);
+        let parent = ["agent", "supervise", "/run/c/n1.start", "--adopt", "7"].map(OsString::from);
+        assert_eq!(data_dir_argument(&parent), Some(Path::new("/run/c/n1.start")));
     }
 
     #[test]

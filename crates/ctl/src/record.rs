@@ -1,7 +1,10 @@
 //! What was started, written down so that it can be found and ended again: `run/<cluster>/cluster.json`.
 //!
-//! An entry is written before its process is started and completed right after, so that a ctl that is killed halfway
-//! leaves nothing that `ctl down` cannot find. What is left of it once the cluster was stopped is `last.json`.
+//! An entry is written before its process is started, so that a ctl that is killed halfway leaves nothing that `ctl down`
+//! cannot find. Which process a node has stands elsewhere: in the file of its parent, `NODE.pid`, and in the lock of its
+//! data folder. What is left of the record once the cluster was stopped is `last.json`.
+
+mod rebuild;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,10 +12,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use types::supervision::{PidFile, StartFile};
 use types::{ClusterId, NodeId, Role};
 
+use crate::exit::{Exit, Failure};
+use crate::out::say;
 use crate::process::{ProcessId, Processes};
 use crate::state::State;
+use crate::suggest;
 
 /// A cluster that was started here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,10 +62,6 @@ impl LastRun {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodeRecord {
     pub(crate) id: NodeId,
-    /// Absent from just before the process is started until just after.
-    pub(crate) pid: Option<u32>,
-    /// Unix seconds; with the pid it names a process for good.
-    pub(crate) start_time: Option<u64>,
     pub(crate) http: SocketAddr,
     pub(crate) gossip: SocketAddr,
     /// The role in the manifest.
@@ -68,9 +71,42 @@ pub(crate) struct NodeRecord {
 }
 
 impl NodeRecord {
-    /// Its process, if one was started.
+    /// What its parent runs.
+    pub(crate) fn start_file(&self) -> PathBuf {
+        // The log is `{id}.log`, and only its last extension is replaced: ids may have dots.
+        self.log.with_extension(StartFile::EXTENSION)
+    }
+
+    /// What its parent knows of it; none until it has written that.
+    pub(crate) fn pid_file(&self) -> Option<PidFile> {
+        let text = std::fs::read(PidFile::beside(&self.start_file())).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Its process, the one that lives if there is one: as its parent says, else as the lock of its data folder does.
     pub(crate) fn process(&self) -> Option<ProcessId> {
-        Some(ProcessId { pid: self.pid?, start_time: self.start_time?, data_dir: self.data_dir.clone() })
+        let of = |pid, start_time| ProcessId { pid, start_time, data_dir: self.data_dir.clone() };
+        let told = self.pid_file().and_then(|file| file.agent).map(|agent| of(agent.pid, agent.start_time));
+        let locked = || {
+            let text = std::fs::read_to_string(self.data_dir.join("lock")).ok()?;
+            text.trim().parse().ok().map(|pid| of(pid, 0))
+        };
+        let Ok(mut processes) = Processes::new() else { return told };
+        match told {
+            Some(told) if processes.is_alive(&told) => Some(told),
+            told => match locked() {
+                Some(locked) if told.is_none() || processes.is_alive(&locked) => Some(locked),
+                _ => told,
+            },
+        }
+    }
+
+    /// The process that starts it again, if there is one.
+    pub(crate) fn parent(&self, processes: &mut Processes) -> Option<ProcessId> {
+        let parent = self.pid_file()?.parent?;
+        let parent =
+            ProcessId { pid: parent.pid, start_time: parent.start_time, data_dir: self.start_file() };
+        processes.is_alive(&parent).then_some(parent)
     }
 
     /// Whether its process lives.
@@ -78,9 +114,13 @@ impl NodeRecord {
         self.process().is_some_and(|process| processes.is_alive(&process))
     }
 
-    pub(crate) fn set_process(&mut self, process: Option<&ProcessId>) {
-        self.pid = process.map(|process| process.pid);
-        self.start_time = process.map(|process| process.start_time);
+    /// Removes what only a node that is to be started has in the run folder. The log stays.
+    pub(crate) fn remove_files(&self) {
+        let start = self.start_file();
+        for path in [self.log.with_extension("yaml"), PidFile::beside(&start), start] {
+            // What can't be removed is overwritten at the next start.
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// Where this machine reaches its HTTP API.
@@ -104,18 +144,29 @@ impl ClusterRecord {
         state.run_dir(cluster).join("cluster.json")
     }
 
-    /// The record of a cluster, if there is one.
+    /// The record of a cluster, if there is one. One that is damaged, or gone although nodes were started, is made anew
+    /// from the files and the command lines of the nodes.
     pub(crate) fn load(state: &State, cluster: &ClusterId) -> anyhow::Result<Option<Self>> {
         let path = Self::path(state, cluster);
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if is_nothing_there(&error) => return Ok(None),
+        let damage = match std::fs::read(&path) {
+            Ok(text) => match serde_json::from_slice(&text) {
+                Ok(record) => return Ok(Some(record)),
+                Err(error) => Some(error),
+            },
+            Err(error) if is_nothing_there(&error) => None,
             Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         };
-        let record = serde_json::from_slice(&text).with_context(|| {
-            format!("{} is damaged; end its agents by hand and remove it", path.display())
-        })?;
-        Ok(Some(record))
+        if damage.is_none() && !rebuild::has_files(state, cluster) {
+            return Ok(None);
+        }
+        let rebuilt = rebuild::rebuild(state, cluster)?;
+        rebuild::set_aside(&path, damage.as_ref(), rebuilt.as_ref());
+        if let Some(rebuilt) = &rebuilt
+            && let Err(error) = rebuilt.save(state)
+        {
+            say(&format!("warning: {error:#}; it is made anew each time"));
+        }
+        Ok(rebuilt)
     }
 
     /// Writes the record in one step: readers see the old one or the new one.
@@ -146,6 +197,15 @@ impl ClusterRecord {
 
     pub(crate) fn node(&self, id: &NodeId) -> Option<&NodeRecord> {
         self.nodes.iter().find(|node| node.id == *id)
+    }
+
+    /// The node of this name, or who might be meant.
+    pub(crate) fn known(&self, id: &NodeId) -> Result<&NodeRecord, Failure> {
+        self.node(id).ok_or_else(|| {
+            let ids: Vec<_> = self.nodes.iter().map(|node| node.id.as_str()).collect();
+            Failure::new(Exit::Error, format!("cluster `{}` has no node `{id}` here", self.cluster))
+                .hint(suggest::hint(id.as_str(), &ids))
+        })
     }
 
     pub(crate) fn node_mut(&mut self, id: &NodeId) -> Option<&mut NodeRecord> {
@@ -182,8 +242,6 @@ mod tests {
     fn node(id: &str) -> NodeRecord {
         NodeRecord {
             id: id.parse().unwrap(),
-            pid: None,
-            start_time: None,
             http: "127.0.0.1:1".parse().unwrap(),
             gossip: "127.0.0.1:1".parse().unwrap(),
             role: Role::Standby,
@@ -205,9 +263,7 @@ mod tests {
             started_at_ms: 5,
             nodes: vec![node("a")],
         };
-        let mut started = node("a");
-        started.set_process(Some(&ProcessId { pid: 7, start_time: 8, data_dir: PathBuf::from("a") }));
-        record.put(started);
+        record.put(node("a"));
         record.put(node("b"));
         record.save(&state).unwrap();
         assert_eq!(ClusterRecord::load(&state, &cluster).unwrap(), Some(record));

@@ -25,6 +25,15 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// How often a member was started again, and why it had ended the last time.
+fn restarts(member: &Member) -> String {
+    match (member.about.restarts, &member.about.last_end) {
+        (0, _) => String::new(),
+        (times, None) => times.to_string(),
+        (times, Some(why)) => format!("{times} ({why})"),
+    }
+}
+
 /// Colours the phases in a table: the words of one column, found by its header.
 pub(crate) fn color_phases(table: &str, header: &str, color: bool) -> String {
     if !color {
@@ -73,7 +82,9 @@ pub(crate) fn members_table(members: &[Member], now_ms: u64, color: bool, column
         return color_phases(&wide, "PHASE", color);
     }
     let mut text = color_phases(&members_rows(members, now_ms, false), "PHASE", color);
-    for (title, of) in [("endpoints", endpoints as fn(&Member) -> String), ("reasons", reason)] {
+    let below =
+        [("endpoints", endpoints as fn(&Member) -> String), ("restarts", restarts), ("reasons", reason)];
+    for (title, of) in below {
         let lines = members.iter().map(|member| (member, of(member))).filter(|(_, of)| !of.is_empty());
         let lines: Vec<_> =
             lines.map(|(member, of)| format!("\n  - {}: {}", member.id, clean(&of))).collect();
@@ -88,6 +99,7 @@ fn members_rows(members: &[Member], now_ms: u64, has_room: bool) -> String {
     let has_gossip = members.iter().any(|member| member.gossip != http(member));
     let has_endpoints = has_room && members.iter().any(|member| !endpoints(member).is_empty());
     let has_reason = has_room && members.iter().any(|member| !reason(member).is_empty());
+    let has_restarts = has_room && members.iter().any(|member| member.about.restarts > 0);
     let mut header = vec!["NODE", "ROLE", "PHASE", "HTTP"];
     if has_gossip {
         header.push("GOSSIP");
@@ -95,6 +107,9 @@ fn members_rows(members: &[Member], now_ms: u64, has_room: bool) -> String {
     header.push("UP");
     if has_endpoints {
         header.push("ENDPOINTS");
+    }
+    if has_restarts {
+        header.push("RESTARTS");
     }
     if has_reason {
         header.push("REASON");
@@ -110,6 +125,9 @@ fn members_rows(members: &[Member], now_ms: u64, has_room: bool) -> String {
             row.push(age(now_ms.saturating_sub(member.generation.0)));
             if has_endpoints {
                 row.push(endpoints(member));
+            }
+            if has_restarts {
+                row.push(restarts(member));
             }
             if has_reason {
                 row.push(reason(member));

@@ -1,16 +1,18 @@
 //! Starts agents, waits until all see all, and takes back what it began when that fails.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use client::Client;
 use futures_util::future::join_all;
 use manifest::{Manifest, NodeSpec};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 use types::api::StoreInfo;
+use types::supervision::PidFile;
 use types::{NodeId, ServiceType, Spec};
 
 use crate::agent_bin::{self, Wanted};
@@ -24,6 +26,7 @@ use crate::record::{ClusterRecord, NodeRecord};
 use crate::render;
 use crate::spec_diff::{self, Changed};
 use crate::state::State;
+use crate::supervision;
 use crate::tail;
 use crate::views::{self, Expected, Views};
 
@@ -116,7 +119,13 @@ impl<'a> Starter<'a> {
     }
 
     /// Starts all these nodes at once, each in the record before it runs.
-    pub(crate) fn start(&mut self, nodes: &[&NodeSpec]) -> anyhow::Result<()> {
+    pub(crate) async fn start(&mut self, nodes: &[&NodeSpec]) -> anyhow::Result<()> {
+        for node in nodes {
+            // It may wait to start the node again.
+            if let Some(node) = self.record.node(&node.id) {
+                supervision::end_parent(node, &mut self.processes).await?;
+            }
+        }
         self.enter(nodes)?;
         self.entered.extend(nodes.iter().map(|node| node.id.clone()));
         for node in nodes {
@@ -128,10 +137,11 @@ impl<'a> Starter<'a> {
     /// Has a node that runs leave, waits until nobody sees it, and starts it as the manifest says now, with the same
     /// id and data folder.
     pub(crate) async fn restart(&mut self, node: &NodeSpec) -> anyhow::Result<()> {
-        if let Some(process) = self.record.node(&node.id).and_then(NodeRecord::process) {
-            // One that has just ended needs no signal; one that was stopped must run to leave.
-            let _ = self.processes.signal(&process, Signal::TERM);
-            let _ = self.processes.signal(&process, Signal::CONT);
+        if let Some(known) = self.record.node(&node.id)
+            && let Some(process) = known.process()
+        {
+            // One that has just ended needs no signal.
+            let _ = supervision::tell_to_leave(known, &mut self.processes);
             let mut others = Vec::new();
             for other in self.record.nodes.iter().filter(|other| other.id != node.id) {
                 if other.is_running(&mut self.processes) {
@@ -148,6 +158,7 @@ impl<'a> Starter<'a> {
                 }
                 sleep(POLL).await;
             }
+            supervision::end_parent(known, &mut self.processes).await?;
         }
         self.enter(&[node])?;
         self.restarted.insert(node.id.clone());
@@ -195,8 +206,6 @@ impl<'a> Starter<'a> {
         let run = self.state.run_dir(&self.manifest.cluster);
         NodeRecord {
             id: node.id.clone(),
-            pid: None,
-            start_time: None,
             http: addresses.http,
             gossip: addresses.gossip,
             role: node.role.clone(),
@@ -206,19 +215,37 @@ impl<'a> Starter<'a> {
     }
 
     fn spawn(&mut self, id: &NodeId, attempts: u32) -> anyhow::Result<()> {
-        let seeds: Vec<_> =
-            self.record.nodes.iter().map(|node| crate::record::reachable(node.gossip)).take(SEEDS).collect();
+        let seeds = self.seeds();
         let node = self.record.node(id).expect("entered before it is spawned");
         let is_new = !node.data_dir.exists();
-        let child = launch::spawn(&self.binary, self.state, self.manifest, node, &seeds)?;
-        // It may have ended already; then there is nothing to find again.
-        let process = child.id().and_then(|pid| self.processes.identify(pid, &node.data_dir));
+        // What an earlier parent wrote says nothing of this one.
+        let _ = std::fs::remove_file(PidFile::beside(&node.start_file()));
+        launch::write(&self.binary, self.state, self.manifest, &self.record, node, &seeds)?;
+        let child = launch::supervise(&self.binary, node, None)?;
         let started = Started { child, attempts, is_new };
         self.started.insert(id.clone(), started);
-        if let Some(node) = self.record.node_mut(id) {
-            node.set_process(process.as_ref());
+        Ok(())
+    }
+
+    /// Gives nodes that run without a parent a new one.
+    pub(crate) fn adopt(&mut self) -> anyhow::Result<()> {
+        for node in &self.record.nodes {
+            let Some(process) = node.process() else { continue };
+            let is_orphan = self.processes.is_alive(&process) && node.parent(&mut self.processes).is_none();
+            if !is_orphan || self.started.contains_key(&node.id) {
+                continue;
+            }
+            let seeds = self.seeds();
+            if !node.start_file().exists() {
+                launch::write(&self.binary, self.state, self.manifest, &self.record, node, &seeds)?;
+            }
+            launch::supervise(&self.binary, node, Some(process.pid))?;
         }
-        self.record.save(self.state)
+        Ok(())
+    }
+
+    fn seeds(&self) -> Vec<SocketAddr> {
+        self.record.nodes.iter().map(|node| crate::record::reachable(node.gossip)).take(SEEDS).collect()
     }
 
     /// Waits until every node sees every node, those of this run ready.
@@ -361,26 +388,32 @@ impl<'a> Starter<'a> {
     pub(crate) async fn undo(&mut self) -> anyhow::Result<()> {
         let restarted = std::mem::take(&mut self.restarted);
         self.started.retain(|id, _| !restarted.contains(id));
-        for (id, started) in &self.started {
-            let node = self.record.node(id);
-            let process = node.zip(started.child.id());
-            let process = process.and_then(|(node, pid)| self.processes.identify(pid, &node.data_dir));
-            if let Some(process) = process {
-                // One that has just ended needs no signal.
-                let _ = self.processes.signal(&process, Signal::TERM);
-            }
+        for started in self.started.values() {
+            // Not waited for yet, so that the number is still its own.
+            let pid = started.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+            // One that has just ended needs no signal.
+            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
         }
         let deadline = Instant::now() + UNDO_LIMIT;
-        for started in self.started.values_mut() {
+        for (id, started) in &mut self.started {
             let ended = tokio::time::timeout_at(deadline, started.child.wait()).await;
             if ended.is_err() {
                 started.child.kill().await?;
+            }
+            // A parent that was killed leaves its agent.
+            let process = self.record.node(id).and_then(NodeRecord::process);
+            if let Some(process) = process
+                && self.processes.signal(&process, Signal::KILL).is_ok()
+            {
+                while self.processes.is_alive(&process) {
+                    sleep(POLL).await;
+                }
             }
         }
         for id in std::mem::take(&mut self.entered) {
             let is_new = self.started.remove(&id).is_some_and(|started| started.is_new);
             if let Some(node) = self.record.node(&id) {
-                let _ = std::fs::remove_file(launch::settings_file(node));
+                node.remove_files();
                 if is_new {
                     let _ = std::fs::remove_dir_all(&node.data_dir);
                 }

@@ -12,6 +12,7 @@ pub(crate) mod leave;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod members;
+pub(crate) mod node;
 pub(crate) mod set_service;
 pub(crate) mod spec;
 pub(crate) mod status;
@@ -60,6 +61,9 @@ async fn dispatch(verb: Verb, cx: &Cx) -> anyhow::Result<Exit> {
         Verb::SetService(args) => set_service::run(&args, cx).await,
         Verb::Drain(args) => drain::run(&args, cx).await,
         Verb::Leave(args) => leave::run(&args, cx).await,
+        Verb::Start(args) => node::start(&args, cx).await,
+        Verb::Stop(args) => node::stop(&args, cx).await,
+        Verb::Restart(args) => node::restart(&args, cx).await,
         Verb::Kill(args) => kill::run(&args, cx),
         Verb::Logs(args) => logs::run(&args, cx).await,
         Verb::Events(args) => events::run(&args, cx).await,

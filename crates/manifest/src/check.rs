@@ -21,7 +21,8 @@ use crate::tree::{Key, Node, Position, Value};
 pub(crate) const ASIDE: &str = "x-";
 pub(crate) const MANIFEST_KEYS: &[&str] = &["cluster", "profile", "store", "services", "nodes"];
 pub(crate) const SERVICE_KEYS: &[&str] = &["settings", "shards", "replicas"];
-pub(crate) const NODE_KEYS: &[&str] = &["id", "service", "shard", "listen", "gossip", "labels", "count"];
+pub(crate) const NODE_KEYS: &[&str] =
+    &["id", "service", "shard", "listen", "gossip", "labels", "restart", "count"];
 
 /// The manifest that a tree describes; `None` only after a mistake.
 ///

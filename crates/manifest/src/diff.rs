@@ -76,6 +76,7 @@ mod tests {
             listen: None,
             gossip: None,
             labels: BTreeMap::new(),
+            restart: types::supervision::RestartPolicy::default(),
         };
         Manifest {
             cluster: "demo".parse().unwrap(),

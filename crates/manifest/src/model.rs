@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::Serialize;
+use types::supervision::RestartPolicy;
 use types::{ClusterId, NodeId, Profile, Role, ServiceType, ShardId};
 
 use crate::tree::{Node, Position};
@@ -57,6 +58,8 @@ pub struct NodeSpec {
     pub gossip: Option<SocketAddr>,
     /// Labels that other nodes see.
     pub labels: BTreeMap<String, String>,
+    /// When its process is started again after it has ended.
+    pub restart: RestartPolicy,
 }
 
 /// A node as an entry of a manifest.
@@ -72,6 +75,13 @@ struct NodeEntry {
     gossip: Option<SocketAddr>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "is_default")]
+    restart: RestartPolicy,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_default(restart: &RestartPolicy) -> bool {
+    *restart == RestartPolicy::default()
 }
 
 impl From<NodeSpec> for NodeEntry {
@@ -83,6 +93,7 @@ impl From<NodeSpec> for NodeEntry {
             listen: node.listen,
             gossip: node.gossip,
             labels: node.labels,
+            restart: node.restart,
         }
     }
 }

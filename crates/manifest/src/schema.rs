@@ -76,6 +76,11 @@ struct RawNode {
     gossip: Option<String>,
     /// Labels that the other nodes see.
     labels: Option<BTreeMap<String, String>>,
+    /// When the node's process is started again after it has ended: `on-failure` (when it failed or was killed, at most
+    /// five times in ten minutes), `always` (the same without that limit) or `no`. A node that left, or was stopped,
+    /// stays away in any case.
+    #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "restart")]
+    restart: Option<String>,
     /// Makes several nodes of this entry, named `{id}-1`, `{id}-2` and so on.
     #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "count")]
     count: Option<u32>,
@@ -83,6 +88,10 @@ struct RawNode {
 
 fn profile(_: &mut SchemaGenerator) -> Schema {
     or_variable(&json_schema!({ "enum": ["local", "lan", "wan"] }))
+}
+
+fn restart(_: &mut SchemaGenerator) -> Schema {
+    or_variable(&json_schema!({ "enum": types::supervision::RestartPolicy::NAMES, "default": "on-failure" }))
 }
 
 fn shard(_: &mut SchemaGenerator) -> Schema {

@@ -273,3 +273,21 @@ fn line_ends_and_marks_of_other_systems_change_nothing() {
     assert_eq!((at.line, at.column, at.len), (line, 1, 6), "{mistakes}");
     assert!(!mistakes.to_string().contains('\r'), "{mistakes}");
 }
+
+#[test]
+fn when_a_node_is_started_again_is_one_of_three_words_without_quotes() {
+    let manifest = |source: &str| parse("c.yaml", source, &|_| None, None);
+    let policy = |text: &str| {
+        let source = format!("cluster: c\nnodes:\n  - {{ service: standby, restart: {text} }}\n");
+        manifest(&source).map(|checked| checked.manifest.nodes[0].restart)
+    };
+    for text in ["on-failure", "always", "no", "'no'"] {
+        assert_eq!(policy(text).unwrap().as_str(), text.trim_matches('\''), "{text}");
+    }
+    let default = manifest("cluster: c\nnodes: [{ service: standby }]\n");
+    assert_eq!(default.unwrap().manifest.nodes[0].restart.as_str(), "on-failure");
+    for text in ["alway", "false", "[no]", "3"] {
+        let mistakes = policy(text).unwrap_err().to_string();
+        assert!(mistakes.contains("c.yaml:3:") && mistakes.contains("on-failure, always, no"), "{mistakes}");
+    }
+}

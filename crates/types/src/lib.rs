@@ -10,6 +10,7 @@ mod profile;
 mod role;
 mod spec;
 mod sse;
+pub mod supervision;
 mod target;
 
 pub use id::{ClusterId, Epoch, Generation, IdError, NodeId, ServiceType, ShardId, StoreId};

@@ -45,7 +45,7 @@ async fn a_node_that_nobody_knows_is_1_with_a_guess() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_dead_node_is_4_before_and_after_the_others_know() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
-    machine.ctl(&["kill", "standby-1"]).await?.exits(0)?;
+    machine.ctl(&["kill", "standby-1", "--for-good"]).await?.exits(0)?;
     let change = ["set-service", "standby-1", "api_gateway"];
     machine.ctl(&change).await?.exits(4)?;
     eventually("it is gone", || async { (machine.members().await.ok()?.len() == 4).then_some(()) }).await?;
@@ -201,7 +201,7 @@ async fn events_go_on_when_the_agent_that_told_them_dies() -> anyhow::Result<()>
     let machine = up(FIVE).await?;
     let stream = machine.start("ctl", &["events", "-f", "-o", "json"])?;
     eventually("it prints", || async { stream.out().contains("standby-3").then_some(()) }).await?;
-    machine.ctl(&["kill", "gateway-1"]).await?.exits(0)?;
+    machine.ctl(&["kill", "gateway-1", "--for-good"]).await?.exits(0)?;
     eventually("another agent is asked", || async {
         stream.err().contains("from here on as seen by").then_some(())
     })

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use e2e::{Machine, eventually};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::{FIVE, FIVE_NAMES, ask, members_become, recorded, seen_by, up, url};
+use crate::{FIVE, FIVE_NAMES, agent_pid, ask, members_become, seen_by, up, url};
 
 /// How far a `ctl up` of five nodes has come: nothing, a record, or so many logs, each of which is opened just before
 /// its agent starts.
@@ -50,8 +50,7 @@ async fn down_goes_on_where_a_killed_one_stopped() -> anyhow::Result<()> {
     for left in (0..=5).rev() {
         let machine = up(FIVE).await?;
         let mut down = machine.start("ctl", &["down"])?;
-        // Its own process counts as well.
-        while machine.processes()?.len() > left + 1 && !down.has_ended()? {
+        while machine.agents()?.len() > left && !down.has_ended()? {
             tokio::task::yield_now().await;
         }
         down.signal(Signal::KILL);
@@ -70,7 +69,7 @@ async fn up_goes_on_where_a_killed_ctl_stopped() -> anyhow::Result<()> {
         signalled(&machine, &manifest, moment, Signal::KILL).await?;
         machine.ctl(&["up", &manifest]).await?.exits(0)?;
         assert_eq!(machine.members().await?, FIVE_NAMES);
-        assert_eq!(machine.processes()?.len(), 5);
+        assert_eq!(machine.agents()?.len(), 5);
         machine.ctl(&["status"]).await?.exits(0)?;
         machine.ctl(&["down"]).await?.exits(0)?;
         machine.nothing_is_left()?;
@@ -106,7 +105,7 @@ async fn an_interrupt_halfway_leaves_nothing_behind() -> anyhow::Result<()> {
 async fn a_killed_agent_is_gone_for_all_and_comes_back_under_its_own_name_once() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     let before = ask(&format!("{}/v1/agent/self", url(&machine, "standby-2")?)).await?;
-    machine.ctl(&["kill", "standby-2"]).await?.exits(0)?;
+    machine.ctl(&["kill", "standby-2", "--for-good"]).await?.exits(0)?;
     let others = ["gateway-1", "gateway-2", "standby-1", "standby-3"];
     for other in others {
         let url = url(&machine, other)?;
@@ -117,7 +116,7 @@ async fn a_killed_agent_is_gone_for_all_and_comes_back_under_its_own_name_once()
     }
     assert_eq!(machine.members().await?, others);
     let status = machine.ctl(&["status"]).await?.exits(1)?;
-    assert!(status.out.contains("standby-2 is gone: its process"), "{}", status.out);
+    assert!(status.out.contains("standby-2 is stopped: it was killed for good"), "{}", status.out);
 
     let manifest = machine.manifest(FIVE)?;
     machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("started 1 agent,")?;
@@ -125,7 +124,7 @@ async fn a_killed_agent_is_gone_for_all_and_comes_back_under_its_own_name_once()
     machine.ctl(&["status"]).await?.exits(0)?;
     let after = ask(&format!("{}/v1/agent/self", url(&machine, "standby-2")?)).await?;
     assert!(after["member"]["generation"].as_u64() > before["member"]["generation"].as_u64(), "a new life");
-    assert_eq!(machine.processes()?.len(), 5);
+    assert_eq!(machine.agents()?.len(), 5);
     Ok(())
 }
 
@@ -134,7 +133,7 @@ async fn an_agent_that_is_started_again_before_anyone_noticed_is_there_once() ->
     let machine = up(FIVE).await?;
     let manifest = machine.manifest(FIVE)?;
     for _ in 0..3 {
-        machine.ctl(&["kill", "gateway-1"]).await?.exits(0)?;
+        machine.ctl(&["kill", "gateway-1", "--for-good"]).await?.exits(0)?;
         machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("started 1 agent,")?;
         assert_eq!(machine.members().await?, FIVE_NAMES);
         machine.ctl(&["status"]).await?.exits(0)?;
@@ -148,7 +147,7 @@ async fn after_everything_was_killed_down_proves_the_end_and_up_works_again() ->
     let manifest = machine.manifest(FIVE)?;
     let kill_all = async || -> anyhow::Result<()> {
         for name in FIVE_NAMES {
-            machine.ctl(&["kill", name]).await?.exits(0)?;
+            machine.ctl(&["kill", name, "--for-good"]).await?.exits(0)?;
         }
         eventually("all of them have ended", || async { machine.processes().ok()?.is_empty().then_some(()) })
             .await
@@ -186,11 +185,16 @@ async fn with_the_pid_of(bystander: u32) -> anyhow::Result<()> {
     for is_dead in [false, true] {
         let machine = up(one).await?;
         if is_dead {
-            machine.ctl(&["kill", "n1"]).await?.exits(0)?;
+            machine.ctl(&["kill", "n1", "--for-good"]).await?.exits(0)?;
+            eventually("it has ended", || async { machine.agents().ok()?.is_empty().then_some(()) }).await?;
         }
-        let mut record = machine.record()?;
-        record["nodes"][0]["pid"] = json!(bystander);
-        std::fs::write(machine.run_dir().join("cluster.json"), record.to_string())?;
+        let path = machine.run_dir().join("n1.pid");
+        let mut file: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        file["pid"] = json!(bystander);
+        file["start_time"] = json!(0);
+        std::fs::write(&path, file.to_string())?;
+        let data = machine.state().join("data").join(machine.cluster());
+        std::fs::write(data.join("n1/lock"), bystander.to_string())?;
         for signal in ["KILL", "TERM", "STOP"] {
             machine
                 .ctl(&["kill", "n1", "--signal", signal])
@@ -214,8 +218,7 @@ async fn with_the_pid_of(bystander: u32) -> anyhow::Result<()> {
 async fn an_agent_that_stood_still_comes_back_and_blames_nobody() -> anyhow::Result<()> {
     const STILL: Duration = Duration::from_millis(2_500);
     let machine = up(FIVE).await?;
-    let id = recorded(&machine, "standby-3", "pid")?.as_i64().unwrap_or_default();
-    let pid = Pid::from_raw(i32::try_from(id)?).ok_or_else(|| anyhow::anyhow!("{id} is no pid"))?;
+    let pid = agent_pid(&machine, "standby-3")?;
     machine.ctl(&["kill", "standby-3", "--signal", "STOP"]).await?.exits(0)?;
     let stopped = Instant::now();
     members_become(&machine, &FIVE_NAMES[..4]).await?;

@@ -4,6 +4,7 @@ mod agent;
 mod daemon;
 mod exit_codes;
 mod killed;
+mod restarts;
 mod storage;
 mod stores;
 mod tables;
@@ -13,7 +14,9 @@ mod up_and_down;
 use std::time::Duration;
 
 use e2e::{Machine, eventually};
+use rustix::process::Pid;
 use serde_json::Value;
+use types::supervision::PidFile;
 
 /// Five nodes: two gateways and three standbys.
 const FIVE: &str = "\
@@ -64,4 +67,12 @@ fn recorded(machine: &Machine, node: &str, key: &str) -> anyhow::Result<Value> {
 /// The URL of a node's API.
 fn url(machine: &Machine, node: &str) -> anyhow::Result<String> {
     Ok(format!("http://{}", recorded(machine, node, "http")?.as_str().unwrap_or_default()))
+}
+
+/// The process id of a node's agent, as its parent wrote it down.
+fn agent_pid(machine: &Machine, node: &str) -> anyhow::Result<Pid> {
+    let text = std::fs::read(machine.run_dir().join(format!("{node}.pid")))?;
+    let file: PidFile = serde_json::from_slice(&text)?;
+    let agent = file.agent.and_then(|agent| Pid::from_raw(i32::try_from(agent.pid).ok()?));
+    agent.ok_or_else(|| anyhow::anyhow!("{node} has no process"))
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use e2e::{Machine, Moto, Said, eventually};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::{ask, recorded, up, url};
+use crate::{agent_pid, ask, up, url};
 
 const STORAGE: &str = "\
 nodes:
@@ -23,11 +23,6 @@ async fn gateway(machine: &Machine) -> anyhow::Result<String> {
         own["member"]["state"]["endpoints"]["gateway"].as_str().map(str::to_owned)
     })
     .await
-}
-
-fn pid(machine: &Machine, node: &str) -> anyhow::Result<Pid> {
-    let pid = recorded(machine, node, "pid")?.as_i64().unwrap_or_default();
-    Pid::from_raw(i32::try_from(pid)?).ok_or_else(|| anyhow::anyhow!("{node} has no process"))
 }
 
 async fn owner(machine: &Machine) -> anyhow::Result<String> {
@@ -72,7 +67,7 @@ async fn keys_are_stored_listed_and_removed_and_survive_every_end() -> anyhow::R
     machine.ctl(&["down"]).await?.exits(0)?;
     machine.ctl(&["up", &manifest]).await?.exits(0)?;
     assert_eq!(get(&machine, "greeting").await?, "hello");
-    for process in ["gateway", "a", "b"].map(|node| pid(&machine, node)) {
+    for process in ["gateway", "a", "b"].map(|node| agent_pid(&machine, node)) {
         kill_process(process?, Signal::KILL)?;
     }
     machine.ctl(&["up", &manifest]).await?.exits(0)?;
@@ -196,13 +191,13 @@ async fn of_two_who_believe_to_own_a_shard_only_one_ever_acknowledges() -> anyho
             (answer.parse::<u64>().ok()? > base).then_some(())
         })
         .await?;
-        kill_process(pid(&machine, from)?, Signal::STOP)?;
+        kill_process(agent_pid(&machine, from)?, Signal::STOP)?;
         let taken = machine.ctl(&["set-service", to, "storage/0", "--take"]).await?;
         // From here on the other one owns it, and it is written to.
         let latest = base + 500;
         let answer = http.put(&through).body(latest.to_string()).send().await?;
         assert!(answer.status().is_success(), "{}: {taken:?}", answer.status());
-        kill_process(pid(&machine, from)?, Signal::CONT)?;
+        kill_process(agent_pid(&machine, from)?, Signal::CONT)?;
         // Its first breath: what it was asked before, and what it is asked now.
         let late = insist(owner_url, base + 600).await;
         assert_eq!(late, Vec::<u64>::new(), "the former owner acknowledged a write");
@@ -231,7 +226,7 @@ async fn who_stands_still_at_any_moment_of_taking_a_shard_loses_it_and_nothing_e
         let taking = machine.start("ctl", &["set-service", "b", "storage/0", "--take"])?;
         // The moment is arbitrary, whatever it hits.
         tokio::time::sleep(Duration::from_millis(moment)).await;
-        kill_process(pid(&machine, "b")?, Signal::STOP)?;
+        kill_process(agent_pid(&machine, "b")?, Signal::STOP)?;
         // Longer than the failure detector takes, for the owner is asked and does not answer.
         let back = eventually("a has it again", || async {
             let back = machine.ctl(&["set-service", "a", "storage/0", "--take"]).await.ok()?;
@@ -241,7 +236,7 @@ async fn who_stands_still_at_any_moment_of_taking_a_shard_loses_it_and_nothing_e
         let written = format!("after {moment}");
         let answer = http.put(&through).body(written.clone()).send().await?;
         assert!(answer.status().is_success(), "{moment}: {}, {back:?}", answer.status());
-        kill_process(pid(&machine, "b")?, Signal::CONT)?;
+        kill_process(agent_pid(&machine, "b")?, Signal::CONT)?;
         // It may have failed or not; a person's second word came after it.
         let _ = taking.ends().await?;
         eventually("a is not busy with what b asked of it", || async {
@@ -261,7 +256,7 @@ async fn an_owner_that_stood_still_wakes_up_without_its_shard() -> anyhow::Resul
     let direct = format!("{}/svc/storage/kv/key", url(&machine, "a")?);
     let http = client::plain_http().timeout(Duration::from_secs(30)).build()?;
     http.put(&through).body("before").send().await?.error_for_status()?;
-    kill_process(pid(&machine, "a")?, Signal::STOP)?;
+    kill_process(agent_pid(&machine, "a")?, Signal::STOP)?;
     // It does not answer and does not refuse either, so it is challenged first.
     eventually("b has taken the shard over", || async { (owner(&machine).await.ok()? == "b").then_some(()) })
         .await?;
@@ -270,7 +265,7 @@ async fn an_owner_that_stood_still_wakes_up_without_its_shard() -> anyhow::Resul
     let waking = async {
         // Asked while it stands still, it answers when it wakes up.
         tokio::time::sleep(Duration::from_millis(100)).await;
-        kill_process(pid(&machine, "a")?, Signal::CONT)?;
+        kill_process(agent_pid(&machine, "a")?, Signal::CONT)?;
         anyhow::Ok(())
     };
     let (asked, waking) = tokio::join!(asked, waking);
@@ -298,7 +293,7 @@ async fn an_s3_server_does_as_well_by_one_line_of_the_manifest() -> anyhow::Resu
     assert_eq!(get(&machine, "greeting").await?, "hello");
     let spec = machine.ctl(&["spec", "-o", "json"]).await?.exits(0)?.json()?;
     assert_eq!(spec["store"]["url"], Value::from(format!("s3://{}/clusters", Moto::BUCKET)));
-    for process in ["gateway", "a", "b"].map(|node| pid(&machine, node)) {
+    for process in ["gateway", "a", "b"].map(|node| agent_pid(&machine, node)) {
         kill_process(process?, Signal::KILL)?;
     }
     ctl(&["up", &manifest]).await?.exits(0)?;
@@ -353,7 +348,7 @@ async fn a_store_that_is_away_for_a_while_has_no_second_history() -> anyhow::Res
     })
     .await?;
     let manifest = machine.manifest(STORAGE)?;
-    for process in ["gateway", "a", "b"].map(|node| pid(&machine, node)) {
+    for process in ["gateway", "a", "b"].map(|node| agent_pid(&machine, node)) {
         kill_process(process?, Signal::KILL)?;
     }
     machine.ctl(&["up", &manifest]).await?.exits(0)?;

@@ -5,14 +5,14 @@ use http::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::{ask, recorded, url};
+use crate::{agent_pid, ask, url};
 
 const NODES: &str = "\
 services:
   storage: {shards: 2, replicas: 1}
 nodes:
   - {id: gateway, service: api_gateway}
-  - {id: s, service: storage, count: 4}
+  - {id: s, service: storage, count: 4, restart: no}
   - {id: spare, service: standby, count: 2}
 ";
 
@@ -67,8 +67,7 @@ impl Cluster {
     }
 
     fn pid(&self, node: &str) -> anyhow::Result<Pid> {
-        let pid = recorded(&self.machine, node, "pid")?.as_i64().unwrap_or_default();
-        Pid::from_raw(i32::try_from(pid)?).ok_or_else(|| anyhow::anyhow!("{node} has no process"))
+        agent_pid(&self.machine, node)
     }
 }
 
@@ -144,7 +143,7 @@ async fn owners_die_and_nothing_is_lost(cluster: &Cluster) -> anyhow::Result<()>
     })
     .await?;
     let status = cluster.ctl(&["status"]).await?.exits(1)?;
-    for words in ["is gone: its process", "no standby is left"] {
+    for words in ["is gone: killed by SIGKILL", "no standby is left"] {
         assert!(status.out.contains(words), "{words}: {}", status.out);
     }
     Ok(())

@@ -4,7 +4,7 @@ use e2e::{Machine, eventually, golden};
 
 use crate::{FIVE, up};
 
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 21] = [
     "up",
     "down",
     "ls",
@@ -13,6 +13,9 @@ const VERBS: [&str; 18] = [
     "set-service",
     "drain",
     "leave",
+    "start",
+    "stop",
+    "restart",
     "kill",
     "logs",
     "events",
@@ -56,7 +59,7 @@ async fn the_tables_of_a_cluster_are_as_written_down() -> anyhow::Result<()> {
         &["up", &manifest],
         &["up", &manifest, "--reset"],
         &["leave", "standby-3"],
-        &["kill", "standby-2"],
+        &["kill", "standby-2", "--for-good"],
     ] {
         text.push_str(&said(&machine, command).await?);
     }

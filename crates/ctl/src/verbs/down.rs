@@ -1,12 +1,12 @@
 //! `ctl down`: every agent leaves, or is made to end, and the end is proven.
 
 mod purge;
+mod stop;
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::process::Signal;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use types::ClusterId;
@@ -14,19 +14,17 @@ use types::ClusterId;
 use crate::ask;
 use crate::exit::{Exit, Failure};
 use crate::lock::Lock;
-use crate::out::{OutputArg, Progress, say};
+use crate::out::{OutputArg, say};
 use crate::ports::{Free, ThisMachine};
-use crate::process::{ProcessId, Processes};
+use crate::process::Processes;
 use crate::reach::{Cx, is_living};
 use crate::record::ClusterRecord;
 use crate::render;
 use crate::suggest;
 
 const POLL: Duration = Duration::from_millis(10);
-/// How long the kernel may take to end a killed process and to free its ports.
+/// How long the kernel may take to free the ports of a process that has ended.
 const KERNEL_LIMIT: Duration = Duration::from_secs(3);
-/// How long a process may be on its way that a killed ctl had just begun to start.
-const BIRTH_LIMIT: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -50,13 +48,6 @@ pub(crate) struct Args {
     yes: bool,
     #[command(flatten)]
     output: OutputArg,
-}
-
-/// A process to end.
-#[derive(Debug, Clone)]
-struct Target {
-    node: String,
-    process: ProcessId,
 }
 
 /// What came of it.
@@ -101,15 +92,27 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     say(&format!("stopping cluster {cluster}"));
     let lock = Lock::take_to_end(&cx.state.run_dir(&cluster), "ctl down").await?;
     let record = ClusterRecord::load(&cx.state, &cluster)?;
-    let report = stop(args, cx, &cluster, record.as_ref()).await?;
+    let stopped = stop::stop(&cx.state, &cluster, record.as_ref(), args.timeout).await?;
+    let nodes = record.as_ref().map_or(0, |record| record.nodes.len());
+    let ports_busy = if stopped.left.is_empty() { busy_ports(record.as_ref()).await } else { Vec::new() };
+    let report = Report {
+        cluster: Some(cluster.clone()),
+        stopped: stopped.ended,
+        killed: stopped.killed,
+        not_running: nodes.saturating_sub(stopped.ended + stopped.left.len()),
+        left: stopped.left,
+        ports_free: if stopped.refused.is_empty() { nodes * 2 - ports_busy.len() } else { 0 },
+        ports_busy,
+    };
     let is_over = report.left.is_empty() && report.ports_busy.is_empty();
     if is_over {
         // The agents have ended; what is left of them on a disk that cannot be written is in nobody's way.
-        let removed = match &record {
+        // The record goes last: without it, but with files of nodes, it would be made anew.
+        let removed = clean(&cx.state.run_dir(&cluster)).and_then(|()| match &record {
             Some(record) => record.retire(&cx.state),
             None => ClusterRecord::remove(&cx.state, &cluster),
-        };
-        if let Err(error) = removed.and_then(|()| clean(&cx.state.run_dir(&cluster))) {
+        });
+        if let Err(error) = removed {
             say(&format!("warning: {error:#}; the agents have ended, their record stays"));
         }
     }
@@ -127,6 +130,11 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
             ));
         }
         return Ok(Exit::Ok);
+    }
+    if !stopped.refused.is_empty() {
+        return Err(Failure::new(Exit::Error, stopped.refused.join("; "))
+            .hint("run this as the user that started the cluster")
+            .into());
     }
     let mut what: Vec<_> = report.left.iter().map(|pid| format!("process {pid} still runs")).collect();
     what.extend(report.ports_busy.iter().map(|port| format!("{port} is still busy")));
@@ -169,103 +177,12 @@ fn choose(cx: &Cx) -> anyhow::Result<Option<ClusterId>> {
         Some(cluster) => cx.state.cluster_data_dir(cluster),
         None => data.clone(),
     };
-    let strays = Processes::new()?.agents_below(&below);
+    let strays = Processes::new()?.below(&below);
     let names = strays.iter().filter_map(|process| {
         let name = process.data_dir.strip_prefix(&data).ok()?.components().next()?;
         name.as_os_str().to_str()?.parse().ok()
     });
     Ok(names.min())
-}
-
-async fn stop(
-    args: &Args,
-    cx: &Cx,
-    cluster: &ClusterId,
-    record: Option<&ClusterRecord>,
-) -> anyhow::Result<Report> {
-    let mut processes = Processes::new()?;
-    let mut progress = Progress::new();
-    let targets = targets(cx, cluster, record, &mut processes).await;
-    let nodes = record.map_or(0, |record| record.nodes.len());
-    progress.show(&format!("stopping {}", render::count(targets.len(), "agent")));
-    for Target { process, .. } in &targets {
-        // One that ends meanwhile needs no signal; one that was stopped must run to leave.
-        let _ = processes.signal(process, Signal::TERM);
-        let _ = processes.signal(process, Signal::CONT);
-    }
-    let left = wait(&targets, args.timeout, &mut processes, &mut progress).await;
-    for Target { node, process } in &left {
-        say(&format!("{node} (process {}) did not leave within {:?}; killing it", process.pid, args.timeout));
-        let _ = processes.signal(process, Signal::KILL);
-    }
-    let killed = left.len();
-    let left = wait(&left, KERNEL_LIMIT, &mut processes, &mut progress).await;
-    let ports_busy = busy_ports(record).await;
-    Ok(Report {
-        cluster: Some(cluster.clone()),
-        stopped: targets.len() - left.len(),
-        killed,
-        not_running: nodes.saturating_sub(targets.len()),
-        left: left.iter().map(|target| target.process.pid).collect(),
-        ports_free: nodes * 2 - ports_busy.len(),
-        ports_busy,
-    })
-}
-
-/// Every process of the cluster: those in the record, and those that a killed ctl had no time to write down.
-async fn targets(
-    cx: &Cx,
-    cluster: &ClusterId,
-    record: Option<&ClusterRecord>,
-    processes: &mut Processes,
-) -> Vec<Target> {
-    let data = cx.state.cluster_data_dir(cluster);
-    let recorded = || record.into_iter().flat_map(|record| &record.nodes);
-    let deadline = Instant::now() + BIRTH_LIMIT;
-    loop {
-        let found = processes.agents_below(&data);
-        let is_found = |folder: &Path| found.iter().any(|process| process.data_dir == folder);
-        let unborn = recorded().any(|node| node.pid.is_none() && !is_found(&node.data_dir));
-        if unborn && Instant::now() < deadline {
-            sleep(POLL).await;
-            continue;
-        }
-        let found = found.into_iter().map(|process| Target {
-            node: process
-                .data_dir
-                .file_name()
-                .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-            process,
-        });
-        let mut targets: Vec<Target> = found.collect();
-        for node in recorded() {
-            let Some(process) = node.process() else { continue };
-            let is_known = targets.iter().any(|target| target.process.pid == process.pid);
-            if !is_known && processes.is_alive(&process) {
-                targets.push(Target { node: node.id.to_string(), process });
-            }
-        }
-        return targets;
-    }
-}
-
-/// Those that are still alive when the time is over.
-async fn wait(
-    targets: &[Target],
-    limit: Duration,
-    processes: &mut Processes,
-    progress: &mut Progress,
-) -> Vec<Target> {
-    let deadline = Instant::now() + limit;
-    let mut left = targets.to_vec();
-    loop {
-        left.retain(|target| processes.is_alive(&target.process));
-        if left.is_empty() || Instant::now() >= deadline {
-            return left;
-        }
-        progress.show(&format!("waiting for {} to leave", render::count(left.len(), "agent")));
-        sleep(POLL).await;
-    }
 }
 
 async fn busy_ports(record: Option<&ClusterRecord>) -> Vec<String> {
@@ -308,7 +225,8 @@ fn clean(run_dir: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(run_dir)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.ends_with(".yaml") || name.starts_with("cluster.tmp") {
+        let is_of_a_node = [".yaml", ".start", ".pid"].iter().any(|end| name.ends_with(end));
+        if is_of_a_node || name.starts_with("cluster.tmp") || name.ends_with(".damaged") {
             std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         }
     }

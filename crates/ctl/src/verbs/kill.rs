@@ -3,22 +3,26 @@
 use rustix::process::Signal;
 use serde::Serialize;
 use types::NodeId;
+use types::supervision::{PidFile, RestartPolicy};
 
 use crate::complete;
 use crate::exit::{Exit, Failure};
+use crate::launch;
 use crate::out::OutputArg;
-use crate::process::{Processes, SignalError, parse_signal, signal_name};
+use crate::process::{ProcessId, Processes, SignalError, parse_signal, signal_name};
 use crate::reach::Cx;
-use crate::suggest;
+use crate::record::NodeRecord;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ctl kill gateway-1
+  ctl kill gateway-1 --for-good
   ctl kill gateway-1 --signal STOP
   ctl kill gateway-1 --signal CONT
 
-It ends at once and without leaving; `ctl leave` is the polite way. `ctl up` starts it again.")]
+It ends at once and without leaving, and its parent starts it again, unless the manifest says `restart: no`. With \
+--for-good it stays away until `ctl start` or `ctl up`. `ctl stop` and `ctl leave` are the polite ways.")]
 pub(crate) struct Args {
     /// The node, by its id
     #[arg(add = complete::nodes())]
@@ -26,6 +30,9 @@ pub(crate) struct Args {
     /// The signal, by name or number
     #[arg(short, long, default_value = "KILL", value_parser = parse_signal)]
     signal: Signal,
+    /// Have it stay away
+    #[arg(long)]
+    for_good: bool,
     #[command(flatten)]
     output: OutputArg,
 }
@@ -35,36 +42,79 @@ struct Killed<'a> {
     node: &'a NodeId,
     pid: u32,
     signal: &'static str,
+    /// Whether its parent starts it again, if it ends.
+    comes_back: bool,
 }
 
 pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let record = cx.local_or_fail()?;
-    let Some(node) = record.node(&args.node) else {
-        let ids: Vec<_> = record.nodes.iter().map(|node| node.id.as_str()).collect();
-        return Err(Failure::new(
-            Exit::Error,
-            format!("cluster `{}` has no node `{}` here", record.cluster, args.node),
-        )
-        .hint(suggest::hint(args.node.as_str(), &ids))
-        .into());
-    };
+    let node = record.known(&args.node)?;
+    let mut processes = Processes::new()?;
     let Some(process) = node.process() else {
-        return Err(Failure::new(Exit::Error, format!("no process is known of {}", node.id)).into());
+        return Err(Failure::new(Exit::Error, format!("no process is known of {}", node.id))
+            .hint(format!("`ctl start {}` starts it", node.id))
+            .into());
     };
-    Processes::new()?.signal(&process, args.signal).map_err(|error| match error {
-        SignalError::Gone(_) => {
-            Failure::new(Exit::Error, format!("{}: {error}; nothing was signalled", node.id))
-        }
-        SignalError::Refused { source, .. } => {
-            Failure::new(Exit::Error, format!("{}: {error}: {source}", node.id))
-        }
-    })?;
-    let killed = Killed { node: &node.id, pid: process.pid, signal: signal_name(args.signal) };
+    if args.for_good && processes.is_alive(&process) {
+        end_parent(node, &mut processes)?;
+    }
+    send(node, &process, args.signal, &mut processes)?;
+    let is_deadly =
+        !matches!(args.signal, Signal::STOP | Signal::CONT | Signal::HUP | Signal::USR1 | Signal::USR2);
+    let is_orderly = matches!(args.signal, Signal::TERM | Signal::INT | Signal::QUIT);
+    let policy = launch::start_file(node).map_or(RestartPolicy::No, |start| start.restart);
+    let comes_back =
+        is_deadly && !is_orderly && policy != RestartPolicy::No && node.parent(&mut processes).is_some();
+    let killed = Killed { node: &node.id, pid: process.pid, signal: signal_name(args.signal), comes_back };
     cx.out.data(
         args.output.output,
         &killed,
-        |killed| format!("{}: sent {} to process {}", killed.node, killed.signal, killed.pid),
+        |killed| {
+            let next = if killed.comes_back {
+                format!("; its parent starts it again (`ctl kill {} --for-good` does not)", killed.node)
+            } else if is_deadly {
+                format!("; `ctl start {}` starts it again", killed.node)
+            } else {
+                String::new()
+            };
+            let text = format!("{}: sent {} to process {}{next}", killed.node, killed.signal, killed.pid);
+            crate::hints::as_typed(&text)
+        },
         |killed| vec![killed.node.to_string()],
     )?;
     Ok(Exit::Ok)
+}
+
+fn send(
+    node: &NodeRecord,
+    process: &ProcessId,
+    signal: Signal,
+    processes: &mut Processes,
+) -> anyhow::Result<()> {
+    let failed = |error: SignalError| {
+        let text = match &error {
+            SignalError::Gone(_) => format!("{}: {error}; nothing was signalled", node.id),
+            SignalError::Refused { source, .. } => format!("{}: {error}: {source}", node.id),
+        };
+        Failure::new(Exit::Error, text)
+    };
+    Ok(processes.signal(process, signal).map_err(failed)?)
+}
+
+/// Kills the parent, which leaves its agent alive and says nothing more; what it would have said is written for it.
+fn end_parent(node: &NodeRecord, processes: &mut Processes) -> anyhow::Result<()> {
+    let Some(parent) = node.parent(processes) else { return Ok(()) };
+    let known = node.pid_file();
+    send(node, &parent, Signal::KILL, processes)?;
+    while processes.is_alive(&parent) {
+        std::thread::yield_now();
+    }
+    if let Some(mut known) = known {
+        known.parent = None;
+        known.over = Some("it was killed for good".to_owned());
+        let path = PidFile::beside(&node.start_file());
+        // Only `ctl status` says less without it.
+        let _ = std::fs::write(path, serde_json::to_vec(&known)?);
+    }
+    Ok(())
 }

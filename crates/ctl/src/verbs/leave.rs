@@ -102,6 +102,9 @@ async fn forget(reached: &Reached, leaving: &Leaving, cx: &Cx) -> anyhow::Result
         }
     };
     if let Some(mut record) = ClusterRecord::load(&cx.state, &record.cluster)? {
+        if let Some(node) = record.node(&leaving.node) {
+            node.remove_files();
+        }
         record.drop_node(&leaving.node);
         if record.nodes.is_empty() {
             record.retire(&cx.state)?;

@@ -2,6 +2,7 @@
 
 mod against_manifest;
 mod claims;
+mod restarts;
 mod screen;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,6 +108,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         }
         Err(error) => report.warnings.push(format!("what services run with can't be read: {error}")),
     }
+    report.notes.extend(reached.record.as_ref().and_then(restarts::replaced));
     for text in report.warnings.iter_mut().chain(&mut report.notes).chain(&mut report.drift) {
         *text = hints::as_typed(text);
     }
@@ -154,9 +156,10 @@ fn report(
     let (mut warnings, mut drift, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for (id, process) in processes {
         match process {
-            Process::Ended(pid) => warnings.push(format!(
-                "{id} is gone: its process {pid} ended without leaving; `ctl logs {id}` shows its end, `ctl up` starts it"
-            )),
+            Process::Ended(pid) => {
+                let node = record.and_then(|record| record.node(id));
+                warnings.push(restarts::gone(id, *pid, node));
+            }
             Process::Stopped(pid) => warnings.push(format!(
                 "{id} is paused: a signal stopped its process {pid}; `ctl kill {id} --signal CONT` lets it go on"
             )),
@@ -213,10 +216,10 @@ fn report(
     Report {
         cluster: view.cluster,
         viewed_by: view.viewed_by,
-        members: view.members,
         missing,
         warnings,
-        notes: Vec::new(),
+        notes: restarts::notes(&view.members),
+        members: view.members,
         drift,
         insecure: insecure.into_iter().collect(),
     }
@@ -306,8 +309,6 @@ mod tests {
     fn node(id: &str, role: &str) -> NodeRecord {
         NodeRecord {
             id: id.parse().unwrap(),
-            pid: Some(123),
-            start_time: Some(1),
             http: "127.0.0.1:1".parse().unwrap(),
             gossip: "127.0.0.1:1".parse().unwrap(),
             role: role.parse().unwrap(),

@@ -31,6 +31,7 @@ use crate::record::ClusterRecord;
 use crate::render;
 use crate::start::{Settled, Starter};
 use crate::state::State;
+use crate::supervision;
 use crate::tail;
 use crate::verbs::events;
 use crate::verbs::up::report::{DriftRow, Outdated, OutdatedSpec, Report, print};
@@ -85,7 +86,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
     let manifest = &loaded.checked.manifest;
     let run_dir = cx.state.run_dir(&manifest.cluster);
     let lock = Lock::take(&run_dir, "ctl up").await?;
-    let (record, is_fresh) = record(&cx.state, &loaded, &file, args.replace)?;
+    let (record, is_fresh) = record(&cx.state, &loaded, &file, args.replace).await?;
     if is_fresh {
         remove_logs(&run_dir)?;
     }
@@ -139,7 +140,7 @@ async fn prepare(args: &Args, cx: &Cx) -> anyhow::Result<(PathBuf, Loaded, PathB
 }
 
 /// What is known of the cluster, and whether none of it runs.
-fn record(
+async fn record(
     state: &State,
     loaded: &Loaded,
     file: &Path,
@@ -154,13 +155,7 @@ fn record(
         started_at_ms: 0,
         nodes: Vec::new(),
     });
-    // Agents that a killed ctl had no time to write down.
-    for process in processes.agents_below(&state.cluster_data_dir(&manifest.cluster)) {
-        let nodes = &mut record.nodes;
-        if let Some(node) = nodes.iter_mut().find(|node| node.data_dir == process.data_dir) {
-            node.set_process(Some(&process));
-        }
-    }
+    supervision::settled(&state.run_dir(&manifest.cluster), &mut processes).await;
     let is_fresh = !is_living(&record, &mut processes);
     if !may_replace {
         source::check(file, &record, !is_fresh)?;
@@ -224,7 +219,8 @@ async fn bring_up(
     if !missing.is_empty() {
         progress.show(&format!("starting {}", render::count(missing.len(), "agent")));
     }
-    starter.start(&missing)?;
+    starter.start(&missing).await?;
+    starter.adopt()?;
     starter.converge(args.timeout, &mut progress).await?;
     let took = began.elapsed();
     // A node that was started now may have another role as well: one that a person gave it, or a shard that it owns.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use types::supervision::RestartPolicy;
 use types::{NodeId, Role, ServiceType, ShardId, Spec};
 
 use super::fields::{Field, Fields};
@@ -10,6 +11,7 @@ use super::{Check, NODE_KEYS, found, shown};
 use crate::mistake::Mistake;
 use crate::model::{NodeSpec, Places, ServiceSpec};
 use crate::render::quoted;
+use crate::suggest;
 use crate::tree::{Node, Position, Value};
 
 /// Nodes of one manifest. Beyond it, one machine or one file is no longer the right tool.
@@ -27,6 +29,7 @@ struct Entry<'n> {
     listen: Option<SocketAddr>,
     gossip: Option<SocketAddr>,
     labels: BTreeMap<String, String>,
+    restart: RestartPolicy,
     count: Option<u32>,
 }
 
@@ -199,6 +202,7 @@ impl Check<'_> {
         let listen = address(Port::Listen, "listen");
         let gossip = address(Port::Gossip, "gossip");
         let labels = fields.get("labels").map(|field| self.labels(field));
+        let restart = fields.get("restart").and_then(|field| self.restart(field));
         Some(Entry {
             at: fields.at(),
             id,
@@ -207,6 +211,7 @@ impl Check<'_> {
             listen,
             gossip,
             labels: labels.unwrap_or_default(),
+            restart: restart.unwrap_or_default(),
             count: fields.get("count").map(|_| count.unwrap_or(1)),
         })
     }
@@ -317,6 +322,21 @@ impl Check<'_> {
         }
     }
 
+    fn restart(&mut self, field: Field<'_>) -> Option<RestartPolicy> {
+        let names = RestartPolicy::NAMES;
+        let Some(text) = field.value.as_str() else {
+            let mistake = self.unlike(field, "when a node is started again");
+            self.report(mistake.hint(format!("one of {}", names.join(", "))));
+            return None;
+        };
+        let found = text.parse().ok();
+        if found.is_none() {
+            let message = format!("`restart` can't be {}", quoted(text));
+            self.report(Mistake::new(field.value.at, message).hint(suggest::hint(text, "values", &names)));
+        }
+        found
+    }
+
     fn labels(&mut self, field: Field<'_>) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::new();
         for (key, value) in self.entries(field).unwrap_or_default() {
@@ -381,6 +401,7 @@ impl Check<'_> {
                 listen: entry.listen,
                 gossip: entry.gossip,
                 labels: entry.labels.clone(),
+                restart: entry.restart,
             }));
         }
         (nodes, counted)

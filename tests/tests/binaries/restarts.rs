@@ -1,0 +1,206 @@
+//! What ends without being told to comes back, what was told to end stays away, and what a starter had open is let go.
+
+use e2e::{Machine, eventually};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{agent_pid, ask, members_become, up, url};
+
+const TWO: &str = "nodes:\n  - {id: a, service: standby}\n  - {id: b, service: standby}\n";
+
+/// The process id of a node's parent.
+fn parent_pid(machine: &Machine, node: &str) -> anyhow::Result<Pid> {
+    let file: Value = serde_json::from_slice(&std::fs::read(machine.run_dir().join(format!("{node}.pid")))?)?;
+    let pid = file["parent"]["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    pid.ok_or_else(|| anyhow::anyhow!("{node} has no parent: {file}"))
+}
+
+fn is_alive(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Waits until a node has another process than this one, and answers.
+async fn comes_back(machine: &Machine, node: &str, before: Pid) -> anyhow::Result<Pid> {
+    let url = url(machine, node)?;
+    eventually(&format!("{node} is back"), || async {
+        let pid = agent_pid(machine, node).ok().filter(|pid| *pid != before)?;
+        let own = ask(&format!("{url}/v1/agent/self")).await.ok()?;
+        (own["pid"].as_i64() == Some(i64::from(pid.as_raw_nonzero().get()))).then_some(pid)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_node_that_was_killed_comes_back_and_says_why_it_was_gone() -> anyhow::Result<()> {
+    let machine = up(TWO).await?;
+    let before = agent_pid(&machine, "b")?;
+    let killed = machine.ctl(&["kill", "b"]).await?.exits(0)?;
+    assert!(killed.out.contains("its parent starts it again"), "{}", killed.out);
+    comes_back(&machine, "b", before).await?;
+    members_become(&machine, &["a", "b"]).await?;
+    let status =
+        eventually("all see all", || async { machine.ctl(&["status"]).await.ok()?.exits(0).ok() }).await?;
+    assert!(
+        status.out.contains("b was started again 1 time; it had ended: killed by SIGKILL"),
+        "{}",
+        status.out
+    );
+    let members = machine.ctl(&["members"]).await?.exits(0)?.out;
+    assert!(members.contains("RESTARTS") && members.contains("1 (killed by SIGKILL)"), "{members}");
+    let metrics = reqwest_text(&format!("{}/metrics", url(&machine, "b")?)).await?;
+    assert!(metrics.contains("coterie_process_restarts_total 1\n"), "{metrics}");
+    let log = machine.ctl(&["logs", "b", "-n", "100"]).await?.exits(0)?.out;
+    assert!(log.contains("the agent ended: killed by SIGKILL; it is started again at once"), "{log}");
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
+
+async fn reqwest_text(url: &str) -> anyhow::Result<String> {
+    Ok(client::plain_http().build()?.get(url).send().await?.text().await?)
+}
+
+#[tokio::test]
+async fn a_node_that_was_told_to_end_stays_away_until_it_is_started() -> anyhow::Result<()> {
+    let machine =
+        up("nodes:\n  - {id: a, service: standby}\n  - {id: b, service: standby, restart: always}\n").await?;
+    // As by a person who knows nothing of ctl.
+    let (agent, parent) = (agent_pid(&machine, "b")?, parent_pid(&machine, "b")?);
+    kill_process(agent, Signal::TERM)?;
+    eventually("both have ended", || async { (!is_alive(agent) && !is_alive(parent)).then_some(()) }).await?;
+    let status = machine.ctl(&["status"]).await?.exits(1)?;
+    assert!(status.out.contains("b is stopped: it left as it was told to"), "{}", status.out);
+    let started = machine.ctl(&["start", "b"]).await?.exits(0)?;
+    assert!(started.out.starts_with("b started (process "), "{}", started.out);
+    assert_eq!(machine.ctl(&["start", "b", "-o", "name"]).await?.exits(0)?.out, "b\n", "it runs already");
+    members_become(&machine, &["a", "b"]).await?;
+
+    machine.ctl(&["stop", "b"]).await?.exits(0)?;
+    members_become(&machine, &["a"]).await?;
+    machine.ctl(&["stop", "b"]).await?.exits(0)?;
+    machine.ctl(&["kill", "b"]).await?.exits(1)?.tells("nothing was signalled")?;
+    machine.ctl(&["stop", "nobody"]).await?.exits(1)?.tells("no node `nobody`")?;
+    let manifest = machine.run_dir().join("../../../cluster.yaml");
+    machine.ctl(&["up", manifest.to_str().unwrap_or_default()]).await?.exits(0)?.tells("started 1 agent")?;
+
+    let before = agent_pid(&machine, "b")?;
+    machine.ctl(&["restart", "b"]).await?.exits(0)?;
+    assert_ne!(comes_back(&machine, "b", before).await?, before);
+    let status =
+        eventually("all see all", || async { machine.ctl(&["status"]).await.ok()?.exits(0).ok() }).await?;
+    assert!(!status.out.contains("started again"), "an orderly restart is no failure: {}", status.out);
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
+async fn an_agent_outlives_its_parent_and_the_next_up_gives_it_another() -> anyhow::Result<()> {
+    let machine = up(TWO).await?;
+    let manifest = machine.manifest(TWO)?;
+    let (agent, parent) = (agent_pid(&machine, "b")?, parent_pid(&machine, "b")?);
+    kill_process(parent, Signal::KILL)?;
+    eventually("the parent has ended", || async { (!is_alive(parent)).then_some(()) }).await?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("nothing to start")?;
+    let adopted = eventually("b has another parent", || async {
+        parent_pid(&machine, "b").ok().filter(|found| *found != parent && is_alive(*found))
+    })
+    .await?;
+    assert_eq!(agent_pid(&machine, "b")?, agent);
+    kill_process(agent, Signal::KILL)?;
+    let second = comes_back(&machine, "b", agent).await?;
+    assert_eq!(parent_pid(&machine, "b")?, adopted);
+
+    // An orderly end of one that was adopted is known by what it left.
+    kill_process(adopted, Signal::KILL)?;
+    eventually("that one has ended", || async { (!is_alive(adopted)).then_some(()) }).await?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?;
+    let third = eventually("b has a third parent", || async {
+        parent_pid(&machine, "b").ok().filter(|found| *found != adopted && is_alive(*found))
+    })
+    .await?;
+    kill_process(second, Signal::TERM)?;
+    eventually("both have ended", || async { (!is_alive(second) && !is_alive(third)).then_some(()) }).await?;
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
+async fn a_node_that_fails_too_often_is_left_alone_until_it_is_started() -> anyhow::Result<()> {
+    let machine = up(TWO).await?;
+    let mut pid = agent_pid(&machine, "b")?;
+    for _ in 0..5 {
+        kill_process(pid, Signal::KILL)?;
+        pid = comes_back(&machine, "b", pid).await?;
+    }
+    let parent = parent_pid(&machine, "b")?;
+    kill_process(pid, Signal::KILL)?;
+    eventually("its parent gave up", || async { (!is_alive(parent)).then_some(()) }).await?;
+    let status = machine.ctl(&["status"]).await?.exits(1)?;
+    assert!(status.out.contains("it was started again 5 times within 10 minutes"), "{}", status.out);
+    machine.ctl(&["start", "b"]).await?.exits(0)?;
+    members_become(&machine, &["a", "b"]).await?;
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_to_come_back_does_not() -> anyhow::Result<()> {
+    let machine =
+        up("nodes:\n  - {id: a, service: standby}\n  - {id: b, service: standby, restart: no}\n").await?;
+    let parent = parent_pid(&machine, "b")?;
+    let killed = machine.ctl(&["kill", "b"]).await?.exits(0)?;
+    assert!(killed.out.contains("start b` starts it again"), "{}", killed.out);
+    eventually("its parent has ended", || async { (!is_alive(parent)).then_some(()) }).await?;
+    let status = machine.ctl(&["status"]).await?.exits(1)?;
+    assert!(
+        status.out.contains("killed by SIGKILL") && status.out.contains("`restart: no`"),
+        "{}",
+        status.out
+    );
+
+    let parent = parent_pid(&machine, "a")?;
+    machine.ctl(&["start", "b"]).await?.exits(0)?;
+    machine.ctl(&["kill", "a", "--for-good"]).await?.exits(0)?;
+    eventually("both have ended", || async { (!is_alive(parent)).then_some(()) }).await?;
+    members_become(&machine, &["b"]).await?;
+    machine.ctl(&["status"]).await?.exits(1)?;
+    machine.ctl(&["start", "a"]).await?.exits(0)?;
+    members_become(&machine, &["a", "b"]).await?;
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
+async fn down_also_ends_a_parent_that_waits_to_start_its_agent_again() -> anyhow::Result<()> {
+    let machine = up(TWO).await?;
+    let mut pid = agent_pid(&machine, "b")?;
+    // From the second restart on there is a pause.
+    for _ in 0..2 {
+        kill_process(pid, Signal::KILL)?;
+        pid = comes_back(&machine, "b", pid).await?;
+    }
+    kill_process(pid, Signal::KILL)?;
+    eventually("it has ended", || async { (!is_alive(pid)).then_some(()) }).await?;
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
+async fn agents_keep_nothing_of_what_their_starter_had_open() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let manifest = machine.manifest(TWO)?;
+    let script = format!(
+        "( flock -x 9; ctl up {manifest} >up.out 2>&1 ) 9>lock; flock -n lock echo free; \
+         ctl down >/dev/null 2>&1; sh -c 'exec 3>&1; ctl up {manifest} >up.out 2>&1' | cat; echo read"
+    );
+    let said = machine.start("sh", &["-c", &script])?.ends().await?.exits(0)?;
+    assert_eq!(said.out, "free\nread\n", "{}", std::fs::read_to_string(machine.folder().join("up.out"))?);
+    for pid in [agent_pid(&machine, "a")?, parent_pid(&machine, "a")?] {
+        assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd"))?, std::path::Path::new("/"));
+        let session = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let terminal = session.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(4));
+        assert_eq!(terminal, Some("0"), "no terminal");
+    }
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
