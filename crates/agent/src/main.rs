@@ -44,6 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
+    settings::check_environment(std::env::vars_os())?;
     let environment = |name: &str| std::env::var(name).ok();
     match &cli.verb {
         Some(Verb::Version) => {

@@ -4,7 +4,7 @@ mod file;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 use runtime::{Config, StoreUrl};
@@ -50,6 +50,9 @@ pub(crate) enum SettingsError {
     /// Leave the other flags out.
     #[error("--demo chooses its own addresses, names and roles, so it can't be combined with --{0}")]
     DemoWith(String),
+    /// Write it in UTF-8.
+    #[error("{0} (environment) is not in UTF-8")]
+    NotUtf8(String),
     /// Say where with --data-dir and --store.
     #[error("there is no home folder to keep data in; say where with --data-dir and --store")]
     NoHome,
@@ -91,6 +94,19 @@ pub(crate) struct Settings {
 }
 
 type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The variables of the environment that are meant for the agent must be text: one that is not would be passed over.
+pub(crate) fn check_environment(
+    variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+) -> Result<(), SettingsError> {
+    for (name, value) in variables {
+        let name = name.to_string_lossy();
+        if name.starts_with("COTERIE_") && value.to_str().is_none() {
+            return Err(SettingsError::NotUtf8(name.into_owned()));
+        }
+    }
+    Ok(())
+}
 
 impl Settings {
     /// Gathers all values. Nothing but the config file is read.
@@ -204,7 +220,9 @@ impl Settings {
         if text.is_empty() {
             return Ok(None);
         }
-        std::path::absolute(text).map(Some).map_err(|error| self.bad("log_file", &error.to_string()))
+        manifest::absolute(Path::new(text))
+            .map(Some)
+            .map_err(|error| self.bad("log_file", &error.to_string()))
     }
 
     /// As the runtime wants it.
@@ -236,7 +254,7 @@ impl Settings {
             // A demo has its own.
             return Ok(PathBuf::new());
         }
-        std::path::absolute(text).map_err(|error| self.bad("data_dir", &error.to_string()))
+        manifest::absolute(Path::new(text)).map_err(|error| self.bad("data_dir", &error.to_string()))
     }
 
     /// The store's URL; a folder may be given as a path.
@@ -247,9 +265,11 @@ impl Settings {
         }
         let is_path = !text.contains(':');
         let url = if is_path {
-            std::path::absolute(text).map_err(|error| self.bad("store", &error.to_string())).and_then(
-                |path| StoreUrl::folder(&path).map_err(|error| self.bad("store", &error.to_string())),
-            )?
+            manifest::absolute(Path::new(text))
+                .map_err(|error| self.bad("store", &error.to_string()))
+                .and_then(|path| {
+                    StoreUrl::folder(&path).map_err(|error| self.bad("store", &error.to_string()))
+                })?
         } else {
             self.parsed("store")?
         };

@@ -202,6 +202,9 @@ async fn ask<T: DeserializeOwned>(
         .map_err(|_elapsed| not_ours(format!("did not answer within {limit:?}")))??;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
+        if let Some(failure) = own_words(&said, binary, &verb) {
+            return Err(failure.into());
+        }
         return Err(not_ours(format!("failed, {}: {}", output.status, said.trim())).into());
     }
     let answer = serde_json::from_slice(&output.stdout)
@@ -209,9 +212,37 @@ async fn ask<T: DeserializeOwned>(
     Ok(answer)
 }
 
+/// What an agent of ours says when it can't do what it was asked: it names the cause itself.
+fn own_words(said: &str, binary: &Path, verb: &str) -> Option<Failure> {
+    let mut lines = said.trim().lines();
+    let message = lines.next()?.strip_prefix("error: ")?;
+    if message.starts_with("unrecognized subcommand") || message.starts_with("unexpected argument") {
+        return None;
+    }
+    let hint = lines.find_map(|line| line.strip_prefix("hint: "));
+    let failure = Failure::new(Exit::Error, format!("`{} {verb}`: {message}", binary.display()));
+    Some(match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_that_names_the_cause_is_not_suspected_to_be_another_program() {
+        let words =
+            |said: &str| own_words(said, Path::new("agent"), "apply").map(|failure| failure.to_string());
+        assert_eq!(
+            words("error: the store is away\nhint: mend it\n").as_deref(),
+            Some("`agent apply`: the store is away")
+        );
+        for said in ["", "agent: not found", "error: unrecognized subcommand 'apply'\n\nUsage: agent"] {
+            assert_eq!(words(said), None, "{said}");
+        }
+    }
 
     #[test]
     fn the_agent_beside_ctl_comes_before_those_on_the_path() {

@@ -6,8 +6,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use etcetera::BaseStrategy;
 use types::{ClusterId, NodeId};
+
+use crate::exit::{Exit, Failure};
+
+/// What a start may write at least.
+const NEEDED_BYTES: usize = 256 * 1024;
 
 /// The root of it all: `$COTERIE_STATE_DIR`, else `$XDG_STATE_HOME/coterie`.
 #[derive(Debug, Clone)]
@@ -17,12 +23,36 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn from_env() -> anyhow::Result<Self> {
-        if let Some(root) = std::env::var_os("COTERIE_STATE_DIR").filter(|root| !root.is_empty()) {
-            return Ok(Self::at(std::path::absolute(root)?));
+        let root = match std::env::var_os("COTERIE_STATE_DIR").filter(|root| !root.is_empty()) {
+            Some(root) => manifest::absolute(Path::new(&root)).context("the working folder can't be read")?,
+            None => {
+                let base = etcetera::choose_base_strategy()?;
+                base.state_dir().unwrap_or_else(|| base.data_dir()).join("coterie")
+            }
+        };
+        if root.to_str().is_none() {
+            // Records, settings files and the store's URL hold it as text.
+            let message = format!("the path of the state folder, {}, is not in UTF-8", root.display());
+            return Err(Failure::new(Exit::Usage, message)
+                .hint("name another folder with COTERIE_STATE_DIR")
+                .into());
         }
-        let base = etcetera::choose_base_strategy()?;
-        let state = base.state_dir().unwrap_or_else(|| base.data_dir());
-        Ok(Self::at(state.join("coterie")))
+        Ok(Self::at(root))
+    }
+
+    /// Fails where the run folder of a cluster can't be written to, or its disk is full: a start would end halfway.
+    pub(crate) fn has_room(&self, cluster: &ClusterId) -> Result<(), Failure> {
+        let run_dir = self.run_dir(cluster);
+        let probe = run_dir.join(format!("room{}", std::process::id()));
+        let written =
+            std::fs::create_dir_all(&run_dir).and_then(|()| std::fs::write(&probe, [0; NEEDED_BYTES]));
+        let removed = std::fs::remove_file(&probe);
+        written.and(removed).map_err(|error| {
+            // Gone if nothing is in it.
+            let _ = std::fs::remove_dir(&run_dir);
+            Failure::new(Exit::Error, format!("{} can't be written: {error}", run_dir.display()))
+                .hint("nothing was started; make room there, or name another folder with COTERIE_STATE_DIR")
+        })
     }
 
     pub(crate) fn at(root: PathBuf) -> Self {
@@ -68,12 +98,17 @@ impl State {
     }
 }
 
+/// The error of a path, with the path.
+pub(crate) fn of_path(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 /// The folders whose names are those of clusters.
 fn named_below(folder: &Path) -> io::Result<Vec<ClusterId>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+        Err(error) => return Err(of_path(folder, &error)),
     };
     let mut clusters = Vec::new();
     for entry in entries {

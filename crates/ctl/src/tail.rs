@@ -7,6 +7,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::state::of_path;
+
 /// How much is read at once.
 const BLOCK: usize = 64 * 1024;
 /// The highest number of a rotated file that is looked for: `NAME.log.9`.
@@ -29,7 +31,7 @@ fn open(path: &Path) -> io::Result<Option<Opened>> {
             Ok(Some(Opened { file, inode: (metadata.dev(), metadata.ino()) }))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(of_path(path, &error)),
     }
 }
 

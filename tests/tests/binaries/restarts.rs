@@ -204,3 +204,41 @@ async fn agents_keep_nothing_of_what_their_starter_had_open() -> anyhow::Result<
     machine.ctl(&["down"]).await?.exits(0)?;
     machine.nothing_is_left()
 }
+
+#[tokio::test]
+async fn a_damaged_record_is_set_aside_and_made_anew() -> anyhow::Result<()> {
+    let machine = up(TWO).await?;
+    let path = machine.run_dir().join("cluster.json");
+    let text = std::fs::read(&path)?;
+    std::fs::write(&path, &text[..text.len() / 2])?;
+    let members = machine.ctl(&["members", "-o", "name"]).await?.exits(0)?;
+    assert_eq!(members.out, "a\nb\n");
+    members.tells("cluster.json is damaged")?.tells("made anew from the files and processes of 2 nodes")?;
+    let quiet = machine.ctl(&["status"]).await?.exits(0)?;
+    assert!(!quiet.err.contains("damaged"), "{}", quiet.err);
+    std::fs::write(&path, "")?;
+    let manifest = machine.manifest(TWO)?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("nothing to start")?;
+    std::fs::remove_file(&path)?;
+    let down = machine.ctl(&["down"]).await?.exits(0)?;
+    assert_eq!(down.out, "stopped 2 agents, 0 left, 4 ports free\n");
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
+async fn a_state_folder_is_found_from_wherever_it_is_named() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let manifest = machine.manifest(TWO)?;
+    std::fs::create_dir(machine.folder().join("sub"))?;
+    for (folder, code) in [("../state", 0), ("$(printf '/tmp/\\351')", 2)] {
+        let script =
+            format!("cd sub; export COTERIE_STATE_DIR=\"{folder}\"; ctl up {manifest} --timeout 60s");
+        let said = machine.start("sh", &["-c", &script])?.ends().await?.exits(code)?;
+        if code == 2 {
+            said.tells("is not in UTF-8")?.tells("COTERIE_STATE_DIR")?;
+        }
+    }
+    assert!(machine.run_dir().join("cluster.json").exists(), "`..` is the folder above");
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}

@@ -20,6 +20,7 @@ use crate::process::Processes;
 use crate::reach::{Cx, is_living};
 use crate::record::ClusterRecord;
 use crate::render;
+use crate::state::of_path;
 use crate::suggest;
 
 const POLL: Duration = Duration::from_millis(10);
@@ -222,7 +223,7 @@ async fn tidy(cx: &Cx) -> anyhow::Result<()> {
 
 /// Removes what only a running cluster needs; logs stay.
 fn clean(run_dir: &Path) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(run_dir)? {
+    for entry in std::fs::read_dir(run_dir).map_err(|error| of_path(run_dir, &error))? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let is_of_a_node = [".yaml", ".start", ".pid"].iter().any(|end| name.ends_with(end));

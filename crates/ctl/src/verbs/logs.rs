@@ -16,6 +16,7 @@ use crate::complete;
 use crate::exit::{Exit, Failure};
 use crate::out::{StreamFormat, StreamOutputArg, reader_gone};
 use crate::reach::Cx;
+use crate::state::of_path;
 use crate::suggest;
 use crate::tail::{Reader, Search};
 use crate::verbs::logs::lines::{Lines, Part};
@@ -227,7 +228,7 @@ fn logs_in(folder: &Path) -> anyhow::Result<Vec<(NodeId, PathBuf)>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(of_path(folder, &error).into()),
     };
     let mut logs = Vec::new();
     for entry in entries {

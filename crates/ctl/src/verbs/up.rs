@@ -85,6 +85,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
     let (file, loaded, binary) = interrupt.unless(prepare(args, cx)).await?;
     let manifest = &loaded.checked.manifest;
     let run_dir = cx.state.run_dir(&manifest.cluster);
+    cx.state.has_room(&manifest.cluster)?;
     let lock = Lock::take(&run_dir, "ctl up").await?;
     let (record, is_fresh) = record(&cx.state, &loaded, &file, args.replace).await?;
     if is_fresh {
@@ -177,10 +178,11 @@ async fn record(
 }
 
 fn remove_logs(run_dir: &Path) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(run_dir)? {
+    let entries = std::fs::read_dir(run_dir).with_context(|| format!("reading {}", run_dir.display()))?;
+    for entry in entries {
         let path = entry?.path();
         if tail::is_log(&path) {
-            std::fs::remove_file(path)?;
+            std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         }
     }
     Ok(())
@@ -465,7 +467,7 @@ async fn take_back(starter: &mut Starter<'_>, remove_all: bool, run_dir: &Path) 
     }
     starter.undo().await?;
     if remove_all {
-        std::fs::remove_dir_all(run_dir)?;
+        std::fs::remove_dir_all(run_dir).with_context(|| format!("removing {}", run_dir.display()))?;
     }
     Ok(())
 }
