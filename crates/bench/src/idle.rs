@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::fleet::{Fleet, Kind};
-use crate::ours::Binaries;
+use crate::ours::{Binaries, CtlCluster};
 use crate::proc::{anonymous_mib, on_cpu, rss_mib, threads};
 use crate::progress::progress;
 use crate::report::Report;
@@ -72,14 +72,28 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
         });
         Row::new(what, nodes, unit).ours(ours).peer(Peer::best(peers.chain(missing.clone()).collect()))
     };
+    let parents = parents(nodes, Duration::from_secs(args.settle)).await?;
     report.rows.extend([
         row("memory of an idle agent (RSS)", "MiB", |cost| cost.rss_mib).target(Target::Ratio(1.0)),
         row("of it anonymous", "MiB", |cost| cost.anonymous_mib),
         row("CPU of an idle agent", "% core", |cost| cost.cpu_percent).target(Target::Max(0.8)),
         row("threads", "count", |cost| cost.threads),
+        Row::new("anonymous memory of an agent's parent", nodes, "MiB")
+            .ours(Summary::of(&parents))
+            .target(Target::Max(1.5)),
     ]);
     report.notes.push("one sample an agent, over the whole time".to_owned());
     Ok(())
+}
+
+/// What the parents of agents take that `ctl up` starts, in MiB that no file backs.
+async fn parents(nodes: usize, settle: Duration) -> anyhow::Result<Vec<f64>> {
+    let mut cluster = CtlCluster::new(Binaries::find()?, nodes)?;
+    cluster.up().await?;
+    sleep(settle).await;
+    let taken = cluster.parents()?.into_iter().map(anonymous_mib).collect();
+    cluster.down().await?;
+    taken
 }
 
 /// All of them over the same time.

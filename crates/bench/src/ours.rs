@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
+use types::supervision::PidFile;
 
 use crate::seat::Seat;
 
@@ -133,6 +134,20 @@ impl CtlCluster {
         self.is_up = true;
         let manifest = self.folder.path().join("bench.yaml");
         self.run([OsStr::new("up"), manifest.as_os_str()]).await
+    }
+
+    /// The process ids of the agents' parents.
+    pub(crate) fn parents(&self) -> anyhow::Result<Vec<u32>> {
+        let run = self.folder.path().join("run/bench");
+        let mut parents = Vec::new();
+        for entry in std::fs::read_dir(&run).with_context(|| format!("reading {}", run.display()))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == PidFile::EXTENSION) {
+                let file: PidFile = serde_json::from_slice(&std::fs::read(&path)?)?;
+                parents.extend(file.parent.map(|parent| parent.pid));
+            }
+        }
+        Ok(parents)
     }
 
     pub(crate) async fn down(&mut self) -> anyhow::Result<Duration> {

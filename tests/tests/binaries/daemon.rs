@@ -121,3 +121,30 @@ async fn a_log_file_that_cannot_be_created_is_refused_with_its_path() -> anyhow:
     }
     machine.nothing_is_left()
 }
+
+#[tokio::test]
+async fn an_agent_without_descriptors_says_so_once_a_second_and_recovers() -> anyhow::Result<()> {
+    const WATCHED: std::time::Duration = std::time::Duration::from_secs(4);
+    let machine = Machine::new()?;
+    let url = format!("http://127.0.0.1:{}", free_port()?);
+    let agent = agent_in_a_shell(&machine, "ulimit -n 60; exec $A --log-file n.log", &url)?;
+    serves(&url).await?;
+    let mut connections = Vec::new();
+    for _ in 0..100 {
+        connections.push(tokio::net::TcpStream::connect(url.trim_start_matches("http://")).await?);
+    }
+    let complaints = || {
+        let log = std::fs::read_to_string(machine.folder().join("n.log")).unwrap_or_default();
+        log.lines().filter(|line| line.contains("could not accept a connection")).count()
+    };
+    eventually("it complains", || async { (complaints() > 0).then_some(()) }).await?;
+    // How many lines come in a length of time is what is tested.
+    tokio::time::sleep(WATCHED).await;
+    let lines = complaints();
+    assert!((2..=6).contains(&lines), "{lines} lines in {WATCHED:?}");
+    drop(connections);
+    serves(&url).await?;
+    agent.signal(Signal::TERM);
+    agent.ends().await?.exits(0)?;
+    machine.nothing_is_left()
+}
