@@ -64,7 +64,7 @@ async fn dispatch(verb: Verb, cx: &Cx) -> anyhow::Result<Exit> {
         Verb::Start(args) => node::start(&args, cx).await,
         Verb::Stop(args) => node::stop(&args, cx).await,
         Verb::Restart(args) => node::restart(&args, cx).await,
-        Verb::Kill(args) => kill::run(&args, cx),
+        Verb::Kill(args) => kill::run(&args, cx).await,
         Verb::Logs(args) => logs::run(&args, cx).await,
         Verb::Events(args) => events::run(&args, cx).await,
         Verb::Spec(args) => spec::run(&args, cx).await,

@@ -242,3 +242,30 @@ async fn a_state_folder_is_found_from_wherever_it_is_named() -> anyhow::Result<(
     machine.ctl(&["down"]).await?.exits(0)?;
     machine.nothing_is_left()
 }
+
+#[tokio::test]
+async fn a_restart_uses_the_binary_that_is_there_now() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let (real, agent) = (e2e::binaries()?.join("agent"), machine.folder().join("agent"));
+    let install = || std::fs::hard_link(&real, &agent).or_else(|_| std::fs::copy(&real, &agent).map(|_| ()));
+    install()?;
+    let (manifest, path) = (machine.manifest(TWO)?, agent.display().to_string());
+    machine.ctl(&["up", &manifest, "--agent-bin", &path]).await?.exits(0)?;
+    std::fs::remove_file(&agent)?;
+    // What the node needs to come back is looked for before it goes.
+    machine.ctl(&["restart", "a"]).await?.exits(1)?.tells(&path)?.tells("--agent-bin")?;
+    members_become(&machine, &["a", "b"]).await?;
+    install()?;
+    let status = machine.ctl(&["status"]).await?.exits(0)?;
+    assert!(status.out.contains("the binary was replaced since these were started: a, b"), "{}", status.out);
+    for node in ["a", "b"] {
+        let before = agent_pid(&machine, node)?;
+        machine.ctl(&["restart", node]).await?.exits(0)?;
+        assert_ne!(agent_pid(&machine, node)?, before);
+    }
+    let status =
+        eventually("all see all", || async { machine.ctl(&["status"]).await.ok()?.exits(0).ok() }).await?;
+    assert!(!status.out.contains("replaced"), "{}", status.out);
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}

@@ -1,7 +1,10 @@
 //! `ctl kill`: a signal to a node's process on this machine, to see how the others take it.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 use types::NodeId;
 use types::supervision::{PidFile, RestartPolicy};
 
@@ -12,6 +15,10 @@ use crate::out::OutputArg;
 use crate::process::{ProcessId, Processes, SignalError, parse_signal, signal_name};
 use crate::reach::Cx;
 use crate::record::NodeRecord;
+
+const POLL: Duration = Duration::from_millis(5);
+/// How long the kernel may take to end a killed process.
+const KERNEL_LIMIT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -46,7 +53,7 @@ struct Killed<'a> {
     comes_back: bool,
 }
 
-pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let record = cx.local_or_fail()?;
     let node = record.known(&args.node)?;
     let mut processes = Processes::new()?;
@@ -56,7 +63,7 @@ pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
             .into());
     };
     if args.for_good && processes.is_alive(&process) {
-        end_parent(node, &mut processes)?;
+        end_parent(node, &mut processes).await?;
     }
     send(node, &process, args.signal, &mut processes)?;
     let is_deadly =
@@ -102,12 +109,13 @@ fn send(
 }
 
 /// Kills the parent, which leaves its agent alive and says nothing more; what it would have said is written for it.
-fn end_parent(node: &NodeRecord, processes: &mut Processes) -> anyhow::Result<()> {
+async fn end_parent(node: &NodeRecord, processes: &mut Processes) -> anyhow::Result<()> {
     let Some(parent) = node.parent(processes) else { return Ok(()) };
     let known = node.pid_file();
     send(node, &parent, Signal::KILL, processes)?;
-    while processes.is_alive(&parent) {
-        std::thread::yield_now();
+    let deadline = Instant::now() + KERNEL_LIMIT;
+    while processes.is_alive(&parent) && Instant::now() < deadline {
+        sleep(POLL).await;
     }
     if let Some(mut known) = known {
         known.parent = None;

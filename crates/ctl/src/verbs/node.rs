@@ -10,6 +10,7 @@ use types::supervision::{PidFile, StartFile};
 use types::{NodeId, Phase};
 
 use crate::agent_bin;
+use crate::complete;
 use crate::exit::{Exit, Failure};
 use crate::launch;
 use crate::lock::Lock;
@@ -34,6 +35,7 @@ Examples:
 It is started as it was the last time. `ctl up` starts whatever is missing, and what the manifest has new.")]
 pub(crate) struct StartArgs {
     /// The node, by its id
+    #[arg(add = complete::nodes())]
     node: NodeId,
     #[command(flatten)]
     common: CommonArgs,
@@ -51,6 +53,7 @@ Examples:
 It leaves the cluster in order, and stays away until `ctl start` or `ctl up`. `ctl leave` forgets it as well.")]
 pub(crate) struct StopArgs {
     /// The node, by its id
+    #[arg(add = complete::nodes())]
     node: NodeId,
     #[command(flatten)]
     common: CommonArgs,
@@ -65,6 +68,7 @@ Examples:
 It leaves in order and starts again with the binary that is there now: one node after the other, that is an upgrade.")]
 pub(crate) struct RestartArgs {
     /// The node, by its id
+    #[arg(add = complete::nodes())]
     node: NodeId,
     #[command(flatten)]
     common: CommonArgs,
