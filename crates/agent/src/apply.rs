@@ -1,7 +1,6 @@
 //! `agent apply`: settles on the store what service types run with, before any node of the cluster runs.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
 use anyhow::Context;
 use plugin::Registry;
@@ -65,8 +64,7 @@ struct Mistake {
 
 /// Reads a question from standard input, settles it, and answers on standard output.
 pub(crate) async fn run(registry: &Registry, url: &StoreUrl, cluster: &ClusterId) -> anyhow::Result<()> {
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("standard input can't be read")?;
+    let text = output::question()?;
     let question: Question = serde_json::from_str(&text)
         .context("standard input is not {\"services\": {TYPE: {\"settings\": {}, \"shards\": 1}}}")?;
     let answer = match Store::open(url, cluster).await {

@@ -1,8 +1,11 @@
-//! Standard output and standard error, either of which may be closed or full.
+//! Standard output and standard error, either of which may be closed or full; and input, which may never end.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use anyhow::Context;
+
+/// Settings of all services come as one JSON value.
+const MAX_QUESTION: u64 = 64 * 1024 * 1024;
 
 /// Prints a command's result. A reader that went away wants no more of it; any other failure is an error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
@@ -14,6 +17,22 @@ fn print_to(out: &mut impl Write, text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.context("standard output can't be written"),
     }
+}
+
+/// All of an input, unless it is longer than this: a device never ends.
+pub(crate) fn bounded(input: impl Read, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max_bytes {
+        return Err(io::Error::other(format!("it has more than {max_bytes} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// What a verb is asked on standard input.
+pub(crate) fn question() -> anyhow::Result<String> {
+    let bytes = bounded(io::stdin().lock(), MAX_QUESTION).context("standard input can't be read")?;
+    String::from_utf8(bytes).context("standard input is not UTF-8")
 }
 
 /// A line on standard error; if that can't be written, nobody can be told.
@@ -35,6 +54,13 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Err(self.0.into())
         }
+    }
+
+    #[test]
+    fn an_input_that_never_ends_is_refused() {
+        assert_eq!(bounded(&b"four"[..], 4).unwrap(), b"four");
+        assert!(bounded(&b"fours"[..], 4).unwrap_err().to_string().contains("more than 4 bytes"));
+        assert!(bounded(io::repeat(b'x'), 4).is_err());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! `agent validate`: checks settings for `ctl`, which links no plugin.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::net::SocketAddr;
 
 use anyhow::Context;
@@ -58,8 +57,7 @@ struct Found {
 
 /// Reads a question from standard input and answers it on standard output.
 pub(crate) fn run(registry: &Registry) -> anyhow::Result<()> {
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("standard input can't be read")?;
+    let text = output::question()?;
     let question =
         serde_json::from_str(&text).context("standard input is not {\"services\": {TYPE: SETTINGS}}")?;
     output::print(&(serde_json::to_string(&answer(registry, question))? + "\n"))

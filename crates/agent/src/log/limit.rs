@@ -1,7 +1,8 @@
 //! A condition that goes on is logged once a second, with the number of lines that were left out.
 //!
 //! A condition is a place in the code together with what it says, but for lengths of time and port numbers, which differ
-//! each time. Warnings of one place about ever new things are bounded as well: a few at once, then one a second.
+//! each time. Warnings of one place about ever new things are bounded as well: a few at once, then one a second. What merely
+//! happened may happen again: the same is logged a few times at once before lines are left out.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
@@ -19,6 +20,8 @@ use tracing_subscriber::registry::LookupSpan;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Warnings of one place in the code about different things that may come at once.
 const BURST: f64 = 10.0;
+/// Lines about one thing that is no warning that may come at once: a role may go back and forth.
+const REPEATS: f64 = 5.0;
 /// Conditions that are remembered. Beyond that the oldest is forgotten.
 const REMEMBERED: usize = 512;
 
@@ -142,6 +145,7 @@ fn hash(value: &impl Hash) -> u64 {
 struct Limits {
     conditions: BTreeMap<u64, Condition>,
     places: BTreeMap<u64, Bucket>,
+    repeats: BTreeMap<u64, Bucket>,
 }
 
 #[derive(Debug)]
@@ -158,38 +162,54 @@ struct Bucket {
     left_out: u64,
 }
 
+impl Bucket {
+    fn new(now: Instant, tokens: f64) -> Self {
+        Self { tokens, at: now, left_out: 0 }
+    }
+
+    /// Takes a token, and tells how many lines were left out for the lack of one; none if there is none.
+    fn take(&mut self, now: Instant, most: f64) -> Option<u64> {
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() / PAUSE.as_secs_f64();
+        self.tokens = (self.tokens + earned).min(most);
+        self.at = now;
+        if self.tokens < 1.0 {
+            self.left_out += 1;
+            return None;
+        }
+        self.tokens -= 1.0;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+/// Forgets the oldest entry where there are too many.
+fn bound<T>(entries: &mut BTreeMap<u64, T>, at: impl Fn(&T) -> Instant) {
+    if entries.len() > REMEMBERED {
+        let oldest = entries.iter().min_by_key(|(_, entry)| at(entry)).map(|(key, _)| *key);
+        oldest.map(|key| entries.remove(&key));
+    }
+}
+
 impl Limits {
-    /// Whether a line is written, and how many like it were left out before it.
+    /// Whether a line is written, and how many like it were left out before it. A warning comes with its place.
     fn admit(&mut self, condition: u64, place: Option<u64>, now: Instant) -> Option<u64> {
-        let known = self.conditions.get_mut(&condition);
-        if let Some(known) = known
+        let Some(place) = place else {
+            let bucket = self.repeats.entry(condition).or_insert_with(|| Bucket::new(now, REPEATS));
+            let admitted = bucket.take(now, REPEATS);
+            bound(&mut self.repeats, |bucket| bucket.at);
+            return admitted;
+        };
+        if let Some(known) = self.conditions.get_mut(&condition)
             && now.saturating_duration_since(known.last) < PAUSE
         {
             known.left_out += 1;
             return None;
         }
-        let mut left_out = 0;
-        if let Some(place) = place {
-            let bucket = self.places.entry(place).or_insert(Bucket { tokens: BURST, at: now, left_out: 0 });
-            let earned = now.saturating_duration_since(bucket.at).as_secs_f64() / PAUSE.as_secs_f64();
-            bucket.tokens = (bucket.tokens + earned).min(BURST);
-            bucket.at = now;
-            if bucket.tokens < 1.0 {
-                bucket.left_out += 1;
-                return None;
-            }
-            bucket.tokens -= 1.0;
-            left_out += std::mem::take(&mut bucket.left_out);
-        }
+        let bucket = self.places.entry(place).or_insert_with(|| Bucket::new(now, BURST));
+        let mut left_out = bucket.take(now, BURST)?;
         if let Some(before) = self.conditions.insert(condition, Condition { last: now, left_out: 0 }) {
             left_out += before.left_out;
         }
-        if self.conditions.len() > REMEMBERED {
-            let oldest = self.conditions.iter().min_by_key(|(_, condition)| condition.last);
-            if let Some(oldest) = oldest.map(|(key, _)| *key) {
-                self.conditions.remove(&oldest);
-            }
-        }
+        bound(&mut self.conditions, |condition| condition.last);
         Some(left_out)
     }
 }
@@ -229,8 +249,18 @@ mod tests {
         assert_eq!(unbounded, 100, "what changed is told in full");
         for condition in 1_000..10_000 {
             limits.admit(condition, None, start);
+            limits.admit(condition, Some(condition), start);
         }
-        assert_eq!(limits.conditions.len(), REMEMBERED);
+        assert_eq!((limits.conditions.len(), limits.repeats.len()), (REMEMBERED, REMEMBERED));
+    }
+
+    #[test]
+    fn what_happens_again_is_told_a_few_times_before_lines_are_left_out() {
+        let mut limits = Limits::default();
+        let start = Instant::now();
+        let at_once = (0..100).filter(|_| limits.admit(1, None, start).is_some()).count();
+        assert_eq!(at_once, 5);
+        assert_eq!(limits.admit(1, None, start + 1_000 * MS), Some(95));
     }
 
     #[test]

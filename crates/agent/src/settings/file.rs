@@ -7,6 +7,10 @@ use serde_json::Value;
 use types::ServiceType;
 
 use super::{Environment, FILE_ONLY, LISTS, SettingsError, TEXTS, split};
+use crate::output::bounded;
+
+/// A config file is written by a person.
+const MAX_BYTES: u64 = 1024 * 1024;
 
 /// What the config file says.
 #[derive(Debug, Default)]
@@ -18,8 +22,9 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn read(path: &str, environment: Environment<'_>) -> anyhow::Result<Self> {
-        let bytes =
-            std::fs::read(path).map_err(|source| SettingsError::File { path: path.to_owned(), source })?;
+        let bytes = std::fs::File::open(path)
+            .and_then(|file| bounded(file, MAX_BYTES))
+            .map_err(|source| SettingsError::File { path: path.to_owned(), source })?;
         let source = manifest::text(path, bytes)?;
         Ok(Self::parse(path, &source, environment)?)
     }
