@@ -30,6 +30,8 @@ const ASK_LIMIT: Duration = Duration::from_secs(1);
 const LEAVING_PAUSE: Duration = Duration::from_millis(500);
 /// How long an owner that does something else is left to it.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
+/// How long an owner may carry out another command, such as taking the shard itself, before the answer is no.
+const CONSENT_LIMIT: Duration = Duration::from_secs(3);
 /// How often a claim is tried for while others write to its log.
 const ATTEMPTS: u32 = 5;
 /// How long the store may take to note that a shard was given up.
@@ -126,11 +128,20 @@ impl Candidate<'_> {
             Way::Leave { holder, honoured } => {
                 Err(owned((service, shard), &holder, honoured, &state, &self.identity.id))
             }
-            Way::Ask(holder) => match self.ask(service, shard, &holder, true).await? {
-                Asked::HandedOver | Asked::NotTheOwner | Asked::Leaving => Ok(Consent::default()),
-                Asked::Busy(problem) => Err(problem),
-                Asked::Silent => Ok(Consent { silent: Some(state.number) }),
-            },
+            Way::Ask(holder) => {
+                let deadline = Instant::now() + CONSENT_LIMIT;
+                loop {
+                    match self.ask(service, shard, &holder, true).await? {
+                        Asked::HandedOver | Asked::NotTheOwner | Asked::Leaving => {
+                            return Ok(Consent::default());
+                        }
+                        // It may just be taking the shard itself.
+                        Asked::Busy(_) if Instant::now() < deadline => sleep(BUSY_PAUSE).await,
+                        Asked::Busy(problem) => return Err(problem),
+                        Asked::Silent => return Ok(Consent { silent: Some(state.number) }),
+                    }
+                }
+            }
             Way::Seize(_) | Way::Take => Ok(Consent::default()),
         }
     }

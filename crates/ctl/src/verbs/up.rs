@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use manifest::{Manifest, Plan, Running};
 use tokio::time::Instant;
 use types::api::{AgentSelf, Member, Wait};
-use types::{NodeId, Phase, Post, Role, ServiceType};
+use types::{NodeId, Phase, Post, Problem, Role, ServiceType};
 
 use crate::agent_bin;
 use crate::exit::{Exit, explain};
@@ -37,6 +37,9 @@ use crate::verbs::events;
 use crate::verbs::up::report::{DriftRow, Outdated, OutdatedSpec, Report, print};
 
 const ASK_LIMIT: Duration = Duration::from_secs(1);
+/// How long a node may carry out another command before its role is restored.
+const BUSY_LIMIT: Duration = Duration::from_secs(20);
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const RESET_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
@@ -410,12 +413,21 @@ async fn restore(row: &mut DriftRow, manifest: &Manifest, record: &ClusterRecord
     let owner = owner(&client, &row.wanted).await;
     let is_rightful =
         manifest.nodes.iter().any(|node| Some(&node.id) == owner.as_ref() && node.role == row.wanted);
-    client
-        .set_service(&row.node, &row.wanted, Wait::All, !is_rightful, None)
-        .await
-        .with_context(|| format!("giving {} its role back", row.node))?;
-    row.restored = true;
-    Ok(())
+    let deadline = Instant::now() + BUSY_LIMIT;
+    loop {
+        let changed = client.set_service(&row.node, &row.wanted, Wait::All, !is_rightful, None).await;
+        match changed {
+            // It may just take over a shard that another node gave up.
+            Err(error) if error.problem().map(Problem::code) == Some("busy") && Instant::now() < deadline => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            changed => {
+                changed.with_context(|| format!("giving {} its role back", row.node))?;
+                row.restored = true;
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Gives nodes that run the roles of the manifest back, where they hold an address that a node to be started may need.
