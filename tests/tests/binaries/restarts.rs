@@ -269,3 +269,31 @@ async fn a_restart_uses_the_binary_that_is_there_now() -> anyhow::Result<()> {
     machine.ctl(&["down"]).await?.exits(0)?;
     machine.nothing_is_left()
 }
+
+#[tokio::test]
+async fn logs_are_followed_and_read_across_files_that_were_moved_away() -> anyhow::Result<()> {
+    let machine = up(TWO).await?;
+    let follow = machine.start("ctl", &["logs", "a", "-f", "-n", "0"])?;
+    let log = machine.run_dir().join("a.log");
+    for (number, role) in ["api_gateway", "standby", "api_gateway"].into_iter().enumerate() {
+        // As logrotate does: the parent passes the signal on.
+        for old in (0..number).rev() {
+            let name = |number: usize| log.with_extension(format!("log.{}", number + 1));
+            std::fs::rename(name(old), name(old + 1))?;
+        }
+        std::fs::rename(&log, log.with_extension("log.1"))?;
+        kill_process(parent_pid(&machine, "a")?, Signal::HUP)?;
+        eventually("a new file is begun", || async { log.exists().then_some(()) }).await?;
+        machine.ctl(&["set-service", "a", role]).await?.exits(0)?;
+    }
+    let changes = |text: &str| text.matches("carried out a command").count();
+    eventually("no line is missed", || async { (changes(&follow.out()) == 3).then_some(()) }).await?;
+    follow.signal(Signal::INT);
+    follow.ends().await?.exits(130)?;
+    let all = machine.ctl(&["logs", "a", "-n", "1000"]).await?.exits(0)?.out;
+    assert!(all.contains("started") && changes(&all) == 3, "{all}");
+    let last = machine.ctl(&["logs", "a", "-n", "1"]).await?.exits(0)?.out;
+    assert_eq!(all.lines().last(), last.lines().last());
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
