@@ -239,7 +239,12 @@ async fn a_state_folder_is_found_from_wherever_it_is_named() -> anyhow::Result<(
         }
     }
     assert!(machine.run_dir().join("cluster.json").exists(), "`..` is the folder above");
-    machine.ctl(&["down"]).await?.exits(0)?;
+    // By way of a link, one that does not leave in time is killed, and its parent does not start it again.
+    std::os::unix::fs::symlink(machine.state(), machine.folder().join("link"))?;
+    let script =
+        format!("kill -STOP {}; COTERIE_STATE_DIR=link ctl down --timeout 0s", agent_pid(&machine, "a")?);
+    let down = machine.start("sh", &["-c", &script])?.ends().await?.exits(0)?;
+    assert!(down.out.starts_with("stopped 2 agents, 0 left"), "{}", down.out);
     machine.nothing_is_left()
 }
 

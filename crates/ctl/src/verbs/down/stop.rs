@@ -116,9 +116,12 @@ impl Ending<'_> {
     }
 
     fn living(&mut self) -> Living {
-        let parents = self.processes.below(&self.state.run_dir(self.cluster));
+        let mut parents = self.processes.below(&self.state.run_dir(self.cluster));
         let mut agents = self.processes.below(&self.state.cluster_data_dir(self.cluster));
         for node in self.record.iter().flat_map(|record| &record.nodes) {
+            // They were started under another name of the state folder, by way of a link.
+            let parent = node.parent(&mut self.processes);
+            parents.extend(parent.filter(|parent| parents.iter().all(|known| known.pid != parent.pid)));
             let Some(process) = node.process() else { continue };
             let is_known = agents.iter().any(|agent| agent.pid == process.pid);
             if !is_known && self.processes.is_alive(&process) {
