@@ -1,8 +1,8 @@
 //! The heads of messages that pass through: requests, answers and trailers, in one ordered pass.
 //!
-//! Parse -> refuse -> strip -> route -> rewrite -> add. A listener parses and calls [`refuse`]; a proxy then calls
-//! [`strip`], chooses a route, checks its path ([`no_dot_segments`]), rewrites it, and calls [`add`] last. So nothing
-//! that a client sends can take away or forge what the proxy itself says. Answers go through [`answer`], trailers of
+//! Parse -> refuse -> strip -> route -> rewrite -> add. A listener parses and calls [`refuse()`]; a proxy then calls
+//! [`strip()`], chooses a route, checks its path ([`no_dot_segments`]), rewrites it, and calls [`add()`] last. So nothing
+//! that a client sends can take away or forge what the proxy itself says. Answers go through `answer`, trailers of
 //! both directions through [`trailers`]. All of it is pure (RFC 9110, section 7.6; RFC 9112, sections 3 and 6).
 
 mod answer;
