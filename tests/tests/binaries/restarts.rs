@@ -278,8 +278,10 @@ async fn a_restart_uses_the_binary_that_is_there_now() -> anyhow::Result<()> {
 #[tokio::test]
 async fn logs_are_followed_and_read_across_files_that_were_moved_away() -> anyhow::Result<()> {
     let machine = up(TWO).await?;
-    let follow = machine.start("ctl", &["logs", "a", "-f", "-n", "0"])?;
+    let follow = machine.start("ctl", &["logs", "a", "-f", "-n", "1"])?;
     let log = machine.run_dir().join("a.log");
+    // What is logged before it has opened the log is not its to follow.
+    eventually("it follows", || async { (!follow.out().is_empty()).then_some(()) }).await?;
     for (number, role) in ["api_gateway", "standby", "api_gateway"].into_iter().enumerate() {
         // As logrotate does: the parent passes the signal on.
         for old in (0..number).rev() {
