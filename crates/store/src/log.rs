@@ -127,7 +127,10 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
         for _ in 0..TRIES {
             let all = self.numbered(self.objects.list(&self.prefix).await?);
             let Some((number, listed)) = all.into_iter().max_by_key(|&(number, _)| number) else {
-                return self.after_listed(0).await;
+                match self.after_listed(0).await? {
+                    Some(later) if !self.is_highest(later.number).await? => continue,
+                    latest => return Ok(latest),
+                }
             };
             // a pruner may be that far ahead of us: then there is a higher one
             if let Some(latest) = self.latest_since(number, &listed).await? {
@@ -183,7 +186,7 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
         listed: &ObjectMeta,
     ) -> Result<Option<Entry<T>>, StoreError> {
         if let Some(later) = self.after_listed(number).await? {
-            return Ok(Some(later));
+            return Ok(self.is_highest(later.number).await?.then_some(later));
         }
         Ok(self.entry_as_listed(number, listed).await?.map(|value| Entry { number, value }))
     }
@@ -256,6 +259,13 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
         let highest = listed.max();
         let later = self.after_listed(highest.unwrap_or(number)).await?;
         Ok(later.map(|entry: Entry<serde::de::IgnoredAny>| entry.number).or(highest))
+    }
+
+    /// Whether nothing above a number is there. One that was asked for by its number may be a late entry, made after the
+    /// right one was pruned: then a higher one was there before it, and a listing that begins now has that.
+    async fn is_highest(&self, number: u64) -> Result<bool, StoreError> {
+        let above = self.objects.list_after(&self.prefix, &self.path(number)).await?;
+        Ok(!self.numbered(above).into_iter().any(|(found, _)| found > number))
     }
 
     /// The latest entry after the highest number that was listed. A listing of a folder is no snapshot: it may miss what
