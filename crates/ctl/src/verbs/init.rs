@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             return Err(Failure::new(Exit::Error, format!("{shown} exists already"))
-                .hint("name another file: `ctl init FILE`")
+                .hint("name another file, as in `ctl init cluster.yaml`")
                 .into());
         }
         Err(error) => return Err(error).with_context(|| format!("creating {shown}")),

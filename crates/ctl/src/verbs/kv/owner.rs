@@ -172,8 +172,7 @@ fn shard_of<'a>(key: &[u8], states: impl Iterator<Item = &'a RoleState>) -> Opti
 }
 
 fn no_storage() -> Failure {
-    Failure::new(Exit::Error, "no member serves storage")
-        .hint("`ctl members` shows what each node does; `ctl set-service` gives one the role `storage`")
+    Failure::new(Exit::Error, "no member serves storage").hint("`ctl members` shows what each node does")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What is wrong with shards, in words. Pure.
 
 use types::api::{ClaimView, Member};
-use types::{Phase, Role, ServiceType};
+use types::{NodeId, Phase, Role, ServiceType};
 
 use super::Spares;
 
@@ -15,6 +15,13 @@ pub(super) fn can_take_over(member: &Member, service: &ServiceType) -> bool {
             .state
             .as_ref()
             .is_some_and(|state| state.role == Role::Standby && state.phase == Phase::Ready)
+}
+
+/// A node that the shard can be moved to: a replica of it, else one that waits to be needed.
+fn next_owner<'a>(claim: &'a ClaimView, spares: &Spares<'a>) -> Option<&'a NodeId> {
+    let replica = claim.replicas.first().map(|replica| &replica.node);
+    let mut standbys = spares.members.iter().filter(|member| can_take_over(member, &claim.service));
+    replica.or_else(|| standbys.next().map(|member| &member.id))
 }
 
 /// What to know of a service whose shards nobody could take over.
@@ -38,8 +45,12 @@ pub(super) fn warnings(claim: &ClaimView, spares: &Spares<'_>) -> Vec<String> {
         Some(_) if claim.honoured => {}
         Some(holder) if claim.defended => warnings.push(format!(
             "{service}/{shard} is owned by {} (epoch {}), which no member reaches; it reaches the store and defends the \
-             shard there; restore its network, or move the shard: `ctl set-service NODE {service} --shard {shard} --take`",
-            holder.node, holder.epoch
+             shard there; restore its network{}",
+            holder.node,
+            holder.epoch,
+            next_owner(claim, spares).map_or_else(String::new, |node| format!(
+                ", or move the shard: `ctl set-service {node} {service} --shard {shard} --take`"
+            ))
         )),
         Some(holder) => warnings.push(format!(
             "{service}/{shard} is owned by {} (epoch {}), which is not seen to run it; {next}",
@@ -127,9 +138,11 @@ mod tests {
             warnings_with(&cut_off, 1),
             [
                 "storage/0 is owned by a (epoch 3), which no member reaches; it reaches the store and defends the \
-                 shard there; restore its network, or move the shard: `ctl set-service NODE storage --shard 0 --take`",
+                 shard there; restore its network, or move the shard: `ctl set-service s storage --shard 0 --take`",
             ]
         );
+        let nowhere = warnings_with(&cut_off, 0);
+        assert!(nowhere[0].ends_with("restore its network"), "{nowhere:?}");
         let note = Some("released by a: leaving".to_owned());
         let released = ClaimView { holder: None, replicas: Vec::new(), note, ..gone };
         assert_eq!(

@@ -52,11 +52,13 @@ pub(super) fn notes(members: &[Member]) -> Vec<String> {
     for member in members {
         versions.entry(&member.about.version).or_default().push(member.id.as_str());
     }
-    if versions.len() > 1 {
+    if versions.len() > 1
+        && let Some(first) = versions.values().flatten().next()
+    {
         let each: Vec<_> =
             versions.iter().map(|(version, nodes)| format!("{version} ({})", nodes.join(", "))).collect();
         notes.push(format!(
-            "the members run {} versions: {}; `ctl restart NODE` uses the binary that is there now",
+            "the members run {} versions: {}; `ctl restart {first}` starts that node with the binary that is there now",
             versions.len(),
             each.join(", ")
         ));
@@ -128,7 +130,7 @@ mod tests {
             notes(&[a, b]),
             [
                 "b was started again 2 times; it had ended: killed by SIGKILL",
-                "the members run 2 versions: 1.0.0 (a), 1.1.0 (b); `ctl restart NODE` uses the binary that is there now",
+                "the members run 2 versions: 1.0.0 (a), 1.1.0 (b); `ctl restart a` starts that node with the binary that is there now",
             ]
         );
     }
