@@ -149,6 +149,9 @@ async fn set_health(
     let health = match how.as_str() {
         "ready" => Health::Ready,
         "degraded" => Health::Degraded("told to be".to_owned()),
+        behind if behind.starts_with("behind-") => {
+            Health::Degraded(format!("may be {} s behind", behind.trim_start_matches("behind-")))
+        }
         _ => Health::Failed("told to fail".to_owned()),
     };
     *echo.health.lock().unwrap_or_else(PoisonError::into_inner) = health;

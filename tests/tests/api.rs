@@ -205,6 +205,57 @@ async fn events_begin_with_the_present_and_resume_where_they_stopped() -> anyhow
     Ok(())
 }
 
+/// What is told of a node in the events that another one keeps.
+async fn told_of(sandbox: &Sandbox, by: &str, node: &str) -> anyhow::Result<Vec<String>> {
+    let url = format!("{}/v1/events", sandbox.url(by)?);
+    let kept: Value = sandbox.http().get(url).send().await?.json().await?;
+    let events = kept["events"].as_array().into_iter().flatten().filter(|event| event["node"] == node);
+    Ok(events.filter_map(|event| event["message"].as_str().map(str::to_owned)).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_give_owner_and_reason_and_nothing_twice() -> anyhow::Result<()> {
+    let options =
+        NodeOptions { settings: vec![("echo", json!({ "fail_start_on": "c" }))], ..NodeOptions::default() };
+    let sandbox = Sandbox::of(&[("a", "standby"), ("b", "echo"), ("c", "standby")], &options).await?;
+    for behind in [19, 20, 21] {
+        let url = format!("{}/svc/echo/health/behind-{behind}", sandbox.url("b")?);
+        sandbox.http().post(url).send().await?.error_for_status()?;
+        let reason = format!("may be {behind} s behind");
+        sandbox
+            .seen("a", "b", |member| {
+                member.state.as_ref().is_some_and(|state| state.reason.as_deref() == Some(reason.as_str()))
+            })
+            .await?;
+    }
+    let put = async |role: Value| -> anyhow::Result<u16> {
+        let url = format!("{}/v1/members/c/service", sandbox.url("a")?);
+        Ok(sandbox.http().put(url).json(&role).send().await?.status().as_u16())
+    };
+    assert_eq!(put(json!({ "service": "echo" })).await?, 503);
+    let failed = "c is now standby, ready: it could not become echo: told to fail";
+    eventually("the change that failed is told with its reason", || async {
+        told_of(&sandbox, "a", "c").await.ok()?.last().is_some_and(|last| last == failed).then_some(())
+    })
+    .await?;
+    assert_eq!(put(json!({ "service": "owned_echo", "shard": 0 })).await?, 200);
+    let owns = "c is now owned_echo/0 (owner, epoch 1), ready";
+    eventually("the claim is told", || async {
+        told_of(&sandbox, "a", "c").await.ok()?.last().is_some_and(|last| last == owns).then_some(())
+    })
+    .await?;
+    let b = told_of(&sandbox, "a", "b").await?;
+    let behind: Vec<_> = b.iter().filter(|message| message.contains("behind")).collect();
+    assert_eq!(behind, ["b is now echo, degraded: may be 19 s behind"]);
+    for node in ["a", "b", "c"] {
+        let mut told = told_of(&sandbox, "a", node).await?;
+        let all = told.len();
+        told.dedup();
+        assert_eq!(told.len(), all, "{told:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn metrics_are_well_formed_and_health_tells_the_phase() -> anyhow::Result<()> {
     let (sandbox, url) = one().await?;

@@ -14,6 +14,8 @@ pub struct Change {
     pub kind: EventKind,
     /// The member: after the change, or as it was last seen when it is gone.
     pub member: Member,
+    /// The same member as it was before, if it is there before and after.
+    pub before: Option<Member>,
 }
 
 impl Change {
@@ -27,16 +29,17 @@ impl Change {
 pub fn diff(before: &ClusterView, after: &ClusterView) -> Vec<Change> {
     let gone = before.members().filter(|old| after.member(&old.id).is_none()).map(|old| {
         let kind = if after.has_left(&old.id, old.generation) { EventKind::Left } else { EventKind::Lost };
-        Change { kind, member: old.clone() }
+        Change { kind, member: old.clone(), before: None }
     });
     let here = after.members().filter_map(|new| {
-        let kind = match before.member(&new.id) {
+        let old = before.member(&new.id);
+        let kind = match old {
             None => EventKind::Joined,
             Some(old) if old.generation != new.generation => EventKind::Restarted,
             Some(old) if old != new => EventKind::Changed,
             Some(_) => return None,
         };
-        Some(Change { kind, member: new.clone() })
+        Some(Change { kind, member: new.clone(), before: old.cloned() })
     });
     gone.chain(here).collect()
 }
@@ -70,8 +73,11 @@ impl Changes {
                 now
             } else {
                 let now = self.view.borrow_and_update().clone();
-                let present =
-                    now.members().map(|member| Change { kind: EventKind::Present, member: member.clone() });
+                let present = now.members().map(|member| Change {
+                    kind: EventKind::Present,
+                    member: member.clone(),
+                    before: None,
+                });
                 self.queue.extend(present);
                 now
             };

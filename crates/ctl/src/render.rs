@@ -140,11 +140,21 @@ fn members_rows(members: &[Member], now_ms: u64, has_room: bool) -> String {
 
 /// `ctl events`: one line an event.
 pub(crate) fn event_line(event: &Event, color: bool) -> String {
-    let at = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_millis(event.at_ms));
-    let at =
-        at.map_or_else(|| event.at_ms.to_string(), |at| humantime::format_rfc3339_millis(at).to_string());
+    let at = moment(event.at_ms);
     let line = format!("{at}  {:<9}  {:<12}  {}", event.kind.as_str(), event.node, clean(&event.message));
     if color { color_word_at(&line, at.len() + 2) } else { line }
+}
+
+/// The last moment with a year of four digits, in milliseconds since 1970.
+const YEAR_9999: u64 = 253_402_300_799_999;
+
+/// A moment in UTC; one that no calendar here shows is left as a number. Clocks of other machines may say anything.
+fn moment(at_ms: u64) -> String {
+    if at_ms > YEAR_9999 {
+        return format!("{at_ms} ms");
+    }
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(at_ms);
+    humantime::format_rfc3339_millis(at).to_string()
 }
 
 /// The role in a word, `?` if this version does not understand it.
@@ -325,6 +335,18 @@ reasons
             "2023-11-14T22:13:20.123Z  lost       n2            given up after 1.2 s"
         );
         assert!(event_line(&event, true).contains("\x1b[31mlost\x1b[0m  "));
+    }
+
+    #[test]
+    fn a_moment_that_no_calendar_shows_is_a_number() {
+        for (at_ms, expected) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (YEAR_9999, "9999-12-31T23:59:59.999Z"),
+            (YEAR_9999 + 1, "253402300800000 ms"),
+            (u64::MAX, "18446744073709551615 ms"),
+        ] {
+            assert_eq!(moment(at_ms), expected);
+        }
     }
 
     #[test]

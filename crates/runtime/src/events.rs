@@ -1,5 +1,7 @@
 //! What happened, in this node's view: numbered, kept for a while, streamed without a gap.
 
+mod words;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -31,9 +33,12 @@ impl Events {
         Self { log: Arc::default(), last: Arc::new(watch::Sender::new(0)), generation }
     }
 
-    /// Numbers and keeps every change, until the node's view ends.
+    /// Numbers and keeps every change that is news, until the node's view ends.
     pub(crate) async fn record(self, mut changes: Changes) {
         while let Some(change) = changes.next().await {
+            if !words::is_news(&change) {
+                continue;
+            }
             let number = *self.last.borrow() + 1;
             let event = self.event(number, change);
             let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +64,7 @@ impl Events {
 
     /// A member as it is now, for the beginning of a stream that continues after event `number`.
     pub(crate) fn present(&self, number: u64, member: Member) -> Event {
-        self.event(number, Change { kind: EventKind::Present, member })
+        self.event(number, Change { kind: EventKind::Present, member, before: None })
     }
 
     /// The events after a number; waits for the next one if there is none. A gap is an event of its own.
@@ -91,37 +96,17 @@ impl Events {
     }
 
     fn event(&self, number: u64, change: Change) -> Event {
-        let is_present = change.is_present();
-        let Change { kind, member } = change;
+        let (is_present, message) = (change.is_present(), words::message(&change));
+        let Change { kind, member, .. } = change;
         Event {
             id: self.id(number),
             at_ms: now_ms(),
             kind,
             node: member.id.clone(),
             generation: member.generation,
-            message: message(kind, &member),
+            message,
             member: is_present.then_some(member),
         }
-    }
-}
-
-fn message(kind: EventKind, member: &Member) -> String {
-    let role = match &member.state {
-        Some(state) => match &state.reason {
-            Some(reason) => format!("{} {}: {reason}", state.role, state.phase),
-            None => format!("{} {}", state.role, state.phase),
-        },
-        None => "a role that this version does not know".to_owned(),
-    };
-    let id = &member.id;
-    match kind {
-        EventKind::Present => format!("{id} is {role}"),
-        EventKind::Joined => format!("{id} joined as {role}"),
-        EventKind::Changed => format!("{id} is now {role}"),
-        EventKind::Restarted => format!("{id} was restarted and is {role}"),
-        EventKind::Left => format!("{id} left"),
-        EventKind::Lost => format!("{id} is lost: no sign of life"),
-        EventKind::Gap => "events are missing here".to_owned(),
     }
 }
 
@@ -139,12 +124,13 @@ mod tests {
 
     use super::*;
 
+    /// Each version has another address.
     fn member(version: u64) -> Member {
         Member {
             id: "a".parse().unwrap(),
             generation: Generation(5),
             version,
-            http: String::new(),
+            http: version.to_string(),
             gossip: String::new(),
             state: None,
             about: About::default(),

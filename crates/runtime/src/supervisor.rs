@@ -102,6 +102,8 @@ pub(crate) struct Supervisor {
     is_swept: bool,
     /// Why a standby is one, if no person wanted it to be.
     note: Option<String>,
+    /// What came of the last command, if it failed and the node went back: said until the node changes again.
+    failed_change: Option<String>,
     revision: u64,
     published: Option<(RoleState, u64)>,
 }
@@ -137,6 +139,7 @@ impl Supervisor {
             tidy_at: Instant::now(),
             is_swept: false,
             note: None,
+            failed_change: None,
             revision: 0,
             published: None,
         }
@@ -353,7 +356,9 @@ impl Supervisor {
 
     fn role_state(&self) -> RoleState {
         let (phase, reason) = self.state.phase();
-        let reason = reason.or_else(|| self.note.clone()).or_else(|| self.strays_in_words()).map(shortened);
+        let reason = reason.or_else(|| self.note.clone()).or_else(|| self.strays_in_words());
+        let reasons: Vec<_> = reason.into_iter().chain(self.failed_change.clone()).collect();
+        let reason = (!reasons.is_empty()).then(|| shortened(reasons.join("; ")));
         let epoch = self.keeper.as_ref().map(|keeper| keeper.claim().epoch());
         let endpoints = self.running.as_ref().map(|running| running.endpoints.urls()).unwrap_or_default();
         RoleState {

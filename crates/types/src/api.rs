@@ -334,7 +334,8 @@ pub enum EventKind {
     Present,
     /// The member joined.
     Joined,
-    /// The member's role, phase or addresses changed.
+    /// The member's role, phase or addresses changed, what it does with its shard, or why its phase is what it is. A number
+    /// in a reason that goes on counting is no change.
     Changed,
     /// The member came back in a new life before its old one had been given up.
     Restarted,

@@ -213,6 +213,7 @@ impl Supervisor {
         let Some(keeper) = self.keeper.take() else {
             return;
         };
+        self.failed_change = None;
         let claim = keeper.claim();
         let why = format!(
             "{} is not this node's any more: {}",
@@ -240,6 +241,7 @@ impl Supervisor {
     /// No other member reaches this node, and one that sees others wants the shard: it gets it.
     pub(super) async fn yield_shard(&mut self, to: NodeId) {
         let Some(keeper) = self.keeper.take() else { return };
+        self.failed_change = None;
         let why = format!("{} saw no other member, and {to} does", self.tools.node);
         warn!(role = %self.role, epoch = %keeper.claim().epoch(), %to, "yielding a shard: no other member is seen");
         self.state = self.state.after(Happening::Drain { reason: Some(why.clone()) });

@@ -77,7 +77,7 @@ impl Supervisor {
         let mut in_flight = 0;
         if is_done {
             self.tools.data.keep(&asked).map_err(|error| not_kept(&error))?;
-            self.note = None;
+            (self.note, self.failed_change) = (None, None);
         } else {
             in_flight = self.change(&wish, plan, &mut watch).await?;
             if asked.drained || asked.role != from {
@@ -183,6 +183,7 @@ impl Supervisor {
         };
         self.tools.data.keep(&wish.asked).map_err(|error| not_kept(&error))?;
         self.revision += 1;
+        self.failed_change = None;
         let outcome = self.switch(wish, plan, seat, consent, watch).await;
         if outcome.is_err() {
             let restored = match &kept {
@@ -244,7 +245,7 @@ impl Supervisor {
                 watch.step("release");
                 if !is_noted {
                     before.keeper = Some(keeper);
-                    self.go_back(before).await;
+                    self.go_back(before, wish, "the store did not note the release").await;
                     let detail = format!("the store did not note the release; {}", self.present());
                     return Err(Problem::new(ErrorKind::Unavailable, "not-released", detail)
                         .hint("try again when the store answers"));
@@ -271,7 +272,7 @@ impl Supervisor {
                 Err(problem) if self.tools.leaving.is_cancelled() => return Err(problem),
                 Err(problem) => {
                     warn!(role = %wish.asked.role, %problem, "the shard could not be taken; going back");
-                    self.go_back(before).await;
+                    self.go_back(before, wish, &problem.detail).await;
                     let detail = format!("{}; {}", problem.detail, self.present());
                     return Err(Problem { detail, ..problem });
                 }
@@ -304,7 +305,7 @@ impl Supervisor {
             Err(error) => {
                 warn!(role = %wish.asked.role, %error, "the new role could not be started; going back");
                 self.refuse(&error.to_string()).await;
-                self.go_back(before).await;
+                self.go_back(before, wish, &error.to_string()).await;
                 let problem = error.to_problem("role-not-started");
                 let detail = format!("{} could not be started: {error}; {}", wish.asked.role, self.present());
                 let problem = Problem { detail, ..problem };
@@ -328,9 +329,13 @@ impl Supervisor {
         }
     }
 
-    /// Runs the old role again. Its shard, which was given up, is taken again if it is still free.
-    async fn go_back(&mut self, before: Before) {
+    /// Runs the old role again, and says why. Its shard, which was given up, is taken again if it is still free.
+    async fn go_back(&mut self, before: Before, wish: &Wish, why: &str) {
         self.role = before.role;
+        self.failed_change = Some(match wish.asked.drained {
+            true => format!("it could not be drained: {why}"),
+            false => format!("it could not become {}: {why}", wish.asked.role),
+        });
         self.terms = before.terms;
         (self.keeper, self.is_replica) = (before.keeper, before.is_replica);
         self.note = before.note;

@@ -281,7 +281,8 @@ impl Supervisor {
         info!(%role, epoch = %claim.epoch(), "taking a shard over");
         let sight = self.tools.sight.clone();
         let keeper = Keeper::new(claim.clone(), poll, self.tools.cluster.watch(), sight);
-        let (copied, note) = (self.is_replica.then(|| self.role.clone()), self.note.take());
+        let copied = self.is_replica.then(|| self.role.clone());
+        (self.note, self.failed_change) = (None, None);
         self.role = role.clone();
         self.terms = plan.terms;
         (self.keeper, self.is_replica) = (Some(keeper), false);
@@ -306,8 +307,10 @@ impl Supervisor {
                     Some(role) => self.try_follow(role).await.is_ok(),
                     None => false,
                 };
-                if !is_copy {
-                    self.stand_by(note.unwrap_or_default());
+                if is_copy {
+                    self.note = Some(format!("it could not own {role}: {}", problem.detail));
+                } else {
+                    self.stand_by(format!("it could not run {role}: {}", problem.detail));
                 }
                 self.publish().await;
                 Err(problem)
@@ -324,10 +327,11 @@ impl Supervisor {
             return;
         }
         info!(%role, "becoming a copy of a shard that has too few");
+        self.failed_change = None;
         if let Err(problem) = self.try_follow(&role).await {
             warn!(%role, %problem, "could not become a copy");
             self.succession.vacancies.failed(place, Errand::Follow, Instant::now());
-            self.stand_by(String::new());
+            self.stand_by(format!("it could not become a replica of {role}: {}", problem.detail));
         } else {
             self.note = Some(format!("a copy of {role} was missing"));
         }
