@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use types::api::{Member, Members};
-use types::{Generation, NodeId, Phase};
+use types::{Generation, NodeId, Phase, RoleState};
 
 /// What each node that was asked sees; `None` if it did not answer.
 pub(crate) type Views = BTreeMap<NodeId, Option<Members>>;
@@ -95,11 +95,21 @@ fn shortcoming(view: &Members, node: &Expected, generation: Option<Generation>) 
     match &member.state {
         None => Some("seen in a state that this version does not know".to_owned()),
         // Stopped is what a person made of it, in an earlier life.
-        Some(state) if matches!(state.phase, Phase::Ready | Phase::Stopped) => None,
+        Some(state) if state.phase == Phase::Stopped || does_its_part(state) => None,
         Some(state) => Some(match &state.reason {
             Some(reason) => format!("seen {}: {reason}", state.phase),
             None => format!("seen {}", state.phase),
         }),
+    }
+}
+
+/// Whether a node does what its role asks of it: it is ready, or degraded by something behind it that it can't mend, such
+/// as a gateway whose route leads to a server that is down. A shard that is degraded is not at its owner's yet.
+pub(crate) fn does_its_part(state: &RoleState) -> bool {
+    match state.phase {
+        Phase::Ready => true,
+        Phase::Degraded => state.role.shard().is_none(),
+        _ => false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ struct Base {
     /// Where the path begins in the text. The path has no slash at its end, so it may be empty.
     path_at: usize,
     in_flight: AtomicU32,
+    reached: AtomicU64,
     unreachable_at: Mutex<Option<Instant>>,
 }
 
@@ -60,6 +61,13 @@ impl BaseUrl {
         self.0.authority.as_str()
     }
 
+    /// The host, an IPv6 address without its brackets, and the port: 80 if there is none.
+    pub fn host_and_port(&self) -> (&str, u16) {
+        let host = self.0.authority.host();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        (bare, self.0.authority.port_u16().unwrap_or(80))
+    }
+
     /// The path, without a slash at its end: empty or `/base`.
     pub fn path(&self) -> &str {
         &self.0.text[self.0.path_at..]
@@ -68,6 +76,16 @@ impl BaseUrl {
     /// Requests that were sent there and whose answers have not ended.
     pub fn in_flight(&self) -> u32 {
         self.0.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How many requests had a connection there, whatever became of them.
+    pub fn reached(&self) -> u64 {
+        self.0.reached.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that had a connection there.
+    pub fn mark_reached(&self) {
+        self.0.reached.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The value of the `Host` header for it.
@@ -151,6 +169,7 @@ impl FromStr for BaseUrl {
             host,
             path_at,
             in_flight: AtomicU32::new(0),
+            reached: AtomicU64::new(0),
             unreachable_at: Mutex::new(None),
         })))
     }
@@ -201,6 +220,15 @@ mod tests {
         ] {
             let url: BaseUrl = text.parse().unwrap();
             assert_eq!((url.as_str(), url.authority(), url.path()), (shown, authority, path));
+        }
+    }
+
+    #[test]
+    fn host_and_port_are_what_a_socket_connects_to() {
+        for (text, expected) in
+            [("http://a", ("a", 80)), ("http://a:8000/b", ("a", 8000)), ("http://[::1]:9", ("::1", 9))]
+        {
+            assert_eq!(text.parse::<BaseUrl>().unwrap().host_and_port(), expected);
         }
     }
 

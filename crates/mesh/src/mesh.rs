@@ -256,6 +256,10 @@ impl Inner {
                 sent = self.wire.send(&head, upload, &url, &self.limits) => sent,
                 () = self.gone(goal, &url) => Err(gone(&url)),
             };
+            let is_reached = !matches!(&sent, Err(failed) if failed.failure == Failure::NotConnected);
+            if is_reached {
+                url.mark_reached();
+            }
             let failed = match sent {
                 Ok(answer) if goal.is_member() && is_not_processed(&answer) => {
                     self.learn(goal, answer.headers());

@@ -7,6 +7,7 @@
 mod gateway;
 mod in_flight;
 mod meters;
+mod probes;
 mod routes;
 mod service;
 mod settings;

@@ -1,5 +1,7 @@
 //! The gateway's metrics: few, and with few labels.
 
+use std::sync::Arc;
+
 use mesh::Mesh;
 use plugin::Metrics;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
@@ -8,6 +10,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::probes::Probes;
 
 /// How a request ended, as far as the client can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub(crate) struct Meters {
 
 impl Meters {
     /// Registers all of them.
-    pub(crate) fn new(metrics: &Metrics, mesh: &Mesh) -> Self {
+    pub(crate) fn new(metrics: &Metrics, mesh: &Mesh, probes: &Arc<Probes>) -> Self {
         let family = Family::<[(&'static str, &'static str); 1], Counter>::default();
         let requests = Outcome::LABELS.map(|label| family.get_or_create_owned(&[("outcome", label)]));
         // A millisecond to half a minute.
@@ -62,6 +66,11 @@ impl Meters {
             "Requests sent again because a member did not process them",
             Sent(mesh.clone(), |stats| stats.refusals),
         );
+        metrics.register(
+            "dead_routes",
+            "Routes none of whose addresses takes connections",
+            DeadRoutes(Arc::clone(probes)),
+        );
         Self { requests, seconds, in_flight }
     }
 
@@ -73,6 +82,20 @@ impl Meters {
         self.in_flight.dec();
         self.requests[outcome.index()].inc();
         self.seconds.observe(seconds);
+    }
+}
+
+/// Routes that lead nowhere.
+#[derive(Debug)]
+struct DeadRoutes(Arc<Probes>);
+
+impl EncodeMetric for DeadRoutes {
+    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
+        encoder.encode_gauge(&u64::try_from(self.0.dead_routes()).unwrap_or(u64::MAX))
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
     }
 }
 

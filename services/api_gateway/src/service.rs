@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::gateway::Gateway;
 use crate::in_flight::InFlight;
 use crate::meters::Meters;
+use crate::probes::Probes;
 use crate::routes;
 use crate::settings::Plan;
 
@@ -33,6 +34,8 @@ const HOSTS: &str = "add it to `hosts` in the settings of api_gateway";
 #[derive(Debug)]
 struct GatewayService {
     gateway: Arc<Gateway>,
+    /// Whether its routes lead somewhere.
+    probes: Arc<Probes>,
     stop: Stop,
     /// Cancelled once the listener and every connection are closed.
     closed: CancellationToken,
@@ -46,10 +49,11 @@ impl Prepared for Plan {
 
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
         let listener = cx.listen("gateway", self.listen).await?;
+        let probes = Arc::new(Probes::new(&self.table, self.limits.connect));
         let mesh = cx.mesh.with_limits(self.limits);
         let gateway = Arc::new(Gateway {
             node: cx.node.clone(),
-            in_flight: InFlight::new(Meters::new(&cx.metrics, &mesh)),
+            in_flight: InFlight::new(Meters::new(&cx.metrics, &mesh, &probes)),
             table: self.table,
             mesh,
             view: cx.view,
@@ -72,7 +76,18 @@ impl Prepared for Plan {
             serving.await;
             Ok(())
         });
-        Ok(Arc::new(GatewayService { gateway, stop, closed }))
+        // A gateway that drains probes nothing.
+        let (probing, stopping) = (Arc::clone(&probes), stop.accepting.clone());
+        let shutdown = cx.shutdown;
+        cx.tasks.spawn("route probes", async move {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = probing.run(stopping) => {}
+            }
+            Ok(())
+        });
+        Ok(Arc::new(GatewayService { gateway, probes, stop, closed }))
     }
 }
 
@@ -86,7 +101,7 @@ impl Service for GatewayService {
         if self.closed.is_cancelled() && !self.stop.accepting.is_cancelled() {
             return Health::Failed("the listener has ended".to_owned());
         }
-        Health::Ready
+        self.probes.health()
     }
 
     /// New connections are refused. Those that are open get their answers, and are told to close with them.

@@ -22,6 +22,7 @@ use crate::supervision;
 use crate::tail;
 
 const POLL: Duration = Duration::from_millis(20);
+use crate::views::does_its_part;
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// How much of its log is shown when a node can't be started.
 const LOG_LINES: usize = 15;
@@ -198,7 +199,7 @@ async fn launch(
         }
         let own = client.agent_self().await.ok().filter(|own| own.member.id == node.id);
         let state = own.and_then(|own| own.member.state);
-        if state.as_ref().is_some_and(|state| matches!(state.phase, Phase::Ready | Phase::Stopped)) {
+        if state.as_ref().is_some_and(|state| state.phase == Phase::Stopped || does_its_part(state)) {
             return Ok(());
         }
         if Instant::now() >= deadline {

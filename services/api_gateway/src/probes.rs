@@ -1,0 +1,334 @@
+//! Tries the addresses of idle routes, so that a route that leads nowhere is known before anybody asks for it.
+//!
+//! A probe is a TCP connection that is closed at once: cheap, and it means the same for every server. What a server
+//! answers is its own affair. An address that a request has reached since the last round needs no probe.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use mesh::BaseUrl;
+use plugin::Health;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::table::RouteTable;
+
+/// The time between two rounds, about.
+const EVERY: Duration = Duration::from_secs(10);
+/// By so much of it the time varies, so that gateways do not probe in step.
+const JITTER: f64 = 0.1;
+/// The longest probe; long enough for a packet that was lost once.
+const LIMIT: Duration = Duration::from_secs(3);
+/// Probes at once.
+const AT_ONCE: usize = 64;
+/// As many routes, and as many addresses of each, are named.
+const NAMED: usize = 3;
+
+/// What is known of the addresses of all routes.
+#[derive(Debug)]
+pub(crate) struct Probes {
+    routes: Vec<Watched>,
+    addresses: Vec<Address>,
+    limit: Duration,
+}
+
+/// A route, and where its addresses are.
+#[derive(Debug)]
+struct Watched {
+    prefix: String,
+    addresses: Vec<usize>,
+}
+
+/// A host and port, which several routes may lead to.
+#[derive(Debug)]
+struct Address {
+    shown: String,
+    urls: Vec<BaseUrl>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// How often requests had reached it at the last look.
+    reached: u64,
+    /// Why the last probe failed, if it did.
+    down: Option<&'static str>,
+}
+
+impl Probes {
+    /// Nothing is known yet, so all is well.
+    pub(crate) fn new(table: &RouteTable, connect_limit: Duration) -> Self {
+        let mut addresses: Vec<Address> = Vec::new();
+        let mut place = |url: &BaseUrl| {
+            let same = |address: &Address| {
+                address.urls.iter().any(|known| known.host_and_port() == url.host_and_port())
+            };
+            match addresses.iter().position(same) {
+                Some(at) => {
+                    addresses[at].urls.push(url.clone());
+                    at
+                }
+                None => {
+                    let shown = format!("http://{}", url.authority());
+                    addresses.push(Address { shown, urls: vec![url.clone()], known: Mutex::default() });
+                    addresses.len() - 1
+                }
+            }
+        };
+        let routes = table.ways().iter().map(|way| Watched {
+            prefix: way.prefix.to_string(),
+            addresses: way.to.iter().map(&mut place).collect(),
+        });
+        let routes = routes.collect();
+        Self { routes, addresses, limit: LIMIT.min(connect_limit) }
+    }
+
+    /// Whether every route leads somewhere, as far as is known.
+    pub(crate) fn health(&self) -> Health {
+        let dead: Vec<_> = self
+            .routes
+            .iter()
+            .filter_map(|route| {
+                let down: Option<Vec<_>> = (route.addresses.iter().map(|at| &self.addresses[*at]))
+                    .map(|address| Some((address.shown.as_str(), address.down()?)))
+                    .collect();
+                Some((route.prefix.as_str(), down?))
+            })
+            .collect();
+        if dead.is_empty() { Health::Ready } else { Health::Degraded(in_words(&dead)) }
+    }
+
+    /// The number of routes that lead nowhere.
+    pub(crate) fn dead_routes(&self) -> usize {
+        let is_dead =
+            |route: &&Watched| route.addresses.iter().all(|at| self.addresses[*at].down().is_some());
+        self.routes.iter().filter(is_dead).count()
+    }
+
+    /// Tries idle addresses again and again, until it is stopped.
+    pub(crate) async fn run(self: Arc<Self>, stopping: CancellationToken) {
+        self.run_with(stopping, |url: BaseUrl| async move {
+            let (host, port) = url.host_and_port();
+            TcpStream::connect((host, port)).await.map(drop)
+        })
+        .await;
+    }
+
+    async fn run_with<C, F>(&self, stopping: CancellationToken, connect: C)
+    where
+        C: Fn(BaseUrl) -> F,
+        F: Future<Output = io::Result<()>>,
+    {
+        if self.addresses.is_empty() {
+            return;
+        }
+        loop {
+            let pause = EVERY.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER));
+            let round = async {
+                tokio::time::sleep(pause).await;
+                self.round(&connect).await;
+            };
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => return,
+                () = round => {}
+            }
+        }
+    }
+
+    /// Tries each address that no request has reached since the last round.
+    async fn round<C, F>(&self, connect: &C)
+    where
+        C: Fn(BaseUrl) -> F,
+        F: Future<Output = io::Result<()>>,
+    {
+        let mut probes = Vec::new();
+        for address in self.addresses.iter().filter(|address| address.is_idle()) {
+            probes.push(self.probe(address, connect));
+        }
+        futures_util::stream::iter(probes).buffer_unordered(AT_ONCE).collect::<()>().await;
+    }
+
+    async fn probe<C, F>(&self, address: &Address, connect: &C)
+    where
+        C: Fn(BaseUrl) -> F,
+        F: Future<Output = io::Result<()>>,
+    {
+        let Some(url) = address.urls.first() else { return };
+        match tokio::time::timeout(self.limit, connect(url.clone())).await {
+            Ok(Ok(())) => address.learn(None),
+            // Says nothing of the address.
+            Ok(Err(error)) if is_our_own(&error) => {}
+            Ok(Err(error)) => address.learn(Some(why(&error))),
+            Err(_elapsed) => address.learn(Some("does not answer")),
+        }
+    }
+}
+
+impl Address {
+    /// How often requests have reached it.
+    fn reached(&self) -> u64 {
+        self.urls.iter().map(BaseUrl::reached).fold(0, u64::wrapping_add)
+    }
+
+    /// Whether no request has reached it since the last look.
+    fn is_idle(&self) -> bool {
+        let reached = self.reached();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.reached == reached {
+            return true;
+        }
+        *known = Known { reached, down: None };
+        false
+    }
+
+    fn learn(&self, down: Option<&'static str>) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).down = down;
+    }
+
+    /// Why it is not reached; nothing if it is, or if nothing is known.
+    fn down(&self) -> Option<&'static str> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.down.filter(|_| known.reached == self.reached())
+    }
+}
+
+/// Whether this process lacks what a connection needs: a descriptor (`ENFILE`, `EMFILE`) or a local port.
+fn is_our_own(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24)) || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+/// What a failed connection says, in words that stay the same from round to round.
+fn why(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "refuses connections",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "is unreachable",
+        io::ErrorKind::TimedOut => "does not answer",
+        io::ErrorKind::PermissionDenied => "is forbidden to this process",
+        _ if error.raw_os_error().is_none() => "has a name that is not found",
+        _ => "can't be reached",
+    }
+}
+
+/// Routes and their addresses, with what is wrong.
+fn in_words(dead: &[(&str, Vec<(&str, &'static str)>)]) -> String {
+    let more = |shown: usize, all: usize| (all > shown).then(|| format!("{} more", all - shown));
+    let routes = dead.iter().take(NAMED).map(|(prefix, addresses)| {
+        let named = addresses.iter().take(NAMED).map(|(address, why)| format!("{address} {why}"));
+        let named: Vec<_> = named.chain(more(NAMED, addresses.len())).collect();
+        format!("no address of route {prefix} answers: {}", named.join(", "))
+    });
+    let routes: Vec<_> = routes.chain(more(NAMED, dead.len()).map(|more| format!("{more} routes"))).collect();
+    routes.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::table::Way;
+
+    fn probes(routes: &[(&str, &[&str])]) -> (Arc<Probes>, BTreeMap<String, BaseUrl>) {
+        let mut urls = BTreeMap::new();
+        let ways = routes.iter().map(|(prefix, to)| {
+            let to: Vec<BaseUrl> = to.iter().map(|url| url.parse().unwrap()).collect();
+            urls.extend(to.iter().map(|url| (url.to_string(), url.clone())));
+            Way { prefix: prefix.parse().unwrap(), to, strip_prefix: true, places: None }
+        });
+        let table = RouteTable::new(ways.collect());
+        (Arc::new(Probes::new(&table, Duration::from_secs(4))), urls)
+    }
+
+    fn refused() -> io::Result<()> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_route_is_degraded_while_none_of_its_addresses_answers_and_recovers() {
+        let (probes, _) = probes(&[("/a", &["http://a:1", "http://b:2/x"]), ("/b", &["http://b:2/y"])]);
+        let (b_is_up, tries) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let connect = async |url: BaseUrl| {
+            tries.fetch_add(1, Ordering::SeqCst);
+            if url.authority() == "b:2" && b_is_up.load(Ordering::SeqCst) { Ok(()) } else { refused() }
+        };
+        let stopping = CancellationToken::new();
+        let checks = async {
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            assert_eq!((tries.load(Ordering::SeqCst), probes.health()), (0, Health::Ready));
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            let told = "no address of route /a answers: http://a:1 refuses connections, http://b:2 refuses \
+                        connections; no address of route /b answers: http://b:2 refuses connections";
+            assert_eq!(probes.health(), Health::Degraded(told.to_owned()));
+            assert_eq!((probes.dead_routes(), tries.load(Ordering::SeqCst)), (2, 2), "b is tried once");
+            b_is_up.store(true, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(12)).await;
+            assert_eq!(probes.health(), Health::Ready, "one address is enough");
+            b_is_up.store(false, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(12)).await;
+            assert_ne!(probes.health(), Health::Ready);
+            stopping.cancel();
+        };
+        tokio::join!(probes.run_with(stopping.clone(), connect), checks);
+        let tried = tries.load(Ordering::SeqCst);
+        assert!((6..=8).contains(&tried), "nothing is tried after the stop: {tried}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_a_request_reaches_is_not_tried_and_is_up_at_once() {
+        let (probes, urls) = probes(&[("/a", &["http://a:1"])]);
+        let tries = AtomicUsize::new(0);
+        let connect = async |_: BaseUrl| {
+            tries.fetch_add(1, Ordering::SeqCst);
+            refused()
+        };
+        let stopping = CancellationToken::new();
+        let checks = async {
+            tokio::time::sleep(Duration::from_secs(12)).await;
+            assert_eq!((tries.load(Ordering::SeqCst), probes.dead_routes()), (1, 1));
+            urls["http://a:1"].mark_reached();
+            assert_eq!(probes.health(), Health::Ready);
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert_eq!((tries.load(Ordering::SeqCst), probes.health()), (1, Health::Ready));
+            stopping.cancel();
+        };
+        tokio::join!(probes.run_with(stopping.clone(), connect), checks);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_hangs_ends_and_is_the_only_one_of_its_address() {
+        let (probes, _) = probes(&[("/a", &["http://a:1"]), ("/b", &["http://a:1/b"])]);
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        struct Leaves<'a>(&'a AtomicUsize);
+        impl Drop for Leaves<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        let connect = async |_: BaseUrl| {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let _leaves = Leaves(&now);
+            std::future::pending().await
+        };
+        let stopping = CancellationToken::new();
+        let checks = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(probes.dead_routes(), 2);
+            stopping.cancel();
+        };
+        tokio::join!(probes.run_with(stopping.clone(), connect), checks);
+        assert_eq!((now.into_inner(), most.into_inner()), (0, 1));
+    }
+
+    #[test]
+    fn of_many_only_some_are_named() {
+        let addresses = vec![("http://a", "is unreachable"); 5];
+        let dead = vec![("/x", addresses); 5];
+        let route = "no address of route /x answers: http://a is unreachable, http://a is unreachable, \
+                     http://a is unreachable, 2 more";
+        assert_eq!(in_words(&dead), format!("{route}; {route}; {route}; 2 more routes"));
+    }
+}
