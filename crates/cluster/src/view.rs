@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use types::api::Member;
-use types::{ClusterId, Generation, NodeId, ServiceType};
+use types::{ClusterId, Generation, NodeId, Phase, Role, ServiceType};
 
 /// One node's view of its cluster: its live members by id, itself included. Cheap to clone.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +80,17 @@ impl ClusterView {
         self.members().filter(move |member| {
             member.state.as_ref().is_some_and(|state| state.role.service() == Some(service))
         })
+    }
+
+    /// A member that waits to be needed and can run this type; another one than `me`, if there is one.
+    pub fn spare(&self, service: &ServiceType) -> Option<&NodeId> {
+        let is_spare = |member: &&Member| {
+            let state = member.state.as_ref();
+            member.about.runnable.contains(service)
+                && state.is_some_and(|state| state.role == Role::Standby && state.phase == Phase::Ready)
+        };
+        let spares = self.members().filter(is_spare).map(|member| &member.id);
+        spares.min_by_key(|id| *id == self.me())
     }
 
     /// Whether a member is shown in this life, at this version or a later one.

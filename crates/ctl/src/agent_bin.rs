@@ -82,7 +82,7 @@ pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, Failure> {
     let candidates = candidates(own.as_deref(), std::env::split_paths(&search));
     candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         Failure::new(Exit::Error, "there is no `agent` beside ctl and none on the PATH")
-            .hint("build it with `cargo build`, or name it with --agent-bin PATH")
+            .hint("build it with `cargo build`, or name it with --agent-bin")
     })
 }
 
@@ -195,7 +195,7 @@ async fn ask<T: DeserializeOwned>(
     let answer = async { tokio::join!(ask, child.wait_with_output()).1 };
     let not_ours = |why: String| {
         Failure::new(Exit::Error, format!("`{} {verb}` {why}", binary.display()))
-            .hint("is it Coterie's agent, and of the same version as ctl? name another with --agent-bin PATH")
+            .hint("is it Coterie's agent, and of the same version as ctl? name another with --agent-bin")
     };
     let output = tokio::time::timeout(limit, answer)
         .await

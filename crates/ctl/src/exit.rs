@@ -104,10 +104,12 @@ pub(crate) fn explain(error: &anyhow::Error) -> Failure {
 
 fn of_client(error: &ClientError) -> Failure {
     match error {
-        ClientError::BadUrl { .. } => Failure::new(Exit::Usage, error.to_string()),
-        ClientError::Unreachable { .. } | ClientError::Timeout { .. } => {
-            Failure::new(Exit::NoAgent, error.to_string())
-        }
+        ClientError::BadUrl { .. } => Failure::new(Exit::Usage, error.to_string())
+            .hint("write it as the agent shows it at its start, like `http://127.0.0.1:10000`"),
+        ClientError::Unreachable { .. } => Failure::new(Exit::NoAgent, error.to_string())
+            .hint("`ctl ls` shows the clusters of this machine, and where an agent of each listens"),
+        ClientError::Timeout { .. } => Failure::new(Exit::NoAgent, error.to_string())
+            .hint("the agent may be paused or busy; `ctl ls` shows the clusters of this machine"),
         ClientError::Problem(problem) => {
             let exit = match problem.status {
                 400 => Exit::Usage,

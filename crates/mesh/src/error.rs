@@ -20,6 +20,8 @@ pub enum MeshError {
     NoServingMember {
         /// The type.
         service: ServiceType,
+        /// A node that could be given the role.
+        spare: Option<NodeId>,
         /// How long was waited for one.
         waited: Duration,
     },
@@ -32,6 +34,8 @@ pub enum MeshError {
         shard: ShardId,
         /// Its owner as it was seen last, and under which epoch.
         last: Option<(NodeId, Epoch)>,
+        /// A node that could be given the shard.
+        spare: Option<NodeId>,
         /// How long was waited for one.
         waited: Duration,
     },
@@ -68,8 +72,8 @@ pub enum MeshError {
         /// What the system said.
         why: String,
     },
-    /// Look at the member's log: it ended the connection before it answered.
-    #[error("{address} closed the connection before it answered: {why}")]
+    /// Look at the member's log: it ended the connection before it answered, or is gone itself.
+    #[error("the connection to {address} ended before an answer came: {why}")]
     Broken {
         /// Host and port.
         address: String,
@@ -159,11 +163,20 @@ impl MeshError {
     pub fn to_problem(&self) -> Problem {
         let (kind, code, hint) = self.outline();
         let mut problem = Problem::new(kind, code, self.to_string()).hint(hint);
-        if let Self::NoOwner { service, shard, .. } = self {
-            problem = problem.hint(format!(
-                "`ctl claims` says who owns it; one that reaches the store and no member defends it there, until \
-                 `ctl set-service NODE {service} --shard {shard} --take` moves it"
-            ));
+        match self {
+            Self::NoOwner { service, shard, spare: Some(spare), .. } => {
+                problem = problem.hint(format!(
+                    "`ctl claims` says who owns it; one that reaches the store and no member defends it there, \
+                     until `ctl set-service {spare} {service} --shard {shard} --take` moves it"
+                ));
+            }
+            Self::NoServingMember { service, spare: Some(spare), .. } => {
+                problem = problem.hint(format!(
+                    "`ctl set-service {spare} {service}` gives a node this role; `ctl members` shows whether one is \
+                     starting"
+                ));
+            }
+            _ => {}
         }
         if matches!(self, Self::Loop) {
             problem.status = 508;
@@ -181,9 +194,13 @@ impl MeshError {
             Self::NoServingMember { .. } => (
                 ErrorKind::Unavailable,
                 "no-serving-member",
-                "give a node this role with `ctl set-service`, or wait until one is ready",
+                "`ctl members` shows whether a node is about to; none that is seen stands by for it",
             ),
-            Self::NoOwner { .. } => (ErrorKind::Unavailable, "no-owner", "`ctl claims` says who owns it"),
+            Self::NoOwner { .. } => (
+                ErrorKind::Unavailable,
+                "no-owner",
+                "`ctl claims` says who owns it; no node that is seen stands by to take it",
+            ),
             Self::Refused { last, .. } => {
                 (ErrorKind::Unavailable, last.code(), last.hint.as_deref().unwrap_or("try again in a moment"))
             }
@@ -274,12 +291,13 @@ mod tests {
                     service: service.clone(),
                     shard: "1".parse().unwrap(),
                     last: Some(("a".parse().unwrap(), Epoch(3))),
+                    spare: None,
                     waited: limit,
                 },
                 503,
                 "no-owner",
             ),
-            (MeshError::NoServingMember { service, waited: limit }, 503, "no-serving-member"),
+            (MeshError::NoServingMember { service, spare: None, waited: limit }, 503, "no-serving-member"),
             (MeshError::Refused { last: last(), waited: limit }, 503, "too-busy"),
             (MeshError::HeadTooLarge { address: address() }, 502, "answer-head-too-large"),
             (
@@ -309,9 +327,23 @@ mod tests {
     }
 
     #[test]
+    fn a_hint_names_a_node_that_stands_by() {
+        let (service, waited): (ServiceType, _) = ("storage".parse().unwrap(), Duration::ZERO);
+        let spare: Option<NodeId> = Some("standby-1".parse().unwrap());
+        let shard = "1".parse().unwrap();
+        let hint = |error: MeshError| error.to_problem().hint.unwrap();
+        let missing =
+            hint(MeshError::NoServingMember { service: service.clone(), spare: spare.clone(), waited });
+        assert!(missing.contains("`ctl set-service standby-1 storage`"), "{missing}");
+        let vacant = hint(MeshError::NoOwner { service, shard, last: None, spare, waited });
+        assert!(vacant.contains("`ctl set-service standby-1 storage --shard 1 --take`"), "{vacant}");
+    }
+
+    #[test]
     fn what_was_not_waited_for_is_not_said() {
         let service: ServiceType = "storage".parse().unwrap();
-        let error = |waited| MeshError::NoServingMember { service: service.clone(), waited }.to_string();
+        let error =
+            |waited| MeshError::NoServingMember { service: service.clone(), spare: None, waited }.to_string();
         assert_eq!(error(Duration::from_nanos(261)), "no member serves `storage`");
         assert_eq!(error(Duration::from_millis(1_234)), "no member serves `storage` (waited 1.2s)");
     }

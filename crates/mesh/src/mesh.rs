@@ -454,13 +454,14 @@ impl Inner {
     fn refused(&self, goal: &Goal<'_>, waited: Duration) -> MeshError {
         let Goal::Service { service, target, .. } = *goal else { return MeshError::NoAddress };
         let (service, catalog) = (service.clone(), self.roster.catalog());
+        let spare = catalog.spare(&service).cloned();
         match catalog.resolve(&service, target) {
             Target::Shard(shard) => {
                 let last = catalog.last_owner(&service, shard).cloned();
-                MeshError::NoOwner { service, shard, last, waited }
+                MeshError::NoOwner { service, shard, last, spare, waited }
             }
             Target::Any | Target::Key(_) | Target::Copy(_) | Target::CopyOf(_) => {
-                MeshError::NoServingMember { service, waited }
+                MeshError::NoServingMember { service, spare, waited }
             }
         }
     }

@@ -49,6 +49,8 @@ pub(crate) struct Catalog {
     shards: BTreeMap<ServiceType, NonZeroU32>,
     /// The owner of each shard as it was seen last.
     owners: BTreeMap<(ServiceType, ShardId), (NodeId, Epoch)>,
+    /// A member that stands by for each type, where there is one.
+    spares: BTreeMap<ServiceType, NodeId>,
 }
 
 /// A member of a service type.
@@ -203,7 +205,9 @@ impl Catalog {
         for (service, members) in &mut services {
             pass_over_former_owners(service, members, learned);
         }
-        let mut catalog = Self { services, runnable, shards, owners, gone_at: BTreeMap::new() };
+        let spare = |service: &ServiceType| Some((service.clone(), view.spare(service)?.clone()));
+        let spares = runnable.iter().filter_map(spare).collect();
+        let mut catalog = Self { services, runnable, shards, owners, spares, gone_at: BTreeMap::new() };
         catalog.gone_at = catalog.gone(before, now);
         catalog
     }
@@ -240,6 +244,11 @@ impl Catalog {
     /// The owner of a shard as it was seen last.
     pub(crate) fn last_owner(&self, service: &ServiceType, shard: ShardId) -> Option<&(NodeId, Epoch)> {
         self.owners.get(&(service.clone(), shard))
+    }
+
+    /// A member that could be given a role of this type.
+    pub(crate) fn spare(&self, service: &ServiceType) -> Option<&NodeId> {
+        self.spares.get(service)
     }
 
     /// The target as a shard, if it is a key and the number of shards is known.

@@ -162,7 +162,11 @@ impl Candidate<'_> {
         for _ in 0..ATTEMPTS {
             let unread = |error| {
                 let problem = unreadable(&error);
-                if was_handed_over { ownerless(service, shard, problem) } else { problem }
+                if was_handed_over {
+                    ownerless(service, shard, problem, &self.cluster.view())
+                } else {
+                    problem
+                }
             };
             let state = claims.read(service, shard).await.map_err(unread)?;
             if !is_told && self.leaves_it_to_others(service, shard, &state) {
@@ -288,10 +292,26 @@ pub(crate) fn not_the_owner(me: &NodeId, release: &Release) -> Problem {
 }
 
 /// The same problem, with the word that the shard has nobody now.
-pub(crate) fn ownerless(service: &ServiceType, shard: ShardId, problem: Problem) -> Problem {
+pub(crate) fn ownerless(
+    service: &ServiceType,
+    shard: ShardId,
+    problem: Problem,
+    view: &ClusterView,
+) -> Problem {
     let detail = format!("{}; {service}/{shard} has no owner now", problem.detail);
-    let hint = format!("`ctl set-service NODE {service} --shard {shard}` gives it one");
-    Problem { detail, ..problem }.hint(hint)
+    Problem { detail, ..problem }.hint(new_owner(view, service, shard))
+}
+
+/// How a shard without an owner gets one.
+pub(crate) fn new_owner(view: &ClusterView, service: &ServiceType, shard: ShardId) -> String {
+    match view.spare(service) {
+        Some(spare) => {
+            format!(
+                "`ctl set-service {spare} {service} --shard {shard}` gives it to {spare}, which stands by"
+            )
+        }
+        None => "`ctl claims` shows who has it; no node that is seen stands by to take it".to_owned(),
+    }
 }
 
 /// Gives a claim up, as well as the store lets it. Whether it is noted there.

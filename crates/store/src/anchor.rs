@@ -61,7 +61,10 @@ impl Anchor {
             Ok(found) if (found.dev(), found.ino()) == self.file => Ok(()),
             Ok(_) => Err(gone(&self.path, "is another file than when the store was opened")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(gone(&self.path, "is gone")),
-            Err(error) => Err(Error::Generic { store: "folder", source: error.into() }),
+            Err(error) => {
+                let named = io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
+                Err(Error::Generic { store: "folder", source: named.into() })
+            }
         }
     }
 }

@@ -139,7 +139,9 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     }
     let mut what: Vec<_> = report.left.iter().map(|pid| format!("process {pid} still runs")).collect();
     what.extend(report.ports_busy.iter().map(|port| format!("{port} is still busy")));
-    Err(Failure::new(Exit::Error, what.join("; ")).into())
+    Err(Failure::new(Exit::Error, what.join("; "))
+        .hint("`ss -lntup` shows which process has a port; `ctl down` again ends what is left of the cluster")
+        .into())
 }
 
 /// Fails for a name of which nothing is kept here: a slip would look like a cluster that has ended.

@@ -99,11 +99,17 @@ fn send(
     processes: &mut Processes,
 ) -> anyhow::Result<()> {
     let failed = |error: SignalError| {
-        let text = match &error {
-            SignalError::Gone(_) => format!("{}: {error}; nothing was signalled", node.id),
-            SignalError::Refused { source, .. } => format!("{}: {error}: {source}", node.id),
+        let (text, hint) = match &error {
+            SignalError::Gone(_) => (
+                format!("{}: {error}; nothing was signalled", node.id),
+                format!("`ctl start {}` starts it", node.id),
+            ),
+            SignalError::Refused { source, .. } => (
+                format!("{}: {error}: {source}", node.id),
+                "run this as the user that started the cluster".to_owned(),
+            ),
         };
-        Failure::new(Exit::Error, text)
+        Failure::new(Exit::Error, text).hint(hint)
     };
     Ok(processes.signal(process, signal).map_err(failed)?)
 }

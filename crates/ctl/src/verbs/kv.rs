@@ -307,7 +307,11 @@ impl Spelling {
     /// The bytes of a key.
     fn key(self, text: &str) -> Result<Vec<u8>, Failure> {
         let key = if self.encoded { percent_decode_str(text).collect() } else { text.as_bytes().to_vec() };
-        if key.is_empty() { Err(Failure::new(Exit::Usage, "the key is empty")) } else { Ok(key) }
+        if key.is_empty() {
+            return Err(Failure::new(Exit::Usage, "the key is empty")
+                .hint("a key has 1 to 1024 bytes; `ctl kv ls` lists those that there are"));
+        }
+        Ok(key)
     }
 }
 

@@ -56,6 +56,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
                 Exit::NotConverged,
                 format!("{} agreed to leave, but after {:?} {what}", leaving.node, args.timeout),
             )
+            .hint("`ctl members` shows whether it is still there; --timeout waits longer")
             .into());
         }
         sleep(POLL).await;

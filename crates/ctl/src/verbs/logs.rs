@@ -211,7 +211,8 @@ fn cluster_with_logs(cx: &Cx) -> anyhow::Result<ClusterId> {
     let mut newest = None;
     for cluster in cx.state.clusters()? {
         for (_, path) in logs_in(&cx.state.run_dir(&cluster))? {
-            let at = std::fs::metadata(path)?.modified()?;
+            let at = std::fs::metadata(&path).and_then(|about| about.modified());
+            let at = at.map_err(|error| of_path(&path, &error))?;
             if newest.as_ref().is_none_or(|(newest, _)| at > *newest) {
                 newest = Some((at, cluster.clone()));
             }
@@ -247,7 +248,8 @@ fn choose(
     cluster: &ClusterId,
 ) -> Result<Vec<(NodeId, PathBuf)>, Failure> {
     if logs.is_empty() {
-        return Err(Failure::new(Exit::Error, format!("cluster `{cluster}` has no logs on this machine")));
+        return Err(Failure::new(Exit::Error, format!("cluster `{cluster}` has no logs on this machine"))
+            .hint("`ctl ls` shows the clusters of this machine"));
     }
     let has_log = |node: &NodeId| logs.iter().any(|(id, _)| id == node);
     if let Some(unknown) = nodes.iter().find(|node| !has_log(node)) {

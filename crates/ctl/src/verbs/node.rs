@@ -12,6 +12,7 @@ use types::{NodeId, Phase};
 use crate::agent_bin;
 use crate::complete;
 use crate::exit::{Exit, Failure};
+use crate::hints::quoted;
 use crate::launch;
 use crate::lock::Lock;
 use crate::out::OutputArg;
@@ -133,8 +134,10 @@ async fn locked(cx: &Cx, holder: &str) -> anyhow::Result<(ClusterRecord, Lock)> 
     let cluster = cx.local_or_fail()?.cluster;
     let lock = Lock::take(&cx.state.run_dir(&cluster), holder).await?;
     let record = ClusterRecord::load(&cx.state, &cluster)?;
-    let record = record
-        .ok_or_else(|| Failure::new(Exit::Conflict, format!("cluster `{cluster}` was stopped meanwhile")))?;
+    let record = record.ok_or_else(|| {
+        Failure::new(Exit::Conflict, format!("cluster `{cluster}` was stopped meanwhile"))
+            .hint(format!("`ctl up --cluster {cluster}` starts it again"))
+    })?;
     Ok((record, lock))
 }
 
@@ -169,7 +172,13 @@ fn start_file(node: &NodeRecord, binary: Option<&std::path::Path>) -> anyhow::Re
     }
     if !start.binary.is_file() {
         let message = format!("{} is to be started with {}, which is gone", node.id, start.binary.display());
-        return Err(Failure::new(Exit::Error, message).hint("name another with --agent-bin PATH").into());
+        let found = agent_bin::find(None)?;
+        let hint = format!(
+            "`ctl start {} --agent-bin {}` starts it with the one that is there now",
+            node.id,
+            quoted(&found.display().to_string())
+        );
+        return Err(Failure::new(Exit::Error, message).hint(hint).into());
     }
     Ok(start)
 }

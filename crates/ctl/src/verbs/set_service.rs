@@ -88,7 +88,8 @@ fn role(service: &str, shard: Option<ShardId>) -> Result<Role, Failure> {
     }
     let role: Role = service.parse().map_err(wrong)?;
     if shard.is_some_and(|shard| role.shard() != Some(shard)) {
-        return Err(Failure::new(Exit::Usage, format!("`{service}` and --shard name two shards")));
+        return Err(Failure::new(Exit::Usage, format!("`{service}` and --shard name two shards"))
+            .hint("leave --shard out"));
     }
     Ok(role)
 }

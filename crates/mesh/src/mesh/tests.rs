@@ -508,7 +508,8 @@ async fn nobody_waits_for_what_will_not_come() {
     let (_view, possible) = mesh([standby("a", addr, &[echo()])], Limits::default());
     let error = possible.send(&echo(), get("/")).await.unwrap_err();
     assert!(
-        matches!(error, MeshError::NoServingMember { waited, .. } if waited < Duration::from_secs(1)),
+        matches!(&error, MeshError::NoServingMember { waited, spare: Some(spare), .. }
+            if *waited < Duration::from_secs(1) && spare.as_str() == "a"),
         "{error:?}"
     );
 }

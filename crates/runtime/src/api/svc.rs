@@ -245,9 +245,7 @@ fn misdirected(app: &App, service: &ServiceType, shard: ShardId) -> Response<Bod
     let Some((owner, epoch)) = owner else {
         let detail = format!("{me} does not own {service}/{shard}, and sees nobody who does");
         let problem = Problem::new(ErrorKind::Unavailable, "no-owner", detail);
-        return not_processed(problem.hint(format!(
-            "`ctl status` shows shards without an owner; `ctl set-service NODE {service} --shard {shard}` gives it one"
-        )));
+        return not_processed(problem.hint(crate::owner::new_owner(&view, service, shard)));
     };
     let detail = format!("{service}/{shard} is owned by {} (epoch {epoch}), not by {me}", owner.id);
     let problem = Problem::new(ErrorKind::Misdirected, "not-the-owner", detail);

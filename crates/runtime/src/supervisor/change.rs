@@ -311,7 +311,7 @@ impl Supervisor {
                 let problem = Problem { detail, ..problem };
                 Err(match &wish.asked.role {
                     Role::Service { service, shard: Some(shard) } if was_taken => {
-                        ownerless(service, *shard, problem)
+                        ownerless(service, *shard, problem, &self.tools.cluster.view())
                     }
                     _ => problem,
                 })

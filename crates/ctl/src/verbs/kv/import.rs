@@ -21,6 +21,7 @@ use types::Problem;
 use super::owner::{Twice, with_owner};
 use crate::aside::aside;
 use crate::exit::{Exit, Failure, explain};
+use crate::hints::quoted;
 use crate::interrupt::Interrupt;
 use crate::out::{Progress, StreamFormat, StreamOutputArg, say};
 use crate::reach::{Cx, Reached};
@@ -203,12 +204,20 @@ fn in_file(error: anyhow::Error, first: usize) -> anyhow::Error {
 /// What went wrong, what is stored, and how to go on.
 fn failed(error: anyhow::Error, reach: Reach, file: Option<&Path>) -> anyhow::Error {
     let bad = error.downcast_ref::<BadLine>();
-    let failure = match bad {
-        Some(BadLine { message, .. }) => Failure::new(Exit::Usage, message.clone()),
-        None => explain(&error),
+    let unread = error.downcast_ref::<LinesError>();
+    let failure = match (bad, unread, file) {
+        (Some(BadLine { message, .. }), _, _) => Failure::new(Exit::Usage, message.clone()),
+        (None, Some(LinesError::Io(cause)), Some(file)) => {
+            Failure::new(Exit::Error, format!("reading {}: {cause}", file.display()))
+        }
+        (None, Some(LinesError::Io(cause)), None) => {
+            Failure::new(Exit::Error, format!("reading standard input: {cause}"))
+        }
+        _ => explain(&error),
     };
     match advice(reach, bad.map(|bad| bad.line), file) {
         Some(advice) => Failure::new(failure.exit(), failure.to_string()).hint(advice).into(),
+        None if unread.is_some() => failure.into(),
         None => error,
     }
 }
@@ -226,7 +235,8 @@ fn advice(reach: Reach, bad_line: Option<usize>, file: Option<&Path>) -> Option<
     };
     let mend = bad_line.map(|line| format!("mend line {line}, then ")).unwrap_or_default();
     let from = reach.stored + 1;
-    let go_on = match (file.map(Path::display), reach.stored) {
+    let file = file.map(|file| quoted(&file.display().to_string()));
+    let go_on = match (file, reach.stored) {
         (Some(file), 0) => format!("`ctl kv import {file}` begins again"),
         (Some(file), _) => format!("`tail -n +{from} {file} | ctl kv import -` goes on"),
         (None, 0) => "give all lines again".to_owned(),
@@ -293,7 +303,7 @@ mod tests {
         let folder = unread(io::Error::from(io::ErrorKind::IsADirectory).into());
         assert_eq!(
             told(folder, 0, 0, Some("/tmp")),
-            Failure::new(Exit::Error, "reading the lines: is a directory")
+            Failure::new(Exit::Error, "reading /tmp: is a directory")
         );
         assert_eq!(told(lost(), 0, 0, None), Failure::new(Exit::NoAgent, "nobody answers"));
     }

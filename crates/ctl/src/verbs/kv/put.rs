@@ -92,7 +92,9 @@ pub(super) async fn run(reached: &Reached, args: &Args) -> anyhow::Result<Exit> 
     let key = &args.spelling.key(&args.key)?;
     let mut letters = args.content_type.iter().flat_map(|text| text.chars());
     if let Some(odd) = letters.find(|c| !matches!(c, ' '..='~')) {
-        return Err(Failure::new(Exit::Usage, format!("--content-type has the character {odd:?}")).into());
+        return Err(Failure::new(Exit::Usage, format!("--content-type has the character {odd:?}"))
+            .hint("write it in plain letters, as in `--content-type text/plain`")
+            .into());
     }
     let value = value(args).await?;
     let is_argument = args.value.as_deref().is_some_and(|value| value != "-");

@@ -27,7 +27,15 @@ pub(super) fn choose(named: Option<&Path>, cx: &Cx) -> anyhow::Result<PathBuf> {
         Some(file) if file.is_file() => Ok(file),
         Some(file) => {
             let message = format!("{}, which cluster `{cluster}` was started from, is gone", file.display());
-            let hint = format!("name its manifest: `ctl up FILE --cluster {cluster} --replace`");
+            let hint = match manifest_file::choose(None) {
+                Ok(file) => format!(
+                    "`ctl up {} --cluster {cluster} --replace` makes the one here its manifest",
+                    quoted(&file.display().to_string())
+                ),
+                Err(_) => format!(
+                    "put it back, or write another there; `ctl up --cluster {cluster}` then starts from it"
+                ),
+            };
             Err(Failure::new(Exit::Usage, message).hint(hint).into())
         }
         None => Ok(manifest_file::choose(None)?),
