@@ -114,11 +114,15 @@ async fn a_long_poll_waits_for_the_version_and_no_longer_than_it_is_told() -> an
         sandbox.http().get(format!("{url}/v1/members/a?min_version={version}&wait_ms={wait}")).send()
     };
     let began = std::time::Instant::now();
-    assert_eq!(poll(version, 60_000).await?.status(), 200);
+    assert_eq!(poll(version, 30_000).await?.status(), 200);
     assert!(began.elapsed().as_secs() < 20, "what is there already is not waited for");
     let began = std::time::Instant::now();
     assert_eq!(poll(version + 1_000, 300).await?.status(), 200);
     assert!(began.elapsed().as_millis() >= 300, "what is not there yet is");
+    let refused = poll(version, 30_001).await?;
+    assert_eq!(refused.status(), 400);
+    let problem = refused.text().await?;
+    assert!(problem.contains("a whole number from 0 to 30000 is wanted, not `30001`"), "{problem}");
     Ok(())
 }
 

@@ -42,8 +42,13 @@ pub(crate) enum Verb {
     },
     /// Check settings of service types: JSON on standard input, JSON on standard output
     #[command(after_help = "Example:\n  \
-        echo '{\"services\": {\"api_gateway\": {\"routes\": []}}}' | agent validate")]
-    Validate,
+        echo '{\"services\": {\"api_gateway\": {\"routes\": []}}}' | agent validate\n  \
+        agent validate --schema")]
+    Validate {
+        /// Print the form of each service type's settings as JSON Schema, with the range of each number; read nothing
+        #[arg(long)]
+        schema: bool,
+    },
     /// Settle on the store what service types run with: JSON on standard input, JSON on standard output
     #[command(after_help = "Example:\n  \
         echo '{\"services\": {\"storage\": {\"settings\": {}, \"shards\": 2}}}' | agent apply --cluster demo")]
@@ -98,7 +103,7 @@ pub(crate) struct Flags {
     /// Service type to run, or standby [default: api_gateway]
     #[arg(long, global = true, value_name = "TYPE")]
     pub(crate) service: Option<String>,
-    /// Shard, for sharded service types [default: 0]
+    /// Shard, for sharded service types, 0 to 65535 [default: 0]
     #[arg(long, global = true, value_name = "N")]
     pub(crate) shard: Option<String>,
     /// Cluster to belong to [default: coterie]

@@ -51,7 +51,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             return output::print(concat!("agent ", env!("CARGO_PKG_VERSION"), "\n"));
         }
         Some(Verb::Completion { shell }) => return output::print(&completion(*shell)),
-        Some(Verb::Validate) => return validate::run(&registry::registry()),
+        Some(Verb::Validate { schema: true }) => return validate::print_schema(&registry::registry()),
+        Some(Verb::Validate { schema: false }) => return validate::run(&registry::registry()),
         Some(Verb::Config { output }) => {
             return output::print(&Settings::gather(&cli.flags, &environment)?.render(*output)?);
         }

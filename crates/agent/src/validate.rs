@@ -55,6 +55,16 @@ struct Found {
     mistake: SettingsMistake,
 }
 
+/// Prints the form of each type's settings.
+pub(crate) fn print_schema(registry: &Registry) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(&schema(registry))?;
+    output::print(&(text + "\n"))
+}
+
+fn schema(registry: &Registry) -> BTreeMap<ServiceType, Value> {
+    registry.plugins().map(|plugin| (plugin.service_type(), plugin.settings_schema())).collect()
+}
+
 /// Reads a question from standard input and answers it on standard output.
 pub(crate) fn run(registry: &Registry) -> anyhow::Result<()> {
     let text = output::question()?;
@@ -111,5 +121,53 @@ mod tests {
         assert_eq!(answer.mistakes.len(), 1);
         assert_eq!(answer.mistakes[0].service.as_str(), "api_gateway");
         assert!(answer.types.iter().any(|known| known.name.as_str() == "api_gateway" && !known.sharded));
+    }
+
+    /// Values beyond every range, as YAML may spell them.
+    fn extremes() -> Vec<Value> {
+        use serde_json::json;
+        let texts =
+            ["18446744073709551615s", "366d", "99999999999999999999999y", "-1s", "1e400", "", "\0", "soon"];
+        let numbers =
+            [json!(u64::MAX), json!(i64::MIN), json!(-1), json!(1e300), json!(1.5), json!(1_u64 << 53)];
+        let others = [json!(true), json!([]), json!([[]]), json!({}), json!([{"prefix": 7, "to": u64::MAX}])];
+        texts.map(Value::from).into_iter().chain(numbers).chain(others).collect()
+    }
+
+    #[test]
+    fn every_number_and_duration_of_every_setting_has_a_range() {
+        for (service, schema) in schema(&crate::registry::registry()) {
+            let plugin = crate::registry::registry().plugin(&service).cloned().unwrap();
+            let prepare = |key: &str, value: &Value| {
+                plugin.prepare(&Value::Object([(key.to_owned(), value.clone())].into_iter().collect()))
+            };
+            let mut numbers = 0;
+            for (key, form) in schema["properties"].as_object().unwrap() {
+                assert!(form["description"].is_string(), "{service}: {key} has no description");
+                let range = form["title"].as_str().unwrap_or_default();
+                let is_number = form["type"] == "integer" || form["type"][0] == "integer";
+                if is_number {
+                    assert!(form["minimum"].is_u64() && form["maximum"].is_u64(), "{service}: {key}");
+                }
+                if is_number || range.starts_with("a duration") {
+                    numbers += 1;
+                }
+                for value in extremes() {
+                    // Settings of other forms may take some of them; none may panic.
+                    let Err(error) = prepare(key, &value).map(|_| ()) else {
+                        assert!(range.is_empty(), "{service}: {key} takes {value}");
+                        continue;
+                    };
+                    let told = error.to_string();
+                    assert!(told.contains(range), "{service}: {key}: {value}: {told}");
+                }
+                for bound in [&form["minimum"], &form["maximum"]].into_iter().filter(|bound| bound.is_u64()) {
+                    // A bound may be refused for another setting's value, never for its own range.
+                    let told = prepare(key, bound).err().map(|error| error.to_string()).unwrap_or_default();
+                    assert!(!told.contains(range), "{service}: {key}: {bound}: {told}");
+                }
+            }
+            assert!(numbers >= 4, "{service}");
+        }
     }
 }

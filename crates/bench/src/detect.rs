@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     serf_rounds: u32,
     /// Seconds that every node is up before one is killed
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     settle: u64,
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=1_000))]
     clients: u16,
     /// Milliseconds between the end of a move and the next one
-    #[arg(long, value_name = "MS", default_value_t = 0)]
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     pause: u64,
     /// Leave out the clients that are slow: uploads and downloads, watches and listings at the gateway and at each owner
     #[arg(long)]

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use tokio::time::{Instant, sleep};
+use types::range::DurationIn;
 
 use crate::ours::Binaries;
 use crate::progress::progress;
@@ -57,8 +58,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Reads::Strong)]
     reads: Reads,
     /// The longest time for which a node stands still; what storage keeps for sleepers is tried with `3m`
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = humantime::parse_duration)]
-    stop: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "15s")]
+    stop: DurationIn<0, 3_600_000>,
     /// Keep the logs of the nodes though nothing is wrong
     #[arg(long)]
     keep: bool,
@@ -110,7 +111,7 @@ async fn torture(args: &Args, seed: u64, cluster: &Arc<Cluster>, run: &mut Run) 
         shared: Arc::clone(&shared),
         journal: journal.clone(),
         skipped: skipped.iter().map(|(kind, _)| *kind).collect(),
-        longest_stop: args.stop,
+        longest_stop: args.stop.get(),
     };
     let until = Instant::now() + Duration::from_secs(args.seconds);
     let raged = tokio::select! {

@@ -15,6 +15,8 @@ use crate::error::ClientError;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
+/// The longest that an agent waits before it shows a member.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// More than any answer of the API needs; a stray server must not fill our memory. The largest is a page of values:
 /// 4 MiB, and a last one of 8 MiB in which each byte may take two.
 const BODY_LIMIT: usize = 24 * 1024 * 1024;
@@ -118,6 +120,7 @@ impl Client {
         version: u64,
         wait: Duration,
     ) -> Result<MemberView, ClientError> {
+        let wait = wait.min(LONGEST_WAIT);
         let path = format!(
             "/v1/members/{id}?min_version={version}&generation={generation}&wait_ms={}",
             wait.as_millis()

@@ -113,6 +113,11 @@ pub(crate) async fn validate(
     ask(binary, &["validate"], &Question { store, services }, VALIDATE_LIMIT).await
 }
 
+/// Asks the binary for the form of the settings of each type that it runs.
+pub(crate) async fn settings_schema(binary: &Path) -> anyhow::Result<BTreeMap<ServiceType, Value>> {
+    ask(binary, &["validate", "--schema"], &Value::Null, VALIDATE_LIMIT).await
+}
+
 /// What `agent apply` is asked for a service type.
 #[derive(Debug, Serialize)]
 pub(crate) struct Wanted {

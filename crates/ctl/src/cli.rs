@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use types::ClusterId;
+use types::range::DurationIn;
 
 use crate::complete;
 use crate::exit::Exit;
@@ -37,6 +38,9 @@ Exit codes:
 
 Files: $COTERIE_STATE_DIR, else $XDG_STATE_HOME/coterie, else ~/.local/state/coterie: run/ holds records \
 and logs, data/ is what the agents keep, store/ the object store of clusters that name no other.";
+
+/// How long a verb waits.
+pub(crate) type Timeout = DurationIn<0>;
 
 /// Starts Coterie clusters on this machine, looks at them and changes them
 #[derive(Debug, Parser)]
@@ -164,6 +168,50 @@ mod tests {
             let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.starts_with("Examples:\n  ctl "), "{}", verb.get_name());
         }
+    }
+
+    /// All verbs and verbs of verbs, with the words that call them.
+    fn verbs(command: &clap::Command, words: &[String], all: &mut Vec<(Vec<String>, clap::Command)>) {
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let words = [words, &[verb.get_name().to_owned()]].concat();
+            verbs(verb, &words, all);
+            all.push((words, verb.clone()));
+        }
+    }
+
+    #[test]
+    fn every_duration_and_number_has_a_range_that_help_and_refusals_state() {
+        let mut all = Vec::new();
+        verbs(&Cli::command(), &["ctl".to_owned()], &mut all);
+        let mut found = 0;
+        for (words, verb) in &all {
+            for arg in verb.get_arguments() {
+                let names: Vec<_> = arg
+                    .get_value_names()
+                    .unwrap_or_default()
+                    .iter()
+                    .map(clap::builder::Str::as_str)
+                    .collect();
+                let (extremes, hint) = match names[..] {
+                    ["TIME"] => (["18446744073709551615s", "99999999999999999999y", "soon"], "to "),
+                    ["N"] => (["18446744073709551616", "1e9", "-1"], "to "),
+                    _ => continue,
+                };
+                let Some(flag) = arg.get_long() else { panic!("{words:?}: {arg} has no long name") };
+                found += 1;
+                for extreme in extremes {
+                    let given = words.iter().cloned().chain([format!("--{flag}={extreme}")]);
+                    let error = Cli::try_parse_from(given).expect_err("it is beyond every range").to_string();
+                    let is_stated = error.contains("a duration from ")
+                        || error.contains("a whole number from ")
+                        || error.contains("from 0 to 65535");
+                    assert!(is_stated, "{words:?} --{flag}={extreme}: {error}");
+                }
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains(hint) || help.contains("version"), "{words:?} --{flag}: {help}");
+            }
+        }
+        assert!(found >= 9, "{found} of them");
     }
 
     #[test]

@@ -8,15 +8,65 @@
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
+use types::ServiceType;
 
-/// The JSON Schema (draft 2020-12) of a manifest.
-pub fn json_schema() -> serde_json::Value {
+/// The JSON Schema (draft 2020-12) of a manifest. `settings` is the form of the settings of service types, as far as it
+/// is known.
+pub fn json_schema(settings: &BTreeMap<ServiceType, Value>) -> Value {
     let mut schema = schemars::schema_for!(RawManifest).to_value();
     let aside = serde_json::json!({
         "description": "Not read: a place for what anchors share.",
     });
     schema["patternProperties"] = serde_json::json!({ (format!("^{}", crate::check::ASIDE)): aside });
+    for (service, settings) in settings {
+        // Names may be written with hyphens as well.
+        let name = format!("^{}$", service.as_str().replace('_', "[-_]"));
+        let service = schema["properties"]["services"]["additionalProperties"].clone();
+        let mut settings = settings.clone();
+        admit_variables(&mut settings);
+        let settings =
+            serde_json::json!({ "properties": { "settings": { "anyOf": [settings, { "type": "null" }] } } });
+        schema["properties"]["services"]["patternProperties"][name] =
+            serde_json::json!({ "allOf": [service, settings] });
+    }
     schema
+}
+
+/// Lets a variable stand for each value that is no text.
+fn admit_variables(schema: &mut Value) {
+    let Value::Object(form) = schema else { return };
+    for key in ["properties", "patternProperties"] {
+        if let Some(Value::Object(properties)) = form.get_mut(key) {
+            properties.values_mut().for_each(admit_variables);
+        }
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(inner) = form.get_mut(key) {
+            admit_variables(inner);
+        }
+    }
+    for key in ["anyOf", "allOf", "oneOf"] {
+        if let Some(Value::Array(forms)) = form.get_mut(key) {
+            forms.iter_mut().for_each(admit_variables);
+        }
+    }
+    let words = ["description", "title", "default"];
+    let is_scalar = match form.get("type") {
+        Some(Value::String(name)) => matches!(name.as_str(), "integer" | "number" | "boolean"),
+        Some(Value::Array(names)) => {
+            names.iter().any(|name| name == "integer" || name == "number" || name == "boolean")
+        }
+        _ => false,
+    };
+    if is_scalar || form.contains_key("pattern") {
+        let kept: serde_json::Map<_, _> =
+            words.iter().filter_map(|key| Some(((*key).to_owned(), form.remove(*key)?))).collect();
+        let bare = Value::Object(std::mem::take(form));
+        let variable = serde_json::json!({ "type": "string", "pattern": "\\$\\{" });
+        *form = kept;
+        form.insert("anyOf".to_owned(), Value::Array(vec![bare, variable]));
+    }
 }
 
 /// A Coterie manifest: the nodes of a cluster and the settings of its services. Values may hold `${VAR}` and
@@ -46,7 +96,7 @@ struct RawManifest {
 #[schemars(rename = "Service", deny_unknown_fields)]
 struct RawService {
     /// The type's settings. Each service type has its own.
-    settings: Option<BTreeMap<String, serde_json::Value>>,
+    settings: Option<BTreeMap<String, Value>>,
     /// The number of its shards, for types whose shards have owners; it never changes once the cluster has run. As many
     /// as its nodes need if absent.
     #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "shards")]
@@ -121,7 +171,7 @@ mod tests {
     use crate::check;
 
     /// The keys of an object in the schema, sorted.
-    fn keys(object: &serde_json::Value) -> Vec<&str> {
+    fn keys(object: &Value) -> Vec<&str> {
         let mut keys: Vec<&str> =
             object["properties"].as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
@@ -136,15 +186,33 @@ mod tests {
 
     #[test]
     fn the_schema_and_the_checks_know_the_same_keys() {
-        let schema = json_schema();
+        let schema = json_schema(&BTreeMap::new());
         assert_eq!(keys(&schema), sorted(check::MANIFEST_KEYS));
         assert_eq!(keys(&schema["$defs"]["Service"]), sorted(check::SERVICE_KEYS));
         assert_eq!(keys(&schema["$defs"]["Node"]), sorted(check::NODE_KEYS));
     }
 
     #[test]
+    fn settings_are_described_where_they_stand_and_may_be_variables() {
+        let limit = serde_json::json!({ "type": ["integer", "null"], "maximum": 7, "description": "most" });
+        let route = serde_json::json!({ "type": "array", "items": { "properties": { "limit": limit } } });
+        let settings =
+            serde_json::json!({ "type": "object", "properties": { "wait": limit, "routes": route } });
+        let schema = json_schema(&[("api_gateway".parse().unwrap(), settings)].into());
+        let service = &schema["properties"]["services"]["patternProperties"]["^api[-_]gateway$"]["allOf"];
+        assert_eq!(service[0], schema["properties"]["services"]["additionalProperties"]);
+        let found = &service[1]["properties"]["settings"]["anyOf"][0]["properties"];
+        let expected = serde_json::json!({
+            "description": "most",
+            "anyOf": [{ "type": ["integer", "null"], "maximum": 7 }, { "type": "string", "pattern": "\\$\\{" }],
+        });
+        assert_eq!(found["wait"], expected);
+        assert_eq!(found["routes"]["items"]["properties"]["limit"], expected);
+    }
+
+    #[test]
     fn every_key_is_described_and_others_are_refused() {
-        let schema = json_schema();
+        let schema = json_schema(&BTreeMap::new());
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
         for object in [&schema, &schema["$defs"]["Service"], &schema["$defs"]["Node"]] {
             assert_eq!(object["additionalProperties"], false);

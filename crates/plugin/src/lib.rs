@@ -36,7 +36,7 @@ pub use metrics::Metrics;
 pub use net::{BindError, bind};
 pub use registry::{Registry, RegistryError};
 pub use serve::{Peer, ServeLimits, Stop, serve};
-pub use settings::{SettingsError, SettingsMistake, parse_settings};
+pub use settings::{SettingsError, SettingsMistake, check_settings, parse_settings, settings_schema};
 pub use store::ObjectStore;
 pub use tasks::{TaskFailure, Tasks};
 
@@ -69,6 +69,11 @@ pub trait Plugin: Send + Sync + 'static {
     /// write that is repeated undoes what others wrote in between.
     fn may_repeat(&self, head: &http::request::Parts) -> bool {
         head.method.is_idempotent()
+    }
+
+    /// The form of the settings as JSON Schema, for editors: [`settings_schema`] of their type. Each number has its range.
+    fn settings_schema(&self) -> serde_json::Value {
+        serde_json::json!({ "type": "object" })
     }
 
     /// Checks settings. Pure: no I/O, no clock, no spawning. `agent validate` calls just this.

@@ -71,16 +71,67 @@ impl From<SettingsMistake> for SettingsError {
 /// The type should deny unknown fields and have a default for each. All mistakes are found: what is wrong is left out,
 /// and the rest is read again.
 pub fn parse_settings<T: DeserializeOwned>(settings: &Value) -> Result<T, SettingsError> {
-    // Serde would take a list for a mapping's values in their order.
-    if settings.is_array() {
-        return Err(SettingsMistake::new("", "a mapping is wanted, found a list").into());
+    let (parsed, mistakes, _) = parse(settings);
+    match parsed {
+        Some(parsed) if mistakes.is_empty() => Ok(parsed),
+        _ => Err(SettingsError { mistakes }),
     }
+}
+
+/// Reads settings and checks what their type alone can't say. What is found wrong with the rest is reported beside what
+/// can't be read.
+pub fn check_settings<T: DeserializeOwned, U>(
+    settings: &Value,
+    check: impl FnOnce(T) -> Result<U, SettingsError>,
+) -> Result<U, SettingsError> {
+    let (parsed, mut mistakes, left) = parse(settings);
+    let Some(parsed) = parsed else { return Err(SettingsError { mistakes }) };
+    match check(parsed) {
+        Ok(checked) if mistakes.is_empty() => return Ok(checked),
+        Ok(_) => {}
+        Err(error) if mistakes.is_empty() => return Err(error),
+        Err(error) => {
+            let own: Vec<_> = (error.mistakes.into_iter())
+                .map(|found| SettingsMistake { pointer: left.original(&found.pointer), ..found })
+                // A list without the items that were left out may be wrong for that alone.
+                .filter(|found| !mistakes.iter().any(|known| overlaps(&known.pointer, &found.pointer)))
+                .collect();
+            mistakes.extend(own);
+            mistakes.truncate(MOST);
+        }
+    }
+    Err(SettingsError { mistakes })
+}
+
+/// Whether one of two pointers is at or below the other.
+fn overlaps(one: &str, other: &str) -> bool {
+    let is_below = |below: &str, above: &str| {
+        below.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    is_below(one, other) || is_below(other, one)
+}
+
+/// The form of settings as JSON Schema (draft 2020-12), with a description and a range for each.
+pub fn settings_schema<T: schemars::JsonSchema>() -> Value {
+    let form = schemars::generate::SchemaSettings::draft2020_12().with(|form| {
+        // It becomes a part of the manifest's schema.
+        form.inline_subschemas = true;
+        form.meta_schema = None;
+    });
+    form.into_generator().into_root_schema_for::<T>().to_value()
+}
+
+/// What can be read, with defaults for all else; what can't; and what the former was read from.
+fn parse<T: DeserializeOwned>(settings: &Value) -> (Option<T>, Vec<SettingsMistake>, Left) {
+    // Serde would take a list for a mapping's values in their order.
     let mut left = Left::new(settings);
+    if settings.is_array() {
+        return (None, vec![SettingsMistake::new("", "a mapping is wanted, found a list")], left);
+    }
     let mut mistakes: Vec<SettingsMistake> = Vec::new();
     while mistakes.len() < MOST {
         let error = match serde_path_to_error::deserialize::<_, T>(&left.settings) {
-            Ok(parsed) if mistakes.is_empty() => return Ok(parsed),
-            Ok(_) => break,
+            Ok(parsed) => return (Some(parsed), mistakes, left),
             Err(error) => error,
         };
         let path = pointer_of(error.path());
@@ -113,7 +164,7 @@ pub fn parse_settings<T: DeserializeOwned>(settings: &Value) -> Result<T, Settin
             break;
         }
     }
-    Err(SettingsError { mistakes })
+    (None, mistakes, left)
 }
 
 /// The pointer to a key in the mapping at another one.
@@ -240,6 +291,30 @@ mod tests {
         assert_eq!(found(&json!({"inner": [{}]})), ["/inner/0: missing key `prefix`"]);
         assert_eq!(found(&json!([])), ["a mapping is wanted, found a list"]);
         assert_eq!(found(&json!({"list": [300, 1, -1]})).len(), 2);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_rest_is_reported_beside_what_can_not_be_read() {
+        let check = |_: Sample| -> Result<(), _> {
+            let places = ["/name", "/list", "/inner/0/prefix"];
+            let mistakes = places.map(|place| SettingsMistake::new(place, "odd")).to_vec();
+            Err(SettingsError { mistakes })
+        };
+        let places = |settings: Value| -> Vec<String> {
+            let error = check_settings(&settings, check).unwrap_err();
+            error.mistakes.into_iter().map(|mistake| mistake.pointer).collect()
+        };
+        assert_eq!(places(json!({})), ["/name", "/list", "/inner/0/prefix"]);
+        assert_eq!(places(json!({"name": 7, "lost": 1})), ["/lost", "/name", "/list", "/inner/0/prefix"]);
+        assert_eq!(places(json!({"list": [300]})), ["/list/0", "/name", "/inner/0/prefix"]);
+        assert_eq!(
+            places(json!({"inner": [{"prefx": 1}]})),
+            ["/inner/0/prefx", "/name", "/list", "/inner/1/prefix"]
+        );
+        assert_eq!(
+            places(json!({"inner": [1, {"prefix": ""}]})),
+            ["/inner/0", "/name", "/list", "/inner/1/prefix"]
+        );
     }
 
     #[test]

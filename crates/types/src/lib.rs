@@ -7,6 +7,7 @@ mod id;
 mod kept;
 mod problem;
 mod profile;
+pub mod range;
 mod role;
 mod spec;
 mod sse;

@@ -13,7 +13,7 @@ mod service;
 mod settings;
 mod table;
 
-use plugin::{Plugin, Prepared, SettingsError, parse_settings};
+use plugin::{Plugin, Prepared, SettingsError, check_settings, settings_schema};
 use types::{ServiceType, Sharding};
 
 pub use settings::{Route, Settings};
@@ -35,9 +35,12 @@ impl Plugin for ApiGateway {
         Sharding::None
     }
 
+    fn settings_schema(&self) -> serde_json::Value {
+        settings_schema::<Settings>()
+    }
+
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {
-        let plan = parse_settings::<Settings>(settings)?.check()?;
-        Ok(Box::new(plan))
+        Ok(Box::new(check_settings(settings, Settings::check)?))
     }
 }
 

@@ -2,15 +2,21 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use mesh::{BaseUrl, Limits};
 use plugin::{Hosts, SettingsError, SettingsMistake};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
+use types::range::{DurationIn, NumberIn};
 
 use crate::table::{Prefix, RouteTable, Way};
+
+/// A time limit: 1 ms to 365 days.
+type Limit = DurationIn<1>;
+/// Connections or requests at once.
+type Count = NumberIn<1, 1_000_000>;
 
 /// The settings of a gateway. Everything has a default; durations are written as `1s`, `500ms`, `2m`.
 ///
@@ -21,24 +27,27 @@ use crate::table::{Prefix, RouteTable, Way};
 ///   - prefix: /files
 ///     to: [http://127.0.0.1:8000]
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(!default)]
 pub struct Settings {
     /// Where the gateway listens. Port 0 is any free one; `ctl members` shows it.
     pub listen: String,
     /// Path prefixes that go to fixed addresses. They win over service types; the longest prefix that matches wins.
     pub routes: Vec<Route>,
     /// How long opening a connection to a member or an address may take. A busy server may lose the first two
-    /// attempts of the system, which takes three seconds.
-    pub connect_timeout: String,
-    /// How long the head of an answer may take, counted from the last piece of the request's body.
-    pub response_timeout: String,
-    /// How long a body may stand still before it is given up.
-    pub idle_timeout: String,
-    /// How long a request may wait for a member that serves, for example while a role moves. `0s`: not at all.
-    pub wait: String,
-    /// Client connections at once; the next one waits in the system's queue.
-    pub max_connections: usize,
+    /// attempts of the system, which takes three seconds. `4s` unless given.
+    pub connect_timeout: Limit,
+    /// How long the head of an answer may take, counted from the last piece of the request's body. `60s` unless
+    /// given.
+    pub response_timeout: Limit,
+    /// How long a body may stand still before it is given up. `60s` unless given.
+    pub idle_timeout: Limit,
+    /// How long a request may wait for a member that serves, for example while a role moves. `0s`: not at all;
+    /// `10s` unless given.
+    pub wait: DurationIn<0>,
+    /// Client connections at once; the next one waits in the system's queue. 10000 unless given.
+    pub max_connections: Count,
     /// The proxies in front of the gateway, as addresses or networks: `[10.0.0.0/8]`. What they say in `Forwarded`,
     /// `X-Forwarded-*` and `X-Request-Id` is believed and added to; what anybody else says there is replaced.
     pub trust: Vec<String>,
@@ -46,11 +55,12 @@ pub struct Settings {
     /// `.localhost`, `.local` and `.internal`: `[shop.example, "*.shop.example"]`. Any other host, and pages of other
     /// sites, are refused with 403, so that no web page reaches the cluster's data through a visitor's browser. `any`
     /// switches that off. Routes are reached under every host.
+    #[schemars(schema_with = "hosts")]
     pub hosts: Hosts,
 }
 
 /// A path prefix that goes to fixed addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// `/files` matches `/files`, `/files/` and all below it, not `/filesystem`. `/` matches everything.
@@ -65,11 +75,15 @@ pub struct Route {
     /// Requests of this route at once; the next one waits, at most `wait`. No limit unless given. For servers that lose
     /// connections when many come at once: `python3 -m http.server` lets only five wait to be accepted.
     #[serde(default)]
-    pub max_in_flight: Option<usize>,
+    pub max_in_flight: Option<Count>,
 }
 
 fn yes() -> bool {
     true
+}
+
+fn hosts(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "anyOf": [{ "const": "any" }, { "type": "array", "items": { "type": "string" } }] })
 }
 
 impl Default for Settings {
@@ -77,11 +91,11 @@ impl Default for Settings {
         Self {
             listen: "127.0.0.1:0".to_owned(),
             routes: Vec::new(),
-            connect_timeout: "4s".to_owned(),
-            response_timeout: "60s".to_owned(),
-            idle_timeout: "60s".to_owned(),
-            wait: "10s".to_owned(),
-            max_connections: 10_000,
+            connect_timeout: DurationIn::of_millis::<4_000>(),
+            response_timeout: DurationIn::of_millis::<60_000>(),
+            idle_timeout: DurationIn::of_millis::<60_000>(),
+            wait: DurationIn::of_millis::<10_000>(),
+            max_connections: NumberIn::of::<10_000>(),
             trust: Vec::new(),
             hosts: Hosts::default(),
         }
@@ -101,24 +115,19 @@ pub(crate) struct Plan {
 
 impl Settings {
     /// Checks everything, and tells all mistakes at once.
-    pub(crate) fn check(&self) -> Result<Plan, SettingsError> {
+    pub(crate) fn check(self) -> Result<Plan, SettingsError> {
         let mut mistakes = Vec::new();
         let listen = self.listen.parse().map_err(|_| {
             SettingsMistake::new("/listen", format!("`{}` is no address and port", self.listen))
                 .hint("write `127.0.0.1:8080`, or `127.0.0.1:0` for any free port")
         });
         let limits = Limits {
-            connect: time("/connect_timeout", &self.connect_timeout, NotZero, &mut mistakes),
-            head: time("/response_timeout", &self.response_timeout, NotZero, &mut mistakes),
-            idle: time("/idle_timeout", &self.idle_timeout, NotZero, &mut mistakes),
-            wait: time("/wait", &self.wait, MayBeZero, &mut mistakes),
+            connect: self.connect_timeout.get(),
+            head: self.response_timeout.get(),
+            idle: self.idle_timeout.get(),
+            wait: self.wait.get(),
             ..Limits::default()
         };
-        if self.max_connections == 0 {
-            mistakes.push(
-                SettingsMistake::new("/max_connections", "nobody could connect").hint("write at least 1"),
-            );
-        }
         let ways = self.ways(&mut mistakes);
         let trust = self.networks(&mut mistakes);
         match listen {
@@ -126,7 +135,7 @@ impl Settings {
                 listen,
                 table: RouteTable::new(ways),
                 limits,
-                max_connections: self.max_connections,
+                max_connections: self.max_connections.as_usize(),
                 trust,
                 hosts: self.hosts.clone(),
             }),
@@ -156,13 +165,7 @@ impl Settings {
         let mut ways: Vec<Way> = Vec::new();
         for (at, route) in self.routes.iter().enumerate() {
             let to = route.addresses(at, mistakes);
-            let most = Semaphore::MAX_PERMITS;
-            if let Some(wrong) = route.max_in_flight.filter(|limit| *limit == 0 || *limit > most) {
-                let message = format!("{wrong} is not a number of requests from 1 to {most}");
-                let mistake = SettingsMistake::new(format!("/routes/{at}/max_in_flight"), message);
-                mistakes.push(mistake.hint("leave it out for no limit"));
-            }
-            let places = route.max_in_flight.map(|limit| Arc::new(Semaphore::new(limit.min(most))));
+            let places = route.max_in_flight.map(|limit| Arc::new(Semaphore::new(limit.as_usize())));
             let pointer = format!("/routes/{at}/prefix");
             match route.prefix.parse::<Prefix>() {
                 Ok(prefix) if ways.iter().any(|way| way.prefix == prefix) => {
@@ -203,29 +206,6 @@ impl Route {
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Zero {
-    NotZero,
-    MayBeZero,
-}
-use Zero::{MayBeZero, NotZero};
-
-fn time(pointer: &str, text: &str, zero: Zero, mistakes: &mut Vec<SettingsMistake>) -> Duration {
-    const HINT: &str = "write it like `500ms`, `10s` or `2m`";
-    match humantime::parse_duration(text) {
-        Ok(time) if time.is_zero() && zero == NotZero => {
-            mistakes.push(SettingsMistake::new(pointer, "must be longer than nothing").hint(HINT));
-            time
-        }
-        Ok(time) => time,
-        Err(error) => {
-            let message = format!("`{text}` is no length of time: {error}");
-            mistakes.push(SettingsMistake::new(pointer, message).hint(HINT));
-            Duration::ZERO
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -233,8 +213,7 @@ mod tests {
     use super::*;
 
     fn mistakes(settings: &Value) -> Vec<(String, String)> {
-        plugin::parse_settings::<Settings>(settings)
-            .and_then(|settings| settings.check())
+        plugin::check_settings(settings, Settings::check)
             .expect_err("these settings are wrong")
             .mistakes
             .into_iter()
@@ -270,15 +249,15 @@ mod tests {
             places,
             [
                 "/connect_timeout",
-                "/wait",
                 "/max_connections",
+                "/routes/3/max_in_flight",
+                "/wait",
                 "/routes/0/prefix",
                 "/routes/1/to",
                 "/routes/1/prefix",
                 "/routes/2/to/0",
                 "/routes/2/to/1",
                 "/routes/2/to/3",
-                "/routes/3/max_in_flight",
                 "/routes/3/prefix",
                 "/trust/1",
                 "/trust/2",
@@ -286,6 +265,10 @@ mod tests {
             ]
         );
         let message = |place: &str| &found.iter().find(|(pointer, _)| pointer == place).unwrap().1;
+        assert_eq!(
+            message("/wait"),
+            "a duration from 0s to 365d (like `10s`) is wanted, found the text `soon`"
+        );
         assert!(message("/routes/2/to/0").contains("TLS"));
         assert!(message("/routes/3/prefix").contains("routed twice"));
         assert!(message("/routes/1/prefix").contains(".."));

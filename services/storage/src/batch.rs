@@ -311,7 +311,7 @@ mod tests {
             (json!({"put": "a"}), "no value"),
             (json!({"put": "a", "value": "1", "value_base64": "MQ=="}), "both"),
             (json!({"put": "a", "value": "12345678901"}), "11 bytes"),
-            (json!({"put": "a", "value": "1", "ttl": "1"}), "no length of time"),
+            (json!({"put": "a", "value": "1", "ttl": "1"}), "no time to live"),
             (json!({"put": "", "value": "1"}), "empty"),
             (json!({"delete": "a", "value": "1"}), "only a `put`"),
             (json!({"check": "a"}), "`if_match` or"),

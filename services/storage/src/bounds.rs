@@ -53,8 +53,8 @@ pub(crate) struct Bounds {
 impl Bounds {
     pub(crate) fn new(settings: &Settings, meters: &Meters) -> Self {
         Self {
-            watches: Arc::new(Semaphore::new(settings.max_watches)),
-            max_watches: settings.max_watches,
+            watches: Arc::new(Semaphore::new(settings.max_watches.as_usize())),
+            max_watches: settings.max_watches.as_usize(),
             meters: meters.clone(),
             values: Outbox::new(ROOM, &meters.cut),
             events: Outbox::new(ROOM, &meters.cut),

@@ -85,7 +85,7 @@ impl Engine {
         let shared =
             Shared::new(State::Opening(None), log, settings, meters, seen, wall.clone(), stop.clone());
         let shared = Arc::new(shared);
-        let cache = tuning::cache(settings.cache_bytes());
+        let cache = tuning::cache(settings.cache.get());
         let opener = Opener {
             objects,
             ownership,

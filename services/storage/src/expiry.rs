@@ -22,6 +22,7 @@ use slatedb::config::{DurabilityLevel, ScanOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, warn};
+use types::range::{DurationIn, RangeError, TEN_YEARS_MS};
 
 use crate::arrival::Queue;
 use crate::change::{Change, Effect, Unity};
@@ -30,10 +31,8 @@ use crate::key::Key;
 use crate::meters::Meters;
 use crate::write::Write;
 
-/// The shortest time to live.
-const SHORTEST: Duration = Duration::from_secs(1);
-/// The longest: ten years.
-const LONGEST: Duration = Duration::from_secs(10 * 31_557_600);
+/// How long a value may live.
+type Ttl = DurationIn<1_000, TEN_YEARS_MS>;
 /// How often it is looked for what is due.
 const EVERY: Duration = Duration::from_secs(1);
 /// What is deleted at once, at most.
@@ -45,24 +44,18 @@ const ROWS: u8 = b'x';
 /// The byte before the time's eight.
 const HEAD: usize = 9;
 
-/// Why a text is no time to live.
+/// A text is no time to live. Write a number and its unit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TtlError {
-    /// Write a number and its unit.
-    #[error("`{0}` is no length of time")]
-    NotATime(String),
-    /// Choose another one.
-    #[error("`{0}` is out of bounds: a value lives from one second to ten years")]
-    OutOfBounds(String),
+#[error("`{text}` is no time to live: {why}")]
+pub(crate) struct TtlError {
+    text: String,
+    why: RangeError,
 }
 
 /// Reads a time to live, `30s` or `1h 30m`, and says when it ends if it begins now, in milliseconds since 1970.
 pub(crate) fn ends_at(ttl: &str, now_ms: u64) -> Result<NonZeroU64, TtlError> {
-    let length = humantime::parse_duration(ttl).map_err(|_| TtlError::NotATime(ttl.to_owned()))?;
-    if !(SHORTEST..=LONGEST).contains(&length) {
-        return Err(TtlError::OutOfBounds(ttl.to_owned()));
-    }
-    let length = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    let length = ttl.parse::<Ttl>().map_err(|why| TtlError { text: ttl.to_owned(), why })?;
+    let length = u64::try_from(length.get().as_millis()).unwrap_or(u64::MAX);
     Ok(NonZeroU64::MIN.saturating_add(now_ms.saturating_add(length).saturating_sub(1)))
 }
 
@@ -195,12 +188,16 @@ mod tests {
             assert_eq!(ends_at(text, now).map(NonZeroU64::get), Ok(at), "{text}");
         }
         assert!(ends_at("10y", now).is_ok());
-        for text in ["", "30", "s", "-1s", "soon", "1 %"] {
-            assert_eq!(ends_at(text, now), Err(TtlError::NotATime(text.to_owned())), "{text}");
+        for text in
+            ["", "30", "s", "-1s", "soon", "1 %", "0s", "999ms", "11y", "10000y", "18446744073709551615s"]
+        {
+            let error = ends_at(text, now).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!("`{text}` is no time to live: a duration from 1s to 10y is wanted, like `10s`")
+            );
         }
-        for text in ["0s", "999ms", "11y", "10000y"] {
-            assert_eq!(ends_at(text, now), Err(TtlError::OutOfBounds(text.to_owned())), "{text}");
-        }
+        assert!(ends_at("10y", u64::MAX - 1).is_ok());
     }
 
     #[test]

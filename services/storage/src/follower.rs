@@ -86,7 +86,7 @@ impl Follower {
             stop,
             began: Moment::now(),
         });
-        let (following, cache) = (Arc::clone(&shared), settings.cache_bytes());
+        let (following, cache) = (Arc::clone(&shared), settings.cache.get());
         tasks.spawn("replica", async move {
             follow(&following, Arc::new(witness), poll, cache).await;
             following.state.send_replace(State::Closed);

@@ -19,6 +19,7 @@ use plugin::Detach;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout_at};
+use types::range::NumberIn;
 use types::{ErrorKind, Problem, ShardId};
 
 use crate::answers::{extended, not_allowed, refused};
@@ -40,6 +41,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The longest answer to a part.
 const MAX_ANSWER: usize = 64 * 1024;
 
+/// Milliseconds since 1970, up to the end of the year 9999.
+type ExpiresMs = NumberIn<1, 253_402_300_799_999>;
+
 /// A line as it is sent.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,7 +52,7 @@ struct Given {
     value: Option<String>,
     value_base64: Option<String>,
     content_type: Option<String>,
-    expires_ms: Option<NonZeroU64>,
+    expires_ms: Option<ExpiresMs>,
 }
 
 /// What one line says.
@@ -123,8 +127,9 @@ fn change(
     }
     let given: Given = serde_json::from_slice(text).map_err(|error| LineError::Json(in_one_line(&error)))?;
     let key = given::key(&given.key)?;
+    let expires_ms = given.expires_ms.and_then(|at| NonZeroU64::new(at.get()));
     let value = Value { text: given.value, base64: given.value_base64, content_type: given.content_type };
-    Ok(Change::put(key, &value.record(given.expires_ms.map(expires), max_value)?))
+    Ok(Change::put(key, &value.record(expires_ms.map(expires), max_value)?))
 }
 
 /// What is wrong with the JSON, and where in the line; that it is the first line of it says nothing.
@@ -301,7 +306,7 @@ mod tests {
             ("{\"key\":\"a\",\"valu\":\"a\"}", "unknown field `valu`"),
             ("{\"key\":\"a\",\"value\":\"12345678901\"}", "11 bytes"),
             ("{\"key\":\"%\",\"value\":\"\"}", "hexadecimal"),
-            ("{\"key\":\"a\",\"value\":\"\",\"expires_ms\":0}", "nonzero"),
+            ("{\"key\":\"a\",\"value\":\"\",\"expires_ms\":0}", "a whole number from 1 to 253402300799999"),
             ("{\"key\":\"a\",\"value\":\"1\"} x", "trailing"),
         ] {
             let body = format!("{{\"key\":\"a\",\"value\":\"1\"}}\n\n{line}\n");

@@ -163,7 +163,7 @@ mod watcher;
 mod witness;
 mod write;
 
-use plugin::{Plugin, Prepared, SettingsError, parse_settings};
+use plugin::{Plugin, Prepared, SettingsError, check_settings, settings_schema};
 use types::{ServiceType, Sharding, Target};
 
 pub use settings::Settings;
@@ -198,8 +198,12 @@ impl Plugin for Storage {
         head.method.is_safe()
     }
 
+    fn settings_schema(&self) -> serde_json::Value {
+        settings_schema::<Settings>()
+    }
+
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {
-        Ok(Box::new(parse_settings::<Settings>(settings)?.check()?))
+        Ok(Box::new(check_settings(settings, Settings::check)?))
     }
 }
 

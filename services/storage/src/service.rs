@@ -81,7 +81,7 @@ impl Prepared for Settings {
             }
             Duty::None => return Err(missing("claim")),
         };
-        let (max_value, bounds) = (self.max_value, Bounds::new(&self, engine.meters()));
+        let (max_value, bounds) = (self.max_value.as_usize(), Bounds::new(&self, engine.meters()));
         let ending = cx.shutdown.child_token();
         Ok(Arc::new(StorageService {
             engine,

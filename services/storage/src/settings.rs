@@ -1,68 +1,72 @@
 //! The settings, as an operator writes them.
 
 use plugin::{SettingsError, SettingsMistake};
+use schemars::JsonSchema;
 use serde::Deserialize;
+use types::range::NumberIn;
 
-const MIB: usize = 1024 * 1024;
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
 /// The largest value that there may be.
-const MOST_VALUE: usize = 8 * MIB;
+const MOST_VALUE: u64 = 8 * MIB;
+/// What the queue of writes has above the largest value, at least.
+const BESIDE_VALUE: u64 = 64 * KIB;
+/// The largest cache of a shard: 1 TiB.
+const MOST_CACHE: u64 = 1024 * 1024 * MIB;
+/// The longest queue of writes.
+const MOST_QUEUE: u64 = 1024 * MIB;
 /// The most watches that may be allowed.
-const MOST_WATCHES: usize = 100_000;
+const MOST_WATCHES: u64 = 100_000;
 
 /// The settings of storage. Everything has a default; sizes are in bytes.
 ///
 /// ```yaml
 /// cache: 268435456        # 256 MiB for a shard that is read much and does not fit into memory
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(!default)]
 pub struct Settings {
-    /// Memory for data that was read from the object store, per shard. It is used only as far as there is data.
-    pub cache: usize,
+    /// Memory for data that was read from the object store, per shard. It is used only as far as there is data. At most
+    /// 1 TiB; 32 MiB unless given.
+    pub cache: NumberIn<0, MOST_CACHE>,
     /// How much may wait to be written to the object store, per shard. Bodies take room as they arrive; one that finds no
-    /// further room for two seconds is refused with 503, the youngest first. At least `max_value` and 64 KiB more.
-    pub write_queue: usize,
-    /// The largest value; larger ones are refused with 413. At most 8 MiB: values are held in memory whole.
-    pub max_value: usize,
+    /// further room for two seconds is refused with 503, the youngest first. At least `max_value` and 64 KiB more, at
+    /// most 1 GiB; 32 MiB unless given.
+    pub write_queue: NumberIn<{ BESIDE_VALUE + 1 }, MOST_QUEUE>,
+    /// The largest value; larger ones are refused with 413. At most 8 MiB, which is the default: values are held in
+    /// memory whole.
+    pub max_value: NumberIn<1, MOST_VALUE>,
     /// Watches at once, at each member; more are refused with 503. One of all shards counts at the member that is asked
-    /// and at each owner. Some 20 KiB each, and up to 150 KiB if it is read slowly. 1 to 100000.
-    pub max_watches: usize,
+    /// and at each owner. Some 20 KiB each, and up to 150 KiB if it is read slowly. 1 to 100000; 1000 unless given.
+    pub max_watches: NumberIn<1, MOST_WATCHES>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { cache: 32 * MIB, write_queue: 32 * MIB, max_value: MOST_VALUE, max_watches: 1_000 }
+        Self {
+            cache: NumberIn::of::<{ 32 * MIB }>(),
+            write_queue: NumberIn::of::<{ 32 * MIB }>(),
+            max_value: NumberIn::of::<MOST_VALUE>(),
+            max_watches: NumberIn::of::<1_000>(),
+        }
     }
 }
 
 impl Settings {
-    /// Checks everything, and tells all mistakes at once.
+    /// Checks what one setting alone does not show: whether the largest value fits into the queue.
     pub(crate) fn check(self) -> Result<Self, SettingsError> {
-        let mut mistakes = Vec::new();
-        if self.max_value == 0 || self.max_value > MOST_VALUE {
-            let mistake =
-                SettingsMistake::new("/max_value", format!("{} bytes are out of bounds", self.max_value));
-            mistakes.push(mistake.hint(format!("write a number from 1 to {MOST_VALUE}")));
-        }
-        let (least, most) = (self.max_value.saturating_add(64 * 1024), 1024 * MIB);
-        if !(least..=most).contains(&self.write_queue) {
-            let mistake =
-                SettingsMistake::new("/write_queue", format!("{} bytes are out of bounds", self.write_queue));
-            mistakes.push(mistake.hint(format!("write a number from {least} to {most}")));
-        }
-        if !(1..=MOST_WATCHES).contains(&self.max_watches) {
-            let mistake = SettingsMistake::new(
-                "/max_watches",
-                format!("{} watches are out of bounds", self.max_watches),
+        let least = self.max_value.get() + BESIDE_VALUE;
+        if self.write_queue.get() < least {
+            let message = format!("{} bytes are too few for the largest value", self.write_queue);
+            let mistake = SettingsMistake::new("/write_queue", message);
+            let hint = format!(
+                "write a number from {least} to {MOST_QUEUE}, or lower `max_value`, {} now",
+                self.max_value
             );
-            mistakes.push(mistake.hint(format!("write a number from 1 to {MOST_WATCHES}")));
+            return Err(mistake.hint(hint).into());
         }
-        if mistakes.is_empty() { Ok(self) } else { Err(SettingsError { mistakes }) }
-    }
-
-    /// The size of the cache.
-    pub(crate) fn cache_bytes(&self) -> u64 {
-        u64::try_from(self.cache).unwrap_or(u64::MAX)
+        Ok(self)
     }
 }
 
@@ -79,11 +83,23 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_told_at_once_each_with_its_place() {
-        let wrong = Settings { cache: 0, write_queue: 1, max_value: MOST_VALUE + 1, max_watches: 0 };
-        let mistakes = wrong.check().unwrap_err().mistakes;
-        let places: Vec<_> = mistakes.iter().map(|mistake| mistake.pointer.as_str()).collect();
-        assert_eq!(places, ["/max_value", "/write_queue", "/max_watches"]);
+    fn all_mistakes_are_told_at_once_each_with_its_place_and_range() {
+        let found = |settings| -> Vec<_> {
+            let error = plugin::check_settings::<Settings, _>(&settings, Settings::check).unwrap_err();
+            error.mistakes.into_iter().map(|mistake| (mistake.pointer, mistake.message)).collect()
+        };
+        let queue = "65536 bytes are too few for the largest value";
+        assert_eq!(found(json!({"write_queue": 65_537 - 1}))[0].1, {
+            "a whole number from 65537 to 1073741824 is wanted, found the number 65536"
+        });
+        let queue_alone = found(json!({"write_queue": 70_000}));
+        assert_eq!(queue_alone, [("/write_queue".to_owned(), queue.replace("65536", "70000"))]);
+        let all = found(json!({
+            "cache": -1, "write_queue": u64::MAX, "max_value": MOST_VALUE + 1, "max_watches": 1e300,
+        }));
+        let (places, messages): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        assert_eq!(places, ["/cache", "/max_value", "/max_watches", "/write_queue"]);
+        assert_eq!(messages[1], "a whole number from 1 to 8388608 is wanted, found the number 8388609");
         let unknown = plugin::parse_settings::<Settings>(&json!({"max_vale": 1})).unwrap_err();
         assert_eq!(unknown.mistakes[0].hint.as_deref(), Some("did you mean `max_value`?"));
     }

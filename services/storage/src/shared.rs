@@ -87,7 +87,7 @@ impl Shared {
             history: History::new(objects),
             proven: Mutex::default(),
             damage: Mutex::default(),
-            queue: Queue::new(settings.write_queue),
+            queue: Queue::new(settings.write_queue.as_usize()),
             wall,
             stop,
             is_flushed: AtomicBool::new(false),

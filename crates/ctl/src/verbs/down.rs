@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use types::ClusterId;
 
 use crate::ask;
+use crate::cli::Timeout;
 use crate::exit::{Exit, Failure};
 use crate::lock::Lock;
 use crate::out::{OutputArg, say};
@@ -38,9 +39,9 @@ Examples:
 Where several clusters run, the one to stop must be named. --purge says what it will delete and asks first; without a \
 terminal it needs --yes. Logs are kept until the next `ctl up`, data folders and the store until --purge; a store that the manifest names stays.")]
 pub(crate) struct Args {
-    /// How long the agents may take to leave before they are killed
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    /// How long the agents may take to leave before they are killed, 0s to 365d
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    timeout: Timeout,
     /// Remove the data folders, the logs and the store too, unless the manifest names one
     #[arg(long)]
     purge: bool,
@@ -93,7 +94,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     say(&format!("stopping cluster {cluster}"));
     let lock = Lock::take_to_end(&cx.state.run_dir(&cluster), "ctl down").await?;
     let record = ClusterRecord::load(&cx.state, &cluster)?;
-    let stopped = stop::stop(&cx.state, &cluster, record.as_ref(), args.timeout).await?;
+    let stopped = stop::stop(&cx.state, &cluster, record.as_ref(), args.timeout.get()).await?;
     let nodes = record.as_ref().map_or(0, |record| record.nodes.len());
     let ports_busy = if stopped.left.is_empty() { busy_ports(record.as_ref()).await } else { Vec::new() };
     let report = Report {

@@ -14,6 +14,7 @@ use client::{ClientError, KeyCondition, KeyPage, KeyQuery, ListedKey, Stored};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use serde::Serialize;
 use types::Problem;
+use types::range::NumberIn;
 
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
@@ -79,7 +80,7 @@ Exit code 1 if the condition does not hold.")]
         keys: Vec<String>,
         /// Only if the key, which must be one, has this version, as `get -o json` and `ls` show it
         #[arg(long, value_name = "N")]
-        if_version: Option<u64>,
+        if_version: Option<Version>,
         #[command(flatten)]
         spelling: Spelling,
     },
@@ -96,6 +97,9 @@ Exit code 1 if the condition does not hold.")]
     Watch(watch::Args),
 }
 
+/// A version of a value.
+type Version = NumberIn<0, { u64::MAX }>;
+
 /// How keys are given.
 #[derive(Debug, Clone, Copy, clap::Args)]
 struct Spelling {
@@ -109,9 +113,9 @@ struct List {
     /// Only keys that begin with this
     #[arg(default_value = "")]
     prefix: String,
-    /// At most so many [default: all]
+    /// At most so many, up to 1000000000 [default: all]
     #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    limit: Option<NumberIn<0, 1_000_000_000>>,
     #[command(flatten)]
     output: OutputArg,
 }
@@ -142,7 +146,7 @@ async fn dispatch(verb: &Verb, cx: &Cx) -> anyhow::Result<Exit> {
                 let failure = Failure::new(Exit::Usage, "--if-version is for one key");
                 return Err(failure.hint("name the keys one after the other").into());
             }
-            let condition = if_version.map(KeyCondition::Version);
+            let condition = if_version.map(|version| KeyCondition::Version(version.get()));
             for text in keys {
                 let key = &spelling.key(text)?;
                 let deleting = async |owner: &client::Client| owner.kv_delete(key, condition).await;
@@ -238,7 +242,7 @@ async fn ls(reached: &Reached, list: &List, cx: &Cx) -> anyhow::Result<Exit> {
     let mut after = None;
     let mut progress = Progress::new();
     loop {
-        let left = list.limit.map(|limit| limit.saturating_sub(listing.keys.len()));
+        let left = list.limit.map(|limit| limit.as_usize().saturating_sub(listing.keys.len()));
         if left == Some(0) {
             listing.more = after.is_some();
             break;

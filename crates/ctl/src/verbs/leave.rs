@@ -6,6 +6,7 @@ use client::{Client, Leaving};
 use tokio::time::{Instant, sleep};
 use types::NodeId;
 
+use crate::cli::Timeout;
 use crate::complete;
 use crate::exit::{Exit, Failure};
 use crate::lock::Lock;
@@ -27,9 +28,9 @@ pub(crate) struct Args {
     /// The node, by its id
     #[arg(add = complete::nodes())]
     node: NodeId,
-    /// How long to wait until it is gone
-    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    /// How long to wait until it is gone, 0s to 365d
+    #[arg(long, value_name = "TIME", default_value = "15s")]
+    timeout: Timeout,
     #[command(flatten)]
     output: OutputArg,
 }
@@ -40,7 +41,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         Ok(leaving) => leaving,
         Err(error) => return Err(reached.explain_unknown(&args.node, None, error).await),
     };
-    let deadline = Instant::now() + args.timeout;
+    let deadline = Instant::now() + args.timeout.get();
     let observer = observer(&reached, &leaving).await;
     let process = reached.record.as_ref().and_then(|record| record.node(&leaving.node)?.process());
     let mut processes = Processes::new()?;
@@ -54,7 +55,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
             let what = if lives { "its process still runs" } else { "it is still seen" };
             return Err(Failure::new(
                 Exit::NotConverged,
-                format!("{} agreed to leave, but after {:?} {what}", leaving.node, args.timeout),
+                format!("{} agreed to leave, but after {:?} {what}", leaving.node, args.timeout.get()),
             )
             .hint("`ctl members` shows whether it is still there; --timeout waits longer")
             .into());

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::task::yield_now;
 use tokio::time::sleep;
+use types::range::NumberIn;
 use types::{ClusterId, NodeId};
 
 use crate::aside::aside;
@@ -41,9 +42,9 @@ pub(crate) struct Args {
     /// Go on as the logs grow, until ^C
     #[arg(short, long)]
     follow: bool,
-    /// How many of the last lines of each node to begin with
-    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
-    lines: usize,
+    /// How many of the last lines of each node to begin with, up to 100000000
+    #[arg(short = 'n', long, default_value_t = NumberIn::of::<20>(), value_name = "N")]
+    lines: NumberIn<0, 100_000_000>,
     #[command(flatten)]
     output: StreamOutputArg,
 }
@@ -67,7 +68,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let mut printer = Printer { format: args.output.output, width, color: cx.out.color, open: None };
     let mut sources = Vec::new();
     for (id, path) in chosen {
-        let mut search = Search::new(&path, args.lines)?;
+        let mut search = Search::new(&path, args.lines.as_usize())?;
         while !search.step()? {
             // A long log takes its time, and ^C is heard in between.
             yield_now().await;

@@ -10,6 +10,7 @@ use types::supervision::{PidFile, StartFile};
 use types::{NodeId, Phase};
 
 use crate::agent_bin;
+use crate::cli::Timeout;
 use crate::complete;
 use crate::exit::{Exit, Failure};
 use crate::hints::quoted;
@@ -21,9 +22,9 @@ use crate::reach::Cx;
 use crate::record::{ClusterRecord, NodeRecord};
 use crate::supervision;
 use crate::tail;
+use crate::views::does_its_part;
 
 const POLL: Duration = Duration::from_millis(20);
-use crate::views::does_its_part;
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// How much of its log is shown when a node can't be started.
 const LOG_LINES: usize = 15;
@@ -81,9 +82,9 @@ pub(crate) struct RestartArgs {
 
 #[derive(Debug, clap::Args)]
 struct CommonArgs {
-    /// How long to wait until it is done
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    /// How long to wait until it is done, 0s to 365d
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    timeout: Timeout,
     #[command(flatten)]
     output: OutputArg,
 }
@@ -106,7 +107,7 @@ pub(crate) async fn start(args: &StartArgs, cx: &Cx) -> anyhow::Result<Exit> {
     if node.is_running(&mut processes) {
         return print(node, "running", &args.common, cx);
     }
-    launch(node, args.agent_bin.as_deref(), args.common.timeout, &mut processes).await?;
+    launch(node, args.agent_bin.as_deref(), args.common.timeout.get(), &mut processes).await?;
     print(node, "started", &args.common, cx)
 }
 
@@ -115,7 +116,7 @@ pub(crate) async fn stop(args: &StopArgs, cx: &Cx) -> anyhow::Result<Exit> {
     let node = record.known(&args.node)?;
     let mut processes = Processes::new()?;
     let was_running = node.is_running(&mut processes);
-    leave(node, args.common.timeout, &mut processes).await?;
+    leave(node, args.common.timeout.get(), &mut processes).await?;
     print(node, if was_running { "stopped" } else { "not running" }, &args.common, cx)
 }
 
@@ -125,8 +126,8 @@ pub(crate) async fn restart(args: &RestartArgs, cx: &Cx) -> anyhow::Result<Exit>
     // What it needs to come back is looked for before it goes.
     start_file(node, args.agent_bin.as_deref())?;
     let mut processes = Processes::new()?;
-    leave(node, args.common.timeout, &mut processes).await?;
-    launch(node, args.agent_bin.as_deref(), args.common.timeout, &mut processes).await?;
+    leave(node, args.common.timeout.get(), &mut processes).await?;
+    launch(node, args.agent_bin.as_deref(), args.common.timeout.get(), &mut processes).await?;
     print(node, "restarted", &args.common, cx)
 }
 

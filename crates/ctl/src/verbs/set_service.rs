@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// A service type, `standby`, or type/shard
     #[arg(add = complete::services())]
     service: String,
-    /// The shard, for sharded types
+    /// The shard, for sharded types, 0 to 65535
     #[arg(long, value_name = "N")]
     shard: Option<ShardId>,
     /// Move the shard here from the node that owns it

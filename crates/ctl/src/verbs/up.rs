@@ -17,6 +17,7 @@ use types::api::{AgentSelf, Member, Wait};
 use types::{NodeId, Phase, Post, Problem, Role, ServiceType};
 
 use crate::agent_bin;
+use crate::cli::Timeout;
 use crate::exit::{Exit, explain};
 use crate::hints::{self, Meant};
 use crate::interrupt::Interrupt;
@@ -61,9 +62,9 @@ started beside others that ran already stay.")]
 pub(crate) struct Args {
     /// The manifest, or - for standard input [default: that of --cluster, else coterie.yaml, else manifests/demo.yaml]
     file: Option<PathBuf>,
-    /// How long to wait until every node sees every node ready
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    /// How long to wait until every node sees every node ready, 0s to 365d
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    timeout: Timeout,
     /// Then show what happens, until ^C; the cluster stays
     #[arg(short, long)]
     follow: bool,
@@ -226,7 +227,7 @@ async fn bring_up(
     }
     starter.start(&missing).await?;
     starter.adopt()?;
-    starter.converge(args.timeout, &mut progress).await?;
+    starter.converge(args.timeout.get(), &mut progress).await?;
     let took = began.elapsed();
     // A node that was started now may have another role as well: one that a person gave it, or a shard that it owns.
     let mut asked = ask_all(&starter.record).await?;
@@ -236,7 +237,7 @@ async fn bring_up(
     if args.reset {
         for row in &mut outdated {
             progress.show(&format!("restarting {}", row.node));
-            restart(row, args.timeout, manifest, starter, &mut progress).await?;
+            restart(row, args.timeout.get(), manifest, starter, &mut progress).await?;
         }
         // Who is to wait makes room for those who are to have copies.
         drift.sort_by_key(|row| row.wanted != Role::Standby);

@@ -1,5 +1,6 @@
 //! `ctl validate`: every mistake in a manifest at once.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use manifest::{Manifest, Mistakes};
@@ -22,10 +23,10 @@ With -o json or yaml a good manifest is printed with everything filled in; of a 
 pub(crate) struct Args {
     /// The manifest, or - for standard input [default: coterie.yaml, else manifests/demo.yaml]
     file: Option<PathBuf>,
-    /// Print the JSON Schema of manifests, for editors
+    /// Print the JSON Schema of manifests, for editors, with the settings of each service type and their ranges
     #[arg(long, conflicts_with = "file")]
     schema: bool,
-    /// The agent that checks settings [default: beside ctl, else on the PATH]
+    /// The agent that knows the settings [default: beside ctl, else on the PATH]
     #[arg(long, value_name = "PATH")]
     agent_bin: Option<PathBuf>,
     #[command(flatten)]
@@ -34,18 +35,15 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     if args.schema {
-        cx.out.line(&serde_json::to_string_pretty(&manifest::json_schema())?)?;
+        let settings = match agent(args, "settings of services are not in the schema")? {
+            Some(agent) => agent_bin::settings_schema(&agent).await?,
+            None => BTreeMap::new(),
+        };
+        cx.out.line(&serde_json::to_string_pretty(&manifest::json_schema(&settings))?)?;
         return Ok(Exit::Ok);
     }
     let file = manifest_file::choose(args.file.as_deref())?;
-    let agent = match agent_bin::find(args.agent_bin.as_deref()) {
-        Ok(agent) => Some(agent),
-        Err(failure) if args.agent_bin.is_some() => return Err(failure.into()),
-        Err(failure) => {
-            say(&format!("warning: settings are not checked: {failure}"));
-            None
-        }
-    };
+    let agent = agent(args, "settings are not checked")?;
     let format = args.output.output;
     match manifest_file::load(&file, agent.as_deref()).await {
         Ok(loaded) => {
@@ -67,6 +65,18 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
             }
             _ => Err(error),
         },
+    }
+}
+
+/// The agent that knows the settings, or a warning of what there is not without one.
+fn agent(args: &Args, without: &str) -> anyhow::Result<Option<PathBuf>> {
+    match agent_bin::find(args.agent_bin.as_deref()) {
+        Ok(agent) => Ok(Some(agent)),
+        Err(failure) if args.agent_bin.is_some() => Err(failure.into()),
+        Err(failure) => {
+            say(&format!("warning: {without}: {failure}"));
+            Ok(None)
+        }
     }
 }
 

@@ -55,8 +55,9 @@ pub(crate) struct HowToChange {
 pub(crate) struct FirstSpelling {
     /// A service type or `standby`.
     service: String,
-    /// The shard, for sharded types.
-    shard: Option<u32>,
+    /// The shard, for sharded types: 0 to 65,535.
+    #[param(value_type = Option<u32>, maximum = 65_535)]
+    shard: Option<String>,
 }
 
 /// A node that begins to leave.
@@ -184,7 +185,7 @@ pub(crate) async fn update_service(
         return Err(wrong_method(method, uri).await);
     }
     let Query(FirstSpelling { service, shard }) = query.map_err(|error| bad_query(&error))?;
-    let shard = shard.map(ShardId::try_from).transpose();
+    let shard = shard.map(|shard| shard.parse::<ShardId>()).transpose();
     let role = shard
         .map_err(|error| error.to_string())
         .and_then(|shard| Role::new(&service, shard).map_err(|error| error.to_string()))

@@ -10,6 +10,7 @@ use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use types::api::{AgentSelf, Member, MemberView, Members, ServiceMember, Services};
+use types::range::{NumberIn, from_text};
 use types::{ErrorKind, Generation, NodeId, Phase, Problem, RoleState};
 
 use super::App;
@@ -17,8 +18,8 @@ use super::error::ApiError;
 
 /// How long a long poll waits unless it says otherwise.
 const USUAL_POLL: Duration = Duration::from_secs(1);
-/// The longest that a long poll waits.
-const LONGEST_POLL: Duration = Duration::from_secs(30);
+/// The longest that a long poll waits, in milliseconds.
+const LONGEST_POLL: u64 = 30_000;
 
 /// `GET /`: the cluster in one answer.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -97,11 +98,17 @@ pub(crate) async fn members_first_spelling(app: State<App>) -> Json<Members> {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Poll {
     /// The life that is meant; any, if there is none.
-    generation: Option<u64>,
+    #[serde(default, deserialize_with = "from_text")]
+    #[param(value_type = Option<u64>)]
+    generation: Option<NumberIn<0, { u64::MAX }>>,
     /// The version to wait for.
-    min_version: Option<u64>,
+    #[serde(default, deserialize_with = "from_text")]
+    #[param(value_type = Option<u64>)]
+    min_version: Option<NumberIn<0, { u64::MAX }>>,
     /// How long to wait for it, in milliseconds; 1,000 unless said otherwise, at most 30,000.
-    wait_ms: Option<u64>,
+    #[serde(default, deserialize_with = "from_text")]
+    #[param(value_type = Option<u64>, minimum = 0, maximum = 30_000)]
+    wait_ms: Option<NumberIn<0, LONGEST_POLL>>,
 }
 
 /// One member in the view of the node that answers; with `min_version` a long poll.
@@ -114,11 +121,11 @@ pub(crate) async fn member(
 ) -> Result<Json<MemberView>, ApiError> {
     let Query(poll) = poll.map_err(|error| ApiError::invalid("bad-query", error.body_text()))?;
     let id = member_id(&path(id)?)?;
-    if let Some(min_version) = poll.min_version {
-        let wait = poll.wait_ms.map_or(USUAL_POLL, Duration::from_millis).min(LONGEST_POLL);
+    if let Some(min_version) = poll.min_version.map(NumberIn::get) {
+        let wait = poll.wait_ms.map_or(USUAL_POLL, |wait| Duration::from_millis(wait.get()));
         let mut view = app.cluster.watch();
         let shown = view.wait_for(|view| match poll.generation {
-            Some(generation) => view.shows(&id, Generation(generation), min_version),
+            Some(generation) => view.shows(&id, Generation(generation.get()), min_version),
             None => view.member(&id).is_some_and(|member| member.version >= min_version),
         });
         tokio::select! {

@@ -38,7 +38,10 @@ impl Running {
 
     /// The same by another wall clock.
     pub(crate) fn begin_at(wall: WallClock, objects: Arc<dyn ObjectStore>, deed: Arc<Deed>) -> Self {
-        let settings = Settings { write_queue: 9 * 1024 * 1024, ..Settings::default() };
+        let settings = Settings {
+            write_queue: types::range::NumberIn::of::<{ 9 * 1024 * 1024 }>(),
+            ..Settings::default()
+        };
         let (tasks, failures) = Tasks::new();
         let (metrics, stop) = (Metrics::new("test"), CancellationToken::new());
         let place = Place { objects, folder: "data/storage/0".to_owned(), poll: POLL, wall };
