@@ -1,9 +1,20 @@
 //! Who is there: crashes, restarts, goodbyes, second owners of a name.
 
+use std::time::Duration;
+
 use e2e::{NodeOptions, Sandbox};
 use plugin::Registry;
 use runtime::{Config, Node, NodeError};
-use types::Profile;
+use store::Store;
+use store::faults::{Faults, Mode};
+use tokio::time::timeout;
+use types::{Phase, Profile};
+
+/// A store of its own, with faults.
+async fn empty_store() -> anyhow::Result<Faults> {
+    let store = Store::open(&"memory:///".parse()?, &"elsewhere".parse()?).await?;
+    Ok(Faults::new(store.data(&"any".parse()?, "0".parse()?)))
+}
 
 const THREE: [(&str, &str); 3] = [("a", "standby"), ("b", "standby"), ("c", "standby")];
 
@@ -42,7 +53,7 @@ async fn a_second_owner_of_a_name_has_to_go_and_the_first_stays() -> anyhow::Res
         ..Config::new(sandbox.data_dir("thief"))
     };
     let thief = Node::start(config, Registry::new()).await?;
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), thief.wait()).await?;
+    let ended = timeout(Duration::from_secs(30), thief.wait()).await?;
     assert!(matches!(&ended, Err(NodeError::IdTaken { .. })), "{ended:?}");
     sandbox.all_ready().await?;
     let shown = sandbox.seen("b", "a", |_| true).await?;
@@ -59,4 +70,38 @@ async fn a_data_folder_has_one_agent_at_a_time() -> anyhow::Result<()> {
     sandbox.leave("a").await?;
     Node::start(config, Registry::new()).await?.shutdown().await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_a_member_before_its_store_has_answered() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::of(&[("a", "standby")], &NodeOptions::default()).await?;
+    let faults = empty_store().await?;
+    faults.set(Mode::Hang);
+    let over = NodeOptions { objects: Some(faults.objects()), ..NodeOptions::default() };
+    sandbox.start("b", "standby", &over).await?;
+    let b = sandbox.seen("a", "b", |_| true).await?;
+    assert_eq!((b.state.map(|state| state.phase), b.store), (Some(Phase::Starting), None));
+    faults.set(Mode::Work);
+    sandbox.all_ready().await?;
+    sandbox.seen("a", "b", |b| b.store.is_some()).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_can_not_hold_a_cluster_ends_its_node_and_no_other() -> anyhow::Result<()> {
+    let sandbox = Sandbox::of(&[("a", "standby")], &NodeOptions::default()).await?;
+    let faults = empty_store().await?;
+    faults.ignore_create(true);
+    let config = Config {
+        cluster: "sandbox".parse()?,
+        node_id: Some("b".parse()?),
+        listen: ([127, 0, 0, 1], 0).into(),
+        seeds: vec![sandbox.node("a")?.gossip().to_owned()],
+        profile: Profile::Local,
+        ..Config::new(sandbox.data_dir("b"))
+    };
+    let node = Node::start_over(config, Registry::new(), faults.objects()).await?;
+    let ended = timeout(Duration::from_secs(30), node.wait()).await?;
+    assert!(matches!(&ended, Err(NodeError::Store(_))), "{ended:?}");
+    sandbox.all_ready().await
 }

@@ -34,7 +34,8 @@ pub(crate) fn ended(data_dir: &Path, outcome: &anyhow::Result<()>) {
             if matches!(node, None | Some(NodeError::DataDir(DataDirError::InUse { .. }))) {
                 return;
             }
-            let is_final = matches!(node, Some(NodeError::Listen(_) | NodeError::IdTaken { .. }));
+            let is_final =
+                matches!(node, Some(NodeError::Listen(_) | NodeError::IdTaken { .. } | NodeError::Store(_)));
             (crate::exit_code(error), Some(crate::in_full(error)), is_final)
         }
     };

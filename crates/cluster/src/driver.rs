@@ -122,8 +122,8 @@ impl Driver {
                         let _ = done.send(self.set(keys::ROLE, &*state).await);
                     }
                     Some(Command::SetStore { store, done }) => {
-                        // As above.
-                        let _ = done.send(self.set(keys::STORE, &*store).await.map(|_version| ()));
+                        // As above. It is not pushed: the role that is to run with it follows at once.
+                        let _ = done.send(self.note(keys::STORE, &*store).await.map(|_noted| ()));
                     }
                     Some(Command::Heartbeat { node, generation, done }) => {
                         // As above, and nothing changes by it.
@@ -157,17 +157,30 @@ impl Driver {
 
     /// Sets a key and pushes it. Returns the version that shows it.
     async fn set(&mut self, key: &'static str, value: &impl Serialize) -> Result<u64, GossipError> {
+        let (version, is_first) = self.note(key, value).await?;
+        if is_first {
+            // Others that are no members yet want to know it as well; else they would learn it a round later.
+            let others = self.known.keys().map(|id| id.gossip_advertise_addr);
+            others.filter(|addr| *addr != self.config.advertise).for_each(|addr| self.greet(addr));
+        } else {
+            self.push();
+        }
+        Ok(version)
+    }
+
+    /// Sets a key, for gossip to bring it to the others. Returns the version that shows it, and whether the key is new.
+    async fn note(&mut self, key: &'static str, value: &impl Serialize) -> Result<(u64, bool), GossipError> {
         let value = keys::encode(key, value).map_err(|error| GossipError::TooLong(error.to_string()))?;
-        let version = {
+        let noted = {
             let chitchat = self.handle.chitchat();
             let mut chitchat = chitchat.lock().await;
             let own = chitchat.self_node_state();
+            let is_new = own.get(key).is_none();
             own.set(key, value);
-            own.max_version()
+            (own.max_version(), is_new)
         };
         self.look().await;
-        self.push();
-        Ok(version)
+        Ok(noted)
     }
 
     async fn heartbeat(&self, node: &NodeId, generation: Generation) -> Option<u64> {
@@ -328,11 +341,15 @@ impl Driver {
                 continue;
             };
             let left = state.get(keys::LEFT).is_some();
+            // Once the failure detector has listed it and it is a member, there is nothing to be hastened.
+            let is_met = listed.contains(id) && known.is_some();
             if is_eager && !left {
                 let is_lucky = || count <= GREET_ALL || rand::rng().random_ratio(GREET_ALL, count);
                 let first = || if is_lucky() { 0 } else { GREETINGS };
                 let count = self.greeted.entry(id.clone()).or_insert_with(first);
-                if *count < GREETINGS {
+                if is_met {
+                    *count = GREETINGS;
+                } else if *count < GREETINGS {
                     *count += 1;
                     greetings.push(id.gossip_advertise_addr);
                 }

@@ -182,7 +182,7 @@ impl Cluster {
         outcome.await.unwrap_or(Err(GossipError::Ended))
     }
 
-    /// Gossips which object store this node uses; known before or with its next role.
+    /// Gossips which object store this node uses.
     pub async fn set_store(&self, store: StoreInfo) -> Result<(), GossipError> {
         let (done, outcome) = oneshot::channel();
         let command = Command::SetStore { store: Box::new(store), done };

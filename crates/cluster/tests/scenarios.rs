@@ -51,13 +51,19 @@ impl World {
     }
 
     async fn start(&mut self, number: u16, generation: u64, seeds: &[u16]) -> Node {
+        let node = self.listen(number, generation, seeds).await;
+        node.cluster.set_role(RoleState::starting(Role::Standby)).await.unwrap();
+        node
+    }
+
+    /// A node without a role, which is nobody's member.
+    async fn listen(&mut self, number: u16, generation: u64, seeds: &[u16]) -> Node {
         let config = config(&format!("n{number}"), number, generation, seeds);
         let id = config.node.clone();
         let (cluster, driver) =
             Cluster::join_here(config, Network::Memory(self.network.clone())).await.unwrap();
         let network = self.network.clone();
         let driver = self.drivers.spawn(unless_held(network, addr(number), driver));
-        cluster.set_role(RoleState::starting(Role::Standby)).await.unwrap();
         Node { id, addr: addr(number), cluster, driver }
     }
 
@@ -145,6 +151,23 @@ async fn a_cold_start_and_a_join_take_far_less_than_a_round_of_gossip() {
     nodes.push(world.start(6, 1, &[1, 2, 3]).await);
     all_see(&nodes, &nodes).await;
     assert!(start.elapsed() < Duration::from_millis(150), "a join took {:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_only_listened_so_far_is_seen_in_a_moment_once_it_has_a_role() {
+    let mut world = World::new();
+    let mut nodes = Vec::new();
+    for number in 1..=5 {
+        nodes.push(world.listen(number, 1, &[1, 2, 3]).await);
+    }
+    // Long enough for every greeting to have been said.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let start = Instant::now();
+    for node in &nodes {
+        node.cluster.set_role(RoleState::starting(Role::Standby)).await.unwrap();
+    }
+    all_see(&nodes, &nodes).await;
+    assert!(start.elapsed() < Duration::from_millis(50), "took {:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

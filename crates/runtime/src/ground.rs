@@ -10,7 +10,7 @@ use plugin::Registry;
 use serde_json::Value;
 use store::{Fault, ObjectStore, OpenError, SpecError, Store, StoreError, StoreUrl};
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 use types::api::NumberedSpec;
 use types::{ClusterId, ErrorKind, Problem, ServiceType, ShardId, Sharding, Spec};
@@ -22,6 +22,11 @@ const SPEC_ATTEMPTS: u32 = 5;
 
 /// How long a node looks for others before it believes that none is there.
 const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(1);
+
+/// A node has met those that start with it when nothing has changed in its view for this long.
+const SETTLED: Duration = Duration::from_millis(20);
+/// How long it waits for that, before it tests a store that is new.
+const MEETING_LIMIT: Duration = Duration::from_millis(100);
 
 /// The cluster's object store, opened when it can be. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -81,8 +86,11 @@ impl Ground {
         // Boxed: a client's futures are large, and it is opened once.
         let open = Box::pin(async {
             let store = match &inner.objects {
-                Some(objects) => Store::over(objects.clone(), inner.url.clone(), &inner.id).await?,
-                None => Store::open(&inner.url, &inner.id).await?,
+                Some(objects) => {
+                    let (objects, url) = (objects.clone(), inner.url.clone());
+                    Store::over_patiently(objects, url, &inner.id, self.met()).await?
+                }
+                None => Store::open_patiently(&inner.url, &inner.id, self.met()).await?,
             };
             info!(url = %inner.url, id = %store.info().id, "opened the store");
             if let Err(error) = inner.cluster.set_store(store.info().clone()).await {
@@ -117,12 +125,28 @@ impl Ground {
         stranger(&self.0.cluster.view(), self.0.store.get()?)
     }
 
-    /// A node that looks for others has met one, or has looked for long enough.
+    /// A node that looks for others has met those that start with it, or has looked for long enough. Then it has time to test
+    /// a new store; and not all of them do that at once.
+    async fn met(&self) {
+        if self.0.has_seeds {
+            let mut view = self.0.cluster.watch();
+            let settled = async { while let Ok(Ok(())) = timeout(SETTLED, view.changed()).await {} };
+            // It goes on without them.
+            let _ = timeout(MEETING_LIMIT, settled).await;
+            sleep(SETTLED.mul_f64(rand::random())).await;
+        }
+    }
+
+    /// A node that looks for others has met one and knows which store each of those it has met uses, or has looked for
+    /// long enough. Members open their stores after they have become members.
     async fn first_contact(&self) {
         if self.0.has_seeds {
             let mut view = self.0.cluster.watch();
-            let met = view.wait_for(|view| view.peers().next().is_some());
-            // Nobody was met: it is alone, or the others see it later, and say so then.
+            let met = view.wait_for(|view| {
+                let mut peers = view.peers().peekable();
+                peers.peek().is_some() && peers.all(|peer| peer.store.is_some())
+            });
+            // It is alone, or the others' stores are away. Who opens another store later sees this node's, and says so.
             let _ = timeout_at(self.0.began + FIRST_CONTACT_LIMIT, met).await;
         }
     }

@@ -118,8 +118,9 @@ impl DataDir {
         &self.path
     }
 
-    /// Begins a new life: the id as kept or wanted or else generated, with a generation above the last one.
-    pub(crate) fn begin_life(
+    /// Who the node is in a new life: the id as kept or wanted or else generated, with a generation above the last one. The
+    /// life has begun once it is kept.
+    pub(crate) fn next_life(
         &self,
         wanted: Option<NodeId>,
         now_ms: u64,
@@ -140,8 +141,12 @@ impl DataDir {
                 Identity { id: wanted.unwrap_or_else(generate), generation, born: Some(generation) }
             }
         };
-        self.write(NODE, &identity)?;
         Ok(identity)
+    }
+
+    /// Keeps who the node is in this life: the next one will be later. Waits for the disk.
+    pub(crate) fn keep_life(&self, identity: &Identity) -> Result<(), DataDirError> {
+        self.write(NODE, identity)
     }
 
     /// What a person last asked of this node.
@@ -222,14 +227,20 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn begin_life(data: &DataDir, now_ms: u64, generated: &str) -> Identity {
+        let identity = data.next_life(None, now_ms, || id(generated)).unwrap();
+        data.keep_life(&identity).unwrap();
+        identity
+    }
+
     #[test]
     fn a_node_keeps_its_name_and_never_lives_the_same_life_twice() {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
-        let first = data.begin_life(None, 1_000, || id("fancy-fox")).unwrap();
+        let first = begin_life(&data, 1_000, "fancy-fox");
         let born = Some(Generation(1_000));
         assert_eq!(first, Identity { id: id("fancy-fox"), generation: Generation(1_000), born });
-        let second = data.begin_life(None, 500, || id("other")).unwrap();
+        let second = begin_life(&data, 500, "other");
         assert_eq!(
             second,
             Identity { id: id("fancy-fox"), generation: Generation(1_001), born },
@@ -249,7 +260,7 @@ mod tests {
         ] {
             assert_eq!(second.is_mine(&holder), is_mine, "{holder:?}");
         }
-        let error = data.begin_life(Some(id("thief")), 2_000, || id("other")).unwrap_err();
+        let error = data.next_life(Some(id("thief")), 2_000, || id("other")).unwrap_err();
         assert!(error.to_string().contains("belongs to node `fancy-fox`"), "{error}");
     }
 
@@ -281,7 +292,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
         std::fs::write(folder.path().join(NODE), "{ half").unwrap();
-        let error = data.begin_life(None, 1, || id("x")).unwrap_err();
+        let error = data.next_life(None, 1, || id("x")).unwrap_err();
         assert!(error.to_string().contains("node.json is damaged"), "{error}");
         assert_eq!(std::fs::read_to_string(folder.path().join(NODE)).unwrap(), "{ half");
     }

@@ -8,7 +8,7 @@ use cluster::{Cluster, Rival};
 use http::Request;
 use mesh::Mesh;
 use plugin::ServeLimits;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, warn};
 use types::api::AgentSelf;
@@ -16,6 +16,7 @@ use types::api::AgentSelf;
 use crate::api::Facts;
 use crate::control::Control;
 use crate::events::Events;
+use crate::identity::DataDirError;
 use crate::node_error::NodeError;
 use crate::supervisor::Supervisor;
 
@@ -42,9 +43,11 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// The order of things: serve and supervise; on leave end the role, say goodbye, then stop serving.
+    /// The order of things: serve and supervise; on leave end the role, say goodbye, then stop serving. `life_kept` ends
+    /// once the data folder knows of this life.
     pub(crate) async fn run(
         self,
+        life_kept: JoinHandle<Result<(), DataDirError>>,
         supervisor: Supervisor,
         commands: tokio::sync::mpsc::Receiver<crate::control::Command>,
         events: Events,
@@ -63,25 +66,25 @@ impl Life {
         let http = plugin::serve(listener, router, self.stop_http.clone().into(), limits);
         parts.spawn(http.instrument(Span::current()));
         let mut role = JoinSet::new();
-        let owner = tokio::select! {
+        let refused = tokio::select! {
             biased;
             () = self.control.until_leaving() => None,
-            owner = self.owner_of_the_name() => owner,
+            ended = self.may_become_a_member(life_kept) => ended.err(),
         };
-        if owner.is_some() || self.control.is_leaving() {
+        if refused.is_some() || self.control.is_leaving() {
             // Nobody has seen this node as a member, and nobody will: it leaves without a goodbye.
             self.cluster.leave().await;
             self.stop_http.cancel();
             while parts.join_next().await.is_some() {}
-            return match owner {
-                Some(owner) => Err(NodeError::IdTaken { node: self.facts.node.clone(), http: owner.http }),
-                None => Ok(()),
-            };
+            return refused.map_or(Ok(()), Err);
         }
         role.spawn(supervisor.run(commands).instrument(Span::current()));
         let outcome = tokio::select! {
             biased;
-            Some(ended) = role.join_next() => ended.map_err(|_| NodeError::Panicked("supervisor")),
+            Some(ended) = role.join_next() => match ended {
+                Ok(ended) => ended.map_err(NodeError::Store),
+                Err(_) => Err(NodeError::Panicked("supervisor")),
+            },
             () = panicked(&mut parts) => Err(NodeError::Panicked("HTTP server")),
             reason = self.cluster.ended() => Err(NodeError::GossipEnded(reason)),
             rival = self.taken() => Err(NodeError::IdTaken { node: self.facts.node.clone(), http: rival.http }),
@@ -95,6 +98,19 @@ impl Life {
         self.stop_http.cancel();
         while parts.join_next().await.is_some() {}
         outcome
+    }
+
+    /// Waits until this life is on the disk, so that the next one will be later, and nobody met has this node's id.
+    async fn may_become_a_member(
+        &self,
+        life_kept: JoinHandle<Result<(), DataDirError>>,
+    ) -> Result<(), NodeError> {
+        let (life_kept, owner) = tokio::join!(life_kept, self.owner_of_the_name());
+        life_kept.map_err(|_| NodeError::Panicked("task that writes the data folder"))??;
+        match owner {
+            Some(owner) => Err(NodeError::IdTaken { node: self.facts.node.clone(), http: owner.http }),
+            None => Ok(()),
+        }
     }
 
     /// Asks whoever is met first whether this node's id is taken, before the node becomes a member.

@@ -3,16 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use cluster::{Cluster, ClusterConfig, JoinError, Network};
 use mesh::{Mesh, Targets};
 use plugin::{BindError, Exposure, Guard, Registry, RegistryError};
 use store::{ObjectStore, StoreUrl};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, error, info, info_span};
 use types::api::About;
 use types::{NodeId, Role, Target};
 
@@ -22,7 +21,7 @@ use crate::control::Control;
 use crate::events::{Events, now_ms};
 use crate::gate::Mount;
 use crate::ground::{Ground, GroundConfig};
-use crate::identity::{Asked, DataDir, Identity};
+use crate::identity::{Asked, DataDir, DataDirError, Identity};
 use crate::life::Life;
 use crate::listen::{self, ListenError};
 use crate::names::generated_id;
@@ -30,9 +29,6 @@ use crate::node_error::NodeError;
 use crate::sight::Sight;
 use crate::signals::Signals;
 use crate::supervisor::{Supervisor, Tools};
-
-/// How long the store may take to be opened before the node starts without it.
-const STORE_LIMIT: Duration = Duration::from_secs(3);
 
 /// A running node. When it is dropped without [`Node::shutdown`], it ends without a word, like a crash.
 #[derive(Debug)]
@@ -59,6 +55,7 @@ struct Parts {
     opened: listen::Opened,
     cluster: Cluster,
     ground: Ground,
+    life_kept: JoinHandle<Result<(), DataDirError>>,
 }
 
 /// Starts a node, and runs it until it leaves on a signal or a command. A second signal aborts.
@@ -128,7 +125,9 @@ impl Leaver {
 }
 
 impl Node {
-    /// Starts a node. It returns once the node serves its API and gossips; the role may still be starting.
+    /// Starts a node. It returns once the node serves its API and gossips; the role may still be starting. That the data
+    /// folder can't be written, or that the store can't hold a cluster, is found after that: the node leaves, and
+    /// [`Node::wait`] returns the error.
     pub async fn start(config: Config, registry: Registry) -> Result<Self, NodeError> {
         Self::begin(config, registry, None).await
     }
@@ -156,7 +155,7 @@ impl Node {
             }
         }
         let role = registry.check(config.role.clone())?;
-        let data = DataDir::open(&config.data_dir)?;
+        let data = Arc::new(DataDir::open(&config.data_dir)?);
         if config.reset_role {
             data.forget()?;
         }
@@ -167,7 +166,12 @@ impl Node {
         let is_kept = kept.is_some();
         let asked = kept.unwrap_or(Asked { role, drained: false });
         let started_at_ms = now_ms();
-        let identity = data.begin_life(config.node_id.clone(), started_at_ms, generated_id)?;
+        let identity = data.next_life(config.node_id.clone(), started_at_ms, generated_id)?;
+        // The disk takes its time. Until it is done the node is no member.
+        let life_kept = spawn_blocking({
+            let (data, identity) = (Arc::clone(&data), identity.clone());
+            move || data.keep_life(&identity)
+        });
         let opened = listen::open(&config).await?;
         let gossip = ClusterConfig {
             cluster: config.cluster.clone(),
@@ -202,7 +206,6 @@ impl Node {
             None => StoreUrl::folder(&data.path().join("store"))?,
         };
         let cluster = Cluster::join(gossip, Network::Udp).await.map_err(join_error)?;
-        let data = Arc::new(data);
         let told = GroundConfig {
             url,
             objects,
@@ -211,22 +214,13 @@ impl Node {
             has_seeds: facts.has_seeds,
         };
         let ground = Ground::new(told, cluster.clone(), registry.clone(), data.clone());
-        match tokio::time::timeout(STORE_LIMIT, ground.store()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) if !error.may_pass() => {
-                cluster.leave().await;
-                return Err(NodeError::Store(error));
-            }
-            Ok(Err(error)) => warn!(%error, "the store can't be opened yet; it will be tried again"),
-            Err(_) => warn!(limit = ?STORE_LIMIT, "the store does not answer; it will be tried again"),
-        }
         info!(node = %identity.id, generation = %identity.generation, http = %opened.http, "started");
-        let parts = Parts { identity, registry, data, asked, facts, opened, cluster, ground };
+        let parts = Parts { identity, registry, data, asked, facts, opened, cluster, ground, life_kept };
         Ok(Self::assemble(&config, parts))
     }
 
     fn assemble(config: &Config, parts: Parts) -> Self {
-        let Parts { identity, registry, data, asked, facts, opened, cluster, ground } = parts;
+        let Parts { identity, registry, data, asked, facts, opened, cluster, ground, life_kept } = parts;
         let mesh = Mesh::new(cluster.watch(), targets(&registry), mesh::Limits::default());
         let (leaving, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let (control, commands) = Control::new(leaving.clone());
@@ -278,7 +272,7 @@ impl Node {
         let router = api::router(app);
         let mut tasks = JoinSet::new();
         let main = async move {
-            let outcome = life.run(supervisor, commands, events, router, opened.listener).await;
+            let outcome = life.run(life_kept, supervisor, commands, events, router, opened.listener).await;
             if let Err(error) = &outcome {
                 error!(%error, "the node ended");
             }

@@ -16,8 +16,9 @@ use std::time::Duration;
 use cluster::Cluster;
 use mesh::Mesh;
 use plugin::{Context, Duty, Endpoints, Exposure, Health, Metrics, Prepared, Registry, ServiceError};
+use store::OpenError;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use types::api::{Seen, Wait};
@@ -37,6 +38,8 @@ use crate::sight::Sight;
 use crate::stopwatch::Stopwatch;
 use crate::supervisor::succeed::{Succession, place};
 
+/// How long the store may take to be opened before the role is started without it.
+const STORE_LIMIT: Duration = Duration::from_secs(3);
 /// How often a service is asked how it is.
 const PROBE: Duration = Duration::from_secs(1);
 /// How long requests in flight may go on once new ones are refused.
@@ -145,10 +148,18 @@ impl Supervisor {
         }
     }
 
-    /// Runs until the node leaves; the role has ended then.
-    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    /// Runs until the node leaves; the role has ended then. Fails if the store can't hold a cluster: nothing was run then.
+    ///
+    /// The node is a member before its store is opened: who is alive does not depend on the store, and its test takes
+    /// longer than everything else at the start.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), OpenError> {
         let leaving = self.tools.leaving.clone();
         self.publish().await;
+        tokio::select! {
+            biased;
+            () = leaving.cancelled() => {}
+            opened = self.open_store() => opened?,
+        }
         tokio::select! {
             biased;
             () = leaving.cancelled() => {}
@@ -208,6 +219,18 @@ impl Supervisor {
             }
         }
         self.wind_down().await;
+        Ok(())
+    }
+
+    /// Opens and tests the store. One that is away for now is tried again later; fails if it can never be used.
+    async fn open_store(&self) -> Result<(), OpenError> {
+        match timeout(STORE_LIMIT, self.tools.ground.store()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if !error.may_pass() => return Err(error),
+            Ok(Err(error)) => warn!(%error, "the store can't be opened yet; it will be tried again"),
+            Err(_) => warn!(limit = ?STORE_LIMIT, "the store does not answer; it will be tried again"),
+        }
+        Ok(())
     }
 
     async fn probe(&mut self) {

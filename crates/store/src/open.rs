@@ -132,11 +132,21 @@ impl Store {
     /// In full it is tested once, before its identity is made; at each opening whether it lets an object be
     /// created twice. A `memory:///` store is a new and empty one each time.
     pub async fn open(url: &StoreUrl, cluster: &ClusterId) -> Result<Self, OpenError> {
+        Self::open_patiently(url, cluster, std::future::ready(())).await
+    }
+
+    /// The same, but a store that is new is not tested before `others` is over: of many nodes that start at once the first
+    /// one tests it in full, and it is fit for all.
+    pub async fn open_patiently(
+        url: &StoreUrl,
+        cluster: &ClusterId,
+        others: impl Future<Output = ()> + Send,
+    ) -> Result<Self, OpenError> {
         // not `vars`, which panics on names and values that are not UTF-8
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Self::open_with(url, cluster, &environment).await
+        Self::open_over(url, cluster, &environment, others).await
     }
 
     /// The same with an environment of the caller's.
@@ -144,6 +154,15 @@ impl Store {
         url: &StoreUrl,
         cluster: &ClusterId,
         environment: &Environment,
+    ) -> Result<Self, OpenError> {
+        Self::open_over(url, cluster, environment, std::future::ready(())).await
+    }
+
+    async fn open_over(
+        url: &StoreUrl,
+        cluster: &ClusterId,
+        environment: &Environment,
+        others: impl Future<Output = ()> + Send,
     ) -> Result<Self, OpenError> {
         let connected = tokio::time::timeout(crate::objects::LIMIT, connect(url, environment)).await;
         let objects = match connected {
@@ -161,10 +180,10 @@ impl Store {
             }
         };
         let Place::Folder(root) = url.place() else {
-            return Self::over(objects, url.clone(), cluster).await;
+            return Self::over_patiently(objects, url.clone(), cluster, others).await;
         };
         // Tested and made first: the anchor is what it finds there then.
-        let store = Self::over(Arc::clone(&objects), url.clone(), cluster).await?;
+        let store = Self::over_patiently(Arc::clone(&objects), url.clone(), cluster, others).await?;
         let path = root.join(cluster.as_str()).join("store.json");
         let anchored = Anchored::new(objects, path).map_err(|error| {
             let source = object_store::Error::Generic { store: "folder", source: error.into() };
@@ -179,9 +198,23 @@ impl Store {
         url: StoreUrl,
         cluster: &ClusterId,
     ) -> Result<Self, OpenError> {
+        Self::over_patiently(objects, url, cluster, std::future::ready(())).await
+    }
+
+    /// The same, patiently; see [`Store::open_patiently`].
+    pub async fn over_patiently(
+        objects: Arc<dyn ObjectStore>,
+        url: StoreUrl,
+        cluster: &ClusterId,
+        others: impl Future<Output = ()> + Send,
+    ) -> Result<Self, OpenError> {
         let objects = below(objects, url.clone(), cluster);
         let name = Identity::path();
         let mut found = objects.read(&name).await?;
+        if found.is_none() {
+            others.await;
+            found = objects.read(&name).await?;
+        }
         if found.is_none()
             && let Some(left) = leftover(&objects, &url).await?
         {

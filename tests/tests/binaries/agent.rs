@@ -167,6 +167,20 @@ async fn a_data_folder_in_use_is_named() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_damaged_store_ends_the_agent_with_what_to_do() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let store = machine.folder().join("store");
+    let folder = store.join(machine.cluster());
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("store.json"), "{")?;
+    let store = store.display().to_string();
+    let arguments = ["--listen-addr", "127.0.0.1:0", "--cluster", machine.cluster(), "--store", &store];
+    let said = machine.agent(&arguments).await?.exits(1)?.tells("store.json` in ")?.tells("is damaged")?;
+    said.tells("hint: restore `")?;
+    machine.nothing_is_left()
+}
+
 /// The nodes of `agent --demo` and of `manifests/demo.yaml`.
 const DEMO_NAMES: [&str; 5] = ["gateway", "standby-1", "standby-2", "storage-1", "storage-2"];
 

@@ -170,3 +170,18 @@ async fn each_store_in_memory_is_a_new_one() {
     let poll = Duration::from_millis(250);
     assert_eq!((first.poll_interval(), first.defence_slack()), (poll, poll));
 }
+
+#[tokio::test]
+async fn of_those_who_find_a_new_store_the_patient_one_leaves_its_test_to_the_others() {
+    let place = TestPlace::memory();
+    let made = std::sync::Mutex::new(None);
+    let cluster = cluster();
+    let patient = Store::over_patiently(Arc::clone(&place.store), memory(), &cluster, async {
+        let opened = over(&place.store).await.unwrap();
+        *made.lock().unwrap() = Some(opened.info().id);
+    });
+    let patient = Box::pin(patient).await.unwrap();
+    assert_eq!(*made.lock().unwrap(), Some(patient.info().id), "it was made meanwhile");
+    let again = Store::over_patiently(Arc::clone(&place.store), memory(), &cluster, std::future::pending());
+    assert_eq!(Box::pin(again).await.unwrap().info(), patient.info(), "where there is one, nobody waits");
+}
