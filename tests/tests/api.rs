@@ -274,3 +274,23 @@ async fn metrics_are_well_formed_and_health_tells_the_phase() -> anyhow::Result<
     assert!(answer.text().await?.contains("drained"));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_estimate_how_far_their_clocks_are_apart() -> anyhow::Result<()> {
+    let nodes = [("a", "standby"), ("b", "standby"), ("c", "standby")];
+    let sandbox = Sandbox::of(&nodes, &NodeOptions::default()).await?;
+    let url = sandbox.url("a")?;
+    let text = eventually("both peers were asked", || async {
+        let answer = sandbox.http().get(format!("{url}/metrics")).send().await.ok()?.text().await.ok()?;
+        let both =
+            ["b", "c"].iter().all(|peer| answer.contains(&format!("clock_skew_seconds{{peer=\"{peer}\"}} ")));
+        both.then_some(answer)
+    })
+    .await?;
+    assert!(text.contains("# TYPE coterie_clock_skew_seconds gauge"), "{text}");
+    let own: Value = sandbox.http().get(format!("{url}/v1/agent/self")).send().await?.json().await?;
+    assert!(own["now_us"].as_i64().is_some_and(|now| now > 1_700_000_000_000_000), "{own}");
+    // They have one clock, so what is left is half a round trip on a busy machine.
+    assert!(own["clock_ahead_ms"].as_i64().is_some_and(|ahead| ahead.abs() < 1_000), "{own}");
+    Ok(())
+}

@@ -25,6 +25,7 @@ use plugin::{Guard, Metrics, Registry};
 use tokio_util::sync::CancellationToken;
 use types::{ClusterId, Generation, NodeId, Profile, Role};
 
+use crate::clocks::Clocks;
 use crate::control::Control;
 use crate::events::Events;
 use crate::gate::Mount;
@@ -85,6 +86,7 @@ pub(crate) struct Parts {
     pub(crate) ground: Ground,
     pub(crate) control: Control,
     pub(crate) events: Events,
+    pub(crate) clocks: Clocks,
     pub(crate) service_metrics: Arc<ArcSwapOption<Metrics>>,
     pub(crate) restarts: Arc<AtomicU64>,
     /// Cancelled when the listener closes: streams end.

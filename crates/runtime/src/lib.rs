@@ -11,6 +11,7 @@
 
 mod api;
 mod arrival;
+mod clocks;
 mod config;
 mod control;
 mod events;

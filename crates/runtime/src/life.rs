@@ -14,6 +14,7 @@ use tracing::{Instrument, Span, warn};
 use types::api::AgentSelf;
 
 use crate::api::Facts;
+use crate::clocks::Clocks;
 use crate::control::Control;
 use crate::events::Events;
 use crate::identity::DataDirError;
@@ -39,6 +40,7 @@ pub(crate) struct Life {
     pub(crate) cluster: Cluster,
     pub(crate) mesh: Mesh,
     pub(crate) control: Control,
+    pub(crate) clocks: Clocks,
     pub(crate) stop_http: CancellationToken,
 }
 
@@ -65,6 +67,9 @@ impl Life {
         };
         let http = plugin::serve(listener, router, self.stop_http.clone().into(), limits);
         parts.spawn(http.instrument(Span::current()));
+        let clocks =
+            self.clocks.clone().watch(self.cluster.clone(), self.mesh.clone(), self.stop_http.clone());
+        parts.spawn(clocks.instrument(Span::current()));
         let mut role = JoinSet::new();
         let refused = tokio::select! {
             biased;

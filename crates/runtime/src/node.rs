@@ -16,6 +16,7 @@ use types::api::About;
 use types::{NodeId, Role, Target};
 
 use crate::api::{self, App, Facts};
+use crate::clocks::Clocks;
 use crate::config::Config;
 use crate::control::Control;
 use crate::events::{Events, now_ms};
@@ -226,6 +227,7 @@ impl Node {
         let (control, commands) = Control::new(leaving.clone());
         let events = Events::new(facts.generation);
         let mount = Arc::<Mount>::default();
+        let clocks = Clocks::default();
         let (service_metrics, restarts) = (Arc::default(), Arc::new(AtomicU64::new(0)));
         let app = App::new(api::Parts {
             facts: facts.clone(),
@@ -236,6 +238,7 @@ impl Node {
             ground: ground.clone(),
             control: control.clone(),
             events: events.clone(),
+            clocks: clocks.clone(),
             service_metrics: Arc::clone(&service_metrics),
             restarts: Arc::clone(&restarts),
             stopping: stop_http.clone(),
@@ -266,6 +269,7 @@ impl Node {
             cluster: cluster.clone(),
             mesh,
             control: control.clone(),
+            clocks,
             stop_http,
         };
         let http = opened.http;

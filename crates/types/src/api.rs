@@ -56,7 +56,17 @@ pub struct AgentSelf {
     /// How many milliseconds its copy of a shard may be behind the owner's, if it is a replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staleness_ms: Option<u64>,
+    /// Unix microseconds on its clock as it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now_us: Option<i64>,
+    /// How many milliseconds its clock is ahead of those of most other members, as it estimates; absent while it has asked
+    /// none of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_ms: Option<i64>,
 }
+
+/// The difference between a member's clock and those of most others that is worth a warning, in milliseconds.
+pub const CLOCK_WARNING_MS: u64 = 1_000;
 
 /// A node as seen through gossip.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]

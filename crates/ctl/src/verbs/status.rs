@@ -2,6 +2,7 @@
 
 mod against_manifest;
 mod claims;
+mod clocks;
 mod restarts;
 mod screen;
 
@@ -52,6 +53,8 @@ struct Report {
     /// What is not as the manifest says; nothing is wrong with that, for a person may have wanted it.
     drift: Vec<String>,
     insecure: Vec<String>,
+    /// How many milliseconds each member's clock is ahead of those of most others, as it estimates itself.
+    clocks_ahead_ms: BTreeMap<NodeId, i64>,
 }
 
 /// A node that was started here and is no member.
@@ -205,6 +208,10 @@ fn report(
         .filter(|member| !matches!(processes.get(&member.id), Some(Process::Ended(_) | Process::Stopped(_))))
         .map(|member| Expected { id: member.id.clone(), ready: false })
         .collect();
+    let ahead = |(id, (own, _)): (&NodeId, &(Option<AgentSelf>, _))| {
+        Some((id.clone(), own.as_ref()?.clock_ahead_ms?))
+    };
+    let clocks_ahead_ms: BTreeMap<_, _> = asked.iter().filter_map(ahead).collect();
     let mut insecure = BTreeSet::new();
     let mut views = Views::new();
     for (id, (own, members)) in asked {
@@ -212,16 +219,18 @@ fn report(
         views.insert(id, members);
     }
     warnings.extend(two_stores(&view.members));
+    warnings.extend(clocks::warnings(&clocks_ahead_ms));
     warnings.extend(views::in_words(&views::judge(&expected, &views).gaps));
     Report {
         cluster: view.cluster,
         viewed_by: view.viewed_by,
         missing,
         warnings,
-        notes: restarts::notes(&view.members),
+        notes: restarts::notes(&view.members).into_iter().chain(clocks::note(&clocks_ahead_ms)).collect(),
         members: view.members,
         drift,
         insecure: insecure.into_iter().collect(),
+        clocks_ahead_ms,
     }
 }
 
@@ -372,8 +381,28 @@ drift
     #[test]
     fn a_cluster_that_is_well_has_no_warnings() {
         let seen = view(vec![member("a", "standby", Phase::Ready)]);
-        let asked = Asked::from([("a".parse().unwrap(), (None, Some(seen.clone())))]);
-        let report = report(seen, asked, None, &BTreeMap::new());
-        assert_eq!(report.warnings, Vec::<String>::new());
+        let own = |ahead_ms| AgentSelf {
+            cluster: "demo".parse().unwrap(),
+            member: seen.members[0].clone(),
+            profile: "local".to_owned(),
+            pid: 1,
+            started_at_ms: 0,
+            data_dir: String::new(),
+            in_flight: 0,
+            busy_with: None,
+            insecure: Vec::new(),
+            restarts: 0,
+            staleness_ms: None,
+            now_us: None,
+            clock_ahead_ms: Some(ahead_ms),
+        };
+        let of = |ahead_ms| {
+            let asked = Asked::from([("a".parse().unwrap(), (Some(own(ahead_ms)), Some(seen.clone())))]);
+            report(seen.clone(), asked, None, &BTreeMap::new())
+        };
+        assert_eq!(of(900).warnings, Vec::<String>::new());
+        let wrong = of(-30_000);
+        assert_eq!(wrong.warnings.len(), 1, "{:?}", wrong.warnings);
+        assert!(wrong.warnings[0].starts_with("the clock of a is 30s behind"), "{:?}", wrong.warnings);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::extract::State;
 use http::header::CONTENT_TYPE;
@@ -43,6 +44,19 @@ fn own(app: &App, out: &mut String) -> std::fmt::Result {
     writeln!(out, "# HELP coterie_members Members in this node's view.\n# TYPE coterie_members gauge")?;
     for ((service, phase), count) in members {
         writeln!(out, "coterie_members{{service=\"{service}\",phase=\"{phase}\"}} {count}")?;
+    }
+    let clocks = app.clocks.ahead_us();
+    if !clocks.is_empty() {
+        writeln!(
+            out,
+            "# HELP coterie_clock_skew_seconds How far a peer's clock is ahead of this node's, as estimated.\n\
+             # TYPE coterie_clock_skew_seconds gauge"
+        )?;
+    }
+    for (peer, ahead_us) in clocks {
+        let seconds = Duration::from_micros(ahead_us.unsigned_abs()).as_secs_f64();
+        let sign = if ahead_us < 0 { "-" } else { "" };
+        writeln!(out, "coterie_clock_skew_seconds{{peer=\"{peer}\"}} {sign}{seconds:.6}")?;
     }
     let numbers = [
         (

@@ -1,0 +1,305 @@
+//! How far the members' wall clocks are apart, as estimated by this node.
+//!
+//! Nothing is decided by wall time, but people compare logs, events and expiry by it. Each peer is asked for its time
+//! now and then; as in NTP (RFC 5905, section 8) its clock is taken to have been read in the middle of the exchange, and
+//! of several exchanges the one with the shortest round trip counts, for it is wrong by half of that at most.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use cluster::Cluster;
+use http::Request;
+use mesh::Mesh;
+use rand::RngExt;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use types::api::{AgentSelf, CLOCK_WARNING_MS, Member};
+use types::{Generation, NodeId};
+
+/// Every peer is asked about this often, one at a time.
+const ROUND: Duration = Duration::from_secs(30);
+/// The shortest pause between two questions: in a large cluster a round takes longer.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+/// The pause before the first question: members become known, and the start is over.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// How long an answer may take: after a longer time the estimate could be wrong by more than what is warned of.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Exchanges that are kept of each peer.
+const KEPT: usize = 8;
+/// How long an exchange counts while there are later ones.
+const FRESH: Duration = Duration::from_secs(600);
+/// What two sound clocks may drift apart, in millionths: an oscillator's error and the rate at which NTP corrects it.
+const DRIFT_PPM: u128 = 1_000;
+
+/// One question to a peer and its answer.
+#[derive(Debug, Clone, Copy)]
+struct Exchange {
+    /// Unix microseconds on this node's clock as it asked.
+    asked_at_us: i64,
+    /// How long the answer took, by a clock that nobody sets.
+    took: Duration,
+    /// Unix microseconds on the peer's clock as it answered.
+    answered_at_us: i64,
+}
+
+/// What one exchange says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sample {
+    /// How far the peer's clock is ahead of this node's, in microseconds.
+    ahead_us: i64,
+    /// How far that may be wrong, either way.
+    within: Duration,
+    at: Instant,
+}
+
+impl Exchange {
+    fn sample(&self, at: Instant) -> Sample {
+        let half = self.took / 2;
+        let middle = self.asked_at_us.saturating_add(micros(half));
+        Sample { ahead_us: self.answered_at_us.saturating_sub(middle), within: half, at }
+    }
+}
+
+impl Sample {
+    /// Whether both can be right if nobody set a clock in between.
+    fn agrees_with(&self, other: &Self) -> bool {
+        let apart = Duration::from_micros(self.ahead_us.abs_diff(other.ahead_us));
+        let between = other.at.saturating_duration_since(self.at);
+        let drift = between.as_nanos().saturating_mul(DRIFT_PPM) / 1_000_000;
+        apart.as_nanos() <= (self.within + other.within).as_nanos() + drift
+    }
+}
+
+/// What the latest exchanges with one peer say.
+#[derive(Debug, Default)]
+struct Estimate(VecDeque<Sample>);
+
+impl Estimate {
+    fn add(&mut self, sample: Sample) {
+        // What was measured before a clock was set says nothing of it any more.
+        self.0.retain(|kept| {
+            sample.at.saturating_duration_since(kept.at) <= FRESH && kept.agrees_with(&sample)
+        });
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(sample);
+    }
+
+    /// The exchange that tells most.
+    fn best(&self) -> Option<&Sample> {
+        self.0.iter().min_by_key(|sample| sample.within)
+    }
+}
+
+/// How far one clock is ahead of those of most others, given how far each of the others is ahead of it.
+///
+/// The median, so that a few wrong clocks among many do not make the others look wrong; of an even number the middle one
+/// that speaks for this clock.
+fn ahead_of_most(mut others_us: Vec<i64>) -> Option<i64> {
+    others_us.sort_unstable();
+    let (low, high) =
+        (others_us.get(others_us.len().checked_sub(1)? / 2)?, others_us.get(others_us.len() / 2)?);
+    let median = if low.unsigned_abs() <= high.unsigned_abs() { low } else { high };
+    Some(median.saturating_neg())
+}
+
+/// The pause between two questions when each of so many peers is to be asked once a round.
+fn pause(peers: usize) -> Duration {
+    let peers = u32::try_from(peers).unwrap_or(u32::MAX).max(1);
+    (ROUND / peers).max(LEAST_PAUSE)
+}
+
+/// What is estimated of the peers' clocks. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Clocks(Arc<Mutex<BTreeMap<NodeId, (Generation, Estimate)>>>);
+
+impl Clocks {
+    /// How far each peer's clock is ahead of this node's, in microseconds.
+    pub(crate) fn ahead_us(&self) -> Vec<(NodeId, i64)> {
+        let known = self.lock();
+        let best = |(id, (_, estimate)): (&NodeId, &(Generation, Estimate))| {
+            Some((id.clone(), estimate.best()?.ahead_us))
+        };
+        known.iter().filter_map(best).collect()
+    }
+
+    /// How far this node's clock is ahead of those of most others, in microseconds; none while no peer was asked.
+    pub(crate) fn own_ahead_us(&self) -> Option<i64> {
+        ahead_of_most(self.ahead_us().into_iter().map(|(_, ahead)| ahead).collect())
+    }
+
+    /// Asks one peer after the other until the node stops, and warns while this node's clock is far from theirs.
+    pub(crate) async fn watch(self, cluster: Cluster, mesh: Mesh, stopping: CancellationToken) {
+        let mut last: Option<NodeId> = None;
+        let mut is_off = false;
+        let mut next_pause = FIRST_PAUSE;
+        loop {
+            let jitter = rand::rng().random_range(0.5..1.5);
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => return,
+                () = sleep(next_pause.mul_f64(jitter)) => {}
+            }
+            let view = cluster.view();
+            let peers: BTreeMap<&NodeId, &Member> = view.peers().map(|peer| (&peer.id, peer)).collect();
+            self.lock().retain(|id, (generation, _)| {
+                peers.get(id).is_some_and(|peer| peer.generation == *generation)
+            });
+            let after = peers.iter().find(|(id, _)| last.as_ref().is_none_or(|last| **id > last));
+            if let Some((_, peer)) = after.or_else(|| peers.iter().next()) {
+                tokio::select! {
+                    biased;
+                    () = stopping.cancelled() => return,
+                    sample = ask(&mesh, peer) => self.add(peer, sample),
+                }
+                last = Some(peer.id.clone());
+            }
+            next_pause = if self.lock().len() < peers.len() { LEAST_PAUSE } else { pause(peers.len()) };
+            is_off = self.judge(is_off);
+        }
+    }
+
+    fn add(&self, peer: &Member, sample: Option<Sample>) {
+        if let Some(sample) = sample {
+            let mut known = self.lock();
+            let new = || (peer.generation, Estimate::default());
+            known.entry(peer.id.clone()).or_insert_with(new).1.add(sample);
+        }
+    }
+
+    /// Says when this node's clock begins and ceases to be off. Whether it is.
+    fn judge(&self, was_off: bool) -> bool {
+        let ahead = self.own_ahead_us().unwrap_or_default();
+        let ahead_ms = ahead / 1_000;
+        let is_off = ahead_ms.unsigned_abs() > CLOCK_WARNING_MS;
+        match (was_off, is_off) {
+            (false, true) => warn!(
+                ahead_ms,
+                "this node's clock is not that of the other members; synchronize it, for example by NTP"
+            ),
+            (true, false) => {
+                info!(ahead_ms, "this node's clock agrees with those of the other members again");
+            }
+            (false, false) | (true, true) => {}
+        }
+        is_off
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, (Generation, Estimate)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks a peer for its time. None if it does not answer, or its version of Coterie does not say.
+async fn ask(mesh: &Mesh, peer: &Member) -> Option<Sample> {
+    let request = Request::get(format!("{}/v1/agent/self", peer.http)).body(Bytes::new()).ok()?;
+    let (asked_at_us, asked) = (now_us(), Instant::now());
+    let answer = mesh.call(request, LIMIT).await.ok()?;
+    let took = asked.elapsed();
+    if took > LIMIT {
+        // This process was paused, and found the answer afterwards.
+        return None;
+    }
+    let agent: AgentSelf = serde_json::from_slice(answer.body()).ok()?;
+    let is_it = agent.member.id == peer.id && agent.member.generation == peer.generation;
+    let exchange = Exchange { asked_at_us, took, answered_at_us: agent.now_us.filter(|_| is_it)? };
+    Some(exchange.sample(Instant::now()))
+}
+
+/// Unix microseconds on this node's clock.
+pub(crate) fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or_else(|before| -micros(before.duration()), micros)
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: i64 = 1_000;
+    const SECOND: i64 = 1_000_000;
+
+    #[tokio::test]
+    async fn a_clock_is_taken_to_be_read_in_the_middle_of_the_exchange() {
+        let at = Instant::now();
+        for (asked_at_us, took_ms, answered_at_us, ahead_us) in [
+            (1_000 * MS, 10, 1_005 * MS, 0),
+            (1_000 * MS, 10, 1_035 * MS, 30 * MS),
+            (1_000 * MS, 10, 975 * MS, -30 * MS),
+            (0, 0, i64::MAX, i64::MAX),
+            (i64::MAX, 2_000, -SECOND, i64::MIN),
+        ] {
+            let took = Duration::from_millis(took_ms);
+            let sample = Exchange { asked_at_us, took, answered_at_us }.sample(at);
+            assert_eq!((sample.ahead_us, sample.within), (ahead_us, took / 2), "{asked_at_us}");
+        }
+    }
+
+    /// Exchanges as `(seconds since the first, milliseconds that the peer seems ahead, milliseconds of round trip)`.
+    fn best_of(exchanges: &[(u64, i64, u64)]) -> Option<i64> {
+        let start = Instant::now();
+        let mut estimate = Estimate::default();
+        for (at_s, ahead_ms, round_trip_ms) in exchanges {
+            estimate.add(Sample {
+                ahead_us: ahead_ms * MS,
+                within: Duration::from_millis(round_trip_ms / 2),
+                at: start + Duration::from_secs(*at_s),
+            });
+        }
+        estimate.best().map(|sample| sample.ahead_us / MS)
+    }
+
+    #[tokio::test]
+    async fn of_late_exchanges_the_shortest_counts_unless_a_clock_was_set_since() {
+        for (exchanges, best, why) in [
+            (vec![], None, "nothing was measured"),
+            (vec![(0, 40, 100)], Some(40), "there is one"),
+            (vec![(0, 2, 4), (30, 40, 100)], Some(2), "the first was shorter"),
+            (vec![(0, 40, 100), (30, 2, 4)], Some(2), "the second was shorter"),
+            (vec![(0, 2, 4), (30, 30_000, 100)], Some(30_000), "the peer's clock was set ahead"),
+            (vec![(0, 2, 4), (30, -3_600_000, 100), (60, -3_600_010, 40)], Some(-3_600_010), "set back"),
+            (vec![(0, 2, 4), (30, 20, 10)], Some(2), "clocks drift, 30 ms in 30 s at most"),
+            (vec![(0, 2, 4), (601, 3, 100)], Some(3), "the first is too old"),
+            (
+                (0..9).map(|at| (at, 9 - i64::try_from(at).unwrap(), 20 + 2 * at)).collect(),
+                Some(8),
+                "eight are kept",
+            ),
+        ] {
+            assert_eq!(best_of(&exchanges), best, "{why}: {exchanges:?}");
+        }
+    }
+
+    #[test]
+    fn the_wrong_clock_is_named_and_not_those_that_it_differs_from() {
+        let own = |others: &[i64]| {
+            let others = others.iter().map(|seconds| seconds * SECOND).collect();
+            ahead_of_most(others).map(|ahead| ahead / SECOND)
+        };
+        for (others, ahead, why) in [
+            (vec![], None, "nobody was asked"),
+            (vec![30], Some(-30), "one of two: nobody knows which"),
+            (vec![0, 30], Some(0), "one other is wrong"),
+            (vec![-30, -30], Some(30), "this one is wrong"),
+            (vec![0, 0, 30, 30], Some(0), "two of five others are wrong"),
+            (vec![-30, -30, -30, 0], Some(30), "this one and another are wrong"),
+            (vec![-3_600, 0, 0, 0, 30], Some(0), "in both directions"),
+        ] {
+            assert_eq!(own(&others), ahead, "{why}: {others:?}");
+        }
+    }
+
+    #[test]
+    fn a_round_takes_half_a_minute_until_the_cluster_is_large() {
+        let s = Duration::from_secs;
+        let pauses = [0, 1, 4, 30, 1_000].map(pause);
+        assert_eq!(pauses, [s(30), s(30), Duration::from_millis(7_500), s(1), s(1)]);
+    }
+}
