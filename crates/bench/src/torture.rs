@@ -11,6 +11,7 @@ mod history;
 mod network;
 mod proxy;
 mod register;
+mod skew;
 mod speech;
 mod storm;
 mod stream;
@@ -22,13 +23,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 use types::range::DurationIn;
 
 use crate::ours::Binaries;
 use crate::progress::progress;
 use crate::report::Report;
-use cluster::{CLUSTER, Cluster};
+use cluster::{CLUSTER, Cluster, name};
 use history::seconds;
 use speech::Reads;
 use storm::{Journal, Storm, nurse};
@@ -71,7 +74,14 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let seed = args.seed.unwrap_or_else(rand::random);
     progress(&format!("seed {seed}"));
-    let cluster = Cluster::start(Binaries::find()?, args.store.as_deref(), args.plain).await?;
+    let mut rng = StdRng::seed_from_u64(seed);
+    let cluster = Cluster::start(Binaries::find()?, args.store.as_deref(), args.plain, &mut rng).await?;
+    if let Ok(clocks) = &cluster.clocks {
+        let ahead =
+            clocks.at_first().enumerate().map(|(node, ahead_s)| format!("{} {ahead_s:+}", name(node)));
+        let ahead = ahead.collect::<Vec<_>>().join(", ");
+        report.notes.push(format!("clocks were wrong from the beginning, by seconds: {ahead}"));
+    }
     let cluster = Arc::new(cluster);
     let mut run = Run { seed, ..Run::default() };
     let tortured = torture(args, seed, &cluster, &mut run).await;

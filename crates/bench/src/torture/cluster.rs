@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use client::Client;
 use futures_util::future::join_all;
+use rand::rngs::StdRng;
 use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
@@ -23,6 +24,7 @@ use crate::process::Process;
 use crate::seat::Seat;
 use crate::torture::ground::Ground;
 use crate::torture::network::{self, Network};
+use crate::torture::skew::{Clocks, Range};
 
 /// The cluster's name, which `crate::ours` gives it.
 pub(crate) const CLUSTER: &str = "bench";
@@ -106,6 +108,10 @@ pub(crate) struct Cluster {
     pub(crate) ground: Ground,
     /// None if all nodes are on loopback, for this reason.
     pub(crate) network: Result<Network, String>,
+    /// None if all clocks are right, for this reason.
+    pub(crate) clocks: Result<Clocks, String>,
+    /// How wrong clocks may be.
+    pub(crate) skews: Range,
     /// How often a node ended though nobody ended it.
     pub(crate) surprises: std::sync::Mutex<Vec<String>>,
     starts: AtomicU32,
@@ -123,11 +129,13 @@ struct Node {
 }
 
 impl Cluster {
-    /// Starts all nodes on this store, and waits until they serve. With `is_plain` no privileges are used.
+    /// Starts all nodes on this store, and waits until they serve. With `is_plain` no privileges are used. Which clocks are
+    /// wrong from the beginning is drawn by lot.
     pub(crate) async fn start(
         binaries: Binaries,
         store: Option<&str>,
         is_plain: bool,
+        rng: &mut StdRng,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("coterie-torture-").tempdir()?;
         let count = u8::try_from(COUNT)?;
@@ -138,6 +146,9 @@ impl Cluster {
         };
         let outside = network.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), Network::outside);
         let ground = Ground::lay(store, folder.path(), !is_plain, outside, COUNT).await?;
+        let skews = Range { is_signed: ground.is_signed() };
+        let clocks = Clocks::new(folder.path(), &skews.at_first(COUNT, rng));
+        let clocks = clocks.map_err(|error| format!("{error:#}"));
         let nodes = (0_u8..).zip(NODES).map(|(number, node)| place(number, node, network.as_ref().ok()));
         let nodes = nodes.collect::<anyhow::Result<Vec<_>>>()?;
         let surprises = std::sync::Mutex::default();
@@ -145,7 +156,8 @@ impl Cluster {
         let listen = if network.is_ok() { "0.0.0.0:0" } else { "127.0.0.1:0" };
         let members = nodes[GATEWAYS..].iter().map(|node| node.seat.api).collect();
         let doors = Doors { members, ..Doors::default() };
-        let cluster = Self { binaries, nodes, ground, network, surprises, starts, doors, folder };
+        let cluster =
+            Self { binaries, nodes, ground, network, clocks, skews, surprises, starts, doors, folder };
         let services = json!({
             "storage": { "shards": SHARDS, "replicas": REPLICAS },
             "api_gateway": { "settings": { "listen": listen } },
@@ -212,6 +224,9 @@ impl Cluster {
         let mut command = ours::command(&self.binaries, &node.seat, &seeds, folder);
         command.arg("--store").arg(self.ground.url()).args(["--log", "info,chitchat=error"]);
         command.envs(self.ground.environment(Some(number)));
+        if let Ok(clocks) = &self.clocks {
+            command.envs(clocks.environment(number));
+        }
         if let Some(shard) = node.shard {
             command.args(["--shard", &shard.to_string()]);
         }

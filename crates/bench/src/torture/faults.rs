@@ -17,6 +17,7 @@ use crate::progress::progress;
 use crate::torture::cluster::{COUNT, Cluster, GATEWAYS, SHARDS};
 use crate::torture::network::Lost;
 use crate::torture::proxy::Mode;
+use crate::torture::skew::Range;
 
 /// How long a node may take to say that it is there.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -47,6 +48,8 @@ pub(crate) enum Fault {
     /// A node is made owner on the store while the owner runs, and is told to be it. The owner hears of it from the store
     /// alone if it is cut off from all others meanwhile.
     Usurp { shard: u32, by: usize, is_alone: bool },
+    /// A node's clock is set while it runs, so many seconds ahead of the right time, and set back at the end.
+    Skew { node: usize, ahead_s: i64 },
 }
 
 /// What a fault makes unusable until it ends.
@@ -57,6 +60,7 @@ pub(crate) enum Hold {
     StoreLink(usize),
     Proxies,
     Room,
+    Clock(usize),
 }
 
 /// Which faults can't be, and why not.
@@ -64,28 +68,38 @@ pub(crate) fn skipped(cluster: &Cluster) -> Vec<(&'static str, String)> {
     let cut = cluster.network.as_ref().err().cloned();
     let store = cluster.ground.has_proxies().err();
     let cut_store = store.clone().or(cut.clone());
-    let all =
-        [("cut", cut), ("cut store", cut_store), ("store", store), ("fill", cluster.ground.can_fill().err())];
+    let all = [
+        ("cut", cut),
+        ("cut store", cut_store),
+        ("store", store),
+        ("fill", cluster.ground.can_fill().err()),
+        ("skew", cluster.clocks.as_ref().err().cloned()),
+    ];
     all.into_iter().filter_map(|(kind, why)| Some((kind, why?))).collect()
 }
 
 impl Fault {
     /// One that can be, and for how long.
-    pub(crate) fn choose(rng: &mut StdRng, skipped: &[&str], longest_stop: Duration) -> (Self, Duration) {
+    pub(crate) fn choose(
+        rng: &mut StdRng,
+        skipped: &[&str],
+        skews: Range,
+        longest_stop: Duration,
+    ) -> (Self, Duration) {
         loop {
-            let fault = Self::any(rng);
+            let fault = Self::any(rng, skews);
             if !skipped.contains(&fault.kind()) {
                 return (fault, fault.length(rng, longest_stop));
             }
         }
     }
 
-    fn any(rng: &mut StdRng) -> Self {
+    fn any(rng: &mut StdRng, skews: Range) -> Self {
         let node = rng.random_range(0..COUNT);
         let worker = rng.random_range(GATEWAYS..COUNT);
         let shard = rng.random_range(0..SHARDS);
         // So that about as many of each kind are done: some are refused often, or exclude each other.
-        match rng.random_range(0..100) {
+        match rng.random_range(0..112) {
             0..13 => Self::Kill { node },
             13..25 => Self::Stop { node },
             25..35 => {
@@ -105,7 +119,8 @@ impl Fault {
                 Self::Store { node: rng.random_ratio(3, 4).then_some(worker), mode }
             }
             82..92 => Self::Fill,
-            _ => Self::Usurp { shard, by: worker, is_alone: rng.random_ratio(1, 2) },
+            92..100 => Self::Usurp { shard, by: worker, is_alone: rng.random_ratio(1, 2) },
+            _ => Self::Skew { node, ahead_s: skews.choose(rng) },
         }
     }
 
@@ -114,7 +129,7 @@ impl Fault {
         let (least, most) = match self {
             Self::Kill { .. } => (0.05, 10.0),
             Self::Stop { .. } => (0.2, longest_stop.as_secs_f64()),
-            Self::Cut { .. } => (0.5, 12.0),
+            Self::Cut { .. } | Self::Skew { .. } => (0.5, 12.0),
             Self::CutStore { .. } | Self::Store { .. } => (0.2, 8.0),
             Self::Fill => (0.2, 6.0),
             Self::Move { .. } | Self::Retire { .. } | Self::Usurp { .. } => return Duration::ZERO,
@@ -134,6 +149,7 @@ impl Fault {
             Self::Store { .. } => "store",
             Self::Fill => "fill",
             Self::Usurp { .. } => "usurp",
+            Self::Skew { .. } => "skew",
         }
     }
 
@@ -145,6 +161,7 @@ impl Fault {
             Self::CutStore { node } => Some(Hold::StoreLink(node)),
             Self::Store { .. } => Some(Hold::Proxies),
             Self::Fill => Some(Hold::Room),
+            Self::Skew { node, .. } => Some(Hold::Clock(node)),
             Self::Move { .. } | Self::Retire { .. } | Self::Usurp { .. } => None,
         }
     }
@@ -175,6 +192,10 @@ impl Fault {
             }
             Self::Fill => cluster.ground.fill(),
             Self::Usurp { shard, by, is_alone } => usurp(cluster, store, shard, by, is_alone).await,
+            Self::Skew { node, ahead_s } => {
+                let clocks = cluster.clocks.as_ref().map_err(|why| anyhow::anyhow!("{why}"))?;
+                clocks.set(node, ahead_s)
+            }
         }
     }
 
@@ -200,6 +221,10 @@ impl Fault {
                 Ok(())
             }
             Self::Fill => cluster.ground.clear(),
+            Self::Skew { node, .. } => match &cluster.clocks {
+                Ok(clocks) => clocks.set_back(node),
+                Err(_) => Ok(()),
+            },
             Self::Move { .. } | Self::Retire { .. } | Self::Usurp { .. } => Ok(()),
         }
     }
@@ -234,6 +259,7 @@ impl fmt::Display for Fault {
                 let alone = if *is_alone { ", the owner cut off" } else { "" };
                 write!(f, "usurp storage/{shard} by {}{alone}", name(by))
             }
+            Self::Skew { node, ahead_s } => write!(f, "skew {} by {ahead_s:+} s", name(node)),
         }
     }
 }

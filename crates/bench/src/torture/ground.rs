@@ -139,6 +139,11 @@ impl Ground {
         }
     }
 
+    /// Whether a server checks the time at which requests were signed.
+    pub(crate) fn is_signed(&self) -> bool {
+        matches!(self.kind, Kind::Bucket { _moto: None, .. })
+    }
+
     /// Whether it can be full; else the reason.
     pub(crate) fn can_fill(&self) -> Result<(), String> {
         match &self.kind {

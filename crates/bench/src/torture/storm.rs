@@ -111,7 +111,7 @@ impl Storm {
             while let Some(ended) = running.try_join_next() {
                 release(ended??, &mut held);
             }
-            let (fault, length) = Fault::choose(rng, &self.skipped, self.longest_stop);
+            let (fault, length) = Fault::choose(rng, &self.skipped, self.cluster.skews, self.longest_stop);
             if is_bearable(fault, &held) && fault.hold().is_none_or(|hold| held.insert(hold)) {
                 running.spawn(Arc::clone(self).suffer(fault, length));
             }
@@ -158,7 +158,8 @@ fn release(fault: Fault, held: &mut BTreeSet<Hold>) {
 fn is_bearable(fault: Fault, held: &BTreeSet<Hold>) -> bool {
     let node = |hold: &Hold| match hold {
         Hold::Process(node) | Hold::Links(node) | Hold::StoreLink(node) => Some(*node),
-        Hold::Proxies | Hold::Room => None,
+        // A node with a wrong clock serves as the others do.
+        Hold::Proxies | Hold::Room | Hold::Clock(_) => None,
     };
     let Some(hit) = fault.hold().and_then(|hold| node(&hold)) else { return true };
     let away: BTreeSet<_> = held.iter().filter_map(node).chain([hit]).collect();
@@ -169,6 +170,7 @@ fn is_bearable(fault: Fault, held: &BTreeSet<Hold>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::torture::skew::Range;
 
     #[test]
     fn one_gateway_and_half_of_the_nodes_are_left_alone() {
@@ -183,15 +185,16 @@ mod tests {
 
     #[test]
     fn the_same_seed_chooses_the_same_faults() {
+        let skews = Range { is_signed: false };
         let choose = |seed| {
             let mut rng = StdRng::seed_from_u64(seed);
             (0..200)
-                .map(|_| Fault::choose(&mut rng, &["cut", "fill"], Duration::from_secs(15)))
+                .map(|_| Fault::choose(&mut rng, &["cut", "fill"], skews, Duration::from_secs(15)))
                 .collect::<Vec<_>>()
         };
         assert_eq!(choose(1), choose(1));
         assert_ne!(choose(1), choose(2));
         let kinds: BTreeSet<_> = choose(1).into_iter().map(|(fault, _)| fault.kind()).collect();
-        assert!(kinds.len() == 7 && !kinds.contains("cut"), "{kinds:?}");
+        assert!(kinds.len() == 8 && !kinds.contains("cut"), "{kinds:?}");
     }
 }
