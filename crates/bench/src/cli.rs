@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::{Parser, Subcommand};
 
 use crate::report::Report;
-use crate::{detect, failover, idle, kv, moves, swap, torture, up};
+use crate::{detect, failover, idle, kv, moves, readme, results, swap, torture, up};
 
 const EXAMPLES: &str = "\
 Build first, so that agent and ctl stand beside bench:
@@ -22,6 +23,8 @@ Examples:
   cargo run --release -p bench -- idle --seconds 60      memory and CPU of agents that have nothing to do
   cargo run --release -p bench -- torture --seconds 600  clients, faults, and a checker of what clients were told
   cargo run --release -p bench -- up --json up.json      the numbers in this file instead of target/bench/
+  cargo run --release -p bench -- up --record            the numbers in crates/bench/results/up.json as well
+  cargo run --release -p bench -- readme                 README's tables from crates/bench/results
 
 p99 of fewer than 100 samples is the largest; p99.9 is told of 1,000 or more. The ratio is ours to the peer's, by p50.
 Serf runs with its `local` and its `lan` profile, etcd is asked by gRPC, by JSON over its gateway and by its v2 API; the
@@ -36,6 +39,9 @@ pub(crate) struct Cli {
     /// Where the numbers go as JSON [default: target/bench/NAME-UNIXTIME.json, beside the binary's folder]
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Keep the numbers in crates/bench/results as well, for README: of a release build on a quiet machine
+    #[arg(long, global = true)]
+    record: bool,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -59,6 +65,8 @@ enum Verb {
     Idle(idle::Args),
     /// Whether what was promised is kept, whatever goes wrong
     Torture(torture::Args),
+    /// Write README's tables from the numbers that were kept
+    Readme(readme::Args),
 }
 
 impl Verb {
@@ -72,6 +80,7 @@ impl Verb {
             Self::Detect(_) => "detect",
             Self::Idle(_) => "idle",
             Self::Torture(_) => "torture",
+            Self::Readme(_) => "readme",
         }
     }
 
@@ -79,7 +88,7 @@ impl Verb {
     fn peer(&self) -> &'static str {
         match self {
             Self::Up(_) | Self::Swap(_) | Self::Detect(_) | Self::Idle(_) => "serf",
-            Self::Move(_) | Self::Torture(_) => "peer",
+            Self::Move(_) | Self::Torture(_) | Self::Readme(_) => "peer",
             Self::Kv(_) | Self::Failover(_) => "etcd",
         }
     }
@@ -87,6 +96,13 @@ impl Verb {
 
 /// Measures, prints the table and writes the file.
 pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
+    let name = cli.verb.name();
+    if cli.record && !results::NAMES.contains(&name) {
+        bail!("README shows no numbers of `{name}`; leave --record out");
+    }
+    if cli.record && cfg!(debug_assertions) {
+        bail!("--record is for a release build: cargo run --release -p bench -- {name} --record");
+    }
     let mut report = Report::begin(cli.verb.name(), cli.verb.peer());
     let measured = match &cli.verb {
         Verb::Up(args) => Box::pin(up::run(args, &mut report)).await,
@@ -97,9 +113,10 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         Verb::Detect(args) => Box::pin(detect::run(args, &mut report)).await,
         Verb::Idle(args) => Box::pin(idle::run(args, &mut report)).await,
         Verb::Torture(args) => Box::pin(torture::run(args, &mut report)).await,
+        Verb::Readme(args) => return readme::run(args),
     };
     // What was measured before an error is worth as much as without it.
-    report.finish(cli.json.as_deref(), &measured)?;
+    report.finish(cli.json.as_deref(), cli.record, &measured)?;
     measured
 }
 

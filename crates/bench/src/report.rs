@@ -7,6 +7,7 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::results;
 use crate::rows::Row;
 use crate::table;
 
@@ -16,7 +17,13 @@ pub(crate) struct Report {
     name: &'static str,
     /// Who else was measured.
     peer: &'static str,
+    /// The commit that was measured; with a `+`, it was changed.
+    head: String,
+    /// The day, as `2026-11-29`.
+    date: String,
     at_unix_s: u64,
+    /// The processor and its number of cores.
+    machine: String,
     cores: usize,
     load_before: String,
     load_after: String,
@@ -34,7 +41,14 @@ impl Report {
         Self {
             name,
             peer,
+            head: results::head(),
+            date: humantime::format_rfc3339_seconds(UNIX_EPOCH + since)
+                .to_string()
+                .chars()
+                .take(10)
+                .collect(),
             at_unix_s: since.as_secs(),
+            machine: results::machine(),
             cores: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
             load_before: load(),
             load_after: String::new(),
@@ -45,11 +59,21 @@ impl Report {
         }
     }
 
-    /// Prints the table and writes the file.
-    pub(crate) fn finish(&mut self, json: Option<&Path>, outcome: &anyhow::Result<()>) -> anyhow::Result<()> {
+    /// Prints the table, each row beside the run that is committed, and writes the file; with `record` it becomes the run
+    /// that is committed, unless something failed.
+    pub(crate) fn finish(
+        &mut self,
+        json: Option<&Path>,
+        record: bool,
+        outcome: &anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         self.load_after = load();
         self.error = outcome.as_ref().err().map(|error| format!("{error:#}"));
-        println!("{}", table::render(&self.rows, self.peer));
+        let kept = results::read(self.name)?;
+        println!("{}", table::render(&self.rows, self.peer, kept.as_ref()));
+        if let Some(kept) = kept {
+            println!("committed: {}, {}, {}", kept.head, kept.date, kept.machine);
+        }
         for note in &self.notes {
             println!("{note}");
         }
@@ -58,11 +82,20 @@ impl Report {
             Some(file) => file.to_owned(),
             None => self.default_file()?,
         };
+        self.write(&file)?;
+        if record && outcome.is_ok() {
+            self.write(&results::file(self.name))?;
+            println!("`bench readme` shows it in README");
+        }
+        Ok(())
+    }
+
+    fn write(&self, file: &Path) -> anyhow::Result<()> {
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         }
         let text = serde_json::to_string_pretty(self)?;
-        std::fs::write(&file, text + "\n").with_context(|| format!("writing {}", file.display()))?;
+        std::fs::write(file, text + "\n").with_context(|| format!("writing {}", file.display()))?;
         println!("{}", file.display());
         Ok(())
     }

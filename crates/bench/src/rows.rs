@@ -2,23 +2,23 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::stats::Summary;
 
 /// One number, ours and the peer's.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) what: String,
     pub(crate) nodes: usize,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: String,
     pub(crate) ours: Option<Summary>,
     pub(crate) peer: Peer,
     pub(crate) targets: Vec<Target>,
 }
 
 /// What the peer made of the same task.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Peer {
     /// The better one of its profiles, or of the ways to ask it.
     Measured { profile: String, summary: Summary },
@@ -29,7 +29,7 @@ pub(crate) enum Peer {
 }
 
 /// What a number has to be.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Target {
     P50(f64),
     P99(f64),
@@ -56,8 +56,15 @@ impl fmt::Display for Target {
 }
 
 impl Row {
-    pub(crate) fn new(what: impl Into<String>, nodes: usize, unit: &'static str) -> Self {
-        Self { what: what.into(), nodes, unit, ours: None, peer: Peer::None, targets: Vec::new() }
+    pub(crate) fn new(what: impl Into<String>, nodes: usize, unit: &str) -> Self {
+        Self {
+            what: what.into(),
+            nodes,
+            unit: unit.to_owned(),
+            ours: None,
+            peer: Peer::None,
+            targets: Vec::new(),
+        }
     }
 
     pub(crate) fn ours(self, ours: Option<Summary>) -> Self {
@@ -76,6 +83,11 @@ impl Row {
     /// Ours to the peer's, by p50.
     pub(crate) fn ratio(&self) -> Option<f64> {
         self.ratio_of(|summary| summary.p50)
+    }
+
+    /// Ours to what it was in another run, by p50.
+    pub(crate) fn ratio_to(&self, other: &Self) -> Option<f64> {
+        Some(self.ours.as_ref()?.p50 / other.ours.as_ref()?.p50).filter(|ratio| ratio.is_finite())
     }
 
     fn ratio_of(&self, of: fn(&Summary) -> f64) -> Option<f64> {
@@ -163,6 +175,14 @@ mod tests {
         let alone = row(&[10.0], &[]).target(Target::Ratio(0.25));
         assert_eq!(alone.is_met(), None);
         assert_eq!(alone.target(Target::P50(10.0)).is_met(), Some(true));
+    }
+
+    #[test]
+    fn a_row_is_compared_with_the_same_of_another_run_unless_that_was_nothing() {
+        let ratio = |ours: &[f64], other: &[f64]| row(ours, &[]).ratio_to(&row(other, &[]));
+        assert_eq!(ratio(&[3.0], &[2.0]), Some(1.5));
+        assert_eq!(ratio(&[], &[2.0]), None);
+        assert_eq!(ratio(&[0.0], &[0.0]), None);
     }
 
     #[test]

@@ -2,18 +2,36 @@
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
+use crate::results::Kept;
 use crate::rows::{Peer, Row};
 use crate::stats::Summary;
 
 /// The columns of 99.9th percentiles.
 const TAILS: [usize; 2] = [6, 10];
 
-/// Aligned, without borders, as wide as its content. Where no row has a 99.9th percentile, there is no column of it.
-pub(crate) fn render(rows: &[Row], peer: &str) -> String {
+/// The column of ratios to the run that README shows.
+const TO_KEPT: usize = 12;
+
+/// Aligned, without borders, as wide as its content. Where no row has a 99.9th percentile, there is no column of it, and
+/// none of ratios to the run that README shows where there is no such run.
+pub(crate) fn render(rows: &[Row], peer: &str, kept: Option<&Kept>) -> String {
     let peer = format!("{} p50", peer.to_uppercase());
     let header = [
-        "WHAT", "N", "SAMPLES", "UNIT", "OURS p50", "p99", "p99.9", "max", &peer, "p99", "p99.9", "RATIO",
-        "TARGET", "MET",
+        "WHAT",
+        "N",
+        "SAMPLES",
+        "UNIT",
+        "OURS p50",
+        "p99",
+        "p99.9",
+        "max",
+        &peer,
+        "p99",
+        "p99.9",
+        "RATIO",
+        "TO COMMITTED",
+        "TARGET",
+        "MET",
     ];
     let has_tails = rows.iter().any(|row| row.ours.as_ref().is_some_and(|ours| ours.p999.is_some()));
     let mut table = Table::new();
@@ -22,21 +40,21 @@ pub(crate) fn render(rows: &[Row], peer: &str) -> String {
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header);
     for row in rows {
-        table.add_row(cells(row));
+        table.add_row(cells(row, kept));
     }
     for (at, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
-        if matches!(at, 1 | 2 | 4..=11) {
+        if matches!(at, 1 | 2 | 4..=12) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        if TAILS.contains(&at) && !has_tails {
+        if (TAILS.contains(&at) && !has_tails) || (at == TO_KEPT && kept.is_none()) {
             column.set_constraint(ColumnConstraint::Hidden);
         }
     }
     table.trim_fmt()
 }
 
-fn cells(row: &Row) -> Vec<String> {
+fn cells(row: &Row, kept: Option<&Kept>) -> Vec<String> {
     let none = || "-".to_owned();
     let shown = |summary: Option<&Summary>, of: fn(&Summary) -> Option<f64>| {
         summary.and_then(of).map_or_else(none, number)
@@ -54,7 +72,7 @@ fn cells(row: &Row) -> Vec<String> {
         row.what.clone(),
         row.nodes.to_string(),
         ours.map_or_else(none, |ours| ours.samples.to_string()),
-        row.unit.to_owned(),
+        row.unit.clone(),
         shown(ours, |ours| Some(ours.p50)),
         shown(ours, |ours| Some(ours.p99)),
         shown(ours, |ours| ours.p999),
@@ -63,6 +81,7 @@ fn cells(row: &Row) -> Vec<String> {
         shown(peer, |peer| Some(peer.p99)),
         shown(peer, |peer| peer.p999),
         row.ratio().map_or_else(none, |ratio| format!("{ratio:.2}")),
+        kept.and_then(|kept| row.ratio_to(kept.row(row)?)).map_or_else(none, |ratio| format!("{ratio:.2}")),
         if targets.is_empty() { none() } else { targets.join(", ") },
         match row.is_met() {
             Some(true) => "yes".to_owned(),
@@ -73,7 +92,7 @@ fn cells(row: &Row) -> Vec<String> {
 }
 
 /// Three digits that say something, or the whole number.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value.fract() == 0.0 || value >= 100.0 {
         format!("{value:.0}")
     } else if value >= 10.0 {
@@ -104,7 +123,7 @@ mod tests {
 WHAT         N  SAMPLES  UNIT  OURS p50   p99   max      SERF p50   p99  RATIO  TARGET       MET
 all see all  5        2  ms         120   131   131    60.2 (lan)  60.2   2.00  ratio <= 1.5  NO
 crash        5        1  ms        9.50  9.50  9.50  no serf here     -      -  p99 <= 1500  yes";
-        let rendered = render(&rows, "serf");
+        let rendered = render(&rows, "serf", None);
         assert_eq!(squeezed(&rendered), squeezed(expected), "{rendered}");
     }
 
@@ -123,8 +142,29 @@ crash        5        1  ms        9.50  9.50  9.50  no serf here     -      -  
 WHAT  N  SAMPLES  UNIT  OURS p50  p99  p99.9   max  ETCD p50  p99  p99.9   RATIO  TARGET  MET
 PUT   1     1000    ms       500  990    999  1000    5 (v2)    5      -  100.00       -    -
 GET   1        1    ms         5    5      -     5  500 (v2)  990    999    0.01       -    -";
-        let rendered = render(&rows, "etcd");
+        let rendered = render(&rows, "etcd", None);
         assert_eq!(squeezed(&rendered), squeezed(expected), "{rendered}");
+    }
+
+    #[test]
+    fn each_row_is_compared_with_the_run_that_is_committed() {
+        let row = |what: &str, p50| Row::new(what, 5, "ms").ours(Summary::of(&[p50]));
+        let kept = Kept {
+            name: "up".to_owned(),
+            peer: "serf".to_owned(),
+            head: String::new(),
+            date: String::new(),
+            machine: String::new(),
+            load_before: String::new(),
+            rows: vec![row("join", 20.0)],
+        };
+        let expected = "\
+WHAT  N  SAMPLES  UNIT  OURS p50   p99   max  SERF p50  p99  RATIO  TO COMMITTED  TARGET  MET
+join  5        1  ms        30.0  30.0  30.0         -    -      -          1.50       -    -
+new   5        1  ms        30.0  30.0  30.0         -    -      -             -       -    -";
+        let rendered = render(&[row("join", 30.0), row("new", 30.0)], "serf", Some(&kept));
+        let expected = expected.replace("30.0", "30");
+        assert_eq!(squeezed(&rendered), squeezed(&expected), "{rendered}");
     }
 
     fn squeezed(text: &str) -> Vec<Vec<String>> {
