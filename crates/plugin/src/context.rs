@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,12 @@ pub struct Context {
     pub objects: Option<Arc<dyn ObjectStore>>,
     /// How often a replica may look for news in it: rarely where each look costs money.
     pub objects_poll: Duration,
+    /// Whether it is on a network, where each request takes its time and may be paid for.
+    pub objects_are_remote: bool,
+    /// A folder on this node's disk for what can be had again, such as parts of remote objects. Each service keeps to a
+    /// folder of its own type's name in it, makes that when it needs it, bounds it, and copes with files that others delete
+    /// or damage at any moment.
+    pub cache_dir: PathBuf,
     /// The members of the cluster, as this node sees them.
     pub view: watch::Receiver<ClusterView>,
     /// Requests to other members.
@@ -121,6 +128,9 @@ impl Context {
             shards: None,
             objects: None,
             objects_poll: Duration::from_millis(100),
+            objects_are_remote: false,
+            // Not made unless a test says that its objects are remote; it then gives a folder of its own.
+            cache_dir: std::env::temp_dir().join("coterie-test-cache"),
             mesh: Mesh::new(view.clone(), mesh::Targets::any(), mesh::Limits::default()),
             view,
             tasks,

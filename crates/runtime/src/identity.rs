@@ -83,6 +83,7 @@ const LOCK: &str = "lock";
 const NODE: &str = "node.json";
 const ROLE: &str = Asked::FILE;
 const LIVES: &str = "failed-lives.json";
+const CACHE: &str = "cache";
 
 impl DataDir {
     /// Makes the folder if need be, and locks it.
@@ -116,6 +117,11 @@ impl DataDir {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where services keep what can be had again; made by the first one that does.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.path.join(CACHE)
     }
 
     /// Who the node is in a new life: the id as kept or wanted or else generated, with a generation above the last one. The

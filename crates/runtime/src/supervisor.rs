@@ -327,12 +327,13 @@ impl Supervisor {
         let Some(prepared) = prepared else {
             return Ok(None);
         };
-        let (mut objects, mut objects_poll) = (None, Duration::ZERO);
+        let (mut objects, mut objects_poll, mut objects_are_remote) = (None, Duration::ZERO, false);
         if let (Duty::Primary(_) | Duty::Replica, Some((service, shard))) = (&duty, place(role)) {
             let store = self.tools.ground.store().await;
             let store = store.map_err(|error| ServiceError::unavailable(error.to_string()))?;
             objects = Some(store.data(&service, shard));
             objects_poll = store.replica_poll();
+            objects_are_remote = store.is_remote();
         }
         let shards = self.terms.as_ref().and_then(|terms| terms.shards);
         let context = |tasks, shutdown| Context {
@@ -342,6 +343,8 @@ impl Supervisor {
             shards,
             objects,
             objects_poll,
+            objects_are_remote,
+            cache_dir: self.tools.data.cache(),
             view: self.tools.cluster.watch(),
             mesh: self.tools.mesh.clone(),
             tasks,

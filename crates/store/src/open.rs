@@ -269,6 +269,11 @@ impl Store {
         self.objects.clone()
     }
 
+    /// Whether it is on a network, where each request takes its time and may be paid for.
+    pub fn is_remote(&self) -> bool {
+        !self.objects.is_local()
+    }
+
     /// How often a replica looks for news in a role's own data: ten times a second where looking is free, once a second
     /// where each look is paid for.
     pub fn replica_poll(&self) -> Duration {

@@ -23,9 +23,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::arrival::{Arriving, NoRoom, Reserved};
+use crate::cache::Cache;
 use crate::change::{Change, Condition, Unity};
 use crate::consistency::{Consistency, Stale};
 use crate::data_clock::WallClock;
+use crate::disk_cache::DiskCache;
 use crate::feed::Feed;
 use crate::history::History;
 use crate::keeper::{Keeper, flush_early};
@@ -64,6 +66,8 @@ pub(crate) struct Place {
     /// How often a reader may look at it.
     pub(crate) poll: Duration,
     pub(crate) wall: WallClock,
+    /// Where parts of it are kept on this node's disk, if they are.
+    pub(crate) disk: Option<DiskCache>,
 }
 
 impl Engine {
@@ -76,7 +80,7 @@ impl Engine {
         tasks: &Tasks,
         stop: CancellationToken,
     ) -> Self {
-        let Place { objects, folder, poll, wall } = place;
+        let Place { objects, folder, poll, wall, disk } = place;
         let witness = Witness::new(objects);
         let seen = witness.seen();
         let objects: Arc<dyn ObjectStore> = Arc::new(witness);
@@ -85,11 +89,12 @@ impl Engine {
         let shared =
             Shared::new(State::Opening(None), log, settings, meters, seen, wall.clone(), stop.clone());
         let shared = Arc::new(shared);
-        let cache = tuning::cache(settings.cache.get());
+        let cache = Cache::of_size(settings.cache_bytes()).part();
         let opener = Opener {
             objects,
             ownership,
             cache,
+            disk,
             poll,
             wall,
             folder,

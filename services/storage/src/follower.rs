@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plugin::{Health, Tasks};
-use slatedb::config::{DbReaderOptions, ObjectStoreCacheOptions, ReadOptions};
+use slatedb::config::{DbReaderOptions, ReadOptions};
 use slatedb::object_store::ObjectStore;
 use slatedb::{DbReader, DbReaderMode, Error, ErrorKind};
 use tokio::sync::watch;
@@ -17,8 +17,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use crate::cache::{Cache, Part};
 use crate::consistency::Stale;
 use crate::cut::Cut;
+use crate::disk_cache::{self, DiskCache};
 use crate::engine::{PATIENCE, late};
 use crate::history::is_missing;
 use crate::key::Key;
@@ -31,7 +33,7 @@ use crate::refusal::Refusal;
 use crate::scan;
 use crate::settings::Settings;
 use crate::stored::{key_range, stored};
-use crate::tuning;
+use crate::table_cache::follow_tables;
 use crate::vigil::Moment;
 use crate::witness::{Seen, Witness};
 
@@ -45,6 +47,15 @@ const CLOSE: Duration = Duration::from_millis(500);
 /// A copy of a shard. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Follower(Arc<Shared>);
+
+/// Where a replica's data comes from.
+pub(crate) struct Source {
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    /// How often it is looked for news.
+    pub(crate) poll: Duration,
+    /// Where parts of it are kept on this node's disk, if they are.
+    pub(crate) disk: Option<DiskCache>,
+}
 
 struct Shared {
     state: watch::Sender<State>,
@@ -69,16 +80,15 @@ struct Open {
 }
 
 impl Follower {
-    /// Begins to follow a shard until `stop`, looking for news every `poll`.
+    /// Begins to follow a shard until `stop`.
     pub(crate) fn start(
-        objects: Arc<dyn ObjectStore>,
-        poll: Duration,
+        source: Source,
         settings: &Settings,
         meters: Meters,
         tasks: &Tasks,
         stop: CancellationToken,
     ) -> Self {
-        let witness = Witness::new(Arc::new(Cut::new(objects, stop.clone())));
+        let witness = Witness::new(Arc::new(Cut::new(source.objects, stop.clone())));
         let shared = Arc::new(Shared {
             state: watch::Sender::new(State::Opening(None)),
             seen: witness.seen(),
@@ -86,9 +96,10 @@ impl Follower {
             stop,
             began: Moment::now(),
         });
-        let (following, cache) = (Arc::clone(&shared), settings.cache.get());
+        let source = Source { objects: Arc::new(witness), ..source };
+        let (following, cache) = (Arc::clone(&shared), Cache::of_size(settings.cache_bytes()).part());
         tasks.spawn("replica", async move {
-            follow(&following, Arc::new(witness), poll, cache).await;
+            follow(&following, &source, &cache).await;
             following.state.send_replace(State::Closed);
             Ok(())
         });
@@ -188,14 +199,15 @@ fn health(staleness: Duration, trouble: Option<String>) -> Health {
 }
 
 /// Keeps a reader open until it is told to stop.
-async fn follow(shared: &Shared, objects: Arc<dyn ObjectStore>, poll: Duration, cache: u64) {
+async fn follow(shared: &Shared, source: &Source, cache: &Part) {
+    let poll = source.poll;
     let mut pause = poll;
     loop {
         let looks = Arc::<Looks>::default();
         let opened = tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
-            opened = open(&objects, poll, cache, &looks) => opened,
+            opened = open(source, cache, &looks) => opened,
         };
         let why = match opened {
             Ok(reader) => {
@@ -208,6 +220,7 @@ async fn follow(shared: &Shared, objects: Arc<dyn ObjectStore>, poll: Duration, 
                 let why = tokio::select! {
                     biased;
                     () = shared.stop.cancelled() => None,
+                    () = follow_tables(&*reader, cache, &shared.meters) => None,
                     closed = status.wait_for(|status| status.close_reason.is_some()) => {
                         Some(closed.map_or(None, |status| status.close_reason))
                     }
@@ -231,15 +244,11 @@ async fn follow(shared: &Shared, objects: Arc<dyn ObjectStore>, poll: Duration, 
     }
 }
 
-async fn open(
-    objects: &Arc<dyn ObjectStore>,
-    poll: Duration,
-    cache: u64,
-    looks: &Arc<Looks>,
-) -> Result<DbReader, Error> {
+async fn open(source: &Source, cache: &Part, looks: &Arc<Looks>) -> Result<DbReader, Error> {
+    let Source { objects, poll, disk } = source;
     let options = DbReaderOptions {
-        manifest_poll_interval: poll,
-        object_store_cache_options: ObjectStoreCacheOptions { root_folder: None, ..Default::default() },
+        manifest_poll_interval: *poll,
+        object_store_cache_options: disk_cache::options(disk.as_ref()),
         // A look that fails is followed by the next one, so nothing has to be tried for ever.
         object_store_max_retries: Some(1),
         ..DbReaderOptions::default()
@@ -248,7 +257,7 @@ async fn open(
         .with_reader_mode(DbReaderMode::FollowLatest)
         .with_options(options)
         .with_wal_reader(Arc::new(Noting::new(objects, Arc::clone(looks))?))
-        .with_db_cache(tuning::cache(cache), 0)
+        .with_db_cache(cache.for_database(), cache.scope())
         .build()
         .await
 }

@@ -21,6 +21,7 @@ use crate::open::{self, OpenError, Opener};
 use crate::refusal::Refusal;
 use crate::rounds::rounds;
 use crate::shared::{Open, Shared, State};
+use crate::table_cache::follow_tables;
 use crate::tuning;
 use crate::vigil::Moment;
 
@@ -217,6 +218,7 @@ impl Keeper {
             outcome = looking => said(outcome),
             () = sweep(db, &clock, expiry, room, meters, &writes) => "deleting what expired has ended".to_owned(),
             () = measure(db, &self.opener.recorder, &clock, &self.opener.wall, meters) => "measuring has ended".to_owned(),
+            () = follow_tables(db, &self.opener.cache, meters) => "following its tables has ended".to_owned(),
             () = collect(&self.opener.objects, clock, &self.shared.seen, epoch) => "collecting garbage has ended".to_owned(),
             closed = status.wait_for(|status| status.close_reason.is_some()) => match closed {
                 Ok(status) => format!("the database closed itself: {:?}", status.close_reason),

@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use crate::cache::Need;
 use crate::witness::Seen;
 
 /// The metrics of a shard.
@@ -25,6 +26,9 @@ pub(crate) struct Meters {
     pub(crate) table_bytes: Gauge,
     pub(crate) log_files: Gauge,
     pub(crate) compacted_bytes: Counter,
+    cache: Gauge,
+    cache_needed: Gauge,
+    cache_missing: Gauge,
     pub(crate) watchers: Gauge,
     pub(crate) changes: Counter,
     pub(crate) watches: Gauge,
@@ -52,6 +56,9 @@ impl Meters {
             table_bytes: Gauge::default(),
             log_files: Gauge::default(),
             compacted_bytes: Counter::default(),
+            cache: Gauge::default(),
+            cache_needed: Gauge::default(),
+            cache_missing: Gauge::default(),
             expired: Counter::default(),
             ahead: Gauge::default(),
             openings: Counter::default(),
@@ -73,6 +80,17 @@ impl Meters {
             "compacted_bytes",
             "Bytes that were written to make few tables of many",
             meters.compacted_bytes.clone(),
+        );
+        metrics.register("cache_bytes", "Size of the cache that this shard uses", meters.cache.clone());
+        metrics.register(
+            "cache_needed_bytes",
+            "Bytes of the filters and indexes of this shard's tables",
+            meters.cache_needed.clone(),
+        );
+        metrics.register(
+            "cache_missing_bytes",
+            "Bytes by which the cache is too small for the filters and indexes of all shards that use it",
+            meters.cache_missing.clone(),
         );
         metrics.register("garbage", "Objects that were deleted from the store", seen.deleted().clone());
         metrics.register(
@@ -113,6 +131,14 @@ impl Meters {
         );
         metrics.register("commit_writes", "Writes that became durable together", meters.group.clone());
         meters
+    }
+
+    /// What the filters and indexes of the shard need of the cache.
+    pub(crate) fn cache(&self, need: Need) {
+        let bytes = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.cache.set(bytes(need.cache));
+        self.cache_needed.set(bytes(need.bytes));
+        self.cache_missing.set(bytes(need.missing()));
     }
 
     /// A write has become durable.

@@ -11,13 +11,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use slatedb::db_cache::SplitCache;
 use slatedb::object_store::ObjectStore;
 use slatedb::{CloseReason, Db, ErrorKind};
 use slatedb_common::metrics::DefaultMetricsRecorder;
 use tracing::{debug, info};
 
+use crate::cache::Part;
 use crate::data_clock::{DataClock, WallClock};
+use crate::disk_cache::DiskCache;
 use crate::notes::Notes;
 use crate::ownership::{Lost, Ownership};
 use crate::survey::{Damage, Survey, SurveyError, find_damage, survey};
@@ -35,7 +36,8 @@ const ATTEMPTS: u32 = 5;
 pub(crate) struct Opener {
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) ownership: Arc<dyn Ownership>,
-    pub(crate) cache: Arc<SplitCache>,
+    pub(crate) cache: Part,
+    pub(crate) disk: Option<DiskCache>,
     /// How often a reader may look at the store.
     pub(crate) poll: Duration,
     /// Where data time begins, unless it is further already.
@@ -136,8 +138,9 @@ impl Opener {
 
     async fn build(&self, epoch: u64, clock: DataClock) -> Result<Db, slatedb::Error> {
         Db::builder(PATH, Arc::clone(&self.objects))
-            .with_settings(tuning::settings(self.poll))
-            .with_db_cache(Arc::clone(&self.cache) as _, 0)
+            .with_settings(tuning::settings(self.poll, self.disk.as_ref()))
+            .with_db_cache(self.cache.for_database(), self.cache.scope())
+            .with_block_cache_policy(tuning::kept_when_written())
             .with_metrics_recorder(Arc::clone(&self.recorder) as _)
             .with_system_clock(Arc::new(clock))
             .with_expected_epoch(epoch)

@@ -13,8 +13,9 @@ use types::{ErrorKind, ServiceType, ShardId};
 
 use crate::bounds::Bounds;
 use crate::data_clock::WallClock;
+use crate::disk_cache::DiskCache;
 use crate::engine::{Engine, Place};
-use crate::follower::Follower;
+use crate::follower::{Follower, Source};
 use crate::meters::Meters;
 use crate::refusal::Refusal;
 use crate::routes;
@@ -55,11 +56,12 @@ impl Prepared for Settings {
         let service = cx.role.service().cloned().ok_or_else(|| missing("service type"))?;
         let shard = cx.role.shard().ok_or_else(|| missing("shard"))?;
         let stop = cx.shutdown.child_token();
+        let disk = DiskCache::of(&self, &cx);
         let (engine, copy) = match &cx.duty {
             Duty::Primary(claim) => {
                 let claim = Arc::new(claim.clone());
                 let folder = format!("{}/data/{service}/{shard}", cx.view.borrow().cluster());
-                let place = Place { objects, folder, poll: cx.objects_poll, wall: WallClock::system() };
+                let place = Place { objects, folder, poll: cx.objects_poll, wall: WallClock::system(), disk };
                 let engine = Engine::start(place, claim, &self, &cx.metrics, &cx.tasks, stop);
                 match engine.opened(OPEN).await {
                     // Another node would find the same: the shard stays here, and says so.
@@ -74,7 +76,8 @@ impl Prepared for Settings {
             Duty::Replica => {
                 let meters = Meters::new(&cx.metrics, &Seen::default());
                 let engine = Engine::none(Arc::clone(&objects), &self, meters.clone());
-                let copy = Follower::start(objects, cx.objects_poll, &self, meters, &cx.tasks, stop);
+                let source = Source { objects, poll: cx.objects_poll, disk };
+                let copy = Follower::start(source, &self, meters, &cx.tasks, stop);
                 // There may be no data yet, or no store; it goes on trying.
                 copy.tried(OPEN_COPY).await;
                 (engine, Some(copy))

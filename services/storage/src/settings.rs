@@ -11,7 +11,9 @@ const MIB: u64 = 1024 * KIB;
 const MOST_VALUE: u64 = 8 * MIB;
 /// What the queue of writes has above the largest value, at least.
 const BESIDE_VALUE: u64 = 64 * KIB;
-/// The largest cache of a shard: 1 TiB.
+/// The smallest cache on disk.
+const LEAST_DISK_CACHE: u64 = 64 * MIB;
+/// The largest cache of a shard, in memory and on disk: 1 TiB.
 const MOST_CACHE: u64 = 1024 * 1024 * MIB;
 /// The longest queue of writes.
 const MOST_QUEUE: u64 = 1024 * MIB;
@@ -21,15 +23,22 @@ const MOST_WATCHES: u64 = 100_000;
 /// The settings of storage. Everything has a default; sizes are in bytes.
 ///
 /// ```yaml
-/// cache: 268435456        # 256 MiB for a shard that is read much and does not fit into memory
+/// cache: 268435456        # a cache of 256 MiB for each shard of its own, instead of the one that all share
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(!default)]
 pub struct Settings {
-    /// Memory for data that was read from the object store, per shard. It is used only as far as there is data. At most
-    /// 1 TiB; 32 MiB unless given.
-    pub cache: NumberIn<0, MOST_CACHE>,
+    /// Memory for data that was read from the object store, for each shard by itself, at most 1 TiB. Unless given, all
+    /// shards of a process share a cache of a sixteenth of the memory that the process may use (the machine's or its
+    /// control group's), at least 32 MiB, of which blocks of values take 64 MiB at most. Filters and indexes come before
+    /// blocks. It is used only as far as there is data.
+    pub cache: Option<NumberIn<0, MOST_CACHE>>,
+    /// How much of this node's disk may hold parts of tables that were read from the object store: so a read that misses
+    /// `cache` costs no request. In the folder `cache/storage` of the node's data folder, which may be deleted at any
+    /// time. 0 for none, else at least 64 MiB and at most 1 TiB. Unless given, 4 GiB or a tenth of the disk, whichever is
+    /// less, if the store is in a cloud, and none if it is a folder.
+    pub disk_cache: Option<NumberIn<0, MOST_CACHE>>,
     /// How much may wait to be written to the object store, per shard. Bodies take room as they arrive; one that finds no
     /// further room for two seconds is refused with 503, the youngest first. At least `max_value` and 64 KiB more, at
     /// most 1 GiB; 32 MiB unless given.
@@ -45,7 +54,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            cache: NumberIn::of::<{ 32 * MIB }>(),
+            cache: None,
+            disk_cache: None,
             write_queue: NumberIn::of::<{ 32 * MIB }>(),
             max_value: NumberIn::of::<MOST_VALUE>(),
             max_watches: NumberIn::of::<1_000>(),
@@ -54,8 +64,16 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Checks what one setting alone does not show: whether the largest value fits into the queue.
+    /// Checks what its range alone does not show: whether the largest value fits into the queue, and whether a cache on
+    /// disk is large enough to be of use.
     pub(crate) fn check(self) -> Result<Self, SettingsError> {
+        let mut mistakes = Vec::new();
+        let disk_cache = self.disk_cache.map(NumberIn::get);
+        if let Some(bytes) = disk_cache.filter(|bytes| (1..LEAST_DISK_CACHE).contains(bytes)) {
+            let message = format!("{bytes} bytes are too few to be of use");
+            let hint = format!("write a number from {LEAST_DISK_CACHE} to {MOST_CACHE}, or 0 for none");
+            mistakes.push(SettingsMistake::new("/disk_cache", message).hint(hint));
+        }
         let least = self.max_value.get() + BESIDE_VALUE;
         if self.write_queue.get() < least {
             let message = format!("{} bytes are too few for the largest value", self.write_queue);
@@ -64,9 +82,19 @@ impl Settings {
                 "write a number from {least} to {MOST_QUEUE}, or lower `max_value`, {} now",
                 self.max_value
             );
-            return Err(mistake.hint(hint).into());
+            mistakes.push(mistake.hint(hint));
         }
-        Ok(self)
+        if mistakes.is_empty() { Ok(self) } else { Err(SettingsError { mistakes }) }
+    }
+
+    /// The size of the shard's own cache, if it has one.
+    pub(crate) fn cache_bytes(&self) -> Option<u64> {
+        self.cache.map(NumberIn::get)
+    }
+
+    /// The size of the cache on disk, if it is given.
+    pub(crate) fn disk_cache_bytes(&self) -> Option<u64> {
+        self.disk_cache.map(NumberIn::get)
     }
 }
 
@@ -100,6 +128,10 @@ mod tests {
         let (places, messages): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         assert_eq!(places, ["/cache", "/max_value", "/max_watches", "/write_queue"]);
         assert_eq!(messages[1], "a whole number from 1 to 8388608 is wanted, found the number 8388609");
+        let disk = found(json!({"disk_cache": 1_000, "write_queue": 70_000}));
+        let places: Vec<_> = disk.iter().map(|(place, _)| place.as_str()).collect();
+        assert_eq!(places, ["/disk_cache", "/write_queue"]);
+        assert_eq!(disk[0].1, "1000 bytes are too few to be of use");
         let unknown = plugin::parse_settings::<Settings>(&json!({"max_vale": 1})).unwrap_err();
         assert_eq!(unknown.mistakes[0].hint.as_deref(), Some("did you mean `max_value`?"));
     }

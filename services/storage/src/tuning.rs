@@ -1,26 +1,29 @@
 //! How SlateDB is set up, with the reasons.
 //!
-//! An owner with the default settings takes at most 384 MiB under any load: 32 MiB of bodies that wait
+//! An owner with the default settings takes at most 384 MiB under any load of writes: 32 MiB of bodies that wait
 //! (`write_queue`), once more in the form in which they are stored, which the memtables and the latest changes share; 32 MiB
 //! of memtables that are not in tables yet, twice while they are written; 16 MiB for a flush of the log; and for one
-//! compaction two blocks of each of its eight inputs, which are a value each where values are large. `bench kv` holds it.
+//! compaction two blocks of each of its eight inputs, which are a value each where values are large. Reads add the cache ([`crate::cache`]): 64 MiB of blocks, and
+//! the filters and indexes of its tables; with 10 million small keys an owner takes at most 512 MiB. `bench kv` holds both.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use slatedb::Settings;
-use slatedb::config::{CompactionWorkerOptions, CompactorOptions, ObjectStoreCacheOptions};
-use slatedb::db_cache::SplitCache;
-use slatedb::db_cache::moka::{MokaCache, MokaCacheOptions};
+use slatedb::config::{CompactionWorkerOptions, CompactorOptions};
+use slatedb::{BlockCachePolicy, CacheTarget, Settings};
+
+use crate::disk_cache::{self, DiskCache};
 
 /// The shortest pause between two looks at the store of a database that has nothing to do.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Tables that may wait to be compacted; then writes wait too.
 pub(crate) const TABLES: usize = 16;
 const MIB: usize = 1024 * 1024;
+/// The size of a table. A read that misses the cache fetches and decodes the table's filter and its index, some 1 % of it
+/// each where values are small: with tables of this size that takes less than a millisecond.
+const TABLE: usize = 16 * MIB;
 
 /// The settings of the database. `poll` is how often a reader may look at the store: rarely where a look is paid for.
-pub(crate) fn settings(poll: Duration) -> Settings {
+pub(crate) fn settings(poll: Duration, disk: Option<&DiskCache>) -> Settings {
     // An idle shard looks at two objects each time. Nothing rests on these looks: reads look by themselves.
     let manifest_poll_interval = SHORTEST.max(poll * 10);
     // Writes that outrun the compactor wait for it, 256 MiB later.
@@ -29,8 +32,8 @@ pub(crate) fn settings(poll: Duration) -> Settings {
         manifest_poll_interval,
         // Flushed by our own rounds.
         flush_interval: None,
-        // Small tables keep memory small, and the replay at the next start.
-        l0_sst_size_bytes: 16 * MIB,
+        // Small tables also keep memory small, and the replay at the next start.
+        l0_sst_size_bytes: TABLE,
         // So that writes go on while the compactor catches up.
         l0_max_ssts: TABLES,
         l0_max_ssts_per_key: TABLES,
@@ -44,7 +47,7 @@ pub(crate) fn settings(poll: Duration) -> Settings {
             worker: Some(CompactionWorkerOptions {
                 compactions_poll_interval: compactor,
                 max_concurrent_compactions: 1,
-                max_sst_size: 32 * MIB,
+                max_sst_size: TABLE,
                 // What is read ahead is held for each of up to eight inputs, times these: at least a block, which is a
                 // whole value of megabytes.
                 max_subcompactions: 1,
@@ -54,7 +57,7 @@ pub(crate) fn settings(poll: Duration) -> Settings {
             }),
             ..CompactorOptions::default()
         }),
-        object_store_cache_options: ObjectStoreCacheOptions { root_folder: None, ..Default::default() },
+        object_store_cache_options: disk_cache::options(disk),
         // See `crate::garbage`.
         garbage_collector_options: None,
         // What the store refuses is tried again until it works or the database is closed.
@@ -63,11 +66,9 @@ pub(crate) fn settings(poll: Duration) -> Settings {
     }
 }
 
-/// A cache of so many bytes, a quarter of them for indexes and filters.
-pub(crate) fn cache(bytes: u64) -> Arc<SplitCache> {
-    let part = |max_capacity| {
-        let options = MokaCacheOptions { max_capacity, ..MokaCacheOptions::default() };
-        Some(Arc::new(MokaCache::new_with_opts(options)) as _)
-    };
-    Arc::new(SplitCache::new().with_block_cache(part(bytes / 4 * 3)).with_meta_cache(part(bytes / 4)).build())
+/// What is kept in the cache of a table that is being written: what it takes to find a block. Blocks are kept when they
+/// are read, so that writes take no memory for them and push out nothing that is read.
+pub(crate) fn kept_when_written() -> BlockCachePolicy {
+    let metadata = [CacheTarget::Index, CacheTarget::Filters];
+    BlockCachePolicy::default().with_flush_targets(&metadata).with_compaction_output_targets(&metadata)
 }

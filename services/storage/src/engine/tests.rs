@@ -44,7 +44,7 @@ impl Running {
         };
         let (tasks, failures) = Tasks::new();
         let (metrics, stop) = (Metrics::new("test"), CancellationToken::new());
-        let place = Place { objects, folder: "data/storage/0".to_owned(), poll: POLL, wall };
+        let place = Place { objects, folder: "data/storage/0".to_owned(), poll: POLL, wall, disk: None };
         let engine = Engine::start(place, Arc::clone(&deed) as _, &settings, &metrics, &tasks, stop);
         Self { engine, deed, metrics, tasks, failures }
     }

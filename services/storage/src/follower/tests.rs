@@ -13,6 +13,10 @@ use crate::ownership::testing::Register;
 
 const POLL: Duration = Duration::from_millis(10);
 
+fn source(objects: Arc<dyn ObjectStore>) -> Source {
+    Source { objects, poll: POLL, disk: None }
+}
+
 /// A follower that runs, with its own way to the store.
 struct Copy {
     follower: Follower,
@@ -25,7 +29,7 @@ impl Copy {
         let (tasks, failures) = Tasks::new();
         let meters = Meters::new(&Metrics::new("test"), &Seen::default());
         let stop = CancellationToken::new();
-        let follower = Follower::start(objects, POLL, &Settings::default(), meters, &tasks, stop);
+        let follower = Follower::start(source(objects), &Settings::default(), meters, &tasks, stop);
         follower.tried(Duration::from_secs(30)).await;
         Self { follower, tasks, failures }
     }
@@ -215,7 +219,7 @@ async fn a_copy_ends_at_once_though_the_store_hangs() {
         let (tasks, failures) = Tasks::new();
         let meters = Meters::new(&Metrics::new("test"), &Seen::default());
         let stop = CancellationToken::new();
-        let follower = Follower::start(way.objects(), POLL, &Settings::default(), meters, &tasks, stop);
+        let follower = Follower::start(source(way.objects()), &Settings::default(), meters, &tasks, stop);
         Copy { follower, tasks, failures }
     };
     for copy in [open, opening.await] {

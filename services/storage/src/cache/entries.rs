@@ -1,0 +1,305 @@
+//! What a cache holds within its limits, and what it drops for something new.
+//!
+//! Pure. Filters and indexes come before blocks: a read needs those of each table that may have its key, and one that is
+//! missing costs as much as many blocks. So blocks are dropped first, until an eighth of the cache is left to them. Within
+//! a kind the oldest entry goes that nobody has asked for since it was last spared (second chance, also known as CLOCK;
+//! here with a count up to three, as in S3-FIFO, Yang et al., SOSP 2023). Asking for an entry changes no order, so
+//! readers need no exclusive access.
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// By key, in no order.
+#[expect(clippy::disallowed_types, reason = "SlateDB's keys have no order, and nothing here goes by one")]
+pub(crate) type Map<K, V> = std::collections::HashMap<K, V>;
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A table's index, filters or statistics: what it takes to find a block.
+    Metadata,
+    /// Keys and values.
+    Block,
+}
+
+/// How much a cache may hold, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// In all.
+    pub(crate) all: u64,
+    /// Blocks, at most.
+    pub(crate) blocks: u64,
+}
+
+/// An entry is spared so often at most, however often it was asked for.
+const MOST_USES: u8 = 3;
+/// Places of entries that are gone may pile up to this many beside those of the entries there are.
+const SLACK: usize = 64;
+
+/// The entries of a cache.
+#[derive(Debug)]
+pub(crate) struct Entries<K, V> {
+    limits: Limits,
+    entries: Map<K, Entry<V>>,
+    metadata: Queue<K>,
+    blocks: Queue<K>,
+    /// The number of the next entry.
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Entry<V> {
+    value: V,
+    kind: Kind,
+    bytes: u64,
+    /// How often it was asked for since it was last spared.
+    uses: AtomicU8,
+    /// Tells it from an earlier entry of the same key.
+    number: u64,
+}
+
+/// Entries of one kind, the oldest first; some of them may be gone.
+#[derive(Debug)]
+struct Queue<K> {
+    places: VecDeque<(K, u64)>,
+    count: usize,
+    bytes: u64,
+}
+
+impl<K> Default for Queue<K> {
+    fn default() -> Self {
+        Self { places: VecDeque::new(), count: 0, bytes: 0 }
+    }
+}
+
+impl Limits {
+    /// How much of it filters and indexes may have: all but an eighth.
+    pub(crate) fn metadata(self) -> u64 {
+        self.all - self.all / 8
+    }
+
+    /// A cache that would have room for so many bytes of filters and indexes, in whole MiB.
+    pub(crate) fn for_metadata(bytes: u64) -> u64 {
+        const MIB: u64 = 1024 * 1024;
+        bytes.div_ceil(7).saturating_mul(8).div_ceil(MIB).saturating_mul(MIB)
+    }
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> Entries<K, V> {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let (metadata, blocks) = (Queue::default(), Queue::default());
+        Self { limits, entries: Map::default(), metadata, blocks, next: 0 }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What entries of a kind take.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Metadata => self.metadata.bytes,
+            Kind::Block => self.blocks.bytes,
+        }
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Option<V> {
+        let entry = self.entries.get(key)?;
+        let uses = entry.uses.load(Ordering::Relaxed);
+        if uses < MOST_USES {
+            // Of two who ask at once one may not be counted.
+            entry.uses.store(uses + 1, Ordering::Relaxed);
+        }
+        Some(entry.value.clone())
+    }
+
+    /// Adds an entry or replaces it, and drops others until all fit. One that would never fit is not added.
+    pub(crate) fn insert(&mut self, kind: Kind, key: K, value: V, bytes: u64) {
+        self.remove(&key);
+        let most = match kind {
+            Kind::Metadata => self.limits.metadata(),
+            Kind::Block => self.limits.blocks.min(self.limits.all),
+        };
+        if bytes > most {
+            return;
+        }
+        let number = self.next;
+        self.next += 1;
+        let queue = self.queue(kind);
+        queue.places.push_back((key.clone(), number));
+        queue.count += 1;
+        queue.bytes += bytes;
+        self.entries.insert(key, Entry { value, kind, bytes, uses: AtomicU8::new(0), number });
+        while let Some(kind) = self.is_over() {
+            self.drop_one(kind);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &K) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.forget(&entry);
+        }
+    }
+
+    /// Drops all entries that are not to be kept.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(&K) -> bool) {
+        let gone: Vec<K> = self.entries.keys().filter(|key| !is_kept(key)).cloned().collect();
+        for key in &gone {
+            self.remove(key);
+        }
+    }
+
+    fn queue(&mut self, kind: Kind) -> &mut Queue<K> {
+        match kind {
+            Kind::Metadata => &mut self.metadata,
+            Kind::Block => &mut self.blocks,
+        }
+    }
+
+    /// Of which kind an entry has to go.
+    fn is_over(&self) -> Option<Kind> {
+        let (metadata, blocks) = (self.metadata.bytes, self.blocks.bytes);
+        if blocks > self.limits.blocks {
+            return Some(Kind::Block);
+        }
+        if metadata.saturating_add(blocks) <= self.limits.all {
+            return None;
+        }
+        Some(if metadata > self.limits.metadata() || blocks == 0 { Kind::Metadata } else { Kind::Block })
+    }
+
+    /// Drops the oldest entry of a kind that is not spared.
+    fn drop_one(&mut self, kind: Kind) {
+        while let Some((key, number)) = self.queue(kind).places.pop_front() {
+            let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.number == number) else {
+                continue;
+            };
+            let uses = entry.uses.get_mut();
+            if *uses > 0 {
+                *uses -= 1;
+                self.queue(kind).places.push_back((key, number));
+                continue;
+            }
+            return self.remove(&key);
+        }
+    }
+
+    /// Counts an entry no more. Its place stays in the queue until it is met there or too many are like it.
+    fn forget(&mut self, entry: &Entry<V>) {
+        let entries = &self.entries;
+        let queue = match entry.kind {
+            Kind::Metadata => &mut self.metadata,
+            Kind::Block => &mut self.blocks,
+        };
+        queue.count -= 1;
+        queue.bytes -= entry.bytes;
+        if queue.places.len() > queue.count * 2 + SLACK {
+            queue
+                .places
+                .retain(|(key, number)| entries.get(key).is_some_and(|entry| entry.number == *number));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(all: u64, blocks: u64) -> Entries<u32, u32> {
+        Entries::new(Limits { all, blocks })
+    }
+
+    fn held(entries: &Entries<u32, u32>, keys: impl IntoIterator<Item = u32>) -> Vec<u32> {
+        keys.into_iter().filter(|key| entries.entries.contains_key(key)).collect()
+    }
+
+    #[test]
+    fn blocks_make_room_for_filters_and_indexes_but_not_all_of_it() {
+        let mut cache = entries(80, 80);
+        for key in 0..8 {
+            cache.insert(Kind::Block, key, 0, 10);
+        }
+        for key in 100..120 {
+            cache.insert(Kind::Metadata, key, 0, 10);
+        }
+        assert_eq!(held(&cache, 0..8), [7], "an eighth is left to blocks");
+        assert_eq!(held(&cache, 100..120), (113..120).collect::<Vec<_>>());
+        assert_eq!((cache.bytes(Kind::Metadata), cache.bytes(Kind::Block)), (70, 10));
+        cache.insert(Kind::Block, 8, 0, 10);
+        assert_eq!(held(&cache, 0..9), [8], "a block makes room for a block");
+        assert_eq!(cache.bytes(Kind::Metadata), 70);
+    }
+
+    #[test]
+    fn blocks_have_a_limit_of_their_own() {
+        let mut cache = entries(100, 20);
+        for key in 0..8 {
+            cache.insert(Kind::Block, key, 0, 10);
+        }
+        assert_eq!(held(&cache, 0..8), [6, 7]);
+        cache.insert(Kind::Metadata, 100, 0, 80);
+        assert_eq!(held(&cache, 0..8), [6, 7], "there is room for both");
+    }
+
+    #[test]
+    fn what_was_asked_for_outlives_what_was_not() {
+        let mut cache = entries(30, 30);
+        for key in 0..3 {
+            cache.insert(Kind::Block, key, key, 10);
+        }
+        assert_eq!((cache.get(&0), cache.get(&9)), (Some(0), None));
+        cache.insert(Kind::Block, 3, 3, 10);
+        assert_eq!(held(&cache, 0..4), [0, 2, 3]);
+        for _ in 0..100 {
+            cache.get(&2);
+        }
+        for key in 4..40 {
+            cache.insert(Kind::Block, key, key, 10);
+        }
+        assert_eq!(held(&cache, 0..40), [37, 38, 39], "old fame fades");
+    }
+
+    #[test]
+    fn what_never_fits_is_not_held_and_drops_nothing() {
+        let mut cache = entries(80, 40);
+        cache.insert(Kind::Block, 1, 1, 10);
+        cache.insert(Kind::Block, 2, 2, 41);
+        cache.insert(Kind::Metadata, 3, 3, 71);
+        assert_eq!(held(&cache, 0..4), [1]);
+        let mut nothing = entries(0, 0);
+        nothing.insert(Kind::Metadata, 1, 1, 1);
+        assert_eq!(nothing.len(), 0);
+    }
+
+    #[test]
+    fn what_is_replaced_or_removed_counts_no_more() {
+        let mut cache = entries(100, 100);
+        for round in 0..1_000 {
+            cache.insert(Kind::Block, 1, round, 10);
+            cache.insert(Kind::Metadata, 2, round, 20);
+            cache.remove(&2);
+        }
+        assert_eq!((cache.bytes(Kind::Block), cache.bytes(Kind::Metadata)), (10, 0));
+        assert_eq!((cache.get(&1), cache.len()), (Some(999), 1));
+        let places = cache.blocks.places.len() + cache.metadata.places.len();
+        assert!(places <= 2 * (SLACK + 2), "{places} places of one entry");
+        cache.insert(Kind::Block, 3, 3, 10);
+        cache.retain(|key| *key == 3);
+        assert_eq!((held(&cache, 0..4), cache.bytes(Kind::Block)), (vec![3], 10));
+    }
+
+    #[test]
+    fn the_size_that_would_do_has_room_for_them() {
+        for bytes in [0, 1, 7, 24 * 1024 * 1024, 1 << 40] {
+            let all = Limits::for_metadata(bytes);
+            assert!(Limits { all, blocks: all }.metadata() >= bytes, "{bytes}");
+            assert!(all <= bytes / 7 * 8 + 2 * 1024 * 1024, "{bytes}: {all} is far too much");
+        }
+    }
+}
