@@ -23,6 +23,8 @@ use object_store::{
     ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
+use crate::page_cache::read_if_cached;
+
 /// The file that says that a folder is still the same.
 #[derive(Debug)]
 struct Anchor {
@@ -132,7 +134,7 @@ impl ObjectStore for Anchored {
         if let Err(Error::NotFound { .. }) = &found {
             self.anchor.check()?;
         }
-        found
+        found.map(read_if_cached)
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {

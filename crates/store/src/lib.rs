@@ -20,6 +20,7 @@ pub mod faults;
 mod log;
 mod objects;
 mod open;
+mod page_cache;
 mod probe;
 #[cfg(test)]
 mod s3_tests;
