@@ -9,6 +9,7 @@ pub(crate) mod etcd;
 mod floor;
 mod keys;
 mod large;
+mod many;
 mod matrix;
 mod million;
 mod rounds;
@@ -74,10 +75,13 @@ pub(crate) struct Args {
     /// Leave out the node with a million keys
     #[arg(long)]
     no_million: bool,
+    /// Read keys at random of a node that has this many; 0 leaves it out
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(0..=100_000_000))]
+    many: u32,
     /// Write large values for so long; 0 leaves them out
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     large: u64,
-    /// Leave out all but the node with a million keys and the large values
+    /// Leave out all but the node with a million keys, the one with many, and the large values
     #[arg(long)]
     no_matrix: bool,
 }
@@ -108,7 +112,10 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
         large::run(&binaries, Duration::from_secs(args.large), report).await?;
     }
     if !args.no_million {
-        million::run(binaries, report).await?;
+        million::run(binaries.clone(), report).await?;
+    }
+    if args.many > 0 {
+        many::run(binaries, args.many, report).await?;
     }
     report.notes.push(match version {
         Ok(version) => format!(

@@ -13,7 +13,19 @@ async fn every_task_is_measured_directly_and_through_the_gateway() {
     assert!(bench.starts_with(binaries));
     let (folder, report) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
     let output = Command::new(bench)
-        .args(["kv", "--alone", "--no-million", "--starts", "1", "--rounds", "1", "--seconds", "1"])
+        .args([
+            "kv",
+            "--alone",
+            "--no-million",
+            "--many",
+            "5000",
+            "--starts",
+            "1",
+            "--rounds",
+            "1",
+            "--seconds",
+            "1",
+        ])
         .args(["--clients", "2", "--values", "100", "--keys", "50", "--choices", "zipf", "--json"])
         .arg(report.path())
         .env("TMPDIR", folder.path())
@@ -32,5 +44,9 @@ async fn every_task_is_measured_directly_and_through_the_gateway() {
             assert!(row.unwrap()["ours"]["p50"].as_f64().unwrap() > 0.0, "{name}: {out}");
         }
     }
+    let many =
+        |row: &&Value| row["what"].as_str().unwrap().starts_with("5000 keys of 100 B: GET strong, random");
+    let row = report["rows"].as_array().unwrap().iter().find(many).unwrap();
+    assert!(row["peer"]["Measured"]["summary"]["p50"].as_f64().unwrap() > 0.0, "{row}");
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing is left");
 }

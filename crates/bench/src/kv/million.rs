@@ -39,11 +39,7 @@ pub(crate) async fn run(binaries: Binaries, report: &mut Report) -> anyhow::Resu
     let value = Arc::new(Value::of_length(LENGTH));
 
     progress("a million keys: importing");
-    let file = lines(nodes.folder(), Arc::clone(&value)).await?;
-    let mut command = ours::ctl(&binaries, nodes.folder());
-    command.args(["--agent", &format!("http://{addr}"), "kv", "import"]).arg(file);
-    let (imported, while_imported) = watched(pid, imported(command)).await?;
-    let imported = imported?;
+    let (imported, while_imported) = import(&binaries, &nodes, "storage", KEYS, &value).await?;
 
     progress("a million keys: reading");
     let server = Server { speech: Speech::Ours, addr, pids: vec![pid] };
@@ -66,12 +62,28 @@ pub(crate) async fn run(binaries: Binaries, report: &mut Report) -> anyhow::Resu
     Ok(())
 }
 
+/// Brings so many keys to a node by `ctl kv import`: how long it took, and the node's memory meanwhile.
+pub(crate) async fn import(
+    binaries: &Binaries,
+    nodes: &Nodes,
+    node: &str,
+    keys: u32,
+    value: &Arc<Value>,
+) -> anyhow::Result<(Duration, Vec<f64>)> {
+    let file = lines(nodes.folder(), keys, Arc::clone(value)).await?;
+    let mut command = ours::ctl(binaries, nodes.folder());
+    command.args(["--agent", &format!("http://{}", nodes.api(node)?), "kv", "import"]).arg(&file);
+    let (imported, memory) = watched(nodes.pid(node)?, imported(command)).await?;
+    std::fs::remove_file(file)?;
+    Ok((imported?, memory))
+}
+
 /// A file with a line for each key.
-async fn lines(folder: &Path, value: Arc<Value>) -> anyhow::Result<PathBuf> {
-    let path = folder.join("million.ndjson");
+async fn lines(folder: &Path, keys: u32, value: Arc<Value>) -> anyhow::Result<PathBuf> {
+    let path = folder.join("keys.ndjson");
     let writing = tokio::task::spawn_blocking(move || {
         let mut file = BufWriter::new(std::fs::File::create(&path)?);
-        for key in 0..usize::try_from(KEYS)? {
+        for key in 0..usize::try_from(keys)? {
             file.write_all(value.line(key).as_bytes())?;
         }
         file.flush()?;
