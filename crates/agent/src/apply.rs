@@ -47,6 +47,8 @@ struct Wanted {
 struct Answer {
     /// The numbers of the specs that hold now.
     specs: BTreeMap<ServiceType, u64>,
+    /// How many shards they have, where that is fixed.
+    shards: BTreeMap<ServiceType, u32>,
     /// The specs that were replaced.
     replaced: BTreeMap<ServiceType, Spec>,
     /// All that is wrong.
@@ -97,7 +99,8 @@ async fn settle(registry: &Registry, store: &Store, question: Question) -> Answe
         let plugin = registry.plugin(&service);
         let is_owned = plugin.is_some_and(|plugin| plugin.sharding() == Sharding::Owned);
         match settle_one(&specs, &service, &wanted, is_owned).await {
-            Ok(Settled { number, replaced }) => {
+            Ok(Settled { number, shards, replaced }) => {
+                answer.shards.extend(shards.map(|shards| (service.clone(), shards)));
                 answer.replaced.extend(replaced.map(|spec| (service.clone(), spec)));
                 answer.specs.insert(service, number);
             }
@@ -112,6 +115,7 @@ async fn settle(registry: &Registry, store: &Store, question: Question) -> Answe
 /// The spec that holds.
 struct Settled {
     number: u64,
+    shards: Option<u32>,
     /// The one before, if it was another one.
     replaced: Option<Spec>,
 }
@@ -138,13 +142,15 @@ async fn settle_one(
         let spec = Spec { settings: wanted.settings.clone(), shards, replicas: wanted.replicas };
         let last = match &known {
             Some(known) if known.spec == spec => {
-                return Ok(Settled { number: known.number, replaced: None });
+                return Ok(Settled { number: known.number, shards, replaced: None });
             }
             Some(known) => known.number,
             None => 0,
         };
         match specs.put(service, last, &spec).await {
-            Ok(number) => return Ok(Settled { number, replaced: known.map(|known| known.spec) }),
+            Ok(number) => {
+                return Ok(Settled { number, shards, replaced: known.map(|known| known.spec) });
+            }
             Err(SpecError::Changed { .. }) => {}
             Err(error @ SpecError::ShardsFixed { .. }) => {
                 let hint =

@@ -142,6 +142,9 @@ struct Application<'a> {
 pub(crate) struct Applied {
     /// The numbers of the specs that hold now.
     pub(crate) specs: BTreeMap<ServiceType, u64>,
+    /// How many shards they have, where that is fixed.
+    #[serde(default)]
+    pub(crate) shards: BTreeMap<ServiceType, u32>,
     /// The specs that were replaced.
     #[serde(default)]
     pub(crate) replaced: BTreeMap<ServiceType, Spec>,

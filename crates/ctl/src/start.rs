@@ -1,5 +1,7 @@
 //! Starts agents, waits until all see all, and takes back what it began when that fails.
 
+mod owners;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -64,6 +66,8 @@ pub(crate) struct Starter<'a> {
 pub(crate) struct Settled {
     /// The numbers of the specs.
     pub(crate) numbers: BTreeMap<ServiceType, u64>,
+    /// How many shards there are, of types whose shards have owners.
+    pub(crate) shards: BTreeMap<ServiceType, u32>,
     /// What is not as it was.
     pub(crate) changed: Vec<Changed>,
 }
@@ -115,7 +119,7 @@ impl<'a> Starter<'a> {
             });
             new.map_or_else(Vec::new, |new| spec_diff::changes(service, old, &new))
         });
-        Ok(Settled { changed: changes.collect(), numbers: applied.specs })
+        Ok(Settled { changed: changes.collect(), numbers: applied.specs, shards: applied.shards })
     }
 
     /// Starts all these nodes at once, each in the record before it runs.

@@ -17,12 +17,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 use types::api::AgentSelf;
-use types::{Epoch, Holder};
+use types::{Epoch, Holder, NodeId};
 
 use crate::ground::Ground;
 use crate::identity::Identity;
 use crate::owner::is_honoured;
-use crate::vacancy::{Gone, Place, Sighting};
+use crate::vacancy::{Gone, Place, Sighting, UNSEEN, has_heir};
 
 /// How long an owner may take to answer.
 const ANSWER: Duration = Duration::from_millis(200);
@@ -32,7 +32,7 @@ const STORE_ANSWER: Duration = Duration::from_secs(5);
 /// with each time in a row.
 const YIELDED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_hours(1));
 /// How long a shard that nobody ever owned is left to who was told to own it.
-const NEVER_OWNED: Duration = Duration::from_secs(30);
+const NEVER_OWNED: Duration = Duration::from_secs(10);
 /// Pauses, the first and the longest, before an owner is doubted again that was there after all.
 const REBUFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// The pause after nothing could be found out.
@@ -41,6 +41,9 @@ pub(crate) const AGAIN: Duration = Duration::from_secs(2);
 const REFUSED: Duration = Duration::from_secs(30);
 /// How long a shard that was given up for somebody is left to them.
 const PROMISED: Duration = Duration::from_secs(3);
+/// How long a shard whose owner left in an orderly way, before this node had ever seen it, is left to nodes that start now:
+/// after the stop of a whole cluster each of them comes back to its own shard.
+const RETURNING: Duration = Duration::from_secs(2);
 
 /// What an inquiry found.
 #[derive(Debug)]
@@ -49,6 +52,10 @@ pub(crate) enum Finding {
     Vacant(ClaimState),
     /// It is to be left alone for so long.
     Leave(Duration, String),
+    /// The same, as long as there are others who could take it.
+    LeaveToOthers(Duration, String),
+    /// Its owner may be starting: it is left alone for so long.
+    Wait(Duration, String),
     /// It moved a moment ago and is left alone for so long, though its owner does not answer.
     Settling {
         /// The owner's.
@@ -111,6 +118,12 @@ impl Inquiry {
         let Some(holder) = state.holder.clone() else {
             return self.ownerless(state);
         };
+        if self.last_owner.is_none() && self.known_for < UNSEEN {
+            let why = format!("{} owns it and may be starting", holder.node);
+            // Asked again soon: it may come to say that it does not want the shard.
+            let pause = (store.poll_interval() * 2).min(UNSEEN.saturating_sub(self.known_for));
+            return Finding::Wait(pause, why);
+        }
         if self.me.is_mine(&holder) {
             return Finding::Vacant(state);
         }
@@ -144,18 +157,14 @@ impl Inquiry {
     }
 
     fn ownerless(&self, state: ClaimState) -> Finding {
-        match &state.latest {
-            Latest::Never if self.known_for < NEVER_OWNED => {
-                Finding::Leave(NEVER_OWNED.saturating_sub(self.known_for), "nobody ever owned it".to_owned())
-            }
-            Latest::Released { by, is_refused: true, .. } if *by == self.me.id && self.rebuffs == 0 => {
-                Finding::Leave(REFUSED, "it could not be run here a moment ago".to_owned())
-            }
-            Latest::Released { to: Some(to), .. } if *to != self.me.id && self.rebuffs == 0 => {
-                Finding::Leave(PROMISED, format!("it was given up for {to}"))
-            }
-            _ => Finding::Vacant(state),
-        }
+        let known = Known {
+            me: &self.me.id,
+            known_for: self.known_for,
+            rebuffs: self.rebuffs,
+            has_seen_owner: self.last_owner.is_some(),
+            has_others: has_heir(&self.view(), &self.place),
+        };
+        reservation(&state.latest, &known).unwrap_or(Finding::Vacant(state))
     }
 
     /// The pause doubles with each time.
@@ -240,6 +249,47 @@ impl Inquiry {
     }
 }
 
+/// What is known of a shard without an owner.
+#[derive(Debug, Clone, Copy)]
+struct Known<'a> {
+    me: &'a NodeId,
+    /// For how long this node has known of the shard.
+    known_for: Duration,
+    rebuffs: u32,
+    /// Whether this node has ever seen an owner of it.
+    has_seen_owner: bool,
+    /// Whether others are there who could take it.
+    has_others: bool,
+}
+
+/// Why a shard that nobody owns is not taken yet, if there is a reason.
+fn reservation(latest: &Latest, known: &Known<'_>) -> Option<Finding> {
+    match latest {
+        Latest::Never if known.known_for < NEVER_OWNED => {
+            let pause = NEVER_OWNED.saturating_sub(known.known_for);
+            Some(Finding::Leave(pause, "nobody ever owned it".to_owned()))
+        }
+        Latest::Released { by, is_refused: true, .. } => {
+            let is_left = by == known.me && known.rebuffs == 0 && known.has_others;
+            is_left.then(|| {
+                Finding::LeaveToOthers(REFUSED, "it could not be run here a moment ago".to_owned())
+            })
+        }
+        Latest::Released { to: Some(to), .. } if to != known.me && known.rebuffs == 0 => {
+            Some(Finding::Leave(PROMISED, format!("it was given up for {to}")))
+        }
+        Latest::Released { by, .. } if !known.has_seen_owner => {
+            // What this node gave up itself it wants less than anybody who may come.
+            let wait = if by == known.me { UNSEEN } else { RETURNING };
+            let pause = wait.checked_sub(known.known_for).filter(|pause| !pause.is_zero())?;
+            Some(Finding::Wait(pause, format!("{by} gave it up and may be starting")))
+        }
+        Latest::Never | Latest::Taken | Latest::Challenged { .. } | Latest::Defended | Latest::Released { .. } => {
+            None
+        }
+    }
+}
+
 /// What an agent's word about itself means for a claim.
 fn judge(told: &AgentSelf, holder: &Holder) -> Word {
     let member = &told.member;
@@ -261,4 +311,51 @@ fn unread(error: &StoreError) -> Finding {
 /// Whether any service type here has shards with owners.
 pub(crate) fn is_needed(registry: &Registry) -> bool {
     registry.plugins().any(|plugin| plugin.sharding() == types::Sharding::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_was_refused_is_taken_at_once_and_one_that_was_released_before_long() {
+        let me: NodeId = "me".parse().unwrap();
+        let released = |by: &str, to: Option<&str>, is_refused| Latest::Released {
+            by: by.parse().unwrap(),
+            to: to.map(|to| to.parse().unwrap()),
+            is_refused,
+            why: None,
+        };
+        let fresh =
+            Known { me: &me, known_for: Duration::ZERO, rebuffs: 0, has_seen_owner: false, has_others: true };
+        let seen = Known { has_seen_owner: true, ..fresh };
+        let alone = Known { has_others: false, ..fresh };
+        let rebuffed = Known { rebuffs: 1, ..fresh };
+        let later = |seconds| Known { known_for: Duration::from_secs(seconds), ..fresh };
+        for (latest, known, expected) in [
+            (released("a", None, true), fresh, None),
+            (released("me", None, true), fresh, Some(REFUSED)),
+            (released("me", None, true), seen, Some(REFUSED)),
+            (released("me", None, true), alone, None),
+            (released("me", None, true), rebuffed, None),
+            (released("a", None, false), seen, None),
+            (released("a", None, false), fresh, Some(RETURNING)),
+            (released("a", None, false), later(2), None),
+            (released("me", None, false), later(2), Some(UNSEEN - Duration::from_secs(2))),
+            (released("me", None, false), later(10), None),
+            (released("a", Some("b"), false), seen, Some(PROMISED)),
+            (released("a", Some("me"), false), seen, None),
+            (Latest::Never, later(4), Some(NEVER_OWNED - Duration::from_secs(4))),
+            (Latest::Never, later(10), None),
+        ] {
+            let found = match reservation(&latest, &known) {
+                Some(Finding::Leave(pause, _) | Finding::LeaveToOthers(pause, _) | Finding::Wait(pause, _)) => {
+                    Some(pause)
+                }
+                Some(other) => panic!("{other:?}"),
+                None => None,
+            };
+            assert_eq!(found, expected, "{latest:?} {known:?}");
+        }
+    }
 }

@@ -58,8 +58,9 @@ pub(crate) struct Pace {
     step: Duration,
 }
 
-/// What is waited for an owner that this node never saw: it may be starting, as all may.
-const UNSEEN: Duration = Duration::from_secs(10);
+/// How long an owner that this node never saw is waited for, and a member whose role is the shard and that has not taken
+/// it yet: it may be starting, as all may.
+pub(crate) const UNSEEN: Duration = Duration::from_secs(10);
 /// The same for the copies of a shard that never were as many as are wanted.
 const UNSEEN_COPIES: Duration = Duration::from_secs(15);
 /// How long a node leaves alone what it could not do, the first time and at most.
@@ -94,14 +95,24 @@ struct Watched {
     had_all_copies: bool,
     /// It is not owned before, for some reason that was found.
     not_before: Option<Instant>,
+    /// That reason is that others are to try first; it holds while there are others.
+    is_left_to_others: bool,
     /// Since when its owner's epoch is known, from gossip or from the store.
     epoch: Option<(Epoch, Instant)>,
     /// How often in a row it was found that nothing is to be done.
     rebuffs: u32,
-    /// This node could not do it, and leaves it to others for so long.
-    failed_until: BTreeMap<Errand, Instant>,
+    /// This node could not do it, and leaves it to others for a while.
+    failed: BTreeMap<Errand, Failed>,
     /// How often in a row it could not.
     failures: u32,
+}
+
+/// When this node tries again what it could not do.
+#[derive(Debug, Clone, Copy)]
+struct Failed {
+    until: Instant,
+    /// The same if there is nobody else who could try.
+    until_if_alone: Instant,
 }
 
 /// Whether a member says that it owns this shard.
@@ -143,6 +154,16 @@ fn follows(state: &RoleState, (service, shard): &Place) -> bool {
         && state.role.shard() == Some(*shard)
         && state.duty == Some(Post::Replica)
         && matches!(state.phase, Phase::Starting | Phase::Ready | Phase::Degraded)
+}
+
+/// Whether a member is starting with this shard and has not taken it yet.
+pub(crate) fn is_awaited(view: &ClusterView, (service, shard): &Place) -> bool {
+    view.members().filter_map(|member| member.state.as_ref()).any(|state| {
+        state.role.service() == Some(service)
+            && state.role.shard() == Some(*shard)
+            && state.phase == Phase::Starting
+            && state.duty.is_none()
+    })
 }
 
 /// How many members have a copy of this shard.
@@ -187,8 +208,14 @@ impl Vacancies {
     ) -> Result<(Place, Errand), Option<Instant>> {
         let turns = self.watched.iter().filter_map(|(place, watched)| {
             let (errand, at) = self.due(place, watched, view, layouts)?;
-            let doubted = watched.not_before.filter(|_| errand == Errand::Own);
-            let failed = watched.failed_until.get(&errand).copied();
+            // A refusal counts only while another candidate is left.
+            let is_alone = errand == Errand::Own && !has_heir(view, place);
+            let doubted = watched
+                .not_before
+                .filter(|_| errand == Errand::Own && !(is_alone && watched.is_left_to_others));
+            let failed = watched.failed.get(&errand);
+            let failed =
+                failed.map(|failed| if is_alone { failed.until_if_alone } else { failed.until });
             let at = [doubted, failed].into_iter().flatten().fold(at, Instant::max);
             let turn = (place.clone(), errand);
             (!renounced.contains(&turn)).then_some((turn, at))
@@ -213,7 +240,9 @@ impl Vacancies {
             let settle = match &watched.owner {
                 Some(_) if watched.is_orphan => Duration::ZERO,
                 Some(_) => settle,
-                None => settle.max(UNSEEN),
+                None if is_awaited(view, place) => settle.max(UNSEEN),
+                // The claim says whether there is an owner to wait for.
+                None => settle,
             };
             return Some((Errand::Own, since + settle + step * rank));
         }
@@ -260,8 +289,16 @@ impl Vacancies {
     /// Does not take a shard before then. `is_rebuff` says that its owner was there after all, or had reason not to be.
     pub(crate) fn put_off(&mut self, place: &Place, until: Instant, is_rebuff: bool) {
         if let Some(watched) = self.watched.get_mut(place) {
-            watched.not_before = Some(until);
+            (watched.not_before, watched.is_left_to_others) = (Some(until), false);
             watched.rebuffs += u32::from(is_rebuff);
+        }
+    }
+
+    /// Does not take a shard before then, unless there is nobody else who could.
+    pub(crate) fn leave_to_others(&mut self, place: &Place, until: Instant) {
+        self.put_off(place, until, true);
+        if let Some(watched) = self.watched.get_mut(place) {
+            watched.is_left_to_others = true;
         }
     }
 
@@ -269,7 +306,8 @@ impl Vacancies {
     pub(crate) fn failed(&mut self, place: &Place, errand: Errand, now: Instant) {
         if let Some(watched) = self.watched.get_mut(place) {
             let pause = FAILED.0.saturating_mul(1 << watched.failures.min(10)).min(FAILED.1);
-            watched.failed_until.insert(errand, now + pause);
+            let failed = Failed { until: now + pause, until_if_alone: now + FAILED.0 };
+            watched.failed.insert(errand, failed);
             watched.failures += 1;
         }
     }
@@ -296,9 +334,10 @@ impl Watched {
             thin_since: None,
             had_all_copies: false,
             not_before: None,
+            is_left_to_others: false,
             epoch: None,
             rebuffs: 0,
-            failed_until: BTreeMap::new(),
+            failed: BTreeMap::new(),
             failures: 0,
         }
     }
@@ -317,7 +356,7 @@ impl Watched {
                     (self.not_before, self.rebuffs) = (None, 0);
                 }
                 if phase == Phase::Ready {
-                    self.failed_until.remove(&Errand::Own);
+                    self.failed.remove(&Errand::Own);
                     self.failures = 0;
                 }
                 self.note_epoch(sighting.epoch, now);

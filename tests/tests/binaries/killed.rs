@@ -239,3 +239,55 @@ async fn an_agent_that_stood_still_comes_back_and_blames_nobody() -> anyhow::Res
     machine.ctl(&["status"]).await?.exits(0)?;
     Ok(())
 }
+
+#[tokio::test]
+async fn shards_have_owners_at_once_after_everything_was_killed_three_times() -> anyhow::Result<()> {
+    const NODES: &str = "\
+services: {storage: {shards: 2}}
+nodes:
+  - {id: gateway, service: api_gateway}
+  - {id: storage, service: storage, count: 2}
+  - {id: standby, service: standby}
+";
+    let machine = up(NODES).await?;
+    let manifest = machine.manifest(NODES)?;
+    machine.ctl(&["kv", "put", "greeting", "hello"]).await?.exits(0)?;
+    for crash in 1..=4 {
+        // Agents and their parents, all at once: nobody starts anything again.
+        for process in machine.processes()? {
+            kill_process(process, Signal::KILL)?;
+        }
+        eventually("all of them have ended", || async { machine.processes().ok()?.is_empty().then_some(()) })
+            .await?;
+        // An owner that nobody has seen is waited for for ten seconds; one that says no is not.
+        let began = Instant::now();
+        machine.ctl(&["up", &manifest, "--timeout", "9s"]).await?.exits(0)?.tells("started 4 agents")?;
+        println!("crash {crash}: everything is up and owned after {:?}", began.elapsed());
+        let claims = machine.ctl(&["claims", "-o", "json"]).await?.exits(0)?.json()?;
+        for claim in claims["claims"].as_array().into_iter().flatten() {
+            assert_eq!(claim["honoured"], true, "crash {crash}: {claims:#}");
+        }
+        let value = machine.ctl(&["kv", "get", "greeting"]).await?.exits(0)?;
+        assert_eq!(value.out, "hello", "crash {crash}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn up_waits_for_owners_and_names_the_shards_that_have_none() -> anyhow::Result<()> {
+    const NODES: &str = "\
+services: {storage: {shards: 2}}
+nodes:
+  - {id: a, service: storage}
+";
+    let machine = Machine::new()?;
+    let manifest = machine.manifest(NODES)?;
+    let late = machine.ctl(&["up", &manifest, "--timeout", "2s", "--keep"]).await?.exits(3)?;
+    late.tells("a shard has no owner that runs after 2s:\n  storage/1 (nobody ever owned it)")?;
+    let told = machine.ctl(&["up", &manifest, "--timeout", "1s"]).await?.exits(3)?;
+    told.tells("storage/1 (nobody ever owned it)")?.tells(" status --cluster ")?;
+    // A shard that a person took from its node is not waited for.
+    machine.ctl(&["set-service", "a", "storage/1"]).await?.exits(0)?;
+    machine.ctl(&["up", &manifest, "--timeout", "5s"]).await?.exits(0)?.tells("drift: a is storage/1")?;
+    Ok(())
+}

@@ -57,12 +57,15 @@ Examples:
 Run again it starts only what is missing, and says where nodes differ from the manifest; --reset gives \
 them their roles back, and restarts those with other settings, labels or addresses, one after the other.
 
+It returns once every node sees every node ready and every shard of the manifest's services has an owner, and with \
+exit code 3 when that is not so in time.
+
 A cluster that this run began is taken back as a whole at ^C, or when not all become ready in time. Nodes that it \
 started beside others that ran already stay.")]
 pub(crate) struct Args {
     /// The manifest, or - for standard input [default: that of --cluster, else coterie.yaml, else manifests/demo.yaml]
     file: Option<PathBuf>,
-    /// How long to wait until every node sees every node ready, 0s to 365d
+    /// How long to wait until every node sees every node ready, and an owner of every shard, 0s to 365d
     #[arg(long, value_name = "TIME", default_value = "30s")]
     timeout: Timeout,
     /// Then show what happens, until ^C; the cluster stays
@@ -219,7 +222,7 @@ async fn bring_up(
     let before = before.roles;
     placement::check(loaded, &before, &plan, starter.state)?;
     let uses = asked.iter().find_map(|own| own.member.store.as_ref());
-    let Settled { numbers: specs, changed } = starter.settle(loaded, uses).await?;
+    let Settled { numbers: specs, shards, changed } = starter.settle(loaded, uses).await?;
     let mut outdated = outdated(starter.state, manifest, &starter.record, &before)?;
     let missing: Vec<_> = plan.start.iter().collect();
     if !missing.is_empty() {
@@ -227,7 +230,11 @@ async fn bring_up(
     }
     starter.start(&missing).await?;
     starter.adopt()?;
+    let deadline = Instant::now() + args.timeout.get();
     starter.converge(args.timeout.get(), &mut progress).await?;
+    if !args.reset {
+        starter.await_owners(&shards, args.timeout.get(), deadline, &mut progress).await?;
+    }
     let took = began.elapsed();
     // A node that was started now may have another role as well: one that a person gave it, or a shard that it owns.
     let mut asked = ask_all(&starter.record).await?;
@@ -244,6 +251,8 @@ async fn bring_up(
         for row in &mut drift {
             restore(row, manifest, &starter.record).await?;
         }
+        let deadline = Instant::now() + args.timeout.get();
+        starter.await_owners(&shards, args.timeout.get(), deadline, &mut progress).await?;
         asked = ask_all(&starter.record).await?;
     }
     drift.extend(restored);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cluster::Timing;
 use plugin::Duty;
 use store::Farewell;
 use tokio::time::{Instant, timeout};
@@ -16,7 +17,10 @@ use crate::owner::{Candidate, Consent, release};
 use crate::running::Running;
 use crate::vacancy::{Place, has_heir};
 
-/// How long it is looked for somebody else who could run a shard.
+/// For how many gossip intervals it is looked for somebody else who could run a shard: a node that starts among others
+/// sees them after one or two.
+const HEIR_INTERVALS: u32 = 5;
+/// The longest that is.
 const HEIR_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a node has of its role's shard.
@@ -67,7 +71,8 @@ impl Supervisor {
     async fn meets_an_heir(&self, place: &Place) -> bool {
         let mut view = self.tools.cluster.watch();
         let met = view.wait_for(|view| has_heir(view, place));
-        matches!(timeout(HEIR_LIMIT, met).await, Ok(Ok(_)))
+        let limit = (Timing::of(self.tools.profile).interval * HEIR_INTERVALS).min(HEIR_LIMIT);
+        matches!(timeout(limit, met).await, Ok(Ok(_)))
     }
 
     /// Whether a member of the role's type may own its shard.

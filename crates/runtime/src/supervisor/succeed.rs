@@ -161,6 +161,14 @@ impl Supervisor {
                 info!(service = %place.0, shard = %place.1, why, ?pause, "a shard is left alone");
                 self.succession.vacancies.put_off(&place, Instant::now() + pause, true);
             }
+            Stir::Found(place, Finding::LeaveToOthers(pause, why)) => {
+                info!(service = %place.0, shard = %place.1, why, ?pause, "a shard is left to others");
+                self.succession.vacancies.leave_to_others(&place, Instant::now() + pause);
+            }
+            Stir::Found(place, Finding::Wait(pause, why)) => {
+                debug!(service = %place.0, shard = %place.1, why, ?pause, "a shard may be about to have an owner");
+                self.succession.vacancies.put_off(&place, Instant::now() + pause, false);
+            }
             Stir::Found(place, Finding::Settling { epoch, pause, why }) => {
                 info!(service = %place.0, shard = %place.1, why, ?pause, "a shard is left alone");
                 let now = Instant::now();

@@ -122,12 +122,42 @@ fn the_first_two_candidates_look_closely_at_the_owner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_was_never_seen_is_waited_for_longer() {
+async fn a_member_that_starts_with_the_shard_is_waited_for_longer() {
+    let mut starting = member("a", "storage/0");
+    starting.state.as_mut().unwrap().phase = Phase::Starting;
+    let members = [member("me", "standby"), starting, member("other", "storage/1*1")];
+    let awaited = ClusterView::new("test".parse().unwrap(), "me".parse().unwrap(), members);
     let mut vacancies = Vacancies::new(pace());
-    let (start, empty) = (Instant::now(), with_the_other_shard(&[("me", "standby"), ("a", "storage/0")]));
-    vacancies.look(&empty, &Gone::new(), &layouts(0), start);
-    assert_eq!(turn(&vacancies, &empty, 0, start + 2 * SECOND), Err(Some(start + UNSEEN)));
-    assert_eq!(turn(&vacancies, &empty, 0, start + UNSEEN), Ok((place(), Errand::Own)));
+    let start = Instant::now();
+    vacancies.look(&awaited, &Gone::new(), &layouts(0), start);
+    assert_eq!(turn(&vacancies, &awaited, 0, start + 2 * SECOND), Err(Some(start + UNSEEN)));
+    assert_eq!(turn(&vacancies, &awaited, 0, start + UNSEEN), Ok((place(), Errand::Own)));
+
+    let given_up = with_the_other_shard(&[("me", "standby"), ("gateway", "api_gateway")]);
+    assert_eq!(turn(&vacancies, &given_up, 0, start + SECOND), Ok((place(), Errand::Own)), "the claim says more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_counts_only_while_another_candidate_is_left() {
+    let (alone, others) = (
+        with_the_other_shard(&[("me", "standby")]),
+        with_the_other_shard(&[("me", "standby"), ("b", "standby")]),
+    );
+    let mut vacancies = Vacancies::new(pace());
+    let start = Instant::now();
+    vacancies.look(&others, &Gone::new(), &layouts(0), start);
+    vacancies.leave_to_others(&place(), start + 30 * SECOND);
+    assert_eq!(turn(&vacancies, &others, 0, start + 5 * SECOND), Err(Some(start + 30 * SECOND)));
+    assert_eq!(turn(&vacancies, &alone, 0, start + 5 * SECOND), Ok((place(), Errand::Own)));
+
+    vacancies.put_off(&place(), start + 30 * SECOND, false);
+    assert_eq!(turn(&vacancies, &alone, 0, start + 5 * SECOND), Err(Some(start + 30 * SECOND)), "another reason");
+
+    for _ in 0..3 {
+        vacancies.failed(&place(), Errand::Own, start + 20 * SECOND);
+    }
+    assert_eq!(turn(&vacancies, &others, 0, start + 30 * SECOND), Err(Some(start + 60 * SECOND)));
+    assert_eq!(turn(&vacancies, &alone, 0, start + 30 * SECOND), Ok((place(), Errand::Own)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,192 @@
+//! Waits until the shards of a manifest's services have owners that run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use manifest::Manifest;
+use tokio::time::{Instant, sleep};
+use types::api::Member;
+use types::{KeptRole, NodeId, Phase, Post, Role, ServiceType, ShardId};
+
+use super::{POLL, Starter};
+use crate::exit::{Exit, Failure};
+use crate::hints;
+use crate::kept;
+use crate::out::Progress;
+use crate::record::NodeRecord;
+use crate::render;
+use crate::views::Expected;
+
+/// A shard of a service.
+type Place = (ServiceType, ShardId);
+
+impl Starter<'_> {
+    /// Waits until every node that answers sees an owner for each shard of the manifest's services.
+    pub(crate) async fn await_owners(
+        &mut self,
+        shards: &BTreeMap<ServiceType, u32>,
+        limit: Duration,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> anyhow::Result<()> {
+        let nodes = self.manifest.nodes.iter().map(|node| &node.id);
+        let kept = kept::roles(self.state, &self.manifest.cluster, nodes);
+        let wanted = wanted(self.manifest, shards, &kept);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let nodes = self.record.nodes.iter();
+        let expected: Vec<_> =
+            nodes.map(|node| Expected { id: node.id.clone(), ready: false }).collect();
+        loop {
+            self.replace_the_unlucky()?;
+            let asked_at = Instant::now();
+            let views = self.views(&expected).await;
+            let seen: Vec<_> = views.values().flatten().collect();
+            let without: BTreeSet<_> =
+                seen.iter().flat_map(|view| ownerless(&wanted, &view.members)).collect();
+            if !seen.is_empty() && without.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(self.ownerless(&without, limit).await.into());
+            }
+            let number = render::count(without.len(), "shard");
+            progress.show(&format!("waiting for an owner of {number}"));
+            sleep(POLL.max(asked_at.elapsed())).await;
+        }
+    }
+
+    /// The time is over: which shards have no owner, and why as far as the store says.
+    async fn ownerless(&mut self, without: &BTreeSet<Place>, limit: Duration) -> Failure {
+        let mut notes = BTreeMap::new();
+        for url in self.record.nodes.iter().map(NodeRecord::url) {
+            let Ok(client) = self.client.at(&url) else { continue };
+            if let Ok(claims) = client.claims().await {
+                let noted = claims.claims.into_iter();
+                notes = noted.filter_map(|claim| Some(((claim.service, claim.shard), claim.note?))).collect();
+                break;
+            }
+        }
+        let lines: Vec<_> = without
+            .iter()
+            .map(|place| {
+                let (service, shard) = place;
+                let note = notes.get(place).map_or("nobody ever owned it", String::as_str);
+                format!("{service}/{shard} ({})", render::clean(note))
+            })
+            .collect();
+        let what = match lines.len() {
+            1 => "a shard has",
+            _ => "shards have",
+        };
+        let message = format!("{what} no owner that runs after {limit:?}:\n  {}", lines.join("\n  "));
+        let cluster = &self.manifest.cluster;
+        Failure::new(Exit::NotConverged, message).hint(if self.is_fresh {
+            "--timeout waits longer, --keep leaves the agents running for a look at them".to_owned()
+        } else {
+            format!(
+                "`{}` tells more; --timeout waits longer",
+                hints::command(&format!("status --cluster {cluster}"))
+            )
+        })
+    }
+}
+
+/// The shards of services that the manifest has nodes for, without those that a person has taken from all of its nodes:
+/// nobody need come for these. Pure.
+fn wanted(
+    manifest: &Manifest,
+    shards: &BTreeMap<ServiceType, u32>,
+    kept: &BTreeMap<NodeId, KeptRole>,
+) -> BTreeSet<Place> {
+    let is_elsewhere = |id: &NodeId, role: &Role| {
+        kept.get(id).is_some_and(|kept| kept.drained || kept.role != *role)
+    };
+    let mut wanted = BTreeSet::new();
+    for (service, shards) in shards {
+        let nodes = manifest.nodes.iter().filter(|node| node.role.service() == Some(service));
+        let nodes: Vec<_> = nodes.collect();
+        if nodes.is_empty() {
+            continue;
+        }
+        for shard in (0..*shards).filter_map(|shard| ShardId::try_from(shard).ok()) {
+            let mut own = nodes.iter().filter(|node| node.role.shard() == Some(shard)).peekable();
+            let has_nodes = own.peek().is_some();
+            if !(has_nodes && own.all(|node| is_elsewhere(&node.id, &node.role))) {
+                wanted.insert((service.clone(), shard));
+            }
+        }
+    }
+    wanted
+}
+
+/// Those of these shards that no member runs as their owner. Pure.
+fn ownerless(wanted: &BTreeSet<Place>, members: &[Member]) -> BTreeSet<Place> {
+    let owned = members.iter().filter_map(|member| {
+        let state = member.state.as_ref()?;
+        let runs = matches!(state.phase, Phase::Ready | Phase::Degraded);
+        let owns = runs && state.epoch.is_some() && state.duty == Some(Post::Primary);
+        owns.then(|| Some((state.role.service()?.clone(), state.role.shard()?)))?
+    });
+    let owned: BTreeSet<_> = owned.collect();
+    wanted.difference(&owned).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use types::Epoch;
+
+    use super::*;
+    use crate::render::tests::member;
+
+    fn words(places: &BTreeSet<Place>) -> Vec<String> {
+        places.iter().map(|(service, shard)| format!("{service}/{shard}")).collect()
+    }
+
+    fn manifest(nodes: &str) -> Manifest {
+        let text = format!("cluster: c\nservices:\n  storage: {{shards: 3}}\n{nodes}");
+        manifest::parse("test.yaml", &text, &|_| None, None).unwrap().manifest
+    }
+
+    #[test]
+    fn the_shards_of_services_with_nodes_are_waited_for_unless_a_person_took_them_away() {
+        let shards = BTreeMap::from([("storage".parse().unwrap(), 3)]);
+        let kept = |nodes: &[(&str, &str, bool)]| {
+            let kept = nodes.iter().map(|&(node, role, drained)| {
+                (node.parse().unwrap(), KeptRole { role: role.parse().unwrap(), drained })
+            });
+            kept.collect::<BTreeMap<NodeId, _>>()
+        };
+        let two = "nodes:\n  - {id: a, service: storage, shard: 0}\n  - {id: b, service: storage, shard: 1}\n";
+        for (nodes, kept, expected) in [
+            (two, kept(&[]), &["storage/0", "storage/1", "storage/2"][..]),
+            (two, kept(&[("a", "storage/0", true)]), &["storage/1", "storage/2"]),
+            (two, kept(&[("a", "standby", false), ("b", "storage/1", false)]), &["storage/1", "storage/2"]),
+            ("nodes:\n  - {id: a, service: standby}\n", kept(&[]), &[]),
+        ] {
+            assert_eq!(words(&wanted(&manifest(nodes), &shards, &kept)), expected, "{nodes} {kept:?}");
+        }
+    }
+
+    #[test]
+    fn a_shard_is_owned_once_its_owner_runs() {
+        let wanted = BTreeSet::from([("storage".parse().unwrap(), "0".parse().unwrap())]);
+        let owner = |phase, epoch: Option<u64>, duty| {
+            let mut member = member("a", "storage/0", phase);
+            let state = member.state.as_mut().unwrap();
+            (state.epoch, state.duty) = (epoch.map(Epoch), duty);
+            member
+        };
+        for (member, is_owned) in [
+            (owner(Phase::Ready, Some(1), Some(Post::Primary)), true),
+            (owner(Phase::Degraded, Some(1), Some(Post::Primary)), true),
+            (owner(Phase::Starting, Some(1), Some(Post::Primary)), false),
+            (owner(Phase::Ready, None, Some(Post::Replica)), false),
+            (owner(Phase::Ready, None, None), false),
+        ] {
+            assert_eq!(ownerless(&wanted, std::slice::from_ref(&member)).is_empty(), is_owned, "{member:?}");
+        }
+        assert_eq!(words(&ownerless(&wanted, &[])), ["storage/0"]);
+    }
+}
