@@ -14,6 +14,7 @@ Examples:
   agent --demo
   agent --listen-addr 127.0.0.1:8080 --service api_gateway
   agent --listen-addr 127.0.0.1:0 --seed 127.0.0.1:8080 --service standby
+  agent --listen-addr 127.0.0.1:0 --seed 127.0.0.1:8080 --service storage --shard 1 --shards 2
   agent config --listen-addr 127.0.0.1:8080
 
 Signals: TERM, INT and QUIT leave the cluster, and a second one aborts; HUP opens the log file anew, or leaves \
@@ -106,6 +107,10 @@ pub(crate) struct Flags {
     /// Shard, for sharded service types, 0 to 65535 [default: 0]
     #[arg(long, global = true, value_name = "N")]
     pub(crate) shard: Option<String>,
+    /// How many shards the service has, 1 to 65536, where the store does not say it yet; fixed for good once a node has
+    /// started with it [default: 1]
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) shards: Option<String>,
     /// Cluster to belong to [default: coterie]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) cluster: Option<String>,

@@ -159,7 +159,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<NodeError>() {
         return match error {
             NodeError::Aborted => INTERRUPTED,
-            NodeError::Role(_) | NodeError::KeptRole(_) | NodeError::Settings { .. } => USAGE,
+            NodeError::Role(_)
+            | NodeError::KeptRole(_)
+            | NodeError::Shards(_)
+            | NodeError::Settings { .. } => USAGE,
             _ => FAILED,
         };
     }

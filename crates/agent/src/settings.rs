@@ -3,7 +3,9 @@
 mod file;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
@@ -59,13 +61,14 @@ pub(crate) enum SettingsError {
 }
 
 /// The keys whose value is one text: name, and default where there is one.
-const TEXTS: [(&str, &str); 18] = [
+const TEXTS: [(&str, &str); 19] = [
     ("listen_addr", "127.0.0.1:10000"),
     ("gossip_addr", ""),
     ("advertise_addr", ""),
     ("node_id", ""),
     ("service", "api_gateway"),
     ("shard", "0"),
+    ("shards", ""),
     ("cluster", "coterie"),
     ("profile", "lan"),
     ("data_dir", ""),
@@ -97,7 +100,7 @@ type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The variables of the environment that are meant for the agent must be text: one that is not would be passed over.
 pub(crate) fn check_environment(
-    variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+    variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<(), SettingsError> {
     for (name, value) in variables {
         let name = name.to_string_lossy();
@@ -186,6 +189,7 @@ impl Settings {
                 "node_id",
                 "service",
                 "shard",
+                "shards",
                 "data_dir",
                 "store",
             ]
@@ -235,6 +239,8 @@ impl Settings {
             advertise: self.optional("advertise_addr")?,
             seeds: self.seeds()?,
             role: self.role()?,
+            shards: self.shards()?,
+            command: Some(command_line(std::env::args_os())),
             profile: self.parsed("profile")?,
             labels: self.labels()?,
             zone: self.optional("zone")?,
@@ -287,6 +293,18 @@ impl Settings {
         let shard: ShardId = self.parsed("shard")?;
         let shard = (shard != ShardId::default()).then_some(shard);
         Role::new(service, shard).map_err(|error| self.bad("service", &format!("is not a role: {error}")))
+    }
+
+    fn shards(&self) -> Result<Option<NonZeroU32>, SettingsError> {
+        let (text, _) = &self.texts["shards"];
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let most = ShardId::MAX + 1;
+        match text.parse::<NonZeroU32>() {
+            Ok(number) if number.get() <= most => Ok(Some(number)),
+            _ => Err(self.bad("shards", &format!("is not a number from 1 to {most}"))),
+        }
     }
 
     fn seeds(&self) -> Result<Vec<String>, SettingsError> {
@@ -378,6 +396,20 @@ impl Settings {
     }
 }
 
+/// A command line as it can be typed into a shell.
+fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    let quoted = arguments.map(|argument| {
+        let argument = argument.to_string_lossy();
+        if !argument.is_empty() && argument.chars().all(plain) {
+            argument.into_owned()
+        } else {
+            format!("'{}'", argument.replace('\'', r"'\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 /// The environment variable of a key.
 fn variable(key: &str) -> String {
     format!("COTERIE_{}", key.to_uppercase())
@@ -396,6 +428,7 @@ fn flag_text(flags: &Flags, key: &str) -> Option<String> {
         "node_id" => flags.node_id.clone(),
         "service" => flags.service.clone(),
         "shard" => flags.shard.clone(),
+        "shards" => flags.shards.clone(),
         "cluster" => flags.cluster.clone(),
         "profile" => flags.profile.clone(),
         "data_dir" => flags.data_dir.clone(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -28,6 +29,11 @@ pub struct Config {
     pub seeds: Vec<String>,
     /// What to do, unless a person asked for something else before.
     pub role: Role,
+    /// How many shards the service of `role` has, for a store that has no spec of it yet; another number than the one
+    /// on the store is refused.
+    pub shards: Option<NonZeroU32>,
+    /// The command line of this agent as a person can type it, for hints.
+    pub command: Option<String>,
     /// How fast to gossip.
     pub profile: Profile,
     /// Where to keep what must survive a restart.
@@ -66,6 +72,8 @@ impl Config {
             advertise: None,
             seeds: Vec::new(),
             role: Role::Standby,
+            shards: None,
+            command: None,
             profile: Profile::default(),
             data_dir,
             labels: BTreeMap::new(),

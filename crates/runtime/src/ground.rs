@@ -16,6 +16,7 @@ use types::api::NumberedSpec;
 use types::{ClusterId, ErrorKind, Problem, ServiceType, ShardId, Sharding, Spec};
 
 use crate::identity::DataDir;
+use crate::shards::GivenShards;
 
 /// How often a spec is written while others write it at the same time.
 const SPEC_ATTEMPTS: u32 = 5;
@@ -42,6 +43,9 @@ struct Inner {
     registry: Registry,
     /// What this agent was told, for a store that says nothing yet.
     settings: BTreeMap<ServiceType, Value>,
+    shards: GivenShards,
+    /// This node's API.
+    http: String,
     data: Arc<DataDir>,
     has_seeds: bool,
     began: Instant,
@@ -54,6 +58,8 @@ pub(crate) struct GroundConfig {
     pub(crate) objects: Option<Arc<dyn ObjectStore>>,
     pub(crate) id: ClusterId,
     pub(crate) settings: BTreeMap<ServiceType, Value>,
+    pub(crate) shards: GivenShards,
+    pub(crate) http: String,
     pub(crate) has_seeds: bool,
 }
 
@@ -75,9 +81,21 @@ impl Ground {
         registry: Registry,
         data: Arc<DataDir>,
     ) -> Self {
-        let GroundConfig { url, objects, id, settings, has_seeds } = config;
-        let (began, store) = (Instant::now(), OnceCell::new());
-        Self(Arc::new(Inner { url, objects, id, cluster, registry, settings, data, has_seeds, began, store }))
+        let GroundConfig { url, objects, id, settings, shards, http, has_seeds } = config;
+        Self(Arc::new(Inner {
+            url,
+            objects,
+            id,
+            cluster,
+            registry,
+            settings,
+            shards,
+            http,
+            data,
+            has_seeds,
+            began: Instant::now(),
+            store: OnceCell::new(),
+        }))
     }
 
     /// The store; opened and tested now if it was not before.
@@ -175,6 +193,9 @@ impl Ground {
             Err(error) => return Err(error),
         };
         let shards = numbered.spec.shards.and_then(NonZeroU32::new);
+        if sharding == Sharding::Owned {
+            self.0.shards.check(service, shards)?;
+        }
         if let (Sharding::Owned, Some(shards), Some(shard)) = (sharding, shards, shard)
             && shard.as_u32() >= shards.get()
         {
@@ -183,8 +204,8 @@ impl Ground {
                 _ => format!("{service} has shards 0 to {}: there is no shard {shard}", shards.get() - 1),
             };
             return Err(Problem::new(ErrorKind::Invalid, "no-such-shard", what).hint(
-                "the first node of a type says how many there are, by its own shard, unless `ctl up` did; \
-                 that never changes",
+                "the first node of a service says how many there are (`agent --shards N`, 1 without it), unless `ctl up` \
+                 did; that never changes",
             ));
         }
         let NumberedSpec { number, spec } = numbered;
@@ -199,12 +220,17 @@ impl Ground {
         sharding: Sharding,
     ) -> Result<NumberedSpec, Problem> {
         let told = self.0.settings.get(service);
-        let wanted_shards = (sharding == Sharding::Owned).then(|| shard.unwrap_or_default().as_u32() + 1);
+        let is_owned = sharding == Sharding::Owned;
+        let first = || self.0.shards.first(service, shard.unwrap_or_default(), &self.0.http);
         let specs = store.specs();
         for _ in 0..SPEC_ATTEMPTS {
             let known = specs.latest(service).await.map_err(|error| unreadable(&error))?;
+            let wanted = match &known {
+                Some(known) if known.spec.shards.is_some() => None,
+                _ => is_owned.then(first).transpose()?,
+            };
             let (number, spec) = match known {
-                Some(known) if known.spec.shards.is_some() || wanted_shards.is_none() => {
+                Some(known) if known.spec.shards.is_some() || !is_owned => {
                     if told.is_some_and(|told| *told != known.spec.settings) {
                         warn!(
                             %service, spec = known.number,
@@ -215,10 +241,10 @@ impl Ground {
                     self.remember(service, &known);
                     return Ok(known);
                 }
-                Some(known) => (known.number, Spec { shards: wanted_shards, ..known.spec }),
+                Some(known) => (known.number, Spec { shards: wanted, ..known.spec }),
                 None => {
                     let settings = told.cloned().unwrap_or_else(|| serde_json::json!({}));
-                    (0, Spec { settings, shards: wanted_shards, replicas: 0 })
+                    (0, Spec { settings, shards: wanted, replicas: 0 })
                 }
             };
             match specs.put(service, number, &spec).await {

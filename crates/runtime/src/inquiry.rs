@@ -271,9 +271,8 @@ fn reservation(latest: &Latest, known: &Known<'_>) -> Option<Finding> {
         }
         Latest::Released { by, is_refused: true, .. } => {
             let is_left = by == known.me && known.rebuffs == 0 && known.has_others;
-            is_left.then(|| {
-                Finding::LeaveToOthers(REFUSED, "it could not be run here a moment ago".to_owned())
-            })
+            is_left
+                .then(|| Finding::LeaveToOthers(REFUSED, "it could not be run here a moment ago".to_owned()))
         }
         Latest::Released { to: Some(to), .. } if to != known.me && known.rebuffs == 0 => {
             Some(Finding::Leave(PROMISED, format!("it was given up for {to}")))
@@ -284,9 +283,11 @@ fn reservation(latest: &Latest, known: &Known<'_>) -> Option<Finding> {
             let pause = wait.checked_sub(known.known_for).filter(|pause| !pause.is_zero())?;
             Some(Finding::Wait(pause, format!("{by} gave it up and may be starting")))
         }
-        Latest::Never | Latest::Taken | Latest::Challenged { .. } | Latest::Defended | Latest::Released { .. } => {
-            None
-        }
+        Latest::Never
+        | Latest::Taken
+        | Latest::Challenged { .. }
+        | Latest::Defended
+        | Latest::Released { .. } => None,
     }
 }
 
@@ -349,9 +350,9 @@ mod tests {
             (Latest::Never, later(10), None),
         ] {
             let found = match reservation(&latest, &known) {
-                Some(Finding::Leave(pause, _) | Finding::LeaveToOthers(pause, _) | Finding::Wait(pause, _)) => {
-                    Some(pause)
-                }
+                Some(
+                    Finding::Leave(pause, _) | Finding::LeaveToOthers(pause, _) | Finding::Wait(pause, _),
+                ) => Some(pause),
                 Some(other) => panic!("{other:?}"),
                 None => None,
             };

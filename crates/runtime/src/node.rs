@@ -27,6 +27,7 @@ use crate::life::Life;
 use crate::listen::{self, ListenError};
 use crate::names::generated_id;
 use crate::node_error::NodeError;
+use crate::shards::GivenShards;
 use crate::sight::Sight;
 use crate::signals::Signals;
 use crate::supervisor::{Supervisor, Tools};
@@ -156,6 +157,7 @@ impl Node {
             }
         }
         let role = registry.check(config.role.clone())?;
+        let shards = GivenShards::new(&registry, role.clone(), config.shards, config.command.take())?;
         let data = Arc::new(DataDir::open(&config.data_dir)?);
         if config.reset_role {
             data.forget()?;
@@ -212,6 +214,8 @@ impl Node {
             objects,
             id: config.cluster.clone(),
             settings: std::mem::take(&mut config.settings),
+            shards,
+            http: facts.http.clone(),
             has_seeds: facts.has_seeds,
         };
         let ground = Ground::new(told, cluster.clone(), registry.clone(), data.clone());

@@ -7,6 +7,7 @@ use types::{NodeId, ServiceType};
 
 use crate::identity::DataDirError;
 use crate::listen::ListenError;
+use crate::shards::ShardsError;
 
 /// Why a node could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,9 @@ pub enum NodeError {
     /// Let the node forget it.
     #[error("the role that a person gave this node earlier: {0}")]
     KeptRole(#[source] RegistryError),
+    /// Leave `--shards` out, or mend it.
+    #[error(transparent)]
+    Shards(#[from] ShardsError),
     /// Mend the settings.
     #[error("the settings of {service}: {source}")]
     Settings {

@@ -214,8 +214,7 @@ impl Vacancies {
                 .not_before
                 .filter(|_| errand == Errand::Own && !(is_alone && watched.is_left_to_others));
             let failed = watched.failed.get(&errand);
-            let failed =
-                failed.map(|failed| if is_alone { failed.until_if_alone } else { failed.until });
+            let failed = failed.map(|failed| if is_alone { failed.until_if_alone } else { failed.until });
             let at = [doubted, failed].into_iter().flatten().fold(at, Instant::max);
             let turn = (place.clone(), errand);
             (!renounced.contains(&turn)).then_some((turn, at))

@@ -294,3 +294,68 @@ async fn settings_are_checked_for_whoever_asks() -> anyhow::Result<()> {
     assert_eq!(refused.out, "");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_storage_node_by_hand_says_how_many_shards_there_are() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let [one, two] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
+    let reason = async |addr: &str, text: &str| {
+        let url = format!("http://{addr}/v1/agent/self");
+        eventually(&format!("{addr} says `{text}`"), || async {
+            let state = ask(&url).await.ok()?["member"]["state"].clone();
+            let reason = state["reason"].as_str()?.to_owned();
+            (state["phase"] == "failed" && reason.contains(text)).then_some(reason)
+        })
+        .await
+    };
+    let arguments = ["--listen-addr", &one, "--profile", "local", "--service", "storage", "--shard", "1"];
+    let first = machine.start("agent", &arguments)?;
+    let told = reason(&one, "shard 1 alone does not tell").await?;
+    assert!(told.contains(&format!("agent {} --shards 2`", arguments.join(" "))), "{told}");
+    let arguments = ["--listen-addr", &two, "--profile", "local", "--service", "storage", "--seed", &one];
+    let second = machine.start("agent", &[&arguments[..], &["--shards", "2"]].concat())?;
+    let url = format!("http://{one}");
+    eventually("both are ready, the first one by itself", || async {
+        let said = machine.ctl(&["--agent", &url, "status"]).await.ok()?;
+        // That the first one was tried again is a warning.
+        said.out.contains("2 members, 2 ready").then_some(())
+    })
+    .await?;
+    second.signal(Signal::TERM);
+    second.ends().await?.exits(0)?;
+    let second = machine.start("agent", &[&arguments[..], &["--shards", "3"]].concat())?;
+    let told = reason(&two, "storage has 2 shards on the store, and --shards says 3").await?;
+    assert!(told.contains("start this agent with --shards 2 or without it"), "{told}");
+    for agent in [second, first] {
+        agent.signal(Signal::TERM);
+        agent.ends().await?.exits(0)?;
+    }
+    for (wrong, text) in [
+        (&["--service", "storage", "--shard", "2", "--shards", "2"][..], "there is no shard 2 of 2"),
+        (&["--service", "api_gateway", "--shards", "2"], "`api_gateway` has no fixed number of shards"),
+        (&["--service", "standby", "--shards", "2"], "`standby` has no fixed number of shards"),
+        (&["--service", "storage", "--shards", "0"], "`0` is not a number from 1 to 65536"),
+    ] {
+        machine.agent(wrong).await?.exits(2)?.tells(text)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_standby_that_is_given_a_shard_of_an_empty_store_is_told_a_command_that_works() -> anyhow::Result<()>
+{
+    let machine = Machine::new()?;
+    let addr = format!("127.0.0.1:{}", free_port()?);
+    let agent =
+        machine.start("agent", &["--listen-addr", &addr, "--service", "standby", "--node-id", "a"])?;
+    banner(&agent).await?;
+    let url = format!("http://{addr}");
+    let change = ["--agent", &url, "set-service", "a", "storage", "--shard", "1"];
+    let refused = machine.ctl(&change).await?.exits(2)?.tells("shard 1 alone does not tell")?;
+    let hint = refused.err.split('`').find(|part| part.starts_with("curl ")).unwrap_or_default();
+    machine.start("sh", &["-c", &format!("{hint} --silent --fail")])?.ends().await?.exits(0)?;
+    machine.ctl(&change).await?.exits(0)?;
+    agent.signal(Signal::TERM);
+    agent.ends().await?.exits(0)?;
+    Ok(())
+}

@@ -384,7 +384,8 @@ async fn a_cluster_that_runs_is_not_moved_to_another_store_by_a_line_of_its_mani
 async fn shards_never_change_and_status_names_those_without_an_owner() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let addr = format!("127.0.0.1:{}", e2e::free_port()?);
-    let agent = machine.start("agent", &["--listen-addr", &addr, "--service", "storage", "--shard", "2"])?;
+    let agent = machine
+        .start("agent", &["--listen-addr", &addr, "--service", "storage", "--shard", "2", "--shards", "3"])?;
     let agent_url = format!("http://{addr}");
     let status = eventually("the agent is ready", || async {
         let said = machine.ctl(&["--agent", &agent_url, "status"]).await.ok()?;

@@ -98,3 +98,31 @@ fn the_demo_is_not_combined_with_what_it_chooses_itself() {
     let error = Settings::gather(&flags, &nothing).unwrap_err().to_string();
     assert!(error.contains("--node-id"), "{error}");
 }
+
+#[test]
+fn a_number_of_shards_has_a_range_and_every_origin() {
+    let with = |shards: &str| {
+        let flags = Flags { shards: Some(shards.to_owned()), ..Flags::default() };
+        Settings::gather(&flags, &home).unwrap().config().map(|config| config.shards.map(NonZeroU32::get))
+    };
+    assert_eq!(with("1").unwrap(), Some(1));
+    assert_eq!(with("65536").unwrap(), Some(65_536));
+    for bad in ["0", "65537", "-1", "two", "1.5", "99999999999999999999"] {
+        let error = with(bad).unwrap_err().to_string();
+        assert_eq!(error, format!("--shards (flag): `{bad}` is not a number from 1 to 65536"));
+    }
+    let (_folder, flags) = with_file("service: storage\nshards: 3\n");
+    let settings = Settings::gather(&flags, &home).unwrap();
+    assert_eq!(settings.config().unwrap().shards, NonZeroU32::new(3));
+    let table = settings.render(Output::Table).unwrap();
+    let row = table.lines().find(|line| line.starts_with("shards ")).unwrap();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["shards", "3", "file"]);
+    assert_eq!(Settings::gather(&Flags::default(), &home).unwrap().config().unwrap().shards, None);
+}
+
+#[test]
+fn a_command_line_can_be_typed_again() {
+    let line = |arguments: &[&str]| command_line(arguments.iter().map(OsString::from));
+    assert_eq!(line(&["target/debug/agent", "--shard", "1"]), "target/debug/agent --shard 1");
+    assert_eq!(line(&["agent", "--zone", "it's here", ""]), r"agent --zone 'it'\''s here' ''");
+}

@@ -36,8 +36,7 @@ impl Starter<'_> {
             return Ok(());
         }
         let nodes = self.record.nodes.iter();
-        let expected: Vec<_> =
-            nodes.map(|node| Expected { id: node.id.clone(), ready: false }).collect();
+        let expected: Vec<_> = nodes.map(|node| Expected { id: node.id.clone(), ready: false }).collect();
         loop {
             self.replace_the_unlucky()?;
             let asked_at = Instant::now();
@@ -100,9 +99,8 @@ fn wanted(
     shards: &BTreeMap<ServiceType, u32>,
     kept: &BTreeMap<NodeId, KeptRole>,
 ) -> BTreeSet<Place> {
-    let is_elsewhere = |id: &NodeId, role: &Role| {
-        kept.get(id).is_some_and(|kept| kept.drained || kept.role != *role)
-    };
+    let is_elsewhere =
+        |id: &NodeId, role: &Role| kept.get(id).is_some_and(|kept| kept.drained || kept.role != *role);
     let mut wanted = BTreeSet::new();
     for (service, shards) in shards {
         let nodes = manifest.nodes.iter().filter(|node| node.role.service() == Some(service));
@@ -158,7 +156,8 @@ mod tests {
             });
             kept.collect::<BTreeMap<NodeId, _>>()
         };
-        let two = "nodes:\n  - {id: a, service: storage, shard: 0}\n  - {id: b, service: storage, shard: 1}\n";
+        let two =
+            "nodes:\n  - {id: a, service: storage, shard: 0}\n  - {id: b, service: storage, shard: 1}\n";
         for (nodes, kept, expected) in [
             (two, kept(&[]), &["storage/0", "storage/1", "storage/2"][..]),
             (two, kept(&[("a", "storage/0", true)]), &["storage/1", "storage/2"]),

@@ -134,7 +134,11 @@ async fn a_member_that_starts_with_the_shard_is_waited_for_longer() {
     assert_eq!(turn(&vacancies, &awaited, 0, start + UNSEEN), Ok((place(), Errand::Own)));
 
     let given_up = with_the_other_shard(&[("me", "standby"), ("gateway", "api_gateway")]);
-    assert_eq!(turn(&vacancies, &given_up, 0, start + SECOND), Ok((place(), Errand::Own)), "the claim says more");
+    assert_eq!(
+        turn(&vacancies, &given_up, 0, start + SECOND),
+        Ok((place(), Errand::Own)),
+        "the claim says more"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,7 +155,11 @@ async fn a_refusal_counts_only_while_another_candidate_is_left() {
     assert_eq!(turn(&vacancies, &alone, 0, start + 5 * SECOND), Ok((place(), Errand::Own)));
 
     vacancies.put_off(&place(), start + 30 * SECOND, false);
-    assert_eq!(turn(&vacancies, &alone, 0, start + 5 * SECOND), Err(Some(start + 30 * SECOND)), "another reason");
+    assert_eq!(
+        turn(&vacancies, &alone, 0, start + 5 * SECOND),
+        Err(Some(start + 30 * SECOND)),
+        "another reason"
+    );
 
     for _ in 0..3 {
         vacancies.failed(&place(), Errand::Own, start + 20 * SECOND);

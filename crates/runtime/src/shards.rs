@@ -1,0 +1,165 @@
+//! How many shards a service has: what this agent was started with, against what the store says. Pure.
+
+use std::num::NonZeroU32;
+
+use plugin::Registry;
+use types::{ErrorKind, Problem, Role, ServiceType, ShardId, Sharding};
+
+/// Why a node can't be started with a number of shards.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShardsError {
+    /// Leave `--shards` out.
+    #[error("`{0}` has no fixed number of shards, so --shards can't set it")]
+    NotFixed(String),
+    /// Give a smaller number.
+    #[error("a service has at most {most} shards, not {shards}", most = ShardId::MAX + 1)]
+    TooMany {
+        /// What `--shards` says.
+        shards: NonZeroU32,
+    },
+    /// Give another shard, or more shards.
+    #[error("shards are counted from 0: there is no shard {shard} of {shards}")]
+    NoSuchShard {
+        /// What `--shard` says.
+        shard: ShardId,
+        /// What `--shards` says.
+        shards: NonZeroU32,
+    },
+}
+
+/// What an agent was started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GivenShards {
+    /// The role of the command line.
+    role: Role,
+    /// How many shards its service has.
+    number: Option<NonZeroU32>,
+    /// The command line.
+    command: Option<String>,
+}
+
+impl GivenShards {
+    /// Checks the number against the role, which the registry has checked.
+    pub(crate) fn new(
+        registry: &Registry,
+        role: Role,
+        number: Option<NonZeroU32>,
+        command: Option<String>,
+    ) -> Result<Self, ShardsError> {
+        if let Some(shards) = number {
+            let plugin = role.service().and_then(|service| registry.plugin(service));
+            if plugin.is_none_or(|plugin| plugin.sharding() != Sharding::Owned) {
+                return Err(ShardsError::NotFixed(role.service_name().to_owned()));
+            }
+            if shards.get() > ShardId::MAX + 1 {
+                return Err(ShardsError::TooMany { shards });
+            }
+            if let Some(shard) = role.shard().filter(|shard| shard.as_u32() >= shards.get()) {
+                return Err(ShardsError::NoSuchShard { shard, shards });
+            }
+        }
+        Ok(Self { role, number, command })
+    }
+
+    fn of(&self, service: &ServiceType) -> Option<NonZeroU32> {
+        self.number.filter(|_| self.role.service() == Some(service))
+    }
+
+    /// How many shards the first spec of a service gets, when this node is to run one of them. `http` is its own API.
+    pub(crate) fn first(&self, service: &ServiceType, shard: ShardId, http: &str) -> Result<u32, Problem> {
+        if let Some(shards) = self.of(service) {
+            return Ok(shards.get());
+        }
+        if shard == ShardId::default() {
+            return Ok(1);
+        }
+        let least = shard.as_u32() + 1;
+        let detail = format!(
+            "the store does not say yet how many shards {service} has, and shard {shard} alone does not tell"
+        );
+        let by_flag = self
+            .command
+            .as_ref()
+            .filter(|_| self.role.service() == Some(service) && self.role.shard() == Some(shard));
+        let command = match by_flag {
+            Some(command) => format!("{command} --shards {least}"),
+            None => format!(
+                "curl -X PUT -H 'If-None-Match: *' -d '{{\"settings\": {{}}, \"shards\": {least}}}' \
+                 {http}/v1/spec/{service}"
+            ),
+        };
+        let hint = format!("say how many there are, for example `{command}`; that never changes afterwards");
+        Err(Problem::new(ErrorKind::Invalid, "no-shards", detail).hint(hint))
+    }
+
+    /// Refuses a number that is not the one on the store.
+    pub(crate) fn check(&self, service: &ServiceType, on_store: Option<NonZeroU32>) -> Result<(), Problem> {
+        match (self.of(service), on_store) {
+            (Some(given), Some(known)) if given != known => {
+                let detail =
+                    format!("{service} has {} on the store, and --shards says {given}", counted(known));
+                let problem = Problem::new(ErrorKind::Conflict, "shards-fixed", detail);
+                Err(problem.hint(format!(
+                    "the number never changes, for keys lie in their shards: start this agent with --shards {known} or \
+                     without it, or with another --cluster or --store"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn counted(shards: NonZeroU32) -> String {
+    match shards.get() {
+        1 => "1 shard".to_owned(),
+        number => format!("{number} shards"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(role: &str, shards: Option<u32>) -> GivenShards {
+        GivenShards {
+            role: role.parse().unwrap(),
+            number: shards.and_then(NonZeroU32::new),
+            command: Some(format!("agent --service {role}")),
+        }
+    }
+
+    #[test]
+    fn the_first_spec_has_as_many_shards_as_were_given_or_one() {
+        let storage: ServiceType = "storage".parse().unwrap();
+        let first = |given: GivenShards, shard: u32| {
+            let shard = ShardId::try_from(shard).unwrap();
+            given.first(&storage, shard, "http://a").map_err(|problem| problem.hint.unwrap_or_default())
+        };
+        assert_eq!(first(given("storage/0", None), 0), Ok(1));
+        assert_eq!(first(given("storage/0", Some(3)), 0), Ok(3));
+        assert_eq!(first(given("storage/2", Some(3)), 2), Ok(3));
+        assert_eq!(first(given("standby", None), 0), Ok(1));
+        let hint = first(given("storage/2", None), 2).unwrap_err();
+        assert!(hint.contains("`agent --service storage/2 --shards 3`"), "{hint}");
+        let hint = first(given("standby", None), 1).unwrap_err();
+        assert!(hint.contains("\"shards\": 2}' http://a/v1/spec/storage`"), "{hint}");
+    }
+
+    #[test]
+    fn another_number_than_the_one_on_the_store_is_refused() {
+        let storage: ServiceType = "storage".parse().unwrap();
+        for (shards, on_store, is_right) in [
+            (None, Some(2), true),
+            (Some(2), Some(2), true),
+            (Some(3), Some(2), false),
+            (Some(3), None, true),
+        ] {
+            let checked = given("storage/0", shards).check(&storage, on_store.and_then(NonZeroU32::new));
+            assert_eq!(checked.is_ok(), is_right, "{shards:?} {on_store:?}");
+        }
+        let other = "other".parse().unwrap();
+        assert_eq!(given("storage/0", Some(3)).check(&other, NonZeroU32::new(2)), Ok(()));
+        let problem = given("storage/0", Some(3)).check(&storage, NonZeroU32::new(1)).unwrap_err();
+        assert_eq!(problem.detail, "storage has 1 shard on the store, and --shards says 3");
+    }
+}
