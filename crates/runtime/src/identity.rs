@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use types::api::NumberedSpec;
-use types::{Generation, Holder, NodeId, ServiceType};
+use types::{ClusterId, Generation, Holder, NodeId, ServiceType};
 
 /// Why a data folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,16 @@ pub enum DataDirError {
         /// Who wanted it.
         wanted: NodeId,
     },
+    /// Choose another `--data-dir`, or the cluster that it belongs to.
+    #[error("data folder {path} belongs to cluster `{owner}`, not to `{wanted}`")]
+    OtherCluster {
+        /// The folder.
+        path: PathBuf,
+        /// The cluster whose node keeps it.
+        owner: ClusterId,
+        /// The cluster that the node was to join.
+        wanted: ClusterId,
+    },
 }
 
 /// A node's data folder, locked while this lives.
@@ -66,6 +76,9 @@ pub(crate) struct Identity {
     /// The first life that this folder remembers: an earlier one may be another node's of the same name.
     #[serde(default)]
     pub(crate) born: Option<Generation>,
+    /// The cluster that it belongs to. What the folder keeps of roles, specs and lives is of this cluster alone.
+    #[serde(default)]
+    pub(crate) cluster: Option<ClusterId>,
 }
 
 impl Identity {
@@ -128,11 +141,23 @@ impl DataDir {
     /// life has begun once it is kept.
     pub(crate) fn next_life(
         &self,
+        cluster: &ClusterId,
         wanted: Option<NodeId>,
         now_ms: u64,
         generate: impl FnOnce() -> NodeId,
     ) -> Result<Identity, DataDirError> {
         let kept: Option<Identity> = self.read(NODE)?;
+        if let Some(owner) = kept.as_ref().and_then(|kept| kept.cluster.as_ref())
+            && owner != cluster
+        {
+            let (path, owner, wanted) = (self.path.clone(), owner.clone(), cluster.clone());
+            return Err(DataDirError::OtherCluster { path, owner, wanted });
+        }
+        if kept.is_none() {
+            // A new node has been asked for nothing yet, whatever an earlier one has left here.
+            self.forget()?;
+        }
+        let cluster = Some(cluster.clone());
         let identity = match (kept, wanted) {
             (Some(kept), Some(wanted)) if kept.id != wanted => {
                 return Err(DataDirError::Foreign { path: self.path.clone(), owner: kept.id, wanted });
@@ -141,10 +166,11 @@ impl DataDir {
                 id: kept.id,
                 generation: Generation(now_ms.max(kept.generation.0.saturating_add(1))),
                 born: kept.born.or(Some(kept.generation)),
+                cluster,
             },
             (None, wanted) => {
                 let generation = Generation(now_ms);
-                Identity { id: wanted.unwrap_or_else(generate), generation, born: Some(generation) }
+                Identity { id: wanted.unwrap_or_else(generate), generation, born: Some(generation), cluster }
             }
         };
         Ok(identity)
@@ -233,23 +259,36 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn begin_life(data: &DataDir, now_ms: u64, generated: &str) -> Identity {
-        let identity = data.next_life(None, now_ms, || id(generated)).unwrap();
-        data.keep_life(&identity).unwrap();
-        identity
+    fn shop() -> ClusterId {
+        "shop".parse().unwrap()
+    }
+
+    fn begin_life(
+        data: &DataDir,
+        cluster: &ClusterId,
+        now_ms: u64,
+        generated: &str,
+    ) -> Result<Identity, DataDirError> {
+        let identity = data.next_life(cluster, None, now_ms, || id(generated))?;
+        data.keep_life(&identity)?;
+        Ok(identity)
     }
 
     #[test]
     fn a_node_keeps_its_name_and_never_lives_the_same_life_twice() {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
-        let first = begin_life(&data, 1_000, "fancy-fox");
+        let first = begin_life(&data, &shop(), 1_000, "fancy-fox").unwrap();
         let born = Some(Generation(1_000));
-        assert_eq!(first, Identity { id: id("fancy-fox"), generation: Generation(1_000), born });
-        let second = begin_life(&data, 500, "other");
+        let cluster = Some(shop());
+        assert_eq!(
+            first,
+            Identity { id: id("fancy-fox"), generation: Generation(1_000), born, cluster: cluster.clone() }
+        );
+        let second = begin_life(&data, &shop(), 500, "other").unwrap();
         assert_eq!(
             second,
-            Identity { id: id("fancy-fox"), generation: Generation(1_001), born },
+            Identity { id: id("fancy-fox"), generation: Generation(1_001), born, cluster },
             "the clock jumped back"
         );
         let claim = |node: &str, generation| Holder {
@@ -266,8 +305,30 @@ mod tests {
         ] {
             assert_eq!(second.is_mine(&holder), is_mine, "{holder:?}");
         }
-        let error = data.next_life(Some(id("thief")), 2_000, || id("other")).unwrap_err();
+        let error = data.next_life(&shop(), Some(id("thief")), 2_000, || id("other")).unwrap_err();
         assert!(error.to_string().contains("belongs to node `fancy-fox`"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_of_another_cluster_is_refused_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        let first = begin_life(&data, &shop(), 1_000, "a").unwrap();
+        data.keep(&Asked { role: "storage/2".parse().unwrap(), drained: false }).unwrap();
+        let bank = "bank".parse().unwrap();
+        let error = begin_life(&data, &bank, 2_000, "b").unwrap_err().to_string();
+        assert!(error.ends_with("belongs to cluster `shop`, not to `bank`"), "{error}");
+        assert_eq!(data.read::<Identity>(NODE).unwrap().unwrap(), first);
+        assert!(data.asked().unwrap().is_some());
+
+        // One that an earlier version wrote does not say whose it is; now it does.
+        data.write(NODE, &serde_json::json!({ "id": "a", "generation": 1_000 })).unwrap();
+        begin_life(&data, &bank, 2_000, "b").unwrap();
+        assert!(begin_life(&data, &shop(), 3_000, "b").is_err());
+        // Without an identity nobody was asked for anything.
+        std::fs::remove_file(folder.path().join(NODE)).unwrap();
+        begin_life(&data, &shop(), 3_000, "b").unwrap();
+        assert_eq!(data.asked().unwrap(), None);
     }
 
     #[test]
@@ -298,7 +359,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
         std::fs::write(folder.path().join(NODE), "{ half").unwrap();
-        let error = data.next_life(None, 1, || id("x")).unwrap_err();
+        let error = data.next_life(&shop(), None, 1, || id("x")).unwrap_err();
         assert!(error.to_string().contains("node.json is damaged"), "{error}");
         assert_eq!(std::fs::read_to_string(folder.path().join(NODE)).unwrap(), "{ half");
     }

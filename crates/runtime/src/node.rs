@@ -159,6 +159,10 @@ impl Node {
         let role = registry.check(config.role.clone())?;
         let shards = GivenShards::new(&registry, role.clone(), config.shards, config.command.take())?;
         let data = Arc::new(DataDir::open(&config.data_dir)?);
+        let started_at_ms = now_ms();
+        let wanted = config.node_id.clone();
+        // Before anything that the folder keeps is believed.
+        let identity = data.next_life(&config.cluster, wanted, started_at_ms, generated_id)?;
         if config.reset_role {
             data.forget()?;
         }
@@ -168,8 +172,6 @@ impl Node {
             .transpose()?;
         let is_kept = kept.is_some();
         let asked = kept.unwrap_or(Asked { role, drained: false });
-        let started_at_ms = now_ms();
-        let identity = data.next_life(config.node_id.clone(), started_at_ms, generated_id)?;
         // The disk takes its time. Until it is done the node is no member.
         let life_kept = spawn_blocking({
             let (data, identity) = (Arc::clone(&data), identity.clone());

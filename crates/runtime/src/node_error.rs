@@ -78,6 +78,9 @@ impl NodeError {
             Self::DataDir(DataDirError::InUse { .. }) => {
                 Some("end that agent, or give this one another --data-dir or --node-id".to_owned())
             }
+            Self::DataDir(DataDirError::OtherCluster { owner, .. }) => Some(format!(
+                "give this node a --data-dir of its own, or --cluster {owner} to let it go on there"
+            )),
             Self::Store(error) => error.hint(),
             Self::KeptRole(_) => Some("--reset-role lets the node forget it".to_owned()),
             _ => None,

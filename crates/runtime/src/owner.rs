@@ -380,7 +380,7 @@ mod tests {
     }
 
     fn me() -> Identity {
-        Identity { id: node("me"), generation: Generation(5), born: Some(Generation(1)) }
+        Identity { id: node("me"), generation: Generation(5), born: Some(Generation(1)), cluster: None }
     }
 
     fn held_by(name: &str, generation: u64, epoch: u64) -> ClaimState {
