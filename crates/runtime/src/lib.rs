@@ -36,6 +36,7 @@ mod sight;
 mod signals;
 mod stopwatch;
 mod supervisor;
+mod surplus;
 mod vacancy;
 
 pub use api::openapi;

@@ -123,6 +123,11 @@ pub(crate) fn owns(state: &RoleState, (service, shard): &Place) -> bool {
         && state.phase != Phase::Stopped
 }
 
+/// Whether some member is seen to own this shard.
+pub(crate) fn is_owned(view: &ClusterView, place: &Place) -> bool {
+    view.members().filter_map(|member| member.state.as_ref()).any(|state| owns(state, place))
+}
+
 /// Who owns this shard, as far as is seen, and in which phase.
 fn owner(view: &ClusterView, place: &Place) -> Option<(Sighting, Phase)> {
     let states = view.members().filter_map(|member| Some((member, member.state.as_ref()?)));
@@ -149,7 +154,7 @@ fn places(layouts: &BTreeMap<ServiceType, Layout>) -> BTreeSet<Place> {
 }
 
 /// Whether a member has a copy of this shard.
-fn follows(state: &RoleState, (service, shard): &Place) -> bool {
+pub(crate) fn follows(state: &RoleState, (service, shard): &Place) -> bool {
     state.role.service() == Some(service)
         && state.role.shard() == Some(*shard)
         && state.duty == Some(Post::Replica)
@@ -444,7 +449,7 @@ fn class(
 }
 
 /// Rendezvous hashing (Thaler and Ravishankar, 1998): each shard has its own order of nodes, and all agree on it.
-fn weight(node: &NodeId, (service, shard): &Place) -> KeyHash {
+pub(crate) fn weight(node: &NodeId, (service, shard): &Place) -> KeyHash {
     KeyHash::of(format!("{node} {service}/{shard}").as_bytes())
 }
 

@@ -45,6 +45,9 @@ struct Report {
     cluster: ClusterId,
     viewed_by: NodeId,
     members: Vec<Member>,
+    /// How many replicas each shard is to have, by the role of one in words.
+    #[serde(skip)]
+    wanted_replicas: BTreeMap<String, usize>,
     /// Nodes that were started here and are no members.
     missing: Vec<Missing>,
     warnings: Vec<String>,
@@ -97,8 +100,12 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
             let services: BTreeSet<_> = claims.claims.iter().map(|claim| &claim.service).collect();
             let alone: Vec<_> =
                 services.into_iter().filter_map(|service| claims::no_spare(service, &spares)).collect();
+            let surplus = claims.claims.iter().filter_map(claims::surplus);
+            let wanted = claims.claims.iter().map(claims::wanted_replicas);
             report.warnings.extend(warnings);
             report.notes.extend(alone);
+            report.notes.extend(surplus);
+            report.wanted_replicas.extend(wanted);
         }
         Err(error) => report.warnings.push(format!("who owns which shard can't be read: {error}")),
     }
@@ -222,6 +229,7 @@ fn report(
     warnings.extend(clocks::warnings(&clocks_ahead_ms));
     warnings.extend(views::in_words(&views::judge(&expected, &views).gaps));
     Report {
+        wanted_replicas: BTreeMap::new(),
         cluster: view.cluster,
         viewed_by: view.viewed_by,
         missing,

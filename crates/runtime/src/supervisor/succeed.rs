@@ -21,7 +21,9 @@ use crate::keeper::Keeper;
 use crate::layouts::{self, Layouts};
 use crate::lifecycle::{Happening, State};
 use crate::lifelines::Lifelines;
-use crate::vacancy::{Errand, Gone, Pace, Place, Vacancies, copies_elsewhere, predecessors};
+use crate::stopwatch::Stopwatch;
+use crate::surplus::Surplus;
+use crate::vacancy::{Errand, Gone, Pace, Place, Vacancies, copies_elsewhere, is_owned, predecessors};
 
 /// How long the store may take to answer before a node that acts by itself leaves it be.
 pub(super) const STORE_LIMIT: Duration = Duration::from_secs(5);
@@ -34,6 +36,7 @@ fn no_answer() -> Problem {
 /// What a node knows and does about shards that others ought to own.
 pub(super) struct Succession {
     vacancies: Vacancies,
+    surplus: Surplus,
     view: watch::Receiver<ClusterView>,
     pub(super) layouts: watch::Receiver<Layouts>,
     lifelines: Lifelines,
@@ -73,6 +76,7 @@ impl Succession {
         let lifelines = Lifelines::new(tools.cluster.clone(), tools.profile);
         Self {
             vacancies: Vacancies::new(Pace::of(tools.profile)),
+            surplus: Surplus::default(),
             view: tools.cluster.watch(),
             layouts,
             gone: lifelines.gone(),
@@ -200,13 +204,21 @@ impl Supervisor {
         let view = seen.without(&gone);
         succession.vacancies.look(&view, &gone, &layouts, now);
         succession.forget_what_others_took(&self.tools.node);
-        succession.turn_at = None;
+        let copied =
+            place(&self.role).filter(|_| self.is_replica && matches!(self.state, State::Running { .. }));
+        let copied = copied.as_ref().and_then(|place| Some((place, layouts.get(&place.0)?.replicas)));
+        let surplus_at = succession.surplus.look(&view, copied, now);
+        succession.turn_at = surplus_at.filter(|at| *at > now);
+        if surplus_at.is_some_and(|at| at <= now) && !self.is_placed() {
+            return Box::pin(self.end_surplus()).await;
+        }
+        let succession = &mut self.succession;
         if !succession.inquiry.is_empty() || !self.is_free() {
             return;
         }
         let succession = &mut self.succession;
         match succession.vacancies.turn(&view, &layouts, &succession.renounced, now) {
-            Err(next) => succession.turn_at = next,
+            Err(next) => succession.turn_at = succession.turn_at.into_iter().chain(next).min(),
             Ok((place, Errand::Own)) => {
                 let vacancies = &succession.vacancies;
                 let inquiry = Inquiry {
@@ -231,11 +243,7 @@ impl Supervisor {
     /// Takes a shard that was found to be vacant, and runs it.
     async fn inherit(&mut self, place: &Place, state: ClaimState) {
         let view = self.tools.cluster.view().without(&self.succession.gone.borrow());
-        let is_owned = view
-            .members()
-            .filter_map(|member| member.state.as_ref())
-            .any(|state| crate::vacancy::owns(state, place));
-        if !self.is_free() || is_owned || self.succession.has_renounced(place, Errand::Own) {
+        if !self.is_free() || is_owned(&view, place) || self.succession.has_renounced(place, Errand::Own) {
             return;
         }
         self.take_over(place, state).await;
@@ -343,6 +351,24 @@ impl Supervisor {
         } else {
             self.note = Some(format!("a copy of {role} was missing"));
         }
+        self.publish().await;
+    }
+
+    /// Whether a person gave this node its role by a command.
+    fn is_placed(&self) -> bool {
+        match self.tools.data.asked() {
+            Ok(asked) => asked.is_some_and(|asked| asked.role == self.role),
+            // What can't be read may be a person's word.
+            Err(_) => true,
+        }
+    }
+
+    /// Stands by: the shard has more copies than it is to have, and nobody placed this one.
+    async fn end_surplus(&mut self) {
+        let why = format!("{} had more replicas than it is to have", self.role);
+        info!(role = %self.role, why, "ending a copy that is one too many");
+        self.finish(Some(why.clone()), false, &mut Stopwatch::start()).await;
+        self.stand_by(why);
         self.publish().await;
     }
 

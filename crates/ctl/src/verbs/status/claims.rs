@@ -1,9 +1,10 @@
 //! What is wrong with shards, in words. Pure.
 
 use types::api::{ClaimView, Member};
-use types::{NodeId, Phase, Role, ServiceType};
+use types::{NodeId, Phase, Post, Role, ServiceType};
 
 use super::Spares;
+use crate::render;
 
 /// A replica that may be further behind is a warning.
 const LAG_MS: u64 = 5_000;
@@ -28,6 +29,26 @@ fn next_owner<'a>(claim: &'a ClaimView, spares: &Spares<'a>) -> Option<&'a NodeI
 pub(super) fn no_spare(service: &ServiceType, spares: &Spares<'_>) -> Option<String> {
     (spares.standbys(service) == 0).then(|| {
         format!("no standby is left to take over a shard of {service} whose owner dies; {}", spares.remedy)
+    })
+}
+
+/// How many replicas a shard is to have, with the role of one in words.
+pub(super) fn wanted_replicas(claim: &ClaimView) -> (String, usize) {
+    let role = Role::Service { service: claim.service.clone(), shard: Some(claim.shard) };
+    let wanted = usize::try_from(claim.wanted_replicas).unwrap_or(usize::MAX);
+    (render::role_words(&role, Some(Post::Replica)), wanted)
+}
+
+/// What to know of a shard that has more replicas than it is to have.
+pub(super) fn surplus(claim: &ClaimView) -> Option<String> {
+    let ClaimView { service, shard, .. } = claim;
+    let (_, wanted) = wanted_replicas(claim);
+    let there = claim.replicas.len();
+    (there > wanted).then(|| {
+        let there = render::count(there, "replica");
+        format!(
+            "{service}/{shard} has {there}, and its spec says {wanted}; one that no command placed stands by again after a minute"
+        )
     })
 }
 
@@ -152,6 +173,13 @@ mod tests {
                  `ctl up` starts one",
                 "storage/0 has 0 of 1 replicas; no standby is left to become one",
             ]
+        );
+        let two = ClaimView { replicas: vec![replica(Some(1)), replica(Some(1))], ..well.clone() };
+        assert_eq!(wanted_replicas(&two), ("storage/0 (replica)".to_owned(), 1));
+        assert_eq!(surplus(&well), None);
+        assert_eq!(
+            surplus(&two).unwrap(),
+            "storage/0 has 2 replicas, and its spec says 1; one that no command placed stands by again after a minute"
         );
         let lagging = ClaimView { replicas: vec![replica(Some(12_345)), replica(None)], ..well };
         assert_eq!(

@@ -22,7 +22,7 @@ pub(super) fn screen(report: &Report, color: bool) -> String {
         text.push_str(&format!(", {number} {phase}"));
     }
     text.push_str("\n\n");
-    text.push_str(&services(&report.members, &report.missing));
+    text.push_str(&services(report));
     let endpoints: Vec<_> = report
         .members
         .iter()
@@ -60,8 +60,8 @@ fn by_phase(members: &[Member]) -> BTreeMap<&'static str, usize> {
     phases
 }
 
-/// One row a role, with the nodes that have it and those that should.
-fn services(members: &[Member], missing: &[Missing]) -> String {
+/// One row a role, with the nodes that have it and those that should. Of replicas it is known how many there should be.
+fn services(Report { members, missing, wanted_replicas, .. }: &Report) -> String {
     let mut roles: BTreeMap<String, (Vec<&Member>, Vec<&Missing>)> = BTreeMap::new();
     for member in members {
         roles.entry(render::role(member)).or_default().0.push(member);
@@ -75,7 +75,8 @@ fn services(members: &[Member], missing: &[Missing]) -> String {
             let ready = members.iter().filter(|member| render::is_ready(member)).count();
             let mut ids: Vec<_> = members.iter().map(|member| member.id.to_string()).collect();
             ids.extend(missing.iter().map(|missing| format!("{} ({})", missing.node, word(missing.process))));
-            vec![role.clone(), format!("{ready}/{}", ids.len()), ids.join(" ")]
+            let wanted = wanted_replicas.get(role).copied().unwrap_or(ids.len());
+            vec![role.clone(), format!("{ready}/{wanted}"), ids.join(" ")]
         })
         .collect();
     render::table(&["ROLE", "READY", "MEMBERS"], &rows)

@@ -1,0 +1,124 @@
+//! When a copy that is one too many stands by again.
+//!
+//! Pure: the view and the time come in. Two standbys may become copies of one shard at once, and an owner that comes back may
+//! be one before it has seen the others. A copy that a person placed by a command stays; that is the caller's to know.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use cluster::ClusterView;
+use tokio::time::Instant;
+
+use crate::vacancy::{Place, copies, follows, is_owned, weight};
+
+/// How long a shard may have more copies than it is to have.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Each copy goes so much later than the one before it, so that one alone goes; it takes a moment until all know.
+const STEP: Duration = Duration::from_secs(5);
+
+/// Knows since when this node's copy may be one too many.
+#[derive(Debug, Default)]
+pub(crate) struct Surplus {
+    since: Option<(Place, Instant)>,
+}
+
+impl Surplus {
+    /// Notes what the view shows of a shard that this node has a copy of, or that it has none. When it is to stand by, if
+    /// nothing changes until then.
+    pub(crate) fn look(
+        &mut self,
+        view: &ClusterView,
+        copied: Option<(&Place, u32)>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let surplus = copied.filter(|(place, wanted)| {
+            // A copy of a shard without an owner may be its next one.
+            is_owned(view, place) && usize::try_from(*wanted).is_ok_and(|wanted| copies(view, place) > wanted)
+        });
+        let Some((place, _)) = surplus else {
+            self.since = None;
+            return None;
+        };
+        let since = match &self.since {
+            Some((known, since)) if known == place => *since,
+            _ => now,
+        };
+        self.since = Some((place.clone(), since));
+        // Who would take the shard last goes first.
+        let order = |id| Reverse(weight(id, place));
+        let mine = order(view.me());
+        let before = view.peers().filter(|peer| {
+            peer.state.as_ref().is_some_and(|state| follows(state, place)) && order(&peer.id) > mine
+        });
+        let before = u32::try_from(before.count()).unwrap_or(u32::MAX);
+        Some(since + PATIENCE + STEP.saturating_mul(before))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use types::api::{About, Member};
+    use types::{Epoch, Generation, Phase, Post, RoleState};
+
+    use super::*;
+
+    fn place() -> Place {
+        ("storage".parse().unwrap(), "0".parse().unwrap())
+    }
+
+    fn member(id: &str, duty: Post) -> Member {
+        let role = RoleState::starting("storage/0".parse().unwrap());
+        let epoch = (duty == Post::Primary).then_some(Epoch(3));
+        Member {
+            id: id.parse().unwrap(),
+            generation: Generation(1),
+            version: 1,
+            http: String::new(),
+            gossip: String::new(),
+            state: Some(RoleState { phase: Phase::Ready, duty: Some(duty), epoch, ..role }),
+            about: About::default(),
+            store: None,
+        }
+    }
+
+    /// The owner and these copies, as the first of them sees it.
+    fn view(copies: &[&str], has_owner: bool) -> ClusterView {
+        let owner = has_owner.then(|| member("owner", Post::Primary));
+        let members = copies.iter().map(|id| member(id, Post::Replica)).chain(owner);
+        ClusterView::new("test".parse().unwrap(), copies[0].parse().unwrap(), members)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_copies_that_are_too_many_one_after_the_other_stands_by_after_a_minute() {
+        let place = place();
+        let now = Instant::now();
+        let mut waits: Vec<_> = [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]]
+            .iter()
+            .map(|ids| {
+                let at = Surplus::default().look(&view(ids, true), Some((&place, 1)), now);
+                at.unwrap() - now
+            })
+            .collect();
+        waits.sort_unstable();
+        assert_eq!(waits, [PATIENCE, PATIENCE + STEP, PATIENCE + STEP * 2], "all agree on the order");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_minute_begins_anew_once_there_were_no_more_than_wanted() {
+        let place = place();
+        let (two, one) = (view(&["a", "b"], true), view(&["a"], true));
+        let ownerless = view(&["a", "b"], false);
+        let second = Duration::from_secs(1);
+        let start = Instant::now();
+        let mut surplus = Surplus::default();
+        let first = surplus.look(&two, Some((&place, 1)), start).unwrap();
+        assert_eq!(surplus.look(&two, Some((&place, 1)), start + second * 9), Some(first));
+        for (view, copied) in [(&one, Some((&place, 1))), (&ownerless, Some((&place, 1))), (&two, None)] {
+            assert_eq!(surplus.look(view, copied, start + second * 10), None);
+            let anew = surplus.look(&two, Some((&place, 1)), start + second * 11).unwrap();
+            assert_eq!(anew, first + second * 11);
+        }
+        assert_eq!(surplus.look(&two, Some((&place, 2)), start + second * 12), None, "two are wanted now");
+        assert!(surplus.look(&two, Some((&place, 0)), start + second * 12).is_some());
+    }
+}
