@@ -26,7 +26,7 @@ pub enum MeshError {
         waited: Duration,
     },
     /// See who owns the shard, or wait for its next owner.
-    #[error("{}", no_owner(service, *shard, last.as_ref(), *waited))]
+    #[error("{}", no_owner(service, *shard, last.as_ref(), resigned.as_ref(), *waited))]
     NoOwner {
         /// The type.
         service: ServiceType,
@@ -34,6 +34,8 @@ pub enum MeshError {
         shard: ShardId,
         /// Its owner as it was seen last, and under which epoch.
         last: Option<(NodeId, Epoch)>,
+        /// Its owner if that has resigned, and why.
+        resigned: Option<(NodeId, String)>,
         /// A node that could be given the shard.
         spare: Option<NodeId>,
         /// How long was waited for one.
@@ -149,11 +151,13 @@ fn no_owner(
     service: &ServiceType,
     shard: ShardId,
     last: Option<&(NodeId, Epoch)>,
+    resigned: Option<&(NodeId, String)>,
     waited: Duration,
 ) -> String {
-    let last = match last {
-        Some((node, epoch)) => format!("its last owner that was seen is {node} (epoch {epoch})"),
-        None => "none was seen so far".to_owned(),
+    let last = match (resigned, last) {
+        (Some((node, why)), _) => format!("its owner {node} has {why}"),
+        (None, Some((node, epoch))) => format!("its last owner that was seen is {node} (epoch {epoch})"),
+        (None, None) => "none was seen so far".to_owned(),
     };
     format!("no member that is seen owns `{service}/{shard}`{}; {last}", after(waited))
 }
@@ -164,6 +168,10 @@ impl MeshError {
         let (kind, code, hint) = self.outline();
         let mut problem = Problem::new(kind, code, self.to_string()).hint(hint);
         match self {
+            Self::NoOwner { resigned: Some(_), .. } => {
+                problem = problem
+                    .hint("try again in a moment: the shard is served as soon as the object store answers");
+            }
             Self::NoOwner { service, shard, spare: Some(spare), .. } => {
                 problem = problem.hint(format!(
                     "`ctl claims` says who owns it; one that reaches the store and no member defends it there, \
@@ -292,6 +300,7 @@ mod tests {
                     shard: "1".parse().unwrap(),
                     last: Some(("a".parse().unwrap(), Epoch(3))),
                     spare: None,
+                    resigned: None,
                     waited: limit,
                 },
                 503,
@@ -335,7 +344,7 @@ mod tests {
         let missing =
             hint(MeshError::NoServingMember { service: service.clone(), spare: spare.clone(), waited });
         assert!(missing.contains("`ctl set-service standby-1 storage`"), "{missing}");
-        let vacant = hint(MeshError::NoOwner { service, shard, last: None, spare, waited });
+        let vacant = hint(MeshError::NoOwner { service, shard, last: None, resigned: None, spare, waited });
         assert!(vacant.contains("`ctl set-service standby-1 storage --shard 1 --take`"), "{vacant}");
     }
 

@@ -10,6 +10,9 @@ pub struct Limits {
     pub connect: Duration,
     /// How long a request may wait for a member that serves, pauses between refusals included.
     pub wait: Duration,
+    /// The same while the owner of its shard has resigned, because the object store does not answer it: long enough for
+    /// another to take the shard over, and shorter than most clients wait, so that they hear why.
+    pub wait_for_successor: Duration,
     /// How many requests may wait at once; the next one is refused.
     pub waiting: usize,
     /// How long a response head may take, counted from the last piece of the request's body that was sent.
@@ -37,6 +40,7 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(4),
             wait: Duration::from_secs(10),
+            wait_for_successor: Duration::from_secs(5),
             waiting: 1024,
             head: Duration::from_secs(60),
             idle: Duration::from_secs(60),

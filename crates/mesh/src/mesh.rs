@@ -406,12 +406,18 @@ impl Inner {
     async fn wait_for_address(&self, goal: &Goal<'_>, journey: &mut Journey) -> Result<BaseUrl, MeshError> {
         let before = journey.waited;
         let began = Instant::now();
-        let deadline = began + self.limits.wait.saturating_sub(before);
         let mut changes = self.roster.changes();
         let mut place = None;
         loop {
             let pick = self.pick(goal, &journey.tried)?;
             journey.waited = before + began.elapsed();
+            let limit = match pick {
+                Pick::Nobody(_) if self.has_resigned(goal) => {
+                    self.limits.wait_for_successor.min(self.limits.wait)
+                }
+                _ => self.limits.wait,
+            };
+            let deadline = began + limit.saturating_sub(before);
             let is_late = Instant::now() >= deadline;
             match pick {
                 Pick::To(url) => return Ok(url),
@@ -451,6 +457,12 @@ impl Inner {
         }
     }
 
+    /// Whether the owner of the shard has resigned, and nobody else owns it yet.
+    fn has_resigned(&self, goal: &Goal<'_>) -> bool {
+        let Goal::Service { service, target, .. } = *goal else { return false };
+        self.roster.catalog().resigned(service, target).is_some()
+    }
+
     fn refused(&self, goal: &Goal<'_>, waited: Duration) -> MeshError {
         let Goal::Service { service, target, .. } = *goal else { return MeshError::NoAddress };
         let (service, catalog) = (service.clone(), self.roster.catalog());
@@ -458,7 +470,8 @@ impl Inner {
         match catalog.resolve(&service, target) {
             Target::Shard(shard) => {
                 let last = catalog.last_owner(&service, shard).cloned();
-                MeshError::NoOwner { service, shard, last, spare, waited }
+                let resigned = catalog.resigned(&service, target).cloned();
+                MeshError::NoOwner { service, shard, last, resigned, spare, waited }
             }
             Target::Any | Target::Key(_) | Target::Copy(_) | Target::CopyOf(_) => {
                 MeshError::NoServingMember { service, spare, waited }

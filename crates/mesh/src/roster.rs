@@ -51,6 +51,8 @@ pub(crate) struct Catalog {
     owners: BTreeMap<(ServiceType, ShardId), (NodeId, Epoch)>,
     /// A member that stands by for each type, where there is one.
     spares: BTreeMap<ServiceType, NodeId>,
+    /// Owners that have resigned, each with why.
+    resigned: BTreeMap<(ServiceType, ShardId), (NodeId, String)>,
 }
 
 /// A member of a service type.
@@ -167,6 +169,7 @@ impl Catalog {
         let mut services: BTreeMap<ServiceType, Vec<Candidate>> = BTreeMap::new();
         let mut runnable = BTreeSet::new();
         let (mut shards, mut owners) = (before.shards.clone(), before.owners.clone());
+        let mut resigned = BTreeMap::new();
         for member in view.members() {
             runnable.extend(member.about.runnable.iter().cloned());
             let Some(state) = &member.state else { continue };
@@ -181,6 +184,10 @@ impl Catalog {
                 if known.1 < epoch {
                     *known = (member.id.clone(), epoch);
                 }
+            }
+            if let (Some(shard), Some(_)) = (state.role.shard(), state.resigned) {
+                let why = state.reason.clone().unwrap_or_else(|| "resigned".to_owned());
+                resigned.insert((service.clone(), shard), (member.id.clone(), why));
             }
             let text = format!("{}/svc/{service}", member.http);
             let url = match before.url(service, &member.id, &text) {
@@ -207,7 +214,8 @@ impl Catalog {
         }
         let spare = |service: &ServiceType| Some((service.clone(), view.spare(service)?.clone()));
         let spares = runnable.iter().filter_map(spare).collect();
-        let mut catalog = Self { services, runnable, shards, owners, spares, gone_at: BTreeMap::new() };
+        let mut catalog =
+            Self { services, runnable, shards, owners, spares, resigned, gone_at: BTreeMap::new() };
         catalog.gone_at = catalog.gone(before, now);
         catalog
     }
@@ -249,6 +257,14 @@ impl Catalog {
     /// A member that could be given a role of this type.
     pub(crate) fn spare(&self, service: &ServiceType) -> Option<&NodeId> {
         self.spares.get(service)
+    }
+
+    /// The owner of a shard that has resigned, and why, while nobody has taken the shard over.
+    pub(crate) fn resigned(&self, service: &ServiceType, target: Target) -> Option<&(NodeId, String)> {
+        match self.resolve(service, target) {
+            Target::Shard(shard) => self.resigned.get(&(service.clone(), shard)),
+            Target::Any | Target::Key(_) | Target::Copy(_) | Target::CopyOf(_) => None,
+        }
     }
 
     /// The target as a shard, if it is a key and the number of shards is known.

@@ -36,6 +36,7 @@ use crate::meters::Meters;
 use crate::open::Opener;
 use crate::ownership::Ownership;
 use crate::page::{Page, Query};
+use crate::patience::{PATIENCE, patiently};
 use crate::record::{Record, Versioned};
 use crate::refusal::Refusal;
 use crate::scan;
@@ -47,8 +48,6 @@ use crate::vigil::Moment;
 use crate::witness::Witness;
 use crate::write::{Write, Written};
 
-/// How long a request may wait for the object store.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A proof of ownership that is older is not good enough for a reader who may be told something old.
 const LATELY: Duration = Duration::from_secs(1);
 /// A wall clock that is this near to data time is not set otherwise.
@@ -183,10 +182,10 @@ impl Engine {
             mpsc::error::TrySendError::Full(_) => Refusal::Full(self.0.seen.trouble()),
             mpsc::error::TrySendError::Closed(_) => Refusal::NotOpen("it is being opened again".to_owned()),
         })?;
-        match timeout(PATIENCE, answered).await {
+        match patiently(&self.0.seen, answered).await {
             Ok(Ok(answer)) => answer.map_err(|refusal| self.0.noted(refusal)),
             Ok(Err(_)) => Err(Refusal::Unsettled(self.0.why("the data was closed meanwhile"))),
-            Err(_) => Err(Refusal::Unsettled(self.0.why(&self.late(&open.db)))),
+            Err(trouble) => Err(Refusal::Unsettled(trouble.unwrap_or_else(|| self.late(&open.db)))),
         }
     }
 
@@ -278,11 +277,11 @@ impl Engine {
                 _ => Refusal::Unread(self.0.why(&error.to_string())),
             })
         };
-        let outcome = timeout(PATIENCE, reading).await;
+        let outcome = patiently(&self.0.seen, reading).await;
         if Moment::now().is_long_after(&began) {
             return Err(was_paused());
         }
-        let value = outcome.unwrap_or_else(|_| Err(Refusal::Unread(self.0.why(&late()))))?;
+        let value = outcome.unwrap_or_else(|trouble| Err(Refusal::Unread(trouble.unwrap_or_else(late))))?;
         // A look that was waited for began after the request.
         let by = proven.unwrap_or(Some(began)).map(|proven| proven.elapsed());
         Ok(Stale { value, by })

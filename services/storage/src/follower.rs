@@ -21,13 +21,14 @@ use crate::cache::{Cache, Part};
 use crate::consistency::Stale;
 use crate::cut::Cut;
 use crate::disk_cache::{self, DiskCache};
-use crate::engine::{PATIENCE, late};
+use crate::engine::late;
 use crate::history::is_missing;
 use crate::key::Key;
 use crate::looks::{Looks, Noting};
 use crate::meters::Meters;
 use crate::open::PATH;
 use crate::page::{Page, Query};
+use crate::patience::patiently;
 use crate::record::{Record, Versioned};
 use crate::refusal::Refusal;
 use crate::scan;
@@ -147,13 +148,13 @@ impl Follower {
         let current =
             open.looks.current().ok_or_else(|| Refusal::NotOpen("it was just opened".to_owned()))?;
         let unread = |why: String| Refusal::Unread(self.0.seen.trouble().unwrap_or(why));
-        match timeout(PATIENCE, read(open.reader)).await {
+        match patiently(&self.0.seen, read(open.reader)).await {
             Ok(Ok(value)) => Ok(Stale { value, by: Some(current.elapsed()) }),
             Ok(Err(error)) if error.kind() == ErrorKind::Data && !is_missing(&error) => {
                 Err(Refusal::Damaged(error.to_string()))
             }
             Ok(Err(error)) => Err(unread(error.to_string())),
-            Err(_) => Err(unread(late())),
+            Err(trouble) => Err(Refusal::Unread(trouble.unwrap_or_else(late))),
         }
     }
 

@@ -145,6 +145,7 @@ mod outgoing;
 mod ownership;
 mod page;
 mod parameters;
+mod patience;
 mod place;
 mod record;
 mod refusal;

@@ -9,13 +9,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
 use prometheus_client::metrics::counter::Counter;
 use slatedb::object_store::path::Path;
 use slatedb::object_store::{
@@ -28,7 +30,9 @@ use crate::notes::Note;
 use crate::survey::log_number;
 
 /// An answer that takes longer is trouble.
-const SLOW: Duration = Duration::from_secs(5);
+const SLOW: Duration = Duration::from_millis(2_500);
+/// What moves many bytes may take longer: a second for so many.
+const RATE: usize = 1024 * 1024;
 
 /// An object store that is watched.
 #[derive(Debug)]
@@ -65,9 +69,17 @@ struct Log {
 struct Notes {
     /// The last failure, of reads and of writes, that no success came after.
     failed: [Option<String>; 2],
-    /// When the operations began that have not ended.
-    pending: BTreeMap<u64, Instant>,
+    /// The operations that have not ended.
+    pending: BTreeMap<u64, Asked>,
     begun: u64,
+}
+
+/// What was asked of the store.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    began: Instant,
+    /// How long the answer may take.
+    limit: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +92,8 @@ impl Seen {
     /// What is wrong with the store, as far as can be seen.
     pub(crate) fn trouble(&self) -> Option<String> {
         let notes = self.notes();
-        let waits = notes.pending.values().min().map(Instant::elapsed).filter(|waited| *waited > SLOW);
+        let late = notes.pending.values().filter(|asked| asked.began.elapsed() > asked.limit);
+        let waits = late.map(|asked| asked.began.elapsed()).max();
         let [reads, writes] = &notes.failed;
         writes.clone().or_else(|| reads.clone()).or_else(|| {
             waits.map(|waited| format!("the object store has not answered for {} s", waited.as_secs()))
@@ -146,8 +159,33 @@ impl Seen {
         }
     }
 
+    /// Something was asked of the store that moves so many bytes. The number of the question.
+    fn begin(&self, bytes: usize) -> u64 {
+        let transfer = Duration::from_secs(u64::try_from(bytes / RATE).unwrap_or(u64::MAX));
+        let limit = SLOW.saturating_add(transfer);
+        let mut notes = self.notes();
+        notes.begun += 1;
+        let number = notes.begun;
+        notes.pending.insert(number, Asked { began: Instant::now(), limit });
+        number
+    }
+
+    fn end(&self, number: u64) {
+        self.notes().pending.remove(&number);
+    }
+
     async fn watch<T>(&self, kind: Kind, operation: impl Future<Output = Result<T>>) -> Result<T> {
-        let pending = Pending::new(self);
+        self.watch_transfer(0, kind, operation).await
+    }
+
+    /// The same for an operation that moves so many bytes.
+    async fn watch_transfer<T>(
+        &self,
+        bytes: usize,
+        kind: Kind,
+        operation: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let pending = Pending { seen: self, number: self.begin(bytes) };
         let outcome = operation.await;
         drop(pending);
         self.note_outcome(kind, &outcome);
@@ -188,19 +226,44 @@ struct Pending<'a> {
     number: u64,
 }
 
-impl<'a> Pending<'a> {
-    fn new(seen: &'a Seen) -> Self {
-        let mut notes = seen.notes();
-        notes.begun += 1;
-        let number = notes.begun;
-        notes.pending.insert(number, Instant::now());
-        Self { seen, number }
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.seen.end(self.number);
     }
 }
 
-impl Drop for Pending<'_> {
+/// A stream whose next item is waited for as long as it is polled.
+struct Watched<T> {
+    stream: BoxStream<'static, Result<T>>,
+    seen: Arc<Seen>,
+    kind: Kind,
+    pending: Option<u64>,
+}
+
+impl<T> Stream for Watched<T> {
+    type Item = Result<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T>>> {
+        let next = self.stream.poll_next_unpin(cx);
+        match &next {
+            Poll::Pending if self.pending.is_none() => self.pending = Some(self.seen.begin(0)),
+            Poll::Pending => {}
+            Poll::Ready(item) => {
+                if let Some(number) = self.pending.take() {
+                    self.seen.end(number);
+                }
+                item.iter().for_each(|outcome| self.seen.note_outcome(self.kind, outcome));
+            }
+        }
+        next
+    }
+}
+
+impl<T> Drop for Watched<T> {
     fn drop(&mut self) {
-        self.seen.notes().pending.remove(&self.number);
+        if let Some(number) = self.pending.take() {
+            self.seen.end(number);
+        }
     }
 }
 
@@ -215,13 +278,12 @@ impl Witness {
         Arc::clone(&self.seen)
     }
 
-    fn noting<T: 'static>(
+    fn watched<T: 'static>(
         &self,
         kind: Kind,
         stream: BoxStream<'static, Result<T>>,
     ) -> BoxStream<'static, Result<T>> {
-        let seen = Arc::clone(&self.seen);
-        stream.inspect(move |outcome| seen.note_outcome(kind, outcome)).boxed()
+        Watched { stream, seen: Arc::clone(&self.seen), kind, pending: None }.boxed()
     }
 }
 
@@ -234,8 +296,10 @@ impl fmt::Display for Witness {
 #[async_trait]
 impl ObjectStore for Witness {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let (number, is_empty) = (log_number(location), payload.content_length() == 0);
-        let write = self.seen.watch(Kind::Write, self.inner.put_opts(location, payload, options));
+        let (number, bytes) = (log_number(location), payload.content_length());
+        let is_empty = bytes == 0;
+        let put = self.inner.put_opts(location, payload, options);
+        let write = self.seen.watch_transfer(bytes, Kind::Write, put);
         match number {
             Some(number) => self.seen.write_log(number, is_empty, write).await,
             None => write.await,
@@ -258,7 +322,11 @@ impl ObjectStore for Witness {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.seen.watch(Kind::Read, self.inner.get_ranges(location, ranges)).await
+        let bytes = ranges
+            .iter()
+            .map(|range| usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX));
+        let bytes = bytes.fold(0, usize::saturating_add);
+        self.seen.watch_transfer(bytes, Kind::Read, self.inner.get_ranges(location, ranges)).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -266,11 +334,11 @@ impl ObjectStore for Witness {
         let count = move |outcome: &Result<Path>| {
             seen.deleted.inc_by(u64::from(outcome.is_ok()));
         };
-        self.noting(Kind::Write, self.inner.delete_stream(locations).inspect(count).boxed())
+        self.watched(Kind::Write, self.inner.delete_stream(locations).inspect(count).boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.noting(Kind::Read, self.inner.list(prefix))
+        self.watched(Kind::Read, self.inner.list(prefix))
     }
 
     fn list_with_offset(
@@ -278,7 +346,7 @@ impl ObjectStore for Witness {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.noting(Kind::Read, self.inner.list_with_offset(prefix, offset))
+        self.watched(Kind::Read, self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -334,7 +402,7 @@ mod tests {
         };
         let (outcome, trouble) = tokio::join!(patience, look);
         assert!(outcome.is_err());
-        assert_eq!(trouble.as_deref(), Some("the object store has not answered for 7 s"));
+        assert_eq!(trouble.as_deref(), Some("the object store has not answered for 3 s"));
         assert_eq!(seen.trouble(), None, "nobody waits any more");
     }
 }

@@ -558,6 +558,29 @@ async fn a_shard_is_found_or_waited_for() {
 }
 
 #[tokio::test]
+async fn a_shard_whose_owner_has_resigned_is_waited_for_a_shorter_time_and_the_cause_is_named() {
+    let mut owner = member("a", "127.0.0.1:1".parse().unwrap(), Phase::Degraded);
+    if let Some(state) = &mut owner.state {
+        state.role = Role::Service { service: echo(), shard: Some(ShardId::default()) };
+        state.resigned = Some(types::Epoch(3));
+        state.reason = Some("resigned epoch 3: the store has not answered for 4 s".to_owned());
+    }
+    let (_views, receiver) = watch::channel(view([owner]));
+    let targets = Targets::new(|_, _| Target::Shard(ShardId::default()));
+    let successor = Duration::from_millis(200);
+    let limits = Limits { wait: Duration::from_secs(60), wait_for_successor: successor, ..Limits::default() };
+    let mesh = Mesh::new(receiver, targets, limits);
+    let error = mesh.send(&echo(), get("/")).await.unwrap_err();
+    assert!(
+        matches!(&error, MeshError::NoOwner { waited, .. } if (successor..successor * 100).contains(waited)),
+        "{error:?}"
+    );
+    let text = error.to_string();
+    assert!(text.ends_with("its owner a has resigned epoch 3: the store has not answered for 4 s"), "{text}");
+    assert!(error.to_problem().hint.unwrap().contains("as soon as the object store answers"));
+}
+
+#[tokio::test]
 async fn retries_can_not_make_a_storm() {
     let dying = Upstream::blurting(b"").await;
     let limits = Limits { retry_floor: 0, ..hasty() };

@@ -24,7 +24,7 @@ use crate::gate::{Gate, hold};
 /// The store's word that a shard is this node's is not older than this, unless a poll was late.
 const SHORTEST_TRUST: Duration = Duration::from_millis(1_500);
 /// How long a request waits for the store to say it anew.
-const TRUST_LIMIT: Duration = Duration::from_secs(5);
+const TRUST_LIMIT: Duration = Duration::from_secs(3);
 
 /// What the service on this node answers; any method, any path below. The raw path arrives as it came. A node that does
 /// not run the service, or is ending it, refuses with `Coterie-Not-Processed`.
