@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use object_store::client::{HttpError, HttpErrorKind};
+use rustix::io::Errno;
 use types::ErrorKind;
 
 /// An operation on the store that failed. Whether a failed write took place all the same is not known.
@@ -32,6 +33,8 @@ pub enum Fault {
     Denied,
     /// Its disk or its quota is used up.
     Full,
+    /// This process or this machine has no file descriptor left: wait, or raise the limit.
+    NoDescriptors,
     /// It can be read but not written.
     ReadOnly,
     /// There is no such bucket or folder.
@@ -99,9 +102,12 @@ impl StoreError {
     pub fn kind(&self) -> ErrorKind {
         match self.0.fault {
             Fault::Timeout => ErrorKind::Timeout,
-            Fault::Unreachable | Fault::Denied | Fault::Full | Fault::ReadOnly | Fault::Missing => {
-                ErrorKind::Unavailable
-            }
+            Fault::Unreachable
+            | Fault::Denied
+            | Fault::Full
+            | Fault::NoDescriptors
+            | Fault::ReadOnly
+            | Fault::Missing => ErrorKind::Unavailable,
             Fault::Damaged | Fault::Newer | Fault::Unsupported | Fault::Other => ErrorKind::Internal,
         }
     }
@@ -124,6 +130,9 @@ impl StoreError {
                 "check the credentials in the environment; they must allow to get, put, delete and list objects"
             }
             Fault::Full => "free some space or raise the quota; the agent goes on by itself",
+            Fault::NoDescriptors => {
+                "raise the limit of open files (`ulimit -n`), or have fewer connections; the agent goes on by itself"
+            }
             Fault::ReadOnly => "mount the store's folder for writing, or use another store",
             Fault::Missing if folder => {
                 "the store's folder is not there; is it mounted, and is no file in its place?"
@@ -161,6 +170,7 @@ fn explain(error: &object_store::Error) -> (Fault, String) {
     let fault = fault_of(error, &words);
     let cause = match fault {
         Fault::Full => "the disk is full".to_owned(),
+        Fault::NoDescriptors => format!("no file descriptor is left ({words})"),
         Fault::ReadOnly => "it is read-only".to_owned(),
         Fault::Missing if words.contains("NoSuchBucket") || words.contains("ContainerNotFound") => {
             format!("there is no such bucket ({words})")
@@ -208,6 +218,9 @@ fn fault_of(error: &object_store::Error, words: &str) -> Fault {
 
 fn io_fault(error: &io::Error) -> Option<Fault> {
     use io::ErrorKind as Io;
+    if matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE)) {
+        return Some(Fault::NoDescriptors);
+    }
     match error.kind() {
         Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Some(Fault::Full),
         Io::ReadOnlyFilesystem => Some(Fault::ReadOnly),

@@ -73,11 +73,14 @@ impl OpenError {
         }
     }
 
-    /// Whether it may pass by itself: the store is away, or its disk is full.
+    /// Whether it may pass by itself: the store is away, its disk is full, or no descriptor is left.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Store(error) => {
-                matches!(error.fault(), Fault::Unreachable | Fault::Timeout | Fault::Full)
+                matches!(
+                    error.fault(),
+                    Fault::Unreachable | Fault::Timeout | Fault::Full | Fault::NoDescriptors
+                )
             }
             Self::Unfit { .. } | Self::Settings { .. } | Self::Damaged { .. } => false,
         }

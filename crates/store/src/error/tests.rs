@@ -33,6 +33,10 @@ fn failures_of_a_disk_and_of_a_network_are_told_apart() {
     ] {
         assert_eq!(of_io(kind).fault(), fault, "{kind:?}");
     }
+    let exhausted = Box::new(io::Error::from_raw_os_error(Errno::MFILE.raw_os_error()));
+    let exhausted = of(Raw::Generic { store: "LocalFileSystem", source: exhausted });
+    assert_eq!(exhausted.fault(), Fault::NoDescriptors);
+    assert!(crate::OpenError::from(exhausted).may_pass(), "a node that serves does not end for it");
 }
 
 #[test]
