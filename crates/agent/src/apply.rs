@@ -1,5 +1,7 @@
 //! `agent apply`: settles on the store what service types run with, before any node of the cluster runs.
 
+mod owners;
+
 use std::collections::BTreeMap;
 
 use anyhow::Context;
@@ -10,6 +12,7 @@ use store::{OpenError, SpecError, Specs, Store, StoreUrl};
 use types::api::StoreInfo;
 use types::{ClusterId, ServiceType, Sharding, Spec};
 
+use crate::apply::owners::{Held, Ours};
 use crate::output;
 
 /// How often a spec is written while others change it.
@@ -22,6 +25,10 @@ struct Question {
     /// The store that the cluster uses already, if it runs.
     #[serde(default)]
     uses: Option<StoreInfo>,
+    /// Who belongs to the cluster: nothing is written while anybody else who answers owns a shard. Without it nobody is
+    /// asked.
+    #[serde(default)]
+    ours: Option<Ours>,
     services: BTreeMap<ServiceType, Wanted>,
 }
 
@@ -51,6 +58,8 @@ struct Answer {
     shards: BTreeMap<ServiceType, u32>,
     /// The specs that were replaced.
     replaced: BTreeMap<ServiceType, Spec>,
+    /// Owners of shards that answer and do not belong to the cluster.
+    held: Vec<Held>,
     /// All that is wrong.
     mistakes: Vec<Mistake>,
 }
@@ -72,11 +81,25 @@ pub(crate) async fn run(registry: &Registry, url: &StoreUrl, cluster: &ClusterId
     let answer = match Store::open(url, cluster).await {
         Ok(store) => match question.uses.as_ref().filter(|uses| uses.id != store.info().id) {
             Some(uses) => another_store(uses),
-            None => settle(registry, &store, question).await,
+            None => apply(registry, &store, question).await,
         },
         Err(error) => refused(&error),
     };
     output::print(&(serde_json::to_string(&answer)? + "\n"))
+}
+
+async fn apply(registry: &Registry, store: &Store, question: Question) -> Answer {
+    match &question.ours {
+        Some(ours) => match owners::others(store, ours).await {
+            Ok(held) if held.is_empty() => settle(registry, store, question).await,
+            Ok(held) => Answer { held, ..Answer::default() },
+            Err(error) => {
+                let mistake = Mistake { service: None, message: error.to_string(), hint: error.hint() };
+                Answer { mistakes: vec![mistake], ..Answer::default() }
+            }
+        },
+        None => settle(registry, store, question).await,
+    }
 }
 
 fn refused(error: &OpenError) -> Answer {

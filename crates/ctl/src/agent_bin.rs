@@ -17,6 +17,7 @@ use types::{ClusterId, ServiceType, Spec};
 
 use crate::exit::{Exit, Failure};
 use crate::listens::Listens;
+use crate::twins::{Held, Ours};
 
 const VALIDATE_LIMIT: Duration = Duration::from_secs(10);
 /// A store far away is tested in this time.
@@ -134,6 +135,7 @@ pub(crate) struct Wanted {
 #[derive(Debug, Serialize)]
 struct Application<'a> {
     uses: Option<&'a StoreInfo>,
+    ours: &'a Ours,
     services: &'a BTreeMap<ServiceType, Wanted>,
 }
 
@@ -148,6 +150,9 @@ pub(crate) struct Applied {
     /// The specs that were replaced.
     #[serde(default)]
     pub(crate) replaced: BTreeMap<ServiceType, Spec>,
+    /// Owners of shards that are alive and do not belong to the cluster: then nothing was written.
+    #[serde(default)]
+    pub(crate) held: Vec<Held>,
     /// All that is wrong.
     pub(crate) mistakes: Vec<ApplyMistake>,
 }
@@ -162,17 +167,18 @@ pub(crate) struct ApplyMistake {
 }
 
 /// Has the binary settle on a cluster's store what service types run with. `uses` is the store that the cluster uses
-/// already, if it runs.
+/// already, if it runs; `ours` is who may own its shards.
 pub(crate) async fn apply(
     binary: &Path,
     cluster: &ClusterId,
     store: &OsStr,
     uses: Option<&StoreInfo>,
+    ours: &Ours,
     services: &BTreeMap<ServiceType, Wanted>,
 ) -> anyhow::Result<Applied> {
     let arguments =
         [OsStr::new("apply"), "--cluster".as_ref(), cluster.as_str().as_ref(), "--store".as_ref(), store];
-    ask(binary, &arguments, &Application { uses, services }, APPLY_LIMIT).await
+    ask(binary, &arguments, &Application { uses, ours, services }, APPLY_LIMIT).await
 }
 
 /// Runs a verb of the binary that reads JSON and writes JSON.

@@ -30,6 +30,7 @@ use crate::spec_diff::{self, Changed};
 use crate::state::State;
 use crate::supervision;
 use crate::tail;
+use crate::twins::{self, Ours};
 use crate::views::{self, Expected, Views};
 
 const POLL: Duration = Duration::from_millis(15);
@@ -103,10 +104,19 @@ impl<'a> Starter<'a> {
     }
 
     /// Settles on the store what the manifest's service types run with.
-    pub(crate) async fn settle(&self, loaded: &Loaded, uses: Option<&StoreInfo>) -> anyhow::Result<Settled> {
+    pub(crate) async fn settle(
+        &self,
+        loaded: &Loaded,
+        uses: Option<&StoreInfo>,
+        ours: &Ours,
+    ) -> anyhow::Result<Settled> {
         let store = launch::store(self.state, self.manifest);
         let wanted = specs(self.manifest);
-        let applied = agent_bin::apply(&self.binary, &self.manifest.cluster, &store, uses, &wanted).await?;
+        let cluster = &self.manifest.cluster;
+        let applied = agent_bin::apply(&self.binary, cluster, &store, uses, ours, &wanted).await?;
+        if !applied.held.is_empty() {
+            return Err(twins::failure(cluster, &applied.held).into());
+        }
         if !applied.mistakes.is_empty() {
             return Err(loaded.refused(&applied.mistakes).into());
         }

@@ -109,7 +109,8 @@ impl Ground {
                     Store::over_patiently(objects, url, &inner.id, self.met()).await?
                 }
                 None => Store::open_patiently(&inner.url, &inner.id, self.met()).await?,
-            };
+            }
+            .reached_at(&inner.http);
             info!(url = %inner.url, id = %store.info().id, "opened the store");
             if let Err(error) = inner.cluster.set_store(store.info().clone()).await {
                 warn!(%error, "the store could not be gossiped");

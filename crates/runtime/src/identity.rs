@@ -79,15 +79,44 @@ pub(crate) struct Identity {
     /// The cluster that it belongs to. What the folder keeps of roles, specs and lives is of this cluster alone.
     #[serde(default)]
     pub(crate) cluster: Option<ClusterId>,
+    /// Its lives, this one last: another node of the same name, in another cluster on the same store, may live between
+    /// them.
+    #[serde(default)]
+    pub(crate) lives: Vec<Generation>,
+    /// Its lives before this one are not listed: there were too many, or an older version did not keep them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) listed_from: Option<Generation>,
 }
 
 impl Identity {
     /// Whether a claim was made by this node, in this life or an earlier one.
     pub(crate) fn is_mine(&self, holder: &Holder) -> bool {
+        let life = holder.generation;
+        let is_listed = life == self.generation || self.lives.contains(&life);
         let born = self.born.unwrap_or(self.generation);
-        holder.node == self.id && (born..=self.generation).contains(&holder.generation)
+        let is_unlisted = self.listed_from.is_some_and(|from| (born..from).contains(&life));
+        holder.node == self.id && (is_listed || is_unlisted)
+    }
+
+    /// The next life of the same node.
+    fn reborn(mut self, now_ms: u64, cluster: Option<ClusterId>) -> Self {
+        if self.lives.is_empty() {
+            self.lives.push(self.generation);
+            self.listed_from = Some(self.generation);
+        }
+        let generation = Generation(now_ms.max(self.generation.0.saturating_add(1)));
+        let born = self.born.or(Some(self.generation));
+        self.lives.push(generation);
+        if self.lives.len() > LISTED_LIVES {
+            self.lives.remove(0);
+            self.listed_from = self.lives.first().copied();
+        }
+        Self { generation, born, cluster, ..self }
     }
 }
+
+/// How many lives of a node are listed.
+const LISTED_LIVES: usize = 256;
 
 /// What a person last asked of a node.
 pub(crate) use types::KeptRole as Asked;
@@ -162,15 +191,11 @@ impl DataDir {
             (Some(kept), Some(wanted)) if kept.id != wanted => {
                 return Err(DataDirError::Foreign { path: self.path.clone(), owner: kept.id, wanted });
             }
-            (Some(kept), _) => Identity {
-                id: kept.id,
-                generation: Generation(now_ms.max(kept.generation.0.saturating_add(1))),
-                born: kept.born.or(Some(kept.generation)),
-                cluster,
-            },
+            (Some(kept), _) => kept.reborn(now_ms, cluster),
             (None, wanted) => {
-                let generation = Generation(now_ms);
-                Identity { id: wanted.unwrap_or_else(generate), generation, born: Some(generation), cluster }
+                let (id, generation) = (wanted.unwrap_or_else(generate), Generation(now_ms));
+                let (born, lives) = (Some(generation), vec![generation]);
+                Identity { id, generation, born, cluster, lives, listed_from: None }
             }
         };
         Ok(identity)
@@ -279,23 +304,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
         let first = begin_life(&data, &shop(), 1_000, "fancy-fox").unwrap();
-        let born = Some(Generation(1_000));
-        let cluster = Some(shop());
-        assert_eq!(
-            first,
-            Identity { id: id("fancy-fox"), generation: Generation(1_000), born, cluster: cluster.clone() }
-        );
+        assert_eq!((&first.id, first.generation), (&id("fancy-fox"), Generation(1_000)));
+        assert_eq!(first.cluster, Some(shop()));
         let second = begin_life(&data, &shop(), 500, "other").unwrap();
-        assert_eq!(
-            second,
-            Identity { id: id("fancy-fox"), generation: Generation(1_001), born, cluster },
-            "the clock jumped back"
-        );
-        let claim = |node: &str, generation| Holder {
-            node: id(node),
-            generation: Generation(generation),
-            epoch: types::Epoch(1),
-        };
+        assert_eq!((&second.id, second.generation), (&first.id, Generation(1_001)), "the clock jumped back");
         for (holder, is_mine) in [
             (claim("fancy-fox", 1_000), true),
             (claim("fancy-fox", 1_001), true),
@@ -307,6 +319,58 @@ mod tests {
         }
         let error = data.next_life(&shop(), Some(id("thief")), 2_000, || id("other")).unwrap_err();
         assert!(error.to_string().contains("belongs to node `fancy-fox`"), "{error}");
+    }
+
+    fn claim(node: &str, generation: u64) -> Holder {
+        Holder { node: id(node), generation: Generation(generation), epoch: types::Epoch(1) }
+    }
+
+    fn begin(folder: &Path, now_ms: u64) -> Identity {
+        begin_life(&DataDir::open(folder).unwrap(), &shop(), now_ms, "a").unwrap()
+    }
+
+    #[test]
+    fn a_claim_of_another_node_of_the_same_name_is_not_mine() {
+        let folder = tempfile::tempdir().unwrap();
+        begin(folder.path(), 1_000);
+        let me = begin(folder.path(), 2_000);
+        for (generation, is_mine) in [(1_000, true), (1_500, false), (2_000, true), (2_001, false)] {
+            assert_eq!(me.is_mine(&claim("a", generation)), is_mine, "{generation}");
+        }
+    }
+
+    #[test]
+    fn lives_that_an_older_version_did_not_list_are_mine_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = r#"{"id": "a", "generation": 2000, "born": 1000}"#;
+        std::fs::write(folder.path().join(NODE), old).unwrap();
+        let me = begin(folder.path(), 3_000);
+        for (generation, is_mine) in
+            [(999, false), (1_000, true), (1_500, true), (2_000, true), (2_500, false), (3_000, true)]
+        {
+            assert_eq!(me.is_mine(&claim("a", generation)), is_mine, "{generation}");
+        }
+    }
+
+    #[test]
+    fn only_so_many_lives_are_listed_and_none_is_forgotten() {
+        let mut me = Identity {
+            id: id("a"),
+            generation: Generation(1_000),
+            born: Some(Generation(1_000)),
+            cluster: Some(shop()),
+            lives: vec![Generation(1_000)],
+            listed_from: None,
+        };
+        for life in 101..600 {
+            me = me.reborn(life * 10, Some(shop()));
+        }
+        assert_eq!(me.lives.len(), LISTED_LIVES);
+        for (generation, is_mine) in
+            [(999, false), (1_000, true), (1_010, true), (5_980, true), (5_985, false)]
+        {
+            assert_eq!(me.is_mine(&claim("a", generation)), is_mine, "{generation}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use types::{Epoch, Holder, NodeId};
 use crate::ground::Ground;
 use crate::identity::Identity;
 use crate::owner::is_honoured;
+use crate::twins::{ask, is_that, suspect};
 use crate::vacancy::{Gone, Place, Sighting, UNSEEN, has_heir};
 
 /// How long an owner may take to answer.
@@ -49,7 +50,7 @@ const RETURNING: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) enum Finding {
     /// The shard may be taken from this state.
-    Vacant(ClaimState),
+    Vacant(Box<ClaimState>),
     /// It is to be left alone for so long.
     Leave(Duration, String),
     /// The same, as long as there are others who could take it.
@@ -125,14 +126,32 @@ impl Inquiry {
             return Finding::Wait(pause, why);
         }
         if self.me.is_mine(&holder) {
-            return Finding::Vacant(state);
+            return Finding::Vacant(Box::new(state));
         }
         if is_honoured(&holder, &self.view()) {
             return Finding::Unknown(format!("{} owns it", holder.node));
         }
-        match self.word_of(&holder).await {
+        // Before anybody else is asked: a node of its name may be a member here. One that was seen needs no such look.
+        let was_seen = self.last_owner.as_ref().is_some_and(|last| last.generation == holder.generation);
+        let told = match suspect(&self.view(), &state).filter(|_| !was_seen) {
+            Some((holder, http)) => ask(&self.mesh, http, ANSWER).await.filter(|told| is_that(told, holder)),
+            None => None,
+        };
+        let word = match &told {
+            Some(told) if judge(told, &holder) == Word::Owns => {
+                let http = &told.member.http;
+                return Finding::Unknown(format!(
+                    "{} owns it, is no member, and answers at {http}",
+                    holder.node
+                ));
+            }
+            // It may have given the shard up; if not, it says so on the store.
+            Some(_) => Word::Unclear,
+            None => self.word_of(&holder).await,
+        };
+        match word {
             Word::Owns => self.rebuffed(format!("{} answers that it owns it", holder.node)),
-            Word::Gone => Finding::Vacant(state),
+            Word::Gone => Finding::Vacant(Box::new(state)),
             Word::Unclear => match self.settling(&state, holder.epoch) {
                 Some(finding) => finding,
                 None => self.challenge(&claims, (store.poll_interval(), store.defence_slack()), state).await,
@@ -164,7 +183,7 @@ impl Inquiry {
             has_seen_owner: self.last_owner.is_some(),
             has_others: has_heir(&self.view(), &self.place),
         };
-        reservation(&state.latest, &known).unwrap_or(Finding::Vacant(state))
+        reservation(&state.latest, &known).unwrap_or_else(|| Finding::Vacant(Box::new(state)))
     }
 
     /// The pause doubles with each time.
@@ -237,7 +256,7 @@ impl Inquiry {
                 Err(error) => return unread(&error),
             }
         }
-        Finding::Vacant(doubted)
+        Finding::Vacant(Box::new(doubted))
     }
 
     /// The claim went on meanwhile.

@@ -37,6 +37,7 @@ mod signals;
 mod stopwatch;
 mod supervisor;
 mod surplus;
+mod twins;
 mod vacancy;
 
 pub use api::openapi;

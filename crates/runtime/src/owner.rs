@@ -19,6 +19,7 @@ use types::{ErrorKind, Holder, NodeId, Problem, RoleState, ServiceType, ShardId}
 
 use crate::ground::unreadable;
 use crate::identity::Identity;
+use crate::twins;
 use crate::vacancy::has_heir;
 
 /// How long an owner may take to hand its shard over: to announce, to drain and stop for ten seconds each, to end its
@@ -124,6 +125,9 @@ impl Candidate<'_> {
         if !is_told && self.leaves_it_to_others(service, shard, &state) {
             return Err(refused_here(service, shard, &state));
         }
+        if is_told {
+            self.refuse_twins(store, service, shard, &state).await?;
+        }
         match way(&state, self.identity, is_told, &self.cluster.view()) {
             Way::Leave { holder, honoured } => {
                 Err(owned((service, shard), &holder, honoured, &state, &self.identity.id))
@@ -215,6 +219,19 @@ impl Candidate<'_> {
         }
         let detail = format!("{service}/{shard} changes its owner all the time");
         Err(Problem::new(ErrorKind::Conflict, "contended", detail).hint("try again in a moment"))
+    }
+
+    /// Fails if the owner is alive in another cluster on the same store: no person here can know what it does there.
+    async fn refuse_twins(
+        &self,
+        store: &Store,
+        service: &ServiceType,
+        shard: ShardId,
+        state: &ClaimState,
+    ) -> Result<(), Problem> {
+        let place = (service.clone(), shard);
+        let twin = twins::find(self.mesh, &self.cluster.view(), store, (&place, state)).await;
+        twin.map_or(Ok(()), |twin| Err(twin.to_problem()))
     }
 
     /// Whether this node could not run the shard a moment ago, and others are there who may.
@@ -360,7 +377,8 @@ fn owned(
             ", which is not seen to run it"
         }
     };
-    let detail = format!("{service}/{shard} is owned by {} (epoch {}){there}", holder.node, holder.epoch);
+    let at = state.http.as_ref().filter(|_| !honoured).map(|http| format!(" at {http}")).unwrap_or_default();
+    let detail = format!("{service}/{shard} is owned by {} (epoch {}){at}{there}", holder.node, holder.epoch);
     let mut problem = Problem::new(ErrorKind::Conflict, "owned", detail);
     problem = problem.hint(format!(
         "`ctl set-service {me} {service} --shard {shard} --take` moves it without losing anything"
@@ -380,7 +398,9 @@ mod tests {
     }
 
     fn me() -> Identity {
-        Identity { id: node("me"), generation: Generation(5), born: Some(Generation(1)), cluster: None }
+        let lives = vec![Generation(1), Generation(5)];
+        let (id, generation, born) = (node("me"), Generation(5), Some(Generation(1)));
+        Identity { id, generation, born, cluster: None, lives, listed_from: None }
     }
 
     fn held_by(name: &str, generation: u64, epoch: u64) -> ClaimState {

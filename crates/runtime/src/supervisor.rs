@@ -234,7 +234,12 @@ impl Supervisor {
     }
 
     async fn probe(&mut self) {
+        let twin = self.succession.twin.borrow().as_ref().map(ToString::to_string);
         let Some(running) = &self.running else {
+            if self.role == Role::Standby {
+                let health = twin.map_or(Health::Ready, Health::Degraded);
+                self.state = self.state.after(Happening::Probed(health));
+            }
             return;
         };
         let mut health = running.health();
@@ -243,6 +248,11 @@ impl Supervisor {
             return;
         }
         self.is_resigned = false;
+        if self.is_replica
+            && let Some(twin) = twin
+        {
+            health = Health::Degraded(twin);
+        }
         if let Some(keeper) = &self.keeper {
             let age = keeper.claim().age();
             if let Some(error) = self.tools.ground.stranger() {

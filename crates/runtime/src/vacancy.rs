@@ -145,6 +145,11 @@ pub(crate) fn predecessors(view: &ClusterView, layouts: &BTreeMap<ServiceType, L
     near.filter_map(|place| Some(owner(view, &place)?.0)).collect()
 }
 
+/// The shards that no member owns, as far as is seen.
+pub(crate) fn ownerless(view: &ClusterView, layouts: &BTreeMap<ServiceType, Layout>) -> Vec<Place> {
+    places(layouts).into_iter().filter(|place| owner(view, place).is_none()).collect()
+}
+
 fn places(layouts: &BTreeMap<ServiceType, Layout>) -> BTreeSet<Place> {
     let of_type = |(service, layout): (&ServiceType, &Layout)| {
         let shards = (0..layout.shards.get()).filter_map(|shard| ShardId::try_from(shard).ok());

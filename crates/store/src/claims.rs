@@ -6,6 +6,7 @@
 //! defends itself, which makes the challenger's take fail, whichever of the two is faster.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -26,6 +27,8 @@ const AT_ONCE: usize = 16;
 pub struct Claims {
     objects: Objects,
     limits: Limits,
+    /// Noted with each take.
+    http: Option<Arc<str>>,
 }
 
 /// Who owns a shard, as its latest entry says.
@@ -37,6 +40,8 @@ pub struct ClaimState {
     pub holder: Option<Holder>,
     /// When the holder took it, in Unix milliseconds of its own clock: for people.
     pub since_ms: Option<u64>,
+    /// The URL of the holder's API when it took it; unknown if an older version did.
+    pub http: Option<String>,
     /// How often in a row it went to its holder, or was given up, because its owner saw no other member.
     pub yielded: u32,
     /// What the latest entry is.
@@ -130,6 +135,8 @@ enum Record {
         generation: Generation,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at_ms: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        http: Option<String>,
         #[serde(default, skip_serializing_if = "is_zero")]
         yielded: u32,
     },
@@ -143,6 +150,8 @@ enum Record {
         holder: Holder,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since_ms: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        http: Option<String>,
         #[serde(default, skip_serializing_if = "is_zero")]
         yielded: u32,
     },
@@ -150,6 +159,8 @@ enum Record {
         holder: Holder,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since_ms: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        http: Option<String>,
         #[serde(default, skip_serializing_if = "is_zero")]
         yielded: u32,
     },
@@ -179,24 +190,27 @@ impl Record {
     /// What the claim is when this is its latest entry.
     fn state(self, number: u64) -> ClaimState {
         match self {
-            Self::Take { node, generation, at_ms, yielded } => ClaimState {
+            Self::Take { node, generation, at_ms, http, yielded } => ClaimState {
                 number,
                 holder: Some(Holder { node, generation, epoch: Epoch(number) }),
                 since_ms: at_ms,
+                http,
                 yielded,
                 latest: Latest::Taken,
             },
-            Self::Challenge { by, sees, holder, since_ms, yielded, .. } => {
+            Self::Challenge { by, sees, holder, since_ms, http, yielded, .. } => {
                 let latest = Latest::Challenged { by, sees };
-                ClaimState { number, holder: Some(holder), since_ms, yielded, latest }
+                ClaimState { number, holder: Some(holder), since_ms, http, yielded, latest }
             }
-            Self::Defend { holder, since_ms, yielded } => {
-                ClaimState { number, holder: Some(holder), since_ms, yielded, latest: Latest::Defended }
+            Self::Defend { holder, since_ms, http, yielded } => {
+                let latest = Latest::Defended;
+                ClaimState { number, holder: Some(holder), since_ms, http, yielded, latest }
             }
             Self::Release { node, to, refused, why, yielded, .. } => ClaimState {
                 number,
                 holder: None,
                 since_ms: None,
+                http: None,
                 yielded,
                 latest: Latest::Released { by: node, to, is_refused: refused, why },
             },
@@ -224,8 +238,8 @@ pub struct Farewell<'a> {
 }
 
 impl Claims {
-    pub(crate) fn new(objects: Objects) -> Self {
-        Self { objects, limits: LIMITS }
+    pub(crate) fn new(objects: Objects, http: Option<Arc<str>>) -> Self {
+        Self { objects, limits: LIMITS, http }
     }
 
     /// Who owns a shard. One LIST and one GET.
@@ -276,7 +290,8 @@ impl Claims {
     ) -> Result<Holder, ClaimError> {
         // From a holder it is taken for another reason.
         let yielded = if seen.holder.is_none() { seen.yielded } else { 0 };
-        let record = Record::Take { node: node.clone(), generation, at_ms: now_ms(), yielded };
+        let http = self.http.as_deref().map(str::to_owned);
+        let record = Record::Take { node: node.clone(), generation, at_ms: now_ms(), http, yielded };
         match self.log(service, shard).append_seen(seen.number, &record).await {
             Ok(appended) => {
                 let holder = Holder { node: node.clone(), generation, epoch: Epoch(appended.number) };
@@ -308,8 +323,8 @@ impl Claims {
             return self.lost(service, shard).await;
         };
         let by = node.clone();
-        let (since_ms, yielded) = (seen.since_ms, seen.yielded);
-        let record = Record::Challenge { by, generation, sees, holder, since_ms, yielded };
+        let (since_ms, http, yielded) = (seen.since_ms, seen.http.clone(), seen.yielded);
+        let record = Record::Challenge { by, generation, sees, holder, since_ms, http, yielded };
         self.append(service, shard, seen.number, record).await
     }
 
@@ -323,7 +338,8 @@ impl Claims {
         let Some(holder) = seen.holder.clone() else {
             return self.lost(service, shard).await;
         };
-        let record = Record::Defend { holder, since_ms: seen.since_ms, yielded: seen.yielded };
+        let (since_ms, http, yielded) = (seen.since_ms, seen.http.clone(), seen.yielded);
+        let record = Record::Defend { holder, since_ms, http, yielded };
         self.append(service, shard, seen.number, record).await
     }
 

@@ -27,6 +27,8 @@ use crate::url::{Place, StoreUrl};
 pub struct Store {
     objects: Objects,
     info: Arc<StoreInfo>,
+    /// Where the node that uses it is reached.
+    http: Option<Arc<str>>,
 }
 
 /// Why a store cannot be used.
@@ -243,7 +245,13 @@ impl Store {
             None => Identity::make(&objects, &url, cluster).await?,
         };
         let info = Arc::new(StoreInfo { id: identity.id, url: url.to_string() });
-        Ok(Self { objects, info })
+        Ok(Self { objects, info, http: None })
+    }
+
+    /// Notes with each claim that is taken where its holder is reached: the URL of its API.
+    #[must_use]
+    pub fn reached_at(self, http: &str) -> Self {
+        Self { http: Some(http.into()), ..self }
     }
 
     /// Its identity and where it is.
@@ -258,7 +266,7 @@ impl Store {
 
     /// Who owns which shard.
     pub fn claims(&self) -> Claims {
-        Claims::new(self.objects.clone())
+        Claims::new(self.objects.clone(), self.http.clone())
     }
 
     /// A role's own data: everything below `data/{type}/{shard}`.

@@ -288,6 +288,13 @@ pub struct ClaimView {
     /// When it took it, in Unix milliseconds of its own clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
+    /// The URL of its API when it took it; unknown if an older version did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// Whether the owner answers at that URL and is no member in the view of the node that answers: another cluster uses the
+    /// store, or gossip does not get through.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub elsewhere: bool,
     /// Whether the owner is there and says the same, in the view of the node that answers.
     pub honoured: bool,
     /// Whether the owner was doubted last and has said on the store that it is there.

@@ -9,6 +9,7 @@ mod storage;
 mod stores;
 mod tables;
 mod traffic;
+mod twins;
 mod up_and_down;
 
 use std::time::Duration;

@@ -43,7 +43,11 @@ fn table(claims: &Claims) -> String {
                 holder.map_or_else(dash, |holder| holder.node.to_string()),
                 holder.map_or_else(dash, |holder| holder.epoch.to_string()),
                 since.unwrap_or_else(dash),
-                if claim.honoured { "yes" } else { "no" }.to_owned(),
+                match &claim.http {
+                    _ if claim.honoured => "yes".to_owned(),
+                    Some(http) if claim.elsewhere => format!("no, but answers at {http}"),
+                    _ => "no".to_owned(),
+                },
                 match (claim.wanted_replicas, replicas.is_empty()) {
                     (0, true) => dash(),
                     (wanted, true) => format!("0 of {wanted}"),

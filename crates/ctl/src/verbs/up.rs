@@ -34,6 +34,7 @@ use crate::start::{Settled, Starter};
 use crate::state::State;
 use crate::supervision;
 use crate::tail;
+use crate::twins::Ours;
 use crate::verbs::events;
 use crate::verbs::up::report::{DriftRow, Outdated, OutdatedSpec, Report, print};
 
@@ -221,8 +222,9 @@ async fn bring_up(
     }
     let before = before.roles;
     placement::check(loaded, &before, &plan, starter.state)?;
+    let ours = Ours::of(&starter.record, &asked).await;
     let uses = asked.iter().find_map(|own| own.member.store.as_ref());
-    let Settled { numbers: specs, shards, changed } = starter.settle(loaded, uses).await?;
+    let Settled { numbers: specs, shards, changed } = starter.settle(loaded, uses, &ours).await?;
     let mut outdated = outdated(starter.state, manifest, &starter.record, &before)?;
     let missing: Vec<_> = plan.start.iter().collect();
     if !missing.is_empty() {

@@ -1,6 +1,6 @@
 //! What is settled on the store: specs and claims.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::Json;
@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use futures_util::future::join_all;
 use http::HeaderMap;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
-use store::{ClaimState, Latest, SpecError, Store};
+use store::{ClaimState, Latest, SpecError, Store, StoreError};
 use types::api::{AgentSelf, ClaimView, Claims, NumberedSpec, ReplicaView, Specs};
 use types::{ErrorKind, Post, Problem, ServiceType, ShardId, Sharding, Spec};
 
@@ -19,6 +19,7 @@ use super::error::ApiError;
 use super::queries::path;
 use crate::ground::{not_opened, unreadable};
 use crate::owner::is_honoured;
+use crate::twins;
 use crate::vacancy::Place;
 
 /// How long a replica may take to say how far behind it is.
@@ -88,7 +89,7 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
         }
     }
     let view = app.cluster.view();
-    let mut copies = copies(&app).await;
+    let (mut copies, elsewhere) = tokio::join!(copies(&app), elsewhere(&app, store, &known));
     let listed = known.into_iter().map(|((service, shard), state)| {
         let (state, note) = match state {
             Ok(state) => {
@@ -99,9 +100,10 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
             Err(error) => (ClaimState::default(), Some(error.to_string())),
         };
         let defended = state.latest == Latest::Defended;
-        let ClaimState { number, holder, since_ms, .. } = state;
+        let ClaimState { number, holder, since_ms, http, .. } = state;
         let honoured = holder.as_ref().is_some_and(|holder| is_honoured(holder, &view));
         let wanted_replicas = specs.get(&service).map_or(0, |numbered| numbered.spec.replicas);
+        let elsewhere = elsewhere.contains(&(service.clone(), shard));
         let replicas = copies.remove(&(service.clone(), shard)).unwrap_or_default();
         ClaimView {
             service,
@@ -109,6 +111,8 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
             number,
             holder,
             since_ms,
+            http,
+            elsewhere,
             honoured,
             defended,
             wanted_replicas,
@@ -117,6 +121,20 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
         }
     });
     Ok(Json(Claims { store: store.info().clone(), claims: listed.collect() }))
+}
+
+/// The shards whose owners answer and are no members in this node's view.
+async fn elsewhere(
+    app: &App,
+    store: &Store,
+    known: &BTreeMap<Place, Result<ClaimState, StoreError>>,
+) -> BTreeSet<Place> {
+    let view = app.cluster.view();
+    let asked = known.iter().map(async |(place, state)| {
+        let state = state.as_ref().ok()?;
+        twins::find(&app.mesh, &view, store, (place, state)).await.map(|_| place.clone())
+    });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// The copies of shards in this node's view, each asked how far it may be behind.
@@ -148,7 +166,7 @@ async fn opened(app: &App) -> Result<&Store, ApiError> {
     app.ground.store().await.map_err(|error| not_opened(&error).into())
 }
 
-fn unread(error: &store::StoreError) -> ApiError {
+fn unread(error: &StoreError) -> ApiError {
     unreadable(error).into()
 }
 

@@ -23,6 +23,7 @@ use crate::lifecycle::{Happening, State};
 use crate::lifelines::Lifelines;
 use crate::stopwatch::Stopwatch;
 use crate::surplus::Surplus;
+use crate::twins::{self, Twin};
 use crate::vacancy::{Errand, Gone, Pace, Place, Vacancies, copies_elsewhere, is_owned, predecessors};
 
 /// How long the store may take to answer before a node that acts by itself leaves it be.
@@ -48,6 +49,8 @@ pub(super) struct Succession {
     inquiry: JoinSet<(Place, Finding)>,
     /// What it is about.
     asking: Option<Place>,
+    /// The owner of a shard that is in another cluster on the same store.
+    pub(super) twin: watch::Receiver<Option<Twin>>,
     /// When it may be this node's turn.
     turn_at: Option<Instant>,
     /// Read the specs; end with this.
@@ -65,11 +68,19 @@ pub(super) enum Stir {
 impl Succession {
     pub(super) fn new(tools: &Tools) -> Self {
         let (sender, layouts) = watch::channel(BTreeMap::new());
+        let (found, twin) = watch::channel(None);
         let mut tasks = JoinSet::new();
         if is_needed(&tools.registry) {
             let (ground, registry) = (tools.ground.clone(), tools.registry.clone());
             let keep = layouts::keep(ground, registry, tools.cluster.watch(), sender);
             tasks.spawn(keep.instrument(Span::current()));
+            let twins = twins::Watch {
+                cluster: tools.cluster.clone(),
+                mesh: tools.mesh.clone(),
+                ground: tools.ground.clone(),
+                layouts: layouts.clone(),
+            };
+            tasks.spawn(twins.keep(found).instrument(Span::current()));
             let sight = tools.sight.clone();
             tasks.spawn(sight.keep(tools.cluster.watch()).instrument(Span::current()));
         }
@@ -84,6 +95,7 @@ impl Succession {
             renounced: BTreeSet::new(),
             inquiry: JoinSet::new(),
             asking: None,
+            twin,
             turn_at: None,
             _tasks: tasks,
         }
@@ -160,7 +172,7 @@ impl Supervisor {
     pub(super) async fn succeed(&mut self, stir: Stir) {
         match stir {
             Stir::Look => {}
-            Stir::Found(place, Finding::Vacant(state)) => self.inherit(&place, state).await,
+            Stir::Found(place, Finding::Vacant(state)) => self.inherit(&place, *state).await,
             Stir::Found(place, Finding::Leave(pause, why)) => {
                 info!(service = %place.0, shard = %place.1, why, ?pause, "a shard is left alone");
                 self.succession.vacancies.put_off(&place, Instant::now() + pause, true);

@@ -10,7 +10,7 @@ use crate::faults::{Faults, Mode, Op, When};
 use crate::testing::{Place, objects};
 
 fn claims(objects: &Objects) -> Claims {
-    Claims::new(objects.clone())
+    Claims::new(objects.clone(), Some("http://10.0.0.1:7400".into()))
 }
 
 fn node(name: &str) -> NodeId {
@@ -309,6 +309,38 @@ async fn a_kind_of_entry_that_is_not_known_is_a_newer_versions() {
         claims.all().await.unwrap()[&(service(), shard())].as_ref().unwrap_err().fault(),
         Fault::Newer
     );
+}
+
+#[tokio::test]
+async fn where_a_holder_is_reached_is_kept_until_it_gives_the_shard_up() {
+    let claims = claims(&Place::memory().objects());
+    let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
+    let taken = claims.read(&service(), shard()).await.unwrap();
+    let (b, none) = (node("b"), Generation(1));
+    let doubted = claims.challenge(&service(), shard(), &taken, &b, none, 1).await.unwrap();
+    let defended = claims.defend(&service(), shard(), &doubted).await.unwrap();
+    let read = claims.read(&service(), shard()).await.unwrap();
+    for state in [taken, doubted, defended, read] {
+        assert_eq!(state.http.as_deref(), Some("http://10.0.0.1:7400"), "{:?}", state.latest);
+    }
+    claims.release(&service(), shard(), &a, Farewell::default()).await.unwrap();
+    assert_eq!(claims.read(&service(), shard()).await.unwrap().http, None);
+}
+
+#[tokio::test]
+async fn claims_of_versions_that_note_no_address_are_read() {
+    let place = Place::memory();
+    let old = Log::<serde_json::Value>::new(place.objects(), path(&service(), shard()), LIMITS);
+    old.append(0, &serde_json::json!({"kind": "take", "node": "a", "generation": 3})).await.unwrap();
+    let claims = claims(&place.objects());
+    let taken = claims.read(&service(), shard()).await.unwrap();
+    assert_eq!(
+        (taken.holder.as_ref().map(|holder| holder.generation), taken.http),
+        (Some(Generation(3)), None)
+    );
+    let holder = serde_json::json!({"node": "a", "generation": 3, "epoch": 1});
+    old.append(1, &serde_json::json!({"kind": "defend", "holder": holder})).await.unwrap();
+    assert_eq!(claims.read(&service(), shard()).await.unwrap().http, None);
 }
 
 #[tokio::test]

@@ -64,6 +64,13 @@ pub(super) fn warnings(claim: &ClaimView, spares: &Spares<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
     match &claim.holder {
         Some(_) if claim.honoured => {}
+        Some(holder) if claim.elsewhere => warnings.push(format!(
+            "{service}/{shard} is owned by {} (epoch {}), which answers at {} and is no member here: another cluster of \
+             the same name uses this store, or gossip does not get through; end one of the two, or let them meet",
+            holder.node,
+            holder.epoch,
+            claim.http.as_deref().unwrap_or("its address")
+        )),
         Some(holder) if claim.defended => warnings.push(format!(
             "{service}/{shard} is owned by {} (epoch {}), which no member reaches; it reaches the store and defends the \
              shard there; restore its network{}",
@@ -139,6 +146,8 @@ mod tests {
                 epoch: types::Epoch(3),
             }),
             since_ms: None,
+            http: None,
+            elsewhere: false,
             honoured: true,
             defended: false,
             wanted_replicas: 1,
@@ -160,6 +169,15 @@ mod tests {
             [
                 "storage/0 is owned by a (epoch 3), which no member reaches; it reaches the store and defends the \
                  shard there; restore its network, or move the shard: `ctl set-service s storage --shard 0 --take`",
+            ]
+        );
+        let http = Some("http://h:1".to_owned());
+        let elsewhere = ClaimView { elsewhere: true, http, ..cut_off.clone() };
+        assert_eq!(
+            warnings_with(&elsewhere, 1),
+            [
+                "storage/0 is owned by a (epoch 3), which answers at http://h:1 and is no member here: another cluster of \
+                 the same name uses this store, or gossip does not get through; end one of the two, or let them meet",
             ]
         );
         let nowhere = warnings_with(&cut_off, 0);

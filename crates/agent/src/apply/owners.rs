@@ -1,0 +1,177 @@
+//! Who owns shards on the store and is alive, but does not belong to the cluster that is to be started: another cluster of
+//! the same name, started elsewhere on the same store.
+
+use std::time::Duration;
+
+use client::Client;
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+use store::{ClaimState, Store, StoreError};
+use types::api::AgentSelf;
+use types::{Epoch, Generation, Holder, NodeId, ServiceType, ShardId};
+
+/// How long all owners together may take to answer: nobody is there, in most cases, and a machine that is gone does not
+/// even refuse.
+const ANSWER: Duration = Duration::from_millis(300);
+
+/// Who belongs to the cluster.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ours {
+    /// Members that are seen.
+    #[serde(default)]
+    members: Vec<Life>,
+    /// Processes on this machine, seen or not.
+    #[serde(default)]
+    processes: Vec<Process>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Life {
+    node: NodeId,
+    generation: Generation,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Process {
+    pid: u32,
+    data_dir: String,
+}
+
+/// An owner that is alive elsewhere.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Held {
+    service: ServiceType,
+    shard: ShardId,
+    node: NodeId,
+    epoch: Epoch,
+    /// Where it answers.
+    http: String,
+    pid: u32,
+    data_dir: String,
+    /// The store's URL.
+    store: String,
+}
+
+impl Ours {
+    fn has_member(&self, holder: &Holder) -> bool {
+        self.members.iter().any(|life| life.node == holder.node && life.generation == holder.generation)
+    }
+
+    fn has_process(&self, own: &AgentSelf) -> bool {
+        self.processes.iter().any(|process| process.pid == own.pid && process.data_dir == own.data_dir)
+    }
+
+    /// Where to ask about a claim, if it may be another cluster's. Pure.
+    fn suspect<'a>(&self, state: &'a ClaimState) -> Option<(&'a Holder, &'a str)> {
+        let holder = state.holder.as_ref().filter(|holder| !self.has_member(holder))?;
+        Some((holder, state.http.as_deref()?))
+    }
+
+    /// Whether what answered at the address of an owner is that owner, and a stranger. Pure.
+    fn is_stranger(&self, holder: &Holder, own: &AgentSelf) -> bool {
+        let is_owner = own.member.id == holder.node && own.member.generation == holder.generation;
+        is_owner && !self.has_process(own)
+    }
+}
+
+/// The owners of shards that answer where they said that they would, and do not belong to the cluster. A claim that can't be
+/// read names nobody.
+pub(super) async fn others(store: &Store, ours: &Ours) -> Result<Vec<Held>, StoreError> {
+    let claims = store.claims().all().await?;
+    let suspects: Vec<_> = claims
+        .iter()
+        .filter_map(|(place, state)| Some((place, ours.suspect(state.as_ref().ok()?)?)))
+        .collect();
+    // Making a client takes longer than asking with it.
+    let client = if suspects.is_empty() { None } else { Client::new("127.0.0.1").ok() };
+    let Some(client) = client.map(|client| client.within(ANSWER)) else {
+        return Ok(Vec::new());
+    };
+    let client = &client;
+    let asked = suspects.into_iter().map(|(place, (holder, http))| async move {
+        let own = client.at(http).ok()?.agent_self().await.ok()?;
+        ours.is_stranger(holder, &own).then(|| Held {
+            service: place.0.clone(),
+            shard: place.1,
+            node: holder.node.clone(),
+            epoch: holder.epoch,
+            http: http.to_owned(),
+            pid: own.pid,
+            data_dir: own.data_dir,
+            store: store.info().url.clone(),
+        })
+    });
+    Ok(join_all(asked).await.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use types::api::{About, Member};
+
+    use super::*;
+
+    fn holder(node: &str, generation: u64) -> Holder {
+        Holder { node: node.parse().unwrap(), generation: Generation(generation), epoch: Epoch(1) }
+    }
+
+    fn own(node: &str, generation: u64, pid: u32) -> AgentSelf {
+        AgentSelf {
+            cluster: "c".parse().unwrap(),
+            member: Member {
+                id: node.parse().unwrap(),
+                generation: Generation(generation),
+                version: 1,
+                http: "http://127.0.0.1:1".to_owned(),
+                gossip: "127.0.0.1:1".to_owned(),
+                state: None,
+                about: About::default(),
+                store: None,
+            },
+            profile: "local".to_owned(),
+            pid,
+            started_at_ms: 1,
+            data_dir: "/data/a".to_owned(),
+            in_flight: 0,
+            busy_with: None,
+            insecure: Vec::new(),
+            restarts: 0,
+            staleness_ms: None,
+            now_us: None,
+            clock_ahead_ms: None,
+        }
+    }
+
+    #[test]
+    fn only_an_owner_that_answers_in_its_own_life_and_is_not_ours_is_a_stranger() {
+        let ours: Ours = serde_json::from_str(
+            r#"{"members": [{"node": "b", "generation": 4}], "processes": [{"pid": 7, "data_dir": "/data/a"}]}"#,
+        )
+        .unwrap();
+        let state = |holder, http: Option<&str>| ClaimState {
+            holder: Some(holder),
+            http: http.map(str::to_owned),
+            ..ClaimState::default()
+        };
+        let there = Some("http://127.0.0.1:1");
+        for (state, is_asked, why) in [
+            (state(holder("b", 4), there), false, "a member"),
+            (state(holder("b", 3), there), true, "a node with the name of a member"),
+            (state(holder("a", 4), None), false, "an older version does not say where it is"),
+            (ClaimState::default(), false, "nobody"),
+        ] {
+            assert_eq!(ours.suspect(&state).is_some(), is_asked, "{why}");
+        }
+        let of = holder("a", 4);
+        for (own, is_stranger, why) in [
+            (own("a", 4, 8), true, "another process"),
+            (own("a", 4, 7), false, "our process, which no member sees"),
+            (own("a", 5, 8), false, "it lives anew, and has not taken the shard"),
+            (own("c", 4, 8), false, "another agent has the address by now"),
+        ] {
+            assert_eq!(ours.is_stranger(&of, &own), is_stranger, "{why}");
+        }
+    }
+}

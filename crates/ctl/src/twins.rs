@@ -1,0 +1,169 @@
+//! Another cluster of the same name on the same store, started from another state folder: found before anything starts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use client::Client;
+use serde::{Deserialize, Serialize};
+use types::api::{AgentSelf, Member};
+use types::{ClusterId, Epoch, Generation, NodeId, ServiceType, ShardId};
+
+use crate::exit::{Exit, Failure};
+use crate::hints;
+use crate::record::ClusterRecord;
+
+const VIEW_LIMIT: Duration = Duration::from_secs(1);
+
+/// Who may own shards of a cluster: what runs of it here, and whoever is a member with that.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Ours {
+    members: Vec<Life>,
+    processes: Vec<Process>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Life {
+    node: NodeId,
+    generation: Generation,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Process {
+    pid: u32,
+    data_dir: String,
+}
+
+/// The owner of a shard that is alive and is not one of ours.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Held {
+    service: ServiceType,
+    shard: ShardId,
+    node: NodeId,
+    epoch: Epoch,
+    /// Where it answers.
+    http: String,
+    pid: u32,
+    data_dir: String,
+    /// The store's URL.
+    store: String,
+}
+
+impl Ours {
+    /// What the record has, and what those of its nodes see that have answered.
+    pub(crate) async fn of(record: &ClusterRecord, asked: &[AgentSelf]) -> Self {
+        let processes = record.nodes.iter().filter_map(|node| {
+            let pid = node.process()?.pid;
+            Some(Process { pid, data_dir: node.data_dir.display().to_string() })
+        });
+        let mut ours = Self { members: Vec::new(), processes: processes.collect() };
+        for node in asked.iter().filter_map(|own| record.node(&own.member.id)) {
+            let Ok(client) = Client::new(&node.url()) else { continue };
+            if let Ok(view) = client.within(VIEW_LIMIT).members().await {
+                let lives = view.members.into_iter();
+                ours.members =
+                    lives.map(|Member { id, generation, .. }| Life { node: id, generation }).collect();
+                break;
+            }
+        }
+        ours
+    }
+}
+
+/// Why nothing is started: who owns what, where, and what to do about it. Pure.
+pub(crate) fn failure(cluster: &ClusterId, held: &[Held]) -> Failure {
+    let mut nodes: BTreeMap<(&NodeId, &str), Vec<&Held>> = BTreeMap::new();
+    for held in held {
+        nodes.entry((&held.node, &held.http)).or_default().push(held);
+    }
+    let owners = nodes.iter().map(|((node, http), held)| {
+        let shards: Vec<_> = held
+            .iter()
+            .map(|held| format!("{}/{} (epoch {})", held.service, held.shard, held.epoch))
+            .collect();
+        let Held { pid, data_dir, .. } = held[0];
+        format!("\n  {node} at {http} (pid {pid}, data folder {data_dir}) owns {}", shards.join(", "))
+    });
+    let owners: String = owners.collect();
+    let store = held.first().map_or("", |held| &held.store);
+    let message = format!(
+        "another cluster named `{cluster}` runs on the store {store}, and two would take each other's shards; nothing was \
+         started:{owners}"
+    );
+    let folders: BTreeSet<_> = held.iter().filter_map(|held| state_folder(cluster, held)).collect();
+    let end_it = match (folders.len(), folders.first()) {
+        (1, Some(folder)) => {
+            let down = hints::command(&format!("down --cluster {cluster}"));
+            format!("end it with `COTERIE_STATE_DIR={} {down}`", hints::quoted(folder))
+        }
+        _ => "end it where it was started (`ctl down` there)".to_owned(),
+    };
+    let hint =
+        format!("{end_it}, or name another `store:` in the manifest, or another cluster with --cluster");
+    Failure::new(Exit::Conflict, message).hint(hint)
+}
+
+/// The state folder of a `ctl` on this machine that started the owner, as its data folder tells. Pure.
+fn state_folder<'a>(cluster: &ClusterId, held: &'a Held) -> Option<&'a str> {
+    let host = held.http.strip_prefix("http://")?;
+    let is_here = host.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    let below = Path::new("data").join(cluster.as_str()).join(held.node.as_str());
+    let folder = Path::new(&held.data_dir);
+    let root = folder.ancestors().nth(3).filter(|root| root.join(below) == folder)?;
+    root.to_str().filter(|_| is_here)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(node: &str, shard: &str, http: &str, data_dir: &str) -> Held {
+        Held {
+            service: "storage".parse().unwrap(),
+            shard: shard.parse().unwrap(),
+            node: node.parse().unwrap(),
+            epoch: Epoch(3),
+            http: http.to_owned(),
+            pid: 41,
+            data_dir: data_dir.to_owned(),
+            store: "file:///srv/store".to_owned(),
+        }
+    }
+
+    #[test]
+    fn who_and_where_and_what_to_do_are_said() {
+        let demo: ClusterId = "demo".parse().unwrap();
+        let here = "http://127.0.0.1:7400";
+        let failure = failure(
+            &demo,
+            &[
+                held("a", "0", here, "/srv/my state/data/demo/a"),
+                held("a", "1", here, "/srv/my state/data/demo/a"),
+            ],
+        );
+        assert_eq!(failure.exit(), Exit::Conflict);
+        assert_eq!(
+            failure.to_string(),
+            "another cluster named `demo` runs on the store file:///srv/store, and two would take each other's shards; \
+             nothing was started:\n  a at http://127.0.0.1:7400 (pid 41, data folder /srv/my state/data/demo/a) owns \
+             storage/0 (epoch 3), storage/1 (epoch 3)"
+        );
+        let hint = format!("{failure:?}");
+        assert!(hint.contains("COTERIE_STATE_DIR='/srv/my state' ctl down --cluster demo`"), "{hint}");
+    }
+
+    #[test]
+    fn the_state_folder_is_known_only_of_what_a_ctl_on_this_machine_started() {
+        let demo: ClusterId = "demo".parse().unwrap();
+        for (http, data_dir, expected) in [
+            ("http://127.0.0.1:1", "/s/data/demo/a", Some("/s")),
+            ("http://[::1]:1", "/s/data/demo/a", Some("/s")),
+            ("http://10.0.0.1:1", "/s/data/demo/a", None),
+            ("http://127.0.0.1:1", "/s/data/other/a", None),
+            ("http://127.0.0.1:1", "/var/lib/a", None),
+            ("http://127.0.0.1:1", "", None),
+        ] {
+            assert_eq!(state_folder(&demo, &held("a", "0", http, data_dir)), expected, "{http} {data_dir}");
+        }
+    }
+}

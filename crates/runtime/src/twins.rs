@@ -1,0 +1,311 @@
+//! Notices another cluster that uses the same store: the owner of a shard answers at the address that it noted in its
+//! claim, and is no member here.
+//!
+//! The store keeps the data right, whoever serves it. What is kept from happening here is that two clusters take each
+//! other's shards, each seeing nobody who runs them. A cluster whose gossip is cut in two looks the same from inside, and
+//! for it the same is right: what has an owner that answers is left to it.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::{Cluster, ClusterView};
+use futures_util::future::join_all;
+use http::Request;
+use mesh::Mesh;
+use store::{ClaimState, Store};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, info, warn};
+use types::api::AgentSelf;
+use types::{ErrorKind, Holder, Post, Problem, Role};
+
+use crate::ground::Ground;
+use crate::layouts::Layouts;
+use crate::vacancy::{Place, ownerless};
+
+/// How long a shard is without a visible owner before it is looked where that is. Starts and failovers take less.
+const UNSEEN: Duration = Duration::from_secs(3);
+/// The pause after each look that found nobody, the first time and at most; it doubles.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// How often an owner that was found is asked again.
+const STILL_THERE: Duration = Duration::from_secs(2);
+/// After so many questions in a row without its answer it is looked for anew.
+const MISSES: u32 = 2;
+/// How long it may take to answer.
+const ANSWER: Duration = Duration::from_millis(300);
+/// How long the store may take to answer.
+const STORE_ANSWER: Duration = Duration::from_secs(5);
+
+/// The owner of a shard that answers and is no member here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Twin {
+    place: Place,
+    holder: Holder,
+    /// Where it answers.
+    http: String,
+    /// The store that both use.
+    store: String,
+}
+
+impl fmt::Display for Twin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place: (service, shard), holder, http, store } = self;
+        write!(
+            f,
+            "{service}/{shard} is owned by {} (epoch {}), which answers at {http} and is no member here: another cluster \
+             of the same name uses the store {store}, or gossip does not get through; end one of the two, or let them \
+             meet",
+            holder.node, holder.epoch
+        )
+    }
+}
+
+impl Twin {
+    /// What can't be done because of it.
+    pub(crate) fn to_problem(&self) -> Problem {
+        Problem::new(ErrorKind::Conflict, "another-cluster", self.to_string())
+            .hint("no node takes a shard from an owner that is alive in another cluster")
+    }
+}
+
+/// The owner of a shard, if it answers where it said that it would, in the life in which it took the shard, and the view
+/// does not show it. One that an older version took says nothing of where that is.
+pub(crate) async fn find(
+    mesh: &Mesh,
+    view: &ClusterView,
+    store: &Store,
+    (place, state): (&Place, &ClaimState),
+) -> Option<Twin> {
+    let (holder, http) = suspect(view, state)?;
+    let told = ask(mesh, http, ANSWER).await?;
+    is_that(&told, holder).then(|| Twin {
+        place: place.clone(),
+        holder: holder.clone(),
+        http: http.to_owned(),
+        store: store.info().url.clone(),
+    })
+}
+
+/// The owner that the view does not show, and where it may be. Pure.
+pub(crate) fn suspect<'a>(view: &ClusterView, state: &'a ClaimState) -> Option<(&'a Holder, &'a str)> {
+    let holder = state.holder.as_ref()?;
+    let is_seen = view.member(&holder.node).is_some_and(|member| member.generation == holder.generation);
+    Some((holder, state.http.as_deref()?)).filter(|_| !is_seen)
+}
+
+/// Whether it is the process that took the shard. Another one may have its address by now. Pure.
+pub(crate) fn is_that(told: &AgentSelf, holder: &Holder) -> bool {
+    told.member.id == holder.node && told.member.generation == holder.generation
+}
+
+/// What the agent at an address says of itself.
+pub(crate) async fn ask(mesh: &Mesh, http: &str, limit: Duration) -> Option<AgentSelf> {
+    let request = Request::get(format!("{http}/v1/agent/self")).body(Bytes::new()).ok()?;
+    let answer = mesh.call(request, limit).await.ok()?;
+    serde_json::from_slice(answer.body()).ok()
+}
+
+/// Looks for owners that are elsewhere while shards have none here.
+pub(crate) struct Watch {
+    pub(crate) cluster: Cluster,
+    pub(crate) mesh: Mesh,
+    pub(crate) ground: Ground,
+    pub(crate) layouts: watch::Receiver<Layouts>,
+}
+
+impl Watch {
+    /// Keeps what is found up to date. Never ends.
+    pub(crate) async fn keep(mut self, found: watch::Sender<Option<Twin>>) {
+        let mut view = self.cluster.watch();
+        loop {
+            self.until_unseen(&mut view).await;
+            let mut pause = PAUSE.0;
+            while let Some(places) = self.wanting(&self.cluster.view()) {
+                let twin = self.look(&places).await;
+                found.send_if_modified(|known| {
+                    let is_news = *known != twin;
+                    match (known.as_ref(), &twin) {
+                        (_, Some(twin)) if is_news => warn!(%twin, "another cluster uses the store"),
+                        (Some(_), None) => info!("the other cluster on the store is gone"),
+                        _ => {}
+                    }
+                    known.clone_from(&twin);
+                    is_news
+                });
+                if let Some(twin) = &twin {
+                    self.while_there(twin).await;
+                    pause = PAUSE.0;
+                } else {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+            }
+            found.send_if_modified(|known| known.take().is_some());
+        }
+    }
+
+    /// The shards without an owner in the view, while this node might run one.
+    fn wanting(&self, view: &ClusterView) -> Option<Vec<Place>> {
+        let is_free = view.member(view.me()).and_then(|me| me.state.as_ref()).is_some_and(|state| {
+            state.phase.is_serving() && (state.role == Role::Standby || state.duty == Some(Post::Replica))
+        });
+        let places = ownerless(view, &self.layouts.borrow());
+        Some(places).filter(|places| is_free && !places.is_empty())
+    }
+
+    /// Waits until shards have been without an owner for a while.
+    async fn until_unseen(&mut self, view: &mut watch::Receiver<ClusterView>) {
+        let mut since = None;
+        loop {
+            let now = view.borrow_and_update().clone();
+            let places = self.wanting(&now);
+            since = places.is_some().then(|| since.unwrap_or_else(Instant::now));
+            if since.is_some_and(|since| since.elapsed() >= UNSEEN) {
+                return;
+            }
+            let ripe = async {
+                match since {
+                    Some(since) => sleep_until(since + UNSEEN).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let is_open = tokio::select! {
+                biased;
+                () = ripe => true,
+                changed = view.changed() => changed.is_ok(),
+                changed = self.layouts.changed() => changed.is_ok(),
+            };
+            if !is_open {
+                // The node ends.
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Reads the claims of these shards, and asks their owners.
+    async fn look(&self, places: &[Place]) -> Option<Twin> {
+        let store = self.ground.store().await.ok()?;
+        let claims = store.claims();
+        let view = self.cluster.view();
+        let looks = places.iter().map(async |place| {
+            match timeout(STORE_ANSWER, claims.read(&place.0, place.1)).await {
+                Ok(Ok(state)) => find(&self.mesh, &view, store, (place, &state)).await,
+                Ok(Err(error)) => {
+                    debug!(service = %place.0, shard = %place.1, %error, "a claim can't be read");
+                    None
+                }
+                Err(_) => None,
+            }
+        });
+        join_all(looks).await.into_iter().flatten().next()
+    }
+
+    /// Returns when an owner has not answered several times in a row, or is seen.
+    async fn while_there(&self, twin: &Twin) {
+        let mut misses = 0;
+        while misses < MISSES {
+            sleep(STILL_THERE).await;
+            let view = self.cluster.view();
+            let is_seen = view
+                .member(&twin.holder.node)
+                .is_some_and(|member| member.generation == twin.holder.generation);
+            let told = ask(&self.mesh, &twin.http, ANSWER).await;
+            let owns = told.is_some_and(|told| {
+                let epoch = told.member.state.as_ref().and_then(|state| state.epoch);
+                is_that(&told, &twin.holder) && epoch == Some(twin.holder.epoch)
+            });
+            misses = if owns { 0 } else { misses + 1 };
+            if is_seen || self.wanting(&view).is_none() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use types::api::{About, Member};
+    use types::{Epoch, Generation, NodeId, RoleState};
+
+    use super::*;
+
+    fn node(name: &str) -> NodeId {
+        name.parse().unwrap()
+    }
+
+    fn member(name: &str, generation: u64) -> Member {
+        Member {
+            id: node(name),
+            generation: Generation(generation),
+            version: 1,
+            http: "http://10.0.0.1:1".to_owned(),
+            gossip: "10.0.0.1:1".to_owned(),
+            state: Some(RoleState::starting(Role::Standby)),
+            about: About::default(),
+            store: None,
+        }
+    }
+
+    fn claim(name: &str, generation: u64, http: Option<&str>) -> ClaimState {
+        let holder = Holder { node: node(name), generation: Generation(generation), epoch: Epoch(2) };
+        ClaimState { number: 2, holder: Some(holder), http: http.map(str::to_owned), ..ClaimState::default() }
+    }
+
+    #[test]
+    fn an_owner_that_the_view_does_not_show_is_suspect_if_it_said_where_it_is() {
+        let view = ClusterView::new("c".parse().unwrap(), node("me"), vec![member("me", 7), member("a", 4)]);
+        let there = Some("http://10.0.0.9:1");
+        for (state, is_suspect, why) in [
+            (claim("a", 4, there), false, "it is a member"),
+            (claim("a", 5, there), true, "another node has the name of a member"),
+            (claim("b", 4, there), true, "it is no member"),
+            (claim("b", 4, None), false, "an older version took it"),
+            (claim("me", 7, there), false, "it is this node"),
+            (claim("me", 5, there), true, "another node has this one's name"),
+            (ClaimState::default(), false, "nobody owns it"),
+        ] {
+            assert_eq!(suspect(&view, &state).is_some(), is_suspect, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_has_the_address_now_is_not_the_owner() {
+        let told = |name: &str, generation| AgentSelf {
+            cluster: "c".parse().unwrap(),
+            member: member(name, generation),
+            profile: "local".to_owned(),
+            pid: 1,
+            started_at_ms: 1,
+            data_dir: String::new(),
+            in_flight: 0,
+            busy_with: None,
+            insecure: Vec::new(),
+            restarts: 0,
+            staleness_ms: None,
+            now_us: None,
+            clock_ahead_ms: None,
+        };
+        let state = claim("a", 4, None);
+        let holder = state.holder.as_ref().unwrap();
+        for (told, expected) in [(told("a", 4), true), (told("a", 5), false), (told("b", 4), false)] {
+            assert_eq!(is_that(&told, holder), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_found_names_the_owner_its_address_and_the_store() {
+        let state = claim("a", 4, None);
+        let twin = Twin {
+            place: ("storage".parse().unwrap(), "0".parse().unwrap()),
+            holder: state.holder.unwrap(),
+            http: "http://10.0.0.9:1".to_owned(),
+            store: "file:///var/lib/coterie".to_owned(),
+        };
+        let problem = twin.to_problem();
+        assert_eq!((problem.status, problem.code()), (409, "another-cluster"));
+        for word in ["storage/0", "a (epoch 2)", "http://10.0.0.9:1", "file:///var/lib/coterie"] {
+            assert!(problem.detail.contains(word), "{}", problem.detail);
+        }
+    }
+}
