@@ -38,6 +38,8 @@ use speech::{Speech, Value};
 
 /// Before the memory of a node that has nothing to do is looked at.
 const REST: Duration = Duration::from_secs(5);
+/// How much longer than a task of a round a turn with many keys takes: caches fill meanwhile.
+const TURN: u32 = 5;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -60,7 +62,7 @@ pub(crate) struct Args {
     /// What is done with them
     #[arg(long, value_name = "TASK", value_enum, value_delimiter = ',', default_values = ["put", "get", "primary"])]
     tasks: Vec<Task>,
-    /// How long each task takes in a round
+    /// How long each task takes in a round; a turn with many keys takes five times as long
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
     /// How often all of it is done
@@ -115,7 +117,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
         million::run(binaries.clone(), report).await?;
     }
     if args.many > 0 {
-        many::run(binaries, args.many, report).await?;
+        many::run(binaries, args.many, args.time() * TURN, report).await?;
     }
     report.notes.push(match version {
         Ok(version) => format!(

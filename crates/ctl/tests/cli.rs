@@ -110,7 +110,14 @@ fn an_agent_elsewhere_that_does_not_answer_is_4_and_a_bad_url_is_2() {
     let machine = Machine::new();
     let (code, _, err) = machine.ctl(&["--agent", "http://127.0.0.1:1", "members"]);
     assert_eq!(code, Some(4));
-    assert_eq!(err, "error: no agent answers at http://127.0.0.1:1: connection refused\n");
+    assert_eq!(
+        err,
+        format!(
+            "error: no agent answers at http://127.0.0.1:1: connection refused\nhint: `{} ls` shows the clusters of this \
+             machine, and where an agent of each listens\n",
+            env!("CARGO_BIN_EXE_ctl")
+        )
+    );
     for url in ["ftp://x", "http://127.0.0.1:1/v1"] {
         assert_eq!(machine.ctl(&["--agent", url, "members"]).0, Some(2), "{url}");
     }

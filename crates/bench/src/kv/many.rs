@@ -22,15 +22,19 @@ const LENGTH: usize = 100;
 const CLIENTS: usize = 64;
 /// Keys that are read all the time.
 const HOT: u32 = 1_000;
-/// How long they are read, the hot ones and those at random by turns.
-const READ: Duration = Duration::from_secs(10);
 /// Turns of each.
 const TURNS: usize = 3;
 /// Of the rate of hot keys.
 const LEAST_RATIO: f64 = 0.4;
 const MOST_MIB: f64 = 512.0;
 
-pub(crate) async fn run(binaries: Binaries, count: u32, report: &mut Report) -> anyhow::Result<()> {
+/// Reads hot keys and keys at random by turns, each turn for as long as it is told.
+pub(crate) async fn run(
+    binaries: Binaries,
+    count: u32,
+    turn_time: Duration,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let mut nodes = Nodes::new(binaries.clone())?;
     nodes.start("storage", &"storage/0".parse()?)?;
     nodes.ready("storage").await?;
@@ -45,7 +49,7 @@ pub(crate) async fn run(binaries: Binaries, count: u32, report: &mut Report) -> 
     for turn in 1..=TURNS {
         progress(&format!("{count} keys: reading, turn {turn} of {TURNS}"));
         for (keys, driven) in [(&few, &mut hot), (&all, &mut random)] {
-            let reading = server.drive(Task::Get, CLIENTS, keys, &value, READ).run();
+            let reading = server.drive(Task::Get, CLIENTS, keys, &value, turn_time).run();
             let (read, seen) = watched(pid, reading).await?;
             driven.push(read?);
             memory.extend(seen);
@@ -74,7 +78,7 @@ pub(crate) async fn run(binaries: Binaries, count: u32, report: &mut Report) -> 
     ]);
     report.notes.push(format!(
         "the peer of the rows of {count} keys is the same node, asked for {HOT} of them in turns of {} s",
-        READ.as_secs()
+        turn_time.as_secs()
     ));
     nodes.end().await;
     Ok(())
