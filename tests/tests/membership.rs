@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use e2e::{NodeOptions, Sandbox};
 use plugin::Registry;
-use runtime::{Config, Node, NodeError};
+use runtime::{Config, DataDirError, Node, NodeError};
 use store::Store;
 use store::faults::{Faults, Mode};
 use tokio::time::timeout;
@@ -64,9 +64,13 @@ async fn a_second_owner_of_a_name_has_to_go_and_the_first_stays() -> anyhow::Res
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_folder_has_one_agent_at_a_time() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::of(&[("a", "standby")], &NodeOptions::default()).await?;
-    let config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::new(sandbox.data_dir("a")) };
+    let config = Config {
+        cluster: "sandbox".parse()?,
+        listen: ([127, 0, 0, 1], 0).into(),
+        ..Config::new(sandbox.data_dir("a"))
+    };
     let refused = Node::start(config.clone(), Registry::new()).await;
-    assert!(matches!(&refused, Err(NodeError::DataDir(_))), "{refused:?}");
+    assert!(matches!(&refused, Err(NodeError::DataDir(DataDirError::InUse { .. }))), "{refused:?}");
     sandbox.leave("a").await?;
     Node::start(config, Registry::new()).await?.shutdown().await?;
     Ok(())
