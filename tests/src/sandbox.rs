@@ -1,5 +1,6 @@
 //! A cluster of real nodes in this process: free ports, temporary folders, real sockets.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +42,15 @@ pub struct NodeOptions {
     pub objects: Option<Arc<dyn ObjectStore>>,
     /// Gossip addresses where to look for others, besides those of the sandbox's first nodes.
     pub seeds: Vec<String>,
+    /// Tell others an address at which nobody answers: none of them reaches the node over HTTP, as when the network is cut.
+    /// Tests do.
+    pub is_unreachable: bool,
 }
+
+/// Where nodes listen.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Loopback as well, and nobody listens there.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 impl Sandbox {
     /// No nodes yet.
@@ -71,7 +80,8 @@ impl Sandbox {
         let config = Config {
             cluster: CLUSTER.parse()?,
             node_id: Some(name.parse()?),
-            listen: ([127, 0, 0, 1], 0).into(),
+            listen: (HERE, 0).into(),
+            advertise: options.is_unreachable.then_some(NOWHERE),
             seeds: self
                 .nodes
                 .iter()
@@ -127,7 +137,7 @@ impl Sandbox {
 
     /// The URL of a node's API.
     pub fn url(&self, name: &str) -> anyhow::Result<String> {
-        Ok(self.node(name)?.url().to_owned())
+        Ok(self.node(name)?.url().replacen(&NOWHERE.to_string(), &HERE.to_string(), 1))
     }
 
     /// The URL of a gateway's own listener, once it has one.

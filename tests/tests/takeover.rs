@@ -325,7 +325,7 @@ async fn who_is_not_seen_defends_its_shard_on_the_store() -> anyhow::Result<()> 
     let shared = memory().await?;
     let over = || NodeOptions { objects: Some(shared.clone()), ..NodeOptions::default() };
     let (mut one, mut other) = (Sandbox::new()?, Sandbox::new()?);
-    one.start("a", "storage/0", &over()).await?;
+    one.start("a", "storage/0", &NodeOptions { is_unreachable: true, ..over() }).await?;
     owner(&one, "a", "a", "storage/0").await?;
     other.start("spare", "standby", &over()).await?;
     let log = Store::over(shared.clone(), "memory:///".parse()?, &"sandbox".parse()?).await?.claims();
@@ -349,6 +349,7 @@ fn cut_off(objects: &Arc<dyn ObjectStore>) -> NodeOptions {
         objects: Some(objects.clone()),
         // The discard service, which nobody runs.
         seeds: vec!["127.0.0.1:9".to_owned()],
+        is_unreachable: true,
         ..NodeOptions::default()
     }
 }
@@ -421,17 +422,16 @@ async fn taking_a_shard_from_an_owner_that_lives_and_writes_on_a_slow_store_does
     let slow = Faults::new(shared.clone());
     let over = || NodeOptions { objects: Some(slow.objects()), ..NodeOptions::default() };
     let (mut one, mut other) = (Sandbox::new()?, Sandbox::new()?);
-    one.start("a", "storage/0", &over()).await?;
-    one.start("gateway", "api_gateway", &over()).await?;
-    owner(&one, "gateway", "a", "storage/0").await?;
+    one.start("a", "storage/0", &NodeOptions { is_unreachable: true, ..over() }).await?;
+    owner(&one, "a", "a", "storage/0").await?;
     other.start("spare", "standby", &over()).await?;
-    let gateway = one.gateway("gateway").await?;
+    let services = format!("{}/svc", one.url("a")?);
     slow.delay(Duration::from_millis(50));
     let stop = Arc::new(AtomicBool::new(false));
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..16 {
         let (http, stop) = (one.http().clone(), stop.clone());
-        let url = format!("{gateway}/storage/kv/key-{writer}");
+        let url = format!("{services}/storage/kv/key-{writer}");
         writers.spawn(async move {
             while !stop.load(Ordering::Relaxed) {
                 // Whoever has lost the shard refuses.
@@ -439,8 +439,8 @@ async fn taking_a_shard_from_an_owner_that_lives_and_writes_on_a_slow_store_does
             }
         });
     }
-    put(&one, &gateway, "key", "value").await?;
-    // Its owner is not a member here, so it is not asked.
+    put(&one, &services, "key", "value").await?;
+    // Its owner is not a member here and not reached, so it is not asked.
     let url = format!("{}/v1/members/spare/service?take=true", other.url("spare")?);
     let role = json!({ "service": "storage", "shard": 0 });
     let began = Instant::now();
@@ -495,7 +495,7 @@ async fn two_nodes_of_one_name_do_not_take_a_shard_from_each_other() -> anyhow::
     let shared = memory().await?;
     let over = || NodeOptions { objects: Some(shared.clone()), ..NodeOptions::default() };
     let (mut one, mut other) = (Sandbox::new()?, Sandbox::new()?);
-    one.start("a", "storage/0", &over()).await?;
+    one.start("a", "storage/0", &NodeOptions { is_unreachable: true, ..over() }).await?;
     owner(&one, "a", "a", "storage/0").await?;
     other.start("a", "storage/0", &over()).await?;
     let second = standby(&other, "a", "a").await?;
