@@ -107,8 +107,9 @@ fn target(line: &[u8]) -> Option<Problem> {
         return None;
     }
     let text = String::from_utf8_lossy(target);
-    let bad = text.char_indices().find(|(_, letter)| {
-        let alone = format!("/{letter}");
+    let bad = text.char_indices().find(|(at, letter)| {
+        // A query may hold other characters than a path.
+        let alone = if text[..*at].contains('?') { format!("/?{letter}") } else { format!("/{letter}") };
         !is_fine(alone.as_bytes()) || Uri::try_from(alone).is_err()
     });
     Some(match bad {
@@ -199,6 +200,8 @@ mod tests {
             ("GET /u/a<b> HTTP/1.1\r\nHost: h\r\n\r\n", 400, "bad-target", "`<` at byte 4"),
             ("GET /u/a<b> HTTP/1.1\r\nHost: h\r\n\r\n", 400, "bad-target", "`%3C`"),
             ("GET /u/?q=>x HTTP/1.1\r\n\r\n", 400, "bad-target", "`>` at byte 6"),
+            ("GET /u/?q=\"x\" HTTP/1.1\r\n\r\n", 400, "bad-target", "`\"` at byte 6"),
+            ("GET /a/\"b\"/?q=\"x\" HTTP/1.1\r\n\r\n", 400, "bad-target", "`\"` at byte 10"),
             ("GET /\u{7f} HTTP/1.1\r\n\r\n", 400, "bad-target", "U+007F"),
             ("GET /u/ HTTP/1.2\r\nHost: h\r\n\r\n", 505, "http-version", "not HTTP/1.2"),
             ("GET /u/ HTTP/2.0\r\n\r\n", 505, "http-version", "not HTTP/2.0"),
