@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::{OpenError, SpecError, Specs, Store, StoreUrl};
 use types::api::StoreInfo;
+use types::apply::{Held, Ours};
 use types::{ClusterId, ServiceType, Sharding, Spec};
 
-use crate::apply::owners::{Held, Ours};
 use crate::output;
 
 /// How often a spec is written while others change it.

@@ -13,11 +13,11 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use types::api::StoreInfo;
+use types::apply::{Held, Ours};
 use types::{ClusterId, ServiceType, Spec};
 
 use crate::exit::{Exit, Failure};
 use crate::listens::Listens;
-use crate::twins::{Held, Ours};
 
 const VALIDATE_LIMIT: Duration = Duration::from_secs(10);
 /// A store far away is tested in this time.

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use types::ClusterId;
-use types::range::DurationIn;
 
 use crate::complete;
 use crate::exit::Exit;
@@ -38,9 +37,6 @@ Exit codes:
 
 Files: $COTERIE_STATE_DIR, else $XDG_STATE_HOME/coterie, else ~/.local/state/coterie: run/ holds records \
 and logs, data/ is what the agents keep, store/ the object store of clusters that name no other.";
-
-/// How long a verb waits.
-pub(crate) type Timeout = DurationIn<0>;
 
 /// Starts Coterie clusters on this machine, looks at them and changes them
 #[derive(Debug, Parser)]

@@ -26,6 +26,7 @@ mod state;
 mod suggest;
 mod supervision;
 mod tail;
+mod timeout;
 mod twins;
 mod verbs;
 mod views;

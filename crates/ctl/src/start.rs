@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 use types::api::StoreInfo;
+use types::apply::Ours;
 use types::supervision::PidFile;
 use types::{NodeId, ServiceType, Spec};
 
@@ -30,7 +31,7 @@ use crate::spec_diff::{self, Changed};
 use crate::state::State;
 use crate::supervision;
 use crate::tail;
-use crate::twins::{self, Ours};
+use crate::twins;
 use crate::views::{self, Expected, Views};
 
 const POLL: Duration = Duration::from_millis(15);

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use client::Client;
-use serde::{Deserialize, Serialize};
 use types::api::{AgentSelf, Member};
-use types::{ClusterId, Epoch, Generation, NodeId, ServiceType, ShardId};
+use types::apply::{Held, Life, Ours, Process};
+use types::{ClusterId, NodeId};
 
 use crate::exit::{Exit, Failure};
 use crate::hints;
@@ -15,59 +15,23 @@ use crate::record::ClusterRecord;
 
 const VIEW_LIMIT: Duration = Duration::from_secs(1);
 
-/// Who may own shards of a cluster: what runs of it here, and whoever is a member with that.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Ours {
-    members: Vec<Life>,
-    processes: Vec<Process>,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Life {
-    node: NodeId,
-    generation: Generation,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Process {
-    pid: u32,
-    data_dir: String,
-}
-
-/// The owner of a shard that is alive and is not one of ours.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Held {
-    service: ServiceType,
-    shard: ShardId,
-    node: NodeId,
-    epoch: Epoch,
-    /// Where it answers.
-    http: String,
-    pid: u32,
-    data_dir: String,
-    /// The store's URL.
-    store: String,
-}
-
-impl Ours {
-    /// What the record has, and what those of its nodes see that have answered.
-    pub(crate) async fn of(record: &ClusterRecord, asked: &[AgentSelf]) -> Self {
-        let processes = record.nodes.iter().filter_map(|node| {
-            let pid = node.process()?.pid;
-            Some(Process { pid, data_dir: node.data_dir.display().to_string() })
-        });
-        let mut ours = Self { members: Vec::new(), processes: processes.collect() };
-        for node in asked.iter().filter_map(|own| record.node(&own.member.id)) {
-            let Ok(client) = Client::new(&node.url()) else { continue };
-            if let Ok(view) = client.within(VIEW_LIMIT).members().await {
-                let lives = view.members.into_iter();
-                ours.members =
-                    lives.map(|Member { id, generation, .. }| Life { node: id, generation }).collect();
-                break;
-            }
+/// Who may own shards of a cluster: what runs of it here, as the record has it, and whoever is a member with those of its
+/// nodes that have answered.
+pub(crate) async fn ours(record: &ClusterRecord, asked: &[AgentSelf]) -> Ours {
+    let processes = record.nodes.iter().filter_map(|node| {
+        let pid = node.process()?.pid;
+        Some(Process { pid, data_dir: node.data_dir.display().to_string() })
+    });
+    let mut ours = Ours { members: Vec::new(), processes: processes.collect() };
+    for node in asked.iter().filter_map(|own| record.node(&own.member.id)) {
+        let Ok(client) = Client::new(&node.url()) else { continue };
+        if let Ok(view) = client.within(VIEW_LIMIT).members().await {
+            let lives = view.members.into_iter();
+            ours.members = lives.map(|Member { id, generation, .. }| Life { node: id, generation }).collect();
+            break;
         }
-        ours
     }
+    ours
 }
 
 /// Why nothing is started: who owns what, where, and what to do about it. Pure.
@@ -115,6 +79,8 @@ fn state_folder<'a>(cluster: &ClusterId, held: &'a Held) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use types::Epoch;
+
     use super::*;
 
     fn held(node: &str, shard: &str, http: &str, data_dir: &str) -> Held {

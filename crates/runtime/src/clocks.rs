@@ -8,16 +8,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use cluster::Cluster;
-use http::Request;
 use mesh::Mesh;
 use rand::RngExt;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use types::api::{AgentSelf, CLOCK_WARNING_MS, Member};
+use types::api::{CLOCK_WARNING_MS, Member};
 use types::{Generation, NodeId};
+
+use crate::peer::agent_self;
 
 /// Every peer is asked about this often, one at a time.
 const ROUND: Duration = Duration::from_secs(30);
@@ -196,15 +196,13 @@ impl Clocks {
 
 /// Asks a peer for its time. None if it does not answer, or its version of Coterie does not say.
 async fn ask(mesh: &Mesh, peer: &Member) -> Option<Sample> {
-    let request = Request::get(format!("{}/v1/agent/self", peer.http)).body(Bytes::new()).ok()?;
     let (asked_at_us, asked) = (now_us(), Instant::now());
-    let answer = mesh.call(request, LIMIT).await.ok()?;
+    let agent = agent_self(mesh, &peer.http, LIMIT).await.ok()??;
     let took = asked.elapsed();
     if took > LIMIT {
         // This process was paused, and found the answer afterwards.
         return None;
     }
-    let agent: AgentSelf = serde_json::from_slice(answer.body()).ok()?;
     let is_it = agent.member.id == peer.id && agent.member.generation == peer.generation;
     let exchange = Exchange { asked_at_us, took, answered_at_us: agent.now_us.filter(|_| is_it)? };
     Some(exchange.sample(Instant::now()))

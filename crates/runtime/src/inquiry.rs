@@ -7,9 +7,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use cluster::{Cluster, ClusterView};
-use http::Request;
 use mesh::{CallError, Mesh};
 use plugin::Registry;
 use store::{ClaimError, ClaimState, Claims, Latest, Store, StoreError};
@@ -22,7 +20,8 @@ use types::{Epoch, Holder, NodeId};
 use crate::ground::Ground;
 use crate::identity::Identity;
 use crate::owner::is_honoured;
-use crate::twins::{ask, is_that, suspect};
+use crate::peer::agent_self;
+use crate::twins::suspect;
 use crate::vacancy::{Gone, Place, Sighting, UNSEEN, has_heir};
 
 /// How long an owner may take to answer.
@@ -134,7 +133,11 @@ impl Inquiry {
         // Before anybody else is asked: a node of its name may be a member here. One that was seen needs no such look.
         let was_seen = self.last_owner.as_ref().is_some_and(|last| last.generation == holder.generation);
         let told = match suspect(&self.view(), &state).filter(|_| !was_seen) {
-            Some((holder, http)) => ask(&self.mesh, http, ANSWER).await.filter(|told| is_that(told, holder)),
+            Some((holder, http)) => agent_self(&self.mesh, http, ANSWER)
+                .await
+                .ok()
+                .flatten()
+                .filter(|told| holder.is(&told.member)),
             None => None,
         };
         let word = match &told {
@@ -200,16 +203,10 @@ impl Inquiry {
         // Another node of this one's name is nowhere to be asked.
         let Some(http) = http.filter(|_| holder.node != self.me.id) else { return Word::Unclear };
         for _ in 0..2 {
-            let Ok(request) = Request::get(format!("{http}/v1/agent/self")).body(Bytes::new()) else {
-                return Word::Unclear;
-            };
-            match self.mesh.call(request, ANSWER).await {
-                Ok(answer) => {
-                    let told: Option<AgentSelf> = serde_json::from_slice(answer.body()).ok();
-                    return told.map_or(Word::Unclear, |told| judge(&told, holder));
-                }
+            match agent_self(&self.mesh, http, ANSWER).await {
+                Ok(told) => return told.map_or(Word::Unclear, |told| judge(&told, holder)),
                 Err(CallError::Refused) => return Word::Gone,
-                Err(CallError::TimedOut(_)) => return Word::Unclear,
+                Err(CallError::TimedOut(_) | CallError::Malformed(_)) => return Word::Unclear,
                 Err(error) => debug!(owner = %holder.node, %error, "the owner can't be asked"),
             }
         }

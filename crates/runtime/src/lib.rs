@@ -29,6 +29,7 @@ mod names;
 mod node;
 mod node_error;
 mod owner;
+mod peer;
 mod running;
 mod seen;
 mod shards;

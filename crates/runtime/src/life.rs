@@ -3,15 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use cluster::{Cluster, Rival};
-use http::Request;
 use mesh::Mesh;
 use plugin::ServeLimits;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, warn};
-use types::api::AgentSelf;
 
 use crate::api::Facts;
 use crate::clocks::Clocks;
@@ -19,6 +16,7 @@ use crate::control::Control;
 use crate::events::Events;
 use crate::identity::DataDirError;
 use crate::node_error::NodeError;
+use crate::peer::agent_self;
 use crate::supervisor::Supervisor;
 
 /// How often another life of this node's id is asked who it is.
@@ -155,13 +153,8 @@ impl Life {
 
     /// Whether a rival is a process of its own: its URL answers with its generation. This node's earlier life does not.
     async fn is_alive(&self, rival: &Rival) -> bool {
-        let Ok(request) = Request::get(format!("{}/v1/agent/self", rival.http)).body(Bytes::new()) else {
-            return false;
-        };
-        let Ok(answer) = self.mesh.call(request, RIVAL_LIMIT).await else {
-            return false;
-        };
-        serde_json::from_slice::<AgentSelf>(answer.body()).is_ok_and(|agent| {
+        let told = agent_self(&self.mesh, &rival.http, RIVAL_LIMIT).await.ok().flatten();
+        told.is_some_and(|agent| {
             agent.member.id == self.facts.node
                 && agent.member.generation == rival.generation
                 && agent.cluster == self.facts.cluster

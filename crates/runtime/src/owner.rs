@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use cluster::{Cluster, ClusterView};
 use http::Request;
 use http::header::CONTENT_TYPE;
@@ -19,6 +18,7 @@ use types::{ErrorKind, Holder, NodeId, Problem, RoleState, ServiceType, ShardId}
 
 use crate::ground::unreadable;
 use crate::identity::Identity;
+use crate::peer::agent_self;
 use crate::twins;
 use crate::vacancy::has_heir;
 
@@ -253,12 +253,7 @@ impl Candidate<'_> {
         let Some(owner) = view.member(&holder.node) else {
             return Ok(Asked::Silent);
         };
-        let who = Request::get(format!("{}/v1/agent/self", owner.http)).body(Bytes::new());
-        let is_there = match who {
-            Ok(request) => self.mesh.call(request, ASK_LIMIT).await.is_ok(),
-            Err(_) => false,
-        };
-        if !is_there {
+        if agent_self(self.mesh, &owner.http, ASK_LIMIT).await.is_err() {
             return Ok(Asked::Silent);
         }
         let wish = Release {

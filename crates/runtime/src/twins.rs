@@ -8,20 +8,18 @@
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
 use cluster::{Cluster, ClusterView};
 use futures_util::future::join_all;
-use http::Request;
 use mesh::Mesh;
 use store::{ClaimState, Store};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
-use types::api::AgentSelf;
 use types::{ErrorKind, Holder, Post, Problem, Role};
 
 use crate::ground::Ground;
 use crate::layouts::Layouts;
+use crate::peer::agent_self;
 use crate::vacancy::{Place, ownerless};
 
 /// How long a shard is without a visible owner before it is looked where that is. Starts and failovers take less.
@@ -78,8 +76,9 @@ pub(crate) async fn find(
     (place, state): (&Place, &ClaimState),
 ) -> Option<Twin> {
     let (holder, http) = suspect(view, state)?;
-    let told = ask(mesh, http, ANSWER).await?;
-    is_that(&told, holder).then(|| Twin {
+    let told = agent_self(mesh, http, ANSWER).await.ok()??;
+    // Another process may have its address by now.
+    holder.is(&told.member).then(|| Twin {
         place: place.clone(),
         holder: holder.clone(),
         http: http.to_owned(),
@@ -90,20 +89,8 @@ pub(crate) async fn find(
 /// The owner that the view does not show, and where it may be. Pure.
 pub(crate) fn suspect<'a>(view: &ClusterView, state: &'a ClaimState) -> Option<(&'a Holder, &'a str)> {
     let holder = state.holder.as_ref()?;
-    let is_seen = view.member(&holder.node).is_some_and(|member| member.generation == holder.generation);
+    let is_seen = view.member(&holder.node).is_some_and(|member| holder.is(member));
     Some((holder, state.http.as_deref()?)).filter(|_| !is_seen)
-}
-
-/// Whether it is the process that took the shard. Another one may have its address by now. Pure.
-pub(crate) fn is_that(told: &AgentSelf, holder: &Holder) -> bool {
-    told.member.id == holder.node && told.member.generation == holder.generation
-}
-
-/// What the agent at an address says of itself.
-pub(crate) async fn ask(mesh: &Mesh, http: &str, limit: Duration) -> Option<AgentSelf> {
-    let request = Request::get(format!("{http}/v1/agent/self")).body(Bytes::new()).ok()?;
-    let answer = mesh.call(request, limit).await.ok()?;
-    serde_json::from_slice(answer.body()).ok()
 }
 
 /// Looks for owners that are elsewhere while shards have none here.
@@ -207,13 +194,11 @@ impl Watch {
         while misses < MISSES {
             sleep(STILL_THERE).await;
             let view = self.cluster.view();
-            let is_seen = view
-                .member(&twin.holder.node)
-                .is_some_and(|member| member.generation == twin.holder.generation);
-            let told = ask(&self.mesh, &twin.http, ANSWER).await;
+            let is_seen = view.member(&twin.holder.node).is_some_and(|member| twin.holder.is(member));
+            let told = agent_self(&self.mesh, &twin.http, ANSWER).await.ok().flatten();
             let owns = told.is_some_and(|told| {
                 let epoch = told.member.state.as_ref().and_then(|state| state.epoch);
-                is_that(&told, &twin.holder) && epoch == Some(twin.holder.epoch)
+                twin.holder.is(&told.member) && epoch == Some(twin.holder.epoch)
             });
             misses = if owns { 0 } else { misses + 1 };
             if is_seen || self.wanting(&view).is_none() {
@@ -266,30 +251,6 @@ mod tests {
             (ClaimState::default(), false, "nobody owns it"),
         ] {
             assert_eq!(suspect(&view, &state).is_some(), is_suspect, "{why}");
-        }
-    }
-
-    #[test]
-    fn a_process_that_has_the_address_now_is_not_the_owner() {
-        let told = |name: &str, generation| AgentSelf {
-            cluster: "c".parse().unwrap(),
-            member: member(name, generation),
-            profile: "local".to_owned(),
-            pid: 1,
-            started_at_ms: 1,
-            data_dir: String::new(),
-            in_flight: 0,
-            busy_with: None,
-            insecure: Vec::new(),
-            restarts: 0,
-            staleness_ms: None,
-            now_us: None,
-            clock_ahead_ms: None,
-        };
-        let state = claim("a", 4, None);
-        let holder = state.holder.as_ref().unwrap();
-        for (told, expected) in [(told("a", 4), true), (told("a", 5), false), (told("b", 4), false)] {
-            assert_eq!(is_that(&told, holder), expected);
         }
     }
 

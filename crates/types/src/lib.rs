@@ -3,6 +3,7 @@
 //! Everything here is data. No I/O, no clock, no tasks: both binaries and every plugin share these types.
 
 pub mod api;
+pub mod apply;
 mod id;
 mod kept;
 mod problem;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::api::Member;
 use crate::id::{Epoch, Generation, NodeId};
 
 /// What all members of a service type run with: a numbered record on the store.
@@ -38,4 +39,35 @@ pub struct Holder {
     pub generation: Generation,
     /// The number of its claim.
     pub epoch: Epoch,
+}
+
+impl Holder {
+    /// Whether a member is the owner, in the life in which it took the shard.
+    pub fn is(&self, member: &Member) -> bool {
+        member.id == self.node && member.generation == self.generation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::About;
+
+    #[test]
+    fn another_life_or_another_node_at_the_same_address_is_not_the_owner() {
+        let holder = Holder { node: "a".parse().unwrap(), generation: Generation(4), epoch: Epoch(2) };
+        for (node, generation, expected) in [("a", 4, true), ("a", 5, false), ("b", 4, false)] {
+            let member = Member {
+                id: node.parse().unwrap(),
+                generation: Generation(generation),
+                version: 1,
+                http: "http://10.0.0.9:1".to_owned(),
+                gossip: "10.0.0.9:1".to_owned(),
+                state: None,
+                about: About::default(),
+                store: None,
+            };
+            assert_eq!(holder.is(&member), expected, "{node} {generation}");
+        }
+    }
 }

@@ -5,76 +5,26 @@ use std::time::Duration;
 
 use client::Client;
 use futures_util::future::join_all;
-use serde::{Deserialize, Serialize};
 use store::{ClaimState, Store, StoreError};
+use types::Holder;
 use types::api::AgentSelf;
-use types::{Epoch, Generation, Holder, NodeId, ServiceType, ShardId};
+use types::apply::{Held, Life, Ours, Process};
 
 /// How long all owners together may take to answer: nobody is there, in most cases, and a machine that is gone does not
 /// even refuse.
 const ANSWER: Duration = Duration::from_millis(300);
 
-/// Who belongs to the cluster.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Ours {
-    /// Members that are seen.
-    #[serde(default)]
-    members: Vec<Life>,
-    /// Processes on this machine, seen or not.
-    #[serde(default)]
-    processes: Vec<Process>,
+/// Where to ask about a claim, if it may be another cluster's. Pure.
+fn suspect<'a>(ours: &Ours, state: &'a ClaimState) -> Option<(&'a Holder, &'a str)> {
+    let holder = state.holder.as_ref()?;
+    let is_ours = |life: &Life| life.node == holder.node && life.generation == holder.generation;
+    Some((holder, state.http.as_deref()?)).filter(|_| !ours.members.iter().any(is_ours))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Life {
-    node: NodeId,
-    generation: Generation,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Process {
-    pid: u32,
-    data_dir: String,
-}
-
-/// An owner that is alive elsewhere.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Held {
-    service: ServiceType,
-    shard: ShardId,
-    node: NodeId,
-    epoch: Epoch,
-    /// Where it answers.
-    http: String,
-    pid: u32,
-    data_dir: String,
-    /// The store's URL.
-    store: String,
-}
-
-impl Ours {
-    fn has_member(&self, holder: &Holder) -> bool {
-        self.members.iter().any(|life| life.node == holder.node && life.generation == holder.generation)
-    }
-
-    fn has_process(&self, own: &AgentSelf) -> bool {
-        self.processes.iter().any(|process| process.pid == own.pid && process.data_dir == own.data_dir)
-    }
-
-    /// Where to ask about a claim, if it may be another cluster's. Pure.
-    fn suspect<'a>(&self, state: &'a ClaimState) -> Option<(&'a Holder, &'a str)> {
-        let holder = state.holder.as_ref().filter(|holder| !self.has_member(holder))?;
-        Some((holder, state.http.as_deref()?))
-    }
-
-    /// Whether what answered at the address of an owner is that owner, and a stranger. Pure.
-    fn is_stranger(&self, holder: &Holder, own: &AgentSelf) -> bool {
-        let is_owner = own.member.id == holder.node && own.member.generation == holder.generation;
-        is_owner && !self.has_process(own)
-    }
+/// Whether what answered at the address of an owner is that owner, and a stranger. Pure.
+fn is_stranger(ours: &Ours, holder: &Holder, own: &AgentSelf) -> bool {
+    let is_ours = |process: &Process| process.pid == own.pid && process.data_dir == own.data_dir;
+    holder.is(&own.member) && !ours.processes.iter().any(is_ours)
 }
 
 /// The owners of shards that answer where they said that they would, and do not belong to the cluster. A claim that can't be
@@ -83,7 +33,7 @@ pub(super) async fn others(store: &Store, ours: &Ours) -> Result<Vec<Held>, Stor
     let claims = store.claims().all().await?;
     let suspects: Vec<_> = claims
         .iter()
-        .filter_map(|(place, state)| Some((place, ours.suspect(state.as_ref().ok()?)?)))
+        .filter_map(|(place, state)| Some((place, suspect(ours, state.as_ref().ok()?)?)))
         .collect();
     // Making a client takes longer than asking with it.
     let client = if suspects.is_empty() { None } else { Client::new("127.0.0.1").ok() };
@@ -93,7 +43,7 @@ pub(super) async fn others(store: &Store, ours: &Ours) -> Result<Vec<Held>, Stor
     let client = &client;
     let asked = suspects.into_iter().map(|(place, (holder, http))| async move {
         let own = client.at(http).ok()?.agent_self().await.ok()?;
-        ours.is_stranger(holder, &own).then(|| Held {
+        is_stranger(ours, holder, &own).then(|| Held {
             service: place.0.clone(),
             shard: place.1,
             node: holder.node.clone(),
@@ -110,6 +60,7 @@ pub(super) async fn others(store: &Store, ours: &Ours) -> Result<Vec<Held>, Stor
 #[cfg(test)]
 mod tests {
     use types::api::{About, Member};
+    use types::{Epoch, Generation};
 
     use super::*;
 
@@ -162,16 +113,16 @@ mod tests {
             (state(holder("a", 4), None), false, "an older version does not say where it is"),
             (ClaimState::default(), false, "nobody"),
         ] {
-            assert_eq!(ours.suspect(&state).is_some(), is_asked, "{why}");
+            assert_eq!(suspect(&ours, &state).is_some(), is_asked, "{why}");
         }
         let of = holder("a", 4);
-        for (own, is_stranger, why) in [
+        for (own, expected, why) in [
             (own("a", 4, 8), true, "another process"),
             (own("a", 4, 7), false, "our process, which no member sees"),
             (own("a", 5, 8), false, "it lives anew, and has not taken the shard"),
             (own("c", 4, 8), false, "another agent has the address by now"),
         ] {
-            assert_eq!(ours.is_stranger(&of, &own), is_stranger, "{why}");
+            assert_eq!(is_stranger(&ours, &of, &own), expected, "{why}");
         }
     }
 }

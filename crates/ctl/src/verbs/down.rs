@@ -12,7 +12,6 @@ use tokio::time::{Instant, sleep};
 use types::ClusterId;
 
 use crate::ask;
-use crate::cli::Timeout;
 use crate::exit::{Exit, Failure};
 use crate::lock::Lock;
 use crate::out::{OutputArg, say};
@@ -23,6 +22,7 @@ use crate::record::ClusterRecord;
 use crate::render;
 use crate::state::of_path;
 use crate::suggest;
+use crate::timeout::Timeout;
 
 const POLL: Duration = Duration::from_millis(10);
 /// How long the kernel may take to free the ports of a process that has ended.

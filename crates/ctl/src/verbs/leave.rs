@@ -6,7 +6,6 @@ use client::{Client, Leaving};
 use tokio::time::{Instant, sleep};
 use types::NodeId;
 
-use crate::cli::Timeout;
 use crate::complete;
 use crate::exit::{Exit, Failure};
 use crate::lock::Lock;
@@ -14,6 +13,7 @@ use crate::out::{OutputArg, say};
 use crate::process::Processes;
 use crate::reach::{Cx, Reached};
 use crate::record::ClusterRecord;
+use crate::timeout::Timeout;
 
 const POLL: Duration = Duration::from_millis(20);
 

@@ -10,7 +10,6 @@ use types::supervision::{PidFile, StartFile};
 use types::{NodeId, Phase};
 
 use crate::agent_bin;
-use crate::cli::Timeout;
 use crate::complete;
 use crate::exit::{Exit, Failure};
 use crate::hints::quoted;
@@ -22,6 +21,7 @@ use crate::reach::Cx;
 use crate::record::{ClusterRecord, NodeRecord};
 use crate::supervision;
 use crate::tail;
+use crate::timeout::Timeout;
 use crate::views::does_its_part;
 
 const POLL: Duration = Duration::from_millis(20);

@@ -17,7 +17,6 @@ use types::api::{AgentSelf, Member, Wait};
 use types::{NodeId, Phase, Post, Problem, Role, ServiceType};
 
 use crate::agent_bin;
-use crate::cli::Timeout;
 use crate::exit::{Exit, explain};
 use crate::hints::{self, Meant};
 use crate::interrupt::Interrupt;
@@ -34,7 +33,8 @@ use crate::start::{Settled, Starter};
 use crate::state::State;
 use crate::supervision;
 use crate::tail;
-use crate::twins::Ours;
+use crate::timeout::Timeout;
+use crate::twins::ours;
 use crate::verbs::events;
 use crate::verbs::up::report::{DriftRow, Outdated, OutdatedSpec, Report, print};
 
@@ -222,7 +222,7 @@ async fn bring_up(
     }
     let before = before.roles;
     placement::check(loaded, &before, &plan, starter.state)?;
-    let ours = Ours::of(&starter.record, &asked).await;
+    let ours = ours(&starter.record, &asked).await;
     let uses = asked.iter().find_map(|own| own.member.store.as_ref());
     let Settled { numbers: specs, shards, changed } = starter.settle(loaded, uses, &ours).await?;
     let mut outdated = outdated(starter.state, manifest, &starter.record, &before)?;

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use http::HeaderMap;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
 use store::{ClaimState, Latest, SpecError, Store, StoreError};
-use types::api::{AgentSelf, ClaimView, Claims, NumberedSpec, ReplicaView, Specs};
+use types::api::{ClaimView, Claims, NumberedSpec, ReplicaView, Specs};
 use types::{ErrorKind, Post, Problem, ServiceType, ShardId, Sharding, Spec};
 
 use super::App;
@@ -19,6 +19,7 @@ use super::error::ApiError;
 use super::queries::path;
 use crate::ground::{not_opened, unreadable};
 use crate::owner::is_honoured;
+use crate::peer::agent_self;
 use crate::twins;
 use crate::vacancy::Place;
 
@@ -146,12 +147,7 @@ async fn copies(app: &App) -> BTreeMap<Place, Vec<ReplicaView>> {
         Some((place, member, state.phase))
     });
     let asked = replicas.map(async |(place, member, phase)| {
-        let request = http::Request::get(format!("{}/v1/agent/self", member.http)).body(Bytes::new());
-        let answer = match request {
-            Ok(request) => app.mesh.call(request, REPLICA_LIMIT).await.ok(),
-            Err(_) => None,
-        };
-        let told = answer.and_then(|answer| serde_json::from_slice::<AgentSelf>(answer.body()).ok());
+        let told = agent_self(&app.mesh, &member.http, REPLICA_LIMIT).await.ok().flatten();
         let staleness_ms = told.and_then(|told| told.staleness_ms);
         (place, ReplicaView { node: member.id.clone(), phase, staleness_ms })
     });
