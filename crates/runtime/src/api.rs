@@ -1,5 +1,6 @@
 //! The HTTP API of a node: who it is, whom it sees, what it is told, and the service mounted under `/svc`.
 
+mod arrival;
 mod commands;
 mod error;
 mod events;
@@ -25,11 +26,11 @@ use plugin::{Guard, Metrics, Registry};
 use tokio_util::sync::CancellationToken;
 use types::{ClusterId, Generation, NodeId, Profile, Role};
 
-use crate::clocks::Clocks;
-use crate::control::Control;
-use crate::events::Events;
-use crate::gate::Mount;
-use crate::ground::Ground;
+use crate::node::clock_skew::Clocks;
+use crate::node::cluster_store::Ground;
+use crate::node::events::Events;
+use crate::role::gate::Mount;
+use crate::supervisor::control::Control;
 
 /// The largest body of a control request, in bytes.
 const BODY_LIMIT: usize = 64 * 1024;

@@ -1,5 +1,18 @@
 //! A node from its start to its end.
 
+pub(crate) mod clock_skew;
+pub(crate) mod cluster_store;
+pub(crate) mod config;
+pub(crate) mod error;
+pub(crate) mod events;
+pub(crate) mod identity;
+mod incarnation;
+pub(crate) mod listen;
+pub(crate) mod names;
+pub(crate) mod peer;
+pub(crate) mod shard_count;
+pub(crate) mod signals;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -16,21 +29,21 @@ use types::api::About;
 use types::{NodeId, Role, Target};
 
 use crate::api::{self, App, Facts};
-use crate::clocks::Clocks;
-use crate::config::Config;
-use crate::control::Control;
-use crate::events::{Events, now_ms};
-use crate::gate::Mount;
-use crate::ground::{Ground, GroundConfig};
-use crate::identity::{Asked, DataDir, DataDirError, Identity};
-use crate::life::Life;
-use crate::listen::{self, ListenError};
-use crate::names::generated_id;
-use crate::node_error::NodeError;
-use crate::shards::GivenShards;
-use crate::sight::Sight;
-use crate::signals::Signals;
+use crate::node::clock_skew::Clocks;
+use crate::node::cluster_store::{Ground, GroundConfig};
+use crate::node::config::Config;
+use crate::node::error::NodeError;
+use crate::node::events::{Events, now_ms};
+use crate::node::identity::{Asked, DataDir, DataDirError, Identity};
+use crate::node::incarnation::Life;
+use crate::node::listen::ListenError;
+use crate::node::names::generated_id;
+use crate::node::shard_count::GivenShards;
+use crate::node::signals::Signals;
+use crate::role::gate::Mount;
+use crate::supervisor::control::Control;
 use crate::supervisor::{Supervisor, Tools};
+use crate::takeover::isolation::Sight;
 
 /// A running node. When it is dropped without [`Node::shutdown`], it ends without a word, like a crash.
 #[derive(Debug)]

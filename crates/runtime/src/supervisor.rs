@@ -2,9 +2,12 @@
 
 mod begin;
 mod change;
+pub(crate) mod control;
 mod hand_over;
-mod strays;
-mod succeed;
+mod orphaned_claims;
+mod propagation;
+pub(crate) mod stopwatch;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -26,17 +29,17 @@ use types::{
     ErrorKind, Generation, NodeId, Post, Problem, Profile, Role, RoleState, ServiceType, ShardId, Sharding,
 };
 
-use crate::control::{Command, Order};
-use crate::gate::{Mount, Mounted};
-use crate::ground::{Ground, Terms};
-use crate::identity::{Asked, DataDir, Identity};
-use crate::keeper::Keeper;
-use crate::lifecycle::{Happening, State};
-use crate::running::Running;
-use crate::seen::{Shown, ask_all, not_asked};
-use crate::sight::Sight;
-use crate::stopwatch::Stopwatch;
-use crate::supervisor::succeed::{Succession, place};
+use crate::node::cluster_store::{Ground, Terms};
+use crate::node::identity::{Asked, DataDir, Identity};
+use crate::role::gate::{Mount, Mounted};
+use crate::role::lifecycle::{Happening, State};
+use crate::role::running::Running;
+use crate::supervisor::control::{Command, Order};
+use crate::supervisor::propagation::{Shown, ask_all, not_asked};
+use crate::supervisor::stopwatch::Stopwatch;
+use crate::supervisor::takeover::{Succession, place};
+use crate::takeover::claim_watch::Keeper;
+use crate::takeover::isolation::Sight;
 
 /// How long the store may take to be opened before the role is started without it.
 const STORE_LIMIT: Duration = Duration::from_secs(3);

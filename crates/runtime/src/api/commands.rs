@@ -17,7 +17,7 @@ use types::{ErrorKind, Generation, NodeId, Post, Problem, Role, RoleBody, ShardI
 use super::App;
 use super::error::{ApiError, wrong_method};
 use super::queries::{member_id, path, unknown_member};
-use crate::control::Order;
+use crate::supervisor::control::Order;
 
 /// How long the node that a command names may take to answer.
 const PASS_ON_LIMIT: Duration = Duration::from_secs(85);
@@ -169,7 +169,7 @@ fn willing(app: &App, release: &Release, is_offer: bool) -> Result<(), Problem> 
             && state.role.shard() == Some(release.shard)
             && state.epoch == Some(release.epoch)
     });
-    if is_ours { Ok(()) } else { Err(crate::owner::not_the_owner(&app.facts.node, release)) }
+    if is_ours { Ok(()) } else { Err(crate::role::owner::not_the_owner(&app.facts.node, release)) }
 }
 
 /// The first spelling of a role change: of the node that answers.

@@ -18,7 +18,7 @@ use types::NodeId;
 use types::api::{Event, EventKind};
 
 use super::App;
-use crate::events::Events;
+use crate::node::events::Events;
 
 /// A comment is sent after this long without an event, so that proxies keep the stream open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

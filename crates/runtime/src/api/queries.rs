@@ -15,7 +15,7 @@ use types::{ErrorKind, Generation, NodeId, Phase, Problem, RoleState};
 
 use super::App;
 use super::error::ApiError;
-use crate::clocks;
+use crate::node::clock_skew;
 
 /// How long a long poll waits unless it says otherwise.
 const USUAL_POLL: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ fn describe(app: &App) -> AgentSelf {
         insecure: facts.insecure.clone(),
         restarts: app.restarts.load(Ordering::Relaxed),
         staleness_ms: app.mount.load().and_then(|mounted| mounted.probe.staleness()).map(whole_millis),
-        now_us: Some(clocks::now_us()),
+        now_us: Some(clock_skew::now_us()),
         clock_ahead_ms: app.clocks.own_ahead_us().map(|ahead| ahead / 1_000),
     }
 }

@@ -17,11 +17,11 @@ use types::{ErrorKind, Post, Problem, ServiceType, ShardId, Sharding, Spec};
 use super::App;
 use super::error::ApiError;
 use super::queries::path;
-use crate::ground::{not_opened, unreadable};
-use crate::owner::is_honoured;
-use crate::peer::agent_self;
-use crate::twins;
-use crate::vacancy::Place;
+use crate::node::cluster_store::{not_opened, unreadable};
+use crate::node::peer::agent_self;
+use crate::role::owner::is_honoured;
+use crate::takeover::twins;
+use crate::takeover::vacancy::Place;
 
 /// How long a replica may take to say how far behind it is.
 const REPLICA_LIMIT: Duration = Duration::from_millis(300);

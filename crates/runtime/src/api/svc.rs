@@ -18,8 +18,8 @@ use types::{ErrorKind, Post, Problem, Profile, RoleState, ServiceType, ShardId, 
 
 use super::App;
 use super::error::ApiError;
-use crate::arrival::Arrival;
-use crate::gate::{Gate, hold};
+use crate::api::arrival::Arrival;
+use crate::role::gate::{Gate, hold};
 
 /// The store's word that a shard is this node's is not older than this, unless a poll was late.
 const SHORTEST_TRUST: Duration = Duration::from_millis(1_500);
@@ -245,7 +245,7 @@ fn misdirected(app: &App, service: &ServiceType, shard: ShardId) -> Response<Bod
     let Some((owner, epoch)) = owner else {
         let detail = format!("{me} does not own {service}/{shard}, and sees nobody who does");
         let problem = Problem::new(ErrorKind::Unavailable, "no-owner", detail);
-        return not_processed(problem.hint(crate::owner::new_owner(&view, service, shard)));
+        return not_processed(problem.hint(crate::role::owner::new_owner(&view, service, shard)));
     };
     let detail = format!("{service}/{shard} is owned by {} (epoch {epoch}), not by {me}", owner.id);
     let problem = Problem::new(ErrorKind::Misdirected, "not-the-owner", detail);

@@ -9,13 +9,13 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use types::{ErrorKind, NodeId, Problem, Role, Sharding};
 
-use super::succeed::place;
+use super::takeover::place;
 use super::{COPY_DRAIN, Supervisor};
-use crate::keeper::Keeper;
-use crate::lifecycle::Happening;
-use crate::owner::{Candidate, Consent, release};
-use crate::running::Running;
-use crate::vacancy::{Place, has_heir};
+use crate::role::lifecycle::Happening;
+use crate::role::owner::{Candidate, Consent, release};
+use crate::role::running::Running;
+use crate::takeover::claim_watch::Keeper;
+use crate::takeover::vacancy::{Place, has_heir};
 
 /// For how many gossip intervals it is looked for somebody else who could run a shard: a node that starts among others
 /// sees them after one or two.

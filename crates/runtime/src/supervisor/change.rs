@@ -9,13 +9,13 @@ use types::{ErrorKind, NodeId, Problem, Role};
 use super::begin::Seat;
 use super::hand_over::Heir;
 use super::{ANNOUNCE_LIMIT, DRAIN_LIMIT, Plan, RECEIPT_LIMIT, Supervisor, drained, unknown_role};
-use crate::control::{Order, leaving};
-use crate::ground::Terms;
-use crate::identity::{Asked, DataDirError};
-use crate::keeper::Keeper;
-use crate::lifecycle::{Happening, State};
-use crate::owner::{Consent, not_the_owner, ownerless};
-use crate::stopwatch::{Stopwatch, millis};
+use crate::node::cluster_store::Terms;
+use crate::node::identity::{Asked, DataDirError};
+use crate::role::lifecycle::{Happening, State};
+use crate::role::owner::{Consent, not_the_owner, ownerless};
+use crate::supervisor::control::{Order, leaving};
+use crate::supervisor::stopwatch::{Stopwatch, millis};
+use crate::takeover::claim_watch::Keeper;
 
 /// What a command comes down to.
 struct Wish {
@@ -151,7 +151,7 @@ impl Supervisor {
         let leaving = self.tools.leaving.clone();
         tokio::select! {
             biased;
-            () = leaving.cancelled() => Err(crate::control::leaving()),
+            () = leaving.cancelled() => Err(crate::supervisor::control::leaving()),
             plan = self.prepare(role) => plan,
         }
     }
@@ -173,7 +173,7 @@ impl Supervisor {
                 let leaving = self.tools.leaving.clone();
                 let consent = tokio::select! {
                     biased;
-                    () = leaving.cancelled() => return Err(crate::control::leaving()),
+                    () = leaving.cancelled() => return Err(crate::supervisor::control::leaving()),
                     consent = self.consent(&wish.asked.role, wish.is_told) => consent?,
                 };
                 watch.step("ask");
@@ -324,7 +324,7 @@ impl Supervisor {
         let leaving = self.tools.leaving.clone();
         tokio::select! {
             biased;
-            () = leaving.cancelled() => Err(crate::control::leaving()),
+            () = leaving.cancelled() => Err(crate::supervisor::control::leaving()),
             taken = self.acquire(&wish.asked.role, wish.is_told, consent) => taken,
         }
     }

@@ -15,8 +15,8 @@ use types::api::{self, Release};
 use types::{Epoch, NodeId};
 
 use super::Supervisor;
-use super::succeed::{STORE_LIMIT, place};
-use crate::vacancy::{Errand, Place, heirs};
+use super::takeover::{STORE_LIMIT, place};
+use crate::takeover::vacancy::{Errand, Place, heirs};
 
 /// How many members are asked whether they would take the shard.
 const ASKED: usize = 2;

@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 use types::{ServiceType, Sharding};
 
-use crate::ground::Ground;
-use crate::vacancy::Layout;
+use crate::node::cluster_store::Ground;
+use crate::takeover::vacancy::Layout;
 
 /// By service type.
 pub(crate) type Layouts = BTreeMap<ServiceType, Layout>;

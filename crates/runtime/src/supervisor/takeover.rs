@@ -1,6 +1,6 @@
 //! Takes over shards that have lost their owner, and gives copies to shards that have too few.
 //!
-//! When it is this node's turn is decided in [`crate::vacancy`], whether a shard may be taken in [`crate::inquiry`].
+//! When it is this node's turn is decided in [`crate::takeover::vacancy`], whether a shard may be taken in [`crate::takeover::owner_check`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,16 +15,18 @@ use tracing::{Instrument, Span, debug, error, info, warn};
 use types::{ErrorKind, NodeId, Post, Problem, Role};
 
 use super::{COPY_DRAIN, Supervisor, Tools};
-use crate::ground::unreadable;
-use crate::inquiry::{AGAIN, Finding, Inquiry, is_needed};
-use crate::keeper::Keeper;
-use crate::layouts::{self, Layouts};
-use crate::lifecycle::{Happening, State};
-use crate::lifelines::Lifelines;
-use crate::stopwatch::Stopwatch;
-use crate::surplus::Surplus;
-use crate::twins::{self, Twin};
-use crate::vacancy::{Errand, Gone, Pace, Place, Vacancies, copies_elsewhere, is_owned, predecessors};
+use crate::node::cluster_store::unreadable;
+use crate::role::lifecycle::{Happening, State};
+use crate::supervisor::stopwatch::Stopwatch;
+use crate::takeover::claim_watch::Keeper;
+use crate::takeover::crash_detector::Lifelines;
+use crate::takeover::layouts::{self, Layouts};
+use crate::takeover::owner_check::{AGAIN, Finding, Inquiry, is_needed};
+use crate::takeover::surplus::Surplus;
+use crate::takeover::twins::{self, Twin};
+use crate::takeover::vacancy::{
+    Errand, Gone, Pace, Place, Vacancies, copies_elsewhere, is_owned, predecessors,
+};
 
 /// How long the store may take to answer before a node that acts by itself leaves it be.
 pub(super) const STORE_LIMIT: Duration = Duration::from_secs(5);

@@ -17,10 +17,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 use types::{ErrorKind, Holder, Post, Problem, Role};
 
-use crate::ground::Ground;
-use crate::layouts::Layouts;
-use crate::peer::agent_self;
-use crate::vacancy::{Place, ownerless};
+use crate::node::cluster_store::Ground;
+use crate::node::peer::agent_self;
+use crate::takeover::layouts::Layouts;
+use crate::takeover::vacancy::{Place, ownerless};
 
 /// How long a shard is without a visible owner before it is looked where that is. Starts and failovers take less.
 const UNSEEN: Duration = Duration::from_secs(3);

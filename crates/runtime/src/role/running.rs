@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
-use crate::gate::{Gate, Probe};
+use crate::role::gate::{Gate, Probe};
 
 /// How long a start may take.
 const START_LIMIT: Duration = Duration::from_secs(60);

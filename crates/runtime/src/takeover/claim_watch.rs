@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{Instrument, Span, debug, warn};
 use types::Role;
 
-use crate::sight::Sight;
+use crate::takeover::isolation::Sight;
 
 /// After so many more entries the old ones of a claim's log are removed.
 const PRUNE_EVERY: u64 = 64;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::sleep;
 
-use crate::gate::Gate;
+use crate::role::gate::Gate;
 
 /// How long a body may still arrive once the gate is shut.
 const GRACE: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cluster::ClusterView;
 use tokio::time::Instant;
 
-use crate::vacancy::{Place, copies, follows, is_owned, weight};
+use crate::takeover::vacancy::{Place, copies, follows, is_owned, weight};
 
 /// How long a shard may have more copies than it is to have.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! Which shards want an owner or a copy, and when it is this node's turn to give them one.
 //!
-//! Pure: the view and the time come in. What is found here is only a reason to look closer; see [`crate::inquiry`] for
+//! Pure: the view and the time come in. What is found here is only a reason to look closer; see [`crate::takeover::owner_check`] for
 //! the gates that come next, and the store for who is right.
 
 use std::cmp::Reverse;

@@ -17,12 +17,12 @@ use tracing::{debug, info};
 use types::api::AgentSelf;
 use types::{Epoch, Holder, NodeId};
 
-use crate::ground::Ground;
-use crate::identity::Identity;
-use crate::owner::is_honoured;
-use crate::peer::agent_self;
-use crate::twins::suspect;
-use crate::vacancy::{Gone, Place, Sighting, UNSEEN, has_heir};
+use crate::node::cluster_store::Ground;
+use crate::node::identity::Identity;
+use crate::node::peer::agent_self;
+use crate::role::owner::is_honoured;
+use crate::takeover::twins::suspect;
+use crate::takeover::vacancy::{Gone, Place, Sighting, UNSEEN, has_heir};
 
 /// How long an owner may take to answer.
 const ANSWER: Duration = Duration::from_millis(200);

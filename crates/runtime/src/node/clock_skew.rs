@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use types::api::{CLOCK_WARNING_MS, Member};
 use types::{Generation, NodeId};
 
-use crate::peer::agent_self;
+use crate::node::peer::agent_self;
 
 /// Every peer is asked about this often, one at a time.
 const ROUND: Duration = Duration::from_secs(30);

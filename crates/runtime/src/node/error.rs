@@ -5,9 +5,9 @@ use plugin::{RegistryError, SettingsError};
 use store::{OpenError, StoreUrlError};
 use types::{NodeId, ServiceType};
 
-use crate::identity::DataDirError;
-use crate::listen::ListenError;
-use crate::shards::ShardsError;
+use crate::node::identity::DataDirError;
+use crate::node::listen::ListenError;
+use crate::node::shard_count::ShardsError;
 
 /// Why a node could not start, or had to end.
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Span, info};
 use types::{Generation, NodeId, Profile};
 
-use crate::vacancy::{Gone, Sighting};
+use crate::takeover::vacancy::{Gone, Sighting};
 
 /// Rounds of gossip without a heartbeat.
 const ROUNDS: u32 = 3;

@@ -15,8 +15,8 @@ use tracing::{info, warn};
 use types::api::NumberedSpec;
 use types::{ClusterId, ErrorKind, Problem, ServiceType, ShardId, Sharding, Spec};
 
-use crate::identity::DataDir;
-use crate::shards::GivenShards;
+use crate::node::identity::DataDir;
+use crate::node::shard_count::GivenShards;
 
 /// How often a spec is written while others write it at the same time.
 const SPEC_ATTEMPTS: u32 = 5;

@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, warn};
 
 use crate::api::Facts;
-use crate::clocks::Clocks;
-use crate::control::Control;
-use crate::events::Events;
-use crate::identity::DataDirError;
-use crate::node_error::NodeError;
-use crate::peer::agent_self;
+use crate::node::clock_skew::Clocks;
+use crate::node::error::NodeError;
+use crate::node::events::Events;
+use crate::node::identity::DataDirError;
+use crate::node::peer::agent_self;
 use crate::supervisor::Supervisor;
+use crate::supervisor::control::Control;
 
 /// How often another life of this node's id is asked who it is.
 const RIVAL_PAUSE: Duration = Duration::from_millis(500);
@@ -49,7 +49,7 @@ impl Life {
         self,
         life_kept: JoinHandle<Result<(), DataDirError>>,
         supervisor: Supervisor,
-        commands: tokio::sync::mpsc::Receiver<crate::control::Command>,
+        commands: tokio::sync::mpsc::Receiver<crate::supervisor::control::Command>,
         events: Events,
         router: axum::Router,
         listener: tokio::net::TcpListener,

@@ -16,11 +16,11 @@ use tracing::{info, warn};
 use types::api::{self, Release};
 use types::{ErrorKind, Holder, NodeId, Problem, RoleState, ServiceType, ShardId};
 
-use crate::ground::unreadable;
-use crate::identity::Identity;
-use crate::peer::agent_self;
-use crate::twins;
-use crate::vacancy::has_heir;
+use crate::node::cluster_store::unreadable;
+use crate::node::identity::Identity;
+use crate::node::peer::agent_self;
+use crate::takeover::twins;
+use crate::takeover::vacancy::has_heir;
 
 /// How long an owner may take to hand its shard over: to announce, to drain and stop for ten seconds each, to end its
 /// tasks, and to release.

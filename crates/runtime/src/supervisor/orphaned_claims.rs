@@ -9,9 +9,9 @@ use tracing::{info, warn};
 use types::{Problem, Role, ServiceType, ShardId, Sharding};
 
 use super::Supervisor;
-use crate::ground::{not_opened, unreadable};
-use crate::lifecycle::{Happening, State};
-use crate::owner::release;
+use crate::node::cluster_store::{not_opened, unreadable};
+use crate::role::lifecycle::{Happening, State};
+use crate::role::owner::release;
 
 /// How long the store may take to say what this node owns.
 const SWEEP_LIMIT: Duration = Duration::from_secs(3);
