@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use types::{ClusterId, Generation, NodeId, Profile, Role};
 
 use crate::node::clock_skew::Clocks;
-use crate::node::cluster_store::Ground;
+use crate::node::cluster_store::ClusterStore;
 use crate::node::events::Events;
 use crate::role::gate::Mount;
 use crate::supervisor::control::Control;
@@ -84,7 +84,7 @@ pub(crate) struct Parts {
     pub(crate) cluster: Cluster,
     pub(crate) mesh: Mesh,
     pub(crate) mount: Arc<Mount>,
-    pub(crate) ground: Ground,
+    pub(crate) cluster_store: ClusterStore,
     pub(crate) control: Control,
     pub(crate) events: Events,
     pub(crate) clocks: Clocks,

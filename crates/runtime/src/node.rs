@@ -30,12 +30,12 @@ use types::{NodeId, Role, Target};
 
 use crate::api::{self, App, Facts};
 use crate::node::clock_skew::Clocks;
-use crate::node::cluster_store::{Ground, GroundConfig};
+use crate::node::cluster_store::{ClusterStore, ClusterStoreConfig};
 use crate::node::config::Config;
 use crate::node::error::NodeError;
 use crate::node::events::{Events, now_ms};
 use crate::node::identity::{Asked, DataDir, DataDirError, Identity};
-use crate::node::incarnation::Life;
+use crate::node::incarnation::Incarnation;
 use crate::node::listen::ListenError;
 use crate::node::names::generated_id;
 use crate::node::shard_count::GivenShards;
@@ -43,7 +43,7 @@ use crate::node::signals::Signals;
 use crate::role::gate::Mount;
 use crate::supervisor::control::Control;
 use crate::supervisor::{Supervisor, Tools};
-use crate::takeover::isolation::Sight;
+use crate::takeover::isolation::Isolation;
 
 /// A running node. When it is dropped without [`Node::shutdown`], it ends without a word, like a crash.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub struct Node {
     facts: Arc<Facts>,
     http: SocketAddr,
     cluster: Cluster,
-    ground: Ground,
+    cluster_store: ClusterStore,
     control: Control,
     failure: watch::Receiver<Option<String>>,
     /// None once it is waited for.
@@ -69,7 +69,7 @@ struct Parts {
     facts: Arc<Facts>,
     opened: listen::Opened,
     cluster: Cluster,
-    ground: Ground,
+    cluster_store: ClusterStore,
     life_kept: JoinHandle<Result<(), DataDirError>>,
 }
 
@@ -224,7 +224,7 @@ impl Node {
             None => StoreUrl::folder(&data.path().join("store"))?,
         };
         let cluster = Cluster::join(gossip, Network::Udp).await.map_err(join_error)?;
-        let told = GroundConfig {
+        let told = ClusterStoreConfig {
             url,
             objects,
             id: config.cluster.clone(),
@@ -233,14 +233,16 @@ impl Node {
             http: facts.http.clone(),
             has_seeds: facts.has_seeds,
         };
-        let ground = Ground::new(told, cluster.clone(), registry.clone(), data.clone());
+        let cluster_store = ClusterStore::new(told, cluster.clone(), registry.clone(), data.clone());
         info!(node = %identity.id, generation = %identity.generation, http = %opened.http, "started");
-        let parts = Parts { identity, registry, data, asked, facts, opened, cluster, ground, life_kept };
+        let parts =
+            Parts { identity, registry, data, asked, facts, opened, cluster, cluster_store, life_kept };
         Ok(Self::assemble(&config, parts))
     }
 
     fn assemble(config: &Config, parts: Parts) -> Self {
-        let Parts { identity, registry, data, asked, facts, opened, cluster, ground, life_kept } = parts;
+        let Parts { identity, registry, data, asked, facts, opened, cluster, cluster_store, life_kept } =
+            parts;
         let mesh = Mesh::new(cluster.watch(), targets(&registry), mesh::Limits::default());
         let (leaving, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let (control, commands) = Control::new(leaving.clone());
@@ -254,7 +256,7 @@ impl Node {
             cluster: cluster.clone(),
             mesh: mesh.clone(),
             mount: mount.clone(),
-            ground: ground.clone(),
+            cluster_store: cluster_store.clone(),
             control: control.clone(),
             events: events.clone(),
             clocks: clocks.clone(),
@@ -267,13 +269,13 @@ impl Node {
             generation: facts.generation,
             identity,
             registry,
-            ground: ground.clone(),
+            cluster_store: cluster_store.clone(),
             resumes: !config.reset_role,
             profile: config.profile,
             exposure: Exposure { beyond_loopback: config.insecure, host: host(opened.advertise) },
             cluster: cluster.clone(),
             mesh: mesh.clone(),
-            sight: Sight::new(facts.has_seeds),
+            isolation: Isolation::new(facts.has_seeds),
             mount,
             data: data.clone(),
             service_metrics,
@@ -283,7 +285,7 @@ impl Node {
         let supervisor = Supervisor::new(tools, asked);
         let (failure_tx, failure) = watch::channel(None);
         let (finished_tx, finished) = oneshot::channel();
-        let life = Life {
+        let incarnation = Incarnation {
             facts: facts.clone(),
             cluster: cluster.clone(),
             mesh,
@@ -295,7 +297,8 @@ impl Node {
         let router = api::router(app);
         let mut tasks = JoinSet::new();
         let main = async move {
-            let outcome = life.run(life_kept, supervisor, commands, events, router, opened.listener).await;
+            let outcome =
+                incarnation.run(life_kept, supervisor, commands, events, router, opened.listener).await;
             if let Err(error) = &outcome {
                 error!(%error, "the node ended");
             }
@@ -306,7 +309,7 @@ impl Node {
             let _ = finished_tx.send(outcome);
         };
         tasks.spawn(main.instrument(info_span!("node", id = %facts.node)));
-        Self { facts, http, cluster, ground, control, failure, finished: Some(finished), _main: tasks }
+        Self { facts, http, cluster, cluster_store, control, failure, finished: Some(finished), _main: tasks }
     }
 
     /// The node's id.
@@ -346,7 +349,7 @@ impl Node {
 
     /// Its object store, in words.
     pub fn store(&self) -> String {
-        self.ground.in_words()
+        self.cluster_store.in_words()
     }
 
     /// Its view of the cluster, as it changes.

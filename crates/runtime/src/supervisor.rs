@@ -29,7 +29,7 @@ use types::{
     ErrorKind, Generation, NodeId, Post, Problem, Profile, Role, RoleState, ServiceType, ShardId, Sharding,
 };
 
-use crate::node::cluster_store::{Ground, Terms};
+use crate::node::cluster_store::{ClusterStore, Terms};
 use crate::node::identity::{Asked, DataDir, Identity};
 use crate::role::gate::{Mount, Mounted};
 use crate::role::lifecycle::{Happening, State};
@@ -37,9 +37,9 @@ use crate::role::running::Running;
 use crate::supervisor::control::{Command, Order};
 use crate::supervisor::propagation::{Shown, ask_all, not_asked};
 use crate::supervisor::stopwatch::Stopwatch;
-use crate::supervisor::takeover::{Succession, place};
-use crate::takeover::claim_watch::Keeper;
-use crate::takeover::isolation::Sight;
+use crate::supervisor::takeover::{Takeover, place};
+use crate::takeover::claim_watch::ClaimWatch;
+use crate::takeover::isolation::Isolation;
 
 /// How long the store may take to be opened before the role is started without it.
 const STORE_LIMIT: Duration = Duration::from_secs(3);
@@ -47,8 +47,8 @@ const STORE_LIMIT: Duration = Duration::from_secs(3);
 const PROBE: Duration = Duration::from_secs(1);
 /// How long requests in flight may go on once new ones are refused.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// The same for a copy whose node takes the shard of an owner that is gone: until then the shard has none.
-const COPY_DRAIN: Duration = Duration::from_millis(500);
+/// The same for a replica whose node takes the shard of an owner that is gone: until then the shard has none.
+const REPLICA_DRAIN: Duration = Duration::from_millis(500);
 /// How long a draining node waits until everybody knows.
 const ANNOUNCE_LIMIT: Duration = Duration::from_millis(300);
 /// How long members may take to see a change before the receipt says that they have not.
@@ -67,14 +67,14 @@ pub(crate) struct Tools {
     /// Which claims are its own.
     pub(crate) identity: Identity,
     pub(crate) registry: Registry,
-    pub(crate) ground: Ground,
+    pub(crate) cluster_store: ClusterStore,
     /// Whether shards that this node owned in an earlier life are taken up again.
     pub(crate) resumes: bool,
     pub(crate) profile: Profile,
     pub(crate) exposure: Exposure,
     pub(crate) cluster: Cluster,
     pub(crate) mesh: Mesh,
-    pub(crate) sight: Sight,
+    pub(crate) isolation: Isolation,
     pub(crate) mount: Arc<Mount>,
     pub(crate) data: Arc<DataDir>,
     pub(crate) service_metrics: Arc<arc_swap::ArcSwapOption<Metrics>>,
@@ -90,18 +90,18 @@ pub(crate) struct Supervisor {
     /// What the role runs with, once that is known.
     terms: Option<Terms>,
     /// The shard that this node owns for its role.
-    keeper: Option<Keeper>,
-    /// Whether it has a copy of its role's shard instead.
+    claim_watch: Option<ClaimWatch>,
+    /// Whether it has a replica of its role's shard instead.
     is_replica: bool,
     /// Whether the store has not answered for so long that others may take the shard.
     is_resigned: bool,
     /// Whether it is kept on disk that this life has begun to run a shard and may fail.
     is_on_trial: bool,
     /// Shards that others ought to own.
-    succession: Succession,
+    takeover: Takeover,
     running: Option<Running>,
     /// Shards that this node may own on the store without running them, with why it gave them up.
-    strays: BTreeMap<(ServiceType, ShardId), String>,
+    orphans: BTreeMap<(ServiceType, ShardId), String>,
     /// When they are looked after next.
     tidy_at: Instant,
     /// Whether it was found out what this node owned in an earlier life.
@@ -129,19 +129,19 @@ impl Supervisor {
         if asked.drained {
             state = state.after(drained(&tools.node, &asked.role));
         }
-        let succession = Succession::new(&tools);
+        let takeover = Takeover::new(&tools);
         Self {
             tools,
             role: asked.role,
             state,
             terms: None,
-            keeper: None,
+            claim_watch: None,
             is_replica: false,
             is_resigned: false,
             is_on_trial: false,
-            succession,
+            takeover,
             running: None,
-            strays: BTreeMap::new(),
+            orphans: BTreeMap::new(),
             tidy_at: Instant::now(),
             is_swept: false,
             note: None,
@@ -193,13 +193,13 @@ impl Supervisor {
                 failure = next_failure(self.running.as_mut()) => {
                     self.fail(format!("task `{}` failed: {}", failure.task, failure.reason)).await;
                 }
-                () = passed(self.keeper.as_ref()) => {
+                () = passed(self.claim_watch.as_ref()) => {
                     unless(&leaving, self.step_down()).await;
                 }
-                to = yielding(self.keeper.as_ref()) => {
+                to = yielding(self.claim_watch.as_ref()) => {
                     unless(&leaving, self.yield_shard(to)).await;
                 }
-                () = silent(self.keeper.as_ref()), if !self.is_resigned => {
+                () = silent(self.claim_watch.as_ref()), if !self.is_resigned => {
                     self.probe().await;
                     self.publish().await;
                 }
@@ -209,7 +209,7 @@ impl Supervisor {
                     self.publish().await;
                     self.begin().await;
                 }
-                stir = self.succession.stir() => {
+                stir = self.takeover.stir() => {
                     unless(&leaving, Box::pin(self.succeed(stir))).await;
                 }
                 _ = probe.tick() => {
@@ -227,7 +227,7 @@ impl Supervisor {
 
     /// Opens and tests the store. One that is away for now is tried again later; fails if it can never be used.
     async fn open_store(&self) -> Result<(), OpenError> {
-        match timeout(STORE_LIMIT, self.tools.ground.store()).await {
+        match timeout(STORE_LIMIT, self.tools.cluster_store.store()).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) if !error.may_pass() => return Err(error),
             Ok(Err(error)) => warn!(%error, "the store can't be opened yet; it will be tried again"),
@@ -237,7 +237,7 @@ impl Supervisor {
     }
 
     async fn probe(&mut self) {
-        let twin = self.succession.twin.borrow().as_ref().map(ToString::to_string);
+        let twin = self.takeover.twin.borrow().as_ref().map(ToString::to_string);
         let Some(running) = &self.running else {
             if self.role == Role::Standby {
                 let health = twin.map_or(Health::Ready, Health::Degraded);
@@ -256,13 +256,13 @@ impl Supervisor {
         {
             health = Health::Degraded(twin);
         }
-        if let Some(keeper) = &self.keeper {
-            let age = keeper.claim().age();
-            if let Some(error) = self.tools.ground.stranger() {
+        if let Some(claim_watch) = &self.claim_watch {
+            let age = claim_watch.claim().age();
+            if let Some(error) = self.tools.cluster_store.stranger() {
                 health = Health::Degraded(error.to_string());
             } else if age > RESIGN {
                 self.is_resigned = true;
-                let epoch = keeper.claim().epoch();
+                let epoch = claim_watch.claim().epoch();
                 health = Health::Degraded(format!(
                     "resigned epoch {epoch}: the store has not answered for {} s, so others may take the shard",
                     age.as_secs()
@@ -300,7 +300,7 @@ impl Supervisor {
         let (_, heir) = self.finish(Some("leaving".to_owned()), true, &mut watch).await;
         self.unmount();
         self.hand_over(heir, "leaving").await;
-        self.settle_strays().await;
+        self.settle_orphans().await;
         self.end_trial();
     }
 
@@ -316,7 +316,7 @@ impl Supervisor {
                 format!("`{service}` does not exist here"),
             )
         })?;
-        let terms = self.tools.ground.terms(service, *shard).await?;
+        let terms = self.tools.cluster_store.terms(service, *shard).await?;
         let prepared = std::panic::catch_unwind(AssertUnwindSafe(|| plugin.prepare(&terms.settings)))
             .map_err(|_panic| {
                 let detail = format!("checking the settings of {service} panicked");
@@ -342,7 +342,7 @@ impl Supervisor {
         };
         let (mut objects, mut objects_poll, mut objects_are_remote) = (None, Duration::ZERO, false);
         if let (Duty::Primary(_) | Duty::Replica, Some((service, shard))) = (&duty, place(role)) {
-            let store = self.tools.ground.store().await;
+            let store = self.tools.cluster_store.store().await;
             let store = store.map_err(|error| ServiceError::unavailable(error.to_string()))?;
             objects = Some(store.data(&service, shard));
             objects_poll = store.replica_poll();
@@ -377,7 +377,7 @@ impl Supervisor {
                     service: service.clone(),
                     router: running.router.clone(),
                     gate: running.gate.clone(),
-                    claim: self.keeper.as_ref().map(|keeper| keeper.claim().clone()),
+                    claim: self.claim_watch.as_ref().map(|claim_watch| claim_watch.claim().clone()),
                     is_owned: self.duty().is_of_an_owned_shard(),
                     probe: running.probe(),
                 });
@@ -395,10 +395,10 @@ impl Supervisor {
 
     fn role_state(&self) -> RoleState {
         let (phase, reason) = self.state.phase();
-        let reason = reason.or_else(|| self.note.clone()).or_else(|| self.strays_in_words());
+        let reason = reason.or_else(|| self.note.clone()).or_else(|| self.orphans_in_words());
         let reasons: Vec<_> = reason.into_iter().chain(self.failed_change.clone()).collect();
         let reason = (!reasons.is_empty()).then(|| shortened(reasons.join("; ")));
-        let epoch = self.keeper.as_ref().map(|keeper| keeper.claim().epoch());
+        let epoch = self.claim_watch.as_ref().map(|claim_watch| claim_watch.claim().epoch());
         let endpoints = self.running.as_ref().map(|running| running.endpoints.urls()).unwrap_or_default();
         RoleState {
             role: self.role.clone(),
@@ -491,25 +491,25 @@ async fn next_failure(running: Option<&mut Running>) -> plugin::TaskFailure {
     }
 }
 
-async fn passed(keeper: Option<&Keeper>) {
-    match keeper {
-        Some(keeper) => keeper.claim().passed().await,
+async fn passed(claim_watch: Option<&ClaimWatch>) {
+    match claim_watch {
+        Some(claim_watch) => claim_watch.claim().passed().await,
         None => std::future::pending().await,
     }
 }
 
-async fn yielding(keeper: Option<&Keeper>) -> NodeId {
-    match keeper {
-        Some(keeper) => keeper.claim().yielding().await,
+async fn yielding(claim_watch: Option<&ClaimWatch>) -> NodeId {
+    match claim_watch {
+        Some(claim_watch) => claim_watch.claim().yielding().await,
         None => std::future::pending().await,
     }
 }
 
 /// Waits until the store has not said for too long that the shard is this node's.
-async fn silent(keeper: Option<&Keeper>) {
-    let Some(keeper) = keeper else { return std::future::pending().await };
+async fn silent(claim_watch: Option<&ClaimWatch>) {
+    let Some(claim_watch) = claim_watch else { return std::future::pending().await };
     loop {
-        let age = keeper.claim().age();
+        let age = claim_watch.claim().age();
         if age > RESIGN {
             return;
         }

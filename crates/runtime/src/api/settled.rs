@@ -90,7 +90,7 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
         }
     }
     let view = app.cluster.view();
-    let (mut copies, elsewhere) = tokio::join!(copies(&app), elsewhere(&app, store, &known));
+    let (mut replicas, elsewhere) = tokio::join!(replicas(&app), elsewhere(&app, store, &known));
     let listed = known.into_iter().map(|((service, shard), state)| {
         let (state, note) = match state {
             Ok(state) => {
@@ -105,7 +105,7 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
         let honoured = holder.as_ref().is_some_and(|holder| is_honoured(holder, &view));
         let wanted_replicas = specs.get(&service).map_or(0, |numbered| numbered.spec.replicas);
         let elsewhere = elsewhere.contains(&(service.clone(), shard));
-        let replicas = copies.remove(&(service.clone(), shard)).unwrap_or_default();
+        let replicas = replicas.remove(&(service.clone(), shard)).unwrap_or_default();
         ClaimView {
             service,
             shard,
@@ -138,8 +138,8 @@ async fn elsewhere(
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// The copies of shards in this node's view, each asked how far it may be behind.
-async fn copies(app: &App) -> BTreeMap<Place, Vec<ReplicaView>> {
+/// The replicas of shards in this node's view, each asked how far it may be behind.
+async fn replicas(app: &App) -> BTreeMap<Place, Vec<ReplicaView>> {
     let view = app.cluster.view();
     let replicas = view.members().filter_map(|member| {
         let state = member.state.as_ref().filter(|state| state.duty == Some(Post::Replica))?;
@@ -151,15 +151,15 @@ async fn copies(app: &App) -> BTreeMap<Place, Vec<ReplicaView>> {
         let staleness_ms = told.and_then(|told| told.staleness_ms);
         (place, ReplicaView { node: member.id.clone(), phase, staleness_ms })
     });
-    let mut copies: BTreeMap<Place, Vec<ReplicaView>> = BTreeMap::new();
+    let mut replicas: BTreeMap<Place, Vec<ReplicaView>> = BTreeMap::new();
     for (place, replica) in join_all(asked).await {
-        copies.entry(place).or_default().push(replica);
+        replicas.entry(place).or_default().push(replica);
     }
-    copies
+    replicas
 }
 
 async fn opened(app: &App) -> Result<&Store, ApiError> {
-    app.ground.store().await.map_err(|error| not_opened(&error).into())
+    app.cluster_store.store().await.map_err(|error| not_opened(&error).into())
 }
 
 fn unread(error: &StoreError) -> ApiError {

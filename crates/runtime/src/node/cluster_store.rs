@@ -31,7 +31,7 @@ const MEETING_LIMIT: Duration = Duration::from_millis(100);
 
 /// The cluster's object store, opened when it can be. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Ground(Arc<Inner>);
+pub(crate) struct ClusterStore(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -53,7 +53,7 @@ struct Inner {
 }
 
 /// What a node is told of its store.
-pub(crate) struct GroundConfig {
+pub(crate) struct ClusterStoreConfig {
     pub(crate) url: StoreUrl,
     pub(crate) objects: Option<Arc<dyn ObjectStore>>,
     pub(crate) id: ClusterId,
@@ -70,18 +70,18 @@ pub(crate) struct Terms {
     pub(crate) number: Option<u64>,
     pub(crate) settings: Value,
     pub(crate) shards: Option<NonZeroU32>,
-    /// Copies of each shard beside its owner's.
+    /// Replicas of each shard beside its owner's.
     pub(crate) replicas: u32,
 }
 
-impl Ground {
+impl ClusterStore {
     pub(crate) fn new(
-        config: GroundConfig,
+        config: ClusterStoreConfig,
         cluster: Cluster,
         registry: Registry,
         data: Arc<DataDir>,
     ) -> Self {
-        let GroundConfig { url, objects, id, settings, shards, http, has_seeds } = config;
+        let ClusterStoreConfig { url, objects, id, settings, shards, http, has_seeds } = config;
         Self(Arc::new(Inner {
             url,
             objects,

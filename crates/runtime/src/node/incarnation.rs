@@ -33,7 +33,7 @@ const FIELDS: usize = 128;
 const HEAD_SIZE: usize = 40 * 1024;
 
 /// What the main task of a node needs.
-pub(crate) struct Life {
+pub(crate) struct Incarnation {
     pub(crate) facts: Arc<Facts>,
     pub(crate) cluster: Cluster,
     pub(crate) mesh: Mesh,
@@ -42,7 +42,7 @@ pub(crate) struct Life {
     pub(crate) stop_http: CancellationToken,
 }
 
-impl Life {
+impl Incarnation {
     /// The order of things: serve and supervise; on leave end the role, say goodbye, then stop serving. `life_kept` ends
     /// once the data folder knows of this life.
     pub(crate) async fn run(

@@ -116,7 +116,7 @@ pub(crate) struct Mounted {
 pub(crate) struct Probe(pub(crate) Arc<dyn Service>);
 
 impl Probe {
-    /// How far behind its owner's its copy may be. A service that panics says nothing.
+    /// How far behind its owner's its replica may be. A service that panics says nothing.
     pub(crate) fn staleness(&self) -> Option<Duration> {
         std::panic::catch_unwind(AssertUnwindSafe(|| self.0.staleness())).ok().flatten()
     }

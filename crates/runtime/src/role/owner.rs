@@ -57,7 +57,7 @@ pub(crate) enum Way {
 }
 
 /// What a node may do about a shard. `is_told` says that a person wants the shard moved, whoever has it.
-pub(crate) fn way(state: &ClaimState, me: &Identity, is_told: bool, view: &ClusterView) -> Way {
+pub(crate) fn way(state: &ClaimState, me: &Identity, is_forced: bool, view: &ClusterView) -> Way {
     let Some(holder) = state.holder.clone() else {
         return Way::Take;
     };
@@ -66,7 +66,7 @@ pub(crate) fn way(state: &ClaimState, me: &Identity, is_told: bool, view: &Clust
     }
     // One of its own name is another node, or this one in a life that it has forgotten.
     let is_there = holder.node != me.id && view.member(&holder.node).is_some();
-    match (is_told, is_there) {
+    match (is_forced, is_there) {
         (true, true) => Way::Ask(holder),
         (true, false) => Way::Seize(holder),
         (false, _) => {
@@ -119,16 +119,16 @@ impl Candidate<'_> {
         store: &Store,
         service: &ServiceType,
         shard: ShardId,
-        is_told: bool,
+        is_forced: bool,
     ) -> Result<Consent, Problem> {
         let state = store.claims().read(service, shard).await.map_err(|error| unreadable(&error))?;
-        if !is_told && self.leaves_it_to_others(service, shard, &state) {
+        if !is_forced && self.leaves_it_to_others(service, shard, &state) {
             return Err(refused_here(service, shard, &state));
         }
-        if is_told {
+        if is_forced {
             self.refuse_twins(store, service, shard, &state).await?;
         }
-        match way(&state, self.identity, is_told, &self.cluster.view()) {
+        match way(&state, self.identity, is_forced, &self.cluster.view()) {
             Way::Leave { holder, honoured } => {
                 Err(owned((service, shard), &holder, honoured, &state, &self.identity.id))
             }
@@ -156,7 +156,7 @@ impl Candidate<'_> {
         store: &Store,
         service: &ServiceType,
         shard: ShardId,
-        is_told: bool,
+        is_forced: bool,
         consent: Consent,
     ) -> Result<Claim, Problem> {
         let claims = store.claims();
@@ -173,10 +173,10 @@ impl Candidate<'_> {
                 }
             };
             let state = claims.read(service, shard).await.map_err(unread)?;
-            if !is_told && self.leaves_it_to_others(service, shard, &state) {
+            if !is_forced && self.leaves_it_to_others(service, shard, &state) {
                 return Err(refused_here(service, shard, &state));
             }
-            match way(&state, self.identity, is_told, &self.cluster.view()) {
+            match way(&state, self.identity, is_forced, &self.cluster.view()) {
                 Way::Leave { holder, honoured } => {
                     return Err(owned((service, shard), &holder, honoured, &state, &self.identity.id));
                 }

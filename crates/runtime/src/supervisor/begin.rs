@@ -10,11 +10,11 @@ use tracing::{info, warn};
 use types::{ErrorKind, NodeId, Problem, Role, Sharding};
 
 use super::takeover::place;
-use super::{COPY_DRAIN, Supervisor};
+use super::{REPLICA_DRAIN, Supervisor};
 use crate::role::lifecycle::Happening;
 use crate::role::owner::{Candidate, Consent, release};
 use crate::role::running::Running;
-use crate::takeover::claim_watch::Keeper;
+use crate::takeover::claim_watch::ClaimWatch;
 use crate::takeover::vacancy::{Place, has_heir};
 
 /// For how many gossip intervals it is looked for somebody else who could run a shard: a node that starts among others
@@ -25,8 +25,8 @@ const HEIR_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a node has of its role's shard.
 pub(super) enum Seat {
-    Owner(Keeper),
-    Copy,
+    Owner(ClaimWatch),
+    Replica,
 }
 
 /// After so many lives in a row that ended soon after they had begun to run a shard, it is left to others.
@@ -52,7 +52,7 @@ impl Supervisor {
             self.role
         );
         warn!(role = %self.role, why, "leaving the shard to others");
-        if let Ok(store) = self.tools.ground.store().await
+        if let Ok(store) = self.tools.cluster_store.store().await
             && let Ok(state) = store.claims().read(&place.0, place.1).await
             && let Some(holder) = state.holder.filter(|holder| self.tools.identity.is_mine(holder))
         {
@@ -121,9 +121,10 @@ impl Supervisor {
         // Told before the shard is taken: whoever has a key for it knows from this which shard that is.
         self.terms = plan.terms;
         self.publish().await;
-        let is_held = self.keeper.as_ref().is_some_and(|keeper| keeper.claim().successor().is_none());
+        let is_held =
+            self.claim_watch.as_ref().is_some_and(|claim_watch| claim_watch.claim().successor().is_none());
         if plan.is_owned && !is_held {
-            (self.keeper, self.is_replica) = (None, false);
+            (self.claim_watch, self.is_replica) = (None, false);
             let seat = self.acquire(&role, false, Consent::default()).await?;
             self.sit(seat);
             self.publish().await;
@@ -134,27 +135,27 @@ impl Supervisor {
 
     /// Notes what this node has of its role's shard.
     pub(super) fn sit(&mut self, seat: Seat) {
-        (self.keeper, self.is_replica) = match seat {
-            Seat::Owner(keeper) => (Some(keeper), false),
-            Seat::Copy => (None, true),
+        (self.claim_watch, self.is_replica) = match seat {
+            Seat::Owner(claim_watch) => (Some(claim_watch), false),
+            Seat::Replica => (None, true),
         };
     }
 
     /// What this node does with its role's shard.
     pub(super) fn duty(&self) -> Duty {
-        match &self.keeper {
-            Some(keeper) => Duty::Primary(keeper.claim().clone()),
+        match &self.claim_watch {
+            Some(claim_watch) => Duty::Primary(claim_watch.claim().clone()),
             None if self.is_replica => Duty::Replica,
             None => Duty::None,
         }
     }
 
-    /// Asks everything that can refuse the shard of a role, and disturbs nothing. Being a copy is no refusal.
-    pub(super) async fn consent(&self, role: &Role, is_told: bool) -> Result<Consent, Problem> {
+    /// Asks everything that can refuse the shard of a role, and disturbs nothing. Being a replica is no refusal.
+    pub(super) async fn consent(&self, role: &Role, is_forced: bool) -> Result<Consent, Problem> {
         let Role::Service { service, shard: Some(shard) } = role else { return Ok(Consent::default()) };
-        let store = self.tools.ground.shared_store().await?;
-        match self.candidate().consent(store, service, *shard, is_told).await {
-            Err(problem) if problem.code() == OWNED && !is_told && self.wants_copy(role) => {
+        let store = self.tools.cluster_store.shared_store().await?;
+        match self.candidate().consent(store, service, *shard, is_forced).await {
+            Err(problem) if problem.code() == OWNED && !is_forced && self.wants_replica(role) => {
                 Ok(Consent::default())
             }
             outcome => outcome,
@@ -165,41 +166,41 @@ impl Supervisor {
         Candidate { identity: &self.tools.identity, cluster: &self.tools.cluster, mesh: &self.tools.mesh }
     }
 
-    /// Takes the shard of a role, or finds that it is to be a copy. Until it is known what came of it, the shard is one
+    /// Takes the shard of a role, or finds that it is to be a replica. Until it is known what came of it, the shard is one
     /// that may have to be given up.
     pub(super) async fn acquire(
         &mut self,
         role: &Role,
-        is_told: bool,
+        is_forced: bool,
         consent: Consent,
     ) -> Result<Seat, Problem> {
         let Role::Service { service, shard: Some(shard) } = role else {
             let detail = format!("{role} has no shard that could be owned");
             return Err(Problem::new(ErrorKind::Internal, "no-shard", detail));
         };
-        let store = self.tools.ground.shared_store().await?;
-        self.strays.insert((service.clone(), *shard), "its take was not finished".to_owned());
-        let taken = self.candidate().take(store, service, *shard, is_told, consent).await;
+        let store = self.tools.cluster_store.shared_store().await?;
+        self.orphans.insert((service.clone(), *shard), "its take was not finished".to_owned());
+        let taken = self.candidate().take(store, service, *shard, is_forced, consent).await;
         if taken.as_ref().err().is_none_or(|problem| problem.status < 500) {
-            self.strays.remove(&(service.clone(), *shard));
+            self.orphans.remove(&(service.clone(), *shard));
         }
         let claim = match taken {
             Ok(claim) => claim,
-            Err(problem) if problem.code() == OWNED && !is_told && self.wants_copy(role) => {
-                info!(%role, why = problem.detail, "having a copy of the shard");
-                return Ok(Seat::Copy);
+            Err(problem) if problem.code() == OWNED && !is_forced && self.wants_replica(role) => {
+                info!(%role, why = problem.detail, "having a replica of the shard");
+                return Ok(Seat::Replica);
             }
             Err(problem) => return Err(problem),
         };
         let poll = store.poll_interval();
-        let sight = self.tools.sight.clone();
-        Ok(Seat::Owner(Keeper::new(claim, poll, self.tools.cluster.watch(), sight)))
+        let isolation = self.tools.isolation.clone();
+        Ok(Seat::Owner(ClaimWatch::new(claim, poll, self.tools.cluster.watch(), isolation)))
     }
 
     /// Gives up a shard; what the store does not note is tried again later. Whether it has noted it.
-    pub(super) async fn release(&mut self, keeper: &Keeper, farewell: Farewell<'_>) -> bool {
-        let claim = keeper.claim();
-        let is_noted = match self.tools.ground.store().await {
+    pub(super) async fn release(&mut self, claim_watch: &ClaimWatch, farewell: Farewell<'_>) -> bool {
+        let claim = claim_watch.claim();
+        let is_noted = match self.tools.cluster_store.store().await {
             Ok(store) => {
                 let shard = (claim.service(), claim.shard());
                 release(&store.claims(), shard, claim.holder(), farewell).await
@@ -208,18 +209,18 @@ impl Supervisor {
         };
         if !is_noted {
             let why = farewell.why.unwrap_or_default().to_owned();
-            self.strays.insert((claim.service().clone(), claim.shard()), why);
+            self.orphans.insert((claim.service().clone(), claim.shard()), why);
         }
         is_noted
     }
 
-    /// Somebody else owns the shard now: whatever runs ends, and the node has a copy if one is wanted, or stands by.
+    /// Somebody else owns the shard now: whatever runs ends, and the node has a replica if one is wanted, or stands by.
     pub(super) async fn step_down(&mut self) {
-        let Some(keeper) = self.keeper.take() else {
+        let Some(claim_watch) = self.claim_watch.take() else {
             return;
         };
         self.failed_change = None;
-        let claim = keeper.claim();
+        let claim = claim_watch.claim();
         let why = format!(
             "{} is not this node's any more: {}",
             self.role,
@@ -234,10 +235,10 @@ impl Supervisor {
             running.stop().await;
         }
         let role = self.role.clone();
-        if !self.wants_copy(&role) {
+        if !self.wants_replica(&role) {
             self.stand_by(why);
-        } else if let Err(problem) = self.try_follow(&role).await {
-            warn!(%role, %problem, "could not become a copy");
+        } else if let Err(problem) = self.try_replicate(&role).await {
+            warn!(%role, %problem, "could not become a replica");
             self.stand_by(why);
         }
         self.publish().await;
@@ -245,10 +246,10 @@ impl Supervisor {
 
     /// No other member reaches this node, and one that sees others wants the shard: it gets it.
     pub(super) async fn yield_shard(&mut self, to: NodeId) {
-        let Some(keeper) = self.keeper.take() else { return };
+        let Some(claim_watch) = self.claim_watch.take() else { return };
         self.failed_change = None;
         let why = format!("{} saw no other member, and {to} does", self.tools.node);
-        warn!(role = %self.role, epoch = %keeper.claim().epoch(), %to, "yielding a shard: no other member is seen");
+        warn!(role = %self.role, epoch = %claim_watch.claim().epoch(), %to, "yielding a shard: no other member is seen");
         self.state = self.state.after(Happening::Drain { reason: Some(why.clone()) });
         let running = self.running.take();
         if let Some(running) = &running {
@@ -258,10 +259,10 @@ impl Supervisor {
         // Released before it is stopped: the challenger takes it within a moment, from us or from nobody. What this node
         // still writes is fenced by whoever opens the data next.
         let farewell = Farewell { to: Some(&to), is_yielded: true, why: Some(&why), ..Farewell::default() };
-        self.release(&keeper, farewell).await;
+        self.release(&claim_watch, farewell).await;
         self.unmount();
         if let Some(running) = running {
-            running.drain(Instant::now() + COPY_DRAIN).await;
+            running.drain(Instant::now() + REPLICA_DRAIN).await;
             running.stop().await;
         }
         self.stand_by(why);
@@ -272,7 +273,7 @@ impl Supervisor {
     pub(super) fn stand_by(&mut self, note: String) {
         info!(note, "standing by");
         self.role = Role::Standby;
-        (self.keeper, self.is_replica) = (None, false);
+        (self.claim_watch, self.is_replica) = (None, false);
         self.terms = None;
         self.note = Some(note).filter(|note| !note.is_empty());
         self.state = self.state.after(Happening::Start).after(Happening::Started { at: Instant::now() });

@@ -15,13 +15,13 @@ use crate::role::lifecycle::{Happening, State};
 use crate::role::owner::{Consent, not_the_owner, ownerless};
 use crate::supervisor::control::{Order, leaving};
 use crate::supervisor::stopwatch::{Stopwatch, millis};
-use crate::takeover::claim_watch::Keeper;
+use crate::takeover::claim_watch::ClaimWatch;
 
 /// What a command comes down to.
 struct Wish {
     asked: Asked,
     /// Whether a shard is moved here, whoever owns it.
-    is_told: bool,
+    is_forced: bool,
     /// Who gets the shard that this node owns.
     successor: Option<NodeId>,
 }
@@ -33,8 +33,8 @@ enum NewSeat {
     None,
     /// This node owns it already.
     Held,
-    /// This node has a copy, and that will do.
-    Copy,
+    /// This node has a replica, and that will do.
+    Replica,
     /// It is to be taken.
     Sought,
 }
@@ -44,7 +44,7 @@ struct Before {
     role: Role,
     state: State,
     terms: Option<Terms>,
-    keeper: Option<Keeper>,
+    claim_watch: Option<ClaimWatch>,
     is_replica: bool,
     note: Option<String>,
 }
@@ -66,7 +66,7 @@ impl Supervisor {
         let is_done = match &self.state {
             State::Running { .. } => {
                 let terms = plan.as_ref().and_then(|plan| plan.terms.as_ref());
-                let owns_it = !wish.is_told || self.keeper.is_some() || !self.is_replica;
+                let owns_it = !wish.is_forced || self.claim_watch.is_some() || !self.is_replica;
                 asked == Asked { role: from.clone(), drained: false }
                     && terms == self.terms.as_ref()
                     && owns_it
@@ -81,11 +81,11 @@ impl Supervisor {
         } else {
             in_flight = self.change(&wish, plan, &mut watch).await?;
             if asked.drained || asked.role != from {
-                self.succession.renounce(&from, duty);
+                self.takeover.mark_refused(&from, duty);
             }
         }
         if !asked.drained {
-            self.succession.accept(&asked.role);
+            self.takeover.accept(&asked.role);
         }
         let version = self.publish().await;
         let seen = self.confirm(version, wait, RECEIPT_LIMIT).await;
@@ -110,18 +110,18 @@ impl Supervisor {
         match order {
             Order::Change { role, take } => {
                 let role = self.tools.registry.check(role).map_err(|error| unknown_role(&error))?;
-                Ok(Wish { asked: Asked { role, drained: false }, is_told: take, successor: None })
+                Ok(Wish { asked: Asked { role, drained: false }, is_forced: take, successor: None })
             }
             Order::Drain => {
                 let asked = Asked { role: self.role.clone(), drained: true };
-                Ok(Wish { asked, is_told: false, successor: None })
+                Ok(Wish { asked, is_forced: false, successor: None })
             }
             Order::Offer(offer) => {
                 let detail = format!("{}/{} is taken by who it was offered to", offer.service, offer.shard);
                 Err(Problem::new(ErrorKind::Internal, "bad-order", detail))
             }
             Order::Release(release) => {
-                let claim = self.keeper.as_ref().map(Keeper::claim);
+                let claim = self.claim_watch.as_ref().map(ClaimWatch::claim);
                 let is_ours = claim.is_some_and(|claim| {
                     (claim.service(), claim.shard(), claim.epoch())
                         == (&release.service, release.shard, release.epoch)
@@ -130,20 +130,20 @@ impl Supervisor {
                     return Err(not_the_owner(&self.tools.node, &release));
                 }
                 let asked = Asked { role: Role::Standby, drained: false };
-                Ok(Wish { asked, is_told: false, successor: Some(release.to) })
+                Ok(Wish { asked, is_forced: false, successor: Some(release.to) })
             }
         }
     }
 
     /// Gives up a shard that somebody asks for, that the store says is this node's, and that this node does not run.
     async fn disown(&mut self, wanted: &Release) {
-        let is_run = self.keeper.as_ref().is_some_and(|keeper| {
-            (keeper.claim().service(), keeper.claim().shard()) == (&wanted.service, wanted.shard)
+        let is_run = self.claim_watch.as_ref().is_some_and(|claim_watch| {
+            (claim_watch.claim().service(), claim_watch.claim().shard()) == (&wanted.service, wanted.shard)
         });
         if !is_run {
             let why = format!("its owner does not run it, and {} wants it", wanted.to);
-            self.strays.insert((wanted.service.clone(), wanted.shard), why);
-            self.settle_strays().await;
+            self.orphans.insert((wanted.service.clone(), wanted.shard), why);
+            self.settle_orphans().await;
         }
     }
 
@@ -174,12 +174,12 @@ impl Supervisor {
                 let consent = tokio::select! {
                     biased;
                     () = leaving.cancelled() => return Err(crate::supervisor::control::leaving()),
-                    consent = self.consent(&wish.asked.role, wish.is_told) => consent?,
+                    consent = self.consent(&wish.asked.role, wish.is_forced) => consent?,
                 };
                 watch.step("ask");
                 consent
             }
-            NewSeat::None | NewSeat::Held | NewSeat::Copy => Consent::default(),
+            NewSeat::None | NewSeat::Held | NewSeat::Replica => Consent::default(),
         };
         self.tools.data.keep(&wish.asked).map_err(|error| not_kept(&error))?;
         self.revision += 1;
@@ -203,11 +203,12 @@ impl Supervisor {
             return NewSeat::None;
         }
         let is_same = wish.asked.role == self.role;
-        let is_held = self.keeper.as_ref().is_some_and(|keeper| keeper.claim().successor().is_none());
+        let is_held =
+            self.claim_watch.as_ref().is_some_and(|claim_watch| claim_watch.claim().successor().is_none());
         if is_same && is_held {
             NewSeat::Held
-        } else if is_same && self.is_replica && !wish.is_told {
-            NewSeat::Copy
+        } else if is_same && self.is_replica && !wish.is_forced {
+            NewSeat::Replica
         } else {
             NewSeat::Sought
         }
@@ -227,7 +228,7 @@ impl Supervisor {
             role: self.role.clone(),
             state: self.state.clone(),
             terms: self.terms.clone(),
-            keeper: None,
+            claim_watch: None,
             is_replica: self.is_replica,
             note: self.note.take(),
         };
@@ -237,21 +238,21 @@ impl Supervisor {
         if self.tools.leaving.is_cancelled() {
             return Err(leaving());
         }
-        if gives_up && let Some(keeper) = self.keeper.take() {
+        if gives_up && let Some(claim_watch) = self.claim_watch.take() {
             let why = if wish.asked.drained { "drained" } else { "its owner got another role" };
             if let Some(to) = &wish.successor {
                 let farewell = Farewell { to: Some(to), why: Some(why), ..Farewell::default() };
-                let is_noted = self.release(&keeper, farewell).await;
+                let is_noted = self.release(&claim_watch, farewell).await;
                 watch.step("release");
                 if !is_noted {
-                    before.keeper = Some(keeper);
+                    before.claim_watch = Some(claim_watch);
                     self.go_back(before, wish, "the store did not note the release").await;
                     let detail = format!("the store did not note the release; {}", self.present());
                     return Err(Problem::new(ErrorKind::Unavailable, "not-released", detail)
                         .hint("try again when the store answers"));
                 }
             } else {
-                self.keeper = Some(keeper);
+                self.claim_watch = Some(claim_watch);
                 self.hand_over(heir, why).await;
                 watch.step("release");
             }
@@ -262,8 +263,8 @@ impl Supervisor {
         }
         let seat = match seat {
             NewSeat::None => None,
-            NewSeat::Held => self.keeper.take().map(Seat::Owner),
-            NewSeat::Copy => Some(Seat::Copy),
+            NewSeat::Held => self.claim_watch.take().map(Seat::Owner),
+            NewSeat::Replica => Some(Seat::Replica),
             NewSeat::Sought => match self.take(wish, consent).await {
                 Ok(seat) => {
                     watch.step("take");
@@ -325,7 +326,7 @@ impl Supervisor {
         tokio::select! {
             biased;
             () = leaving.cancelled() => Err(crate::supervisor::control::leaving()),
-            taken = self.acquire(&wish.asked.role, wish.is_told, consent) => taken,
+            taken = self.acquire(&wish.asked.role, wish.is_forced, consent) => taken,
         }
     }
 
@@ -337,17 +338,17 @@ impl Supervisor {
             false => format!("it could not become {}: {why}", wish.asked.role),
         });
         self.terms = before.terms;
-        (self.keeper, self.is_replica) = (before.keeper, before.is_replica);
+        (self.claim_watch, self.is_replica) = (before.claim_watch, before.is_replica);
         self.note = before.note;
         if matches!(before.state, State::Running { .. }) {
             self.state = self.state.after(Happening::Start);
             if !self.is_replica {
                 return self.begin().await;
             }
-            // Its shard has an owner, and this node is a copy again whether one is missing or not.
+            // Its shard has an owner, and this node is a replica again whether one is missing or not.
             let role = self.role.clone();
-            if let Err(problem) = self.try_follow(&role).await {
-                warn!(%role, %problem, "could not become a copy again");
+            if let Err(problem) = self.try_replicate(&role).await {
+                warn!(%role, %problem, "could not become a replica again");
                 self.stand_by(problem.detail);
             }
             self.publish().await;

@@ -16,7 +16,7 @@ use types::{Epoch, NodeId};
 
 use super::Supervisor;
 use super::takeover::{STORE_LIMIT, place};
-use crate::takeover::vacancy::{Errand, Place, heirs};
+use crate::takeover::vacancy::{Action, Place, heirs};
 
 /// How many members are asked whether they would take the shard.
 const ASKED: usize = 2;
@@ -28,17 +28,17 @@ const ANSWER: Duration = Duration::from_millis(100);
 pub(super) struct Heir {
     node: NodeId,
     http: String,
-    /// Whether it has a copy: then the shard is promised to it.
+    /// Whether it has a replica: then the shard is promised to it.
     is_copy: bool,
 }
 
 impl Supervisor {
     /// The first member that would take this node's shard if it were given up now.
     pub(super) async fn heir(&self) -> Option<Heir> {
-        let epoch = self.keeper.as_ref()?.claim().epoch();
+        let epoch = self.claim_watch.as_ref()?.claim().epoch();
         let place = place(&self.role)?;
         let view = self.tools.cluster.view();
-        let nearest = heirs(&view, &place, &self.succession.layouts.borrow().clone());
+        let nearest = heirs(&view, &place, &self.takeover.layouts.borrow().clone());
         for (member, is_copy) in nearest.into_iter().take(ASKED) {
             let heir = Heir { node: member.id, http: member.http, is_copy };
             if self.offer(&heir, &place, epoch, true).await {
@@ -50,13 +50,13 @@ impl Supervisor {
 
     /// Gives the shard up, for an heir if there is one, and says why.
     pub(super) async fn hand_over(&mut self, heir: Option<Heir>, why: &str) {
-        let Some(keeper) = self.keeper.take() else { return };
+        let Some(claim_watch) = self.claim_watch.take() else { return };
         let to = heir.as_ref().filter(|heir| heir.is_copy).map(|heir| heir.node.clone());
         let farewell = Farewell { to: to.as_ref(), why: Some(why), ..Farewell::default() };
-        if self.release(&keeper, farewell).await
+        if self.release(&claim_watch, farewell).await
             && let Some(heir) = heir
         {
-            let claim = keeper.claim();
+            let claim = claim_watch.claim();
             let place = (claim.service().clone(), claim.shard());
             let is_taken = self.offer(&heir, &place, claim.epoch(), false).await;
             debug!(heir = %heir.node, is_taken, "offered a shard");
@@ -79,11 +79,11 @@ impl Supervisor {
     /// Takes a shard that its owner has offered, if the store says that nobody has it.
     pub(super) async fn offered(&mut self, offer: &Release) {
         let place = (offer.service.clone(), offer.shard);
-        if !self.is_free() || self.succession.has_renounced(&place, Errand::Own) {
+        if !self.is_free() || self.takeover.has_refused(&place, Action::Own) {
             info!(service = %place.0, shard = %place.1, "not taking a shard that was offered: this node has other work");
             return;
         }
-        let Ok(store) = self.tools.ground.shared_store().await else { return };
+        let Ok(store) = self.tools.cluster_store.shared_store().await else { return };
         match timeout(STORE_LIMIT, store.claims().read(&place.0, place.1)).await {
             Ok(Ok(state)) if state.holder.is_none() => self.take_over(&place, state).await,
             Ok(Ok(state)) => info!(note = state.note(), "a shard that was offered has an owner"),

@@ -25,8 +25,8 @@ impl Supervisor {
         if self.sweep().await {
             self.begin().await;
         }
-        self.settle_strays().await;
-        if !self.is_swept || !self.strays.is_empty() {
+        self.settle_orphans().await;
+        if !self.is_swept || !self.orphans.is_empty() {
             self.tidy_at = Instant::now() + PAUSE;
         }
     }
@@ -51,13 +51,13 @@ impl Supervisor {
             }
         };
         self.is_swept = true;
-        if let Some(keeper) = &self.keeper {
-            let claim = keeper.claim();
+        if let Some(claim_watch) = &self.claim_watch {
+            let claim = claim_watch.claim();
             own.retain(|(service, shard)| (service, *shard) != (claim.service(), claim.shard()));
         }
         let is_idle = matches!(self.state, State::Starting { .. })
             || (self.role == Role::Standby && matches!(self.state, State::Running { .. }));
-        let may_resume = self.tools.resumes && self.revision == 0 && self.keeper.is_none() && is_idle;
+        let may_resume = self.tools.resumes && self.revision == 0 && self.claim_watch.is_none() && is_idle;
         let mut resumed = None;
         if may_resume && !own.is_empty() {
             let is_wanted = |(service, shard): &(ServiceType, ShardId)| {
@@ -67,7 +67,7 @@ impl Supervisor {
             resumed = Some(Role::Service { service, shard: Some(shard) });
         }
         for shard in own {
-            self.strays.insert(shard, "its owner has another role".to_owned());
+            self.orphans.insert(shard, "its owner has another role".to_owned());
         }
         let Some(role) = resumed else { return false };
         if role != self.role {
@@ -81,7 +81,7 @@ impl Supervisor {
 
     /// The shards that the store says are this node's, in whichever life.
     async fn own_shards(&self) -> Result<Vec<(ServiceType, ShardId)>, Problem> {
-        let store = self.tools.ground.store().await.map_err(|error| not_opened(&error))?;
+        let store = self.tools.cluster_store.store().await.map_err(|error| not_opened(&error))?;
         let all = store.claims().all().await.map_err(|error| unreadable(&error))?;
         let readable = all.into_iter().filter_map(|(shard, state)| match state {
             Ok(state) => Some((shard, state)),
@@ -100,17 +100,17 @@ impl Supervisor {
     }
 
     /// Gives up what this node owns and does not run, as far as the store lets it.
-    pub(super) async fn settle_strays(&mut self) {
-        if self.strays.is_empty() {
+    pub(super) async fn settle_orphans(&mut self) {
+        if self.orphans.is_empty() {
             return;
         }
-        let claims = match self.tools.ground.store().await {
+        let claims = match self.tools.cluster_store.store().await {
             Ok(store) => store.claims(),
             Err(_) => return,
         };
-        for ((service, shard), why) in std::mem::take(&mut self.strays) {
-            let is_run = self.keeper.as_ref().is_some_and(|keeper| {
-                (keeper.claim().service(), keeper.claim().shard()) == (&service, shard)
+        for ((service, shard), why) in std::mem::take(&mut self.orphans) {
+            let is_run = self.claim_watch.as_ref().is_some_and(|claim_watch| {
+                (claim_watch.claim().service(), claim_watch.claim().shard()) == (&service, shard)
             });
             if is_run {
                 continue;
@@ -126,15 +126,15 @@ impl Supervisor {
                 Ok(Err(_)) | Err(_) => false,
             };
             if !is_settled {
-                self.strays.insert((service, shard), why);
+                self.orphans.insert((service, shard), why);
             }
         }
     }
 
     /// What is still to be given up, in words.
-    pub(super) fn strays_in_words(&self) -> Option<String> {
+    pub(super) fn orphans_in_words(&self) -> Option<String> {
         let shards: Vec<_> =
-            self.strays.keys().map(|(service, shard)| format!("{service}/{shard}")).collect();
+            self.orphans.keys().map(|(service, shard)| format!("{service}/{shard}")).collect();
         let is_any = !shards.is_empty();
         is_any.then(|| format!("the store has not noted yet that {} was given up", shards.join(", ")))
     }

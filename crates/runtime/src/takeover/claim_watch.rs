@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{Instrument, Span, debug, warn};
 use types::Role;
 
-use crate::takeover::isolation::Sight;
+use crate::takeover::isolation::Isolation;
 
 /// After so many more entries the old ones of a claim's log are removed.
 const PRUNE_EVERY: u64 = 64;
@@ -21,20 +21,20 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 
 /// Watches over a claim until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct ClaimWatch {
     claim: Claim,
     /// End with the keeper.
     _tasks: JoinSet<()>,
 }
 
-impl Keeper {
+impl ClaimWatch {
     pub(crate) fn new(
         claim: Claim,
         interval: Duration,
         view: watch::Receiver<ClusterView>,
-        sight: Sight,
+        isolation: Isolation,
     ) -> Self {
-        claim.yield_when(move |sees| sees > 0 && sight.is_cut_off());
+        claim.yield_when(move |sees| sees > 0 && isolation.is_cut_off());
         let mut tasks = JoinSet::new();
         tasks.spawn(keep(claim.clone(), interval, view).instrument(Span::current()));
         // Beside the polls: the claim must not grow old over it.

@@ -34,7 +34,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// The connections to owners.
 #[derive(Debug)]
-pub(crate) struct Lifelines {
+pub(crate) struct CrashDetector {
     cluster: Cluster,
     silence: Duration,
     held: BTreeMap<(NodeId, Generation), AbortHandle>,
@@ -53,7 +53,7 @@ struct Line {
     gone: Arc<watch::Sender<Gone>>,
 }
 
-impl Lifelines {
+impl CrashDetector {
     pub(crate) fn new(cluster: Cluster, profile: Profile) -> Self {
         Self {
             cluster,
@@ -213,7 +213,7 @@ mod tests {
 
     /// Two members of which one looks closely at the other, whose API is a listener here.
     struct Pair {
-        lines: Lifelines,
+        lines: CrashDetector,
         life: (NodeId, Generation),
         network: MemoryNetwork,
         listener: TcpListener,
@@ -230,7 +230,7 @@ mod tests {
             let mut view = me.watch();
             view.wait_for(|view| view.member(&life.0).is_some()).await.unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut lines = Lifelines::new(me, Profile::Local);
+            let mut lines = CrashDetector::new(me, Profile::Local);
             lines.hold(vec![sighting(&life, &listener)]);
             Self { lines, life, network, listener, _owner: owner, _drivers: drivers }
         }

@@ -13,7 +13,7 @@ use types::{Generation, NodeId};
 
 /// What a node sees of others, and saw. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Sight(Arc<Inner>);
+pub(crate) struct Isolation(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -29,7 +29,7 @@ struct State {
     has_met: bool,
 }
 
-impl Sight {
+impl Isolation {
     pub(crate) fn new(has_seeds: bool) -> Self {
         Self(Arc::new(Inner { has_seeds, state: Mutex::default() }))
     }
@@ -96,9 +96,9 @@ mod tests {
             (true, vec![view(&["a", "b"], &[]), view(&["b"], &["a"]), view(&[], &["a"])], true),
             (false, vec![view(&["a"], &[]), view(&[], &[]), view(&["a"], &[]), view(&[], &["a"])], false),
         ] {
-            let sight = Sight::new(has_seeds);
-            views.iter().for_each(|view| sight.look(view));
-            assert_eq!(sight.is_cut_off(), is_cut_off, "seeds: {has_seeds}, {views:?}");
+            let isolation = Isolation::new(has_seeds);
+            views.iter().for_each(|view| isolation.look(view));
+            assert_eq!(isolation.is_cut_off(), is_cut_off, "seeds: {has_seeds}, {views:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 use types::{ServiceType, Sharding};
 
-use crate::node::cluster_store::Ground;
+use crate::node::cluster_store::ClusterStore;
 use crate::takeover::vacancy::Layout;
 
 /// By service type.
@@ -28,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Reads the specs at once, then and again, and when gossip shows that one has changed. Never ends.
 pub(crate) async fn keep(
-    ground: Ground,
+    cluster_store: ClusterStore,
     registry: Registry,
     mut view: watch::Receiver<ClusterView>,
     known: watch::Sender<Layouts>,
@@ -38,7 +38,7 @@ pub(crate) async fn keep(
     };
     loop {
         let before = known.borrow().clone();
-        let is_read = match timeout(LIMIT, read(&ground, &before)).await {
+        let is_read = match timeout(LIMIT, read(&cluster_store, &before)).await {
             Ok(Ok(mut layouts)) => {
                 layouts.retain(|service, _| owned(service));
                 known.send_if_modified(|known| {
@@ -80,8 +80,8 @@ pub(crate) async fn keep(
 }
 
 /// A spec that can't be understood leaves what was known before.
-async fn read(ground: &Ground, before: &Layouts) -> Result<Layouts, String> {
-    let store = ground.store().await.map_err(|error| error.to_string())?;
+async fn read(cluster_store: &ClusterStore, before: &Layouts) -> Result<Layouts, String> {
+    let store = cluster_store.store().await.map_err(|error| error.to_string())?;
     let specs = store.specs().all().await.map_err(|error| error.to_string())?;
     let layouts = specs.into_iter().filter_map(|(service, numbered)| {
         let numbered = match numbered {

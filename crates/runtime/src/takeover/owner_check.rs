@@ -17,7 +17,7 @@ use tracing::{debug, info};
 use types::api::AgentSelf;
 use types::{Epoch, Holder, NodeId};
 
-use crate::node::cluster_store::Ground;
+use crate::node::cluster_store::ClusterStore;
 use crate::node::identity::Identity;
 use crate::node::peer::agent_self;
 use crate::role::owner::is_honoured;
@@ -45,7 +45,7 @@ const PROMISED: Duration = Duration::from_secs(3);
 /// after the stop of a whole cluster each of them comes back to its own shard.
 const RETURNING: Duration = Duration::from_secs(2);
 
-/// What an inquiry found.
+/// What an owner check found.
 #[derive(Debug)]
 pub(crate) enum Finding {
     /// The shard may be taken from this state.
@@ -68,7 +68,7 @@ pub(crate) enum Finding {
 }
 
 /// A question about a shard.
-pub(crate) struct Inquiry {
+pub(crate) struct OwnerCheck {
     pub(crate) place: Place,
     pub(crate) me: Identity,
     /// Its owner as this node saw it last.
@@ -83,7 +83,7 @@ pub(crate) struct Inquiry {
     /// Who has ended for sure, whatever gossip still says.
     pub(crate) gone: watch::Receiver<Gone>,
     pub(crate) mesh: Mesh,
-    pub(crate) ground: Ground,
+    pub(crate) cluster_store: ClusterStore,
 }
 
 /// What the owner itself says.
@@ -97,10 +97,10 @@ enum Word {
     Unclear,
 }
 
-impl Inquiry {
+impl OwnerCheck {
     /// Goes through the gates.
     pub(crate) async fn run(self) -> (Place, Finding) {
-        let finding = match self.ground.shared_store().await {
+        let finding = match self.cluster_store.shared_store().await {
             Ok(store) => self.ask(store).await,
             Err(problem) => Finding::Unknown(problem.detail),
         };

@@ -1,7 +1,7 @@
-//! When a copy that is one too many stands by again.
+//! When a replica that is one too many stands by again.
 //!
-//! Pure: the view and the time come in. Two standbys may become copies of one shard at once, and an owner that comes back may
-//! be one before it has seen the others. A copy that a person placed by a command stays; that is the caller's to know.
+//! Pure: the view and the time come in. Two standbys may become replicas of one shard at once, and an owner that comes back may
+//! be one before it has seen the others. A replica that a person placed by a command stays; that is the caller's to know.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use std::time::Duration;
 use cluster::ClusterView;
 use tokio::time::Instant;
 
-use crate::takeover::vacancy::{Place, copies, follows, is_owned, weight};
+use crate::takeover::vacancy::{Place, is_owned, is_replica, replicas, weight};
 
-/// How long a shard may have more copies than it is to have.
+/// How long a shard may have more replicas than it is to have.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Each copy goes so much later than the one before it, so that one alone goes; it takes a moment until all know.
+/// Each replica goes so much later than the one before it, so that one alone goes; it takes a moment until all know.
 const STEP: Duration = Duration::from_secs(5);
 
-/// Knows since when this node's copy may be one too many.
+/// Knows since when this node's replica may be one too many.
 #[derive(Debug, Default)]
 pub(crate) struct Surplus {
     since: Option<(Place, Instant)>,
 }
 
 impl Surplus {
-    /// Notes what the view shows of a shard that this node has a copy of, or that it has none. When it is to stand by, if
+    /// Notes what the view shows of a shard that this node has a replica of, or that it has none. When it is to stand by, if
     /// nothing changes until then.
     pub(crate) fn look(
         &mut self,
@@ -32,8 +32,9 @@ impl Surplus {
         now: Instant,
     ) -> Option<Instant> {
         let surplus = copied.filter(|(place, wanted)| {
-            // A copy of a shard without an owner may be its next one.
-            is_owned(view, place) && usize::try_from(*wanted).is_ok_and(|wanted| copies(view, place) > wanted)
+            // A replica of a shard without an owner may be its next one.
+            is_owned(view, place)
+                && usize::try_from(*wanted).is_ok_and(|wanted| replicas(view, place) > wanted)
         });
         let Some((place, _)) = surplus else {
             self.since = None;
@@ -48,7 +49,7 @@ impl Surplus {
         let order = |id| Reverse(weight(id, place));
         let mine = order(view.me());
         let before = view.peers().filter(|peer| {
-            peer.state.as_ref().is_some_and(|state| follows(state, place)) && order(&peer.id) > mine
+            peer.state.as_ref().is_some_and(|state| is_replica(state, place)) && order(&peer.id) > mine
         });
         let before = u32::try_from(before.count()).unwrap_or(u32::MAX);
         Some(since + PATIENCE + STEP.saturating_mul(before))
@@ -81,11 +82,11 @@ mod tests {
         }
     }
 
-    /// The owner and these copies, as the first of them sees it.
-    fn view(copies: &[&str], has_owner: bool) -> ClusterView {
+    /// The owner and these replicas, as the first of them sees it.
+    fn view(replicas: &[&str], has_owner: bool) -> ClusterView {
         let owner = has_owner.then(|| member("owner", Post::Primary));
-        let members = copies.iter().map(|id| member(id, Post::Replica)).chain(owner);
-        ClusterView::new("test".parse().unwrap(), copies[0].parse().unwrap(), members)
+        let members = replicas.iter().map(|id| member(id, Post::Replica)).chain(owner);
+        ClusterView::new("test".parse().unwrap(), replicas[0].parse().unwrap(), members)
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 use types::{ErrorKind, Holder, Post, Problem, Role};
 
-use crate::node::cluster_store::Ground;
+use crate::node::cluster_store::ClusterStore;
 use crate::node::peer::agent_self;
 use crate::takeover::layouts::Layouts;
 use crate::takeover::vacancy::{Place, ownerless};
@@ -97,7 +97,7 @@ pub(crate) fn suspect<'a>(view: &ClusterView, state: &'a ClaimState) -> Option<(
 pub(crate) struct Watch {
     pub(crate) cluster: Cluster,
     pub(crate) mesh: Mesh,
-    pub(crate) ground: Ground,
+    pub(crate) cluster_store: ClusterStore,
     pub(crate) layouts: watch::Receiver<Layouts>,
 }
 
@@ -172,7 +172,7 @@ impl Watch {
 
     /// Reads the claims of these shards, and asks their owners.
     async fn look(&self, places: &[Place]) -> Option<Twin> {
-        let store = self.ground.store().await.ok()?;
+        let store = self.cluster_store.store().await.ok()?;
         let claims = store.claims();
         let view = self.cluster.view();
         let looks = places.iter().map(async |place| {

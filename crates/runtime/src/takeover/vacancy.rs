@@ -1,4 +1,4 @@
-//! Which shards want an owner or a copy, and when it is this node's turn to give them one.
+//! Which shards want an owner or a replica, and when it is this node's turn to give them one.
 //!
 //! Pure: the view and the time come in. What is found here is only a reason to look closer; see [`crate::takeover::owner_check`] for
 //! the gates that come next, and the store for who is right.
@@ -27,17 +27,17 @@ pub(crate) struct Layout {
     /// The number of the spec.
     pub(crate) spec: u64,
     pub(crate) shards: NonZeroU32,
-    /// Copies of each shard beside its owner's.
+    /// Replicas of each shard beside its owner's.
     pub(crate) replicas: u32,
 }
 
 /// What is to be done for a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Errand {
+pub(crate) enum Action {
     /// Own it.
     Own,
-    /// Have a copy of it.
-    Follow,
+    /// Have a replica of it.
+    Replicate,
 }
 
 /// An owner as it was last seen.
@@ -61,11 +61,11 @@ pub(crate) struct Pace {
 /// How long an owner that this node never saw is waited for, and a member whose role is the shard and that has not taken
 /// it yet: it may be starting, as all may.
 pub(crate) const UNSEEN: Duration = Duration::from_secs(10);
-/// The same for the copies of a shard that never were as many as are wanted.
+/// The same for the replicas of a shard that never were as many as are wanted.
 const UNSEEN_COPIES: Duration = Duration::from_secs(15);
 /// How long a node leaves alone what it could not do, the first time and at most.
 const FAILED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
-/// How many times longer a missing copy is waited for than a missing owner: it is less urgent.
+/// How many times longer a missing replica is waited for than a missing owner: it is less urgent.
 const COPIES_WAIT: u32 = 4;
 /// Of the candidates for a shard, so many look closely at its owner.
 const NEAR: u32 = 2;
@@ -77,7 +77,7 @@ impl Pace {
     }
 }
 
-/// Knows since when shards have been without an owner, or with too few copies.
+/// Knows since when shards have been without an owner, or with too few replicas.
 #[derive(Debug)]
 pub(crate) struct Vacancies {
     pace: Pace,
@@ -102,7 +102,7 @@ struct Watched {
     /// How often in a row it was found that nothing is to be done.
     rebuffs: u32,
     /// This node could not do it, and leaves it to others for a while.
-    failed: BTreeMap<Errand, Failed>,
+    failed: BTreeMap<Action, Failed>,
     /// How often in a row it could not.
     failures: u32,
 }
@@ -141,7 +141,7 @@ fn owner(view: &ClusterView, place: &Place) -> Option<(Sighting, Phase)> {
 /// The owners that this node would be among the first to follow.
 pub(crate) fn predecessors(view: &ClusterView, layouts: &BTreeMap<ServiceType, Layout>) -> Vec<Sighting> {
     let places = places(layouts).into_iter();
-    let near = places.filter(|place| rank(view, place, layouts, Errand::Own).is_some_and(|rank| rank < NEAR));
+    let near = places.filter(|place| rank(view, place, layouts, Action::Own).is_some_and(|rank| rank < NEAR));
     near.filter_map(|place| Some(owner(view, &place)?.0)).collect()
 }
 
@@ -158,8 +158,8 @@ fn places(layouts: &BTreeMap<ServiceType, Layout>) -> BTreeSet<Place> {
     layouts.iter().flat_map(of_type).collect()
 }
 
-/// Whether a member has a copy of this shard.
-pub(crate) fn follows(state: &RoleState, (service, shard): &Place) -> bool {
+/// Whether a member has a replica of this shard.
+pub(crate) fn is_replica(state: &RoleState, (service, shard): &Place) -> bool {
     state.role.service() == Some(service)
         && state.role.shard() == Some(*shard)
         && state.duty == Some(Post::Replica)
@@ -176,14 +176,14 @@ pub(crate) fn is_awaited(view: &ClusterView, (service, shard): &Place) -> bool {
     })
 }
 
-/// How many members have a copy of this shard.
-pub(crate) fn copies(view: &ClusterView, place: &Place) -> usize {
-    view.members().filter_map(|member| member.state.as_ref()).filter(|state| follows(state, place)).count()
+/// How many members have a replica of this shard.
+pub(crate) fn replicas(view: &ClusterView, place: &Place) -> usize {
+    view.members().filter_map(|member| member.state.as_ref()).filter(|state| is_replica(state, place)).count()
 }
 
 /// The same without this node's own.
-pub(crate) fn copies_elsewhere(view: &ClusterView, place: &Place) -> usize {
-    view.peers().filter_map(|peer| peer.state.as_ref()).filter(|state| follows(state, place)).count()
+pub(crate) fn replicas_elsewhere(view: &ClusterView, place: &Place) -> usize {
+    view.peers().filter_map(|peer| peer.state.as_ref()).filter(|state| is_replica(state, place)).count()
 }
 
 impl Vacancies {
@@ -213,25 +213,25 @@ impl Vacancies {
         &self,
         view: &ClusterView,
         layouts: &BTreeMap<ServiceType, Layout>,
-        renounced: &BTreeSet<(Place, Errand)>,
+        refused: &BTreeSet<(Place, Action)>,
         now: Instant,
-    ) -> Result<(Place, Errand), Option<Instant>> {
+    ) -> Result<(Place, Action), Option<Instant>> {
         let turns = self.watched.iter().filter_map(|(place, watched)| {
-            let (errand, at) = self.due(place, watched, view, layouts)?;
+            let (action, at) = self.due(place, watched, view, layouts)?;
             // A refusal counts only while another candidate is left.
-            let is_alone = errand == Errand::Own && !has_heir(view, place);
+            let is_alone = action == Action::Own && !has_heir(view, place);
             let doubted = watched
                 .not_before
-                .filter(|_| errand == Errand::Own && !(is_alone && watched.is_left_to_others));
-            let failed = watched.failed.get(&errand);
+                .filter(|_| action == Action::Own && !(is_alone && watched.is_left_to_others));
+            let failed = watched.failed.get(&action);
             let failed = failed.map(|failed| if is_alone { failed.until_if_alone } else { failed.until });
             let at = [doubted, failed].into_iter().flatten().fold(at, Instant::max);
-            let turn = (place.clone(), errand);
-            (!renounced.contains(&turn)).then_some((turn, at))
+            let turn = (place.clone(), action);
+            (!refused.contains(&turn)).then_some((turn, at))
         });
         let (due, later): (Vec<_>, Vec<_>) = turns.partition(|(_, at)| *at <= now);
-        // A shard without an owner is worse than a missing copy.
-        let first = due.into_iter().map(|(turn, _)| turn).min_by_key(|(_, errand)| *errand);
+        // A shard without an owner is worse than a missing replica.
+        let first = due.into_iter().map(|(turn, _)| turn).min_by_key(|(_, action)| *action);
         first.ok_or_else(|| later.into_iter().map(|(_, at)| at).min())
     }
 
@@ -242,10 +242,10 @@ impl Vacancies {
         watched: &Watched,
         view: &ClusterView,
         layouts: &BTreeMap<ServiceType, Layout>,
-    ) -> Option<(Errand, Instant)> {
+    ) -> Option<(Action, Instant)> {
         let Pace { settle, step } = self.pace;
         if let Some(since) = watched.ownerless_since {
-            let rank = rank(view, place, layouts, Errand::Own)?;
+            let rank = rank(view, place, layouts, Action::Own)?;
             let settle = match &watched.owner {
                 Some(_) if watched.is_orphan => Duration::ZERO,
                 Some(_) => settle,
@@ -253,16 +253,16 @@ impl Vacancies {
                 // The claim says whether there is an owner to wait for.
                 None => settle,
             };
-            return Some((Errand::Own, since + settle + step * rank));
+            return Some((Action::Own, since + settle + step * rank));
         }
         let since = watched.thin_since?;
-        let rank = rank(view, place, layouts, Errand::Follow)?;
+        let rank = rank(view, place, layouts, Action::Replicate)?;
         let settle = if watched.had_all_copies {
             settle * COPIES_WAIT
         } else {
             (settle * COPIES_WAIT).max(UNSEEN_COPIES)
         };
-        Some((Errand::Follow, since + settle + step * COPIES_WAIT * rank))
+        Some((Action::Replicate, since + settle + step * COPIES_WAIT * rank))
     }
 
     /// The owner of a shard as it was last seen.
@@ -312,17 +312,17 @@ impl Vacancies {
     }
 
     /// This node could not do it: it leaves it to others, longer each time.
-    pub(crate) fn failed(&mut self, place: &Place, errand: Errand, now: Instant) {
+    pub(crate) fn failed(&mut self, place: &Place, action: Action, now: Instant) {
         if let Some(watched) = self.watched.get_mut(place) {
             let pause = FAILED.0.saturating_mul(1 << watched.failures.min(10)).min(FAILED.1);
             let failed = Failed { until: now + pause, until_if_alone: now + FAILED.0 };
-            watched.failed.insert(errand, failed);
+            watched.failed.insert(action, failed);
             watched.failures += 1;
         }
     }
 
-    /// Whether a shard has its copies, so that a missing one is news.
-    pub(crate) fn has_all_copies(&self, place: &Place) -> bool {
+    /// Whether a shard has its replicas, so that a missing one is news.
+    pub(crate) fn has_all_replicas(&self, place: &Place) -> bool {
         self.watched.get(place).is_some_and(|watched| watched.thin_since.is_none())
     }
 
@@ -365,7 +365,7 @@ impl Watched {
                     (self.not_before, self.rebuffs) = (None, 0);
                 }
                 if phase == Phase::Ready {
-                    self.failed.remove(&Errand::Own);
+                    self.failed.remove(&Action::Own);
                     self.failures = 0;
                 }
                 self.note_epoch(sighting.epoch, now);
@@ -377,7 +377,7 @@ impl Watched {
         }
         let is_gone = |owner: &Sighting| gone.contains(&(owner.node.clone(), owner.generation));
         self.is_orphan = self.owner.as_ref().is_some_and(is_gone);
-        let has_all = u32::try_from(copies(view, place)).is_ok_and(|copies| copies >= wanted);
+        let has_all = u32::try_from(replicas(view, place)).is_ok_and(|replicas| replicas >= wanted);
         self.had_all_copies |= has_all && wanted > 0;
         if has_all {
             self.thin_since = None;
@@ -392,10 +392,10 @@ fn rank(
     view: &ClusterView,
     place: &Place,
     layouts: &BTreeMap<ServiceType, Layout>,
-    errand: Errand,
+    action: Action,
 ) -> Option<u32> {
     let order = |member: &Member| {
-        let class = class(member, view, place, layouts, errand)?;
+        let class = class(member, view, place, layouts, action)?;
         Some((class, Reverse(weight(&member.id, place))))
     };
     let mine = order(view.member(view.me())?)?;
@@ -403,12 +403,12 @@ fn rank(
     u32::try_from(before).ok()
 }
 
-/// Whether a peer could take a shard, as a standby or with its copy.
+/// Whether a peer could take a shard, as a standby or with its replica.
 pub(crate) fn has_heir(view: &ClusterView, place: &Place) -> bool {
-    view.peers().any(|peer| class(peer, view, place, &BTreeMap::new(), Errand::Own).is_some())
+    view.peers().any(|peer| class(peer, view, place, &BTreeMap::new(), Action::Own).is_some())
 }
 
-/// The peers that could take a shard, the nearest first, each with whether it has a copy of it.
+/// The peers that could take a shard, the nearest first, each with whether it has a replica of it.
 pub(crate) fn heirs(
     view: &ClusterView,
     place: &Place,
@@ -416,7 +416,7 @@ pub(crate) fn heirs(
 ) -> Vec<(Member, bool)> {
     let mut heirs: Vec<_> = view
         .peers()
-        .filter_map(|peer| Some((class(peer, view, place, layouts, Errand::Own)?, peer)))
+        .filter_map(|peer| Some((class(peer, view, place, layouts, Action::Own)?, peer)))
         .map(|(class, peer)| ((class, Reverse(weight(&peer.id, place))), peer))
         .collect();
     heirs.sort_unstable_by_key(|(order, _)| *order);
@@ -429,14 +429,14 @@ fn class(
     view: &ClusterView,
     place: &Place,
     layouts: &BTreeMap<ServiceType, Layout>,
-    errand: Errand,
+    action: Action,
 ) -> Option<u8> {
     let state = member.state.as_ref().filter(|state| state.phase.is_serving())?;
     let is_standby = state.role == Role::Standby && member.about.runnable.contains(&place.0);
-    if errand == Errand::Follow {
+    if action == Action::Replicate {
         return is_standby.then_some(0);
     }
-    if follows(state, place) {
+    if is_replica(state, place) {
         return Some(0);
     }
     let own = state.role.service().zip(state.role.shard());
@@ -445,8 +445,8 @@ fn class(
     match copied {
         Some((service, shard)) => {
             let wanted = layouts.get(service).map_or(0, |layout| layout.replicas);
-            let is_surplus =
-                u32::try_from(copies(view, &(service.clone(), shard))).is_ok_and(|copies| copies > wanted);
+            let is_surplus = u32::try_from(replicas(view, &(service.clone(), shard)))
+                .is_ok_and(|replicas| replicas > wanted);
             Some(if is_surplus { 1 } else { 3 })
         }
         None => is_standby.then_some(2),

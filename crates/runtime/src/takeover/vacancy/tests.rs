@@ -21,7 +21,7 @@ fn pace() -> Pace {
     Pace { settle: SECOND, step: SECOND }
 }
 
-/// `storage/0*7` owns the shard under epoch 7, `storage/0+` has a copy, `storage/0` does neither.
+/// `storage/0*7` owns the shard under epoch 7, `storage/0+` has a replica, `storage/0` does neither.
 fn member(id: &str, role: &str) -> Member {
     let (role, mark) = role.split_at(role.find(['*', '+']).unwrap_or(role.len()));
     let mut state = RoleState { phase: Phase::Ready, ..RoleState::starting(role.parse().unwrap()) };
@@ -53,9 +53,9 @@ fn with_the_other_shard<'a>(members: &[(&'a str, &'a str)]) -> ClusterView {
     view(&[members, &[("other", "storage/1*1")]].concat())
 }
 
-/// The same with a copy of shard 1.
+/// The same with a replica of shard 1.
 fn with_the_other_copy<'a>(members: &[(&'a str, &'a str)]) -> ClusterView {
-    with_the_other_shard(&[members, &[("other-copy", "storage/1+")]].concat())
+    with_the_other_shard(&[members, &[("other-replica", "storage/1+")]].concat())
 }
 
 fn turn(
@@ -63,7 +63,7 @@ fn turn(
     view: &ClusterView,
     replicas: u32,
     now: Instant,
-) -> Result<(Place, Errand), Option<Instant>> {
+) -> Result<(Place, Action), Option<Instant>> {
     vacancies.turn(view, &layouts(replicas), &BTreeSet::new(), now)
 }
 
@@ -79,7 +79,7 @@ async fn a_shard_whose_owner_was_seen_is_taken_after_the_settle_time() {
     vacancies.look(&gone, &Gone::new(), &layouts(0), start + 10 * SECOND);
     let due = start + 11 * SECOND;
     assert_eq!(turn(&vacancies, &gone, 0, due - SECOND / 2), Err(Some(due)));
-    assert_eq!(turn(&vacancies, &gone, 0, due), Ok((place(), Errand::Own)));
+    assert_eq!(turn(&vacancies, &gone, 0, due), Ok((place(), Action::Own)));
     let last = vacancies.last_owner(&place()).unwrap();
     assert_eq!((last.node.as_str(), last.epoch, last.http.as_str()), ("a", Epoch(3), "http://a"));
 
@@ -96,7 +96,7 @@ async fn an_owner_that_is_gone_for_sure_is_not_waited_for() {
     let gone = Gone::from([("a".parse().unwrap(), Generation(1))]);
     let view = seen.without(&gone);
     vacancies.look(&view, &gone, &layouts(0), start);
-    assert_eq!(turn(&vacancies, &view, 0, start), Ok((place(), Errand::Own)));
+    assert_eq!(turn(&vacancies, &view, 0, start), Ok((place(), Action::Own)));
 
     vacancies.look(&seen, &Gone::new(), &layouts(0), start);
     assert_eq!(turn(&vacancies, &seen, 0, start + SECOND), Err(None), "it was there after all");
@@ -116,7 +116,7 @@ fn the_first_two_candidates_look_closely_at_the_owner() {
         owners.retain(|owner| owner == "a");
         owners.len()
     };
-    assert_eq!(looks("c"), 1, "the copy is the first one");
+    assert_eq!(looks("c"), 1, "the replica is the first one");
     assert_eq!(["b", "d", "e"].map(looks).iter().sum::<usize>(), 1, "one standby is the second");
     assert_eq!(looks("a"), 0, "nobody looks at itself");
 }
@@ -131,12 +131,12 @@ async fn a_member_that_starts_with_the_shard_is_waited_for_longer() {
     let start = Instant::now();
     vacancies.look(&awaited, &Gone::new(), &layouts(0), start);
     assert_eq!(turn(&vacancies, &awaited, 0, start + 2 * SECOND), Err(Some(start + UNSEEN)));
-    assert_eq!(turn(&vacancies, &awaited, 0, start + UNSEEN), Ok((place(), Errand::Own)));
+    assert_eq!(turn(&vacancies, &awaited, 0, start + UNSEEN), Ok((place(), Action::Own)));
 
     let given_up = with_the_other_shard(&[("me", "standby"), ("gateway", "api_gateway")]);
     assert_eq!(
         turn(&vacancies, &given_up, 0, start + SECOND),
-        Ok((place(), Errand::Own)),
+        Ok((place(), Action::Own)),
         "the claim says more"
     );
 }
@@ -152,7 +152,7 @@ async fn a_refusal_counts_only_while_another_candidate_is_left() {
     vacancies.look(&others, &Gone::new(), &layouts(0), start);
     vacancies.leave_to_others(&place(), start + 30 * SECOND);
     assert_eq!(turn(&vacancies, &others, 0, start + 5 * SECOND), Err(Some(start + 30 * SECOND)));
-    assert_eq!(turn(&vacancies, &alone, 0, start + 5 * SECOND), Ok((place(), Errand::Own)));
+    assert_eq!(turn(&vacancies, &alone, 0, start + 5 * SECOND), Ok((place(), Action::Own)));
 
     vacancies.put_off(&place(), start + 30 * SECOND, false);
     assert_eq!(
@@ -162,10 +162,10 @@ async fn a_refusal_counts_only_while_another_candidate_is_left() {
     );
 
     for _ in 0..3 {
-        vacancies.failed(&place(), Errand::Own, start + 20 * SECOND);
+        vacancies.failed(&place(), Action::Own, start + 20 * SECOND);
     }
     assert_eq!(turn(&vacancies, &others, 0, start + 30 * SECOND), Err(Some(start + 60 * SECOND)));
-    assert_eq!(turn(&vacancies, &alone, 0, start + 30 * SECOND), Ok((place(), Errand::Own)));
+    assert_eq!(turn(&vacancies, &alone, 0, start + 30 * SECOND), Ok((place(), Action::Own)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,11 +200,11 @@ async fn who_resigned_or_stopped_is_no_owner_but_who_restarts_is() {
 }
 
 /// Who goes how many steps after the others, of those that are there.
-fn ranks(members: &[(&str, &str)], replicas: u32, errand: Errand) -> Vec<(String, Option<u32>)> {
+fn ranks(members: &[(&str, &str)], replicas: u32, action: Action) -> Vec<(String, Option<u32>)> {
     let all: Vec<_> = members.iter().map(|(id, role)| member(id, role)).collect();
     let rank_of = |id: &str| {
         let view = ClusterView::new("test".parse().unwrap(), id.parse().unwrap(), all.clone());
-        rank(&view, &place(), &layouts(replicas), errand)
+        rank(&view, &place(), &layouts(replicas), action)
     };
     let mut ranks: Vec<_> = members.iter().map(|(id, _)| ((*id).to_owned(), rank_of(id))).collect();
     ranks.sort_by_key(|(_, rank)| rank.unwrap_or(u32::MAX));
@@ -216,17 +216,17 @@ fn copies_of_the_shard_go_first_then_surplus_ones_then_standbys_then_copies_of_o
     let members = [
         ("standby", "standby"),
         ("needed", "storage/1+"),
-        ("copy", "storage/0+"),
+        ("replica", "storage/0+"),
         ("owner", "storage/1*1"),
         ("gateway", "api_gateway"),
     ];
-    let found = ranks(&members, 1, Errand::Own);
+    let found = ranks(&members, 1, Action::Own);
     let order: Vec<_> = found.iter().map(|(id, rank)| (id.as_str(), *rank)).collect();
-    assert_eq!(order[..3], [("copy", Some(0)), ("standby", Some(1)), ("needed", Some(2))]);
+    assert_eq!(order[..3], [("replica", Some(0)), ("standby", Some(1)), ("needed", Some(2))]);
     assert!(order[3..].iter().all(|(_, rank)| rank.is_none()), "{order:?}");
 
     let surplus = [("standby", "standby"), ("b", "storage/1+"), ("c", "storage/1+")];
-    let found = ranks(&surplus, 1, Errand::Own);
+    let found = ranks(&surplus, 1, Action::Own);
     assert_eq!(found[2].0, "standby", "{found:?}");
 }
 
@@ -234,7 +234,7 @@ fn copies_of_the_shard_go_first_then_surplus_ones_then_standbys_then_copies_of_o
 fn all_agree_on_the_order_of_standbys_and_each_shard_has_its_own() {
     let names: Vec<String> = (0..8).map(|number| format!("n{number}")).collect();
     let members: Vec<_> = names.iter().map(|name| (name.as_str(), "standby")).collect();
-    let found = ranks(&members, 0, Errand::Own);
+    let found = ranks(&members, 0, Action::Own);
     let numbers: Vec<_> = found.iter().map(|(_, rank)| rank.unwrap()).collect();
     assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
     let firsts: BTreeSet<_> = (0..20)
@@ -256,7 +256,7 @@ async fn a_missing_copy_is_given_by_a_standby_once_there_is_an_owner() {
 
     let thin = with_the_other_copy(&[("me", "standby"), ("a", "storage/0*3")]);
     vacancies.look(&thin, &Gone::new(), &layouts(1), start);
-    assert_eq!(turn(&vacancies, &thin, 1, start + 4 * SECOND), Ok((place(), Errand::Follow)));
+    assert_eq!(turn(&vacancies, &thin, 1, start + 4 * SECOND), Ok((place(), Action::Replicate)));
     assert_eq!(turn(&vacancies, &thin, 1, start + SECOND), Err(Some(start + 4 * SECOND)));
 
     let busy = with_the_other_copy(&[("me", "api_gateway"), ("a", "storage/0*3")]);
@@ -272,8 +272,8 @@ async fn what_was_put_off_or_renounced_is_left_alone() {
     assert_eq!(vacancies.rebuffs(&place()), 1);
     assert_eq!(turn(&vacancies, &empty, 0, start + UNSEEN), Err(Some(start + 60 * SECOND)));
     assert!(turn(&vacancies, &empty, 0, start + 60 * SECOND).is_ok());
-    let renounced = BTreeSet::from([(place(), Errand::Own)]);
-    assert_eq!(vacancies.turn(&empty, &layouts(0), &renounced, start + 60 * SECOND), Err(None));
+    let refused = BTreeSet::from([(place(), Action::Own)]);
+    assert_eq!(vacancies.turn(&empty, &layouts(0), &refused, start + 60 * SECOND), Err(None));
 
     let back = with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]);
     vacancies.look(&back, &Gone::new(), &layouts(0), start);
@@ -298,7 +298,7 @@ async fn a_false_alarm_does_not_delay_the_next_takeover_but_an_own_failure_does(
     }
     assert!(turn(&vacancies, &empty, 0, start + SECOND).is_ok(), "the same owner, once more");
 
-    vacancies.failed(&place(), Errand::Own, start);
+    vacancies.failed(&place(), Action::Own, start);
     let starting = {
         let mut other = member("b", "storage/0*4");
         other.state.as_mut().unwrap().phase = Phase::Starting;
@@ -329,5 +329,5 @@ async fn a_shard_without_an_owner_goes_before_a_missing_copy() {
         vacancies.look(view, &Gone::new(), &layouts(1), start);
     }
     let shard_1 = (storage(), ShardId::try_from(1).unwrap());
-    assert_eq!(turn(&vacancies, &thin, 1, start + 100 * SECOND), Ok((shard_1, Errand::Own)));
+    assert_eq!(turn(&vacancies, &thin, 1, start + 100 * SECOND), Ok((shard_1, Action::Own)));
 }
