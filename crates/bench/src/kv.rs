@@ -12,8 +12,8 @@ mod large;
 mod many;
 mod matrix;
 mod million;
+mod protocol;
 mod rounds;
-mod speech;
 mod work;
 
 use std::collections::BTreeSet;
@@ -34,7 +34,7 @@ use drive::Task;
 use etcd::Etcd;
 use keys::{Choice, Keys};
 use matrix::{Matrix, Server};
-use speech::{Speech, Value};
+use protocol::{ClientApi, Value};
 
 /// Before the memory of a node that has nothing to do is looked at.
 const REST: Duration = Duration::from_secs(5);
@@ -146,7 +146,7 @@ async fn compare(
     nodes.start("storage", &"storage/0".parse()?)?;
     nodes.ready("storage").await?;
     let pids = vec![nodes.pid("storage")?];
-    let storage = Server { speech: Speech::Ours, addr: nodes.api("storage")?, pids };
+    let storage = Server { api: ClientApi::Ours, addr: nodes.api("storage")?, pids };
     let etcd = match version {
         Ok(_) => Some(Etcd::start(nodes.folder())?),
         Err(_) => None,
@@ -155,7 +155,7 @@ async fn compare(
     if let Some(etcd) = &etcd {
         etcd.ready().await?;
         let (addr, pid) = (etcd.addr, etcd.pid()?);
-        theirs.extend(Speech::OF_ETCD.map(|speech| Server { speech, addr, pids: vec![pid] }));
+        theirs.extend(ClientApi::OF_ETCD.map(|api| Server { api, addr, pids: vec![pid] }));
     }
     sleep(REST).await;
     let peers = theirs.first().cloned();
@@ -198,7 +198,7 @@ async fn gateway(nodes: &mut Nodes, storage: &Server) -> anyhow::Result<Server> 
     nodes.sees("gateway", 2).await?;
     let mut pids = storage.pids.clone();
     pids.push(nodes.pid("gateway")?);
-    Ok(Server { speech: Speech::Gateway, addr, pids })
+    Ok(Server { api: ClientApi::Gateway, addr, pids })
 }
 
 /// Rounded up.

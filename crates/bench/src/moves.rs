@@ -5,7 +5,7 @@
 
 mod ledger;
 mod slow;
-mod traffic;
+mod workload;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::rows::{Row, Target};
 use crate::stats::Summary;
 use crate::times::{CHANGE_LIMIT, Times};
 use slow::SlowClients;
-use traffic::{Failure, Outcome, Traffic};
+use workload::{Failure, Outcome, Workload};
 
 const SHARDS: NonZeroU32 = NonZeroU32::new(2).expect("two is not zero");
 /// Failures that are told with what the nodes logged around them.
@@ -56,12 +56,12 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     }
     nodes.sees("gateway", 4).await?;
     let gateway = nodes.gateway("gateway").await?;
-    let traffic = Traffic::start(usize::from(args.clients), gateway, SHARDS);
+    let workload = Workload::start(usize::from(args.clients), gateway, SHARDS);
     let mut slow = if args.no_slow_clients { None } else { Some(SlowClients::start(gateway).await?) };
     let mut times = Times::default();
-    let moved = moves(args, &nodes, &traffic, slow.as_mut(), &mut times).await;
-    traffic.stage("after the last move".to_owned());
-    let outcome = traffic.finish().await?;
+    let moved = moves(args, &nodes, &workload, slow.as_mut(), &mut times).await;
+    workload.stage("after the last move".to_owned());
+    let outcome = workload.finish().await?;
     if let Some(slow) = slow {
         report.notes.push(slow.finish().await);
     }
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
 async fn moves(
     args: &Args,
     nodes: &Nodes,
-    traffic: &Traffic,
+    workload: &Workload,
     mut slow: Option<&mut SlowClients>,
     times: &mut Times,
 ) -> anyhow::Result<()> {
@@ -84,14 +84,14 @@ async fn moves(
             let from = if number.is_multiple_of(2) { "b" } else { "a" };
             slow.renew(nodes.api(from)?).await?;
         }
-        traffic.stage(format!("move {number}: {to} takes shard 0"));
+        workload.stage(format!("move {number}: {to} takes shard 0"));
         times
             .change(&client, to, "storage/0", true)
             .await
             .with_context(|| format!("move {number}, to {to}"))?;
         tokio::time::sleep(Duration::from_millis(args.pause)).await;
         if number.is_multiple_of(50) {
-            let (sent, failed, stale) = traffic.so_far();
+            let (sent, failed, stale) = workload.so_far();
             let moves = args.moves;
             let p50 = Summary::of(&times.told).map_or(0.0, |told| told.p50);
             progress(&format!(

@@ -4,20 +4,20 @@
 //! behind than they say, and whoever watches sees every change once and in order, whatever gossip believes. Real agents, two gateways, two shards with an owner each, two standbys.
 //! Most clients ask a gateway; some read from members directly, so that also who was an owner until a moment ago is asked.
 
+mod checker;
 mod cluster;
 mod faults;
-mod ground;
 mod history;
+mod nemesis;
 mod network;
+mod object_store;
+mod protocol;
 mod proxy;
 mod register;
 mod skew;
-mod speech;
-mod storm;
 mod stream;
-mod traffic;
-mod verdict;
 mod watchers;
+mod workload;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,13 +31,13 @@ use types::range::DurationIn;
 use crate::ours::Binaries;
 use crate::progress::progress;
 use crate::report::Report;
+use checker::Run;
 use cluster::{CLUSTER, Cluster, name};
 use history::seconds;
-use speech::Reads;
-use storm::{Journal, Storm, nurse};
-use traffic::{Shared, Traffic, last_look};
-use verdict::Run;
+use nemesis::{Journal, Nemesis, nurse};
+use protocol::Reads;
 use watchers::Watchers;
+use workload::{Shared, Workload, last_look};
 
 /// How long clients go on after the last fault.
 const AFTER: Duration = Duration::from_secs(3);
@@ -90,7 +90,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
         std::mem::take(&mut *cluster.surprises.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     run.starts = cluster.starts();
     let folder = cluster.folder().to_owned();
-    let is_right = verdict::tell(run, report).await?;
+    let is_right = checker::report(run, report).await?;
     if args.keep || !is_right || tortured.is_err() {
         if let Some(mut cluster) = Arc::into_inner(cluster) {
             cluster.keep();
@@ -110,12 +110,12 @@ async fn torture(args: &Args, seed: u64, cluster: &Arc<Cluster>, run: &mut Run) 
         progress(&format!("no fault `{kind}`: {why}"));
     }
     run.skipped = skipped.iter().map(|(kind, why)| format!("{kind} ({why})")).collect();
-    let store = cluster.ground.open(CLUSTER).await?;
+    let store = cluster.object_store.open(CLUSTER).await?;
     let shared = Arc::new(Shared::new(cluster.doors.clone(), args.reads));
     let watchers = Watchers::start(&shared).await?;
-    let traffic = Traffic::start(&shared, args.clients, seed);
+    let workload = Workload::start(&shared, args.clients, seed);
     let journal = Journal::default();
-    let storm = Storm {
+    let nemesis = Nemesis {
         cluster: Arc::clone(cluster),
         store,
         shared: Arc::clone(&shared),
@@ -125,12 +125,12 @@ async fn torture(args: &Args, seed: u64, cluster: &Arc<Cluster>, run: &mut Run) 
     };
     let until = Instant::now() + Duration::from_secs(args.seconds);
     let raged = tokio::select! {
-        raged = suffer(storm, seed, until, cluster) => raged,
+        raged = suffer(nemesis, seed, until, cluster) => raged,
         nursed = nurse(Arc::clone(cluster)) => nursed.and_then(|()| bail!("a nurse never ends")),
     };
     progress(&format!("{} s: no more faults", seconds(shared.history.now())));
     sleep(AFTER).await;
-    traffic.stop().await;
+    workload.stop().await;
     let looked = last_look(&shared, shared.history.keys(), args.clients).await;
     let watched = watchers.finish().await;
     run.journal = journal.spans();
@@ -150,8 +150,8 @@ async fn torture(args: &Args, seed: u64, cluster: &Arc<Cluster>, run: &mut Run) 
 }
 
 /// The storm, and the time until the cluster serves again.
-async fn suffer(storm: Storm, seed: u64, until: Instant, cluster: &Cluster) -> anyhow::Result<()> {
-    Arc::new(storm).rage(seed, until).await?;
+async fn suffer(nemesis: Nemesis, seed: u64, until: Instant, cluster: &Cluster) -> anyhow::Result<()> {
+    Arc::new(nemesis).rage(seed, until).await?;
     cluster.ready().await?;
     cluster.find_gateways().await;
     Ok(())

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::kv::keys::Keys;
-use crate::kv::speech::{Reads, Speech, Value};
+use crate::kv::protocol::{ClientApi, Reads, Value};
 use crate::stats::millis;
 use crate::wire::{Answer, Connection, Protocol};
 
@@ -55,7 +55,7 @@ impl fmt::Display for Task {
 /// Whom to ask, and for what.
 #[derive(Debug, Clone)]
 pub(crate) struct Drive {
-    pub(crate) speech: Speech,
+    pub(crate) api: ClientApi,
     pub(crate) addr: SocketAddr,
     pub(crate) task: Task,
     pub(crate) clients: usize,
@@ -107,14 +107,14 @@ impl Drive {
             for _ in 0..FILLERS {
                 let (drive, next) = (self.clone(), Arc::clone(&next));
                 clients.spawn(async move {
-                    let mut connection = Connection::open(drive.addr, drive.speech.protocol()).await?;
+                    let mut connection = Connection::open(drive.addr, drive.api.protocol()).await?;
                     let host = drive.addr.to_string();
                     loop {
                         let key = next.fetch_add(1, Ordering::Relaxed);
                         if key >= drive.keys.count {
                             return Ok(());
                         }
-                        let request = drive.speech.put(&host, key, &drive.value)?;
+                        let request = drive.api.put(&host, key, &drive.value)?;
                         drive.check(&connection.ask(request).await?)?;
                     }
                 });
@@ -126,16 +126,16 @@ impl Drive {
     }
 
     async fn client(self, began: Instant) -> anyhow::Result<(Vec<f64>, usize)> {
-        let protocol = if self.task == Task::Livez { Protocol::Http1 } else { self.speech.protocol() };
+        let protocol = if self.task == Task::Livez { Protocol::Http1 } else { self.api.protocol() };
         let mut connection = Connection::open(self.addr, protocol).await?;
         let host = self.addr.to_string();
         let (mut took, mut all) = (Vec::new(), 0);
         loop {
             let key = self.keys.choose(&mut rand::rng());
             let request = match self.task {
-                Task::Put => self.speech.put(&host, key, &self.value)?,
-                Task::Get => self.speech.get(&host, key, Reads::Strong)?,
-                Task::Primary => self.speech.get(&host, key, Reads::Primary)?,
+                Task::Put => self.api.put(&host, key, &self.value)?,
+                Task::Get => self.api.get(&host, key, Reads::Strong)?,
+                Task::Primary => self.api.get(&host, key, Reads::Primary)?,
                 Task::Livez => livez(&host)?,
             };
             let sent = Instant::now();
@@ -154,12 +154,12 @@ impl Drive {
 
     fn check(&self, answer: &Answer) -> anyhow::Result<()> {
         let is_right = match self.task {
-            Task::Put => self.speech.is_put(answer),
-            Task::Get | Task::Primary => self.speech.is_got(answer, &self.value),
+            Task::Put => self.api.is_put(answer),
+            Task::Get | Task::Primary => self.api.is_got(answer, &self.value),
             Task::Livez => answer.status.is_success(),
         };
         if !is_right {
-            bail!("{}, {:?}: {} {}", self.speech, self.task, answer.status, answer.excerpt());
+            bail!("{}, {:?}: {} {}", self.api, self.task, answer.status, answer.excerpt());
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::kv::million::watched;
-use crate::kv::speech::{Speech, Value};
+use crate::kv::protocol::{ClientApi, Value};
 use crate::nodes::Nodes;
 use crate::ours::Binaries;
 use crate::progress::progress;
@@ -92,13 +92,13 @@ async fn one(
     ends: Instant,
 ) -> anyhow::Result<Written> {
     let (host, mut written) = (addr.to_string(), Written::default());
-    let mut connection = Connection::open(addr, Speech::Ours.protocol()).await?;
+    let mut connection = Connection::open(addr, ClientApi::Ours.protocol()).await?;
     for number in 0.. {
         let sent = Instant::now();
         if sent >= ends {
             break;
         }
-        let request = Speech::Ours.put(&host, (client + number * CLIENTS) % keys, &value)?;
+        let request = ClientApi::Ours.put(&host, (client + number * CLIENTS) % keys, &value)?;
         let asked = timeout(LIMIT, connection.ask(request)).await;
         match asked.with_context(|| format!("a write was not answered within {LIMIT:?}"))? {
             Ok(answer) if answer.status == StatusCode::OK => written.took_ms.push(millis(sent.elapsed())),
@@ -111,7 +111,7 @@ async fn one(
             Err(_) => {
                 written.refused += 1;
                 tokio::time::sleep(PAUSE).await;
-                connection = Connection::open(addr, Speech::Ours.protocol()).await?;
+                connection = Connection::open(addr, ClientApi::Ours.protocol()).await?;
             }
         }
     }

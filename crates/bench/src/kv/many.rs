@@ -10,7 +10,7 @@ use crate::kv::drive::{Driven, Task};
 use crate::kv::keys::{Choice, Keys};
 use crate::kv::matrix::Server;
 use crate::kv::million::{import, watched};
-use crate::kv::speech::{Speech, Value};
+use crate::kv::protocol::{ClientApi, Value};
 use crate::nodes::Nodes;
 use crate::ours::Binaries;
 use crate::progress::progress;
@@ -43,7 +43,7 @@ pub(crate) async fn run(
     let (imported, while_imported) = import(&binaries, &nodes, "storage", count, &value).await?;
 
     let pid = nodes.pid("storage")?;
-    let server = Server { speech: Speech::Ours, addr: nodes.api("storage")?, pids: vec![pid] };
+    let server = Server { api: ClientApi::Ours, addr: nodes.api("storage")?, pids: vec![pid] };
     let (few, all) = (Keys::new(HOT.min(count), Choice::Uniform)?, Keys::new(count, Choice::Uniform)?);
     let (mut hot, mut random, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 1..=TURNS {

@@ -12,8 +12,8 @@ use crate::kv::Args;
 use crate::kv::drive::{self, Drive, Task, WARM_UP};
 use crate::kv::floor::Floor;
 use crate::kv::keys::{Choice, Keys};
+use crate::kv::protocol::{ClientApi, Value};
 use crate::kv::rounds::Measured;
-use crate::kv::speech::{Speech, Value};
 use crate::kv::work::Work;
 use crate::proc::on_cpu;
 use crate::progress::progress;
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// Who is asked, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
-    pub(crate) speech: Speech,
+    pub(crate) api: ClientApi,
     pub(crate) addr: SocketAddr,
     /// The processes that work for an answer.
     pub(crate) pids: Vec<u32>,
@@ -41,7 +41,7 @@ impl Server {
         time: Duration,
     ) -> Drive {
         let (keys, value) = (keys.clone(), Arc::clone(value));
-        Drive { speech: self.speech, addr: self.addr, task, clients, keys, value, time }
+        Drive { api: self.api, addr: self.addr, task, clients, keys, value, time }
     }
 
     fn on_cpu(&self) -> anyhow::Result<Duration> {
@@ -102,10 +102,10 @@ impl Matrix {
         let mut filled = BTreeSet::new();
         let Some(keys) = self.keys.values().next() else { return Ok(()) };
         for server in &self.servers {
-            if filled.insert(server.speech.tree()) {
+            if filled.insert(server.api.tree()) {
                 let began = Instant::now();
                 server.drive(Task::Put, 1, keys, value, self.time).fill().await?;
-                progress(&format!("{}: filled in {:.1} s", server.speech, began.elapsed().as_secs_f64()));
+                progress(&format!("{}: filled in {:.1} s", server.api, began.elapsed().as_secs_f64()));
             }
         }
         Ok(())
@@ -122,9 +122,9 @@ impl Matrix {
             let used = server.on_cpu()?.saturating_sub(before);
             progress(&format!(
                 "round {round}, {work}, {} clients, {}: {:.0}/s",
-                work.clients, server.speech, driven.per_second
+                work.clients, server.api, driven.per_second
             ));
-            let rounds = ways.entry(server.speech).or_default();
+            let rounds = ways.entry(server.api).or_default();
             rounds.cpu_us.push(drive::cpu_us(used, &driven));
             rounds.per_second.push(driven.per_second);
             rounds.took_ms.extend(driven.took_ms);

@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use crate::kv::drive::Task;
 use crate::kv::keys::{Choice, Keys};
 use crate::kv::matrix::Server;
-use crate::kv::speech::{Speech, Value};
+use crate::kv::protocol::{ClientApi, Value};
 use crate::nodes::Nodes;
 use crate::ours::{self, Binaries};
 use crate::proc::rss_mib;
@@ -42,7 +42,7 @@ pub(crate) async fn run(binaries: Binaries, report: &mut Report) -> anyhow::Resu
     let (imported, while_imported) = import(&binaries, &nodes, "storage", KEYS, &value).await?;
 
     progress("a million keys: reading");
-    let server = Server { speech: Speech::Ours, addr, pids: vec![pid] };
+    let server = Server { api: ClientApi::Ours, addr, pids: vec![pid] };
     let keys = Keys::new(KEYS, Choice::Uniform)?;
     let (read, while_read) =
         watched(pid, server.drive(Task::Get, CLIENTS, &keys, &value, READ).run()).await?;

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::kv::drive::Task;
 use crate::kv::keys::Choice;
 use crate::kv::peer;
-use crate::kv::speech::Speech;
+use crate::kv::protocol::ClientApi;
 use crate::kv::work::Work;
 use crate::report::Report;
 use crate::rows::{Row, Target};
@@ -23,7 +23,7 @@ pub(crate) struct Rounds {
 }
 
 /// What came of each work, by the way that it was asked in.
-pub(crate) type Measured = BTreeMap<Work, BTreeMap<Speech, Rounds>>;
+pub(crate) type Measured = BTreeMap<Work, BTreeMap<ClientApi, Rounds>>;
 
 impl Rounds {
     /// The median of what was answered in a second.
@@ -33,15 +33,15 @@ impl Rounds {
 }
 
 /// The way of the peer that answered most requests a second, by the median of its rounds.
-fn fastest(ways: &BTreeMap<Speech, Rounds>) -> Option<(Speech, &Rounds)> {
-    let etcds = ways.iter().filter(|(speech, _)| speech.is_etcd());
+fn fastest(ways: &BTreeMap<ClientApi, Rounds>) -> Option<(ClientApi, &Rounds)> {
+    let etcds = ways.iter().filter(|(api, _)| api.is_etcd());
     let best = etcds.max_by(|a, b| a.1.rate().total_cmp(&b.1.rate()));
-    best.map(|(speech, rounds)| (*speech, rounds))
+    best.map(|(api, rounds)| (*api, rounds))
 }
 
 /// What has to be reached, by the rate and by the latency.
-fn targets(work: Work, speech: Speech) -> (Vec<Target>, Vec<Target>) {
-    if speech != Speech::Ours || work.choice != Choice::Uniform {
+fn targets(work: Work, api: ClientApi) -> (Vec<Target>, Vec<Target>) {
+    if api != ClientApi::Ours || work.choice != Choice::Uniform {
         return (Vec::new(), Vec::new());
     }
     match (work.task, work.clients, work.value) {
@@ -57,27 +57,27 @@ fn targets(work: Work, speech: Speech) -> (Vec<Target>, Vec<Target>) {
 pub(crate) fn tell(measured: &Measured, version: &Result<String, String>, report: &mut Report) {
     for (work, ways) in measured {
         let best = fastest(ways);
-        for (speech, ours) in ways.iter().filter(|(speech, _)| !speech.is_etcd()) {
-            let gateway = if *speech == Speech::Gateway { ", gateway" } else { "" };
+        for (api, ours) in ways.iter().filter(|(api, _)| !api.is_etcd()) {
+            let gateway = if *api == ClientApi::Gateway { ", gateway" } else { "" };
             let row = |what: &str, unit, of: fn(&Rounds) -> &[f64], targets: Vec<Target>| {
-                let way = best.map_or(String::new(), |(speech, _)| speech.to_string());
+                let name = best.map_or(String::new(), |(api, _)| api.to_string());
                 let theirs = best.and_then(|(_, rounds)| Summary::of(of(rounds)));
                 let row = Row::new(format!("{work}{gateway}{what}"), work.clients, unit);
-                let row = row.ours(Summary::of(of(ours))).peer(peer(&way, theirs, version));
+                let row = row.ours(Summary::of(of(ours))).peer(peer(&name, theirs, version));
                 targets.into_iter().fold(row, Row::target)
             };
-            let (rate, latency) = targets(*work, *speech);
+            let (rate, latency) = targets(*work, *api);
             report.rows.extend([
                 row("", "req/s", |rounds| &rounds.per_second, rate),
                 row(": latency", "ms", |rounds| &rounds.took_ms, latency),
                 row(": CPU a request", "us", |rounds| &rounds.cpu_us, Vec::new()),
             ]);
         }
-        for (speech, rounds) in ways {
+        for (api, rounds) in ways {
             report.details.push(json!({
                 "work": work.to_string(),
                 "clients": work.clients,
-                "way": speech,
+                "way": api,
                 "per_second": rounds.per_second,
                 "latency_ms": Summary::of(&rounds.took_ms),
                 "cpu_us": rounds.cpu_us,
@@ -101,39 +101,39 @@ mod tests {
     #[test]
     fn the_peer_is_the_way_of_etcd_with_the_highest_median() {
         let ways = BTreeMap::from([
-            (Speech::Ours, rounds(&[9.0, 9.0, 9.0])),
-            (Speech::Gateway, rounds(&[8.0, 8.0, 8.0])),
-            (Speech::Grpc, rounds(&[3.0, 4.0, 3.0])),
-            (Speech::Json, rounds(&[1.0, 8.0, 1.0])),
-            (Speech::V2, rounds(&[2.0, 2.0, 2.0])),
+            (ClientApi::Ours, rounds(&[9.0, 9.0, 9.0])),
+            (ClientApi::Gateway, rounds(&[8.0, 8.0, 8.0])),
+            (ClientApi::Grpc, rounds(&[3.0, 4.0, 3.0])),
+            (ClientApi::Json, rounds(&[1.0, 8.0, 1.0])),
+            (ClientApi::V2, rounds(&[2.0, 2.0, 2.0])),
         ]);
-        assert_eq!(fastest(&ways).map(|(speech, _)| speech), Some(Speech::Grpc));
-        let alone = BTreeMap::from([(Speech::Ours, rounds(&[9.0])), (Speech::Gateway, rounds(&[8.0]))]);
+        assert_eq!(fastest(&ways).map(|(api, _)| api), Some(ClientApi::Grpc));
+        let alone = BTreeMap::from([(ClientApi::Ours, rounds(&[9.0])), (ClientApi::Gateway, rounds(&[8.0]))]);
         assert!(fastest(&alone).is_none());
     }
 
     #[test]
     fn what_is_promised_is_judged_where_it_is_promised() {
-        let shown = |task, choice, clients, speech| {
-            let (rate, latency) = targets(work(task, choice, clients), speech);
+        let shown = |task, choice, clients, api| {
+            let (rate, latency) = targets(work(task, choice, clients), api);
             rate.iter().chain(&latency).map(ToString::to_string).collect::<Vec<_>>()
         };
-        let direct = |task, clients| shown(task, Choice::Uniform, clients, Speech::Ours);
+        let direct = |task, clients| shown(task, Choice::Uniform, clients, ClientApi::Ours);
         assert_eq!(direct(Task::Put, 64), ["ratio >= 3", "ratio of p99 <= 1"]);
         assert_eq!(direct(Task::Get, 64), ["ratio >= 3"]);
         assert_eq!(direct(Task::Get, 256), ["ratio >= 1"]);
         assert_eq!(direct(Task::Put, 1), ["p50 <= 3"]);
         assert!(direct(Task::Primary, 64).is_empty());
-        assert!(shown(Task::Put, Choice::Zipf, 64, Speech::Ours).is_empty());
-        assert!(shown(Task::Put, Choice::Uniform, 64, Speech::Gateway).is_empty());
+        assert!(shown(Task::Put, Choice::Zipf, 64, ClientApi::Ours).is_empty());
+        assert!(shown(Task::Put, Choice::Uniform, 64, ClientApi::Gateway).is_empty());
     }
 
     #[test]
     fn both_of_our_ways_are_told_beside_the_same_numbers_of_etcd() {
         let ways = BTreeMap::from([
-            (Speech::Ours, rounds(&[9.0])),
-            (Speech::Gateway, rounds(&[6.0])),
-            (Speech::V2, rounds(&[3.0])),
+            (ClientApi::Ours, rounds(&[9.0])),
+            (ClientApi::Gateway, rounds(&[6.0])),
+            (ClientApi::V2, rounds(&[3.0])),
         ]);
         let measured = Measured::from([(work(Task::Get, Choice::Zipf, 64), ways)]);
         let mut report = Report::begin("kv", "etcd");

@@ -22,8 +22,8 @@ use crate::ours::{self, Binaries};
 use crate::ports;
 use crate::process::Process;
 use crate::seat::Seat;
-use crate::torture::ground::Ground;
 use crate::torture::network::{self, Network};
+use crate::torture::object_store::Backend;
 use crate::torture::skew::{Clocks, Range};
 
 /// The cluster's name, which `crate::ours` gives it.
@@ -105,7 +105,7 @@ pub(crate) fn name(number: usize) -> &'static str {
 pub(crate) struct Cluster {
     binaries: Binaries,
     nodes: Vec<Node>,
-    pub(crate) ground: Ground,
+    pub(crate) object_store: Backend,
     /// None if all nodes are on loopback, for this reason.
     pub(crate) network: Result<Network, String>,
     /// None if all clocks are right, for this reason.
@@ -145,8 +145,8 @@ impl Cluster {
             Network::new(count).map_err(|error| format!("{error:#}"))
         };
         let outside = network.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), Network::outside);
-        let ground = Ground::lay(store, folder.path(), !is_plain, outside, COUNT).await?;
-        let skews = Range { is_signed: ground.is_signed() };
+        let object_store = Backend::prepare(store, folder.path(), !is_plain, outside, COUNT).await?;
+        let skews = Range { is_signed: object_store.is_signed() };
         let clocks = Clocks::new(folder.path(), &skews.at_first(COUNT, rng));
         let clocks = clocks.map_err(|error| format!("{error:#}"));
         let nodes = (0_u8..).zip(NODES).map(|(number, node)| place(number, node, network.as_ref().ok()));
@@ -157,13 +157,13 @@ impl Cluster {
         let members = nodes[GATEWAYS..].iter().map(|node| node.seat.api).collect();
         let doors = Doors { members, ..Doors::default() };
         let cluster =
-            Self { binaries, nodes, ground, network, clocks, skews, surprises, starts, doors, folder };
+            Self { binaries, nodes, object_store, network, clocks, skews, surprises, starts, doors, folder };
         let services = json!({
             "storage": { "shards": SHARDS, "replicas": REPLICAS },
             "api_gateway": { "settings": { "listen": listen } },
         });
-        let environment = cluster.ground.environment(None);
-        ours::apply(&cluster.binaries, cluster.ground.url().as_ref(), &environment, &services).await?;
+        let environment = cluster.object_store.environment(None);
+        ours::apply(&cluster.binaries, cluster.object_store.url().as_ref(), &environment, &services).await?;
         for number in 0..COUNT {
             cluster.revive(number).await?;
         }
@@ -222,8 +222,8 @@ impl Cluster {
         let seeds: Vec<_> = self.nodes.iter().filter(|other| other.seat.name != node.seat.name).collect();
         let seeds: Vec<_> = seeds.iter().map(|other| other.seat.gossip).take(3).collect();
         let mut command = ours::command(&self.binaries, &node.seat, &seeds, folder);
-        command.arg("--store").arg(self.ground.url()).args(["--log", "info,chitchat=error"]);
-        command.envs(self.ground.environment(Some(number)));
+        command.arg("--store").arg(self.object_store.url()).args(["--log", "info,chitchat=error"]);
+        command.envs(self.object_store.environment(Some(number)));
         if let Ok(clocks) = &self.clocks {
             command.envs(clocks.environment(number));
         }

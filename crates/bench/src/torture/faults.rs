@@ -66,13 +66,13 @@ pub(crate) enum Hold {
 /// Which faults can't be, and why not.
 pub(crate) fn skipped(cluster: &Cluster) -> Vec<(&'static str, String)> {
     let cut = cluster.network.as_ref().err().cloned();
-    let store = cluster.ground.has_proxies().err();
+    let store = cluster.object_store.has_proxies().err();
     let cut_store = store.clone().or(cut.clone());
     let all = [
         ("cut", cut),
         ("cut store", cut_store),
         ("store", store),
-        ("fill", cluster.ground.can_fill().err()),
+        ("fill", cluster.object_store.can_fill().err()),
         ("skew", cluster.clocks.as_ref().err().cloned()),
     ];
     all.into_iter().filter_map(|(kind, why)| Some((kind, why?))).collect()
@@ -177,7 +177,7 @@ impl Fault {
             }
             Self::CutStore { node } => {
                 let network = cluster.network.as_ref().map_err(|why| anyhow::anyhow!("{why}"))?;
-                let port = cluster.ground.port(node).context("the store is no server of ours")?;
+                let port = cluster.object_store.port(node).context("the store is no server of ours")?;
                 network.cut_port(u8::try_from(node)?, port)
             }
             Self::Move { shard, to, also: None } => first(to, |to| serve(cluster, shard, to)).await,
@@ -190,7 +190,7 @@ impl Fault {
                 self.disturb(cluster, node, mode);
                 Ok(())
             }
-            Self::Fill => cluster.ground.fill(),
+            Self::Fill => cluster.object_store.fill(),
             Self::Usurp { shard, by, is_alone } => usurp(cluster, store, shard, by, is_alone).await,
             Self::Skew { node, ahead_s } => {
                 let clocks = cluster.clocks.as_ref().map_err(|why| anyhow::anyhow!("{why}"))?;
@@ -220,7 +220,7 @@ impl Fault {
                 self.disturb(cluster, node, Mode::Pass);
                 Ok(())
             }
-            Self::Fill => cluster.ground.clear(),
+            Self::Fill => cluster.object_store.clear(),
             Self::Skew { node, .. } => match &cluster.clocks {
                 Ok(clocks) => clocks.set_back(node),
                 Err(_) => Ok(()),
@@ -232,7 +232,7 @@ impl Fault {
     fn disturb(self, cluster: &Cluster, node: Option<usize>, mode: Mode) {
         for each in 0..COUNT {
             if node.is_none_or(|node| node == each) {
-                cluster.ground.disturb(each, mode);
+                cluster.object_store.disturb(each, mode);
             }
         }
     }

@@ -17,7 +17,7 @@ use types::{Frame, KeyHash, SseParser};
 use crate::torture::cluster::SHARDS;
 use crate::torture::history::{lane_prefix, read_value};
 use crate::torture::stream::Change;
-use crate::torture::traffic::{LANES, Shared, mark};
+use crate::torture::workload::{LANES, Shared, mark};
 
 /// Heartbeats come every ten seconds.
 const SILENCE: Duration = Duration::from_secs(25);

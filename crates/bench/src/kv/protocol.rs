@@ -17,7 +17,7 @@ use crate::wire::{Answer, Protocol};
 /// A way to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Speech {
+pub(crate) enum ClientApi {
     /// The owner of the shard is asked.
     Ours,
     /// The gateway is asked, which asks the owner.
@@ -30,7 +30,7 @@ pub(crate) enum Speech {
     V2,
 }
 
-impl fmt::Display for Speech {
+impl fmt::Display for ClientApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ours => "ours",
@@ -82,7 +82,7 @@ fn name(key: usize) -> String {
     format!("key{key:09}")
 }
 
-impl Speech {
+impl ClientApi {
     pub(crate) const OF_ETCD: [Self; 3] = [Self::Grpc, Self::Json, Self::V2];
 
     /// Whether it is the peer who is asked.
@@ -261,8 +261,8 @@ mod tests {
     }
 
     /// What a request says, besides its method.
-    async fn said(speech: Speech, reads: Reads) -> String {
-        let (head, body) = speech.get("host", 7, reads).unwrap().into_parts();
+    async fn said(api: ClientApi, reads: Reads) -> String {
+        let (head, body) = api.get("host", 7, reads).unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         format!("{} {}", head.uri.path_and_query().unwrap(), body.escape_ascii())
     }
@@ -271,26 +271,30 @@ mod tests {
     async fn a_read_says_what_it_must_see_in_every_way() {
         let each = [
             (
-                Speech::Ours,
+                ClientApi::Ours,
                 "/svc/storage/kv/key000000007 ",
                 "/svc/storage/kv/key000000007?consistency=primary ",
             ),
-            (Speech::Gateway, "/storage/kv/key000000007 ", "/storage/kv/key000000007?consistency=primary "),
-            (Speech::V2, "/v2/keys/key000000007?quorum=true ", "/v2/keys/key000000007 "),
             (
-                Speech::Json,
+                ClientApi::Gateway,
+                "/storage/kv/key000000007 ",
+                "/storage/kv/key000000007?consistency=primary ",
+            ),
+            (ClientApi::V2, "/v2/keys/key000000007?quorum=true ", "/v2/keys/key000000007 "),
+            (
+                ClientApi::Json,
                 r#"/v3/kv/range {\"key\":\"key000000007\"}"#,
                 r#"/v3/kv/range {\"key\":\"key000000007\",\"serializable\":true}"#,
             ),
             (
-                Speech::Grpc,
+                ClientApi::Grpc,
                 r"/etcdserverpb.KV/Range \x00\x00\x00\x00\x0e\n\x0ckey000000007",
                 r"/etcdserverpb.KV/Range \x00\x00\x00\x00\x10\n\x0ckey0000000078\x01",
             ),
         ];
-        for (speech, strong, primary) in each {
-            assert_eq!(said(speech, Reads::Strong).await, strong);
-            assert_eq!(said(speech, Reads::Primary).await, primary);
+        for (api, strong, primary) in each {
+            assert_eq!(said(api, Reads::Strong).await, strong);
+            assert_eq!(said(api, Reads::Primary).await, primary);
         }
     }
 
@@ -322,9 +326,9 @@ mod tests {
                 http::HeaderMap::from_iter([("grpc-status".parse().unwrap(), status.parse().unwrap())])
             }),
         };
-        assert!(Speech::Grpc.is_put(&answer(Some("0"))));
-        assert!(!Speech::Grpc.is_put(&answer(Some("14"))));
-        assert!(!Speech::Grpc.is_put(&answer(None)));
-        assert!(!Speech::Grpc.is_got(&answer(Some("0")), &Value::of_length(100)), "no value in it");
+        assert!(ClientApi::Grpc.is_put(&answer(Some("0"))));
+        assert!(!ClientApi::Grpc.is_put(&answer(Some("14"))));
+        assert!(!ClientApi::Grpc.is_put(&answer(None)));
+        assert!(!ClientApi::Grpc.is_got(&answer(Some("0")), &Value::of_length(100)), "no value in it");
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::torture::cluster::{Door, Doors, SHARDS};
 use crate::torture::history::{Action, Condition, History, Key, Outcome, Record, value};
-use crate::torture::speech::{self, Reads, Told};
+use crate::torture::protocol::{self, Reads, Told};
 use crate::wire::{Answer, Connection, Protocol};
 
 /// Groups that are used at a time, each in a lane of its own.
@@ -183,12 +183,12 @@ impl Silence {
 
 /// Running clients. Dropping it ends them.
 #[derive(Debug)]
-pub(crate) struct Traffic {
+pub(crate) struct Workload {
     shared: Arc<Shared>,
     clients: JoinSet<()>,
 }
 
-impl Traffic {
+impl Workload {
     pub(crate) fn start(shared: &Arc<Shared>, clients: u32, seed: u64) -> Self {
         let mut running = JoinSet::new();
         for number in 1..=clients {
@@ -307,14 +307,14 @@ impl Client {
     async fn once(&mut self, key: Key, action: Action) -> bool {
         let filling = if self.rng.random_ratio(1, 20) { self.rng.random_range(1..20_000) } else { 0 };
         let Some(base) = self.base() else { return false };
-        let Ok(request) = speech::request(base, key, action, self.reads(action), filling) else {
+        let Ok(request) = protocol::request(base, key, action, self.reads(action), filling) else {
             return false;
         };
         let mut start = self.shared.history.now();
         let told = match self.ask(request).await {
             Ok(answer) => {
                 start = self.since(start, action, &answer);
-                speech::told(action, &answer)
+                protocol::told(action, &answer)
             }
             Err(Failure::Unsent) => Told::Nothing,
             Err(Failure::Open(why)) => Told::Open(why),
@@ -340,12 +340,12 @@ impl Client {
     async fn list(&mut self, lane: u32, group: u32) {
         let action = if self.rng.random_ratio(1, 4) { Action::Glance } else { Action::Scan };
         let Some(base) = self.base() else { return };
-        let Ok(request) = speech::listing(base, lane, group, self.reads(action)) else { return };
+        let Ok(request) = protocol::listing(base, lane, group, self.reads(action)) else { return };
         let mut start = self.shared.history.now();
         let told = match self.ask(request).await {
             Ok(answer) => {
                 start = self.since(start, action, &answer);
-                speech::listed(action, &answer)
+                protocol::listed(action, &answer)
             }
             Err(Failure::Unsent) => Err(Told::Nothing),
             Err(Failure::Open(why)) => Err(Told::Open(why)),
@@ -380,7 +380,7 @@ impl Client {
 
     /// Since when what was answered was there for sure at some time, if it was asked for then.
     fn since(&self, asked: u64, action: Action, answer: &Answer) -> u64 {
-        let Some(by) = speech::behind(answer).filter(|_| action == Action::Glance) else { return asked };
+        let Some(by) = protocol::behind(answer).filter(|_| action == Action::Glance) else { return asked };
         lock(&self.shared.behind).push(by);
         asked.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX))
     }

@@ -13,11 +13,11 @@ use crate::rows::{Row, Target};
 use crate::stats::Summary;
 use crate::torture::cluster::COUNT;
 use crate::torture::history::{Key, Record, seconds, table};
+use crate::torture::nemesis::Span;
 use crate::torture::register::{self, Finding, STEPS};
-use crate::torture::storm::Span;
 use crate::torture::stream;
-use crate::torture::traffic::Counts;
 use crate::torture::watchers::Told;
+use crate::torture::workload::Counts;
 
 /// Anomalies that are told in full.
 const SHOWN: usize = 10;
@@ -52,7 +52,7 @@ struct Findings {
 }
 
 /// Checks all and reports it. Says whether all is right.
-pub(crate) async fn tell(mut run: Run, report: &mut Report) -> anyhow::Result<bool> {
+pub(crate) async fn report(mut run: Run, report: &mut Report) -> anyhow::Result<bool> {
     let keys = Arc::new(std::mem::take(&mut run.keys));
     let findings = check(&keys).await?;
     let mut anomalies = Vec::new();

@@ -18,7 +18,7 @@ const LEFT: u64 = 64 * 1024;
 
 /// The store of a run.
 #[derive(Debug)]
-pub(crate) struct Ground {
+pub(crate) struct Backend {
     url: StoreUrl,
     environment: BTreeMap<String, String>,
     kind: Kind,
@@ -41,9 +41,9 @@ struct Mount {
     missing: Option<String>,
 }
 
-impl Ground {
+impl Backend {
     /// The store that was asked for, for so many nodes that see this process at an address.
-    pub(crate) async fn lay(
+    pub(crate) async fn prepare(
         store: Option<&str>,
         folder: &Path,
         may_mount: bool,

@@ -80,7 +80,7 @@ struct Shared {
 
 /// Running clients. Dropping it ends them.
 #[derive(Debug)]
-pub(crate) struct Traffic {
+pub(crate) struct Workload {
     shared: Arc<Shared>,
     began: Instant,
     writers: JoinSet<Vec<f64>>,
@@ -95,7 +95,7 @@ struct Client {
     took_ms: Vec<f64>,
 }
 
-impl Traffic {
+impl Workload {
     /// So many clients, every other one a writer, that ask through this gateway.
     pub(crate) fn start(clients: usize, gateway: SocketAddr, shards: NonZeroU32) -> Self {
         let writers = clients.div_ceil(2);
@@ -113,7 +113,7 @@ impl Traffic {
             shards,
             failures: Mutex::default(),
         });
-        let mut traffic = Self {
+        let mut workload = Self {
             shared: Arc::clone(&shared),
             began: Instant::now(),
             writers: JoinSet::new(),
@@ -121,12 +121,12 @@ impl Traffic {
         };
         for writer in 0..writers {
             let client = Client::new(&shared);
-            traffic.writers.spawn(client.write(writer * KEYS..(writer + 1) * KEYS));
+            workload.writers.spawn(client.write(writer * KEYS..(writer + 1) * KEYS));
         }
         for _ in writers..clients {
-            traffic.readers.spawn(Client::new(&shared).read());
+            workload.readers.spawn(Client::new(&shared).read());
         }
-        traffic
+        workload
     }
 
     /// What is moved now, to be told with failures.

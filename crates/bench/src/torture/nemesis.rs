@@ -14,7 +14,7 @@ use crate::progress::progress;
 use crate::torture::cluster::{Cluster, GATEWAYS};
 use crate::torture::faults::{Fault, Hold};
 use crate::torture::history::seconds;
-use crate::torture::traffic::Shared;
+use crate::torture::workload::Shared;
 
 /// How long a storm lasts, and the calm after it, in milliseconds.
 const STORM: std::ops::Range<u64> = 4_000..16_000;
@@ -78,7 +78,7 @@ impl std::fmt::Display for Span {
 }
 
 /// What the storm is made of.
-pub(crate) struct Storm {
+pub(crate) struct Nemesis {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) store: Store,
     pub(crate) shared: Arc<Shared>,
@@ -87,7 +87,7 @@ pub(crate) struct Storm {
     pub(crate) longest_stop: Duration,
 }
 
-impl Storm {
+impl Nemesis {
     /// Rages until then; all faults have ended when this ends.
     pub(crate) async fn rage(self: Arc<Self>, seed: u64, until: Instant) -> anyhow::Result<()> {
         let mut rng = StdRng::seed_from_u64(seed);
