@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use client::{Client, ClientError};
 use types::api::Members;
-use types::{ClusterId, NodeId, Problem, Role};
+use types::{ClusterId, NodeId, Problem, Role, limits};
 
 use crate::exit::{Exit, Failure};
 use crate::hints::{self, Meant};
@@ -20,8 +20,6 @@ use crate::suggest;
 
 /// How long an agent of a local cluster may take before the next one is asked.
 const NEXT_AFTER: Duration = Duration::from_millis(700);
-/// A change may drain for ten seconds, stop, start and be passed on.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
 /// What every verb is given.
 #[derive(Debug)]
@@ -44,7 +42,7 @@ pub(crate) struct Reached {
 impl Reached {
     /// The client for commands, which may take their time.
     pub(crate) fn commands(&self) -> Client {
-        self.client.within(COMMAND_LIMIT)
+        self.client.within(limits::COMMAND)
     }
 
     /// The members as an agent sees them: the one that was reached, else any of its cluster that answers.

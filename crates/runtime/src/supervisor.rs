@@ -45,14 +45,6 @@ use crate::takeover::isolation::Isolation;
 const STORE_LIMIT: Duration = Duration::from_secs(3);
 /// How often a service is asked how it is.
 const PROBE: Duration = Duration::from_secs(1);
-/// How long requests in flight may go on once new ones are refused.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// The same for a replica whose node takes the shard of an owner that is gone: until then the shard has none.
-const REPLICA_DRAIN: Duration = Duration::from_millis(500);
-/// How long a draining node waits until everybody knows.
-const ANNOUNCE_LIMIT: Duration = Duration::from_millis(300);
-/// How long members may take to see a change before the receipt says that they have not.
-const RECEIPT_LIMIT: Duration = Duration::from_secs(1);
 /// A primary that has not heard of the store for so long gives way to others.
 const RESIGN: Duration = Duration::from_secs(3);
 /// After so many failures in a row others may try to run the shard.

@@ -6,6 +6,7 @@ pub mod api;
 pub mod apply;
 mod id;
 mod kept;
+pub mod limits;
 mod problem;
 mod profile;
 pub mod range;

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use manifest::{Manifest, Plan, Running};
 use tokio::time::Instant;
 use types::api::{AgentSelf, Member, Wait};
-use types::{NodeId, Phase, Post, Problem, Role, ServiceType};
+use types::{NodeId, Phase, Post, Problem, Role, ServiceType, limits};
 
 use crate::agent_bin;
 use crate::exit::{Exit, explain};
@@ -42,7 +42,6 @@ const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// How long a node may carry out another command before its role is restored.
 const BUSY_LIMIT: Duration = Duration::from_secs(20);
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
-const RESET_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -381,7 +380,7 @@ async fn renew(
         };
         let is_running = state.phase != Phase::Stopped;
         if is_reset && is_running {
-            let client = Client::new(&own.member.http)?.within(RESET_LIMIT);
+            let client = Client::new(&own.member.http)?.within(limits::COMMAND);
             client
                 .set_service(&own.member.id, &state.role, Wait::All, false, None)
                 .await
@@ -421,7 +420,7 @@ async fn restore(row: &mut DriftRow, manifest: &Manifest, record: &ClusterRecord
     let Some(node) = record.node(&row.node) else {
         return Ok(());
     };
-    let client = Client::new(&node.url())?.within(RESET_LIMIT);
+    let client = Client::new(&node.url())?.within(limits::COMMAND);
     let owner = owner(&client, &row.wanted).await;
     let is_rightful =
         manifest.nodes.iter().any(|node| Some(&node.id) == owner.as_ref() && node.role == row.wanted);

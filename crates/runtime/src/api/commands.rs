@@ -12,15 +12,12 @@ use http::header::{CONTENT_TYPE, IF_MATCH};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use types::api::{self, Member, Receipt, Release, Wait};
-use types::{ErrorKind, Generation, NodeId, Post, Problem, Role, RoleBody, ShardId};
+use types::{ErrorKind, Generation, NodeId, Post, Problem, Role, RoleBody, ShardId, limits};
 
 use super::App;
 use super::error::{ApiError, wrong_method};
 use super::queries::{member_id, path, unknown_member};
 use crate::supervisor::control::Order;
-
-/// How long the node that a command names may take to answer.
-const PASS_ON_LIMIT: Duration = Duration::from_secs(85);
 
 /// How long a node that has gone may still take to answer.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -302,7 +299,7 @@ async fn pass_on(
         .body(body)
         .map_err(|error| Problem::new(ErrorKind::Internal, "bad-address", error.to_string()))?;
     let answer = tokio::select! {
-        answer = app.mesh.call(request, PASS_ON_LIMIT) => answer.map_err(|error| unanswered(member, &error))?,
+        answer = app.mesh.call(request, limits::PASS_ON) => answer.map_err(|error| unanswered(member, &error))?,
         () = gone(app, member) => return Err(unanswered(member, &"it is gone").into()),
     };
     let (head, body) = answer.into_parts();

@@ -1,18 +1,15 @@
 //! What is done around every request: ids, names, limits, and the writing of problems.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use http::{HeaderName, HeaderValue, Response};
+use types::limits::CONTROL_REQUEST;
 use types::{ErrorKind, Problem, api};
 
 use super::App;
 use super::error::ApiError;
 
-/// How long a control request may take. A role change with its drain is the longest.
-const TIME_LIMIT: Duration = Duration::from_secs(90);
 /// The longest request id that is taken from a caller, in bytes.
 const ID_LIMIT: usize = 128;
 
@@ -55,8 +52,8 @@ fn new_id() -> HeaderValue {
 /// Ends control requests that take too long. What they began goes on.
 pub(crate) async fn limit_time(request: Request, next: Next) -> Result<Response<Body>, ApiError> {
     let path = request.uri().path().to_owned();
-    tokio::time::timeout(TIME_LIMIT, next.run(request)).await.map_err(|_| {
-        let detail = format!("{path} took longer than {TIME_LIMIT:?}");
+    tokio::time::timeout(CONTROL_REQUEST, next.run(request)).await.map_err(|_| {
+        let detail = format!("{path} took longer than {CONTROL_REQUEST:?}");
         ApiError(
             Problem::new(ErrorKind::Timeout, "too-slow", detail)
                 .hint("what it began goes on; look again later"),

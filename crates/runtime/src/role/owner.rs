@@ -14,7 +14,7 @@ use store::{ClaimError, ClaimState, Claims, Farewell, Latest, Store};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use types::api::{self, Release};
-use types::{ErrorKind, Holder, NodeId, Problem, RoleState, ServiceType, ShardId};
+use types::{ErrorKind, Holder, NodeId, Problem, RoleState, ServiceType, ShardId, limits};
 
 use crate::node::cluster_store::unreadable;
 use crate::node::identity::Identity;
@@ -22,21 +22,14 @@ use crate::node::peer::agent_self;
 use crate::takeover::twins;
 use crate::takeover::vacancy::has_heir;
 
-/// How long an owner may take to hand its shard over: to announce, to drain and stop for ten seconds each, to end its
-/// tasks, and to release.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(40);
 /// How long an owner may take to say that it is there at all.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// How long an owner that leaves is waited for before the claim is looked at again.
 const LEAVING_PAUSE: Duration = Duration::from_millis(500);
 /// How long an owner that does something else is left to it.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
-/// How long an owner may carry out another command, such as taking the shard itself, before the answer is no.
-const CONSENT_LIMIT: Duration = Duration::from_secs(3);
 /// How often a claim is tried for while others write to its log.
 const ATTEMPTS: u32 = 5;
-/// How long the store may take to note that a shard was given up.
-const RELEASE_LIMIT: Duration = Duration::from_secs(3);
 
 /// What a node that wants a shard may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +126,7 @@ impl Candidate<'_> {
                 Err(owned((service, shard), &holder, honoured, &state, &self.identity.id))
             }
             Way::Ask(holder) => {
-                let deadline = Instant::now() + CONSENT_LIMIT;
+                let deadline = Instant::now() + limits::CONSENT;
                 loop {
                     match self.ask(service, shard, &holder, true).await? {
                         Asked::HandedOver | Asked::NotTheOwner | Asked::Leaving => {
@@ -269,7 +262,7 @@ impl Candidate<'_> {
             .header(api::HOPS, "1")
             .body(body.into())
             .map_err(|error| Problem::new(ErrorKind::Internal, "bad-address", error.to_string()))?;
-        let limit = if dry_run { ASK_LIMIT } else { HAND_OVER_LIMIT };
+        let limit = if dry_run { ASK_LIMIT } else { limits::HAND_OVER };
         let answer = match self.mesh.call(request, limit).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -333,7 +326,7 @@ pub(crate) async fn release(
     holder: &Holder,
     farewell: Farewell<'_>,
 ) -> bool {
-    match timeout(RELEASE_LIMIT, claims.release(service, shard, holder, farewell)).await {
+    match timeout(limits::RELEASE, claims.release(service, shard, holder, farewell)).await {
         Ok(Ok(())) => {
             info!(%service, %shard, epoch = %holder.epoch, why = farewell.why, "released a shard");
             true
@@ -345,7 +338,7 @@ pub(crate) async fn release(
             false
         }
         Err(_) => {
-            warn!(%service, %shard, limit = ?RELEASE_LIMIT, "the store did not note in time that a shard was released");
+            warn!(%service, %shard, limit = ?limits::RELEASE, "the store did not note in time that a shard was released");
             false
         }
     }

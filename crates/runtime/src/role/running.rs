@@ -2,7 +2,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use plugin::{Context, Endpoints, Health, Metrics, Prepared, Service, ServiceError, TaskFailure, Tasks};
@@ -10,13 +9,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
+use types::limits::{START, STOP};
 
 use crate::role::gate::{Gate, Probe};
-
-/// How long a start may take.
-const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long a stop may take, and then its tasks to end.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A service that runs, with everything that must end with it.
 pub(crate) struct Running {
@@ -44,10 +39,10 @@ impl Running {
         let context = context(tasks.clone(), token);
         let (endpoints, metrics) = (context.endpoints.clone(), context.metrics.clone());
         let start = AssertUnwindSafe(prepared.start(context)).catch_unwind();
-        let outcome = match timeout(START_LIMIT, start).await {
+        let outcome = match timeout(START, start).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_panic)) => Err(ServiceError::internal("the start panicked; the log says where")),
-            Err(_) => Err(ServiceError::unavailable(format!("the start took longer than {START_LIMIT:?}"))),
+            Err(_) => Err(ServiceError::unavailable(format!("the start took longer than {START:?}"))),
         };
         match outcome.and_then(|service| routes(&service).map(|router| (service, router))) {
             Ok((service, router)) => Ok(Self {
@@ -80,11 +75,11 @@ impl Running {
     /// Ends the service. What does not end in time is left behind, and said.
     pub(crate) async fn stop(self) {
         drop(self.shutdown);
-        match timeout(STOP_LIMIT, AssertUnwindSafe(self.service.stop()).catch_unwind()).await {
+        match timeout(STOP, AssertUnwindSafe(self.service.stop()).catch_unwind()).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => warn!(%error, "the service did not stop cleanly"),
             Ok(Err(_panic)) => warn!("the service panicked while it stopped"),
-            Err(_) => warn!(limit = ?STOP_LIMIT, "the service did not stop in time"),
+            Err(_) => warn!(limit = ?STOP, "the service did not stop in time"),
         }
         // Whoever is still inside would wait for a service that is no more.
         self.gate.cut();
@@ -121,7 +116,7 @@ fn routes(service: &Arc<dyn Service>) -> Result<axum::Router, ServiceError> {
 }
 
 async fn end_tasks(tasks: &Tasks) {
-    if timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
+    if timeout(STOP, tasks.wait()).await.is_err() {
         tasks.abort();
         warn!(left = tasks.len(), "tasks of the service did not end in time");
     }

@@ -7,10 +7,10 @@ use plugin::Duty;
 use store::Farewell;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
-use types::{ErrorKind, NodeId, Problem, Role, Sharding};
+use types::{ErrorKind, NodeId, Problem, Role, Sharding, limits};
 
+use super::Supervisor;
 use super::takeover::place;
-use super::{REPLICA_DRAIN, Supervisor};
 use crate::role::lifecycle::Happening;
 use crate::role::owner::{Candidate, Consent, release};
 use crate::role::running::Running;
@@ -262,7 +262,7 @@ impl Supervisor {
         self.release(&claim_watch, farewell).await;
         self.unmount();
         if let Some(running) = running {
-            running.drain(Instant::now() + REPLICA_DRAIN).await;
+            running.drain(Instant::now() + limits::REPLICA_DRAIN).await;
             running.stop().await;
         }
         self.stand_by(why);

@@ -4,11 +4,11 @@ use store::Farewell;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use types::api::{Receipt, Release, Wait};
-use types::{ErrorKind, NodeId, Problem, Role};
+use types::{ErrorKind, NodeId, Problem, Role, limits};
 
 use super::begin::Seat;
 use super::hand_over::Heir;
-use super::{ANNOUNCE_LIMIT, DRAIN_LIMIT, Plan, RECEIPT_LIMIT, Supervisor, drained, unknown_role};
+use super::{Plan, Supervisor, drained, unknown_role};
 use crate::node::cluster_store::Terms;
 use crate::node::identity::{Asked, DataDirError};
 use crate::role::lifecycle::{Happening, State};
@@ -88,7 +88,7 @@ impl Supervisor {
             self.takeover.accept(&asked.role);
         }
         let version = self.publish().await;
-        let seen = self.confirm(version, wait, RECEIPT_LIMIT).await;
+        let seen = self.confirm(version, wait, limits::RECEIPT).await;
         watch.step("receipt");
         info!(%from, to = %asked.role, in_flight, took = ?watch.began.elapsed(), "carried out a command");
         Ok(Receipt {
@@ -380,13 +380,13 @@ impl Supervisor {
         self.state = self.state.after(Happening::Drain { reason });
         let version = self.publish().await;
         let heir = async { if gives_up { self.heir().await } else { None } };
-        let (_, heir) = tokio::join!(self.confirm(version, Wait::All, ANNOUNCE_LIMIT), heir);
+        let (_, heir) = tokio::join!(self.confirm(version, Wait::All, limits::ANNOUNCE), heir);
         watch.step("announce");
         let Some(running) = self.running.take() else {
             return (0, heir);
         };
         let in_flight = running.gate.shut();
-        running.drain(Instant::now() + DRAIN_LIMIT).await;
+        running.drain(Instant::now() + limits::DRAIN).await;
         watch.step("drain");
         self.unmount();
         running.stop().await;

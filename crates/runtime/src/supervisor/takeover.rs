@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, error, info, warn};
-use types::{ErrorKind, NodeId, Post, Problem, Role};
+use types::{ErrorKind, NodeId, Post, Problem, Role, limits};
 
-use super::{REPLICA_DRAIN, Supervisor, Tools};
+use super::{Supervisor, Tools};
 use crate::node::cluster_store::unreadable;
 use crate::role::lifecycle::{Happening, State};
 use crate::supervisor::stopwatch::Stopwatch;
@@ -322,7 +322,7 @@ impl Supervisor {
         if let Some(running) = self.running.take() {
             running.gate.shut();
             self.unmount();
-            running.drain(Instant::now() + REPLICA_DRAIN).await;
+            running.drain(Instant::now() + limits::REPLICA_DRAIN).await;
             running.stop().await;
         }
         match self.start(plan.prepared, &role, Duty::Primary(claim)).await {
