@@ -34,7 +34,7 @@ pub use error::ServiceError;
 pub use guard::{Guard, HostError, HostPattern, Hosts};
 pub use least_rate::{LeastRate, TooSlow};
 pub use memory::memory_limit;
-pub use metrics::Metrics;
+pub use metrics::{Counter, Gauge, Histogram, Metrics};
 pub use net::{BindError, bind};
 pub use registry::{Registry, RegistryError};
 pub use serve::{Peer, ServeLimits, Stop, serve};

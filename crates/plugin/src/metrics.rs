@@ -1,10 +1,28 @@
-//! A place for a service's metrics, shown on `/metrics` while it runs.
+//! The metrics of a service, declared where they are counted and shown on `/metrics` while it runs.
+//!
+//! ```
+//! # let metrics = plugin::Metrics::new("coterie_counter");
+//! let increments = metrics.counter("increments", "Increments that are durable");
+//! increments.inc();
+//! ```
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use prometheus_client::encoding::{EncodeCounterValue, EncodeGaugeValue};
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+pub use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+pub use prometheus_client::metrics::gauge::Gauge;
+pub use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::histogram::exponential_buckets;
 use prometheus_client::registry::{Metric, Registry};
 
 /// A set of metrics with a common prefix. Cheap to clone.
+///
+/// A metric that is returned is shared: change it, and the set shows it. Names are without prefix and without `_total`;
+/// the help is a sentence without its full stop.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
@@ -16,14 +34,182 @@ impl Metrics {
         Self { registry: Arc::new(Mutex::new(Registry::with_prefix(prefix))) }
     }
 
-    /// Adds a metric; it is shared with the caller, who changes it.
-    pub fn register(&self, name: &str, help: &str, metric: impl Metric) {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric);
+    /// A number that only grows.
+    pub fn counter(&self, name: &str, help: &str) -> Counter {
+        self.shared(name, help, Counter::default())
+    }
+
+    /// Counters of one name, told apart by the value of a label.
+    pub fn counters<const N: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> [Counter; N] {
+        let family = Family::<[(&'static str, &'static str); 1], Counter>::default();
+        let counters = values.map(|value| family.get_or_create_owned(&[(label, value)]));
+        self.register(name, help, family);
+        counters
+    }
+
+    /// A number that goes up and down: an `i64` with `Gauge`, or an `f64` with `Gauge<f64, AtomicU64>`.
+    pub fn gauge<G: Metric + Clone + Default>(&self, name: &str, help: &str) -> G {
+        self.shared(name, help, G::default())
+    }
+
+    /// A distribution in buckets, each `factor` times as large as the one before.
+    pub fn histogram(&self, name: &str, help: &str, first: f64, factor: f64, buckets: u16) -> Histogram {
+        self.shared(name, help, Histogram::new(exponential_buckets(first, factor, buckets)))
+    }
+
+    /// A counter that is kept elsewhere and read when the metrics are.
+    pub fn observable_counter<V: EncodeCounterValue + 'static>(
+        &self,
+        name: &str,
+        help: &str,
+        read: impl Fn() -> V + Send + Sync + 'static,
+    ) {
+        self.register(name, help, ObservableCounter(read));
+    }
+
+    /// A gauge that is kept elsewhere and read when the metrics are.
+    pub fn observable_gauge<V: EncodeGaugeValue + 'static>(
+        &self,
+        name: &str,
+        help: &str,
+        read: impl Fn() -> V + Send + Sync + 'static,
+    ) {
+        self.observable_gauges(name, help, move || [(vec![], read())]);
+    }
+
+    /// Gauges of one name, each with its labels, read when the metrics are.
+    pub fn observable_gauges<V: EncodeGaugeValue + 'static, I>(
+        &self,
+        name: &str,
+        help: &str,
+        read: impl Fn() -> I + Send + Sync + 'static,
+    ) where
+        I: IntoIterator<Item = (Vec<(&'static str, String)>, V)> + 'static,
+    {
+        self.register(name, help, ObservableGauges(read));
     }
 
     /// Writes the set in the OpenMetrics text format, without the closing line.
-    pub fn encode(&self, out: &mut String) -> Result<(), std::fmt::Error> {
+    pub fn encode(&self, out: &mut String) -> fmt::Result {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         prometheus_client::encoding::text::encode_registry(out, &registry)
+    }
+
+    /// The whole answer to a scrape: several sets one after the other.
+    pub fn encode_all<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        for set in sets {
+            set.encode(&mut out)?;
+        }
+        prometheus_client::encoding::text::encode_eof(&mut out)?;
+        Ok(out)
+    }
+
+    fn shared<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
+        self.register(name, help, metric.clone());
+        metric
+    }
+
+    fn register(&self, name: &str, help: &str, metric: impl Metric) {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric);
+    }
+}
+
+struct ObservableCounter<F>(F);
+
+impl<F> fmt::Debug for ObservableCounter<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ObservableCounter")
+    }
+}
+
+impl<V: EncodeCounterValue, F: Fn() -> V> EncodeMetric for ObservableCounter<F> {
+    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+        encoder.encode_counter::<NoLabelSet, V, u64>(&(self.0)(), None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Counter
+    }
+}
+
+struct ObservableGauges<F>(F);
+
+impl<F> fmt::Debug for ObservableGauges<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ObservableGauges")
+    }
+}
+
+impl<V, I, F> EncodeMetric for ObservableGauges<F>
+where
+    V: EncodeGaugeValue,
+    I: IntoIterator<Item = (Vec<(&'static str, String)>, V)>,
+    F: Fn() -> I,
+{
+    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+        for (labels, value) in (self.0)() {
+            if labels.is_empty() {
+                encoder.encode_gauge(&value)?;
+            } else {
+                encoder.encode_family(&labels)?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        (self.0)().into_iter().next().is_none()
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_of_metric_is_declared_in_one_line_and_shown() {
+        let metrics = Metrics::new("coterie_test");
+        metrics.counter("writes", "Writes").inc_by(3);
+        let [get, _put] = metrics.counters("operations", "Operations", "operation", ["get", "put"]);
+        get.inc();
+        metrics.gauge::<Gauge>("open", "Open ones").set(-2);
+        metrics.gauge::<Gauge<f64, AtomicU64>>("ahead_seconds", "Ahead").set(0.5);
+        metrics.histogram("seconds", "Seconds", 1.0, 2.0, 2).observe(1.5);
+        metrics.observable_counter("events", "Events", || 7_u64);
+        metrics.observable_gauge("in_flight", "In flight", || 4_u64);
+        let skews = || ["b", "c"].map(|peer| (vec![("peer", peer.to_owned())], -0.25));
+        metrics.observable_gauges("skew_seconds", "Skew", skews);
+        metrics.observable_gauges("nothing", "None of them", || None::<(Vec<_>, u64)>);
+        let text = Metrics::encode_all([&metrics]).unwrap();
+        for line in [
+            "coterie_test_writes_total 3",
+            r#"coterie_test_operations_total{operation="get"} 1"#,
+            r#"coterie_test_operations_total{operation="put"} 0"#,
+            "coterie_test_open -2",
+            "coterie_test_ahead_seconds 0.5",
+            r#"coterie_test_seconds_bucket{le="2.0"} 1"#,
+            "# TYPE coterie_test_events counter",
+            "coterie_test_events_total 7",
+            "coterie_test_in_flight 4",
+            r#"coterie_test_skew_seconds{peer="c"} -0.25"#,
+            "# HELP coterie_test_skew_seconds Skew.",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} in:\n{text}");
+        }
+        assert!(!text.contains("nothing"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

@@ -6,7 +6,7 @@ mod error;
 mod events;
 mod guard;
 mod layers;
-mod metrics;
+pub(crate) mod metrics;
 pub mod openapi;
 mod queries;
 mod settled;
@@ -14,7 +14,6 @@ mod svc;
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwapOption;
 use axum::Router;
@@ -22,7 +21,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get, put};
 use cluster::Cluster;
 use mesh::Mesh;
-use plugin::{Guard, Metrics, Registry};
+use plugin::{Counter, Guard, Metrics, Registry};
 use tokio_util::sync::CancellationToken;
 use types::{ClusterId, Generation, NodeId, Profile, Role};
 
@@ -53,10 +52,6 @@ pub(crate) struct Facts {
     pub(crate) has_seeds: bool,
     /// A role that a person asked for earlier.
     pub(crate) kept_role: Option<Role>,
-    /// How often this node's process was started again.
-    pub(crate) process_restarts: u64,
-    /// Lines that this process could not log.
-    pub(crate) dropped_log_lines: Arc<AtomicU64>,
 }
 
 /// What the handlers work with. Cheap to clone: it is for each request.
@@ -88,8 +83,12 @@ pub(crate) struct Parts {
     pub(crate) control: Control,
     pub(crate) events: Events,
     pub(crate) clocks: Clocks,
+    /// The node's own numbers.
+    pub(crate) metrics: Metrics,
+    /// Those of the service it runs.
     pub(crate) service_metrics: Arc<ArcSwapOption<Metrics>>,
-    pub(crate) restarts: Arc<AtomicU64>,
+    /// Restarts of the service after a failure.
+    pub(crate) restarts: Counter,
     /// Cancelled when the listener closes: streams end.
     pub(crate) stopping: CancellationToken,
 }

@@ -15,11 +15,10 @@ pub(crate) mod signals;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use cluster::{Cluster, ClusterConfig, JoinError, Network};
 use mesh::{Mesh, Targets};
-use plugin::{BindError, Exposure, Guard, Registry, RegistryError};
+use plugin::{BindError, Exposure, Guard, Metrics, Registry, RegistryError};
 use store::{ObjectStore, StoreUrl};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
@@ -216,8 +215,6 @@ impl Node {
             http: gossip.http.clone(),
             gossip: gossip.advertise.to_string(),
             kept_role: is_kept.then(|| asked.role.clone()),
-            process_restarts: config.restarts,
-            dropped_log_lines: Arc::clone(&config.dropped_log_lines),
         });
         let url = match &config.store {
             Some(url) => url.clone(),
@@ -246,10 +243,13 @@ impl Node {
         let mesh = Mesh::new(cluster.watch(), targets(&registry), mesh::Limits::default());
         let (leaving, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let (control, commands) = Control::new(leaving.clone());
-        let events = Events::new(facts.generation);
-        let mount = Arc::<Mount>::default();
-        let clocks = Clocks::default();
-        let (service_metrics, restarts) = (Arc::default(), Arc::new(AtomicU64::new(0)));
+        let metrics = Metrics::new("coterie");
+        let events = Events::new(facts.generation, &metrics);
+        let mount = Mount::new(&metrics);
+        let clocks = Clocks::new(&metrics);
+        let restarts = metrics.counter("service_restarts", "Restarts after a failure");
+        let service_metrics = Arc::default();
+        api::metrics::declare(&metrics, config, facts.started_at_ms, cluster.watch());
         let app = App::new(api::Parts {
             facts: facts.clone(),
             registry: registry.clone(),
@@ -260,8 +260,9 @@ impl Node {
             control: control.clone(),
             events: events.clone(),
             clocks: clocks.clone(),
+            metrics,
             service_metrics: Arc::clone(&service_metrics),
-            restarts: Arc::clone(&restarts),
+            restarts: restarts.clone(),
             stopping: stop_http.clone(),
         });
         let tools = Tools {

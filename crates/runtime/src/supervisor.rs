@@ -13,12 +13,13 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cluster::Cluster;
 use mesh::Mesh;
-use plugin::{Context, Duty, Endpoints, Exposure, Health, Metrics, Prepared, Registry, ServiceError};
+use plugin::{
+    Context, Counter, Duty, Endpoints, Exposure, Health, Metrics, Prepared, Registry, ServiceError,
+};
 use store::OpenError;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -70,7 +71,8 @@ pub(crate) struct Tools {
     pub(crate) mount: Arc<Mount>,
     pub(crate) data: Arc<DataDir>,
     pub(crate) service_metrics: Arc<arc_swap::ArcSwapOption<Metrics>>,
-    pub(crate) restarts: Arc<AtomicU64>,
+    /// Restarts of the service after a failure.
+    pub(crate) restarts: Counter,
     pub(crate) leaving: CancellationToken,
 }
 
@@ -197,7 +199,7 @@ impl Supervisor {
                 }
                 () = until(retry_at) => {
                     self.state = self.state.after(Happening::Retry);
-                    self.tools.restarts.fetch_add(1, Ordering::Relaxed);
+                    self.tools.restarts.inc();
                     self.publish().await;
                     self.begin().await;
                 }

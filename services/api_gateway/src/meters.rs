@@ -3,13 +3,7 @@
 use std::sync::Arc;
 
 use mesh::Mesh;
-use plugin::Metrics;
-use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use plugin::{Counter, Gauge, Histogram, Metrics};
 
 use crate::probes::Probes;
 
@@ -44,33 +38,21 @@ pub(crate) struct Meters {
 impl Meters {
     /// Registers all of them.
     pub(crate) fn new(metrics: &Metrics, mesh: &Mesh, probes: &Arc<Probes>) -> Self {
-        let family = Family::<[(&'static str, &'static str); 1], Counter>::default();
-        let requests = Outcome::LABELS.map(|label| family.get_or_create_owned(&[("outcome", label)]));
+        let requests =
+            metrics.counters("requests", "Requests by the class of their answer", "outcome", Outcome::LABELS);
+        let help = "Time from a request's head to the end of its answer";
         // A millisecond to half a minute.
-        let seconds = Histogram::new(exponential_buckets(0.001, 2.0, 16));
-        let in_flight = Gauge::default();
-        metrics.register("requests", "Requests by the class of their answer", family);
-        metrics.register(
-            "request_duration_seconds",
-            "Time from a request's head to the end of its answer",
-            seconds.clone(),
-        );
-        metrics.register("in_flight", "Requests whose answers have not ended", in_flight.clone());
-        metrics.register(
-            "retries",
-            "Requests sent again after a failed connection",
-            Sent(mesh.clone(), |stats| stats.retries),
-        );
-        metrics.register(
-            "refusals",
-            "Requests sent again because a member did not process them",
-            Sent(mesh.clone(), |stats| stats.refusals),
-        );
-        metrics.register(
-            "dead_routes",
-            "Routes none of whose addresses takes connections",
-            DeadRoutes(Arc::clone(probes)),
-        );
+        let seconds = metrics.histogram("request_duration_seconds", help, 0.001, 2.0, 16);
+        let in_flight = metrics.gauge("in_flight", "Requests whose answers have not ended");
+        let sent = |name, help, count: fn(&mesh::Stats) -> u64| {
+            let mesh = mesh.clone();
+            metrics.observable_counter(name, help, move || count(&mesh.stats()));
+        };
+        sent("retries", "Requests sent again after a failed connection", |stats| stats.retries);
+        sent("refusals", "Requests sent again because a member did not process them", |stats| stats.refusals);
+        let probes = Arc::clone(probes);
+        let help = "Routes none of whose addresses takes connections";
+        metrics.observable_gauge("dead_routes", help, move || probes.dead_routes());
         Self { requests, seconds, in_flight }
     }
 
@@ -82,33 +64,5 @@ impl Meters {
         self.in_flight.dec();
         self.requests[outcome.index()].inc();
         self.seconds.observe(seconds);
-    }
-}
-
-/// Routes that lead nowhere.
-#[derive(Debug)]
-struct DeadRoutes(Arc<Probes>);
-
-impl EncodeMetric for DeadRoutes {
-    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
-        encoder.encode_gauge(&u64::try_from(self.0.dead_routes()).unwrap_or(u64::MAX))
-    }
-
-    fn metric_type(&self) -> MetricType {
-        MetricType::Gauge
-    }
-}
-
-/// A number that the mesh counts.
-#[derive(Debug)]
-struct Sent(Mesh, fn(&mesh::Stats) -> u64);
-
-impl EncodeMetric for Sent {
-    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
-        encoder.encode_counter::<NoLabelSet, u64, u64>(&(self.1)(&self.0.stats()), None)
-    }
-
-    fn metric_type(&self) -> MetricType {
-        MetricType::Counter
     }
 }

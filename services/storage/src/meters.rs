@@ -3,11 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use plugin::Metrics;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use plugin::{Counter, Gauge, Histogram, Metrics};
 
 use crate::cache::Need;
 use crate::witness::Seen;
@@ -43,94 +39,62 @@ pub(crate) struct Meters {
 impl Meters {
     /// Registers all of them.
     pub(crate) fn new(metrics: &Metrics, seen: &Seen) -> Self {
-        let requests = Family::<[(&'static str, &'static str); 1], Counter>::default();
-        let counter = |what| requests.get_or_create_owned(&[("operation", what)]);
-        let meters = Self {
-            puts: counter("put"),
-            gets: counter("get"),
-            deletes: counter("delete"),
-            lists: counter("list"),
-            batches: counter("batch"),
-            imports: counter("import"),
-            tables: Gauge::default(),
-            table_bytes: Gauge::default(),
-            log_files: Gauge::default(),
-            compacted_bytes: Counter::default(),
-            cache: Gauge::default(),
-            cache_needed: Gauge::default(),
-            cache_missing: Gauge::default(),
-            expired: Counter::default(),
-            ahead: Gauge::default(),
-            openings: Counter::default(),
-            watchers: Gauge::default(),
-            changes: Counter::default(),
-            watches: Gauge::default(),
-            refused_watches: Counter::default(),
-            cut: Counter::default(),
+        let operations = ["put", "get", "delete", "list", "batch", "import"];
+        let help = "Operations on this shard, refused ones among them";
+        let [puts, gets, deletes, lists, batches, imports] =
+            metrics.counters("operations", help, "operation", operations);
+        let garbage = seen.deleted().clone();
+        metrics
+            .observable_counter("garbage", "Objects that were deleted from the store", move || garbage.get());
+        let counter = |name, help| metrics.counter(name, help);
+        let gauge = |name, help| metrics.gauge(name, help);
+        Self {
+            puts,
+            gets,
+            deletes,
+            lists,
+            batches,
+            imports,
+            openings: counter("openings", "How often the database was opened"),
+            tables: gauge("tables", "Tables that hold the data of this shard"),
+            table_bytes: gauge("table_bytes", "Bytes of these tables, about"),
+            log_files: gauge("log_files", "Files of the log that no table holds yet"),
+            compacted_bytes: counter("compacted_bytes", "Bytes that were written to make few tables of many"),
+            cache: gauge("cache_bytes", "Size of the cache that this shard uses"),
+            cache_needed: gauge(
+                "cache_needed_bytes",
+                "Bytes of the filters and indexes of this shard's tables",
+            ),
+            cache_missing: gauge(
+                "cache_missing_bytes",
+                "Bytes by which the cache is too small for the filters and indexes of all shards that use it",
+            ),
+            expired: counter("expired", "Values that were deleted when their time was over"),
+            ahead: metrics.gauge(
+                "data_time_ahead_seconds",
+                "How far the time by which this shard's data ages is ahead of this node's wall clock",
+            ),
+            watchers: gauge("watchers", "Streams of changes of this shard that are open"),
+            changes: counter("watch_events", "Changes sent to those who watch this shard"),
+            watches: gauge("watches", "Watches that this node serves"),
+            refused_watches: counter(
+                "watches_refused",
+                "Watches that were refused because there were too many",
+            ),
+            cut: counter(
+                "answers_cut",
+                "Large answers that were cut off because nobody read them and others waited",
+            ),
             // Half a millisecond to half a minute.
-            durable: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
-            group: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
-        };
-        metrics.register("operations", "Operations on this shard, refused ones among them", requests);
-        metrics.register("openings", "How often the database was opened", meters.openings.clone());
-        metrics.register("tables", "Tables that hold the data of this shard", meters.tables.clone());
-        metrics.register("table_bytes", "Bytes of these tables, about", meters.table_bytes.clone());
-        metrics.register("log_files", "Files of the log that no table holds yet", meters.log_files.clone());
-        metrics.register(
-            "compacted_bytes",
-            "Bytes that were written to make few tables of many",
-            meters.compacted_bytes.clone(),
-        );
-        metrics.register("cache_bytes", "Size of the cache that this shard uses", meters.cache.clone());
-        metrics.register(
-            "cache_needed_bytes",
-            "Bytes of the filters and indexes of this shard's tables",
-            meters.cache_needed.clone(),
-        );
-        metrics.register(
-            "cache_missing_bytes",
-            "Bytes by which the cache is too small for the filters and indexes of all shards that use it",
-            meters.cache_missing.clone(),
-        );
-        metrics.register("garbage", "Objects that were deleted from the store", seen.deleted().clone());
-        metrics.register(
-            "expired",
-            "Values that were deleted when their time was over",
-            meters.expired.clone(),
-        );
-        metrics.register(
-            "data_time_ahead_seconds",
-            "How far the time by which this shard's data ages is ahead of this node's wall clock",
-            meters.ahead.clone(),
-        );
-        metrics.register(
-            "watchers",
-            "Streams of changes of this shard that are open",
-            meters.watchers.clone(),
-        );
-        metrics.register(
-            "watch_events",
-            "Changes sent to those who watch this shard",
-            meters.changes.clone(),
-        );
-        metrics.register("watches", "Watches that this node serves", meters.watches.clone());
-        metrics.register(
-            "watches_refused",
-            "Watches that were refused because there were too many",
-            meters.refused_watches.clone(),
-        );
-        metrics.register(
-            "answers_cut",
-            "Large answers that were cut off because nobody read them and others waited",
-            meters.cut.clone(),
-        );
-        metrics.register(
-            "durable_seconds",
-            "Time from a write's arrival until it was durable",
-            meters.durable.clone(),
-        );
-        metrics.register("commit_writes", "Writes that became durable together", meters.group.clone());
-        meters
+            durable: metrics.histogram(
+                "durable_seconds",
+                "Time from a write's arrival until it was durable",
+                0.0005,
+                2.0,
+                16,
+            ),
+            group: metrics.histogram("commit_writes", "Writes that became durable together", 1.0, 4.0, 8),
+        }
     }
 
     /// What the filters and indexes of the shard need of the cache.

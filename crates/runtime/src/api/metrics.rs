@@ -1,17 +1,20 @@
 //! `GET /metrics`: the node's own numbers and those of the service it runs, in the OpenMetrics text format.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use axum::extract::State;
+use cluster::ClusterView;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
+use plugin::Metrics;
+use tokio::sync::watch;
 use types::{ErrorKind, Problem};
 
 use super::App;
 use super::error::ApiError;
+use crate::node::config::Config;
 
 const MEDIA_TYPE: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -21,18 +24,31 @@ const MEDIA_TYPE: HeaderValue =
 pub(crate) async fn metrics(
     State(app): State<App>,
 ) -> Result<([(HeaderName, HeaderValue); 1], String), ApiError> {
-    let mut out = String::new();
     let service = app.service_metrics.load_full();
-    own(&app, &mut out)
-        .and_then(|()| service.map_or(Ok(()), |service| service.encode(&mut out)))
+    let text = Metrics::encode_all([&app.metrics].into_iter().chain(service.as_deref()))
         .map_err(|error| Problem::new(ErrorKind::Internal, "not-encoded", error.to_string()))?;
-    out.push_str("# EOF\n");
-    Ok(([(CONTENT_TYPE, MEDIA_TYPE)], out))
+    Ok(([(CONTENT_TYPE, MEDIA_TYPE)], text))
 }
 
-/// Few enough to be written by hand; they are read from where they live, so nothing has to be kept up to date.
-fn own(app: &App, out: &mut String) -> std::fmt::Result {
-    let view = app.cluster.view();
+/// Declares the numbers of the process and of its view.
+pub(crate) fn declare(
+    metrics: &Metrics,
+    config: &Config,
+    started_at_ms: u64,
+    view: watch::Receiver<ClusterView>,
+) {
+    metrics.observable_gauges("members", "Members in this node's view", move || members(&view.borrow()));
+    let restarts = config.restarts;
+    let help = "Starts of this node's process after it had ended without leaving";
+    metrics.observable_counter("process_restarts", help, move || restarts);
+    let dropped = Arc::clone(&config.dropped_log_lines);
+    let help = "Lines that could not be logged in time";
+    metrics.observable_counter("log_lines_dropped", help, move || dropped.load(Ordering::Relaxed));
+    metrics.observable_gauge("start_time_seconds", "Unix time of the start", move || started_at_ms / 1_000);
+}
+
+/// Members of a view by service and phase.
+fn members(view: &ClusterView) -> Vec<(Vec<(&'static str, String)>, u64)> {
     let mut members: BTreeMap<(String, &str), u64> = BTreeMap::new();
     for member in view.members() {
         let (role, phase) = match &member.state {
@@ -41,54 +57,6 @@ fn own(app: &App, out: &mut String) -> std::fmt::Result {
         };
         *members.entry((role, phase)).or_default() += 1;
     }
-    writeln!(out, "# HELP coterie_members Members in this node's view.\n# TYPE coterie_members gauge")?;
-    for ((service, phase), count) in members {
-        writeln!(out, "coterie_members{{service=\"{service}\",phase=\"{phase}\"}} {count}")?;
-    }
-    let clocks = app.clocks.ahead_us();
-    if !clocks.is_empty() {
-        writeln!(
-            out,
-            "# HELP coterie_clock_skew_seconds How far a peer's clock is ahead of this node's, as estimated.\n\
-             # TYPE coterie_clock_skew_seconds gauge"
-        )?;
-    }
-    for (peer, ahead_us) in clocks {
-        let seconds = Duration::from_micros(ahead_us.unsigned_abs()).as_secs_f64();
-        let sign = if ahead_us < 0 { "-" } else { "" };
-        writeln!(out, "coterie_clock_skew_seconds{{peer=\"{peer}\"}} {sign}{seconds:.6}")?;
-    }
-    let numbers = [
-        (
-            "coterie_requests_in_flight",
-            "gauge",
-            "Requests that the service is answering.",
-            app.mount.in_flight(),
-        ),
-        (
-            "coterie_service_restarts",
-            "counter",
-            "Restarts after a failure.",
-            app.restarts.load(Ordering::Relaxed),
-        ),
-        (
-            "coterie_process_restarts",
-            "counter",
-            "Starts of this node's process after it had ended without leaving.",
-            app.facts.process_restarts,
-        ),
-        (
-            "coterie_log_lines_dropped",
-            "counter",
-            "Lines that could not be logged in time.",
-            app.facts.dropped_log_lines.load(Ordering::Relaxed),
-        ),
-        ("coterie_events", "counter", "Changes seen in this node's view.", app.events.last()),
-        ("coterie_start_time_seconds", "gauge", "Unix time of the start.", app.facts.started_at_ms / 1_000),
-    ];
-    for (name, kind, help, value) in numbers {
-        let suffix = if kind == "counter" { "_total" } else { "" };
-        writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{suffix} {value}")?;
-    }
-    Ok(())
+    let labels = |(service, phase): (String, &str)| vec![("service", service), ("phase", phase.to_owned())];
+    members.into_iter().map(|(key, count)| (labels(key), count)).collect()
 }

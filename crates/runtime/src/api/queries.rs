@@ -1,7 +1,6 @@
 //! Requests that only look.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Json;
@@ -71,7 +70,7 @@ fn describe(app: &App) -> AgentSelf {
         in_flight: app.mount.in_flight(),
         busy_with: app.control.busy_with(),
         insecure: facts.insecure.clone(),
-        restarts: app.restarts.load(Ordering::Relaxed),
+        restarts: app.restarts.get(),
         staleness_ms: app.mount.load().and_then(|mounted| mounted.probe.staleness()).map(whole_millis),
         now_us: Some(clock_skew::now_us()),
         clock_ahead_ms: app.clocks.own_ahead_us().map(|ahead| ahead / 1_000),

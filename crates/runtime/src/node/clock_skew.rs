@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cluster::Cluster;
 use mesh::Mesh;
+use plugin::Metrics;
 use rand::RngExt;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -114,10 +115,25 @@ fn pause(peers: usize) -> Duration {
 }
 
 /// What is estimated of the peers' clocks. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Clocks(Arc<Mutex<BTreeMap<NodeId, (Generation, Estimate)>>>);
 
 impl Clocks {
+    /// Nothing is known yet.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let clocks = Self(Arc::default());
+        let estimates = clocks.clone();
+        let help = "How far a peer's clock is ahead of this node's, as estimated";
+        metrics.observable_gauges("clock_skew_seconds", help, move || {
+            let seconds = |ahead_us: i64| Duration::from_micros(ahead_us.unsigned_abs()).as_secs_f64();
+            let signed =
+                move |ahead_us: i64| seconds(ahead_us).copysign(if ahead_us < 0 { -1.0 } else { 1.0 });
+            let ahead = estimates.ahead_us().into_iter();
+            ahead.map(|(peer, us)| (vec![("peer", peer.to_string())], signed(us))).collect::<Vec<_>>()
+        });
+        clocks
+    }
+
     /// How far each peer's clock is ahead of this node's, in microseconds.
     pub(crate) fn ahead_us(&self) -> Vec<(NodeId, i64)> {
         let known = self.lock();

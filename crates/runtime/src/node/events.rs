@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cluster::{Change, Changes};
+use plugin::Metrics;
 use tokio::sync::watch;
 use types::Generation;
 use types::api::{Event, EventKind, Member};
@@ -29,8 +30,11 @@ struct Log {
 }
 
 impl Events {
-    pub(crate) fn new(generation: Generation) -> Self {
-        Self { log: Arc::default(), last: Arc::new(watch::Sender::new(0)), generation }
+    pub(crate) fn new(generation: Generation, metrics: &Metrics) -> Self {
+        let last = Arc::new(watch::Sender::new(0));
+        let counted = Arc::clone(&last);
+        metrics.observable_counter("events", "Changes seen in this node's view", move || *counted.borrow());
+        Self { log: Arc::default(), last, generation }
     }
 
     /// Numbers and keeps every change that is news, until the node's view ends.
@@ -145,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_goes_on_where_it_stopped_and_a_gap_is_said() {
         let (sender, receiver) = watch::channel(view(vec![member(1)]));
-        let events = Events::new(Generation(9));
+        let events = Events::new(Generation(9), &Metrics::new("test"));
         let recording = events.clone().record(Changes::new(receiver));
         tokio::pin!(recording);
         assert!(futures_util::poll!(recording.as_mut()).is_pending());

@@ -15,7 +15,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use plugin::{Claim, Detach, Service};
+use plugin::{Claim, Detach, Metrics, Service};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use types::{Role, ServiceType};
@@ -129,10 +129,19 @@ impl fmt::Debug for Probe {
 }
 
 /// What is mounted now, if anything. Reading it never waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Mount(ArcSwapOption<Mounted>);
 
 impl Mount {
+    /// Nothing is mounted.
+    pub(crate) fn new(metrics: &Metrics) -> Arc<Self> {
+        let mount = Arc::new(Self(ArcSwapOption::empty()));
+        let counted = Arc::clone(&mount);
+        let help = "Requests that the service is answering";
+        metrics.observable_gauge("requests_in_flight", help, move || counted.in_flight());
+        mount
+    }
+
     /// What is mounted now.
     pub(crate) fn load(&self) -> Option<Arc<Mounted>> {
         self.0.load_full()
