@@ -1,4 +1,4 @@
-//! The view as a stream: the initial set, then each change, without a gap.
+//! The view as a stream: first every member, then each change, with no gap in between.
 
 use std::collections::VecDeque;
 
@@ -7,25 +7,25 @@ use types::api::{EventKind, Member};
 
 use crate::ClusterView;
 
-/// What happened to one member between two views.
+/// A change of one member between two views.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// What happened.
+    /// The kind of change.
     pub kind: EventKind,
-    /// The member: after the change, or as it was last seen when it is gone.
+    /// The member after the change, or its last known state if it is gone.
     pub member: Member,
-    /// The same member as it was before, if it is there before and after.
+    /// The member before the change, if both views have it.
     pub before: Option<Member>,
 }
 
 impl Change {
-    /// Whether the member is still there after it.
+    /// Whether the member is still in the view after the change.
     pub fn is_present(&self) -> bool {
         !matches!(self.kind, EventKind::Left | EventKind::Lost)
     }
 }
 
-/// What happened between two views of the same node, ordered by member.
+/// The changes between two views of the same node. Departures come first; each part is ordered by id.
 pub fn diff(before: &ClusterView, after: &ClusterView) -> Vec<Change> {
     let gone = before.members().filter(|old| after.member(&old.id).is_none()).map(|old| {
         let kind = if after.has_left(&old.id, old.generation) { EventKind::Left } else { EventKind::Lost };
@@ -44,9 +44,9 @@ pub fn diff(before: &ClusterView, after: &ClusterView) -> Vec<Change> {
     gone.chain(here).collect()
 }
 
-/// A stream of changes: at first every member as [`EventKind::Present`], then what changes.
+/// A stream of changes: first every member as [`EventKind::Present`], then each change.
 ///
-/// Several changes of one member may arrive as one; the last state of each is never missed.
+/// Several changes of one member may be merged into one; its latest state is never missed.
 #[derive(Debug)]
 pub struct Changes {
     view: watch::Receiver<ClusterView>,
@@ -55,12 +55,12 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// The changes of a view.
+    /// A stream of the changes of a view.
     pub fn new(view: watch::Receiver<ClusterView>) -> Self {
         Self { view, shown: None, queue: VecDeque::new() }
     }
 
-    /// The next change; none when the node has ended. Cancel-safe.
+    /// The next change; `None` once gossip has ended. Cancel-safe.
     pub async fn next(&mut self) -> Option<Change> {
         loop {
             if let Some(change) = self.queue.pop_front() {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_change_is_told_apart() {
+    fn diff_recognises_each_kind_of_change() {
         let before =
             view(vec![member("a", 1, 1), member("b", 1, 1), member("c", 1, 1), member("d", 1, 1)], &[]);
         let after =
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn who_said_goodbye_has_left_and_is_not_lost() {
+    fn a_member_that_announced_its_leave_has_left_and_is_not_lost() {
         let before = view(vec![member("a", 1, 1), member("b", 2, 1)], &[]);
         assert_eq!(diff(&before, &view(vec![member("a", 1, 1)], &[("b", 2)]))[0].kind, EventKind::Left);
         assert_eq!(diff(&before, &view(vec![member("a", 1, 1)], &[("b", 1)]))[0].kind, EventKind::Lost);

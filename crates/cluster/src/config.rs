@@ -1,4 +1,4 @@
-//! What a node needs to know to join, and how fast each profile gossips.
+//! The settings a node joins with, and the gossip timing of each profile.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,58 +6,58 @@ use std::time::Duration;
 use types::api::About;
 use types::{ClusterId, Generation, NodeId, Profile};
 
-/// A cluster with more members than this can't be joined: the digest of a message lists every member, and one that
-/// outgrows a datagram (65,507 bytes) ends gossip for everybody.
+/// The largest number of members in a cluster; joining a full cluster fails. The digest in each message lists every
+/// member, and a digest larger than a datagram (65,507 bytes) ends gossip on every node.
 pub const MAX_MEMBERS: usize = 1_000;
 
-/// The longest value a node may gossip, in bytes. Longer ones would block the node's later values.
+/// The longest value a node may gossip, in bytes. A value too long for a datagram would block the node's later values.
 pub const MAX_VALUE_BYTES: usize = 8 * 1024;
 
-/// What a node needs to know to join.
+/// The settings a node joins with.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
-    /// The cluster; gossip from others is refused.
+    /// The cluster's name; gossip from other clusters is refused.
     pub cluster: ClusterId,
     /// This node.
     pub node: NodeId,
-    /// This life of it, higher than every earlier one.
+    /// The generation of this run, higher than that of every earlier run.
     pub generation: Generation,
     /// The UDP address to open.
     pub listen: SocketAddr,
     /// The UDP address at which others reach this node.
     pub advertise: SocketAddr,
-    /// Where to look for others: `host:port`. Its own address among them is skipped.
+    /// Addresses of other members, as `host:port`. The node skips its own address.
     pub seeds: Vec<String>,
-    /// How fast to gossip.
+    /// The profile, which sets the gossip timing.
     pub profile: Profile,
     /// The URL of this node's HTTP API.
     pub http: String,
-    /// What the node says of itself once.
+    /// Facts about the node that do not change while it runs.
     pub about: About,
-    /// A cluster with this many others is full; [`MAX_MEMBERS`] unless a test wants it otherwise.
+    /// The number of other members at which the cluster is full; [`MAX_MEMBERS`] outside tests.
     pub max_members: usize,
 }
 
-/// The numbers of a profile. Measured with real processes: fast and without false alarms at 100 nodes, 10 % loss and
-/// no idle core.
+/// The gossip timing of a profile. Measured with real processes: fast, and no false alarms with 100 nodes, 10 % loss
+/// and no idle core.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timing {
-    /// Between two rounds of gossip.
+    /// The time between two rounds of gossip.
     pub interval: Duration,
-    /// Silence, in mean heartbeat intervals, after which a member is given up.
+    /// The silence after which a member is declared dead, in mean heartbeat intervals.
     pub phi_threshold: f64,
-    /// The mean heartbeat interval that is assumed at first.
+    /// The mean heartbeat interval assumed before enough samples have arrived.
     pub initial_interval: Duration,
-    /// Longer intervals are not learned from.
+    /// Heartbeat intervals longer than this are left out of the mean.
     pub max_interval: Duration,
-    /// Intervals that the mean is made of.
+    /// The number of intervals in the mean.
     pub sampling_window: usize,
-    /// How long what is known of a dead member is kept.
+    /// How long the state of a dead member is kept.
     pub grace: Duration,
 }
 
 impl Timing {
-    /// The numbers of a profile.
+    /// The timing of a profile.
     pub fn of(profile: Profile) -> Self {
         let interval = match profile {
             Profile::Local => Duration::from_millis(150),
@@ -74,17 +74,17 @@ impl Timing {
         }
     }
 
-    /// How long a member is silent, about, before it is given up.
+    /// Roughly how long a member is silent before it is declared dead.
     pub fn silence(&self) -> Duration {
         self.interval.mul_f64(self.phi_threshold)
     }
 
-    /// How long a new member that the failure detector has not listed yet is believed in without a heartbeat.
+    /// How long a new member stays live without a heartbeat before the failure detector has listed it.
     pub fn newcomer_patience(&self) -> Duration {
         self.interval * 10
     }
 
-    /// How often this process checks that it runs on time.
+    /// How often the stall detector checks that this process runs on time.
     pub fn stall_check(&self) -> Duration {
         self.interval / 2
     }

@@ -1,4 +1,5 @@
-//! The loop beside Chitchat: looks at what gossip shows, judges it, publishes the view, greets and pushes.
+//! The loop beside Chitchat: reads the gossip state, decides which nodes are members, publishes the view, pushes
+//! changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,30 +22,31 @@ use crate::order::{Command, GossipError, Rival};
 use crate::stall::StallGuard;
 use crate::view::ClusterView;
 
-/// While somebody is about to be a member, the next look comes after this long.
-const QUICK_LOOK: Duration = Duration::from_millis(5);
-/// Quick looks in a row; after them the steady beat has to do.
-const QUICK_LOOKS: u32 = 40;
-/// For this long after its start a node greets everybody it learns of.
+/// The time between two refreshes while a node is about to become a member.
+const FAST_POLL: Duration = Duration::from_millis(5);
+/// The number of fast polls in a row; after them the regular interval applies.
+const FAST_POLLS: u32 = 40;
+/// For this long after its start a node greets every node it learns of.
 const EAGER: Duration = Duration::from_secs(5);
-/// Greetings for each member: two make the heartbeat rise on both sides, the third satisfies the detector.
+/// Greetings sent to each member: two make the heartbeat rise on both sides, the third satisfies the failure detector.
 const GREETINGS: u8 = 3;
-/// Up to this many are all greeted; of more, about this many, drawn by lot: the rest hears of the newcomer from them.
+/// In a cluster of up to this many nodes, greet every node. In a larger one, greet about this many, chosen at random;
+/// the others hear of the newcomer from them.
 const GREET_ALL: u32 = 16;
-/// First pause between two calls to the seeds while nobody answered; doubles up to a round of gossip.
+/// The first pause between two greetings of the seeds while none has answered. It doubles up to one gossip interval.
 const SEED_PAUSE: Duration = Duration::from_millis(10);
-/// Pushes of a goodbye, and the pause after each.
-const GOODBYES: u32 = 3;
-const GOODBYE_PAUSE: Duration = Duration::from_millis(50);
+/// The number of times a leave is pushed, and the pause after each.
+const LEAVE_PUSHES: u32 = 3;
+const LEAVE_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where what was seen is published.
+/// The channels on which the driver publishes.
 pub(crate) struct Outlets {
     pub(crate) view: watch::Sender<ClusterView>,
     pub(crate) rival: watch::Sender<Option<Rival>>,
     pub(crate) namesakes: watch::Sender<Option<Vec<Rival>>>,
 }
 
-/// The loop that looks at what gossip shows and publishes the view.
+/// The loop that reads the gossip state and publishes the view.
 pub(crate) struct Driver {
     config: ClusterConfig,
     timing: Timing,
@@ -53,19 +55,20 @@ pub(crate) struct Driver {
     liveness: Liveness,
     guard: StallGuard,
     started: Instant,
-    /// Members as last read, so that unchanged ones are not parsed again.
+    /// Members as last parsed, so that unchanged ones are not parsed again.
     known: BTreeMap<ChitchatId, Option<Member>>,
     greeted: BTreeMap<ChitchatId, u8>,
-    seeds: SeedCalls,
-    quick_looks_left: u32,
-    /// Whether it was said that no seed answers.
-    is_lonely: bool,
-    /// Whether time alone may change the verdict: a newcomer is not settled yet, or verdicts are held back.
+    seeds: SeedGreetings,
+    fast_polls_left: u32,
+    /// Whether the warning that no seed answers was logged.
+    has_warned_of_seeds: bool,
+    /// Whether the passing of time alone may change the members: a newcomer is not settled yet, or deaths are held
+    /// back.
     is_unsettled: bool,
 }
 
-/// When to call the seeds next while nobody has answered.
-struct SeedCalls {
+/// When to greet the seeds next while none has answered.
+struct SeedGreetings {
     pause: Duration,
     next: Instant,
 }
@@ -84,9 +87,9 @@ impl Driver {
             started: now,
             known: BTreeMap::new(),
             greeted: BTreeMap::new(),
-            seeds: SeedCalls { pause: SEED_PAUSE, next: now },
-            quick_looks_left: QUICK_LOOKS,
-            is_lonely: false,
+            seeds: SeedGreetings { pause: SEED_PAUSE, next: now },
+            fast_polls_left: FAST_POLLS,
+            has_warned_of_seeds: false,
             is_unsettled: true,
             config,
             timing,
@@ -95,7 +98,7 @@ impl Driver {
         }
     }
 
-    /// Returns why it ended.
+    /// Runs until gossip ends or the node leaves. Returns the reason.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> String {
         let changed = Arc::new(Notify::new());
         let notify = changed.clone();
@@ -110,7 +113,7 @@ impl Driver {
         let mut beat = interval(self.timing.stall_check());
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let is_quick = self.quick_looks_left > 0;
+            let is_quick = self.fast_polls_left > 0;
             tokio::select! {
                 ended = &mut termination => return match ended {
                     Ok(()) => "gossip was shut down".to_owned(),
@@ -118,26 +121,26 @@ impl Driver {
                 },
                 command = commands.recv() => match command {
                     Some(Command::SetRole { state, done }) => {
-                        // Whoever asked may have stopped waiting; the change holds all the same.
+                        // The caller may have gone away; the change still takes effect.
                         let _ = done.send(self.set(keys::ROLE, &*state).await);
                     }
                     Some(Command::SetStore { store, done }) => {
-                        // As above. It is not pushed: the role that is to run with it follows at once.
+                        // The caller may have gone away. Not pushed: the role that uses this store follows at once.
                         let _ = done.send(self.note(keys::STORE, &*store).await.map(|_noted| ()));
                     }
                     Some(Command::Heartbeat { node, generation, done }) => {
-                        // As above, and nothing changes by it.
+                        // The caller may have gone away. Nothing has changed, so there is nothing to refresh.
                         let _ = done.send(self.heartbeat(&node, generation).await);
                         continue;
                     }
                     Some(Command::Leave { done }) => {
-                        self.say_goodbye().await;
+                        self.announce_leave().await;
                         let _ = done.send(());
                         return "left".to_owned();
                     }
-                    None => return "nobody needs it any more".to_owned(),
+                    None => return "every handle was dropped".to_owned(),
                 },
-                () = changed.notified() => self.quick_looks_left = QUICK_LOOKS,
+                () = changed.notified() => self.fast_polls_left = FAST_POLLS,
                 Ok(()) = live.changed() => {}
                 _ = beat.tick() => {
                     self.beat();
@@ -145,11 +148,11 @@ impl Driver {
                         continue;
                     }
                 }
-                () = sleep(QUICK_LOOK), if is_quick => {
-                    self.quick_looks_left -= 1;
+                () = sleep(FAST_POLL), if is_quick => {
+                    self.fast_polls_left -= 1;
                 }
             }
-            if let Some(reason) = self.look().await {
+            if let Some(reason) = self.refresh().await {
                 return reason;
             }
         }
@@ -159,7 +162,7 @@ impl Driver {
     async fn set(&mut self, key: &'static str, value: &impl Serialize) -> Result<u64, GossipError> {
         let (version, is_first) = self.note(key, value).await?;
         if is_first {
-            // Others that are no members yet want to know it as well; else they would learn it a round later.
+            // Nodes that are not members yet need the key as well; otherwise they would learn it a round later.
             let others = self.known.keys().map(|id| id.gossip_advertise_addr);
             others.filter(|addr| *addr != self.config.advertise).for_each(|addr| self.greet(addr));
         } else {
@@ -168,7 +171,7 @@ impl Driver {
         Ok(version)
     }
 
-    /// Sets a key, for gossip to bring it to the others. Returns the version that shows it, and whether the key is new.
+    /// Sets a key without pushing it. Returns the version that shows it, and whether the key is new.
     async fn note(&mut self, key: &'static str, value: &impl Serialize) -> Result<(u64, bool), GossipError> {
         let value = keys::encode(key, value).map_err(|error| GossipError::TooLong(error.to_string()))?;
         let noted = {
@@ -179,19 +182,19 @@ impl Driver {
             own.set(key, value);
             (own.max_version(), is_new)
         };
-        self.look().await;
+        self.refresh().await;
         Ok(noted)
     }
 
     async fn heartbeat(&self, node: &NodeId, generation: Generation) -> Option<u64> {
         let chitchat = self.handle.chitchat();
         let chitchat = chitchat.lock().await;
-        let mut lives = chitchat.node_states().iter();
-        let life = lives.find(|(id, _)| *id.node_id == *node.as_str() && id.generation_id == generation.0);
-        life.map(|(_, state)| state.heartbeat().into())
+        let mut states = chitchat.node_states().iter();
+        let found = states.find(|(id, _)| *id.node_id == *node.as_str() && id.generation_id == generation.0);
+        found.map(|(_, state)| state.heartbeat().into())
     }
 
-    async fn say_goodbye(&mut self) {
+    async fn announce_leave(&mut self) {
         let chitchat = self.handle.chitchat();
         let is_member = {
             let mut chitchat = chitchat.lock().await;
@@ -203,15 +206,15 @@ impl Driver {
             is_member
         };
         let has_peers = is_member && self.outlets.view.borrow().peers().next().is_some();
-        for _ in 0..if has_peers { GOODBYES } else { 0 } {
+        for _ in 0..if has_peers { LEAVE_PUSHES } else { 0 } {
             self.push();
-            sleep(GOODBYE_PAUSE).await;
+            sleep(LEAVE_PAUSE).await;
         }
-        // It fails when the task has ended already.
+        // This fails only if the task has ended already.
         let _ = self.handle.initiate_shutdown();
     }
 
-    /// Starts an exchange with every live member, so that all know at once.
+    /// Starts an exchange with every live member, so that all of them learn of a change at once.
     fn push(&self) {
         for peer in self.outlets.view.borrow().peers() {
             if let Ok(addr) = peer.gossip.parse() {
@@ -221,55 +224,59 @@ impl Driver {
     }
 
     fn greet(&self, addr: SocketAddr) {
-        // It fails when the task has ended; the loop learns that from the termination watcher.
+        // This fails only if the task has ended; the loop learns of that from the termination watcher.
         let _ = self.handle.gossip(addr);
     }
 
-    /// Notices whether this process was held up.
+    /// Checks whether this process was paused. Returns the present time.
     fn beat(&mut self) -> Instant {
         let now = Instant::now();
         if let Some(late) = self.guard.beat(now) {
             warn!(
                 ?late,
-                "this process was held up; nobody is given up until the others had time to be heard"
+                "this process was paused; no member is declared dead until the others have had time to be heard"
             );
             self.is_unsettled = true;
         }
         now
     }
 
-    /// Looks at what gossip shows and publishes it. Returns a reason if this node can't stay.
-    pub(crate) async fn look(&mut self) -> Option<String> {
+    /// Reads the gossip state and publishes the view. Returns the reason if this node can't stay.
+    pub(crate) async fn refresh(&mut self) -> Option<String> {
         let now = self.beat();
         let (sightings, own, seeds) = self.sight().await;
         let is_eager = now < self.started + EAGER;
         let has_seeds = !seeds.is_empty();
         if is_eager && sightings.is_empty() {
-            self.call_seeds(now, seeds);
+            self.greet_seeds(now, seeds);
         }
         self.note_namesakes(&sightings);
         let known = sightings.len();
-        self.note_loneliness(has_seeds, is_eager, known);
-        let mut verdict = self.liveness.look(now, self.guard.holds(now), sightings);
-        if is_eager && let Some(reason) = self.is_full(verdict.members.len(), known) {
+        self.log_seed_contact(has_seeds, is_eager, known);
+        let mut evaluation = self.liveness.evaluate(now, self.guard.holds(now), sightings);
+        if is_eager && let Some(reason) = self.is_full(evaluation.members.len(), known) {
             return Some(reason);
         }
         self.is_unsettled =
-            !verdict.is_settled || self.guard.holds(now) || is_eager || (has_seeds && known == 0);
-        if verdict.pending == 0 && !self.has_greetings_left() {
-            self.quick_looks_left = 0;
+            !evaluation.is_settled || self.guard.holds(now) || is_eager || (has_seeds && known == 0);
+        if evaluation.pending == 0 && !self.has_greetings_left() {
+            self.fast_polls_left = 0;
         }
         let me = &self.config.node;
-        let rival = verdict
+        let rival = evaluation
             .members
             .remove(me)
             .map(|member| Rival { generation: member.generation, http: member.http });
-        verdict.left.remove(me);
+        evaluation.left.remove(me);
         if let Some(own) = own {
-            verdict.members.insert(me.clone(), own);
+            evaluation.members.insert(me.clone(), own);
         }
-        let view =
-            ClusterView::with_left(self.config.cluster.clone(), me.clone(), verdict.members, verdict.left);
+        let view = ClusterView::with_left(
+            self.config.cluster.clone(),
+            me.clone(),
+            evaluation.members,
+            evaluation.left,
+        );
         self.outlets.rival.send_if_modified(|shown| std::mem::replace(shown, rival.clone()) != rival);
         self.outlets.view.send_if_modified(|shown| {
             let is_new = *shown != view;
@@ -281,20 +288,20 @@ impl Driver {
         None
     }
 
-    /// Says once that nobody was met, and once that somebody was after all.
-    fn note_loneliness(&mut self, has_seeds: bool, is_eager: bool, known: usize) {
-        if has_seeds && known == 0 && !is_eager && !self.is_lonely {
-            self.is_lonely = true;
+    /// Logs once that no seed has answered, and once that one has after all.
+    fn log_seed_contact(&mut self, has_seeds: bool, is_eager: bool, known: usize) {
+        if has_seeds && known == 0 && !is_eager && !self.has_warned_of_seeds {
+            self.has_warned_of_seeds = true;
             let (cluster, seeds) = (&self.config.cluster, self.config.seeds.join(", "));
             warn!(%cluster, seeds, "no seed has answered; are they up, and in a cluster of this name?");
-        } else if known > 0 && self.is_lonely {
-            self.is_lonely = false;
-            info!("met the cluster");
+        } else if known > 0 && self.has_warned_of_seeds {
+            self.has_warned_of_seeds = false;
+            info!("reached the cluster");
         }
     }
 
-    /// Whether the cluster has no room for this node: live members count, and so do the dead that are remembered,
-    /// for both are in the digest.
+    /// The reason to leave if the cluster is full. Dead members that are still remembered count as well, because the
+    /// digest lists both.
     fn is_full(&self, live: usize, known: usize) -> Option<String> {
         let max = self.config.max_members;
         let is_full = live >= max || known >= max.saturating_mul(2);
@@ -311,13 +318,13 @@ impl Driver {
         let namesakes: Option<Vec<_>> = own
             .map(|sighting| sighting.http.clone().map(|http| Rival { generation: sighting.generation, http }))
             .collect();
-        // None while the address of one of them has not arrived.
+        // None until the address of each has arrived.
         if let Some(namesakes) = namesakes {
             self.outlets.namesakes.send_replace(Some(namesakes));
         }
     }
 
-    /// Everything that gossip shows of the others, this node as a member, and the seeds.
+    /// The gossip state of every other node, this node as a member, and the seeds.
     async fn sight(&mut self) -> (Vec<Sighting>, Option<Member>, Vec<SocketAddr>) {
         let chitchat = self.handle.chitchat();
         let chitchat = chitchat.lock().await;
@@ -341,7 +348,7 @@ impl Driver {
                 continue;
             };
             let left = state.get(keys::LEFT).is_some();
-            // Once the failure detector has listed it and it is a member, there is nothing to be hastened.
+            // Once the node is a member and the failure detector has listed it, greetings gain nothing.
             let is_met = listed.contains(id) && known.is_some();
             if is_eager && !left {
                 let is_lucky = || count <= GREET_ALL || rand::rng().random_ratio(GREET_ALL, count);
@@ -379,11 +386,11 @@ impl Driver {
         Instant::now() < self.started + EAGER && self.greeted.values().any(|count| *count < GREETINGS)
     }
 
-    fn call_seeds(&mut self, now: Instant, seeds: Vec<SocketAddr>) {
+    fn greet_seeds(&mut self, now: Instant, seeds: Vec<SocketAddr>) {
         if now < self.seeds.next {
             return;
         }
-        self.quick_looks_left = QUICK_LOOKS;
+        self.fast_polls_left = FAST_POLLS;
         self.seeds.next = now + self.seeds.pause;
         self.seeds.pause = (self.seeds.pause * 2).min(self.timing.interval);
         for seed in seeds {

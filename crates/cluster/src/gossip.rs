@@ -1,4 +1,4 @@
-//! Runs gossip: a thread with a runtime of its own, so that a busy process still beats on time.
+//! Runs gossip on a thread with its own runtime, so that a busy process still sends heartbeats on time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::network::Network;
 use crate::order::{Command, GossipError, Rival};
 use crate::view::ClusterView;
 
-/// A node's seat in its cluster. Cheap to clone; when the last one is dropped, gossip ends.
+/// A handle to a node's membership of its cluster. Cheap to clone; gossip ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     shared: Arc<Shared>,
@@ -37,27 +37,27 @@ struct Shared {
 /// Why a node could not join.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// Choose another port, or end whoever has this one.
+    /// Another process may have the port: choose another port, or end that process.
     #[error("gossip address {addr} (UDP) can't be opened")]
     Bind {
-        /// What was to be opened.
+        /// The address that could not be opened.
         addr: SocketAddr,
-        /// What the system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// Gossip less.
+    /// A value is longer than [`crate::MAX_VALUE_BYTES`]; make it shorter.
     #[error(transparent)]
     TooLong(Box<dyn std::error::Error + Send + Sync>),
-    /// A bug or a broken machine.
+    /// A bug or a broken machine; the text says which step failed.
     #[error("gossip could not be started: {0}")]
     Start(String),
 }
 
 impl Cluster {
-    /// Joins, with gossip on a thread of its own. Returns once the address is open; seeds are looked for afterwards.
+    /// Joins, with gossip on its own thread. Returns once the address is open; the seeds are contacted afterwards.
     ///
-    /// The node is nobody's member before its first [`Cluster::set_role`]: until then it only listens, so that it can
-    /// see whether its name is taken.
+    /// No other node lists this one as a member before its first [`Cluster::set_role`]. Until then it only listens, so
+    /// that it can see whether its id is taken.
     pub async fn join(config: ClusterConfig, network: Network) -> Result<Self, JoinError> {
         let (started, outcome) = oneshot::channel();
         let gossip = move || {
@@ -71,9 +71,9 @@ impl Cluster {
             let ended = runtime.block_on(async move {
                 match Self::begin(config, network).await {
                     Ok((cluster, ended, driver)) => {
-                        // Whoever asked may have gone; then the last handle is dropped here and the driver ends.
+                        // The caller may have gone away; then the last handle is dropped here and the driver ends.
                         let _ = started.send(Ok(cluster));
-                        // A task of its own: every wake of the outermost future costs a system call.
+                        // Spawned as a task: every wake of the future in `block_on` costs a system call.
                         let mut tasks = JoinSet::new();
                         tasks.spawn(driver);
                         tasks.join_next().await?.ok().map(|reason| (ended, reason))
@@ -84,7 +84,7 @@ impl Cluster {
                     }
                 }
             });
-            // The socket is closed before anybody hears of the end, so that its port is free by then.
+            // The socket is closed before the end is published, so that the port is free by then.
             drop(runtime);
             if let Some((ended, reason)) = ended {
                 ended.send_replace(Some(reason));
@@ -97,7 +97,7 @@ impl Cluster {
         outcome.await.unwrap_or_else(|_| Err(JoinError::Start("its thread ended".to_owned())))
     }
 
-    /// Joins on the caller's runtime, who must poll the returned future: for tests with paused time.
+    /// Joins on the caller's runtime; the caller must poll the returned future. For tests with paused time.
     pub async fn join_here(
         config: ClusterConfig,
         network: Network,
@@ -110,7 +110,8 @@ impl Cluster {
         Ok((cluster, run))
     }
 
-    /// Opens the address. Returns the handle, where the end is to be told, and the loop, which returns why it ended.
+    /// Opens the address. Returns the handle, the channel on which to publish the end, and the loop, which returns why
+    /// it ended.
     async fn begin(
         config: ClusterConfig,
         network: Network,
@@ -133,7 +134,7 @@ impl Cluster {
         let (ended_tx, ended) = watch::channel(None);
         let outlets = Outlets { view: view_tx, rival: rival_tx, namesakes: namesakes_tx };
         let mut driver = Driver::new(config, timing, handle, outlets);
-        driver.look().await;
+        driver.refresh().await;
         let cluster = Self { shared: Arc::new(Shared { commands, view, rival, namesakes, ended }) };
         let run = async move {
             let reason = driver.run(commands_rx).await;
@@ -148,33 +149,33 @@ impl Cluster {
         self.shared.view.borrow().clone()
     }
 
-    /// The view as it changes.
+    /// A channel that holds the latest view.
     pub fn watch(&self) -> watch::Receiver<ClusterView> {
         self.shared.view.clone()
     }
 
-    /// The view as a stream of changes, beginning with every present member.
+    /// The view as a stream of changes, beginning with every member that is present.
     pub fn changes(&self) -> Changes {
         Changes::new(self.watch())
     }
 
-    /// Another live node with this node's id, as it is noticed.
+    /// A channel that holds another live node with this node's id, once one is seen.
     pub fn rival(&self) -> watch::Receiver<Option<Rival>> {
         self.shared.rival.clone()
     }
 
-    /// Waits until somebody was met; returns the other lives under this node's id that are remembered there, dead
-    /// ones included.
+    /// Waits until another node has answered. Returns the other incarnations of this node's id that gossip remembers,
+    /// dead ones included, except those that left.
     pub async fn namesakes(&self) -> Vec<Rival> {
         let mut namesakes = self.shared.namesakes.clone();
         match namesakes.wait_for(Option::is_some).await {
             Ok(met) => met.clone().unwrap_or_default(),
-            // Gossip has ended, which others notice.
+            // Gossip has ended; `ended` reports that.
             Err(_) => Vec::new(),
         }
     }
 
-    /// Gossips what this node does, pushed to every live member. Returns the version that shows it.
+    /// Gossips the node's role and pushes it to every live member. Returns the version that shows it.
     pub async fn set_role(&self, state: RoleState) -> Result<u64, GossipError> {
         let (done, outcome) = oneshot::channel();
         let command = Command::SetRole { state: Box::new(state), done };
@@ -190,8 +191,8 @@ impl Cluster {
         outcome.await.unwrap_or(Err(GossipError::Ended))
     }
 
-    /// The highest heartbeat that gossip has brought of this life of a node; none if it knows of none. While a node
-    /// lives it rises with every round.
+    /// The highest heartbeat seen from one incarnation of a node; `None` if gossip knows of no such incarnation. It
+    /// rises with every round while the node is alive.
     pub async fn heartbeat(&self, node: &NodeId, generation: Generation) -> Option<u64> {
         let (done, outcome) = oneshot::channel();
         let command = Command::Heartbeat { node: node.clone(), generation, done };
@@ -199,17 +200,17 @@ impl Cluster {
         outcome.await.ok()?
     }
 
-    /// Says goodbye to every live member and ends gossip.
+    /// Announces the leave to every live member and ends gossip.
     pub async fn leave(&self) {
         let (done, said) = oneshot::channel();
         if self.shared.commands.send(Command::Leave { done }).await.is_ok() {
-            // An error means that gossip ended by itself meanwhile, which is what was wanted.
+            // An error means that gossip has already ended, which was the aim.
             let _ = said.await;
             self.ended().await;
         }
     }
 
-    /// Waits until gossip has ended, and says why.
+    /// Waits until gossip has ended. Returns the reason.
     pub async fn ended(&self) -> String {
         let mut ended = self.shared.ended.clone();
         match ended.wait_for(Option::is_some).await {

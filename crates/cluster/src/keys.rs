@@ -1,4 +1,4 @@
-//! The keys that a node gossips, and how they become a member.
+//! The keys that a node gossips, and how a member is built from them.
 
 use chitchat::{ChitchatId, NodeState};
 use serde::Serialize;
@@ -7,15 +7,15 @@ use types::{Generation, NodeId};
 
 use crate::config::MAX_VALUE_BYTES;
 
-/// What the node does: a [`types::RoleState`] as JSON.
+/// The node's role: a [`types::RoleState`] as JSON.
 pub(crate) const ROLE: &str = "role";
-/// The URL of its HTTP API.
+/// The URL of the node's HTTP API.
 pub(crate) const HTTP: &str = "http";
-/// What it says of itself once: an [`About`] as JSON.
+/// Facts about the node that do not change while it runs: an [`About`] as JSON.
 pub(crate) const ABOUT: &str = "about";
-/// The object store that it uses: a [`StoreInfo`] as JSON.
+/// The object store that the node uses: a [`StoreInfo`] as JSON.
 pub(crate) const STORE: &str = "store";
-/// Present once the node has said that it goes.
+/// Present once the node has announced that it leaves.
 pub(crate) const LEFT: &str = "left";
 
 /// The value is longer than [`MAX_VALUE_BYTES`].
@@ -26,7 +26,7 @@ pub(crate) struct ValueTooLong {
     pub(crate) len: usize,
 }
 
-/// A value as it is gossiped.
+/// Encodes a value as it is gossiped.
 pub(crate) fn encode(key: &'static str, value: &impl Serialize) -> Result<String, ValueTooLong> {
     let text =
         serde_json::to_string(value).expect("our own types have string keys and no failing serializer");
@@ -36,9 +36,9 @@ pub(crate) fn encode(key: &'static str, value: &impl Serialize) -> Result<String
     Ok(text)
 }
 
-/// The member that a node's gossiped state describes; none while the essential keys have not arrived.
+/// The member that a node's gossiped state describes; `None` until the essential keys have arrived.
 ///
-/// A role that this version does not understand is shown as none, so that a newer node is never taken for a dead one.
+/// If this version can't parse the role, the state is `None`, so that a newer node is not taken for a dead one.
 pub(crate) fn member(id: &ChitchatId, state: &NodeState) -> Option<Member> {
     let node: NodeId = id.node_id.parse().ok()?;
     let role = state.get(ROLE)?;

@@ -1,8 +1,7 @@
-//! Membership by gossip: who is alive, what each node does. The only crate that names chitchat.
+//! Membership by gossip: which nodes are alive and what each one does. No other crate depends on chitchat.
 //!
-//! [`Cluster::join`] runs gossip on a thread of its own; everybody else reads a [`ClusterView`], a value that is
-//! published whenever it changes. What is decided about who is alive is decided by pure code in `liveness` and
-//! `stall`; `driver` only carries it out.
+//! [`Cluster::join`] runs gossip on its own thread and publishes a [`ClusterView`], a plain value, on every change.
+//! Pure code in `liveness` and `stall` decides which nodes are alive; `driver` carries the decisions out.
 
 mod changes;
 mod config;

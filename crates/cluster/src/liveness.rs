@@ -1,9 +1,10 @@
-//! Decides which nodes are members, from what gossip shows of each of their lives.
+//! Decides which nodes are members, from the gossip state of each of their incarnations.
 //!
-//! Chitchat's own live set moves only at the end of a gossip round and needs three heartbeats, which makes joins slow.
-//! So a new life counts as soon as its essential keys have arrived and its heartbeat rose once; when the failure
-//! detector has listed it, only the detector takes it off. A newcomer that the detector never lists (its heartbeat rose
-//! only because two peers remembered a dead node differently) is given up when it stays silent.
+//! Chitchat's own live set changes only at the end of a gossip round and needs three heartbeats, which makes joins
+//! slow. So a new incarnation is live as soon as its essential keys have arrived and its heartbeat has risen once.
+//! After the failure detector has listed it, only the detector removes it. A newcomer that the detector never lists is
+//! removed when it stays silent: its heartbeat may have risen only because two peers remembered a dead node
+//! differently.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,15 +13,15 @@ use tokio::time::Instant;
 use types::api::Member;
 use types::{Generation, NodeId};
 
-/// What gossip shows of one life of a node right now.
+/// The present gossip state of one incarnation of a node.
 #[derive(Debug, Clone)]
 pub(crate) struct Sighting {
     pub(crate) node: NodeId,
     pub(crate) generation: Generation,
     pub(crate) heartbeat: u64,
-    /// Whether the failure detector holds it for alive.
+    /// Whether the failure detector considers it alive.
     pub(crate) listed: bool,
-    /// Whether the node said that it goes.
+    /// Whether the node has announced that it leaves.
     pub(crate) left: bool,
     /// The URL of its HTTP API, once it has arrived.
     pub(crate) http: Option<String>,
@@ -28,134 +29,134 @@ pub(crate) struct Sighting {
     pub(crate) member: Option<Member>,
 }
 
-/// What was seen of one life so far.
+/// The history of one incarnation.
 #[derive(Debug, Clone, Copy)]
-struct Life {
+struct Incarnation {
     heartbeat: u64,
-    /// When the heartbeat rose last; none while it never did.
+    /// When the heartbeat last rose; `None` if it never did.
     rose_at: Option<Instant>,
     was_listed: bool,
     is_live: bool,
     has_left: bool,
 }
 
-/// The latest life of a node that was ever live or left.
+/// The latest incarnation of a node that was ever live or left.
 #[derive(Debug, Clone, Copy)]
 struct Latest {
     generation: Generation,
-    /// When it was first seen to be over; none while it lives.
-    over_at: Option<Instant>,
+    /// When it was first seen to have ended; `None` while it is live.
+    ended_at: Option<Instant>,
 }
 
-/// The outcome of one look.
+/// The result of one evaluation.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Verdict {
-    /// The live members, by id; of several lives of a node the latest.
+pub(crate) struct Evaluation {
+    /// The live members by id; of several incarnations of a node, the latest.
     pub(crate) members: BTreeMap<NodeId, Member>,
-    /// The nodes whose latest life has left.
+    /// The nodes whose latest incarnation has left.
     pub(crate) left: BTreeMap<NodeId, Generation>,
-    /// Lives that may soon be live: worth another look in a few milliseconds.
+    /// The number of incarnations that may soon be live: worth another evaluation in a few milliseconds.
     pub(crate) pending: usize,
-    /// Whether only the failure detector can change the verdict, not time alone.
+    /// Whether only the failure detector, and not time alone, can change the result.
     pub(crate) is_settled: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Liveness {
     patience: Duration,
-    lives: BTreeMap<(NodeId, Generation), Life>,
-    /// Earlier lives than these are history, unless their heartbeat rises after the latest one was over: then
-    /// somebody else had the same name for a while.
+    incarnations: BTreeMap<(NodeId, Generation), Incarnation>,
+    /// Incarnations older than these are ignored, unless their heartbeat rises after the latest one has ended: then
+    /// another node used the same id for a while.
     latest: BTreeMap<NodeId, Latest>,
 }
 
 impl Liveness {
-    /// `patience`: how long an unlisted newcomer is believed in without a heartbeat.
+    /// `patience`: how long an unlisted newcomer stays live without a heartbeat.
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience, lives: BTreeMap::new(), latest: BTreeMap::new() }
+        Self { patience, incarnations: BTreeMap::new(), latest: BTreeMap::new() }
     }
 
-    /// Looks at everything that gossip shows. With `hold`, nobody who is live is given up.
-    pub(crate) fn look(&mut self, now: Instant, hold: bool, sightings: Vec<Sighting>) -> Verdict {
-        let mut verdict = Verdict { is_settled: true, ..Verdict::default() };
+    /// Evaluates the gossip state of every other node. With `hold`, no live member is declared dead.
+    pub(crate) fn evaluate(&mut self, now: Instant, hold: bool, sightings: Vec<Sighting>) -> Evaluation {
+        let mut evaluation = Evaluation { is_settled: true, ..Evaluation::default() };
         let mut by_node: BTreeMap<NodeId, Vec<Sighting>> = BTreeMap::new();
         for sighting in sightings {
             by_node.entry(sighting.node.clone()).or_default().push(sighting);
         }
         let seen: BTreeSet<_> = by_node.values().flatten().map(Sighting::key).collect();
-        self.lives.retain(|key, _| seen.contains(key));
+        self.incarnations.retain(|key, _| seen.contains(key));
         self.latest.retain(|node, _| by_node.contains_key(node));
-        for (node, mut lives) in by_node {
-            lives.sort_by_key(|sighting| sighting.generation);
+        for (node, mut incarnations) in by_node {
+            incarnations.sort_by_key(|sighting| sighting.generation);
             let outcomes: Vec<_> =
-                lives.into_iter().map(|sighting| self.judge(now, hold, sighting)).collect();
-            verdict.is_settled &= outcomes.iter().all(|outcome| outcome.is_settled);
-            verdict.pending += outcomes.iter().filter(|outcome| outcome.is_pending).count();
+                incarnations.into_iter().map(|sighting| self.judge(now, hold, sighting)).collect();
+            evaluation.is_settled &= outcomes.iter().all(|outcome| outcome.is_settled);
+            evaluation.pending += outcomes.iter().filter(|outcome| outcome.is_pending).count();
             self.note_latest(now, &node, &outcomes);
             let Some(latest) = self.latest.get(&node).copied() else {
                 continue;
             };
             let member = outcomes.into_iter().rev().find_map(|outcome| {
                 let is_history = outcome.generation < latest.generation
-                    && !matches!((outcome.rose_at, latest.over_at), (Some(rose), Some(over)) if rose > over);
+                    && !matches!((outcome.rose_at, latest.ended_at), (Some(rose), Some(end)) if rose > end);
                 outcome.member.filter(|_| !is_history)
             });
             match member {
                 Some(member) => {
-                    verdict.members.insert(node, member);
+                    evaluation.members.insert(node, member);
                 }
                 None => {
-                    verdict.left.extend(self.left(&node, latest.generation));
+                    evaluation.left.extend(self.left(&node, latest.generation));
                 }
             }
         }
-        verdict
+        evaluation
     }
 
     fn judge(&mut self, now: Instant, hold: bool, sighting: Sighting) -> Outcome {
-        let life = self.lives.entry(sighting.key()).or_insert(Life {
+        let incarnation = self.incarnations.entry(sighting.key()).or_insert(Incarnation {
             heartbeat: sighting.heartbeat,
             rose_at: None,
             was_listed: false,
             is_live: false,
             has_left: false,
         });
-        life.observe(now, &sighting);
-        let is_live = life.judge(now, hold, self.patience, &sighting);
+        incarnation.observe(now, &sighting);
+        let is_live = incarnation.judge(now, hold, self.patience, &sighting);
         Outcome {
             generation: sighting.generation,
             left: sighting.left,
-            is_pending: !is_live && !sighting.left && life.rose_at.is_none(),
-            is_settled: life.was_listed || sighting.left,
-            rose_at: life.rose_at,
+            is_pending: !is_live && !sighting.left && incarnation.rose_at.is_none(),
+            is_settled: incarnation.was_listed || sighting.left,
+            rose_at: incarnation.rose_at,
             member: sighting.member.filter(|_| is_live),
         }
     }
 
-    /// Notes the latest life that is live or has left, and when it was over.
+    /// Records the latest incarnation that is live or has left, and when it ended.
     fn note_latest(&mut self, now: Instant, node: &NodeId, outcomes: &[Outcome]) {
         for outcome in outcomes {
             let is_live = outcome.member.is_some();
             let known = self.latest.get(node).map(|latest| latest.generation);
             if (is_live || outcome.left) && known.is_none_or(|known| known < outcome.generation) {
-                self.latest.insert(node.clone(), Latest { generation: outcome.generation, over_at: None });
+                self.latest.insert(node.clone(), Latest { generation: outcome.generation, ended_at: None });
             }
             if let Some(latest) =
                 self.latest.get_mut(node).filter(|latest| latest.generation == outcome.generation)
             {
-                latest.over_at = if is_live { None } else { latest.over_at.or(Some(now)) };
+                latest.ended_at = if is_live { None } else { latest.ended_at.or(Some(now)) };
             }
         }
     }
 
-    /// The node with its latest life, if that said goodbye.
+    /// The node and the generation of its latest incarnation, if that has left.
     fn left(&self, node: &NodeId, latest: Generation) -> Option<(NodeId, Generation)> {
-        let life = self.lives.get(&(node.clone(), latest))?;
-        life.has_left.then(|| (node.clone(), latest))
+        let incarnation = self.incarnations.get(&(node.clone(), latest))?;
+        incarnation.has_left.then(|| (node.clone(), latest))
     }
 }
 
-/// What was found of one life in one look.
+/// The result for one incarnation.
 #[derive(Debug)]
 struct Outcome {
     generation: Generation,
@@ -163,7 +164,7 @@ struct Outcome {
     is_pending: bool,
     is_settled: bool,
     rose_at: Option<Instant>,
-    /// The member, if this life is live.
+    /// The member, if this incarnation is live.
     member: Option<Member>,
 }
 
@@ -173,7 +174,7 @@ impl Sighting {
     }
 }
 
-impl Life {
+impl Incarnation {
     fn observe(&mut self, now: Instant, sighting: &Sighting) {
         if sighting.heartbeat > self.heartbeat {
             self.heartbeat = sighting.heartbeat;

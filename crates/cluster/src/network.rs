@@ -1,4 +1,4 @@
-//! What carries gossip: UDP, or an in-memory network for tests. The seam for a sealed transport.
+//! The transport of gossip: UDP, or an in-memory network for tests. A sealed transport would be added here.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,12 +9,12 @@ use chitchat::ChitchatEnvelope;
 use chitchat::transport::{ChannelTransport, RecvOutcome, SendOutcome, Socket, Transport, UdpTransport};
 use tokio::sync::watch;
 
-/// What carries gossip.
+/// The transport of gossip.
 #[derive(Debug, Clone)]
 pub enum Network {
-    /// Datagrams in the clear.
+    /// Unencrypted datagrams.
     Udp,
-    /// No network at all: nodes of one process, for tests.
+    /// An in-memory network between nodes of one process, for tests.
     Memory(MemoryNetwork),
 }
 
@@ -27,7 +27,7 @@ impl Network {
     }
 }
 
-/// A network in memory whose links can be cut and whose nodes can be held, for tests.
+/// An in-memory network for tests. Links can be cut and nodes paused.
 #[derive(Clone)]
 pub struct MemoryNetwork {
     channels: ChannelTransport,
@@ -35,7 +35,7 @@ pub struct MemoryNetwork {
 }
 
 impl MemoryNetwork {
-    /// A network in which everybody reaches everybody.
+    /// A network in which every node reaches every other.
     pub fn new() -> Self {
         Self { channels: ChannelTransport::default(), held: Arc::new(watch::Sender::new(BTreeSet::new())) }
     }
@@ -45,33 +45,33 @@ impl MemoryNetwork {
         self.channels.remove_link(a, b).await;
     }
 
-    /// Mends a link.
+    /// Restores a link.
     pub async fn heal(&self, a: SocketAddr, b: SocketAddr) {
         self.channels.add_link(a, b).await;
     }
 
-    /// Holds a node: it neither sends nor receives until it is released, like a process that was stopped.
+    /// Pauses a node: it neither sends nor receives until it is released, like a stopped process.
     pub fn hold(&self, addr: SocketAddr) {
         self.held.send_modify(|held| {
             held.insert(addr);
         });
     }
 
-    /// Lets a node go on.
+    /// Resumes a paused node.
     pub fn release(&self, addr: SocketAddr) {
         self.held.send_modify(|held| {
             held.remove(&addr);
         });
     }
 
-    /// Waits until an address is held.
+    /// Waits until the node at an address is paused.
     pub async fn held(&self, addr: SocketAddr) {
         let mut held = self.held.subscribe();
         // The sender lives as long as this network does, so the wait can't fail.
         let _ = held.wait_for(|held| held.contains(&addr)).await;
     }
 
-    /// Waits until an address is not held.
+    /// Waits until the node at an address is not paused.
     pub async fn released(&self, addr: SocketAddr) {
         let mut held = self.held.subscribe();
         // The sender lives as long as this network does, so the wait can't fail.

@@ -1,14 +1,14 @@
-//! What the handle of a cluster and the loop behind it say to each other.
+//! The messages between a cluster handle and its driver.
 
 use tokio::sync::oneshot;
 use types::api::StoreInfo;
 use types::{Generation, NodeId, RoleState};
 
-/// Another live node with this node's id: a second owner of the id, or this node's own earlier life that the failure
-/// detector has not given up yet. Only asking its URL tells them apart.
+/// Another live node with this node's id: a second node configured with it, or this node's own earlier incarnation that
+/// the failure detector has not declared dead yet. Only a request to its URL shows which.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rival {
-    /// Its life.
+    /// Its generation.
     pub generation: Generation,
     /// The URL of its HTTP API.
     pub http: String,
@@ -17,15 +17,15 @@ pub struct Rival {
 /// Why a change could not be gossiped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GossipError {
-    /// Make the value shorter.
+    /// The value is longer than [`crate::MAX_VALUE_BYTES`]; make it shorter.
     #[error("{0}")]
     TooLong(String),
-    /// The node is on its way out.
+    /// The node is leaving or has left.
     #[error("gossip has ended")]
     Ended,
 }
 
-/// What the loop is told.
+/// A request to the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
     SetRole { state: Box<RoleState>, done: oneshot::Sender<Result<u64, GossipError>> },

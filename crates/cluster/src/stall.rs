@@ -1,18 +1,17 @@
-//! Notices that this very process was held up, for then its own clock is what made the others look dead.
+//! Detects that this process was paused: then its own clock made the other nodes look dead.
 //!
-//! A process that was stopped for a second and a half declares every healthy peer dead when it goes on. So a check
-//! runs at a steady beat; when a beat comes late, verdicts of death are held back until the others had time to be
-//! heard again.
+//! A process that was paused for 1.5 seconds declares every healthy peer dead when it resumes. So a check runs at a
+//! fixed interval. If it runs late, no member is declared dead until the others have had time to be heard again.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A beat later than this many rounds of gossip is a stall.
+/// A beat that is late by more than this many gossip intervals is a stall.
 const LATE_ROUNDS: u32 = 1;
-/// After a stall nobody is given up for this many rounds.
+/// For this many gossip intervals after a stall no member is declared dead.
 const HOLD_ROUNDS: u32 = 4;
-/// On a machine that stalls again and again, verdicts are held back no longer than this many rounds in a row.
+/// The longest hold, in gossip intervals, on a machine that stalls again and again.
 const LONGEST_HOLD_ROUNDS: u32 = 20;
 
 #[derive(Debug)]
@@ -23,7 +22,7 @@ pub(crate) struct StallGuard {
     hold: Option<Hold>,
 }
 
-/// Verdicts are held back.
+/// A period in which no member is declared dead.
 #[derive(Debug, Clone, Copy)]
 struct Hold {
     since: Instant,
@@ -35,13 +34,13 @@ impl StallGuard {
         Self { interval, beat, last: now, hold: None }
     }
 
-    /// Called at every beat, and before every verdict. Returns how late it was, if that was a stall.
+    /// Call this at every beat and before every evaluation. Returns the delay if it was a stall.
     pub(crate) fn beat(&mut self, now: Instant) -> Option<Duration> {
         let late = now.saturating_duration_since(self.last).saturating_sub(self.beat);
         self.last = now;
         if late > self.interval * LATE_ROUNDS {
-            let going = self.hold.filter(|hold| hold.until + late >= now);
-            let since = going.map_or(now, |hold| hold.since + late);
+            let current = self.hold.filter(|hold| hold.until + late >= now);
+            let since = current.map_or(now, |hold| hold.since + late);
             let until = (now + self.interval * HOLD_ROUNDS).min(since + self.interval * LONGEST_HOLD_ROUNDS);
             self.hold = Some(Hold { since, until });
             return Some(late);
@@ -49,7 +48,7 @@ impl StallGuard {
         None
     }
 
-    /// Whether verdicts of death must wait.
+    /// Whether no member may be declared dead now.
     pub(crate) fn holds(&self, now: Instant) -> bool {
         self.hold.is_some_and(|hold| now < hold.until)
     }
@@ -62,7 +61,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_late_beat_holds_verdicts_back_for_four_rounds() {
+    async fn after_a_late_beat_no_member_is_declared_dead_for_four_rounds() {
         let start = Instant::now();
         let mut guard = StallGuard::new(100 * MS, 25 * MS, start);
         assert_eq!(guard.beat(start + 25 * MS), None);
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_machine_that_stalls_for_ever_gives_up_the_dead_in_the_end() {
+    async fn a_machine_that_keeps_stalling_still_declares_members_dead_eventually() {
         let start = Instant::now();
         let mut guard = StallGuard::new(100 * MS, 25 * MS, start);
         let mut now = start;
@@ -85,6 +84,6 @@ mod tests {
             guard.beat(now);
             free += u32::from(!guard.holds(now));
         }
-        assert!(free > 0, "verdicts were held back for {:?}", now - start);
+        assert!(free > 0, "no member could be declared dead for {:?}", now - start);
     }
 }

@@ -1,4 +1,4 @@
-//! What one node believes about its cluster, as a value.
+//! One node's view of its cluster, as a value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ impl ClusterView {
         Self::with_left(cluster, me, members, BTreeMap::new())
     }
 
-    /// The same, with the nodes that are known to have left.
+    /// The view of node `me`, with the nodes known to have left and the generation in which each left.
     pub fn with_left(
         cluster: ClusterId,
         me: NodeId,
@@ -37,25 +37,25 @@ impl ClusterView {
         Self { inner: Arc::new(Inner { cluster, me, members, left }) }
     }
 
-    /// The same as if these lives of nodes were over.
+    /// The same view without these incarnations.
     #[must_use]
-    pub fn without(&self, lives: &BTreeSet<(NodeId, Generation)>) -> Self {
-        let is_over = |member: &Member| lives.contains(&(member.id.clone(), member.generation));
-        if !self.members().any(is_over) {
+    pub fn without(&self, incarnations: &BTreeSet<(NodeId, Generation)>) -> Self {
+        let is_removed = |member: &Member| incarnations.contains(&(member.id.clone(), member.generation));
+        if !self.members().any(is_removed) {
             return self.clone();
         }
-        let members = self.members().filter(|member| !is_over(member));
+        let members = self.members().filter(|member| !is_removed(member));
         let members = members.map(|member| (member.id.clone(), member.clone())).collect();
         let Inner { cluster, me, left, .. } = &*self.inner;
         Self::with_left(cluster.clone(), me.clone(), members, left.clone())
     }
 
-    /// The cluster.
+    /// The cluster's name.
     pub fn cluster(&self) -> &ClusterId {
         &self.inner.cluster
     }
 
-    /// The node whose view it is.
+    /// The node that holds this view.
     pub fn me(&self) -> &NodeId {
         &self.inner.me
     }
@@ -65,7 +65,7 @@ impl ClusterView {
         self.inner.members.values()
     }
 
-    /// The live members but this node.
+    /// The live members except this node.
     pub fn peers(&self) -> impl Iterator<Item = &Member> {
         self.members().filter(|member| member.id != self.inner.me)
     }
@@ -82,7 +82,7 @@ impl ClusterView {
         })
     }
 
-    /// A member that waits to be needed and can run this type; another one than `me`, if there is one.
+    /// A ready standby that can run this type; another node than `me` if possible.
     pub fn spare(&self, service: &ServiceType) -> Option<&NodeId> {
         let is_spare = |member: &&Member| {
             let state = member.state.as_ref();
@@ -93,7 +93,7 @@ impl ClusterView {
         spares.min_by_key(|id| *id == self.me())
     }
 
-    /// Whether a member is shown in this life, at this version or a later one.
+    /// Whether the view shows the member in this generation at `min_version` or later, or in a later generation.
     pub fn shows(&self, id: &NodeId, generation: Generation, min_version: u64) -> bool {
         self.member(id).is_some_and(|member| {
             member.generation > generation
@@ -101,7 +101,7 @@ impl ClusterView {
         })
     }
 
-    /// Whether a node said in this life or a later one that it goes.
+    /// Whether the node has announced its leave in this generation or a later one.
     pub fn has_left(&self, id: &NodeId, generation: Generation) -> bool {
         self.inner.left.get(id).is_some_and(|left| *left >= generation)
     }

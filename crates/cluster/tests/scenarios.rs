@@ -1,4 +1,5 @@
-//! Clusters on an in-memory network with paused time: cut, healed, held, restarted, started in every order.
+//! Clusters on an in-memory network with paused time: nodes are partitioned, paused, killed, restarted, and started in
+//! every order.
 #![expect(clippy::unwrap_used, reason = "a failing helper is a failing test")]
 
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use types::api::{About, EventKind};
 use types::{Generation, NodeId, Phase, Profile, Role, RoleState};
 
-/// In virtual time, so it costs nothing.
+/// Virtual time, so a long limit costs nothing.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 struct World {
@@ -56,7 +57,7 @@ impl World {
         node
     }
 
-    /// A node without a role, which is nobody's member.
+    /// Starts a node without a role; no other node lists it as a member.
     async fn listen(&mut self, number: u16, generation: u64, seeds: &[u16]) -> Node {
         let config = config(&format!("n{number}"), number, generation, seeds);
         let id = config.node.clone();
@@ -76,14 +77,14 @@ impl World {
         nodes
     }
 
-    /// Ends a node without a word, like kill -9.
+    /// Ends a node without an announcement, like `kill -9`.
     async fn kill(&self, node: &Node) {
         self.network.hold(node.addr);
         node.driver.abort();
     }
 }
 
-/// Polls a future only while its node is not held: a stopped process runs nothing.
+/// Polls a future only while its node is not paused: a stopped process runs nothing.
 async fn unless_held(network: MemoryNetwork, addr: SocketAddr, future: impl Future<Output = ()>) {
     let mut future = pin!(future);
     loop {
@@ -154,13 +155,13 @@ async fn a_cold_start_and_a_join_take_far_less_than_a_round_of_gossip() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_only_listened_so_far_is_seen_in_a_moment_once_it_has_a_role() {
+async fn a_node_that_only_listened_is_seen_at_once_when_it_gets_a_role() {
     let mut world = World::new();
     let mut nodes = Vec::new();
     for number in 1..=5 {
         nodes.push(world.listen(number, 1, &[1, 2, 3]).await);
     }
-    // Long enough for every greeting to have been said.
+    // Long enough for every greeting to have been sent.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let start = Instant::now();
     for node in &nodes {
@@ -171,7 +172,7 @@ async fn who_has_only_listened_so_far_is_seen_in_a_moment_once_it_has_a_role() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_role_change_reaches_everybody_in_a_moment() {
+async fn a_role_change_reaches_every_member_at_once() {
     let mut world = World::new();
     let nodes = world.start_all(5).await;
     let start = Instant::now();
@@ -244,27 +245,27 @@ async fn a_partition_splits_the_view_and_healing_joins_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_was_held_up_gives_nobody_up_and_is_believed_again() {
+async fn a_paused_node_declares_no_member_dead_and_is_live_again_when_it_resumes() {
     let mut world = World::new();
     let nodes = world.start_all(4).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let sleeper = &nodes[0];
+    let paused = &nodes[0];
     let others = &nodes[1..];
-    let mut changes = sleeper.cluster.changes();
+    let mut changes = paused.cluster.changes();
     for _ in 0..4 {
         changes.next().await.unwrap();
     }
-    world.network.hold(sleeper.addr);
+    world.network.hold(paused.addr);
     all_see(others, others).await;
-    world.network.release(sleeper.addr);
+    world.network.release(paused.addr);
     all_see(&nodes, &nodes).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let heard = timeout(Duration::from_millis(1), changes.next()).await;
-    assert!(heard.is_err(), "the sleeper changed its view of the others: {heard:?}");
+    assert!(heard.is_err(), "the paused node changed its view of the others: {heard:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restarted_node_is_back_under_its_name_once() {
+async fn a_restarted_node_is_seen_once_under_its_id() {
     let mut world = World::new();
     let mut nodes = world.start_all(4).await;
     let old = nodes.remove(0);
@@ -273,7 +274,7 @@ async fn a_restarted_node_is_back_under_its_name_once() {
     for _ in 0..4 {
         changes.next().await.unwrap();
     }
-    // The same name at another address: the old one is still held.
+    // The same id at another address: the old node is still paused.
     let new = restart(&mut world, &old).await;
     let change = changes.next().await.unwrap();
     assert_eq!((change.kind, change.member.generation), (EventKind::Restarted, Generation(2)));
@@ -282,7 +283,7 @@ async fn a_restarted_node_is_back_under_its_name_once() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     all_see(&nodes, &nodes).await;
     let heard = timeout(Duration::from_millis(1), changes.next()).await;
-    assert!(heard.is_err(), "its old life must not be heard of again: {heard:?}");
+    assert!(heard.is_err(), "no event of its old incarnation is expected: {heard:?}");
 }
 
 async fn restart(world: &mut World, old: &Node) -> Node {
@@ -295,7 +296,7 @@ async fn restart(world: &mut World, old: &Node) -> Node {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_node_of_the_same_name_is_noticed_by_both() {
+async fn two_nodes_with_the_same_id_notice_each_other() {
     let mut world = World::new();
     let nodes = world.start_all(2).await;
     let twin = restart(&mut world, &nodes[0]).await;
@@ -308,7 +309,7 @@ async fn a_second_node_of_the_same_name_is_noticed_by_both() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_only_listens_is_nobodys_member_and_learns_who_has_its_name() {
+async fn a_node_that_only_listens_is_no_member_and_learns_which_node_has_its_id() {
     let mut world = World::new();
     let nodes = world.start_all(2).await;
     let config = config("n1", 20, 2, &[2]);
@@ -325,7 +326,7 @@ async fn who_only_listens_is_nobodys_member_and_learns_who_has_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_owner_of_a_name_is_seen_again_when_the_second_has_gone() {
+async fn the_first_node_with_an_id_is_seen_again_after_the_second_has_left() {
     let mut world = World::new();
     let nodes = world.start_all(3).await;
     let twin = restart(&mut world, &nodes[0]).await;
@@ -338,7 +339,7 @@ async fn the_first_owner_of_a_name_is_seen_again_when_the_second_has_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_cluster_can_not_be_joined() {
+async fn a_full_cluster_cannot_be_joined() {
     let mut world = World::new();
     let nodes = world.start_all(3).await;
     let mut config = config("n4", 4, 1, &[1]);
@@ -351,7 +352,7 @@ async fn a_full_cluster_can_not_be_joined() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_seeds_and_ones_own_address_do_no_harm() {
+async fn dead_seeds_and_its_own_address_among_them_do_no_harm() {
     let mut world = World::new();
     let first = world.start(1, 1, &[1, 77, 78]).await;
     let second = world.start(2, 1, &[77, 1, 2]).await;
@@ -360,7 +361,7 @@ async fn dead_seeds_and_ones_own_address_do_no_harm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_that_would_block_gossip_is_refused_and_the_rest_goes_on() {
+async fn a_value_that_would_block_gossip_is_refused_and_gossip_continues() {
     let mut world = World::new();
     let nodes = world.start_all(2).await;
     let mut state = RoleState::starting(Role::Standby);

@@ -43,8 +43,8 @@ fn without_keys(mut sighting: Sighting) -> Sighting {
     sighting
 }
 
-fn names(verdict: &Verdict) -> Vec<(String, u64)> {
-    verdict.members.values().map(|member| (member.id.to_string(), member.generation.0)).collect()
+fn names(evaluation: &Evaluation) -> Vec<(String, u64)> {
+    evaluation.members.values().map(|member| (member.id.to_string(), member.generation.0)).collect()
 }
 
 fn one(name: &str, generation: u64) -> Vec<(String, u64)> {
@@ -55,96 +55,96 @@ fn one(name: &str, generation: u64) -> Vec<(String, u64)> {
 async fn a_newcomer_is_a_member_once_its_heartbeat_rose() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
-    let verdict = liveness.look(start, false, vec![sighting("a", 1, 5)]);
-    assert_eq!((names(&verdict), verdict.pending), (vec![], 1));
-    let verdict = liveness.look(start + 5 * MS, false, vec![sighting("a", 1, 6)]);
-    assert_eq!((names(&verdict), verdict.pending), (one("a", 1), 0));
+    let evaluation = liveness.evaluate(start, false, vec![sighting("a", 1, 5)]);
+    assert_eq!((names(&evaluation), evaluation.pending), (vec![], 1));
+    let evaluation = liveness.evaluate(start + 5 * MS, false, vec![sighting("a", 1, 6)]);
+    assert_eq!((names(&evaluation), evaluation.pending), (one("a", 1), 0));
 }
 
 #[tokio::test]
 async fn a_newcomer_without_its_keys_is_no_member() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
-    liveness.look(start, false, vec![without_keys(sighting("a", 1, 5))]);
-    let verdict = liveness.look(start + MS, false, vec![listed(without_keys(sighting("a", 1, 6)))]);
-    assert_eq!(names(&verdict), vec![]);
+    liveness.evaluate(start, false, vec![without_keys(sighting("a", 1, 5))]);
+    let evaluation = liveness.evaluate(start + MS, false, vec![listed(without_keys(sighting("a", 1, 6)))]);
+    assert_eq!(names(&evaluation), vec![]);
 }
 
 #[tokio::test]
 async fn a_dead_node_remembered_differently_by_two_peers_does_not_stay() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
-    liveness.look(start, false, vec![sighting("ghost", 1, 5)]);
-    let verdict = liveness.look(start + MS, false, vec![sighting("ghost", 1, 9)]);
-    assert_eq!(names(&verdict), one("ghost", 1), "for a moment it looks alive");
-    let verdict = liveness.look(start + 2 * PATIENCE, false, vec![sighting("ghost", 1, 9)]);
-    assert_eq!(names(&verdict), vec![]);
+    liveness.evaluate(start, false, vec![sighting("ghost", 1, 5)]);
+    let evaluation = liveness.evaluate(start + MS, false, vec![sighting("ghost", 1, 9)]);
+    assert_eq!(names(&evaluation), one("ghost", 1), "it looks alive for a moment");
+    let evaluation = liveness.evaluate(start + 2 * PATIENCE, false, vec![sighting("ghost", 1, 9)]);
+    assert_eq!(names(&evaluation), vec![]);
 }
 
 #[tokio::test]
-async fn once_listed_only_the_detector_takes_a_member_off() {
+async fn once_listed_only_the_detector_removes_a_member() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
-    liveness.look(start, false, vec![listed(sighting("a", 1, 5))]);
-    let verdict = liveness.look(start + 10 * PATIENCE, false, vec![listed(sighting("a", 1, 5))]);
-    assert_eq!(names(&verdict), one("a", 1), "silence alone is not for us to judge");
-    let verdict = liveness.look(start + 10 * PATIENCE, false, vec![sighting("a", 1, 99)]);
-    assert_eq!(names(&verdict), vec![], "a late heartbeat does not bring it back before the detector does");
+    liveness.evaluate(start, false, vec![listed(sighting("a", 1, 5))]);
+    let evaluation = liveness.evaluate(start + 10 * PATIENCE, false, vec![listed(sighting("a", 1, 5))]);
+    assert_eq!(names(&evaluation), one("a", 1), "silence alone does not remove a listed member");
+    let evaluation = liveness.evaluate(start + 10 * PATIENCE, false, vec![sighting("a", 1, 99)]);
+    assert_eq!(names(&evaluation), vec![], "a late heartbeat alone does not bring it back");
 }
 
 #[tokio::test]
-async fn of_two_lives_the_later_is_the_member_and_the_earlier_never_returns() {
+async fn of_two_incarnations_the_later_is_the_member_and_the_earlier_never_returns() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
-    liveness.look(start, false, vec![listed(sighting("a", 1, 5))]);
-    liveness.look(start, false, vec![listed(sighting("a", 1, 5)), sighting("a", 2, 1)]);
+    liveness.evaluate(start, false, vec![listed(sighting("a", 1, 5))]);
+    liveness.evaluate(start, false, vec![listed(sighting("a", 1, 5)), sighting("a", 2, 1)]);
     let both = vec![listed(sighting("a", 1, 5)), sighting("a", 2, 2)];
-    assert_eq!(names(&liveness.look(start + MS, false, both)), one("a", 2));
+    assert_eq!(names(&liveness.evaluate(start + MS, false, both)), one("a", 2));
     let newer_died = vec![listed(sighting("a", 1, 5)), sighting("a", 2, 2)];
-    assert_eq!(names(&liveness.look(start + 2 * PATIENCE, false, newer_died)), vec![]);
+    assert_eq!(names(&liveness.evaluate(start + 2 * PATIENCE, false, newer_died)), vec![]);
 }
 
 #[tokio::test]
-async fn who_left_is_no_member_at_once_and_neither_is_an_earlier_life() {
+async fn a_node_that_left_is_removed_at_once_and_its_earlier_incarnation_stays_out() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
-    liveness.look(start, false, vec![listed(sighting("a", 1, 5)), listed(sighting("a", 2, 5))]);
+    liveness.evaluate(start, false, vec![listed(sighting("a", 1, 5)), listed(sighting("a", 2, 5))]);
     let sightings = vec![listed(sighting("a", 1, 5)), left(listed(sighting("a", 2, 6)))];
-    let verdict = liveness.look(start, true, sightings);
-    assert_eq!(names(&verdict), vec![]);
-    assert_eq!(verdict.left.get(&"a".parse().unwrap()), Some(&Generation(2)));
+    let evaluation = liveness.evaluate(start, true, sightings);
+    assert_eq!(names(&evaluation), vec![]);
+    assert_eq!(evaluation.left.get(&"a".parse().unwrap()), Some(&Generation(2)));
 }
 
 #[tokio::test]
-async fn an_earlier_life_that_left_says_nothing_about_the_present_one() {
+async fn an_earlier_incarnation_that_left_does_not_affect_the_present_one() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
     let sightings = vec![left(sighting("a", 1, 5)), listed(sighting("a", 2, 6))];
-    let verdict = liveness.look(start, false, sightings);
-    assert_eq!(names(&verdict), one("a", 2));
-    assert!(verdict.left.is_empty());
+    let evaluation = liveness.evaluate(start, false, sightings);
+    assert_eq!(names(&evaluation), one("a", 2));
+    assert!(evaluation.left.is_empty());
 }
 
 #[tokio::test]
-async fn while_held_nobody_is_given_up_but_who_left_is() {
+async fn on_hold_no_member_is_declared_dead_but_one_that_left_is_removed() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
-    liveness.look(start, false, vec![listed(sighting("a", 1, 5)), listed(sighting("b", 1, 5))]);
-    let verdict = liveness.look(start, true, vec![sighting("a", 1, 5), left(sighting("b", 1, 5))]);
-    assert_eq!(names(&verdict), one("a", 1));
-    let verdict = liveness.look(start, false, vec![sighting("a", 1, 5), left(sighting("b", 1, 5))]);
-    assert_eq!(names(&verdict), vec![]);
+    liveness.evaluate(start, false, vec![listed(sighting("a", 1, 5)), listed(sighting("b", 1, 5))]);
+    let evaluation = liveness.evaluate(start, true, vec![sighting("a", 1, 5), left(sighting("b", 1, 5))]);
+    assert_eq!(names(&evaluation), one("a", 1));
+    let evaluation = liveness.evaluate(start, false, vec![sighting("a", 1, 5), left(sighting("b", 1, 5))]);
+    assert_eq!(names(&evaluation), vec![]);
 }
 
 #[tokio::test]
-async fn an_earlier_life_whose_heart_still_beats_after_the_later_one_went_is_a_member_again() {
+async fn an_earlier_incarnation_still_alive_after_the_later_one_left_is_a_member_again() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
-    liveness.look(start, false, vec![listed(sighting("a", 1, 5))]);
-    liveness.look(start, false, vec![listed(sighting("a", 1, 6)), listed(sighting("a", 2, 1))]);
+    liveness.evaluate(start, false, vec![listed(sighting("a", 1, 5))]);
+    liveness.evaluate(start, false, vec![listed(sighting("a", 1, 6)), listed(sighting("a", 2, 1))]);
     let gone = |heartbeat| vec![listed(sighting("a", 1, heartbeat)), left(listed(sighting("a", 2, 9)))];
-    assert_eq!(names(&liveness.look(start + MS, false, gone(6))), vec![], "not seen alive since");
-    let verdict = liveness.look(start + 2 * MS, false, gone(7));
-    assert_eq!(names(&verdict), one("a", 1));
-    assert!(verdict.left.is_empty());
+    assert_eq!(names(&liveness.evaluate(start + MS, false, gone(6))), vec![], "not seen alive since");
+    let evaluation = liveness.evaluate(start + 2 * MS, false, gone(7));
+    assert_eq!(names(&evaluation), one("a", 1));
+    assert!(evaluation.left.is_empty());
 }
