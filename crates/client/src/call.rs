@@ -1,4 +1,4 @@
-//! The calls, each a method that returns the body it promises.
+//! The calls to an agent, one method each.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::error::ClientError;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
-/// The longest that an agent waits before it shows a member.
+/// The longest time an agent waits before it shows a member.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// More than any answer of the API needs; a stray server must not fill our memory. The largest is a page of values:
-/// 4 MiB, and a last one of 8 MiB in which each byte may take two.
+/// Larger than any answer of the API, so that a stray server can't fill the memory. The largest answer is a page of
+/// values: 4 MiB, plus a last value of 8 MiB, each byte of which may take two in JSON.
 const BODY_LIMIT: usize = 24 * 1024 * 1024;
 
 /// Calls one agent. Cheap to clone; clones share their connections.
@@ -29,10 +29,10 @@ pub struct Client {
     limit: Duration,
 }
 
-/// The condition of a change: the node is still in this life, and no command came in between.
+/// The precondition of a change: the node is still in this incarnation, and no other command came in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IfMatch {
-    /// The node's life.
+    /// The node's generation.
     pub generation: Generation,
     /// `RoleState::revision`.
     pub revision: u64,
@@ -44,12 +44,12 @@ impl fmt::Display for IfMatch {
     }
 }
 
-/// The answer to `leave`: the node has been told and goes now.
+/// The answer to `leave`: the node has accepted the command and is leaving.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaving {
     /// The node that leaves.
     pub node: NodeId,
-    /// Its life.
+    /// Its generation.
     pub generation: Generation,
 }
 
@@ -58,8 +58,8 @@ struct KeptEvents {
     events: Vec<Event>,
 }
 
-/// A builder of clients that speak `http://` without a proxy. Whoever links an object store's client has TLS in this
-/// library as well; it is given ring and no certificates, so that none are looked for on the machine.
+/// A builder of clients that speak `http://` without a proxy. A program that links an object store's client has TLS in
+/// this library as well; the builder selects ring and no certificates, so that none are looked for on the machine.
 pub fn plain_http() -> reqwest::ClientBuilder {
     // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -67,9 +67,9 @@ pub fn plain_http() -> reqwest::ClientBuilder {
 }
 
 impl Client {
-    /// A client of the agent at this URL; `host:port` alone is taken as `http://host:port`.
+    /// A client of the agent at this URL; `host:port` alone means `http://host:port`.
     ///
-    /// A call may take five seconds in all; see [`Client::within`].
+    /// Each call may take five seconds in all; see [`Client::within`].
     pub fn new(base_url: &str) -> Result<Self, ClientError> {
         let base = normalize(base_url)?;
         let http = plain_http()
@@ -86,18 +86,18 @@ impl Client {
         Ok(Self { base: normalize(base_url)?, ..self.clone() })
     }
 
-    /// The same client with another limit on each call, the answer's body included.
+    /// The same client with another limit on each call, including the body of the answer.
     #[must_use]
     pub fn within(&self, limit: Duration) -> Self {
         Self { limit, ..self.clone() }
     }
 
-    /// The agent's URL, without a slash at its end.
+    /// The agent's URL, without a trailing slash.
     pub fn base_url(&self) -> &str {
         &self.base
     }
 
-    /// The node that answers, as it knows itself.
+    /// The agent's own node, as it knows itself.
     pub async fn agent_self(&self) -> Result<AgentSelf, ClientError> {
         self.json(self.get("/v1/agent/self")).await
     }
@@ -112,7 +112,8 @@ impl Client {
         self.json(self.get(&format!("/v1/members/{id}"))).await
     }
 
-    /// One member, once this agent has seen the version of that life or a later one, or as it is when `wait` is over.
+    /// One member, as soon as this agent has seen it in `generation` at `version` or later, or in a later generation;
+    /// after `wait`, which is at most 30 seconds, the member as it is then.
     pub async fn member_since(
         &self,
         id: &NodeId,
@@ -134,12 +135,12 @@ impl Client {
         self.json(self.get("/v1/services")).await
     }
 
-    /// What each service type runs with, as the store says.
+    /// The spec of each service type, from the object store.
     pub async fn specs(&self) -> Result<Specs, ClientError> {
         self.json(self.get("/v1/spec")).await
     }
 
-    /// Changes what a service type runs with, if it is still at the number given, or has no spec yet for 0.
+    /// Replaces the spec of a service type if its number is still `replaced`; 0 means that it has no spec yet.
     pub async fn put_spec(
         &self,
         service: &ServiceType,
@@ -154,13 +155,13 @@ impl Client {
         self.json(request).await
     }
 
-    /// Who owns which shard, as the store says.
+    /// The owner of each shard, from the object store.
     pub async fn claims(&self) -> Result<Claims, ClientError> {
         self.json(self.get("/v1/claims")).await
     }
 
-    /// Gives a node another role; with `take` a shard is moved there from its owner. Any agent may be asked; it passes
-    /// the command on.
+    /// Gives a node another role. With `take`, the shard is moved there from its present owner. Any agent accepts this
+    /// command and forwards it to the node.
     pub async fn set_service(
         &self,
         id: &NodeId,
@@ -178,18 +179,18 @@ impl Client {
         self.json(request).await
     }
 
-    /// Has a node finish its requests and refuse new ones.
+    /// Drains a node: it finishes its requests and refuses new ones.
     pub async fn drain(&self, id: &NodeId, wait: Wait) -> Result<Receipt, ClientError> {
         let path = format!("/v1/members/{id}:drain?wait={}", wait_word(wait));
         self.json(self.http.post(self.url(&path))).await
     }
 
-    /// Has a node leave the cluster and end. Returns as soon as it has agreed.
+    /// Makes a node leave the cluster and exit. Returns as soon as the node has accepted.
     pub async fn leave(&self, id: &NodeId) -> Result<Leaving, ClientError> {
         self.json(self.http.post(self.url(&format!("/v1/members/{id}:leave")))).await
     }
 
-    /// The latest events that the agent has kept, oldest first.
+    /// The latest events that the agent keeps, oldest first.
     pub async fn kept_events(&self) -> Result<Vec<Event>, ClientError> {
         let kept: KeptEvents = self.json(self.get("/v1/events")).await?;
         Ok(kept.events)
@@ -318,7 +319,7 @@ async fn body(url: &str, limit: Duration, mut response: reqwest::Response) -> Re
     }
 }
 
-/// The beginning of a body, fit for a terminal.
+/// The beginning of a body, without control characters.
 pub(crate) fn excerpt(body: &[u8]) -> String {
     const SHOWN: usize = 200;
     if body.is_empty() {

@@ -1,46 +1,46 @@
-//! What can go wrong with a call, told apart by what the caller can do about it.
+//! The errors of a call, distinguished by what the caller can do about them.
 
 use std::error::Error;
 use std::time::Duration;
 
 use types::Problem;
 
-/// Why a call brought no answer, or not the one that was asked for.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The text is no URL of an agent; write `http://host:port`.
+    /// The text is not the URL of an agent; write `http://host:port`.
     #[error("`{url}` is not the URL of an agent: {why}")]
     BadUrl {
-        /// The text.
+        /// The text that was given.
         url: String,
         /// What is wrong with it.
         why: String,
     },
-    /// Nothing answers there; try another agent.
+    /// No agent answers at this address; try another one.
     #[error("no agent answers at {url}: {why}")]
     Unreachable {
         /// The address that was tried.
         url: String,
-        /// The reason in words: `connection refused`.
+        /// The reason, like `connection refused`.
         why: String,
-        /// Whether there never was a connection, so that nothing can have been done.
+        /// Whether no connection was opened, so that the request was certainly not carried out.
         is_unsent: bool,
     },
-    /// The connection stands but the answer did not come in time; whether the request was carried out is unknown.
+    /// A connection was opened, but the answer did not arrive in time; the request may have been carried out.
     #[error("{url} did not answer within {limit:?}")]
     Timeout {
-        /// The address that was asked.
+        /// The URL of the request.
         url: String,
-        /// How long the answer was waited for.
+        /// The limit that was exceeded.
         limit: Duration,
     },
-    /// The agent says what is wrong, and often what to do.
+    /// The agent answered with a problem, often with a hint.
     #[error("{0}")]
     Problem(Box<Problem>),
-    /// What answers there does not speak this API, or another version of it.
+    /// The server at this address does not speak this API, or speaks another version of it.
     #[error("unexpected answer from {url}, status {status}: {excerpt}")]
     Unexpected {
-        /// The address that was asked.
+        /// The URL of the request.
         url: String,
         /// The HTTP status.
         status: u16,
@@ -50,12 +50,12 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether another agent might do better: this one could not be reached or did not answer.
+    /// Whether to try another agent: this one could not be reached or did not answer.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Timeout { .. })
     }
 
-    /// The problem, where the agent answered with one.
+    /// The problem, if the agent answered with one.
     pub fn problem(&self) -> Option<&Problem> {
         match self {
             Self::Problem(problem) => Some(problem),
@@ -74,7 +74,7 @@ impl ClientError {
     }
 }
 
-/// The innermost cause says it best: reqwest's own words repeat the URL.
+/// The innermost cause, without the URL that reqwest adds.
 fn in_words(error: &reqwest::Error) -> String {
     let mut cause: &dyn Error = error;
     while let Some(deeper) = cause.source() {

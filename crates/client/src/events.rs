@@ -1,4 +1,4 @@
-//! The stream of events of one agent.
+//! The event stream of one agent.
 
 use futures_util::Stream;
 use futures_util::stream;
@@ -16,10 +16,10 @@ enum State {
 }
 
 impl Client {
-    /// What happens from now on, or from after the event with the id given, in this agent's view.
+    /// The events in this agent's view from now on, or after the event with the given id.
     ///
-    /// Begins with the members that are there, unless it resumes. Ends when the agent ends it; an error is the last
-    /// item. To go on after either, call again with the id of the last event seen.
+    /// Begins with the present members, unless it resumes. Ends when the agent ends it; an error is the last item. To
+    /// continue after either, call again with the id of the last event received.
     pub fn events(
         &self,
         last_event_id: Option<&str>,

@@ -1,4 +1,4 @@
-//! A stream of server-sent events of one agent, frame by frame.
+//! A stream of server-sent events from one agent, frame by frame.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use types::{Frame, SseParser};
 use crate::call::{Client, excerpt, problem_or_unexpected};
 use crate::error::ClientError;
 
-/// An agent sends a comment every few seconds; one that is silent for so long is gone.
+/// An agent sends a comment every few seconds; one that is silent for this long is gone.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// An open stream.
@@ -22,7 +22,8 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Opens the stream at a path, from after the event with the id given. An event may have so many bytes.
+    /// Opens the stream at a path, after the event with the given id. One event may have at most `limit_of_event`
+    /// bytes.
     pub(crate) async fn open(
         client: &Client,
         path: &str,
@@ -44,7 +45,7 @@ impl Frames {
         Ok(Self { url, response, parser: SseParser::new(limit_of_event), ready: VecDeque::new() })
     }
 
-    /// The next frame; nothing when the agent has ended the stream. Cancel-safe.
+    /// The next frame; `None` when the agent has ended the stream. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ClientError> {
         loop {
             if let Some(frame) = self.ready.pop_front() {
@@ -60,17 +61,17 @@ impl Frames {
         }
     }
 
-    /// Whether there are frames that came already.
+    /// Whether frames have arrived that [`Frames::next`] has not returned yet.
     pub(crate) fn has_more(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// The id that came last, with an event or alone.
+    /// The last event id received, with an event or alone.
     pub(crate) fn last_event_id(&self) -> Option<&str> {
         self.parser.last_event_id()
     }
 
-    /// The data of a frame.
+    /// Parses the data of a frame.
     pub(crate) fn data<T: serde::de::DeserializeOwned>(&self, frame: &Frame) -> Result<T, ClientError> {
         serde_json::from_str(&frame.data)
             .map_err(|error| self.unexpected(format!("{error}: {}", excerpt(frame.data.as_bytes()))))

@@ -1,4 +1,4 @@
-//! Keys and values of the service type `storage`, asked of one of its members.
+//! Keys and values of the service type `storage`, through one of its members.
 
 use std::time::Duration;
 
@@ -9,41 +9,42 @@ use types::api;
 
 use crate::call::{Client, problem_or_unexpected};
 use crate::error::ClientError;
-use crate::kv_step::is_step;
+use crate::kv_dot::is_dot_segment;
 
-/// What stands for itself in a key's path; `/` does not, so that no part of a key is taken for a step.
+/// The characters of a key that are not escaped in a path. `/` is escaped, so that no part of a key is taken for a dot
+/// segment.
 pub(crate) const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A value with what is known of it.
+/// A value with its metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The value.
     pub bytes: Vec<u8>,
-    /// Its content type, as it was given.
+    /// Its content type.
     pub content_type: Option<String>,
-    /// The write that it came from.
+    /// The number of the write that stored it.
     pub version: Option<u64>,
     /// When it expires, in milliseconds since 1970.
     pub expires_ms: Option<u64>,
 }
 
-/// How a value is put.
+/// The options of a put.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PutKey {
-    /// What it is.
+    /// The value's content type.
     pub content_type: Option<String>,
-    /// How long it lives; for ever if nothing is said.
+    /// The time until the value expires; `None` keeps it forever.
     pub ttl: Option<Duration>,
-    /// Only if this holds; the agent answers `precondition-failed` otherwise.
+    /// Store the value only if this holds; otherwise the agent answers `precondition-failed`.
     pub condition: Option<KeyCondition>,
 }
 
-/// What must hold of a key that is written.
+/// The precondition of a write to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyCondition {
-    /// It has no value.
+    /// The key has no value.
     Absent,
-    /// It has the value of this version.
+    /// The key's value has this version.
     Version(u64),
 }
 
@@ -52,44 +53,44 @@ pub enum KeyCondition {
 pub struct ListedKey {
     /// The key, percent-encoded as in a path.
     pub key: String,
-    /// Bytes of its value.
+    /// The size of its value, in bytes.
     pub size: u64,
-    /// The write that the value came from.
+    /// The number of the write that stored the value.
     pub version: u64,
-    /// The same as an ETag, quoted.
+    /// The version as an ETag, quoted.
     pub etag: String,
     /// The value's content type.
     pub content_type: String,
     /// When it expires, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
-    /// The value, if it was asked for and is text.
+    /// The value, if it was requested and is text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// The value in base64, if it was asked for and is no text.
+    /// The value in base64, if it was requested and is not text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_base64: Option<String>,
 }
 
-/// Keys in the order of their bytes.
+/// A page of a listing. Keys are ordered by their bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyPage {
     /// The keys.
     pub keys: Vec<ListedKey>,
-    /// What to list after for more; nothing at the end.
+    /// The `after` of the next page; `None` on the last page.
     pub next: Option<String>,
 }
 
-/// Which keys are listed.
+/// The keys to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyQuery {
     /// Only keys that begin with this.
     pub prefix: String,
     /// Only keys after this one, percent-encoded as in a listing.
     pub after: Option<String>,
-    /// At most so many.
+    /// At most this many keys.
     pub limit: Option<usize>,
-    /// With their values.
+    /// Whether to include the values.
     pub values: bool,
 }
 
@@ -101,14 +102,14 @@ struct Imported {
 impl Client {
     /// Stores a value. Returns its version once it is durable. The agent must own the key's shard.
     pub async fn kv_put(&self, key: &[u8], value: Vec<u8>, how: &PutKey) -> Result<Option<u64>, ClientError> {
-        if is_step(key) {
-            return self.step_put(key, &value, how).await;
+        if is_dot_segment(key) {
+            return self.dot_put(key, &value, how).await;
         }
         let mut url = self.key_url(key);
         if let Some(ttl) = how.ttl {
             url.push_str(&format!("?ttl={}ms", ttl.as_millis()));
         }
-        let mut request = provided(self.http().put(url).body(value), how.condition);
+        let mut request = with_condition(self.http().put(url).body(value), how.condition);
         if let Some(content_type) = &how.content_type {
             request = request.header(CONTENT_TYPE, content_type);
         }
@@ -116,10 +117,10 @@ impl Client {
         Ok(version(&answer))
     }
 
-    /// A value, or nothing if the key has none.
+    /// The value of a key; `None` if it has none.
     pub async fn kv_get(&self, key: &[u8]) -> Result<Option<Stored>, ClientError> {
-        if is_step(key) {
-            return self.step_get(key).await;
+        if is_dot_segment(key) {
+            return self.dot_get(key).await;
         }
         let answer = match self.kv_send(self.http().get(self.key_url(key))).await {
             Ok(answer) => answer,
@@ -132,27 +133,27 @@ impl Client {
         Ok(Some(Stored { bytes, content_type, version, expires_ms }))
     }
 
-    /// Removes a key, if it is there and the condition holds.
+    /// Removes a key if it exists and the condition holds.
     pub async fn kv_delete(&self, key: &[u8], condition: Option<KeyCondition>) -> Result<(), ClientError> {
-        if is_step(key) {
-            return self.step_delete(key, condition).await;
+        if is_dot_segment(key) {
+            return self.dot_delete(key, condition).await;
         }
-        self.kv_send(provided(self.http().delete(self.key_url(key)), condition)).await.map(|_| ())
+        self.kv_send(with_condition(self.http().delete(self.key_url(key)), condition)).await.map(|_| ())
     }
 
-    /// Stores many values: lines of JSON, as `POST /svc/storage/import` describes them. Returns their number once all
-    /// are durable. Repeating it does no harm.
+    /// Stores many values: lines of JSON, as documented for `POST /svc/storage/import`. Returns their number once all
+    /// are durable. Safe to repeat.
     pub async fn kv_import(&self, lines: Vec<u8>) -> Result<u64, ClientError> {
         let request = self.http().post(self.url("/svc/storage/import")).body(lines);
         let answer: Imported = self.json(request).await?;
         Ok(answer.imported)
     }
 
-    /// A page of the keys of all shards.
+    /// A page of the keys in all shards.
     pub async fn kv_list(&self, query: &KeyQuery) -> Result<KeyPage, ClientError> {
         let mut path = format!("/svc/storage/kv?prefix={}", utf8_percent_encode(&query.prefix, PLAIN));
         if let Some(after) = &query.after {
-            // It is encoded already, and percent signs of it must not be taken for the query's own.
+            // `after` is already percent-encoded; encoding it again would change it.
             path.push_str(&format!("&after={after}"));
         }
         if let Some(limit) = query.limit {
@@ -183,7 +184,10 @@ impl Client {
     }
 }
 
-fn provided(request: reqwest::RequestBuilder, condition: Option<KeyCondition>) -> reqwest::RequestBuilder {
+fn with_condition(
+    request: reqwest::RequestBuilder,
+    condition: Option<KeyCondition>,
+) -> reqwest::RequestBuilder {
     match condition {
         None => request,
         Some(KeyCondition::Absent) => request.header(IF_NONE_MATCH, "*"),

@@ -1,4 +1,4 @@
-//! Changes of keys of the service type `storage`, as they happen.
+//! A watch on the keys of the service type `storage`.
 
 use percent_encoding::utf8_percent_encode;
 use serde::{Deserialize, Serialize};
@@ -9,32 +9,32 @@ use crate::error::ClientError;
 use crate::frames::Frames;
 use crate::kv::PLAIN;
 
-/// The largest event: a value has at most 8 MiB, and its JSON at most about twice as much.
+/// The largest event, in bytes: a value has at most 8 MiB, and its JSON at most about twice that.
 const MAX_EVENT: usize = 20 * 1024 * 1024;
 
-/// What is watched.
+/// The keys to watch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KvWatchQuery {
     /// Only keys that begin with this.
     pub prefix: String,
-    /// Whether values are sent.
+    /// Whether the values are sent.
     pub values: bool,
-    /// Go on after this cursor instead of from now.
+    /// Resume after this cursor; `None` starts now.
     pub from: Option<String>,
 }
 
-/// What happened to a key.
+/// The kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KvChangeKind {
-    /// It has this value now.
+    /// The key has a new value.
     Put,
-    /// It has none any more.
+    /// The key was removed.
     Delete,
 }
 
 impl KvChangeKind {
-    /// The name of the event.
+    /// The name of the SSE event.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Put => "put",
@@ -46,34 +46,34 @@ impl KvChangeKind {
 /// A change of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KvChange {
-    /// What is watched from to see all that comes after this.
+    /// The cursor to resume from in order to see every later change.
     pub cursor: String,
-    /// What happened.
+    /// The kind of the change.
     pub event: KvChangeKind,
     /// The key and its value.
     #[serde(flatten)]
     pub of: KvChanged,
 }
 
-/// What was changed.
+/// The key that changed, and its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KvChanged {
     /// The key, percent-encoded as in a path.
     pub key: String,
-    /// The number of the write; it rises within a shard.
+    /// The number of the write; it increases within a shard.
     pub version: u64,
     /// The key's shard.
     pub shard: u32,
-    /// Bytes of the value.
+    /// The size of the value, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// The value's content type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// The value, if it is text and was asked for.
+    /// The value, if it is text and was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// The value in Base64 (RFC 4648, section 4), if it is no text and was asked for.
+    /// The value in Base64 (RFC 4648, section 4), if it is not text and was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_base64: Option<String>,
 }
@@ -86,9 +86,9 @@ pub struct KvWatch {
 }
 
 impl Client {
-    /// Watches keys of all shards through this agent, which must be a member of storage.
+    /// Watches keys of all shards through this agent, which must be a member of `storage`.
     ///
-    /// To miss nothing, watch first and list then.
+    /// To miss nothing, start the watch before you list.
     pub async fn kv_watch(&self, query: &KvWatchQuery) -> Result<KvWatch, ClientError> {
         let prefix = utf8_percent_encode(&query.prefix, PLAIN);
         let path = format!("/svc/storage/watch?values={}&prefix={prefix}", query.values);
@@ -102,8 +102,8 @@ impl Client {
 }
 
 impl KvWatch {
-    /// The next change; nothing when the agent has ended the stream: go on from the cursor. The problem
-    /// `history-gone` says that changes were missed: watch anew and list. Cancel-safe.
+    /// The next change; `None` when the agent has ended the stream: resume from the cursor. The problem `history-gone`
+    /// means that changes were missed: start a new watch and list again. Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<KvChange>, ClientError> {
         let Some(frame) = self.frames.next().await? else {
             self.note();
@@ -120,13 +120,14 @@ impl KvWatch {
         Ok(Some(KvChange { cursor: self.cursor.clone(), event, of }))
     }
 
-    /// What to watch from to see all that comes after what was seen here.
+    /// The cursor to resume from in order to see every change after those returned here.
     pub fn cursor(&mut self) -> &str {
         self.note();
         &self.cursor
     }
 
-    /// Heartbeats say how far the stream is, though nothing that was asked for happened.
+    /// Moves the cursor to the last event id once every received frame was returned: heartbeats advance the stream even
+    /// when no watched key changes.
     fn note(&mut self) {
         if !self.frames.has_more()
             && let Some(id) = self.frames.last_event_id()

@@ -1,14 +1,15 @@
 //! A typed client of the agents' HTTP API.
 //!
-//! Control calls are short: they connect within a second, end within a limit, follow no redirect and use no proxy, so
-//! that a loopback address is reached on machines that have one. Errors of the API arrive as the problem they are.
+//! Control calls connect within one second, end within a limit, follow no redirects, and use no proxy, so that a
+//! loopback address is reached even where a proxy is configured. An API error is returned as the problem that the agent
+//! sent.
 
 mod call;
 mod error;
 mod events;
 mod frames;
 mod kv;
-mod kv_step;
+mod kv_dot;
 mod kv_watch;
 
 pub use call::{Client, IfMatch, Leaving, plain_http};

@@ -1,4 +1,4 @@
-//! Each call against a server that answers what the test says.
+//! Each call against a server that sends the answer the test chooses.
 
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,7 +40,7 @@ fn id(text: &str) -> NodeId {
 }
 
 #[test]
-fn urls_are_understood_with_and_without_scheme_and_slash() {
+fn urls_are_accepted_with_and_without_scheme_and_slash() {
     for text in ["127.0.0.1:10000", "http://127.0.0.1:10000/", " http://127.0.0.1:10000 "] {
         assert_eq!(Client::new(text).unwrap().base_url(), "http://127.0.0.1:10000");
     }
@@ -52,7 +52,7 @@ fn urls_are_understood_with_and_without_scheme_and_slash() {
 }
 
 #[tokio::test]
-async fn a_change_sends_role_wait_and_condition_and_a_problem_comes_back_whole() {
+async fn a_change_sends_role_wait_and_condition_and_returns_the_whole_problem() {
     let (listener, client) = listener().await;
     let problem = Problem::new(types::ErrorKind::Conflict, "busy", "n1 is busy").hint("wait");
     let body = serde_json::to_string(&problem).unwrap();
@@ -69,7 +69,7 @@ async fn a_change_sends_role_wait_and_condition_and_a_problem_comes_back_whole()
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_ours_is_shown_in_part_and_made_harmless() {
+async fn an_answer_of_another_server_is_truncated_and_stripped_of_control_characters() {
     let (server, client) = listener().await;
     let page = format!("<html>\u{1b}[31m{}", "x".repeat(500));
     let (_, answer) =
@@ -96,7 +96,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn nobody_there_and_nobody_answering_are_told_apart() {
+async fn a_silent_agent_is_a_timeout_and_a_closed_port_is_unreachable() {
     let (listener, client) = listener().await;
     let silent = client.within(Duration::from_millis(50)).members().await;
     assert!(matches!(silent, Err(ClientError::Timeout { .. })), "{silent:?}");

@@ -1,5 +1,5 @@
-//! The keys `.` and `..`, which have no place in a URL: libraries take them for steps and leave them out, encoded or
-//! not. They are read from a listing and written by a batch, which have keys elsewhere than in the path.
+//! The keys `.` and `..`. URL libraries treat them as dot segments and remove them, encoded or not, so they can't be
+//! part of a path. They are read through a listing and written through a batch, where keys are not part of the path.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,12 +10,12 @@ use crate::call::Client;
 use crate::error::ClientError;
 use crate::kv::{KeyCondition, KeyPage, PLAIN, PutKey, Stored};
 
-/// Whether a URL library would take a key for a step in a path.
-pub(crate) fn is_step(key: &[u8]) -> bool {
+/// Whether a URL library would treat the key as a dot segment.
+pub(crate) fn is_dot_segment(key: &[u8]) -> bool {
     matches!(key, b"." | b"..")
 }
 
-/// The one operation of a batch.
+/// The only operation of a batch.
 #[derive(Debug, Default, Serialize)]
 struct Operation {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,14 +53,14 @@ impl Operation {
             ttl: how.ttl.map(|ttl| format!("{}ms", ttl.as_millis())),
             ..Self::default()
         }
-        .provided(how.condition)
+        .with_condition(how.condition)
     }
 
     fn delete(key: &[u8], condition: Option<KeyCondition>) -> Self {
-        Self { delete: Some(encoded(key)), ..Self::default() }.provided(condition)
+        Self { delete: Some(encoded(key)), ..Self::default() }.with_condition(condition)
     }
 
-    fn provided(mut self, condition: Option<KeyCondition>) -> Self {
+    fn with_condition(mut self, condition: Option<KeyCondition>) -> Self {
         match condition {
             None => {}
             Some(KeyCondition::Absent) => self.if_none_match = Some(true),
@@ -74,7 +74,7 @@ fn encoded(key: &[u8]) -> String {
     percent_encode(key, PLAIN).to_string()
 }
 
-/// The value in a listing, if it begins with this very key.
+/// The value in a listing, if the listing begins with this key.
 fn found(page: KeyPage, key: &[u8]) -> Option<Stored> {
     let listed = page.keys.into_iter().next()?;
     if !percent_decode_str(&listed.key).eq(key.iter().copied()) {
@@ -93,8 +93,8 @@ fn found(page: KeyPage, key: &[u8]) -> Option<Stored> {
 }
 
 impl Client {
-    /// A value takes a third more on its way, and a batch has at most 8 MiB.
-    pub(crate) async fn step_put(
+    /// Stores a value. Base64 makes it a third larger on the wire, and a batch has at most 8 MiB.
+    pub(crate) async fn dot_put(
         &self,
         key: &[u8],
         value: &[u8],
@@ -103,7 +103,7 @@ impl Client {
         self.batch(Operation::put(key, value, how)).await
     }
 
-    pub(crate) async fn step_delete(
+    pub(crate) async fn dot_delete(
         &self,
         key: &[u8],
         condition: Option<KeyCondition>,
@@ -111,7 +111,7 @@ impl Client {
         self.batch(Operation::delete(key, condition)).await.map(|_| ())
     }
 
-    pub(crate) async fn step_get(&self, key: &[u8]) -> Result<Option<Stored>, ClientError> {
+    pub(crate) async fn dot_get(&self, key: &[u8]) -> Result<Option<Stored>, ClientError> {
         let path = format!("/svc/storage/kv?start={}&limit=1&values=true", encoded(key));
         Ok(found(self.json(self.get(&path)).await?, key))
     }
@@ -134,7 +134,7 @@ mod tests {
     use crate::kv::ListedKey;
 
     #[test]
-    fn a_write_of_a_step_keeps_its_condition_and_its_time() {
+    fn a_write_to_a_dot_key_keeps_its_condition_and_its_ttl() {
         let shown = |operation: Operation| serde_json::to_value(&operation).unwrap();
         let how = PutKey {
             content_type: Some("text/plain".to_owned()),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_very_key_is_found_in_a_listing() {
+    fn only_an_equal_key_is_found_in_a_listing() {
         let page = |key: &str, value: Option<&str>, base64: Option<&str>| {
             let listed = ListedKey {
                 key: key.to_owned(),
