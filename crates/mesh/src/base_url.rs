@@ -1,4 +1,4 @@
-//! Where requests are sent to: `http://host[:port][/path]`, and how busy it is.
+//! The base URL of a server, `http://host[:port][/path]`, with the number of its requests in flight.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,10 +10,10 @@ use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use tokio::time::Instant;
 
-/// A URL that requests are sent below: `http://127.0.0.1:8000/base`.
+/// A URL below which requests are sent: `http://127.0.0.1:8000/base`.
 ///
-/// Two are equal when their texts are. Clones share the count of their requests in flight, so parse an address once
-/// and keep it.
+/// Two are equal when their texts are equal. Clones share the count of requests in flight, so parse an address once and
+/// keep it.
 #[derive(Clone)]
 pub struct BaseUrl(Arc<Base>);
 
@@ -21,26 +21,26 @@ struct Base {
     text: String,
     authority: Authority,
     host: HeaderValue,
-    /// Where the path begins in the text. The path has no slash at its end, so it may be empty.
+    /// The offset of the path in the text. The path has no trailing slash, so it may be empty.
     path_at: usize,
     in_flight: AtomicU32,
     reached: AtomicU64,
     unreachable_at: Mutex<Option<Instant>>,
 }
 
-/// Why a text is no address that requests can be sent to.
+/// Why a text is not a base URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BaseUrlError {
-    /// Use `http://`, in a network that you trust.
+    /// Use `http://` on a trusted network.
     #[error("`{0}` needs TLS, which is not there yet; use http://")]
     Https(String),
     /// Begin it with `http://`.
     #[error("`{0}` does not begin with http://")]
     NoHttp(String),
-    /// Leave that part out.
+    /// Remove that part.
     #[error("`{text}` has a {part}; only http://host[:port][/path] is possible")]
     Superfluous {
-        /// What was given.
+        /// The text that was given.
         text: String,
         /// `query`, `fragment`, `user name`.
         part: &'static str,
@@ -51,7 +51,7 @@ pub enum BaseUrlError {
 }
 
 impl BaseUrl {
-    /// The text of it, without a slash at its end.
+    /// The URL as text, without a trailing slash.
     pub fn as_str(&self) -> &str {
         &self.0.text
     }
@@ -61,34 +61,34 @@ impl BaseUrl {
         self.0.authority.as_str()
     }
 
-    /// The host, an IPv6 address without its brackets, and the port: 80 if there is none.
+    /// The host, with an IPv6 address free of brackets, and the port, 80 by default.
     pub fn host_and_port(&self) -> (&str, u16) {
         let host = self.0.authority.host();
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         (bare, self.0.authority.port_u16().unwrap_or(80))
     }
 
-    /// The path, without a slash at its end: empty or `/base`.
+    /// The path, without a trailing slash: empty or `/base`.
     pub fn path(&self) -> &str {
         &self.0.text[self.0.path_at..]
     }
 
-    /// Requests that were sent there and whose answers have not ended.
+    /// The number of requests sent to this URL whose answers have not ended.
     pub fn in_flight(&self) -> u32 {
         self.0.in_flight.load(Ordering::Relaxed)
     }
 
-    /// How many requests had a connection there, whatever became of them.
+    /// The number of requests for which a connection to this URL existed, whatever their outcome.
     pub fn reached(&self) -> u64 {
         self.0.reached.load(Ordering::Relaxed)
     }
 
-    /// Counts a request that had a connection there.
+    /// Counts a request for which a connection existed.
     pub fn mark_reached(&self) {
         self.0.reached.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The value of the `Host` header for it.
+    /// The value of the `Host` header.
     pub(crate) fn host(&self) -> &HeaderValue {
         &self.0.host
     }
@@ -96,7 +96,7 @@ impl BaseUrl {
     /// The URL of a path below this one, byte for byte.
     pub(crate) fn below(&self, path: &PathAndQuery) -> Result<Uri, http::Error> {
         let text = path.as_str();
-        // `?a` is what is left of `http://host?a`: its path is empty, which means the root.
+        // `?a` remains of `http://host?a`: its path is empty, which means the root.
         let slash = if text.starts_with('?') { "/" } else { "" };
         let whole = if self.path().is_empty() && slash.is_empty() {
             path.clone()
@@ -117,18 +117,18 @@ impl BaseUrl {
         Lease(self.clone())
     }
 
-    /// Remembers that no connection could be opened.
+    /// Records that no connection could be opened.
     pub(crate) fn mark_unreachable(&self, now: Instant) {
         *self.0.unreachable_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
-    /// Whether no connection could be opened a short while ago.
+    /// Whether opening a connection failed less than `avoid` ago.
     pub(crate) fn is_avoided(&self, now: Instant, avoid: Duration) -> bool {
         let unreachable_at = *self.0.unreachable_at.lock().unwrap_or_else(PoisonError::into_inner);
         unreachable_at.is_some_and(|at| now.saturating_duration_since(at) < avoid)
     }
 
-    /// Whether it is the very same address, not just an equal one.
+    /// Whether both are clones of one parsed address, not merely equal.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_with_and_without_port_and_path() {
+    fn an_address_parses_with_and_without_port_and_path() {
         for (text, shown, authority, path) in [
             ("http://a", "http://a", "a", ""),
             ("http://a/", "http://a", "a", ""),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_the_reason() {
+    fn a_text_that_is_no_address_is_refused_with_the_reason() {
         let refused = |text: &str| text.parse::<BaseUrl>().unwrap_err();
         assert!(matches!(refused("https://a"), BaseUrlError::Https(_)));
         assert!(matches!(refused("127.0.0.1:80"), BaseUrlError::NoHttp(_)));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_below_is_appended_byte_for_byte() {
+    fn a_path_is_appended_byte_for_byte() {
         for (base, path, whole) in [
             ("http://a", "/x%2F/../y?q=%20", "http://a/x%2F/../y?q=%20"),
             ("http://a/svc/t", "/x//y/./%2e?", "http://a/svc/t/x//y/./%2e?"),

@@ -1,4 +1,4 @@
-//! The body of an answer: it holds the request's lease, and it doesn't stand still for ever.
+//! The body of an answer: it holds the request's lease, and ends with an error when no data arrives for too long.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,17 +22,17 @@ pub struct MeshBody {
     held: Option<Held>,
 }
 
-/// What an answer keeps until its body has ended.
+/// The resources that an answer holds until its body has ended.
 struct Held {
     _in_flight: InFlight,
-    /// The request's body, which may still be on its way.
+    /// The request's body, which may still be in transit.
     upload: Upload,
 }
 
 /// Why the body of an answer ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum MeshBodyError {
-    /// Nothing came for this long.
+    /// No data arrived for this long.
     #[error("nothing of the answer's body came for {0:?}")]
     Idle(Duration),
     /// The connection broke or its framing is malformed.
@@ -45,15 +45,15 @@ impl MeshBody {
         let has_ended = incoming.is_end_stream();
         let held = Some(Held { _in_flight: in_flight, upload });
         let mut body = Self { incoming, idle: IdleTimer::new(idle), held };
-        // Nobody may read on after the end, so what has ended at once holds nothing.
+        // The caller may not read on after the end, so a body that has ended already holds nothing.
         if has_ended {
             body.ended();
         }
         body
     }
 
-    /// The answer has ended as it should; what the client still sends is between it and the member. A body that was not
-    /// even asked for is not sent any more.
+    /// Call when the answer has ended normally. The client and the member may finish the request's body between them,
+    /// but a body that was held back and never requested is not sent any more.
     fn ended(&mut self) {
         if let Some(held) = self.held.take().filter(|held| held.upload.is_held()) {
             held.upload.detach();
@@ -121,7 +121,7 @@ impl MeshBody {
     }
 }
 
-/// Whoever stops reading an answer does not go on sending the request either.
+/// A client that stops reading the answer also stops sending the request.
 impl Drop for MeshBody {
     fn drop(&mut self) {
         self.give_up();
@@ -134,7 +134,7 @@ impl std::fmt::Debug for Held {
     }
 }
 
-/// Tells when nothing has moved for too long. Costs nothing while data is there at every poll.
+/// Detects that no data has moved for too long. It costs nothing while data is ready at every poll.
 #[derive(Debug)]
 struct IdleTimer {
     limit: Duration,
@@ -151,13 +151,13 @@ impl IdleTimer {
         self.moved_at = None;
     }
 
-    /// Whether the limit has passed since the last move, or since the other direction moved.
+    /// Whether the limit has passed since data last moved in this direction or the other.
     fn poll_expired(&mut self, cx: &mut Context<'_>, other_moved_at: Option<Instant>) -> bool {
         let moved_at = *self.moved_at.get_or_insert_with(Instant::now);
         let latest = other_moved_at.map_or(moved_at, |other| other.max(moved_at));
         let deadline = latest + self.limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        // The timer of an earlier wait may still run; it is set anew only when it is about to matter.
+        // The timer may have been set for an earlier wait; it is reset only when it fires.
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
                 return true;

@@ -1,31 +1,31 @@
-//! How many requests may be sent again: a share of those that were sent, so that retries can't make a storm.
+//! The retry budget: a share of all requests may be sent again, so that retries can't overload the members.
 //!
-//! A token bucket over a sliding window, as in Finagle's `RetryBudget`: each request puts a part of a token in, each
-//! retry takes a whole one out. Pure: time comes in as an argument.
+//! A token bucket over a sliding window, as in Finagle's `RetryBudget`: each request deposits part of a token, each
+//! retry withdraws a whole one. Pure: the caller passes the time.
 
 use tokio::time::Instant;
 
-/// What was put in counts for this many seconds.
+/// The length of the window, in seconds.
 const WINDOW: u64 = 10;
-/// A retry's price: a request puts in the percentage that may be sent again.
+/// The price of a retry. A request deposits the retry percentage.
 const PRICE: i64 = 100;
 
-/// How many requests may be sent again.
+/// The retry budget.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// What one request puts in.
+    /// The deposit of one request.
     deposit: i64,
-    /// What is there without any request.
+    /// The balance available without any request.
     reserve: i64,
-    /// What was put in during each second of the window, less what was taken out.
+    /// Deposits less withdrawals in each second of the window.
     seconds: [i64; WINDOW as usize],
-    /// The second that is being filled, counted from `start`.
+    /// The present second, counted from `start`.
     current: u64,
     start: Instant,
 }
 
 impl Budget {
-    /// A percentage of the requests, and a number per second whatever the percentage says.
+    /// A budget of `percent` of all requests, plus `floor_per_second` retries per second.
     pub(crate) fn new(percent: u32, floor_per_second: u32, now: Instant) -> Self {
         Self {
             deposit: i64::from(percent),
@@ -36,13 +36,13 @@ impl Budget {
         }
     }
 
-    /// A request was sent for the first time.
+    /// Records a request that was sent for the first time.
     pub(crate) fn deposit(&mut self, now: Instant) {
         self.advance(now);
         *self.second() += self.deposit;
     }
 
-    /// Takes out the price of one retry, if it is there.
+    /// Withdraws the price of one retry if the balance allows it. Returns whether it did.
     pub(crate) fn withdraw(&mut self, now: Instant) -> bool {
         self.advance(now);
         let is_enough = self.reserve + self.seconds.iter().sum::<i64>() >= PRICE;
@@ -56,7 +56,7 @@ impl Budget {
         &mut self.seconds[(self.current % WINDOW) as usize]
     }
 
-    /// Forgets the seconds that have left the window.
+    /// Clears the seconds that have left the window.
     fn advance(&mut self, now: Instant) {
         let second = now.saturating_duration_since(self.start).as_secs();
         for _ in 0..second.saturating_sub(self.current).min(WINDOW) {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_may_be_sent_again_without_any_traffic() {
+    fn the_floor_allows_retries_without_any_traffic() {
         let now = Instant::now();
         let mut budget = Budget::new(20, 3, now);
         assert_eq!(allowed(&mut budget, 100, now), 30);
@@ -95,20 +95,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_in_long_ago_is_gone() {
+    fn deposits_expire_with_the_window() {
         let now = Instant::now();
         let second = Duration::from_secs(1);
         let mut budget = Budget::new(100, 0, now);
         budget.deposit(now);
         budget.deposit(now + second * 5);
         assert!(budget.withdraw(now + second * 9));
-        assert!(!budget.withdraw(now + second * 12), "the first has left, the other one was taken");
+        assert!(!budget.withdraw(now + second * 12), "the first has expired, the other was withdrawn");
         budget.deposit(now + second * 1_000_000);
         assert!(budget.withdraw(now + second * 1_000_009));
     }
 
     #[test]
-    fn nothing_at_all_may_be_forbidden() {
+    fn a_budget_of_zero_allows_no_retry() {
         let now = Instant::now();
         let mut budget = Budget::new(0, 0, now);
         budget.deposit(now);

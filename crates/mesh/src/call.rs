@@ -1,4 +1,4 @@
-//! A small control call to one address, in memory both ways.
+//! Control calls to one address, held in memory both ways.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::mesh::Mesh;
 use crate::upload::AttemptBody;
 use crate::wire::{is_refused, root_cause};
 
-/// The largest answer.
+/// The largest answer, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
 
 impl Mesh {
-    /// A small control call to one address, an absolute URL. Body and answer are in memory, and the answer has at
-    /// most 1 MiB. It is sent once; all of it takes at most `timeout`.
+    /// Makes a small control call to one address, an absolute URL. Body and answer are held in memory; the answer has
+    /// at most 1 MiB. The call is sent once and takes at most `timeout` in all.
     pub async fn call(
         &self,
         request: Request<Bytes>,

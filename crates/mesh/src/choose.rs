@@ -1,31 +1,31 @@
-//! Chooses where a request goes: the power of two choices.
+//! Chooses the destination of a request by the power of two choices.
 //!
-//! Pure: the caller passes what is known of each candidate and the random number generator, so every choice can be
-//! replayed in a test. (M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001.)
+//! Pure: the caller passes the state of each candidate and the random number generator, so every choice can be replayed
+//! in a test. (M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001.)
 
 use rand::{Rng, RngExt};
 
-/// What is known of a candidate.
+/// The state of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// This request was there already.
+    /// This request was sent to it already.
     pub(crate) tried: bool,
-    /// No connection could be opened a short while ago.
+    /// Opening a connection to it failed recently.
     pub(crate) avoided: bool,
-    /// Requests that this mesh has in flight there.
+    /// The number of requests that this mesh has in flight to it.
     pub(crate) in_flight: u32,
 }
 
 impl Standing {
-    /// Lower is better. What was not tried comes first, whatever else is known.
+    /// The rank; lower is better. An untried candidate ranks before every tried one.
     fn class(self) -> usize {
         usize::from(self.tried) * 2 + usize::from(self.avoided)
     }
 }
 
-/// Of the best class of candidates two at random, and of these the one with less in flight.
+/// Draws two candidates of the best rank at random and returns the one with fewer requests in flight.
 ///
-/// `standing` says what is known of the candidate with a number below `len`, or nothing if it is out of question.
+/// `standing` returns the state of the candidate with an index below `len`, or `None` if it is not eligible.
 pub(crate) fn choose<R: Rng>(
     len: usize,
     standing: impl Fn(usize) -> Option<Standing>,
@@ -50,7 +50,7 @@ pub(crate) fn choose<R: Rng>(
     let Some(other) = best.nth(high - low - 1) else {
         return Some(one.0);
     };
-    // Equally loaded: the first that was drawn, so that neither end of the list is preferred.
+    // With equal load the first draw wins, so that neither end of the list is preferred.
     let (drawn, rival) = if first < second { (one, other) } else { (other, one) };
     Some(if rival.1 < drawn.1 { rival.0 } else { drawn.0 })
 }

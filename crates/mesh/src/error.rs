@@ -1,4 +1,4 @@
-//! Why a request got no answer from a member, and what to say about it.
+//! The errors of a request, and their problem details.
 
 use std::time::Duration;
 
@@ -9,77 +9,77 @@ use crate::head::MAX_HOPS;
 /// Why a request got no answer from a member.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MeshError {
-    /// Ask for a type that exists: nobody runs this one, and nobody could.
+    /// Request a type that exists: no node runs this one, and none could.
     #[error("no node of this cluster has or can run the service type `{service}`")]
     UnknownService {
         /// The type.
         service: ServiceType,
     },
-    /// Give a node this role, or wait for one to become ready.
+    /// Give a node this role, or wait until a member is ready.
     #[error("no member serves `{service}`{}", after(*.waited))]
     NoServingMember {
         /// The type.
         service: ServiceType,
-        /// A node that could be given the role.
+        /// A standby that can run the type.
         spare: Option<NodeId>,
-        /// How long was waited for one.
+        /// How long the request waited.
         waited: Duration,
     },
-    /// See who owns the shard, or wait for its next owner.
+    /// Find out which node owns the shard, or wait for its next owner.
     #[error("{}", no_owner(service, *shard, last.as_ref(), resigned.as_ref(), *waited))]
     NoOwner {
         /// The type.
         service: ServiceType,
         /// The shard that the request is for.
         shard: ShardId,
-        /// Its owner as it was seen last, and under which epoch.
+        /// The last owner that this node saw, and its epoch.
         last: Option<(NodeId, Epoch)>,
-        /// Its owner if that has resigned, and why.
+        /// The owner and its reason, if it has resigned.
         resigned: Option<(NodeId, String)>,
-        /// A node that could be given the shard.
+        /// A standby that can take the shard.
         spare: Option<NodeId>,
-        /// How long was waited for one.
+        /// How long the request waited.
         waited: Duration,
     },
-    /// See the last refusal: every member that could answer refused to process the request.
+    /// Every member that could answer refused to process the request; see the last refusal.
     #[error("{}{}", .last.detail, after(*.waited))]
     Refused {
-        /// What the last one said.
+        /// The last refusal.
         last: Box<Problem>,
-        /// How long was waited.
+        /// How long the request waited.
         waited: Duration,
     },
-    /// Send less at once, or wait: too many requests wait for a member already.
+    /// Send fewer requests at once, or wait: too many requests are waiting for a member.
     #[error("{waiting} requests wait for a serving member already")]
     QueueFull {
-        /// How many.
+        /// The number of requests that may wait.
         waiting: usize,
     },
-    /// Send it again: it was not acted upon, but its body was too large to be kept for that.
+    /// Send the request again: no member acted on it, but its body was too large to be kept for a retry.
     #[error(
         "the request was not processed ({}), and more of its body was sent than the {kept} bytes that are kept",
         .last.detail
     )]
     BodyTooLargeToResend {
-        /// What the member said.
+        /// The member's refusal.
         last: Box<Problem>,
-        /// How many bytes are kept.
+        /// The number of bytes kept for a retry.
         kept: usize,
     },
-    /// Look whether the member runs: no connection could be opened.
+    /// Check whether the member runs: no connection could be opened.
     #[error("{address} can't be reached: {why}")]
     Unreachable {
         /// Host and port.
         address: String,
-        /// What the system said.
+        /// The operating system's error.
         why: String,
     },
-    /// Look at the member's log: it ended the connection before it answered, or is gone itself.
+    /// Check the member's log: it closed the connection before it answered, or it is gone.
     #[error("the connection to {address} ended before an answer came: {why}")]
     Broken {
         /// Host and port.
         address: String,
-        /// What happened.
+        /// The cause.
         why: String,
     },
     /// Send fewer or smaller header fields in the answer.
@@ -91,23 +91,23 @@ pub enum MeshError {
         /// Host and port.
         address: String,
     },
-    /// The server must frame the body of its answers plainly.
+    /// Change the server: it must frame the body of its answers plainly.
     #[error("the answer from {address} can't be passed on: {why}")]
     BadAnswer {
         /// Host and port.
         address: String,
-        /// What is wrong with it.
+        /// The reason.
         why: crate::head::AnswerError,
     },
-    /// See whether it speaks HTTP.
+    /// Check whether the server speaks HTTP.
     #[error("the answer from {address} can't be read as HTTP/1.1: {why}")]
     Garbage {
         /// Host and port.
         address: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// Wait longer, or find out why the member takes so long.
+    /// Raise the limit, or find out why the member is slow.
     #[error("{address} did not answer within {limit:?}")]
     TimedOut {
         /// Host and port.
@@ -118,7 +118,7 @@ pub enum MeshError {
     /// The client closed its connection or sent a malformed body.
     #[error("the body of the request ended early: {why}")]
     BodyAborted {
-        /// What happened.
+        /// The cause.
         why: String,
     },
     /// The client stopped sending the body.
@@ -127,13 +127,13 @@ pub enum MeshError {
         /// The limit.
         limit: Duration,
     },
-    /// Look for a route that leads back to where it came from.
+    /// Look for a route that leads back to its origin.
     #[error("the request was passed on {MAX_HOPS} times already")]
     Loop,
-    /// Change the request: its target is no path, or a header is malformed.
+    /// Change the request: its target is not a path, or a header is malformed.
     #[error("the request can't be passed on: {why}")]
     Malformed {
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
     /// Give at least one address.
@@ -141,7 +141,7 @@ pub enum MeshError {
     NoAddress,
 }
 
-/// ` (waited 1.5s)`; nothing if it was not waited.
+/// ` (waited 1.5s)`; empty if the request did not wait.
 fn after(waited: Duration) -> String {
     let waited = Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
     if waited.is_zero() { String::new() } else { format!(" (waited {waited:.1?})") }
@@ -163,7 +163,7 @@ fn no_owner(
 }
 
 impl MeshError {
-    /// As problem details, with a hint.
+    /// The error as problem details, with a hint.
     pub fn to_problem(&self) -> Problem {
         let (kind, code, hint) = self.outline();
         let mut problem = Problem::new(kind, code, self.to_string()).hint(hint);
@@ -264,16 +264,16 @@ impl MeshError {
 /// Why a call to one address failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Nobody listens there: the process is gone.
+    /// No process listens at the address: the process is gone.
     #[error("connection refused")]
     Refused,
-    /// The network, the name or the connection failed; whether the call was acted on is not known.
+    /// The network, name resolution or the connection failed; the call may have been acted on.
     #[error("{0}")]
     Unreachable(String),
-    /// No whole answer came in time; whether the call was acted on is not known.
+    /// No complete answer arrived in time; the call may have been acted on.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
-    /// The answer is not one that a control call has.
+    /// The answer is too large for a control call.
     #[error("the answer has more than {0} bytes")]
     TooLarge(usize),
     /// Give an absolute `http://` URL.
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_names_a_node_that_stands_by() {
+    fn the_hint_names_a_standby() {
         let (service, waited): (ServiceType, _) = ("storage".parse().unwrap(), Duration::ZERO);
         let spare: Option<NodeId> = Some("standby-1".parse().unwrap());
         let shard = "1".parse().unwrap();
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_waited_for_is_not_said() {
+    fn an_error_mentions_waiting_only_if_the_request_waited() {
         let service: ServiceType = "storage".parse().unwrap();
         let error =
             |waited| MeshError::NoServingMember { service: service.clone(), spare: None, waited }.to_string();

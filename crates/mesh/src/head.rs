@@ -1,9 +1,9 @@
-//! The heads of messages that pass through: requests, answers and trailers, in one ordered pass.
+//! The heads of messages that a proxy forwards: requests, answers and trailers, in one ordered pass.
 //!
 //! Parse -> refuse -> strip -> route -> rewrite -> add. A listener parses and calls [`refuse()`]; a proxy then calls
-//! [`strip()`], chooses a route, checks its path ([`no_dot_segments`]), rewrites it, and calls [`add()`] last. So nothing
-//! that a client sends can take away or forge what the proxy itself says. Answers go through `answer`, trailers of
-//! both directions through [`trailers`]. All of it is pure (RFC 9110, section 7.6; RFC 9112, sections 3 and 6).
+//! [`strip()`], chooses a route, checks its path ([`no_dot_segments`]), rewrites it, and calls [`add()`] last. So a
+//! client can neither remove nor forge the fields that the proxy adds. Answers go through `answer`, trailers of both
+//! directions through [`trailers`]. All of it is pure (RFC 9110, section 7.6; RFC 9112, sections 3 and 6).
 
 mod answer;
 mod forward;
@@ -26,7 +26,7 @@ pub use strip::{Source, strip, strip_browser, trailers};
 pub(crate) mod testing {
     use http::header::{HeaderMap, HeaderName};
 
-    /// Headers of some lines `name: value`.
+    /// Headers parsed from lines `name: value`.
     pub(crate) fn headers(lines: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for line in lines {
@@ -36,7 +36,7 @@ pub(crate) mod testing {
         headers
     }
 
-    /// The lines of some headers, sorted.
+    /// The headers as lines `name: value`, sorted.
     pub(crate) fn lines(headers: &HeaderMap) -> Vec<String> {
         let mut lines: Vec<_> =
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();

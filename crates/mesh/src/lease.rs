@@ -1,22 +1,22 @@
-//! Requests in flight: counted for each address and in all.
+//! Counts of the requests in flight, for each address and in total.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::base_url::{BaseUrl, Lease};
 
-/// A number of something that goes on, counted down by dropping.
+/// A shared count of things in progress; dropping an [`Entered`] decrements it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gauge(Arc<AtomicUsize>);
 
 impl Gauge {
-    /// Counts one, whatever the number is.
+    /// Adds one, whatever the count is.
     pub(crate) fn enter(&self) -> Entered {
         self.0.fetch_add(1, Ordering::Relaxed);
         Entered(self.clone())
     }
 
-    /// Counts one unless there are `limit` already.
+    /// Adds one unless the count is `limit` already.
     pub(crate) fn enter_below(&self, limit: usize) -> Option<Entered> {
         let entered = self.enter();
         (self.value() <= limit).then_some(entered)
@@ -27,7 +27,7 @@ impl Gauge {
     }
 }
 
-/// One of those that are counted.
+/// One counted thing.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Entered(Gauge);

@@ -1,8 +1,8 @@
-//! Requests to members: pick one, wait while a role moves, retry what was not processed, stream both ways.
+//! Requests to members: chooses a member, waits while a role moves, retries unprocessed requests, streams both ways.
 //!
-//! [`Mesh::send`] is the whole of it: of the members that serve a type two are drawn, and the less loaded one gets the
-//! request. If nobody serves for the moment, the request waits. If a member says that it did not process it, or can't
-//! be reached, another one gets it. What has been answered is never sent again.
+//! [`Mesh::send`] is the main entry: it draws two of the members that serve a type and sends the request to the less
+//! loaded one. If no member serves the type now, the request waits. If a member answers that it did not process the
+//! request, or can't be reached, another one gets it. An answered request is never sent again.
 
 mod base_url;
 mod body;

@@ -5,33 +5,35 @@ use std::time::Duration;
 /// Limits of the requests that a mesh sends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// How long opening a connection may take. Linux repeats a lost request to connect after one second and after three,
-    /// and it loses them whenever a server's queue is full, so less than that fails where patience would do.
+    /// How long opening a connection may take. Linux repeats a lost connection request after one second and after
+    /// three, and requests are lost whenever a server's queue is full, so a shorter limit fails where waiting would
+    /// succeed.
     pub connect: Duration,
-    /// How long a request may wait for a member that serves, pauses between refusals included.
+    /// How long a request may wait for a serving member, including the pauses between refusals.
     pub wait: Duration,
-    /// The same while the owner of its shard has resigned, because the object store does not answer it: long enough for
-    /// another to take the shard over, and shorter than most clients wait, so that they hear why.
+    /// Replaces `wait` while the owner of the shard has resigned because the object store does not answer it: long
+    /// enough for another node to take the shard over, and shorter than most clients' timeouts, so that they get the
+    /// reason.
     pub wait_for_successor: Duration,
-    /// How many requests may wait at once; the next one is refused.
+    /// The largest number of requests that may wait at once; the next one is refused.
     pub waiting: usize,
-    /// How long a response head may take, counted from the last piece of the request's body that was sent.
+    /// How long the head of an answer may take, counted from the last piece of the request's body that was sent.
     pub head: Duration,
-    /// How long a body may stand still.
+    /// How long a body may make no progress.
     pub idle: Duration,
-    /// Bytes of a request's body that are kept for sending it again.
+    /// The number of bytes of a request's body that are kept for a retry.
     pub replay: usize,
-    /// How often a request is sent at most; refusals of what was not processed are not counted.
+    /// The largest number of times a request is sent; refusals without processing are not counted.
     pub attempts: u32,
-    /// How many requests may be sent again, in percent of all requests of the last ten seconds.
+    /// The share of requests that may be sent again, in percent of all requests of the last ten seconds.
     pub retry_percent: u32,
-    /// How many requests may be sent again per second whatever the percentage says.
+    /// The number of requests per second that may be sent again regardless of the percentage.
     pub retry_floor: u32,
-    /// How long a member is avoided after a connection to it could not be opened, while there are others.
+    /// How long a member is avoided after opening a connection to it failed, while there are others.
     pub avoid: Duration,
-    /// How long a connection is kept open without a request.
+    /// How long an idle connection is kept open.
     pub keep_alive: Duration,
-    /// How many connections without a request are kept open to one address.
+    /// The largest number of idle connections to one address.
     pub keep_alive_connections: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Sends a request until it is answered: choose, wait, send, judge, again.
+//! Sends a request until it is answered: choose a member, wait, send, classify the failure, retry.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,10 +33,10 @@ use crate::targets::Targets;
 use crate::upload::{BoxError, Upload};
 use crate::wire::{Failed, Head, Wire};
 
-/// The pause before a request is sent again to where it was already, in milliseconds.
+/// The pause before a request is sent to an address again, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 5..50;
 
-/// How long a member that is listed no more may still take to answer.
+/// How long a member that left the view may still take to answer.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// The longest refusal that is read, in bytes.
@@ -60,14 +60,14 @@ struct Inner {
     refusals: AtomicU64,
 }
 
-/// What a mesh has done so far, and does now.
+/// The counts of a mesh: totals since its start, and the requests in progress.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Requests, each counted once.
+    /// Requests; a retried one counts once.
     pub requests: u64,
-    /// Requests that were sent again at the cost of the budget.
+    /// Retries that were paid from the budget.
     pub retries: u64,
-    /// Refusals of members that did not process the request.
+    /// Refusals by members that did not process the request.
     pub refusals: u64,
     /// Requests whose answers have not ended.
     pub in_flight: usize,
@@ -75,42 +75,42 @@ pub struct Stats {
     pub waiting: usize,
 }
 
-/// Where a request may go.
+/// The possible destinations of a request.
 enum Goal<'a> {
     Service {
         service: &'a ServiceType,
         target: Target,
-        /// Whether it may be sent again though it may have been acted on.
+        /// Whether it may be sent again although it may have been acted on.
         may_repeat: bool,
     },
     Addresses(&'a [BaseUrl]),
 }
 
-/// What one request has been through.
+/// The history of one request.
 #[derive(Default)]
 struct Journey {
-    /// Where it was. Forgotten after a pause once it was everywhere.
+    /// The addresses it was sent to. Cleared after a pause once all were tried.
     tried: Vec<BaseUrl>,
-    /// How often it was sent, without refusals of what was not processed.
+    /// The number of attempts, not counting refusals without processing.
     attempts: u32,
-    /// How long it waited, pauses included.
+    /// The time it waited, including pauses.
     waited: Duration,
-    /// What became of it last, unless that was such a refusal.
+    /// The last failure, unless it was a refusal without processing.
     failed: Option<MeshError>,
-    /// The last such refusal.
+    /// The last refusal without processing.
     refusal: Option<Problem>,
 }
 
-/// Where a request can go now.
+/// The next destination of a request.
 enum Pick {
     To(BaseUrl),
-    /// It was everywhere already.
+    /// Every candidate was tried already.
     OnlyTried,
-    /// Nobody serves the type.
+    /// No member serves the type.
     Nobody(Prospect),
 }
 
-/// Takes a request's body away from the attempt that has it, unless that was answered.
+/// Detaches a request's body from its attempt on drop, unless the attempt was answered.
 struct DetachOnDrop<'a>(Option<&'a Upload>);
 
 impl Drop for DetachOnDrop<'_> {
@@ -122,14 +122,14 @@ impl Drop for DetachOnDrop<'_> {
 }
 
 impl Mesh {
-    /// A mesh over a view. Inside of a Tokio runtime it also notices what happens in the view between requests.
+    /// A mesh over a view. Within a Tokio runtime it also observes changes of the view between requests.
     pub fn new(view: watch::Receiver<ClusterView>, targets: Targets, limits: Limits) -> Self {
         let roster = Arc::new(Roster::new(view));
         keep_watching(&roster);
         Self::over(roster, targets, limits)
     }
 
-    /// The same members, reached within other limits and over connections of its own.
+    /// A mesh with the same members, other limits and its own connections.
     #[must_use]
     pub fn with_limits(&self, limits: Limits) -> Self {
         Self::over(Arc::clone(&self.0.roster), self.0.targets.clone(), limits)
@@ -151,12 +151,12 @@ impl Mesh {
         }))
     }
 
-    /// The limits that it keeps.
+    /// The mesh's limits.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
     }
 
-    /// What it has done so far, and does now.
+    /// The present counts.
     pub fn stats(&self) -> Stats {
         let inner = &self.0;
         Stats {
@@ -168,9 +168,9 @@ impl Mesh {
         }
     }
 
-    /// Sends a request to a serving member of a type and streams its answer.
+    /// Sends a request to a serving member of a type and streams the answer.
     ///
-    /// The request's path and query are those below `/svc/{service_type}`; they arrive byte for byte.
+    /// The request's path and query are those below `/svc/{service_type}`; they are forwarded byte for byte.
     pub async fn send<B>(
         &self,
         service: &ServiceType,
@@ -188,9 +188,9 @@ impl Mesh {
         self.0.deliver(&Goal::Service { service, target, may_repeat }, head, &upload).await
     }
 
-    /// Sends a request to one of some addresses and streams its answer. Path and query are appended byte for byte, and
-    /// trailers are dropped. The addresses are strangers: an answer of theirs says nothing for the cluster, and what it
-    /// says of not having processed the request is not heard.
+    /// Sends a request to one of several addresses and streams the answer. Path and query are appended byte for byte,
+    /// and trailers are dropped. The addresses are not trusted: headers reserved for the cluster are removed from their
+    /// answers, and their claim not to have processed a request is ignored.
     pub async fn send_to_any<B>(
         &self,
         urls: &[BaseUrl],
@@ -212,7 +212,8 @@ impl Mesh {
     }
 }
 
-/// Notes in time when a role goes, though no request may come just then. Ends with the view's owner or the roster.
+/// Records the time when a role disappears, even if no request arrives just then. Ends with the view's owner or the
+/// roster.
 fn keep_watching(roster: &Arc<Roster>) {
     if tokio::runtime::Handle::try_current().is_err() {
         return;
@@ -289,8 +290,8 @@ impl Inner {
         }
     }
 
-    /// Waits until a member is listed no more, and a moment longer for its last word. A machine that lost its power
-    /// closes no connections; that it is gone is known from gossip alone.
+    /// Waits until a member has left the view, then a moment longer for its last answer. A machine that lost power
+    /// closes no connections; only gossip shows that it is gone.
     async fn gone(&self, goal: &Goal<'_>, url: &BaseUrl) {
         let Goal::Service { service, .. } = *goal else {
             return std::future::pending().await;
@@ -298,14 +299,14 @@ impl Inner {
         let mut changes = self.roster.changes();
         while self.roster.catalog().members(service).iter().any(|member| member.url.is_same(url)) {
             if changes.changed().await.is_err() {
-                // With the view's owner gone, nothing is known any more.
+                // The view's owner is gone, so the view never changes again.
                 return std::future::pending().await;
             }
         }
         sleep_until(Instant::now() + LAST_WORD).await;
     }
 
-    /// Notes who owns the shard, if the refusal says so.
+    /// Records the shard's owner epoch if the refusal names it.
     fn learn(&self, goal: &Goal<'_>, headers: &HeaderMap) {
         if let Goal::Service { service, target, .. } = *goal
             && let Target::Shard(shard) = self.roster.catalog().resolve(service, target)
@@ -372,7 +373,7 @@ impl Inner {
         }
     }
 
-    /// Chooses where the request goes next.
+    /// Chooses the next destination of the request.
     fn pick(&self, goal: &Goal<'_>, tried: &[BaseUrl]) -> Result<Pick, MeshError> {
         let now = Instant::now();
         let standing = |url: &BaseUrl| Standing {
@@ -402,7 +403,7 @@ impl Inner {
         Ok(if tried.iter().any(|tried| tried.is_same(&url)) { Pick::OnlyTried } else { Pick::To(url) })
     }
 
-    /// Waits until the request can go somewhere: for a member that serves, or for a moment if it was everywhere.
+    /// Waits until the request has a destination: for a serving member, or for a pause if every candidate was tried.
     async fn wait_for_address(&self, goal: &Goal<'_>, journey: &mut Journey) -> Result<BaseUrl, MeshError> {
         let before = journey.waited;
         let began = Instant::now();
@@ -448,7 +449,7 @@ impl Inner {
                 tokio::select! {
                     biased;
                     changed = changes.changed() => {
-                        // With the view's owner gone, nobody will be seen any more.
+                        // The view's owner is gone, so no member will appear.
                         changed.map_err(|_closed| self.refused(goal, journey.waited))?;
                     }
                     () = sleep_until(deadline) => {}
@@ -457,7 +458,7 @@ impl Inner {
         }
     }
 
-    /// Whether the owner of the shard has resigned, and nobody else owns it yet.
+    /// Whether the owner of the shard has resigned and no other node owns it yet.
     fn has_resigned(&self, goal: &Goal<'_>) -> bool {
         let Goal::Service { service, target, .. } = *goal else { return false };
         self.roster.catalog().resigned(service, target).is_some()
@@ -498,13 +499,13 @@ impl Goal<'_> {
         }
     }
 
-    /// Whether it is a node of the cluster that answers.
+    /// Whether a node of the cluster answers.
     fn is_member(&self) -> bool {
         matches!(self, Self::Service { .. })
     }
 }
 
-/// What a member says about a request that it did not process.
+/// The problem with which a member refused a request without processing it.
 async fn refusal(answer: Response<Incoming>) -> Problem {
     let status = answer.status();
     let read = Limited::new(answer.into_body(), MAX_REFUSAL).collect();

@@ -1,51 +1,51 @@
-//! Whether a request that failed is sent again.
+//! Decides whether a failed request is sent again.
 //!
-//! Pure. What may be repeated without harm is for the service type to say.
+//! Pure. The service type decides which requests may be repeated without harm.
 
-/// How sending a request failed before any of an answer was passed on.
+/// How an attempt failed before any part of an answer was forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// No connection could be opened.
     NotConnected,
-    /// The connection ended before anything of the request was written to it.
+    /// The connection ended before any part of the request was written to it.
     NotSent,
-    /// The member says that it did not act on the request.
+    /// The member answered that it did not act on the request.
     NotProcessed,
     /// The connection ended; the request may have been acted on.
     Broken,
-    /// The answer can't be understood.
+    /// The answer can't be parsed.
     Garbage,
-    /// No answer came in time.
+    /// No answer arrived in time.
     TimedOut,
-    /// The client did not send its body to the end.
+    /// The client did not send its whole body.
     Aborted,
 }
 
-/// What to do about a failure.
+/// The decision about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Send it again, at no cost: it was refused for good reason.
+    /// Send it again without charge: no member has acted on it.
     Free,
     /// Send it again if the budget allows it.
     Paid,
-    /// It could be sent again, but the body is gone.
+    /// It could be sent again, but its body is no longer available.
     BodyIsGone,
-    /// Don't.
+    /// Do not send it again.
     Never,
 }
 
-/// What is known of a request when it has failed.
+/// The state of a request that has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Chances {
-    /// It may be acted on twice.
+    /// The request may be acted on twice.
     pub(crate) may_repeat: bool,
-    /// All of the body that was sent is still there.
+    /// All of the body that was sent is still kept.
     pub(crate) can_replay: bool,
-    /// Nobody but the owner of a shard may answer it: there is nobody else to bother, and a successor to wait for.
+    /// Only the owner of a shard may answer: there is no other member to overload, and a next owner to wait for.
     pub(crate) has_one_owner: bool,
 }
 
-/// What to do about a failure.
+/// The decision about a failure.
 pub(crate) fn verdict(failure: Failure, chances: Chances) -> Verdict {
     let wanted = match failure {
         Failure::NotProcessed => Verdict::Free,
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_can_do_no_harm_is_sent_again() {
+    fn only_requests_that_are_safe_to_repeat_are_sent_again() {
         use Failure::{Aborted, Broken, Garbage, NotConnected, NotProcessed, NotSent, TimedOut};
         let table = [
             (NotConnected, false, true, false, Verdict::Paid),

@@ -1,7 +1,7 @@
-//! The members of each service type, as addresses that requests can be sent to.
+//! The members of each service type, with their addresses.
 //!
-//! Made anew from the view whenever that has changed. What is expected of a type (send, wait, give up) is a pure
-//! function of it.
+//! Rebuilt from the view whenever that changes. Whether a request for a type is sent, waits or fails is a pure function
+//! of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -16,7 +16,7 @@ use types::{Epoch, NodeId, Post, Role, ServiceType, ShardId, Target};
 
 use crate::base_url::BaseUrl;
 
-/// How long after its last member went a role is expected to come back.
+/// How long a role is expected back after its last member went.
 const LATELY: Duration = Duration::from_secs(10);
 
 /// The members of each service type, kept up to date.
@@ -30,28 +30,28 @@ pub(crate) struct Roster {
 struct State {
     view: watch::Receiver<ClusterView>,
     catalog: Arc<Catalog>,
-    /// Whether the view's owner is gone, so that it never changes again.
+    /// Whether the view's owner is gone, so that the view never changes again.
     is_final: bool,
     learned: Learned,
 }
 
-/// Epochs that members told of before gossip did.
+/// Epochs that members reported before gossip did.
 type Learned = BTreeMap<(ServiceType, ShardId), (Epoch, Instant)>;
 
 /// The members of each service type at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     services: BTreeMap<ServiceType, Vec<Candidate>>,
-    /// Roles that were there and are no more.
+    /// Roles that have disappeared, with the time.
     gone_at: BTreeMap<Role, Instant>,
     runnable: BTreeSet<ServiceType>,
-    /// How many shards a type has, as its members say or said.
+    /// The number of shards of each type, as its members last reported.
     shards: BTreeMap<ServiceType, NonZeroU32>,
-    /// The owner of each shard as it was seen last.
+    /// The last owner seen of each shard.
     owners: BTreeMap<(ServiceType, ShardId), (NodeId, Epoch)>,
-    /// A member that stands by for each type, where there is one.
+    /// A standby for each type, if there is one.
     spares: BTreeMap<ServiceType, NodeId>,
-    /// Owners that have resigned, each with why.
+    /// Owners that have resigned, with the reason.
     resigned: BTreeMap<(ServiceType, ShardId), (NodeId, String)>,
 }
 
@@ -62,32 +62,32 @@ pub(crate) struct Candidate {
     pub(crate) url: BaseUrl,
     role: Role,
     epoch: Option<Epoch>,
-    /// It serves, and nobody owns its shard under a higher epoch.
+    /// It serves, and no other member owns its shard under a higher epoch.
     is_serving: bool,
-    /// It has a copy of the shard that somebody else owns.
+    /// It is a replica of a shard that another member owns.
     is_replica: bool,
 }
 
-/// What can be expected of a service type that nobody serves now.
+/// Whether a service type that no member serves now may be served later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prospect {
-    /// Somebody is about to, or did until a moment ago.
+    /// A member is about to serve, or served until a moment ago.
     Soon,
-    /// Somebody could, if told to.
+    /// A node could serve if an operator gave it the role.
     IfTold,
-    /// Nobody ever heard of it.
+    /// No node knows the type.
     Never,
 }
 
 impl Candidate {
-    /// Whether it may be sent such a request now.
+    /// Whether a request for this target may be sent to it now.
     pub(crate) fn serves(&self, target: Target) -> bool {
         let may_be_a_copy = matches!(target, Target::Any | Target::CopyOf(_));
         self.is_serving && fits(&self.role, target) && (may_be_a_copy || !self.is_replica)
     }
 }
 
-/// Of those who have a shard only the owner of the highest epoch serves it, be it gossiped or learned.
+/// Of the members that have a shard, only the owner with the highest epoch, gossiped or learned, serves it.
 fn pass_over_former_owners(service: &ServiceType, members: &mut [Candidate], learned: &Learned) {
     let mut highest: BTreeMap<ShardId, Epoch> = BTreeMap::new();
     for member in &*members {
@@ -99,8 +99,8 @@ fn pass_over_former_owners(service: &ServiceType, members: &mut [Candidate], lea
     for member in members {
         let Some(shard) = member.role.shard().filter(|_| !member.is_replica) else { continue };
         let gossiped = highest.get(&shard).copied();
-        let told = learned.get(&(service.clone(), shard)).map(|(epoch, _)| *epoch);
-        member.is_serving &= member.epoch >= gossiped.max(told);
+        let reported = learned.get(&(service.clone(), shard)).map(|(epoch, _)| *epoch);
+        member.is_serving &= member.epoch >= gossiped.max(reported);
     }
 }
 
@@ -122,12 +122,12 @@ impl Roster {
         Self { view, state: Mutex::new(state) }
     }
 
-    /// The members as the view shows them now.
+    /// The members in the present view.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let has_changed = match state.view.has_changed() {
             Ok(has_changed) => has_changed,
-            // The last change may have come unseen.
+            // The last change may not have been seen yet.
             Err(_closed) => !std::mem::replace(&mut state.is_final, true),
         };
         if has_changed || state.learned.values().any(|(_, at)| at.elapsed() >= LATELY) {
@@ -136,7 +136,7 @@ impl Roster {
         Arc::clone(&state.catalog)
     }
 
-    /// Notes that a shard has an owner of this epoch: who has it under a lower one is sent nothing more.
+    /// Records that a shard has an owner with this epoch: members with a lower one get no more requests.
     pub(crate) fn learn(&self, service: &ServiceType, shard: ShardId, epoch: Epoch) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let known = state.learned.get(&(service.clone(), shard));
@@ -146,7 +146,7 @@ impl Roster {
         }
     }
 
-    /// A receiver that has seen every change until now.
+    /// A receiver that has already seen every change up to now.
     pub(crate) fn changes(&self) -> watch::Receiver<ClusterView> {
         let mut changes = self.view.clone();
         changes.mark_unchanged();
@@ -157,7 +157,7 @@ impl Roster {
 impl State {
     fn renew(&mut self) {
         let now = Instant::now();
-        // A store that was replaced counts its epochs anew; what was learned must not outlive it.
+        // A replaced store starts its epochs again; a learned epoch must not outlive the old store.
         self.learned.retain(|_, (_, at)| now.saturating_duration_since(*at) < LATELY);
         let view = self.view.borrow_and_update().clone();
         self.catalog = Arc::new(Catalog::new(&view, &self.catalog, &self.learned, now));
@@ -220,7 +220,7 @@ impl Catalog {
         catalog
     }
 
-    /// The roles that were there before and are not any more, with the time of that.
+    /// The roles that have disappeared since `before`, each with the time.
     fn gone(&self, before: &Self, now: Instant) -> BTreeMap<Role, Instant> {
         let just_now = before.roles().map(|role| (role.clone(), now));
         let earlier = before
@@ -236,7 +236,7 @@ impl Catalog {
         self.services.values().flatten().map(|candidate| &candidate.role)
     }
 
-    /// The address that a member already had, so that what is known of it stays known.
+    /// The address that a member already had, so that its state is kept.
     fn url(&self, service: &ServiceType, node: &NodeId, text: &str) -> Option<BaseUrl> {
         self.members(service)
             .iter()
@@ -249,17 +249,17 @@ impl Catalog {
         self.services.get(service).map_or(&[], Vec::as_slice)
     }
 
-    /// The owner of a shard as it was seen last.
+    /// The last owner seen of a shard.
     pub(crate) fn last_owner(&self, service: &ServiceType, shard: ShardId) -> Option<&(NodeId, Epoch)> {
         self.owners.get(&(service.clone(), shard))
     }
 
-    /// A member that could be given a role of this type.
+    /// A standby that could be given a role of this type.
     pub(crate) fn spare(&self, service: &ServiceType) -> Option<&NodeId> {
         self.spares.get(service)
     }
 
-    /// The owner of a shard that has resigned, and why, while nobody has taken the shard over.
+    /// The owner of a shard that has resigned, and why, while no other node has taken the shard over.
     pub(crate) fn resigned(&self, service: &ServiceType, target: Target) -> Option<&(NodeId, String)> {
         match self.resolve(service, target) {
             Target::Shard(shard) => self.resigned.get(&(service.clone(), shard)),
@@ -276,7 +276,7 @@ impl Catalog {
         }
     }
 
-    /// What can be expected of a type that nobody serves now, for such requests.
+    /// Whether a type that no member serves now may be served later, for this target.
     pub(crate) fn prospect(&self, service: &ServiceType, target: Target, now: Instant) -> Prospect {
         let members = self.members(service);
         let was_lately = self.gone_at.iter().any(|(role, &at)| {
@@ -284,7 +284,7 @@ impl Catalog {
                 && fits(role, target)
                 && now.saturating_duration_since(at) < LATELY
         });
-        // While it is not known how many shards there are, a key may be anybody's.
+        // While the number of shards is unknown, any member may hold the key.
         let may_fit = |member: &Candidate| {
             matches!(target, Target::Key(_) | Target::Copy(_)) || fits(&member.role, target)
         };
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_expected_follows_from_who_is_there() {
+    fn the_prospect_depends_on_the_members() {
         let now = Instant::now();
         let nothing = Catalog::default();
         for phase in [Phase::Starting, Phase::Draining, Phase::Stopped, Phase::Failed] {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_an_address_survives_a_change_of_the_view() {
+    fn the_state_of_an_address_survives_a_change_of_the_view() {
         let now = Instant::now();
         let one = made_of([member("a", addr(), Phase::Ready)], &Catalog::default(), now);
         let url = |catalog: &Catalog| catalog.members(&echo())[0].url.clone();
@@ -367,11 +367,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_role_that_went_long_before_the_request_is_not_waited_for() {
+    async fn a_request_does_not_wait_for_a_role_that_disappeared_long_ago() {
         let (views, receiver) = watch::channel(view([member("a", addr(), Phase::Ready)]));
         let mesh = crate::Mesh::new(receiver, crate::Targets::any(), crate::Limits::default());
         views.send_replace(view([standby("a", addr(), &[echo()])]));
-        // Whoever watches gets to see it before the time passes.
+        // The watching task sees the change before the time passes.
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_change_of_a_view_is_seen_though_its_owner_is_gone() {
+    async fn the_last_change_of_a_view_is_seen_after_its_owner_is_gone() {
         let (views, receiver) = watch::channel(view([]));
         let roster = Roster::new(receiver);
         views.send_replace(view([member("a", addr(), Phase::Ready)]));

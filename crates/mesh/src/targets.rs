@@ -1,4 +1,4 @@
-//! Which member of a type may answer: what the plugins say, as data.
+//! The plugins' rules for which member may answer a request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use types::{ServiceType, Target};
 type TargetOf = dyn Fn(&ServiceType, &Parts) -> Target + Send + Sync;
 type MayRepeat = dyn Fn(&ServiceType, &Parts) -> bool + Send + Sync;
 
-/// Which member of each service type may answer a request, and which requests may be repeated: what the plugins say.
+/// Which member of each service type may answer a request, and which requests may be repeated, according to the
+/// plugins.
 #[derive(Clone)]
 pub struct Targets {
     target: Arc<TargetOf>,
@@ -17,13 +18,13 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Asks the function. The path that it sees is the one below `/svc/{service_type}`.
+    /// Uses `target` to choose. The path that it sees is the one below `/svc/{service_type}`.
     pub fn new(target: impl Fn(&ServiceType, &Parts) -> Target + Send + Sync + 'static) -> Self {
         Self { target: Arc::new(target), may_repeat: Arc::new(|_, head: &Parts| head.method.is_idempotent()) }
     }
 
-    /// Asks another function too: whether a request may be sent again though it may have been acted on. Without it,
-    /// what HTTP calls idempotent may.
+    /// Uses `may_repeat` to decide whether a request may be sent again although it may have been acted on. The default
+    /// is HTTP's idempotent methods.
     #[must_use]
     pub fn repeating(
         self,
@@ -32,7 +33,7 @@ impl Targets {
         Self { may_repeat: Arc::new(may_repeat), ..self }
     }
 
-    /// Any member will do.
+    /// Any member may answer any request.
     pub fn any() -> Self {
         Self::new(|_, _| Target::Any)
     }

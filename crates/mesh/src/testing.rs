@@ -30,13 +30,13 @@ pub(crate) type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 /// A server that runs until it is dropped.
 pub(crate) struct Upstream {
     pub(crate) addr: SocketAddr,
-    /// Requests or connections that it got.
+    /// The number of requests or connections received.
     pub(crate) hits: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
 impl Upstream {
-    /// Answers requests as a function says.
+    /// Answers each request with the handler's answer.
     pub(crate) async fn serving<F, A>(handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
@@ -60,7 +60,7 @@ impl Upstream {
         .await
     }
 
-    /// Reads the head of a request and whatever came with it, writes some bytes and hangs up.
+    /// Reads the head of a request and any data that came with it, writes some bytes and closes the connection.
     pub(crate) async fn blurting(bytes: &'static [u8]) -> Self {
         Self::raw(move |mut stream| async move {
             read_head(&mut stream).await;
@@ -69,7 +69,7 @@ impl Upstream {
         .await
     }
 
-    /// Does with each connection what a function says.
+    /// Passes each connection to the handler.
     pub(crate) async fn raw<F, A>(handler: F) -> Self
     where
         F: Fn(TcpStream) -> A + Clone + Send + 'static,
@@ -110,8 +110,8 @@ impl Upstream {
     }
 }
 
-/// An address where nobody listens.
-pub(crate) async fn nobody() -> BaseUrl {
+/// An address where no process listens.
+pub(crate) async fn closed_port() -> BaseUrl {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap()).parse().unwrap()
 }
@@ -147,7 +147,7 @@ where
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A body whose pieces come from elsewhere, one after the other.
+/// A body whose pieces arrive through a channel.
 pub(crate) struct Pieces(mpsc::Receiver<Result<Bytes, &'static str>>);
 
 impl Pieces {
@@ -196,7 +196,7 @@ pub(crate) fn view(members: impl IntoIterator<Item = Member>) -> ClusterView {
     ClusterView::new("test".parse().unwrap(), me, members)
 }
 
-/// A mesh and the means to change its view.
+/// A mesh and the sender of its view.
 pub(crate) fn mesh(
     members: impl IntoIterator<Item = Member>,
     limits: Limits,
@@ -205,7 +205,7 @@ pub(crate) fn mesh(
     (sender, Mesh::new(receiver, Targets::any(), limits))
 }
 
-/// Waits for something that is about to become true.
+/// Waits until a condition becomes true.
 pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
     while !condition() {

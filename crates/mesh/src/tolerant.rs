@@ -1,8 +1,8 @@
-//! Connections on which an answer is read although the request could not be sent to its end.
+//! Connections that still deliver the answer when the request could not be sent completely.
 //!
-//! A server may answer from the head of a request alone, and close its connection while the body is still on its way.
-//! Sending fails then, but the answer has arrived. So a connection that was reset takes what is still written, and
-//! loses it, until reading has shown what came.
+//! A server may answer from the head of a request alone and close its connection while the body is still in transit.
+//! Sending then fails, but the answer has arrived. So after a reset the connection discards what is written until the
+//! answer has been read.
 
 use std::io;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ type Tcp = hyper_util::rt::TokioIo<tokio::net::TcpStream>;
 type Connecting = <HttpConnector as Service<Uri>>::Future;
 type ConnectError = <HttpConnector as Service<Uri>>::Error;
 
-/// Opens such connections.
+/// Opens [`Tolerant`] connections.
 #[derive(Debug, Clone)]
 pub(crate) struct TolerantConnector(HttpConnector);
 
@@ -42,11 +42,11 @@ impl Service<Uri> for TolerantConnector {
     }
 }
 
-/// Such a connection.
+/// A connection that discards writes after a reset.
 #[derive(Debug)]
 pub(crate) struct Tolerant<T> {
     inner: T,
-    /// Whether what is written is lost.
+    /// Whether writes are discarded.
     is_reset: bool,
 }
 

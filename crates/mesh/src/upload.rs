@@ -1,10 +1,10 @@
 //! A request's body that can be sent more than once.
 //!
-//! The frames taken so far are kept, up to a limit. Each attempt reads through a wrapper of its own: it first gets
-//! what is kept, then goes on with the rest. A new attempt detaches the one before, which may still hold its wrapper.
+//! The frames read so far are kept, up to a limit. Each attempt reads through its own wrapper: first the kept frames,
+//! then the rest. A new attempt detaches the one before, which may still hold its wrapper.
 //!
-//! A body whose client waits to be told to send it (`Expect: 100-continue`) is held back in each attempt until the
-//! server asks for it, or a moment has passed.
+//! If the client sent `Expect: 100-continue`, each attempt holds the body back until the server requests it or a limit
+//! has passed.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,15 +19,15 @@ use tokio::time::Instant;
 
 use crate::head;
 
-/// Any error, as bodies have them.
+/// The error type of bodies.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A request's body. Clones are the same one.
+/// A request's body. Clones share it.
 #[derive(Clone)]
 pub(crate) enum Upload {
-    /// Nothing to send: the most frequent one needs no state.
+    /// Nothing to send: the most frequent case needs no state.
     Empty,
-    /// Read from the client while it is sent on.
+    /// Read from the client while it is sent.
     Streamed(Arc<Mutex<State>>),
 }
 
@@ -35,31 +35,31 @@ pub(crate) struct State {
     source: UnsyncBoxBody<Bytes, BoxError>,
     kept: Vec<Bytes>,
     trailers: Option<HeaderMap>,
-    /// How many bytes more may be kept; nothing once that was too few, or once the request has been answered.
+    /// The number of bytes that may still be kept; `None` once that was exceeded or the request was answered.
     room: Option<usize>,
     /// The only attempt that may read.
     attempt: u32,
-    /// The kept frame that it reads next.
+    /// The kept frame that the attempt reads next.
     next: usize,
     has_read_trailers: bool,
-    /// Whether each attempt waits to be told to send the body.
+    /// Whether each attempt holds the body back until the server requests it.
     expects: bool,
-    /// Whether the present attempt still does.
+    /// Whether the present attempt is still holding it back.
     is_held: bool,
-    /// The task of that attempt, while its body is held back.
+    /// The task of the present attempt, while its body is held back.
     held: Option<Waker>,
     trailing: Trailing,
-    /// The task of that attempt, while it waits for the client.
+    /// The task of the present attempt, while it waits for the client.
     reader: Option<Waker>,
-    /// When the client last sent something.
+    /// When the client last sent data.
     progress: Instant,
     end: End,
 }
 
-/// What becomes of a body's trailers.
+/// The treatment of a body's trailers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trailing {
-    /// They are passed on without the fields that may not stand there.
+    /// They are forwarded without the fields that may not be in trailers.
     Filtered,
     /// They are dropped.
     Dropped,
@@ -72,10 +72,10 @@ enum End {
     Failed,
 }
 
-/// What a request's body is doing.
+/// The progress of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// When the client last sent something.
+    /// When the client last sent data.
     pub(crate) at: Instant,
     /// Whether the next step is the client's.
     pub(crate) awaits_client: bool,
@@ -109,7 +109,7 @@ impl Upload {
         })))
     }
 
-    /// The same without its trailers.
+    /// The same body without its trailers.
     #[must_use]
     pub(crate) fn without_trailers(self) -> Self {
         if let Self::Streamed(state) = &self {
@@ -118,7 +118,7 @@ impl Upload {
         self
     }
 
-    /// Has it sent only when it is asked for. Whether there is a body to ask for.
+    /// Holds the body back until the server requests it. Returns whether there is a body.
     pub(crate) fn hold_back(&self) -> bool {
         match self {
             Self::Empty => false,
@@ -129,7 +129,7 @@ impl Upload {
         }
     }
 
-    /// The body for the next attempt. The one before reads nothing any more.
+    /// The body for the next attempt. The one before can read no more.
     pub(crate) fn attempt(&self) -> AttemptBody {
         match self {
             Self::Empty => AttemptBody::Whole(None),
@@ -144,7 +144,7 @@ impl Upload {
         }
     }
 
-    /// The server asks for the body, or is taken to: it is sent.
+    /// Releases the body: the server has requested it, or has been silent for too long.
     pub(crate) fn proceed(&self) {
         if let Self::Streamed(state) = self {
             let mut state = lock(state);
@@ -155,7 +155,7 @@ impl Upload {
         }
     }
 
-    /// Whether the body waits to be asked for.
+    /// Whether the body is held back.
     pub(crate) fn is_held(&self) -> bool {
         match self {
             Self::Empty => false,
@@ -163,14 +163,14 @@ impl Upload {
         }
     }
 
-    /// Takes the body away from whoever holds it.
+    /// Detaches the body from its present attempt.
     pub(crate) fn detach(&self) {
         if let Self::Streamed(state) = self {
             lock(state).detach();
         }
     }
 
-    /// Keeps nothing any more, since the request was answered.
+    /// Stops keeping frames, since the request was answered.
     pub(crate) fn settle(&self) {
         if let Self::Streamed(state) = self {
             let mut state = lock(state);
@@ -179,7 +179,7 @@ impl Upload {
         }
     }
 
-    /// Whether everything that was read is still there.
+    /// Whether every frame that was read is still kept.
     pub(crate) fn can_replay(&self) -> bool {
         match self {
             Self::Empty => true,
@@ -190,7 +190,7 @@ impl Upload {
         }
     }
 
-    /// Whether the client failed to send all of it.
+    /// Whether the client failed to send the whole body.
     pub(crate) fn is_failed(&self) -> bool {
         match self {
             Self::Empty => false,
@@ -198,7 +198,7 @@ impl Upload {
         }
     }
 
-    /// How far it has come; nothing once there is nothing more to send.
+    /// The progress of the body; `None` if the request has none.
     pub(crate) fn progress(&self) -> Option<Progress> {
         match self {
             Self::Empty => None,
@@ -216,9 +216,9 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 /// The body of one attempt.
 pub(crate) enum AttemptBody {
-    /// In memory; nothing once it was taken.
+    /// In memory; `None` once it was read.
     Whole(Option<Bytes>),
-    /// What is kept of a streamed body, then the rest of it.
+    /// The kept part of a streamed body, then the rest.
     Part { state: Arc<Mutex<State>>, attempt: u32 },
 }
 
@@ -270,7 +270,7 @@ impl Body for AttemptBody {
 }
 
 impl State {
-    /// Ends the right to read of the present attempt, and wakes it so that it notices. The next one begins anew.
+    /// Detaches the present attempt and wakes it so that it notices. The next one starts from the beginning.
     fn detach(&mut self) -> u32 {
         self.attempt += 1;
         self.next = 0;
@@ -295,7 +295,7 @@ impl State {
         self.poll_source(cx)
     }
 
-    /// Nobody will ask for it again.
+    /// Drops the kept frames once no attempt can need them.
     fn forget_what_was_read(&mut self) {
         if self.room.is_none() && self.next >= self.kept.len() {
             self.kept = Vec::new();
@@ -343,7 +343,7 @@ impl State {
         polled
     }
 
-    /// A frame without what may not be passed on.
+    /// The frame without fields that may not be forwarded.
     fn filtered(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
         match frame.into_trailers() {
             Ok(_) if self.trailing == Trailing::Dropped => Frame::data(Bytes::new()),

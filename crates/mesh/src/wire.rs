@@ -1,4 +1,4 @@
-//! Sends one request to one address, once: pooled connections, and what a failure means.
+//! Sends one request to one address once, over pooled connections, and classifies failures.
 
 use std::error::Error as _;
 use std::io;
@@ -20,10 +20,10 @@ use crate::retry::Failure;
 use crate::tolerant::TolerantConnector;
 use crate::upload::{AttemptBody, Upload};
 
-/// The most header fields of an answer: what hyper takes.
+/// The largest number of header fields in an answer: hyper's limit.
 pub(crate) const MAX_FIELDS: usize = 100;
 
-/// How long a body is held back for a server that does not say whether it wants it (RFC 9110, section 10.1.1).
+/// How long a body is held back for a server that does not request it (RFC 9110, section 10.1.1).
 const CONTINUE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Pooled connections.
@@ -32,7 +32,7 @@ pub(crate) struct Wire {
     client: Client<TolerantConnector, AttemptBody>,
 }
 
-/// The head of a request, to be sent as often as need be.
+/// The head of a request, which may be sent several times.
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) method: Method,
@@ -40,7 +40,7 @@ pub(crate) struct Head {
     pub(crate) headers: HeaderMap,
 }
 
-/// An attempt that failed: what may be done about it, and what to say if nothing is.
+/// A failed attempt: the failure decides about a retry, the error is reported if there is none.
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) failure: Failure,
@@ -69,7 +69,7 @@ impl Wire {
         self.client.request(request).await
     }
 
-    /// Sends a request below an address and waits for the head of the answer.
+    /// Sends a request to an address and waits for the head of the answer.
     pub(crate) async fn send(
         &self,
         head: &Head,
@@ -103,7 +103,7 @@ impl Wire {
                 }
                 () = &mut timer => {}
             }
-            // A large body may take its time, as long as it moves.
+            // A large body may take longer than the limit while it makes progress.
             let progress = upload.progress();
             match progress.map(|progress| progress.at + limits.head) {
                 Some(deadline) if deadline > Instant::now() => timer.as_mut().reset(deadline),
@@ -117,7 +117,7 @@ impl Wire {
 }
 
 impl Head {
-    /// The request below an address. What the client attached to it for others is not passed on.
+    /// The request to an address. Extensions that the client attached are not forwarded.
     fn request(&self, body: AttemptBody, url: &BaseUrl) -> Result<Request<AttemptBody>, Failed> {
         let uri = url.below(&self.path).map_err(|error| Failed {
             failure: Failure::Aborted,
@@ -132,7 +132,7 @@ impl Head {
         Ok(request)
     }
 
-    /// What is passed on of a request's head.
+    /// The parts of a request's head that are forwarded.
     pub(crate) fn new(parts: Parts) -> Result<Self, MeshError> {
         let malformed = |why: &str| MeshError::Malformed { why: why.to_owned() };
         if parts.method == Method::CONNECT {
@@ -160,7 +160,7 @@ fn late(is_stalled: bool, url: &BaseUrl, limits: &Limits) -> Failed {
     }
 }
 
-/// Nobody was asked to speak another protocol, so what comes after such an answer means nothing.
+/// Refuses a protocol switch: the request did not ask for one, so the data that follows has no meaning.
 fn unless_switched(answer: Response<Incoming>, url: &BaseUrl) -> Result<Response<Incoming>, Failed> {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(answer);
@@ -198,8 +198,8 @@ fn what_failed(error: &ClientError) -> Failure {
     if error.is_connect() {
         Failure::NotConnected
     } else if error.connect_info().is_none() || cause.is_some_and(hyper::Error::is_canceled) {
-        // The client tells of the connection only once it has handed the request over to it, and "canceled" is what
-        // it calls a request that it took back before anything was written.
+        // The client reports the connection only once it has handed the request to it, and "canceled" is its name for a
+        // request that it took back before anything was written.
         Failure::NotSent
     } else if cause.is_some_and(hyper::Error::is_parse) {
         Failure::Garbage
@@ -208,12 +208,12 @@ fn what_failed(error: &ClientError) -> Failure {
     }
 }
 
-/// The innermost error, which is the one that says something.
+/// The innermost error, as text.
 pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     chain(error).last().map_or_else(String::new, ToString::to_string)
 }
 
-/// Whether nobody listens at the address.
+/// Whether no process listens at the address.
 pub(crate) fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
     chain(error)
         .filter_map(|error| error.downcast_ref::<io::Error>())

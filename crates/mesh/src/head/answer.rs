@@ -1,4 +1,4 @@
-//! The head of an answer on its way back.
+//! The head of an answer that is forwarded to the client.
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{StatusCode, Version, response};
@@ -10,21 +10,21 @@ use super::strip::{Source, strip_answer};
 const EPOCH: HeaderName = HeaderName::from_static(api::EPOCH);
 const NOT_PROCESSED: HeaderName = HeaderName::from_static(api::NOT_PROCESSED);
 
-/// Why an answer can't be passed back.
+/// Why an answer can't be forwarded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
-    /// The server must send its bodies plainly, or with `Transfer-Encoding: chunked` and no other transfer coding.
+    /// The server must send the body without a transfer coding, or with `Transfer-Encoding: chunked` alone.
     #[error("its body has the transfer coding `{0}`, and only `chunked` is undone")]
     TransferCoding(String),
-    /// The server must say one length.
+    /// The server must send one length.
     #[error("it says two lengths of its body: `{0}`")]
     Lengths(String),
 }
 
-/// Makes the head of an answer one that can be passed back.
+/// Checks and rewrites the head of an answer so that it can be forwarded.
 pub(crate) fn answer(head: &mut response::Parts, source: Source) -> Result<(), AnswerError> {
     if is_plainly_chunked(&head.headers).map_err(AnswerError::TransferCoding)? {
-        // What frames the body is the coding, so the length is wrong or a trap (RFC 9112, section 6.3).
+        // The coding frames the body, so the length is wrong or an attack (RFC 9112, section 6.3).
         head.headers.remove(CONTENT_LENGTH);
         head.headers.remove(TRANSFER_ENCODING);
     } else {
@@ -35,7 +35,7 @@ pub(crate) fn answer(head: &mut response::Parts, source: Source) -> Result<(), A
     Ok(())
 }
 
-/// A length that is said several times is passed on once: `6, 6` is `6` (RFC 9110, section 8.6).
+/// Reduces repeated equal lengths to one: `6, 6` is `6` (RFC 9110, section 8.6).
 fn one_length(headers: &mut HeaderMap) -> Result<(), AnswerError> {
     let is_plain = {
         let mut values = headers.get_all(CONTENT_LENGTH).iter();
@@ -58,13 +58,13 @@ fn one_length(headers: &mut HeaderMap) -> Result<(), AnswerError> {
     Ok(())
 }
 
-/// Whether an answer says that the request was not acted upon.
+/// Whether the answer states that the request was not acted on.
 pub(crate) fn is_not_processed<B>(response: &http::Response<B>) -> bool {
     matches!(response.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::MISDIRECTED_REQUEST)
         && response.headers().contains_key(NOT_PROCESSED)
 }
 
-/// The epoch of a shard's owner, in the answer of a node that does not own it.
+/// The epoch of a shard's owner, from the answer of a node that does not own it.
 pub(crate) fn owner_epoch(headers: &HeaderMap) -> Option<Epoch> {
     headers.get(EPOCH)?.to_str().ok()?.parse().ok().map(Epoch)
 }
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_framed_by_what_the_answer_means() {
+    fn an_answer_with_ambiguous_framing_is_repaired_or_refused() {
         for (before, after) in [
             (&["content-length: 3"][..], Some(&["content-length: 3"][..])),
             (&["transfer-encoding: chunked"], Some(&[])),
@@ -104,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_node_of_the_cluster_speaks_for_the_cluster() {
+    fn only_a_node_of_the_cluster_may_send_coterie_headers() {
         let said =
             ["connection: set-cookie", "coterie-not-processed: 1", "coterie_epoch: 4", "set-cookie: a=b"];
         assert_eq!(passed(&said, Source::Stranger).unwrap(), ["set-cookie: a=b"]);
         assert_eq!(
             passed(&said, Source::Trusted).unwrap(),
             ["coterie-not-processed: 1", "set-cookie: a=b"],
-            "an alias is nobody's"
+            "an alias is always removed"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What a proxy adds to a request last: who asked, for which host, over what, under which id.
+//! The fields that a proxy adds to a request last: the client's address, host, scheme, path prefix and request id.
 
 use std::net::IpAddr;
 
@@ -17,21 +17,21 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static(api::REQUEST_ID);
 /// The longest id that a trusted proxy may give a request, in bytes.
 const MAX_ID: usize = 128;
 
-/// What is added to a request.
+/// The values to add to a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Added<'a> {
     /// The other end of the connection.
     pub peer: Option<IpAddr>,
-    /// Host and port that the client asked for.
+    /// The host and port that the client requested.
     pub host: Option<&'a str>,
-    /// The prefix that was taken off the path; empty if none was.
+    /// The prefix that was removed from the path; empty if none was.
     pub prefix: &'a str,
     /// The id of the request.
     pub id: &'a HeaderValue,
 }
 
-/// Adds it. What a trusted proxy said stays: the peer comes after its addresses, the prefix after its prefix, and its
-/// host, scheme and id are those of the client.
+/// Adds the fields. Values from a trusted proxy stay: the peer is appended to its addresses and the prefix to its
+/// prefix; its host, scheme and id are kept as those of the client.
 pub fn add(headers: &mut HeaderMap, added: &Added<'_>) {
     if let Some(peer) = added.peer {
         let peer = peer.to_canonical().to_string();
@@ -59,7 +59,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     }
 }
 
-/// The id of a request: the one that it has, or a new one if it has none or one that is unfit to be logged.
+/// The id of a request: its own, or a new one if it has none or one that is unfit for a log.
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get(REQUEST_ID).filter(|id| {
         let bytes = id.as_bytes();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asked_is_added_to_what_a_trusted_proxy_said() {
+    fn the_peer_is_appended_to_the_fields_of_a_trusted_proxy() {
         assert_eq!(
             added(&[], "::ffff:192.0.2.1", ""),
             [

@@ -1,6 +1,6 @@
-//! How often a request has been passed on: `CDN-Loop` (RFC 8586), which every proxy keeps and adds itself to.
+//! Counts how often a request was forwarded: `CDN-Loop` (RFC 8586), which every proxy keeps and appends itself to.
 //!
-//! Anybody may send such entries; the only harm is a refusal of their own request.
+//! Any client may send such entries; the only harm is that its own request is refused.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -11,10 +11,10 @@ const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 /// This proxy's entry.
 const ENTRY: &str = "coterie";
 
-/// How often a request may be passed on.
+/// The largest number of times a request may be forwarded.
 pub(crate) const MAX_HOPS: usize = 4;
 
-/// Counts one hop more. Nothing if the request has been passed on too often already.
+/// The number of the next hop; `None` if the request was forwarded too often already.
 pub(crate) fn next_hop(headers: &HeaderMap) -> Option<usize> {
     let is_ours =
         |entry: &&str| entry.split_once(';').map_or(*entry, |(id, _)| id.trim()).eq_ignore_ascii_case(ENTRY);
@@ -22,7 +22,7 @@ pub(crate) fn next_hop(headers: &HeaderMap) -> Option<usize> {
     (hops < MAX_HOPS).then_some(hops + 1)
 }
 
-/// Notes another hop.
+/// Appends this proxy's hop.
 pub(crate) fn set_hops(headers: &mut HeaderMap) {
     headers.append(CDN_LOOP, HeaderValue::from_static(ENTRY));
 }

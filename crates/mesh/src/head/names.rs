@@ -1,4 +1,4 @@
-//! Which header fields mean what to a proxy. One list for requests, answers and trailers.
+//! The header fields with a meaning to a proxy. One list for requests, answers and trailers.
 
 use http::header::{
     AUTHORIZATION, CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -20,11 +20,11 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Fields that a proxy writes, or that a server takes from a proxy it trusts.
+/// Fields that a proxy writes, or that a server accepts from a trusted proxy.
 const MANAGED: [HeaderName; 3] =
     [FORWARDED, HeaderName::from_static("x-real-ip"), HeaderName::from_static(api::REQUEST_ID)];
 
-/// Fields that a message means to keep whatever its `Connection` says.
+/// Fields that stay in a message even if its `Connection` names them.
 const END_TO_END: [HeaderName; 10] = [
     HOST,
     AUTHORIZATION,
@@ -43,7 +43,7 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
 }
 
-/// Whether only a proxy that is trusted may say this.
+/// Whether only a trusted proxy may send the field.
 pub(super) fn is_managed(name: &HeaderName) -> bool {
     is_managed_text(name.as_str())
 }
@@ -54,7 +54,7 @@ fn is_managed_text(name: &str) -> bool {
         || MANAGED.iter().any(|managed| managed.as_str() == name)
 }
 
-/// Whether only Coterie's own nodes may say this.
+/// Whether only Coterie's own nodes may send the field.
 pub(super) fn is_own(name: &HeaderName) -> bool {
     is_own_text(name.as_str())
 }
@@ -63,7 +63,7 @@ fn is_own_text(name: &str) -> bool {
     name.starts_with("coterie-")
 }
 
-/// Whether a field stays although `Connection` names it.
+/// Whether a field stays even if `Connection` names it.
 pub(super) fn is_protected(name: &HeaderName) -> bool {
     is_protected_text(name.as_str())
 }
@@ -74,7 +74,7 @@ fn is_protected_text(name: &str) -> bool {
         || END_TO_END.iter().any(|protected| protected.as_str() == name)
 }
 
-/// Whether a program behind the proxy may take this name for that of a field which means something: CGI and PHP read
+/// Whether a program behind the proxy may mistake this name for that of a field with a meaning: CGI and PHP read
 /// `X_Forwarded_For` and `X.Forwarded.For` as `X-Forwarded-For`.
 pub(super) fn is_alias(name: &HeaderName) -> bool {
     let text = name.as_str();
@@ -86,8 +86,8 @@ pub(super) fn is_alias(name: &HeaderName) -> bool {
     is_protected_text(&meant) || HOP_BY_HOP.iter().any(|name| name.as_str() == meant)
 }
 
-/// Whether a field of this name may stand in a trailer: none that frames, routes or identifies a message may
-/// (RFC 9110, section 6.5.1).
+/// Whether a field may be in a trailer: fields that frame, route or identify a message may not (RFC 9110, section
+/// 6.5.1).
 pub(super) fn may_trail(name: &HeaderName) -> bool {
     !(is_hop_by_hop(name) || is_protected(name) || is_alias(name))
 }
@@ -103,7 +103,7 @@ pub(super) fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl It
         .filter(|element| !element.is_empty())
 }
 
-/// Whether the only transfer coding is the one that is undone here.
+/// Whether the body is chunked. An error names any other transfer coding.
 pub(super) fn is_plainly_chunked(headers: &HeaderMap) -> Result<bool, String> {
     let mut values = headers.get_all(TRANSFER_ENCODING).iter();
     let shown = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_could_be_taken_for_another_one_is_an_alias() {
+    fn a_name_that_could_be_mistaken_for_another_is_an_alias() {
         for alias in [
             "x_forwarded_for",
             "x.forwarded.for",
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_frames_or_identifies_a_message_can_not_trail() {
+    fn fields_that_frame_or_identify_a_message_are_not_trailers() {
         for forbidden in [
             "content-length",
             "host",

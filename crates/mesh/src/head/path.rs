@@ -1,33 +1,33 @@
-//! Refuses paths that a server behind a base path could leave it by.
+//! Refuses paths by which a request could leave its base path on the server.
 //!
-//! A server that normalises `/public/../secret`, or decodes `%2e` before it does, leaves `/public`.
+//! A server that normalises `/public/../secret`, or decodes `%2e` first, leaves `/public`.
 
 use types::{ErrorKind, Problem};
 
-/// A path that is not sent along a route.
+/// Why a path is not sent along a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DotSegments {
-    /// Send the path that is meant.
+    /// Send the path without the segment.
     #[error("the path has a segment `{0}`, which would lead out of the route")]
     Segment(&'static str),
-    /// Leave it out.
+    /// Remove the null byte.
     #[error("the path has a null byte")]
     Null,
 }
 
 impl DotSegments {
-    /// As problem details, with a hint.
+    /// The error as problem details, with a hint.
     pub fn to_problem(self) -> Problem {
         Problem::new(ErrorKind::Invalid, "bad-path", self.to_string())
             .hint("send the path that is meant, without such a segment")
     }
 }
 
-/// Refuses a raw path with a segment that is `.` or `..` once `%2e` is decoded, with or without a parameter (`..;a`).
-/// A backslash ends a segment as well, written plainly or as `%5c`: some servers take it for a slash. Behind a base path
-/// a null byte is refused, too.
+/// Refuses a raw path with a segment that is `.` or `..` after `%2e` is decoded, with or without a parameter (`..;a`).
+/// A backslash, plain or as `%5c`, also ends a segment, because some servers treat it as a slash. With a base path, a
+/// null byte is refused, too.
 pub fn no_dot_segments(path: &str, has_base_path: bool) -> Result<(), DotSegments> {
-    // Nearly all paths have neither.
+    // Fast path: nearly all paths have neither character.
     if !path.contains('.') && !path.contains('%') {
         return Ok(());
     }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dot_segments_are_found_however_they_are_written() {
+    fn dot_segments_are_found_in_every_spelling() {
         for bad in [
             "/base/../secret",
             "/base/%2e%2e/secret",

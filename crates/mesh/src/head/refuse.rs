@@ -1,4 +1,4 @@
-//! Refuses requests whose heads mean different things to different servers (RFC 9112, sections 3 and 6).
+//! Refuses requests whose heads different servers could read differently (RFC 9112, sections 3 and 6).
 
 use http::header::{EXPECT, HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -8,9 +8,9 @@ use types::{ErrorKind, Problem};
 
 use super::names::is_plainly_chunked;
 
-/// The longest method.
+/// The longest method, in bytes.
 const MAX_METHOD: usize = 32;
-/// As many characters of what is refused are shown.
+/// The number of characters of a refused value that an error shows.
 const SHOWN: usize = 80;
 
 /// Why a request is refused for its head alone.
@@ -28,7 +28,7 @@ pub enum HeadError {
     /// Send credentials in a header.
     #[error("the target of the request has a user name")]
     UserName,
-    /// Ask for a path.
+    /// Request a path.
     #[error("the target `{0}` is no path")]
     NoPath(String),
     /// Percent-encode it.
@@ -36,32 +36,32 @@ pub enum HeadError {
     Character {
         /// The character, as it is shown.
         character: String,
-        /// Where it is, counted from 0 at the beginning of the target.
+        /// Its offset from the beginning of the target, in bytes, from 0.
         at: usize,
-        /// How to write it.
+        /// Its percent-encoded form.
         encoded: String,
     },
-    /// Leave it out: it is the client's.
+    /// Remove the fragment; it is meant for the client alone.
     #[error("the target of the request has a fragment: `{0}`")]
     Fragment(String),
-    /// Send the body plainly, or in chunks and in no other transfer coding.
+    /// Send the body without a transfer coding, or with `chunked` alone.
     #[error("the transfer coding `{0}` is not undone here")]
     TransferCoding(String),
     /// Send the request itself.
     #[error("a tunnel is asked for, and none is opened here")]
     Tunnel,
-    /// Look at the request where it is made.
+    /// Inspect the request at the client.
     #[error("TRACE would show what the request carries to whoever made it")]
     Trace,
-    /// Use a method that a server knows.
+    /// Use a standard method.
     #[error("the method has {0} letters, and none has more than {MAX_METHOD}")]
     LongMethod(usize),
-    /// Leave the header out, or expect `100-continue`.
+    /// Remove the header, or send `100-continue`.
     #[error("the expectation `{0}` can't be met")]
     Expectation(String),
 }
 
-/// Refuses a request that a server behind this one could read differently.
+/// Refuses a request that the next server could read differently.
 pub fn refuse(head: &Parts) -> Result<(), HeadError> {
     if head.method == Method::CONNECT {
         return Err(HeadError::Tunnel);
@@ -78,13 +78,13 @@ pub fn refuse(head: &Parts) -> Result<(), HeadError> {
     expectation(&head.headers)
 }
 
-/// Whether a request asks what the server as a whole can do: `OPTIONS *`.
+/// Whether the request is about the server as a whole: `OPTIONS *`.
 pub fn is_about_all(head: &Parts) -> bool {
     head.method == Method::OPTIONS && head.uri.path() == "*"
 }
 
-/// The host and port that a request is for: those of its target if it has any, else those of its `Host` header
-/// (RFC 9112, section 3.2.2).
+/// The host and port of a request: from its target if that has any, else from its `Host` header (RFC 9112, section
+/// 3.2.2).
 pub fn asked_host(head: &Parts) -> Option<&str> {
     let of_target = head.uri.authority().map(Authority::as_str);
     of_target.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()))
@@ -118,7 +118,7 @@ fn host(head: &Parts) -> Result<(), HeadError> {
     }
 }
 
-/// Whether it is `name`, `name:port`, `1.2.3.4:port` or `[::1]:port`.
+/// Whether the value is `name`, `name:port`, `1.2.3.4:port` or `[::1]:port`.
 fn is_host(host: &HeaderValue) -> bool {
     let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
     let text = authority.as_str();
@@ -161,7 +161,7 @@ impl HeadError {
         Self::Character { character, at, encoded }
     }
 
-    /// As problem details, with a hint.
+    /// The error as problem details, with a hint.
     pub fn to_problem(&self) -> Problem {
         let (code, status, hint) = match self {
             Self::NoHost => ("no-host", 400, "send `Host: name`, as HTTP/1.1 asks for".to_owned()),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_asks_for_nothing_that_is_not_done_here() {
+    fn a_request_for_an_unsupported_feature_is_refused() {
         let long = "A".repeat(33);
         for (method, lines, expected) in [
             ("GET", &["host: x", "expect: 100-Continue"][..], Ok(())),

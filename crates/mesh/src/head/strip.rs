@@ -1,20 +1,20 @@
-//! Takes out of a head what is not for the next server, or not for this sender to say.
+//! Removes fields from a head that are not meant for the next server, or that this sender may not send.
 
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, ORIGIN, TE, TRAILER};
 
 use super::names::{elements, is_alias, is_hop_by_hop, is_managed, is_own, is_protected, may_trail};
 
-/// Who sent a message.
+/// The sender of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// A proxy that may say for whom it asks, or a node of the cluster.
+    /// A proxy that may name the client it forwards for, or a node of the cluster.
     Trusted,
-    /// Anybody.
+    /// Any other sender.
     Stranger,
 }
 
-/// Takes out of a request's head what belongs to its connection, what only a trusted proxy may say, and names that
-/// could be taken for such fields. `TE: trailers` stays.
+/// Removes from a request's head the fields of its connection, the fields that only a trusted proxy may send, and names
+/// that could be mistaken for either. `TE: trailers` stays.
 pub fn strip(headers: &mut HeaderMap, source: Source) {
     let forbidden = |name: &HeaderName| match source {
         Source::Trusted => false,
@@ -23,7 +23,7 @@ pub fn strip(headers: &mut HeaderMap, source: Source) {
     strip_if(headers, forbidden);
 }
 
-/// The same for an answer: a stranger may say everything but what a node of the cluster says.
+/// The same for an answer: a stranger may send every field except those reserved for nodes of the cluster.
 pub(super) fn strip_answer(headers: &mut HeaderMap, source: Source) {
     let forbidden = |name: &HeaderName| match source {
         Source::Trusted => false,
@@ -38,7 +38,7 @@ fn strip_if(headers: &mut HeaderMap, forbidden: impl Fn(&HeaderName) -> bool) {
         .filter(|name| is_hop_by_hop(name) || forbidden(name) || is_alias(name))
         .cloned()
         .collect();
-    // Most messages have none of them.
+    // Fast path: most messages have none of these fields.
     if doomed.is_empty() {
         return;
     }
@@ -55,8 +55,8 @@ fn strip_if(headers: &mut HeaderMap, forbidden: impl Fn(&HeaderName) -> bool) {
     }
 }
 
-/// Takes out what a browser says of the page behind a request. The guard of a listener has judged it, and the next
-/// one, which is reached under another name, would misread it.
+/// Removes the fields in which a browser describes the page behind a request. The listener's guard has checked them,
+/// and the next server, which is reached under another name, would misread them.
 pub fn strip_browser(headers: &mut HeaderMap) {
     headers.remove(ORIGIN);
     for name in ["sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "sec-fetch-user"] {
@@ -64,7 +64,7 @@ pub fn strip_browser(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes out of trailers what may not stand there.
+/// Removes fields that may not be in trailers.
 pub fn trailers(trailers: &mut HeaderMap) {
     let doomed: Vec<HeaderName> = trailers.keys().filter(|name| !may_trail(name)).cloned().collect();
     for name in doomed {
@@ -72,7 +72,7 @@ pub fn trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// Takes out the announcement of trailers that are not passed on.
+/// Removes the announcement of trailers that are not forwarded.
 pub(crate) fn without_trailers(headers: &mut HeaderMap) {
     headers.remove(TRAILER);
 }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_one_connection_is_taken_out() {
+    fn fields_of_one_connection_are_removed() {
         let before = [
             "connection: close, X-Private",
             "connection: x-other ,,",
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_takes_nothing_away_that_others_rely_on() {
+    fn connection_cannot_remove_protected_fields() {
         let kept = [
             "authorization: a",
             "content-length: 5",
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_says_nothing_that_only_proxies_say() {
+    fn a_stranger_cannot_send_the_fields_of_a_proxy() {
         let claims = [
             "forwarded: for=1.2.3.4",
             "x-forwarded-for: 9.9.9.9",
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_carry_nothing_that_belongs_into_a_head() {
+    fn trailers_carry_no_field_that_belongs_in_a_head() {
         let mut message = headers(&[
             "checksum: 1",
             "x-forwarded-for: 9.9.9.9",
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_browser_says_of_its_page_is_taken_out() {
+    fn the_fields_of_a_browser_about_its_page_are_removed() {
         let mut message = headers(&["origin: http://a", "sec-fetch-site: same-origin", "accept: */*"]);
         strip_browser(&mut message);
         assert_eq!(lines(&message), ["accept: */*"]);

@@ -32,7 +32,7 @@ fn by_key(members: impl IntoIterator<Item = Member>) -> (watch::Sender<ClusterVi
     (views, Mesh::new(receiver, targets, limits))
 }
 
-/// A path whose key is in this one of two shards.
+/// A path whose key is in this shard, of two.
 fn path_in(shard: u32) -> String {
     let two = NonZeroU32::new(2).unwrap();
     let mut paths = (0..).map(|number| format!("/{number}"));
@@ -59,7 +59,7 @@ async fn a_key_goes_to_the_owner_of_its_shard() {
 }
 
 #[tokio::test]
-async fn of_two_who_say_that_a_shard_is_theirs_the_later_owner_is_asked() {
+async fn of_two_claimed_owners_the_one_with_the_higher_epoch_gets_the_request() {
     let old = Upstream::serving(|_| async { text("old") }).await;
     let new = Upstream::serving(|_| async { text("new") }).await;
     let (_views, mesh) = by_key([owner("a", &old, 0, 3), owner("b", &new, 0, 4)]);
@@ -70,7 +70,7 @@ async fn of_two_who_say_that_a_shard_is_theirs_the_later_owner_is_asked() {
 }
 
 #[tokio::test]
-async fn who_is_told_that_a_shard_has_a_later_owner_waits_for_it_and_does_not_ask_again() {
+async fn after_a_refusal_with_a_higher_epoch_the_request_waits_for_that_owner() {
     let former = Upstream::serving(|_| async {
         let mut answer = not_processed();
         *answer.status_mut() = StatusCode::MISDIRECTED_REQUEST;
@@ -93,22 +93,22 @@ async fn who_is_told_that_a_shard_has_a_later_owner_waits_for_it_and_does_not_as
 }
 
 #[tokio::test]
-async fn only_what_may_be_stale_goes_to_a_replica() {
+async fn only_stale_reads_go_to_a_replica() {
     let primary = Upstream::serving(|_| async { text("primary") }).await;
     let replica = Upstream::serving(|_| async { text("replica") }).await;
-    let mut copy = owner("b", &replica, 0, 0);
-    if let Some(state) = &mut copy.state {
+    let mut replica_member = owner("b", &replica, 0, 0);
+    if let Some(state) = &mut replica_member.state {
         (state.epoch, state.duty) = (None, Some(Post::Replica));
     }
-    let (views, mesh) = by_key([owner("a", &primary, 0, 3), copy.clone()]);
+    let (views, mesh) = by_key([owner("a", &primary, 0, 3), replica_member.clone()]);
     let path = path_in(0);
     for _ in 0..20 {
         assert_eq!(ask(&mesh, &path).await, "primary");
         ask(&mesh, &format!("{path}?stale")).await;
     }
-    assert!(primary.hits() < 40 && replica.hits() > 0, "both have a copy");
+    assert!(primary.hits() < 40 && replica.hits() > 0, "both members hold the shard");
 
-    views.send_replace(view([copy]));
+    views.send_replace(view([replica_member]));
     assert_eq!(ask(&mesh, &format!("{path}?stale")).await, "replica");
     let asking = ask(&mesh, &path);
     let returning = async {
@@ -138,7 +138,7 @@ async fn a_key_waits_while_its_shard_has_no_owner() {
 }
 
 #[tokio::test]
-async fn a_key_waits_while_nobody_knows_yet_how_many_shards_there_are() {
+async fn a_key_waits_while_the_number_of_shards_is_unknown() {
     let zero = Upstream::serving(|_| async { text("0") }).await;
     let mut starting = owner("a", &zero, 0, 1);
     if let Some(state) = &mut starting.state {

@@ -1,4 +1,4 @@
-//! The mesh with real servers.
+//! The mesh against real servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,8 @@ use types::{Phase, Role, ShardId, Target};
 
 use super::*;
 use crate::testing::{
-    Answer, Pieces, Upstream, echo, member, mesh, nobody, not_processed, read_head, standby, text, until,
-    view, whole,
+    Answer, Pieces, Upstream, closed_port, echo, member, mesh, not_processed, read_head, standby, text,
+    until, view, whole,
 };
 use crate::{CallError, Limits, MeshBodyError};
 
@@ -28,7 +28,7 @@ fn post(body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     Request::post("/").body(Full::new(body.into())).unwrap()
 }
 
-/// Limits for tests in which something does not happen.
+/// Short limits for tests that wait for a timeout.
 fn hasty() -> Limits {
     Limits {
         wait: Duration::from_millis(100),
@@ -42,35 +42,35 @@ async fn echoing(request: Request<Incoming>) -> Answer {
     Answer::new(request.into_body().boxed())
 }
 
-/// Answers with the head of the request as it came.
-async fn telling(request: Request<Incoming>) -> Answer {
-    let mut told = format!("{} {}", request.method(), request.uri());
+/// Answers with the head of the request as it arrived.
+async fn reflecting(request: Request<Incoming>) -> Answer {
+    let mut reflected = format!("{} {}", request.method(), request.uri());
     for (name, value) in request.headers() {
-        told += &format!("\n{name}: {}", value.to_str().unwrap());
+        reflected += &format!("\n{name}: {}", value.to_str().unwrap());
     }
-    text(told)
+    text(reflected)
 }
 
 #[tokio::test]
 async fn the_path_arrives_byte_for_byte() {
-    let upstream = Upstream::serving(telling).await;
+    let upstream = Upstream::serving(reflecting).await;
     let (_view, mesh) = mesh([member("a", upstream.addr, Phase::Ready)], Limits::default());
     let path = "/files/a%2Fb/..%2f/./x//?q=%20&r=/../";
     let answer = mesh.send(&echo(), get(path)).await.unwrap();
-    let told = whole(answer.into_body()).await.unwrap();
-    assert_eq!(told.lines().next().unwrap(), format!("GET /svc/echo{path}"));
+    let reflected = whole(answer.into_body()).await.unwrap();
+    assert_eq!(reflected.lines().next().unwrap(), format!("GET /svc/echo{path}"));
 
     let base: BaseUrl = format!("{}/base", upstream.url()).parse().unwrap();
     let absolute = get(&format!("http://elsewhere{path}"));
     let answer = mesh.send_to_any(&[base], absolute).await.unwrap();
-    let told = whole(answer.into_body()).await.unwrap();
-    assert_eq!(told.lines().next().unwrap(), format!("GET /base{path}"));
+    let reflected = whole(answer.into_body()).await.unwrap();
+    assert_eq!(reflected.lines().next().unwrap(), format!("GET /base{path}"));
 }
 
 #[tokio::test]
-async fn what_belongs_to_one_connection_is_not_passed_on() {
+async fn fields_of_one_connection_are_not_forwarded() {
     let upstream = Upstream::serving(|request| async {
-        let mut answer = telling(request).await;
+        let mut answer = reflecting(request).await;
         for (name, value) in [
             ("connection", "x-secret"),
             ("x-secret", "1"),
@@ -97,8 +97,8 @@ async fn what_belongs_to_one_connection_is_not_passed_on() {
         assert!(!answer.headers().contains_key(gone), "{gone}");
     }
     assert_eq!(answer.headers()["x-kept"], "1");
-    let told = whole(answer.into_body()).await.unwrap();
-    let mut lines: Vec<_> = told.lines().skip(1).collect();
+    let reflected = whole(answer.into_body()).await.unwrap();
+    let mut lines: Vec<_> = reflected.lines().skip(1).collect();
     lines.sort_unstable();
     assert_eq!(lines, ["accept: */*", "cdn-loop: coterie", &format!("host: {}", upstream.addr)]);
 }
@@ -131,7 +131,7 @@ async fn bodies_are_streamed_both_ways() {
 async fn an_address_that_refuses_is_replaced_and_then_avoided() {
     let upstream = Upstream::serving(echoing).await;
     let (_view, mesh) = mesh([], Limits::default());
-    let urls = [nobody().await, upstream.url()];
+    let urls = [closed_port().await, upstream.url()];
     for _ in 0..50 {
         let answer = mesh.send_to_any(&urls, post("x")).await.unwrap();
         assert_eq!(whole(answer.into_body()).await.unwrap(), "x");
@@ -140,9 +140,9 @@ async fn an_address_that_refuses_is_replaced_and_then_avoided() {
 }
 
 #[tokio::test]
-async fn if_all_refuse_the_error_says_so() {
+async fn if_all_addresses_refuse_the_error_says_so() {
     let (_view, mesh) = mesh([], hasty());
-    let url = nobody().await;
+    let url = closed_port().await;
     let error = mesh.send_to_any(std::slice::from_ref(&url), get("/")).await.unwrap_err();
     let MeshError::Unreachable { address, why } = error else {
         panic!("{error:?}");
@@ -154,7 +154,7 @@ async fn if_all_refuse_the_error_says_so() {
 }
 
 #[tokio::test]
-async fn what_was_not_processed_goes_to_another_member_with_its_body() {
+async fn an_unprocessed_request_goes_to_another_member_with_its_body() {
     let draining = Upstream::serving(|_unread| async { not_processed() }).await;
     let serving = Upstream::serving(echoing).await;
     let members = [member("a", draining.addr, Phase::Ready), member("b", serving.addr, Phase::Ready)];
@@ -171,7 +171,7 @@ async fn what_was_not_processed_goes_to_another_member_with_its_body() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_still_being_sent_is_replayed_and_goes_on() {
+async fn a_body_still_in_transit_is_replayed_and_continues() {
     let draining = Upstream::serving(|mut request: Request<Incoming>| async move {
         request.body_mut().frame().await.unwrap().unwrap();
         not_processed()
@@ -196,7 +196,7 @@ async fn a_body_that_is_still_being_sent_is_replayed_and_goes_on() {
 }
 
 #[tokio::test]
-async fn a_body_larger_than_what_is_kept_is_not_sent_again() {
+async fn a_body_larger_than_the_replay_limit_is_not_sent_again() {
     let draining = Upstream::serving(|request: Request<Incoming>| async move {
         request.into_body().collect().await.unwrap();
         not_processed()
@@ -210,7 +210,7 @@ async fn a_body_larger_than_what_is_kept_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_503_of_the_service_itself_is_passed_on() {
+async fn a_503_of_the_service_itself_is_forwarded() {
     let upstream = Upstream::serving(|_| async {
         let mut answer = text("overloaded");
         *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -225,7 +225,7 @@ async fn a_503_of_the_service_itself_is_passed_on() {
 }
 
 #[tokio::test]
-async fn after_a_broken_connection_only_what_can_do_no_harm_is_sent_again() {
+async fn after_a_broken_connection_only_idempotent_requests_are_sent_again() {
     let dying = Upstream::blurting(b"").await;
     let (_view, mesh) = mesh([], Limits::default());
     let error = mesh.send_to_any(&[dying.url()], post("once")).await.unwrap_err();
@@ -243,7 +243,7 @@ async fn after_a_broken_connection_only_what_can_do_no_harm_is_sent_again() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
+async fn a_truncated_answer_is_an_error() {
     let dying = Upstream::blurting(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
     let (_view, mesh) = mesh([], Limits::default());
     let answer = mesh.send_to_any(&[dying.url()], get("/")).await.unwrap();
@@ -254,7 +254,7 @@ async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_called_so() {
+async fn an_answer_that_is_not_http_is_reported_as_such() {
     for bytes in [
         &b"SSH-2.0-OpenSSH_9.9\r\n\r\n"[..],
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n",
@@ -268,7 +268,7 @@ async fn what_is_not_http_is_called_so() {
 }
 
 #[tokio::test]
-async fn who_never_answers_is_given_up_in_time() {
+async fn a_silent_server_times_out() {
     let silent = Upstream::serving(|_| std::future::pending()).await;
     let (_view, mesh) = mesh([], hasty());
     let error = mesh.send_to_any(&[silent.url()], get("/")).await.unwrap_err();
@@ -278,7 +278,7 @@ async fn who_never_answers_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn an_answer_that_stands_still_is_given_up_in_time() {
+async fn a_stalled_answer_times_out() {
     let stalling = Upstream::raw(|mut stream| async move {
         read_head(&mut stream).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
@@ -293,7 +293,7 @@ async fn an_answer_that_stands_still_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_body_that_moves_may_take_longer_than_the_limit() {
+async fn a_body_that_makes_progress_may_take_longer_than_the_limit() {
     let limits = Limits { head: Duration::from_millis(400), ..Limits::default() };
     let upstream = Upstream::serving(|request: Request<Incoming>| async move {
         let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -319,7 +319,7 @@ async fn a_body_that_moves_may_take_longer_than_the_limit() {
 }
 
 #[tokio::test]
-async fn a_client_that_stops_sending_is_told_from_a_member_that_stops_answering() {
+async fn a_stalled_client_and_a_silent_member_are_different_errors() {
     let upstream = Upstream::serving(|request: Request<Incoming>| async move {
         let _ = request.into_body().collect().await;
         text("never")
@@ -343,7 +343,7 @@ async fn a_client_that_stops_sending_is_told_from_a_member_that_stops_answering(
 }
 
 #[tokio::test]
-async fn whoever_hangs_up_midway_frees_the_member() {
+async fn a_client_that_disconnects_midway_frees_the_member() {
     let endless = Upstream::serving(|request: Request<Incoming>| async move {
         if request.uri().path() == "/silent" {
             std::future::pending::<()>().await;
@@ -362,13 +362,13 @@ async fn whoever_hangs_up_midway_frees_the_member() {
     assert_eq!(url.in_flight(), 1);
     drop(answer);
     assert_eq!((url.in_flight(), mesh.stats().in_flight), (0, 0));
-    // The connection lets the request's body go, too.
+    // The connection releases the request's body as well.
     until(|| pieces.is_closed()).await;
 
     let waiting = mesh.send_to_any(&urls, get("/silent"));
     let seen = until(|| endless.hits() == 2);
     tokio::select! {
-        _ = waiting => panic!("it is silent"),
+        _ = waiting => panic!("the server is silent"),
         () = seen => {}
     }
     assert_eq!((url.in_flight(), mesh.stats().in_flight), (0, 0));
@@ -397,12 +397,12 @@ async fn an_answer_without_a_body_has_ended_at_once() {
             assert_eq!(answer.headers()["content-length"], "9");
         }
         assert!(answer.body().is_end_stream(), "{path}");
-        assert_eq!(mesh.stats().in_flight, 0, "{path}: nobody needs to read what is not there");
+        assert_eq!(mesh.stats().in_flight, 0, "{path}: an empty body need not be read");
     }
 }
 
 #[tokio::test]
-async fn what_a_member_says_when_it_refuses_is_what_the_client_hears() {
+async fn the_refusal_of_a_member_reaches_the_client() {
     let full = Upstream::serving(|_| async {
         let problem = Problem::new(ErrorKind::Unavailable, "too-busy", "all room is taken").hint("wait");
         let mut answer = not_processed();
@@ -418,8 +418,8 @@ async fn what_a_member_says_when_it_refuses_is_what_the_client_hears() {
 }
 
 #[tokio::test]
-async fn a_body_that_waits_to_be_asked_for_is_sent_all_the_same_after_a_moment() {
-    // It says nothing before it has the body.
+async fn a_body_held_back_for_100_continue_is_sent_after_a_moment() {
+    // This server sends nothing before it has the body.
     let upstream = Upstream::raw(|mut stream| async move {
         let head = read_head(&mut stream).await;
         assert!(head.to_ascii_lowercase().contains("expect: 100-continue"), "{head}");
@@ -437,7 +437,7 @@ async fn a_body_that_waits_to_be_asked_for_is_sent_all_the_same_after_a_moment()
 }
 
 #[tokio::test]
-async fn a_request_that_goes_in_circles_ends() {
+async fn a_request_in_a_forwarding_loop_ends() {
     let upstream = Upstream::serving(echoing).await;
     let (_view, mesh) = mesh([], Limits::default());
     let request = Request::get("/")
@@ -466,7 +466,7 @@ async fn a_request_waits_for_a_member_that_is_about_to_serve() {
 }
 
 #[tokio::test]
-async fn a_request_waits_for_a_role_that_was_there_a_moment_ago() {
+async fn a_request_waits_for_a_role_that_disappeared_a_moment_ago() {
     let upstream = Upstream::serving(echoing).await;
     let (views, mesh) = mesh([member("a", upstream.addr, Phase::Ready)], Limits::default());
     views.send_replace(view([standby("a", upstream.addr, &[])]));
@@ -480,7 +480,7 @@ async fn a_request_waits_for_a_role_that_was_there_a_moment_ago() {
 }
 
 #[tokio::test]
-async fn a_member_that_drains_unseen_costs_no_request() {
+async fn a_drain_that_gossip_has_not_shown_yet_fails_no_request() {
     let is_draining = Arc::new(AtomicBool::new(true));
     let gate = Arc::clone(&is_draining);
     let upstream = Upstream::serving(move |request| {
@@ -499,7 +499,7 @@ async fn a_member_that_drains_unseen_costs_no_request() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_what_will_not_come() {
+async fn a_request_does_not_wait_for_a_type_that_will_not_appear() {
     let addr = "127.0.0.1:1".parse().unwrap();
     let (_view, unknown) = mesh([standby("a", addr, &[])], Limits::default());
     let error = unknown.send(&echo(), get("/")).await.unwrap_err();
@@ -515,7 +515,7 @@ async fn nobody_waits_for_what_will_not_come() {
 }
 
 #[tokio::test]
-async fn waiting_has_an_end_and_a_bound() {
+async fn waiting_requests_are_limited_in_time_and_number() {
     let addr = "127.0.0.1:1".parse().unwrap();
     let limits = Limits { waiting: 1, ..hasty() };
     let (_view, mesh) = mesh([member("a", addr, Phase::Starting)], limits.clone());
@@ -533,8 +533,8 @@ async fn waiting_has_an_end_and_a_bound() {
 }
 
 #[tokio::test]
-async fn a_shard_is_found_or_waited_for() {
-    let (zero, one) = (Upstream::serving(telling).await, Upstream::serving(telling).await);
+async fn a_request_finds_its_shard_or_waits_for_it() {
+    let (zero, one) = (Upstream::serving(reflecting).await, Upstream::serving(reflecting).await);
     let sharded = |id: &str, upstream: &Upstream, shard: u32| {
         let mut member = member(id, upstream.addr, Phase::Ready);
         if let Some(state) = &mut member.state {
@@ -558,7 +558,7 @@ async fn a_shard_is_found_or_waited_for() {
 }
 
 #[tokio::test]
-async fn a_shard_whose_owner_has_resigned_is_waited_for_a_shorter_time_and_the_cause_is_named() {
+async fn a_request_for_a_resigned_shard_waits_less_and_names_the_cause() {
     let mut owner = member("a", "127.0.0.1:1".parse().unwrap(), Phase::Degraded);
     if let Some(state) = &mut owner.state {
         state.role = Role::Service { service: echo(), shard: Some(ShardId::default()) };
@@ -581,7 +581,7 @@ async fn a_shard_whose_owner_has_resigned_is_waited_for_a_shorter_time_and_the_c
 }
 
 #[tokio::test]
-async fn retries_can_not_make_a_storm() {
+async fn retries_are_limited_to_a_fifth_of_the_requests() {
     let dying = Upstream::blurting(b"").await;
     let limits = Limits { retry_floor: 0, ..hasty() };
     let (_view, mesh) = mesh([], limits);
@@ -622,7 +622,7 @@ async fn a_thousand_requests_at_once_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_call_tells_a_dead_process_from_a_slow_one() {
+async fn a_call_distinguishes_a_dead_process_from_a_slow_one() {
     let upstream = Upstream::serving(|request: Request<Incoming>| async move {
         match request.uri().path() {
             "/slow" => std::future::pending().await,
@@ -643,7 +643,7 @@ async fn a_call_tells_a_dead_process_from_a_slow_one() {
     let error = |result: Result<Response<Bytes>, CallError>| result.unwrap_err();
     assert!(matches!(error(call(format!("{url}/slow"), "hasty").await), CallError::TimedOut(_)));
     assert!(matches!(error(call(format!("{url}/large"), "").await), CallError::TooLarge(_)));
-    assert_eq!(error(call(nobody().await.to_string(), "").await), CallError::Refused);
+    assert_eq!(error(call(closed_port().await.to_string(), "").await), CallError::Refused);
     assert!(matches!(error(call("/x".to_owned(), "").await), CallError::Malformed(_)));
     let dying = Upstream::blurting(b"").await;
     assert!(matches!(error(call(dying.url().to_string(), "").await), CallError::Unreachable(_)));

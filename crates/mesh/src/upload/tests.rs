@@ -1,4 +1,4 @@
-//! A body that is read by one attempt after the other.
+//! A body that successive attempts read.
 
 use std::future::poll_fn;
 use std::task::Wake;
@@ -33,7 +33,7 @@ fn kept(upload: &Upload) -> usize {
 }
 
 #[tokio::test]
-async fn a_second_attempt_gets_what_the_first_had_and_then_the_rest() {
+async fn a_second_attempt_gets_the_kept_frames_and_then_the_rest() {
     let (sender, upload) = streamed(100);
     let mut first = upload.attempt();
     put(&sender, "one ").await;
@@ -48,7 +48,7 @@ async fn a_second_attempt_gets_what_the_first_had_and_then_the_rest() {
 }
 
 #[tokio::test]
-async fn a_second_attempt_that_is_cut_short_loses_nothing() {
+async fn a_second_attempt_that_is_aborted_loses_nothing() {
     let (sender, upload) = streamed(100);
     put(&sender, "one ").await;
     next(&mut upload.attempt()).await.unwrap().unwrap();
@@ -62,7 +62,7 @@ async fn a_second_attempt_that_is_cut_short_loses_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_too_much_is_not_kept_and_still_arrives() {
+async fn data_over_the_limit_is_not_kept_and_still_arrives() {
     let (sender, upload) = streamed(5);
     let mut body = upload.attempt();
     put(&sender, "123").await;
@@ -74,7 +74,7 @@ async fn what_is_too_much_is_not_kept_and_still_arrives() {
     assert_eq!(kept(&upload), 0);
     put(&sender, "7").await;
     assert_eq!(next(&mut body).await.unwrap().unwrap(), "7");
-    assert!(!upload.can_replay(), "what is gone is gone");
+    assert!(!upload.can_replay(), "dropped frames do not come back");
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn once_the_request_is_answered_nothing_is_kept() {
     next(&mut upload.attempt()).await.unwrap().unwrap();
     let mut second = upload.attempt();
     upload.settle();
-    assert_eq!(kept(&upload), 1, "the second attempt has not had it yet");
+    assert_eq!(kept(&upload), 1, "the second attempt has not read it yet");
     assert_eq!(next(&mut second).await.unwrap().unwrap(), "one ");
     assert_eq!(kept(&upload), 0);
     put(&sender, "two").await;
@@ -134,7 +134,7 @@ fn the_length_is_known_to_every_attempt() {
 }
 
 #[test]
-fn an_attempt_that_waits_is_woken_to_see_that_it_is_over() {
+fn a_waiting_attempt_is_woken_when_it_is_detached() {
     struct Woken(std::sync::atomic::AtomicBool);
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
