@@ -1,4 +1,4 @@
-//! Passes one request on and its answer back.
+//! Forwards one request and its answer.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,10 +25,10 @@ use crate::table::{Destination, RouteTable, Way, behind, first_segment};
 
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
 
-/// Of a path, as many characters are told back.
+/// The number of characters of a path that an error shows.
 const SHOWN_PATH: usize = 200;
 
-/// Passes requests on.
+/// Forwards requests.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) node: NodeId,
@@ -36,19 +36,19 @@ pub(crate) struct Gateway {
     pub(crate) mesh: Mesh,
     pub(crate) view: watch::Receiver<ClusterView>,
     pub(crate) in_flight: InFlight,
-    /// Keeps pages of others from the services.
+    /// Blocks requests to services from web pages of other sites.
     pub(crate) guard: Guard,
-    /// The proxies that may say for whom they ask.
+    /// The proxies whose forwarding headers are trusted.
     pub(crate) trust: Vec<IpNet>,
-    /// Whether every answer closes its connection.
+    /// Whether every answer closes its connection, because the gateway is draining.
     pub(crate) is_draining: AtomicBool,
 }
 
 impl Gateway {
-    /// Answers a request: with what a member or an address says, or with a problem.
+    /// Answers a request with the answer of a member or an address, or with a problem.
     ///
-    /// Its head was refused already if servers could read it differently. It is stripped first, and what the gateway
-    /// says is added last, so a client can neither forge nor delete it.
+    /// The listener has already refused heads that servers could read differently. The gateway strips the head first
+    /// and adds its own fields last, so a client can neither forge nor remove them.
     pub(crate) async fn handle<B>(&self, request: Request<B>) -> Response<AnyBody>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -77,7 +77,7 @@ impl Gateway {
         self.closing(answer)
     }
 
-    /// Once the gateway is being stopped, every answer closes its connection.
+    /// Closes the connection after this answer if the gateway is draining.
     fn closing(&self, mut answer: Response<AnyBody>) -> Response<AnyBody> {
         if self.is_draining.load(Ordering::SeqCst) {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -135,7 +135,7 @@ impl Gateway {
         })
     }
 
-    /// Who is at the other end of a connection.
+    /// Whether the other end of the connection is a trusted proxy.
     fn source(&self, peer: Option<IpAddr>) -> Source {
         let peer = peer.map(|peer| peer.to_canonical());
         match peer {
@@ -144,7 +144,7 @@ impl Gateway {
         }
     }
 
-    /// Whether a member has or can run a service, so that there may be data to protect.
+    /// Whether a member has or can run the service, so that there may be data to protect.
     fn is_known(&self, service: &ServiceType) -> bool {
         self.view.borrow().members().any(|member| {
             member.about.runnable.contains(service)
@@ -152,7 +152,7 @@ impl Gateway {
         })
     }
 
-    /// Waits for a place on a way that has a limit.
+    /// Waits for a permit of a route that has a limit.
     async fn place(&self, way: &Way, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
         let wait = self.mesh.limits().wait;
         match tokio::time::timeout(wait, places.clone().acquire_owned()).await {
@@ -183,7 +183,7 @@ impl Gateway {
         format!("routes: {}; services: {}", or_none(routes.collect()), or_none(services.collect()))
     }
 
-    /// The number of serving members of each service type that somebody has.
+    /// The number of serving members of each service type that some member has.
     fn services(&self) -> BTreeMap<String, usize> {
         let view = self.view.borrow();
         let mut services = BTreeMap::new();
@@ -195,7 +195,7 @@ impl Gateway {
         services
     }
 
-    /// `GET /`: what is reached through this gateway.
+    /// `GET /`: the routes and services behind this gateway.
     fn index(&self) -> Response<AnyBody> {
         let routes: BTreeMap<_, Vec<_>> = self
             .table
@@ -216,7 +216,7 @@ impl Gateway {
         answer
     }
 
-    /// The problem with the node and the request's id.
+    /// The problem, completed with the node and the request's id.
     fn signed(&self, problem: Problem, id: &HeaderValue) -> Problem {
         Problem {
             node: Some(self.node.to_string()),
@@ -226,9 +226,9 @@ impl Gateway {
     }
 }
 
-/// Why a request is answered here.
+/// Why the gateway answers a request itself.
 enum Refused {
-    /// It asks what there is.
+    /// It asks for the list of routes and services.
     Index,
     Problem(Box<Problem>),
 }
@@ -239,7 +239,7 @@ impl From<Problem> for Refused {
     }
 }
 
-/// Takes the first bytes off the path.
+/// Removes the first `len` bytes of the path.
 fn cut(uri: &mut Uri, len: usize) {
     if len > 0
         && let Some(path) = uri.path_and_query()

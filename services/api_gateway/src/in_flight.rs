@@ -1,4 +1,4 @@
-//! Requests in flight, from their heads to the ends of their answers, and waiting for the last of them.
+//! Counts requests in flight, from their heads to the ends of their answers, and waits for the last of them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use tokio::time::Instant;
 
 use crate::meters::{Meters, Outcome};
 
-/// Requests in flight. Cheap to clone.
+/// The requests in flight. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct InFlight(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     count: AtomicUsize,
-    /// All that ever began.
+    /// The number of requests that ever began.
     begun: AtomicUsize,
     became_idle: Notify,
     meters: Meters,
@@ -33,7 +33,7 @@ pub(crate) struct Ticket {
     shared: Arc<Shared>,
     began: Instant,
     outcome: Outcome,
-    /// Its place on a way that has a limit.
+    /// Its permit of a route that has a limit.
     place: Option<OwnedSemaphorePermit>,
 }
 
@@ -58,7 +58,7 @@ impl InFlight {
         self.0.count.load(Ordering::SeqCst)
     }
 
-    /// Waits until there is none.
+    /// Waits until no request is in flight.
     pub(crate) async fn idle(&self) {
         loop {
             let notified = self.0.became_idle.notified();
@@ -73,7 +73,7 @@ impl InFlight {
 }
 
 impl InFlight {
-    /// Waits until there was none for a while.
+    /// Waits until no request was in flight or began for a while.
     pub(crate) async fn quiet(&self, a_while: Duration) {
         loop {
             self.idle().await;
@@ -87,12 +87,12 @@ impl InFlight {
 }
 
 impl Ticket {
-    /// The request has taken a place, which is free again when it ends.
+    /// Keeps a permit until the request ends.
     pub(crate) fn hold(&mut self, place: OwnedSemaphorePermit) {
         self.place = Some(place);
     }
 
-    /// There is an answer with this status.
+    /// Records the status of the answer.
     pub(crate) fn answered(&mut self, status: http::StatusCode) {
         self.outcome = Outcome::Status(status.as_u16() / 100);
     }

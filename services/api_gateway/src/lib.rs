@@ -1,8 +1,8 @@
 //! The service type `api_gateway`: one address for all services of a cluster.
 //!
-//! It listens on an address of its own. `/{service_type}/…` goes to a member that serves this type, and the `routes`
-//! of its settings send path prefixes to fixed addresses, so that it is of use before other services exist. Bodies are
-//! streamed both ways; the path is passed on byte for byte.
+//! It listens on its own address. `/{service_type}/…` goes to a member that serves this type; the `routes` of its
+//! settings send path prefixes to fixed addresses, which is useful even without other services. Bodies are streamed
+//! both ways; the path is forwarded byte for byte.
 
 mod gateway;
 mod in_flight;

@@ -1,4 +1,4 @@
-//! The gateway's metrics: few, and with few labels.
+//! The gateway's metrics, few and with few labels.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use plugin::{Counter, Gauge, Histogram, Metrics};
 
 use crate::probes::Probes;
 
-/// How a request ended, as far as the client can tell.
+/// How a request ended from the client's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// An answer with a status of this class: 1 to 5.
     Status(u16),
-    /// The client left before there was an answer.
+    /// The client disconnected before there was an answer.
     Aborted,
 }
 
@@ -41,7 +41,7 @@ impl Meters {
         let requests =
             metrics.counters("requests", "Requests by the class of their answer", "outcome", Outcome::LABELS);
         let help = "Time from a request's head to the end of its answer";
-        // A millisecond to half a minute.
+        // From 1 ms to 33 s.
         let seconds = metrics.histogram("request_duration_seconds", help, 0.001, 2.0, 16);
         let in_flight = metrics.gauge("in_flight", "Requests whose answers have not ended");
         let sent = |name, help, count: fn(&mesh::Stats) -> u64| {

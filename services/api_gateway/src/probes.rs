@@ -1,7 +1,7 @@
-//! Tries the addresses of idle routes, so that a route that leads nowhere is known before anybody asks for it.
+//! Probes the addresses of idle routes, so that a dead route is known before a client uses it.
 //!
-//! A probe is a TCP connection that is closed at once: cheap, and it means the same for every server. What a server
-//! answers is its own affair. An address that a request has reached since the last round needs no probe.
+//! A probe is a TCP connection that is closed at once: cheap, and it means the same for every server. An address that a
+//! request has reached since the last round is not probed.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,18 +15,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::table::RouteTable;
 
-/// The time between two rounds, about.
+/// The mean time between two rounds.
 const EVERY: Duration = Duration::from_secs(10);
-/// By so much of it the time varies, so that gateways do not probe in step.
+/// The share by which that time varies at random, so that gateways do not probe in step.
 const JITTER: f64 = 0.1;
-/// The longest probe; long enough for a packet that was lost once.
+/// The time limit of a probe; long enough for one lost packet.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Probes at once.
+/// The largest number of concurrent probes.
 const AT_ONCE: usize = 64;
-/// As many routes, and as many addresses of each, are named.
+/// The number of routes, and of addresses of each route, that the health reason names.
 const NAMED: usize = 3;
 
-/// What is known of the addresses of all routes.
+/// The state of the addresses of all routes.
 #[derive(Debug)]
 pub(crate) struct Probes {
     routes: Vec<Watched>,
@@ -34,14 +34,14 @@ pub(crate) struct Probes {
     limit: Duration,
 }
 
-/// A route, and where its addresses are.
+/// A route, and the indexes of its addresses.
 #[derive(Debug)]
 struct Watched {
     prefix: String,
     addresses: Vec<usize>,
 }
 
-/// A host and port, which several routes may lead to.
+/// A host and port; several routes may lead to it.
 #[derive(Debug)]
 struct Address {
     shown: String,
@@ -51,14 +51,14 @@ struct Address {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// How often requests had reached it at the last look.
+    /// The number of requests that had reached it at the last round.
     reached: u64,
     /// Why the last probe failed, if it did.
     down: Option<&'static str>,
 }
 
 impl Probes {
-    /// Nothing is known yet, so all is well.
+    /// Probes for a table. Every address counts as up until a probe fails.
     pub(crate) fn new(table: &RouteTable, connect_limit: Duration) -> Self {
         let mut addresses: Vec<Address> = Vec::new();
         let mut place = |url: &BaseUrl| {
@@ -85,7 +85,7 @@ impl Probes {
         Self { routes, addresses, limit: LIMIT.min(connect_limit) }
     }
 
-    /// Whether every route leads somewhere, as far as is known.
+    /// Degraded while no address of some route is up.
     pub(crate) fn health(&self) -> Health {
         let dead: Vec<_> = self
             .routes
@@ -100,14 +100,14 @@ impl Probes {
         if dead.is_empty() { Health::Ready } else { Health::Degraded(in_words(&dead)) }
     }
 
-    /// The number of routes that lead nowhere.
+    /// The number of routes with no address that is up.
     pub(crate) fn dead_routes(&self) -> usize {
         let is_dead =
             |route: &&Watched| route.addresses.iter().all(|at| self.addresses[*at].down().is_some());
         self.routes.iter().filter(is_dead).count()
     }
 
-    /// Tries idle addresses again and again, until it is stopped.
+    /// Probes idle addresses in rounds until it is stopped.
     pub(crate) async fn run(self: Arc<Self>, stopping: CancellationToken) {
         self.run_with(stopping, |url: BaseUrl| async move {
             let (host, port) = url.host_and_port();
@@ -138,7 +138,7 @@ impl Probes {
         }
     }
 
-    /// Tries each address that no request has reached since the last round.
+    /// Probes each address that no request has reached since the last round.
     async fn round<C, F>(&self, connect: &C)
     where
         C: Fn(BaseUrl) -> F,
@@ -159,7 +159,7 @@ impl Probes {
         let Some(url) = address.urls.first() else { return };
         match tokio::time::timeout(self.limit, connect(url.clone())).await {
             Ok(Ok(())) => address.learn(None),
-            // Says nothing of the address.
+            // A fault of this process says nothing about the address.
             Ok(Err(error)) if is_our_own(&error) => {}
             Ok(Err(error)) => address.learn(Some(why(&error))),
             Err(_elapsed) => address.learn(Some("does not answer")),
@@ -168,12 +168,12 @@ impl Probes {
 }
 
 impl Address {
-    /// How often requests have reached it.
+    /// The number of requests that have reached it.
     fn reached(&self) -> u64 {
         self.urls.iter().map(BaseUrl::reached).fold(0, u64::wrapping_add)
     }
 
-    /// Whether no request has reached it since the last look.
+    /// Whether no request has reached it since the last call; if one has, it counts as up.
     fn is_idle(&self) -> bool {
         let reached = self.reached();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,19 +188,19 @@ impl Address {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).down = down;
     }
 
-    /// Why it is not reached; nothing if it is, or if nothing is known.
+    /// Why it is down; `None` if it is up or not probed yet.
     fn down(&self) -> Option<&'static str> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.down.filter(|_| known.reached == self.reached())
     }
 }
 
-/// Whether this process lacks what a connection needs: a descriptor (`ENFILE`, `EMFILE`) or a local port.
+/// Whether this process lacks a resource that a connection needs: a descriptor (`ENFILE`, `EMFILE`) or a local port.
 fn is_our_own(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24)) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-/// What a failed connection says, in words that stay the same from round to round.
+/// The cause of a failed connection, in words that stay the same from round to round.
 fn why(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "refuses connections",
@@ -212,7 +212,7 @@ fn why(error: &io::Error) -> &'static str {
     }
 }
 
-/// Routes and their addresses, with what is wrong.
+/// The health reason: dead routes, their addresses, and the cause of each failure.
 fn in_words(dead: &[(&str, Vec<(&str, &'static str)>)]) -> String {
     let more = |shown: usize, all: usize| (all > shown).then(|| format!("{} more", all - shown));
     let routes = dead.iter().take(NAMED).map(|(prefix, addresses)| {
@@ -260,9 +260,9 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(8)).await;
             assert_eq!((tries.load(Ordering::SeqCst), probes.health()), (0, Health::Ready));
             tokio::time::sleep(Duration::from_secs(4)).await;
-            let told = "no address of route /a answers: http://a:1 refuses connections, http://b:2 refuses \
+            let reason = "no address of route /a answers: http://a:1 refuses connections, http://b:2 refuses \
                         connections; no address of route /b answers: http://b:2 refuses connections";
-            assert_eq!(probes.health(), Health::Degraded(told.to_owned()));
+            assert_eq!(probes.health(), Health::Degraded(reason.to_owned()));
             assert_eq!((probes.dead_routes(), tries.load(Ordering::SeqCst)), (2, 2), "b is tried once");
             b_is_up.store(true, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_secs(12)).await;
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_a_request_reaches_is_not_tried_and_is_up_at_once() {
+    async fn an_address_that_a_request_reaches_is_not_probed_and_is_up_at_once() {
         let (probes, urls) = probes(&[("/a", &["http://a:1"])]);
         let tries = AtomicUsize::new(0);
         let connect = async |_: BaseUrl| {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_probe_that_hangs_ends_and_is_the_only_one_of_its_address() {
+    async fn a_probe_that_hangs_times_out_and_is_the_only_one_of_its_address() {
         let (probes, _) = probes(&[("/a", &["http://a:1"]), ("/b", &["http://a:1/b"])]);
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         struct Leaves<'a>(&'a AtomicUsize);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_only_some_are_named() {
+    fn only_the_first_dead_routes_and_addresses_are_named() {
         let addresses = vec![("http://a", "is unreachable"); 5];
         let dead = vec![("/x", addresses); 5];
         let route = "no address of route /x answers: http://a is unreachable, http://a is unreachable, \

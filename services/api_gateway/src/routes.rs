@@ -1,4 +1,4 @@
-//! The gateway as an HTTP service: for the agent's listener and for its own.
+//! The gateway as an HTTP service, for the agent's listener and for its own.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tower::service_fn;
 
 use crate::gateway::Gateway;
 
-/// Everything below `/svc/api_gateway` on the agent's listener.
+/// The router for `/svc/api_gateway` on the agent's listener.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     Router::new().fallback_service(service::<Body>(gateway))
 }

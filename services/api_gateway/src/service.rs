@@ -1,4 +1,4 @@
-//! The running gateway: its listener, its drain, its end.
+//! The running gateway: start, drain and stop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use crate::probes::Probes;
 use crate::routes;
 use crate::settings::Plan;
 
-/// How long answers may still be written after the stop; the drain before it is what waits for them.
+/// How long answers may still be written after the stop; the drain before it waits for requests to end.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// For how long no request may run before kept connections are closed: a client that has just got its answer, and was
-/// told to close, may have sent its next request already.
+/// How long no request may be in flight before idle connections are closed: a client whose last answer told it to close
+/// may already have sent its next request.
 const QUIET: Duration = Duration::from_millis(30);
 
-/// How another host is let in.
+/// The hint for a request to a host that is not allowed.
 const HOSTS: &str = "add it to `hosts` in the settings of api_gateway";
 
 /// A running gateway.
 #[derive(Debug)]
 struct GatewayService {
     gateway: Arc<Gateway>,
-    /// Whether its routes lead somewhere.
+    /// The state of its routes.
     probes: Arc<Probes>,
     stop: Stop,
     /// Cancelled once the listener and every connection are closed.
@@ -76,7 +76,7 @@ impl Prepared for Plan {
             serving.await;
             Ok(())
         });
-        // A gateway that drains probes nothing.
+        // A draining gateway sends no probes.
         let (probing, stopping) = (Arc::clone(&probes), stop.accepting.clone());
         let shutdown = cx.shutdown;
         cx.tasks.spawn("route probes", async move {
@@ -104,7 +104,7 @@ impl Service for GatewayService {
         self.probes.health()
     }
 
-    /// New connections are refused. Those that are open get their answers, and are told to close with them.
+    /// Refuses new connections. Open ones get their answers, with `Connection: close`.
     async fn drain(&self, deadline: Instant) {
         self.gateway.is_draining.store(true, Ordering::SeqCst);
         self.stop.accepting.cancel();
@@ -115,7 +115,7 @@ impl Service for GatewayService {
             biased;
             () = self.closed.cancelled() => {}
             outcome = quiet => if outcome.is_err() {
-                warn!(in_flight = in_flight.count(), "not all requests through the gateway ended in time");
+                warn!(in_flight = in_flight.count(), "drain deadline reached before all requests ended");
             },
         }
     }

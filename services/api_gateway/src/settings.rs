@@ -1,4 +1,4 @@
-//! The settings, as an operator writes them, and what they mean once they are checked.
+//! The settings as an operator writes them, and the plan that they become after the check.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::table::{Prefix, RouteTable, Way};
 
 /// A time limit: 1 ms to 365 days.
 type Limit = DurationIn<1>;
-/// Connections or requests at once.
+/// A number of concurrent connections or requests.
 type Count = NumberIn<1, 1_000_000>;
 
 /// The settings of a gateway. Everything has a default; durations are written as `1s`, `500ms`, `2m`.
@@ -31,30 +31,30 @@ type Count = NumberIn<1, 1_000_000>;
 #[serde(deny_unknown_fields, default)]
 #[schemars(!default)]
 pub struct Settings {
-    /// Where the gateway listens. Port 0 is any free one; `ctl members` shows it.
+    /// The address on which the gateway listens. Port 0 selects a free port; `ctl members` shows it.
     pub listen: String,
-    /// Path prefixes that go to fixed addresses. They win over service types; the longest prefix that matches wins.
+    /// Path prefixes that go to fixed addresses. Routes take precedence over service types; among routes, the longest
+    /// matching prefix wins.
     pub routes: Vec<Route>,
-    /// How long opening a connection to a member or an address may take. A busy server may lose the first two
-    /// attempts of the system, which takes three seconds. `4s` unless given.
+    /// How long opening a connection to a member or an address may take. A busy server may drop the first two attempts,
+    /// which takes three seconds. Default: `4s`.
     pub connect_timeout: Limit,
-    /// How long the head of an answer may take, counted from the last piece of the request's body. `60s` unless
-    /// given.
+    /// How long the head of an answer may take, counted from the last piece of the request's body. Default: `60s`.
     pub response_timeout: Limit,
-    /// How long a body may stand still before it is given up. `60s` unless given.
+    /// How long a body may make no progress before the request fails. Default: `60s`.
     pub idle_timeout: Limit,
-    /// How long a request may wait for a member that serves, for example while a role moves. `0s`: not at all;
-    /// `10s` unless given.
+    /// How long a request may wait for a serving member, for example while a role moves. `0s` disables waiting.
+    /// Default: `10s`.
     pub wait: DurationIn<0>,
-    /// Client connections at once; the next one waits in the system's queue. 10000 unless given.
+    /// The largest number of client connections; the next one waits in the operating system's queue. Default: 10000.
     pub max_connections: Count,
-    /// The proxies in front of the gateway, as addresses or networks: `[10.0.0.0/8]`. What they say in `Forwarded`,
-    /// `X-Forwarded-*` and `X-Request-Id` is believed and added to; what anybody else says there is replaced.
+    /// The trusted proxies in front of the gateway, as addresses or networks: `[10.0.0.0/8]`. Their `Forwarded`,
+    /// `X-Forwarded-*` and `X-Request-Id` headers are kept and extended; those of any other client are replaced.
     pub trust: Vec<String>,
-    /// Hosts under which services may be asked for, besides addresses, names without a dot, and names below
-    /// `.localhost`, `.local` and `.internal`: `[shop.example, "*.shop.example"]`. Any other host, and pages of other
-    /// sites, are refused with 403, so that no web page reaches the cluster's data through a visitor's browser. `any`
-    /// switches that off. Routes are reached under every host.
+    /// Host names under which services may be requested, in addition to IP addresses, names without a dot, and names
+    /// below `.localhost`, `.local` and `.internal`: `[shop.example, "*.shop.example"]`. Requests for any other host,
+    /// and requests from web pages of other sites, are refused with 403, so that no web page reaches the cluster's data
+    /// through a visitor's browser. `any` disables the check. Routes are reached under every host.
     #[schemars(schema_with = "hosts")]
     pub hosts: Hosts,
 }
@@ -63,17 +63,18 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// `/files` matches `/files`, `/files/` and all below it, not `/filesystem`. `/` matches everything.
+    /// The prefix. `/files` matches `/files`, `/files/` and every path below it, but not `/filesystem`. `/` matches
+    /// every path.
     pub prefix: String,
-    /// One or more of `http://host[:port][/path]`; each request goes to the less busy of two of them.
+    /// One or more addresses `http://host[:port][/path]`; each request goes to the less loaded of two of them.
     pub to: Vec<String>,
-    /// Whether the prefix is taken off the path: `/files/a` arrives as `/a`. The prefix is told in
-    /// `X-Forwarded-Prefix` then. With `false` the path arrives as it is. Answers, redirects among them, are not
-    /// rewritten either way.
+    /// Whether to remove the prefix from the path: `/files/a` arrives as `/a`, and `X-Forwarded-Prefix` contains the
+    /// prefix. With `false` the path arrives unchanged. Answers, including redirects, are not rewritten either way.
+    /// Default: `true`.
     #[serde(default = "yes")]
     pub strip_prefix: bool,
-    /// Requests of this route at once; the next one waits, at most `wait`. No limit unless given. For servers that lose
-    /// connections when many come at once: `python3 -m http.server` lets only five wait to be accepted.
+    /// The largest number of concurrent requests on this route; the next one waits, at most `wait`. No limit by
+    /// default. For servers that drop connections when many arrive at once: `python3 -m http.server` queues only five.
     #[serde(default)]
     pub max_in_flight: Option<Count>,
 }
@@ -102,7 +103,7 @@ impl Default for Settings {
     }
 }
 
-/// Settings that were checked.
+/// The checked settings.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) listen: SocketAddr,
@@ -114,7 +115,7 @@ pub(crate) struct Plan {
 }
 
 impl Settings {
-    /// Checks everything, and tells all mistakes at once.
+    /// Checks everything, and reports all mistakes at once.
     pub(crate) fn check(self) -> Result<Plan, SettingsError> {
         let mut mistakes = Vec::new();
         let listen = self.listen.parse().map_err(|_| {
@@ -225,12 +226,12 @@ mod tests {
     fn the_defaults_are_right() {
         let plan = Settings::default().check().unwrap();
         assert_eq!(plan.listen.to_string(), "127.0.0.1:0");
-        assert_eq!(plan.limits, Limits::default(), "what the operator reads is what the mesh does");
+        assert_eq!(plan.limits, Limits::default(), "the documented defaults are those of the mesh");
         assert_eq!(plugin::parse_settings(&json!({})), Ok(Settings::default()));
     }
 
     #[test]
-    fn all_mistakes_are_told_at_once_each_with_its_place() {
+    fn all_mistakes_are_reported_at_once_each_with_its_place() {
         let found = mistakes(&json!({
             "listen": "localhost",
             "routes": [
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_name_is_told_with_its_place() {
+    fn an_unknown_key_is_reported_with_its_place() {
         let found = mistakes(&json!({"routes": [{"prefix": "/a", "to": [], "strip": true}]}));
         assert_eq!(found[0], ("/routes/0/strip".to_owned(), "unknown key `strip`".to_owned()));
         let found = mistakes(&json!({"wait": 10}));

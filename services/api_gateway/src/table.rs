@@ -1,4 +1,5 @@
-//! Where a path goes: to the route with the longest prefix, else to the service type that its first segment names.
+//! The route table: a path goes to the route with the longest matching prefix, else to the service type in its first
+//! segment.
 //!
 //! Pure. Prefixes match whole segments of the raw path, which is never decoded or normalised.
 
@@ -11,33 +12,33 @@ use mesh::BaseUrl;
 use tokio::sync::Semaphore;
 use types::ServiceType;
 
-/// A path prefix: `/files`, or the empty one, which matches every path. Written with a slash at its front.
+/// A path prefix: `/files`, or the empty one, which matches every path. Written with a leading slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Prefix(String);
 
-/// Why a text is no path prefix.
+/// Why a text is not a path prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PrefixError {
     /// Begin with a slash.
     #[error("`{0}` does not begin with `/`")]
     NoSlash(String),
-    /// Leave out what can't be matched.
+    /// Remove the part that can't match.
     #[error("`{prefix}` has {bad}, so it would never match")]
     NeverMatches {
-        /// What was given.
+        /// The text that was given.
         prefix: String,
         /// A query, an empty segment, a `..`.
         bad: &'static str,
     },
 }
 
-/// A prefix and where it leads.
+/// A route: a prefix and its addresses.
 #[derive(Debug)]
 pub(crate) struct Way {
     pub(crate) prefix: Prefix,
     pub(crate) to: Vec<BaseUrl>,
     pub(crate) strip_prefix: bool,
-    /// As many requests may be on this way at once; no limit if there is none.
+    /// One permit for each request that may be in flight on the route; `None` means no limit.
     pub(crate) places: Option<Arc<Semaphore>>,
 }
 
@@ -48,14 +49,14 @@ pub(crate) struct RouteTable {
     ways: Vec<Way>,
 }
 
-/// Where a path goes.
+/// The destination of a path.
 #[derive(Debug)]
 pub(crate) enum Destination<'a> {
-    /// Along a route.
+    /// A route.
     Route(&'a Way),
-    /// To a service type.
+    /// A service type.
     Service(ServiceType),
-    /// Nowhere.
+    /// No route and no service type matches.
     Nowhere,
 }
 
@@ -109,7 +110,7 @@ impl RouteTable {
         Self { ways }
     }
 
-    /// Where a path goes.
+    /// The destination of a path.
     pub(crate) fn destination(&self, path: &str) -> Destination<'_> {
         if let Some(way) = self.ways.iter().find(|way| way.prefix.matches(path)) {
             return Destination::Route(way);
@@ -132,11 +133,11 @@ pub(crate) fn first_segment(path: &str) -> &str {
     path.split_once('/').map_or(path, |(first, _)| first)
 }
 
-/// What is left of a raw path and query behind its first `len` bytes; the root if nothing is.
+/// The rest of a raw path and query after its first `len` bytes; the root if it is empty.
 pub(crate) fn behind(path: &PathAndQuery, len: usize) -> PathAndQuery {
     let rest = &path.as_str()[len..];
     let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
-    rest.parse().expect("what is left of a path behind whole segments is a path")
+    rest.parse().expect("the rest of a path after whole segments is a path")
 }
 
 #[cfg(test)]
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_a_prefix_keeps_its_bytes() {
+    fn the_path_after_a_prefix_keeps_its_bytes() {
         for (path, len, rest) in [
             ("/files/a%2Fb/..%2f/x?q=%20", 6, "/a%2Fb/..%2f/x?q=%20"),
             ("/files", 6, "/"),

@@ -39,7 +39,7 @@ async fn the_plugin_keeps_the_promises_of_every_plugin() {
     conformance::check(&ApiGateway, &routes).await;
 }
 
-/// A gateway that runs, and who watches over it.
+/// A running gateway with its context and the sender of its view.
 struct Running {
     context: Context,
     service: Arc<dyn Service>,
@@ -76,7 +76,7 @@ impl Running {
         !self.metrics().contains("in_flight 0")
     }
 
-    /// Sends bytes and reads until the gateway hangs up.
+    /// Sends bytes and reads until the gateway closes the connection.
     async fn raw(&self, request: impl AsRef<[u8]>) -> String {
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
         stream.write_all(request.as_ref()).await.unwrap();
@@ -112,7 +112,7 @@ async fn whole(answer: Response<Incoming>) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// A server behind the gateway, until it is dropped.
+/// A server behind the gateway that runs until it is dropped.
 struct Upstream {
     addr: SocketAddr,
     hits: Arc<AtomicUsize>,
@@ -174,13 +174,13 @@ async fn echoing(request: Request<Incoming>) -> Answer {
     Response::new(request.into_body().boxed())
 }
 
-/// Answers with the head of the request as it came.
-async fn telling(request: Request<Incoming>) -> Answer {
-    let mut told = format!("{} {}", request.method(), request.uri());
+/// Answers with the head of the request as it arrived.
+async fn reflecting(request: Request<Incoming>) -> Answer {
+    let mut reflected = format!("{} {}", request.method(), request.uri());
     for (name, value) in request.headers() {
-        told += &format!("\n{name}: {}", value.to_str().unwrap());
+        reflected += &format!("\n{name}: {}", value.to_str().unwrap());
     }
-    text(told)
+    text(reflected)
 }
 
 fn view(members: Vec<Member>) -> ClusterView {
@@ -209,8 +209,8 @@ async fn until(mut condition: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_route_passes_the_rest_of_the_path_byte_for_byte() {
-    let upstream = Upstream::serving(telling).await;
+async fn a_route_forwards_the_rest_of_the_path_byte_for_byte() {
+    let upstream = Upstream::serving(reflecting).await;
     let gateway = Running::routing("/files", &upstream).await;
     for (asked, arrived) in [
         ("/files/a%2Fb/..%2f/x?q=%20", "/a%2Fb/..%2f/x?q=%20"),
@@ -233,30 +233,30 @@ async fn a_route_passes_the_rest_of_the_path_byte_for_byte() {
 
 #[tokio::test]
 async fn a_route_may_keep_its_prefix() {
-    let upstream = Upstream::serving(telling).await;
+    let upstream = Upstream::serving(reflecting).await;
     let route = json!({"prefix": "/api/v1", "to": [upstream.url() + "/base"], "strip_prefix": false});
     let gateway = Running::with(json!({"routes": [route]}), Vec::new()).await;
-    let told = whole(gateway.get("/api/v1/x?y").await).await;
-    assert!(told.starts_with("GET /base/api/v1/x?y\n"), "{told}");
-    assert!(!told.contains("x-forwarded-prefix"), "{told}");
+    let reflected = whole(gateway.get("/api/v1/x?y").await).await;
+    assert!(reflected.starts_with("GET /base/api/v1/x?y\n"), "{reflected}");
+    assert!(!reflected.contains("x-forwarded-prefix"), "{reflected}");
 }
 
 #[tokio::test]
 async fn a_service_type_leads_to_a_member_that_serves_it() {
-    let upstream = Upstream::serving(telling).await;
+    let upstream = Upstream::serving(reflecting).await;
     let members = vec![member("n1", "key_value", upstream.addr, Phase::Ready)];
     let gateway = Running::with(json!({}), members).await;
     for path in ["/key_value/a%2Fb?c", "/key-value/a%2Fb?c"] {
-        let told = whole(gateway.get(path).await).await;
-        assert!(told.starts_with("GET /svc/key_value/a%2Fb?c\n"), "{told}");
+        let reflected = whole(gateway.get(path).await).await;
+        assert!(reflected.starts_with("GET /svc/key_value/a%2Fb?c\n"), "{reflected}");
     }
-    let told = whole(gateway.get("/key_value").await).await;
-    assert!(told.starts_with("GET /svc/key_value/\n"), "{told}");
+    let reflected = whole(gateway.get("/key_value").await).await;
+    assert!(reflected.starts_with("GET /svc/key_value/\n"), "{reflected}");
 }
 
 #[tokio::test]
-async fn a_request_says_for_whom_it_comes_and_keeps_its_id() {
-    let upstream = Upstream::serving(telling).await;
+async fn a_forwarded_request_names_its_client_and_keeps_its_id() {
+    let upstream = Upstream::serving(reflecting).await;
     let route = json!({"prefix": "/", "to": [upstream.url()]});
     let settings = json!({"routes": [route], "trust": ["127.0.0.0/8"]});
     let gateway = Running::with(settings, Vec::new()).await;
@@ -265,7 +265,7 @@ async fn a_request_says_for_whom_it_comes_and_keeps_its_id() {
         .header("x-request-id", "mine");
     let answer = send(request, "").await;
     assert_eq!(answer.headers()[api::REQUEST_ID], "mine");
-    let told = whole(answer).await;
+    let reflected = whole(answer).await;
     for line in [
         "x-forwarded-for: 192.0.2.1, 127.0.0.1".to_owned(),
         "x-forwarded-proto: http".to_owned(),
@@ -274,17 +274,17 @@ async fn a_request_says_for_whom_it_comes_and_keeps_its_id() {
         "x-request-id: mine".to_owned(),
         "cdn-loop: coterie".to_owned(),
     ] {
-        assert!(told.lines().any(|told| told == line), "{line} is missing in {told}");
+        assert!(reflected.lines().any(|other| other == line), "{line} is missing in {reflected}");
     }
-    assert!(!told.contains("x-forwarded-prefix"), "nothing was taken off: {told}");
+    assert!(!reflected.contains("x-forwarded-prefix"), "no prefix was removed: {reflected}");
     let answer = gateway.get("/").await;
     let id = answer.headers()[api::REQUEST_ID].to_str().unwrap().to_owned();
     assert!(whole(answer).await.contains(&format!("x-request-id: {id}")));
 }
 
 #[tokio::test]
-async fn what_leads_nowhere_is_answered_with_what_there_is() {
-    let upstream = Upstream::serving(telling).await;
+async fn an_unknown_path_is_answered_with_the_list_of_routes_and_services() {
+    let upstream = Upstream::serving(reflecting).await;
     let members = vec![member("n1", "storage", upstream.addr, Phase::Starting)];
     let route = json!({"prefix": "/files", "to": [upstream.url()]});
     let gateway = Running::with(json!({"routes": [route], "wait": "0s"}), members).await;
@@ -303,7 +303,7 @@ async fn what_leads_nowhere_is_answered_with_what_there_is() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_behind_the_gateway_is_told_apart() {
+async fn each_fault_behind_the_gateway_has_its_own_code() {
     let silent = Upstream::serving(|_| std::future::pending()).await;
     let strange = Upstream::accepting(Arc::default(), |mut stream: TcpStream| async move {
         let _ = stream.write_all(b"220 mail.example ESMTP\r\n\r\n").await;
@@ -338,7 +338,7 @@ async fn tunnels_are_refused() {
 }
 
 #[tokio::test]
-async fn gateways_that_send_to_each_other_in_circles_stop() {
+async fn a_forwarding_loop_is_detected() {
     let placeholder = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let own = placeholder.local_addr().unwrap();
     drop(placeholder);
@@ -366,7 +366,7 @@ async fn a_large_body_flows_through_in_both_directions() {
         }
     };
     let mut answer = Vec::new();
-    // Nothing in between could hold all of it: reading has to go on while writing does.
+    // No buffer in between can hold all of it: reading must continue while writing does.
     let ((), read) = tokio::join!(sending, reader.read_to_end(&mut answer));
     read.unwrap();
     let body = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
@@ -399,7 +399,7 @@ async fn an_answer_without_a_body_has_none_on_the_wire_either() {
 }
 
 #[tokio::test]
-async fn old_http_is_spoken_on_either_side() {
+async fn http_1_0_is_supported_on_both_sides() {
     let upstream = Upstream::accepting(Arc::default(), |mut stream: TcpStream| async move {
         let _ = stream.read(&mut [0; 1024]).await;
         let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nuntil the end").await;
@@ -458,7 +458,7 @@ async fn a_drain_refuses_new_connections_and_answers_those_that_are_open() {
     assert!(last.contains("200 ok") && last.contains("connection: close"), "{last}");
 
     gateway.service.stop().await.unwrap();
-    assert!(TcpStream::connect(gateway.addr).await.is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(gateway.addr).await.is_err(), "the port is closed");
 }
 
 #[tokio::test]
@@ -482,7 +482,7 @@ async fn a_client_that_hangs_up_leaves_nothing_behind() {
         stream.write_all(request.as_bytes()).await.unwrap();
         until(|| upstream.hits.load(Ordering::SeqCst) > number).await;
         assert!(gateway.in_flight());
-        // One that only ends its side may still read.
+        // A client that only ends its sending side may still read.
         stream.set_zero_linger().unwrap();
         drop(stream);
         until(|| !gateway.in_flight()).await;
@@ -535,15 +535,15 @@ async fn a_thousand_requests_at_once_are_all_answered() {
 }
 
 #[tokio::test]
-async fn the_agents_listener_does_the_same_job() {
+async fn the_agents_listener_routes_requests_too() {
     use tower::ServiceExt;
-    let upstream = Upstream::serving(telling).await;
+    let upstream = Upstream::serving(reflecting).await;
     let gateway = Running::routing("/files", &upstream).await;
     let request = Request::get("/files/x").body(axum::body::Body::empty()).unwrap();
     let router = Arc::clone(&gateway.service).routes();
     let answer = router.oneshot(request).await.unwrap();
-    let told = answer.into_body().collect().await.unwrap().to_bytes();
-    assert!(told.starts_with(b"GET /x\n"));
+    let reflected = answer.into_body().collect().await.unwrap().to_bytes();
+    assert!(reflected.starts_with(b"GET /x\n"));
 }
 
 #[tokio::test]
@@ -569,14 +569,14 @@ async fn a_route_with_a_limit_never_has_more_requests_at_once() {
 }
 
 #[tokio::test]
-async fn who_finds_no_place_on_a_route_in_time_is_told_so() {
+async fn a_request_that_gets_no_permit_in_time_is_refused_as_route_busy() {
     let upstream = Upstream::serving(|_| std::future::pending()).await;
     let route = json!({"prefix": "/few", "to": [upstream.url()], "max_in_flight": 1});
     let gateway = Running::with(json!({"routes": [route], "wait": "50ms"}), Vec::new()).await;
     let first = gateway.get("/few/");
     tokio::pin!(first);
     let problem = tokio::select! {
-        _ = &mut first => panic!("nobody answers"),
+        _ = &mut first => panic!("the server is silent"),
         problem = async {
             while upstream.hits.load(Ordering::SeqCst) == 0 {
                 tokio::task::yield_now().await;

@@ -1,8 +1,8 @@
-//! Requests and answers byte by byte: what a client or a server may try, and what comes of it.
+//! Requests and answers byte by byte: unusual and malformed input from clients and servers.
 
 use super::*;
 
-/// What a recorder behind the gateway got: heads and bodies, as they came.
+/// The requests that a recorder behind the gateway received: heads and bodies.
 #[derive(Clone, Default)]
 struct Record(Arc<std::sync::Mutex<Vec<String>>>);
 
@@ -12,28 +12,28 @@ impl Record {
     }
 }
 
-/// A server that notes each request with its body and trailers, and answers 200.
+/// A server that records each request with its body and trailers, and answers 200.
 async fn recorder() -> (Upstream, Record) {
     let record = Record::default();
     let noted = record.clone();
     let upstream = Upstream::serving(move |request: Request<Incoming>| {
         let noted = noted.clone();
         async move {
-            let mut told = format!("{} {}\n", request.method(), request.uri());
+            let mut recorded = format!("{} {}\n", request.method(), request.uri());
             for (name, value) in request.headers() {
-                told += &format!("{name}: {}\n", value.to_str().unwrap());
+                recorded += &format!("{name}: {}\n", value.to_str().unwrap());
             }
             let body = request.into_body().collect().await;
             match body {
                 Ok(body) => {
                     for (name, value) in body.trailers().into_iter().flatten() {
-                        told += &format!("trailer {name}: {}\n", value.to_str().unwrap());
+                        recorded += &format!("trailer {name}: {}\n", value.to_str().unwrap());
                     }
-                    told += &format!("\n{}", String::from_utf8_lossy(&body.to_bytes()));
+                    recorded += &format!("\n{}", String::from_utf8_lossy(&body.to_bytes()));
                 }
-                Err(_) => told += "\ncut",
+                Err(_) => recorded += "\ncut",
             }
-            noted.0.lock().unwrap().push(told);
+            noted.0.lock().unwrap().push(recorded);
             text("recorded")
         }
     })
@@ -41,7 +41,7 @@ async fn recorder() -> (Upstream, Record) {
     (upstream, record)
 }
 
-/// A server that reads a head and says some bytes.
+/// A server that reads a head, sends some bytes and closes the connection.
 async fn saying(bytes: &'static [u8]) -> Upstream {
     Upstream::accepting(Arc::default(), move |mut stream: TcpStream| async move {
         let mut head = Vec::new();
@@ -51,7 +51,7 @@ async fn saying(bytes: &'static [u8]) -> Upstream {
         }
         let _ = stream.write_all(bytes).await;
         let _ = stream.shutdown().await;
-        // Until the gateway is done with it.
+        // Wait until the gateway is done with the connection.
         let _ = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut [0; 1024])).await;
     })
     .await
@@ -75,7 +75,7 @@ fn problem(answer: &str) -> Problem {
 const NEXT: &str = "GET /next HTTP/1.1\r\nhost: x\r\n\r\n";
 
 #[tokio::test]
-async fn what_servers_could_read_differently_is_refused_with_a_problem_and_ends_the_connection() {
+async fn an_ambiguous_head_is_refused_with_a_problem_and_ends_the_connection() {
     let (upstream, record) = recorder().await;
     let gateway = Running::routing("/", &upstream).await;
     let many = "a: b\r\n".repeat(101);
@@ -156,7 +156,7 @@ async fn what_servers_could_read_differently_is_refused_with_a_problem_and_ends_
 }
 
 #[tokio::test]
-async fn what_is_clear_is_passed_on() {
+async fn an_unambiguous_request_is_forwarded() {
     let (upstream, record) = recorder().await;
     let gateway = Running::routing("/", &upstream).await;
     for (request, line, body) in [
@@ -237,7 +237,7 @@ async fn a_length_beside_chunks_is_ignored_and_nothing_is_smuggled() {
 }
 
 #[tokio::test]
-async fn a_client_can_neither_delete_nor_forge_what_the_gateway_says() {
+async fn a_client_can_neither_remove_nor_forge_the_fields_of_the_gateway() {
     let (upstream, record) = recorder().await;
     let gateway = Running::routing("/u", &upstream).await;
     let request = "GET /u/ HTTP/1.1\r\nHost: h\r\n\
@@ -300,7 +300,7 @@ async fn a_route_is_not_left_by_dot_segments() {
 }
 
 #[tokio::test]
-async fn trailers_forge_nothing_and_reach_members_alone() {
+async fn trailers_forge_nothing_and_reach_only_members() {
     let (upstream, record) = recorder().await;
     let members = vec![member("n1", "key_value", upstream.addr, Phase::Ready)];
     let route = json!({"prefix": "/u", "to": [upstream.url()]});
@@ -322,7 +322,7 @@ async fn trailers_forge_nothing_and_reach_members_alone() {
 }
 
 #[tokio::test]
-async fn answers_are_framed_by_what_they_mean() {
+async fn answers_with_ambiguous_framing_are_repaired_or_refused() {
     for (answer, expected, code, framing) in [
         (
             &b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n6\r\nhello\n\r\n0\r\n\r\n"[..],
@@ -361,7 +361,7 @@ async fn answers_are_framed_by_what_they_mean() {
 }
 
 #[tokio::test]
-async fn an_answer_with_too_many_fields_is_called_that() {
+async fn an_answer_with_too_many_fields_is_reported_as_such() {
     let answer = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101));
     let upstream = saying(answer.leak().as_bytes()).await;
     let gateway = Running::routing("/", &upstream).await;
@@ -371,7 +371,7 @@ async fn an_answer_with_too_many_fields_is_called_that() {
 }
 
 #[tokio::test]
-async fn a_stranger_does_not_speak_for_the_cluster() {
+async fn an_address_of_a_route_cannot_send_coterie_headers() {
     let hits = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&hits);
     let upstream = Upstream::serving(move |_| {
@@ -399,7 +399,7 @@ async fn a_stranger_does_not_speak_for_the_cluster() {
 async fn a_final_answer_is_passed_on_while_the_body_is_still_being_sent() {
     const REFUSAL: &[u8] =
         b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    // Closes its connection without having read the body, which resets it.
+    // This server closes its connection without reading the body, which resets it.
     let upstream = Upstream::accepting(Arc::default(), |mut stream: TcpStream| async move {
         let mut head = Vec::new();
         while !head.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -435,7 +435,7 @@ async fn a_final_answer_is_passed_on_while_the_body_is_still_being_sent() {
 }
 
 #[tokio::test]
-async fn a_body_is_asked_for_when_the_server_asks_for_it() {
+async fn a_100_continue_of_the_server_reaches_the_client() {
     let (upstream, record) = recorder().await;
     let gateway = Running::routing("/", &upstream).await;
     let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
@@ -457,7 +457,7 @@ async fn a_body_is_asked_for_when_the_server_asks_for_it() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_said_all_gets_its_answer() {
+async fn a_client_that_ends_its_sending_side_gets_its_answer() {
     let (upstream, _record) = recorder().await;
     let slow = Upstream::serving(|_| async {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -481,7 +481,7 @@ async fn a_client_that_has_said_all_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_gone_cancels_its_request() {
+async fn a_client_that_disconnects_cancels_its_request() {
     let upstream = Upstream::serving(|_| std::future::pending()).await;
     let gateway = Running::routing("/", &upstream).await;
     let ask = async || {
@@ -490,7 +490,7 @@ async fn a_client_that_is_gone_cancels_its_request() {
         until(|| gateway.in_flight()).await;
         stream
     };
-    // A reset does so at once, also after the client has ended its side.
+    // A reset cancels at once, even after the client has ended its sending side.
     for ends_first in [false, true] {
         let mut stream = ask().await;
         if ends_first {
@@ -504,7 +504,7 @@ async fn a_client_that_is_gone_cancels_its_request() {
         until_awake(|| !gateway.in_flight()).await;
         assert!(began.elapsed() < Duration::from_secs(5));
     }
-    // One that has ended its side is waited for, and then no longer.
+    // A client that has ended its sending side is waited for, up to a limit.
     let mut stream = ask().await;
     stream.shutdown().await.unwrap();
     let began = Instant::now();
@@ -523,7 +523,7 @@ async fn until_awake(mut condition: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn pages_of_others_reach_routes_and_no_service() {
+async fn web_pages_of_other_sites_reach_routes_but_no_service() {
     let (upstream, record) = recorder().await;
     let members = || vec![member("n1", "key_value", upstream.addr, Phase::Ready)];
     let route = json!({"prefix": "/u", "to": [upstream.url()]});
@@ -553,7 +553,7 @@ async fn pages_of_others_reach_routes_and_no_service() {
         let answer = ask(&gateway, "GET", path, host, more).await;
         assert_eq!(status(&answer), 200, "{path} {host}: {answer}");
         let seen = record.take().pop().unwrap();
-        assert_eq!(seen.contains("\norigin: "), path == "/u/x", "a member is asked by the gateway: {seen}");
+        assert_eq!(seen.contains("\norigin: "), path == "/u/x", "a member gets no Origin: {seen}");
     }
     assert_eq!(status(&ask(&gateway, "GET", "/nothing/x", "evil.example", "").await), 404);
 
