@@ -9,37 +9,36 @@ use crate::report::Report;
 use crate::{detect, failover, idle, kv, moves, readme, results, swap, torture, up};
 
 const EXAMPLES: &str = "\
-Build first, so that agent and ctl stand beside bench:
+Build first; bench expects agent and ctl in its own folder:
   cargo build --release -p agent -p ctl -p bench
 
 Examples:
-  cargo run --release -p bench -- up                     starts and joins
+  cargo run --release -p bench -- up                     cluster starts and joins
   cargo run --release -p bench -- detect --rounds 10     crashes and leaves
-  cargo run --release -p bench -- swap                   role changes, quiet and under load
-  cargo run --release -p bench -- move --moves 100       a shard goes back and forth while keys are used
-  cargo run --release -p bench -- kv                     keys written durably and read, beside etcd
+  cargo run --release -p bench -- swap                   role changes, idle and under load
+  cargo run --release -p bench -- move --moves 100       a shard moves back and forth under load
+  cargo run --release -p bench -- kv                     durable writes and reads of keys, compared with etcd
   cargo run --release -p bench -- kv --clients 64 --values 100 --choices zipf --ways gateway --no-million
-  cargo run --release -p bench -- failover               the owner of a shard is killed, beside etcd's leader
-  cargo run --release -p bench -- idle --seconds 60      memory and CPU of agents that have nothing to do
-  cargo run --release -p bench -- torture --seconds 600  clients, faults, and a checker of what clients were told
-  cargo run --release -p bench -- up --json up.json      the numbers in this file instead of target/bench/
-  cargo run --release -p bench -- up --record            the numbers in crates/bench/results/up.json as well
-  cargo run --release -p bench -- readme                 README's tables from crates/bench/results
+  cargo run --release -p bench -- failover               write outage after an owner (etcd: the leader) is killed
+  cargo run --release -p bench -- idle --seconds 60      memory and CPU of idle agents
+  cargo run --release -p bench -- torture --seconds 600  clients, injected faults, and a consistency check
+  cargo run --release -p bench -- up --json up.json      write the results to this file instead of target/bench/
+  cargo run --release -p bench -- up --record            also write crates/bench/results/up.json
+  cargo run --release -p bench -- readme                 write README's tables from crates/bench/results
 
-p99 of fewer than 100 samples is the largest; p99.9 is told of 1,000 or more. The ratio is ours to the peer's, by p50.
-Serf runs with its `local` and its `lan` profile, etcd is asked by gRPC, by JSON over its gateway and by its v2 API; the
-better one of each row is shown. etcd has no gateway for keys: what goes through ours is beside etcd asked directly. Where
-there is no `serf` or `etcd`, the row says so. Everything runs on loopback and in temporary folders, and is ended at the
-end.";
+With fewer than 100 samples, p99 is the maximum; p99.9 needs 1,000 samples. RATIO is our p50 divided by the peer's p50.
+Serf runs with its `local` and its `lan` profile; etcd is called through gRPC, JSON and its v2 API. Each row shows the
+better one. etcd has no gateway for keys, so rows for our gateway show direct calls to etcd. If `serf` or `etcd` is not
+installed, the row says so. Everything runs on loopback and in temporary folders, and stops when bench exits.";
 
-/// Measures Coterie, and Debian's `serf` or `etcd` in the same run where it does the same job
+/// Measure Coterie, and Debian's `serf` or `etcd` on the same task in the same run
 #[derive(Debug, Parser)]
 #[command(name = "bench", version, after_help = EXAMPLES, max_term_width = 110)]
 pub(crate) struct Cli {
-    /// Where the numbers go as JSON [default: target/bench/NAME-UNIXTIME.json, beside the binary's folder]
+    /// Write the results to this JSON file [default: target/bench/NAME-UNIXTIME.json, in the binary's target folder]
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Keep the numbers in crates/bench/results as well, for README: of a release build on a quiet machine
+    /// Also write the results to crates/bench/results, for README; requires a release build, use a quiet machine
     #[arg(long, global = true)]
     record: bool,
     #[command(subcommand)]
@@ -49,23 +48,23 @@ pub(crate) struct Cli {
 /// What to measure.
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// How fast clusters start: `ctl up`, all see all, one join, start to serving
+    /// Cluster start times: `ctl up`, full membership, one join, start to serving
     Up(up::Args),
-    /// How fast roles change, and whether a request fails meanwhile
+    /// Role change times, and failed requests meanwhile
     Swap(swap::Args),
-    /// How fast a shard moves, and whether those who use its keys notice
+    /// Shard move times, and failed, stale or lost keys meanwhile
     Move(moves::Args),
-    /// How fast keys are written durably and read, beside etcd
+    /// Rates and latencies of durable writes and of reads, compared with etcd
     Kv(kv::Args),
-    /// How long nobody can write after the owner of a shard was killed, beside etcd
+    /// Write outage after the owner of a shard was killed, compared with etcd
     Failover(failover::Args),
-    /// How fast a crash and a goodbye are seen by all
+    /// Time until all nodes see a crash and a leave
     Detect(detect::Args),
-    /// What an agent costs that has nothing to do
+    /// Memory and CPU of idle agents
     Idle(idle::Args),
-    /// Whether what was promised is kept, whatever goes wrong
+    /// Consistency under injected faults
     Torture(torture::Args),
-    /// Write README's tables from the numbers that were kept
+    /// Write README's tables from the committed results
     Readme(readme::Args),
 }
 
@@ -84,7 +83,7 @@ impl Verb {
         }
     }
 
-    /// Who else is measured.
+    /// The software to compare with.
     fn peer(&self) -> &'static str {
         match self {
             Self::Up(_) | Self::Swap(_) | Self::Detect(_) | Self::Idle(_) => "serf",
@@ -94,14 +93,14 @@ impl Verb {
     }
 }
 
-/// Measures, prints the table and writes the file.
+/// Runs the measurement, prints the table and writes the file.
 pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     let name = cli.verb.name();
     if cli.record && !results::NAMES.contains(&name) {
-        bail!("README shows no numbers of `{name}`; leave --record out");
+        bail!("README shows no results of `{name}`; omit --record");
     }
     if cli.record && cfg!(debug_assertions) {
-        bail!("--record is for a release build: cargo run --release -p bench -- {name} --record");
+        bail!("--record needs a release build: cargo run --release -p bench -- {name} --record");
     }
     let mut report = Report::begin(cli.verb.name(), cli.verb.peer());
     let measured = match &cli.verb {
@@ -115,7 +114,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         Verb::Torture(args) => Box::pin(torture::run(args, &mut report)).await,
         Verb::Readme(args) => return readme::run(args),
     };
-    // What was measured before an error is worth as much as without it.
+    // Report what was measured even if an error ended the run.
     report.finish(cli.json.as_deref(), cli.record, &measured)?;
     measured
 }
@@ -127,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound_and_its_examples_are_understood() {
+    fn the_command_line_is_valid_and_its_examples_parse() {
         Cli::command().debug_assert();
         for line in EXAMPLES.lines().filter(|line| line.contains(" -- ")) {
             let words = line.split(" -- ").nth(1).unwrap();

@@ -1,4 +1,4 @@
-//! How fast a crash and a goodbye are seen by all.
+//! Measures the time until all nodes see a crash and a leave.
 
 use std::time::Duration;
 
@@ -17,21 +17,21 @@ use crate::stats::{Summary, millis};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Nodes of a cluster
+    /// Nodes in the cluster
     #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(2..=100))]
     nodes: u8,
-    /// How often our nodes crash and leave
+    /// Crashes and leaves of our nodes
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
-    /// How often Serf's nodes do: it needs five seconds each time
+    /// Crashes and leaves of Serf's nodes; Serf needs five seconds for each
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     serf_rounds: u32,
-    /// Seconds that every node is up before one is killed
+    /// Seconds for which every node runs before one is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     settle: u64,
 }
 
-/// The times of one software.
+/// The samples of one software.
 #[derive(Debug, Default)]
 struct Times {
     crash: Vec<Duration>,
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     let settle = Duration::from_secs(args.settle);
     let binaries = Binaries::find()?;
     let profiles = serf::profiles().await;
-    // All at once: they wait most of the time, and have the same neighbours.
+    // All run at once: they wait most of the time, and so share the same conditions.
     let ours = measure("ours".to_owned(), Kind::Ours(binaries), nodes, args.rounds, settle);
     let serfs = profiles.iter().flatten().map(|profile| {
         let name = format!("serf {profile}");
@@ -76,7 +76,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
             .peer(peer(|times| &times.leave)),
     );
     report.notes.push(format!(
-        "every node was up for {settle:?} before a kill; seen: not listed as alive by any other node"
+        "every node ran for {settle:?} before a kill; a death counts as seen when no other node lists the node as alive"
     ));
     Ok(())
 }
@@ -88,7 +88,7 @@ async fn measure(
     rounds: u32,
     settle: Duration,
 ) -> anyhow::Result<Times> {
-    /// Before a goodbye the cluster only has to be at rest.
+    /// The pause before a leave: the cluster only has to be at rest.
     const REST: Duration = Duration::from_secs(2);
     let mut fleet = Fleet::of(kind, nodes).await?;
     let mut times = Times::default();
@@ -108,7 +108,7 @@ async fn measure(
     Ok(times)
 }
 
-/// Ends any node, and starts it again once nobody lists it.
+/// Ends a random node, and starts it again once no other node lists it.
 async fn end_any(fleet: &mut Fleet, signal: Signal, pause: Duration) -> anyhow::Result<Duration> {
     let seat = fleet.seats()[rand::rng().random_range(0..fleet.seats().len())].clone();
     let took = fleet.end_one(&seat.name, signal, pause).await?;

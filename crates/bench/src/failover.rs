@@ -1,9 +1,9 @@
-//! How long nobody can write after the process that takes the writes was killed, beside etcd.
+//! Measures the write outage after the process that accepts writes was killed, compared with etcd.
 //!
-//! Ours: two shards, each with a replica, and standbys; the owner of shard 0 is killed with -9 while keys of it are
-//! written through the gateway. Once with its replica left to take over, once with standbys alone. etcd: three members;
-//! the leader is killed, another member is written to. From the kill on, a write begins every few milliseconds; the first
-//! one to be acknowledged ends the gap. Who was killed is started again before the next round.
+//! Ours: one shard and four nodes; the owner is killed with SIGKILL while a key is written through the gateway. One run
+//! has replicas that can take over, the other only standbys. etcd: three members; the leader is killed, and another
+//! member receives the writes. From the kill on, a write starts every 20 ms; the first acknowledged write ends the
+//! outage. The killed node is restarted before the next round.
 
 mod etcd;
 
@@ -24,25 +24,25 @@ use crate::rows::{Peer, Row, Target};
 use crate::stats::{Summary, millis};
 use etcd::Trio;
 
-/// Between the beginnings of two writes.
+/// The time between the starts of two writes.
 const EVERY: Duration = Duration::from_millis(20);
-/// How long one write may take.
+/// The time limit of one write.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
-/// How long a gap may be before the measurement is given up.
+/// The longest outage before the run fails.
 const LIMIT: Duration = Duration::from_secs(60);
-/// For everything to come to rest before the next kill.
+/// The pause in which everything settles before the next kill.
 const REST: Duration = Duration::from_secs(1);
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How often the owner is killed, of each kind
+    /// Kills of the owner, for each of the two cases
     #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
-    /// Leave etcd out
+    /// Do not measure etcd
     #[arg(long)]
     alone: bool,
-    /// Pause the owner with SIGSTOP instead of killing it, as a machine that freezes or is cut off; without etcd
+    /// Pause the owner with SIGSTOP instead of killing it, like a machine that freezes; without etcd
     #[arg(long)]
     frozen: bool,
 }
@@ -54,11 +54,11 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     let (peer, words) = match version().await {
         Ok(version) if !args.alone && !args.frozen => {
             let gaps = theirs(args).await?;
-            let summary = Summary::of_times(&gaps).context("there was at least one round")?;
+            let summary = Summary::of_times(&gaps).context("no rounds were measured")?;
             let peer = Peer::Measured { profile: "3 nodes".to_owned(), summary };
-            (peer, format!("the peer is etcd {version} with its own defaults, its leader killed"))
+            (peer, format!("the peer is etcd {version} with default settings; its leader is killed"))
         }
-        Ok(_) => (Peer::Missing("left out".to_owned()), "etcd was left out".to_owned()),
+        Ok(_) => (Peer::Missing("left out".to_owned()), "etcd was not measured".to_owned()),
         Err(why) => (Peer::Missing(why.clone()), format!("etcd: {why}")),
     };
     let row = |what: &str, gaps: &[Duration], most| {
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// A cluster of ours: a gateway, and four nodes of which one owns the only shard.
+/// Measures our cluster: a gateway and four nodes, one of which owns the only shard.
 async fn ours(args: &Args, binaries: &Binaries, replicas: u32) -> anyhow::Result<Vec<Duration>> {
     let mut nodes = Nodes::new(binaries.clone())?;
     nodes.apply(&json!({ "storage": { "shards": 1, "replicas": replicas } })).await?;
@@ -124,11 +124,15 @@ async fn ours(args: &Args, binaries: &Binaries, replicas: u32) -> anyhow::Result
     Ok(gaps)
 }
 
-/// Who owns the shard, as the store says.
+/// The owner of the shard, from the object store.
 async fn owner(nodes: &Nodes) -> anyhow::Result<&'static str> {
     let claims = nodes.client("gateway")?.claims().await?;
-    let holder = claims.claims.first().and_then(|claim| claim.holder.as_ref()).context("it has an owner")?;
-    NAMES.into_iter().find(|name| holder.node.as_str() == *name).context("it is one of ours")
+    let holder =
+        claims.claims.first().and_then(|claim| claim.holder.as_ref()).context("the shard has no owner")?;
+    NAMES
+        .into_iter()
+        .find(|name| holder.node.as_str() == *name)
+        .context("the owner is not a node of this run")
 }
 
 async fn has_a_replica(nodes: &Nodes) -> anyhow::Result<()> {
@@ -174,7 +178,7 @@ fn put<'a>(http: &'a reqwest::Client, url: &'a str) -> impl Fn() -> reqwest::Req
     move || http.put(url).body("value")
 }
 
-/// Begins a write every few milliseconds. How long it took until the first one was acknowledged.
+/// Starts a write every 20 ms. Returns the time until the first one was acknowledged.
 async fn first_write(write: &impl Fn() -> reqwest::RequestBuilder) -> anyhow::Result<Duration> {
     let began = Instant::now();
     let mut writes = JoinSet::new();

@@ -1,7 +1,7 @@
-//! Real processes of one software, started, asked and ended alike, so that both are measured by the same clock.
+//! Real processes of one software. Both are started, polled and ended alike, and timed by the same clock.
 //!
-//! A node is asked every few milliseconds over a connection that stays open: ours for `GET /v1/members`, Serf for
-//! `members` of its RPC. So the resolution is that of the pause plus an answer, the same for both.
+//! Each node is polled every few milliseconds over a connection that stays open: ours with `GET /v1/members`, Serf with
+//! `members` of its RPC. So the resolution is the pause plus one answer, the same for both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -20,24 +20,24 @@ use crate::process::Process;
 use crate::seat::Seat;
 use crate::serf;
 
-/// Between two questions to a node, where milliseconds count.
+/// The pause between two polls of a node where milliseconds count.
 pub(crate) const QUICK: Duration = Duration::from_millis(3);
-/// Between two questions to a node, where a second is expected.
+/// The pause between two polls of a node where about a second is expected.
 pub(crate) const STEADY: Duration = Duration::from_millis(10);
-/// How long anything may take before the measurement is given up.
+/// The time limit of each step of a measurement.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long one answer may take.
+/// The time limit of one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 const SEEDS: usize = 3;
 
-/// Which software.
+/// The software to measure.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
     Ours(Binaries),
     Serf(serf::Profile),
 }
 
-/// Asks one node.
+/// Polls one node.
 #[derive(Debug)]
 pub(crate) enum Probe {
     Ours(Box<client::Client>),
@@ -80,7 +80,7 @@ impl Kind {
 }
 
 impl Probe {
-    /// Who is alive in this node's view; none if it does not answer.
+    /// The nodes that this node lists as alive; `None` if it does not answer.
     async fn alive(&mut self) -> Option<BTreeSet<String>> {
         match self {
             Self::Ours(client) => {
@@ -95,7 +95,7 @@ impl Probe {
         }
     }
 
-    /// Whether it answers at all.
+    /// Whether the node answers.
     async fn serves(&mut self) -> bool {
         match self {
             Self::Ours(client) => client.is_live().await,
@@ -105,7 +105,7 @@ impl Probe {
 }
 
 impl Node {
-    /// Asks until the view is as wanted.
+    /// Polls until the view is as wanted. Returns the time of that.
     async fn sees(
         &mut self,
         pause: Duration,
@@ -121,8 +121,8 @@ impl Node {
             last = alive;
             sleep(pause).await;
         }
-        let words = self.process.last_words();
-        bail!("{} sees {last:?} after {LIMIT:?}; its log ends with\n{words}", self.seat.name)
+        let log = self.process.log_tail();
+        bail!("{} sees {last:?} after {LIMIT:?}; its log ends with\n{log}", self.seat.name)
     }
 }
 
@@ -131,14 +131,14 @@ impl Fleet {
         Ok(Self { kind, folder: tempfile::tempdir()?, seats: Vec::new(), nodes: BTreeMap::new() })
     }
 
-    /// `n1` to `n{count}`, all of them in the view of all.
+    /// Starts `n1` to `n{count}` and waits until each sees all.
     pub(crate) async fn of(kind: Kind, count: usize) -> anyhow::Result<Self> {
         let mut fleet = Self::new(kind)?;
         fleet.start_all(count, QUICK).await?;
         Ok(fleet)
     }
 
-    /// Starts `n1` to `n{count}` at once. Returns how long it took until all saw all.
+    /// Starts `n1` to `n{count}` at once. Returns the time until all saw all.
     pub(crate) async fn start_all(&mut self, count: usize, pause: Duration) -> anyhow::Result<Duration> {
         for _ in 0..count {
             self.take_seat()?;
@@ -150,7 +150,7 @@ impl Fleet {
         self.all_see_all(began, pause).await
     }
 
-    /// A place for one more node; the first ones are the seeds of all.
+    /// Adds the addresses of one more node; the first nodes are the seeds of all.
     pub(crate) fn take_seat(&mut self) -> anyhow::Result<Seat> {
         let number = self.seats.len() + 1;
         let seat = Seat {
@@ -163,7 +163,7 @@ impl Fleet {
         Ok(seat)
     }
 
-    /// Starts the node of a seat, again if it ran before.
+    /// Starts the node of a seat, also again.
     pub(crate) fn spawn(&mut self, seat: &Seat) -> anyhow::Result<()> {
         let others = self.seats.iter().filter(|other| other.name != seat.name);
         let seeds: Vec<_> = others.map(|other| other.gossip).take(SEEDS).collect();
@@ -187,13 +187,13 @@ impl Fleet {
         &self.seats
     }
 
-    /// How long after `began` every node has seen exactly those that run.
+    /// The time from `began` until every node saw exactly the running nodes.
     pub(crate) async fn all_see_all(&mut self, began: Instant, pause: Duration) -> anyhow::Result<Duration> {
         let running: BTreeSet<String> = self.nodes.keys().cloned().collect();
         self.all_see(began, pause, |alive| *alive == running).await
     }
 
-    /// How long after `began` every node has seen what is wanted.
+    /// The time from `began` until every node's view was as wanted.
     pub(crate) async fn all_see(
         &mut self,
         began: Instant,
@@ -202,31 +202,31 @@ impl Fleet {
     ) -> anyhow::Result<Duration> {
         let asking = self.nodes.values_mut().map(|node| node.sees(pause, &wanted));
         let seen = try_join_all(asking).await?;
-        let last = seen.into_iter().max().context("nobody runs")?;
+        let last = seen.into_iter().max().context("no node runs")?;
         Ok(last - began)
     }
 
-    /// How long after `began` a node has answered at all.
+    /// The time from `began` until a node answered.
     pub(crate) async fn serving(&mut self, name: &str, began: Instant) -> anyhow::Result<Duration> {
         const PAUSE: Duration = Duration::from_millis(1);
-        let node = self.nodes.get_mut(name).context("it runs")?;
+        let node = self.nodes.get_mut(name).context("the node does not run")?;
         while began.elapsed() < LIMIT {
             if node.probe.serves().await {
                 return Ok(began.elapsed());
             }
             sleep(PAUSE).await;
         }
-        bail!("{name} does not serve; its log ends with\n{}", node.process.last_words())
+        bail!("{name} does not serve; its log ends with\n{}", node.process.log_tail())
     }
 
-    /// Sends a node a signal that ends it. Returns how long it took until nobody listed it as alive.
+    /// Ends a node with a signal. Returns the time until no other node listed it as alive.
     pub(crate) async fn end_one(
         &mut self,
         name: &str,
         signal: Signal,
         pause: Duration,
     ) -> anyhow::Result<Duration> {
-        let mut node = self.nodes.remove(name).context("it runs")?;
+        let mut node = self.nodes.remove(name).context("the node does not run")?;
         let began = Instant::now();
         node.process.signal(signal)?;
         let (seen, ended) =
@@ -235,20 +235,20 @@ impl Fleet {
         seen
     }
 
-    /// Ends all without a word.
+    /// Kills all nodes.
     pub(crate) async fn end(mut self) {
         for node in self.nodes.values() {
-            // It may have ended by itself.
+            // The process may have exited already.
             let _ = node.process.signal(Signal::KILL);
         }
         join_all(self.nodes.values_mut().map(|node| node.process.ended())).await;
     }
 
-    /// Sets a tag of a Serf node. Returns how long it took until all saw it.
+    /// Sets a tag of a Serf node. Returns the time until all saw it.
     pub(crate) async fn set_tag(&mut self, name: &str, value: &str) -> anyhow::Result<Duration> {
         let began = Instant::now();
         {
-            let node = self.nodes.get_mut(name).context("it runs")?;
+            let node = self.nodes.get_mut(name).context("the node does not run")?;
             let Probe::Serf(rpc) = &mut node.probe else { bail!("only Serf has tags") };
             timeout(LIMIT, rpc.set_tag(value)).await??;
         }

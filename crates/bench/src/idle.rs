@@ -1,4 +1,4 @@
-//! What an agent costs that has nothing to do: memory, and the share of a core.
+//! Measures the memory and CPU of idle agents.
 
 use std::time::Duration;
 
@@ -18,24 +18,24 @@ use crate::stats::Summary;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Nodes of a cluster
+    /// Nodes in the cluster
     #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
     nodes: u8,
-    /// How long CPU is measured
+    /// Seconds for which CPU is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// How long they are left alone before
+    /// Seconds to settle before the measurement
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     settle: u64,
 }
 
-/// One agent.
+/// The cost of one agent.
 #[derive(Debug, Clone, Serialize)]
 struct Cost {
     node: String,
     role: &'static str,
     rss_mib: f64,
-    /// Of it, what no file backs.
+    /// The part of it that no file backs.
     anonymous_mib: f64,
     threads: f64,
     cpu_percent: f64,
@@ -82,11 +82,11 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
             .ours(Summary::of(&parents))
             .target(Target::Max(1.5)),
     ]);
-    report.notes.push("one sample an agent, over the whole time".to_owned());
+    report.notes.push("one sample per agent, over the whole time".to_owned());
     Ok(())
 }
 
-/// What the parents of agents take that `ctl up` starts, in MiB that no file backs.
+/// The memory of the parent processes of agents that `ctl up` starts, in MiB, without file-backed pages.
 async fn parents(nodes: usize, settle: Duration) -> anyhow::Result<Vec<f64>> {
     let mut cluster = CtlCluster::new(Binaries::find()?, nodes)?;
     cluster.up().await?;
@@ -96,7 +96,7 @@ async fn parents(nodes: usize, settle: Duration) -> anyhow::Result<Vec<f64>> {
     taken
 }
 
-/// All of them over the same time.
+/// Measures all agents over the same time.
 async fn measure(fleets: &[(String, Fleet)], time: Duration) -> anyhow::Result<Vec<(String, Vec<Cost>)>> {
     let mut before = Vec::new();
     for (_, fleet) in fleets {
@@ -110,7 +110,7 @@ async fn measure(fleets: &[(String, Fleet)], time: Duration) -> anyhow::Result<V
     for (name, fleet) in fleets {
         let mut of_each = Vec::new();
         for node in fleet.nodes() {
-            let (began, used_before) = before.next().context("as many as before")?;
+            let (began, used_before) = before.next().context("a node has no first sample")?;
             let pid = node.process.id()?;
             let used = on_cpu(pid)?.saturating_sub(used_before);
             of_each.push(Cost {

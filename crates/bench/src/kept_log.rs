@@ -1,4 +1,4 @@
-//! The latest log lines of the nodes in this process, kept to be shown beside a failed request.
+//! Keeps the latest log lines of the nodes in this process, to show them with a failed request.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,22 +12,22 @@ use tracing_subscriber::fmt::MakeWriter;
 const LINES: usize = 5_000;
 const FILTER: &str = "info,chitchat=warn";
 
-/// Keeps the latest lines. Cheap to clone; clones share them.
+/// The latest log lines. Cheap to clone; clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeptLog(Arc<Mutex<VecDeque<(Instant, String)>>>);
 
 impl KeptLog {
-    /// Takes all that is logged in this process from now on.
+    /// Captures everything that this process logs from now on.
     pub(crate) fn start() -> Self {
         let kept = Self::default();
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
-        // Somebody else may take it already; then there is nothing to show.
+        // If another subscriber is installed already, no lines are captured.
         let _ = builder.with_target(false).with_writer(kept.clone()).try_init();
         kept
     }
 
-    /// What was logged within this time of a moment.
+    /// The lines logged within this time before or after a moment.
     pub(crate) fn around(&self, moment: Instant, within: Duration) -> Vec<String> {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_near = |at: Instant| at.max(moment) - at.min(moment) <= within;

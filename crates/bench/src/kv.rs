@@ -1,8 +1,8 @@
-//! How fast keys are written durably and read, beside etcd: one node each, the same disk, the same clients.
+//! Measures durable writes and reads of keys, compared with etcd: one node each, the same disk, the same clients.
 //!
-//! Both keep their data in one temporary folder and are up all the time; rounds alternate between them. Of etcd's ways to
-//! be asked, the one that is fastest at a task is the peer of it. All clients share one thread, so they cost both the
-//! same; how much is told by the rows of `livez`.
+//! Both keep their data in one temporary folder and run all the time; rounds alternate between them. For each task, the
+//! peer is etcd's fastest API. All clients share one thread and so cost both the same; the rows of `livez` show how
+//! much.
 
 mod drive;
 pub(crate) mod etcd;
@@ -36,64 +36,64 @@ use keys::{Choice, Keys};
 use matrix::{Matrix, Server};
 use protocol::{ClientApi, Value};
 
-/// Before the memory of a node that has nothing to do is looked at.
+/// The pause before the memory of an idle node is measured.
 const REST: Duration = Duration::from_secs(5);
-/// How much longer than a task of a round a turn with many keys takes: caches fill meanwhile.
+/// A turn with many keys takes this many times a task's time, so that caches fill.
 const TURN: u32 = 5;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Lengths of the values, in bytes
+    /// Lengths of values, in bytes
     #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values_t = [100, 4_096])]
     values: Vec<usize>,
-    /// Clients at once
+    /// Numbers of concurrent clients
     #[arg(long, value_name = "COUNT", value_delimiter = ',', default_values_t = [1, 64, 256],
         value_parser = clap::value_parser!(u16).range(1..=1_000))]
     clients: Vec<u16>,
-    /// Keys that are written and read
+    /// Number of keys
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     keys: u32,
-    /// How keys are chosen
+    /// Distribution of the keys
     #[arg(long, value_name = "CHOICE", value_enum, value_delimiter = ',', default_values = ["uniform", "zipf"])]
     choices: Vec<Choice>,
-    /// Who is asked for them
+    /// Whether clients call the owner directly or through a gateway
     #[arg(long, value_name = "WAY", value_enum, value_delimiter = ',', default_values = ["direct", "gateway"])]
     ways: Vec<Way>,
-    /// What is done with them
+    /// Operations to measure
     #[arg(long, value_name = "TASK", value_enum, value_delimiter = ',', default_values = ["put", "get", "primary"])]
     tasks: Vec<Task>,
-    /// How long each task takes in a round; a turn with many keys takes five times as long
+    /// Seconds for each task in a round; a turn with many keys takes five times as long
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
-    /// How often all of it is done
+    /// Number of rounds
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
-    /// How often a node is started on an empty folder
+    /// Starts of a node on an empty folder
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     starts: u32,
-    /// Leave etcd out
+    /// Do not measure etcd
     #[arg(long)]
     alone: bool,
-    /// Leave out the node with a million keys
+    /// Skip the node with a million keys
     #[arg(long)]
     no_million: bool,
-    /// Read keys at random of a node that has this many; 0 leaves it out
+    /// Measure random reads on a node with this many keys; 0 skips it
     #[arg(long, value_name = "COUNT", default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(0..=100_000_000))]
     many: u32,
-    /// Write large values for so long; 0 leaves them out
+    /// Seconds for which large values are written; 0 skips them
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     large: u64,
-    /// Leave out all but the node with a million keys, the one with many, and the large values
+    /// Measure only the node with a million keys, the one with many keys, and large values
     #[arg(long)]
     no_matrix: bool,
 }
 
-/// Who is asked.
+/// The server that clients call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Way {
-    /// The owner of the keys
+    /// The owner of the keys, directly
     Direct,
-    /// A gateway, which asks the owner
+    /// A gateway, which forwards to the owner
     Gateway,
 }
 
@@ -121,21 +121,21 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     }
     report.notes.push(match version {
         Ok(version) => format!(
-            "N is the number of clients. The peer is etcd {version} by its fastest way: its linearizable reads beside our \
-             strong ones, its serializable reads beside those of the primary. It has no gateway: what goes through ours \
-             is beside the same numbers of it"
+            "N is the number of clients. The peer is the fastest API of etcd {version}: its linearizable reads are \
+             compared with our strong reads, its serializable reads with our primary reads. etcd has no gateway: \
+             rows for our gateway show the same numbers of etcd"
         ),
         Err(why) => format!("N is the number of clients; etcd: {why}"),
     });
     if args.ways.contains(&Way::Gateway) {
-        report.notes.push(
-            "CPU a request through the gateway is that of the gateway and the owner together".to_owned(),
-        );
+        report
+            .notes
+            .push("CPU per request through the gateway is the sum of the gateway and the owner".to_owned());
     }
     Ok(())
 }
 
-/// All of the matrix, on nodes that are up all the time.
+/// Measures the whole matrix, on nodes that run all the time.
 async fn compare(
     args: &Args,
     binaries: &Binaries,
@@ -176,7 +176,7 @@ async fn compare(
         Row::new("this disk: a page and its fdatasync", 1, "ms").ours(Summary::of(&matrix.floor.page)),
         Row::new("this disk: a file, linked, both synced", 1, "ms").ours(Summary::of(&matrix.floor.object)),
     ]);
-    rounds::tell(&matrix.measured, version, report);
+    rounds::report_rows(&matrix.measured, version, report);
     report.rows.push(memory("after all that", &storage, peers.as_ref(), version)?);
     for clients in args.clients.iter().copied().map(usize::from).collect::<BTreeSet<_>>() {
         let (keys, value) = (Keys::new(1, Choice::Uniform)?, Arc::new(Value::of_length(1)));
@@ -191,7 +191,7 @@ async fn compare(
     Ok(())
 }
 
-/// Starts a gateway before the owner.
+/// Starts a gateway in front of the owner.
 async fn gateway(nodes: &mut Nodes, storage: &Server) -> anyhow::Result<Server> {
     nodes.start("gateway", &"api_gateway".parse()?)?;
     let addr = nodes.gateway("gateway").await?;
@@ -201,12 +201,12 @@ async fn gateway(nodes: &mut Nodes, storage: &Server) -> anyhow::Result<Server> 
     Ok(Server { api: ClientApi::Gateway, addr, pids })
 }
 
-/// Rounded up.
+/// The time in minutes, rounded up.
 fn minutes(time: Duration) -> String {
     format!("{} min", time.as_secs().div_ceil(60))
 }
 
-/// From the start of a process on an empty folder until it says that it is ready.
+/// Measures the time from the start of a process on an empty folder until it is ready.
 async fn starts(
     args: &Args,
     binaries: &Binaries,

@@ -1,4 +1,4 @@
-//! Clients that send requests without a pause and look at every answer.
+//! Clients that send requests without a pause and check every answer.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,21 +14,21 @@ use tokio::time::Instant;
 use crate::kept_log::KeptLog;
 use crate::stats::Summary;
 
-/// The longest body.
+/// The longest body, in bytes.
 const LONGEST: usize = 64 * 1024;
-/// Failures that are kept with their details.
+/// The number of failures kept with their details.
 const KEPT: usize = 50;
-/// Failures that are kept with what the nodes logged around them.
+/// The number of failures kept with the log lines around them.
 const KEPT_WITH_LOG: usize = 5;
 const LOG_AROUND: Duration = Duration::from_millis(150);
-/// A request that takes longer has failed; the gateway itself waits for 10 s at most.
+/// The time limit of a request; the gateway itself waits for 10 s at most.
 const LIMIT: Duration = Duration::from_secs(30);
 const EXCERPT: usize = 300;
 
 /// A request that failed.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct FailedRequest {
-    /// The role change that ran, and since when.
+    /// The role change in progress, and for how long.
     during: String,
     request: String,
     took_ms: f64,
@@ -36,15 +36,15 @@ pub(crate) struct FailedRequest {
     log: Vec<String>,
 }
 
-/// What came of all requests.
+/// The outcome of all requests.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) sent: u64,
     pub(crate) failed: u64,
     pub(crate) failures: Vec<FailedRequest>,
-    /// In milliseconds.
+    /// The latency in milliseconds.
     pub(crate) latency: Option<Summary>,
-    /// How many requests each node answered.
+    /// The number of requests that each node answered.
     pub(crate) answered_by: BTreeMap<String, u64>,
     pub(crate) per_second: f64,
 }
@@ -70,7 +70,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// So many clients, each with a connection of its own, that ask below this URL.
+    /// Starts clients, each with its own connection, that send requests below this URL.
     pub(crate) fn start(clients: usize, url: String, log: KeptLog) -> anyhow::Result<Self> {
         let mut payload = vec![0; LONGEST * 2];
         rand::rng().fill(payload.as_mut_slice());
@@ -92,17 +92,17 @@ impl Load {
         Ok(Self { shared, began: Instant::now(), clients: tasks })
     }
 
-    /// What is changed now, to be told with failures.
+    /// Sets the change in progress, which is reported with failures.
     pub(crate) fn stage(&self, stage: String) {
         *self.shared.stage.lock().unwrap_or_else(PoisonError::into_inner) = (stage, Instant::now());
     }
 
-    /// Requests so far, and those of them that failed.
+    /// The number of requests so far, and of failed ones.
     pub(crate) fn so_far(&self) -> (u64, u64) {
         (self.shared.sent.load(Ordering::Relaxed), self.shared.failed.load(Ordering::Relaxed))
     }
 
-    /// Lets each client finish its request.
+    /// Stops the clients after their present requests.
     pub(crate) async fn finish(mut self) -> anyhow::Result<Outcome> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut latencies = Vec::new();
@@ -159,7 +159,7 @@ async fn client(
 }
 
 impl Shared {
-    /// Every other request is a GET; the others have a body of 0 B to 64 KiB, mostly a short one.
+    /// The body of the next request: every other one is a GET; the others have 0 B to 64 KiB, mostly at most 2 KiB.
     fn body(&self, count: u64) -> Option<Bytes> {
         if count.is_multiple_of(2) {
             return None;
@@ -171,14 +171,14 @@ impl Shared {
         Some(self.payload.slice(start..start + length))
     }
 
-    /// Sends one request and compares all of its answer. Returns who answered.
+    /// Sends one request and compares the whole answer. Returns the node that answered.
     async fn ask(&self, http: &reqwest::Client, path: &str, body: Option<Bytes>) -> Result<String, String> {
         let url = format!("{}{path}", self.url);
         let request = match &body {
             Some(body) => http.post(url).body(body.clone()),
             None => http.get(url),
         };
-        let told = |error: &reqwest::Error| {
+        let describe = |error: &reqwest::Error| {
             let mut text = error.to_string();
             let mut cause = std::error::Error::source(error);
             while let Some(deeper) = cause {
@@ -187,14 +187,14 @@ impl Shared {
             }
             text
         };
-        let answer = request.send().await.map_err(|error| told(&error))?;
+        let answer = request.send().await.map_err(|error| describe(&error))?;
         let status = answer.status();
         let header = |name: &str| {
             let value = answer.headers().get(name).and_then(|value| value.to_str().ok());
             value.unwrap_or_default().to_owned()
         };
         let (node, seen_path) = (header(types::api::NODE), header("echo-path"));
-        let got = answer.bytes().await.map_err(|error| format!("{status}, then {}", told(&error)))?;
+        let got = answer.bytes().await.map_err(|error| format!("{status}, then {}", describe(&error)))?;
         if !status.is_success() {
             let text = String::from_utf8_lossy(&got);
             let text: String = text.chars().take(EXCERPT).collect();

@@ -1,4 +1,4 @@
-//! bench: measures Coterie, and Debian's `serf` or `etcd` in the same run where it does the same job.
+//! bench: measures Coterie, and Debian's `serf` or `etcd` on the same task in the same run.
 
 mod cli;
 mod detect;
@@ -38,7 +38,7 @@ async fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let done = tokio::select! {
         biased;
-        // Whatever was started is ended by the guards that are dropped here.
+        // Guards dropped here end every process that was started.
         interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
             Ok(()) => anyhow::anyhow!("interrupted"),
             Err(error) => error.into(),

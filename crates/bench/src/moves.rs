@@ -1,7 +1,7 @@
-//! How fast a shard moves from one node to another, and whether anybody who uses it meanwhile notices.
+//! Measures how fast a shard moves from one node to another, and whether its clients notice.
 //!
-//! Real agents: `gateway`, which all requests go through; `a` and `b`, which take shard 0 from each other; `other`, which
-//! has shard 1 all the time.
+//! Real agents: `gateway`, which receives all requests; `a` and `b`, which take shard 0 from each other; `other`, which
+//! keeps shard 1.
 
 mod ledger;
 mod slow;
@@ -25,22 +25,22 @@ use slow::SlowClients;
 use workload::{Failure, Outcome, Workload};
 
 const SHARDS: NonZeroU32 = NonZeroU32::new(2).expect("two is not zero");
-/// Failures that are told with what the nodes logged around them.
-const TOLD: usize = 5;
+/// The number of failures reported with the log lines around them.
+const SHOWN: usize = 5;
 const LOG_AROUND: Duration = Duration::from_millis(400);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How often shard 0 moves
+    /// Moves of shard 0
     #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     moves: u32,
-    /// Clients that send requests all the time, every other one writes
+    /// Clients that send requests all the time; every other one writes
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=1_000))]
     clients: u16,
     /// Milliseconds between the end of a move and the next one
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     pause: u64,
-    /// Leave out the clients that are slow: uploads and downloads, watches and listings at the gateway and at each owner
+    /// Do not run slow clients: uploads, downloads, watches and listings at the gateway and at each owner
     #[arg(long)]
     no_slow_clients: bool,
 }
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     if let Some(slow) = slow {
         report.notes.push(slow.finish().await);
     }
-    tell(&times, &outcome, &nodes, report);
+    report_rows(&times, &outcome, &nodes, report);
     nodes.end().await;
     moved
 }
@@ -93,7 +93,7 @@ async fn moves(
         if number.is_multiple_of(50) {
             let (sent, failed, stale) = workload.so_far();
             let moves = args.moves;
-            let p50 = Summary::of(&times.told).map_or(0.0, |told| told.p50);
+            let p50 = Summary::of(&times.receipts).map_or(0.0, |receipts| receipts.p50);
             progress(&format!(
                 "move {number}/{moves}, p50 {p50:.0} ms: {sent} requests, {failed} failed, {stale} stale"
             ));
@@ -102,7 +102,7 @@ async fn moves(
     Ok(())
 }
 
-fn tell(times: &Times, outcome: &Outcome, nodes: &Nodes, report: &mut Report) {
+fn report_rows(times: &Times, outcome: &Outcome, nodes: &Nodes, report: &mut Report) {
     const NODES: usize = 4;
     let exact = |count: u64| Summary::of(&[f64::from(u32::try_from(count).unwrap_or(u32::MAX))]);
     let none =
@@ -112,7 +112,7 @@ fn tell(times: &Times, outcome: &Outcome, nodes: &Nodes, report: &mut Report) {
         Row::new("shard moved under load", NODES, "ms")
             .ours(Summary::of_times(&times.wall))
             .target(Target::P50(300.0)),
-        Row::new("the same, as receipts say", NODES, "ms").ours(Summary::of(&times.told)),
+        Row::new("the same, as receipts say", NODES, "ms").ours(Summary::of(&times.receipts)),
         Row::new("shard 0 without an acknowledged PUT, each move", NODES, "ms")
             .ours(Summary::of(&outcome.silences))
             .target(Target::P99(300.0)),
@@ -128,20 +128,20 @@ fn tell(times: &Times, outcome: &Outcome, nodes: &Nodes, report: &mut Report) {
     ]);
     report.details.push(times.details("shard moved under load"));
     report.notes.push(format!(
-        "{:.0} requests/s; {} moves not confirmed by all, {} refused; steps, p50 / p99 ms: {}",
+        "{:.0} requests/s; {} moves not confirmed by all nodes, {} refused; steps, p50 / p99 ms: {}",
         outcome.per_second,
         times.unconfirmed,
         times.refused.len(),
         times.steps_in_words()
     ));
-    // What is left behind by moves must not make later ones slower.
+    // Leftovers of moves must not make later ones slower.
     let tenth = times.wall.len().div_ceil(10);
     let (first, last) = (&times.wall[..tenth], &times.wall[times.wall.len() - tenth..]);
     if let (Some(first), Some(last)) = (Summary::of_times(first), Summary::of_times(last)) {
         let (first, last) = (first.p50, last.p50);
-        report
-            .notes
-            .push(format!("the first and the last tenth of the moves: p50 {first:.0} and {last:.0} ms"));
+        report.notes.push(format!(
+            "p50 of the first tenth of the moves {first:.0} ms, of the last tenth {last:.0} ms"
+        ));
     }
     for (folder, files) in nodes.files_on_store() {
         report.notes.push(format!("  {files} files on the store below {folder}"));
@@ -149,10 +149,10 @@ fn tell(times: &Times, outcome: &Outcome, nodes: &Nodes, report: &mut Report) {
     for refusal in &times.refused {
         report.notes.push(format!("  refused: {refusal}"));
     }
-    for failure in outcome.failures.iter().take(TOLD) {
+    for failure in outcome.failures.iter().take(SHOWN) {
         report.notes.push(format!("  {failure:?}"));
     }
-    for failure in outcome.failures.iter().take(TOLD) {
+    for failure in outcome.failures.iter().take(SHOWN) {
         report.details.push(json!({ "failure": failure, "log": around(failure, nodes) }));
     }
     report.details.push(json!({ "failures": outcome.failures }));

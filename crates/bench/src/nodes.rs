@@ -1,4 +1,4 @@
-//! Real agents by name, each with a role, on one object store in a temporary folder.
+//! Real agents by name, each with a role, on an object store in a temporary folder.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::ports;
 use crate::process::Process;
 use crate::seat::Seat;
 
-/// How long anything may take before the measurement is given up.
+/// The time limit of each step.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Agents of one cluster. Dropping it kills them all.
@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Nodes {
     binaries: Binaries,
     nodes: BTreeMap<&'static str, Node>,
-    // Removed after the nodes have been killed.
+    // Declared last: removed after the nodes have been killed.
     folder: TempDir,
 }
 
@@ -40,12 +40,12 @@ struct Node {
 }
 
 impl Nodes {
-    /// None yet, with all they will keep in this folder.
+    /// A cluster without nodes; they will keep their data in this folder.
     pub(crate) fn new(binaries: Binaries) -> anyhow::Result<Self> {
         Ok(Self { binaries, nodes: BTreeMap::new(), folder: tempfile::tempdir()? })
     }
 
-    /// Settles on the store what service types run with.
+    /// Writes the specs of service types to the store.
     pub(crate) async fn apply(&self, services: &Value) -> anyhow::Result<()> {
         ours::apply(&self.binaries, self.store().as_os_str(), &[], services).await
     }
@@ -58,13 +58,13 @@ impl Nodes {
         self.folder.path()
     }
 
-    /// Starts a node. It need not be ready at the end.
+    /// Starts a node. Does not wait until it is ready.
     pub(crate) fn start(&mut self, name: &'static str, role: &Role) -> anyhow::Result<()> {
         let service = match role.service_name() {
             "api_gateway" => "api_gateway",
             "storage" => "storage",
             "standby" => "standby",
-            other => bail!("{other} is not started here"),
+            other => bail!("bench starts no {other}"),
         };
         let seat = Seat { name: name.to_owned(), role: service, gossip: ports::free()?, api: ports::free()? };
         let seeds: Vec<_> = self.nodes.values().map(|node| node.gossip).collect();
@@ -90,7 +90,7 @@ impl Nodes {
         let began = Instant::now();
         while !node.client.is_ready().await {
             if began.elapsed() > LIMIT {
-                bail!("{name} is not ready; its log ends with\n{}", node.process.last_words());
+                bail!("{name} is not ready; its log ends with\n{}", node.process.log_tail());
             }
             sleep(PAUSE).await;
         }
@@ -98,15 +98,15 @@ impl Nodes {
     }
 
     fn node(&self, name: &str) -> anyhow::Result<&Node> {
-        self.nodes.get(name).with_context(|| format!("there is no {name}"))
+        self.nodes.get(name).with_context(|| format!("there is no node {name}"))
     }
 
-    /// Calls a node.
+    /// The client of a node.
     pub(crate) fn client(&self, name: &str) -> anyhow::Result<&Client> {
         Ok(&self.node(name)?.client)
     }
 
-    /// Where a node's API listens.
+    /// The address of a node's API.
     pub(crate) fn api(&self, name: &str) -> anyhow::Result<SocketAddr> {
         Ok(self.node(name)?.api)
     }
@@ -115,17 +115,17 @@ impl Nodes {
         self.node(name)?.process.id()
     }
 
-    /// Where a gateway's own listener is, once it has one.
+    /// The address of a gateway's own listener, once it is ready.
     pub(crate) async fn gateway(&self, name: &str) -> anyhow::Result<SocketAddr> {
         self.ready(name).await?;
         let member = self.client(name)?.agent_self().await?.member;
-        let state = member.state.context("a node knows its own state")?;
-        let url = state.endpoints.get("gateway").context("a gateway has an endpoint")?;
+        let state = member.state.context("the node has no state")?;
+        let url = state.endpoints.get("gateway").context("the gateway has no endpoint")?;
         let addr = url.strip_prefix("http://").unwrap_or(url);
-        addr.parse().with_context(|| format!("{url} is an address"))
+        addr.parse().with_context(|| format!("{url} is not an address"))
     }
 
-    /// Waits until a node sees so many members that serve what they were told to.
+    /// Waits until a node sees exactly `count` serving members.
     pub(crate) async fn sees(&self, name: &str, count: usize) -> anyhow::Result<()> {
         const PAUSE: Duration = Duration::from_millis(10);
         let client = self.client(name)?;
@@ -143,7 +143,7 @@ impl Nodes {
         }
     }
 
-    /// What the nodes logged between two moments, written as the log writes them.
+    /// The nodes' log lines between two times in the format of the log.
     pub(crate) fn logged(&self, from: &str, to: &str) -> Vec<String> {
         let mut lines = Vec::new();
         for name in self.nodes.keys() {
@@ -156,7 +156,7 @@ impl Nodes {
         lines
     }
 
-    /// How many files there are on the store in each folder that has many.
+    /// The number of files in each folder of the store that has at least 100.
     pub(crate) fn files_on_store(&self) -> BTreeMap<String, usize> {
         const MANY: usize = 100;
         let store = self.store();
@@ -168,7 +168,7 @@ impl Nodes {
             for entry in entries.flatten() {
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-                    // What is being deleted meanwhile is of no interest.
+                    // A file that is being deleted counts as well.
                     Ok(_) | Err(_) => files += 1,
                 }
             }
@@ -180,22 +180,22 @@ impl Nodes {
         counts
     }
 
-    /// Sends a node a signal that ends it, and waits until its process is no more.
+    /// Ends a node with a signal, and waits until its process has exited.
     pub(crate) async fn signal(&mut self, name: &str, signal: Signal) -> anyhow::Result<()> {
-        let mut node = self.nodes.remove(name).with_context(|| format!("there is no {name}"))?;
+        let mut node = self.nodes.remove(name).with_context(|| format!("there is no node {name}"))?;
         node.process.signal(signal)?;
         node.process.ended().await
     }
 
-    /// Pauses a node's process, or lets it go on.
+    /// Pauses or resumes a node's process.
     pub(crate) fn pause(&self, name: &str, is_paused: bool) -> anyhow::Result<()> {
         self.node(name)?.process.signal(if is_paused { Signal::STOP } else { Signal::CONT })
     }
 
-    /// Ends all without a word.
+    /// Kills all nodes.
     pub(crate) async fn end(mut self) {
         for node in self.nodes.values() {
-            // It may have ended by itself.
+            // The process may have exited already.
             let _ = node.process.signal(Signal::KILL);
         }
         join_all(self.nodes.values_mut().map(|node| node.process.ended())).await;

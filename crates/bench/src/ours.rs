@@ -1,4 +1,4 @@
-//! Our binaries: where they are and how they are started.
+//! Our binaries, and the commands that start them.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::seat::Seat;
 
 const CTL_LIMIT: Duration = Duration::from_secs(60);
 
-/// The release binaries beside this one.
+/// The release binaries in the folder of this one.
 #[derive(Debug, Clone)]
 pub(crate) struct Binaries {
     agent: PathBuf,
@@ -28,9 +28,9 @@ pub(crate) struct Binaries {
 impl Binaries {
     pub(crate) fn find() -> anyhow::Result<Self> {
         if cfg!(debug_assertions) {
-            crate::progress::progress("warning: this is a debug build; its numbers say little");
+            crate::progress::progress("warning: this is a debug build; its results mean little");
         }
-        let own = std::env::current_exe().context("where this binary is")?;
+        let own = std::env::current_exe().context("finding this binary")?;
         let find = |name: &str| {
             let file = own.with_file_name(name);
             if file.is_file() {
@@ -46,7 +46,7 @@ impl Binaries {
     }
 }
 
-/// An agent of the `local` profile.
+/// The command of an agent with the `local` profile.
 pub(crate) fn command(binaries: &Binaries, seat: &Seat, seeds: &[SocketAddr], folder: &Path) -> Command {
     let mut command = clean(&binaries.agent);
     command
@@ -63,7 +63,7 @@ pub(crate) fn command(binaries: &Binaries, seat: &Seat, seeds: &[SocketAddr], fo
     command
 }
 
-/// Settles on a store what service types run with: `{"storage": {"shards": 2}}`.
+/// Writes the specs of service types to a store: `{"storage": {"shards": 2}}`.
 pub(crate) async fn apply(
     binaries: &Binaries,
     store: &OsStr,
@@ -75,7 +75,7 @@ pub(crate) async fn apply(
     command.args(["apply", "--cluster", "bench", "--store"]).arg(store);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().context("starting agent apply")?;
-    let mut stdin = child.stdin.take().context("its input is a pipe")?;
+    let mut stdin = child.stdin.take().context("agent apply has no stdin")?;
     stdin.write_all(json!({ "services": services }).to_string().as_bytes()).await?;
     drop(stdin);
     let output = timeout(CTL_LIMIT, child.wait_with_output()).await.context("agent apply did not end")??;
@@ -87,7 +87,7 @@ pub(crate) async fn apply(
     }
 }
 
-/// A command without our own settings in its environment.
+/// A command without our settings in its environment.
 fn clean(binary: &Path) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
@@ -98,7 +98,8 @@ fn clean(binary: &Path) -> Command {
     command
 }
 
-/// `ctl` with nothing of this environment, and what it remembers in a folder. It is ended with its handle.
+/// The command of `ctl`, without our settings in its environment and with its state in a folder. It ends with its
+/// handle.
 pub(crate) fn ctl(binaries: &Binaries, state: &Path) -> Command {
     let mut command = clean(&binaries.ctl);
     command.env("COTERIE_STATE_DIR", state).stdin(Stdio::null()).kill_on_drop(true);
@@ -114,7 +115,7 @@ pub(crate) struct CtlCluster {
 }
 
 impl CtlCluster {
-    /// With the manifest of the demo, for so many nodes.
+    /// A cluster with the manifest of the demo, for `nodes` nodes.
     pub(crate) fn new(binaries: Binaries, nodes: usize) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let gateways = nodes.min(2);
@@ -129,7 +130,7 @@ impl CtlCluster {
         Ok(Self { binaries, folder, is_up: false })
     }
 
-    /// From the start of `ctl up` to its end.
+    /// Runs `ctl up`. Returns the time it took.
     pub(crate) async fn up(&mut self) -> anyhow::Result<Duration> {
         self.is_up = true;
         let manifest = self.folder.path().join("bench.yaml");
@@ -174,7 +175,7 @@ impl CtlCluster {
 impl Drop for CtlCluster {
     fn drop(&mut self) {
         if self.is_up {
-            // The last resort of a bench that was interrupted; nobody is left to tell.
+            // The last resort of an interrupted bench; errors can't be reported any more.
             let _ = std::process::Command::new(&self.binaries.ctl)
                 .env("COTERIE_STATE_DIR", self.folder.path())
                 .args(["down", "--cluster", "bench", "--timeout", "2s"])

@@ -1,19 +1,19 @@
-//! Free ports on loopback, from a range that neither the kernel nor `ctl` hands out.
+//! Free ports on loopback, from a range that neither the kernel nor `ctl` uses.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::Context;
 
-/// Above what `ctl` takes, below Linux's range for outgoing connections.
+/// Above the ports of `ctl`, below Linux's range for outgoing connections.
 const FIRST: u16 = 30_000;
 const COUNT: u16 = 2_700;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// An address that is free for TCP and UDP, and that no earlier call has returned lately.
+/// An address that is free for TCP and UDP and that no recent call has returned.
 pub(crate) fn free() -> anyhow::Result<SocketAddr> {
-    // Where the search begins differs between processes, so that two benches seldom meet.
+    // The search begins elsewhere in each process, so that two benches seldom collide.
     let start = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or_default();
     (0..COUNT)
         .map(|_| {

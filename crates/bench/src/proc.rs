@@ -1,34 +1,34 @@
-//! What the kernel tells of a process.
+//! Reads the CPU time and memory of a process from `/proc`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 
-/// The time that all threads of a process were on a CPU, in the kernel's nanoseconds: its ticks are too coarse here.
+/// The CPU time of all threads of a process. From `schedstat`, in nanoseconds: clock ticks are too coarse here.
 pub(crate) fn on_cpu(pid: u32) -> anyhow::Result<Duration> {
     let mut sum = 0;
     for thread in threads(pid)? {
         let text =
-            std::fs::read_to_string(thread.join("schedstat")).context("the kernel tells no schedstat")?;
+            std::fs::read_to_string(thread.join("schedstat")).context("the kernel has no schedstat")?;
         let first = text.split(' ').next().unwrap_or_default();
-        sum += first.parse::<u64>().context("schedstat begins with a number")?;
+        sum += first.parse::<u64>().context("schedstat does not begin with a number")?;
     }
     Ok(Duration::from_nanos(sum))
 }
 
-/// The folders of its threads.
+/// The `/proc` folders of a process's threads.
 pub(crate) fn threads(pid: u32) -> anyhow::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/task"))?;
     Ok(entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?)
 }
 
-/// The memory that it has in use.
+/// The resident memory of a process, in MiB.
 pub(crate) fn rss_mib(pid: u32) -> anyhow::Result<f64> {
     mib(pid, "VmRSS:")
 }
 
-/// Of it, what no file backs.
+/// The part of it that no file backs, in MiB.
 pub(crate) fn anonymous_mib(pid: u32) -> anyhow::Result<f64> {
     mib(pid, "RssAnon:")
 }
@@ -38,11 +38,11 @@ fn mib(pid: u32, name: &str) -> anyhow::Result<f64> {
     Ok(field(&status, name)? / 1024.0)
 }
 
-/// A number of `/proc/PID/status`.
+/// A number in `/proc/PID/status`.
 fn field(status: &str, name: &str) -> anyhow::Result<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let word = line.and_then(|line| line.split_whitespace().next());
-    word.with_context(|| format!("no {name}"))?.parse().with_context(|| format!("{name} is a number"))
+    word.with_context(|| format!("no {name}"))?.parse().with_context(|| format!("{name} is not a number"))
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn this_very_process_has_used_the_cpu() {
+    fn this_process_has_used_cpu_time() {
         assert!(on_cpu(std::process::id()).unwrap() > Duration::ZERO);
     }
 }

@@ -1,4 +1,4 @@
-//! A child in a process group of its own, with its output in a file. It ends with its guard.
+//! A child process in its own process group, with its output in a file. It ends with its guard.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -8,11 +8,11 @@ use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-/// How long a process may take to end after a signal.
+/// How long a process may take to exit after a signal.
 const END_LIMIT: Duration = Duration::from_secs(15);
 const LOG_LINES: usize = 15;
 
-/// A running child. When it is dropped, it is killed.
+/// A running child. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -37,23 +37,23 @@ impl Process {
         Ok(Self { child, log })
     }
 
-    /// The process id, until it has ended.
+    /// The process id; an error once the process has exited.
     pub(crate) fn id(&self) -> anyhow::Result<u32> {
         self.child.id().context("the process has ended")
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let id = i32::try_from(self.id()?)?;
-        let pid = Pid::from_raw(id).context("a process has an id")?;
+        let pid = Pid::from_raw(id).context("the process id is 0")?;
         Ok(kill_process(pid, signal)?)
     }
 
-    /// How it has ended, if it has.
+    /// The exit status, if the process has exited.
     pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits until it has ended; kills it when that takes too long.
+    /// Waits until the process has exited; kills it if that takes too long.
     pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
         if tokio::time::timeout(END_LIMIT, self.child.wait()).await.is_err() {
             self.child.kill().await?;
@@ -61,8 +61,8 @@ impl Process {
         Ok(())
     }
 
-    /// The end of what it wrote.
-    pub(crate) fn last_words(&self) -> String {
+    /// The end of its log.
+    pub(crate) fn log_tail(&self) -> String {
         tail(&self.log)
     }
 }

@@ -1,8 +1,8 @@
-//! What is said while it runs, on standard error.
+//! Progress messages on standard error.
 
-/// Says on standard error what goes on.
+/// Writes a line to standard error.
 pub(crate) fn progress(text: &str) {
     use std::io::Write;
-    // Nobody may be listening.
+    // Standard error may be closed.
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -1,4 +1,5 @@
-//! README's tables: rendered from the runs that are kept, between two marks. Pure but for reading and writing the files.
+//! Renders README's tables from the committed results, between two marks. Pure except for reading and writing the
+//! files.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ const END: &str = "# measured: end";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only say whether README shows what is kept; exit code 1 if not
+    /// Only check that README shows the committed results; exit code 1 if not
     #[arg(long)]
     check: bool,
 }
@@ -25,9 +26,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     let wanted = with_tables(&text, &results::all()?)?;
     if wanted == text {
-        println!("{} shows what is kept in {}", file.display(), results::folder().display());
+        println!("{} shows the results in {}", file.display(), results::folder().display());
     } else if args.check {
-        bail!("{} does not show what is kept; `bench readme` writes it", file.display());
+        bail!("{} does not show the committed results; run `bench readme`", file.display());
     } else {
         std::fs::write(&file, wanted).with_context(|| format!("writing {}", file.display()))?;
         println!("wrote {}", file.display());
@@ -39,7 +40,7 @@ fn file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.org")
 }
 
-/// The text with the tables of these runs between its marks.
+/// The text with the tables of these results between its marks.
 fn with_tables(text: &str, runs: &[Kept]) -> anyhow::Result<String> {
     let (before, rest) = text.split_once(BEGIN).with_context(|| format!("README has no line `{BEGIN}`"))?;
     let (_, after) = rest.split_once(END).with_context(|| format!("README has no line `{END}`"))?;
@@ -47,7 +48,7 @@ fn with_tables(text: &str, runs: &[Kept]) -> anyhow::Result<String> {
     Ok(format!("{before}{BEGIN}\n\n{tables}{END}{after}"))
 }
 
-/// A caption that says what was measured when and where, and a table.
+/// A table with a caption: command, commit, date and machine.
 fn table(run: &Kept) -> String {
     let Kept { name, peer, head, date, machine, load_before, .. } = run;
     let load = load_before.split(' ').next().unwrap_or_default();
@@ -82,7 +83,7 @@ fn cells(row: &Row, has_peer: bool) -> Vec<String> {
         };
         cells.extend([theirs, row.ratio().map_or_else(String::new, |ratio| format!("{ratio:.2}"))]);
     }
-    // What a column ends with.
+    // `|` would end the column.
     cells.into_iter().map(|cell| cell.replace('|', "\\vert{}")).collect()
 }
 
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_between_the_marks_is_written_and_writing_twice_changes_nothing() {
+    fn only_the_text_between_the_marks_changes_and_writing_twice_changes_nothing() {
         let text = format!("above\n{BEGIN}\n\nold\n{END}\nbelow\n");
         let once = with_tables(&text, &[run()]).unwrap();
         assert!(once.starts_with(&format!("above\n{BEGIN}\n\n=bench up=")), "{once}");
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_shows_the_results_that_are_kept() {
+    fn the_readme_shows_the_committed_results() {
         let text = std::fs::read_to_string(file()).unwrap();
         let wanted = with_tables(&text, &results::all().unwrap()).unwrap();
         assert!(text == wanted, "run `cargo run -p bench -- readme`");

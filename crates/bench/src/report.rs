@@ -1,4 +1,4 @@
-//! What was measured, as a table and as a file.
+//! The results of a run, as a table and as a file.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,9 +15,9 @@ use crate::table;
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     name: &'static str,
-    /// Who else was measured.
+    /// The software that was compared.
     peer: &'static str,
-    /// The commit that was measured; with a `+`, it was changed.
+    /// The measured commit; a `+` marks uncommitted changes.
     head: String,
     /// The day, as `2026-11-29`.
     date: String,
@@ -28,9 +28,9 @@ pub(crate) struct Report {
     load_before: String,
     load_after: String,
     pub(crate) rows: Vec<Row>,
-    /// Remarks for people, below the table.
+    /// Remarks below the table.
     pub(crate) notes: Vec<String>,
-    /// Everything else that may explain a number.
+    /// Other data that may explain a number.
     pub(crate) details: Vec<Value>,
     error: Option<String>,
 }
@@ -59,8 +59,8 @@ impl Report {
         }
     }
 
-    /// Prints the table, each row beside the run that is committed, and writes the file; with `record` it becomes the run
-    /// that is committed, unless something failed.
+    /// Prints the table, with each row's ratio to the committed results, and writes the file. With `record` the file
+    /// becomes the committed results, unless the run failed.
     pub(crate) fn finish(
         &mut self,
         json: Option<&Path>,
@@ -85,7 +85,7 @@ impl Report {
         self.write(&file)?;
         if record && outcome.is_ok() {
             self.write(&results::file(self.name))?;
-            println!("`bench readme` shows it in README");
+            println!("run `bench readme` to update README");
         }
         Ok(())
     }
@@ -100,10 +100,10 @@ impl Report {
         Ok(())
     }
 
-    /// `bench/` in the target folder that this binary stands in.
+    /// `bench/` in the target folder of this binary.
     fn default_file(&self) -> anyhow::Result<PathBuf> {
-        let own = std::env::current_exe().context("where this binary is")?;
-        let target = own.ancestors().nth(2).context("this binary is in no target folder")?;
+        let own = std::env::current_exe().context("finding this binary")?;
+        let target = own.ancestors().nth(2).context("this binary is not in a target folder")?;
         Ok(target.join("bench").join(format!("{}-{}.json", self.name, self.at_unix_s)))
     }
 }

@@ -1,4 +1,4 @@
-//! The numbers that README shows: one run of each command, kept in the repository as JSON.
+//! The committed results that README shows: one run of each command, as JSON.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,45 +8,45 @@ use serde::Deserialize;
 
 use crate::rows::Row;
 
-/// The commands whose numbers README shows, in its order.
+/// The commands whose results README shows, in its order.
 pub(crate) const NAMES: [&str; 7] = ["up", "detect", "swap", "idle", "failover", "move", "kv"];
 
-/// One run that is kept.
+/// One committed run.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Kept {
     /// The command.
     pub(crate) name: String,
-    /// Who else was measured.
+    /// The software that was compared.
     pub(crate) peer: String,
-    /// The commit that was measured; with a `+`, it was changed.
+    /// The measured commit; a `+` marks uncommitted changes.
     pub(crate) head: String,
     /// The day, as `2026-11-29`.
     pub(crate) date: String,
     /// The processor and its number of cores.
     pub(crate) machine: String,
-    /// The load of the machine before, over one and five minutes.
+    /// The load average of the machine before the run, over one and five minutes.
     pub(crate) load_before: String,
     pub(crate) rows: Vec<Row>,
 }
 
 impl Kept {
-    /// The row that measures the same as another one.
+    /// The row with the same name, number of nodes and unit.
     pub(crate) fn row(&self, like: &Row) -> Option<&Row> {
         self.rows.iter().find(|row| (&row.what, row.nodes, &row.unit) == (&like.what, like.nodes, &like.unit))
     }
 }
 
-/// The folder of the runs that are kept.
+/// The folder of the committed results.
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("results")
 }
 
-/// Where the run of a command is kept.
+/// The file of a command's committed results.
 pub(crate) fn file(name: &str) -> PathBuf {
     folder().join(format!("{name}.json"))
 }
 
-/// The run of a command that is kept, if one is.
+/// The committed results of a command, if there are any.
 pub(crate) fn read(name: &str) -> anyhow::Result<Option<Kept>> {
     let file = file(name);
     let text = match std::fs::read(&file) {
@@ -54,15 +54,15 @@ pub(crate) fn read(name: &str) -> anyhow::Result<Option<Kept>> {
         text => text.with_context(|| format!("reading {}", file.display()))?,
     };
     let kept = serde_json::from_slice(&text);
-    kept.map(Some).with_context(|| format!("{} is no result of bench; measure it anew", file.display()))
+    kept.map(Some).with_context(|| format!("{} is not a result of bench; measure again", file.display()))
 }
 
-/// All runs that are kept, in the order of README.
+/// All committed results, in the order of README.
 pub(crate) fn all() -> anyhow::Result<Vec<Kept>> {
     NAMES.iter().filter_map(|name| read(name).transpose()).collect()
 }
 
-/// The commit that is checked out where this was built, with a `+` if something was changed since.
+/// The commit that is checked out here, with a `+` if there are uncommitted changes.
 pub(crate) fn head() -> String {
     let git = |arguments: &[&str]| {
         let output = Command::new("git")
@@ -74,7 +74,7 @@ pub(crate) fn head() -> String {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
-    // Results that were kept a moment ago, and README, are not what was measured.
+    // Changes of README and of the results themselves do not count.
     let changed = git(&["status", "--porcelain", "--", ":/", ":!/crates/bench/results", ":!/README.org"]);
     if changed.is_some_and(|changed| changed.is_empty()) { commit } else { format!("{commit}+") }
 }
@@ -83,7 +83,7 @@ pub(crate) fn head() -> String {
 pub(crate) fn machine() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let model = model.map_or("a processor without a name", |(_, model)| model.trim());
+    let model = model.map_or("unnamed processor", |(_, model)| model.trim());
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     format!("{model}, {cores} core{}", if cores == 1 { "" } else { "s" })
 }

@@ -1,4 +1,4 @@
-//! A row of a report: what was measured, ours and the peer's, and whether the target was met.
+//! A row of a report: our result, the peer's, and whether the target was met.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::stats::Summary;
 
-/// One number, ours and the peer's.
+/// One measured quantity, ours and the peer's.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) what: String,
@@ -17,10 +17,10 @@ pub(crate) struct Row {
     pub(crate) targets: Vec<Target>,
 }
 
-/// What the peer made of the same task.
+/// The peer's result of the same task.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Peer {
-    /// The better one of its profiles, or of the ways to ask it.
+    /// The better of its profiles, or its fastest API.
     Measured { profile: String, summary: Summary },
     /// It could not be measured.
     Missing(String),
@@ -28,17 +28,17 @@ pub(crate) enum Peer {
     None,
 }
 
-/// What a number has to be.
+/// A target for a row.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Target {
     P50(f64),
     P99(f64),
     Max(f64),
-    /// Ours to the peer's, by p50.
+    /// Our p50 divided by the peer's.
     Ratio(f64),
-    /// The same, where more is better.
+    /// The same, for a quantity where more is better.
     RatioAtLeast(f64),
-    /// Ours to the peer's, by p99.
+    /// Our p99 divided by the peer's.
     RatioOfP99(f64),
 }
 
@@ -80,12 +80,12 @@ impl Row {
         self
     }
 
-    /// Ours to the peer's, by p50.
+    /// Our p50 divided by the peer's.
     pub(crate) fn ratio(&self) -> Option<f64> {
         self.ratio_of(|summary| summary.p50)
     }
 
-    /// Ours to what it was in another run, by p50.
+    /// Our p50 divided by that of another run.
     pub(crate) fn ratio_to(&self, other: &Self) -> Option<f64> {
         Some(self.ours.as_ref()?.p50 / other.ours.as_ref()?.p50).filter(|ratio| ratio.is_finite())
     }
@@ -97,7 +97,7 @@ impl Row {
         }
     }
 
-    /// Whether each target that can be judged is met; none if there is none.
+    /// Whether every target that can be checked is met; `None` if there is none.
     pub(crate) fn is_met(&self) -> Option<bool> {
         let met = |target: &Target| {
             let ours = self.ours.as_ref();
@@ -112,13 +112,13 @@ impl Row {
                 }
             }
         };
-        let judged: Vec<bool> = self.targets.iter().filter_map(met).collect();
-        (!judged.is_empty()).then(|| judged.into_iter().all(|met| met))
+        let checked: Vec<bool> = self.targets.iter().filter_map(met).collect();
+        (!checked.is_empty()).then(|| checked.into_iter().all(|met| met))
     }
 }
 
 impl Peer {
-    /// The better one of several profiles, each with its samples or the reason why there are none.
+    /// The best of several profiles, each with its samples or the reason why there are none.
     pub(crate) fn best(profiles: Vec<(String, Result<Summary, String>)>) -> Self {
         let mut best: Option<(String, Summary)> = None;
         let mut why = Vec::new();
@@ -171,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_peer_its_ratio_is_not_judged() {
+    fn without_a_peer_the_ratio_is_not_checked() {
         let alone = row(&[10.0], &[]).target(Target::Ratio(0.25));
         assert_eq!(alone.is_met(), None);
         assert_eq!(alone.target(Target::P50(10.0)).is_met(), Some(true));
     }
 
     #[test]
-    fn a_row_is_compared_with_the_same_of_another_run_unless_that_was_nothing() {
+    fn a_row_is_compared_with_the_same_row_of_another_run() {
         let ratio = |ours: &[f64], other: &[f64]| row(ours, &[]).ratio_to(&row(other, &[]));
         assert_eq!(ratio(&[3.0], &[2.0]), Some(1.5));
         assert_eq!(ratio(&[], &[2.0]), None);

@@ -1,8 +1,8 @@
-//! Where a node lives.
+//! The name, role and addresses of a node.
 
 use std::net::SocketAddr;
 
-/// Where a node lives: the same over all of its lives.
+/// The name, role and addresses of a node. They stay the same when it restarts.
 #[derive(Debug, Clone)]
 pub(crate) struct Seat {
     pub(crate) name: String,

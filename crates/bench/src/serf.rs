@@ -1,6 +1,6 @@
-//! Debian's `serf`: how it is started, and the little of its RPC that is needed to ask it.
+//! Debian's `serf`: its command, and the part of its RPC that bench needs.
 //!
-//! The RPC is a stream of msgpack values: a header, then a body where the command has one; the same on the way back
+//! The RPC is a stream of msgpack values: a header, then a body if the command has one; answers likewise
 //! (<https://github.com/hashicorp/serf/blob/master/docs/agent/rpc.html.markdown>).
 
 use std::collections::BTreeMap;
@@ -17,11 +17,11 @@ use tokio::process::Command;
 
 use crate::seat::Seat;
 
-/// An answer is smaller than this.
+/// The largest answer, in bytes.
 const ANSWER_LIMIT: usize = 4 * 1024 * 1024;
 const TAG: &str = "role";
 
-/// Serf's timing; the better one is compared with ours.
+/// Serf's timing profile; the better one is compared with ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
     Local,
@@ -51,7 +51,7 @@ pub(crate) async fn profiles() -> Result<Vec<Profile>, String> {
     }
 }
 
-/// A Serf agent. It tries to join again and again from its first moment on, as ours does.
+/// The command of a Serf agent. It retries to join from its start on, as ours does.
 pub(crate) fn command(profile: Profile, seat: &Seat, seeds: &[SocketAddr]) -> Command {
     let mut command = Command::new("serf");
     command
@@ -67,7 +67,7 @@ pub(crate) fn command(profile: Profile, seat: &Seat, seeds: &[SocketAddr]) -> Co
     command
 }
 
-/// A member as Serf tells it.
+/// A member as Serf reports it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Member {
@@ -108,7 +108,7 @@ struct Members {
     members: Vec<Member>,
 }
 
-/// The connection to one Serf agent, opened when it is needed and again when it broke.
+/// The connection to one Serf agent, opened on demand and again after it broke.
 #[derive(Debug)]
 pub(crate) struct Rpc {
     addr: SocketAddr,
@@ -119,7 +119,7 @@ pub(crate) struct Rpc {
 struct Connection {
     stream: TcpStream,
     seq: u64,
-    /// Read but not yet understood.
+    /// Bytes that were read but not yet parsed.
     pending: Vec<u8>,
 }
 
@@ -145,7 +145,7 @@ impl Rpc {
     pub(crate) async fn members(&mut self) -> anyhow::Result<Vec<Member>> {
         let none: Option<&BTreeMap<&str, u32>> = None;
         let members: Option<Members> = self.call("members", none, true).await?;
-        Ok(members.context("there is a body")?.members)
+        Ok(members.context("the answer has no body")?.members)
     }
 
     pub(crate) async fn set_tag(&mut self, value: &str) -> anyhow::Result<()> {
@@ -161,8 +161,8 @@ impl Rpc {
         is_answered: bool,
     ) -> anyhow::Result<Option<T>> {
         self.connect().await?;
-        // A connection that is given up in the middle of an answer is of no more use.
-        let mut connection = self.connection.take().context("it is connected")?;
+        // A connection dropped in the middle of an answer can't be used again.
+        let mut connection = self.connection.take().context("the connection is closed")?;
         let answer = connection.call(command, body, is_answered).await?;
         self.connection = Some(connection);
         Ok(answer)
@@ -189,7 +189,7 @@ impl Connection {
         Ok(if is_answered { Some(self.value().await?) } else { None })
     }
 
-    /// The next value, once all of it has arrived.
+    /// The next value, once it has arrived completely.
     async fn value<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
         while self.pending.len() < ANSWER_LIMIT {
             if let Some((value, length)) = first_value(&self.pending)? {
@@ -204,7 +204,7 @@ impl Connection {
     }
 }
 
-/// The first value and its length; none if it is not complete.
+/// The first value and its length; `None` if it is incomplete.
 fn first_value<T: DeserializeOwned>(bytes: &[u8]) -> anyhow::Result<Option<(T, usize)>> {
     use rmp_serde::decode::Error;
     let mut reader = Cursor::new(bytes);
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_understood_only_when_all_of_it_is_there() {
+    fn an_answer_is_parsed_only_when_it_is_complete() {
         let mut bytes = rmp_serde::to_vec_named(&BTreeMap::from([("Seq", 7)])).unwrap();
         let length = bytes.len();
         bytes.extend([0xc0, 0xc0]);
@@ -237,8 +237,8 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_read_though_its_address_is_no_text() {
-        // As Serf's encoder writes it: bytes in the old spelling, which is that of a text.
+    fn a_member_is_parsed_even_if_its_address_is_not_text() {
+        // As Serf's encoder writes it: bytes in the old format, which is also that of text.
         let mut bytes = vec![0x83, 0xa4];
         bytes.extend(b"Name");
         bytes.extend([0xa2, b'n', b'1', 0xa4]);

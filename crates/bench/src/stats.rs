@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What is told of a set of samples.
+/// The statistics of a set of samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Summary {
     pub(crate) samples: usize,
@@ -13,16 +13,16 @@ pub(crate) struct Summary {
     pub(crate) p50: f64,
     pub(crate) p90: f64,
     pub(crate) p99: f64,
-    /// None of fewer than a thousand samples: it would be the largest.
+    /// `None` for fewer than 1,000 samples: it would be the maximum.
     pub(crate) p999: Option<f64>,
     pub(crate) max: f64,
 }
 
-/// As many as a 99.9th percentile is told of.
+/// The least number of samples for a 99.9th percentile.
 const MANY: usize = 1_000;
 
 impl Summary {
-    /// None without samples.
+    /// `None` without samples.
     pub(crate) fn of(samples: &[f64]) -> Option<Self> {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -39,13 +39,13 @@ impl Summary {
         })
     }
 
-    /// Of durations, in milliseconds.
+    /// The statistics of durations, in milliseconds.
     pub(crate) fn of_times(times: &[Duration]) -> Option<Self> {
         Self::of(&times.iter().copied().map(millis).collect::<Vec<_>>())
     }
 }
 
-/// The smallest sample that at least so many of a thousand do not exceed.
+/// The smallest sample that at least `per_mille` of 1,000 samples do not exceed.
 fn nearest_rank(sorted: &[f64], per_mille: usize) -> f64 {
     let rank = (sorted.len() * per_mille).div_ceil(1_000).max(1);
     sorted[rank - 1]
@@ -83,19 +83,19 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_of_a_thousand_is_told_only_of_that_many() {
+    fn the_p999_needs_a_thousand_samples() {
         assert_eq!(Summary::of(&up_to(999)).unwrap().p999, None);
         assert_eq!(Summary::of(&up_to(1_000)).unwrap().p999, Some(999.0));
         assert_eq!(Summary::of(&up_to(10_000)).unwrap().p999, Some(9_990.0));
     }
 
     #[test]
-    fn of_nothing_there_is_nothing_to_tell() {
+    fn without_samples_there_is_no_summary() {
         assert_eq!(Summary::of(&[]), None);
     }
 
     #[test]
-    fn times_are_told_in_milliseconds() {
+    fn times_are_summarized_in_milliseconds() {
         let summary = Summary::of_times(&[Duration::from_micros(1_500)]).unwrap();
         assert!((summary.p50 - 1.5).abs() < 1e-9);
     }

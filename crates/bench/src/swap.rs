@@ -1,7 +1,7 @@
-//! How fast roles change, and whether a request fails meanwhile.
+//! Measures how fast roles change, and whether a request fails meanwhile.
 //!
-//! Quiet: five agent processes, nobody asks anything. Under load: real nodes in this process, because the service type
-//! `echo` lives in the tests only; a gateway sends the requests of 16 clients to the nodes whose roles change.
+//! Quiet: five idle agent processes. Under load: real nodes in this process, because the service type `echo` exists
+//! only in tests; a gateway sends the requests of 16 clients to the nodes whose roles change.
 
 use anyhow::Context;
 use axum::Router;
@@ -27,16 +27,16 @@ use crate::times::{CHANGE_LIMIT, Times};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How often a role moves under load, for each of the two kinds; each move is two role changes
+    /// Moves of a role under load, for each of the two kinds; each move is two role changes
     #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
     moves: u32,
-    /// End the role on one node before it starts on the other, so that requests have to wait in between
+    /// End the role on one node before it starts on the other, so that requests have to wait
     #[arg(long)]
     gap: bool,
     /// Clients that send requests all the time
     #[arg(long, value_name = "COUNT", default_value_t = 16)]
     clients: usize,
-    /// Role changes of five agents that serve nobody
+    /// Role changes of five idle agents
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     quiet: u32,
 }
@@ -53,12 +53,12 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// `standby` to `api_gateway` and back on one of five agents, and a change of a tag on one of five Serf agents.
+/// Measures `standby` to `api_gateway` and back on one of five agents, and a tag change on one of five Serf agents.
 async fn quiet(changes: u32, report: &mut Report) -> anyhow::Result<()> {
     const NODES: usize = 5;
     let fleet = Fleet::of(Kind::Ours(Binaries::find()?), NODES).await?;
-    let seat = fleet.seats().last().context("there are nodes")?.clone();
-    let asked = fleet.seats().first().context("there are nodes")?.api;
+    let seat = fleet.seats().last().context("the fleet has no nodes")?.clone();
+    let asked = fleet.seats().first().context("the fleet has no nodes")?.api;
     let client = Client::new(&format!("http://{asked}"))?.within(CHANGE_LIMIT);
     let mut times = Times::default();
     for number in 0..changes {
@@ -90,10 +90,10 @@ async fn quiet(changes: u32, report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn tags(profile: serf::Profile, nodes: usize, changes: u32) -> anyhow::Result<Summary> {
-    /// A lost message may take Serf seconds; that many changes are enough to see it.
+    /// A lost message may take Serf seconds; this many changes are enough to see it.
     const ENOUGH: u32 = 50;
     let mut fleet = Fleet::of(Kind::Serf(profile), nodes).await?;
-    let name = fleet.seats().last().context("there are nodes")?.name.clone();
+    let name = fleet.seats().last().context("the fleet has no nodes")?.name.clone();
     let mut times = Vec::new();
     for number in 0..changes.min(ENOUGH) {
         times.push(fleet.set_tag(&name, &format!("role-{number}")).await?);
@@ -102,21 +102,21 @@ async fn tags(profile: serf::Profile, nodes: usize, changes: u32) -> anyhow::Res
     Summary::of_times(&times).context("no samples")
 }
 
-/// `echo` moves between two nodes while a gateway sends it requests.
+/// Moves `echo` between two nodes while a gateway sends it requests.
 async fn echo_moves(args: &Args, log: &KeptLog, report: &mut Report) -> anyhow::Result<()> {
     let roles = [("gateway", "api_gateway"), ("a", "echo"), ("b", "standby")];
     let sandbox = Box::pin(Sandbox::of(&roles, &NodeOptions::default())).await?;
     let url = format!("{}/echo", sandbox.gateway("gateway").await?);
     let (times, outcome) = moves("echo", args, &sandbox, url, log).await?;
-    tell("echo a <-> b", roles.len(), &times, &outcome, report);
+    report_rows("echo a <-> b", roles.len(), &times, &outcome, report);
     Ok(())
 }
 
-/// A second gateway moves between two nodes while the first one sends it requests, which it passes to a small server.
+/// Moves a second gateway between two nodes while the first one sends it requests for a small server.
 async fn gateway_moves(args: &Args, log: &KeptLog, report: &mut Report) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
     let upstream = format!("http://{}", listener.local_addr()?);
-    // Without it an answer in two pieces waits 40 ms for the acknowledgement of the first.
+    // Without `TCP_NODELAY`, an answer in two pieces waits 40 ms for the acknowledgement of the first.
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
@@ -128,11 +128,11 @@ async fn gateway_moves(args: &Args, log: &KeptLog, report: &mut Report) -> anyho
     let sandbox = Box::pin(Sandbox::of(&roles, &options)).await?;
     let url = format!("{}/api_gateway/files", sandbox.gateway("gateway").await?);
     let (times, outcome) = moves("api_gateway", args, &sandbox, url, log).await?;
-    tell("api_gateway a <-> b", roles.len(), &times, &outcome, report);
+    report_rows("api_gateway a <-> b", roles.len(), &times, &outcome, report);
     Ok(())
 }
 
-/// What stands behind the gateways.
+/// The server behind the gateways.
 async fn echo(request: Request) -> Response<Body> {
     let path = request.uri().to_string();
     let answer = Response::builder().header("echo-path", path);
@@ -170,13 +170,14 @@ async fn moves(
     Ok((times, load.finish().await?))
 }
 
-fn tell(what: &str, nodes: usize, times: &Times, outcome: &Outcome, report: &mut Report) {
+fn report_rows(what: &str, nodes: usize, times: &Times, outcome: &Outcome, report: &mut Report) {
     let exact = |count: u64| Summary::of(&[f64::from(u32::try_from(count).unwrap_or(u32::MAX))]);
     report.rows.extend([
         Row::new(format!("{what}: role change under load"), nodes, "ms")
             .ours(Summary::of_times(&times.wall))
             .target(Target::P50(150.0)),
-        Row::new(format!("{what}: the same, as receipts say"), nodes, "ms").ours(Summary::of(&times.told)),
+        Row::new(format!("{what}: the same, as receipts say"), nodes, "ms")
+            .ours(Summary::of(&times.receipts)),
         Row::new(format!("{what}: requests through the gateway"), nodes, "ms").ours(outcome.latency.clone()),
         Row::new(format!("{what}: failed of {} requests", outcome.sent), nodes, "requests")
             .ours(exact(outcome.failed))
@@ -191,7 +192,7 @@ fn tell(what: &str, nodes: usize, times: &Times, outcome: &Outcome, report: &mut
         .map(|(node, count)| format!(", {count} by {node}"))
         .collect();
     report.notes.push(format!(
-        "{what}: {:.0} requests/s{}; {} changes not confirmed by all, {} refused",
+        "{what}: {:.0} requests/s{}; {} changes not confirmed by all nodes, {} refused",
         outcome.per_second,
         shares.concat(),
         times.unconfirmed,

@@ -9,11 +9,11 @@ use crate::stats::Summary;
 /// The columns of 99.9th percentiles.
 const TAILS: [usize; 2] = [6, 10];
 
-/// The column of ratios to the run that README shows.
+/// The column of ratios to the committed results.
 const TO_KEPT: usize = 12;
 
-/// Aligned, without borders, as wide as its content. Where no row has a 99.9th percentile, there is no column of it, and
-/// none of ratios to the run that README shows where there is no such run.
+/// The table: aligned, without borders, as wide as its content. The columns of p99.9 and of ratios to the committed
+/// results are hidden when they are empty.
 pub(crate) fn render(rows: &[Row], peer: &str, kept: Option<&Kept>) -> String {
     let peer = format!("{} p50", peer.to_uppercase());
     let header = [
@@ -91,7 +91,7 @@ fn cells(row: &Row, kept: Option<&Kept>) -> Vec<String> {
     ]
 }
 
-/// Three digits that say something, or the whole number.
+/// The number with three significant digits, or as a whole number.
 pub(crate) fn number(value: f64) -> String {
     if value.fract() == 0.0 || value >= 100.0 {
         format!("{value:.0}")
@@ -108,7 +108,7 @@ mod tests {
     use crate::rows::Target;
 
     #[test]
-    fn a_table_is_aligned_and_says_what_is_missing() {
+    fn a_table_is_aligned_and_names_a_missing_peer() {
         let rows = [
             Row::new("all see all", 5, "ms")
                 .ours(Summary::of(&[120.4, 131.0]))
@@ -128,7 +128,7 @@ crash        5        1  ms        9.50  9.50  9.50  no serf here     -      -  
     }
 
     #[test]
-    fn the_worst_of_a_thousand_has_a_column_if_a_row_has_that_many() {
+    fn the_p999_has_a_column_if_a_row_has_a_thousand_samples() {
         let all: Vec<_> = (1..=1_000).map(f64::from).collect();
         let peer = |samples: &[f64]| Peer::Measured {
             profile: "v2".to_owned(),
@@ -147,7 +147,7 @@ GET   1        1    ms         5    5      -     5  500 (v2)  990    999    0.01
     }
 
     #[test]
-    fn each_row_is_compared_with_the_run_that_is_committed() {
+    fn each_row_is_compared_with_the_committed_results() {
         let row = |what: &str, p50| Row::new(what, 5, "ms").ours(Summary::of(&[p50]));
         let kept = Kept {
             name: "up".to_owned(),

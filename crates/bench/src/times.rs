@@ -1,4 +1,4 @@
-//! How long role changes took, as the caller sees it and as the receipts tell it.
+//! The times of role changes, as the caller sees them and as the receipts report them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,26 +13,26 @@ use types::{Phase, Role};
 use crate::progress::progress;
 use crate::stats::{Summary, millis};
 
-/// A role change may wait for requests in flight for ten seconds.
+/// The time limit of a role change, which may wait ten seconds for requests in flight.
 pub(crate) const CHANGE_LIMIT: Duration = Duration::from_secs(30);
-/// Refused changes after which the run is given up.
+/// The number of refused changes after which the run fails.
 const REFUSALS: usize = 5;
 
 /// The times of role changes.
 #[derive(Debug, Default)]
 pub(crate) struct Times {
-    /// From the command to its receipt, as the caller sees it.
+    /// From the command to its receipt, by the caller's clock.
     pub(crate) wall: Vec<Duration>,
-    /// What the receipts say, in milliseconds.
-    pub(crate) told: Vec<f64>,
+    /// The times in the receipts, in milliseconds.
+    pub(crate) receipts: Vec<f64>,
     steps: BTreeMap<String, Vec<f64>>,
-    /// Receipts that some member had not confirmed.
+    /// The number of changes that some member had not confirmed.
     pub(crate) unconfirmed: usize,
     pub(crate) refused: Vec<String>,
 }
 
 impl Times {
-    /// Gives a node a role, with `take` a shard that another one owns.
+    /// Gives a node a role; with `take`, a shard that another node owns.
     pub(crate) async fn change(
         &mut self,
         client: &Client,
@@ -48,9 +48,9 @@ impl Times {
             Ok(receipt) if receipt.changed && receipt.state.phase == Phase::Ready => {
                 self.note(took, &receipt);
             }
-            Ok(receipt) => bail!("{node} was to become {role}: {receipt:?}"),
+            Ok(receipt) => bail!("{node} did not become {role}: {receipt:?}"),
             Err(error) => {
-                let refusal = format!("{node} was to become {role}, after {:.0} ms: {error}", millis(took));
+                let refusal = format!("{node} did not become {role}, after {:.0} ms: {error}", millis(took));
                 progress(&refusal);
                 self.refused.push(refusal);
                 if self.refused.len() > REFUSALS {
@@ -63,7 +63,7 @@ impl Times {
 
     fn note(&mut self, took: Duration, receipt: &Receipt) {
         self.wall.push(took);
-        self.told.push(receipt.took_ms);
+        self.receipts.push(receipt.took_ms);
         for step in &receipt.steps {
             self.steps.entry(step.name.clone()).or_default().push(step.ms);
         }
@@ -89,7 +89,7 @@ impl Times {
         let steps: BTreeMap<_, _> = self.steps.iter().map(|(name, ms)| (name, Summary::of(ms))).collect();
         json!({
             "what": what,
-            "receipts_ms": Summary::of(&self.told),
+            "receipts_ms": Summary::of(&self.receipts),
             "steps_ms": steps,
             "unconfirmed": self.unconfirmed,
             "refused": self.refused,

@@ -1,8 +1,9 @@
-//! The proof: many clients, faults at random, and a checker of all that clients were told.
+//! The fault test: many clients, random faults, and a checker of every answer.
 //!
-//! What is promised: no acknowledged write is ever lost, reads are linearizable, those that may be behind are no further
-//! behind than they say, and whoever watches sees every change once and in order, whatever gossip believes. Real agents, two gateways, two shards with an owner each, two standbys.
-//! Most clients ask a gateway; some read from members directly, so that also who was an owner until a moment ago is asked.
+//! It checks these guarantees: no acknowledged write is lost; reads are linearizable; a stale read is no staler than it
+//! states; a watcher sees every change once and in order. They must hold even while gossip is wrong. The cluster
+//! consists of real agents: two gateways, two shards with an owner each, two standbys. Most clients use a gateway; some
+//! read from members directly, so that former owners are read from as well.
 
 mod checker;
 mod cluster;
@@ -34,39 +35,39 @@ use crate::report::Report;
 use checker::Run;
 use cluster::{CLUSTER, Cluster, name};
 use history::seconds;
-use nemesis::{Journal, Nemesis, nurse};
+use nemesis::{Journal, Nemesis, restart_crashed};
 use protocol::Reads;
 use watchers::Watchers;
-use workload::{Shared, Workload, last_look};
+use workload::{Shared, Workload, final_reads};
 
-/// How long clients go on after the last fault.
+/// How long clients continue after the last fault.
 const AFTER: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long faults happen
+    /// Seconds for which faults are injected
     #[arg(long, value_name = "COUNT", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     seconds: u64,
-    /// What faults and requests are chosen by [default: another one each time]
+    /// Seed of the random choice of faults and requests [default: random]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// The store: a URL, with its credentials in the environment, or `moto` to start a server [default: a folder that
-    /// can be full, if this is root]
+    /// The object store: a URL, with its credentials in the environment, or `moto` to start a server [default: a
+    /// folder, which can be filled if bench runs as root]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// Clients that write and read
     #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=900))]
     clients: u32,
-    /// What readers ask for; what is found with `any` is no broken promise, but shows that something is found
+    /// Read level of the readers. Anomalies found with `any` break no guarantee, but show that the checker finds some
     #[arg(long, value_enum, default_value_t = Reads::Strong)]
     reads: Reads,
-    /// The longest time for which a node stands still; what storage keeps for sleepers is tried with `3m`
+    /// The longest pause of a node; use `3m` to exceed what storage keeps for paused nodes
     #[arg(long, value_name = "DURATION", default_value = "15s")]
     stop: DurationIn<0, 3_600_000>,
-    /// Keep the logs of the nodes though nothing is wrong
+    /// Keep the logs of the nodes even if no anomaly is found
     #[arg(long)]
     keep: bool,
-    /// Use no privileges: all nodes on loopback, none is cut off, and the store is never full
+    /// Use no privileges: all nodes run on loopback, none is cut off, and the store is never full
     #[arg(long)]
     plain: bool,
 }
@@ -80,26 +81,26 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
         let ahead =
             clocks.at_first().enumerate().map(|(node, ahead_s)| format!("{} {ahead_s:+}", name(node)));
         let ahead = ahead.collect::<Vec<_>>().join(", ");
-        report.notes.push(format!("clocks were wrong from the beginning, by seconds: {ahead}"));
+        report.notes.push(format!("initial clock skew in seconds: {ahead}"));
     }
     let cluster = Arc::new(cluster);
     let mut run = Run { seed, ..Run::default() };
-    let tortured = torture(args, seed, &cluster, &mut run).await;
+    let outcome = torture(args, seed, &cluster, &mut run).await;
     cluster.end().await;
-    run.surprises =
-        std::mem::take(&mut *cluster.surprises.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    run.crashes =
+        std::mem::take(&mut *cluster.crashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     run.starts = cluster.starts();
     let folder = cluster.folder().to_owned();
     let is_right = checker::report(run, report).await?;
-    if args.keep || !is_right || tortured.is_err() {
+    if args.keep || !is_right || outcome.is_err() {
         if let Some(mut cluster) = Arc::into_inner(cluster) {
             cluster.keep();
         }
         report.notes.push(format!("the logs of the nodes are kept in {}", folder.display()));
     }
-    tortured?;
+    outcome?;
     if !is_right {
-        bail!("what was promised was not kept; the seed was {seed}");
+        bail!("a guarantee was broken; the seed was {seed}");
     }
     Ok(())
 }
@@ -107,11 +108,11 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
 async fn torture(args: &Args, seed: u64, cluster: &Arc<Cluster>, run: &mut Run) -> anyhow::Result<()> {
     let skipped = faults::skipped(cluster);
     for (kind, why) in &skipped {
-        progress(&format!("no fault `{kind}`: {why}"));
+        progress(&format!("fault `{kind}` is not possible: {why}"));
     }
     run.skipped = skipped.iter().map(|(kind, why)| format!("{kind} ({why})")).collect();
     let store = cluster.object_store.open(CLUSTER).await?;
-    let shared = Arc::new(Shared::new(cluster.doors.clone(), args.reads));
+    let shared = Arc::new(Shared::new(cluster.endpoints.clone(), args.reads));
     let watchers = Watchers::start(&shared).await?;
     let workload = Workload::start(&shared, args.clients, seed);
     let journal = Journal::default();
@@ -124,22 +125,24 @@ async fn torture(args: &Args, seed: u64, cluster: &Arc<Cluster>, run: &mut Run) 
         longest_stop: args.stop.get(),
     };
     let until = Instant::now() + Duration::from_secs(args.seconds);
-    let raged = tokio::select! {
-        raged = suffer(nemesis, seed, until, cluster) => raged,
-        nursed = nurse(Arc::clone(cluster)) => nursed.and_then(|()| bail!("a nurse never ends")),
+    let injected = tokio::select! {
+        injected = inject_faults(nemesis, seed, until, cluster) => injected,
+        restarted = restart_crashed(Arc::clone(cluster)) => {
+            restarted.and_then(|()| bail!("the restart loop never ends"))
+        }
     };
     progress(&format!("{} s: no more faults", seconds(shared.history.now())));
     sleep(AFTER).await;
     workload.stop().await;
-    let looked = last_look(&shared, shared.history.keys(), args.clients).await;
+    let final_read = final_reads(&shared, shared.history.keys(), args.clients).await;
     let watched = watchers.finish().await;
     run.journal = journal.spans();
     run.kinds = journal.counts();
     run.counts = shared.counts();
     run.odd = shared.odd();
     run.silences = shared.silences();
-    run.behind = shared.behind();
-    let problems = [raged, looked];
+    run.staleness = shared.staleness();
+    let problems = [injected, final_read];
     run.problems.extend(problems.into_iter().filter_map(|problem| Some(format!("{:#}", problem.err()?))));
     match watched {
         Ok(watched) => run.watched = watched,
@@ -149,9 +152,9 @@ async fn torture(args: &Args, seed: u64, cluster: &Arc<Cluster>, run: &mut Run) 
     Ok(())
 }
 
-/// The storm, and the time until the cluster serves again.
-async fn suffer(nemesis: Nemesis, seed: u64, until: Instant, cluster: &Cluster) -> anyhow::Result<()> {
-    Arc::new(nemesis).rage(seed, until).await?;
+/// Injects faults, then waits until the cluster serves again.
+async fn inject_faults(nemesis: Nemesis, seed: u64, until: Instant, cluster: &Cluster) -> anyhow::Result<()> {
+    Arc::new(nemesis).run(seed, until).await?;
     cluster.ready().await?;
     cluster.find_gateways().await;
     Ok(())

@@ -1,4 +1,4 @@
-//! How fast clusters start: `ctl up`, all see all, one join, start to serving.
+//! Measures how fast clusters start: `ctl up`, full membership, one join, start to serving.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use crate::rows::{Peer, Row, Target};
 use crate::serf;
 use crate::stats::{Summary, millis};
 
-/// How long it may take, compared with Serf, until all see all, and until an agent serves.
+/// The targets relative to Serf: for full membership, and for an agent to serve.
 const ALL_SEE_ALL: f64 = 0.5;
 const SERVING: f64 = 1.0;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Nodes of a cluster
+    /// Nodes in the cluster
     #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(2..=100))]
     nodes: u8,
-    /// How often each is measured
+    /// Number of rounds
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
-    /// Milliseconds between two questions to a node
+    /// Milliseconds between two polls of a node
     #[arg(long, value_name = "MS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     poll: u64,
 }
 
-/// The times of one software.
+/// The samples of one software.
 #[derive(Debug, Default)]
 struct Times {
     cold: Vec<Duration>,

@@ -1,6 +1,6 @@
-//! One connection that asks one thing after the other, as cheaply as hyper does it.
+//! One connection that sends one request after the other, with little more than hyper's own cost.
 //!
-//! Nothing is tried again: what the other side does to a connection is seen as it is.
+//! Nothing is retried, so that every fault of the connection is visible.
 
 use std::net::SocketAddr;
 
@@ -13,11 +13,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// How the other side is spoken to.
+/// The protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
-    /// Without TLS and without being asked first, as gRPC does.
+    /// HTTP/2 with prior knowledge and without TLS, as in gRPC.
     Http2,
 }
 
@@ -25,7 +25,7 @@ pub(crate) enum Protocol {
 #[derive(Debug)]
 pub(crate) struct Connection {
     sender: Sender,
-    /// Moves the bytes.
+    /// Drives the connection.
     _driver: JoinSet<()>,
 }
 
@@ -35,7 +35,7 @@ enum Sender {
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -50,7 +50,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         let stream = TokioIo::new(stream);
         let mut driver = JoinSet::new();
-        // How a connection ends is told by the request that it fails.
+        // The end of a connection is reported by the request that fails.
         let sender = match protocol {
             Protocol::Http1 => {
                 let (sender, connection) = http1::handshake(stream).await?;
@@ -66,7 +66,7 @@ impl Connection {
         Ok(Self { sender, _driver: driver })
     }
 
-    /// Asks, and waits for all of the answer.
+    /// Sends a request and waits for the complete answer.
     pub(crate) async fn ask(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
         let answer = match &mut self.sender {
             Sender::Http1(sender) => {
@@ -87,7 +87,7 @@ impl Connection {
 }
 
 impl Answer {
-    /// The beginning of the body, fit for a terminal.
+    /// The first 300 characters of the body.
     pub(crate) fn excerpt(&self) -> String {
         const SHOWN: usize = 300;
         String::from_utf8_lossy(&self.body).chars().take(SHOWN).collect()

@@ -1,4 +1,4 @@
-//! The smallest part of the comparison of keys, with the real binaries, and without etcd.
+//! A minimal run of the key-value benchmark with the real binaries, without etcd.
 
 use std::path::Path;
 use std::process::Stdio;

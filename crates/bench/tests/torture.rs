@@ -1,6 +1,6 @@
-//! A short torture of the real binaries, without privileges.
+//! Short fault tests of the real binaries, without privileges.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue panics")]
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::process::Command;
 
-/// Torture, with its temporary folders in this one. The agent is built if need be, beside bench itself.
+/// `bench torture`, with its temporary folders in this one. The agent is built if necessary, in the folder of bench.
 fn torture(folder: &Path, arguments: &[&str]) -> Command {
     let binaries = e2e::binaries().unwrap();
     assert!(Path::new(env!("CARGO_BIN_EXE_bench")).starts_with(binaries));
@@ -29,7 +29,7 @@ fn is_empty(folder: &Path) -> bool {
 }
 
 #[tokio::test]
-async fn what_is_promised_is_kept_while_nodes_are_killed_and_stopped_and_shards_are_moved() {
+async fn guarantees_hold_while_nodes_are_killed_and_paused_and_shards_are_moved() {
     let (folder, report) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
     let json = report.path().to_str().unwrap();
     let output = torture(folder.path(), &["--seconds", "15", "--json", json]).output().await.unwrap();
@@ -50,7 +50,7 @@ async fn what_is_promised_is_kept_while_nodes_are_killed_and_stopped_and_shards_
 }
 
 #[tokio::test]
-async fn what_copies_answer_late_is_found() {
+async fn stale_reads_of_replicas_are_found() {
     let (folder, report) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
     let json = report.path().to_str().unwrap();
     let arguments = ["--seconds", "5", "--reads", "any", "--json", json];
@@ -66,7 +66,7 @@ async fn what_copies_answer_late_is_found() {
 }
 
 #[tokio::test]
-async fn a_torture_that_is_interrupted_leaves_nothing_behind() {
+async fn an_interrupted_run_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = torture(folder.path(), &["--seconds", "600"]).stderr(Stdio::null()).spawn().unwrap();
     e2e::eventually("a node runs", || async {
@@ -79,6 +79,6 @@ async fn a_torture_that_is_interrupted_leaves_nothing_behind() {
     kill_process(pid, Signal::INT).unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(30), child.wait()).await;
     assert_eq!(ended.expect("it ends").unwrap().code(), Some(1));
-    // What was killed may live for another moment.
+    // Killed processes may exist for another moment.
     e2e::eventually("nothing is left", || async { is_empty(folder.path()).then_some(()) }).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Three members of etcd with its own defaults.
+//! An etcd cluster of three members with default settings.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::process::Process;
 const LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A cluster of three. Dropping it kills them.
+/// Three members. Dropping it kills them.
 #[derive(Debug)]
 pub(crate) struct Trio {
     members: Vec<Member>,
@@ -32,7 +32,7 @@ struct Member {
 }
 
 impl Trio {
-    /// Starts all, and waits until they have a leader.
+    /// Starts all members, and waits for a leader.
     pub(crate) async fn start(folder: &Path) -> anyhow::Result<Self> {
         let member =
             || Ok::<_, anyhow::Error>(Member { client: ports::free()?, peer: ports::free()?, process: None });
@@ -62,44 +62,44 @@ impl Trio {
         format!("http://{}", self.members[number].client)
     }
 
-    /// Which one leads, once all three say the same.
+    /// The leader, once all three members agree on it.
     pub(crate) async fn leader(&self) -> anyhow::Result<usize> {
         let began = Instant::now();
         loop {
-            let mut told = Vec::new();
+            let mut statuses = Vec::new();
             for number in 0..3 {
-                told.extend(self.status(number).await);
+                statuses.extend(self.status(number).await);
             }
-            if told.len() == 3
-                && told.iter().all(|(_, leader)| *leader == told[0].1)
-                && let Some(leader) = told.iter().position(|(id, leader)| id == leader)
+            if statuses.len() == 3
+                && statuses.iter().all(|(_, leader)| *leader == statuses[0].1)
+                && let Some(leader) = statuses.iter().position(|(id, leader)| id == leader)
             {
                 return Ok(leader);
             }
             if began.elapsed() > LIMIT {
-                bail!("etcd has no leader: {told:?}");
+                bail!("etcd has no leader: {statuses:?}");
             }
             sleep(PAUSE).await;
         }
     }
 
-    /// The member's own id, and whom it takes for the leader.
+    /// The member's id, and the id of its leader.
     async fn status(&self, number: usize) -> Option<(String, String)> {
         let url = format!("{}/v3/maintenance/status", self.url(number));
         let answer = self.http.post(url).body("{}").send().await.ok()?;
-        let told: Value = answer.json().await.ok()?;
+        let status: Value = answer.json().await.ok()?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        Some((text(&told["header"]["member_id"])?, text(&told["leader"])?))
+        Some((text(&status["header"]["member_id"])?, text(&status["leader"])?))
     }
 
-    /// Kills a member with -9.
+    /// Kills a member with SIGKILL.
     pub(crate) async fn kill(&mut self, number: usize) -> anyhow::Result<()> {
-        let mut process = self.members[number].process.take().context("it runs")?;
+        let mut process = self.members[number].process.take().context("the member does not run")?;
         process.signal(Signal::KILL)?;
         process.ended().await
     }
 
-    /// Starts it again, and waits until it follows.
+    /// Restarts a member, and waits until it follows the leader.
     pub(crate) async fn restart(&mut self, number: usize) -> anyhow::Result<()> {
         self.spawn(number)?;
         self.leader().await.map(|_| ())
@@ -107,7 +107,7 @@ impl Trio {
 
     pub(crate) async fn end(mut self) {
         for number in 0..3 {
-            // It may have ended by itself.
+            // The member may have exited already.
             let _ = self.kill(number).await;
         }
     }

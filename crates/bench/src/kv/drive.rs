@@ -1,4 +1,4 @@
-//! Clients that ask one store as fast as it answers, all of them on one thread.
+//! Clients that send requests to one store as fast as it answers, all on one thread.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,23 +20,23 @@ use crate::kv::protocol::{ClientApi, Reads, Value};
 use crate::stats::millis;
 use crate::wire::{Answer, Connection, Protocol};
 
-/// What is not counted at the beginning.
+/// The time at the beginning that is not counted.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
-/// How long the last answers may take.
+/// How much longer than planned a run may take.
 const LAST: Duration = Duration::from_secs(20);
-/// Connections that write the first values.
+/// The number of connections that write the first values.
 const FILLERS: usize = 64;
 
-/// What is asked.
+/// The operation to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Task {
     /// Write a key durably
     Put,
-    /// Read a key so that every answered write is seen
+    /// Read a key linearizably
     Get,
-    /// Read a key as its owner has it, without asking whether it still is the owner
+    /// Read a key from its owner, without a check that it still is the owner
     Primary,
-    /// `GET /health/livez`: what asking costs, and hardly anything else.
+    /// `GET /health/livez`: little more than the cost of a request itself.
     #[value(skip)]
     Livez,
 }
@@ -52,7 +52,7 @@ impl fmt::Display for Task {
     }
 }
 
-/// Whom to ask, and for what.
+/// The settings of one run of clients.
 #[derive(Debug, Clone)]
 pub(crate) struct Drive {
     pub(crate) api: ClientApi,
@@ -64,23 +64,22 @@ pub(crate) struct Drive {
     pub(crate) time: Duration,
 }
 
-/// What came of it.
+/// The result of one run of clients.
 #[derive(Debug)]
 pub(crate) struct Driven {
     pub(crate) took_ms: Vec<f64>,
     pub(crate) per_second: f64,
-    /// Requests, with those that were not counted.
+    /// The number of requests, including those that were not counted.
     all: f64,
 }
 
-/// The CPU time of each request, in microseconds. What the server used before the counting began is in it too, and so
-/// are the requests of that time.
+/// The CPU time per request, in microseconds. It includes the warm-up, both its CPU time and its requests.
 pub(crate) fn cpu_us(used: Duration, driven: &Driven) -> f64 {
     millis(used) * 1e3 / driven.all.max(1.0)
 }
 
 impl Drive {
-    /// Asks for the whole time. Fails with the first answer that is not as it should be.
+    /// Sends requests for the whole time. Fails at the first unexpected answer.
     pub(crate) async fn run(self) -> anyhow::Result<Driven> {
         let time = self.time;
         let each = on_one_thread(async move {
@@ -180,10 +179,10 @@ async fn joined<T: 'static>(
         }
         Ok(each)
     };
-    timeout(limit, all).await.with_context(|| format!("not all was answered within {limit:?}"))?
+    timeout(limit, all).await.with_context(|| format!("not every request was answered within {limit:?}"))?
 }
 
-/// Runs on a runtime of its own, so that what asks costs as little as it can.
+/// Runs the clients on their own single-threaded runtime, so that they cost as little as possible.
 async fn on_one_thread<T: Send + 'static>(
     work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> anyhow::Result<T> {

@@ -1,4 +1,4 @@
-//! Debian's `etcd`: one node, with its own defaults, so with fsync, but with room for all that is written here.
+//! Debian's `etcd`: one node with default settings, so with fsync, but with a larger quota.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,8 +13,8 @@ use crate::ports;
 use crate::process::Process;
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// It keeps what was overwritten until it is told to forget it, and takes no more writes once that fills its room. This is
-/// the most that its documentation suggests.
+/// The quota of its database. etcd keeps overwritten values until compaction, and accepts no more writes once they fill
+/// the quota. This is the largest that its documentation suggests.
 const ROOM: u64 = 8 * 1024 * 1024 * 1024;
 
 /// A running node. Dropping it kills it.
@@ -24,7 +24,7 @@ pub(crate) struct Etcd {
     pub(crate) addr: SocketAddr,
 }
 
-/// Its version, or why there is none.
+/// The version of etcd, or why there is none.
 pub(crate) async fn version() -> Result<String, String> {
     match Command::new("etcd").arg("--version").kill_on_drop(true).output().await {
         Ok(output) if output.status.success() => {
@@ -37,7 +37,7 @@ pub(crate) async fn version() -> Result<String, String> {
     }
 }
 
-/// One member of a cluster, with the defaults that it has by itself.
+/// The command of one member, with default settings.
 pub(crate) fn command(name: &str, client: SocketAddr, peer: SocketAddr, cluster: &str) -> Command {
     let mut command = Command::new("etcd");
     for (name, _) in std::env::vars_os() {
@@ -56,7 +56,7 @@ pub(crate) fn command(name: &str, client: SocketAddr, peer: SocketAddr, cluster:
 }
 
 impl Etcd {
-    /// Starts a node that keeps its data here. It need not be ready at the end.
+    /// Starts a node with its data in this folder. Does not wait until it is ready.
     pub(crate) fn start(folder: &Path) -> anyhow::Result<Self> {
         let (addr, peer) = (ports::free()?, ports::free()?);
         let mut command = command("bench", addr, peer, &format!("bench=http://{peer}"));
@@ -66,7 +66,7 @@ impl Etcd {
         Ok(Self { process, addr })
     }
 
-    /// Waits until it says that it is healthy.
+    /// Waits until the node is healthy.
     pub(crate) async fn ready(&self) -> anyhow::Result<()> {
         const PAUSE: Duration = Duration::from_millis(1);
         let http = client::plain_http().timeout(Duration::from_secs(5)).build()?;
@@ -78,7 +78,7 @@ impl Etcd {
                 return Ok(());
             }
             if began.elapsed() > LIMIT {
-                bail!("etcd is not ready; its log ends with\n{}", self.process.last_words());
+                bail!("etcd is not ready; its log ends with\n{}", self.process.log_tail());
             }
             sleep(PAUSE).await;
         }
@@ -89,7 +89,7 @@ impl Etcd {
     }
 
     pub(crate) async fn end(mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.process.signal(Signal::KILL);
         let _ = self.process.ended().await;
     }

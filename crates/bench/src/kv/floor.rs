@@ -1,4 +1,4 @@
-//! What one durable write costs on this disk, whoever asks for it.
+//! Measures the cost of one durable write on this disk, independent of any store.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::stats::millis;
 const WRITES: usize = 50;
 const BYTES: [u8; 4096] = [b'x'; 4096];
 
-/// A page written over in place and synced, and a new file made durable by its name: the least that a log that is one
-/// file needs, and the least that an object in a folder needs. In milliseconds.
+/// The lower bounds in milliseconds: `page` overwrites a page in place and syncs it, the least that a log in one file
+/// needs; `object` makes a new file durable under its name, the least that an object in a folder needs.
 #[derive(Debug, Default)]
 pub(crate) struct Floor {
     pub(crate) page: Vec<f64>,
@@ -19,16 +19,16 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
-    /// Looks again: a disk that others use too is not the same all the time.
-    pub(crate) async fn look(&mut self, folder: &Path) -> anyhow::Result<()> {
+    /// Takes more samples: a shared disk is not equally fast all the time.
+    pub(crate) async fn measure(&mut self, folder: &Path) -> anyhow::Result<()> {
         let folder = folder.join("floor");
-        let looking = tokio::task::spawn_blocking(move || {
+        let measuring = tokio::task::spawn_blocking(move || {
             std::fs::create_dir(&folder)?;
             let (page, object) = (pages(&folder)?, objects(&folder)?);
             std::fs::remove_dir_all(&folder)?;
             Ok::<_, std::io::Error>((page, object))
         });
-        let (page, object) = looking.await??;
+        let (page, object) = measuring.await??;
         self.page.extend(page);
         self.object.extend(object);
         Ok(())

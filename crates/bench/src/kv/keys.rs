@@ -1,4 +1,4 @@
-//! Which keys are asked for: all alike, or a few of them most of the time.
+//! Chooses keys: uniformly, or mostly a few popular ones.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt, SeedableRng};
 
-/// Of Zipf's law, as YCSB has it (Cooper et al., Benchmarking Cloud Serving Systems with YCSB, 2010).
+/// The exponent of Zipf's law, as in YCSB (Cooper et al., Benchmarking Cloud Serving Systems with YCSB, 2010).
 const EXPONENT: f64 = 0.99;
-/// The same keys are the popular ones for everybody who is asked.
+/// A fixed seed, so that every server has the same popular keys.
 const SEED: u64 = 1;
 
-/// How a key is chosen.
+/// The distribution of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Choice {
-    /// Each key as often as any other
+    /// Each key equally often
     Uniform,
-    /// A few keys most of the time, as by Zipf's law with the exponent 0.99
+    /// A few keys most of the time: Zipf's law with the exponent 0.99
     Zipf,
 }
 
@@ -33,16 +33,16 @@ impl fmt::Display for Choice {
     }
 }
 
-/// The keys from 0 on, to be chosen from.
+/// The keys from 0 to `count`, and their distribution.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
     pub(crate) count: usize,
-    /// None if each is as likely as any other.
+    /// `None` for a uniform distribution.
     weights: Option<Arc<WeightedIndex<f64>>>,
 }
 
 impl Keys {
-    /// At least one key.
+    /// `count` must be at least 1.
     pub(crate) fn new(count: u32, choice: Choice) -> anyhow::Result<Self> {
         let weights = match choice {
             Choice::Uniform => None,
@@ -59,7 +59,7 @@ impl Keys {
     }
 }
 
-/// The popular keys are anywhere among the others, not side by side where one block of a store would hold them all.
+/// Shuffled, so that the popular keys are not adjacent, where one block of a store would hold them all.
 fn zipf(count: u32) -> Result<WeightedIndex<f64>, rand::distr::weighted::Error> {
     let mut weights: Vec<_> = (1..=count).map(|rank| f64::from(rank).powf(-EXPONENT)).collect();
     weights.shuffle(&mut StdRng::seed_from_u64(SEED));
@@ -72,7 +72,7 @@ mod tests {
 
     const CHOSEN: usize = 100_000;
 
-    /// How often each of a thousand keys is chosen, the most popular one first.
+    /// How often each of 1,000 keys is chosen, the most popular one first.
     fn popularity(choice: Choice) -> Vec<(usize, usize)> {
         let keys = Keys::new(1_000, choice).unwrap();
         let mut random = StdRng::seed_from_u64(7);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uniform_choice_has_no_favourites() {
+    fn a_uniform_choice_prefers_no_key() {
         let counts = popularity(Choice::Uniform);
         let (most, least) = (counts[0].0, counts[999].0);
         assert!(most < 150 && least > 50, "{most} {least}: about 100 each");
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn popular_keys_are_the_same_for_all_and_not_side_by_side() {
+    fn popular_keys_are_the_same_in_every_run_and_not_adjacent() {
         let popular =
             |counts: Vec<(usize, usize)>| counts[..3].iter().map(|(_, key)| *key).collect::<Vec<_>>();
         let mut keys = popular(popularity(Choice::Zipf));

@@ -1,5 +1,5 @@
-//! Large values: whether the memory of an owner stays bounded while clients write them as fast as they are taken, and
-//! how many of the writes are refused.
+//! Measures large values: whether the memory of an owner stays bounded while clients write as fast as it accepts, and
+//! how many writes are refused.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use crate::stats::{Summary, millis};
 use crate::wire::Connection;
 
 const KIB: usize = 1024;
-/// Lengths of the values, and how many keys of each there are, so that they take little of the disk.
+/// The lengths of the values, each with its number of keys, which limits the use of the disk.
 const VALUES: [(usize, usize); 2] = [(64 * KIB, 2_000), (4 * KIB * KIB, 64)];
 const CLIENTS: usize = 8;
-/// What an owner may take, as documented.
+/// The documented memory limit of an owner, in MiB.
 const MOST_MIB: f64 = 384.0;
-/// How long a write may take.
+/// The time limit of a write.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Before a refused write is sent again.
+/// The pause before a refused write is sent again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What became of the writes.
+/// The outcome of the writes.
 #[derive(Debug, Default)]
 struct Written {
     took_ms: Vec<f64>,
@@ -68,7 +68,7 @@ pub(crate) async fn run(binaries: &Binaries, time: Duration, report: &mut Report
     Ok(())
 }
 
-/// All clients for the whole time.
+/// Runs all clients for the whole time.
 async fn write(addr: SocketAddr, length: usize, keys: usize, time: Duration) -> anyhow::Result<Written> {
     let (value, ends) = (Arc::new(Value::of_length(length)), Instant::now() + time);
     let mut clients = JoinSet::new();
@@ -106,7 +106,7 @@ async fn one(
                 written.refused += 1;
                 tokio::time::sleep(PAUSE).await;
             }
-            Ok(answer) => bail!("a write was answered {}: {}", answer.status, answer.excerpt()),
+            Ok(answer) => bail!("a write was answered with {}: {}", answer.status, answer.excerpt()),
             // A refusal may close the connection before the body is sent.
             Err(_) => {
                 written.refused += 1;

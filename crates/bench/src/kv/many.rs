@@ -1,7 +1,7 @@
-//! A node with more keys than its cache holds: how fast they are read at random, beside a few that are read all the time.
+//! Measures a node with more keys than its cache holds: random reads, compared with reads of a few hot keys.
 //!
-//! A read at random finds the filters and indexes of the tables in memory, and its block in a file; if they were not there
-//! it would read and decode those of a whole table.
+//! A random read finds the filters and indexes of the tables in memory, and its block in a file. Without those in
+//! memory, it would read and decode the filters and indexes of a whole table.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +20,15 @@ use crate::stats::Summary;
 
 const LENGTH: usize = 100;
 const CLIENTS: usize = 64;
-/// Keys that are read all the time.
+/// The number of hot keys.
 const HOT: u32 = 1_000;
-/// Turns of each.
+/// The number of turns of each kind.
 const TURNS: usize = 3;
-/// Of the rate of hot keys.
+/// The target for the rate of random reads, as a share of the rate of hot keys.
 const LEAST_RATIO: f64 = 0.4;
 const MOST_MIB: f64 = 512.0;
 
-/// Reads hot keys and keys at random by turns, each turn for as long as it is told.
+/// Reads hot keys and random keys in turns of `turn_time`.
 pub(crate) async fn run(
     binaries: Binaries,
     count: u32,
@@ -77,7 +77,7 @@ pub(crate) async fn run(
         row("memory while read (RSS)", CLIENTS, "MiB", &memory).target(Target::Max(MOST_MIB)),
     ]);
     report.notes.push(format!(
-        "the peer of the rows of {count} keys is the same node, asked for {HOT} of them in turns of {} s",
+        "in the rows of {count} keys, the peer is the same node reading {HOT} hot keys, in turns of {} s",
         turn_time.as_secs()
     ));
     nodes.end().await;

@@ -1,4 +1,5 @@
-//! Every task with every length of values, choice of keys and number of clients, asked of everybody in every round.
+//! Measures every combination of task, value length, key distribution and number of clients, on every server in every
+//! round.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,20 +19,20 @@ use crate::kv::work::Work;
 use crate::proc::on_cpu;
 use crate::progress::progress;
 
-/// Between two tasks, for what the last one has left to do.
+/// The pause between two tasks, in which a server finishes its background work.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Who is asked, and how.
+/// A server and the API to call it by.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     pub(crate) api: ClientApi,
     pub(crate) addr: SocketAddr,
-    /// The processes that work for an answer.
+    /// The processes that take part in an answer.
     pub(crate) pids: Vec<u32>,
 }
 
 impl Server {
-    /// Asks for it as often as it is answered.
+    /// A run of clients against this server.
     pub(crate) fn drive(
         &self,
         task: Task,
@@ -49,7 +50,7 @@ impl Server {
     }
 }
 
-/// What is to be measured, and what was.
+/// The plan and the results.
 #[derive(Debug)]
 pub(crate) struct Matrix {
     servers: Vec<Server>,
@@ -76,20 +77,20 @@ impl Matrix {
         })
     }
 
-    /// How long the rounds take, besides filling.
+    /// The expected time of all rounds, without filling.
     pub(crate) fn takes(&self) -> Duration {
         let each = u32::try_from(self.works.len() * self.servers.len()).unwrap_or(u32::MAX);
         (WARM_UP + self.time + PAUSE).saturating_mul(each).saturating_mul(self.rounds)
     }
 
-    /// Fills everybody with values of each length, and asks for them in all rounds.
+    /// Fills all servers with values of each length, and measures them in all rounds.
     pub(crate) async fn measure(&mut self, folder: &Path) -> anyhow::Result<()> {
         for length in self.works.iter().map(|work| work.value).collect::<BTreeSet<_>>() {
             let value = Arc::new(Value::of_length(length));
             self.fill(&value).await?;
             let works: Vec<_> = self.works.iter().filter(|work| work.value == length).copied().collect();
             for round in 1..=self.rounds {
-                self.floor.look(folder).await?;
+                self.floor.measure(folder).await?;
                 for work in &works {
                     self.ask(round, *work, &value).await?;
                 }
@@ -111,7 +112,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// Everybody for the same, one after the other.
+    /// Measures all servers with the same work, one after the other.
     async fn ask(&mut self, round: u32, work: Work, value: &Arc<Value>) -> anyhow::Result<()> {
         let ways = self.measured.entry(work).or_default();
         let keys = &self.keys[&work.choice];
@@ -133,7 +134,7 @@ impl Matrix {
     }
 }
 
-/// Each only once, however often it is named.
+/// The combinations, each once even if it is named twice.
 fn works(args: &Args) -> BTreeSet<Work> {
     let mut works = BTreeSet::new();
     for value in &args.values {
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_it_is_measured_unless_a_part_is_named() {
+    fn everything_is_measured_unless_a_part_is_named() {
         assert_eq!(named("").len(), 2 * 2 * 3 * 3);
         let part = named("--values 4096,100,100 --choices zipf --clients 64 --tasks put,primary");
         let work = |name: &str| (name.to_owned(), 64);
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_measured_is_named_so_that_a_reader_understands_it() {
+    fn a_combination_has_a_readable_name() {
         let each = [
             ("--values 100 --choices uniform", "GET strong 100 B"),
             ("--values 1000 --choices zipf", "GET strong 1000 B, zipf"),
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn livez_is_no_task_to_be_named() {
+    fn livez_cannot_be_chosen_as_a_task() {
         assert!(Line::try_parse_from(["kv", "--tasks", "livez"]).is_err());
     }
 }

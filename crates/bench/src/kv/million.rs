@@ -1,4 +1,4 @@
-//! A node of its own with many keys: how long `ctl kv import` takes to bring them, and the memory of reading them.
+//! Measures a separate node with a million keys: the time of `ctl kv import`, and the memory while they are read.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -24,12 +24,12 @@ use crate::stats::Summary;
 const KEYS: u32 = 1_000_000;
 const LENGTH: usize = 100;
 const CLIENTS: usize = 64;
-/// How long they are read.
+/// How long the keys are read.
 const READ: Duration = Duration::from_secs(10);
-/// How long they may take to be brought.
+/// The time limit of the import.
 const IMPORT_LIMIT: Duration = Duration::from_secs(600);
-/// Between two looks at the memory.
-const LOOK: Duration = Duration::from_millis(100);
+/// The time between two samples of the memory.
+const SAMPLE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(binaries: Binaries, report: &mut Report) -> anyhow::Result<()> {
     let mut nodes = Nodes::new(binaries.clone())?;
@@ -62,7 +62,7 @@ pub(crate) async fn run(binaries: Binaries, report: &mut Report) -> anyhow::Resu
     Ok(())
 }
 
-/// Brings so many keys to a node by `ctl kv import`: how long it took, and the node's memory meanwhile.
+/// Imports keys with `ctl kv import`. Returns the time it took, and samples of the node's memory in MiB.
 pub(crate) async fn import(
     binaries: &Binaries,
     nodes: &Nodes,
@@ -78,7 +78,7 @@ pub(crate) async fn import(
     Ok((imported?, memory))
 }
 
-/// A file with a line for each key.
+/// Writes a file with a line for each key.
 async fn lines(folder: &Path, keys: u32, value: Arc<Value>) -> anyhow::Result<PathBuf> {
     let path = folder.join("keys.ndjson");
     let writing = tokio::task::spawn_blocking(move || {
@@ -92,7 +92,7 @@ async fn lines(folder: &Path, keys: u32, value: Arc<Value>) -> anyhow::Result<Pa
     writing.await?
 }
 
-/// How long it took.
+/// Runs the import. Returns the time it took.
 async fn imported(mut command: Command) -> anyhow::Result<Duration> {
     let began = Instant::now();
     let output = timeout(IMPORT_LIMIT, command.output())
@@ -105,10 +105,10 @@ async fn imported(mut command: Command) -> anyhow::Result<Duration> {
     Ok(took)
 }
 
-/// Looks at the memory of a process, in MiB, until something has ended.
+/// Samples the memory of a process, in MiB, until `work` has ended.
 pub(crate) async fn watched<T>(pid: u32, work: impl Future<Output = T>) -> anyhow::Result<(T, Vec<f64>)> {
     let mut work = std::pin::pin!(work);
-    let mut beat = interval(LOOK);
+    let mut beat = interval(SAMPLE);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = Vec::new();
     loop {

@@ -1,8 +1,8 @@
-//! The ways to ask a store for a key: ours, directly and through the gateway, and the three of etcd.
+//! The APIs that clients call: ours, directly and through the gateway, and the three of etcd.
 //!
-//! Pure: numbers and values in, requests out, answers judged. All of etcd's ways are asked for what ours promises: a
-//! write that is durable when it is answered, a read that sees every answered write (the default of its v3 API,
-//! `quorum=true` of its v2 API), a read that sees what the node has (`serializable` in v3, the default in v2).
+//! Pure: builds requests and checks answers. Each of etcd's APIs is used with the guarantees of ours: a write that is
+//! durable when it is answered, a read that sees every answered write (the default of its v3 API, `quorum=true` of its
+//! v2 API), and a read of the node's own state (`serializable` in v3, the default in v2).
 
 use std::fmt;
 
@@ -14,19 +14,19 @@ use serde::Serialize;
 
 use crate::wire::{Answer, Protocol};
 
-/// A way to ask.
+/// An API that clients call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ClientApi {
-    /// The owner of the shard is asked.
+    /// Ours, called at the owner of the shard.
     Ours,
-    /// The gateway is asked, which asks the owner.
+    /// Ours, called through the gateway.
     Gateway,
-    /// etcd's v3 API as its own clients speak it.
+    /// etcd's v3 API over gRPC, as its own clients use it.
     Grpc,
-    /// etcd's v3 API over the gateway that turns JSON into gRPC.
+    /// etcd's v3 API over its JSON gateway.
     Json,
-    /// etcd's v2 API: plain HTTP, another tree of keys in the same log.
+    /// etcd's v2 API over plain HTTP; it has its own key space in the same log.
     V2,
 }
 
@@ -42,17 +42,17 @@ impl fmt::Display for ClientApi {
     }
 }
 
-/// What a read must see.
+/// The guarantee of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reads {
-    /// All that was answered before.
+    /// It sees every write that was answered before.
     Strong,
-    /// What the node that answers has. It need not make sure that nobody has more.
+    /// It sees the state of the answering node, which need not check that no other node is ahead.
     Primary,
 }
 
-/// A value of a given length. Its text is letters, which all of the ways carry as they are; in base64 other letters
-/// stand for as many bytes.
+/// A value of a given length in bytes. Its text is letters, which every API carries unchanged; its base64 text decodes
+/// to other bytes of the same length.
 #[derive(Debug, Clone)]
 pub(crate) struct Value {
     plain: String,
@@ -62,7 +62,7 @@ pub(crate) struct Value {
 impl Value {
     pub(crate) fn of_length(length: usize) -> Self {
         let letters = |count| ('a'..='z').cycle().take(count).collect::<String>();
-        // Four letters are three bytes; the rest is told by the padding.
+        // Four letters decode to three bytes; the padding encodes the rest.
         let rest = ["", "AA==", "AAA="][length % 3];
         Self { plain: letters(length), base64: letters(length / 3 * 4) + rest }
     }
@@ -77,7 +77,7 @@ impl Value {
     }
 }
 
-/// Twelve letters, which are valid base64 too.
+/// Twelve characters that are valid base64 as well.
 fn name(key: usize) -> String {
     format!("key{key:09}")
 }
@@ -85,12 +85,12 @@ fn name(key: usize) -> String {
 impl ClientApi {
     pub(crate) const OF_ETCD: [Self; 3] = [Self::Grpc, Self::Json, Self::V2];
 
-    /// Whether it is the peer who is asked.
+    /// Whether this is an API of etcd.
     pub(crate) fn is_etcd(self) -> bool {
         Self::OF_ETCD.contains(&self)
     }
 
-    /// The way that reads the same keys, of several the first one. What is a key's name to gRPC is base64 to JSON.
+    /// The first API with the same key space. A key's name in gRPC is base64 in JSON, so these two do not share keys.
     pub(crate) fn tree(self) -> Self {
         match self {
             Self::Ours | Self::Gateway => Self::Ours,
@@ -153,7 +153,7 @@ impl ClientApi {
         }
     }
 
-    /// Where keys are, for those that name them in the path.
+    /// The path prefix of keys, for APIs with the key in the path.
     fn folder(self) -> &'static str {
         match self {
             Self::Ours => "/svc/storage/kv/",
@@ -163,28 +163,28 @@ impl ClientApi {
         }
     }
 
-    /// Whether a write was done.
+    /// Whether the answer confirms a write.
     pub(crate) fn is_put(self, answer: &Answer) -> bool {
         match self {
             Self::Ours | Self::Gateway | Self::Json => answer.status == StatusCode::OK,
             Self::V2 => matches!(answer.status, StatusCode::OK | StatusCode::CREATED),
-            Self::Grpc => is_sound(answer) && !answer.body.is_empty(),
+            Self::Grpc => is_success(answer) && !answer.body.is_empty(),
         }
     }
 
-    /// Whether an answer brings a value of this length.
+    /// Whether the answer contains a value of this length.
     pub(crate) fn is_got(self, answer: &Answer, value: &Value) -> bool {
         let length = answer.body.len();
         match self {
             Self::Ours | Self::Gateway => answer.status == StatusCode::OK && length == value.len(),
             Self::V2 => answer.status == StatusCode::OK && length > value.len(),
             Self::Json => answer.status == StatusCode::OK && length > value.base64.len(),
-            Self::Grpc => is_sound(answer) && length > value.len(),
+            Self::Grpc => is_success(answer) && length > value.len(),
         }
     }
 }
 
-fn is_sound(answer: &Answer) -> bool {
+fn is_success(answer: &Answer) -> bool {
     let status = answer.trailers.as_ref().and_then(|trailers| trailers.get("grpc-status"));
     answer.status == StatusCode::OK && status.is_some_and(|status| status == "0")
 }
@@ -206,12 +206,12 @@ fn request(
 /// Field 7 of a `RangeRequest`, a bool: true.
 const SERIALIZABLE: [u8; 2] = [7 << 3, 1];
 
-/// A call of `etcdserverpb.KV` whose message has these fields from number 1 on, all of them bytes, and then others as
-/// they are written.
+/// A call of `etcdserverpb.KV`. `fields` become the message's fields from number 1 on, all of type bytes; `others` are
+/// appended as they are.
 fn grpc(host: &str, call: &str, fields: &[&[u8]], others: &[u8]) -> http::Result<Request<Full<Bytes>>> {
     let mut message = BytesMut::new();
     for (number, field) in (1_u8..).zip(fields) {
-        // The field's number, and that a length follows: https://protobuf.dev/programming-guides/encoding.
+        // The field's number, with the wire type of a length: https://protobuf.dev/programming-guides/encoding.
         message.put_u8(number << 3 | 2);
         varint(&mut message, field.len());
         message.extend_from_slice(field);
@@ -230,7 +230,7 @@ fn grpc(host: &str, call: &str, fields: &[&[u8]], others: &[u8]) -> http::Result
         .body(Full::new(body.freeze()))
 }
 
-/// Seven bits a byte, the lowest first.
+/// Encodes a number with seven bits per byte, the lowest first.
 fn varint(into: &mut BytesMut, mut number: usize) {
     loop {
         let low = u8::try_from(number & 0x7f).unwrap_or_default();
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_has_its_length_in_every_writing() {
+    fn a_value_has_its_length_in_every_encoding() {
         for length in [1, 2, 3, 99, 100, 101, 1_024] {
             let value = Value::of_length(length);
             let padding = value.base64.bytes().filter(|byte| *byte == b'=').count();
@@ -260,15 +260,15 @@ mod tests {
         assert_eq!(name(7).len() % 4, 0, "a key is base64 without padding");
     }
 
-    /// What a request says, besides its method.
-    async fn said(api: ClientApi, reads: Reads) -> String {
+    /// The path and body of a read request.
+    async fn sent(api: ClientApi, reads: Reads) -> String {
         let (head, body) = api.get("host", 7, reads).unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         format!("{} {}", head.uri.path_and_query().unwrap(), body.escape_ascii())
     }
 
     #[tokio::test]
-    async fn a_read_says_what_it_must_see_in_every_way() {
+    async fn a_read_requests_its_guarantee_in_every_api() {
         let each = [
             (
                 ClientApi::Ours,
@@ -293,8 +293,8 @@ mod tests {
             ),
         ];
         for (api, strong, primary) in each {
-            assert_eq!(said(api, Reads::Strong).await, strong);
-            assert_eq!(said(api, Reads::Primary).await, primary);
+            assert_eq!(sent(api, Reads::Strong).await, strong);
+            assert_eq!(sent(api, Reads::Primary).await, primary);
         }
     }
 
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_length_takes_several_bytes() {
+    fn a_large_number_takes_several_bytes() {
         let bytes = |number| {
             let mut into = BytesMut::new();
             varint(&mut into, number);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grpc_answer_counts_only_with_the_status_zero() {
+    fn a_grpc_answer_is_valid_only_with_status_zero() {
         let answer = |status: Option<&'static str>| Answer {
             status: StatusCode::OK,
             headers: http::HeaderMap::new(),

@@ -1,4 +1,4 @@
-//! What came of all rounds, and the rows that tell it. Pure.
+//! The samples of all rounds, and the report rows made of them. Pure.
 
 use std::collections::BTreeMap;
 
@@ -13,33 +13,33 @@ use crate::report::Report;
 use crate::rows::{Row, Target};
 use crate::stats::Summary;
 
-/// What came of all rounds of one work, asked in one way.
+/// The samples of all rounds of one work through one API.
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
     pub(crate) per_second: Vec<f64>,
     pub(crate) took_ms: Vec<f64>,
-    /// Of all processes that worked for it, for each request.
+    /// The CPU time per request, summed over all processes that take part.
     pub(crate) cpu_us: Vec<f64>,
 }
 
-/// What came of each work, by the way that it was asked in.
+/// The samples of each work, by API.
 pub(crate) type Measured = BTreeMap<Work, BTreeMap<ClientApi, Rounds>>;
 
 impl Rounds {
-    /// The median of what was answered in a second.
+    /// The median rate of requests per second.
     fn rate(&self) -> f64 {
         Summary::of(&self.per_second).map_or(0.0, |rate| rate.p50)
     }
 }
 
-/// The way of the peer that answered most requests a second, by the median of its rounds.
+/// The API of the peer with the highest median rate.
 fn fastest(ways: &BTreeMap<ClientApi, Rounds>) -> Option<(ClientApi, &Rounds)> {
     let etcds = ways.iter().filter(|(api, _)| api.is_etcd());
     let best = etcds.max_by(|a, b| a.1.rate().total_cmp(&b.1.rate()));
     best.map(|(api, rounds)| (*api, rounds))
 }
 
-/// What has to be reached, by the rate and by the latency.
+/// The targets of the rate and of the latency.
 fn targets(work: Work, api: ClientApi) -> (Vec<Target>, Vec<Target>) {
     if api != ClientApi::Ours || work.choice != Choice::Uniform {
         return (Vec::new(), Vec::new());
@@ -53,8 +53,8 @@ fn targets(work: Work, api: ClientApi) -> (Vec<Target>, Vec<Target>) {
     }
 }
 
-/// Three for each work and each of our ways: how many, how long, and what they cost.
-pub(crate) fn tell(measured: &Measured, version: &Result<String, String>, report: &mut Report) {
+/// Reports three rows for each work and each of our APIs: rate, latency, and CPU.
+pub(crate) fn report_rows(measured: &Measured, version: &Result<String, String>, report: &mut Report) {
     for (work, ways) in measured {
         let best = fastest(ways);
         for (api, ours) in ways.iter().filter(|(api, _)| !api.is_etcd()) {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_peer_is_the_way_of_etcd_with_the_highest_median() {
+    fn the_peer_is_the_etcd_api_with_the_highest_median() {
         let ways = BTreeMap::from([
             (ClientApi::Ours, rounds(&[9.0, 9.0, 9.0])),
             (ClientApi::Gateway, rounds(&[8.0, 8.0, 8.0])),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_promised_is_judged_where_it_is_promised() {
+    fn targets_apply_only_to_uniform_keys_at_the_owner() {
         let shown = |task, choice, clients, api| {
             let (rate, latency) = targets(work(task, choice, clients), api);
             rate.iter().chain(&latency).map(ToString::to_string).collect::<Vec<_>>()
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn both_of_our_ways_are_told_beside_the_same_numbers_of_etcd() {
+    fn both_of_our_apis_are_compared_with_the_same_numbers_of_etcd() {
         let ways = BTreeMap::from([
             (ClientApi::Ours, rounds(&[9.0])),
             (ClientApi::Gateway, rounds(&[6.0])),
@@ -137,11 +137,11 @@ mod tests {
         ]);
         let measured = Measured::from([(work(Task::Get, Choice::Zipf, 64), ways)]);
         let mut report = Report::begin("kv", "etcd");
-        tell(&measured, &Ok("3.4".to_owned()), &mut report);
+        report_rows(&measured, &Ok("3.4".to_owned()), &mut report);
         let rates = report.rows.iter().filter(|row| row.unit == "req/s");
-        let told: Vec<_> = rates.map(|row| (row.what.as_str(), row.ratio())).collect();
+        let ratios: Vec<_> = rates.map(|row| (row.what.as_str(), row.ratio())).collect();
         assert_eq!(
-            told,
+            ratios,
             [("GET strong 100 B, zipf", Some(3.0)), ("GET strong 100 B, zipf, gateway", Some(2.0))]
         );
     }

@@ -1,14 +1,14 @@
-//! A cell of the matrix: what is asked for, by how many.
+//! A cell of the matrix: a task, and the number of clients.
 
 use std::fmt;
 
 use crate::kv::drive::Task;
 use crate::kv::keys::Choice;
 
-/// What is asked for. The order is that of the rows.
+/// One combination of the matrix. Rows of the report have its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Work {
-    /// Bytes.
+    /// The length of values, in bytes.
     pub(crate) value: usize,
     pub(crate) choice: Choice,
     pub(crate) clients: usize,

@@ -1,49 +1,49 @@
-//! What clients know of keys, and whether an answer fits to it.
+//! Records what clients know about keys, and checks reads against it.
 //!
-//! Each key has one writer, which counts versions up and has one write at a time under way. So a read may see any
-//! version from the latest that was known when it began, by an answer to a write or to another read, to the latest that
-//! had been sent when it ended. Less is stale, more was never written.
+//! Each key has one writer, which increments the version and has one write in flight at a time. So a read may see any
+//! version from the latest one known when the read began, from the answer to a write or to another read, to the latest
+//! one sent when the read ended. A lower version is stale, a higher one was never written.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use types::KeyHash;
 
-/// A key and what is known of it. Version 0 is none at all.
+/// A key and the known versions. Version 0 means no value.
 #[derive(Debug)]
 pub(crate) struct Key {
     pub(crate) name: String,
     sent: AtomicU64,
     acknowledged: AtomicU64,
-    /// The latest that anyone was answered, a reader or the writer.
+    /// The latest version in any answer, to a reader or the writer.
     known: AtomicU64,
 }
 
-/// What is known when a read begins.
+/// The latest known version when a read begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Floor(u64);
 
-/// How an answer fits to what is known.
+/// Whether the version in an answer is possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ReadCheck {
     Right,
-    /// A later version had been answered before the read began.
+    /// A later version was known before the read began.
     Stale,
-    /// Nobody wrote that.
+    /// No client wrote this version.
     Unwritten,
 }
 
-fn judge(floor: u64, sent: u64, read: u64) -> Verdict {
+fn check(floor: u64, sent: u64, read: u64) -> ReadCheck {
     if read < floor {
-        Verdict::Stale
+        ReadCheck::Stale
     } else if read > sent {
-        Verdict::Unwritten
+        ReadCheck::Unwritten
     } else {
-        Verdict::Right
+        ReadCheck::Right
     }
 }
 
-/// So many keys of one writer, the same number in each shard.
+/// `count` keys of one writer, rounded up to the same number in each shard.
 pub(crate) fn keys(writer: usize, count: usize, shards: NonZeroU32) -> Vec<Key> {
     let names = |shard: u32| {
         (0_u32..)
@@ -63,42 +63,42 @@ impl Key {
         Self { name, sent: AtomicU64::new(0), acknowledged: AtomicU64::new(0), known: AtomicU64::new(0) }
     }
 
-    /// The version of a write that is sent now.
+    /// Starts a write. Returns its version.
     pub(crate) fn send(&self) -> u64 {
         self.sent.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// A write was answered as done.
+    /// Records that a write was acknowledged.
     pub(crate) fn acknowledge(&self, version: u64) {
         self.acknowledged.fetch_max(version, Ordering::SeqCst);
         self.known.fetch_max(version, Ordering::SeqCst);
     }
 
-    /// The latest version whose write was answered.
+    /// The latest acknowledged version.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::SeqCst)
     }
 
-    /// A read begins.
+    /// Starts a read.
     pub(crate) fn floor(&self) -> Floor {
         Floor(self.known.load(Ordering::SeqCst))
     }
 
-    /// A read that began at this floor has ended with this version.
-    pub(crate) fn read(&self, floor: Floor, version: u64) -> Verdict {
-        let verdict = judge(floor.0, self.sent.load(Ordering::SeqCst), version);
-        if verdict == Verdict::Right {
+    /// Checks a read that began at this floor and returned this version.
+    pub(crate) fn read(&self, floor: Floor, version: u64) -> ReadCheck {
+        let result = check(floor.0, self.sent.load(Ordering::SeqCst), version);
+        if result == ReadCheck::Right {
             self.known.fetch_max(version, Ordering::SeqCst);
         }
-        verdict
+        result
     }
 
-    /// What is stored as a version.
+    /// The value that is stored for a version.
     pub(crate) fn value(&self, version: u64) -> String {
         format!("{version} of {}", self.name)
     }
 
-    /// The version that a stored value is; none if it is no value of this key.
+    /// The version of a stored value; `None` if it is not a value of this key.
     pub(crate) fn version(&self, value: &[u8]) -> Option<u64> {
         let (version, name) = str::from_utf8(value).ok()?.split_once(" of ")?;
         (name == self.name).then(|| version.parse().ok()).flatten()
@@ -110,27 +110,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_may_see_what_was_under_way_but_nothing_older_than_what_was_known() {
-        for (floor, sent, read, verdict) in [
-            (0, 0, 0, Verdict::Right),
-            (3, 4, 3, Verdict::Right),
-            (3, 4, 4, Verdict::Right),
-            (3, 4, 2, Verdict::Stale),
-            (3, 3, 0, Verdict::Stale),
-            (3, 4, 5, Verdict::Unwritten),
+    fn a_read_may_see_a_write_in_flight_but_no_version_older_than_the_known_one() {
+        for (floor, sent, read, result) in [
+            (0, 0, 0, ReadCheck::Right),
+            (3, 4, 3, ReadCheck::Right),
+            (3, 4, 4, ReadCheck::Right),
+            (3, 4, 2, ReadCheck::Stale),
+            (3, 3, 0, ReadCheck::Stale),
+            (3, 4, 5, ReadCheck::Unwritten),
         ] {
-            assert_eq!(judge(floor, sent, read), verdict, "{floor} {sent} {read}");
+            assert_eq!(check(floor, sent, read), result, "{floor} {sent} {read}");
         }
     }
 
     #[test]
-    fn what_one_read_has_shown_no_later_one_takes_back() {
+    fn a_version_that_one_read_has_shown_stays_visible_to_later_reads() {
         let key = Key::new("a".to_owned());
         let version = key.send();
-        // Not answered yet, but seen.
-        assert_eq!(key.read(key.floor(), version), Verdict::Right);
+        // The write is not answered yet, but a read has seen it.
+        assert_eq!(key.read(key.floor(), version), ReadCheck::Right);
         assert_eq!(key.acknowledged(), 0);
-        assert_eq!(key.read(key.floor(), 0), Verdict::Stale);
+        assert_eq!(key.read(key.floor(), 0), ReadCheck::Stale);
     }
 
     #[test]
@@ -138,8 +138,8 @@ mod tests {
         let key = Key::new("a".to_owned());
         let floor = key.floor();
         key.acknowledge(key.send());
-        assert_eq!(key.read(floor, 0), Verdict::Right);
-        assert_eq!(key.read(key.floor(), 0), Verdict::Stale);
+        assert_eq!(key.read(floor, 0), ReadCheck::Right);
+        assert_eq!(key.read(key.floor(), 0), ReadCheck::Stale);
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_lie_in_all_shards_alike() {
+    fn keys_are_spread_evenly_over_the_shards() {
         let two = NonZeroU32::new(2).unwrap();
         let keys = keys(3, 8, two);
         let shard = |key: &Key| KeyHash::of(key.name.as_bytes()).shard(two).as_u32();

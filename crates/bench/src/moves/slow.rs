@@ -1,5 +1,5 @@
-//! Clients that a move must not wait for: an upload of a byte a second, a download of 8 MiB and a watch that are read
-//! slowly, and listings of all shards.
+//! Slow clients, for which a move must not wait: an upload of one byte per second, a download of 8 MiB and a watch that
+//! are read slowly, and listings of all shards.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,9 +23,9 @@ use super::SHARDS;
 use crate::wire::{Connection, Protocol};
 
 const BIG: usize = 8 * 1024 * 1024;
-/// What is read of a download every tenth of a second.
+/// The bytes read of a download every 100 ms.
 const SIP: usize = 32 * 1024;
-/// The same of a watch: less than there is, so that it lags more and more.
+/// The bytes read of a watch every 100 ms: fewer than arrive, so that it lags more and more.
 const WATCH_SIP: usize = 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +36,7 @@ enum Kind {
     Listing,
 }
 
-/// Slow clients, of each kind one at the gateway and one at each node that was an owner. Dropping it ends them.
+/// Slow clients: one of each kind at the gateway and at each node that was an owner. Dropping it ends them.
 #[derive(Debug)]
 pub(crate) struct SlowClients {
     gateway: SocketAddr,
@@ -48,7 +48,7 @@ pub(crate) struct SlowClients {
 }
 
 impl SlowClients {
-    /// Stores the large value; no client is slow yet.
+    /// Stores the large value; no client runs yet.
     pub(crate) async fn start(gateway: SocketAddr) -> anyhow::Result<Self> {
         let big = key_of_shard_0("big");
         let request = Request::put(format!("/storage/kv/{big}"))
@@ -60,13 +60,13 @@ impl SlowClients {
         Ok(Self { gateway, big, clients, running, begun: 0, listed })
     }
 
-    /// Begins those anew that have ended, at the gateway and at the owner of shard 0.
+    /// Restarts the clients that have ended, at the gateway and at the owner of shard 0.
     pub(crate) async fn renew(&mut self, owner: SocketAddr) -> anyhow::Result<()> {
         while self.clients.try_join_next().is_some() {}
         for (address, prefix) in [(self.gateway, "/storage"), (owner, "/svc/storage")] {
             for kind in [Kind::Upload, Kind::Download, Kind::Watch, Kind::Listing] {
                 if self.running.get(&(address, kind)).is_none_or(AbortHandle::is_finished) {
-                    let client = self.begin(kind, address, prefix).await.context("a slow client")?;
+                    let client = self.start_client(kind, address, prefix).await.context("a slow client")?;
                     self.running.insert((address, kind), client);
                     self.begun += 1;
                 }
@@ -75,7 +75,12 @@ impl SlowClients {
         Ok(())
     }
 
-    async fn begin(&mut self, kind: Kind, address: SocketAddr, prefix: &str) -> anyhow::Result<AbortHandle> {
+    async fn start_client(
+        &mut self,
+        kind: Kind,
+        address: SocketAddr,
+        prefix: &str,
+    ) -> anyhow::Result<AbortHandle> {
         let mut stream = TcpStream::connect(address).await?;
         let head = match kind {
             Kind::Upload => {
@@ -95,7 +100,7 @@ impl SlowClients {
         })
     }
 
-    /// What they did, in words.
+    /// Ends the clients. Returns a summary for the report.
     pub(crate) async fn finish(mut self) -> String {
         self.clients.shutdown().await;
         format!("{} slow clients, {} listings", self.begun, self.listed.load(Ordering::Relaxed))
@@ -107,10 +112,10 @@ fn key_of_shard_0(name: &str) -> String {
     let shards: NonZeroU32 = SHARDS;
     let names = (0_u32..).map(|number| format!("{name}-{number}"));
     let mut of_0 = names.filter(|name| KeyHash::of(name.as_bytes()).shard(shards).as_u32() == 0);
-    of_0.next().expect("some name has each hash")
+    of_0.next().expect("some name hashes to shard 0")
 }
 
-/// A byte a second, until it is refused.
+/// Sends one byte per second until the upload is refused.
 async fn upload(mut stream: TcpStream) {
     loop {
         tokio::select! {
@@ -122,7 +127,7 @@ async fn upload(mut stream: TcpStream) {
     }
 }
 
-/// Reads so many bytes every tenth of a second, to the end.
+/// Reads up to `bytes` every 100 ms, to the end.
 async fn sip(mut stream: TcpStream, bytes: usize) {
     let mut some = vec![0; bytes];
     while stream.read(&mut some).await.is_ok_and(|length| length > 0) {
@@ -130,10 +135,10 @@ async fn sip(mut stream: TcpStream, bytes: usize) {
     }
 }
 
-/// One after the other over one connection.
+/// Sends listings one after the other over one connection.
 async fn listings(mut stream: TcpStream, head: String, listed: Arc<AtomicU64>) {
     let mut some = vec![0; 64 * 1024];
-    // An answer is small and comes in one piece nearly always; where it does not, the next one is asked for early.
+    // An answer is small and nearly always arrives in one piece; if it does not, the next request is sent early.
     while stream.read(&mut some).await.is_ok_and(|length| length > 0) {
         listed.fetch_add(1, Ordering::Relaxed);
         sleep(Duration::from_millis(2)).await;

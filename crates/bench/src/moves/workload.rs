@@ -1,4 +1,4 @@
-//! Clients that write and read keys without a pause, and hold every answer against what was answered before.
+//! Clients that write and read keys without a pause, and check every answer against earlier ones.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -16,46 +16,46 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use types::KeyHash;
 
-use crate::moves::ledger::{self, Key, Verdict};
+use crate::moves::ledger::{self, Key, ReadCheck};
 use crate::progress::progress;
 use crate::stats::millis;
 use crate::wire::{Answer, Connection, Protocol};
 
-/// Keys of each writer.
+/// The number of keys of each writer.
 const KEYS: usize = 16;
-/// Failures that are kept with their details.
+/// The number of failures kept with their details.
 const KEPT: usize = 50;
-/// A request that takes longer has failed; the gateway itself waits for 10 s at most.
+/// The time limit of a request; the gateway itself waits for 10 s at most.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Something that must not happen.
+/// A failed request or a wrong answer.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Failure {
-    /// On the clock of the nodes' logs.
+    /// The time by the clock of the nodes' logs.
     #[serde(with = "moment")]
     pub(crate) at: SystemTime,
-    /// The move that ran, and since when.
+    /// The move in progress, and for how long.
     during: String,
     request: String,
     took_ms: f64,
     why: String,
 }
 
-/// What came of all requests.
+/// The outcome of all requests.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// In milliseconds.
+    /// The latencies in milliseconds.
     pub(crate) puts: Vec<f64>,
     pub(crate) gets: Vec<f64>,
     pub(crate) acknowledged: u64,
     pub(crate) failed: u64,
-    /// Reads that were answered with less than what was known, or with what nobody had written.
+    /// Reads that returned an older version than the known one, or one that no client wrote.
     pub(crate) stale: u64,
-    /// Keys that have less in the end than what was acknowledged.
+    /// Keys whose final version is older than the acknowledged one.
     pub(crate) lost: u64,
     pub(crate) keys: usize,
     pub(crate) per_second: f64,
-    /// For each stage the longest time without an acknowledged write to the shard that moves, in milliseconds.
+    /// The longest time without an acknowledged write to the moving shard in each stage, in milliseconds.
     pub(crate) silences: Vec<f64>,
     pub(crate) failures: Vec<Failure>,
 }
@@ -70,9 +70,9 @@ struct Shared {
     failed: AtomicU64,
     stale: AtomicU64,
     stage: Mutex<(String, Instant)>,
-    /// When each stage began.
+    /// The start of each stage.
     stages: Mutex<Vec<Instant>>,
-    /// When writes to the shard that moves were acknowledged.
+    /// The times at which writes to the moving shard were acknowledged.
     moments: Mutex<Vec<Instant>>,
     shards: NonZeroU32,
     failures: Mutex<Vec<Failure>>,
@@ -87,7 +87,7 @@ pub(crate) struct Workload {
     readers: JoinSet<Vec<f64>>,
 }
 
-/// A client's own connection, opened again after a request that failed.
+/// A client with its own connection, which is opened again after a failed request.
 #[derive(Debug)]
 struct Client {
     shared: Arc<Shared>,
@@ -96,7 +96,7 @@ struct Client {
 }
 
 impl Workload {
-    /// So many clients, every other one a writer, that ask through this gateway.
+    /// Starts clients that send requests through this gateway; every other one writes.
     pub(crate) fn start(clients: usize, gateway: SocketAddr, shards: NonZeroU32) -> Self {
         let writers = clients.div_ceil(2);
         let shared = Arc::new(Shared {
@@ -129,20 +129,20 @@ impl Workload {
         workload
     }
 
-    /// What is moved now, to be told with failures.
+    /// Sets the move in progress, which is reported with failures.
     pub(crate) fn stage(&self, stage: String) {
         self.shared.stages.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
         *self.shared.stage.lock().unwrap_or_else(PoisonError::into_inner) = (stage, Instant::now());
     }
 
-    /// Requests so far, those of them that failed, and those that were stale.
+    /// The numbers of requests, of failed ones, and of stale ones so far.
     pub(crate) fn so_far(&self) -> (u64, u64, u64) {
         let shared = &self.shared;
         let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
         (count(&shared.sent), count(&shared.failed), count(&shared.stale))
     }
 
-    /// Lets each client finish its request, then looks at every key.
+    /// Stops the clients after their present requests, then reads every key.
     pub(crate) async fn finish(mut self) -> anyhow::Result<Outcome> {
         let shared = Arc::clone(&self.shared);
         shared.stop.store(true, Ordering::Relaxed);
@@ -155,7 +155,7 @@ impl Workload {
         }
         let count = u32::try_from(outcome.puts.len() + outcome.gets.len()).unwrap_or(u32::MAX);
         outcome.per_second = f64::from(count) / self.began.elapsed().as_secs_f64();
-        self.stage("the last look at every key".to_owned());
+        self.stage("the final read of every key".to_owned());
         let mut client = Client::new(&shared);
         for key in &shared.keys {
             let found = client.get(key).await;
@@ -209,7 +209,7 @@ impl Client {
         self.took_ms
     }
 
-    /// The version that a key has, 0 if it has no value; none if that could not be found out.
+    /// The version of a key, 0 if it has no value; `None` if the read failed.
     async fn get(&mut self, key: &Key) -> Option<u64> {
         let floor = key.floor();
         let answer = self.ask(Method::GET, key, String::new()).await?;
@@ -224,16 +224,16 @@ impl Client {
                 }
             },
         };
-        let verdict = key.read(floor, version);
-        if verdict != Verdict::Right {
+        let result = key.read(floor, version);
+        if result != ReadCheck::Right {
             self.shared.stale.fetch_add(1, Ordering::Relaxed);
             let node = node(&answer);
-            self.keep(&Method::GET, key, format!("{verdict:?}: {version} at {floor:?}, from `{node}`"));
+            self.keep(&Method::GET, key, format!("{result:?}: {version} at {floor:?}, from `{node}`"));
         }
         Some(version)
     }
 
-    /// The answer, if it is one of those that a sound cluster gives.
+    /// The answer, if a correct cluster may give it.
     async fn ask(&mut self, method: Method, key: &Key, body: String) -> Option<Answer> {
         let began = Instant::now();
         let outcome = timeout(LIMIT, self.send(&method, key, body)).await;
@@ -291,7 +291,7 @@ impl Client {
     }
 }
 
-/// The longest time between two moments, of those that end in each stage but the last.
+/// For each stage but the last, the longest gap between two moments that ends in it.
 fn silences(stages: &[Instant], moments: &[Instant]) -> Vec<Duration> {
     let gaps: Vec<_> = moments.windows(2).map(|pair| (pair[1], pair[1] - pair[0])).collect();
     let of = |pair: &[Instant]| {
@@ -299,7 +299,7 @@ fn silences(stages: &[Instant], moments: &[Instant]) -> Vec<Duration> {
         let last = gaps.partition_point(|(end, _)| *end < pair[1]);
         gaps[first..last].iter().map(|(_, gap)| *gap).max()
     };
-    // Without a moment in it, a stage is part of a silence that ends in a later one.
+    // A stage without a moment is part of a gap that ends in a later stage.
     stages.windows(2).filter_map(of).collect()
 }
 
@@ -313,7 +313,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_silence_counts_where_it_ends() {
+    async fn a_gap_counts_for_the_stage_in_which_it_ends() {
         let zero = Instant::now();
         let at = |ms: &[u64]| ms.iter().map(|ms| zero + Duration::from_millis(*ms)).collect::<Vec<_>>();
         let found = silences(&at(&[10, 100, 200, 300]), &at(&[0, 5, 15, 90, 95, 250, 260]));
@@ -321,7 +321,7 @@ mod tests {
     }
 }
 
-/// A moment as logs write it.
+/// Serializes a time as the logs do.
 mod moment {
     use std::time::SystemTime;
 

@@ -1,4 +1,4 @@
-//! What came of a run: the checks of all that was noted, and their report.
+//! Checks everything that was recorded in a run, and reports the result.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +16,13 @@ use crate::torture::history::{Key, Record, seconds, table};
 use crate::torture::nemesis::Span;
 use crate::torture::register::{self, Finding, STEPS};
 use crate::torture::stream;
-use crate::torture::watchers::Told;
+use crate::torture::watchers::Observed;
 use crate::torture::workload::Counts;
 
-/// Anomalies that are told in full.
+/// The number of anomalies reported in full.
 const SHOWN: usize = 10;
 
-/// All that was noted in a run.
+/// Everything recorded in a run.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     pub(crate) seed: u64,
@@ -31,19 +31,19 @@ pub(crate) struct Run {
     pub(crate) kinds: BTreeMap<&'static str, (u64, u64)>,
     pub(crate) counts: Counts,
     pub(crate) odd: Vec<String>,
-    /// The longest time without an acknowledged write, of each shard.
+    /// The longest time without an acknowledged write to each shard, from and to, in nanoseconds since the run began.
     pub(crate) silences: Vec<(u64, u64)>,
-    /// How far behind answers may be that said so.
-    pub(crate) behind: Vec<Duration>,
-    pub(crate) watched: Vec<Told>,
+    /// The staleness that answers stated.
+    pub(crate) staleness: Vec<Duration>,
+    pub(crate) watched: Vec<Observed>,
     pub(crate) keys: BTreeMap<Key, Vec<Record>>,
-    pub(crate) surprises: Vec<String>,
+    pub(crate) crashes: Vec<String>,
     pub(crate) starts: u32,
-    /// Why the cluster did not serve in the end.
+    /// Why the cluster did not serve at the end.
     pub(crate) problems: Vec<String>,
 }
 
-/// What was found out of all keys.
+/// The findings of all keys.
 #[derive(Debug, Default)]
 struct Findings {
     right: u64,
@@ -51,7 +51,7 @@ struct Findings {
     wrong: Vec<(Key, usize)>,
 }
 
-/// Checks all and reports it. Says whether all is right.
+/// Checks and reports everything. Returns whether no anomaly was found.
 pub(crate) async fn report(mut run: Run, report: &mut Report) -> anyhow::Result<bool> {
     let keys = Arc::new(std::mem::take(&mut run.keys));
     let findings = check(&keys).await?;
@@ -60,27 +60,28 @@ pub(crate) async fn report(mut run: Run, report: &mut Report) -> anyhow::Result<
         anomalies.push(describe(*key, &format!("{key} is no register"), Some(*at), &keys, &run.journal));
     }
     let (mut changes, mut breaks, mut gone) = (0, 0, 0);
-    for told in &run.watched {
-        let of_lane = |key: &Key| key.lane == told.lane;
+    for observed in &run.watched {
+        let of_lane = |key: &Key| key.lane == observed.lane;
         let own: BTreeMap<_, _> = keys
             .iter()
             .filter(|(key, _)| of_lane(key))
             .map(|(key, records)| (*key, records.clone()))
             .collect();
-        // Whoever was away for too long has missed something, which is all that may be said of it.
-        if told.gone.is_empty() {
-            for flaw in stream::check(&told.changes, &own) {
-                let what = format!("the watcher of lane {}: {flaw}", told.lane);
+        // A watcher that got `gone` has missed changes, so its stream can't be checked.
+        if observed.gone.is_empty() {
+            for flaw in stream::check(&observed.changes, &own) {
+                let what = format!("the watcher of lane {}: {flaw}", observed.lane);
                 anomalies.push(describe(flaw.key(), &what, None, &keys, &run.journal));
             }
         }
-        for away in told.wrongly_gone() {
-            anomalies.push(format!("the watcher of lane {} was told `gone` after {away:?}\n", told.lane));
+        for away in observed.wrongly_gone() {
+            anomalies.push(format!("the watcher of lane {} got `gone` after {away:?}\n", observed.lane));
         }
-        anomalies.extend(told.odd.iter().map(|odd| format!("the watcher of lane {}: {odd}\n", told.lane)));
-        changes += told.changes.len();
-        breaks += told.breaks;
-        gone += told.gone.len();
+        anomalies
+            .extend(observed.odd.iter().map(|odd| format!("the watcher of lane {}: {odd}\n", observed.lane)));
+        changes += observed.changes.len();
+        breaks += observed.breaks;
+        gone += observed.gone.len();
     }
     anomalies.extend(run.problems.iter().map(|problem| format!("{problem}\n")));
     rows(&run, &findings, anomalies.len(), report);
@@ -90,9 +91,10 @@ pub(crate) async fn report(mut run: Run, report: &mut Report) -> anyhow::Result<
         report.notes.push(format!("ANOMALY: {anomaly}"));
     }
     let requests: usize = keys.values().map(Vec::len).sum();
-    let verdict = if anomalies.is_empty() { "nothing is wrong" } else { "SOMETHING IS WRONG" };
+    let conclusion = if anomalies.is_empty() { "nothing is wrong" } else { "SOMETHING IS WRONG" };
     report.notes.push(format!(
-        "verdict: {verdict}: {} anomalies; {requests} answers at {} keys: {} right, {} wrong, {} not decided; seed {}",
+        "verdict: {conclusion}: {} anomalies; {requests} answers at {} keys: {} right, {} wrong, {} not decided; \
+         seed {}",
         anomalies.len(),
         keys.len(),
         findings.right,
@@ -108,14 +110,14 @@ pub(crate) async fn report(mut run: Run, report: &mut Report) -> anyhow::Result<
         "faults": run.kinds,
         "journal": run.journal.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "skipped": run.skipped,
-        "surprises": run.surprises,
+        "surprises": run.crashes,
         "not_decided": findings.unclear.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "anomalies": anomalies,
     }));
     Ok(anomalies.is_empty())
 }
 
-/// Looks at every key, on all cores.
+/// Checks every key, on all cores.
 async fn check(keys: &Arc<BTreeMap<Key, Vec<Record>>>) -> anyhow::Result<Findings> {
     let findings = Arc::new(Mutex::new(Findings::default()));
     let next = Arc::new(Mutex::new(keys.keys().copied().collect::<Vec<_>>()));
@@ -144,7 +146,7 @@ async fn check(keys: &Arc<BTreeMap<Key, Vec<Record>>>) -> anyhow::Result<Finding
     Ok(findings)
 }
 
-/// What is wrong, with the history of the key and the faults at that time.
+/// An anomaly, with the history of the key and the faults at that time.
 fn describe(
     key: Key,
     what: &str,
@@ -154,7 +156,7 @@ fn describe(
 ) -> String {
     let records = keys.get(&key).map(Vec::as_slice).unwrap_or_default();
     let from = records.iter().map(|record| record.start).min().unwrap_or_default();
-    // The last look comes long after the rest.
+    // The final read comes long after the rest.
     let mut ends: Vec<_> = records.iter().map(|record| record.end).collect();
     ends.sort_unstable();
     let to = ends.iter().rev().nth(1).or(ends.last()).copied().unwrap_or_default();
@@ -173,8 +175,9 @@ fn rows(run: &Run, findings: &Findings, anomalies: usize, report: &mut Report) {
         Row::new("keys that were not decided", COUNT, "keys").ours(exact(findings.unclear.len())),
         Row::new("longest time without an acknowledged write, of a shard", COUNT, "s")
             .ours(Summary::of(&silences.collect::<Vec<_>>())),
-        Row::new("how far behind reads with `any` may be", COUNT, "ms").ours(Summary::of_times(&run.behind)),
-        Row::new("nodes that ended by themselves", COUNT, "times").ours(exact(run.surprises.len())),
+        Row::new("how far behind reads with `any` may be", COUNT, "ms")
+            .ours(Summary::of_times(&run.staleness)),
+        Row::new("nodes that ended by themselves", COUNT, "times").ours(exact(run.crashes.len())),
         Row::new("answers that are not promised", COUNT, "kinds").ours(exact(run.odd.len())),
     ]);
 }
@@ -196,16 +199,16 @@ fn notes(run: &Run, report: &mut Report) {
         .collect();
     report.notes.push(format!("faults: {}; nodes started {} times", kinds.join(", "), run.starts));
     if !run.skipped.is_empty() {
-        report.notes.push(format!("faults left out: {}", run.skipped.join(", ")));
+        report.notes.push(format!("faults not possible: {}", run.skipped.join(", ")));
     }
     for (shard, (from, to)) in run.silences.iter().enumerate() {
         let (from, to) = (seconds(*from), seconds(*to));
         report.notes.push(format!("no write to shard {shard} was acknowledged from {from} s to {to} s"));
     }
     for odd in &run.odd {
-        report.notes.push(format!("an answer that is not promised: {odd}"));
+        report.notes.push(format!("unexpected answer: {odd}"));
     }
-    for surprise in run.surprises.iter().take(SHOWN) {
-        progress(surprise);
+    for crash in run.crashes.iter().take(SHOWN) {
+        progress(crash);
     }
 }

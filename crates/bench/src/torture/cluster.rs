@@ -1,4 +1,4 @@
-//! The nodes of a run: real agents that are killed, stopped and started again.
+//! The nodes of a run: real agents that are killed, paused and restarted.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,10 +26,10 @@ use crate::torture::network::{self, Network};
 use crate::torture::object_store::Backend;
 use crate::torture::skew::{Clocks, Range};
 
-/// The cluster's name, which `crate::ours` gives it.
+/// The cluster's name, as in `crate::ours`.
 pub(crate) const CLUSTER: &str = "bench";
 pub(crate) const SHARDS: u32 = 2;
-/// Copies of each shard.
+/// Replicas of each shard.
 const REPLICAS: u32 = 1;
 /// Names, roles and shards, gateways first.
 const NODES: [(&str, &str, Option<u32>); 6] = [
@@ -44,36 +44,36 @@ pub(crate) const COUNT: usize = NODES.len();
 pub(crate) const GATEWAYS: usize = 2;
 /// How long the cluster may take until all of it serves.
 const READY: Duration = Duration::from_secs(120);
-/// How long a gateway may take to say where it listens.
+/// How long a gateway may take to report its address.
 const ANSWER: Duration = Duration::from_secs(1);
-/// The port of all nodes in namespaces of their own.
+/// The API port of every node that runs in its own network namespace.
 const PORT: u16 = 10_000;
 
-/// Where clients ask just now. A clone is the same.
+/// The addresses that clients use at present. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Doors {
+pub(crate) struct Endpoints {
     gateways: Arc<std::sync::Mutex<BTreeMap<usize, SocketAddr>>>,
-    /// The APIs of those who may own a shard.
+    /// The APIs of the nodes that may own a shard.
     members: Vec<SocketAddr>,
 }
 
-/// Whom a client asks.
+/// The server that a client uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Door {
-    /// A gateway, which knows the owner.
+pub(crate) enum Endpoint {
+    /// A gateway, which forwards to the owner.
     Gateway(SocketAddr),
-    /// A member, which may not be the owner, or not any more.
+    /// A member, which may not be the owner any more.
     Member(SocketAddr),
 }
 
-impl Door {
+impl Endpoint {
     pub(crate) fn addr(self) -> SocketAddr {
         match self {
             Self::Gateway(addr) | Self::Member(addr) => addr,
         }
     }
 
-    /// What paths begin with there.
+    /// The prefix of paths on this server.
     pub(crate) fn base(self) -> &'static str {
         match self {
             Self::Gateway(_) => "/storage",
@@ -82,14 +82,14 @@ impl Door {
     }
 }
 
-impl Doors {
-    /// One of the gateways, by this choice; nothing if none was ever found.
+impl Endpoints {
+    /// The gateway selected by this number; `None` if none was found yet.
     pub(crate) fn gateway(&self, choice: usize) -> Option<SocketAddr> {
         let known = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
         known.values().nth(choice % known.len().max(1)).copied()
     }
 
-    /// One of the members that may own a shard.
+    /// The member selected by this number.
     pub(crate) fn member(&self, choice: usize) -> SocketAddr {
         self.members[choice % self.members.len()]
     }
@@ -106,17 +106,17 @@ pub(crate) struct Cluster {
     binaries: Binaries,
     nodes: Vec<Node>,
     pub(crate) object_store: Backend,
-    /// None if all nodes are on loopback, for this reason.
+    /// An error with the reason if all nodes run on loopback.
     pub(crate) network: Result<Network, String>,
-    /// None if all clocks are right, for this reason.
+    /// An error with the reason if no clock can be skewed.
     pub(crate) clocks: Result<Clocks, String>,
-    /// How wrong clocks may be.
+    /// The possible clock skews.
     pub(crate) skews: Range,
-    /// How often a node ended though nobody ended it.
-    pub(crate) surprises: std::sync::Mutex<Vec<String>>,
+    /// The nodes that exited although no fault ended them, with their logs.
+    pub(crate) crashes: std::sync::Mutex<Vec<String>>,
     starts: AtomicU32,
-    pub(crate) doors: Doors,
-    // Removed after the nodes have been killed.
+    pub(crate) endpoints: Endpoints,
+    // Declared last: removed after the nodes have been killed.
     folder: TempDir,
 }
 
@@ -129,8 +129,8 @@ struct Node {
 }
 
 impl Cluster {
-    /// Starts all nodes on this store, and waits until they serve. With `is_plain` no privileges are used. Which clocks are
-    /// wrong from the beginning is drawn by lot.
+    /// Starts all nodes on this store, and waits until they serve. With `is_plain` no privileges are used. The initial
+    /// clock skews are chosen at random.
     pub(crate) async fn start(
         binaries: Binaries,
         store: Option<&str>,
@@ -149,15 +149,25 @@ impl Cluster {
         let skews = Range { is_signed: object_store.is_signed() };
         let clocks = Clocks::new(folder.path(), &skews.at_first(COUNT, rng));
         let clocks = clocks.map_err(|error| format!("{error:#}"));
-        let nodes = (0_u8..).zip(NODES).map(|(number, node)| place(number, node, network.as_ref().ok()));
+        let nodes = (0_u8..).zip(NODES).map(|(number, node)| new_node(number, node, network.as_ref().ok()));
         let nodes = nodes.collect::<anyhow::Result<Vec<_>>>()?;
-        let surprises = std::sync::Mutex::default();
+        let crashes = std::sync::Mutex::default();
         let starts = AtomicU32::new(0);
         let listen = if network.is_ok() { "0.0.0.0:0" } else { "127.0.0.1:0" };
         let members = nodes[GATEWAYS..].iter().map(|node| node.seat.api).collect();
-        let doors = Doors { members, ..Doors::default() };
-        let cluster =
-            Self { binaries, nodes, object_store, network, clocks, skews, surprises, starts, doors, folder };
+        let endpoints = Endpoints { members, ..Endpoints::default() };
+        let cluster = Self {
+            binaries,
+            nodes,
+            object_store,
+            network,
+            clocks,
+            skews,
+            crashes,
+            starts,
+            endpoints,
+            folder,
+        };
         let services = json!({
             "storage": { "shards": SHARDS, "replicas": REPLICAS },
             "api_gateway": { "settings": { "listen": listen } },
@@ -165,7 +175,7 @@ impl Cluster {
         let environment = cluster.object_store.environment(None);
         ours::apply(&cluster.binaries, cluster.object_store.url().as_ref(), &environment, &services).await?;
         for number in 0..COUNT {
-            cluster.revive(number).await?;
+            cluster.start_node(number).await?;
         }
         cluster.ready().await?;
         cluster.find_gateways().await;
@@ -173,15 +183,15 @@ impl Cluster {
     }
 
     pub(crate) fn id(&self, number: usize) -> NodeId {
-        name(number).parse().expect("names here are node ids")
+        name(number).parse().expect("every name is a valid node id")
     }
 
-    /// Calls a node.
+    /// The client of a node.
     pub(crate) fn client(&self, number: usize) -> &Client {
         &self.nodes[number].client
     }
 
-    /// Looks where gateways listen. One that does not answer stays where it was.
+    /// Updates the gateways' addresses. A gateway that does not answer keeps its last one.
     pub(crate) async fn find_gateways(&self) {
         let asked = (0..GATEWAYS).map(|number| async move {
             let client = self.nodes[number].client.within(ANSWER);
@@ -190,7 +200,7 @@ impl Cluster {
             Some((number, addr))
         });
         let found = join_all(asked).await;
-        self.doors
+        self.endpoints
             .gateways
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -201,18 +211,18 @@ impl Cluster {
         self.folder.path()
     }
 
-    /// Leaves the logs behind.
+    /// Keeps the folder with the logs.
     pub(crate) fn keep(&mut self) {
         self.folder.disable_cleanup(true);
     }
 
-    /// How often nodes were started.
+    /// The number of starts of nodes.
     pub(crate) fn starts(&self) -> u32 {
         self.starts.load(Ordering::Relaxed)
     }
 
-    /// Starts a node unless it runs, with the data folder that it had.
-    pub(crate) async fn revive(&self, number: usize) -> anyhow::Result<()> {
+    /// Starts a node, with its previous data folder, unless it runs.
+    pub(crate) async fn start_node(&self, number: usize) -> anyhow::Result<()> {
         let node = &self.nodes[number];
         let mut process = node.process.lock().await;
         if process.as_ref().is_some_and(|process| process.id().is_ok()) {
@@ -243,36 +253,36 @@ impl Cluster {
     /// Sends a node a signal.
     pub(crate) async fn signal(&self, number: usize, signal: Signal) -> anyhow::Result<()> {
         let process = self.nodes[number].process.lock().await;
-        process.as_ref().context("it does not run")?.signal(signal)
+        process.as_ref().context("the node does not run")?.signal(signal)
     }
 
-    /// Ends a node without a word.
+    /// Kills a node.
     pub(crate) async fn kill(&self, number: usize) -> anyhow::Result<()> {
         let mut process = self.nodes[number].process.lock().await;
         let Some(mut ended) = process.take() else { return Ok(()) };
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = ended.signal(Signal::KILL);
         ended.ended().await
     }
 
-    /// Notes which nodes have ended by themselves. They are not started again here.
-    pub(crate) async fn look_after(&self) -> Vec<usize> {
+    /// Records the nodes that have crashed, and returns them. Does not restart them.
+    pub(crate) async fn collect_crashed(&self) -> Vec<usize> {
         let mut ended = Vec::new();
         for (number, node) in self.nodes.iter().enumerate() {
-            // Whoever holds it does something to it just now.
+            // The lock is held by a fault that is changing this process.
             let Ok(mut process) = node.process.try_lock() else { continue };
             let Some(status) = process.as_mut().and_then(Process::has_ended) else { continue };
-            let words = process.as_ref().map(Process::last_words).unwrap_or_default();
+            let log = process.as_ref().map(Process::log_tail).unwrap_or_default();
             *process = None;
-            let mut surprises = self.surprises.lock().unwrap_or_else(PoisonError::into_inner);
-            surprises
-                .push(format!("{} ended by itself ({status}); its log ends with\n{words}", node.seat.name));
+            let mut crashes = self.crashes.lock().unwrap_or_else(PoisonError::into_inner);
+            crashes
+                .push(format!("{} exited unexpectedly ({status}); its log ends with\n{log}", node.seat.name));
             ended.push(number);
         }
         ended
     }
 
-    /// Waits until all nodes run, and each shard has an owner that is ready in the eyes of all.
+    /// Waits until every node sees all nodes serving and an owner of each shard.
     pub(crate) async fn ready(&self) -> anyhow::Result<()> {
         const PAUSE: Duration = Duration::from_millis(100);
         let began = Instant::now();
@@ -288,16 +298,16 @@ impl Cluster {
         }
     }
 
-    /// Ends all without a word.
+    /// Kills all nodes.
     pub(crate) async fn end(&self) {
         for number in 0..COUNT {
-            // Nothing is left to be done about it.
+            // There is nothing more to do if it fails.
             let _ = self.kill(number).await;
         }
     }
 }
 
-/// Whether a node sees all nodes serving, with an owner of each shard.
+/// Checks that a node sees all nodes serving, with an owner of each shard. The error is what it sees.
 async fn sees_all(client: &Client) -> Result<(), String> {
     let members = client.members().await.map_err(|error| error.to_string())?.members;
     let serving: Vec<_> = members
@@ -324,7 +334,7 @@ async fn sees_all(client: &Client) -> Result<(), String> {
     Err(format!("sees {}", seen.join(", ")))
 }
 
-fn place(
+fn new_node(
     number: u8,
     (name, role, shard): (&'static str, &'static str, Option<u32>),
     network: Option<&Network>,

@@ -1,4 +1,4 @@
-//! What is done to a cluster: each fault has a begin and an end.
+//! The faults that can be injected into a cluster. Each has a beginning and an end.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,42 +19,42 @@ use crate::torture::network::Lost;
 use crate::torture::proxy::Mode;
 use crate::torture::skew::Range;
 
-/// How long a node may take to say that it is there.
+/// How long a node may take to answer.
 const ANSWER: Duration = Duration::from_millis(500);
-/// How long an owner stays alone after its usurper serves.
+/// How long the old owner stays isolated after its usurper serves.
 const ALONE: Duration = Duration::from_secs(1);
-/// How long a move may take.
+/// The time limit of a move.
 const MOVE: Duration = Duration::from_secs(25);
 
-/// One thing that goes wrong.
+/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Fault {
-    /// A process ends without a word, and is started again with its data folder.
+    /// A process is killed, and restarted with its data folder.
     Kill { node: usize },
-    /// A process stands still.
+    /// A process is paused.
     Stop { node: usize },
-    /// A node is cut off from all others, not from the store nor from clients.
+    /// A node is cut off from all other nodes, but not from the store or from clients.
     Cut { node: usize, lost: Lost },
-    /// A node is cut off from the store alone.
+    /// A node is cut off from the store only.
     CutStore { node: usize },
-    /// A person moves a shard; two of them do so at once.
+    /// An operator moves a shard; with `also`, a second one moves it elsewhere at the same time.
     Move { shard: u32, to: usize, also: Option<usize> },
-    /// A person takes a shard from a node.
+    /// An operator takes the shard from a node.
     Retire { node: usize },
-    /// The store does something to requests, of one node or of all.
+    /// A proxy disturbs the store requests of one node, or of all.
     Store { node: Option<usize>, mode: Mode },
-    /// There is no room in the store.
+    /// The store is full.
     Fill,
-    /// A node is made owner on the store while the owner runs, and is told to be it. The owner hears of it from the store
-    /// alone if it is cut off from all others meanwhile.
+    /// A node takes the claim in the store while the owner runs, and is then given the role. With `is_alone`, the owner
+    /// is isolated from all other nodes meanwhile, so that it can learn of this only from the store.
     Usurp { shard: u32, by: usize, is_alone: bool },
-    /// A node's clock is set while it runs, so many seconds ahead of the right time, and set back at the end.
+    /// A running node's clock is set `ahead_s` seconds ahead of the correct time, and set back at the end.
     Skew { node: usize, ahead_s: i64 },
 }
 
-/// What a fault makes unusable until it ends.
+/// A resource that only one fault may use at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Hold {
+pub(crate) enum Resource {
     Process(usize),
     Links(usize),
     StoreLink(usize),
@@ -63,7 +63,7 @@ pub(crate) enum Hold {
     Clock(usize),
 }
 
-/// Which faults can't be, and why not.
+/// The faults that are not possible here, with the reasons.
 pub(crate) fn skipped(cluster: &Cluster) -> Vec<(&'static str, String)> {
     let cut = cluster.network.as_ref().err().cloned();
     let store = cluster.object_store.has_proxies().err();
@@ -79,7 +79,7 @@ pub(crate) fn skipped(cluster: &Cluster) -> Vec<(&'static str, String)> {
 }
 
 impl Fault {
-    /// One that can be, and for how long.
+    /// A random possible fault, and its duration.
     pub(crate) fn choose(
         rng: &mut StdRng,
         skipped: &[&str],
@@ -98,13 +98,13 @@ impl Fault {
         let node = rng.random_range(0..COUNT);
         let worker = rng.random_range(GATEWAYS..COUNT);
         let shard = rng.random_range(0..SHARDS);
-        // So that about as many of each kind are done: some are refused often, or exclude each other.
+        // Weighted so that about equally many of each kind succeed: some are often refused, or exclude each other.
         match rng.random_range(0..112) {
             0..13 => Self::Kill { node },
             13..25 => Self::Stop { node },
             25..35 => {
                 let lost = [Lost::Both, Lost::Both, Lost::Incoming, Lost::Outgoing];
-                Self::Cut { node, lost: *lost.choose(rng).expect("there are some") }
+                Self::Cut { node, lost: *lost.choose(rng).expect("the list is not empty") }
             }
             35..44 => Self::CutStore { node: worker },
             44..60 => {
@@ -115,7 +115,7 @@ impl Fault {
             68..82 => {
                 let slow = Duration::from_millis(rng.random_range(20..800));
                 let modes = [Mode::Slow(slow), Mode::Refuse, Mode::Drop, Mode::Forget, Mode::Silent];
-                let mode = *modes.choose(rng).expect("there are some");
+                let mode = *modes.choose(rng).expect("the list is not empty");
                 Self::Store { node: rng.random_ratio(3, 4).then_some(worker), mode }
             }
             82..92 => Self::Fill,
@@ -124,7 +124,7 @@ impl Fault {
         }
     }
 
-    /// How long it lasts; short ones are as likely as long ones.
+    /// The fault's duration, log-uniform, so that short ones are as likely as long ones.
     fn length(self, rng: &mut StdRng, longest_stop: Duration) -> Duration {
         let (least, most) = match self {
             Self::Kill { .. } => (0.05, 10.0),
@@ -153,20 +153,21 @@ impl Fault {
         }
     }
 
-    /// What no other fault may use at the same time.
-    pub(crate) fn hold(self) -> Option<Hold> {
+    /// The resource that the fault needs, if any.
+    pub(crate) fn resource(self) -> Option<Resource> {
         match self {
-            Self::Kill { node } | Self::Stop { node } => Some(Hold::Process(node)),
-            Self::Cut { node, .. } => Some(Hold::Links(node)),
-            Self::CutStore { node } => Some(Hold::StoreLink(node)),
-            Self::Store { .. } => Some(Hold::Proxies),
-            Self::Fill => Some(Hold::Room),
-            Self::Skew { node, .. } => Some(Hold::Clock(node)),
+            Self::Kill { node } | Self::Stop { node } => Some(Resource::Process(node)),
+            Self::Cut { node, .. } => Some(Resource::Links(node)),
+            Self::CutStore { node } => Some(Resource::StoreLink(node)),
+            Self::Store { .. } => Some(Resource::Proxies),
+            Self::Fill => Some(Resource::Room),
+            Self::Skew { node, .. } => Some(Resource::Clock(node)),
             Self::Move { .. } | Self::Retire { .. } | Self::Usurp { .. } => None,
         }
     }
 
-    /// Does it. A move or the like takes a while, and may be refused: that is an error, and nothing is to be ended.
+    /// Begins the fault. A move, retirement or usurpation takes a while and may be refused; then it returns an error
+    /// and needs no end.
     pub(crate) async fn begin(self, cluster: &Cluster, store: &Store) -> anyhow::Result<()> {
         match self {
             Self::Kill { node } => cluster.kill(node).await,
@@ -177,7 +178,7 @@ impl Fault {
             }
             Self::CutStore { node } => {
                 let network = cluster.network.as_ref().map_err(|why| anyhow::anyhow!("{why}"))?;
-                let port = cluster.object_store.port(node).context("the store is no server of ours")?;
+                let port = cluster.object_store.port(node).context("the store is not behind a proxy")?;
                 network.cut_port(u8::try_from(node)?, port)
             }
             Self::Move { shard, to, also: None } => first(to, |to| serve(cluster, shard, to)).await,
@@ -199,12 +200,12 @@ impl Fault {
         }
     }
 
-    /// Ends it. It must work, whatever else goes wrong.
+    /// Ends the fault. An error here fails the run.
     pub(crate) async fn end(self, cluster: &Cluster) -> anyhow::Result<()> {
         match self {
-            Self::Kill { node } => cluster.revive(node).await,
+            Self::Kill { node } => cluster.start_node(node).await,
             Self::Stop { node } => {
-                // It may have been ended meanwhile, but not by us.
+                // The process may have exited meanwhile.
                 let _ = cluster.signal(node, Signal::CONT).await;
                 Ok(())
             }
@@ -238,7 +239,7 @@ impl Fault {
     }
 }
 
-/// Who a fault is done to, in words.
+/// The fault and its target.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |node: &usize| crate::torture::cluster::name(*node);
@@ -269,13 +270,13 @@ fn role(shard: u32) -> anyhow::Result<(ServiceType, ShardId, Role)> {
     Ok((service.clone(), shard, Role::Service { service, shard: Some(shard) }))
 }
 
-/// The workers, beginning with one of them.
+/// The nodes that are not gateways, starting with `first`.
 fn workers(first: usize) -> impl Iterator<Item = usize> {
     let count = COUNT - GATEWAYS;
     (0..count).map(move |step| (first - GATEWAYS + step) % count + GATEWAYS)
 }
 
-/// Has the first worker do something that does not refuse it: each does one thing at a time.
+/// Runs an action on the first node that does not refuse it: each node does one thing at a time.
 async fn first<F>(worker: usize, act: impl Fn(usize) -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
@@ -290,14 +291,14 @@ where
     done
 }
 
-/// Takes its shard from a node.
+/// Takes its shard from a node by making it a standby.
 async fn retire(cluster: &Cluster, node: usize) -> anyhow::Result<()> {
     let client = cluster.client(node).within(MOVE);
     client.set_service(&cluster.id(node), &Role::Standby, Wait::Local, false, None).await?;
     Ok(())
 }
 
-/// Tells a node to serve a shard, whoever does so now.
+/// Gives a node the role of a shard's owner, whichever node owns it now.
 async fn serve(cluster: &Cluster, shard: u32, by: usize) -> anyhow::Result<()> {
     let (_, _, role) = role(shard)?;
     let client = cluster.client(by).within(MOVE);
@@ -305,8 +306,8 @@ async fn serve(cluster: &Cluster, shard: u32, by: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes a shard on the store in the name of a node that knows nothing of it, then tells it. The first alone makes two
-/// owners; if the other fails, the taker is yet to learn of it.
+/// Takes a shard's claim in the store in the name of a node, then gives that node the role. The claim alone makes two
+/// owners; if the role change fails, the usurper has yet to learn of its claim.
 async fn usurp(
     cluster: &Cluster,
     store: &Store,
@@ -318,13 +319,13 @@ async fn usurp(
     let claims = store.claims();
     let now = claims.read(&service, shard_id).await?;
     let owner = (0..COUNT).find(|node| now.holder.as_ref().is_some_and(|now| now.node == cluster.id(*node)));
-    // An owner can't usurp, nor who is away; the next worker, then.
+    // The owner can't usurp, nor can a node that does not answer; try the next one.
     let mut usurper = None;
     for by in workers(by) {
         if owner != Some(by)
-            && let Ok(told) = cluster.client(by).within(ANSWER).agent_self().await
+            && let Ok(answer) = cluster.client(by).within(ANSWER).agent_self().await
         {
-            usurper = Some((by, told.member.generation));
+            usurper = Some((by, answer.member.generation));
             break;
         }
     }

@@ -1,4 +1,4 @@
-//! What clients asked and were told, key by key.
+//! The history of requests and answers, by key.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use types::KeyHash;
 
 use crate::torture::cluster::SHARDS;
 
-/// A key. Those of a lane are watched together, those of a group are listed together and retired together.
+/// A key. The keys of a lane are watched together; the keys of a group are listed and retired together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) lane: u32,
@@ -33,12 +33,12 @@ impl fmt::Display for Key {
     }
 }
 
-/// What the names of a lane's keys begin with.
+/// The prefix of the names of a lane's keys.
 pub(crate) fn lane_prefix(lane: u32) -> String {
     format!("t-{lane}-")
 }
 
-/// What the names of a group's keys begin with.
+/// The prefix of the names of a group's keys.
 pub(crate) fn prefix(lane: u32, group: u32) -> String {
     format!("t-{lane}-{group}-")
 }
@@ -55,10 +55,10 @@ impl FromStr for Key {
     }
 }
 
-/// What is asked.
+/// A request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Values are never put twice.
+    /// Each value is put only once.
     Put {
         value: u64,
         on: Condition,
@@ -67,38 +67,38 @@ pub(crate) enum Action {
         on: Condition,
     },
     Get,
-    /// A listing showed the key, or not.
+    /// A listing, which showed the key or not.
     Scan,
-    /// A read of either kind that may be behind. It begins when what it found may have been there last.
-    Glance,
+    /// A stale read: a get or a listing. Its start is moved back by the staleness that the answer states.
+    StaleRead,
 }
 
-/// When a write is to be done.
+/// The precondition of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
     Always,
     Absent,
-    /// While the key has this version, under which it was seen to have this value.
+    /// The key has this version, which a client saw with this value.
     Is {
         version: u64,
         value: u64,
     },
 }
 
-/// What was answered.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// With this version.
+    /// The write got this version.
     Stored(u64),
     Deleted,
-    /// The condition did not hold; the version that is there instead.
+    /// The condition did not hold; the version that the key has instead.
     Refused(Option<u64>),
     Found {
         value: u64,
         version: u64,
     },
     Missing,
-    /// Nobody knows whether it was done.
+    /// It is unknown whether the request was carried out.
     Open,
 }
 
@@ -112,18 +112,18 @@ pub(crate) struct Record {
     pub(crate) end: u64,
 }
 
-/// A value: who made it, and the how manyth of theirs it is.
+/// A value: the client that put it, and the client's number for it.
 pub(crate) fn value(client: u32, number: u32) -> u64 {
     u64::from(client) << 32 | u64::from(number)
 }
 
-/// A value as it is stored: `3.17`, with something to fill it up behind a space.
+/// The stored form of a value: `3.17`, followed by a space and padding if `filling` is not 0.
 pub(crate) fn write_value(value: u64, filling: usize) -> String {
     let text = show_value(value);
     if filling == 0 { text } else { format!("{text} {}", "x".repeat(filling)) }
 }
 
-/// The value in what was stored; one that nobody makes if it is none.
+/// The value in stored text; `u64::MAX`, which no client puts, if it has none.
 pub(crate) fn read_value(text: &str) -> u64 {
     let (text, filling) = text.split_once(' ').unwrap_or((text, ""));
     let parts = text.split_once('.').filter(|_| filling.bytes().all(|byte| byte == b'x'));
@@ -152,7 +152,7 @@ impl fmt::Display for Action {
             Self::Delete { on } => write!(f, "delete{on}"),
             Self::Get => f.write_str("get"),
             Self::Scan => f.write_str("scan"),
-            Self::Glance => f.write_str("read what may be behind"),
+            Self::StaleRead => f.write_str("stale read"),
         }
     }
 }
@@ -162,8 +162,8 @@ impl fmt::Display for Outcome {
         match self {
             Self::Stored(version) => write!(f, "stored as \"{version}\""),
             Self::Deleted => f.write_str("deleted"),
-            Self::Refused(Some(version)) => write!(f, "refused, there is \"{version}\""),
-            Self::Refused(None) => f.write_str("refused, there is none"),
+            Self::Refused(Some(version)) => write!(f, "refused, it has \"{version}\""),
+            Self::Refused(None) => f.write_str("refused, it has no value"),
             Self::Found { value, version } => write!(f, "{} as \"{version}\"", show_value(*value)),
             Self::Missing => f.write_str("none"),
             Self::Open => f.write_str("?"),
@@ -171,7 +171,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Everything that was asked and told in a run.
+/// The history of all requests of a run.
 #[derive(Debug)]
 pub(crate) struct History {
     began: Instant,
@@ -193,12 +193,12 @@ impl History {
         keys.entry(key).or_default().push(record);
     }
 
-    /// All keys that were ever asked for.
+    /// All keys that were used.
     pub(crate) fn keys(&self) -> Vec<Key> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
-    /// All that was noted until now.
+    /// Takes everything recorded so far.
     pub(crate) fn take(&self) -> BTreeMap<Key, Vec<Record>> {
         std::mem::take(&mut self.keys.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_and_values_are_read_as_they_are_written() {
+    fn keys_and_values_round_trip() {
         let key = Key { lane: 1, group: 22, number: 3 };
         assert_eq!((key.to_string().as_str(), "t-1-22-3".parse()), ("t-1-22-3", Ok(key)));
         assert!(key.to_string().starts_with(&prefix(1, 22)) && prefix(1, 22).starts_with(&lane_prefix(1)));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_in_the_order_of_time_and_marks_what_is_wrong() {
+    fn a_table_is_ordered_by_time_and_marks_the_anomaly() {
         let record =
             |start, action, outcome| Record { client: 4, action, outcome, start, end: start + 2_500 };
         let put = Action::Put { value: value(4, 1), on: Condition::Absent };

@@ -1,4 +1,4 @@
-//! Lets faults happen: storms in which they overlap, and calm between them.
+//! Injects faults: bursts in which they overlap, and calm between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,32 +12,32 @@ use tokio::time::{Instant, sleep};
 
 use crate::progress::progress;
 use crate::torture::cluster::{Cluster, GATEWAYS};
-use crate::torture::faults::{Fault, Hold};
+use crate::torture::faults::{Fault, Resource};
 use crate::torture::history::seconds;
 use crate::torture::workload::Shared;
 
-/// How long a storm lasts, and the calm after it, in milliseconds.
-const STORM: std::ops::Range<u64> = 4_000..16_000;
+/// The length of a burst, and of the calm after it, in milliseconds.
+const BURST: std::ops::Range<u64> = 4_000..16_000;
 const CALM: std::ops::Range<u64> = 1_500..3_500;
-/// Between two faults of a storm, in milliseconds.
+/// The pause between two faults of a burst, in milliseconds.
 const PAUSE: std::ops::Range<u64> = 30..270;
-/// Nodes that may be away at once.
-const AWAY: usize = 3;
-/// Between two looks whether a node has ended.
-const LOOK: Duration = Duration::from_millis(200);
+/// The largest number of nodes that may be affected at once.
+const MAX_AFFECTED: usize = 3;
+/// The time between two checks for crashed nodes.
+const POLL: Duration = Duration::from_millis(200);
 
-/// A fault that happened.
+/// A fault that was injected, with times in nanoseconds since the run began.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
     pub(crate) from: u64,
-    /// Nothing while it lasts.
+    /// `None` until it ends.
     pub(crate) to: Option<u64>,
     pub(crate) fault: Fault,
-    /// Why it could not be done.
+    /// Why it could not be injected.
     pub(crate) failed: Option<String>,
 }
 
-/// Faults that happened, and those that happen now.
+/// The faults injected so far, including the present ones. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Journal(Arc<Mutex<Vec<Span>>>);
 
@@ -58,7 +58,7 @@ impl Journal {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Faults of each kind that were done, and that could not be done.
+    /// The number of faults of each kind that were injected, and that could not be.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, (u64, u64)> {
         let mut counts = BTreeMap::new();
         for span in self.spans() {
@@ -77,7 +77,7 @@ impl std::fmt::Display for Span {
     }
 }
 
-/// What the storm is made of.
+/// The source of faults.
 pub(crate) struct Nemesis {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) store: Store,
@@ -88,13 +88,13 @@ pub(crate) struct Nemesis {
 }
 
 impl Nemesis {
-    /// Rages until then; all faults have ended when this ends.
-    pub(crate) async fn rage(self: Arc<Self>, seed: u64, until: Instant) -> anyhow::Result<()> {
+    /// Injects faults until `until`. All faults have ended when it returns.
+    pub(crate) async fn run(self: Arc<Self>, seed: u64, until: Instant) -> anyhow::Result<()> {
         let mut rng = StdRng::seed_from_u64(seed);
         while Instant::now() < until {
-            let length = Duration::from_millis(rng.random_range(STORM));
+            let length = Duration::from_millis(rng.random_range(BURST));
             let calm = Duration::from_millis(rng.random_range(CALM));
-            self.one(&mut rng, until.min(Instant::now() + length)).await?;
+            self.burst(&mut rng, until.min(Instant::now() + length)).await?;
             let acknowledged = self.shared.acknowledged();
             let now = seconds(self.shared.history.now());
             let faults = self.journal.spans().len();
@@ -104,7 +104,7 @@ impl Nemesis {
         Ok(())
     }
 
-    async fn one(self: &Arc<Self>, rng: &mut StdRng, until: Instant) -> anyhow::Result<()> {
+    async fn burst(self: &Arc<Self>, rng: &mut StdRng, until: Instant) -> anyhow::Result<()> {
         let mut running: JoinSet<anyhow::Result<Fault>> = JoinSet::new();
         let mut held = BTreeSet::new();
         while Instant::now() < until {
@@ -112,8 +112,8 @@ impl Nemesis {
                 release(ended??, &mut held);
             }
             let (fault, length) = Fault::choose(rng, &self.skipped, self.cluster.skews, self.longest_stop);
-            if is_bearable(fault, &held) && fault.hold().is_none_or(|hold| held.insert(hold)) {
-                running.spawn(Arc::clone(self).suffer(fault, length));
+            if is_tolerable(fault, &held) && fault.resource().is_none_or(|resource| held.insert(resource)) {
+                running.spawn(Arc::clone(self).inject(fault, length));
             }
             sleep(Duration::from_millis(rng.random_range(PAUSE))).await;
         }
@@ -123,7 +123,7 @@ impl Nemesis {
         Ok(())
     }
 
-    async fn suffer(self: Arc<Self>, fault: Fault, length: Duration) -> anyhow::Result<Fault> {
+    async fn inject(self: Arc<Self>, fault: Fault, length: Duration) -> anyhow::Result<Fault> {
         let number = self.journal.begin(fault, self.shared.history.now());
         let failed = fault.begin(&self.cluster, &self.store).await.err().map(|error| format!("{error:#}"));
         if failed.is_none() {
@@ -135,36 +135,36 @@ impl Nemesis {
     }
 }
 
-/// Starts nodes again that have ended by themselves, and looks where gateways are, for ever.
-pub(crate) async fn nurse(cluster: Arc<Cluster>) -> anyhow::Result<()> {
+/// Restarts nodes that have crashed, and updates the gateways' addresses, forever.
+pub(crate) async fn restart_crashed(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     loop {
-        for number in cluster.look_after().await {
+        for number in cluster.collect_crashed().await {
             let pause = rand::rng().random_range(100..3_000);
             sleep(Duration::from_millis(pause)).await;
-            cluster.revive(number).await?;
+            cluster.start_node(number).await?;
         }
         cluster.find_gateways().await;
-        sleep(LOOK).await;
+        sleep(POLL).await;
     }
 }
 
-fn release(fault: Fault, held: &mut BTreeSet<Hold>) {
-    if let Some(hold) = fault.hold() {
-        held.remove(&hold);
+fn release(fault: Fault, held: &mut BTreeSet<Resource>) {
+    if let Some(resource) = fault.resource() {
+        held.remove(&resource);
     }
 }
 
-/// Whether enough is left to serve: one gateway, and a node or so.
-fn is_bearable(fault: Fault, held: &BTreeSet<Hold>) -> bool {
-    let node = |hold: &Hold| match hold {
-        Hold::Process(node) | Hold::Links(node) | Hold::StoreLink(node) => Some(*node),
+/// Whether at least one gateway and half of the nodes stay unaffected.
+fn is_tolerable(fault: Fault, held: &BTreeSet<Resource>) -> bool {
+    let node = |resource: &Resource| match resource {
+        Resource::Process(node) | Resource::Links(node) | Resource::StoreLink(node) => Some(*node),
         // A node with a wrong clock serves as the others do.
-        Hold::Proxies | Hold::Room | Hold::Clock(_) => None,
+        Resource::Proxies | Resource::Room | Resource::Clock(_) => None,
     };
-    let Some(hit) = fault.hold().and_then(|hold| node(&hold)) else { return true };
-    let away: BTreeSet<_> = held.iter().filter_map(node).chain([hit]).collect();
-    let gateways = away.iter().filter(|node| **node < GATEWAYS).count();
-    away.len() <= AWAY && gateways < GATEWAYS
+    let Some(hit) = fault.resource().and_then(|resource| node(&resource)) else { return true };
+    let affected: BTreeSet<_> = held.iter().filter_map(node).chain([hit]).collect();
+    let gateways = affected.iter().filter(|node| **node < GATEWAYS).count();
+    affected.len() <= MAX_AFFECTED && gateways < GATEWAYS
 }
 
 #[cfg(test)]
@@ -173,14 +173,14 @@ mod tests {
     use crate::torture::skew::Range;
 
     #[test]
-    fn one_gateway_and_half_of_the_nodes_are_left_alone() {
-        let held = BTreeSet::from([Hold::Process(0), Hold::Links(2), Hold::Room]);
-        assert!(is_bearable(Fault::Kill { node: 3 }, &held));
-        assert!(!is_bearable(Fault::Kill { node: 1 }, &held), "the other gateway");
-        let held = BTreeSet::from([Hold::Process(0), Hold::Links(2), Hold::Process(3)]);
-        assert!(!is_bearable(Fault::Stop { node: 4 }, &held));
-        assert!(is_bearable(Fault::Stop { node: 2 }, &held), "one that is cut off already");
-        assert!(is_bearable(Fault::Fill, &held));
+    fn one_gateway_and_half_of_the_nodes_stay_unaffected() {
+        let held = BTreeSet::from([Resource::Process(0), Resource::Links(2), Resource::Room]);
+        assert!(is_tolerable(Fault::Kill { node: 3 }, &held));
+        assert!(!is_tolerable(Fault::Kill { node: 1 }, &held), "it is the last gateway");
+        let held = BTreeSet::from([Resource::Process(0), Resource::Links(2), Resource::Process(3)]);
+        assert!(!is_tolerable(Fault::Stop { node: 4 }, &held));
+        assert!(is_tolerable(Fault::Stop { node: 2 }, &held), "this node is affected already");
+        assert!(is_tolerable(Fault::Fill, &held));
     }
 
     #[test]

@@ -1,41 +1,41 @@
-//! A network of the run's own: each node in a namespace, all on one bridge, so that one can be cut off from the others.
+//! The run's own network: each node in a namespace, all on one bridge, so that a node can be cut off from the others.
 //!
-//! It needs root, `ip` and `nft`. Its names carry the process id; dropping it removes all of it.
+//! It needs root, `ip` and `nft`. Its names contain the process id. Dropping it removes everything.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, bail};
 
-/// The nodes of a run on their bridge. Dropping it removes everything, whatever runs there must have ended.
+/// The nodes of a run on their bridge. Dropping it removes everything; the processes in it must have exited.
 #[derive(Debug)]
 pub(crate) struct Network {
-    /// What all names begin with.
+    /// The prefix of all names.
     name: String,
-    /// The third number of all addresses.
+    /// The third byte of all addresses.
     subnet: u8,
     nodes: u8,
 }
 
-/// Which packets are lost.
+/// The direction in which packets are lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lost {
     Both,
-    /// The node hears nothing.
+    /// The node receives nothing.
     Incoming,
-    /// The node is not heard.
+    /// The node's packets are lost.
     Outgoing,
 }
 
 impl Network {
-    /// For so many nodes. Says why there is none.
+    /// Creates a network for `nodes` nodes. An error says why that is not possible.
     pub(crate) fn new(nodes: u8) -> anyhow::Result<Self> {
         if !rustix::process::geteuid().is_root() {
-            bail!("only root can make network namespaces");
+            bail!("only root can create network namespaces");
         }
         let pid = std::process::id();
         let subnet = u8::try_from(pid % 250).unwrap_or_default() + 1;
-        // Dropped, and so removed, if anything fails. The kernel allows 15 letters.
+        // Dropping it removes everything if a step fails. The kernel allows names of 15 characters.
         let network = Self { name: format!("ct{}", pid % 1_000_000), subnet, nodes };
         network.make()?;
         Ok(network)
@@ -76,7 +76,7 @@ impl Network {
         format!("{}n{node}", self.name)
     }
 
-    /// The address of this process, which all nodes can reach.
+    /// The address of this process, which every node can reach.
     pub(crate) fn outside(&self) -> IpAddr {
         Ipv4Addr::new(10, 213, self.subnet, 1).into()
     }
@@ -85,12 +85,12 @@ impl Network {
         Ipv4Addr::new(10, 213, self.subnet, node + 10).into()
     }
 
-    /// Cuts a node off from all others, not from this process.
+    /// Cuts a node off from all others, but not from this process.
     pub(crate) fn cut(&self, node: u8, lost: Lost) -> anyhow::Result<()> {
         self.cut_as("cut", node, lost)
     }
 
-    /// Cuts a node off from all others, whether it is cut off already or not.
+    /// Cuts a node off from all others, independently of [`Network::cut`].
     pub(crate) fn isolate(&self, node: u8) -> anyhow::Result<()> {
         self.cut_as("alone", node, Lost::Both)
     }
@@ -128,7 +128,7 @@ impl Network {
         self.nft(node, "delete table inet cut")
     }
 
-    /// Ends an isolation, even if somebody else has ended it.
+    /// Ends an isolation, if it has not ended already.
     pub(crate) fn rejoin(&self, node: u8) {
         let _ = self.nft(node, "delete table inet alone");
     }
@@ -145,7 +145,7 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // What was not made can't be removed, and nobody is left to tell.
+        // Parts that were not created can't be removed; errors can't be reported here.
         for node in 0..self.nodes {
             let _ = ip(&["link", "del", &self.outer(node)]);
             let _ = ip(&["netns", "del", &self.space(node)]);
@@ -154,7 +154,7 @@ impl Drop for Network {
     }
 }
 
-/// A command as it runs in a namespace, with the same process id.
+/// The command that runs in a namespace, with the same process id.
 pub(crate) fn within(space: &str, command: &tokio::process::Command) -> tokio::process::Command {
     let inner = command.as_std();
     let mut outer = tokio::process::Command::new("ip");
@@ -172,7 +172,7 @@ fn ip(arguments: &[&str]) -> anyhow::Result<()> {
     run("ip", arguments)
 }
 
-/// Runs a command of the system that takes milliseconds.
+/// Runs a system command that takes milliseconds.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let output: Output = Command::new(program)
         .args(arguments)

@@ -1,4 +1,4 @@
-//! The object store of a run, and how it is made to fail.
+//! The object store of a run, and the faults that can be injected into it.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,9 +11,9 @@ use store::{Store, StoreUrl};
 use crate::torture::network;
 use crate::torture::proxy::{Mode, Proxy};
 
-/// What a file system in memory may hold; only what is written counts.
+/// The size of the in-memory file system; it uses memory only for data that is written.
 const ROOM: &str = "8g";
-/// What is left when it is made to be full.
+/// The free bytes that remain when it is filled.
 const LEFT: u64 = 64 * 1024;
 
 /// The store of a run.
@@ -27,14 +27,14 @@ pub(crate) struct Backend {
 #[derive(Debug)]
 enum Kind {
     Folder(Mount),
-    /// One proxy for each node, if the server speaks plain HTTP.
+    /// One proxy for each node, if the server uses plain HTTP.
     Bucket {
         proxies: Vec<Proxy>,
         _moto: Option<Moto>,
     },
 }
 
-/// A file system of its own size, if it could be mounted. Dropping it unmounts it.
+/// A separate file system, if it could be mounted; otherwise `missing` says why not. Dropping it unmounts it.
 #[derive(Debug)]
 struct Mount {
     folder: PathBuf,
@@ -42,7 +42,7 @@ struct Mount {
 }
 
 impl Backend {
-    /// The store that was asked for, for so many nodes that see this process at an address.
+    /// Prepares the store, for `nodes` nodes that reach this process at `outside`.
     pub(crate) async fn prepare(
         store: Option<&str>,
         folder: &Path,
@@ -69,8 +69,10 @@ impl Backend {
         };
         let url: StoreUrl = text.parse()?;
         if url.is_local() {
-            let mount =
-                Mount { folder: PathBuf::new(), missing: Some("the folder is not the bench's".to_owned()) };
+            let mount = Mount {
+                folder: PathBuf::new(),
+                missing: Some("the folder was given with --store".to_owned()),
+            };
             return Ok(Self { url, environment, kind: Kind::Folder(mount) });
         }
         let server = environment.get("AWS_ENDPOINT").and_then(|endpoint| endpoint.strip_prefix("http://"));
@@ -88,7 +90,7 @@ impl Backend {
         self.url.to_string()
     }
 
-    /// What a node, by its number, or nobody in particular has in the environment.
+    /// The environment for a node, or for this process with `None`.
     pub(crate) fn environment(&self, node: Option<usize>) -> Vec<(String, String)> {
         let is_ours = |name: &str| name.starts_with("AWS_");
         let mut own: Vec<_> = self
@@ -104,7 +106,7 @@ impl Backend {
         own
     }
 
-    /// Opens it, without any of the faults of nodes in between.
+    /// Opens the store from this process, without a proxy.
     pub(crate) async fn open(&self, cluster: &str) -> anyhow::Result<Store> {
         Ok(Store::open_with(&self.url, &cluster.parse()?, &self.environment).await?)
     }
@@ -116,43 +118,43 @@ impl Backend {
         }
     }
 
-    /// The port that a node reaches the store at, if that is one of this process.
+    /// The port of a node's proxy, if it has one.
     pub(crate) fn port(&self, node: usize) -> Option<u16> {
         Some(self.proxy(node)?.addr().port())
     }
 
-    /// Whether requests of nodes can be disturbed; else the reason.
+    /// Checks that the requests of nodes pass proxies. The error is the reason if not.
     pub(crate) fn has_proxies(&self) -> Result<(), String> {
         match &self.kind {
             Kind::Folder(_) => Err("the store is a folder".to_owned()),
             Kind::Bucket { proxies, .. } if proxies.is_empty() => {
-                Err("AWS_ENDPOINT is no http://ADDRESS:PORT".to_owned())
+                Err("AWS_ENDPOINT is not http://ADDRESS:PORT".to_owned())
             }
             Kind::Bucket { .. } => Ok(()),
         }
     }
 
-    /// Does something to the requests of a node.
+    /// Sets the mode of a node's proxy.
     pub(crate) fn disturb(&self, node: usize, mode: Mode) {
         if let Some(proxy) = self.proxy(node) {
             proxy.set(mode);
         }
     }
 
-    /// Whether a server checks the time at which requests were signed.
+    /// Whether the server checks the time at which requests were signed.
     pub(crate) fn is_signed(&self) -> bool {
         matches!(self.kind, Kind::Bucket { _moto: None, .. })
     }
 
-    /// Whether it can be full; else the reason.
+    /// Checks that the store can be filled. The error is the reason if not.
     pub(crate) fn can_fill(&self) -> Result<(), String> {
         match &self.kind {
             Kind::Folder(mount) => mount.missing.clone().map_or(Ok(()), Err),
-            Kind::Bucket { .. } => Err("the store is no folder".to_owned()),
+            Kind::Bucket { .. } => Err("the store is not a folder".to_owned()),
         }
     }
 
-    /// Leaves next to no room in it.
+    /// Fills the store almost completely.
     pub(crate) fn fill(&self) -> anyhow::Result<()> {
         let Kind::Folder(mount) = &self.kind else { bail!("only a folder can be full") };
         let stat = rustix::fs::statvfs(&mount.folder)?;
@@ -160,7 +162,7 @@ impl Backend {
         mount.resize(&(used + LEFT).to_string())
     }
 
-    /// Makes room again.
+    /// Restores the free space.
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         let Kind::Folder(mount) = &self.kind else { bail!("only a folder can be full") };
         mount.resize(ROOM)
@@ -172,7 +174,7 @@ impl Mount {
         std::fs::create_dir_all(&folder)?;
         let options = format!("size={ROOM},nr_inodes=0");
         let missing = if !may_mount {
-            Some("it was not asked for".to_owned())
+            Some("--plain was given".to_owned())
         } else {
             let target = folder.display().to_string();
             let mounted = network::run("mount", &["-t", "tmpfs", "-o", &options, "coterie-torture", &target]);
@@ -190,7 +192,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         if self.missing.is_none() {
-            // Lazily: a node that is being killed may still hold a file.
+            // Lazy unmount: a node that is being killed may still have a file open.
             let _ = network::run("umount", &["-l", &self.folder.display().to_string()]);
         }
     }

@@ -1,7 +1,7 @@
-//! Requests of the key-value API, and what their answers mean for a history.
+//! Requests of the key-value API, and the outcomes that their answers stand for.
 //!
-//! Whatever may have been done though nobody said so has an open outcome. Only an answer that says that nothing was done
-//! counts as nothing.
+//! The outcome is open if the request may have been carried out without a confirmation. Only an answer that states that
+//! nothing was done counts as nothing.
 
 use std::time::Duration;
 
@@ -16,26 +16,26 @@ use crate::wire::Answer;
 
 type Body = Full<bytes::Bytes>;
 
-/// What an answer says of one key.
+/// The meaning of an answer for one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Reply {
     Outcome(Outcome),
-    /// Certainly nothing was done.
+    /// The request was certainly not carried out.
     Nothing,
-    /// Not known; a word for it.
+    /// The outcome is unknown; a label for the counts.
     Open(String),
-    /// What the API does not promise to answer.
-    Odd(String),
+    /// An answer that the API does not allow.
+    Unexpected(String),
 }
 
-/// What readers ask for.
+/// The read level of readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Reads {
-    /// What is promised to be linearizable
+    /// Linearizable reads
     Strong,
-    /// What an owner that was followed without its knowledge may answer wrongly
+    /// Reads from an owner that does not check whether it still is the owner, so they may be stale
     Primary,
-    /// What copies answer, which are a little behind
+    /// Reads from replicas, which are slightly stale
     Any,
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn request(
     let (method, on, query, body) = match action {
         Action::Put { value, on } => (Method::PUT, on, String::new(), write_value(value, filling)),
         Action::Delete { on } => (Method::DELETE, on, String::new(), String::new()),
-        Action::Get | Action::Scan | Action::Glance => {
+        Action::Get | Action::Scan | Action::StaleRead => {
             (Method::GET, Condition::Always, read(), String::new())
         }
     };
@@ -80,37 +80,37 @@ pub(crate) fn listing(base: &str, lane: u32, group: u32, reads: Reads) -> http::
     Request::get(uri).body(Body::default())
 }
 
-/// What an answer for one key says.
-pub(crate) fn told(action: Action, answer: &Answer) -> Told {
-    if let Some(told) = refused(answer) {
-        return told;
+/// The meaning of an answer for one key.
+pub(crate) fn reply(action: Action, answer: &Answer) -> Reply {
+    if let Some(reply) = refused(answer) {
+        return reply;
     }
     let version = version(&answer.headers);
     match (action, answer.status, version) {
-        (Action::Put { .. }, StatusCode::OK, Some(version)) => Told::Outcome(Outcome::Stored(version)),
-        (Action::Delete { .. }, StatusCode::NO_CONTENT, _) => Told::Outcome(Outcome::Deleted),
+        (Action::Put { .. }, StatusCode::OK, Some(version)) => Reply::Outcome(Outcome::Stored(version)),
+        (Action::Delete { .. }, StatusCode::NO_CONTENT, _) => Reply::Outcome(Outcome::Deleted),
         (Action::Put { .. } | Action::Delete { .. }, StatusCode::PRECONDITION_FAILED, version) => {
-            Told::Outcome(Outcome::Refused(version))
+            Reply::Outcome(Outcome::Refused(version))
         }
-        // Whoever does not say how far behind it may be does not keep the promise.
-        (Action::Glance, _, _) if behind(answer).is_none() => {
-            Told::Odd(format!("{} without {}", answer.status, api::STALENESS_MS))
+        // A stale read must state its staleness.
+        (Action::StaleRead, _, _) if staleness(answer).is_none() => {
+            Reply::Unexpected(format!("{} without {}", answer.status, api::STALENESS_MS))
         }
-        (Action::Get | Action::Scan | Action::Glance, StatusCode::OK, Some(version)) => {
+        (Action::Get | Action::Scan | Action::StaleRead, StatusCode::OK, Some(version)) => {
             let value = read_value(&String::from_utf8_lossy(&answer.body));
-            Told::Outcome(Outcome::Found { value, version })
+            Reply::Outcome(Outcome::Found { value, version })
         }
-        (Action::Get | Action::Scan | Action::Glance, StatusCode::NOT_FOUND, _)
+        (Action::Get | Action::Scan | Action::StaleRead, StatusCode::NOT_FOUND, _)
             if code(answer) == "no-such-key" =>
         {
-            Told::Outcome(Outcome::Missing)
+            Reply::Outcome(Outcome::Missing)
         }
-        _ => Told::Odd(format!("{} {}", answer.status, answer.excerpt())),
+        _ => Reply::Unexpected(format!("{} {}", answer.status, answer.excerpt())),
     }
 }
 
-/// What a listing says of the keys that it shows.
-pub(crate) fn listed(action: Action, answer: &Answer) -> Result<Vec<(Key, Outcome)>, Told> {
+/// The outcomes for the keys in a listing.
+pub(crate) fn listed(action: Action, answer: &Answer) -> Result<Vec<(Key, Outcome)>, Reply> {
     #[derive(Deserialize)]
     struct Page {
         keys: Vec<Listed>,
@@ -122,39 +122,39 @@ pub(crate) fn listed(action: Action, answer: &Answer) -> Result<Vec<(Key, Outcom
         version: u64,
         value: Option<String>,
     }
-    if let Some(told) = refused(answer) {
-        return Err(told);
+    if let Some(reply) = refused(answer) {
+        return Err(reply);
     }
-    let odd = |why: &str| Told::Odd(format!("{why}: {} {}", answer.status, answer.excerpt()));
+    let odd = |why: &str| Reply::Unexpected(format!("{why}: {} {}", answer.status, answer.excerpt()));
     let page: Page = serde_json::from_slice(&answer.body).map_err(|error| odd(&error.to_string()))?;
     if answer.status != StatusCode::OK || page.next.is_some() {
-        return Err(odd("no whole listing"));
+        return Err(odd("an incomplete listing"));
     }
-    if action == Action::Glance && behind(answer).is_none() {
-        return Err(odd("a listing that does not say how far behind it may be"));
+    if action == Action::StaleRead && staleness(answer).is_none() {
+        return Err(odd("a listing without its staleness"));
     }
     let found = |listed: Listed| {
-        let key = listed.key.parse().map_err(|()| odd("a key that nobody put"))?;
+        let key = listed.key.parse().map_err(|()| odd("a key that no client put"))?;
         let value = listed.value.as_deref().map_or(u64::MAX, read_value);
         Ok((key, Outcome::Found { value, version: listed.version }))
     };
     page.keys.into_iter().map(found).collect()
 }
 
-/// How far behind an answer may be by its own word.
-pub(crate) fn behind(answer: &Answer) -> Option<Duration> {
+/// The staleness that an answer states.
+pub(crate) fn staleness(answer: &Answer) -> Option<Duration> {
     let ms = answer.headers.get(api::STALENESS_MS)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_millis(ms))
 }
 
-/// Answers that say nothing of any key.
-fn refused(answer: &Answer) -> Option<Told> {
+/// The meaning of answers that apply to any request.
+fn refused(answer: &Answer) -> Option<Reply> {
     if answer.headers.contains_key(api::NOT_PROCESSED) || answer.status == StatusCode::MISDIRECTED_REQUEST {
-        return Some(Told::Nothing);
+        return Some(Reply::Nothing);
     }
-    // The code, or what is there instead, tells kinds of failures apart.
+    // The status and the problem's code distinguish kinds of failures.
     let is_open = answer.status.is_server_error() || answer.status == StatusCode::REQUEST_TIMEOUT;
-    is_open.then(|| Told::Open(format!("{} {}", answer.status.as_u16(), code(answer))))
+    is_open.then(|| Reply::Open(format!("{} {}", answer.status.as_u16(), code(answer))))
 }
 
 fn version(headers: &HeaderMap) -> Option<u64> {
@@ -184,41 +184,45 @@ mod tests {
     }
 
     #[test]
-    fn only_what_says_so_was_done_or_not_done() {
+    fn a_request_counts_as_done_or_not_done_only_if_the_answer_says_so() {
         let put = Action::Put { value: value(1, 1), on: Condition::Always };
         for (action, answer, expected) in [
-            (put, answer(200, &[("etag", "\"17\"")], ""), Told::Outcome(Outcome::Stored(17))),
-            (put, answer(412, &[("etag", "\"17\"")], ""), Told::Outcome(Outcome::Refused(Some(17)))),
-            (put, answer(412, &[], ""), Told::Outcome(Outcome::Refused(None))),
-            (put, answer(503, &[], ""), Told::Open("503 ".to_owned())),
-            (put, answer(503, &[(api::NOT_PROCESSED, "1")], ""), Told::Nothing),
-            (put, answer(421, &[], ""), Told::Nothing),
-            (Action::Delete { on: Condition::Always }, answer(204, &[], ""), Told::Outcome(Outcome::Deleted)),
+            (put, answer(200, &[("etag", "\"17\"")], ""), Reply::Outcome(Outcome::Stored(17))),
+            (put, answer(412, &[("etag", "\"17\"")], ""), Reply::Outcome(Outcome::Refused(Some(17)))),
+            (put, answer(412, &[], ""), Reply::Outcome(Outcome::Refused(None))),
+            (put, answer(503, &[], ""), Reply::Open("503 ".to_owned())),
+            (put, answer(503, &[(api::NOT_PROCESSED, "1")], ""), Reply::Nothing),
+            (put, answer(421, &[], ""), Reply::Nothing),
+            (
+                Action::Delete { on: Condition::Always },
+                answer(204, &[], ""),
+                Reply::Outcome(Outcome::Deleted),
+            ),
             (
                 Action::Get,
                 answer(200, &[("etag", "\"17\"")], "1.2 xx"),
-                Told::Outcome(Outcome::Found { value: value(1, 2), version: 17 }),
+                Reply::Outcome(Outcome::Found { value: value(1, 2), version: 17 }),
             ),
             (
                 Action::Get,
                 answer(404, &[], r#"{"type": "urn:coterie:problem:no-such-key"}"#),
-                Told::Outcome(Outcome::Missing),
+                Reply::Outcome(Outcome::Missing),
             ),
             (
-                Action::Glance,
+                Action::StaleRead,
                 answer(200, &[("etag", "\"17\""), (api::STALENESS_MS, "9")], "1.2"),
-                Told::Outcome(Outcome::Found { value: value(1, 2), version: 17 }),
+                Reply::Outcome(Outcome::Found { value: value(1, 2), version: 17 }),
             ),
         ] {
-            assert_eq!(told(action, &answer), expected);
+            assert_eq!(reply(action, &answer), expected);
         }
         for (action, odd) in [
             (put, answer(200, &[], "")),
             (Action::Get, answer(200, &[("etag", "\"x\"")], "1.2")),
             (Action::Get, answer(404, &[], "no route")),
-            (Action::Glance, answer(200, &[("etag", "\"17\"")], "1.2")),
+            (Action::StaleRead, answer(200, &[("etag", "\"17\"")], "1.2")),
         ] {
-            assert!(matches!(told(action, &odd), Told::Odd(_)));
+            assert!(matches!(reply(action, &odd), Reply::Unexpected(_)));
         }
     }
 
@@ -229,8 +233,8 @@ mod tests {
         let found = Outcome::Found { value: value(1, 2), version: 5 };
         let scanned = |answer| listed(Action::Scan, &answer);
         assert_eq!(scanned(answer(200, &[], page)), Ok(vec![(key, found)]));
-        assert!(matches!(scanned(answer(503, &[], page)), Err(Told::Open(_))));
-        assert!(matches!(scanned(answer(200, &[], "{")), Err(Told::Odd(_))));
-        assert!(matches!(listed(Action::Glance, &answer(200, &[], page)), Err(Told::Odd(_))));
+        assert!(matches!(scanned(answer(503, &[], page)), Err(Reply::Open(_))));
+        assert!(matches!(scanned(answer(200, &[], "{")), Err(Reply::Unexpected(_))));
+        assert!(matches!(listed(Action::StaleRead, &answer(200, &[], page)), Err(Reply::Unexpected(_))));
     }
 }

@@ -1,6 +1,6 @@
-//! Stands between a node and an S3 server, and does to its requests what networks and servers do on bad days.
+//! A proxy between a node and an S3 server that injects network and server faults.
 //!
-//! It knows nothing of HTTP but how to refuse: bytes go through as they are, so signatures stay valid.
+//! It knows no HTTP except a refusal: bytes are forwarded unchanged, so signatures stay valid.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,23 +12,23 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// What is done to requests.
+/// The fault to inject into requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Pass,
-    /// Every piece takes so much longer, there and back.
+    /// Every piece of data is delayed by this time, in both directions.
     Slow(Duration),
-    /// 503 is answered.
+    /// Requests are answered with 503.
     Refuse,
-    /// The connection ends before the server has seen anything.
+    /// The connection is closed before the server has received anything.
     Drop,
-    /// The server does what it is asked, and its answer is lost.
+    /// The server carries the request out, but its answer is lost.
     Forget,
-    /// Nothing moves until the mode ends.
+    /// No data is forwarded until the mode ends.
     Silent,
 }
 
-/// A proxy on a port of its own. Dropping it ends all connections.
+/// A proxy on its own port. Dropping it closes all connections.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     addr: SocketAddr,
@@ -39,7 +39,7 @@ pub(crate) struct Proxy {
 const BUSY: &[u8] = b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 impl Proxy {
-    /// Listens at this address for a server.
+    /// Listens on this address and forwards to a server.
     pub(crate) async fn start(at: IpAddr, server: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((at, 0)).await.with_context(|| format!("listening at {at}"))?;
         let addr = listener.local_addr()?;
@@ -65,7 +65,7 @@ async fn accept(listener: TcpListener, server: SocketAddr, mode: watch::Receiver
             accepted = listener.accept() => {
                 if let Ok((client, _)) = accepted {
                     let mode = mode.clone();
-                    // Whatever breaks a connection, both sides see that it is broken.
+                    // After any error both sides see a closed connection.
                     connections.spawn(async move { drop(pass(client, server, mode).await) });
                 }
             }
@@ -74,11 +74,11 @@ async fn accept(listener: TcpListener, server: SocketAddr, mode: watch::Receiver
     }
 }
 
-/// Which way a piece goes.
+/// The direction of a piece of data.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
-    There,
-    Back,
+enum Direction {
+    ToServer,
+    ToClient,
 }
 
 async fn pass(
@@ -93,18 +93,18 @@ async fn pass(
     let (mut from_server, mut to_server) = server.into_split();
     let (mut there, mut back) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
-        let (way, length) = tokio::select! {
-            length = from_client.read(&mut there) => (Way::There, length?),
-            length = from_server.read(&mut back) => (Way::Back, length?),
+        let (direction, length) = tokio::select! {
+            length = from_client.read(&mut there) => (Direction::ToServer, length?),
+            length = from_server.read(&mut back) => (Direction::ToClient, length?),
         };
         if length == 0 {
             return Ok(());
         }
         let mode = *modes.borrow_and_update();
-        match (mode, way) {
-            (Mode::Pass, _) | (Mode::Forget, Way::There) => {}
+        match (mode, direction) {
+            (Mode::Pass, _) | (Mode::Forget, Direction::ToServer) => {}
             (Mode::Slow(delay), _) => sleep(delay).await,
-            (Mode::Refuse, Way::There) => {
+            (Mode::Refuse, Direction::ToServer) => {
                 to_client.write_all(BUSY).await?;
                 return to_client.shutdown().await;
             }
@@ -115,9 +115,9 @@ async fn pass(
                 }
             }
         }
-        match way {
-            Way::There => to_server.write_all(&there[..length]).await?,
-            Way::Back => to_client.write_all(&back[..length]).await?,
+        match direction {
+            Direction::ToServer => to_server.write_all(&there[..length]).await?,
+            Direction::ToClient => to_client.write_all(&back[..length]).await?,
         }
     }
 }
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers each line with itself, and says how many came.
+    /// A server that echoes each line, and counts the lines received.
     async fn echo() -> (SocketAddr, watch::Receiver<u32>, JoinSet<()>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -157,13 +157,13 @@ mod tests {
         let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
         stream.write_all(b"hello\n").await.unwrap();
         let mut line = String::new();
-        // A connection that is reset says as much as one that is closed.
+        // A reset connection means the same as a closed one.
         let _ = BufReader::new(stream).read_line(&mut line).await;
         line
     }
 
     #[tokio::test]
-    async fn each_mode_does_to_a_request_what_it_says() {
+    async fn each_mode_injects_its_fault() {
         let (server, mut count, _server) = echo().await;
         let proxy = Proxy::start(Ipv4Addr::LOCALHOST.into(), server).await.unwrap();
         assert_eq!(ask(&proxy).await, "hello\n");
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(*count.borrow(), 1, "the server has seen neither");
         proxy.set(Mode::Forget);
         assert_eq!(ask(&proxy).await, "");
-        count.wait_for(|count| *count == 2).await.expect("the server lives");
+        count.wait_for(|count| *count == 2).await.expect("the server runs");
         proxy.set(Mode::Silent);
         let (answer, ()) =
             tokio::join!(ask(&proxy), async { proxy.set(Mode::Slow(Duration::from_millis(1))) });

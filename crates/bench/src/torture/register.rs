@@ -1,8 +1,8 @@
-//! One key as a register with versions: whether what clients saw of it could have happened in one order.
+//! Checks one key as a versioned register: whether its history can be explained by one order of operations.
 //!
-//! Pure. The search is that of Wing and Gong with Lowe's cache of what was tried (G. Lowe, "Testing for
-//! linearizability", 2017), as the crate `todc-utils` does it. What the answer to a write is not known of stays open:
-//! it may have been done at any later time, once, or never.
+//! Pure. The search is that of Wing and Gong with Lowe's cache of visited states (G. Lowe, "Testing for
+//! linearizability", 2017), implemented by the crate `todc-utils`. A write with an unknown outcome stays open: it may
+//! have been carried out at any later time, once, or never.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -13,27 +13,27 @@ use todc_utils::specifications::Specification;
 
 use crate::torture::history::{Action, Condition, Outcome, Record};
 
-/// States that are looked at for one key before the search is given up.
+/// The number of states after which the search for one key stops.
 pub(crate) const STEPS: u64 = 3_000_000;
 
-/// What was found out of a key.
+/// The finding for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// There is an order that explains all.
+    /// Some order explains the history.
     Right,
-    /// There is none. The record with this number is the first one, by the time of its answer, that has none.
+    /// No order does. The record with this index is the first one, by the time of its answer, without an explanation.
     Wrong(usize),
-    /// The search took too long.
+    /// The search reached its limit.
     Unclear,
 }
 
-/// What is at a key.
+/// The state of a key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 struct State {
     value: Option<u64>,
-    /// Of the value; nothing while nobody has told it.
+    /// The value's version; `None` while no answer has stated it.
     version: Option<u64>,
-    /// Every later version is above it.
+    /// Every later version must be greater.
     floor: u64,
 }
 
@@ -42,14 +42,14 @@ struct State {
 struct Step {
     action: Action,
     outcome: Outcome,
-    /// The version that others saw with the value of a write whose answer is not known: so it was done.
+    /// The version that other clients saw with the value of a write whose outcome is open: so it was carried out.
     seen: Option<u64>,
 }
 
 struct Register;
 
 thread_local! {
-    /// How many steps the search on this thread may still take.
+    /// The number of steps that the search on this thread may still take.
     static LEFT: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -64,14 +64,14 @@ impl Specification for Register {
     fn apply(step: &Step, state: &State) -> (bool, State) {
         let left = LEFT.get();
         LEFT.set(left.saturating_sub(1));
-        // Once nothing is valid any more the search ends soon.
+        // Once no step is valid any more, the search ends soon.
         let next = if left == 0 { None } else { state.after(step) };
         (next.is_some(), next.unwrap_or(*state))
     }
 }
 
 impl State {
-    /// What is there after a step; nothing if the step can't have been taken here.
+    /// The state after a step; `None` if the step is impossible in this state.
     fn after(self, step: &Step) -> Option<Self> {
         let Step { action, outcome, seen } = *step;
         match (action, outcome) {
@@ -98,19 +98,19 @@ impl State {
                     None => self.value.is_none().then_some(self),
                 }
             }
-            (Action::Get | Action::Scan | Action::Glance, Outcome::Found { value, version }) => {
+            (Action::Get | Action::Scan | Action::StaleRead, Outcome::Found { value, version }) => {
                 self.read(value, version)
             }
-            (Action::Get | Action::Scan | Action::Glance, Outcome::Missing) => {
+            (Action::Get | Action::Scan | Action::StaleRead, Outcome::Missing) => {
                 self.value.is_none().then_some(self)
             }
-            // A read without an answer says nothing.
-            (Action::Get | Action::Scan | Action::Glance, Outcome::Open) => Some(self),
-            // No answer of this kind belongs to such a request.
+            // A read without an answer constrains nothing.
+            (Action::Get | Action::Scan | Action::StaleRead, Outcome::Open) => Some(self),
+            // Such an answer is impossible for the request.
             (Action::Put { .. }, Outcome::Deleted | Outcome::Found { .. } | Outcome::Missing)
             | (Action::Delete { .. }, Outcome::Stored(_) | Outcome::Found { .. } | Outcome::Missing)
             | (
-                Action::Get | Action::Scan | Action::Glance,
+                Action::Get | Action::Scan | Action::StaleRead,
                 Outcome::Stored(_) | Outcome::Deleted | Outcome::Refused(_),
             ) => None,
         }
@@ -143,14 +143,14 @@ impl State {
     }
 }
 
-/// Whether the records of one key are those of a register, all of whose operations happen at one moment each.
+/// Checks whether the records of one key are linearizable, as operations on a register.
 ///
-/// A read that may be behind is one that took long: since when what it found was there for sure.
+/// A stale read counts as a long one: it begins at the earliest time that its staleness allows.
 pub(crate) fn check(records: &[Record], steps: u64) -> Finding {
     let all: Vec<_> = records.iter().enumerate().collect();
-    // Reads that take long lengthen the search, and what is wrong without them is wrong.
+    // Long reads slow the search down, and an anomaly without them is an anomaly.
     let punctual: Vec<_> =
-        all.iter().copied().filter(|(_, record)| record.action != Action::Glance).collect();
+        all.iter().copied().filter(|(_, record)| record.action != Action::StaleRead).collect();
     match decide(&punctual, steps) {
         Finding::Right if punctual.len() < all.len() => decide(&all, steps),
         found => found,
@@ -159,16 +159,16 @@ pub(crate) fn check(records: &[Record], steps: u64) -> Finding {
 
 fn decide(all: &[(usize, &Record)], steps: u64) -> Finding {
     let seen = versions(all);
-    // What nobody saw anything of is left out at first: it explains nothing, as a rule, and costs most.
-    let is_told = |record: &Record| match (record.action, record.outcome) {
+    // Writes whose effect no client saw are left out at first: they rarely explain anything, and cost most.
+    let is_known = |record: &Record| match (record.action, record.outcome) {
         (Action::Put { value, .. }, Outcome::Open) => seen.contains_key(&value),
         (_, outcome) => outcome != Outcome::Open,
     };
     let is_delete = |record: &Record| matches!(record.action, Action::Delete { .. });
-    let told: Vec<_> = all.iter().copied().filter(|(_, record)| is_told(record)).collect();
+    let known: Vec<_> = all.iter().copied().filter(|(_, record)| is_known(record)).collect();
     let with_deletes =
-        all.iter().copied().filter(|(_, record)| is_told(record) || is_delete(record)).collect();
-    for part in [told, with_deletes] {
+        all.iter().copied().filter(|(_, record)| is_known(record) || is_delete(record)).collect();
+    for part in [known, with_deletes] {
         if search(&part, &seen, u64::MAX, steps) == Some(true) {
             return Finding::Right;
         }
@@ -180,30 +180,30 @@ fn decide(all: &[(usize, &Record)], steps: u64) -> Finding {
     }
 }
 
-/// The versions under which values were seen by those who read them or put them.
+/// The version of each value that a client read or put.
 fn versions(records: &[(usize, &Record)]) -> BTreeMap<u64, u64> {
-    let told = records.iter().filter_map(|(_, record)| match (record.action, record.outcome) {
+    let known = records.iter().filter_map(|(_, record)| match (record.action, record.outcome) {
         (_, Outcome::Found { value, version }) => Some((value, version)),
         (Action::Put { value, .. }, Outcome::Stored(version)) => Some((value, version)),
         _ => None,
     });
-    told.collect()
+    known.collect()
 }
 
-/// The first answer, in the order of time, that has no explanation by what was asked before it.
+/// The first answer, by time, that earlier requests can't explain.
 fn first_wrong(records: &[(usize, &Record)], seen: &BTreeMap<u64, u64>, steps: u64) -> usize {
     let mut answered: Vec<_> =
         records.iter().filter(|(_, record)| record.outcome != Outcome::Open).copied().collect();
     answered.sort_by_key(|(_, record)| record.end);
     let is_explained =
         |(_, record): &(usize, &Record)| search(records, seen, record.end, steps) != Some(false);
-    // Whatever has no explanation has none with more answers either.
+    // An anomaly stays one when more answers are added.
     let at = answered.partition_point(is_explained);
     answered.get(at).or(answered.last()).map_or(0, |(number, _)| *number)
 }
 
-/// Whether there is an order for what was answered until then; none if that was not found out. Later answers are not
-/// known then, though what was asked before may have been done.
+/// Whether some order explains the answers up to `until`; `None` if the search reached its limit. Later answers count
+/// as unknown, but requests sent before `until` may have been carried out.
 fn search(records: &[(usize, &Record)], seen: &BTreeMap<u64, u64>, until: u64, steps: u64) -> Option<bool> {
     let asked = records.iter().filter(|(_, record)| record.start <= until);
     let mut events = Vec::new();
@@ -212,7 +212,7 @@ fn search(records: &[(usize, &Record)], seen: &BTreeMap<u64, u64>, until: u64, s
         let outcome = if is_answered { record.outcome } else { Outcome::Open };
         let seen = match record.action {
             Action::Put { value, .. } => seen.get(&value).copied().filter(|_| until == u64::MAX),
-            Action::Delete { .. } | Action::Get | Action::Scan | Action::Glance => None,
+            Action::Delete { .. } | Action::Get | Action::Scan | Action::StaleRead => None,
         };
         let step = Step { action: record.action, outcome, seen };
         let end = if is_answered { record.end } else { u64::MAX };
@@ -222,7 +222,7 @@ fn search(records: &[(usize, &Record)], seen: &BTreeMap<u64, u64>, until: u64, s
     if events.is_empty() {
         return Some(true);
     }
-    // What begins when something else ends may have been before it.
+    // An operation that begins when another ends may come before it.
     events.sort_by_key(|(at, is_end, process, _)| (*at, *is_end, *process));
     let events = events.into_iter().map(|(_, _, process, event)| (process, event)).collect();
     LEFT.set(steps);

@@ -1,5 +1,5 @@
-/* Shows a process another time of day: the system's, shifted by the nanoseconds in the file BENCH_CLOCK names. Whoever
- * writes that file sets the clock while the process runs. Clocks that count from the boot are left alone. */
+/* Shows a process another time of day: the system's plus the nanoseconds in the file that BENCH_CLOCK names. Writing to
+ * that file sets the clock while the process runs. Clocks that count from boot are not changed. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>

@@ -1,7 +1,7 @@
-//! Clocks that are wrong: each node can be shown another time of day, which is set while it runs.
+//! Skewed clocks: each node can be shown another time of day, which can change while it runs.
 //!
-//! A library that is loaded before all others (`LD_PRELOAD`) stands between a process and the system's clock. It is
-//! compiled here, so that it fits this machine; where no C compiler is, no clock is wrong.
+//! A library loaded with `LD_PRELOAD` replaces the clock functions of a process. It is compiled here, so that it fits
+//! this machine; without a C compiler, no clock is skewed.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,31 +12,31 @@ use anyhow::Context;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-/// The library.
+/// The library's source.
 const SOURCE: &str = include_str!("skew.c");
-/// What a process is told of the file with its shift.
+/// The environment variable with the path of the file that contains a process's skew.
 const VARIABLE: &str = "BENCH_CLOCK";
 const SECOND_NS: i64 = 1_000_000_000;
-/// How wrong clocks are: a machine that was not synchronized for long, and one in a wrong time zone.
+/// The possible skews in seconds: a machine that was long not synchronized, and one in a wrong time zone.
 const SHIFTS_S: [i64; 4] = [30, -30, 3_600, -3_600];
-/// The same where requests to the store are signed with the time: S3 takes those of the last quarter of an hour.
+/// The possible skews if requests to the store are signed with the time: S3 accepts a difference of up to 15 minutes.
 const SIGNED_SHIFTS_S: [i64; 2] = [30, -30];
 
-/// How far clocks are wrong, drawn by lot.
+/// The possible skews of clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Range {
-    /// Whether an hour is too much.
+    /// Whether requests to the store are signed, so that an hour is too much.
     pub(crate) is_signed: bool,
 }
 
 impl Range {
-    /// One shift, in seconds.
+    /// A random skew, in seconds.
     pub(crate) fn choose(self, rng: &mut StdRng) -> i64 {
         let all: &[i64] = if self.is_signed { &SIGNED_SHIFTS_S } else { &SHIFTS_S };
-        *all.choose(rng).expect("there are some")
+        *all.choose(rng).expect("the list is not empty")
     }
 
-    /// How wrong the clocks of so many nodes are from the beginning: one in three is right.
+    /// The initial skews of `nodes` clocks, in seconds: one in three is 0.
     pub(crate) fn at_first(self, nodes: usize, rng: &mut StdRng) -> Vec<i64> {
         let mut shifts: Vec<_> =
             (0..nodes).map(|node| if node % 3 == 0 { 0 } else { self.choose(rng) }).collect();
@@ -56,12 +56,12 @@ pub(crate) struct Clocks {
 struct Clock {
     path: PathBuf,
     file: File,
-    /// How wrong it is while no fault sets it, in seconds.
+    /// The skew while no fault sets it, in seconds.
     at_first: i64,
 }
 
 impl Clocks {
-    /// One for each node, as wrong as this at first, in seconds. Says why clocks can't be wrong here.
+    /// Creates a clock for each initial skew, in seconds. An error says why clocks can't be skewed here.
     pub(crate) fn new(folder: &Path, at_first: &[i64]) -> anyhow::Result<Self> {
         let (source, library) = (folder.join("skew.c"), folder.join("skew.so"));
         std::fs::write(&source, SOURCE)?;
@@ -76,29 +76,29 @@ impl Clocks {
         Ok(Self { library, clocks: clocks.collect::<anyhow::Result<_>>()? })
     }
 
-    /// What a node has in its environment.
+    /// The environment for a node.
     pub(crate) fn environment(&self, node: usize) -> [(&'static str, &Path); 2] {
         [("LD_PRELOAD", &self.library), (VARIABLE, &self.clocks[node].path)]
     }
 
-    /// Sets a node's clock, to so many seconds ahead of the right time.
+    /// Sets a node's clock `ahead_s` seconds ahead of the correct time.
     pub(crate) fn set(&self, node: usize, ahead_s: i64) -> anyhow::Result<()> {
         self.clocks[node].set(ahead_s)
     }
 
-    /// Sets it to what it was at first.
+    /// Restores a node's initial skew.
     pub(crate) fn set_back(&self, node: usize) -> anyhow::Result<()> {
         self.clocks[node].set(self.clocks[node].at_first)
     }
 
-    /// How wrong each was at first, in seconds.
+    /// The initial skews, in seconds.
     pub(crate) fn at_first(&self) -> impl Iterator<Item = i64> {
         self.clocks.iter().map(|clock| clock.at_first)
     }
 }
 
 impl Clock {
-    /// In one write, and never shorter: the process maps it.
+    /// Writes the skew at once and never truncates the file, because the process maps it.
     fn set(&self, ahead_s: i64) -> anyhow::Result<()> {
         let shift = ahead_s.saturating_mul(SECOND_NS).to_ne_bytes();
         self.file.write_all_at(&shift, 0).with_context(|| format!("writing {}", self.path.display()))
@@ -113,7 +113,7 @@ fn compile(source: &Path, library: &Path) -> anyhow::Result<()> {
         .output()
         .context("there is no C compiler `cc`")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "cc can't compile the clocks: {}", said.trim());
+    anyhow::ensure!(output.status.success(), "cc can't compile the clock library: {}", said.trim());
     Ok(())
 }
 
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_is_wrong_as_long_as_it_is_set_so() {
+    fn a_clock_is_skewed_until_it_is_set_back() {
         let folder = tempfile::tempdir().unwrap();
         let clocks = match Clocks::new(folder.path(), &[0, -3_600]) {
             Ok(clocks) => clocks,
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_third_of_the_clocks_is_right_and_signed_requests_are_never_an_hour_off() {
+    fn a_third_of_the_clocks_is_correct_and_signed_requests_are_never_an_hour_off() {
         let mut rng = StdRng::seed_from_u64(1);
         let shifts = Range { is_signed: false }.at_first(6, &mut rng);
         assert_eq!(shifts.iter().filter(|shift| **shift == 0).count(), 2, "{shifts:?}");

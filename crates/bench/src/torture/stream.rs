@@ -1,46 +1,46 @@
-//! What a watcher of a lane was told, held against what clients asked and were told.
+//! Checks what the watcher of a lane observed against the requests and answers of clients.
 //!
-//! Pure. A watcher is to see every change of its keys once, those of a shard in the order of their versions; changes of
-//! one version are of different keys and in the order of these.
+//! Pure. A watcher must see every change of its keys once. The changes of a shard must come in the order of their
+//! versions; changes with the same version must be of different keys and come in the order of the keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::torture::history::{Action, Condition, Key, Outcome, Record, seconds, show_value};
 
-/// A change as a watcher was told of it.
+/// A change as a watcher observed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) shard: u32,
     pub(crate) version: u64,
     pub(crate) key: Key,
-    /// The value that was put; nothing if the key was deleted.
+    /// The value that was put; `None` if the key was deleted.
     pub(crate) value: Option<u64>,
-    /// In nanoseconds since the run began.
+    /// The time, in nanoseconds since the run began.
     pub(crate) at: u64,
 }
 
-/// What is wrong with what a watcher was told.
+/// An anomaly in what a watcher observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
-    /// The same change again.
+    /// The same change was observed twice.
     Twice(Change),
-    /// A change after one that is later in the order of its shard.
+    /// A change was observed after a later one of its shard.
     Backwards { change: Change, after: u64 },
-    /// A put that clients know of was not told.
+    /// A put that clients know of was not observed.
     Gap { key: Key, value: u64, version: u64 },
-    /// Something was put again though it was created only if absent, and no deletion was told in between.
+    /// A key was created with the condition `Absent`, but no deletion of its earlier value was observed.
     NoDeletion { key: Key, created: u64, over: u64 },
-    /// More deletions of a key than were asked for.
-    Deletions { key: Key, told: usize, asked: usize },
-    /// A put that nobody asked for, or with another version than its client was told.
+    /// More deletions of a key were observed than requested.
+    Deletions { key: Key, observed: usize, asked: usize },
+    /// A put was observed that no client requested, or with another version than its client got.
     Unasked(Change),
-    /// The last change of a key is not what the key holds in the end.
-    Ends { key: Key, told: Option<u64>, holds: Option<u64> },
+    /// The last observed change of a key is not its final value.
+    Ends { key: Key, observed: Option<u64>, holds: Option<u64> },
 }
 
 impl Flaw {
-    /// The key to look at.
+    /// The key that is affected.
     pub(crate) fn key(&self) -> Key {
         match self {
             Self::Twice(change) | Self::Backwards { change, .. } | Self::Unasked(change) => change.key,
@@ -59,7 +59,7 @@ impl fmt::Display for Change {
             Some(value) => write!(f, "put {} of {key}", show_value(*value))?,
             None => write!(f, "delete of {key}")?,
         }
-        write!(f, " as \"{version}\" of shard {shard}, told at {} s", seconds(*at))
+        write!(f, " as \"{version}\" of shard {shard}, observed at {} s", seconds(*at))
     }
 }
 
@@ -67,48 +67,48 @@ impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |value: &Option<u64>| value.map_or_else(|| "nothing".to_owned(), show_value);
         match self {
-            Self::Twice(change) => write!(f, "told twice: {change}"),
-            Self::Backwards { change, after } => write!(f, "told after \"{after}\": {change}"),
+            Self::Twice(change) => write!(f, "observed twice: {change}"),
+            Self::Backwards { change, after } => write!(f, "observed after \"{after}\": {change}"),
             Self::Gap { key, value, version } => {
-                write!(f, "not told: put {} of {key} as \"{version}\"", show_value(*value))
+                write!(f, "not observed: put {} of {key} as \"{version}\"", show_value(*value))
             }
             Self::NoDeletion { key, created, over } => {
                 let (created, over) = (show_value(*created), show_value(*over));
-                write!(f, "{key} was created as {created}, and no deletion of {over} was told before")
+                write!(f, "{key} was created as {created}, and no deletion of {over} was observed before")
             }
-            Self::Deletions { key, told, asked } => {
-                write!(f, "{told} deletions of {key} were told, {asked} were asked for")
+            Self::Deletions { key, observed, asked } => {
+                write!(f, "{observed} deletions of {key} were observed, {asked} were requested")
             }
-            Self::Unasked(change) => write!(f, "nobody was told of this: {change}"),
-            Self::Ends { key, told, holds } => {
-                write!(f, "{key} ends with {} for watchers, and holds {}", shown(told), shown(holds))
+            Self::Unasked(change) => write!(f, "no client requested this: {change}"),
+            Self::Ends { key, observed, holds } => {
+                write!(f, "watchers last saw {} at {key}, which holds {}", shown(observed), shown(holds))
             }
         }
     }
 }
 
-/// What is wrong with what a watcher was told that saw a lane from its beginning to its end.
-pub(crate) fn check(told: &[Change], keys: &BTreeMap<Key, Vec<Record>>) -> Vec<Flaw> {
-    let mut flaws = order(told);
+/// The anomalies in what a watcher observed, if it saw a lane from its beginning to its end.
+pub(crate) fn check(observed: &[Change], keys: &BTreeMap<Key, Vec<Record>>) -> Vec<Flaw> {
+    let mut flaws = order(observed);
     let mut by_key: BTreeMap<Key, Vec<Change>> = BTreeMap::new();
-    for change in told {
+    for change in observed {
         by_key.entry(change.key).or_default().push(*change);
     }
     for (key, records) in keys {
-        let told = by_key.remove(key).unwrap_or_default();
-        flaws.extend(of_key(*key, &told, records));
+        let observed = by_key.remove(key).unwrap_or_default();
+        flaws.extend(of_key(*key, &observed, records));
     }
     flaws.extend(by_key.into_values().flatten().map(Flaw::Unasked));
     flaws
 }
 
-/// What is told twice or out of order.
-fn order(told: &[Change]) -> Vec<Flaw> {
+/// The changes that were observed twice or out of order.
+fn order(observed: &[Change]) -> Vec<Flaw> {
     let mut latest: BTreeMap<u32, (u64, String)> = BTreeMap::new();
     let mut known = BTreeSet::new();
     let mut flaws = Vec::new();
-    for change in told {
-        // Keys are in the order of their bytes.
+    for change in observed {
+        // Keys are ordered by their bytes.
         let place = (change.version, change.key.to_string());
         let is_new = known.insert((change.shard, place.clone()));
         match latest.get(&change.shard) {
@@ -124,9 +124,9 @@ fn order(told: &[Change]) -> Vec<Flaw> {
     flaws
 }
 
-fn of_key(key: Key, told: &[Change], records: &[Record]) -> Vec<Flaw> {
+fn of_key(key: Key, observed: &[Change], records: &[Record]) -> Vec<Flaw> {
     let mut flaws = Vec::new();
-    // Values with the versions that clients were told, if they were.
+    // The values that were put, with the versions that clients got, if they did.
     let mut asked: BTreeMap<u64, Option<u64>> = BTreeMap::new();
     let mut created = BTreeSet::new();
     let mut deletions = 0;
@@ -151,13 +151,13 @@ fn of_key(key: Key, told: &[Change], records: &[Record]) -> Vec<Flaw> {
     }
     for (value, version) in &asked {
         let Some(version) = *version else { continue };
-        let is_told = |change: &Change| change.value == Some(*value) && change.version == version;
-        if !told.iter().any(is_told) {
+        let is_observed = |change: &Change| change.value == Some(*value) && change.version == version;
+        if !observed.iter().any(is_observed) {
             flaws.push(Flaw::Gap { key, value: *value, version });
         }
     }
     let mut before = None;
-    for change in told {
+    for change in observed {
         if let Some(value) = change.value {
             match asked.get(&value) {
                 Some(None) => {}
@@ -172,9 +172,9 @@ fn of_key(key: Key, told: &[Change], records: &[Record]) -> Vec<Flaw> {
         }
         before = change.value;
     }
-    let told_deletions = told.iter().filter(|change| change.value.is_none()).count();
-    if told_deletions > deletions {
-        flaws.push(Flaw::Deletions { key, told: told_deletions, asked: deletions });
+    let observed_deletions = observed.iter().filter(|change| change.value.is_none()).count();
+    if observed_deletions > deletions {
+        flaws.push(Flaw::Deletions { key, observed: observed_deletions, asked: deletions });
     }
     let last = records.iter().max_by_key(|record| record.end).map(|record| record.outcome);
     let holds = match last {
@@ -182,9 +182,9 @@ fn of_key(key: Key, told: &[Change], records: &[Record]) -> Vec<Flaw> {
         Some(Outcome::Missing) => Some(None),
         _ => None,
     };
-    let told = told.last().and_then(|change| change.value);
-    if let Some(holds) = holds.filter(|holds| *holds != told) {
-        flaws.push(Flaw::Ends { key, told, holds });
+    let observed = observed.last().and_then(|change| change.value);
+    if let Some(holds) = holds.filter(|holds| *holds != observed) {
+        flaws.push(Flaw::Ends { key, observed, holds });
     }
     flaws
 }

@@ -1,4 +1,4 @@
-//! Clients that watch a lane each from the beginning to the end of a run, and go on after every break where they were.
+//! Clients that each watch a lane for the whole run, and resume from their cursor after every break.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,26 +19,26 @@ use crate::torture::history::{lane_prefix, read_value};
 use crate::torture::stream::Change;
 use crate::torture::workload::{LANES, Shared, mark};
 
-/// Heartbeats come every ten seconds.
+/// The longest silence of a stream; heartbeats arrive every ten seconds.
 const SILENCE: Duration = Duration::from_secs(25);
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long the head of an answer may take: a stream begins once every shard has an owner, or 10 s are over.
+/// The time limit of the head of an answer: a stream begins once every shard has an owner, or after 10 s.
 const BEGIN: Duration = Duration::from_secs(15);
-/// What is kept for those who were away.
+/// How long the server keeps changes for watchers that resume.
 const RETENTION: Duration = Duration::from_mins(2);
-/// How long watchers may take to see what was put last.
+/// How long watchers may take to see the last puts.
 const CATCH_UP: Duration = Duration::from_mins(2);
 
-/// What a watcher was told.
+/// What a watcher observed.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Told {
+pub(crate) struct Observed {
     pub(crate) lane: u32,
     pub(crate) changes: Vec<Change>,
-    /// How often it went on after a break.
+    /// The number of times it resumed after a break.
     pub(crate) breaks: u64,
-    /// How often it was told that it had been away for too long, and for how long it had been.
+    /// The time it had been disconnected, each time it got `gone`.
     pub(crate) gone: Vec<Duration>,
-    /// What no watcher is to be told.
+    /// Answers and events that the API does not allow.
     pub(crate) odd: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Told {
 #[derive(Debug)]
 pub(crate) struct Watchers {
     shared: Arc<Shared>,
-    lanes: Vec<Arc<Mutex<Told>>>,
+    lanes: Vec<Arc<Mutex<Observed>>>,
     marks: Vec<watch::Receiver<BTreeSet<String>>>,
     _running: JoinSet<()>,
 }
@@ -56,8 +56,8 @@ struct Watcher {
     shared: Arc<Shared>,
     http: Client,
     lane: u32,
-    told: Arc<Mutex<Told>>,
-    /// The last names of the lane that it has seen.
+    observed: Arc<Mutex<Observed>>,
+    /// The names of [`last_names`] that it has seen.
     marks: watch::Sender<BTreeSet<String>>,
     cursor: Option<String>,
     heard: Instant,
@@ -76,23 +76,23 @@ struct Data {
 #[derive(Debug)]
 enum End {
     Broken,
-    /// What comes next is not kept.
+    /// The next change is not kept any more.
     Gone,
 }
 
 impl Watchers {
-    /// One for each lane. They have begun when this ends, so nothing is put before.
+    /// Starts one watcher for each lane. Returns once all streams have begun, so that no put comes before.
     pub(crate) async fn start(shared: &Arc<Shared>) -> anyhow::Result<Self> {
         let mut running = JoinSet::new();
         let (mut lanes, mut marks) = (Vec::new(), Vec::new());
         for lane in 0..LANES {
-            let told = Arc::new(Mutex::new(Told { lane, ..Told::default() }));
+            let observed = Arc::new(Mutex::new(Observed { lane, ..Observed::default() }));
             let (sender, receiver) = watch::channel(BTreeSet::new());
             let mut watcher = Watcher {
                 shared: Arc::clone(shared),
                 http: client::plain_http().connect_timeout(CONNECT).build()?,
                 lane,
-                told: Arc::clone(&told),
+                observed: Arc::clone(&observed),
                 marks: sender,
                 cursor: None,
                 heard: Instant::now(),
@@ -107,14 +107,14 @@ impl Watchers {
                 watcher.take(&frames, first.parser.last_event_id());
             }
             running.spawn(watcher.run(first));
-            lanes.push(told);
+            lanes.push(observed);
             marks.push(receiver);
         }
         Ok(Self { shared: Arc::clone(shared), lanes, marks, _running: running })
     }
 
-    /// Waits until each has seen all that was put before, and gives what they were told.
-    pub(crate) async fn finish(self) -> anyhow::Result<Vec<Told>> {
+    /// Waits until each watcher has seen everything that was put before. Returns what they observed.
+    pub(crate) async fn finish(self) -> anyhow::Result<Vec<Observed>> {
         for (lane, mut seen) in (0..).zip(self.marks.clone()) {
             let names = last_names(lane);
             for name in &names {
@@ -122,17 +122,18 @@ impl Watchers {
             }
             let waited = timeout(CATCH_UP, seen.wait_for(|seen| seen.is_superset(&names))).await;
             if waited.is_err() {
-                let mut told =
+                let mut observed =
                     self.lanes[usize::try_from(lane)?].lock().unwrap_or_else(PoisonError::into_inner);
-                told.odd.push(format!("what was put last was not seen within {CATCH_UP:?}"));
+                observed.odd.push(format!("the last puts were not seen within {CATCH_UP:?}"));
             }
         }
-        let told = |lane: &Arc<Mutex<Told>>| lane.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(self.lanes.iter().map(told).collect())
+        let observed =
+            |lane: &Arc<Mutex<Observed>>| lane.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(self.lanes.iter().map(observed).collect())
     }
 }
 
-/// Names in each shard that a watcher of the lane sees, and that are none of its keys.
+/// One name in each shard that a watcher of the lane sees and that is not one of its keys.
 fn last_names(lane: u32) -> BTreeSet<String> {
     let shards = std::num::NonZeroU32::new(SHARDS).expect("there are shards");
     let names = |shard: u32| {
@@ -159,10 +160,10 @@ impl Watcher {
                 },
             };
             {
-                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-                told.breaks += 1;
+                let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+                observed.breaks += 1;
                 if let End::Gone = end {
-                    told.gone.push(self.heard.elapsed());
+                    observed.gone.push(self.heard.elapsed());
                     self.cursor = None;
                 }
             }
@@ -172,7 +173,7 @@ impl Watcher {
     }
 
     fn odd(&self, what: String) {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).odd.push(what);
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner).odd.push(what);
     }
 
     async fn open(&self) -> anyhow::Result<Response> {
@@ -196,7 +197,7 @@ impl Watcher {
         }
     }
 
-    /// Notes what came, and how far the stream is.
+    /// Records the events, and the cursor of the stream.
     fn take(&mut self, frames: &[Frame], at: Option<&str>) -> Option<End> {
         let now = self.shared.history.now();
         for frame in frames {
@@ -224,8 +225,8 @@ impl Watcher {
             return;
         };
         let value = is_put.then(|| value.as_deref().map_or(u64::MAX, read_value));
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.changes.push(Change { shard, version, key, value, at });
+        let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        observed.changes.push(Change { shard, version, key, value, at });
     }
 }
 
@@ -247,8 +248,8 @@ impl Stream {
     }
 }
 
-impl Told {
-    /// What may not be: to be told that one was away for too long when one was not.
+impl Observed {
+    /// The times of `gone` after a break that was shorter than the retention.
     pub(crate) fn wrongly_gone(&self) -> impl Iterator<Item = &Duration> {
         self.gone.iter().filter(|away| **away < RETENTION)
     }

@@ -1,4 +1,4 @@
-//! Clients that write, read, list and delete keys of small groups all the time, and note what they are told.
+//! Clients that write, read, list and delete keys of small groups all the time, and record every answer.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,52 +15,52 @@ use rand::{Rng, RngExt, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::torture::cluster::{Door, Doors, SHARDS};
+use crate::torture::cluster::{Endpoint, Endpoints, SHARDS};
 use crate::torture::history::{Action, Condition, History, Key, Outcome, Record, value};
-use crate::torture::protocol::{self, Reads, Told};
+use crate::torture::protocol::{self, Reads, Reply};
 use crate::wire::{Answer, Connection, Protocol};
 
-/// Groups that are used at a time, each in a lane of its own.
+/// The number of lanes. Each has one group in use at a time.
 pub(crate) const LANES: u32 = 4;
-/// Keys of a group.
+/// The number of keys of a group.
 const KEYS: u32 = 3;
-/// Requests for a group until it is retired: some 40 for each key.
+/// The number of requests after which a group is retired: some 40 for each key.
 const REQUESTS: u32 = 40 * KEYS;
-/// Outcomes that are not known until it is retired: they are what makes the search long.
+/// The number of open outcomes after which a group is retired: they make the search long.
 const OPEN: u32 = 6 * KEYS;
 const CONNECT: Duration = Duration::from_secs(2);
-/// One in so many asks members directly, and only reads.
+/// One in this many clients uses members directly, and only reads.
 const DIRECT: u32 = 3;
-/// How long an answer may take, the most clients and the patient ones.
+/// The time limit of an answer, for most clients and for patient ones.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
 /// The longest pause between two requests of a client, in milliseconds.
 const PAUSE: u64 = 25;
-/// How often a key is asked for in the end.
+/// The number of attempts to read a key at the end.
 const ATTEMPTS: u32 = 30;
-/// Odd answers that are kept.
+/// The number of unexpected answers kept.
 const KEPT: usize = 20;
 
-/// How often what was asked, and what came of it.
+/// The number of requests by kind and outcome.
 pub(crate) type Counts = BTreeMap<(&'static str, String), u64>;
 
-/// What clients share.
+/// The state that clients share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) history: History,
-    doors: Doors,
+    endpoints: Endpoints,
     reads: Reads,
     lanes: Vec<Mutex<Lane>>,
     stop: AtomicBool,
     counts: Mutex<Counts>,
     odd: Mutex<Vec<String>>,
-    /// Of each shard.
+    /// The silence of each shard.
     silences: Vec<Mutex<Silence>>,
     acknowledged: AtomicU64,
-    /// How far behind answers may be by their own word.
-    behind: Mutex<Vec<Duration>>,
+    /// The staleness that answers stated.
+    staleness: Mutex<Vec<Duration>>,
 }
 
-/// The group of a lane.
+/// The present group of a lane.
 #[derive(Debug, Clone, Copy, Default)]
 struct Lane {
     group: u32,
@@ -68,27 +68,27 @@ struct Lane {
     open: u32,
 }
 
-/// How long no write to a shard was acknowledged, in nanoseconds since the run began.
+/// The time without an acknowledged write to a shard, in nanoseconds since the run began.
 #[derive(Debug, Clone, Copy, Default)]
 struct Silence {
     last: u64,
-    /// From when to when it was longest.
+    /// The start and end of the longest one.
     longest: (u64, u64),
 }
 
-/// A client with a connection of its own.
+/// A client with its own connection.
 #[derive(Debug)]
 struct Client {
     shared: Arc<Shared>,
     number: u32,
     rng: StdRng,
     patience: Duration,
-    /// Whom it asks, with the connection once there is one.
-    door: Option<Door>,
+    /// The server it uses, if one is selected.
+    endpoint: Option<Endpoint>,
     connection: Option<Connection>,
-    /// What it has put.
+    /// The number of its puts.
     puts: u32,
-    /// What it has seen last at keys, with their versions.
+    /// The version and value that it last saw of each key.
     known: BTreeMap<Key, (u64, u64)>,
 }
 
@@ -96,16 +96,16 @@ struct Client {
 enum Failure {
     /// The request was not sent.
     Unsent,
-    /// It may have arrived.
+    /// The request may have arrived.
     Open(String),
 }
 
 impl Shared {
-    pub(crate) fn new(doors: Doors, reads: Reads) -> Self {
+    pub(crate) fn new(endpoints: Endpoints, reads: Reads) -> Self {
         let lanes = (0..LANES).map(|_| Mutex::default()).collect();
         Self {
             history: History::begin(),
-            doors,
+            endpoints,
             reads,
             lanes,
             stop: AtomicBool::new(false),
@@ -113,44 +113,44 @@ impl Shared {
             odd: Mutex::default(),
             silences: (0..SHARDS).map(|_| Mutex::default()).collect(),
             acknowledged: AtomicU64::new(0),
-            behind: Mutex::default(),
+            staleness: Mutex::default(),
         }
     }
 
-    /// Any gateway.
+    /// A random gateway.
     pub(crate) fn gateway(&self, rng: &mut impl Rng) -> anyhow::Result<SocketAddr> {
-        self.doors.gateway(rng.random_range(0..100)).context("there is no gateway")
+        self.endpoints.gateway(rng.random_range(0..100)).context("there is no gateway")
     }
 
     pub(crate) fn counts(&self) -> Counts {
         lock(&self.counts).clone()
     }
 
-    /// Answers that the API does not promise, the first of them.
+    /// The first unexpected answers.
     pub(crate) fn odd(&self) -> Vec<String> {
         lock(&self.odd).clone()
     }
 
-    /// Writes that were acknowledged so far.
+    /// The number of writes acknowledged so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// The longest time without an acknowledged write, of each shard: from when to when.
+    /// The start and end of the longest time without an acknowledged write, for each shard.
     pub(crate) fn silences(&self) -> Vec<(u64, u64)> {
         self.silences.iter().map(|silence| lock(silence).longest).collect()
     }
 
-    /// How far behind answers may be that said so.
-    pub(crate) fn behind(&self) -> Vec<Duration> {
-        lock(&self.behind).clone()
+    /// The staleness that answers stated.
+    pub(crate) fn staleness(&self) -> Vec<Duration> {
+        lock(&self.staleness).clone()
     }
 
     fn count(&self, what: &'static str, outcome: &str) {
         *lock(&self.counts).entry((what, outcome.to_owned())).or_default() += 1;
     }
 
-    /// A lane's group; retires it when it has had enough.
+    /// A lane's group. Starts a new one when the present one has reached its limits.
     fn group(&self, lane: u32) -> u32 {
         let mut lane = lock(&self.lanes[usize::try_from(lane).unwrap_or_default()]);
         lane.requests += 1;
@@ -197,7 +197,7 @@ impl Workload {
         Self { shared: Arc::clone(shared), clients: running }
     }
 
-    /// Lets each client finish its request.
+    /// Stops the clients after their present requests.
     pub(crate) async fn stop(mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         while self.clients.join_next().await.is_some() {}
@@ -207,26 +207,26 @@ impl Workload {
     }
 }
 
-/// Reads each of these keys once more, by so many clients. Fails when one can't be read.
-pub(crate) async fn last_look(shared: &Arc<Shared>, keys: Vec<Key>, clients: u32) -> anyhow::Result<()> {
+/// Reads each key once more, with `clients` clients. Fails if a key can't be read.
+pub(crate) async fn final_reads(shared: &Arc<Shared>, keys: Vec<Key>, clients: u32) -> anyhow::Result<()> {
     let keys = Arc::new(Mutex::new(keys));
-    let mut looking = JoinSet::new();
+    let mut reading = JoinSet::new();
     for number in 0..clients {
         let (mut client, keys) = (Client::new(shared, 1_000 + number, 0), Arc::clone(&keys));
-        looking.spawn(async move {
+        reading.spawn(async move {
             loop {
                 let Some(key) = lock(&keys).pop() else { return anyhow::Ok(()) };
-                client.insist(key).await?;
+                client.read_until_known(key).await?;
             }
         });
     }
-    while let Some(looked) = looking.join_next().await {
-        looked??;
+    while let Some(read) = reading.join_next().await {
+        read??;
     }
     Ok(())
 }
 
-/// Puts a value under a name that is none of the keys, until that is acknowledged.
+/// Puts a value under a name that is not one of the keys, until it is acknowledged.
 pub(crate) async fn mark(shared: &Arc<Shared>, name: &str) -> anyhow::Result<()> {
     let mut client = Client::new(shared, 2_000, 0);
     let mut why = String::new();
@@ -252,7 +252,7 @@ impl Client {
             number,
             rng: StdRng::seed_from_u64(seed ^ u64::from(number) << 40),
             patience: PATIENCE[patient],
-            door: None,
+            endpoint: None,
             connection: None,
             puts: 0,
             known: BTreeMap::new(),
@@ -264,7 +264,7 @@ impl Client {
         while !shared.stop.load(Ordering::Relaxed) {
             let lane = self.rng.random_range(0..LANES);
             let group = shared.group(lane);
-            // Whom it asks decides what it asks.
+            // The server it uses decides what it requests.
             self.base();
             self.known.retain(|key, _| key.lane != lane || key.group == group);
             if self.rng.random_ratio(1, 10) {
@@ -274,17 +274,17 @@ impl Client {
                 let action = self.choose(key);
                 self.once(key, action).await;
             }
-            let is_direct = matches!(self.door, Some(Door::Member(_)));
+            let is_direct = matches!(self.endpoint, Some(Endpoint::Member(_)));
             let pause = self.rng.random_range(0..=if is_direct { PAUSE / 4 } else { PAUSE });
             sleep(Duration::from_millis(pause)).await;
         }
     }
 
-    /// What it asks of a key next.
+    /// The next request for a key.
     fn choose(&mut self, key: Key) -> Action {
-        if matches!(self.door, Some(Door::Member(_))) {
-            // A write would tell an owner of yesterday at once that it is none any more.
-            return if self.rng.random_ratio(1, 2) { Action::Get } else { Action::Glance };
+        if matches!(self.endpoint, Some(Endpoint::Member(_))) {
+            // Reads only: a write would reveal at once to a former owner that it is not the owner any more.
+            return if self.rng.random_ratio(1, 2) { Action::Get } else { Action::StaleRead };
         }
         let known = self.known.get(&key).copied();
         let is = known.map(|(version, value)| Condition::Is { version, value });
@@ -293,7 +293,7 @@ impl Client {
             Action::Put { value: value(self.number, self.puts), on }
         };
         match (self.rng.random_range(0..100), is) {
-            (0..3, _) => Action::Glance,
+            (0..3, _) => Action::StaleRead,
             (3..30, _) => Action::Get,
             (30..52, _) => put(Condition::Always),
             (52..62, _) | (62..82, None) => put(Condition::Absent),
@@ -303,7 +303,7 @@ impl Client {
         }
     }
 
-    /// Asks for a key once. Says whether there was an answer.
+    /// Sends one request for a key. Returns whether the outcome is known.
     async fn once(&mut self, key: Key, action: Action) -> bool {
         let filling = if self.rng.random_ratio(1, 20) { self.rng.random_range(1..20_000) } else { 0 };
         let Some(base) = self.base() else { return false };
@@ -311,16 +311,16 @@ impl Client {
             return false;
         };
         let mut start = self.shared.history.now();
-        let told = match self.ask(request).await {
+        let reply = match self.ask(request).await {
             Ok(answer) => {
                 start = self.since(start, action, &answer);
-                protocol::told(action, &answer)
+                protocol::reply(action, &answer)
             }
-            Err(Failure::Unsent) => Told::Nothing,
-            Err(Failure::Open(why)) => Told::Open(why),
+            Err(Failure::Unsent) => Reply::Nothing,
+            Err(Failure::Open(why)) => Reply::Open(why),
         };
         let end = self.shared.history.now();
-        let outcome = self.judge(kind(action), told);
+        let outcome = self.count_reply(kind(action), reply);
         let is_write = matches!(action, Action::Put { .. } | Action::Delete { .. });
         match outcome {
             Some(Outcome::Stored(_) | Outcome::Deleted) => self.shared.acknowledge(key),
@@ -338,22 +338,22 @@ impl Client {
 
     /// Lists a group: a read of each of its keys.
     async fn list(&mut self, lane: u32, group: u32) {
-        let action = if self.rng.random_ratio(1, 4) { Action::Glance } else { Action::Scan };
+        let action = if self.rng.random_ratio(1, 4) { Action::StaleRead } else { Action::Scan };
         let Some(base) = self.base() else { return };
         let Ok(request) = protocol::listing(base, lane, group, self.reads(action)) else { return };
         let mut start = self.shared.history.now();
-        let told = match self.ask(request).await {
+        let reply = match self.ask(request).await {
             Ok(answer) => {
                 start = self.since(start, action, &answer);
                 protocol::listed(action, &answer)
             }
-            Err(Failure::Unsent) => Err(Told::Nothing),
-            Err(Failure::Open(why)) => Err(Told::Open(why)),
+            Err(Failure::Unsent) => Err(Reply::Nothing),
+            Err(Failure::Open(why)) => Err(Reply::Open(why)),
         };
         let end = self.shared.history.now();
-        match told {
-            Err(told) => {
-                self.judge(kind(action), told);
+        match reply {
+            Err(reply) => {
+                self.count_reply(kind(action), reply);
             }
             Ok(found) => {
                 self.shared.count(kind(action), "ok");
@@ -369,41 +369,43 @@ impl Client {
         }
     }
 
-    /// The last look is strong in any case.
+    /// The read level of a request. Final reads are always strong.
     fn reads(&self, action: Action) -> Reads {
         match action {
-            Action::Glance => Reads::Any,
+            Action::StaleRead => Reads::Any,
             _ if self.shared.stop.load(Ordering::Relaxed) => Reads::Strong,
             _ => self.shared.reads,
         }
     }
 
-    /// Since when what was answered was there for sure at some time, if it was asked for then.
+    /// The start of a request, moved back by the staleness that the answer states if it is a stale read.
     fn since(&self, asked: u64, action: Action, answer: &Answer) -> u64 {
-        let Some(by) = protocol::behind(answer).filter(|_| action == Action::Glance) else { return asked };
-        lock(&self.shared.behind).push(by);
+        let Some(by) = protocol::staleness(answer).filter(|_| action == Action::StaleRead) else {
+            return asked;
+        };
+        lock(&self.shared.staleness).push(by);
         asked.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Reads a key until there is an answer.
-    async fn insist(&mut self, key: Key) -> anyhow::Result<()> {
+    /// Reads a key until the outcome is known.
+    async fn read_until_known(&mut self, key: Key) -> anyhow::Result<()> {
         for _ in 0..ATTEMPTS {
             if self.once(key, Action::Get).await {
                 return Ok(());
             }
             sleep(Duration::from_millis(500)).await;
         }
-        anyhow::bail!("{key} could not be read in the end")
+        anyhow::bail!("{key} could not be read at the end")
     }
 
-    /// Counts what was told. Nothing if it says that nothing was done.
-    fn judge(&mut self, kind: &'static str, told: Told) -> Option<Outcome> {
-        let (word, outcome) = match told {
-            Told::Outcome(outcome @ Outcome::Refused(_)) => ("refused".to_owned(), Some(outcome)),
-            Told::Outcome(outcome) => ("ok".to_owned(), Some(outcome)),
-            Told::Nothing => ("not processed".to_owned(), None),
-            Told::Open(why) => (why, Some(Outcome::Open)),
-            Told::Odd(what) => {
+    /// Counts a reply. Returns its outcome; `None` if nothing was done.
+    fn count_reply(&mut self, kind: &'static str, reply: Reply) -> Option<Outcome> {
+        let (word, outcome) = match reply {
+            Reply::Outcome(outcome @ Outcome::Refused(_)) => ("refused".to_owned(), Some(outcome)),
+            Reply::Outcome(outcome) => ("ok".to_owned(), Some(outcome)),
+            Reply::Nothing => ("not processed".to_owned(), None),
+            Reply::Open(why) => (why, Some(Outcome::Open)),
+            Reply::Unexpected(what) => {
                 let mut odd = lock(&self.shared.odd);
                 if odd.len() < KEPT {
                     odd.push(format!("{kind}: {what}"));
@@ -417,8 +419,8 @@ impl Client {
 
     fn learn(&mut self, key: Key, action: Action, outcome: Outcome) {
         match (action, outcome) {
-            // It may know better.
-            (Action::Glance, _) => {}
+            // The client may know a later state.
+            (Action::StaleRead, _) => {}
             (_, Outcome::Found { value, version }) => {
                 self.known.insert(key, (version, value));
             }
@@ -428,22 +430,22 @@ impl Client {
             (_, Outcome::Missing | Outcome::Deleted) => {
                 self.known.remove(&key);
             }
-            // What it knew may be old now, and is worth a try.
+            // The known version may be outdated now, which is worth a try.
             _ => {}
         }
     }
 
     async fn ask(&mut self, mut request: Request<Full<bytes::Bytes>>) -> Result<Answer, Failure> {
         request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
-        let Some(door) = self.door else { return Err(Failure::Unsent) };
+        let Some(endpoint) = self.endpoint else { return Err(Failure::Unsent) };
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
-                let opening = Connection::open(door.addr(), Protocol::Http1);
+                let opening = Connection::open(endpoint.addr(), Protocol::Http1);
                 match timeout(CONNECT, opening).await.context("too slow").flatten() {
                     Ok(connection) => connection,
                     Err(_) => {
-                        self.door = None;
+                        self.endpoint = None;
                         let pause = self.rng.random_range(10..200);
                         sleep(Duration::from_millis(pause)).await;
                         return Err(Failure::Unsent);
@@ -451,28 +453,30 @@ impl Client {
                 }
             }
         };
-        let patience = match door {
-            Door::Gateway(_) => self.patience,
-            Door::Member(_) => self.patience.min(CONNECT),
+        let patience = match endpoint {
+            Endpoint::Gateway(_) => self.patience,
+            Endpoint::Member(_) => self.patience.min(CONNECT),
         };
         match timeout(patience, connection.ask(request)).await {
             Ok(Ok(answer)) => {
-                // Now and then somebody else; the owner of another key is known to a gateway only.
-                let stays = match door {
-                    Door::Gateway(_) => !answer.status.is_server_error() && !self.rng.random_ratio(1, 200),
-                    // Mostly owners, or whoever was one a moment ago.
-                    Door::Member(_) if answer.status.is_success() => !self.rng.random_ratio(1, 200),
-                    Door::Member(_) => self.rng.random_ratio(1, 2),
+                // Switch the server now and then; only a gateway knows the owner of another key.
+                let stays = match endpoint {
+                    Endpoint::Gateway(_) => {
+                        !answer.status.is_server_error() && !self.rng.random_ratio(1, 200)
+                    }
+                    // Mostly keep owners, or former owners.
+                    Endpoint::Member(_) if answer.status.is_success() => !self.rng.random_ratio(1, 200),
+                    Endpoint::Member(_) => self.rng.random_ratio(1, 2),
                 };
                 if stays {
                     self.connection = Some(connection);
                 } else {
-                    self.door = None;
+                    self.endpoint = None;
                 }
                 Ok(answer)
             }
             Ok(Err(error)) => {
-                self.door = None;
+                self.endpoint = None;
                 let cause = error.downcast_ref::<hyper::Error>();
                 if cause.is_some_and(|cause| cause.is_canceled() || cause.is_closed()) {
                     return Err(Failure::Unsent);
@@ -480,23 +484,23 @@ impl Client {
                 Err(Failure::Open("connection broke".to_owned()))
             }
             Err(_) => {
-                self.door = None;
+                self.endpoint = None;
                 Err(Failure::Open("no answer in time".to_owned()))
             }
         }
     }
 
-    /// What paths begin with where it asks next. Nothing as long as no gateway was found.
+    /// The prefix of paths on the server to use next; selects one if needed. `None` until a gateway is found.
     fn base(&mut self) -> Option<&'static str> {
-        if self.door.is_none() {
+        if self.endpoint.is_none() {
             let is_direct = self.number.is_multiple_of(DIRECT) && !self.shared.stop.load(Ordering::Relaxed);
-            self.door = if is_direct {
-                Some(Door::Member(self.shared.doors.member(self.rng.random_range(0..100))))
+            self.endpoint = if is_direct {
+                Some(Endpoint::Member(self.shared.endpoints.member(self.rng.random_range(0..100))))
             } else {
-                self.shared.gateway(&mut self.rng).ok().map(Door::Gateway)
+                self.shared.gateway(&mut self.rng).ok().map(Endpoint::Gateway)
             };
         }
-        self.door.map(Door::base)
+        self.endpoint.map(Endpoint::base)
     }
 }
 
@@ -509,7 +513,7 @@ fn kind(action: Action) -> &'static str {
         Action::Delete { on: Condition::Is { .. } } => "delete if",
         Action::Get => "get",
         Action::Scan => "scan",
-        Action::Glance => "any",
+        Action::StaleRead => "any",
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 
-/// Records of a key: from, to, what was asked, what was told.
-fn records(told: &[(u64, u64, Action, Outcome)]) -> Vec<Record> {
+/// Records of a key: start, end, request, outcome.
+fn records(steps: &[(u64, u64, Action, Outcome)]) -> Vec<Record> {
     let record = |(client, &(start, end, action, outcome)): (usize, &(u64, u64, Action, Outcome))| Record {
         client: u32::try_from(client).unwrap(),
         action,
@@ -9,11 +9,11 @@ fn records(told: &[(u64, u64, Action, Outcome)]) -> Vec<Record> {
         start,
         end,
     };
-    told.iter().enumerate().map(record).collect()
+    steps.iter().enumerate().map(record).collect()
 }
 
-fn finding(told: &[(u64, u64, Action, Outcome)]) -> Finding {
-    check(&records(told), STEPS)
+fn finding(steps: &[(u64, u64, Action, Outcome)]) -> Finding {
+    check(&records(steps), STEPS)
 }
 
 fn put(value: u64) -> Action {
@@ -33,11 +33,11 @@ fn found(value: u64, version: u64) -> Outcome {
 }
 
 const DELETE: Action = Action::Delete { on: Condition::Always };
-use Action::{Get, Glance, Scan};
+use Action::{Get, Scan, StaleRead};
 use Outcome::{Deleted, Missing, Open, Refused, Stored};
 
 #[test]
-fn what_a_register_does_is_right() {
+fn the_history_of_a_register_is_right() {
     assert_eq!(finding(&[]), Finding::Right);
     let all = [
         (0, 1, Get, Missing),
@@ -58,7 +58,7 @@ fn what_a_register_does_is_right() {
 }
 
 #[test]
-fn what_happens_at_once_may_happen_in_any_order() {
+fn concurrent_operations_may_happen_in_any_order() {
     for seen in [found(1, 5), found(2, 4), Missing] {
         let all = [(0, 10, put(1), Stored(5)), (0, 10, put(2), Stored(4)), (1, 9, Get, seen)];
         assert_eq!(finding(&all), Finding::Right, "{seen:?}");
@@ -66,7 +66,7 @@ fn what_happens_at_once_may_happen_in_any_order() {
 }
 
 #[test]
-fn what_nobody_knows_of_may_be_done_later_or_never_but_once() {
+fn an_open_write_may_happen_later_or_never_but_only_once() {
     for seen in [[Missing, Missing], [Missing, found(1, 5)], [found(1, 5), found(1, 5)]] {
         let all = [(0, 1, put(1), Open), (2, 3, Get, seen[0]), (4, 5, Get, seen[1])];
         assert_eq!(finding(&all), Finding::Right, "{seen:?}");
@@ -76,7 +76,7 @@ fn what_nobody_knows_of_may_be_done_later_or_never_but_once() {
     let deleted =
         [(0, 1, put(1), Stored(5)), (2, 3, DELETE, Open), (4, 5, Get, found(1, 5)), (6, 7, Get, Missing)];
     assert_eq!(finding(&deleted), Finding::Right);
-    // Nobody saw the value, but its condition explains a refusal.
+    // No client saw the value, but it explains the refusal of a conditional write.
     let hidden = [(0, 1, put(1), Open), (2, 3, create(2), Refused(Some(7))), (4, 5, DELETE, Deleted)];
     assert_eq!(finding(&hidden), Finding::Right);
 }
@@ -102,15 +102,15 @@ fn a_stale_read_is_found() {
 }
 
 #[test]
-fn a_deleted_value_that_is_there_again_is_found() {
+fn a_deleted_value_that_reappears_is_found() {
     let all =
         [(0, 1, put(1), Stored(5)), (2, 3, DELETE, Deleted), (4, 5, Get, Missing), (6, 7, Get, found(1, 5))];
     assert_eq!(finding(&all), Finding::Wrong(3));
 }
 
 #[test]
-fn a_write_that_is_done_twice_is_found() {
-    // Its value comes back after another one, or has a second version.
+fn a_write_that_is_applied_twice_is_found() {
+    // Its value reappears after another one, or gets a second version.
     let back = [
         (0, 1, put(1), Open),
         (2, 3, Get, found(1, 5)),
@@ -124,7 +124,7 @@ fn a_write_that_is_done_twice_is_found() {
 }
 
 #[test]
-fn two_that_change_the_same_version_are_found() {
+fn two_writes_that_replace_the_same_version_are_found() {
     let swapped =
         [(0, 1, put(1), Stored(5)), (2, 9, swap(5, 1, 2), Stored(6)), (2, 9, swap(5, 1, 3), Stored(7))];
     assert!(matches!(finding(&swapped), Finding::Wrong(_)));
@@ -133,7 +133,7 @@ fn two_that_change_the_same_version_are_found() {
 }
 
 #[test]
-fn a_version_that_does_not_rise_is_found() {
+fn a_version_that_does_not_increase_is_found() {
     let all = [(0, 1, put(1), Stored(5)), (2, 3, put(2), Stored(4))];
     assert_eq!(finding(&all), Finding::Wrong(1));
     let other = [(0, 1, put(1), Stored(5)), (2, 3, Get, found(1, 4))];
@@ -143,7 +143,7 @@ fn a_version_that_does_not_rise_is_found() {
 }
 
 #[test]
-fn a_value_that_nobody_put_is_found() {
+fn a_value_that_no_client_put_is_found() {
     assert_eq!(finding(&[(0, 1, Get, found(u64::MAX, 5))]), Finding::Wrong(0));
 }
 
@@ -155,7 +155,7 @@ fn a_refusal_without_a_reason_is_found() {
 }
 
 #[test]
-fn many_writes_of_unknown_outcome_do_not_stop_the_search() {
+fn many_open_writes_do_not_stop_the_search() {
     let mut all = vec![(0, 1, put(1), Stored(5))];
     for number in 0..20 {
         all.push((2 + number, 3 + number, if number % 2 == 0 { put(100 + number) } else { DELETE }, Open));
@@ -176,7 +176,7 @@ fn a_search_that_takes_too_long_is_unclear_and_not_wrong() {
 }
 
 #[test]
-fn a_read_that_may_be_behind_found_what_was_there_since_then() {
+fn a_stale_read_returns_a_value_from_within_its_staleness() {
     let writes = [(0, 1, put(1), Stored(5)), (2, 3, put(2), Stored(6)), (4, 5, DELETE, Deleted)];
     for (since, outcome, expected) in [
         (1, found(1, 5), Finding::Right),
@@ -188,9 +188,9 @@ fn a_read_that_may_be_behind_found_what_was_there_since_then() {
         (2, found(2, 5), Finding::Wrong(3)),
     ] {
         let mut all = writes.to_vec();
-        all.push((since, 20, Glance, outcome));
+        all.push((since, 20, StaleRead, outcome));
         assert_eq!(finding(&all), expected, "{outcome} since {since}");
     }
-    let wrong_without = [writes[0], writes[1], (4, 5, Get, found(1, 5)), (1, 9, Glance, found(1, 5))];
+    let wrong_without = [writes[0], writes[1], (4, 5, Get, found(1, 5)), (1, 9, StaleRead, found(1, 5))];
     assert_eq!(finding(&wrong_without), Finding::Wrong(2));
 }

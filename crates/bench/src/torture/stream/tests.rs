@@ -32,7 +32,7 @@ fn asked() -> BTreeMap<Key, Vec<Record>> {
     BTreeMap::from([(KEY, key), (OTHER, other)])
 }
 
-fn told() -> Vec<Change> {
+fn observed() -> Vec<Change> {
     vec![
         change(0, 5, KEY, Some(1)),
         change(1, 4, OTHER, Some(10)),
@@ -43,8 +43,8 @@ fn told() -> Vec<Change> {
 
 #[test]
 fn every_change_once_and_in_order_is_right() {
-    assert_eq!(check(&told(), &asked()), []);
-    let without_the_open_one: Vec<_> = told().into_iter().filter(|change| change.key == KEY).collect();
+    assert_eq!(check(&observed(), &asked()), []);
+    let without_the_open_one: Vec<_> = observed().into_iter().filter(|change| change.key == KEY).collect();
     assert_eq!(check(&without_the_open_one, &asked()), []);
     let in_one_batch = [change(0, 4, KEY, Some(1)), change(0, 4, OTHER, Some(10))];
     assert_eq!(order(&in_one_batch), []);
@@ -52,30 +52,33 @@ fn every_change_once_and_in_order_is_right() {
 
 #[test]
 fn a_gap_is_found() {
-    let mut told = told();
-    let missed = told.remove(3);
-    let flaws = check(&told, &asked());
+    let mut observed = observed();
+    let missed = observed.remove(3);
+    let flaws = check(&observed, &asked());
     assert!(flaws.contains(&Flaw::Gap { key: KEY, value: 3, version: 7 }), "{flaws:?}");
-    assert!(flaws.contains(&Flaw::Ends { key: KEY, told: None, holds: Some(3) }), "{missed:?}: {flaws:?}");
+    assert!(
+        flaws.contains(&Flaw::Ends { key: KEY, observed: None, holds: Some(3) }),
+        "{missed:?}: {flaws:?}"
+    );
 }
 
 #[test]
 fn a_missed_deletion_is_found() {
-    let mut told = told();
-    told.remove(2);
-    assert_eq!(check(&told, &asked()), [Flaw::NoDeletion { key: KEY, created: 3, over: 1 }]);
+    let mut observed = observed();
+    observed.remove(2);
+    assert_eq!(check(&observed, &asked()), [Flaw::NoDeletion { key: KEY, created: 3, over: 1 }]);
 }
 
 #[test]
-fn a_change_that_is_told_twice_is_found() {
-    let mut told = told();
-    told.push(told[3]);
-    assert!(check(&told, &asked()).contains(&Flaw::Twice(told[3])));
-    let mut told = self::told();
+fn a_change_that_is_observed_twice_is_found() {
+    let mut observed = observed();
+    observed.push(observed[3]);
+    assert!(check(&observed, &asked()).contains(&Flaw::Twice(observed[3])));
+    let mut observed = self::observed();
     let deleted_again = change(0, 8, KEY, None);
-    told.insert(3, deleted_again);
-    let flaws = check(&told, &asked());
-    assert!(flaws.contains(&Flaw::Deletions { key: KEY, told: 2, asked: 1 }), "{flaws:?}");
+    observed.insert(3, deleted_again);
+    let flaws = check(&observed, &asked());
+    assert!(flaws.contains(&Flaw::Deletions { key: KEY, observed: 2, asked: 1 }), "{flaws:?}");
 }
 
 #[test]
@@ -85,18 +88,18 @@ fn changes_out_of_order_are_found() {
 }
 
 #[test]
-fn a_change_that_nobody_asked_for_is_found() {
+fn a_change_that_no_client_requested_is_found() {
     for (odd, why) in [
-        (change(0, 8, KEY, Some(99)), "a value that nobody put"),
+        (change(0, 8, KEY, Some(99)), "a value that no client put"),
         (change(0, 8, KEY, Some(4)), "one that was refused"),
-        (change(0, 9, Key { lane: 0, group: 9, number: 9 }, None), "a key that nobody asked for"),
+        (change(0, 9, Key { lane: 0, group: 9, number: 9 }, None), "a key that no client used"),
     ] {
-        let mut told = told();
-        told.push(odd);
-        assert!(check(&told, &asked()).contains(&Flaw::Unasked(odd)), "{why}");
+        let mut observed = observed();
+        observed.push(odd);
+        assert!(check(&observed, &asked()).contains(&Flaw::Unasked(odd)), "{why}");
     }
-    let mut told = told();
-    told[3].version = 8;
-    let flaws = check(&told, &asked());
-    assert!(flaws.contains(&Flaw::Unasked(told[3])), "another version: {flaws:?}");
+    let mut observed = observed();
+    observed[3].version = 8;
+    let flaws = check(&observed, &asked());
+    assert!(flaws.contains(&Flaw::Unasked(observed[3])), "another version: {flaws:?}");
 }
