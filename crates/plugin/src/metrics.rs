@@ -9,8 +9,9 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use prometheus_client::encoding::{EncodeCounterValue, EncodeGaugeValue};
-use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{
+    EncodeCounterValue, EncodeGaugeValue, EncodeMetric, MetricEncoder, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
 pub use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

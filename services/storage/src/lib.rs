@@ -139,6 +139,7 @@ mod keeper;
 mod key;
 mod looks;
 mod meters;
+mod newest;
 mod notes;
 mod open;
 mod outgoing;

@@ -19,6 +19,7 @@ use tracing::{debug, info};
 use crate::cache::Part;
 use crate::data_clock::{DataClock, WallClock};
 use crate::disk_cache::DiskCache;
+use crate::newest::Newest;
 use crate::notes::Notes;
 use crate::ownership::{Lost, Ownership};
 use crate::survey::{Damage, Survey, SurveyError, find_damage, survey};
@@ -108,15 +109,16 @@ impl Opener {
     }
 
     async fn try_open(&self) -> Result<Opened, OpenError> {
+        let objects: Arc<dyn ObjectStore> = Arc::new(Newest::new(Arc::clone(&self.objects)));
         for attempt in 1..=ATTEMPTS {
-            let found = survey(&self.objects).await?;
+            let found = survey(&objects).await?;
             let (epoch, clock) = (found.epoch, DataClock::begin(self.wall.now_ms().max(found.stamped_ms)));
             self.ownership.confirm().await.map_err(|lost| match lost {
                 Lost::Passed(why) => OpenError::Passed(why),
                 Lost::Unknown(why) => OpenError::Failed(why),
             })?;
             self.seen.opening();
-            match self.build(epoch, clock).await {
+            match self.build(&objects, epoch, clock).await {
                 Ok(db) => {
                     let ahead_ms = clock.now_ms().saturating_sub(self.wall.now_ms());
                     info!(epoch, attempt, ahead_ms, "opened the database");
@@ -136,8 +138,13 @@ impl Opener {
         Err(OpenError::Failed(format!("others opened the database {ATTEMPTS} times meanwhile")))
     }
 
-    async fn build(&self, epoch: u64, clock: DataClock) -> Result<Db, slatedb::Error> {
-        Db::builder(PATH, Arc::clone(&self.objects))
+    async fn build(
+        &self,
+        objects: &Arc<dyn ObjectStore>,
+        epoch: u64,
+        clock: DataClock,
+    ) -> Result<Db, slatedb::Error> {
+        Db::builder(PATH, Arc::clone(objects))
             .with_settings(tuning::settings(self.poll, self.disk.as_ref()))
             .with_db_cache(self.cache.for_database(), self.cache.scope())
             .with_block_cache_policy(tuning::kept_when_written())
