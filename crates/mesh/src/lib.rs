@@ -4,6 +4,7 @@
 //! loaded one. If no member serves the type now, the request waits. If a member answers that it did not process the
 //! request, or can't be reached, another one gets it. An answered request is never sent again.
 
+mod agents;
 mod base_url;
 mod body;
 mod budget;
@@ -16,6 +17,7 @@ mod limits;
 mod mesh;
 mod retry;
 mod roster;
+pub mod shards;
 mod targets;
 #[cfg(test)]
 mod testing;
@@ -23,6 +25,7 @@ mod tolerant;
 mod upload;
 mod wire;
 
+pub use agents::{Agent, AgentError};
 pub use base_url::{BaseUrl, BaseUrlError};
 pub use body::{MeshBody, MeshBodyError};
 pub use error::{CallError, MeshError};

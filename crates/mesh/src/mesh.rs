@@ -182,6 +182,21 @@ impl Mesh {
     {
         let (parts, body) = request.into_parts();
         let target = self.0.targets.of(service, &parts);
+        self.send_to(service, target, Request::from_parts(parts, body)).await
+    }
+
+    /// The same to a member that may answer for a target, whatever the request's head says.
+    pub async fn send_to<B>(
+        &self,
+        service: &ServiceType,
+        target: Target,
+        request: Request<B>,
+    ) -> Result<Response<MeshBody>, MeshError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = request.into_parts();
         let may_repeat = self.0.targets.may_repeat(service, &parts);
         let upload = Upload::new(body, self.0.limits.replay);
         let head = Head::new(parts)?;
