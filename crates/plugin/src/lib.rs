@@ -8,15 +8,15 @@ pub mod conformance;
 mod context;
 mod detach;
 mod error;
-mod guard;
-mod least_rate;
+pub mod http;
 mod memory;
 mod metrics;
 mod net;
+pub mod queue;
 mod registry;
-pub mod response;
 mod serve;
 mod settings;
+pub mod shard;
 mod tasks;
 
 use std::net::SocketAddr;
@@ -31,10 +31,8 @@ pub use claim::{Claim, ClaimLost, Duty};
 pub use context::{Context, Endpoints, Exposure};
 pub use detach::Detach;
 pub use error::ServiceError;
-pub use guard::{Guard, HostError, HostPattern, Hosts};
-pub use least_rate::{LeastRate, TooSlow};
 pub use memory::memory_limit;
-pub use metrics::{Counter, Gauge, Histogram, Metrics};
+pub use metrics::{Counter, Gauge, GaugeGuard, Histogram, Metrics};
 pub use net::{BindError, bind};
 pub use registry::{Registry, RegistryError};
 pub use serve::{Peer, ServeLimits, Stop, serve};
@@ -55,7 +53,7 @@ pub trait Plugin: Send + Sync + 'static {
 
     /// Which member may answer a request, told from its head alone. The path is the one below
     /// `/svc/{service_type}`.
-    fn target(&self, head: &http::request::Parts) -> Target {
+    fn target(&self, head: &::http::request::Parts) -> Target {
         let _ = head;
         Target::Any
     }
@@ -69,7 +67,7 @@ pub trait Plugin: Send + Sync + 'static {
     ///
     /// By default what HTTP calls idempotent (RFC 9110, section 9.2.2). That is too much where the state is shared: a
     /// write that is repeated undoes what others wrote in between.
-    fn may_repeat(&self, head: &http::request::Parts) -> bool {
+    fn may_repeat(&self, head: &::http::request::Parts) -> bool {
         head.method.is_idempotent()
     }
 

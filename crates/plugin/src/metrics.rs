@@ -122,6 +122,24 @@ impl Metrics {
     }
 }
 
+/// Counts one in a gauge as long as it lives.
+#[derive(Debug)]
+pub struct GaugeGuard(Gauge);
+
+impl GaugeGuard {
+    /// Counts one more.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 struct ObservableCounter<F>(F);
 
 impl<F> fmt::Debug for ObservableCounter<F> {

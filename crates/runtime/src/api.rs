@@ -21,7 +21,8 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get, put};
 use cluster::Cluster;
 use mesh::Mesh;
-use plugin::{Counter, Guard, Metrics, Registry};
+use plugin::http::Guard;
+use plugin::{Counter, Metrics, Registry};
 use tokio_util::sync::CancellationToken;
 use types::{ClusterId, Generation, NodeId, Profile, Role};
 

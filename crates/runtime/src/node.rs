@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use cluster::{Cluster, ClusterConfig, JoinError, Network};
 use mesh::{Mesh, Targets};
-use plugin::{BindError, Exposure, Guard, Metrics, Registry, RegistryError};
+use plugin::http::Guard;
+use plugin::{BindError, Exposure, Metrics, Registry, RegistryError};
 use store::{ObjectStore, StoreUrl};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};

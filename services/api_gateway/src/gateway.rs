@@ -15,7 +15,8 @@ use http_body::Body;
 use ipnet::IpNet;
 use mesh::head::{self, Added, DotSegments, REQUEST_ID, Source, asked_host, no_dot_segments, request_id};
 use mesh::{Mesh, MeshBody, MeshError};
-use plugin::{Guard, Peer, response};
+use plugin::Peer;
+use plugin::http::Guard;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::debug;
 use types::{ErrorKind, NodeId, Problem, ServiceType, api};
@@ -67,7 +68,7 @@ impl Gateway {
                 return self.closing(answer);
             }
             Err(Refused::Index) => self.index(),
-            Err(Refused::Problem(problem)) => response::problem(&self.signed(*problem, &id)),
+            Err(Refused::Problem(problem)) => plugin::http::problem(&self.signed(*problem, &id)),
         };
         ticket.answered(answer.status());
         answer.headers_mut().insert(REQUEST_ID, id);

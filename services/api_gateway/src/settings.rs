@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use mesh::{BaseUrl, Limits};
-use plugin::{Hosts, SettingsError, SettingsMistake};
+use plugin::http::Hosts;
+use plugin::{SettingsError, SettingsMistake};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Semaphore;

@@ -2,7 +2,7 @@
 //!
 //! A *write* waits in a queue of bounded size. One round after the other takes all that wait, judges their conditions,
 //! puts them into the database and flushes its log to the object store; then they are answered. So what was answered is
-//! never lost. See [`crate::commit`].
+//! never lost. See [`commit`].
 //!
 //! A *read* waits until a look at the manifest on the store, begun after the read came, has shown that nobody else had
 //! opened the database by then. Then it reads what is durable. So whatever was answered before the read came, by this
@@ -10,43 +10,63 @@
 //! manifest first, and then finds all that its predecessor ever saw as durable. A listing keeps the same promise, for
 //! one moment within the request.
 
+pub(crate) mod cache;
+mod commit;
+pub(crate) mod cut;
+pub(crate) mod data_clock;
+pub(crate) mod disk_cache;
+mod error;
+pub(crate) mod expiry;
+pub(crate) mod garbage;
+mod keeper;
+mod measure;
+mod newest;
+pub(crate) mod notes;
+pub(crate) mod open;
+pub(crate) mod patience;
+mod restamped;
+pub(crate) mod scan;
+mod shared;
+pub(crate) mod survey;
+pub(crate) mod table_cache;
+#[cfg(test)]
+pub(crate) mod testing;
+mod tuning;
+pub(crate) mod witness;
+
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugin::{Health, Metrics, Tasks};
+use plugin::queue::{Arriving, NotQueued, QueueFull, Reserved};
+use plugin::shard::{Moment, NotOpen, Read, ReadLevel};
+use plugin::{Claim, Health, Metrics, Tasks};
 use slatedb::config::{DurabilityLevel, ReadOptions};
 use slatedb::object_store::ObjectStore;
 use slatedb::{Db, ErrorKind};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::arrival::{Arriving, NoRoom, Reserved};
-use crate::cache::Cache;
-use crate::change::{Change, Condition, Unity};
-use crate::consistency::{Consistency, Stale};
-use crate::data_clock::WallClock;
-use crate::disk_cache::DiskCache;
-use crate::feed::Feed;
-use crate::history::History;
-use crate::keeper::{Keeper, flush_early};
-use crate::key::Key;
+use crate::changes::feed::Feed;
+use crate::changes::history::History;
+use crate::data::change::{Change, Condition, Unity, Write, Written};
+use crate::data::key::Key;
+use crate::data::layout::{key_range, stored};
+use crate::data::page::Page;
+use crate::data::range::ScanRange;
+use crate::data::record::{Record, Versioned};
 use crate::meters::Meters;
-use crate::open::Opener;
-use crate::ownership::Ownership;
-use crate::page::{Page, Query};
-use crate::patience::{PATIENCE, patiently};
-use crate::record::{Record, Versioned};
-use crate::refusal::Refusal;
-use crate::scan;
 use crate::settings::Settings;
-use crate::shared::{Shared, State};
-use crate::stored::{key_range, stored};
-use crate::tuning;
-use crate::vigil::Moment;
-use crate::witness::Witness;
-use crate::write::{Write, Written};
+use cache::Cache;
+use data_clock::WallClock;
+use disk_cache::DiskCache;
+use keeper::{Keeper, flush_early};
+use open::Opener;
+use patience::{PATIENCE, patiently};
+use shared::Shared;
+use witness::Witness;
+
+pub(crate) use error::EngineError;
 
 /// A proof of ownership that is older is not good enough for a reader who may be told something old.
 const LATELY: Duration = Duration::from_secs(1);
@@ -73,7 +93,7 @@ impl Engine {
     /// Begins to open the database of a shard, and keeps it open until `stop`.
     pub(crate) fn start(
         place: Place,
-        ownership: Arc<dyn Ownership>,
+        claim: Claim,
         settings: &Settings,
         metrics: &Metrics,
         tasks: &Tasks,
@@ -85,13 +105,13 @@ impl Engine {
         let objects: Arc<dyn ObjectStore> = Arc::new(witness);
         let meters = Meters::new(metrics, &seen);
         let log = Arc::clone(&objects);
-        let shared =
-            Shared::new(State::Opening(None), log, settings, meters, seen, wall.clone(), stop.clone());
+        let not_yet = NotOpen::Opening(None);
+        let shared = Shared::new(not_yet, log, settings, meters, seen, wall.clone(), stop.clone());
         let shared = Arc::new(shared);
         let cache = Cache::of_size(settings.cache_bytes()).part();
         let opener = Opener {
             objects,
-            ownership,
+            claim,
             cache,
             disk,
             poll,
@@ -110,33 +130,31 @@ impl Engine {
 
     /// The engine of a node that does not own the shard: it refuses everything.
     pub(crate) fn none(objects: Arc<dyn ObjectStore>, settings: &Settings, meters: Meters) -> Self {
-        let state = State::Passed("this node has a copy of it".to_owned());
+        let state = NotOpen::Passed("this node has a replica of it".to_owned());
         let (seen, stop) = (Arc::default(), CancellationToken::new());
         let wall = WallClock::system();
         Self(Arc::new(Shared::new(state, objects, settings, meters, seen, wall, stop)))
     }
 
     /// Waits until the database is open. Fails if it is known that it will not be, or the time is over.
-    pub(crate) async fn opened(&self, limit: Duration) -> Result<(), Refusal> {
-        let mut state = self.0.state.subscribe();
-        let settled = state.wait_for(|state| !matches!(state, State::Opening(_)));
-        let _ = timeout(limit, settled).await;
+    pub(crate) async fn opened(&self, limit: Duration) -> Result<(), EngineError> {
+        let _ = self.0.kept.opened(limit).await;
         self.0.open().map(|_| ())
     }
 
-    /// Begins to take room for a body that is about to arrive, with this many bytes besides it. What a replica passes on
+    /// Begins to take space for a body that is about to arrive, with this many bytes besides it. What a replica passes on
     /// waits here as well.
-    pub(crate) async fn arriving(&self, bytes: usize) -> Result<Arriving, Refusal> {
-        self.0.queue.begin(bytes).await.map_err(|NoRoom| self.full())
+    pub(crate) async fn arriving(&self, bytes: usize) -> Result<Arriving, EngineError> {
+        self.0.queue.begin(bytes).await.map_err(|QueueFull| self.full())
     }
 
-    /// The refusal of what found no room.
-    pub(crate) fn full(&self) -> Refusal {
-        Refusal::Full(self.0.seen.trouble())
+    /// The error of what found no space.
+    pub(crate) fn full(&self) -> EngineError {
+        EngineError::Full(self.0.seen.trouble())
     }
 
-    /// Takes room for a write that is in memory already.
-    pub(crate) fn reserve(&self, bytes: usize) -> Result<Reserved, Refusal> {
+    /// Takes space for a write that is in memory already.
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<Reserved, EngineError> {
         self.0.queue.reserve(bytes).ok_or_else(|| self.full())
     }
 
@@ -146,46 +164,53 @@ impl Engine {
         key: &Key,
         record: Record,
         condition: Option<Condition>,
-        room: Reserved,
-    ) -> Result<Written, Refusal> {
+        space: Reserved,
+    ) -> Result<Written, EngineError> {
         self.0.meters.puts.inc();
         let change = Change::put(key.clone(), &record).provided(condition);
         // The change has a form of its own; while it waits nobody needs the other one.
         drop(record);
-        self.write(vec![change], Unity::Whole, room).await
+        self.write(vec![change], Unity::Whole, space).await
     }
 
     /// Deletes a key, whether it is there or not, if the condition holds. Ends when that is durable.
-    pub(crate) async fn delete(&self, key: &Key, condition: Option<Condition>) -> Result<Written, Refusal> {
+    pub(crate) async fn delete(
+        &self,
+        key: &Key,
+        condition: Option<Condition>,
+    ) -> Result<Written, EngineError> {
         self.0.meters.deletes.inc();
-        let room = self.reserve(key.bytes().len())?;
-        self.write(vec![Change::delete(key.clone()).provided(condition)], Unity::Whole, room).await
+        let space = self.reserve(key.bytes().len())?;
+        self.write(vec![Change::delete(key.clone()).provided(condition)], Unity::Whole, space).await
     }
 
     /// Makes all changes or, if a condition does not hold, none. No key may be among them twice.
-    pub(crate) async fn batch(&self, changes: Vec<Change>, room: Reserved) -> Result<Written, Refusal> {
+    pub(crate) async fn batch(&self, changes: Vec<Change>, space: Reserved) -> Result<Written, EngineError> {
         self.0.meters.batches.inc();
-        self.write(changes, Unity::Whole, room).await
+        self.write(changes, Unity::Whole, space).await
     }
 
     /// Makes changes without conditions, each by itself. Ends when all are durable.
-    pub(crate) async fn import(&self, changes: Vec<Change>, room: Reserved) -> Result<Written, Refusal> {
+    pub(crate) async fn import(&self, changes: Vec<Change>, space: Reserved) -> Result<Written, EngineError> {
         self.0.meters.imports.inc();
-        self.write(changes, Unity::Apart, room).await
+        self.write(changes, Unity::Apart, space).await
     }
 
-    async fn write(&self, changes: Vec<Change>, unity: Unity, room: Reserved) -> Result<Written, Refusal> {
+    async fn write(
+        &self,
+        changes: Vec<Change>,
+        unity: Unity,
+        space: Reserved,
+    ) -> Result<Written, EngineError> {
         let open = self.0.open()?;
-        let (answer, answered) = oneshot::channel();
-        let write = Write { changes, unity, came: Instant::now(), answer, _room: room };
-        open.writes.try_send(write).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refusal::Full(self.0.seen.trouble()),
-            mpsc::error::TrySendError::Closed(_) => Refusal::NotOpen("it is being opened again".to_owned()),
+        let answered = open.writes.put(Write { changes, unity }, space).map_err(|error| match error {
+            NotQueued::Full(QueueFull) => self.full(),
+            NotQueued::Closed => EngineError::NotOpen("it is being opened again".to_owned()),
         })?;
         match patiently(&self.0.seen, answered).await {
-            Ok(Ok(answer)) => answer.map_err(|refusal| self.0.noted(refusal)),
-            Ok(Err(_)) => Err(Refusal::Unsettled(self.0.why("the data was closed meanwhile"))),
-            Err(trouble) => Err(Refusal::Unsettled(trouble.unwrap_or_else(|| self.late(&open.db)))),
+            Ok(Ok(answer)) => answer.map_err(|error| self.0.noted(error)),
+            Ok(Err(_)) => Err(EngineError::Unsettled(self.0.why("the data was closed meanwhile"))),
+            Err(trouble) => Err(EngineError::Unsettled(trouble.unwrap_or_else(|| self.late(&open.db)))),
         }
     }
 
@@ -193,33 +218,33 @@ impl Engine {
     pub(crate) async fn get(
         &self,
         key: &Key,
-        consistency: Consistency,
-    ) -> Result<Stale<Option<Versioned>>, Refusal> {
+        level: ReadLevel,
+    ) -> Result<Read<Option<Versioned>>, EngineError> {
         self.0.meters.gets.inc();
         let options = ReadOptions::new().with_durability_filter(DurabilityLevel::Remote);
         let name = stored(key.bytes());
         let read = |db: Db| async move { db.get_key_value_with_options(name, &options).await };
-        let Stale { value: row, by } = self.read(consistency, read).await?;
-        let Some(row) = row else { return Ok(Stale { value: None, by }) };
+        let Read { value: row, staleness } = self.read(level, read).await?;
+        let Some(row) = row else { return Ok(Read { value: None, staleness }) };
         match Record::decode(&row.value) {
-            Ok(record) => Ok(Stale { value: Some(Versioned { version: row.seq, record }), by }),
-            Err(error) => Err(self.0.noted(Refusal::Damaged(format!("{key}: {error}")))),
+            Ok(record) => Ok(Read { value: Some(Versioned { version: row.seq, record }), staleness }),
+            Err(error) => Err(self.0.noted(EngineError::Damaged(format!("{key}: {error}")))),
         }
     }
 
     /// Some of the keys of this shard, as new as it is asked for.
-    pub(crate) async fn page(&self, query: &Query) -> Result<Stale<Page>, Refusal> {
+    pub(crate) async fn scan(&self, range: &ScanRange, level: ReadLevel) -> Result<Read<Page>, EngineError> {
         self.0.meters.lists.inc();
-        let Some(range) = key_range(query) else {
-            return Ok(Stale { value: Page::default(), by: Some(Duration::ZERO) });
+        let Some(keys) = key_range(range) else {
+            return Ok(Read { value: Page::default(), staleness: Some(Duration::ZERO) });
         };
-        let read = |db: Db| async move { scan::page(&db, range, query).await };
-        let Stale { value: page, by } = self.read(query.consistency, read).await?;
-        Ok(Stale { value: page.map_err(|refusal| self.0.noted(refusal))?, by })
+        let read = |db: Db| async move { scan::page(&db, keys, range).await };
+        let Read { value: page, staleness } = self.read(level, read).await?;
+        Ok(Read { value: page.map_err(|error| self.0.noted(error))?, staleness })
     }
 
     /// The changes of this shard, the latest and those before them.
-    pub(crate) fn changes(&self) -> Result<(Feed, History), Refusal> {
+    pub(crate) fn changes(&self) -> Result<(Feed, History), EngineError> {
         Ok((self.0.open()?.feed, self.0.history.clone()))
     }
 
@@ -230,7 +255,7 @@ impl Engine {
         u64::try_from(now).unwrap_or_default()
     }
 
-    /// A time of day in data time, which may be far from the wall clock's, see [`crate::data_clock`].
+    /// A time of day in data time, which may be far from the wall clock's, see [`data_clock`].
     pub(crate) fn in_data_time(&self, at: NonZeroU64) -> NonZeroU64 {
         let Ok(open) = self.0.open() else { return at };
         let ahead = open.clock.now_ms().saturating_sub(self.0.wall.now_ms());
@@ -245,46 +270,43 @@ impl Engine {
 
     /// Reads what is durable, and nothing that another node may have replaced before the read began, unless that is
     /// good enough.
-    async fn read<T, R>(
-        &self,
-        consistency: Consistency,
-        read: impl FnOnce(Db) -> R,
-    ) -> Result<Stale<T>, Refusal>
+    async fn read<T, R>(&self, level: ReadLevel, read: impl FnOnce(Db) -> R) -> Result<Read<T>, EngineError>
     where
         R: Future<Output = Result<T, slatedb::Error>>,
     {
         let began = Moment::now();
         let open = self.0.open()?;
-        if self.0.vigil.is_late(&began) {
+        if self.0.stall.is_late(&began) {
             return Err(was_paused());
         }
-        let proven = match consistency {
-            Consistency::Strong => None,
-            Consistency::Primary => Some(self.0.proven()),
-            Consistency::Any => {
+        let proven = match level {
+            ReadLevel::Strong => None,
+            ReadLevel::Primary => Some(self.0.proven()),
+            ReadLevel::Any => {
                 Some(self.0.proven()).filter(|proven| proven.is_some_and(|at| at.elapsed() <= LATELY))
             }
         };
         let reading = async {
             if proven.is_none() {
                 let (answer, answered) = oneshot::channel();
-                let closed = || Refusal::NotOpen(self.0.why("it was closed meanwhile"));
-                open.looks.send(answer).await.map_err(|_| closed())?;
+                let closed = || EngineError::NotOpen(self.0.why("it was closed meanwhile"));
+                open.proofs.send(answer).await.map_err(|_| closed())?;
                 answered.await.map_err(|_| closed())?;
             }
             read(open.db).await.map_err(|error| match error.kind() {
-                ErrorKind::Data => self.0.noted(Refusal::Damaged(error.to_string())),
-                _ => Refusal::Unread(self.0.why(&error.to_string())),
+                ErrorKind::Data => self.0.noted(EngineError::Damaged(error.to_string())),
+                _ => EngineError::Unread(self.0.why(&error.to_string())),
             })
         };
         let outcome = patiently(&self.0.seen, reading).await;
         if Moment::now().is_long_after(&began) {
             return Err(was_paused());
         }
-        let value = outcome.unwrap_or_else(|trouble| Err(Refusal::Unread(trouble.unwrap_or_else(late))))?;
-        // A look that was waited for began after the request.
-        let by = proven.unwrap_or(Some(began)).map(|proven| proven.elapsed());
-        Ok(Stale { value, by })
+        let value =
+            outcome.unwrap_or_else(|trouble| Err(EngineError::Unread(trouble.unwrap_or_else(late))))?;
+        // A proof that was waited for began after the request.
+        let staleness = proven.unwrap_or(Some(began)).map(|proven| proven.elapsed());
+        Ok(Read { value, staleness })
     }
 
     /// Why a write took too long, if nothing is wrong with the store.
@@ -299,7 +321,7 @@ impl Engine {
     pub(crate) fn health(&self) -> Health {
         match self.0.open() {
             Ok(_) => self.0.trouble().map_or(Health::Ready, Health::Degraded),
-            Err(refusal) => Health::Degraded(refusal.to_string()),
+            Err(error) => Health::Degraded(error.to_string()),
         }
     }
 
@@ -311,9 +333,7 @@ impl Engine {
     /// Closes the database and waits until that is done.
     pub(crate) async fn stop(&self) {
         self.0.stop.cancel();
-        let mut state = self.0.state.subscribe();
-        let ended = |state: &State| matches!(state, State::Closed | State::Passed(_));
-        let _ = state.wait_for(ended).await;
+        self.0.kept.ended().await;
     }
 }
 
@@ -322,8 +342,8 @@ pub(crate) fn late() -> String {
     format!("it took over {PATIENCE:?}, though the object store answers")
 }
 
-fn was_paused() -> Refusal {
-    Refusal::NotOpen("this process was paused for over a minute; it is being opened again".to_owned())
+fn was_paused() -> EngineError {
+    EngineError::NotOpen("this process was paused for over a minute; it is being opened again".to_owned())
 }
 
 #[cfg(test)]

@@ -110,63 +110,14 @@
 //! Any member takes an import of at most 12 MiB and splits it. Nothing is written if a line is bad: 400 with its number
 //! in `line`. `{"imported": 2}` says that all is durable. If it fails some may be stored; repeating it does no harm.
 
-mod answers;
-mod arrival;
-mod batch;
-mod bodies;
-mod bounds;
-mod cache;
-mod change;
-mod commit;
-mod conditions;
-mod consistency;
-mod cursor;
-mod cut;
-mod data_clock;
-mod disk_cache;
+mod changes;
+mod data;
 mod engine;
-mod expiry;
-mod feed;
-mod follower;
-mod garbage;
-mod gather;
-mod get;
-mod given;
-mod history;
-mod import;
-mod inside;
-mod keeper;
-mod key;
-mod looks;
+mod http;
 mod meters;
-mod newest;
-mod notes;
-mod open;
-mod outgoing;
-mod ownership;
-mod page;
-mod parameters;
-mod patience;
-mod place;
-mod record;
-mod refusal;
-mod relay;
-mod restamped;
-mod rounds;
-mod routes;
-mod scan;
+mod replica;
 mod service;
 mod settings;
-mod shared;
-mod stored;
-mod survey;
-mod table_cache;
-mod tuning;
-mod vigil;
-mod watch;
-mod watcher;
-mod witness;
-mod write;
 
 use plugin::{Plugin, Prepared, SettingsError, check_settings, settings_schema};
 use types::{ServiceType, Sharding, Target};
@@ -190,8 +141,8 @@ impl Plugin for Storage {
         Sharding::Owned
     }
 
-    fn target(&self, head: &http::request::Parts) -> Target {
-        place::target(&head.uri)
+    fn target(&self, head: &::http::request::Parts) -> Target {
+        http::target(head)
     }
 
     fn replicates(&self) -> bool {
@@ -199,7 +150,7 @@ impl Plugin for Storage {
     }
 
     /// A write that is sent twice would undo what others wrote in between.
-    fn may_repeat(&self, head: &http::request::Parts) -> bool {
+    fn may_repeat(&self, head: &::http::request::Parts) -> bool {
         head.method.is_safe()
     }
 

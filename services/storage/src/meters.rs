@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use plugin::{Counter, Gauge, Histogram, Metrics};
 
-use crate::cache::Need;
-use crate::witness::Seen;
+use crate::engine::cache::Need;
+use crate::engine::witness::Seen;
 
 /// The metrics of a shard.
 #[derive(Debug, Clone)]

@@ -429,7 +429,7 @@ async fn owner_and_copy(shard: u32) -> (Node, Node) {
 }
 
 #[tokio::test]
-async fn a_copy_answers_who_may_be_told_something_old_and_nobody_else() {
+async fn a_replica_answers_reads_that_may_be_old_and_nothing_else() {
     let (owner, copy) = owner_and_copy(0).await;
     assert_eq!(copy.service.health(), Health::Ready);
     let put = owner.call("PUT", "/kv/a", "1").await;
@@ -461,7 +461,7 @@ async fn a_copy_answers_who_may_be_told_something_old_and_nobody_else() {
     ] {
         let answer = copy.call(method, path, "2").await;
         let found = (answer.status.as_u16(), answer.problem().code().to_owned());
-        assert_eq!(found, (421, "only-a-copy".to_owned()), "{method} {path}");
+        assert_eq!(found, (421, "owner-only".to_owned()), "{method} {path}");
         assert!(answer.headers.contains_key(api::NOT_PROCESSED), "{method} {path}");
     }
     assert!(copy.service.staleness().is_some());

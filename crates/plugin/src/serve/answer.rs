@@ -8,7 +8,6 @@ use mesh::head::{HeadError, REQUEST_ID, request_id};
 use types::{Problem, api};
 
 use super::ServeLimits;
-use crate::response;
 
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
 /// What a server as a whole can do.
@@ -68,7 +67,7 @@ fn named(problem: &Problem, limits: &ServeLimits) -> Problem {
 /// The answer for a problem, with the node and the id of the request.
 fn signed(problem: &Problem, limits: &ServeLimits) -> Response<Body> {
     let problem = if problem.request_id.is_some() { problem.clone() } else { named(problem, limits) };
-    let mut answer = response::problem(&problem);
+    let mut answer = crate::http::problem(&problem);
     let headers = answer.headers_mut();
     for (name, text) in [(REQUEST_ID, &problem.request_id), (NODE, &problem.node)] {
         if let Some(value) = text.as_ref().and_then(|text| HeaderValue::from_str(text).ok()) {

@@ -26,7 +26,7 @@ pub(crate) async fn dress(State(app): State<App>, mut request: Request, next: Ne
     if let Some(ApiError(mut problem)) = response.extensions_mut().remove::<ApiError>() {
         problem.node = Some(app.facts.node.to_string());
         problem.request_id = id.to_str().ok().map(str::to_owned);
-        let mut written = plugin::response::problem(&problem);
+        let mut written = plugin::http::problem(&problem);
         written.headers_mut().extend(std::mem::take(response.headers_mut()));
         written
             .headers_mut()

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use plugin::Hosts;
+use plugin::http::Hosts;
 use serde_json::Value;
 use store::StoreUrl;
 use types::{ClusterId, NodeId, Profile, Role, ServiceType};

@@ -10,11 +10,13 @@ use slatedb::object_store::ObjectStoreExt;
 use slatedb::object_store::memory::InMemory;
 use slatedb::object_store::path::Path;
 
+use plugin::shard::STALL;
+use tokio::time::Instant;
+
 use super::tests::{Running, key, until};
 use super::*;
-use crate::open::PATH;
-use crate::ownership::testing::Register;
-use crate::vigil::STALL;
+use crate::engine::open::PATH;
+use crate::engine::testing::Owners;
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -82,8 +84,8 @@ async fn compact(running: &Running, objects: &Arc<dyn ObjectStore>, round: &str)
 async fn a_successor_writes_at_once(first_off: i64, second_off: i64, left: Left) {
     let at = format!("{first_off} s, then {second_off} s, {left:?}");
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let register = Arc::<Register>::default();
-    let first = Running::start_at(Skewed::by(first_off).clock(), Arc::clone(&objects), &register).await;
+    let owners = Arc::<Owners>::default();
+    let first = Running::start_at(Skewed::by(first_off).clock(), Arc::clone(&objects), &owners).await;
     first.put("before", "1").await.unwrap();
     if matches!(left, Left::Compacted) {
         compact(&first, &objects, "first").await;
@@ -95,10 +97,10 @@ async fn a_successor_writes_at_once(first_off: i64, second_off: i64, left: Left)
         None
     };
 
-    let second = Running::start_at(Skewed::by(second_off).clock(), Arc::clone(&objects), &register).await;
+    let second = Running::start_at(Skewed::by(second_off).clock(), Arc::clone(&objects), &owners).await;
     let began = Instant::now();
     for write in 0..3 {
-        second.put(&format!("after-{write}"), "1").await.unwrap_or_else(|refusal| panic!("{at}: {refusal}"));
+        second.put(&format!("after-{write}"), "1").await.unwrap_or_else(|error| panic!("{at}: {error}"));
     }
     assert!(began.elapsed() < Duration::from_secs(1), "{at}: {:?}", began.elapsed());
     assert_eq!(second.get("before").await.unwrap().as_deref(), Some("1"), "{at}");
@@ -147,10 +149,10 @@ async fn a_value_lives_as_long_as_it_was_asked_to_though_the_clock_is_set() {
     for (off, corrected) in [(0, -HOUR), (0, HOUR), (DAY, 0), (-DAY, 0)] {
         let wall = Skewed::by(off);
         let running = Running::start_at(wall.clock(), Arc::clone(&objects), &Arc::default()).await;
-        let ends = crate::expiry::ends_at("20s", running.engine.now_ms()).unwrap();
+        let ends = expiry::ends_at("20s", running.engine.now_ms()).unwrap();
         let record = Record::new(None, "1".into()).expiring(Some(ends));
-        let room = running.engine.reserve(1).unwrap();
-        running.engine.put(&key("short"), record, None, room).await.unwrap();
+        let space = running.engine.reserve(1).unwrap();
+        running.engine.put(&key("short"), record, None, space).await.unwrap();
         wall.set(corrected);
         let began = Instant::now();
         tokio::time::sleep(Duration::from_secs(15)).await;
@@ -164,12 +166,12 @@ async fn a_value_lives_as_long_as_it_was_asked_to_though_the_clock_is_set() {
 #[tokio::test(start_paused = true)]
 async fn a_time_of_day_means_the_same_where_data_time_is_ahead() {
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let register = Arc::<Register>::default();
-    let ahead = Running::start_at(Skewed::by(DAY).clock(), Arc::clone(&objects), &register).await;
+    let owners = Arc::<Owners>::default();
+    let ahead = Running::start_at(Skewed::by(DAY).clock(), Arc::clone(&objects), &owners).await;
     ahead.put("a", "1").await.unwrap();
     ahead.stop().await;
     let wall = Skewed::by(0).clock();
-    let running = Running::start_at(wall.clone(), Arc::clone(&objects), &register).await;
+    let running = Running::start_at(wall.clone(), Arc::clone(&objects), &owners).await;
     let now = u64::try_from(wall.now_ms()).unwrap();
     let in_a_minute = NonZeroU64::new(now + 60_000).unwrap();
     let left = running.engine.in_data_time(in_a_minute).get() - running.engine.now_ms();
@@ -180,8 +182,8 @@ async fn a_time_of_day_means_the_same_where_data_time_is_ahead() {
 #[tokio::test]
 async fn a_table_that_was_uploaded_a_moment_ago_stays_though_data_time_is_a_day_ahead() {
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let register = Arc::<Register>::default();
-    let running = Running::start_at(Skewed::by(DAY).clock(), Arc::clone(&objects), &register).await;
+    let owners = Arc::<Owners>::default();
+    let running = Running::start_at(Skewed::by(DAY).clock(), Arc::clone(&objects), &owners).await;
     compact(&running, &objects, "a").await;
     running.put("b", "1").await.unwrap();
     flush(&running).await;
@@ -191,9 +193,9 @@ async fn a_table_that_was_uploaded_a_moment_ago_stays_though_data_time_is_a_day_
     let day_old = folder.clone().join("01KB5W2V00000000000000000A.sst");
     let content = objects.get(&tables[0].location).await.unwrap().bytes().await.unwrap();
     objects.put(&day_old, content.into()).await.unwrap();
-    crate::garbage::testing::collect_aged(&objects, running.engine.now_ms(), Duration::from_mins(20)).await;
+    garbage::testing::collect_aged(&objects, running.engine.now_ms(), Duration::from_mins(20)).await;
     assert!(objects.head(&day_old).await.is_ok(), "it may be named by the next manifest");
-    crate::garbage::testing::collect_aged(&objects, running.engine.now_ms(), Duration::ZERO).await;
+    garbage::testing::collect_aged(&objects, running.engine.now_ms(), Duration::ZERO).await;
     assert!(objects.head(&day_old).await.is_err(), "it was garbage but for its age");
     running.stop().await;
 }

@@ -8,7 +8,7 @@ use slatedb::object_store::local::LocalFileSystem;
 
 use super::tests::{Running, until};
 use super::*;
-use crate::ownership::testing::Register;
+use crate::engine::testing::Owners;
 
 /// Places in a file at which a bit is flipped.
 const PLACES: usize = 24;
@@ -48,10 +48,10 @@ fn is_busy(why: &str) -> bool {
 }
 
 /// Reads a key. A busy disk may take its time: that is said, and it is asked again.
-async fn read_key(running: &Running, number: usize) -> Result<Option<String>, Refusal> {
+async fn read_key(running: &Running, number: usize) -> Result<Option<String>, EngineError> {
     loop {
         match running.get(&format!("key-{number}")).await {
-            Err(Refusal::Unread(why)) if is_busy(&why) => {}
+            Err(EngineError::Unread(why)) if is_busy(&why) => {}
             answer => return answer,
         }
     }
@@ -59,27 +59,29 @@ async fn read_key(running: &Running, number: usize) -> Result<Option<String>, Re
 
 /// What was found of a damaged folder: how many reads were refused, and whether it was told of.
 async fn read_all(folder: &Path, at: &str) -> (usize, bool) {
-    let running = Running::begin(store(folder), Arc::<Register>::default().take());
-    let mut state = running.engine.0.state.subscribe();
-    let _ = state.wait_for(|state| !matches!(state, State::Opening(None))).await;
+    let running = Running::begin(store(folder), Arc::<Owners>::default().take().await);
+    running.engine.0.kept.tried(Duration::from_secs(60)).await;
     let mut refused = 0;
     for number in 0..KEYS {
         match read_key(&running, number).await {
             Ok(found) => assert_eq!(found, Some(value(number)), "{at}: key-{number}"),
-            Err(refusal) => {
-                let is_told =
-                    matches!(refusal, Refusal::Damaged(_) | Refusal::Broken(_) | Refusal::NotOpen(_));
-                assert!(is_told, "{at}: key-{number}: {refusal}");
+            Err(error) => {
+                let is_told = matches!(
+                    error,
+                    EngineError::Damaged(_) | EngineError::Broken(_) | EngineError::NotOpen(_)
+                );
+                assert!(is_told, "{at}: key-{number}: {error}");
                 refused += 1;
             }
         }
     }
-    let page = running.engine.page(&Query { values: true, ..Query::default() }).await;
+    let page =
+        running.engine.scan(&ScanRange { values: true, ..ScanRange::default() }, ReadLevel::Strong).await;
     match page {
         Ok(page) => {
             assert_eq!((refused, page.value.keys.len()), (0, KEYS), "{at}: a listing shows all or fails");
         }
-        Err(Refusal::Unread(why)) => assert!(is_busy(&why), "{at}: {why}"),
+        Err(EngineError::Unread(why)) => assert!(is_busy(&why), "{at}: {why}"),
         Err(_) => {}
     }
     let told = matches!(running.engine.health(), Health::Degraded(_));
@@ -111,8 +113,8 @@ async fn flipped(whole: &Path, kind: &str) -> usize {
 #[tokio::test]
 async fn a_bit_that_flips_in_a_table_or_in_the_log_is_told_of_and_never_shown_as_data() {
     let folder = tempfile::tempdir().unwrap();
-    let register = Arc::<Register>::default();
-    let running = Running::start(store(folder.path()), &register).await;
+    let owners = Arc::<Owners>::default();
+    let running = Running::start(store(folder.path()), &owners).await;
     let writes: Vec<_> = (0..KEYS).map(|number| (format!("key-{number}"), value(number))).collect();
     let puts = writes.iter().map(|(name, value)| running.put(name, value));
     for put in futures_util::future::join_all(puts).await {
@@ -143,12 +145,12 @@ async fn what_can_not_be_opened_is_told_as_damaged_until_it_is_restored() {
     let mut damaged = whole.clone();
     damaged[whole.len() / 3] ^= 1;
     fs::write(file, damaged).unwrap();
-    let running = Running::begin(store(logged.path()), Arc::<Register>::default().take());
+    let running = Running::begin(store(logged.path()), Arc::<Owners>::default().take().await);
     let opened = running.engine.opened(Duration::from_secs(60)).await;
-    let Err(refusal @ Refusal::Broken(_)) = opened else { panic!("{opened:?}") };
-    assert_eq!(running.engine.health(), Health::Degraded(refusal.to_string()));
-    assert_eq!(running.get("key-0").await, Err(refusal.clone()));
-    assert_eq!(running.put("key-0", "x").await, Err(refusal));
+    let Err(error @ EngineError::Broken(_)) = opened else { panic!("{opened:?}") };
+    assert_eq!(running.engine.health(), Health::Degraded(error.to_string()));
+    assert_eq!(running.get("key-0").await, Err(error.clone()));
+    assert_eq!(running.put("key-0", "x").await, Err(error));
 
     fs::write(file, whole).unwrap();
     until(async || running.engine.health() == Health::Ready).await;
@@ -200,14 +202,14 @@ async fn write_all(running: &Running, first: usize) {
 /// Folders as owners left them: killed with all in the log, in tables only, and both, after several owners.
 async fn left_behind() -> Vec<(&'static str, tempfile::TempDir)> {
     let folder = tempfile::tempdir().unwrap();
-    let register = Arc::<Register>::default();
-    let running = Running::start(store(folder.path()), &register).await;
+    let owners = Arc::<Owners>::default();
+    let running = Running::start(store(folder.path()), &owners).await;
     write_all(&running, 0).await;
     let logged = copy(folder.path());
     running.stop().await;
     let closed = copy(folder.path());
     for owner in 0..3 {
-        let running = Running::start(store(folder.path()), &register).await;
+        let running = Running::start(store(folder.path()), &owners).await;
         write_all(&running, owner).await;
         if owner == 2 {
             let mixed = copy(folder.path());
@@ -215,7 +217,7 @@ async fn left_behind() -> Vec<(&'static str, tempfile::TempDir)> {
             return vec![("logged", logged), ("closed", closed), ("mixed", mixed)];
         }
         // It is fenced by the next one while it runs, and closes nothing.
-        let next = Running::start(store(folder.path()), &register).await;
+        let next = Running::start(store(folder.path()), &owners).await;
         write_all(&next, owner + 1).await;
         running.stop().await;
         next.stop().await;
@@ -225,22 +227,22 @@ async fn left_behind() -> Vec<(&'static str, tempfile::TempDir)> {
 
 /// Whether all is read as it was written; if not, it must be said that it is damaged, and by which file.
 async fn is_whole(folder: &Path, victim: &Path, at: &str) -> bool {
-    let running = Running::begin(store(folder), Arc::<Register>::default().take());
+    let running = Running::begin(store(folder), Arc::<Owners>::default().take().await);
     let opened = running.engine.opened(Duration::from_secs(60)).await;
     let mut is_whole = opened.is_ok();
-    if let Err(refusal) = &opened {
-        assert!(matches!(refusal, Refusal::Broken(_)), "{at}: {refusal}");
+    if let Err(error) = &opened {
+        assert!(matches!(error, EngineError::Broken(_)), "{at}: {error}");
         let name = victim.file_name().unwrap().to_str().unwrap();
         let names_a_file = ["db/wal/", "db/manifest/", "db/compacted/", "db/compactions/"];
-        let text = refusal.to_string();
+        let text = error.to_string();
         assert!(text.contains(name) || names_a_file.iter().any(|of| text.contains(of)), "{at}: {text}");
         assert_eq!(running.engine.health(), Health::Degraded(text), "{at}");
     }
     for number in 0..KEYS {
         match read_key(&running, number).await {
             Ok(found) => assert_eq!(found, Some(value(number)), "{at}: key-{number}"),
-            Err(Refusal::Damaged(_) | Refusal::Broken(_)) => is_whole = false,
-            Err(refusal) => panic!("{at}: key-{number}: {refusal}"),
+            Err(EngineError::Damaged(_) | EngineError::Broken(_)) => is_whole = false,
+            Err(error) => panic!("{at}: key-{number}: {error}"),
         }
     }
     running.stop().await;
@@ -285,8 +287,8 @@ async fn whatever_happens_to_a_file_no_acknowledged_write_vanishes_without_a_wor
 #[tokio::test]
 async fn a_newest_file_that_was_removed_is_missed_once_it_was_noted_and_can_be_given_up() {
     let folder = tempfile::tempdir().unwrap();
-    let register = Arc::<Register>::default();
-    let running = Running::start(store(folder.path()), &register).await;
+    let owners = Arc::<Owners>::default();
+    let running = Running::start(store(folder.path()), &owners).await;
     running.put("key-0", &value(0)).await.unwrap();
     running.put("key-1", &value(1)).await.unwrap();
     let epoch = running.engine.db().manifest().writer_epoch();
@@ -296,9 +298,9 @@ async fn a_newest_file_that_was_removed_is_missed_once_it_was_noted_and_can_be_g
 
     let newest = files(&noted.path().join("db/wal")).pop().unwrap();
     fs::remove_file(&newest).unwrap();
-    let running = Running::begin(store(noted.path()), Arc::<Register>::default().take());
+    let running = Running::begin(store(noted.path()), Arc::<Owners>::default().take().await);
     let opened = running.engine.opened(Duration::from_secs(60)).await;
-    let Err(Refusal::Broken(why)) = opened else { panic!("{opened:?}") };
+    let Err(EngineError::Broken(why)) = opened else { panic!("{opened:?}") };
     let (_, remedy) = why.split_once("create an empty file `").unwrap();
     let (lost, _) = remedy.split_once('`').unwrap();
     fs::write(noted.path().join(lost), "").unwrap();
@@ -318,9 +320,9 @@ async fn a_file_in_the_middle_of_the_log_can_be_given_up() {
         let logged = copy(folder.path());
         let log = files(&logged.path().join("db/wal"));
         harm.does(&log[KEYS / 2]);
-        let damaged = Running::begin(store(logged.path()), Arc::<Register>::default().take());
+        let damaged = Running::begin(store(logged.path()), Arc::<Owners>::default().take().await);
         let opened = damaged.engine.opened(Duration::from_secs(60)).await;
-        let Err(Refusal::Broken(why)) = opened else { panic!("{harm:?}: {opened:?}") };
+        let Err(EngineError::Broken(why)) = opened else { panic!("{harm:?}: {opened:?}") };
         let (_, remedy) = why.split_once("create an empty file `").unwrap();
         fs::write(logged.path().join(remedy.split_once('`').unwrap().0), "").unwrap();
         until(async || damaged.engine.health() == Health::Ready).await;
@@ -339,8 +341,8 @@ async fn a_file_in_the_middle_of_the_log_can_be_given_up() {
 #[tokio::test]
 async fn openings_that_ended_early_explain_the_fences_that_they_left() {
     let folder = tempfile::tempdir().unwrap();
-    let register = Arc::<Register>::default();
-    let running = Running::start(store(folder.path()), &register).await;
+    let owners = Arc::<Owners>::default();
+    let running = Running::start(store(folder.path()), &owners).await;
     write_all(&running, 0).await;
     let logged = copy(folder.path());
     running.stop().await;
@@ -349,7 +351,7 @@ async fn openings_that_ended_early_explain_the_fences_that_they_left() {
         let db = Db::builder("db", store(logged.path())).build().await.unwrap();
         drop(db);
     }
-    let running = Running::start(store(logged.path()), &register).await;
+    let running = Running::start(store(logged.path()), &owners).await;
     write_all(&running, 3).await;
     let again = copy(logged.path());
     running.stop().await;

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use plugin::TaskFailure;
@@ -7,15 +6,17 @@ use proptest::prelude::*;
 use slatedb::object_store::local::LocalFileSystem;
 use slatedb::object_store::memory::InMemory;
 use store::faults::{Faults, Mode};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::*;
-use crate::ownership::testing::{Deed, Register};
-use crate::patience::IN_TROUBLE;
+use crate::engine::patience::IN_TROUBLE;
+use crate::engine::testing::Owners;
 
 /// An engine that runs.
 pub(crate) struct Running {
     pub(crate) engine: Engine,
-    pub(crate) deed: Arc<Deed>,
+    pub(crate) claim: Claim,
     pub(crate) metrics: Metrics,
     tasks: Tasks,
     failures: mpsc::UnboundedReceiver<TaskFailure>,
@@ -33,12 +34,12 @@ impl Engine {
 
 impl Running {
     /// Starts one and does not wait.
-    pub(crate) fn begin(objects: Arc<dyn ObjectStore>, deed: Arc<Deed>) -> Self {
-        Self::begin_at(WallClock::system(), objects, deed)
+    pub(crate) fn begin(objects: Arc<dyn ObjectStore>, claim: Claim) -> Self {
+        Self::begin_at(WallClock::system(), objects, claim)
     }
 
     /// The same by another wall clock.
-    pub(crate) fn begin_at(wall: WallClock, objects: Arc<dyn ObjectStore>, deed: Arc<Deed>) -> Self {
+    pub(crate) fn begin_at(wall: WallClock, objects: Arc<dyn ObjectStore>, claim: Claim) -> Self {
         let settings = Settings {
             write_queue: types::range::NumberIn::of::<{ 9 * 1024 * 1024 }>(),
             ..Settings::default()
@@ -46,12 +47,12 @@ impl Running {
         let (tasks, failures) = Tasks::new();
         let (metrics, stop) = (Metrics::new("test"), CancellationToken::new());
         let place = Place { objects, folder: "data/storage/0".to_owned(), poll: POLL, wall, disk: None };
-        let engine = Engine::start(place, Arc::clone(&deed) as _, &settings, &metrics, &tasks, stop);
-        Self { engine, deed, metrics, tasks, failures }
+        let engine = Engine::start(place, claim.clone(), &settings, &metrics, &tasks, stop);
+        Self { engine, claim, metrics, tasks, failures }
     }
 
-    pub(crate) async fn start(objects: Arc<dyn ObjectStore>, register: &Arc<Register>) -> Self {
-        let running = Self::begin(objects, register.take());
+    pub(crate) async fn start(objects: Arc<dyn ObjectStore>, owners: &Arc<Owners>) -> Self {
+        let running = Self::begin(objects, owners.take().await);
         running.engine.opened(Duration::from_secs(30)).await.unwrap();
         running
     }
@@ -59,18 +60,18 @@ impl Running {
     pub(crate) async fn start_at(
         wall: WallClock,
         objects: Arc<dyn ObjectStore>,
-        register: &Arc<Register>,
+        owners: &Arc<Owners>,
     ) -> Self {
-        let running = Self::begin_at(wall, objects, register.take());
+        let running = Self::begin_at(wall, objects, owners.take().await);
         running.engine.opened(Duration::from_secs(30)).await.unwrap();
         running
     }
 
-    pub(crate) async fn put(&self, key: &str, value: &str) -> Result<(), Refusal> {
+    pub(crate) async fn put(&self, key: &str, value: &str) -> Result<(), EngineError> {
         put(&self.engine, key, value).await
     }
 
-    pub(crate) async fn get(&self, key: &str) -> Result<Option<String>, Refusal> {
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<String>, EngineError> {
         get(&self.engine, key).await
     }
 
@@ -78,13 +79,13 @@ impl Running {
     pub(crate) async fn rewrite(&self, keys: u64, value: &[u8]) {
         let record = Record::new(None, Bytes::copy_from_slice(value));
         let changes = (0..keys).map(|number| Change::put(key(&format!("key-{number}")), &record));
-        let room = self.engine.reserve(value.len()).unwrap();
-        self.engine.import(changes.collect(), room).await.unwrap();
+        let space = self.engine.reserve(value.len()).unwrap();
+        self.engine.import(changes.collect(), space).await.unwrap();
     }
 
     /// As if it had been paused for an hour until now.
     pub(crate) fn slept(&self) {
-        self.engine.0.vigil.beat(Moment::ago(Duration::from_secs(3600)));
+        self.engine.0.stall.beat(Moment::ago(Duration::from_secs(3600)));
     }
 
     pub(crate) async fn stop(mut self) {
@@ -98,13 +99,13 @@ pub(crate) fn key(text: &str) -> Key {
     Key::new(text.to_owned()).unwrap()
 }
 
-async fn put(engine: &Engine, name: &str, value: &str) -> Result<(), Refusal> {
-    let room = engine.reserve(name.len() + value.len())?;
-    engine.put(&key(name), Record::new(None, value.to_owned().into()), None, room).await.map(|_| ())
+async fn put(engine: &Engine, name: &str, value: &str) -> Result<(), EngineError> {
+    let space = engine.reserve(name.len() + value.len())?;
+    engine.put(&key(name), Record::new(None, value.to_owned().into()), None, space).await.map(|_| ())
 }
 
-async fn get(engine: &Engine, name: &str) -> Result<Option<String>, Refusal> {
-    let record = engine.get(&key(name), Consistency::Strong).await?.value;
+async fn get(engine: &Engine, name: &str) -> Result<Option<String>, EngineError> {
+    let record = engine.get(&key(name), ReadLevel::Strong).await?.value;
     Ok(record.map(|found| String::from_utf8_lossy(found.record.value()).into_owned()))
 }
 
@@ -119,7 +120,7 @@ pub(crate) async fn until(mut condition: impl AsyncFnMut() -> bool) {
     panic!("it never became true");
 }
 
-pub(crate) fn memory() -> (Faults, Arc<Register>) {
+pub(crate) fn memory() -> (Faults, Arc<Owners>) {
     (Faults::new(Arc::new(InMemory::new())), Arc::default())
 }
 
@@ -127,8 +128,8 @@ pub(crate) fn memory() -> (Faults, Arc<Register>) {
 async fn what_was_answered_is_read_at_once_and_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let store = LocalFileSystem::new_with_prefix(folder.path()).unwrap().with_fsync(true);
-    let (store, register): (Arc<dyn ObjectStore>, Arc<Register>) = (Arc::new(store), Arc::default());
-    let first = Running::start(Arc::clone(&store), &register).await;
+    let (store, owners): (Arc<dyn ObjectStore>, Arc<Owners>) = (Arc::new(store), Arc::default());
+    let first = Running::start(Arc::clone(&store), &owners).await;
     for round in 0..20 {
         first.put("a", &round.to_string()).await.unwrap();
         assert_eq!(first.get("a").await.unwrap(), Some(round.to_string()));
@@ -138,7 +139,7 @@ async fn what_was_answered_is_read_at_once_and_after_a_restart() {
     assert_eq!(first.get("b").await.unwrap(), None);
     first.stop().await;
 
-    let second = Running::start(store, &register).await;
+    let second = Running::start(store, &owners).await;
     assert_eq!(second.get("a").await.unwrap().as_deref(), Some("19"));
     assert_eq!(second.get("b").await.unwrap(), None);
     assert_eq!(second.engine.health(), Health::Ready);
@@ -147,8 +148,8 @@ async fn what_was_answered_is_read_at_once_and_after_a_restart() {
 
 #[tokio::test]
 async fn of_two_owners_only_the_second_answers_and_nothing_answered_is_lost() {
-    let (store, register) = memory();
-    let first = Running::start(store.objects(), &register).await;
+    let (store, owners) = memory();
+    let first = Running::start(store.objects(), &owners).await;
     let writer = async {
         let mut answered = 0;
         loop {
@@ -160,16 +161,16 @@ async fn of_two_owners_only_the_second_answers_and_nothing_answered_is_lost() {
     };
     let taker = async {
         until(async || first.get("first-5").await == Ok(Some("1".to_owned()))).await;
-        Running::start(store.objects(), &register).await
+        Running::start(store.objects(), &owners).await
     };
     let (answered, second) = tokio::join!(writer, taker);
     assert!(answered > 5);
     for number in 0..answered {
         assert_eq!(second.get(&format!("first-{number}")).await.unwrap().as_deref(), Some("1"), "{number}");
     }
-    until(async || matches!(first.get("first-0").await, Err(Refusal::Passed(_)))).await;
-    assert!(matches!(first.put("late", "1").await, Err(Refusal::Passed(_))));
-    assert!(first.deed.fenced.load(Ordering::SeqCst) > 0, "the supervisor was told");
+    until(async || matches!(first.get("first-0").await, Err(EngineError::Passed(_)))).await;
+    assert!(matches!(first.put("late", "1").await, Err(EngineError::Passed(_))));
+    first.claim.suspected().await;
     assert!(matches!(first.engine.health(), Health::Degraded(_)));
     second.put("second", "1").await.unwrap();
     assert_eq!(second.get("late").await.unwrap(), None);
@@ -179,14 +180,14 @@ async fn of_two_owners_only_the_second_answers_and_nothing_answered_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_was_replaced_reads_nothing_any_more() {
-    let (store, register) = memory();
-    let first = Running::start(store.objects(), &register).await;
+    let (store, owners) = memory();
+    let first = Running::start(store.objects(), &owners).await;
     first.put("a", "old").await.unwrap();
-    let second = Running::start(store.objects(), &register).await;
+    let second = Running::start(store.objects(), &owners).await;
     second.put("a", "new").await.unwrap();
     // Time is paused: no poll of the first has shown it yet. Its next read must find out.
     assert!(first.get("a").await.is_err());
-    let listed = first.engine.page(&Query::default()).await;
+    let listed = first.engine.scan(&ScanRange::default(), ReadLevel::Strong).await;
     assert!(listed.is_err(), "neither does a listing: {listed:?}");
     assert_eq!(second.get("a").await.unwrap().as_deref(), Some("new"));
     first.stop().await;
@@ -195,13 +196,13 @@ async fn an_owner_that_was_replaced_reads_nothing_any_more() {
 
 /// A store in trouble, and out of it again.
 async fn survives(trouble: Mode, cause: &str, reads: bool) {
-    let (store, register) = memory();
-    let running = Running::start(store.objects(), &register).await;
+    let (store, owners) = memory();
+    let running = Running::start(store.objects(), &owners).await;
     running.put("before", "1").await.unwrap();
     store.set(trouble);
     let began = Instant::now();
-    let refusal = running.put("during", "1").await.unwrap_err();
-    assert!(matches!(&refusal, Refusal::Unsettled(why) if why.contains(cause)), "{refusal}");
+    let error = running.put("during", "1").await.unwrap_err();
+    assert!(matches!(&error, EngineError::Unsettled(why) if why.contains(cause)), "{error}");
     let told = began.elapsed();
     assert!((IN_TROUBLE..IN_TROUBLE * 3 / 2).contains(&told), "before its client stops waiting: {told:?}");
     assert!(matches!(running.engine.health(), Health::Degraded(why) if why.contains(cause)));
@@ -210,7 +211,7 @@ async fn survives(trouble: Mode, cause: &str, reads: bool) {
     assert!(began.elapsed() < IN_TROUBLE * 3 / 2, "{:?}", began.elapsed());
     match read {
         Ok(value) => assert!(reads && value.as_deref() == Some("1")),
-        Err(refusal) => assert!(!reads && refusal.to_string().contains(cause), "{refusal}"),
+        Err(error) => assert!(!reads && error.to_string().contains(cause), "{error}"),
     }
     store.set(Mode::Work);
     until(async || running.put("after", "1").await.is_ok()).await;
@@ -238,13 +239,13 @@ async fn a_store_that_hangs_is_told_and_heals() {
 
 #[tokio::test(start_paused = true)]
 async fn a_read_alone_says_in_time_that_the_store_hangs() {
-    let (store, register) = memory();
-    let running = Running::start(store.objects(), &register).await;
+    let (store, owners) = memory();
+    let running = Running::start(store.objects(), &owners).await;
     running.put("a", "1").await.unwrap();
     store.set(Mode::Hang);
     let began = Instant::now();
-    let refusal = running.get("a").await.unwrap_err();
-    assert!(matches!(&refusal, Refusal::Unread(why) if why.contains("has not answered")), "{refusal}");
+    let error = running.get("a").await.unwrap_err();
+    assert!(matches!(&error, EngineError::Unread(why) if why.contains("has not answered")), "{error}");
     assert!(began.elapsed() < IN_TROUBLE * 3 / 2, "{:?}", began.elapsed());
     store.set(Mode::Work);
     until(async || running.get("a").await.is_ok()).await;
@@ -253,8 +254,8 @@ async fn a_read_alone_says_in_time_that_the_store_hangs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_comes_back_after_an_hour_is_used_again() {
-    let (store, register) = memory();
-    let running = Running::start(store.objects(), &register).await;
+    let (store, owners) = memory();
+    let running = Running::start(store.objects(), &owners).await;
     running.put("before", "1").await.unwrap();
     store.set(Mode::Unreachable);
     let hour = Instant::now() + Duration::from_secs(3600);
@@ -270,11 +271,11 @@ async fn a_store_that_comes_back_after_an_hour_is_used_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_start_waits_for_a_store_that_comes_late() {
-    let (store, register) = memory();
+    let (store, owners) = memory();
     store.set(Mode::Unreachable);
-    let running = Running::begin(store.objects(), register.take());
-    let refusal = running.engine.opened(Duration::from_secs(5)).await.unwrap_err();
-    assert!(matches!(&refusal, Refusal::NotOpen(why) if why.contains("connection refused")), "{refusal}");
+    let running = Running::begin(store.objects(), owners.take().await);
+    let error = running.engine.opened(Duration::from_secs(5)).await.unwrap_err();
+    assert!(matches!(&error, EngineError::NotOpen(why) if why.contains("connection refused")), "{error}");
     store.set(Mode::Work);
     running.engine.opened(Duration::from_secs(30)).await.unwrap();
     running.put("a", "1").await.unwrap();
@@ -283,30 +284,28 @@ async fn a_start_waits_for_a_store_that_comes_late() {
 
 #[tokio::test(start_paused = true)]
 async fn a_database_that_closed_itself_is_opened_again_by_its_owner() {
-    let (store, register) = memory();
-    let running = Running::start(store.objects(), &register).await;
+    let (store, owners) = memory();
+    let running = Running::start(store.objects(), &owners).await;
     running.put("before", "1").await.unwrap();
     store.refuse_creates(1);
     // As if a write had been done and its answer lost: SlateDB takes that for another owner.
-    let refusal = running.put("during", "1").await.unwrap_err();
-    assert!(matches!(refusal, Refusal::Unsettled(_)), "{refusal}");
+    let error = running.put("during", "1").await.unwrap_err();
+    assert!(matches!(error, EngineError::Unsettled(_)), "{error}");
     until(async || running.put("after", "1").await.is_ok()).await;
     assert_eq!(running.get("before").await.unwrap().as_deref(), Some("1"));
-    assert_eq!(
-        running.deed.fenced.load(Ordering::SeqCst),
-        1,
-        "so it seemed; the claim says that it is the owner"
-    );
+    // So it seemed.
+    running.claim.suspected().await;
+    running.claim.confirm().await.unwrap();
     running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_stood_still_opens_its_data_again_before_it_reads() {
-    let (store, register) = memory();
-    let running = Running::start(store.objects(), &register).await;
+    let (store, owners) = memory();
+    let running = Running::start(store.objects(), &owners).await;
     running.put("a", "1").await.unwrap();
     running.slept();
-    assert!(matches!(running.get("a").await, Err(Refusal::NotOpen(why)) if why.contains("paused")));
+    assert!(matches!(running.get("a").await, Err(EngineError::NotOpen(why)) if why.contains("paused")));
     until(async || running.get("a").await == Ok(Some("1".to_owned()))).await;
     assert_eq!(running.engine.0.meters.openings.get(), 2);
     running.stop().await;
@@ -314,9 +313,9 @@ async fn a_process_that_stood_still_opens_its_data_again_before_it_reads() {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_stood_still_while_it_opened_begins_anew() {
-    let (store, register) = memory();
+    let (store, owners) = memory();
     store.set(Mode::Hang);
-    let running = Running::begin(store.objects(), register.take());
+    let running = Running::begin(store.objects(), owners.take().await);
     tokio::time::sleep(Duration::from_millis(500)).await;
     running.slept();
     store.set(Mode::Work);
@@ -328,9 +327,9 @@ async fn a_process_that_stood_still_while_it_opened_begins_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_ends_an_opening_that_goes_nowhere() {
-    let (store, register) = memory();
+    let (store, owners) = memory();
     store.set(Mode::Hang);
-    let running = Running::begin(store.objects(), register.take());
+    let running = Running::begin(store.objects(), owners.take().await);
     assert!(running.engine.opened(Duration::from_secs(1)).await.is_err());
     let began = Instant::now();
     running.stop().await;
@@ -339,9 +338,9 @@ async fn a_stop_ends_an_opening_that_goes_nowhere() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_moves_too_often_for_compaction_still_closes_at_once() {
-    let (store, register) = memory();
+    let (store, owners) = memory();
     for life in 0..40 {
-        let running = Running::start(store.objects(), &register).await;
+        let running = Running::start(store.objects(), &owners).await;
         running.put("a", &life.to_string()).await.unwrap();
         let began = Instant::now();
         running.stop().await;
@@ -351,8 +350,8 @@ async fn a_shard_that_moves_too_often_for_compaction_still_closes_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_in_memory_is_bounded() {
-    let (store, register) = memory();
-    let running = Running::start(store.objects(), &register).await;
+    let (store, owners) = memory();
+    let running = Running::start(store.objects(), &owners).await;
     store.set(Mode::Hang);
     let large = "x".repeat(4 * 1024 * 1024);
     let (first, second, third) = tokio::join!(running.put("1", &large), running.put("2", &large), async {
@@ -360,8 +359,8 @@ async fn what_waits_in_memory_is_bounded() {
         let began = Instant::now();
         (running.put("3", &large).await, began.elapsed())
     });
-    assert!(matches!(third, (Err(Refusal::Full(_)), waited) if waited.is_zero()), "{third:?}");
-    assert!(matches!((first, second), (Err(Refusal::Unsettled(_)), Err(Refusal::Unsettled(_)))));
+    assert!(matches!(third, (Err(EngineError::Full(_)), waited) if waited.is_zero()), "{third:?}");
+    assert!(matches!((first, second), (Err(EngineError::Unsettled(_)), Err(EngineError::Unsettled(_)))));
     store.set(Mode::Work);
     until(async || running.put("3", &large).await.is_ok()).await;
     running.stop().await;
@@ -369,8 +368,8 @@ async fn what_waits_in_memory_is_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn many_writes_become_durable_together() {
-    let (store, register) = memory();
-    let running = Running::start(store.objects(), &register).await;
+    let (store, owners) = memory();
+    let running = Running::start(store.objects(), &owners).await;
     let writes = (0..500).map(|number| running.put(if number % 2 == 0 { "even" } else { "odd" }, "1"));
     let answers = futures_util::future::join_all(writes).await;
     assert!(answers.iter().all(Result::is_ok));
@@ -383,23 +382,25 @@ async fn many_writes_become_durable_together() {
 
 #[tokio::test(start_paused = true)]
 async fn a_listing_is_in_order_and_goes_on_where_it_ended() {
-    let (store, register) = memory();
-    let running = Running::start(store.objects(), &register).await;
+    let (store, owners) = memory();
+    let running = Running::start(store.objects(), &owners).await;
     for name in ["b", "a/2", "a/1", "a/3", "c"] {
         running.put(name, name).await.unwrap();
     }
     running.engine.delete(&key("a/3"), None).await.unwrap();
-    let list = async |query: &str| {
-        let page = running.engine.page(&Query::parse(query).unwrap()).await.unwrap();
+    let all = ScanRange::default;
+    let list = async |range: ScanRange| {
+        let page = running.engine.scan(&range, ReadLevel::Strong).await.unwrap();
         let keys: Vec<_> = page.value.keys.into_iter().map(|listed| listed.key).collect();
         (keys.join(" "), page.value.next)
     };
-    assert_eq!(list("").await, ("a/1 a/2 b c".to_owned(), None));
-    assert_eq!(list("prefix=a/").await, ("a/1 a/2".to_owned(), None));
-    assert_eq!(list("limit=3").await, ("a/1 a/2 b".to_owned(), Some("b".to_owned())));
-    assert_eq!(list("limit=3&after=b").await, ("c".to_owned(), None));
-    assert_eq!(list("start=a/2&end=c").await, ("a/2 b".to_owned(), None));
-    assert_eq!(list("start=c&end=c").await, (String::new(), None));
+    let (a2, b, c) = (|| b"a/2".to_vec(), || Some(b"b".to_vec()), || Some(b"c".to_vec()));
+    assert_eq!(list(all()).await, ("a/1 a/2 b c".to_owned(), None));
+    assert_eq!(list(ScanRange { prefix: b"a/".to_vec(), ..all() }).await, ("a/1 a/2".to_owned(), None));
+    assert_eq!(list(ScanRange { limit: 3, ..all() }).await, ("a/1 a/2 b".to_owned(), Some("b".to_owned())));
+    assert_eq!(list(ScanRange { limit: 3, after: b(), ..all() }).await, ("c".to_owned(), None));
+    assert_eq!(list(ScanRange { start: a2(), end: c(), ..all() }).await, ("a/2 b".to_owned(), None));
+    assert_eq!(list(ScanRange { start: b"c".to_vec(), end: c(), ..all() }).await, (String::new(), None));
     running.stop().await;
 }
 
@@ -426,9 +427,9 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 async fn behaves_as_a_map(ops: Vec<Op>) {
-    let (store, register) = memory();
+    let (store, owners) = memory();
     let mut model = BTreeMap::new();
-    let mut running = Running::start(store.objects(), &register).await;
+    let mut running = Running::start(store.objects(), &owners).await;
     for op in ops {
         match op {
             Op::Put(name, value) => {
@@ -444,16 +445,16 @@ async fn behaves_as_a_map(ops: Vec<Op>) {
                 assert_eq!(running.get(&name).await.unwrap(), model.get(&name).cloned());
             }
             Op::List => {
-                let page = running.engine.page(&Query::default()).await.unwrap();
+                let page = running.engine.scan(&ScanRange::default(), ReadLevel::Strong).await.unwrap();
                 let keys: Vec<_> = page.value.keys.into_iter().map(|listed| listed.key).collect();
                 assert_eq!(keys, model.keys().cloned().collect::<Vec<_>>());
             }
             Op::Reopen => {
                 running.stop().await;
-                running = Running::start(store.objects(), &register).await;
+                running = Running::start(store.objects(), &owners).await;
             }
             Op::TakeOver => {
-                let old = std::mem::replace(&mut running, Running::start(store.objects(), &register).await);
+                let old = std::mem::replace(&mut running, Running::start(store.objects(), &owners).await);
                 old.stop().await;
             }
         }

@@ -147,7 +147,7 @@ fn one_byte() -> Body {
 }
 
 #[tokio::test]
-async fn bodies_that_announce_much_and_send_little_hold_no_room() {
+async fn bodies_that_announce_much_and_send_little_hold_no_space() {
     let node = Node::owning(0, json!({})).await;
     let mut slow = Vec::new();
     for number in 0..50 {

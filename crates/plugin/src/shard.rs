@@ -1,0 +1,14 @@
+//! What every service with owned shards needs: which shard this member has and what it may answer, how new an answer must
+//! be, and how the data is kept open.
+
+mod keep_open;
+mod kept;
+mod member;
+mod read_level;
+mod stall;
+
+pub use keep_open::{Closing, Open, OpenError, Pauses, keep_open};
+pub use kept::{Kept, NotOpen};
+pub use member::ShardMember;
+pub use read_level::{Read, ReadLevel, ReadLevelError};
+pub use stall::{Moment, STALL, StallDetector};

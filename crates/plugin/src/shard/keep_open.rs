@@ -1,0 +1,158 @@
+//! Keeps a shard's data open, for its owner and for a replica alike: open, serve, close on failure, back off, report.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Kept, NotOpen};
+
+/// How long an opening may still take when it is told to stop.
+const LAST_OPENING: Duration = Duration::from_secs(5);
+
+/// How a shard's data is opened, served and closed.
+pub trait Open: Send + Sync {
+    /// What was opened.
+    type Opened: Send + Sync;
+    /// What requests use of it.
+    type Data: Clone + Send + Sync;
+
+    /// Opens it. When the service must end, it may still take five seconds; what comes of it is closed.
+    fn open(&self) -> impl Future<Output = Result<Self::Opened, OpenError>> + Send;
+
+    /// Lets requests use it ([`Kept::open`]) until it can't be trusted any more. Says why. Dropped when the service must
+    /// end.
+    fn serve(&self, opened: &Self::Opened, kept: &Kept<Self::Data>) -> impl Future<Output = String> + Send;
+
+    /// Closes it.
+    fn close(&self, opened: Self::Opened, reason: Closing) -> impl Future<Output = ()> + Send;
+
+    /// The shard was found to be another's: the last thing that happens.
+    fn passed(&self, why: &str) {
+        let _ = why;
+    }
+}
+
+/// Why something is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// It can't be trusted any more, and is opened anew.
+    Failed,
+    /// The service ends while requests may have been served.
+    Ending,
+    /// The service ended while it was being opened.
+    Unused,
+}
+
+/// Why it was not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Stop: the shard is not ours any more.
+    #[error("{0}")]
+    Passed(String),
+    /// Try again later.
+    #[error("{0}")]
+    Failed(String),
+    /// What is on the store can't be understood, here or anywhere.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// The pauses between attempts to open.
+#[derive(Debug, Clone, Copy)]
+pub struct Pauses {
+    /// The first one; each is twice as long as the one before.
+    pub first: Duration,
+    /// The longest.
+    pub longest: Duration,
+    /// The longest while what is stored is damaged.
+    pub damaged: Duration,
+    /// What was open for longer begins with the first pause again.
+    pub steady: Duration,
+}
+
+/// Whatever ends it, nobody waits for the data any more.
+struct EndOnDrop<'a, T: Clone>(&'a Kept<T>);
+
+impl<T: Clone> Drop for EndOnDrop<'_, T> {
+    fn drop(&mut self) {
+        self.0.not(NotOpen::Ended);
+    }
+}
+
+/// Keeps it open until it is told to stop or the shard has passed.
+pub async fn keep_open<O: Open>(open: &O, kept: &Kept<O::Data>, pauses: Pauses, stop: &CancellationToken) {
+    let _ended = EndOnDrop(kept);
+    let (mut pause, mut was_damaged) = (pauses.first, false);
+    loop {
+        let Some(outcome) = open_unless_stopped(open, stop).await else { return };
+        let is_damaged = matches!(outcome, Err(OpenError::Damaged(_)));
+        match outcome {
+            Ok(opened) => {
+                let began = Instant::now();
+                let failed = tokio::select! {
+                    biased;
+                    why = open.serve(&opened, kept) => Some(why),
+                    () = stop.cancelled() => None,
+                };
+                let Some(why) = failed else {
+                    kept.not(NotOpen::Opening(Some("it is being closed".to_owned())));
+                    return open.close(opened, Closing::Ending).await;
+                };
+                warn!(why, "the shard's data can't be trusted any more; it is opened again");
+                kept.not(NotOpen::Opening(Some(why)));
+                open.close(opened, Closing::Failed).await;
+                if began.elapsed() > pauses.steady {
+                    pause = pauses.first;
+                }
+            }
+            Err(OpenError::Passed(why)) => {
+                info!(why, "the shard has passed to another node");
+                open.passed(&why);
+                return kept.not(NotOpen::Passed(why));
+            }
+            Err(OpenError::Failed(why)) => {
+                let now = NotOpen::Opening(Some(why));
+                // Said once: a replica may wait for long until there is data.
+                if kept.get().err().as_ref() != Some(&now) {
+                    warn!(why = %now, "could not open the shard's data");
+                }
+                kept.not(now);
+            }
+            // Damage that is gone at the next attempt was somebody else's half of a change.
+            Err(OpenError::Damaged(why)) if !was_damaged => kept.not(NotOpen::Opening(Some(why))),
+            Err(OpenError::Damaged(why)) => {
+                error!(why, "what is stored is damaged, and can't be opened");
+                kept.not(NotOpen::Damaged(why));
+            }
+        }
+        let longest = if is_damaged { pauses.damaged } else { pauses.longest };
+        was_damaged = is_damaged;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = sleep(pause) => pause = (pause * 2).min(longest),
+        }
+    }
+}
+
+/// Opens it, unless it is told to stop. What is dropped half open would go on with its own work.
+async fn open_unless_stopped<O: Open>(
+    open: &O,
+    stop: &CancellationToken,
+) -> Option<Result<O::Opened, OpenError>> {
+    let mut opening = std::pin::pin!(open.open());
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        opened = &mut opening => return Some(opened),
+    }
+    if let Ok(Ok(opened)) = timeout(LAST_OPENING, opening).await {
+        open.close(opened, Closing::Unused).await;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

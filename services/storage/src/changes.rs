@@ -1,0 +1,9 @@
+//! The changes of a shard, for those who watch it: from memory, and from SlateDB's log.
+
+pub(crate) mod feed;
+pub(crate) mod history;
+mod place;
+pub(crate) mod stream;
+pub(crate) mod watcher;
+
+pub(crate) use place::Place;

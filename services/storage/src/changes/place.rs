@@ -1,0 +1,92 @@
+//! A place in the changes of one shard.
+//!
+//! Pure. The changes of a shard have one order: by the sequence number of the batch that they were written in, and in
+//! it by key. Both sources of changes, memory and the log, have it, so a place means the same in either.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A place in the changes of one shard: all below it was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// The batch that is seen next, by its sequence number.
+    pub(crate) seq: u64,
+    /// How many of its rows were seen, those that the watcher did not ask for among them. Never all of them: then it
+    /// is the next batch that is seen next.
+    pub(crate) row: usize,
+}
+
+impl Place {
+    /// Behind a whole batch.
+    pub(crate) fn after(seq: u64) -> Self {
+        Self { seq: seq + 1, row: 0 }
+    }
+
+    /// Behind a row of a batch that has so many.
+    pub(crate) fn after_row(seq: u64, row: usize, rows: usize) -> Self {
+        if row + 1 < rows { Self { seq, row: row + 1 } } else { Self::after(seq) }
+    }
+}
+
+/// `123.4`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.seq, self.row)
+    }
+}
+
+impl FromStr for Place {
+    type Err = NotAPlace;
+
+    fn from_str(text: &str) -> Result<Self, NotAPlace> {
+        let parts = text.split_once('.').and_then(|(seq, row)| Some((number(seq)?, number(row)?)));
+        let (seq, row) = parts.ok_or(NotAPlace)?;
+        // There is no batch behind the last number.
+        let row = usize::try_from(row).ok().filter(|_| seq < u64::MAX);
+        row.map(|row| Self { seq, row }).ok_or(NotAPlace)
+    }
+}
+
+/// A text is no place. Give one as it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is no place in the changes of a shard")]
+pub(crate) struct NotAPlace;
+
+/// A number without a sign.
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_as_it_was_written() {
+        for text in ["0.0", "123.4", "18446744073709551614.7"] {
+            assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "1",
+            "1.",
+            ".1",
+            "-1.0",
+            "+1.0",
+            "1.x",
+            "18446744073709551615.0",
+            "99999999999999999999.0",
+            "1.0 ",
+            "1.0.0",
+        ] {
+            assert_eq!(text.parse::<Place>(), Err(NotAPlace), "{text}");
+        }
+    }
+
+    #[test]
+    fn behind_the_last_row_is_the_next_batch() {
+        assert_eq!(Place::after_row(7, 0, 2), Place { seq: 7, row: 1 });
+        assert_eq!(Place::after_row(7, 1, 2), Place::after(7));
+        assert!(Place { seq: 7, row: 9 } < Place::after(7));
+    }
+}

@@ -1,0 +1,144 @@
+//! Keys: any bytes, and how they are written in paths and queries.
+//!
+//! Pure. One function decodes for the handler and for the choice of a shard, so that they cannot disagree.
+
+use std::fmt;
+
+use bytes::Bytes;
+use plugin::http::query::{EncodingError, percent_decode};
+use types::KeyHash;
+
+/// The longest key, in bytes.
+pub(crate) const MAX_KEY: usize = 1024;
+
+/// A key: 1 to [`MAX_KEY`] bytes, any bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key(Bytes);
+
+/// Why a text is not a key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum KeyError {
+    /// Name one.
+    #[error("the key is empty")]
+    Empty,
+    /// Shorten it.
+    #[error("the key has {0} bytes; at most {MAX_KEY} are allowed")]
+    TooLong(usize),
+    /// Write a percent sign as `%25`.
+    #[error(transparent)]
+    Encoding(#[from] EncodingError),
+}
+
+impl Key {
+    /// The key with these bytes.
+    pub(crate) fn new(bytes: impl Into<Bytes>) -> Result<Self, KeyError> {
+        let bytes = bytes.into();
+        match bytes.len() {
+            0 => Err(KeyError::Empty),
+            long if long > MAX_KEY => Err(KeyError::TooLong(long)),
+            _ => Ok(Self(bytes)),
+        }
+    }
+
+    /// The key that a part of a path names: decoded once; `/` and `+` stand for themselves.
+    pub(crate) fn from_path(encoded: &str) -> Result<Self, KeyError> {
+        Self::new(percent_decode(encoded)?)
+    }
+
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// What decides its shard: what stands in its first braces, or all of it.
+    pub(crate) fn hash(&self) -> KeyHash {
+        KeyHash::of_tagged(&self.0)
+    }
+}
+
+/// As in paths and listings.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({self})")
+    }
+}
+
+/// The one way in which a key is written in answers: it may be put into a path or a query as it is.
+///
+/// Letters, digits and `-._~` stand for themselves (RFC 3986, section 2.3), all else is percent-encoded. `/` stands
+/// for itself too, unless a client would take a part between two of them for an empty or dotted step and leave it out.
+pub(crate) fn encode(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let is_plain_path = bytes.split(|&byte| byte == b'/').all(|step| !matches!(step, b"" | b"." | b".."));
+    let mut text = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        match byte {
+            b'/' if is_plain_path => text.push('/'),
+            b'-' | b'.' | b'_' | b'~' => text.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => text.push(char::from(byte)),
+            _ => write!(text, "%{byte:02X}").expect("writing to a string cannot fail"),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_path_is_decoded_once_and_a_plus_is_a_plus() {
+        for (path, bytes) in [
+            ("a/b", &b"a/b"[..]),
+            ("a%2Fb", b"a/b"),
+            ("a%2fb+c", b"a/b+c"),
+            ("%2525", b"%25"),
+            ("%00%FF", &[0, 255]),
+            ("//", b"//"),
+            ("ü", "ü".as_bytes()),
+        ] {
+            assert_eq!(Key::from_path(path).unwrap().bytes(), bytes, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        assert_eq!(Key::from_path(""), Err(KeyError::Empty));
+        for (path, at) in [("%", 0), ("a%2", 1), ("a%zz", 1), ("%25%", 3), ("%+1", 0)] {
+            assert_eq!(Key::from_path(path), Err(EncodingError { at }.into()), "{path}");
+        }
+        assert!(Key::from_path(&"a".repeat(MAX_KEY)).is_ok());
+        assert!(Key::from_path(&"%61".repeat(MAX_KEY)).is_ok(), "what counts is the key itself");
+        assert_eq!(Key::from_path(&"a".repeat(MAX_KEY + 1)), Err(KeyError::TooLong(MAX_KEY + 1)));
+    }
+
+    #[test]
+    fn steps_that_a_client_would_leave_out_are_hidden_from_it() {
+        for (bytes, text) in [
+            ("user/1", "user/1"),
+            ("a b&c=d?e#f%g+h", "a%20b%26c%3Dd%3Fe%23f%25g%2Bh"),
+            ("a/../b", "a%2F..%2Fb"),
+            ("/a", "%2Fa"),
+            ("a/", "a%2F"),
+            ("a//b/c", "a%2F%2Fb%2Fc"),
+        ] {
+            assert_eq!(encode(bytes.as_bytes()), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_comes_back_from_what_is_written_of_it(bytes in prop::collection::vec(any::<u8>(), 1..64)) {
+            let key = Key::new(bytes).unwrap();
+            prop_assert_eq!(Key::from_path(&key.to_string()).unwrap(), key);
+        }
+    }
+}

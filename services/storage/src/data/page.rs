@@ -1,0 +1,157 @@
+//! Keys in their order, and how the pages of several shards become one.
+
+use serde::{Deserialize, Serialize};
+
+use super::key::Key;
+
+/// What a listed key takes besides its texts.
+const LISTED: usize = 128;
+
+/// A key of a page.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Listed {
+    /// The key as it may be put into a path.
+    pub(crate) key: String,
+    /// Bytes of the value.
+    pub(crate) size: u64,
+    /// The write that the value came from.
+    pub(crate) version: u64,
+    /// The value's content type.
+    pub(crate) content_type: String,
+    /// When it expires, in milliseconds since 1970.
+    #[serde(default)]
+    pub(crate) expires_ms: Option<u64>,
+    /// The value, if it was asked for and is text.
+    #[serde(default)]
+    pub(crate) value: Option<String>,
+    /// The value in base64, if it was asked for and is no text.
+    #[serde(default)]
+    pub(crate) value_base64: Option<String>,
+}
+
+impl Listed {
+    /// What it takes of a page, about.
+    pub(crate) fn size(&self) -> usize {
+        let values = [&self.value, &self.value_base64].into_iter().flatten().map(String::len);
+        self.key.len() + self.content_type.len() + values.sum::<usize>() + LISTED
+    }
+}
+
+/// Keys in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Page {
+    /// The keys.
+    pub(crate) keys: Vec<Listed>,
+    /// What to ask `after` for the next page; nothing if this is the last.
+    pub(crate) next: Option<String>,
+}
+
+/// Why the parts do not make a page.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no key")]
+pub(crate) struct NotAKey(String);
+
+/// One page of the pages of several shards, which all asked for the same.
+///
+/// A page that is not its shard's last says nothing of keys above its own last one, so the outcome ends there.
+pub(crate) fn merge(pages: Vec<Page>, limit: usize, bytes: usize) -> Result<Page, NotAKey> {
+    let mut horizon: Option<Key> = None;
+    let mut all = Vec::new();
+    for page in pages {
+        let is_cut = page.next.is_some();
+        let mut last = None;
+        for listed in page.keys {
+            let key = Key::from_path(&listed.key).map_err(|_| NotAKey(listed.key.clone()))?;
+            last = Some(key.clone());
+            all.push((key, listed));
+        }
+        if let Some(last) = last.filter(|_| is_cut) {
+            horizon = Some(match horizon {
+                Some(horizon) => horizon.min(last),
+                None => last,
+            });
+        }
+    }
+    all.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let known = horizon.as_ref().map_or(all.len(), |horizon| all.partition_point(|(key, _)| key <= horizon));
+    // The first one is always given, so that asking again leads further.
+    let mut size = 0;
+    let fits = all.iter().take_while(|(_, listed)| {
+        let is_room = size <= bytes;
+        size += listed.size();
+        is_room
+    });
+    let most = limit.min(fits.count().max(1));
+    let is_cut = horizon.is_some() || known > most;
+    all.truncate(known.min(most));
+    let keys: Vec<_> = all.into_iter().map(|(_, listed)| listed).collect();
+    let next = keys.last().filter(|_| is_cut).map(|last| last.key.clone());
+    Ok(Page { keys, next })
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin::http::query::percent_decode;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::data::key::encode;
+    use crate::data::range::MAX_BYTES;
+
+    fn listed(key: &[u8]) -> Listed {
+        Listed {
+            key: encode(key),
+            size: 0,
+            version: 1,
+            content_type: String::new(),
+            expires_ms: None,
+            value: None,
+            value_base64: None,
+        }
+    }
+
+    fn page(keys: &[&str], is_cut: bool) -> Page {
+        let keys: Vec<_> = keys.iter().map(|key| listed(key.as_bytes())).collect();
+        Page { next: keys.last().filter(|_| is_cut).map(|last| last.key.clone()), keys }
+    }
+
+    #[test]
+    fn a_merged_page_ends_where_a_shard_says_no_more() {
+        let merged =
+            merge(vec![page(&["a", "d"], true), page(&["b", "c", "e"], false)], 10, MAX_BYTES).unwrap();
+        assert_eq!(merged, page(&["a", "b", "c", "d"], true), "what a shard has above `d` is not known");
+        let merged = merge(vec![page(&["a"], false), page(&[], false)], 10, MAX_BYTES).unwrap();
+        assert_eq!(merged, page(&["a"], false));
+        let merged = merge(vec![page(&["a", "c"], false), page(&["b"], false)], 2, MAX_BYTES).unwrap();
+        assert_eq!(merged, page(&["a", "b"], true));
+        assert!(merge(vec![page(&[""], false)], 2, MAX_BYTES).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn paging_shows_every_key_once_and_in_order(
+            keys in prop::collection::btree_set(prop::collection::vec(any::<u8>(), 1..4), 0..40),
+            shards in 1_usize..4,
+            limit in 1_usize..6,
+            bytes in prop_oneof![1_usize..1_000, Just(MAX_BYTES)],
+        ) {
+            let mut shown = Vec::new();
+            let mut after: Option<Vec<u8>> = None;
+            loop {
+                let pages = (0..shards).map(|shard| {
+                    let mut own = keys.iter().enumerate().filter(|(at, _)| at % shards == shard)
+                        .map(|(_, key)| key).filter(|key| after.as_ref().is_none_or(|after| *key > after));
+                    let page: Vec<_> = own.by_ref().take(limit).map(|key| listed(key)).collect();
+                    let next = page.last().filter(|_| own.next().is_some()).map(|last| last.key.clone());
+                    Page { keys: page, next }
+                });
+                let page = merge(pages.collect(), limit, bytes).unwrap();
+                prop_assert!(page.keys.len() <= limit);
+                shown.extend(page.keys.iter().map(|listed| percent_decode(&listed.key).unwrap()));
+                let Some(next) = page.next else { break };
+                after = Some(percent_decode(&next).unwrap());
+            }
+            prop_assert_eq!(shown, keys.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

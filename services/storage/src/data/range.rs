@@ -1,0 +1,100 @@
+//! A part of the keys in their order, and how much of it is wanted at once.
+
+/// Keys in a page unless the caller says.
+const DEFAULT_LIMIT: usize = 1_000;
+/// The most keys in a page.
+pub(crate) const MAX_LIMIT: usize = 10_000;
+/// The most bytes that a page has before its last key, about.
+pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ScanRange {
+    /// Keys that begin with it.
+    pub(crate) prefix: Vec<u8>,
+    /// Keys that are not below it.
+    pub(crate) start: Vec<u8>,
+    /// Keys below it.
+    pub(crate) end: Option<Vec<u8>>,
+    /// Keys above it.
+    pub(crate) after: Option<Vec<u8>>,
+    /// Keys at once.
+    pub(crate) limit: usize,
+    /// With their values.
+    pub(crate) values: bool,
+    /// Bytes of a page before its last key, about.
+    pub(crate) bytes: usize,
+}
+
+impl Default for ScanRange {
+    fn default() -> Self {
+        let (prefix, start) = (Vec::new(), Vec::new());
+        let (limit, values, bytes) = (DEFAULT_LIMIT, false, MAX_BYTES);
+        Self { prefix, start, end: None, after: None, limit, values, bytes }
+    }
+}
+
+impl ScanRange {
+    /// The first key that it may be, and the first one above that it can't be, if any. Nothing if no key is asked for.
+    pub(crate) fn limits(&self) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+        let mut first = self.start.as_slice().max(self.prefix.as_slice()).to_vec();
+        if let Some(after) = &self.after {
+            // The smallest key above another one is that key and a zero byte.
+            let next = [after.as_slice(), &[0]].concat();
+            first = first.max(next);
+        }
+        let end = match (&self.end, successor(&self.prefix)) {
+            (Some(end), Some(successor)) => Some(end.clone().min(successor)),
+            (Some(end), None) => Some(end.clone()),
+            (None, successor) => successor,
+        };
+        end.as_ref().is_none_or(|end| first < *end).then_some((first, end))
+    }
+}
+
+/// The first key above all that begin with a prefix; none if there can be none.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut next = prefix[..=last].to_vec();
+    next[last] += 1;
+    Some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(range: &ScanRange) -> Option<(String, Option<String>)> {
+        let text = |bytes: Vec<u8>| bytes.escape_ascii().to_string();
+        range.limits().map(|(first, end)| (text(first), end.map(text)))
+    }
+
+    #[test]
+    fn a_range_is_what_all_limits_leave() {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        let all = ScanRange::default;
+        let of = |first: &str, end: Option<&str>| Some((first.to_owned(), end.map(str::to_owned)));
+        assert_eq!(limits(&all()), of("", None));
+        for (prefix, first, end) in [
+            (&b"a"[..], "a", Some("b")),
+            (&[b'a', 255], "a\\xff", Some("b")),
+            (&[255, 255], "\\xff\\xff", None),
+        ] {
+            assert_eq!(limits(&ScanRange { prefix: prefix.to_vec(), ..all() }), of(first, end));
+        }
+        for (prefix, start, end, after, expected) in [
+            ("a", "ab", Some("ad"), None, of("ab", Some("ad"))),
+            ("a", "A", Some("z"), None, of("a", Some("b"))),
+            ("", "a", None, Some("a"), of("a\\x00", None)),
+            ("", "b", None, Some("a"), of("b", None)),
+            ("", "b", Some("b"), None, None),
+            ("a", "b", None, None, None),
+            ("", "", Some("a"), Some("a"), None),
+            ("b", "", Some("b"), None, None),
+        ] {
+            let (end, after) = (end.map(bytes), after.map(bytes));
+            let range = ScanRange { prefix: bytes(prefix), start: bytes(start), end, after, ..all() };
+            assert_eq!(limits(&range), expected, "{range:?}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What requests and the keeper of the database share: how it is, and what is known of it.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use plugin::queue::{Queue, QueueBytes};
+use plugin::shard::{Kept, Moment, NotOpen, StallDetector};
+use slatedb::Db;
+use slatedb::object_store::ObjectStore;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::data_clock::{DataClock, WallClock};
+use super::expiry::Expiry;
+
+use super::witness::Seen;
+use crate::changes::feed::Feed;
+use crate::changes::history::History;
+use crate::data::change::{Write, Written};
+use crate::engine::EngineError;
+use crate::meters::Meters;
+use crate::settings::Settings;
+
+/// What requests and the keeper of the database share.
+pub(crate) struct Shared {
+    pub(crate) kept: Kept<Open>,
+    pub(crate) seen: Arc<Seen>,
+    pub(crate) stall: StallDetector,
+    pub(crate) meters: Meters,
+    pub(crate) expiry: Expiry,
+    pub(crate) history: History,
+    /// When a look at the manifest began that showed that nobody else had opened the database.
+    proven: Mutex<Option<Moment>>,
+    /// The last thing that was found to be damaged.
+    damage: Mutex<Option<String>>,
+    pub(crate) queue: QueueBytes,
+    pub(crate) wall: WallClock,
+    pub(crate) stop: CancellationToken,
+    /// Whether a drain has put what the database held into tables.
+    pub(crate) is_flushed: AtomicBool,
+}
+
+/// The writes that wait to be made durable.
+pub(crate) type Writes = Queue<Write, Result<Written, EngineError>>;
+
+/// An open database.
+#[derive(Clone)]
+pub(crate) struct Open {
+    pub(crate) db: Db,
+    pub(crate) writes: Writes,
+    /// Reads that wait for the next proof that nobody else has opened the database.
+    pub(crate) proofs: mpsc::Sender<oneshot::Sender<()>>,
+    /// What became durable since it was opened.
+    pub(crate) feed: Feed,
+    /// Data time.
+    pub(crate) clock: DataClock,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        state: NotOpen,
+        objects: Arc<dyn ObjectStore>,
+        settings: &Settings,
+        meters: Meters,
+        seen: Arc<Seen>,
+        wall: WallClock,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            kept: Kept::new(state),
+            seen,
+            stall: StallDetector::new(Moment::now()),
+            meters,
+            expiry: Expiry::new(),
+            history: History::new(objects),
+            proven: Mutex::default(),
+            damage: Mutex::default(),
+            queue: QueueBytes::new(settings.write_queue.as_usize()),
+            wall,
+            stop,
+            is_flushed: AtomicBool::new(false),
+        }
+    }
+
+    /// When it was last seen that nobody else had opened the database.
+    pub(crate) fn proven(&self) -> Option<Moment> {
+        *lock(&self.proven)
+    }
+
+    /// A look that began then has shown that nobody else had opened the database.
+    pub(crate) fn prove(&self, began: Moment) {
+        *lock(&self.proven) = Some(began);
+    }
+
+    /// The database, if requests are served.
+    pub(crate) fn open(&self) -> Result<Open, EngineError> {
+        self.kept.get().map_err(|why| match why {
+            NotOpen::Opening(None) => NotOpen::Opening(self.seen.trouble()).into(),
+            why => why.into(),
+        })
+    }
+
+    /// What is known to be wrong with the store, or else what was found here.
+    pub(crate) fn why(&self, otherwise: &str) -> String {
+        self.seen.trouble().unwrap_or_else(|| otherwise.to_owned())
+    }
+
+    /// Remembers damage, so that it is told of before somebody asks for the same again.
+    pub(crate) fn noted(&self, error: EngineError) -> EngineError {
+        if let EngineError::Damaged(what) = &error {
+            error!(what, "stored data is damaged");
+            *lock(&self.damage) = Some(error.to_string());
+        }
+        error
+    }
+
+    /// What is wrong though requests are served: with the store, or with what is stored.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.seen.trouble().or_else(|| lock(&self.damage).clone())
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}

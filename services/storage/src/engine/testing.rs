@@ -1,0 +1,25 @@
+//! Real claims on a cluster store in memory.
+
+use plugin::Claim;
+use store::Store;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use types::{Generation, ServiceType, ShardId};
+
+/// Takes the claim on a shard for one owner after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Owners(OnceCell<Store>);
+
+impl Owners {
+    /// The claim of a new owner; those of earlier ones have passed.
+    pub(crate) async fn take(&self) -> Claim {
+        let open =
+            async || Store::open(&"memory:///".parse().unwrap(), &"test".parse().unwrap()).await.unwrap();
+        let claims = self.0.get_or_init(open).await.claims();
+        let (service, shard): (ServiceType, _) = ("storage".parse().unwrap(), ShardId::try_from(0).unwrap());
+        let (asked_at, seen) = (Instant::now(), claims.read(&service, shard).await.unwrap());
+        let node = format!("node-{}", seen.number).parse().unwrap();
+        let holder = claims.take(&service, shard, &seen, &node, Generation(1)).await.unwrap();
+        Claim::new(claims, service, shard, holder, asked_at)
+    }
+}

@@ -1,0 +1,19 @@
+//! The service over HTTP: what paths and queries mean, and the answers.
+
+mod batch;
+mod buffers;
+mod conditions;
+mod get;
+mod import;
+mod json_value;
+mod list_query;
+mod listing;
+mod path;
+mod put;
+mod refusal;
+mod routes;
+mod watch;
+
+pub(crate) use buffers::Buffers;
+pub(crate) use path::target;
+pub(crate) use routes::router;

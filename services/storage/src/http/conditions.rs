@@ -1,0 +1,114 @@
+//! Conditions of writes as headers say them (RFC 9110, section 13), and versions as entity tags.
+//!
+//! Pure. A write hears one condition that it can judge; every other one is refused, since a condition that is not
+//! heard would be taken for one that held.
+
+use axum::response::Response;
+use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
+use http::{HeaderMap, HeaderName};
+use plugin::http::invalid;
+
+use crate::data::change::Condition;
+
+/// Why a write's conditions are not judged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConditionError {
+    /// Leave it out.
+    #[error("writes with `{0}` are not supported")]
+    Unsupported(HeaderName),
+    /// Write one of them.
+    #[error("a write has one condition, and this one has several")]
+    Several,
+    /// Write `*`.
+    #[error("`If-None-Match` of a write is `*`, not `{0}`")]
+    NotAny(String),
+    /// Write a version as an answer showed it.
+    #[error("`If-Match` of a write is `*` or one version in double quotes, not `{0}`")]
+    NotAVersion(String),
+}
+
+/// The strong entity tag of a version, quoted.
+pub(crate) fn etag(version: u64) -> String {
+    format!("\"{version}\"")
+}
+
+/// The version that a text names; there is one way to write each.
+pub(crate) fn version(text: &str) -> Option<u64> {
+    let version = text.parse::<u64>().ok()?;
+    (version.to_string() == text).then_some(version)
+}
+
+/// The condition of a write, or the refusal of it.
+pub(crate) fn of_write(headers: &HeaderMap) -> Result<Option<Condition>, Response> {
+    let hint = "send one of `If-None-Match: *`, `If-Match: *` and `If-Match: \"17\"`, or none of them";
+    condition(headers).map_err(|error| invalid("bad-condition", &error, hint))
+}
+
+fn condition(headers: &HeaderMap) -> Result<Option<Condition>, ConditionError> {
+    for name in [IF_UNMODIFIED_SINCE, IF_MODIFIED_SINCE, IF_RANGE] {
+        if headers.contains_key(&name) {
+            return Err(ConditionError::Unsupported(name));
+        }
+    }
+    let mut given = [IF_MATCH, IF_NONE_MATCH].into_iter().flat_map(|name| {
+        headers.get_all(&name).iter().map(move |value| (name.clone(), value)).collect::<Vec<_>>()
+    });
+    let Some((name, value)) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(ConditionError::Several);
+    }
+    let text = String::from_utf8_lossy(value.as_bytes()).trim().to_owned();
+    match (name == IF_MATCH, text.as_str()) {
+        (true, "*") => Ok(Some(Condition::Present)),
+        (false, "*") => Ok(Some(Condition::Absent)),
+        (false, _) => Err(ConditionError::NotAny(text)),
+        (true, tag) => match tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(version) {
+            Some(version) => Ok(Some(Condition::Version(version))),
+            None => Err(ConditionError::NotAVersion(text)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn of(headers: &[(HeaderName, &'static str)]) -> Result<Option<Condition>, ConditionError> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name, HeaderValue::from_static(value));
+        }
+        condition(&map)
+    }
+
+    #[test]
+    fn a_write_hears_one_condition() {
+        assert_eq!(of(&[]), Ok(None));
+        assert_eq!(of(&[(IF_NONE_MATCH, "*")]), Ok(Some(Condition::Absent)));
+        assert_eq!(of(&[(IF_MATCH, "*")]), Ok(Some(Condition::Present)));
+        assert_eq!(of(&[(IF_MATCH, "\"17\"")]), Ok(Some(Condition::Version(17))));
+        let last = "\"18446744073709551615\"";
+        assert_eq!(
+            (etag(u64::MAX).as_str(), of(&[(IF_MATCH, last)])),
+            (last, Ok(Some(Condition::Version(u64::MAX))))
+        );
+    }
+
+    #[test]
+    fn what_could_be_taken_for_heard_is_refused() {
+        for tag in ["W/\"17\"", "\"1\", \"2\"", "17", "\"\"", "\"x\"", "\"017\"", "\"+1\"", "\"-1\"", ""] {
+            assert_eq!(of(&[(IF_MATCH, tag)]), Err(ConditionError::NotAVersion(tag.to_owned())), "{tag}");
+        }
+        assert_eq!(of(&[(IF_MATCH, "\"18446744073709551616\"")]).ok(), None);
+        for tag in ["\"17\"", "W/\"17\"", "\"1\", \"2\"", "*, \"1\""] {
+            assert_eq!(of(&[(IF_NONE_MATCH, tag)]), Err(ConditionError::NotAny(tag.to_owned())), "{tag}");
+        }
+        assert_eq!(of(&[(IF_MATCH, "*"), (IF_NONE_MATCH, "*")]), Err(ConditionError::Several));
+        assert_eq!(of(&[(IF_MATCH, "\"1\""), (IF_MATCH, "\"2\"")]), Err(ConditionError::Several));
+        for name in [IF_UNMODIFIED_SINCE, IF_MODIFIED_SINCE, IF_RANGE] {
+            assert_eq!(of(&[(name.clone(), "x")]), Err(ConditionError::Unsupported(name)));
+        }
+    }
+}

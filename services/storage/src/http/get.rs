@@ -1,0 +1,192 @@
+//! A key to a reader: found as new as it is asked for, judged by the request's headers, sent a chunk at a time.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use plugin::Detach;
+use plugin::http::{Answer, CHUNK, NoSpace, Space, problem, read_level, set_staleness};
+use plugin::shard::{Read, ReadLevel};
+use types::{ErrorKind, Problem, api};
+
+use super::buffers::no_space;
+use super::conditions::etag;
+use super::routes::header;
+use crate::data::key::Key;
+use crate::data::record::{Record, Versioned};
+use crate::service::StorageService;
+
+/// What is sent of what was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    Head,
+    /// The reader has it already.
+    Nothing,
+    /// It is not what was asked for.
+    EngineError,
+}
+
+/// What was read, and the space for it if it is large and will be sent.
+type Found = (Read<Option<Versioned>>, Part, Option<Space>);
+
+impl StorageService {
+    /// Answers `GET` and `HEAD` of a key of this shard.
+    pub(crate) async fn get(&self, key: &Key, head: &Parts) -> Answer {
+        let level = read_level(head.uri.query().unwrap_or_default()).map_err(|error| error.to_response())?;
+        let (Read { value, staleness }, part, space) = self.find(key, head, level).await?;
+        let mut answer = match (part, value) {
+            (Part::EngineError, value) => changed(value.map(|found| found.version)),
+            (_, Some(found)) => show(found, part, space),
+            (_, None) => {
+                let detail = format!("there is no key `{key}`");
+                let refusal = Problem::new(ErrorKind::NotFound, "no-such-key", detail);
+                let list =
+                    format!("GET /svc/{}/kv?prefix= lists the keys that there are", self.member.service);
+                problem(&refusal.hint(list))
+            }
+        };
+        if let Some(staleness) = staleness.filter(|_| level == ReadLevel::Any) {
+            set_staleness(answer.headers_mut(), staleness);
+        }
+        // What is sent is in memory, however slowly it is read.
+        Detach::of(&head.extensions);
+        Ok(answer)
+    }
+
+    async fn find(&self, key: &Key, head: &Parts, level: ReadLevel) -> Result<Found, Response> {
+        let mut space: Option<Space> = None;
+        loop {
+            let found = match &self.replica {
+                Some(replica) if level == ReadLevel::Any => replica.get(key).await,
+                Some(_) => return Err(self.member.replica()),
+                None => self.engine.get(key, level).await,
+            };
+            let found = found.map_err(|error| error.to_reader(level))?;
+            let size = found.value.as_ref().map_or(0, |found| found.record.value().len());
+            let part = part(head, found.value.as_ref().map(|found| etag(found.version)).as_deref());
+            if part != Part::Whole || size <= CHUNK {
+                return Ok((found, part, None));
+            }
+            let had_space = space.is_some();
+            let fitting = match space.take() {
+                Some(mut space) => space.try_grow(size).then_some(space),
+                None => self.buffers.values.try_take(size),
+            };
+            if fitting.is_some() {
+                return Ok((found, part, fitting));
+            }
+            if had_space {
+                // It has become larger.
+                return Err(no_space(NoSpace));
+            }
+            // It does not wait here, and may be another one then.
+            drop(found);
+            space = Some(self.buffers.values.take(size).await.map_err(no_space)?);
+        }
+    }
+}
+
+fn part(head: &Parts, etag: Option<&str>) -> Part {
+    if !is_asked_for(&head.headers, etag) {
+        Part::EngineError
+    } else if etag.is_some_and(|etag| names(&head.headers, etag)) {
+        Part::Nothing
+    } else if head.method == Method::HEAD {
+        Part::Head
+    } else {
+        Part::Whole
+    }
+}
+
+fn changed(version: Option<u64>) -> Response {
+    let what = version.map_or("no value".to_owned(), |version| format!("version {version}"));
+    let detail = format!("the condition does not hold: the key has {what}");
+    let refusal = Problem::new(ErrorKind::Changed, "precondition-failed", detail);
+    let mut answer = problem(&refusal.hint("without `If-Match` what is there now is read"));
+    if let Some(version) = version {
+        answer.headers_mut().insert(ETAG, header(etag(version)));
+    }
+    answer
+}
+
+fn show(Versioned { version, record }: Versioned, part: Part, space: Option<Space>) -> Response {
+    let expires_ms = record.expires_ms();
+    let mut answer = if part == Part::Nothing {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let (content_type, length) = (content_type(&record), record.value().len());
+        let body = match space {
+            _ if part == Part::Head => Body::empty(),
+            Some(space) => space.body(record.into_value()),
+            None => Body::from(record.into_value()),
+        };
+        let mut answer = Response::new(body);
+        answer.headers_mut().insert(CONTENT_TYPE, content_type);
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        answer
+    };
+    let headers = answer.headers_mut();
+    headers.insert(ETAG, header(etag(version)));
+    if let Some(at) = expires_ms {
+        headers.insert(HeaderName::from_static(api::EXPIRES_MS), HeaderValue::from(at.get()));
+    }
+    // What anyone stored must not act as a page of this node's API.
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+/// The content type that a value was put with.
+fn content_type(record: &Record) -> HeaderValue {
+    let unknown = HeaderValue::from_static("application/octet-stream");
+    HeaderValue::from_maybe_shared(record.content_type()).unwrap_or(unknown)
+}
+
+/// Whether what is there is what `If-Match` asks for, if it asks (RFC 9110, section 13.1.1).
+fn is_asked_for(headers: &HeaderMap, etag: Option<&str>) -> bool {
+    let asked = headers.get_all(IF_MATCH);
+    let mut tags = asked.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    asked.iter().next().is_none()
+        || etag.is_some_and(|etag| tags.any(|tag| ["*", etag].contains(&tag.trim())))
+}
+
+/// Whether `If-None-Match` names an entity tag (RFC 9110, section 13.1.2).
+fn names(headers: &HeaderMap, etag: &str) -> bool {
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_can_ask_for_one_of_some_versions() {
+        let asks = |value: &'static str, etag| {
+            is_asked_for(&HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static(value))]), etag)
+        };
+        let there = Some("\"17\"");
+        assert!(asks("\"17\"", there) && asks("\"1\", \"17\"", there) && asks("*", there));
+        assert!(!asks("\"1\"", there) && !asks("W/\"17\"", there), "a weak tag matches nothing");
+        assert!(!asks("*", None) && is_asked_for(&HeaderMap::new(), None));
+    }
+
+    #[test]
+    fn a_tag_is_found_in_a_list_of_them() {
+        let matches = |value: &'static str| {
+            names(&HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(value))]), "\"1\"")
+        };
+        assert!(matches("\"1\"") && matches("\"0\", W/\"1\"") && matches("*"));
+        assert!(!matches("\"11\"") && !matches("1") && !matches(""));
+    }
+}

@@ -1,0 +1,116 @@
+//! Chooses who answers a request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+use plugin::http::{Answer, invalid, method_not_allowed, not_processed, problem};
+use tokio::time::sleep;
+use types::{ErrorKind, Problem};
+
+use super::conditions;
+use super::path::{Endpoint, endpoint, is_read};
+use crate::data::key::Key;
+use crate::service::StorageService;
+
+/// How keys are written.
+const KEYS: &str = "a key has 1 to 1024 bytes, percent-encoded in the path";
+/// How long reads may still take once the role ends. Some wait for members whose shards move as well, or for space that
+/// slow readers hold; asked elsewhere, they are answered.
+const LAST_READS: Duration = Duration::from_millis(50);
+
+/// Everything below `/svc/{service}`.
+pub(crate) fn router(service: Arc<StorageService>) -> Router {
+    Router::new().fallback(answer).with_state(service)
+}
+
+async fn answer(State(service): State<Arc<StorageService>>, request: Request) -> Response {
+    // A body can't be shared between threads, so only writes see it.
+    let (head, body) = request.into_parts();
+    let answering = answer_whole(&service, &head, body);
+    if !is_read(&head.method) {
+        return answering.await;
+    }
+    tokio::select! {
+        biased;
+        answer = answering => answer,
+        () = service.reads_end() => {
+            let detail = format!("this member's role as shard {} is ending", service.member.shard);
+            let refusal = Problem::new(ErrorKind::Unavailable, "not-here", detail);
+            not_processed(&refusal.hint("ask again; GET /v1/claims shows the owner"))
+        }
+    }
+}
+
+async fn answer_whole(service: &Arc<StorageService>, head: &Parts, body: Body) -> Response {
+    let outcome = match endpoint(head.uri.path()) {
+        Endpoint::Key(Ok(key)) => service.key(&key, head, body).await,
+        Endpoint::Key(Err(error)) => Err(invalid("bad-key", &error, KEYS)),
+        Endpoint::Listing => service.listing(head).await,
+        Endpoint::Batch => service.batch(head, body).await,
+        Endpoint::Import => service.import(head, body).await,
+        Endpoint::Watch => service.watch(head).await,
+        Endpoint::Nowhere => {
+            let detail = format!("{} has nothing at `{}`", service.member.service, head.uri.path());
+            let refusal = Problem::new(ErrorKind::NotFound, "unknown-path", detail);
+            Err(problem(
+                &refusal.hint("keys are at /kv/{key}, their list is at /kv, their changes at /watch"),
+            ))
+        }
+    };
+    outcome.unwrap_or_else(|refusal| refusal)
+}
+
+impl StorageService {
+    /// Waits until reads that are not answered yet have to go elsewhere.
+    async fn reads_end(&self) {
+        self.ending.cancelled().await;
+        sleep(LAST_READS).await;
+    }
+
+    async fn key(&self, key: &Key, head: &Parts, body: Body) -> Answer {
+        let shard = self.member.shard_of(key.hash());
+        if shard != self.member.shard {
+            return Err(self.member.elsewhere(shard));
+        }
+        match head.method {
+            Method::GET | Method::HEAD => self.get(key, head).await,
+            Method::PUT => {
+                self.member.owner_only()?;
+                self.put(key, head, body).await
+            }
+            Method::DELETE => {
+                no_query(head)?;
+                self.member.owner_only()?;
+                let condition = conditions::of_write(&head.headers)?;
+                self.engine.delete(key, condition).await.map_err(|error| error.to_response())?;
+                Ok(StatusCode::NO_CONTENT.into_response())
+            }
+            _ => {
+                no_query(head)?;
+                self.member.owner_only()?;
+                Err(method_not_allowed("GET, HEAD, PUT, DELETE"))
+            }
+        }
+    }
+}
+
+/// Refuses parameters where there are none: one that is not obeyed would be taken for obeyed.
+fn no_query(head: &Parts) -> Result<(), Response> {
+    if head.uri.query().is_none_or(str::is_empty) {
+        return Ok(());
+    }
+    let detail = "a key takes a `ttl` when it is put, a `consistency` when it is read, and nothing else";
+    Err(invalid("bad-query", detail, "`?` in a key itself is `%3F`"))
+}
+
+/// A header of an entity tag.
+pub(crate) fn header(text: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("an entity tag is printable")
+}

@@ -1,0 +1,277 @@
+use std::sync::Mutex;
+use std::time::Instant;
+
+use plugin::{Metrics, TaskFailure};
+use slatedb::object_store::memory::InMemory;
+use store::faults::{Faults, Mode};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::*;
+use crate::engine::garbage::testing::collect_now;
+use crate::engine::testing::Owners;
+use crate::engine::tests::Running;
+
+const POLL: Duration = Duration::from_millis(10);
+
+fn source(objects: Arc<dyn ObjectStore>) -> Source {
+    Source { objects, poll: POLL, disk: None }
+}
+
+/// A replica that runs, with its own way to the store.
+struct Follower {
+    replica: Replica,
+    tasks: Tasks,
+    failures: mpsc::UnboundedReceiver<TaskFailure>,
+}
+
+impl Follower {
+    async fn start(objects: Arc<dyn ObjectStore>) -> Self {
+        let (tasks, failures) = Tasks::new();
+        let meters = Meters::new(&Metrics::new("test"), &Seen::default());
+        let stop = CancellationToken::new();
+        let replica = Replica::start(source(objects), &Settings::default(), meters, &tasks, stop);
+        replica.tried(Duration::from_secs(30)).await;
+        Self { replica, tasks, failures }
+    }
+
+    async fn get(&self, name: &str) -> Result<(Option<String>, Duration), EngineError> {
+        let found = self.replica.get(&Key::new(name.to_owned()).unwrap()).await?;
+        let value = found.value.map(|found| String::from_utf8_lossy(found.record.value()).into_owned());
+        Ok((value, found.staleness.unwrap()))
+    }
+
+    async fn shows(&self, name: &str, value: &str) {
+        until(async || self.get(name).await.is_ok_and(|(found, _)| found.as_deref() == Some(value))).await;
+    }
+
+    async fn stop(mut self) {
+        self.replica.stop().await;
+        self.tasks.wait().await;
+        assert_eq!(self.failures.try_recv().ok(), None, "no task failed");
+    }
+}
+
+/// Waits for something that is about to become true.
+async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), waiting).await.expect("it becomes true");
+}
+
+fn memory() -> (Arc<dyn ObjectStore>, Arc<Owners>) {
+    (Arc::new(InMemory::new()), Arc::default())
+}
+
+#[tokio::test]
+async fn a_replica_shows_what_its_owner_wrote_and_what_the_next_one_writes() {
+    let (objects, owners) = memory();
+    let follower = Follower::start(Arc::clone(&objects)).await;
+    assert!(
+        matches!(follower.get("a").await, Err(EngineError::NotOpen(why)) if why.contains("no replica yet"))
+    );
+    assert!(matches!(follower.replica.health(), Health::Degraded(_)), "there is no data yet");
+    for life in ["1", "2", "3"] {
+        let owner = Running::start(Arc::clone(&objects), &owners).await;
+        for round in 0..20 {
+            owner.put("a", &format!("{life}-{round}")).await.unwrap();
+            follower.shows("a", &format!("{life}-{round}")).await;
+        }
+        owner.stop().await;
+    }
+    let listed = follower.replica.scan(&ScanRange::default()).await.unwrap();
+    assert_eq!(listed.value.keys[0].key, "a");
+    assert_eq!(follower.replica.health(), Health::Ready);
+    follower.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_does_not_show_what_is_not_durable() {
+    let (objects, owners) = memory();
+    let way = Faults::new(Arc::clone(&objects));
+    let owner = Running::start(way.objects(), &owners).await;
+    owner.put("a", "durable").await.unwrap();
+    let follower = Follower::start(objects).await;
+    follower.shows("a", "durable").await;
+    way.set(Mode::Hang);
+    let (written, ()) = tokio::join!(owner.put("a", "pending"), async {
+        let began = Moment::now();
+        // Polls that began after the write see it neither.
+        until(async || follower.replica.staleness() < began.elapsed()).await;
+        assert_eq!(follower.get("a").await.unwrap().0.as_deref(), Some("durable"));
+        way.set(Mode::Work);
+    });
+    written.unwrap();
+    follower.shows("a", "pending").await;
+    owner.stop().await;
+    follower.stop().await;
+}
+
+/// What was answered as written, and when.
+type Answered = Mutex<Vec<(u64, Instant)>>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_is_never_further_behind_than_it_says() {
+    let (objects, owners) = memory();
+    let way = Faults::new(Arc::clone(&objects));
+    let owner = Running::start(objects, &owners).await;
+    owner.put("n", "0").await.unwrap();
+    let follower = Follower::start(way.objects()).await;
+    let answered = Answered::default();
+    let stop = CancellationToken::new();
+    let writing = async {
+        for number in 1_u64.. {
+            owner.put("n", &number.to_string()).await.unwrap();
+            answered.lock().unwrap().push((number, Instant::now()));
+            if stop.is_cancelled() {
+                break;
+            }
+        }
+    };
+    let reading = async {
+        let mut reads = 0_u32;
+        while !stop.is_cancelled() {
+            // Of the moments at which it may have been said, the earliest: this thread may stand still at any.
+            let asked = Instant::now();
+            let Ok((value, by)) = follower.get("n").await else { continue };
+            let all_before = asked.checked_sub(by).unwrap();
+            let expected =
+                answered.lock().unwrap().iter().rev().find(|(_, at)| *at < all_before).map(|(n, _)| *n);
+            let found: u64 = value.unwrap().parse().unwrap();
+            assert!(found >= expected.unwrap_or(0), "{found} of {expected:?}, {by:?} behind at most");
+            reads += 1;
+            tokio::task::yield_now().await;
+        }
+        reads
+    };
+    let trouble = async {
+        for mode in [Mode::Hang, Mode::Unreachable, Mode::Hang] {
+            let before = follower.replica.staleness();
+            way.set(mode);
+            until(async || follower.replica.staleness() > before + 20 * POLL).await;
+            way.set(Mode::Work);
+            until(async || follower.replica.staleness() < 15 * POLL).await;
+        }
+        stop.cancel();
+    };
+    let ((), reads, ()) = tokio::join!(writing, reading, trouble);
+    assert!(reads > 10, "{reads}");
+    owner.stop().await;
+    follower.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_survives_that_the_store_goes_away_and_the_log_it_missed_is_collected() {
+    for trouble in [Mode::Hang, Mode::Unreachable] {
+        let (objects, owners) = memory();
+        let way = Faults::new(Arc::clone(&objects));
+        let owner = Running::start(Arc::clone(&objects), &owners).await;
+        owner.put("before", "1").await.unwrap();
+        let follower = Follower::start(way.objects()).await;
+        follower.shows("before", "1").await;
+        way.set(trouble);
+        owner.put("during", "1").await.unwrap();
+        // All goes from the log to tables, and what was the log is collected.
+        owner.stop().await;
+        let owner = Running::start(Arc::clone(&objects), &owners).await;
+        collect_now(&objects).await;
+        owner.put("after", "1").await.unwrap();
+        way.set(Mode::Work);
+        for name in ["before", "during", "after"] {
+            follower.shows(name, "1").await;
+        }
+        until(async || follower.replica.staleness() < 20 * POLL).await;
+        owner.stop().await;
+        follower.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_replica_writes_nothing_and_disturbs_no_owner() {
+    let (objects, owners) = memory();
+    let way = Faults::new(Arc::clone(&objects));
+    way.set(Mode::FailWrites(std::io::ErrorKind::ReadOnlyFilesystem));
+    let before = Running::start(Arc::clone(&objects), &owners).await;
+    before.put("a", "1").await.unwrap();
+    let follower = Follower::start(way.objects()).await;
+    follower.shows("a", "1").await;
+    // The next owner opens by the rule, and the one before it is told.
+    let owner = Running::start(Arc::clone(&objects), &owners).await;
+    owner.put("a", "2").await.unwrap();
+    follower.shows("a", "2").await;
+    until(async || matches!(before.get("a").await, Err(EngineError::Passed(_)))).await;
+    assert_eq!(follower.replica.0.seen.trouble(), None, "nothing was tried that failed");
+    for running in [before, owner] {
+        running.stop().await;
+    }
+    follower.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_ends_at_once_though_the_store_hangs() {
+    let (objects, owners) = memory();
+    let way = Faults::new(Arc::clone(&objects));
+    let owner = Running::start(objects, &owners).await;
+    let open = Follower::start(way.objects()).await;
+    way.set(Mode::Hang);
+    until(async || open.replica.staleness() > 10 * POLL).await;
+    let opening = async {
+        let (tasks, failures) = Tasks::new();
+        let meters = Meters::new(&Metrics::new("test"), &Seen::default());
+        let stop = CancellationToken::new();
+        let replica = Replica::start(source(way.objects()), &Settings::default(), meters, &tasks, stop);
+        Follower { replica, tasks, failures }
+    };
+    for follower in [open, opening.await] {
+        let began = Instant::now();
+        follower.stop().await;
+        assert!(began.elapsed() < CLOSE / 2, "{:?}", began.elapsed());
+    }
+    way.set(Mode::Work);
+    owner.stop().await;
+}
+
+/// What twenty polls and a few more ask of the store, and how many they were.
+async fn twenty_polls(follower: &Follower) -> (u64, u64) {
+    let staleness = follower.replica.open().unwrap().staleness;
+    let (begun, asked) = (staleness.begun(), follower.replica.0.seen.asked());
+    until(async || staleness.begun() >= begun + 20).await;
+    (staleness.begun() - begun, follower.replica.0.seen.asked() - asked)
+}
+
+#[tokio::test]
+async fn a_poll_that_finds_nothing_asks_the_store_twice() {
+    let (objects, owners) = memory();
+    let owner = Running::start(Arc::clone(&objects), &owners).await;
+    owner.put("a", "1").await.unwrap();
+    let follower = Follower::start(Arc::clone(&objects)).await;
+    follower.shows("a", "1").await;
+    // The owner's compactor may have written a manifest meanwhile.
+    let (begun, asked) = twenty_polls(&follower).await;
+    assert!(asked <= 2 * begun + 12, "{asked} operations for {begun} polls");
+    owner.stop().await;
+
+    // The next owner begins with a file of the log in which there is nothing.
+    let owner = Running::start(objects, &owners).await;
+    twenty_polls(&follower).await;
+    let (begun, asked) = twenty_polls(&follower).await;
+    assert!(asked <= 2 * begun + 12, "{asked} operations for {begun} polls");
+    owner.put("a", "2").await.unwrap();
+    follower.shows("a", "2").await;
+    owner.stop().await;
+    follower.stop().await;
+}
+
+#[test]
+fn a_replica_that_may_be_far_behind_is_degraded_and_says_why() {
+    assert_eq!(health(BEHIND, Some("slow".to_owned())), Health::Ready);
+    let words = |trouble| match health(BEHIND + Duration::from_secs(2), trouble) {
+        Health::Degraded(words) => words,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(words(None), "the replica may be 7 s behind");
+    assert_eq!(words(Some("refused".to_owned())), "the replica may be 7 s behind: refused");
+}
