@@ -163,6 +163,25 @@ async fn foreign_pages_may_look_but_not_touch() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn no_service_is_reached_through_a_page_of_another_site() -> anyhow::Result<()> {
+    let (sandbox, url) = one().await?;
+    let http = sandbox.http();
+    for path in ["/svc/api_gateway", "/svc/api_gateway/", "/svc/api_gateway/storage/kv/a", "/svc/nothing/x"] {
+        for (name, value) in
+            [("origin", "http://evil.example"), ("host", "evil.example"), ("sec-fetch-site", "cross-site")]
+        {
+            for method in [reqwest::Method::GET, reqwest::Method::POST] {
+                let asked = http.request(method.clone(), format!("{url}{path}")).header(name, value);
+                assert_eq!(asked.send().await?.status(), 403, "{method} {path} {name}");
+            }
+        }
+        let own = http.get(format!("{url}{path}")).send().await?.status();
+        assert_ne!(own, 403, "{path}");
+    }
+    Ok(())
+}
+
 /// Reads a stream of events until it has as many as wanted.
 async fn read(sandbox: &Sandbox, url: &str, last: Option<&str>, count: usize) -> anyhow::Result<Vec<Value>> {
     let mut request = sandbox.http().get(format!("{url}/v1/events")).header("accept", "text/event-stream");

@@ -118,7 +118,8 @@ pub(crate) fn router(app: App) -> Router {
     let service = Router::new()
         .route("/svc/{service}", any(svc::call))
         .route("/svc/{service}/", any(svc::call))
-        .route("/svc/{service}/{*rest}", any(svc::call));
+        .route("/svc/{service}/{*rest}", any(svc::call))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), guard::services));
     control
         .merge(service)
         .fallback(error::no_such_path)

@@ -1,7 +1,8 @@
 //! Which requests to a node the guard against pages of other sites judges.
 //!
-//! All that reaches data under `/svc`, and all that changes the node, must come from no page of another site. Looking at
-//! the node must be asked for under a host that no stranger can have. Probes and metrics are for anybody.
+//! All services are behind it, whatever they do, so that none has to think of it. Of the node's own paths, what changes
+//! the node must come from no page of another site, and looking at it must be asked for under a host that no stranger can
+//! have. Probes and metrics are for anybody.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -12,7 +13,18 @@ use types::{ErrorKind, Problem};
 use super::App;
 use super::error::ApiError;
 
-/// Lets a request through unless a foreign page may be behind it.
+/// The layer of everything under `/svc`: lets a request through unless a page of another site may be behind it.
+pub(crate) async fn services(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response<Body>, ApiError> {
+    let (head, body) = request.into_parts();
+    app.facts.guard.check(&head)?;
+    Ok(next.run(Request::from_parts(head, body)).await)
+}
+
+/// The same for the node's own paths, as far as they need it.
 pub(crate) async fn guard(
     State(app): State<App>,
     request: Request,
@@ -23,7 +35,7 @@ pub(crate) async fn guard(
     match stake(&head.method, path) {
         Stake::Nothing => {}
         Stake::View => app.facts.guard.check_host(&head)?,
-        Stake::Data => app.facts.guard.check(&head)?,
+        Stake::State => app.facts.guard.check(&head)?,
     }
     if path == BY_GET {
         check_by_get(&head.headers)?;
@@ -34,16 +46,19 @@ pub(crate) async fn guard(
 /// What a request reaches.
 #[derive(Debug, PartialEq, Eq)]
 enum Stake {
+    /// What anybody may see, or what has a layer of its own.
     Nothing,
     /// What the node says of itself and of the cluster.
     View,
-    /// The cluster's data, or the node's state.
-    Data,
+    /// The node's state.
+    State,
 }
 
 fn stake(method: &Method, path: &str) -> Stake {
-    if path.starts_with("/svc/") || changes_state(method, path) {
-        Stake::Data
+    if path.starts_with("/svc/") {
+        Stake::Nothing
+    } else if changes_state(method, path) {
+        Stake::State
     } else if path == "/metrics" || path.starts_with("/health/") {
         Stake::Nothing
     } else {
@@ -103,13 +118,11 @@ mod tests {
     }
 
     #[test]
-    fn data_is_guarded_against_reading_as_well() {
+    fn a_change_needs_more_than_a_look_and_a_probe_needs_nothing() {
         for (method, path, expected) in [
-            (Method::GET, "/svc/storage/kv/a", Stake::Data),
-            (Method::DELETE, "/svc/storage/kv/a", Stake::Data),
-            (Method::GET, "/svc/api_gateway/storage/kv/a", Stake::Data),
-            (Method::PUT, "/v1/members/a/service", Stake::Data),
-            (Method::GET, "/update_service", Stake::Data),
+            (Method::DELETE, "/svc/storage/kv/a", Stake::Nothing),
+            (Method::PUT, "/v1/members/a/service", Stake::State),
+            (Method::GET, "/update_service", Stake::State),
             (Method::GET, "/v1/members", Stake::View),
             (Method::GET, "/", Stake::View),
             (Method::GET, "/metrics", Stake::Nothing),
