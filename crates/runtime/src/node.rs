@@ -9,7 +9,6 @@ pub(crate) mod identity;
 mod incarnation;
 pub(crate) mod listen;
 pub(crate) mod names;
-pub(crate) mod peer;
 pub(crate) mod shard_count;
 pub(crate) mod signals;
 

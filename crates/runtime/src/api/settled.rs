@@ -18,7 +18,6 @@ use super::App;
 use super::error::ApiError;
 use super::queries::path;
 use crate::node::cluster_store::{not_opened, unreadable};
-use crate::node::peer::agent_self;
 use crate::role::owner::is_honoured;
 use crate::takeover::twins;
 use crate::takeover::vacancy::Place;
@@ -147,7 +146,7 @@ async fn replicas(app: &App) -> BTreeMap<Place, Vec<ReplicaView>> {
         Some((place, member, state.phase))
     });
     let asked = replicas.map(async |(place, member, phase)| {
-        let told = agent_self(&app.mesh, &member.http, REPLICA_LIMIT).await.ok().flatten();
+        let told = app.mesh.agent(&member.http).itself(REPLICA_LIMIT).await.ok();
         let staleness_ms = told.and_then(|told| told.staleness_ms);
         (place, ReplicaView { node: member.id.clone(), phase, staleness_ms })
     });

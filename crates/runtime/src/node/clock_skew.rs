@@ -18,8 +18,6 @@ use tracing::{info, warn};
 use types::api::{CLOCK_WARNING_MS, Member};
 use types::{Generation, NodeId};
 
-use crate::node::peer::agent_self;
-
 /// Every peer is asked about this often, one at a time.
 const ROUND: Duration = Duration::from_secs(30);
 /// The shortest pause between two questions: in a large cluster a round takes longer.
@@ -213,7 +211,7 @@ impl Clocks {
 /// Asks a peer for its time. None if it does not answer, or its version of Coterie does not say.
 async fn ask(mesh: &Mesh, peer: &Member) -> Option<Sample> {
     let (asked_at_us, asked) = (now_us(), Instant::now());
-    let agent = agent_self(mesh, &peer.http, LIMIT).await.ok()??;
+    let agent = mesh.agent(&peer.http).itself(LIMIT).await.ok()?;
     let took = asked.elapsed();
     if took > LIMIT {
         // This process was paused, and found the answer afterwards.

@@ -15,7 +15,6 @@ use crate::node::clock_skew::Clocks;
 use crate::node::error::NodeError;
 use crate::node::events::Events;
 use crate::node::identity::DataDirError;
-use crate::node::peer::agent_self;
 use crate::supervisor::Supervisor;
 use crate::supervisor::control::Control;
 
@@ -153,8 +152,8 @@ impl Incarnation {
 
     /// Whether a rival is a process of its own: its URL answers with its generation. This node's earlier life does not.
     async fn is_alive(&self, rival: &Rival) -> bool {
-        let told = agent_self(&self.mesh, &rival.http, RIVAL_LIMIT).await.ok().flatten();
-        told.is_some_and(|agent| {
+        let told = self.mesh.agent(&rival.http).itself(RIVAL_LIMIT).await;
+        told.is_ok_and(|agent| {
             agent.member.id == self.facts.node
                 && agent.member.generation == rival.generation
                 && agent.cluster == self.facts.cluster

@@ -6,19 +6,16 @@
 use std::time::Duration;
 
 use cluster::{Cluster, ClusterView};
-use http::Request;
-use http::header::CONTENT_TYPE;
-use mesh::Mesh;
+use mesh::{AgentError, Mesh};
 use plugin::Claim;
 use store::{ClaimError, ClaimState, Claims, Farewell, Latest, Store};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
-use types::api::{self, Release};
+use types::api::Release;
 use types::{ErrorKind, Holder, NodeId, Problem, RoleState, ServiceType, ShardId, limits};
 
 use crate::node::cluster_store::unreadable;
 use crate::node::identity::Identity;
-use crate::node::peer::agent_self;
 use crate::takeover::twins;
 use crate::takeover::vacancy::has_heir;
 
@@ -246,7 +243,8 @@ impl Candidate<'_> {
         let Some(owner) = view.member(&holder.node) else {
             return Ok(Asked::Silent);
         };
-        if agent_self(self.mesh, &owner.http, ASK_LIMIT).await.is_err() {
+        let agent = self.mesh.agent(&owner.http);
+        if agent.itself(ASK_LIMIT).await.is_err() {
             return Ok(Asked::Silent);
         }
         let wish = Release {
@@ -256,35 +254,22 @@ impl Candidate<'_> {
             to: self.identity.id.clone(),
             dry_run,
         };
-        let body = serde_json::to_vec(&wish).expect("our own types always serialize");
-        let request = Request::post(format!("{}/v1/members/{}:release", owner.http, owner.id))
-            .header(CONTENT_TYPE, "application/json")
-            .header(api::HOPS, "1")
-            .body(body.into())
-            .map_err(|error| Problem::new(ErrorKind::Internal, "bad-address", error.to_string()))?;
         let limit = if dry_run { ASK_LIMIT } else { limits::HAND_OVER };
-        let answer = match self.mesh.call(request, limit).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                warn!(owner = %owner.id, %error, "the owner did not hand its shard over in time");
-                return Ok(Asked::Silent);
-            }
-        };
-        if answer.status().is_success() {
-            return Ok(Asked::HandedOver);
-        }
-        let refusal: Option<Problem> = serde_json::from_slice(answer.body()).ok();
-        match refusal {
-            Some(refusal) if refusal.code() == "not-the-owner" => Ok(Asked::NotTheOwner),
-            Some(refusal) if refusal.code() == "leaving" => Ok(Asked::Leaving),
-            Some(refusal) => {
+        match agent.release(&owner.id, &wish, limit).await {
+            Ok(()) => Ok(Asked::HandedOver),
+            Err(AgentError::Refused(refusal)) if refusal.code() == "not-the-owner" => Ok(Asked::NotTheOwner),
+            Err(AgentError::Refused(refusal)) if refusal.code() == "leaving" => Ok(Asked::Leaving),
+            Err(AgentError::Refused(refusal)) => {
                 let detail = format!("{} does not hand {service}/{shard} over: {refusal}", owner.id);
                 let is_busy = refusal.code() == "busy";
                 let told = Problem::new(ErrorKind::Conflict, refusal.code(), detail);
                 let told = Problem { hint: refusal.hint, ..told };
                 if is_busy { Ok(Asked::Busy(told)) } else { Err(told) }
             }
-            None => Ok(Asked::Silent),
+            Err(error @ (AgentError::Unanswered(_) | AgentError::NoAgent(_))) => {
+                warn!(owner = %owner.id, %error, "the owner did not hand its shard over in time");
+                Ok(Asked::Silent)
+            }
         }
     }
 }

@@ -5,13 +5,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
-use http::header::CONTENT_TYPE;
 use store::Farewell;
 use tokio::time::timeout;
 use tracing::{debug, info};
-use types::api::{self, Release};
+use types::api::Release;
 use types::{Epoch, NodeId};
 
 use super::Supervisor;
@@ -67,13 +64,7 @@ impl Supervisor {
     async fn offer(&self, heir: &Heir, place: &Place, epoch: Epoch, dry_run: bool) -> bool {
         let (service, shard) = place.clone();
         let offer = Release { service, shard, epoch, to: heir.node.clone(), dry_run };
-        let body = serde_json::to_vec(&offer).expect("our own types always serialize");
-        let request = Request::post(format!("{}/v1/members/{}:offer", heir.http, heir.node))
-            .header(CONTENT_TYPE, "application/json")
-            .header(api::HOPS, "1")
-            .body(Bytes::from(body));
-        let Ok(request) = request else { return false };
-        self.tools.mesh.call(request, ANSWER).await.is_ok_and(|answer| answer.status().is_success())
+        self.tools.mesh.agent(&heir.http).offer(&heir.node, &offer, ANSWER).await.is_ok()
     }
 
     /// Takes a shard that its owner has offered, if the store says that nobody has it.

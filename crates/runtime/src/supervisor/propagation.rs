@@ -3,19 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use cluster::ClusterView;
 use futures_util::{StreamExt, stream};
-use http::Request;
-use mesh::Mesh;
+use mesh::{AgentError, Mesh};
 use tokio::time::{Instant, timeout_at};
 use types::api::{MemberView, Missing, Seen};
 use types::{Generation, NodeId};
 
 /// Members that are asked at once.
 const AT_ONCE: usize = 256;
-/// Of the time for an answer, what is left for its way back.
-const ON_THE_WAY: Duration = Duration::from_millis(50);
 
 /// A change: this node shows it in this life from this version on.
 #[derive(Debug, Clone)]
@@ -63,19 +59,16 @@ async fn ask(
     limit: Duration,
 ) -> (NodeId, Result<(), String>) {
     let Shown { node, generation, version } = shown;
-    let wait_ms = limit.saturating_sub(ON_THE_WAY).as_millis();
-    let url =
-        format!("{http}/v1/members/{node}?generation={generation}&min_version={version}&wait_ms={wait_ms}");
-    let answer = match Request::get(url).body(Bytes::new()) {
-        Ok(request) => mesh.call(request, limit).await.map_err(|_| "did not answer".to_owned()),
-        Err(error) => Err(format!("can't be asked: {error}")),
+    let answer = match mesh.agent(&http).member(&node, generation, version, limit).await {
+        Ok(seen) => verdict(&seen, generation, version),
+        Err(AgentError::Unanswered(_)) => Err("did not answer".to_owned()),
+        Err(AgentError::Refused(_) | AgentError::NoAgent(_)) => Err("does not know this node".to_owned()),
     };
-    (peer, answer.and_then(|answer| verdict(answer.body(), generation, version)))
+    (peer, answer)
 }
 
-fn verdict(body: &[u8], generation: Generation, version: u64) -> Result<(), String> {
-    let seen: MemberView = serde_json::from_slice(body).map_err(|_| "does not know this node".to_owned())?;
-    let member = seen.member;
+fn verdict(seen: &MemberView, generation: Generation, version: u64) -> Result<(), String> {
+    let member = &seen.member;
     let is_shown =
         member.generation > generation || (member.generation == generation && member.version >= version);
     if is_shown { Ok(()) } else { Err("has not seen it yet".to_owned()) }

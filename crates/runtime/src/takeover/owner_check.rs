@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use cluster::{Cluster, ClusterView};
-use mesh::{CallError, Mesh};
+use mesh::{AgentError, CallError, Mesh};
 use plugin::Registry;
 use store::{ClaimError, ClaimState, Claims, Latest, Store, StoreError};
 use tokio::sync::watch;
@@ -19,7 +19,6 @@ use types::{Epoch, Holder, NodeId};
 
 use crate::node::cluster_store::ClusterStore;
 use crate::node::identity::Identity;
-use crate::node::peer::agent_self;
 use crate::role::owner::is_honoured;
 use crate::takeover::twins::suspect;
 use crate::takeover::vacancy::{Gone, Place, Sighting, UNSEEN, has_heir};
@@ -133,11 +132,10 @@ impl OwnerCheck {
         // Before anybody else is asked: a node of its name may be a member here. One that was seen needs no such look.
         let was_seen = self.last_owner.as_ref().is_some_and(|last| last.generation == holder.generation);
         let told = match suspect(&self.view(), &state).filter(|_| !was_seen) {
-            Some((holder, http)) => agent_self(&self.mesh, http, ANSWER)
-                .await
-                .ok()
-                .flatten()
-                .filter(|told| holder.is(&told.member)),
+            Some((holder, http)) => {
+                let told = self.mesh.agent(http).itself(ANSWER).await.ok();
+                told.filter(|told| holder.is(&told.member))
+            }
             None => None,
         };
         let word = match &told {
@@ -203,11 +201,17 @@ impl OwnerCheck {
         // Another node of this one's name is nowhere to be asked.
         let Some(http) = http.filter(|_| holder.node != self.me.id) else { return Word::Unclear };
         for _ in 0..2 {
-            match agent_self(&self.mesh, http, ANSWER).await {
-                Ok(told) => return told.map_or(Word::Unclear, |told| judge(&told, holder)),
-                Err(CallError::Refused) => return Word::Gone,
-                Err(CallError::TimedOut(_) | CallError::Malformed(_)) => return Word::Unclear,
-                Err(error) => debug!(owner = %holder.node, %error, "the owner can't be asked"),
+            match self.mesh.agent(http).itself(ANSWER).await {
+                Ok(told) => return judge(&told, holder),
+                Err(AgentError::Unanswered(CallError::Refused)) => return Word::Gone,
+                Err(
+                    AgentError::Unanswered(CallError::TimedOut(_) | CallError::Malformed(_))
+                    | AgentError::Refused(_)
+                    | AgentError::NoAgent(_),
+                ) => return Word::Unclear,
+                Err(AgentError::Unanswered(error)) => {
+                    debug!(owner = %holder.node, %error, "the owner can't be asked");
+                }
             }
         }
         Word::Unclear

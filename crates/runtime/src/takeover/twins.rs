@@ -18,7 +18,6 @@ use tracing::{debug, info, warn};
 use types::{ErrorKind, Holder, Post, Problem, Role};
 
 use crate::node::cluster_store::ClusterStore;
-use crate::node::peer::agent_self;
 use crate::takeover::layouts::Layouts;
 use crate::takeover::vacancy::{Place, ownerless};
 
@@ -76,7 +75,7 @@ pub(crate) async fn find(
     (place, state): (&Place, &ClaimState),
 ) -> Option<Twin> {
     let (holder, http) = suspect(view, state)?;
-    let told = agent_self(mesh, http, ANSWER).await.ok()??;
+    let told = mesh.agent(http).itself(ANSWER).await.ok()?;
     // Another process may have its address by now.
     holder.is(&told.member).then(|| Twin {
         place: place.clone(),
@@ -195,8 +194,8 @@ impl Watch {
             sleep(STILL_THERE).await;
             let view = self.cluster.view();
             let is_seen = view.member(&twin.holder.node).is_some_and(|member| twin.holder.is(member));
-            let told = agent_self(&self.mesh, &twin.http, ANSWER).await.ok().flatten();
-            let owns = told.is_some_and(|told| {
+            let told = self.mesh.agent(&twin.http).itself(ANSWER).await;
+            let owns = told.is_ok_and(|told| {
                 let epoch = told.member.state.as_ref().and_then(|state| state.epoch);
                 twin.holder.is(&told.member) && epoch == Some(twin.holder.epoch)
             });
