@@ -11,7 +11,7 @@ use types::{Phase, Post, RoleState, Spec};
 /// One shard, owned by `a`, copied by `b`.
 async fn owner_and_copy() -> anyhow::Result<Sandbox> {
     let mut sandbox = Sandbox::new()?;
-    let spec = Spec { settings: json!({}), shards: Some(1), replicas: 1 };
+    let spec = Spec { settings: json!({}), shards: Some(1), replicas: 1, ..Spec::default() };
     sandbox.settle("storage", &spec).await?;
     sandbox.start("gateway", "api_gateway", &NodeOptions::default()).await?;
     for (name, duty) in [("a", Post::Primary), ("b", Post::Replica)] {

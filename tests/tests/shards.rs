@@ -127,7 +127,7 @@ const DEMO: [(&str, &str); 4] =
 /// Storage in two shards.
 async fn demo() -> anyhow::Result<Sandbox> {
     let mut sandbox = Sandbox::new()?;
-    let spec = Spec { settings: json!({}), shards: Some(2), replicas: 0 };
+    let spec = Spec { settings: json!({}), shards: Some(2), ..Spec::default() };
     sandbox.settle("storage", &spec).await?;
     for (name, role) in DEMO {
         sandbox.start(name, role, &NodeOptions::default()).await?;

@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 async fn sandbox(replicas: u32) -> anyhow::Result<Sandbox> {
     let mut sandbox = Sandbox::new()?;
-    let spec = Spec { settings: json!({}), shards: Some(2), replicas };
+    let spec = Spec { settings: json!({}), shards: Some(2), replicas, ..Spec::default() };
     sandbox.settle("storage", &spec).await?;
     for (name, role) in
         [("gateway", "api_gateway"), ("a", "storage/0"), ("b", "storage/1"), ("spare", "standby")]

@@ -61,7 +61,7 @@ fn epoch(member: &Member) -> Option<Epoch> {
 }
 
 fn spec(shards: u32, replicas: u32) -> Spec {
-    Spec { settings: json!({}), shards: Some(shards), replicas }
+    Spec { settings: json!({}), shards: Some(shards), replicas, ..Spec::default() }
 }
 
 /// An empty store that several nodes can share.
@@ -198,7 +198,7 @@ async fn a_candidate_that_can_not_run_the_shard_gives_it_to_the_next() -> anyhow
     for fails in ["s1", "s2"] {
         let mut sandbox = Sandbox::new()?;
         let settings = json!({ "fail_start_on": fails });
-        sandbox.settle("owned_echo", &Spec { settings, shards: Some(1), replicas: 0 }).await?;
+        sandbox.settle("owned_echo", &Spec { settings, shards: Some(1), ..Spec::default() }).await?;
         for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0"), ("s1", "standby"), ("s2", "standby")]
         {
             sandbox.start(name, role, &NodeOptions::default()).await?;
@@ -531,7 +531,7 @@ async fn who_a_person_relieved_of_a_shard_takes_it_over_once_its_next_owner_dies
 async fn a_copy_that_can_not_run_the_shard_leaves_it_to_the_next_and_stays_a_copy() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     let settings = json!({ "fail_primary_on": "copy" });
-    sandbox.settle("owned_echo", &Spec { settings, shards: Some(1), replicas: 1 }).await?;
+    sandbox.settle("owned_echo", &Spec { settings, shards: Some(1), replicas: 1, ..Spec::default() }).await?;
     for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0")] {
         sandbox.start(name, role, &NodeOptions::default()).await?;
         sandbox.all_ready().await?;

@@ -1,4 +1,4 @@
-//! `agent apply`: settles on the store what service types run with, before any node of the cluster runs.
+//! `agent apply`: settles on the store what services run with, before any node of the cluster runs.
 
 mod owners;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use store::{OpenError, SpecError, Specs, Store, StoreUrl};
 use types::api::StoreInfo;
 use types::apply::{Held, Ours};
-use types::{ClusterId, ServiceType, Sharding, Spec};
+use types::{ClusterId, ServiceName, ServiceType, Sharding, Spec};
 
 use crate::output;
 
@@ -29,13 +29,16 @@ struct Question {
     /// asked.
     #[serde(default)]
     ours: Option<Ours>,
-    services: BTreeMap<ServiceType, Wanted>,
+    services: BTreeMap<ServiceName, Wanted>,
 }
 
-/// What a service type should run with.
+/// What a service should run with.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
+    /// Its type; the one that it is named after if absent.
+    #[serde(rename = "type", default)]
+    service_type: Option<ServiceType>,
     #[serde(default)]
     settings: Value,
     /// Exactly so many shards.
@@ -53,11 +56,11 @@ struct Wanted {
 #[derive(Debug, Default, Serialize)]
 struct Answer {
     /// The numbers of the specs that hold now.
-    specs: BTreeMap<ServiceType, u64>,
+    specs: BTreeMap<ServiceName, u64>,
     /// How many shards they have, where that is fixed.
-    shards: BTreeMap<ServiceType, u32>,
+    shards: BTreeMap<ServiceName, u32>,
     /// The specs that were replaced.
-    replaced: BTreeMap<ServiceType, Spec>,
+    replaced: BTreeMap<ServiceName, Spec>,
     /// Owners of shards that answer and do not belong to the cluster.
     held: Vec<Held>,
     /// All that is wrong.
@@ -67,8 +70,8 @@ struct Answer {
 /// What could not be settled.
 #[derive(Debug, Serialize)]
 struct Mistake {
-    /// The type, or none for the store itself.
-    service: Option<ServiceType>,
+    /// The service, or none for the store itself.
+    service: Option<ServiceName>,
     message: String,
     hint: Option<String>,
 }
@@ -77,7 +80,7 @@ struct Mistake {
 pub(crate) async fn run(registry: &Registry, url: &StoreUrl, cluster: &ClusterId) -> anyhow::Result<()> {
     let text = output::question()?;
     let question: Question = serde_json::from_str(&text)
-        .context("standard input is not {\"services\": {TYPE: {\"settings\": {}, \"shards\": 1}}}")?;
+        .context("standard input is not {\"services\": {NAME: {\"settings\": {}, \"shards\": 1}}}")?;
     let answer = match Store::open(url, cluster).await {
         Ok(store) => match question.uses.as_ref().filter(|uses| uses.id != store.info().id) {
             Some(uses) => another_store(uses),
@@ -119,7 +122,9 @@ async fn settle(registry: &Registry, store: &Store, question: Question) -> Answe
     let mut answer = Answer::default();
     let specs = store.specs();
     for (service, wanted) in question.services {
-        let plugin = registry.plugin(&service);
+        let service = registry.normalized(service);
+        let service_type = wanted.service_type.clone().or_else(|| service.default_type());
+        let plugin = service_type.and_then(|service_type| registry.plugin(&service_type));
         let is_owned = plugin.is_some_and(|plugin| plugin.sharding() == Sharding::Owned);
         match settle_one(&specs, &service, &wanted, is_owned).await {
             Ok(Settled { number, shards, replaced }) => {
@@ -146,7 +151,7 @@ struct Settled {
 /// The spec that holds; or what is wrong and what to do about it.
 async fn settle_one(
     specs: &Specs,
-    service: &ServiceType,
+    service: &ServiceName,
     wanted: &Wanted,
     is_owned: bool,
 ) -> Result<Settled, (String, Option<String>)> {
@@ -162,7 +167,13 @@ async fn settle_one(
                 format!("{service} has {fixed} shards on the store, and a node wants shard {}", least - 1);
             return Err((message, Some("the number of shards never changes once it is written".to_owned())));
         }
-        let spec = Spec { settings: wanted.settings.clone(), shards, replicas: wanted.replicas };
+        let spec = Spec {
+            service_type: wanted.service_type.clone(),
+            settings: wanted.settings.clone(),
+            shards,
+            replicas: wanted.replicas,
+        };
+        let spec = spec.written_for(service);
         let last = match &known {
             Some(known) if known.spec == spec => {
                 return Ok(Settled { number: known.number, shards, replaced: None });
@@ -179,6 +190,9 @@ async fn settle_one(
                 let hint =
                     "keys lie in their shards; for another number use another cluster or another store";
                 return Err((error.to_string(), Some(hint.to_owned())));
+            }
+            Err(error @ (SpecError::TypeFixed { .. } | SpecError::Similar { .. })) => {
+                return Err((error.to_string(), error.hint()));
             }
             Err(SpecError::Store(error)) => return Err(failed(&error)),
         }

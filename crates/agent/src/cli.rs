@@ -15,6 +15,7 @@ Examples:
   agent --listen-addr 127.0.0.1:8080 --service api_gateway
   agent --listen-addr 127.0.0.1:0 --seed 127.0.0.1:8080 --service standby
   agent --listen-addr 127.0.0.1:0 --seed 127.0.0.1:8080 --service storage --shard 1 --shards 2
+  agent --listen-addr 127.0.0.1:0 --seed 127.0.0.1:8080 --service sessions --type storage
   agent config --listen-addr 127.0.0.1:8080
 
 Signals: TERM, INT and QUIT leave the cluster, and a second one aborts; HUP opens the log file anew, or leaves \
@@ -101,9 +102,12 @@ pub(crate) struct Flags {
     /// Gossip address of a node to join, host:port; repeat it, or separate with commas
     #[arg(long, global = true, value_name = "HOST:PORT", value_delimiter = ',')]
     pub(crate) seed: Option<Vec<String>>,
-    /// Service type to run, or standby [default: api_gateway]
-    #[arg(long, global = true, value_name = "TYPE")]
+    /// Service to run, or standby [default: api_gateway]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) service: Option<String>,
+    /// Type of the service, which picks what is run [default: what the service's spec says, else the service's name]
+    #[arg(long = "type", global = true, value_name = "TYPE")]
+    pub(crate) service_type: Option<String>,
     /// Shard, for sharded service types, 0 to 65535 [default: 0]
     #[arg(long, global = true, value_name = "N")]
     pub(crate) shard: Option<String>,
@@ -111,6 +115,10 @@ pub(crate) struct Flags {
     /// started with it [default: 1]
     #[arg(long, global = true, value_name = "N")]
     pub(crate) shards: Option<String>,
+    /// The only services that the node takes over by itself while it stands by; repeat it, or separate with commas [default:
+    /// all that it can run]
+    #[arg(long, global = true, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) runs: Option<Vec<String>>,
     /// Cluster to belong to [default: coterie]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) cluster: Option<String>,
@@ -134,7 +142,7 @@ pub(crate) struct Flags {
     /// Label that the other nodes are shown, key=value; repeat it, or separate with commas
     #[arg(long, global = true, value_name = "KEY=VALUE", value_delimiter = ',')]
     pub(crate) label: Option<Vec<String>>,
-    /// Config file (YAML) with the same keys in snake case, and `settings` by service type
+    /// Config file (YAML) with the same keys in snake case, and `settings` by service
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<String>,
     /// What to log, as in RUST_LOG [default: info,chitchat=error]

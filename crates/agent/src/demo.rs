@@ -7,7 +7,7 @@ use anyhow::Context;
 use runtime::{Config, Leaver, Node, NodeError, Signals, StoreUrl};
 use store::Store;
 use tokio::task::JoinSet;
-use types::{Profile, Role, ServiceType, Spec};
+use types::{Profile, Role, ServiceName, Spec};
 
 use crate::banner::settled;
 use crate::registry::registry;
@@ -49,11 +49,11 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
 async fn start(settings: &Settings, folder: &Path) -> anyhow::Result<Vec<Node>> {
     let base = settings.config()?;
     let url = StoreUrl::folder(&folder.join("store"))?;
-    let storage: ServiceType = "storage".parse().context("the demo's own names follow the rule")?;
+    let storage: ServiceName = "storage".parse().context("the demo's own names follow the rule")?;
     let spec = Spec {
         settings: base.settings.get(&storage).cloned().unwrap_or_default(),
         shards: Some(SHARDS),
-        replicas: 0,
+        ..Spec::default()
     };
     Store::open(&url, &base.cluster).await?.specs().put(&storage, 0, &spec).await?;
     let mut nodes: Vec<Node> = Vec::new();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use runtime::{Config, StoreUrl};
 use serde_json::{Value, json};
-use types::{ClusterId, Role, ServiceType, ShardId};
+use types::{ClusterId, Role, ServiceName, ShardId};
 
 use crate::cli::{Flags, Output};
 use crate::log::DEFAULT_FILTER;
@@ -61,12 +61,13 @@ pub(crate) enum SettingsError {
 }
 
 /// The keys whose value is one text: name, and default where there is one.
-const TEXTS: [(&str, &str); 19] = [
+const TEXTS: [(&str, &str); 20] = [
     ("listen_addr", "127.0.0.1:10000"),
     ("gossip_addr", ""),
     ("advertise_addr", ""),
     ("node_id", ""),
     ("service", "api_gateway"),
+    ("type", ""),
     ("shard", "0"),
     ("shards", ""),
     ("cluster", "coterie"),
@@ -83,7 +84,7 @@ const TEXTS: [(&str, &str); 19] = [
     ("demo", "false"),
 ];
 /// The keys whose value is a list.
-const LISTS: [&str; 2] = ["seed", "label"];
+const LISTS: [&str; 3] = ["seed", "label", "runs"];
 /// Keys of the file that are neither.
 const FILE_ONLY: [&str; 4] = ["seeds", "labels", "settings", "config"];
 
@@ -92,7 +93,7 @@ const FILE_ONLY: [&str; 4] = ["seeds", "labels", "settings", "config"];
 pub(crate) struct Settings {
     texts: BTreeMap<&'static str, (String, Origin)>,
     lists: BTreeMap<&'static str, (Vec<String>, Origin)>,
-    settings: BTreeMap<ServiceType, Value>,
+    settings: BTreeMap<ServiceName, Value>,
     file: Option<String>,
 }
 
@@ -129,7 +130,11 @@ impl Settings {
         }
         let mut lists = BTreeMap::new();
         for key in LISTS {
-            let flag = if key == "seed" { &flags.seed } else { &flags.label };
+            let flag = match key {
+                "seed" => &flags.seed,
+                "label" => &flags.label,
+                _ => &flags.runs,
+            };
             let value = flag
                 .clone()
                 .map(|value| (value, Origin::Flag))
@@ -188,6 +193,7 @@ impl Settings {
                 "advertise_addr",
                 "node_id",
                 "service",
+                "type",
                 "shard",
                 "shards",
                 "data_dir",
@@ -239,6 +245,8 @@ impl Settings {
             advertise: self.optional("advertise_addr")?,
             seeds: self.seeds()?,
             role: self.role()?,
+            service_type: self.optional("type")?,
+            runs: self.runs()?,
             shards: self.shards()?,
             command: Some(command_line(std::env::args_os())),
             profile: self.parsed("profile")?,
@@ -321,6 +329,21 @@ impl Settings {
             }
         }
         Ok(seeds.clone())
+    }
+
+    /// The services that the node takes over; a list that is given and empty is none.
+    fn runs(&self) -> Result<Option<Vec<ServiceName>>, SettingsError> {
+        let (names, origin) = &self.lists["runs"];
+        let parsed = |name: &String| {
+            name.parse().map_err(|error: types::IdError| SettingsError::Bad {
+                name: "runs".to_owned(),
+                origin: origin.as_str(),
+                text: name.clone(),
+                problem: format!("can't be read: {error}"),
+            })
+        };
+        let runs = names.iter().map(parsed).collect::<Result<Vec<_>, _>>()?;
+        Ok((*origin != Origin::Default).then_some(runs))
     }
 
     fn labels(&self) -> Result<BTreeMap<String, String>, SettingsError> {
@@ -427,6 +450,7 @@ fn flag_text(flags: &Flags, key: &str) -> Option<String> {
         "advertise_addr" => flags.advertise_addr.clone(),
         "node_id" => flags.node_id.clone(),
         "service" => flags.service.clone(),
+        "type" => flags.service_type.clone(),
         "shard" => flags.shard.clone(),
         "shards" => flags.shards.clone(),
         "cluster" => flags.cluster.clone(),

@@ -8,7 +8,7 @@ use plugin::{Registry, SettingsMistake};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::StoreUrl;
-use types::{ServiceType, Sharding};
+use types::{ServiceName, ServiceType, Sharding};
 
 use crate::output;
 
@@ -19,9 +19,12 @@ struct Question {
     /// The store of a manifest: a URL or an absolute path.
     #[serde(default)]
     store: Option<String>,
-    /// Settings by service type.
+    /// Settings by service.
     #[serde(default)]
-    services: BTreeMap<ServiceType, Value>,
+    services: BTreeMap<ServiceName, Value>,
+    /// The types of services that have other names.
+    #[serde(default)]
+    types: BTreeMap<ServiceName, ServiceType>,
 }
 
 /// What is answered.
@@ -34,7 +37,7 @@ struct Answer {
     /// What is wrong with the store's URL.
     store: Option<String>,
     /// The addresses that services with these settings bind; port 0 is any free one.
-    listens: BTreeMap<ServiceType, Vec<SocketAddr>>,
+    listens: BTreeMap<ServiceName, Vec<SocketAddr>>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -50,7 +53,7 @@ struct Known {
 
 #[derive(Debug, PartialEq, Serialize)]
 struct Found {
-    service: ServiceType,
+    service: ServiceName,
     #[serde(flatten)]
     mistake: SettingsMistake,
 }
@@ -87,7 +90,13 @@ fn answer(registry: &Registry, question: Question) -> Answer {
     let mut mistakes = Vec::new();
     let mut listens = BTreeMap::new();
     for (service, settings) in question.services {
-        match registry.plugin(&service).map(|plugin| plugin.prepare(&settings)) {
+        let named = question.types.get(&service).cloned();
+        let service = registry.normalized(service);
+        let service_type = named.or_else(|| service.default_type());
+        match service_type
+            .and_then(|service_type| registry.plugin(&service_type))
+            .map(|plugin| plugin.prepare(&settings))
+        {
             Some(Ok(prepared)) => {
                 listens.insert(service, prepared.listens());
             }
@@ -121,6 +130,19 @@ mod tests {
         assert_eq!(answer.mistakes.len(), 1);
         assert_eq!(answer.mistakes[0].service.as_str(), "api_gateway");
         assert!(answer.types.iter().any(|known| known.name.as_str() == "api_gateway" && !known.sharded));
+    }
+
+    #[test]
+    fn a_service_of_another_name_is_checked_as_its_type_and_its_addresses_are_reported() {
+        let question = serde_json::from_str(
+            r#"{"services": {"edge": {"listen": "127.0.0.1:8080"}, "internal": {"no_such": 1}},
+                "types": {"edge": "api_gateway", "internal": "api_gateway"}}"#,
+        );
+        let answer = answer(&crate::registry::registry(), question.unwrap());
+        let edge: ServiceName = "edge".parse().unwrap();
+        assert_eq!(answer.listens[&edge], ["127.0.0.1:8080".parse().unwrap()]);
+        assert_eq!(answer.mistakes.len(), 1);
+        assert_eq!(answer.mistakes[0].service.as_str(), "internal");
     }
 
     /// Values beyond every range, as YAML may spell them.

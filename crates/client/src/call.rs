@@ -7,14 +7,15 @@ use http::header::{ACCEPT, IF_MATCH, IF_NONE_MATCH};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use types::api::{
-    AgentSelf, Claims, Event, MemberView, Members, NumberedSpec, Receipt, Services, Specs, Wait,
+    AgentSelf, Claims, Event, MemberView, Members, NumberedSpec, Receipt, Removed, Services, Specs, Wait,
 };
-use types::{Generation, NodeId, Problem, Role, ServiceType, Spec};
+use types::{Generation, NodeId, Problem, Role, ServiceName, Spec};
 
 use crate::error::ClientError;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
+const STORAGE: &str = "storage";
 /// The longest time an agent waits before it shows a member.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Larger than any answer of the API, so that a stray server can't fill the memory. The largest answer is a page of
@@ -27,6 +28,8 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     limit: Duration,
+    /// The service whose keys are read and written.
+    keys_of: ServiceName,
 }
 
 /// The precondition of a change: the node is still in this incarnation, and no other command came in between.
@@ -78,7 +81,8 @@ impl Client {
             .user_agent(concat!("coterie/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| ClientError::BadUrl { url: base.clone(), why: error.to_string() })?;
-        Ok(Self { http, base, limit: DEFAULT_LIMIT })
+        let keys_of = STORAGE.parse().expect("the name follows the rule");
+        Ok(Self { http, base, limit: DEFAULT_LIMIT, keys_of })
     }
 
     /// The same client for another agent.
@@ -90,6 +94,17 @@ impl Client {
     #[must_use]
     pub fn within(&self, limit: Duration) -> Self {
         Self { limit, ..self.clone() }
+    }
+
+    /// The same client for the keys of another service of type `storage`.
+    #[must_use]
+    pub fn with_keys_of(&self, service: ServiceName) -> Self {
+        Self { keys_of: service, ..self.clone() }
+    }
+
+    /// The service whose keys are read and written: `storage` unless another was chosen.
+    pub fn keys_of(&self) -> &ServiceName {
+        &self.keys_of
     }
 
     /// The agent's URL, without a trailing slash.
@@ -130,7 +145,7 @@ impl Client {
         patient.json(patient.get(&path)).await
     }
 
-    /// The members of each service type.
+    /// Each service with its type, its spec's number and its members.
     pub async fn services(&self) -> Result<Services, ClientError> {
         self.json(self.get("/v1/services")).await
     }
@@ -143,7 +158,7 @@ impl Client {
     /// Replaces the spec of a service type if its number is still `replaced`; 0 means that it has no spec yet.
     pub async fn put_spec(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         replaced: u64,
         spec: &Spec,
     ) -> Result<NumberedSpec, ClientError> {
@@ -153,6 +168,12 @@ impl Client {
             number => request.header(IF_MATCH, format!("\"{number}\"")),
         };
         self.json(request).await
+    }
+
+    /// Removes a service, whose spec has this number: its spec and all of its data. Members that run it become standbys.
+    pub async fn remove_service(&self, service: &ServiceName, number: u64) -> Result<Removed, ClientError> {
+        let request = self.http.delete(self.url(&format!("/v1/spec/{service}?stop=true")));
+        self.json(request.header(IF_MATCH, format!("\"{number}\""))).await
     }
 
     /// The owner of each shard, from the object store.

@@ -144,14 +144,15 @@ impl Client {
     /// Stores many values: lines of JSON, as documented for `POST /svc/storage/import`. Returns their number once all
     /// are durable. Safe to repeat.
     pub async fn kv_import(&self, lines: Vec<u8>) -> Result<u64, ClientError> {
-        let request = self.http().post(self.url("/svc/storage/import")).body(lines);
+        let request = self.http().post(self.url(&self.keys_path("import"))).body(lines);
         let answer: Imported = self.json(request).await?;
         Ok(answer.imported)
     }
 
     /// A page of the keys in all shards.
     pub async fn kv_list(&self, query: &KeyQuery) -> Result<KeyPage, ClientError> {
-        let mut path = format!("/svc/storage/kv?prefix={}", utf8_percent_encode(&query.prefix, PLAIN));
+        let mut path =
+            format!("{}?prefix={}", self.keys_path("kv"), utf8_percent_encode(&query.prefix, PLAIN));
         if let Some(after) = &query.after {
             // `after` is already percent-encoded; encoding it again would change it.
             path.push_str(&format!("&after={after}"));
@@ -165,8 +166,13 @@ impl Client {
         self.json(self.get(&path)).await
     }
 
+    /// The path of something of the service whose keys these are.
+    pub(crate) fn keys_path(&self, below: &str) -> String {
+        format!("/svc/{}/{below}", self.keys_of())
+    }
+
     fn key_url(&self, key: &[u8]) -> String {
-        self.url(&format!("/svc/storage/kv/{}", percent_encode(key, PLAIN)))
+        self.url(&format!("{}/{}", self.keys_path("kv"), percent_encode(key, PLAIN)))
     }
 
     async fn kv_send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {

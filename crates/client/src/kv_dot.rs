@@ -112,13 +112,13 @@ impl Client {
     }
 
     pub(crate) async fn dot_get(&self, key: &[u8]) -> Result<Option<Stored>, ClientError> {
-        let path = format!("/svc/storage/kv?start={}&limit=1&values=true", encoded(key));
+        let path = format!("{}?start={}&limit=1&values=true", self.keys_path("kv"), encoded(key));
         Ok(found(self.json(self.get(&path)).await?, key))
     }
 
     async fn batch(&self, operation: Operation) -> Result<Option<u64>, ClientError> {
         let batch = Batch { operations: [operation] };
-        let request = self.http().post(self.url("/svc/storage/batch")).json(&batch);
+        let request = self.http().post(self.url(&self.keys_path("batch"))).json(&batch);
         let written: Written = self.json(request).await?;
         Ok(written.version)
     }

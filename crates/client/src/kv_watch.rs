@@ -91,7 +91,7 @@ impl Client {
     /// To miss nothing, start the watch before you list.
     pub async fn kv_watch(&self, query: &KvWatchQuery) -> Result<KvWatch, ClientError> {
         let prefix = utf8_percent_encode(&query.prefix, PLAIN);
-        let path = format!("/svc/storage/watch?values={}&prefix={prefix}", query.values);
+        let path = format!("{}?values={}&prefix={prefix}", self.keys_path("watch"), query.values);
         let mut frames = Frames::open(self, &path, query.from.as_deref(), MAX_EVENT).await?;
         let ready = frames.next().await?.filter(|frame| frame.event == "ready");
         match ready.and_then(|frame| frame.id) {

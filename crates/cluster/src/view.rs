@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use types::api::Member;
-use types::{ClusterId, Generation, NodeId, Phase, Role, ServiceType};
+use types::{ClusterId, Generation, NodeId, Phase, Role, RoleState, ServiceName, ServiceType};
 
 /// One node's view of its cluster: its live members by id, itself included. Cheap to clone.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,18 +75,38 @@ impl ClusterView {
         self.inner.members.get(id)
     }
 
-    /// The members whose role is of this type, in any phase.
-    pub fn of_service<'a>(&'a self, service: &'a ServiceType) -> impl Iterator<Item = &'a Member> {
+    /// The members whose role is of this service, in any phase.
+    pub fn of_service<'a>(&'a self, service: &'a ServiceName) -> impl Iterator<Item = &'a Member> {
         self.members().filter(move |member| {
             member.state.as_ref().is_some_and(|state| state.role.service() == Some(service))
         })
     }
 
+    /// A service's name as members write it: a name that is a type's is written as the type is.
+    pub fn normalized(&self, service: ServiceName) -> ServiceName {
+        if !service.as_str().contains('-') {
+            return service;
+        }
+        service.normalized(|service_type| {
+            let runs =
+                |state: &RoleState| state.role.service().is_some_and(|of| of.is_named_after(service_type));
+            self.members().any(|member| {
+                member.about.runnable.contains(service_type) || member.state.as_ref().is_some_and(runs)
+            })
+        })
+    }
+
+    /// The type of a service according to its members, or else the one that it is named after.
+    pub fn type_of(&self, service: &ServiceName) -> Option<ServiceType> {
+        let told = self.of_service(service).find_map(|member| member.state.as_ref()?.service_type.clone());
+        told.or_else(|| service.default_type())
+    }
+
     /// A ready standby that can run this type; another node than `me` if possible.
-    pub fn spare(&self, service: &ServiceType) -> Option<&NodeId> {
+    pub fn spare(&self, service: &ServiceName, service_type: &ServiceType) -> Option<&NodeId> {
         let is_spare = |member: &&Member| {
             let state = member.state.as_ref();
-            member.about.runnable.contains(service)
+            member.about.can_run(service, service_type)
                 && state.is_some_and(|state| state.role == Role::Standby && state.phase == Phase::Ready)
         };
         let spares = self.members().filter(is_spare).map(|member| &member.id);

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use types::api::StoreInfo;
 use types::apply::{Held, Ours};
-use types::{ClusterId, ServiceType, Spec};
+use types::{ClusterId, ServiceName, ServiceType, Spec};
 
 use crate::exit::{Exit, Failure};
 use crate::listens::Listens;
@@ -28,7 +28,8 @@ const ENV_PREFIX: &str = "COTERIE_";
 #[derive(Serialize)]
 struct Question<'a> {
     store: Option<&'a str>,
-    services: &'a BTreeMap<ServiceType, Value>,
+    services: &'a BTreeMap<ServiceName, Value>,
+    types: &'a BTreeMap<ServiceName, ServiceType>,
 }
 
 /// What `agent validate` answers.
@@ -58,7 +59,7 @@ pub(crate) struct RunnableType {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct SettingsMistake {
-    pub(crate) service: ServiceType,
+    pub(crate) service: ServiceName,
     /// JSON pointer below the settings.
     pub(crate) pointer: String,
     /// Whether the key is wrong, not its value.
@@ -109,9 +110,10 @@ pub(crate) fn command(binary: &Path) -> Command {
 pub(crate) async fn validate(
     binary: &Path,
     store: Option<&str>,
-    services: &BTreeMap<ServiceType, Value>,
+    services: &BTreeMap<ServiceName, Value>,
+    types: &BTreeMap<ServiceName, ServiceType>,
 ) -> anyhow::Result<Validation> {
-    ask(binary, &["validate"], &Question { store, services }, VALIDATE_LIMIT).await
+    ask(binary, &["validate"], &Question { store, services, types }, VALIDATE_LIMIT).await
 }
 
 /// Asks the binary for the form of the settings of each type that it runs.
@@ -119,9 +121,12 @@ pub(crate) async fn settings_schema(binary: &Path) -> anyhow::Result<BTreeMap<Se
     ask(binary, &["validate", "--schema"], &Value::Null, VALIDATE_LIMIT).await
 }
 
-/// What `agent apply` is asked for a service type.
+/// What `agent apply` is asked for a service.
 #[derive(Debug, Serialize)]
 pub(crate) struct Wanted {
+    /// The type, where that is not the service's name.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub(crate) service_type: Option<ServiceType>,
     pub(crate) settings: Value,
     /// Exactly so many shards.
     pub(crate) shards: Option<u32>,
@@ -136,20 +141,20 @@ pub(crate) struct Wanted {
 struct Application<'a> {
     uses: Option<&'a StoreInfo>,
     ours: &'a Ours,
-    services: &'a BTreeMap<ServiceType, Wanted>,
+    services: &'a BTreeMap<ServiceName, Wanted>,
 }
 
 /// What `agent apply` answers.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Applied {
     /// The numbers of the specs that hold now.
-    pub(crate) specs: BTreeMap<ServiceType, u64>,
+    pub(crate) specs: BTreeMap<ServiceName, u64>,
     /// How many shards they have, where that is fixed.
     #[serde(default)]
-    pub(crate) shards: BTreeMap<ServiceType, u32>,
+    pub(crate) shards: BTreeMap<ServiceName, u32>,
     /// The specs that were replaced.
     #[serde(default)]
-    pub(crate) replaced: BTreeMap<ServiceType, Spec>,
+    pub(crate) replaced: BTreeMap<ServiceName, Spec>,
     /// Owners of shards that are alive and do not belong to the cluster: then nothing was written.
     #[serde(default)]
     pub(crate) held: Vec<Held>,
@@ -160,13 +165,13 @@ pub(crate) struct Applied {
 #[derive(Debug, Deserialize)]
 pub(crate) struct ApplyMistake {
     /// The type, or none for the store itself.
-    pub(crate) service: Option<ServiceType>,
+    pub(crate) service: Option<ServiceName>,
     pub(crate) message: String,
     #[serde(default)]
     pub(crate) hint: Option<String>,
 }
 
-/// Has the binary settle on a cluster's store what service types run with. `uses` is the store that the cluster uses
+/// Has the binary settle on a cluster's store what services run with. `uses` is the store that the cluster uses
 /// already, if it runs; `ours` is who may own its shards.
 pub(crate) async fn apply(
     binary: &Path,
@@ -174,7 +179,7 @@ pub(crate) async fn apply(
     store: &OsStr,
     uses: Option<&StoreInfo>,
     ours: &Ours,
-    services: &BTreeMap<ServiceType, Wanted>,
+    services: &BTreeMap<ServiceName, Wanted>,
 ) -> anyhow::Result<Applied> {
     let arguments =
         [OsStr::new("apply"), "--cluster".as_ref(), cluster.as_str().as_ref(), "--store".as_ref(), store];

@@ -94,7 +94,7 @@ pub(crate) enum Verb {
     Logs(logs::Args),
     /// Show what happened in a cluster
     Events(events::Args),
-    /// Show what each service type runs with
+    /// Show what each service runs with
     Spec(spec::Args),
     /// Show who owns which shard
     Claims(claims::Args),

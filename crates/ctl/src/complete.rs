@@ -38,9 +38,11 @@ pub(crate) fn nodes() -> ArgValueCandidates {
 pub(crate) fn services() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let members = context().as_ref().and_then(members);
-        let runnable =
-            members.iter().flat_map(|view| &view.members).flat_map(|member| &member.about.runnable);
+        let members = || members.iter().flat_map(|view| &view.members);
+        let runnable = members().flat_map(|member| &member.about.runnable);
         let mut names: BTreeSet<String> = runnable.map(ToString::to_string).collect();
+        let states = members().filter_map(|member| member.state.as_ref());
+        names.extend(states.filter_map(|state| Some(state.role.service()?.to_string())));
         names.insert(Role::STANDBY.to_owned());
         candidates(names)
     })

@@ -71,6 +71,7 @@ mod tests {
                 listen: wanted_listen.map(|text: &str| text.parse().unwrap()),
                 gossip: wanted_gossip.map(|text: &str| text.parse().unwrap()),
                 labels: BTreeMap::new(),
+                runs: None,
                 restart: types::supervision::RestartPolicy::default(),
             };
             assert_eq!(differences(&wanted, &node, written, "new"), expected);

@@ -11,6 +11,7 @@ use anyhow::Context;
 use manifest::{Manifest, NodeSpec};
 use serde::Serialize;
 use tokio::process::Child;
+use types::ServiceName;
 use types::supervision::StartFile;
 
 use crate::record::{ClusterRecord, NodeRecord};
@@ -26,6 +27,8 @@ struct Settings<'a> {
     store: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runs: Option<&'a [ServiceName]>,
 }
 
 /// The store of a manifest: a folder of this machine unless it names another.
@@ -126,6 +129,7 @@ fn settings_text(state: &State, manifest: &Manifest, node: &NodeRecord) -> anyho
         // In a file a dollar sign stands for a variable.
         store: store(state, manifest).to_string_lossy().replace('$', "$$"),
         labels: spec.map_or(&none, |spec| &spec.labels),
+        runs: spec.and_then(|spec| spec.runs.as_deref()),
     };
     // The profile goes by a flag; named here, a change of it is seen.
     Ok(format!(
@@ -151,6 +155,11 @@ fn arguments(manifest: &Manifest, node: &NodeRecord, seeds: &[SocketAddr]) -> Ve
     }
     flag("--profile", manifest.profile.to_string());
     flag("--service", node.role.service_name().to_owned());
+    let service_type =
+        node.role.service().and_then(|service| manifest.services.get(service)?.service_type.as_ref());
+    if let Some(service_type) = service_type {
+        flag("--type", service_type.to_string());
+    }
     if let Some(shard) = node.role.shard() {
         flag("--shard", shard.to_string());
     }

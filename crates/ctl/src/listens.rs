@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use types::{NodeId, Role, ServiceType};
+use types::{NodeId, Role, ServiceName};
 
-/// The fixed addresses that services bind, by service type, as the agent says.
-pub(crate) type Listens = BTreeMap<ServiceType, Vec<SocketAddr>>;
+/// The fixed addresses that services bind, by service, as the agent says.
+pub(crate) type Listens = BTreeMap<ServiceName, Vec<SocketAddr>>;
 
 /// Two nodes that want one address.
 #[derive(Debug, Clone, PartialEq, Eq)]

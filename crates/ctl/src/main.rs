@@ -6,6 +6,7 @@ mod ask;
 mod cli;
 mod complete;
 mod drift;
+mod dropped;
 mod exit;
 mod hints;
 mod interrupt;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use manifest::{Checked, Known, KnownType, Mistake, Mistakes};
 
-use crate::agent_bin::{self, ApplyMistake, Validation};
+use crate::agent_bin::{self, ApplyMistake, SettingsMistake, Validation};
 use crate::exit::{Exit, Failure};
 use crate::listens::{Binding, Collision, Listens, collisions};
 
@@ -87,15 +87,14 @@ pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Lo
     let Some(agent) = agent else {
         return Ok(Loaded { checked: shape?, listens: Listens::new(), name, source });
     };
-    let settings = match &shape {
-        Ok(checked) => {
-            let services = checked.manifest.services.iter();
-            services.map(|(service, spec)| (service.clone(), spec.settings.clone())).collect()
-        }
-        Err(_) => BTreeMap::new(),
-    };
+    let (mut settings, mut types) = (BTreeMap::new(), BTreeMap::new());
+    for (service, spec) in shape.iter().flat_map(|checked| &checked.manifest.services) {
+        settings.insert(service.clone(), spec.settings.clone());
+        types.extend(spec.service_type.clone().map(|service_type| (service.clone(), service_type)));
+    }
     let store = shape.as_ref().ok().and_then(|checked| checked.manifest.store.as_deref());
-    let validation = agent_bin::validate(agent, store, &settings).await.context("checking settings")?;
+    let validation =
+        agent_bin::validate(agent, store, &settings, &types).await.context("checking settings")?;
     let known = Known {
         service_types: validation
             .types
@@ -154,6 +153,15 @@ fn taken_addresses(checked: &Checked, listens: &Listens) -> Vec<Mistake> {
     collisions(bindings, listens).into_iter().map(mistake).collect()
 }
 
+/// What is wrong with a setting; with the service and its type, where one is not named after the other.
+fn titled(checked: &Checked, found: &SettingsMistake) -> String {
+    let spec = checked.manifest.services.get(&found.service);
+    match spec.and_then(|spec| spec.service_type.as_ref()) {
+        Some(service_type) => format!("{}: {}", found.service.with_type(service_type), found.message),
+        None => found.message.clone(),
+    }
+}
+
 fn settings_mistakes(checked: &Checked, validation: &Validation) -> Vec<Mistake> {
     let mistakes = validation.mistakes.iter().map(|found| {
         let at = if found.at_key {
@@ -161,7 +169,7 @@ fn settings_mistakes(checked: &Checked, validation: &Validation) -> Vec<Mistake>
         } else {
             checked.settings_position(&found.service, &found.pointer)
         };
-        let mistake = Mistake::new(at, found.message.clone());
+        let mistake = Mistake::new(at, titled(checked, found));
         match &found.hint {
             Some(hint) => mistake.hint(hint.clone()),
             None => mistake,

@@ -72,7 +72,7 @@ fn color_of(word: &str) -> Option<&'static str> {
     }
 }
 
-/// `ctl members`: one row a member. Gossip has a column where it uses another address than HTTP; endpoints and reasons have
+/// `ctl members`: one row a member. The type has a column where it is not the service's name, gossip has a column where it uses another address than HTTP; endpoints and reasons have
 /// one where some member has them, or stand below the table where it would be wider than the terminal: a URL that is
 /// broken in two cannot be clicked.
 pub(crate) fn members_table(members: &[Member], now_ms: u64, color: bool, columns: Option<usize>) -> String {
@@ -99,8 +99,13 @@ fn members_rows(members: &[Member], now_ms: u64, has_room: bool) -> String {
     let has_gossip = members.iter().any(|member| member.gossip != http(member));
     let has_endpoints = has_room && members.iter().any(|member| !endpoints(member).is_empty());
     let has_reason = has_room && members.iter().any(|member| !reason(member).is_empty());
+    let has_type = members.iter().any(|member| !other_type(member).is_empty());
     let has_restarts = has_room && members.iter().any(|member| member.about.restarts > 0);
-    let mut header = vec!["NODE", "ROLE", "PHASE", "HTTP"];
+    let mut header = vec!["NODE", "ROLE"];
+    if has_type {
+        header.push("TYPE");
+    }
+    header.extend(["PHASE", "HTTP"]);
     if has_gossip {
         header.push("GOSSIP");
     }
@@ -117,8 +122,11 @@ fn members_rows(members: &[Member], now_ms: u64, has_room: bool) -> String {
     let rows: Vec<_> = members
         .iter()
         .map(|member| {
-            let mut row =
-                vec![member.id.to_string(), role(member), phase(member).to_owned(), http(member).to_owned()];
+            let mut row = vec![member.id.to_string(), role(member)];
+            if has_type {
+                row.push(other_type(member));
+            }
+            row.extend([phase(member).to_owned(), http(member).to_owned()]);
             if has_gossip {
                 row.push(member.gossip.clone());
             }
@@ -160,6 +168,12 @@ fn moment(at_ms: u64) -> String {
 /// The role in a word, `?` if this version does not understand it.
 pub(crate) fn role(member: &Member) -> String {
     member.state.as_ref().map_or_else(|| "?".to_owned(), |state| role_words(&state.role, state.duty))
+}
+
+/// The type of a member's service, where that is not the service's name.
+fn other_type(member: &Member) -> String {
+    let service_type = member.state.as_ref().and_then(|state| state.service_type.as_ref());
+    service_type.map(ToString::to_string).unwrap_or_default()
 }
 
 /// `storage/0`, and `storage/0 (replica)` for one with a copy.
@@ -307,6 +321,19 @@ endpoints
 
 reasons
   - f: no port  [2J"
+        );
+    }
+
+    #[test]
+    fn the_type_has_a_column_where_some_service_has_another_name() {
+        let mut edge = member("g", "edge", Phase::Ready);
+        edge.state.as_mut().unwrap().service_type = Some("api_gateway".parse().unwrap());
+        assert_eq!(
+            members_table(&[edge, member("s", "storage/0", Phase::Ready)], 1_000, false, None),
+            "\
+NODE  ROLE       TYPE         PHASE  HTTP             UP
+g     edge       api_gateway  ready  127.0.0.1:10000  0s
+s     storage/0               ready  127.0.0.1:10000  0s"
         );
     }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use serde_json::Value;
-use types::{ServiceType, Spec};
+use types::{ServiceName, Spec};
 
 /// One setting that changed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Changed {
-    pub(crate) service: ServiceType,
+    pub(crate) service: ServiceName,
     /// `settings.routes[0].prefix`, `replicas`.
     pub(crate) setting: String,
     /// Absent where it was not set, so that the default held.
@@ -26,7 +26,7 @@ impl std::fmt::Display for Changed {
 }
 
 /// Every difference, in the order of the settings' names.
-pub(crate) fn changes(service: &ServiceType, old: &Spec, new: &Spec) -> Vec<Changed> {
+pub(crate) fn changes(service: &ServiceName, old: &Spec, new: &Spec) -> Vec<Changed> {
     let mut found = Vec::new();
     let mut add = |setting: String, old: Option<Value>, new: Option<Value>| {
         found.push(Changed { service: service.clone(), setting, old, new });
@@ -78,8 +78,9 @@ mod tests {
 
     #[test]
     fn each_setting_that_changed_is_named_with_its_old_and_new_value() {
-        let service: ServiceType = "api_gateway".parse().unwrap();
-        let spec = |settings: Value, replicas| Spec { settings, shards: Some(2), replicas };
+        let service: ServiceName = "api_gateway".parse().unwrap();
+        let spec =
+            |settings: Value, replicas| Spec { settings, shards: Some(2), replicas, ..Spec::default() };
         let old = spec(json!({"a": 1, "routes": [{"prefix": "/a"}, {"prefix": "/b"}], "gone": true}), 1);
         let new = spec(json!({"a": 2, "routes": [{"prefix": "/c"}], "b": {"c": "x"}}), 0);
         let lines: Vec<_> = changes(&service, &old, &new).iter().map(ToString::to_string).collect();

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use types::api::StoreInfo;
 use types::apply::Ours;
 use types::supervision::PidFile;
-use types::{NodeId, ServiceType, Spec};
+use types::{NodeId, ServiceName, Spec};
 
 use crate::agent_bin::{self, Wanted};
 use crate::exit::{Exit, Failure};
@@ -63,13 +63,13 @@ pub(crate) struct Starter<'a> {
     client: Client,
 }
 
-/// What the store says of the manifest's service types now.
+/// What the store says of the manifest's services now.
 #[derive(Debug)]
 pub(crate) struct Settled {
     /// The numbers of the specs.
-    pub(crate) numbers: BTreeMap<ServiceType, u64>,
+    pub(crate) numbers: BTreeMap<ServiceName, u64>,
     /// How many shards there are, of types whose shards have owners.
-    pub(crate) shards: BTreeMap<ServiceType, u32>,
+    pub(crate) shards: BTreeMap<ServiceName, u32>,
     /// What is not as it was.
     pub(crate) changed: Vec<Changed>,
 }
@@ -104,7 +104,7 @@ impl<'a> Starter<'a> {
         })
     }
 
-    /// Settles on the store what the manifest's service types run with.
+    /// Settles on the store what the manifest's services run with.
     pub(crate) async fn settle(
         &self,
         loaded: &Loaded,
@@ -123,6 +123,7 @@ impl<'a> Starter<'a> {
         }
         let changes = applied.replaced.iter().flat_map(|(service, old)| {
             let new = wanted.get(service).map(|wanted| Spec {
+                service_type: wanted.service_type.clone(),
                 settings: wanted.settings.clone(),
                 // What the manifest leaves out stays.
                 shards: wanted.shards.or(old.shards),
@@ -443,17 +444,19 @@ impl<'a> Starter<'a> {
     }
 }
 
-/// What the manifest says of every service type that it names. Pure.
-fn specs(manifest: &Manifest) -> BTreeMap<ServiceType, Wanted> {
-    let mut wanted: BTreeMap<ServiceType, Wanted> = BTreeMap::new();
+/// What the manifest says of every service that it names. Pure.
+fn specs(manifest: &Manifest) -> BTreeMap<ServiceName, Wanted> {
+    let mut wanted: BTreeMap<ServiceName, Wanted> = BTreeMap::new();
     for (service, spec) in &manifest.services {
-        let settings = spec.settings.clone();
+        let (service_type, settings) = (spec.service_type.clone(), spec.settings.clone());
         let (shards, replicas) = (spec.shards, spec.replicas);
-        wanted.insert(service.clone(), Wanted { settings, shards, at_least: None, replicas });
+        let spec = Wanted { service_type, settings, shards, at_least: None, replicas };
+        wanted.insert(service.clone(), spec);
     }
     for node in &manifest.nodes {
         let Some(service) = node.role.service() else { continue };
         let entry = wanted.entry(service.clone()).or_insert_with(|| Wanted {
+            service_type: None,
             settings: serde_json::json!({}),
             shards: None,
             at_least: None,

@@ -8,11 +8,11 @@ mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use types::{Profile, Role, ServiceType};
+use types::{Profile, Role, ServiceName, ServiceType};
 
 use self::fields::Fields;
 use crate::mistake::Mistake;
-use crate::model::{Checked, Known, Manifest, Places};
+use crate::model::{Checked, Known, KnownType, Manifest, Places, ServiceSpec};
 use crate::render::quoted;
 use crate::suggest;
 use crate::tree::{Key, Node, Position, Value};
@@ -20,9 +20,9 @@ use crate::tree::{Key, Node, Position, Value};
 /// Keys of a manifest that begin so are not read: they hold what anchors share.
 pub(crate) const ASIDE: &str = "x-";
 pub(crate) const MANIFEST_KEYS: &[&str] = &["cluster", "profile", "store", "services", "nodes"];
-pub(crate) const SERVICE_KEYS: &[&str] = &["settings", "shards", "replicas"];
+pub(crate) const SERVICE_KEYS: &[&str] = &["type", "settings", "shards", "replicas"];
 pub(crate) const NODE_KEYS: &[&str] =
-    &["id", "service", "shard", "listen", "gossip", "labels", "restart", "count"];
+    &["id", "service", "shard", "listen", "gossip", "labels", "runs", "restart", "count"];
 
 /// The manifest that a tree describes; `None` only after a mistake.
 ///
@@ -124,35 +124,65 @@ impl Check<'_> {
         Some(text.to_owned())
     }
 
-    /// A service type that exists, as far as that is known here. `standby` is none.
-    fn service_type(&mut self, text: &str, at: Position, may_stand_by: bool) -> Option<ServiceType> {
-        let service: ServiceType = match text.parse() {
-            Ok(service) => service,
+    /// The name of a service, which need not exist.
+    fn service_name(&mut self, text: &str, at: Position, names: &[&str]) -> Option<ServiceName> {
+        match text.parse::<ServiceName>() {
+            Ok(service) => Some(service.normalized(|service_type| self.is_known(service_type))),
             Err(error) => {
                 let mut mistake = Mistake::new(at, error.to_string());
-                if let Some(guess) = self.guess(text, may_stand_by) {
+                if let Some(guess) = suggest::did_you_mean(text, names.iter().copied()) {
                     mistake = mistake.hint(format!("did you mean `{guess}`?"));
                 }
                 self.report(mistake);
-                return None;
+                None
             }
-        };
-        let Some(known) = self.known.filter(|known| known.named(&service).is_none()) else {
-            return Some(service);
-        };
-        let mut names: Vec<&str> = known.service_types.iter().map(|known| known.name.as_str()).collect();
-        if may_stand_by {
-            names.push(Role::STANDBY);
         }
-        let mistake = Mistake::new(at, format!("unknown service type {}", quoted(text)));
-        self.report(mistake.hint(suggest::hint(text, "service types", &names)));
+    }
+
+    /// A service that a node may run: one of the manifest, or one that is named after a type that exists, as far as that is
+    /// known here. `standby` is none.
+    fn service(
+        &mut self,
+        text: &str,
+        at: Position,
+        services: &BTreeMap<ServiceName, ServiceSpec>,
+        may_stand_by: bool,
+    ) -> Option<ServiceName> {
+        let types = self.type_names();
+        let declared: Vec<String> = services.keys().map(ToString::to_string).collect();
+        let mut names: Vec<&str> = declared.iter().map(String::as_str).collect();
+        names.extend(
+            types.iter().map(String::as_str).filter(|name| !declared.iter().any(|other| other == name)),
+        );
+        names.extend(may_stand_by.then_some(Role::STANDBY));
+        let service = self.service_name(text, at, &names)?;
+        if self.known.is_none() || services.contains_key(&service) || self.kind(&service, services).is_some()
+        {
+            return Some(service);
+        }
+        let mistake = Mistake::new(at, format!("unknown service {}", quoted(text)));
+        self.report(mistake.hint(suggest::hint(text, "services", &names)));
         None
     }
 
-    fn guess(&self, text: &str, may_stand_by: bool) -> Option<&str> {
+    /// The types that exist, as far as that is known here.
+    fn type_names(&self) -> Vec<String> {
         let known = self.known.iter().flat_map(|known| &known.service_types);
-        let names = known.map(|known| known.name.as_str());
-        suggest::did_you_mean(text, names.chain(may_stand_by.then_some(Role::STANDBY)))
+        known.map(|known| known.name.to_string()).collect()
+    }
+
+    fn is_known(&self, service_type: &ServiceType) -> bool {
+        self.known.is_some_and(|known| known.named(service_type).is_some())
+    }
+
+    /// What is known of the type of a service.
+    fn kind(
+        &self,
+        service: &ServiceName,
+        services: &BTreeMap<ServiceName, ServiceSpec>,
+    ) -> Option<&KnownType> {
+        let told = services.get(service).and_then(|spec| spec.service_type.clone());
+        self.known?.named(&told.or_else(|| service.default_type())?)
     }
 }
 

@@ -76,6 +76,7 @@ mod tests {
             listen: None,
             gossip: None,
             labels: BTreeMap::new(),
+            runs: None,
             restart: types::supervision::RestartPolicy::default(),
         };
         Manifest {

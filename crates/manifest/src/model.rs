@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 use types::supervision::RestartPolicy;
-use types::{ClusterId, NodeId, Profile, Role, ServiceType, ShardId};
+use types::{ClusterId, NodeId, Profile, Role, ServiceName, ServiceType, ShardId};
 
 use crate::tree::{Node, Position};
 
@@ -19,16 +19,19 @@ pub struct Manifest {
     /// The URL of the object store; a folder on this machine if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
-    /// What all nodes of a service type have in common; types without settings may be absent.
+    /// What all nodes of a service have in common; services without settings may be absent.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub services: BTreeMap<ServiceType, ServiceSpec>,
+    pub services: BTreeMap<ServiceName, ServiceSpec>,
     /// The nodes in the order of the file, each with its own id.
     pub nodes: Vec<NodeSpec>,
 }
 
-/// What all nodes of a service type have in common.
+/// What all nodes of a service have in common.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ServiceSpec {
+    /// Its type; the one that it is named after if absent.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub service_type: Option<ServiceType>,
     /// The type's settings, an object that only its plugin understands.
     pub settings: serde_json::Value,
     /// The number of its shards, for types whose shards have owners; as many as its nodes need if absent.
@@ -58,6 +61,8 @@ pub struct NodeSpec {
     pub gossip: Option<SocketAddr>,
     /// Labels that other nodes see.
     pub labels: BTreeMap<String, String>,
+    /// The only services that it takes over by itself; all that it can run if absent.
+    pub runs: Option<Vec<ServiceName>>,
     /// When its process is started again after it has ended.
     pub restart: RestartPolicy,
 }
@@ -75,6 +80,8 @@ struct NodeEntry {
     gossip: Option<SocketAddr>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runs: Option<Vec<ServiceName>>,
     #[serde(skip_serializing_if = "is_default")]
     restart: RestartPolicy,
 }
@@ -93,8 +100,17 @@ impl From<NodeSpec> for NodeEntry {
             listen: node.listen,
             gossip: node.gossip,
             labels: node.labels,
+            runs: node.runs,
             restart: node.restart,
         }
+    }
+}
+
+impl Manifest {
+    /// The type of a service; none if it is not said and the name is no type's.
+    pub fn type_of(&self, service: &ServiceName) -> Option<ServiceType> {
+        let told = self.services.get(service).and_then(|spec| spec.service_type.clone());
+        told.or_else(|| service.default_type())
     }
 }
 
@@ -110,10 +126,10 @@ pub struct Checked {
 /// Where the parts of a manifest stand.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Places {
-    /// Per service type, the place of its key and its settings, if it has any.
-    pub(crate) services: BTreeMap<ServiceType, (Position, Option<Node>)>,
-    /// Per service type, the place of its number of shards.
-    pub(crate) shards: BTreeMap<ServiceType, Position>,
+    /// Per service, the place of its key and its settings, if it has any.
+    pub(crate) services: BTreeMap<ServiceName, (Position, Option<Node>)>,
+    /// Per service, the place of its number of shards.
+    pub(crate) shards: BTreeMap<ServiceName, Position>,
     /// The place of the store.
     pub(crate) store: Option<Position>,
     /// The place of each node's id or, where it has none in the file, of its entry.
@@ -121,10 +137,10 @@ pub(crate) struct Places {
 }
 
 impl Checked {
-    /// Where a setting of a service type stands, by its JSON pointer (RFC 6901) below `settings`.
+    /// Where a setting of a service stands, by its JSON pointer (RFC 6901) below `settings`.
     ///
     /// What is not in the file is shown by the nearest thing around it.
-    pub fn settings_position(&self, service: &ServiceType, pointer: &str) -> Position {
+    pub fn settings_position(&self, service: &ServiceName, pointer: &str) -> Position {
         match self.places.services.get(service) {
             Some((_, Some(settings))) => settings.position_of(pointer),
             Some((key, None)) => *key,
@@ -133,15 +149,15 @@ impl Checked {
     }
 
     /// Where the key of a setting stands, by the same pointer; else its value.
-    pub fn settings_key_position(&self, service: &ServiceType, pointer: &str) -> Position {
+    pub fn settings_key_position(&self, service: &ServiceName, pointer: &str) -> Position {
         match self.places.services.get(service) {
             Some((_, Some(settings))) => settings.key_position_of(pointer),
             _ => self.settings_position(service, pointer),
         }
     }
 
-    /// Where the number of shards of a service type stands, or else the type, or else the beginning.
-    pub fn shards_position(&self, service: &ServiceType) -> Position {
+    /// Where the number of shards of a service stands, or else the service, or else the beginning.
+    pub fn shards_position(&self, service: &ServiceName) -> Position {
         let shards = self.places.shards.get(service).copied();
         shards.unwrap_or_else(|| self.settings_position(service, ""))
     }
@@ -179,7 +195,7 @@ pub struct KnownType {
 
 impl Known {
     /// What is known of a type.
-    pub(crate) fn named(&self, service: &ServiceType) -> Option<&KnownType> {
-        self.service_types.iter().find(|known| known.name == *service)
+    pub(crate) fn named(&self, service_type: &ServiceType) -> Option<&KnownType> {
+        self.service_types.iter().find(|known| known.name == *service_type)
     }
 }

@@ -19,7 +19,10 @@ pub fn json_schema(settings: &BTreeMap<ServiceType, Value>) -> Value {
         "description": "Not read: a place for what anchors share.",
     });
     schema["patternProperties"] = serde_json::json!({ (format!("^{}", crate::check::ASIDE)): aside });
+    // A service of another name has the settings of the type that it says.
+    let mut of_types = vec![schema["properties"]["services"]["additionalProperties"].clone()];
     for (service, settings) in settings {
+        let written = service.as_str();
         // Names may be written with hyphens as well.
         let name = format!("^{}$", service.as_str().replace('_', "[-_]"));
         let service = schema["properties"]["services"]["additionalProperties"].clone();
@@ -29,6 +32,17 @@ pub fn json_schema(settings: &BTreeMap<ServiceType, Value>) -> Value {
             serde_json::json!({ "properties": { "settings": { "anyOf": [settings, { "type": "null" }] } } });
         schema["properties"]["services"]["patternProperties"][name] =
             serde_json::json!({ "allOf": [service, settings] });
+        of_types.push(serde_json::json!({
+            "if": {
+                "type": "object",
+                "properties": { "type": { "enum": [written, written.replace('_', "-")] } },
+                "required": ["type"],
+            },
+            "then": settings,
+        }));
+    }
+    if of_types.len() > 1 {
+        schema["properties"]["services"]["additionalProperties"] = serde_json::json!({ "allOf": of_types });
     }
     schema
 }
@@ -84,17 +98,22 @@ struct RawManifest {
     /// Where the object store is: `s3://bucket/prefix`, `gs://…`, `az://…`, or `file:///folder`; a folder on this
     /// machine if absent. Credentials come from the usual environment variables, never from here.
     store: Option<String>,
-    /// What all nodes of a service type have in common, by service type.
+    /// What all nodes of a service have in common, by the service's name: lower-case letters, digits, `-` and `_`, at most 40.
+    /// A service that has another name than its type says its `type`.
     services: Option<BTreeMap<String, Option<RawService>>>,
     /// The nodes, at most 100 together.
     #[schemars(length(min = 1, max = 100))]
     nodes: Vec<RawNode>,
 }
 
-/// What all nodes of a service type have in common.
+/// What all nodes of a service have in common.
 #[derive(JsonSchema)]
 #[schemars(rename = "Service", deny_unknown_fields)]
 struct RawService {
+    /// The service's type, which picks what its nodes run; the service's name if absent. It never changes once the cluster has
+    /// run. Two services of one type have their own nodes, settings, shards and data.
+    #[schemars(rename = "type")]
+    service_type: Option<String>,
     /// The type's settings. Each service type has its own.
     settings: Option<BTreeMap<String, Value>>,
     /// The number of its shards, for types whose shards have owners; it never changes once the cluster has run. As many
@@ -114,7 +133,7 @@ struct RawNode {
     /// The name of the node, unique in the cluster: letters, digits, `-`, `_` and `.`, at most 48. Without it the
     /// node is named after its service: `standby-1`.
     id: Option<String>,
-    /// What the node does first: a service type, or `standby` to wait until it is needed.
+    /// What the node does first: the name of a service, or `standby` to wait until it is needed.
     service: String,
     /// The number of the shard, for sharded service types only; if absent 0, and with a `count` 0, 1, 2 and so
     /// on, from 0 again after the last of the type's `shards`.
@@ -126,6 +145,8 @@ struct RawNode {
     gossip: Option<String>,
     /// Labels that the other nodes see.
     labels: Option<BTreeMap<String, String>>,
+    /// The only services that the node takes over by itself while it stands by; all that it can run if absent.
+    runs: Option<Vec<String>>,
     /// When the node's process is started again after it has ended: `on-failure` (when it failed or was killed, at most
     /// five times in ten minutes), `always` (the same without that limit) or `no`. A node that left, or was stopped,
     /// stays away in any case.
@@ -200,7 +221,10 @@ mod tests {
             serde_json::json!({ "type": "object", "properties": { "wait": limit, "routes": route } });
         let schema = json_schema(&[("api_gateway".parse().unwrap(), settings)].into());
         let service = &schema["properties"]["services"]["patternProperties"]["^api[-_]gateway$"]["allOf"];
-        assert_eq!(service[0], schema["properties"]["services"]["additionalProperties"]);
+        let of_types = &schema["properties"]["services"]["additionalProperties"]["allOf"];
+        assert_eq!(service[0], of_types[0]);
+        assert_eq!(of_types[1]["if"]["properties"]["type"]["enum"][1], "api-gateway");
+        assert_eq!(of_types[1]["then"], service[1]);
         let found = &service[1]["properties"]["settings"]["anyOf"][0]["properties"];
         let expected = serde_json::json!({
             "description": "most",

@@ -62,6 +62,20 @@ fn the_storage_example_has_two_shards_with_a_replica_each_and_two_standbys() {
 }
 
 #[test]
+fn the_example_of_names_has_two_stores_two_gateways_and_two_standbys() {
+    let named = checked(&shipped("named.yaml"));
+    assert_eq!(
+        nodes(&named),
+        "edge=edge internal=internal sessions-1=sessions/0 sessions-2=sessions/1 users-1=users/0 users-2=users/0 \
+         spare=standby spare-sessions=standby"
+    );
+    let types = ["sessions", "users", "edge", "internal"]
+        .map(|name| named.manifest.type_of(&name.parse().unwrap()).unwrap().to_string());
+    assert_eq!(types, ["storage", "storage", "api_gateway", "api_gateway"]);
+    assert_eq!(named.manifest.nodes[7].runs, Some(vec!["sessions".parse().unwrap()]));
+}
+
+#[test]
 fn the_example_in_the_demo_is_yaml_once_it_is_uncommented() {
     let source = shipped("demo.yaml");
     let (before, example) = source.split_once("      # routes:").unwrap();
@@ -91,7 +105,7 @@ fn the_shipped_manifests_have_only_keys_that_the_schema_describes() {
             assert!(object["properties"].get(&key.text).is_some(), "`{}` is not in the schema", key.text);
         }
     };
-    for name in ["demo.yaml", "single.yaml", "storage.yaml"] {
+    for name in ["demo.yaml", "single.yaml", "storage.yaml", "named.yaml"] {
         let tree = yaml::parse_tree(&shipped(name)).unwrap().0;
         described(&schema, &tree);
         for node in tree.get("nodes").unwrap().items() {
@@ -109,10 +123,12 @@ fn a_manifest_written_as_yaml_is_the_same_manifest() {
 cluster: demo
 profile: wan
 services:
+  sessions: { type: storage, shards: 2 }
   api_gateway: { settings: { idle: 30s, port: 80, odd: 'true', empty: {}, text: \"a: b\\n# c\" } }
 nodes:
   - { service: searcher, listen: '127.0.0.1:80', gossip: '[::1]:0', labels: { zone: '1' } }
-  - { service: standby, count: 2 }
+  - { service: standby, count: 2, runs: [sessions] }
+  - { service: standby, runs: [] }
 ";
     let manifest = checked(source).manifest;
     let written = yaml::to_yaml(&manifest).unwrap();

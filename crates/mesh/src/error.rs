@@ -2,25 +2,25 @@
 
 use std::time::Duration;
 
-use types::{Epoch, ErrorKind, NodeId, Problem, ServiceType, ShardId};
+use types::{Epoch, ErrorKind, NodeId, Problem, ServiceName, ShardId};
 
 use crate::head::MAX_HOPS;
 
 /// Why a request got no answer from a member.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MeshError {
-    /// Request a type that exists: no node runs this one, and none could.
-    #[error("no node of this cluster has or can run the service type `{service}`")]
+    /// Request a service that exists: no node runs this one, and none could.
+    #[error("no node of this cluster has or can run the service `{service}`")]
     UnknownService {
-        /// The type.
-        service: ServiceType,
+        /// The service.
+        service: ServiceName,
     },
     /// Give a node this role, or wait until a member is ready.
     #[error("no member serves `{service}`{}", after(*.waited))]
     NoServingMember {
-        /// The type.
-        service: ServiceType,
-        /// A standby that can run the type.
+        /// The service.
+        service: ServiceName,
+        /// A standby that can run it.
         spare: Option<NodeId>,
         /// How long the request waited.
         waited: Duration,
@@ -28,8 +28,8 @@ pub enum MeshError {
     /// Find out which node owns the shard, or wait for its next owner.
     #[error("{}", no_owner(service, *shard, last.as_ref(), resigned.as_ref(), *waited))]
     NoOwner {
-        /// The type.
-        service: ServiceType,
+        /// The service.
+        service: ServiceName,
         /// The shard that the request is for.
         shard: ShardId,
         /// The last owner that this node saw, and its epoch.
@@ -148,7 +148,7 @@ fn after(waited: Duration) -> String {
 }
 
 fn no_owner(
-    service: &ServiceType,
+    service: &ServiceName,
     shard: ShardId,
     last: Option<&(NodeId, Epoch)>,
     resigned: Option<&(NodeId, String)>,
@@ -197,7 +197,7 @@ impl MeshError {
     fn outline(&self) -> (ErrorKind, &str, &str) {
         match self {
             Self::UnknownService { .. } => {
-                (ErrorKind::NotFound, "unknown-service", "`ctl members` shows which service types there are")
+                (ErrorKind::NotFound, "unknown-service", "`ctl members` shows which services there are")
             }
             Self::NoServingMember { .. } => (
                 ErrorKind::Unavailable,
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn each_error_has_its_status_a_code_and_a_hint() {
-        let service: ServiceType = "storage".parse().unwrap();
+        let service: ServiceName = "storage".parse().unwrap();
         let address = || "127.0.0.1:1".to_owned();
         let why = || "words".to_owned();
         let last = || Box::new(Problem::new(ErrorKind::Unavailable, "too-busy", "all room is taken"));
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn the_hint_names_a_standby() {
-        let (service, waited): (ServiceType, _) = ("storage".parse().unwrap(), Duration::ZERO);
+        let (service, waited): (ServiceName, _) = ("storage".parse().unwrap(), Duration::ZERO);
         let spare: Option<NodeId> = Some("standby-1".parse().unwrap());
         let shard = "1".parse().unwrap();
         let hint = |error: MeshError| error.to_problem().hint.unwrap();
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn an_error_mentions_waiting_only_if_the_request_waited() {
-        let service: ServiceType = "storage".parse().unwrap();
+        let service: ServiceName = "storage".parse().unwrap();
         let error =
             |waited| MeshError::NoServingMember { service: service.clone(), spare: None, waited }.to_string();
         assert_eq!(error(Duration::from_nanos(261)), "no member serves `storage`");

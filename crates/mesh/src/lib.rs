@@ -31,4 +31,4 @@ pub use body::{MeshBody, MeshBodyError};
 pub use error::{CallError, MeshError};
 pub use limits::Limits;
 pub use mesh::{Mesh, Stats};
-pub use targets::Targets;
+pub use targets::{Kind, Targets};

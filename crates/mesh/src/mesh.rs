@@ -17,7 +17,7 @@ use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
-use types::{ErrorKind, Problem, ServiceType, Target};
+use types::{ErrorKind, Problem, ServiceName, Target};
 
 use crate::base_url::BaseUrl;
 use crate::body::MeshBody;
@@ -29,7 +29,7 @@ use crate::lease::{Gauge, InFlight};
 use crate::limits::Limits;
 use crate::retry::{Chances, Failure, Verdict, verdict};
 use crate::roster::{Prospect, Roster};
-use crate::targets::Targets;
+use crate::targets::{Kind, Targets};
 use crate::upload::{BoxError, Upload};
 use crate::wire::{Failed, Head, Wire};
 
@@ -78,7 +78,7 @@ pub struct Stats {
 /// The possible destinations of a request.
 enum Goal<'a> {
     Service {
-        service: &'a ServiceType,
+        service: &'a ServiceName,
         target: Target,
         /// Whether it may be sent again although it may have been acted on.
         may_repeat: bool,
@@ -106,7 +106,7 @@ enum Pick {
     To(BaseUrl),
     /// Every candidate was tried already.
     OnlyTried,
-    /// No member serves the type.
+    /// No member serves it.
     Nobody(Prospect),
 }
 
@@ -168,12 +168,12 @@ impl Mesh {
         }
     }
 
-    /// Sends a request to a serving member of a type and streams the answer.
+    /// Sends a request to a serving member of a service and streams the answer.
     ///
-    /// The request's path and query are those below `/svc/{service_type}`; they are forwarded byte for byte.
+    /// The request's path and query are those below `/svc/{service}`; they are forwarded byte for byte.
     pub async fn send<B>(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         request: Request<B>,
     ) -> Result<Response<MeshBody>, MeshError>
     where
@@ -188,7 +188,7 @@ impl Mesh {
     /// The same to a member that may answer for a target, whatever the request's head says.
     pub async fn send_to<B>(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         target: Target,
         request: Request<B>,
     ) -> Result<Response<MeshBody>, MeshError>
@@ -220,6 +220,11 @@ impl Mesh {
         let mut head = Head::new(parts)?;
         head::without_trailers(&mut head.headers);
         self.0.deliver(&Goal::Addresses(urls), head, &upload).await
+    }
+
+    /// Whether a service exists that has no member yet, or may exist as far as this node knows.
+    pub fn may_exist(&self, service: &ServiceName) -> bool {
+        matches!(self.0.targets.kind(service), Kind::Settled(_) | Kind::NotYetKnown)
     }
 
     pub(crate) fn wire(&self) -> &Wire {
@@ -411,7 +416,10 @@ impl Inner {
                 };
                 match choose(members.len(), standing_of, &mut random) {
                     Some(at) => members[at].url.clone(),
-                    None => return Ok(Pick::Nobody(catalog.prospect(service, target, now))),
+                    None => {
+                        let kind = self.targets.kind(service);
+                        return Ok(Pick::Nobody(catalog.prospect(service, target, &kind, now)));
+                    }
                 }
             }
         };
@@ -482,7 +490,7 @@ impl Inner {
     fn refused(&self, goal: &Goal<'_>, waited: Duration) -> MeshError {
         let Goal::Service { service, target, .. } = *goal else { return MeshError::NoAddress };
         let (service, catalog) = (service.clone(), self.roster.catalog());
-        let spare = catalog.spare(&service).cloned();
+        let spare = catalog.spare(&service, &self.targets.kind(&service)).cloned();
         match catalog.resolve(&service, target) {
             Target::Shard(shard) => {
                 let last = catalog.last_owner(&service, shard).cloned();

@@ -1,6 +1,6 @@
-//! The members of each service type, with their addresses.
+//! The members of each service, with their addresses.
 //!
-//! Rebuilt from the view whenever that changes. Whether a request for a type is sent, waits or fails is a pure function
+//! Rebuilt from the view whenever that changes. Whether a request for a service is sent, waits or fails is a pure function
 //! of it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,14 +12,15 @@ use cluster::ClusterView;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::debug;
-use types::{Epoch, NodeId, Post, Role, ServiceType, ShardId, Target};
+use types::{Epoch, NodeId, Post, Role, ServiceName, ServiceType, ShardId, Target};
 
 use crate::base_url::BaseUrl;
+use crate::targets::Kind;
 
 /// How long a role is expected back after its last member went.
 const LATELY: Duration = Duration::from_secs(10);
 
-/// The members of each service type, kept up to date.
+/// The members of each service, kept up to date.
 #[derive(Debug)]
 pub(crate) struct Roster {
     view: watch::Receiver<ClusterView>,
@@ -36,26 +37,26 @@ struct State {
 }
 
 /// Epochs that members reported before gossip did.
-type Learned = BTreeMap<(ServiceType, ShardId), (Epoch, Instant)>;
+type Learned = BTreeMap<(ServiceName, ShardId), (Epoch, Instant)>;
 
-/// The members of each service type at one moment.
+/// The members of each service at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
-    services: BTreeMap<ServiceType, Vec<Candidate>>,
+    services: BTreeMap<ServiceName, Vec<Candidate>>,
     /// Roles that have disappeared, with the time.
     gone_at: BTreeMap<Role, Instant>,
     runnable: BTreeSet<ServiceType>,
-    /// The number of shards of each type, as its members last reported.
-    shards: BTreeMap<ServiceType, NonZeroU32>,
+    /// The number of shards of each service, as its members last reported.
+    shards: BTreeMap<ServiceName, NonZeroU32>,
     /// The last owner seen of each shard.
-    owners: BTreeMap<(ServiceType, ShardId), (NodeId, Epoch)>,
-    /// A standby for each type, if there is one.
-    spares: BTreeMap<ServiceType, NodeId>,
+    owners: BTreeMap<(ServiceName, ShardId), (NodeId, Epoch)>,
+    /// The view that all of it is from.
+    view: Option<ClusterView>,
     /// Owners that have resigned, with the reason.
-    resigned: BTreeMap<(ServiceType, ShardId), (NodeId, String)>,
+    resigned: BTreeMap<(ServiceName, ShardId), (NodeId, String)>,
 }
 
-/// A member of a service type.
+/// A member of a service.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
     pub(crate) node: NodeId,
@@ -68,7 +69,7 @@ pub(crate) struct Candidate {
     is_replica: bool,
 }
 
-/// Whether a service type that no member serves now may be served later.
+/// Whether a service that no member serves now may be served later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prospect {
     /// A member is about to serve, or served until a moment ago.
@@ -88,7 +89,7 @@ impl Candidate {
 }
 
 /// Of the members that have a shard, only the owner with the highest epoch, gossiped or learned, serves it.
-fn pass_over_former_owners(service: &ServiceType, members: &mut [Candidate], learned: &Learned) {
+fn pass_over_former_owners(service: &ServiceName, members: &mut [Candidate], learned: &Learned) {
     let mut highest: BTreeMap<ShardId, Epoch> = BTreeMap::new();
     for member in &*members {
         if let (Some(shard), Some(epoch)) = (member.role.shard(), member.epoch) {
@@ -137,7 +138,7 @@ impl Roster {
     }
 
     /// Records that a shard has an owner with this epoch: members with a lower one get no more requests.
-    pub(crate) fn learn(&self, service: &ServiceType, shard: ShardId, epoch: Epoch) {
+    pub(crate) fn learn(&self, service: &ServiceName, shard: ShardId, epoch: Epoch) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let known = state.learned.get(&(service.clone(), shard));
         if known.is_none_or(|(known, _)| *known < epoch) {
@@ -166,7 +167,7 @@ impl State {
 
 impl Catalog {
     fn new(view: &ClusterView, before: &Self, learned: &Learned, now: Instant) -> Self {
-        let mut services: BTreeMap<ServiceType, Vec<Candidate>> = BTreeMap::new();
+        let mut services: BTreeMap<ServiceName, Vec<Candidate>> = BTreeMap::new();
         let mut runnable = BTreeSet::new();
         let (mut shards, mut owners) = (before.shards.clone(), before.owners.clone());
         let mut resigned = BTreeMap::new();
@@ -212,10 +213,9 @@ impl Catalog {
         for (service, members) in &mut services {
             pass_over_former_owners(service, members, learned);
         }
-        let spare = |service: &ServiceType| Some((service.clone(), view.spare(service)?.clone()));
-        let spares = runnable.iter().filter_map(spare).collect();
+        let view = Some(view.clone());
         let mut catalog =
-            Self { services, runnable, shards, owners, spares, resigned, gone_at: BTreeMap::new() };
+            Self { services, runnable, shards, owners, view, resigned, gone_at: BTreeMap::new() };
         catalog.gone_at = catalog.gone(before, now);
         catalog
     }
@@ -237,30 +237,34 @@ impl Catalog {
     }
 
     /// The address that a member already had, so that its state is kept.
-    fn url(&self, service: &ServiceType, node: &NodeId, text: &str) -> Option<BaseUrl> {
+    fn url(&self, service: &ServiceName, node: &NodeId, text: &str) -> Option<BaseUrl> {
         self.members(service)
             .iter()
             .find(|candidate| candidate.node == *node && candidate.url.as_str() == text)
             .map(|candidate| candidate.url.clone())
     }
 
-    /// The members of a type, in any phase.
-    pub(crate) fn members(&self, service: &ServiceType) -> &[Candidate] {
+    /// The members of a service, in any phase.
+    pub(crate) fn members(&self, service: &ServiceName) -> &[Candidate] {
         self.services.get(service).map_or(&[], Vec::as_slice)
     }
 
     /// The last owner seen of a shard.
-    pub(crate) fn last_owner(&self, service: &ServiceType, shard: ShardId) -> Option<&(NodeId, Epoch)> {
+    pub(crate) fn last_owner(&self, service: &ServiceName, shard: ShardId) -> Option<&(NodeId, Epoch)> {
         self.owners.get(&(service.clone(), shard))
     }
 
-    /// A standby that could be given a role of this type.
-    pub(crate) fn spare(&self, service: &ServiceType) -> Option<&NodeId> {
-        self.spares.get(service)
+    /// A standby that could be given a role of this service.
+    pub(crate) fn spare(&self, service: &ServiceName, kind: &Kind) -> Option<&NodeId> {
+        let view = self.view.as_ref()?;
+        match kind {
+            Kind::Settled(service_type) | Kind::Assumed(service_type) => view.spare(service, service_type),
+            Kind::NotYetKnown | Kind::Unknown => None,
+        }
     }
 
     /// The owner of a shard that has resigned, and why, while no other node has taken the shard over.
-    pub(crate) fn resigned(&self, service: &ServiceType, target: Target) -> Option<&(NodeId, String)> {
+    pub(crate) fn resigned(&self, service: &ServiceName, target: Target) -> Option<&(NodeId, String)> {
         match self.resolve(service, target) {
             Target::Shard(shard) => self.resigned.get(&(service.clone(), shard)),
             Target::Any | Target::Key(_) | Target::Copy(_) | Target::CopyOf(_) => None,
@@ -268,7 +272,7 @@ impl Catalog {
     }
 
     /// The target as a shard, if it is a key and the number of shards is known.
-    pub(crate) fn resolve(&self, service: &ServiceType, target: Target) -> Target {
+    pub(crate) fn resolve(&self, service: &ServiceName, target: Target) -> Target {
         match (target, self.shards.get(service)) {
             (Target::Key(key), Some(&shards)) => Target::Shard(key.shard(shards)),
             (Target::Copy(key), Some(&shards)) => Target::CopyOf(key.shard(shards)),
@@ -276,8 +280,14 @@ impl Catalog {
         }
     }
 
-    /// Whether a type that no member serves now may be served later, for this target.
-    pub(crate) fn prospect(&self, service: &ServiceType, target: Target, now: Instant) -> Prospect {
+    /// Whether a service that no member serves now may be served later, for this target.
+    pub(crate) fn prospect(
+        &self,
+        service: &ServiceName,
+        target: Target,
+        kind: &Kind,
+        now: Instant,
+    ) -> Prospect {
         let members = self.members(service);
         let was_lately = self.gone_at.iter().any(|(role, &at)| {
             role.service() == Some(service)
@@ -289,11 +299,20 @@ impl Catalog {
             matches!(target, Target::Key(_) | Target::Copy(_)) || fits(&member.role, target)
         };
         if was_lately || members.iter().any(may_fit) {
-            Prospect::Soon
-        } else if !members.is_empty() || self.runnable.contains(service) {
-            Prospect::IfTold
-        } else {
-            Prospect::Never
+            return Prospect::Soon;
+        }
+        if !members.is_empty() {
+            return Prospect::IfTold;
+        }
+        match kind {
+            Kind::Settled(service_type) | Kind::Assumed(service_type)
+                if self.runnable.contains(service_type) =>
+            {
+                Prospect::IfTold
+            }
+            // A service that exists is waited for, whoever may have its type.
+            Kind::Settled(_) | Kind::NotYetKnown => Prospect::Soon,
+            Kind::Assumed(_) | Kind::Unknown => Prospect::Never,
         }
     }
 }
@@ -318,7 +337,11 @@ mod tests {
     }
 
     fn prospect(catalog: &Catalog, now: Instant) -> Prospect {
-        catalog.prospect(&echo(), Target::Any, now)
+        prospect_of(catalog, &Kind::Assumed("echo".parse().unwrap()), now)
+    }
+
+    fn prospect_of(catalog: &Catalog, kind: &Kind, now: Instant) -> Prospect {
+        catalog.prospect(&echo(), Target::Any, kind, now)
     }
 
     #[test]
@@ -334,6 +357,25 @@ mod tests {
         assert_eq!(prospect(&could, now), Prospect::IfTold);
         let never = made_of([standby("a", addr(), &[])], &nothing, now);
         assert_eq!(prospect(&never, now), Prospect::Never);
+    }
+
+    #[test]
+    fn a_service_that_exists_or_may_exist_is_waited_for_though_nobody_can_run_it() {
+        let now = Instant::now();
+        let service_type: ServiceType = "echo".parse().unwrap();
+        let nobody = made_of([standby("a", addr(), &[])], &Catalog::default(), now);
+        let somebody = made_of([standby("a", addr(), &[echo()])], &Catalog::default(), now);
+        for (catalog, kind, expected) in [
+            (&nobody, Kind::Settled(service_type.clone()), Prospect::Soon),
+            (&nobody, Kind::NotYetKnown, Prospect::Soon),
+            (&nobody, Kind::Assumed(service_type.clone()), Prospect::Never),
+            (&nobody, Kind::Unknown, Prospect::Never),
+            (&somebody, Kind::Settled(service_type.clone()), Prospect::IfTold),
+            (&somebody, Kind::Assumed(service_type), Prospect::IfTold),
+            (&somebody, Kind::Unknown, Prospect::Never),
+        ] {
+            assert_eq!(prospect_of(catalog, &kind, now), expected, "{kind:?}");
+        }
     }
 
     #[test]

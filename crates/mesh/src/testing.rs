@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use types::api::{About, Member};
-use types::{Generation, NodeId, Phase, Role, RoleState, ServiceType, api};
+use types::{Generation, NodeId, Phase, Role, RoleState, ServiceName, api};
 
 use crate::{BaseUrl, Limits, Mesh, Targets};
 
@@ -169,7 +169,7 @@ impl Body for Pieces {
     }
 }
 
-pub(crate) fn echo() -> ServiceType {
+pub(crate) fn echo() -> ServiceName {
     "echo".parse().unwrap()
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn member(id: &str, addr: SocketAddr, phase: Phase) -> Member {
     Member { state: Some(RoleState { phase, ..RoleState::starting(role) }), ..standby(id, addr, &[]) }
 }
 
-pub(crate) fn standby(id: &str, addr: SocketAddr, runnable: &[ServiceType]) -> Member {
+pub(crate) fn standby(id: &str, addr: SocketAddr, runnable: &[ServiceName]) -> Member {
     Member {
         id: id.parse().unwrap(),
         generation: Generation(1),
@@ -186,7 +186,10 @@ pub(crate) fn standby(id: &str, addr: SocketAddr, runnable: &[ServiceType]) -> M
         http: format!("http://{addr}"),
         gossip: String::new(),
         state: Some(RoleState { phase: Phase::Ready, ..RoleState::starting(Role::Standby) }),
-        about: About { runnable: runnable.to_vec(), ..About::default() },
+        about: About {
+            runnable: runnable.iter().filter_map(ServiceName::default_type).collect(),
+            ..About::default()
+        },
         store: None,
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use types::{Epoch, Holder, NodeId, ServiceType, ShardId};
+use types::{Epoch, Holder, NodeId, ServiceName, ShardId};
 
 /// A poll that asks only for the next claim is trusted if the one before it was not longer ago than this: what it asks
 /// for may have been pruned later.
@@ -46,7 +46,7 @@ pub struct Claim(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    service: ServiceType,
+    service: ServiceName,
     shard: ShardId,
     holder: Holder,
     claims: Claims,
@@ -80,8 +80,8 @@ pub enum ClaimLost {
     /// Stop: somebody else owns it, or nobody.
     #[error("the claim of epoch {epoch} on {service}/{shard} has passed: {now}")]
     Passed {
-        /// The service type.
-        service: ServiceType,
+        /// The service.
+        service: ServiceName,
         /// The shard.
         shard: ShardId,
         /// The epoch that was ours.
@@ -98,7 +98,7 @@ impl Claim {
     /// A claim that was taken just now: the take was begun at `asked_at`.
     pub fn new(
         claims: Claims,
-        service: ServiceType,
+        service: ServiceName,
         shard: ShardId,
         holder: Holder,
         asked_at: Instant,
@@ -128,8 +128,8 @@ impl Claim {
         &self.0.holder
     }
 
-    /// The service type whose shard it is.
-    pub fn service(&self) -> &ServiceType {
+    /// The service whose shard it is.
+    pub fn service(&self) -> &ServiceName {
         &self.0.service
     }
 

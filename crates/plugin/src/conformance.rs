@@ -26,6 +26,7 @@ pub async fn check(plugin: &dyn Plugin, settings: &serde_json::Value) {
     for round in 1..=2 {
         runs_once(plugin, settings, round).await;
     }
+    takes_new_settings_or_says_that_it_must_restart(plugin, settings).await;
     survives_a_drain_that_is_cut_short(plugin, settings).await;
     leaves_nothing_behind_when_its_start_is_cut_short(plugin, settings).await;
     if plugin.sharding() == Sharding::Owned {
@@ -68,6 +69,27 @@ async fn runs_once(plugin: &dyn Plugin, settings: &serde_json::Value, round: u32
     }
     end(&context, service).await;
     assert_eq!(failures.try_recv().ok(), None, "round {round}: no task failed");
+}
+
+/// New settings while it runs: whatever it says, it goes on answering, and ends like any other.
+async fn takes_new_settings_or_says_that_it_must_restart(plugin: &dyn Plugin, settings: &serde_json::Value) {
+    let (context, mut failures, service) = start(plugin, settings).await;
+    let prepared = || match plugin.prepare(settings) {
+        Ok(prepared) => prepared,
+        Err(error) => panic!("good settings are accepted: {error}"),
+    };
+    for round in 1..=2 {
+        let updated = timeout(PATIENCE, service.update(prepared())).await.expect("an update ends in time");
+        assert!(!matches!(service.health(), Health::Failed(_)), "round {round}: well after {updated:?}");
+        let request = Request::get("/no/such/path").body(Body::empty()).expect("the request is well formed");
+        let answer = timeout(PATIENCE, service.clone().routes().oneshot(request)).await;
+        assert!(answer.is_ok(), "round {round}: a request is answered in time after {updated:?}");
+    }
+    // One poll, then dropped: it runs with the old settings or the new ones.
+    let _ = timeout(Duration::ZERO, service.update(prepared())).await;
+    assert!(!matches!(service.health(), Health::Failed(_)), "well after an update that was cut short");
+    end(&context, service).await;
+    assert_eq!(failures.try_recv().ok(), None, "no task failed");
 }
 
 async fn survives_a_drain_that_is_cut_short(plugin: &dyn Plugin, settings: &serde_json::Value) {
@@ -141,7 +163,7 @@ async fn follows_an_owner_as_a_replica(plugin: &dyn Plugin, settings: &serde_jso
 }
 
 fn first_shard(plugin: &dyn Plugin) -> Role {
-    Role::Service { service: plugin.service_type(), shard: Some(ShardId::default()) }
+    Role::Service { service: plugin.service_type().into(), shard: Some(ShardId::default()) }
 }
 
 async fn memory() -> Store {
@@ -153,7 +175,9 @@ async fn memory() -> Store {
 /// A context for its first shard, if it has any, on a store of its own.
 async fn context(plugin: &dyn Plugin) -> (Context, mpsc::UnboundedReceiver<TaskFailure>) {
     match plugin.sharding() {
-        Sharding::None => Context::for_test(Role::Service { service: plugin.service_type(), shard: None }),
+        Sharding::None => {
+            Context::for_test(Role::Service { service: plugin.service_type().into(), shard: None })
+        }
         Sharding::Unowned => Context::for_test(first_shard(plugin)),
         Sharding::Owned => Context::for_owner_test(first_shard(plugin), &memory().await).await,
     }

@@ -27,7 +27,7 @@ pub struct Context {
     pub role: Role,
     /// What it does with its shard.
     pub duty: Duty,
-    /// How many shards its service type has; none for types whose shards have no owners.
+    /// How many shards its service has; none for types whose shards have no owners.
     pub shards: Option<NonZeroU32>,
     /// The role's own part of the object store; none for types whose shards have no owners.
     pub objects: Option<Arc<dyn ObjectStore>>,

@@ -52,7 +52,7 @@ pub trait Plugin: Send + Sync + 'static {
     fn sharding(&self) -> Sharding;
 
     /// Which member may answer a request, told from its head alone. The path is the one below
-    /// `/svc/{service_type}`.
+    /// `/svc/{service}`.
     fn target(&self, head: &::http::request::Parts) -> Target {
         let _ = head;
         Target::Any
@@ -96,7 +96,7 @@ pub trait Prepared: Send + 'static {
 /// A running service, owned by the supervisor.
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
-    /// Mounted under `/svc/{service_type}` on the agent's listener.
+    /// Mounted under `/svc/{service}` on the agent's listener.
     ///
     /// When the role ends, the requests inside are waited for, the bodies of their answers included, unless their
     /// handlers have [detached](Detach) them. Where shards have owners no client's pace may stretch the time without
@@ -112,6 +112,13 @@ pub trait Service: Send + Sync + 'static {
         None
     }
 
+    /// Takes over new settings while it runs, or says that only a restart will do. Either way it goes on answering with
+    /// what it had until then. Cancel-safe.
+    async fn update(&self, prepared: Box<dyn Prepared>) -> Updated {
+        let _ = prepared;
+        Updated::NeedsRestart
+    }
+
     /// Finishes queued work, within the deadline. New requests are already refused. Idempotent, cancel-safe.
     async fn drain(&self, deadline: Instant) {
         let _ = deadline;
@@ -121,6 +128,16 @@ pub trait Service: Send + Sync + 'static {
     async fn stop(&self) -> Result<(), ServiceError> {
         Ok(())
     }
+}
+
+/// What became of new settings for a service that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Updated {
+    /// It runs with them now.
+    Updated,
+    /// It runs as it did: to use them, it has to be stopped and started.
+    NeedsRestart,
 }
 
 /// How a running service is.

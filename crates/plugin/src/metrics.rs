@@ -6,6 +6,7 @@
 //! increments.inc();
 //! ```
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +20,7 @@ pub use prometheus_client::metrics::gauge::Gauge;
 pub use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::histogram::exponential_buckets;
 use prometheus_client::registry::{Metric, Registry};
+use types::{ServiceName, ServiceType};
 
 /// A set of metrics with a common prefix. Cheap to clone.
 ///
@@ -33,6 +35,15 @@ impl Metrics {
     /// An empty set; every name in it gets this prefix: `coterie_api_gateway`.
     pub fn new(prefix: &str) -> Self {
         Self { registry: Arc::new(Mutex::new(Registry::with_prefix(prefix))) }
+    }
+
+    /// An empty set for a service: the names in it begin with its type, `coterie_api_gateway`, and the label `service` has its
+    /// name, so that two services of one type can be told apart and added up.
+    pub fn of_service(service_type: &ServiceType, service: &ServiceName) -> Self {
+        let label = (Cow::Borrowed("service"), Cow::Owned(service.to_string()));
+        let registry =
+            Registry::with_prefix_and_labels(format!("coterie_{service_type}"), [label].into_iter());
+        Self { registry: Arc::new(Mutex::new(registry)) }
     }
 
     /// A number that only grows.
@@ -230,5 +241,20 @@ mod tests {
         }
         assert!(!text.contains("nothing"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn names_carry_the_type_and_a_label_the_services_name() {
+        let metrics = Metrics::of_service(&"storage".parse().unwrap(), &"sessions".parse().unwrap());
+        metrics.counter("openings", "Openings").inc();
+        let [get] = metrics.counters("operations", "Operations", "operation", ["get"]);
+        get.inc();
+        let text = Metrics::encode_all([&metrics]).unwrap();
+        for line in [
+            r#"coterie_storage_openings_total{service="sessions"} 1"#,
+            r#"coterie_storage_operations_total{service="sessions",operation="get"} 1"#,
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} in:\n{text}");
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! The explicit list of plugins that an agent has.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
-use types::{Role, ServiceType, ShardId, Sharding};
+use types::{Role, ServiceName, ServiceType, ShardId, Sharding};
 
 use crate::Plugin;
 
@@ -24,11 +25,21 @@ pub enum RegistryError {
         /// What there is, `standby` included.
         known: Vec<String>,
     },
+    /// Give the service another name.
+    #[error(
+        "`{service}` is the name of a service type, so a service of this name can't be of type `{wanted}`"
+    )]
+    OtherType {
+        /// The service.
+        service: ServiceName,
+        /// The type that was asked for.
+        wanted: ServiceType,
+    },
     /// Leave the shard out.
     #[error("`{service}` has no shards, so shard {shard} does not exist")]
     NoShards {
-        /// The type.
-        service: ServiceType,
+        /// The service.
+        service: ServiceName,
         /// The shard that was asked for.
         shard: ShardId,
     },
@@ -48,8 +59,19 @@ impl Registry {
     }
 
     /// The plugin of a type.
-    pub fn plugin(&self, service: &ServiceType) -> Option<&Arc<dyn Plugin>> {
-        self.plugins.get(service)
+    pub fn plugin(&self, service_type: &ServiceType) -> Option<&Arc<dyn Plugin>> {
+        self.plugins.get(service_type)
+    }
+
+    /// The plugin of a service that is named after its type.
+    pub fn named(&self, service: &ServiceName) -> Option<&Arc<dyn Plugin>> {
+        self.plugin(&service.default_type()?)
+    }
+
+    /// A service's name as this agent writes it: a name that is a type's is written as the type is.
+    #[must_use]
+    pub fn normalized(&self, service: ServiceName) -> ServiceName {
+        service.normalized(|service_type| self.plugins.contains_key(service_type))
     }
 
     /// All plugins, ordered by type.
@@ -62,17 +84,34 @@ impl Registry {
         self.plugins.keys()
     }
 
-    /// Checks that a role can be run here. A sharded type's role gets shard 0 unless it says otherwise; shard 0 of a
-    /// type that has none is that type.
-    pub fn check(&self, role: Role) -> Result<Role, RegistryError> {
+    /// The refusal of a type that does not exist here.
+    pub fn unknown(&self, wanted: impl fmt::Display) -> RegistryError {
+        let mut known: Vec<_> = self.service_types().map(ToString::to_string).collect();
+        known.push(Role::STANDBY.to_owned());
+        RegistryError::UnknownType { wanted: wanted.to_string(), known }
+    }
+
+    /// Checks that a service can be of a type, and that the type exists here.
+    pub fn check_type(
+        &self,
+        service: &ServiceName,
+        service_type: &ServiceType,
+    ) -> Result<&Arc<dyn Plugin>, RegistryError> {
+        if self.named(service).is_some() && !service.is_named_after(service_type) {
+            let (service, wanted) = (service.clone(), service_type.clone());
+            return Err(RegistryError::OtherType { service, wanted });
+        }
+        self.plugin(service_type).ok_or_else(|| self.unknown(service_type))
+    }
+
+    /// Checks that a role, whose service has this type, can be run here. A sharded type's role gets shard 0 unless it says
+    /// otherwise; shard 0 of a type that has none is that type.
+    pub fn check(&self, role: Role, service_type: &ServiceType) -> Result<Role, RegistryError> {
         let Role::Service { service, shard } = role else {
             return Ok(Role::Standby);
         };
-        let Some(plugin) = self.plugin(&service) else {
-            let mut known: Vec<_> = self.service_types().map(ToString::to_string).collect();
-            known.push(Role::STANDBY.to_owned());
-            return Err(RegistryError::UnknownType { wanted: service.to_string(), known });
-        };
+        let service = self.normalized(service);
+        let plugin = self.check_type(&service, service_type)?;
         match (plugin.sharding(), shard) {
             (Sharding::None, Some(shard)) if shard.as_u32() > 0 => {
                 Err(RegistryError::NoShards { service, shard })
@@ -85,8 +124,8 @@ impl Registry {
     }
 }
 
-impl std::fmt::Debug for Registry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.service_types()).finish()
     }
 }

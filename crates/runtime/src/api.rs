@@ -9,6 +9,7 @@ mod layers;
 pub(crate) mod metrics;
 pub mod openapi;
 mod queries;
+mod removed;
 mod settled;
 mod svc;
 
@@ -106,7 +107,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/members/{id}/service", put(commands::change_service))
         .route("/v1/services", get(queries::services))
         .route("/v1/spec", get(settled::specs))
-        .route("/v1/spec/{service}", put(settled::put_spec))
+        .route("/v1/spec/{service}", put(settled::put_spec).delete(removed::remove))
         .route("/v1/claims", get(settled::claims))
         .route("/v1/events", get(events::events))
         .route("/v1/openapi.json", get(openapi::document))

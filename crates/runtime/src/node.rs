@@ -9,6 +9,7 @@ pub(crate) mod identity;
 mod incarnation;
 pub(crate) mod listen;
 pub(crate) mod names;
+pub(crate) mod services;
 pub(crate) mod shard_count;
 pub(crate) mod signals;
 
@@ -25,7 +26,7 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 use types::api::About;
-use types::{NodeId, Role, Target};
+use types::{NodeId, Role, ServiceType, Target};
 
 use crate::api::{self, App, Facts};
 use crate::node::clock_skew::Clocks;
@@ -37,11 +38,12 @@ use crate::node::identity::{Asked, DataDir, DataDirError, Identity};
 use crate::node::incarnation::Incarnation;
 use crate::node::listen::ListenError;
 use crate::node::names::generated_id;
+use crate::node::services::{Catalog, Services};
 use crate::node::shard_count::GivenShards;
 use crate::node::signals::Signals;
 use crate::role::gate::Mount;
 use crate::supervisor::control::Control;
-use crate::supervisor::{Supervisor, Tools};
+use crate::supervisor::{Supervisor, Tools, Untyped};
 use crate::takeover::isolation::Isolation;
 
 /// A running node. When it is dropped without [`Node::shutdown`], it ends without a word, like a crash.
@@ -65,10 +67,13 @@ struct Parts {
     registry: Registry,
     data: Arc<DataDir>,
     asked: Asked,
+    untyped: Option<Untyped>,
     facts: Arc<Facts>,
     opened: listen::Opened,
     cluster: Cluster,
     cluster_store: ClusterStore,
+    services: Services,
+    catalog: watch::Sender<Catalog>,
     life_kept: JoinHandle<Result<(), DataDirError>>,
 }
 
@@ -160,16 +165,17 @@ impl Node {
         registry: Registry,
         objects: Option<Arc<dyn ObjectStore>>,
     ) -> Result<Self, NodeError> {
-        for (service, settings) in &config.settings {
-            registry.check(Role::Service { service: service.clone(), shard: None })?;
-            if let Some(plugin) = registry.plugin(service) {
-                plugin
-                    .prepare(settings)
-                    .map_err(|source| NodeError::Settings { service: service.clone(), source })?;
-            }
+        config.settings = std::mem::take(&mut config.settings)
+            .into_iter()
+            .map(|(service, settings)| (registry.normalized(service), settings))
+            .collect();
+        if let Some(runs) = &mut config.runs {
+            *runs = std::mem::take(runs).into_iter().map(|service| registry.normalized(service)).collect();
         }
-        let role = registry.check(config.role.clone())?;
-        let shards = GivenShards::new(&registry, role.clone(), config.shards, config.command.take())?;
+        let (role, given_type) = given_role(&config, &registry)?;
+        check_settings(&config, &registry, (&role, given_type.as_ref()))?;
+        let given = (role.clone(), given_type.clone());
+        let shards = GivenShards::new(&registry, given, config.shards, config.command.take())?;
         let data = Arc::new(DataDir::open(&config.data_dir)?);
         let started_at_ms = now_ms();
         let wanted = config.node_id.clone();
@@ -178,12 +184,21 @@ impl Node {
         if config.reset_role {
             data.forget()?;
         }
-        let kept = data
-            .asked()?
-            .map(|asked| keep_if_runnable(&registry, asked).map_err(NodeError::KeptRole))
-            .transpose()?;
+        let kept = data.asked()?;
         let is_kept = kept.is_some();
+        let origin = if is_kept { Untyped::Kept } else { Untyped::Given };
+        let given_service = role.service().cloned();
         let asked = kept.unwrap_or(Asked { role, drained: false });
+        let given_type = given_type.as_ref().filter(|_| asked.role.service() == given_service.as_ref());
+        let typed = typed(&registry, &data, asked.role, given_type).map_err(|error| match origin {
+            Untyped::Kept => NodeError::KeptRole(error),
+            Untyped::Given => NodeError::Role(error),
+        })?;
+        let (role, untyped) = match typed {
+            Ok(role) => (role, None),
+            Err(role) => (role, Some(origin)),
+        };
+        let asked = Asked { role, drained: asked.drained };
         // The disk takes its time. Until it is done the node is no member.
         let life_kept = spawn_blocking({
             let (data, identity) = (Arc::clone(&data), identity.clone());
@@ -221,26 +236,41 @@ impl Node {
             None => StoreUrl::folder(&data.path().join("store"))?,
         };
         let cluster = Cluster::join(gossip, Network::Udp).await.map_err(join_error)?;
+        let (catalog, known) = watch::channel(Catalog::default());
+        let services = Services::new(registry.clone(), cluster.watch(), known);
         let told = ClusterStoreConfig {
             url,
             objects,
             id: config.cluster.clone(),
             settings: std::mem::take(&mut config.settings),
             shards,
+            services: services.clone(),
             http: facts.http.clone(),
             has_seeds: facts.has_seeds,
         };
         let cluster_store = ClusterStore::new(told, cluster.clone(), registry.clone(), data.clone());
         info!(node = %identity.id, generation = %identity.generation, http = %opened.http, "started");
-        let parts =
-            Parts { identity, registry, data, asked, facts, opened, cluster, cluster_store, life_kept };
+        let parts = Parts {
+            identity,
+            registry,
+            data,
+            asked,
+            untyped,
+            facts,
+            opened,
+            cluster,
+            cluster_store,
+            services,
+            catalog,
+            life_kept,
+        };
         Ok(Self::assemble(&config, parts))
     }
 
     fn assemble(config: &Config, parts: Parts) -> Self {
-        let Parts { identity, registry, data, asked, facts, opened, cluster, cluster_store, life_kept } =
-            parts;
-        let mesh = Mesh::new(cluster.watch(), targets(&registry), mesh::Limits::default());
+        let Parts { identity, registry, data, asked, untyped, facts, opened, .. } = parts;
+        let Parts { cluster, cluster_store, services, catalog, life_kept, .. } = parts;
+        let mesh = Mesh::new(cluster.watch(), targets(services), mesh::Limits::default());
         let (leaving, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let (control, commands) = Control::new(leaving.clone());
         let metrics = Metrics::new("coterie");
@@ -271,6 +301,8 @@ impl Node {
             identity,
             registry,
             cluster_store: cluster_store.clone(),
+            catalog,
+            untyped,
             resumes: !config.reset_role,
             profile: config.profile,
             exposure: Exposure { beyond_loopback: config.insecure, host: host(opened.advertise) },
@@ -380,8 +412,57 @@ impl Node {
     }
 }
 
-fn keep_if_runnable(registry: &Registry, asked: Asked) -> Result<Asked, RegistryError> {
-    Ok(Asked { role: registry.check(asked.role)?, drained: asked.drained })
+/// The role of the flags, and the type of its service as far as they say it.
+fn given_role(config: &Config, registry: &Registry) -> Result<(Role, Option<ServiceType>), RegistryError> {
+    let Role::Service { service, shard } = config.role.clone() else { return Ok((Role::Standby, None)) };
+    let service = registry.normalized(service);
+    let named = registry.named(&service).map(|plugin| plugin.service_type());
+    let service_type = config.service_type.clone().or(named);
+    let role = Role::Service { service, shard };
+    match &service_type {
+        Some(service_type) => Ok((registry.check(role, service_type)?, Some(service_type.clone()))),
+        None => Ok((role, None)),
+    }
+}
+
+/// A role as this agent runs it, or as it is if the type of its service is for the store to say.
+fn typed(
+    registry: &Registry,
+    data: &DataDir,
+    role: Role,
+    given: Option<&ServiceType>,
+) -> Result<Result<Role, Role>, RegistryError> {
+    let Some(service) = role.service() else { return Ok(Ok(Role::Standby)) };
+    let kept = || data.spec(service).ok().flatten().and_then(|kept| kept.spec.type_of(service));
+    let named = registry.named(service).map(|plugin| plugin.service_type());
+    match named.or_else(kept).or_else(|| given.cloned()) {
+        Some(service_type) => registry.check(role, &service_type).map(Ok),
+        None => Ok(Err(role)),
+    }
+}
+
+/// Checks the settings that the agent was given, each with the type of its service.
+fn check_settings(
+    config: &Config,
+    registry: &Registry,
+    (role, given): (&Role, Option<&ServiceType>),
+) -> Result<(), NodeError> {
+    for (service, settings) in &config.settings {
+        let of_role = given.filter(|_| role.service() == Some(service));
+        let service_type = match (of_role, registry.named(service)) {
+            (Some(service_type), _) => service_type.clone(),
+            (None, Some(plugin)) => plugin.service_type(),
+            // Checked with the spec, once that says the type.
+            (None, None) if role.service() == Some(service) => continue,
+            (None, None) => return Err(registry.unknown(service).into()),
+        };
+        let plugin = registry.check_type(service, &service_type)?;
+        plugin.prepare(settings).map_err(|source| {
+            let service = service.with_type(&service_type);
+            NodeError::Settings { service, source }
+        })?;
+    }
+    Ok(())
 }
 
 fn about(config: &Config, registry: &Registry) -> About {
@@ -390,19 +471,23 @@ fn about(config: &Config, registry: &Registry) -> About {
         zone: config.zone.clone(),
         labels: config.labels.clone(),
         runnable: registry.service_types().cloned().collect(),
+        named_services: true,
+        runs: config.runs.clone(),
         restarts: config.restarts,
         last_end: config.last_end.clone(),
     }
 }
 
-fn targets(registry: &Registry) -> Targets {
-    let (target, repeat) = (registry.clone(), registry.clone());
+fn targets(services: Services) -> Targets {
+    let (target, repeat) = (services.clone(), services.clone());
     Targets::new(move |service, head| {
         target.plugin(service).map_or(Target::Any, |plugin| plugin.target(head))
     })
     .repeating(move |service, head| {
-        repeat.plugin(service).map_or_else(|| head.method.is_idempotent(), |plugin| plugin.may_repeat(head))
+        let plugin = repeat.plugin(service);
+        plugin.map_or_else(|| head.method.is_idempotent(), |plugin| plugin.may_repeat(head))
     })
+    .of_kinds(move |service| services.kind(service))
 }
 
 fn insecure(config: &Config) -> Vec<String> {

@@ -18,20 +18,23 @@ use std::time::Duration;
 use cluster::Cluster;
 use mesh::Mesh;
 use plugin::{
-    Context, Counter, Duty, Endpoints, Exposure, Health, Metrics, Prepared, Registry, ServiceError,
+    Context, Counter, Duty, Endpoints, Exposure, Health, Metrics, Prepared, Registry, RegistryError,
+    ServiceError,
 };
 use store::OpenError;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use types::api::{Seen, Wait};
 use types::{
-    ErrorKind, Generation, NodeId, Post, Problem, Profile, Role, RoleState, ServiceType, ShardId, Sharding,
+    ErrorKind, Generation, NodeId, Post, Problem, Profile, Role, RoleState, ServiceName, ServiceType,
+    ShardId, Sharding,
 };
 
 use crate::node::cluster_store::{ClusterStore, Terms};
 use crate::node::identity::{Asked, DataDir, Identity};
+use crate::node::services::{Catalog, TypeError, unknown_role};
 use crate::role::gate::{Mount, Mounted};
 use crate::role::lifecycle::{Happening, State};
 use crate::role::running::Running;
@@ -61,6 +64,10 @@ pub(crate) struct Tools {
     pub(crate) identity: Identity,
     pub(crate) registry: Registry,
     pub(crate) cluster_store: ClusterStore,
+    /// Where what the specs say is kept.
+    pub(crate) catalog: watch::Sender<Catalog>,
+    /// The role that the node was started with, while its service's type is for the store to say.
+    pub(crate) untyped: Option<Untyped>,
     /// Whether shards that this node owned in an earlier life are taken up again.
     pub(crate) resumes: bool,
     pub(crate) profile: Profile,
@@ -74,6 +81,24 @@ pub(crate) struct Tools {
     /// Restarts of the service after a failure.
     pub(crate) restarts: Counter,
     pub(crate) leaving: CancellationToken,
+}
+
+/// Where a role comes from whose service's type only the store knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Untyped {
+    /// From the flags.
+    Given,
+    /// A person gave it earlier.
+    Kept,
+}
+
+/// Why a node can't be what it was started as.
+#[derive(Debug)]
+pub(crate) enum Unfit {
+    /// The store can't hold a cluster.
+    Store(OpenError),
+    /// This agent lacks the type of its role's service.
+    Role(Untyped, RegistryError),
 }
 
 /// Owns the node's role.
@@ -95,7 +120,7 @@ pub(crate) struct Supervisor {
     takeover: Takeover,
     running: Option<Running>,
     /// Shards that this node may own on the store without running them, with why it gave them up.
-    orphans: BTreeMap<(ServiceType, ShardId), String>,
+    orphans: BTreeMap<(ServiceName, ShardId), String>,
     /// When they are looked after next.
     tidy_at: Instant,
     /// Whether it was found out what this node owned in an earlier life.
@@ -110,6 +135,8 @@ pub(crate) struct Supervisor {
 
 /// A role that is ready to be started.
 pub(crate) struct Plan {
+    /// The role as it is run: with a shard where the service's type has some.
+    role: Role,
     /// None for standby.
     prepared: Option<Box<dyn Prepared>>,
     terms: Option<Terms>,
@@ -145,17 +172,23 @@ impl Supervisor {
         }
     }
 
-    /// Runs until the node leaves; the role has ended then. Fails if the store can't hold a cluster: nothing was run then.
+    /// Runs until the node leaves; the role has ended then. Fails if the store can't hold a cluster, or says that the role is
+    /// one that this agent can't run: nothing was run then.
     ///
     /// The node is a member before its store is opened: who is alive does not depend on the store, and its test takes
     /// longer than everything else at the start.
-    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), OpenError> {
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), Unfit> {
         let leaving = self.tools.leaving.clone();
         self.publish().await;
         tokio::select! {
             biased;
             () = leaving.cancelled() => {}
-            opened = self.open_store() => opened?,
+            opened = self.open_store() => opened.map_err(Unfit::Store)?,
+        }
+        tokio::select! {
+            biased;
+            () = leaving.cancelled() => {}
+            fit = self.find_type() => fit?,
         }
         tokio::select! {
             biased;
@@ -230,6 +263,26 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Finds out whether this agent can run a role whose service's type only the store knows. A store that is away is asked
+    /// again when the role is started.
+    async fn find_type(&mut self) -> Result<(), Unfit> {
+        let (Some(origin), Some(service)) = (self.tools.untyped, self.role.service().cloned()) else {
+            return Ok(());
+        };
+        let registry = self.tools.registry.clone();
+        let checked = match self.tools.cluster_store.service_type(&service).await {
+            Ok(service_type) => registry.check(self.role.clone(), &service_type),
+            Err(TypeError::Unknown(error)) => Err(error),
+            Err(TypeError::Unread(problem)) => {
+                warn!(%service, %problem, "the type of a service is not known yet");
+                return Ok(());
+            }
+        };
+        self.role = checked.map_err(|error| Unfit::Role(origin, error))?;
+        self.publish().await;
+        Ok(())
+    }
+
     async fn probe(&mut self) {
         let twin = self.takeover.twin.borrow().as_ref().map(ToString::to_string);
         let Some(running) = &self.running else {
@@ -298,30 +351,29 @@ impl Supervisor {
         self.end_trial();
     }
 
-    /// Reads what a role runs with and checks its settings, so that it can be started. Disturbs nothing.
-    async fn prepare(&self, role: &Role) -> Result<Plan, Problem> {
+    /// Reads what a role runs with and checks its settings, so that it can be started. Disturbs nothing. `is_told` says that a
+    /// person wants the role.
+    async fn prepare(&self, role: &Role, is_told: bool) -> Result<Plan, Problem> {
         let Role::Service { service, shard } = role else {
-            return Ok(Plan { prepared: None, terms: None, is_owned: false });
+            return Ok(Plan { role: Role::Standby, prepared: None, terms: None, is_owned: false });
         };
-        let plugin = self.tools.registry.plugin(service).ok_or_else(|| {
-            Problem::new(
-                ErrorKind::Invalid,
-                "unknown-service-type",
-                format!("`{service}` does not exist here"),
-            )
-        })?;
-        let terms = self.tools.cluster_store.terms(service, *shard).await?;
+        let terms = self.tools.cluster_store.terms(service, *shard, is_told).await?;
+        let registry = &self.tools.registry;
+        let plugin =
+            registry.check_type(service, &terms.service_type).map_err(|error| unknown_role(&error))?;
+        let role = registry.check(role.clone(), &terms.service_type).map_err(|error| unknown_role(&error))?;
+        let titled = service.with_type(&terms.service_type);
         let prepared = std::panic::catch_unwind(AssertUnwindSafe(|| plugin.prepare(&terms.settings)))
             .map_err(|_panic| {
-                let detail = format!("checking the settings of {service} panicked");
+                let detail = format!("checking the settings of {titled} panicked");
                 Problem::new(ErrorKind::Internal, "bad-settings", detail)
             })?;
         let prepared = prepared.map_err(|error| {
-            let detail = format!("the settings of {service}: {error}");
+            let detail = format!("the settings of {titled}: {error}");
             Problem::new(ErrorKind::Invalid, "bad-settings", detail)
         })?;
         let is_owned = plugin.sharding() == Sharding::Owned;
-        Ok(Plan { prepared: Some(prepared), terms: Some(terms), is_owned })
+        Ok(Plan { role, prepared: Some(prepared), terms: Some(terms), is_owned })
     }
 
     /// Starts what was prepared.
@@ -343,6 +395,10 @@ impl Supervisor {
             objects_are_remote = store.is_remote();
         }
         let shards = self.terms.as_ref().and_then(|terms| terms.shards);
+        let metrics = match (role.service(), &self.terms) {
+            (Some(service), Some(terms)) => Metrics::of_service(&terms.service_type, service),
+            _ => Metrics::new("coterie"),
+        };
         let context = |tasks, shutdown| Context {
             node: self.tools.node.clone(),
             role: role.clone(),
@@ -356,7 +412,7 @@ impl Supervisor {
             mesh: self.tools.mesh.clone(),
             tasks,
             shutdown,
-            metrics: Metrics::new(&format!("coterie_{}", role.service_name())),
+            metrics: metrics.clone(),
             seed: rand::random(),
             endpoints: Endpoints::new(self.tools.exposure.clone()),
         };
@@ -396,6 +452,7 @@ impl Supervisor {
         let endpoints = self.running.as_ref().map(|running| running.endpoints.urls()).unwrap_or_default();
         RoleState {
             role: self.role.clone(),
+            service_type: self.gossiped_type(),
             phase,
             reason,
             revision: self.revision,
@@ -406,6 +463,14 @@ impl Supervisor {
             spec: self.terms.as_ref().and_then(|terms| terms.number),
             endpoints,
         }
+    }
+
+    /// The type of the role's service, where that is not the service's name.
+    fn gossiped_type(&self) -> Option<ServiceType> {
+        let service = self.role.service()?;
+        let settled = self.terms.as_ref().map(|terms| terms.service_type.clone());
+        let known = settled.or_else(|| self.tools.cluster_store.services().type_of(service));
+        known.filter(|service_type| !service.is_named_after(service_type))
     }
 
     /// Gossips the present state if it is news. Returns the version that shows it.
@@ -454,19 +519,6 @@ fn drained(node: &NodeId, role: &Role) -> Happening {
         None => format!("ctl set-service {node} {}", role.service_name()),
     };
     Happening::Stopped { reason: format!("drained; `{command}` starts it again") }
-}
-
-/// A role that can't be run here.
-pub(crate) fn unknown_role(error: &plugin::RegistryError) -> Problem {
-    match error {
-        plugin::RegistryError::UnknownType { .. } => {
-            Problem::new(ErrorKind::Invalid, "unknown-service-type", error.to_string())
-                .hint("GET /v1/services lists what this cluster can run")
-        }
-        plugin::RegistryError::NoShards { .. } => {
-            Problem::new(ErrorKind::Invalid, "bad-shard", error.to_string()).hint("leave the shard out")
-        }
-    }
 }
 
 /// Does something unless the node is told to leave meanwhile. What is cut short is given up as the node winds down.

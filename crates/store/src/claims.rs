@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
-use types::{Epoch, ErrorKind, Generation, Holder, NodeId, ServiceType, ShardId};
+use types::{Epoch, ErrorKind, Generation, Holder, NodeId, ServiceName, ShardId};
 
 use crate::error::{Fault, StoreError};
 use crate::log::{AppendError, LIMITS, Limits, Log, latest_of_each};
@@ -243,7 +243,7 @@ impl Claims {
     }
 
     /// Who owns a shard. One LIST and one GET.
-    pub async fn read(&self, service: &ServiceType, shard: ShardId) -> Result<ClaimState, StoreError> {
+    pub async fn read(&self, service: &ServiceName, shard: ShardId) -> Result<ClaimState, StoreError> {
         let latest = self.log(service, shard).latest().await?;
         Ok(latest.map(|entry| entry.value.state(entry.number)).unwrap_or_default())
     }
@@ -253,15 +253,15 @@ impl Claims {
     /// A claim whose latest entry can't be understood is an error of that shard alone; no earlier entry stands for it.
     pub async fn all(
         &self,
-    ) -> Result<BTreeMap<(ServiceType, ShardId), Result<ClaimState, StoreError>>, StoreError> {
+    ) -> Result<BTreeMap<(ServiceName, ShardId), Result<ClaimState, StoreError>>, StoreError> {
         let logs = latest_of_each(self.objects.list(&root()).await?, &root());
         let shards = logs.into_iter().filter_map(|(names, latest)| match names.as_slice() {
             [service, shard] => {
-                Some((service.parse::<ServiceType>().ok()?, shard.parse::<ShardId>().ok()?, latest))
+                Some((service.parse::<ServiceName>().ok()?, shard.parse::<ShardId>().ok()?, latest))
             }
             _ => None,
         });
-        let read = |(service, shard, (number, listed)): (ServiceType, ShardId, (u64, ObjectMeta))| async move {
+        let read = |(service, shard, (number, listed)): (ServiceName, ShardId, (u64, ObjectMeta))| async move {
             let read = async {
                 match self.log(&service, shard).latest_since(number, &listed).await? {
                     Some(entry) => Ok(entry.value.state(entry.number)),
@@ -282,7 +282,7 @@ impl Claims {
     /// Whether it may be taken from the holder in `seen` is the caller's to decide. One PUT and one LIST.
     pub async fn take(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         shard: ShardId,
         seen: &ClaimState,
         node: &NodeId,
@@ -312,7 +312,7 @@ impl Claims {
     /// One PUT and one LIST.
     pub async fn challenge(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         shard: ShardId,
         seen: &ClaimState,
         node: &NodeId,
@@ -331,7 +331,7 @@ impl Claims {
     /// Says that the holder in `seen`, who must be the caller, is there. One PUT and one LIST.
     pub async fn defend(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         shard: ShardId,
         seen: &ClaimState,
     ) -> Result<ClaimState, ClaimError> {
@@ -345,7 +345,7 @@ impl Claims {
 
     async fn append(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         shard: ShardId,
         seen: u64,
         record: Record,
@@ -362,7 +362,7 @@ impl Claims {
     /// One LIST, one GET, one PUT and one LIST.
     pub async fn release(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         shard: ShardId,
         holder: &Holder,
         farewell: Farewell<'_>,
@@ -412,7 +412,7 @@ impl Claims {
     /// and compare the holder.
     pub async fn is_latest(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         shard: ShardId,
         number: u64,
     ) -> Result<bool, StoreError> {
@@ -428,15 +428,15 @@ impl Claims {
     }
 
     /// Removes what is far below the latest entry; returns how many. See [`Log::prune`].
-    pub async fn prune(&self, service: &ServiceType, shard: ShardId) -> Result<usize, StoreError> {
+    pub async fn prune(&self, service: &ServiceName, shard: ShardId) -> Result<usize, StoreError> {
         self.log(service, shard).prune().await
     }
 
-    async fn lost<T>(&self, service: &ServiceType, shard: ShardId) -> Result<T, ClaimError> {
+    async fn lost<T>(&self, service: &ServiceName, shard: ShardId) -> Result<T, ClaimError> {
         Err(ClaimError::Lost(self.read(service, shard).await?))
     }
 
-    fn log(&self, service: &ServiceType, shard: ShardId) -> Log<Record> {
+    fn log(&self, service: &ServiceName, shard: ShardId) -> Log<Record> {
         Log::new(self.objects.clone(), path(service, shard), self.limits)
     }
 }
@@ -451,7 +451,7 @@ fn root() -> Path {
     Path::from("claims")
 }
 
-fn path(service: &ServiceType, shard: ShardId) -> Path {
+fn path(service: &ServiceName, shard: ShardId) -> Path {
     root().join(service.as_str()).join(shard.to_string())
 }
 

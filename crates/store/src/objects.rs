@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::future::try_join_all;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
@@ -15,6 +16,9 @@ use crate::url::StoreUrl;
 
 /// How long one operation may take, the clients' own retries included.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+
+/// How many objects are removed at once.
+const AT_ONCE: usize = 32;
 
 /// The objects of one cluster, with names relative to its folder.
 #[derive(Clone)]
@@ -108,6 +112,22 @@ impl Objects {
             }
         };
         self.limited("delete", path, delete).await
+    }
+
+    /// Removes all objects below `prefix`, and returns how many they were. However many there are, the store has the time
+    /// limit for each step.
+    pub(crate) async fn delete_below(&self, prefix: &Path) -> Result<usize, StoreError> {
+        let mut listed = self.store.list(Some(prefix)).ready_chunks(AT_ONCE);
+        let mut deleted = 0;
+        loop {
+            let next = async { Ok(listed.next().await) };
+            let Some(chunk) = self.limited("list", prefix, next).await? else { return Ok(deleted) };
+            let listed = chunk.into_iter().collect::<object_store::Result<Vec<_>>>();
+            let listed = self.limited("list", prefix, async { listed }).await?;
+            let paths: Vec<_> = listed.into_iter().map(|meta| meta.location).collect();
+            try_join_all(paths.iter().map(|path| self.delete(path))).await?;
+            deleted += paths.len();
+        }
     }
 
     /// All objects below `prefix`, in no order.

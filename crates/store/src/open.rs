@@ -10,7 +10,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use serde::{Deserialize, Serialize};
 use types::api::StoreInfo;
-use types::{ClusterId, ErrorKind, ServiceType, ShardId, StoreId};
+use types::{ClusterId, ErrorKind, ServiceName, ShardId, StoreId};
 use uuid::Uuid;
 
 use crate::anchor::Anchored;
@@ -259,7 +259,7 @@ impl Store {
         &self.info
     }
 
-    /// What the members of each service type run with.
+    /// What the members of each service run with.
     pub fn specs(&self) -> Specs {
         Specs::new(self.objects.clone())
     }
@@ -269,10 +269,15 @@ impl Store {
         Claims::new(self.objects.clone(), self.http.clone())
     }
 
-    /// A role's own data: everything below `data/{type}/{shard}`.
-    pub fn data(&self, service: &ServiceType, shard: ShardId) -> Arc<dyn ObjectStore> {
+    /// A role's own data: everything below `data/{service}/{shard}`.
+    pub fn data(&self, service: &ServiceName, shard: ShardId) -> Arc<dyn ObjectStore> {
         let below = Path::from("data").join(service.as_str()).join(shard.to_string());
         Arc::new(PrefixStore::new(Arc::clone(self.objects.store()), below))
+    }
+
+    /// Deletes all data of a service, which nobody may run any more. Returns the number of objects.
+    pub async fn delete_data(&self, service: &ServiceName) -> Result<usize, StoreError> {
+        self.objects.delete_below(&Path::from("data").join(service.as_str())).await
     }
 
     #[cfg(test)]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClusterId, Epoch, Generation, NodeId, ServiceType, ShardId, StoreId};
+use crate::id::{ClusterId, Epoch, Generation, NodeId, ServiceName, ServiceType, ShardId, StoreId};
 use crate::role::{Phase, Role, RoleBody, RoleState};
 use crate::spec::{Holder, Spec};
 
@@ -115,12 +115,30 @@ pub struct About {
     /// The service types it can run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runnable: Vec<ServiceType>,
+    /// Whether it knows services that have another name than their type. Versions that do not run none of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub named_services: bool,
+    /// The only services that it takes over by itself; all that it can run if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<Vec<ServiceName>>,
     /// How often its process was started again after it had ended without leaving.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restarts: u64,
     /// Why its process ended the last time, if it was started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_end: Option<String>,
+}
+
+impl About {
+    /// Whether a node can run a service of this type.
+    pub fn can_run(&self, service: &ServiceName, service_type: &ServiceType) -> bool {
+        self.runnable.contains(service_type) && (self.named_services || service.is_named_after(service_type))
+    }
+
+    /// Whether a node that stands by runs it without being told by a person.
+    pub fn takes_over(&self, service: &ServiceName, service_type: &ServiceType) -> bool {
+        self.can_run(service, service_type) && self.runs.as_ref().is_none_or(|runs| runs.contains(service))
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
@@ -207,16 +225,35 @@ pub struct Missing {
     pub why: String,
 }
 
-/// `GET /v1/services`: the members of each service type, as needed to reach them.
+/// `GET /v1/services`: each service, with its members as needed to reach them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Services {
     /// Whose view it is.
     pub viewed_by: NodeId,
-    /// By service type, `standby` included; every type that some member can run is listed.
-    pub services: BTreeMap<String, Vec<ServiceMember>>,
+    /// By the service's name, `standby` included; every type that some member can run is listed, and every service that has
+    /// a spec.
+    pub services: BTreeMap<String, ServiceView>,
 }
 
-/// A member of a service type.
+/// A service in one node's view.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ServiceView {
+    /// Its type; absent for `standby`, and while it is not known.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub service_type: Option<ServiceType>,
+    /// The number of its spec; absent if it has none that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<u64>,
+    /// How many members it is to have, owners and replicas; absent where that is not settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<u32>,
+    /// How many members are ready.
+    pub ready: u32,
+    /// Its members, in any phase.
+    pub members: Vec<ServiceMember>,
+}
+
+/// A member of a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ServiceMember {
     /// The member.
@@ -227,13 +264,13 @@ pub struct ServiceMember {
     pub url: String,
 }
 
-/// `GET /v1/spec`: what is settled for each service type, read from the store.
+/// `GET /v1/spec`: what is settled for each service, read from the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Specs {
     /// The store that says so.
     pub store: StoreInfo,
-    /// By service type.
-    pub specs: BTreeMap<ServiceType, NumberedSpec>,
+    /// By the service's name.
+    pub specs: BTreeMap<ServiceName, NumberedSpec>,
 }
 
 /// A spec with its number.
@@ -245,12 +282,21 @@ pub struct NumberedSpec {
     pub spec: Spec,
 }
 
+/// `DELETE /v1/spec/{service}`: what was removed of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Removed {
+    /// The service.
+    pub service: ServiceName,
+    /// How many objects of its data were deleted.
+    pub objects: u64,
+}
+
 /// `GET /v1/claims`: who owns which shard, read from the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Claims {
     /// The store that says so.
     pub store: StoreInfo,
-    /// Ordered by service type and shard; shards that nobody ever claimed are listed as well.
+    /// Ordered by service and shard; shards that nobody ever claimed are listed as well.
     pub claims: Vec<ClaimView>,
 }
 
@@ -258,8 +304,8 @@ pub struct Claims {
 /// that gives its shard up asks a member that could run it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Release {
-    /// The service type.
-    pub service: ServiceType,
+    /// The service.
+    pub service: ServiceName,
     /// The shard.
     #[schema(value_type = u32)]
     pub shard: ShardId,
@@ -275,8 +321,8 @@ pub struct Release {
 /// One shard and its owner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ClaimView {
-    /// The service type.
-    pub service: ServiceType,
+    /// The service.
+    pub service: ServiceName,
     /// The shard.
     #[schema(value_type = u32)]
     pub shard: ShardId,
@@ -388,4 +434,35 @@ pub enum Wait {
     /// Until every live member shows it, or a second has passed.
     #[default]
     All,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_takes_over_what_it_can_run_and_may() {
+        let name = |text: &str| text.parse::<ServiceName>().unwrap();
+        let storage: ServiceType = "storage".parse().unwrap();
+        let before = About { runnable: vec![storage.clone()], ..About::default() };
+        let now = About { named_services: true, ..before.clone() };
+        let limited = About { runs: Some(vec![name("sessions")]), ..now.clone() };
+        let idle = About { runs: Some(Vec::new()), ..now.clone() };
+        for (about, service, can_run, takes_over) in [
+            (&before, "storage", true, true),
+            (&before, "sessions", false, false),
+            (&now, "storage", true, true),
+            (&now, "sessions", true, true),
+            (&limited, "sessions", true, true),
+            (&limited, "storage", true, false),
+            (&idle, "sessions", true, false),
+        ] {
+            let service = name(service);
+            assert_eq!(about.can_run(&service, &storage), can_run, "{service} {about:?}");
+            assert_eq!(about.takes_over(&service, &storage), takes_over, "{service} {about:?}");
+        }
+        assert!(!now.can_run(&name("sessions"), &"searcher".parse().unwrap()));
+        let old = serde_json::from_str::<About>(r#"{"version": "0.1.0", "runnable": ["storage"]}"#).unwrap();
+        assert_eq!(old, About { version: "0.1.0".to_owned(), ..before });
+    }
 }

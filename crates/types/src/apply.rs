@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, Generation, NodeId, ServiceType, ShardId};
+use crate::{Epoch, Generation, NodeId, ServiceName, ShardId};
 
 /// Who belongs to the cluster that is to be started.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +39,8 @@ pub struct Process {
 /// The owner of a shard that is alive and does not belong to the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// The service type.
-    pub service: ServiceType,
+    /// The service.
+    pub service: ServiceName,
     /// The shard.
     pub shard: ShardId,
     /// Its owner.

@@ -19,6 +19,9 @@ pub enum IdError {
     /// Replace the character.
     #[error("{what} `{text}` has the character {bad:?} at position {at}; {allowed}")]
     BadCharacter { what: &'static str, text: String, bad: char, at: usize, allowed: &'static str },
+    /// Choose another name.
+    #[error("{what} `{text}` is reserved: {why}")]
+    Reserved { what: &'static str, text: &'static str, why: &'static str },
     /// Give a whole number in range.
     #[error("{what} `{text}` is not a whole number from 0 to {max}")]
     NotANumber { what: &'static str, text: String, max: u64 },
@@ -119,7 +122,100 @@ name_id!(
     48
 );
 
-/// The name of a service type: a plugin's name in manifests, gossip and URLs.
+/// The name that stands for a node without a service: no service and no service type has it.
+pub(crate) const STANDBY: &str = "standby";
+
+fn check_reserved(what: &'static str, text: &str) -> Result<(), IdError> {
+    if text == STANDBY {
+        let why = "it stands for a node without a service";
+        return Err(IdError::Reserved { what, text: STANDBY, why });
+    }
+    Ok(())
+}
+
+/// The name of a service: its identity in roles, claims, data folders, routes and URLs.
+///
+/// Kept as it is written. Two services of a cluster differ in more than `-` and `_`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String)]
+pub struct ServiceName(String);
+
+impl ServiceName {
+    /// The longest one, in bytes.
+    pub const MAX_LEN: usize = 40;
+
+    /// The text of it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The service type of this name, which the service has unless its spec says otherwise; none if no type can be named so.
+    pub fn default_type(&self) -> Option<ServiceType> {
+        self.0.parse().ok()
+    }
+
+    /// The name in words, with the type where that differs from it: `storage`, `sessions (storage)`.
+    pub fn with_type(&self, service_type: &ServiceType) -> String {
+        if self.is_named_after(service_type) { self.0.clone() } else { format!("{self} ({service_type})") }
+    }
+
+    /// Whether the service has its type's name.
+    pub fn is_named_after(&self, service_type: &ServiceType) -> bool {
+        self.0 == service_type.0
+    }
+
+    /// Whether the two differ in nothing but `-` and `_`.
+    pub fn is_similar(&self, other: &Self) -> bool {
+        let letters = |name: &Self| name.0.replace('-', "_");
+        self.0.len() == other.0.len() && letters(self) == letters(other)
+    }
+
+    /// The same name, written as the service type that it names if there is one: `api-gateway` is `api_gateway`.
+    #[must_use]
+    pub fn normalized(self, is_type: impl FnOnce(&ServiceType) -> bool) -> Self {
+        match self.default_type() {
+            Some(service_type) if is_type(&service_type) => service_type.into(),
+            _ => self,
+        }
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        const WHAT: &str = "service name";
+        if text.is_empty() {
+            return Err(IdError::Empty { what: WHAT });
+        }
+        let bad = text.chars().enumerate().find(|&(at, c)| {
+            let fits = c.is_ascii_lowercase() || c.is_ascii_digit() || (at > 0 && matches!(c, '_' | '-'));
+            !fits
+        });
+        if let Some((at, bad)) = bad {
+            let allowed =
+                "lower-case letters, digits, `-` and `_` are allowed, the first is a letter or a digit";
+            return Err(IdError::BadCharacter { what: WHAT, text: clip(text), bad, at: at + 1, allowed });
+        }
+        if text.len() > Self::MAX_LEN {
+            let (len, max) = (text.len(), Self::MAX_LEN);
+            return Err(IdError::TooLong { what: WHAT, text: clip(text), len, max });
+        }
+        check_reserved(WHAT, text)?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+id_conversions!(ServiceName);
+
+impl From<ServiceType> for ServiceName {
+    /// The service that is named after its type.
+    fn from(service_type: ServiceType) -> Self {
+        Self(service_type.0)
+    }
+}
+
+/// The name of a service type: a plugin's name. It picks the plugin of a service, whatever the service's name is.
 ///
 /// Written in snake case; kebab case is accepted (`api-gateway` is `api_gateway`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -149,7 +245,7 @@ impl FromStr for ServiceType {
             !fits
         });
         if let Some((at, bad)) = bad {
-            let allowed = "small letters, digits and `_` are allowed, the first is a letter";
+            let allowed = "lower-case letters, digits and `_` are allowed, the first is a letter";
             return Err(IdError::BadCharacter { what: WHAT, text: clip(text), bad, at: at + 1, allowed });
         }
         if text.len() > Self::MAX_LEN {
@@ -160,6 +256,7 @@ impl FromStr for ServiceType {
                 max: Self::MAX_LEN,
             });
         }
+        check_reserved(WHAT, text)?;
         Ok(Self(text.replace('-', "_")))
     }
 }
@@ -284,6 +381,49 @@ mod tests {
     }
 
     #[test]
+    fn a_service_name_is_kept_as_written_unless_it_is_a_types() {
+        let is_type = |found: &ServiceType| found.as_str() == "api_gateway";
+        for (written, expected) in [
+            ("api-gateway", "api_gateway"),
+            ("api_gateway", "api_gateway"),
+            ("my-api", "my-api"),
+            ("2nd", "2nd"),
+        ] {
+            let name: ServiceName = written.parse().unwrap();
+            assert_eq!(name.to_string(), written);
+            assert_eq!(name.normalized(is_type).as_str(), expected);
+        }
+        assert_eq!("2nd".parse::<ServiceName>().unwrap().default_type(), None, "no type begins with a digit");
+    }
+
+    #[test]
+    fn names_that_differ_in_hyphens_and_underscores_alone_are_similar() {
+        for (one, other, is_similar) in
+            [("a-b", "a_b", true), ("a-b", "a-b", true), ("a-b", "ab", false), ("a-b", "a-c", false)]
+        {
+            let (one, other): (ServiceName, ServiceName) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(one.is_similar(&other), is_similar, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_service_name_that_breaks_a_rule_is_refused() {
+        for (text, expected) in [
+            ("", "service name is empty"),
+            ("standby", "service name `standby` is reserved: it stands for a node without a service"),
+            ("Sessions", "service name `Sessions` has the character 'S' at position 1"),
+            ("-a", "has the character '-' at position 1"),
+            ("a.b", "has the character '.' at position 2"),
+            ("a/b", "has the character '/' at position 2"),
+            (&"a".repeat(41), "has 41 characters, at most 40 are allowed"),
+        ] {
+            let error = text.parse::<ServiceName>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        assert!("standby".parse::<ServiceType>().is_err());
+    }
+
+    #[test]
     fn a_bad_name_says_what_is_wrong_and_where() {
         let error = "node 1".parse::<NodeId>().unwrap_err().to_string();
         assert!(error.contains("' ' at position 5"), "{error}");
@@ -306,6 +446,9 @@ mod tests {
         fn whatever_the_text_parsing_never_panics_and_what_parses_prints_the_same(text in ".{0,60}") {
             if let Ok(id) = text.parse::<NodeId>() {
                 proptest::prop_assert_eq!(id.to_string(), text.clone());
+            }
+            if let Ok(service) = text.parse::<ServiceName>() {
+                proptest::prop_assert_eq!(service.to_string(), text.clone());
             }
             if let Ok(service) = text.parse::<ServiceType>() {
                 proptest::prop_assert_eq!(service.to_string().parse::<ServiceType>().unwrap(), service);

@@ -16,7 +16,7 @@ mod sse;
 pub mod supervision;
 mod target;
 
-pub use id::{ClusterId, Epoch, Generation, IdError, NodeId, ServiceType, ShardId, StoreId};
+pub use id::{ClusterId, Epoch, Generation, IdError, NodeId, ServiceName, ServiceType, ShardId, StoreId};
 pub use kept::KeptRole;
 pub use problem::{ErrorKind, Problem};
 pub use profile::{Profile, ProfileError};

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Epoch, IdError, ServiceType, ShardId};
+use crate::id::{Epoch, IdError, ServiceName, ServiceType, ShardId};
 
 /// What a node does. A node has exactly one role.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,10 +15,10 @@ pub enum Role {
     /// Waits to be needed.
     #[default]
     Standby,
-    /// Runs a service type, with a shard where the type is sharded.
+    /// Runs a service, with a shard where its type is sharded.
     Service {
-        /// The plugin's name.
-        service: ServiceType,
+        /// The service's name.
+        service: ServiceName,
         /// The shard, for sharded types only.
         shard: Option<ShardId>,
     },
@@ -28,7 +28,7 @@ pub enum Role {
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Role)]
 pub struct RoleBody {
-    /// A service type or `standby`.
+    /// The name of a service, or `standby`.
     service: String,
     /// The shard, for sharded types only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,7 +39,7 @@ pub struct RoleBody {
 /// Why a text is not a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RoleError {
-    /// The service type or the shard is malformed.
+    /// The name or the shard is malformed.
     #[error(transparent)]
     Id(#[from] IdError),
     /// Leave the shard out.
@@ -49,7 +49,7 @@ pub enum RoleError {
 
 impl Role {
     /// The name that stands for the role without a service.
-    pub const STANDBY: &str = "standby";
+    pub const STANDBY: &str = crate::id::STANDBY;
 
     /// The role for a service name, which may be `standby`, and a shard.
     pub fn new(service: &str, shard: Option<ShardId>) -> Result<Self, RoleError> {
@@ -59,8 +59,8 @@ impl Role {
         Ok(Self::Service { service: service.parse()?, shard })
     }
 
-    /// The service type, unless the node waits.
-    pub fn service(&self) -> Option<&ServiceType> {
+    /// The service's name, unless the node waits.
+    pub fn service(&self) -> Option<&ServiceName> {
         match self {
             Self::Standby => None,
             Self::Service { service, .. } => Some(service),
@@ -75,9 +75,9 @@ impl Role {
         }
     }
 
-    /// The service type's name or `standby`.
+    /// The service's name or `standby`.
     pub fn service_name(&self) -> &str {
-        self.service().map_or(Self::STANDBY, ServiceType::as_str)
+        self.service().map_or(Self::STANDBY, ServiceName::as_str)
     }
 }
 
@@ -193,6 +193,9 @@ pub struct RoleState {
     /// What the node does.
     #[schema(value_type = RoleBody)]
     pub role: Role,
+    /// The type of its service, where that is not the service's name.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub service_type: Option<ServiceType>,
     /// How far it has come.
     pub phase: Phase,
     /// Why the phase is what it is, in words; absent when there is nothing to say.
@@ -211,7 +214,7 @@ pub struct RoleState {
     /// take it. Instead of `epoch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resigned: Option<Epoch>,
-    /// How many shards its service type has, for types whose shards have owners.
+    /// How many shards its service has, for types whose shards have owners.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards: Option<u32>,
     /// The number of the spec that it runs with; absent before the store has been read.
@@ -227,6 +230,7 @@ impl RoleState {
     pub fn starting(role: Role) -> Self {
         Self {
             role,
+            service_type: None,
             phase: Phase::Starting,
             reason: None,
             revision: 0,
@@ -237,6 +241,11 @@ impl RoleState {
             spec: None,
             endpoints: BTreeMap::new(),
         }
+    }
+
+    /// The type of its service, unless the node waits.
+    pub fn service_type(&self) -> Option<ServiceType> {
+        self.service_type.clone().or_else(|| self.role.service()?.default_type())
     }
 }
 
@@ -252,6 +261,19 @@ mod tests {
             let json = serde_json::to_string(&role).unwrap();
             assert_eq!(serde_json::from_str::<Role>(&json).unwrap(), role);
         }
+    }
+
+    #[test]
+    fn a_gossiped_role_has_its_type_only_where_that_is_not_the_services_name() {
+        let mut state = RoleState::starting("storage/0".parse().unwrap());
+        let text = serde_json::to_string(&state).unwrap();
+        assert!(!text.contains("type"), "{text}");
+        assert_eq!(state.service_type().unwrap().as_str(), "storage");
+        state.role = "sessions/0".parse().unwrap();
+        state.service_type = Some("storage".parse().unwrap());
+        let text = serde_json::to_string(&state).unwrap();
+        assert!(text.contains(r#""type":"storage""#), "{text}");
+        assert_eq!(serde_json::from_str::<RoleState>(&text).unwrap(), state);
     }
 
     #[test]

@@ -1,14 +1,17 @@
-//! What is settled on the object store: the spec of a service type, and who owns a shard.
+//! What is settled on the object store: the spec of a service, and who owns a shard.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::Member;
-use crate::id::{Epoch, Generation, NodeId};
+use crate::id::{Epoch, Generation, NodeId, ServiceName, ServiceType};
 
-/// What all members of a service type run with: a numbered record on the store.
+/// What all members of a service run with: a numbered record on the store.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Spec {
+    /// The service's type; absent where it is the service's name. Never changes once written.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub service_type: Option<ServiceType>,
     /// The plugin's settings; `null` for none.
     #[serde(default)]
     pub settings: Value,
@@ -23,6 +26,18 @@ pub struct Spec {
 impl Spec {
     /// The most replicas of a shard: each reads all that its owner writes.
     pub const MAX_REPLICAS: u32 = 8;
+
+    /// The type of a service that has this spec; none if its name is no type's and the spec says nothing.
+    pub fn type_of(&self, service: &ServiceName) -> Option<ServiceType> {
+        self.service_type.clone().or_else(|| service.default_type())
+    }
+
+    /// The same spec as it is written for a service: without a type that is the service's name.
+    #[must_use]
+    pub fn written_for(self, service: &ServiceName) -> Self {
+        let service_type = self.service_type.filter(|service_type| !service.is_named_after(service_type));
+        Self { service_type, ..self }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
@@ -52,6 +67,23 @@ impl Holder {
 mod tests {
     use super::*;
     use crate::api::About;
+
+    #[test]
+    fn a_spec_without_a_type_is_of_the_type_that_its_service_is_named_after() {
+        let written: Spec = serde_json::from_str(r#"{"settings": {}, "shards": 2}"#).unwrap();
+        let storage: ServiceType = "storage".parse().unwrap();
+        assert_eq!(written.type_of(&"storage".parse().unwrap()), Some(storage.clone()));
+        let (sessions, storage_itself): (ServiceName, ServiceName) =
+            ("sessions".parse().unwrap(), storage.clone().into());
+        let typed = Spec { service_type: Some(storage.clone()), ..written };
+        assert_eq!(typed.type_of(&sessions), Some(storage));
+        assert_eq!(
+            serde_json::to_string(&typed.clone().written_for(&sessions)).unwrap(),
+            r#"{"type":"storage","settings":{},"shards":2}"#
+        );
+        let plain = serde_json::to_string(&typed.written_for(&storage_itself)).unwrap();
+        assert_eq!(plain, r#"{"settings":{},"shards":2}"#);
+    }
 
     #[test]
     fn another_life_or_another_node_at_the_same_address_is_not_the_owner() {

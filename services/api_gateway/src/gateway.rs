@@ -19,7 +19,7 @@ use plugin::Peer;
 use plugin::http::Guard;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::debug;
-use types::{ErrorKind, NodeId, Problem, ServiceType, api};
+use types::{ErrorKind, NodeId, Problem, ServiceName, api};
 
 use crate::in_flight::{InFlight, Ticket, TicketBody};
 use crate::table::{Destination, RouteTable, Way, behind, first_segment};
@@ -114,6 +114,8 @@ impl Gateway {
                 self.mesh.send_to_any(&way.to, Request::from_parts(parts, body)).await
             }
             Destination::Service(service) => {
+                let service = self.view.borrow().normalized(service);
+                let service = self.view.borrow().normalized(service);
                 if self.is_known(&service) {
                     self.guard.check(&parts)?;
                 }
@@ -146,11 +148,14 @@ impl Gateway {
     }
 
     /// Whether a member has or can run the service, so that there may be data to protect.
-    fn is_known(&self, service: &ServiceType) -> bool {
-        self.view.borrow().members().any(|member| {
-            member.about.runnable.contains(service)
-                || member.state.as_ref().is_some_and(|state| state.role.service() == Some(service))
-        })
+    fn is_known(&self, service: &ServiceName) -> bool {
+        self.mesh.may_exist(service)
+            || self.view.borrow().members().any(|member| {
+                service
+                    .default_type()
+                    .is_some_and(|service_type| member.about.runnable.contains(&service_type))
+                    || member.state.as_ref().is_some_and(|state| state.role.service() == Some(service))
+            })
     }
 
     /// Waits for a permit of a route that has a limit.
@@ -169,7 +174,7 @@ impl Gateway {
 
     fn nowhere(&self, path: &str) -> Problem {
         let shown: String = path.chars().take(SHOWN_PATH).collect();
-        let detail = format!("neither a route nor a service type begins `{shown}`");
+        let detail = format!("neither a route nor a service begins `{shown}`");
         Problem::new(ErrorKind::NotFound, "no-route", detail).hint(self.what_there_is())
     }
 

@@ -22,7 +22,7 @@ type Count = NumberIn<1, 1_000_000>;
 /// The settings of a gateway. Everything has a default; durations are written as `1s`, `500ms`, `2m`.
 ///
 /// ```yaml
-/// # `python3 -m http.server 8000` is shown under GATEWAY/files/, every service under GATEWAY/{service_type}/.
+/// # `python3 -m http.server 8000` is shown under GATEWAY/files/, every service under GATEWAY/{service}/.
 /// listen: 127.0.0.1:8080
 /// routes:
 ///   - prefix: /files

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::uri::PathAndQuery;
 use mesh::BaseUrl;
 use tokio::sync::Semaphore;
-use types::ServiceType;
+use types::ServiceName;
 
 /// A path prefix: `/files`, or the empty one, which matches every path. Written with a leading slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(crate) enum Destination<'a> {
     /// A route.
     Route(&'a Way),
     /// A service type.
-    Service(ServiceType),
+    Service(ServiceName),
     /// No route and no service type matches.
     Nowhere,
 }
@@ -177,7 +177,7 @@ mod tests {
             ("/storage", "/storage"),
             ("/storage/x", "/storage"),
             ("/searcher/x", "service searcher"),
-            ("/api-gateway", "service api_gateway"),
+            ("/api-gateway", "service api-gateway"),
             ("/Files", "nowhere"),
             ("/%66iles", "nowhere"),
             ("//files", "nowhere"),

@@ -49,7 +49,7 @@ struct Running {
 
 impl Running {
     async fn with(settings: Value, members: Vec<Member>) -> Self {
-        let role = Role::Service { service: ApiGateway.service_type(), shard: None };
+        let role = Role::Service { service: ApiGateway.service_type().into(), shard: None };
         let (mut context, _failures) = Context::for_test(role);
         let (views, receiver) = watch::channel(view(members));
         context.mesh = Mesh::new(receiver.clone(), Targets::any(), Limits::default());

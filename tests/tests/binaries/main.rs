@@ -4,6 +4,7 @@ mod agent;
 mod daemon;
 mod exit_codes;
 mod killed;
+mod named;
 mod restarts;
 mod storage;
 mod stores;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use manifest::{Mistake, Mistakes, Value as Tree, did_you_mean};
 use serde_json::Value;
-use types::ServiceType;
+use types::ServiceName;
 
 use super::{Environment, FILE_ONLY, LISTS, SettingsError, TEXTS, split};
 use crate::output::bounded;
@@ -17,7 +17,7 @@ const MAX_BYTES: u64 = 1024 * 1024;
 pub(super) struct File {
     pub(super) texts: BTreeMap<&'static str, String>,
     pub(super) lists: BTreeMap<&'static str, Vec<String>>,
-    pub(super) settings: BTreeMap<ServiceType, Value>,
+    pub(super) settings: BTreeMap<ServiceName, Value>,
 }
 
 impl File {
@@ -67,6 +67,10 @@ impl File {
                     pairs(node).ok_or_else(|| vec![not_a(node, &name, "mapping of texts")])?,
                 );
             }
+            "runs" => {
+                self.lists
+                    .insert("runs", list(node).ok_or_else(|| vec![not_a(node, &name, "list of services")])?);
+            }
             "settings" => self.take_settings(node)?,
             _ => {
                 let known = TEXTS.iter().map(|(text, _)| *text).chain(LISTS).chain(FILE_ONLY);
@@ -81,11 +85,11 @@ impl File {
     }
 
     fn take_settings(&mut self, node: &manifest::Node) -> Result<(), Vec<Mistake>> {
-        let entries = mapping(node)
-            .ok_or_else(|| vec![not_a(node, "settings", "mapping of service types to settings")])?;
+        let entries =
+            mapping(node).ok_or_else(|| vec![not_a(node, "settings", "mapping of services to settings")])?;
         let mut mistakes = Vec::new();
         for (service, settings) in entries {
-            match service.text.parse::<ServiceType>() {
+            match service.text.parse::<ServiceName>() {
                 Ok(known) => {
                     self.settings.insert(known, settings.to_json());
                 }

@@ -75,7 +75,7 @@ fn the_file_has_lists_labels_and_settings_and_names_every_mistake() {
     let config = Settings::gather(&flags, &home).unwrap().config().unwrap();
     assert_eq!(config.seeds, ["a:1", "b:2"]);
     assert_eq!(config.labels["disk"], "ssd");
-    assert!(config.settings.contains_key(&"api_gateway".parse().unwrap()));
+    assert!(config.settings.contains_key(&"api-gateway".parse().unwrap()));
     assert!(config.insecure);
 
     let (_folder, flags) = with_file("lisen_addr: 1\nseeds: {}\nsettings: 3\n");

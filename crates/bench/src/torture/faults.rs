@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use store::Store;
 use tokio::time::sleep;
 use types::api::Wait;
-use types::{Role, ServiceType, ShardId};
+use types::{Role, ServiceName, ShardId};
 
 use crate::progress::progress;
 use crate::torture::cluster::{COUNT, Cluster, GATEWAYS, SHARDS};
@@ -265,8 +265,8 @@ impl fmt::Display for Fault {
     }
 }
 
-fn role(shard: u32) -> anyhow::Result<(ServiceType, ShardId, Role)> {
-    let (service, shard): (ServiceType, ShardId) = ("storage".parse()?, ShardId::try_from(shard)?);
+fn role(shard: u32) -> anyhow::Result<(ServiceName, ShardId, Role)> {
+    let (service, shard): (ServiceName, ShardId) = ("storage".parse()?, ShardId::try_from(shard)?);
     Ok((service.clone(), shard, Role::Service { service, shard: Some(shard) }))
 }
 

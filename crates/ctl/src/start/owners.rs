@@ -6,7 +6,7 @@ use std::time::Duration;
 use manifest::Manifest;
 use tokio::time::{Instant, sleep};
 use types::api::Member;
-use types::{KeptRole, NodeId, Phase, Post, Role, ServiceType, ShardId};
+use types::{KeptRole, NodeId, Phase, Post, Role, ServiceName, ShardId};
 
 use super::{POLL, Starter};
 use crate::exit::{Exit, Failure};
@@ -18,13 +18,13 @@ use crate::render;
 use crate::views::Expected;
 
 /// A shard of a service.
-type Place = (ServiceType, ShardId);
+type Place = (ServiceName, ShardId);
 
 impl Starter<'_> {
     /// Waits until every node that answers sees an owner for each shard of the manifest's services.
     pub(crate) async fn await_owners(
         &mut self,
-        shards: &BTreeMap<ServiceType, u32>,
+        shards: &BTreeMap<ServiceName, u32>,
         limit: Duration,
         deadline: Instant,
         progress: &mut Progress,
@@ -96,7 +96,7 @@ impl Starter<'_> {
 /// nobody need come for these. Pure.
 fn wanted(
     manifest: &Manifest,
-    shards: &BTreeMap<ServiceType, u32>,
+    shards: &BTreeMap<ServiceName, u32>,
     kept: &BTreeMap<NodeId, KeptRole>,
 ) -> BTreeSet<Place> {
     let is_elsewhere =

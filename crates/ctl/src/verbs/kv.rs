@@ -6,6 +6,7 @@ mod owner;
 mod put;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use base64::Engine as _;
@@ -13,9 +14,11 @@ use base64::engine::general_purpose::STANDARD;
 use client::{ClientError, KeyCondition, KeyPage, KeyQuery, ListedKey, Stored};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use serde::Serialize;
-use types::Problem;
+use types::api::Members;
 use types::range::NumberIn;
+use types::{Problem, ServiceName};
 
+use crate::complete;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::out::{Format, OutputArg, Progress, StreamFormat, StreamOutputArg, say};
@@ -23,6 +26,8 @@ use crate::reach::{Cx, Reached};
 use crate::render;
 use owner::{Twice, with_owner};
 
+/// The type of services that have keys, and the usual name of one.
+const STORAGE: &str = "storage";
 /// Keys that are asked for at once.
 const PAGE: usize = 1_000;
 /// What stands for itself in a key, as in the listings of storage.
@@ -39,11 +44,15 @@ Examples:
   ctl kv del greeting
   ctl kv export user/ --output users.ndjson
   ctl kv import users.ndjson
+  ctl kv --service sessions get user/1
 
 Keys with the same text in their first braces, as {user/1}/name and {user/1}/mail, lie in one shard.
 
 Exit code 1 if a key that is asked for is not there, or a condition does not hold.")]
 pub(crate) struct Args {
+    /// The service, where several are of the type storage
+    #[arg(long, global = true, value_name = "NAME", add = complete::services())]
+    service: Option<ServiceName>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -130,14 +139,45 @@ struct Listing {
 
 pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyhow::Result<Exit> {
     match &args.verb {
-        Verb::Watch(args) => watch::run(args, cx, interrupt).await,
-        Verb::Import(args) => import::run(args, cx, interrupt).await,
-        verb => interrupt.unless(dispatch(verb, cx)).await,
+        Verb::Watch(of) => watch::run(of, args.service.as_ref(), cx, interrupt).await,
+        Verb::Import(of) => import::run(of, args.service.as_ref(), cx, interrupt).await,
+        verb => interrupt.unless(dispatch(verb, args.service.as_ref(), cx)).await,
     }
 }
 
-async fn dispatch(verb: &Verb, cx: &Cx) -> anyhow::Result<Exit> {
-    let reached = cx.reach().await?;
+/// Reaches an agent for the keys of a service: the one that is named, else `storage`, else the only one of that type.
+async fn reach(cx: &Cx, service: Option<&ServiceName>) -> anyhow::Result<Reached> {
+    let mut reached = cx.reach().await?;
+    let service = match service {
+        Some(service) => service.clone(),
+        None => only_one(&reached.view().await?)?,
+    };
+    reached.client = reached.client.with_keys_of(service);
+    Ok(reached)
+}
+
+/// The service whose keys are meant where none is named. Pure.
+fn only_one(view: &Members) -> Result<ServiceName, Failure> {
+    let states = view.members.iter().filter_map(|member| member.state.as_ref());
+    let of_storage = states
+        .filter(|state| state.service_type().is_some_and(|service_type| service_type.as_str() == STORAGE));
+    let services: BTreeSet<_> = of_storage.filter_map(|state| state.role.service()).collect();
+    let storage = STORAGE.parse().expect("the name follows the rule");
+    match services.iter().collect::<Vec<_>>().as_slice() {
+        [] => Ok(storage),
+        [one] => Ok((**one).clone()),
+        _ if services.contains(&storage) => Ok(storage),
+        several => {
+            let names: Vec<_> = several.iter().map(|name| name.as_str()).collect();
+            let message = format!("several services have keys: {}", names.join(", "));
+            Err(Failure::new(Exit::Usage, message)
+                .hint(format!("say which: `ctl kv --service {} …`", names[0])))
+        }
+    }
+}
+
+async fn dispatch(verb: &Verb, service: Option<&ServiceName>, cx: &Cx) -> anyhow::Result<Exit> {
+    let reached = reach(cx, service).await?;
     match verb {
         Verb::Get { key, spelling, output } => get(&reached, key, *spelling, output.output, cx).await,
         Verb::Put(args) => put::run(&reached, args).await,
@@ -333,6 +373,36 @@ mod tests {
             expires_ms,
             value: None,
             value_base64: None,
+        }
+    }
+
+    #[test]
+    fn the_service_is_named_only_where_several_have_keys() {
+        let view = |roles: &[(&str, Option<&str>)]| {
+            let members = roles.iter().map(|(role, service_type)| {
+                let mut member = render::tests::member("n", role, types::Phase::Ready);
+                let state = member.state.as_mut().unwrap();
+                state.service_type = service_type.map(|text| text.parse().unwrap());
+                member
+            });
+            Members {
+                cluster: "demo".parse().unwrap(),
+                viewed_by: "n".parse().unwrap(),
+                members: members.collect(),
+            }
+        };
+        let (sessions, users) = (("sessions/0", Some(STORAGE)), ("users/0", Some(STORAGE)));
+        let (storage, edge) = (("storage/0", None), ("edge", Some("api_gateway")));
+        for (roles, expected) in [
+            (&[edge][..], Ok("storage")),
+            (&[edge, storage], Ok("storage")),
+            (&[edge, sessions, ("sessions/1", Some(STORAGE))], Ok("sessions")),
+            (&[sessions, users, storage], Ok("storage")),
+            (&[users, sessions], Err("several services have keys: sessions, users")),
+        ] {
+            let found =
+                only_one(&view(roles)).map(|name| name.to_string()).map_err(|failure| failure.to_string());
+            assert_eq!(found.as_deref().map_err(String::as_str), expected, "{roles:?}");
         }
     }
 

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// The node, by its id
     #[arg(add = complete::nodes())]
     node: NodeId,
-    /// A service type, `standby`, or type/shard
+    /// A service, `standby`, or type/shard
     #[arg(add = complete::services())]
     service: String,
     /// The shard, for sharded types, 0 to 65535
@@ -149,7 +149,7 @@ mod tests {
         let shard = |n: u32| Some(ShardId::try_from(n).unwrap());
         for (service, flag, expected) in [
             ("standby", None, Some("standby")),
-            ("api-gateway", None, Some("api_gateway")),
+            ("api-gateway", None, Some("api-gateway")),
             ("storage", shard(2), Some("storage/2")),
             ("storage/2", None, Some("storage/2")),
             ("storage/2", shard(2), Some("storage/2")),

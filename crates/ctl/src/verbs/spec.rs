@@ -1,8 +1,11 @@
-//! `ctl spec`: what each service type runs with, as the store says.
+//! `ctl spec`: what each service runs with, as the store says; and how one is removed.
+
+mod rm;
 
 use serde::Serialize;
+use serde_json::Value;
 use types::api::{NumberedSpec, Specs, StoreInfo};
-use types::{ServiceType, Spec};
+use types::{ServiceName, ServiceType};
 
 use crate::exit::Exit;
 use crate::out::{OutputArg, say};
@@ -14,12 +17,21 @@ use crate::render;
 Examples:
   ctl spec
   ctl spec -o yaml
+  ctl spec rm sessions     remove a service that is no longer in the manifest, with its data
 
 `ctl up` writes it from the manifest. A node runs with it from the next start of its role; `ctl up --reset` \
 starts those anew that run with an older one.")]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     #[command(flatten)]
     output: OutputArg,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Remove a service: its spec and all of its data
+    Rm(rm::Args),
 }
 
 /// As all lists are in JSON: an object with the list in it.
@@ -31,24 +43,35 @@ struct Listed<'a> {
 
 #[derive(Serialize)]
 struct ListedSpec<'a> {
-    service: &'a ServiceType,
+    service: &'a ServiceName,
+    /// Its type; absent where the name is no type's.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    service_type: Option<ServiceType>,
     number: u64,
-    #[serde(flatten)]
-    spec: &'a Spec,
+    settings: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shards: Option<u32>,
+    replicas: u32,
 }
 
 impl<'a> From<&'a Specs> for Listed<'a> {
     fn from(specs: &'a Specs) -> Self {
-        let one = |(service, numbered): (&'a ServiceType, &'a NumberedSpec)| ListedSpec {
+        let one = |(service, numbered): (&'a ServiceName, &'a NumberedSpec)| ListedSpec {
             service,
+            service_type: numbered.spec.type_of(service),
             number: numbered.number,
-            spec: &numbered.spec,
+            settings: &numbered.spec.settings,
+            shards: numbered.spec.shards,
+            replicas: numbered.spec.replicas,
         };
         Self { store: &specs.store, specs: specs.specs.iter().map(one).collect() }
     }
 }
 
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+    if let Some(Verb::Rm(args)) = &args.verb {
+        return rm::run(args, cx).await;
+    }
     let specs = cx.reach().await?.client.specs().await?;
     let list = Listed::from(&specs);
     cx.out.data(
@@ -71,10 +94,19 @@ fn table(specs: &Specs) -> String {
             let replicas =
                 numbered.spec.shards.map_or_else(|| "-".to_owned(), |_| numbered.spec.replicas.to_string());
             let number = numbered.number.to_string();
-            vec![service.to_string(), number, shards, replicas, numbered.spec.settings.to_string()]
+            let service_type =
+                numbered.spec.type_of(service).map_or_else(|| "?".to_owned(), |of| of.to_string());
+            vec![
+                service.to_string(),
+                service_type,
+                number,
+                shards,
+                replicas,
+                numbered.spec.settings.to_string(),
+            ]
         })
         .collect();
-    render::table(&["TYPE", "NUMBER", "SHARDS", "REPLICAS", "SETTINGS"], &rows)
+    render::table(&["SERVICE", "TYPE", "NUMBER", "SHARDS", "REPLICAS", "SETTINGS"], &rows)
 }
 
 #[cfg(test)]
@@ -88,6 +120,7 @@ mod tests {
         let specs = json!({
             "store": { "id": "01a209b4-6f86-77d4-8835-3e907514f96d", "url": "file:///s" },
             "specs": {
+                "edge": { "number": 1, "spec": { "type": "api_gateway", "settings": {} } },
                 "api_gateway": { "number": 3, "spec": { "settings": { "a": 1 } } },
                 "storage": { "number": 3, "spec": { "settings": {}, "shards": 2, "replicas": 1 } },
             },
@@ -95,9 +128,10 @@ mod tests {
         assert_eq!(
             table(&serde_json::from_value(specs).unwrap()),
             "\
-TYPE         NUMBER  SHARDS  REPLICAS  SETTINGS
-api_gateway  3       -       -         {\"a\":1}
-storage      3       2       1         {}"
+SERVICE      TYPE         NUMBER  SHARDS  REPLICAS  SETTINGS
+api_gateway  api_gateway  3       -       -         {\"a\":1}
+edge         api_gateway  1       -       -         {}
+storage      storage      3       2       1         {}"
         );
     }
 }

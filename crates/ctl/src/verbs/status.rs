@@ -13,7 +13,7 @@ use client::Client;
 use futures_util::future::join_all;
 use serde::Serialize;
 use types::api::{AgentSelf, Member, Members};
-use types::{ClusterId, NodeId, Phase, Role, ServiceType};
+use types::{ClusterId, NodeId, Phase, Role, ServiceName, ServiceType};
 
 use crate::agent_bin;
 use crate::exit::Exit;
@@ -94,7 +94,10 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let mut report = report(view, asked, reached.record.as_ref(), &processes);
     match claims {
         Ok(claims) => {
-            let spares = Spares::new(&report, &reached);
+            let types = specs.iter().flat_map(|specs| &specs.specs);
+            let types =
+                types.filter_map(|(service, known)| Some((service.clone(), known.spec.type_of(service)?)));
+            let spares = Spares::new(&report, &reached, types.collect());
             let warnings: Vec<_> =
                 claims.claims.iter().flat_map(|claim| claims::warnings(claim, &spares)).collect();
             let services: BTreeSet<_> = claims.claims.iter().map(|claim| &claim.service).collect();
@@ -245,12 +248,14 @@ fn report(
 /// Who could take a shard over, and what to do where nobody could.
 struct Spares<'a> {
     members: &'a [Member],
+    /// The types of services, where the store says them.
+    types: BTreeMap<ServiceName, ServiceType>,
     /// A command that brings a node that could.
     remedy: String,
 }
 
 impl<'a> Spares<'a> {
-    fn new(report: &'a Report, reached: &Reached) -> Self {
+    fn new(report: &'a Report, reached: &Reached, types: BTreeMap<ServiceName, ServiceType>) -> Self {
         let seed = report.members.iter().find(|member| render::is_ready(member));
         let remedy = match (report.missing.is_empty(), reached.record.is_some(), seed) {
             (false, true, _) => "`ctl up` starts the nodes that are missing".to_owned(),
@@ -269,12 +274,22 @@ impl<'a> Spares<'a> {
             }
             (_, _, None) => "start an agent that waits to be needed".to_owned(),
         };
-        Self { members: &report.members, remedy }
+        Self { members: &report.members, types, remedy }
     }
 
-    /// How many nodes wait to be needed and can run this type.
-    fn standbys(&self, service: &ServiceType) -> usize {
-        self.members.iter().filter(|member| claims::can_take_over(member, service)).count()
+    /// The nodes that wait to be needed and take over this service.
+    fn of<'s>(&'s self, service: &'s ServiceName) -> impl Iterator<Item = &'a Member> + use<'s, 'a> {
+        let service_type = self.types.get(service).cloned().or_else(|| service.default_type());
+        let takes_over = move |member: &&Member| {
+            let service_type = service_type.as_ref();
+            service_type.is_some_and(|service_type| claims::can_take_over(member, service, service_type))
+        };
+        self.members.iter().filter(takes_over)
+    }
+
+    /// How many they are.
+    fn standbys(&self, service: &ServiceName) -> usize {
+        self.of(service).count()
     }
 }
 

@@ -14,9 +14,10 @@ use futures_util::future::join_all;
 use manifest::{Manifest, Plan, Running};
 use tokio::time::Instant;
 use types::api::{AgentSelf, Member, Wait};
-use types::{NodeId, Phase, Post, Problem, Role, ServiceType, limits};
+use types::{NodeId, Phase, Post, Problem, Role, ServiceName, limits};
 
 use crate::agent_bin;
+use crate::dropped;
 use crate::exit::{Exit, explain};
 use crate::hints::{self, Meant};
 use crate::interrupt::Interrupt;
@@ -260,6 +261,12 @@ async fn bring_up(
     let outdated_specs = renew(&specs, &asked, args.reset).await?;
     let insecure: BTreeSet<_> = asked.iter().flat_map(|own| own.insecure.clone()).collect();
     let members = members(&starter.record).await?;
+    let dropped = match starter.record.nodes.first() {
+        // What can't be read now is told of by `ctl status`.
+        Some(node) => Client::new(&node.url())?.specs().await.ok(),
+        None => None,
+    };
+    let dropped = dropped.map_or_else(Vec::new, |specs| dropped::dropped(manifest, &specs));
     Ok(Report {
         cluster: manifest.cluster.clone(),
         changed,
@@ -270,6 +277,7 @@ async fn bring_up(
         outdated,
         outdated_specs,
         extra: plan.extra,
+        dropped,
         took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         insecure: insecure.into_iter().collect(),
         members,
@@ -367,7 +375,7 @@ fn outdated(
 
 /// The nodes that run with an older spec than the store has; with `is_reset` they are given the latest one.
 async fn renew(
-    specs: &BTreeMap<ServiceType, u64>,
+    specs: &BTreeMap<ServiceName, u64>,
     asked: &[AgentSelf],
     is_reset: bool,
 ) -> anyhow::Result<Vec<OutdatedSpec>> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use types::supervision::RestartPolicy;
-use types::{NodeId, Role, ServiceType, ShardId, Spec};
+use types::{NodeId, Role, ServiceName, ShardId, Spec};
 
 use super::fields::{Field, Fields};
 use super::{Check, NODE_KEYS, found, shown};
@@ -29,6 +29,7 @@ struct Entry<'n> {
     listen: Option<SocketAddr>,
     gossip: Option<SocketAddr>,
     labels: BTreeMap<String, String>,
+    runs: Option<Vec<ServiceName>>,
     restart: RestartPolicy,
     count: Option<u32>,
 }
@@ -54,7 +55,7 @@ impl Check<'_> {
     pub(super) fn nodes(
         &mut self,
         fields: &Fields<'_>,
-        services: &BTreeMap<ServiceType, ServiceSpec>,
+        services: &BTreeMap<ServiceName, ServiceSpec>,
         places: &mut Places,
     ) -> Vec<NodeSpec> {
         let Some(field) = fields.get("nodes") else {
@@ -70,7 +71,8 @@ impl Check<'_> {
             self.report(mistake.hint("add at least one node: `- service: standby`"));
         }
         let mut taken = Vec::new();
-        let entries: Vec<Entry<'_>> = items.iter().filter_map(|item| self.entry(item, &mut taken)).collect();
+        let entries: Vec<Entry<'_>> =
+            items.iter().filter_map(|item| self.entry(item, services, &mut taken)).collect();
         let total: u64 = entries.iter().map(|entry| u64::from(entry.count.unwrap_or(1))).sum();
         if total > u64::from(MAX_NODES) {
             let message = format!("the nodes add up to {total}, at most {MAX_NODES} are allowed");
@@ -89,7 +91,7 @@ impl Check<'_> {
         &mut self,
         nodes: &'n [NodeSpec],
         counted: &BTreeSet<NodeId>,
-        services: &BTreeMap<ServiceType, ServiceSpec>,
+        services: &BTreeMap<ServiceName, ServiceSpec>,
         places: &Places,
     ) -> Vec<&'n NodeSpec> {
         let mut left: Vec<&NodeSpec> = nodes.iter().collect();
@@ -129,13 +131,13 @@ impl Check<'_> {
     fn owners(
         &mut self,
         nodes: &[&NodeSpec],
-        services: &BTreeMap<ServiceType, ServiceSpec>,
+        services: &BTreeMap<ServiceName, ServiceSpec>,
         places: &Places,
     ) {
         let mut owners: BTreeMap<&Role, Vec<&NodeSpec>> = BTreeMap::new();
         for &node in nodes {
             let (Some(service), Some(shard)) = (node.role.service(), node.role.shard()) else { continue };
-            if !self.known.and_then(|known| known.named(service)).is_some_and(|known| known.is_owned) {
+            if !self.kind(service, services).is_some_and(|known| known.is_owned) {
                 continue;
             }
             let at = places.nodes.get(&node.id).copied().unwrap_or(Position::START);
@@ -177,6 +179,7 @@ impl Check<'_> {
     fn entry<'n>(
         &mut self,
         item: &'n Node,
+        services: &BTreeMap<ServiceName, ServiceSpec>,
         taken: &mut Vec<(Port, SocketAddr, Position)>,
     ) -> Option<Entry<'n>> {
         let fields = self.fields(item, "a node", NODE_KEYS)?;
@@ -187,7 +190,7 @@ impl Check<'_> {
             },
             None => Name::Absent,
         };
-        let role = self.role(&fields);
+        let role = self.role(&fields, services);
         let counts_shards = fields.get("shard").is_none();
         let count = fields.get("count").and_then(|field| self.number(field, 1..=MAX_NODES));
         let several = count.is_some_and(|count| count > 1);
@@ -202,6 +205,7 @@ impl Check<'_> {
         let listen = address(Port::Listen, "listen");
         let gossip = address(Port::Gossip, "gossip");
         let labels = fields.get("labels").map(|field| self.labels(field));
+        let runs = fields.get("runs").and_then(|field| self.runs(field, services));
         let restart = fields.get("restart").and_then(|field| self.restart(field));
         Some(Entry {
             at: fields.at(),
@@ -211,19 +215,18 @@ impl Check<'_> {
             listen,
             gossip,
             labels: labels.unwrap_or_default(),
+            runs,
             restart: restart.unwrap_or_default(),
             count: fields.get("count").map(|_| count.unwrap_or(1)),
         })
     }
 
-    fn role(&mut self, fields: &Fields<'_>) -> Option<Role> {
+    fn role(&mut self, fields: &Fields<'_>, services: &BTreeMap<ServiceName, ServiceSpec>) -> Option<Role> {
         let shard_field = fields.get("shard");
         let shard = shard_field.map(|field| self.number(field, 0..=ShardId::MAX));
         let Some(field) = fields.get("service") else {
             let mistake = Mistake::new(fields.at(), "missing key `service` in a node");
-            self.report(
-                mistake.hint("name a service type, or `service: standby` to wait until it is needed"),
-            );
+            self.report(mistake.hint("name a service, or `service: standby` to wait until it is needed"));
             return None;
         };
         let text = self.text(field)?;
@@ -235,8 +238,8 @@ impl Check<'_> {
             }
             return Some(Role::Standby);
         }
-        let service = self.service_type(text, field.value.at, true)?;
-        let sharded = self.known.and_then(|known| known.named(&service)).map(|known| known.is_sharded);
+        let service = self.service(text, field.value.at, services, true)?;
+        let sharded = self.kind(&service, services).map(|known| known.is_sharded);
         if let (Some(field), Some(false)) = (shard_field, sharded) {
             let mistake = Mistake::new(field.key.at, format!("`{service}` has no shards"));
             self.report(mistake.hint("leave it out"));
@@ -322,6 +325,26 @@ impl Check<'_> {
         }
     }
 
+    /// The services that a node takes over by itself.
+    fn runs(
+        &mut self,
+        field: Field<'_>,
+        services: &BTreeMap<ServiceName, ServiceSpec>,
+    ) -> Option<Vec<ServiceName>> {
+        let mut runs = Vec::new();
+        for item in self.list(field)? {
+            let Some(text) = item.as_str() else {
+                let message = format!("`runs` wants names of services, found {}", found(item));
+                self.report(Mistake::new(item.at, message).hint("write it like `runs: [storage]`"));
+                continue;
+            };
+            if let Some(service) = self.service(text, item.at, services, false) {
+                runs.push(service);
+            }
+        }
+        Some(runs)
+    }
+
     fn restart(&mut self, field: Field<'_>) -> Option<RestartPolicy> {
         let names = RestartPolicy::NAMES;
         let Some(text) = field.value.as_str() else {
@@ -376,7 +399,7 @@ impl Check<'_> {
     fn named(
         &mut self,
         entries: Vec<Entry<'_>>,
-        services: &BTreeMap<ServiceType, ServiceSpec>,
+        services: &BTreeMap<ServiceName, ServiceSpec>,
         places: &mut Places,
     ) -> (Vec<NodeSpec>, BTreeSet<NodeId>) {
         let given: Vec<Option<Vec<NodeId>>> =
@@ -401,6 +424,7 @@ impl Check<'_> {
                 listen: entry.listen,
                 gossip: entry.gossip,
                 labels: entry.labels.clone(),
+                runs: entry.runs.clone(),
                 restart: entry.restart,
             }));
         }
@@ -441,7 +465,7 @@ impl Check<'_> {
 }
 
 /// The same role with a shard so much further on, if it has one; from the first again where each has copies.
-fn further(role: &Role, number: u32, services: &BTreeMap<ServiceType, ServiceSpec>) -> Role {
+fn further(role: &Role, number: u32, services: &BTreeMap<ServiceName, ServiceSpec>) -> Role {
     match role {
         Role::Service { service, shard: Some(shard) } => {
             let spec = services.get(service).filter(|spec| spec.replicas > 0);
@@ -466,7 +490,7 @@ fn made_up_ids(role: &Role, count: u32, at: Position, places: &mut Places) -> Ve
             break;
         }
         let id = format!("{name}-{n}").parse::<NodeId>();
-        let id = id.expect("a service type is short and has only characters that an id may have");
+        let id = id.expect("a service's name is short and has only characters that an id may have");
         if !places.nodes.contains_key(&id) {
             places.nodes.insert(id.clone(), at);
             ids.push(id);

@@ -8,7 +8,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, BodyStream, Empty, Limited};
-use types::{Frame, ServiceType, ShardId, SseParser, Target};
+use types::{Frame, ServiceName, ShardId, SseParser, Target};
 
 use super::{Beginning, Begun, Cursor, NotBegun, ShardError, Update};
 use crate::Mesh;
@@ -20,7 +20,7 @@ const MAX_REFUSAL: usize = 64 * 1024;
 /// with a problem as its data, is the last. No event is longer than `most` bytes.
 pub async fn events<P: Copy + FromStr + Send + 'static>(
     mesh: &Mesh,
-    service: &ServiceType,
+    service: &ServiceName,
     shard: ShardId,
     path_and_query: &str,
     most: usize,

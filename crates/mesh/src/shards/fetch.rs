@@ -7,7 +7,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout_at};
-use types::{ServiceType, Target};
+use types::{ServiceName, Target};
 
 use super::ShardError;
 use crate::{Mesh, MeshError};
@@ -24,7 +24,7 @@ impl Mesh {
     /// A body too large for the mesh to keep is kept here, and sent again when it was not processed.
     pub async fn fetch<T: DeserializeOwned>(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         target: Target,
         request: Request<Bytes>,
         most: usize,
@@ -47,7 +47,7 @@ impl Mesh {
 
     async fn fetch_once<T: DeserializeOwned>(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         target: Target,
         request: Request<Bytes>,
         most: usize,

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use axum::response::Response;
-use types::{ErrorKind, KeyHash, Problem, ServiceType, ShardId};
+use types::{ErrorKind, KeyHash, Problem, ServiceName, ShardId};
 
 use crate::http::{Answer, invalid, not_processed, problem};
 use crate::{Context, Duty, ServiceError};
@@ -12,7 +12,7 @@ use crate::{Context, Duty, ServiceError};
 #[derive(Debug, Clone)]
 pub struct ShardMember {
     /// The service that it belongs to.
-    pub service: ServiceType,
+    pub service: ServiceName,
     /// The shard.
     pub shard: ShardId,
     /// How many shards the service has.

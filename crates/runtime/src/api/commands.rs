@@ -10,6 +10,7 @@ use axum::response::IntoResponse;
 use cluster::ClusterView;
 use http::header::{CONTENT_TYPE, IF_MATCH};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use plugin::RegistryError;
 use serde::{Deserialize, Serialize};
 use types::api::{self, Member, Receipt, Release, Wait};
 use types::{ErrorKind, Generation, NodeId, Post, Problem, Role, RoleBody, ShardId, limits};
@@ -17,6 +18,8 @@ use types::{ErrorKind, Generation, NodeId, Post, Problem, Role, RoleBody, ShardI
 use super::App;
 use super::error::{ApiError, wrong_method};
 use super::queries::{member_id, path, unknown_member};
+use crate::node::cluster_store::RoleRefused;
+use crate::node::services::without_shard;
 use crate::supervisor::control::Order;
 
 /// How long a node that has gone may still take to answer.
@@ -50,8 +53,10 @@ pub(crate) struct HowToChange {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FirstSpelling {
-    /// A service type or `standby`.
-    service: String,
+    /// The name of a service, or `standby`.
+    service: Option<String>,
+    /// The same.
+    service_type: Option<String>,
     /// The shard, for sharded types: 0 to 65,535.
     #[param(value_type = Option<u32>, maximum = 65_535)]
     shard: Option<String>,
@@ -88,7 +93,7 @@ pub(crate) async fn change_service(
         return pass_on(&app, &id, Method::PUT, &rest, &headers, body).await;
     }
     // Refused before anything is disturbed, and without keeping others from their commands.
-    let role = app.registry.check(role).map_err(|error| crate::supervisor::unknown_role(&error))?;
+    let role = app.cluster_store.checked(role).await.map_err(Problem::from)?;
     check_match(&app, &headers)?;
     let receipt = app.control.order(Order::Change { role, take }, wait).await?;
     Ok(Json(receipt).into_response())
@@ -169,7 +174,8 @@ fn willing(app: &App, release: &Release, is_offer: bool) -> Result<(), Problem> 
     if is_ours { Ok(()) } else { Err(crate::role::owner::not_the_owner(&app.facts.node, release)) }
 }
 
-/// The first spelling of a role change: of the node that answers.
+/// The first spelling of a role change: of the node that answers. Either of `service` and `service_type` names the service. A
+/// shard of a service that has none is ignored, here alone.
 #[utoipa::path(get, path = "/update_service", params(FirstSpelling),
     responses((status = 200, body = Receipt), (status = 400, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn update_service(
@@ -181,14 +187,32 @@ pub(crate) async fn update_service(
     if method == Method::HEAD {
         return Err(wrong_method(method, uri).await);
     }
-    let Query(FirstSpelling { service, shard }) = query.map_err(|error| bad_query(&error))?;
+    let Query(FirstSpelling { service, service_type, shard }) = query.map_err(|error| bad_query(&error))?;
+    let service = one_service(service, service_type)?;
     let shard = shard.map(|shard| shard.parse::<ShardId>()).transpose();
     let role = shard
         .map_err(|error| error.to_string())
         .and_then(|shard| Role::new(&service, shard).map_err(|error| error.to_string()))
         .map_err(|error| ApiError::invalid("bad-role", error))?;
-    let role = app.registry.check(role).map_err(|error| crate::supervisor::unknown_role(&error))?;
+    let role = match app.cluster_store.checked(role.clone()).await {
+        Err(RoleRefused::Registry(RegistryError::NoShards { .. })) => {
+            app.cluster_store.checked(without_shard(role)).await.map_err(Problem::from)?
+        }
+        checked => checked.map_err(Problem::from)?,
+    };
     Ok(Json(app.control.order(Order::Change { role, take: false }, Wait::All).await?))
+}
+
+/// The service that the first spelling names, once or twice.
+fn one_service(service: Option<String>, service_type: Option<String>) -> Result<String, ApiError> {
+    match (service, service_type) {
+        (Some(service), Some(service_type)) if service != service_type => Err(ApiError::invalid(
+            "bad-role",
+            format!("`service` is `{service}` and `service_type` is `{service_type}`; give one of them"),
+        )),
+        (Some(service), _) | (None, Some(service)) => Ok(service),
+        (None, None) => Err(ApiError::invalid("bad-query", "missing field `service`")),
+    }
 }
 
 fn bad_query(error: &QueryRejection) -> ApiError {

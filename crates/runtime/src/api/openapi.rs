@@ -6,7 +6,7 @@ use serde_json::Value;
 use types::Problem;
 use utoipa::OpenApi;
 
-use super::{commands, events, metrics, queries, settled, svc};
+use super::{commands, events, metrics, queries, removed, settled, svc};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,6 +28,7 @@ use super::{commands, events, metrics, queries, settled, svc};
         commands::update_service,
         settled::specs,
         settled::put_spec,
+        removed::remove,
         settled::claims,
         events::events,
         metrics::metrics,

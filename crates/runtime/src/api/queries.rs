@@ -8,7 +8,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use types::api::{AgentSelf, Member, MemberView, Members, ServiceMember, Services};
+use types::api::{AgentSelf, Member, MemberView, Members, ServiceMember, ServiceView, Services};
 use types::range::{NumberIn, from_text};
 use types::{ErrorKind, Generation, NodeId, Phase, Problem, RoleState};
 
@@ -160,20 +160,35 @@ pub(crate) fn unknown_member(app: &App, id: &NodeId) -> ApiError {
         .into()
 }
 
-/// The members of each service type, and where each is reached.
+/// Each service by its name: its type, the number of its spec, how many members it is to have and how many are ready, and
+/// where each member is reached.
 #[utoipa::path(get, path = "/v1/services", responses((status = 200, body = Services)))]
 pub(crate) async fn services(State(app): State<App>) -> Json<Services> {
     let view = app.cluster.view();
-    let mut services: BTreeMap<String, Vec<ServiceMember>> = BTreeMap::new();
+    let known = app.cluster_store.services();
+    let mut services: BTreeMap<String, ServiceView> = BTreeMap::new();
+    for (service, entry) in known.catalog().services {
+        let wanted = entry.shards.map(|shards| shards.get().saturating_mul(entry.replicas.saturating_add(1)));
+        let (service_type, spec) = (Some(entry.service_type), Some(entry.spec));
+        services.insert(
+            service.to_string(),
+            ServiceView { service_type, spec, wanted, ..ServiceView::default() },
+        );
+    }
     for member in view.members() {
-        for service in &member.about.runnable {
-            services.entry(service.to_string()).or_default();
+        for service_type in &member.about.runnable {
+            let of_type =
+                || ServiceView { service_type: Some(service_type.clone()), ..ServiceView::default() };
+            services.entry(service_type.to_string()).or_insert_with(of_type);
         }
         if let Some(state) = &member.state {
             let name = state.role.service_name();
             let url = format!("{}/svc/{name}", member.http);
             let entry = ServiceMember { id: member.id.clone(), state: state.clone(), url };
-            services.entry(name.to_owned()).or_default().push(entry);
+            let service = services.entry(name.to_owned()).or_default();
+            service.ready += u32::from(state.phase == Phase::Ready);
+            service.service_type = service.service_type.take().or_else(|| state.service_type());
+            service.members.push(entry);
         }
     }
     Json(Services { viewed_by: view.me().clone(), services })

@@ -12,12 +12,13 @@ use http::HeaderMap;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
 use store::{ClaimState, Latest, SpecError, Store, StoreError};
 use types::api::{ClaimView, Claims, NumberedSpec, ReplicaView, Specs};
-use types::{ErrorKind, Post, Problem, ServiceType, ShardId, Sharding, Spec};
+use types::{ErrorKind, Post, Problem, ServiceName, ServiceType, ShardId, Sharding, Spec};
 
 use super::App;
 use super::error::ApiError;
 use super::queries::path;
 use crate::node::cluster_store::{not_opened, unreadable};
+use crate::node::services::unknown_role;
 use crate::role::owner::is_honoured;
 use crate::takeover::twins;
 use crate::takeover::vacancy::Place;
@@ -25,7 +26,7 @@ use crate::takeover::vacancy::Place;
 /// How long a replica may take to say how far behind it is.
 const REPLICA_LIMIT: Duration = Duration::from_millis(300);
 
-/// What every service type runs with, read from the store now.
+/// What every service runs with, read from the store now.
 #[utoipa::path(get, path = "/v1/spec", responses((status = 200, body = Specs), (status = 503, body = Problem)))]
 pub(crate) async fn specs(State(app): State<App>) -> Result<Json<Specs>, ApiError> {
     let store = opened(&app).await?;
@@ -35,9 +36,9 @@ pub(crate) async fn specs(State(app): State<App>) -> Result<Json<Specs>, ApiErro
     Ok(Json(Specs { store: store.info().clone(), specs }))
 }
 
-/// Changes what a service type runs with, by compare-and-set: `If-Match: "{number}"`, or `If-None-Match: *` for a type
+/// Changes what a service runs with, by compare-and-set: `If-Match: "{number}"`, or `If-None-Match: *` for a service
 /// that has no spec yet. Members run with it once their role is started anew.
-#[utoipa::path(put, path = "/v1/spec/{service}", params(("service" = String, Path, description = "service type"),
+#[utoipa::path(put, path = "/v1/spec/{service}", params(("service" = String, Path, description = "name of the service"),
         ("If-Match" = Option<String>, Header, description = "`\"{number}\"` of the spec that is replaced"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: there is none yet")),
     request_body = Spec,
@@ -49,11 +50,12 @@ pub(crate) async fn put_spec(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<NumberedSpec>, ApiError> {
-    let service: ServiceType = path(service)?
+    let service: ServiceName = path(service)?
         .parse()
-        .map_err(|error: types::IdError| ApiError::invalid("bad-service-type", error.to_string()))?;
+        .map_err(|error: types::IdError| ApiError::invalid("bad-service-name", error.to_string()))?;
+    let service = app.registry.normalized(service);
     let body = body.map_err(|error| ApiError::invalid("bad-body", error.body_text()))?;
-    let spec = wanted_spec(&body)?;
+    let spec = wanted_spec(&body)?.written_for(&service);
     let last = replaced(&headers)?;
     check(&app, &service, &spec)?;
     let store = opened(&app).await?;
@@ -67,8 +69,15 @@ pub(crate) async fn put_spec(
             let problem = Problem::new(ErrorKind::Conflict, "shards-fixed", error.to_string());
             Err(problem.hint("keys lie in their shards; for another number use another cluster").into())
         }
+        Err(error @ SpecError::TypeFixed { .. }) => Err(conflict("type-fixed", &error)),
+        Err(error @ SpecError::Similar { .. }) => Err(conflict("similar-name", &error)),
         Err(SpecError::Store(error)) => Err(unread(&error)),
     }
+}
+
+fn conflict(code: &str, error: &SpecError) -> ApiError {
+    let problem = Problem::new(ErrorKind::Conflict, code, error.to_string());
+    ApiError(Problem { hint: error.hint(), ..problem })
 }
 
 /// Who owns which shard, read from the store now.
@@ -79,6 +88,10 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
     let specs = store.specs();
     let claims = store.claims();
     let (specs, mut known) = tokio::try_join!(specs.all(), claims.all()).map_err(|error| unread(&error))?;
+    // A service that was removed leaves its claims behind, so that the epochs go on if it comes again.
+    known.retain(|(service, _), state| {
+        specs.contains_key(service) || state.as_ref().map_or(true, |state| state.holder.is_some())
+    });
     let specs: BTreeMap<_, _> =
         specs.into_iter().filter_map(|(service, spec)| Some((service, spec.ok()?))).collect();
     for (service, numbered) in &specs {
@@ -157,11 +170,11 @@ async fn replicas(app: &App) -> BTreeMap<Place, Vec<ReplicaView>> {
     replicas
 }
 
-async fn opened(app: &App) -> Result<&Store, ApiError> {
+pub(super) async fn opened(app: &App) -> Result<&Store, ApiError> {
     app.cluster_store.store().await.map_err(|error| not_opened(&error).into())
 }
 
-fn unread(error: &StoreError) -> ApiError {
+pub(super) fn unread(error: &StoreError) -> ApiError {
     unreadable(error).into()
 }
 
@@ -169,12 +182,12 @@ fn unread(error: &StoreError) -> ApiError {
 fn wanted_spec(body: &[u8]) -> Result<Spec, ApiError> {
     let bad = |detail: String| -> ApiError {
         let problem = Problem::new(ErrorKind::Invalid, "bad-spec", detail);
-        problem.hint(r#"a spec is {"settings": {}, "shards": 2, "replicas": 1}"#).into()
+        problem.hint(r#"a spec is {"type": "storage", "settings": {}, "shards": 2, "replicas": 1}; `type` may be left out where it is the service's name"#).into()
     };
     let fields: BTreeMap<String, serde_json::Value> =
         serde_json::from_slice(body).map_err(|error| bad(format!("the body is not a spec: {error}")))?;
     if let Some(unknown) =
-        fields.keys().find(|key| !matches!(key.as_str(), "settings" | "shards" | "replicas"))
+        fields.keys().find(|key| !matches!(key.as_str(), "type" | "settings" | "shards" | "replicas"))
     {
         return Err(bad(format!("the body is not a spec: unknown field `{unknown}`")));
     }
@@ -182,7 +195,7 @@ fn wanted_spec(body: &[u8]) -> Result<Spec, ApiError> {
 }
 
 /// The number of the spec that is replaced; 0 for none.
-fn replaced(headers: &HeaderMap) -> Result<u64, ApiError> {
+pub(super) fn replaced(headers: &HeaderMap) -> Result<u64, ApiError> {
     if headers.contains_key(IF_MATCH) && headers.contains_key(IF_NONE_MATCH) {
         let detail = "If-Match and If-None-Match contradict one another";
         return Err(ApiError::invalid("bad-if-match", detail));
@@ -201,13 +214,23 @@ fn replaced(headers: &HeaderMap) -> Result<u64, ApiError> {
     })
 }
 
-fn check(app: &App, service: &ServiceType, spec: &Spec) -> Result<(), ApiError> {
-    let Some(plugin) = app.registry.plugin(service) else {
-        let detail = format!("this node can't check settings of `{service}`: it has no such service type");
+fn check(app: &App, service: &ServiceName, spec: &Spec) -> Result<(), ApiError> {
+    let service_type =
+        spec.type_of(service).filter(|service_type| app.registry.plugin(service_type).is_some());
+    let Some(service_type) = service_type else {
+        let wanted = spec.service_type.as_ref().map_or(service.as_str(), ServiceType::as_str);
+        let detail =
+            format!("this node can't check settings of `{service}`: it has no service type `{wanted}`");
         let problem = Problem::new(ErrorKind::NotFound, "unknown-service-type", detail);
-        return Err(problem.hint("GET /v1/services lists what this cluster can run").into());
+        return Err(problem
+            .hint("give one of the types that GET /v1/services lists as `type`, or name the service after it")
+            .into());
     };
-    plugin.prepare(&spec.settings).map_err(|error| ApiError::invalid("bad-settings", error.to_string()))?;
+    let plugin = app.registry.check_type(service, &service_type).map_err(|error| unknown_role(&error))?;
+    let service = service.with_type(&service_type);
+    plugin
+        .prepare(&spec.settings)
+        .map_err(|error| ApiError::invalid("bad-settings", format!("the settings of {service}: {error}")))?;
     let most = if plugin.replicates() { Spec::MAX_REPLICAS } else { 0 };
     if spec.replicas > most {
         let detail = format!("{service} can have at most {most} replicas, not {}", spec.replicas);

@@ -1,4 +1,4 @@
-//! `/svc/{service_type}/…`: what the mounted service answers.
+//! `/svc/{service}/…`: what the mounted service answers.
 
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
@@ -12,9 +12,10 @@ use futures_util::FutureExt;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Response, Uri};
+use mesh::Kind;
 use plugin::{Claim, Detach};
 use tower::ServiceExt;
-use types::{ErrorKind, Post, Problem, Profile, RoleState, ServiceType, ShardId, Sharding, Target, api};
+use types::{ErrorKind, Post, Problem, Profile, RoleState, ServiceName, ShardId, Sharding, Target, api};
 
 use super::App;
 use super::error::ApiError;
@@ -28,20 +29,21 @@ const TRUST_LIMIT: Duration = Duration::from_secs(3);
 
 /// What the service on this node answers; any method, any path below. The raw path arrives as it came. A node that does
 /// not run the service, or is ending it, refuses with `Coterie-Not-Processed`.
-#[utoipa::path(get, path = "/svc/{service}/", params(("service" = String, Path, description = "service type")),
+#[utoipa::path(get, path = "/svc/{service}/", params(("service" = String, Path, description = "name of the service")),
     responses((status = 200, description = "what the service answers"), (status = 404, body = Problem),
         (status = 503, body = Problem)))]
 pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Response<Body> {
     let Some((wanted, rest)) = split(request.uri()) else {
         return ApiError::invalid("bad-path", "the path names no service").into_response();
     };
-    // Kebab case is accepted, as everywhere.
-    let wanted = wanted.replace('-', "_");
+    let Ok(wanted) = wanted.parse::<ServiceName>().map(|wanted| app.registry.normalized(wanted)) else {
+        return unknown(&wanted);
+    };
     *request.uri_mut() = rest;
     let (head, body) = request.into_parts();
     let shard = owned_shard(&app, &wanted, &head);
     let mut request = Request::from_parts(head, body);
-    let mounted = app.mount.load().filter(|mounted| mounted.service.as_str() == wanted);
+    let mounted = app.mount.load().filter(|mounted| mounted.service == wanted);
     if let Some(wanted) = shard {
         let has_it = mounted.as_ref().is_some_and(|mounted| {
             mounted.role.shard() == Some(wanted.shard) && (wanted.is_copy_enough || mounted.claim.is_some())
@@ -105,7 +107,7 @@ async fn is_cut(gate: &Gate, tie: &Detach) {
     }
 }
 
-/// The service type in a path, and the URI below it.
+/// The service in a path, and the URI below it.
 fn split(uri: &Uri) -> Option<(String, Uri)> {
     let below = uri.path_and_query()?.as_str().strip_prefix("/svc/")?;
     let end = below.find(['/', '?']).unwrap_or(below.len());
@@ -115,29 +117,37 @@ fn split(uri: &Uri) -> Option<(String, Uri)> {
     Some((service.to_owned(), Uri::from(rest)))
 }
 
-fn refuse(app: &App, wanted: &str, why: &str) -> Response<Body> {
+fn unknown(wanted: &str) -> Response<Body> {
+    let detail = format!("no node of this cluster has or can run the service `{wanted}`");
+    let problem = Problem::new(ErrorKind::NotFound, "unknown-service", detail);
+    ApiError(problem.hint("GET /v1/services lists what there is")).into_response()
+}
+
+fn refuse(app: &App, wanted: &ServiceName, why: &str) -> Response<Body> {
     let members: Vec<_> = app
         .cluster
         .view()
         .members()
         .filter(|member| {
             member.state.as_ref().is_some_and(|state| {
-                state.phase.is_serving() && state.role.service_name() == wanted && member.id != app.facts.node
+                state.phase.is_serving()
+                    && state.role.service() == Some(wanted)
+                    && member.id != app.facts.node
             })
         })
         .map(|member| member.id.to_string())
         .collect();
     // A node that has just started may not even see itself yet.
-    let can_run = wanted.parse().is_ok_and(|service: ServiceType| app.registry.plugin(&service).is_some());
-    let is_known = app
-        .cluster
-        .view()
-        .members()
-        .any(|member| member.about.runnable.iter().any(|known| known.as_str() == wanted));
-    if !can_run && !is_known {
-        let detail = format!("no node of this cluster has or can run the service type `{wanted}`");
-        let problem = Problem::new(ErrorKind::NotFound, "unknown-service", detail);
-        return ApiError(problem.hint("GET /v1/services lists what there is")).into_response();
+    let is_known = match app.cluster_store.services().kind(wanted) {
+        Kind::Settled(_) | Kind::NotYetKnown => true,
+        Kind::Assumed(service_type) => {
+            app.registry.plugin(&service_type).is_some()
+                || app.cluster.view().members().any(|member| member.about.runnable.contains(&service_type))
+        }
+        Kind::Unknown => false,
+    };
+    if !is_known {
+        return unknown(wanted.as_str());
     }
     let problem =
         Problem::new(ErrorKind::Unavailable, "not-here", format!("{} {why}: {wanted}", app.facts.node));
@@ -159,22 +169,24 @@ fn not_processed(problem: Problem) -> Response<Body> {
 
 /// The shard that a request is meant for.
 struct Wanted {
-    service: ServiceType,
+    service: ServiceName,
     shard: ShardId,
     /// Whether a replica may answer.
     is_copy_enough: bool,
 }
 
-/// The shard that a request is meant for, if its service type has shards with owners.
-fn owned_shard(app: &App, wanted: &str, head: &Parts) -> Option<Wanted> {
-    let service: ServiceType = wanted.parse().ok()?;
-    let plugin = app.registry.plugin(&service).filter(|plugin| plugin.sharding() == Sharding::Owned)?;
+/// The shard that a request is meant for, if the service has shards with owners.
+fn owned_shard(app: &App, service: &ServiceName, head: &Parts) -> Option<Wanted> {
+    let plugin = app.cluster_store.services().plugin(service)?;
+    if plugin.sharding() != Sharding::Owned {
+        return None;
+    }
     let target = plugin.target(head);
     if target == Target::Any {
         return None;
     }
     let view = app.cluster.view();
-    let shards = view.of_service(&service).find_map(|member| NonZeroU32::new(member.state.as_ref()?.shards?));
+    let shards = view.of_service(service).find_map(|member| NonZeroU32::new(member.state.as_ref()?.shards?));
     let shard = match (target, shards) {
         (Target::Key(key) | Target::Copy(key), Some(shards)) => key.shard(shards),
         // One that does not exist is the service's to refuse.
@@ -185,7 +197,7 @@ fn owned_shard(app: &App, wanted: &str, head: &Parts) -> Option<Wanted> {
         _ => return None,
     };
     let is_copy_enough = matches!(target, Target::Copy(_) | Target::CopyOf(_));
-    Some(Wanted { service, shard, is_copy_enough })
+    Some(Wanted { service: service.clone(), shard, is_copy_enough })
 }
 
 /// How old the store's word may be: who slept for longer than the failure detector takes has to ask anew.
@@ -221,7 +233,7 @@ async fn still_owns(claim: &Claim, trust: Duration) -> Result<(), Problem> {
 }
 
 /// The refusal of a request for a shard that this node does not own: who does, as far as it knows.
-fn misdirected(app: &App, service: &ServiceType, shard: ShardId) -> Response<Body> {
+fn misdirected(app: &App, service: &ServiceName, shard: ShardId) -> Response<Body> {
     let view = app.cluster.view();
     let me = &app.facts.node;
     let owner = view

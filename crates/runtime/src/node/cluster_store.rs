@@ -6,20 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Cluster, ClusterView};
-use plugin::Registry;
+use mesh::Kind;
+use plugin::{Registry, RegistryError};
 use serde_json::Value;
 use store::{Fault, ObjectStore, OpenError, SpecError, Store, StoreError, StoreUrl};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 use types::api::NumberedSpec;
-use types::{ClusterId, ErrorKind, Problem, ServiceType, ShardId, Sharding, Spec};
+use types::{ClusterId, ErrorKind, Problem, Role, ServiceName, ServiceType, ShardId, Sharding, Spec};
 
 use crate::node::identity::DataDir;
-use crate::node::shard_count::GivenShards;
+use crate::node::services::{Services, TypeError, unknown_role};
+use crate::node::shard_count::{GivenShards, type_fixed};
 
 /// How often a spec is written while others write it at the same time.
 const SPEC_ATTEMPTS: u32 = 5;
+
+/// How long the store may take to say of which type a service is.
+const TYPE_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long a node looks for others before it believes that none is there.
 const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(1);
@@ -42,8 +47,9 @@ struct Inner {
     cluster: Cluster,
     registry: Registry,
     /// What this agent was told, for a store that says nothing yet.
-    settings: BTreeMap<ServiceType, Value>,
+    settings: BTreeMap<ServiceName, Value>,
     shards: GivenShards,
+    services: Services,
     /// This node's API.
     http: String,
     data: Arc<DataDir>,
@@ -57,8 +63,9 @@ pub(crate) struct ClusterStoreConfig {
     pub(crate) url: StoreUrl,
     pub(crate) objects: Option<Arc<dyn ObjectStore>>,
     pub(crate) id: ClusterId,
-    pub(crate) settings: BTreeMap<ServiceType, Value>,
+    pub(crate) settings: BTreeMap<ServiceName, Value>,
     pub(crate) shards: GivenShards,
+    pub(crate) services: Services,
     pub(crate) http: String,
     pub(crate) has_seeds: bool,
 }
@@ -68,6 +75,8 @@ pub(crate) struct ClusterStoreConfig {
 pub(crate) struct Terms {
     /// The number of the spec; none while the store can't be read and nothing is remembered.
     pub(crate) number: Option<u64>,
+    /// The type of the service.
+    pub(crate) service_type: ServiceType,
     pub(crate) settings: Value,
     pub(crate) shards: Option<NonZeroU32>,
     /// Replicas of each shard beside its owner's.
@@ -81,7 +90,7 @@ impl ClusterStore {
         registry: Registry,
         data: Arc<DataDir>,
     ) -> Self {
-        let ClusterStoreConfig { url, objects, id, settings, shards, http, has_seeds } = config;
+        let ClusterStoreConfig { url, objects, id, settings, shards, services, http, has_seeds } = config;
         Self(Arc::new(Inner {
             url,
             objects,
@@ -90,6 +99,7 @@ impl ClusterStore {
             registry,
             settings,
             shards,
+            services,
             http,
             data,
             has_seeds,
@@ -170,26 +180,82 @@ impl ClusterStore {
         }
     }
 
-    /// What a role of this type runs with. Written to the store if it says nothing yet.
+    /// The services of the cluster, as far as this node knows.
+    pub(crate) fn services(&self) -> &Services {
+        &self.0.services
+    }
+
+    /// The type of a service: a type's name is its own, else the spec says it, else the flags of this node.
+    pub(crate) async fn service_type(&self, service: &ServiceName) -> Result<ServiceType, TypeError> {
+        let inner = &self.0;
+        if let Some(plugin) = inner.registry.named(service) {
+            return Ok(plugin.service_type());
+        }
+        if let Kind::Settled(service_type) = inner.services.kind(service) {
+            return Ok(service_type);
+        }
+        let given = inner.shards.service_type(service).cloned();
+        let unread = match timeout(TYPE_LIMIT, self.read_spec(service)).await {
+            Ok(Ok(known)) => {
+                let settled = known.and_then(|known| known.spec.type_of(service));
+                let unknown = || TypeError::Unknown(inner.registry.unknown(service));
+                return settled.or(given).ok_or_else(unknown);
+            }
+            Ok(Err(problem)) => problem,
+            Err(_) => {
+                let detail = format!("the store did not answer within {TYPE_LIMIT:?}");
+                Problem::new(ErrorKind::Unavailable, "store-unavailable", detail)
+            }
+        };
+        let kept = inner.data.spec(service).ok().flatten().and_then(|kept| kept.spec.type_of(service));
+        kept.or(given).ok_or_else(|| {
+            let detail = format!("the type of {service} is not known: {}", unread.detail);
+            TypeError::Unread(Problem { detail, ..unread })
+        })
+    }
+
+    async fn read_spec(&self, service: &ServiceName) -> Result<Option<NumberedSpec>, Problem> {
+        let store = self.store().await.map_err(|error| not_opened(&error))?;
+        store.specs().latest(service).await.map_err(|error| unreadable(&error))
+    }
+
+    /// A role as this agent runs it: its service by its name, with a shard where the service's type has some.
+    pub(crate) async fn checked(&self, role: Role) -> Result<Role, RoleRefused> {
+        let Role::Service { service, shard } = role else { return Ok(Role::Standby) };
+        let service = self.0.registry.normalized(service);
+        self.0.services.refuse_type(&service).map_err(RoleRefused::Problem)?;
+        let service_type =
+            self.service_type(&service).await.map_err(|error| RoleRefused::Problem(error.into()))?;
+        let role = Role::Service { service, shard };
+        self.0.registry.check(role, &service_type).map_err(RoleRefused::Registry)
+    }
+
+    /// What a role of this service runs with. Written to the store if it says nothing yet and a person wants the role; what a node
+    /// does by itself needs a spec.
     pub(crate) async fn terms(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         shard: Option<ShardId>,
+        is_told: bool,
     ) -> Result<Terms, Problem> {
-        let sharding = self.0.registry.plugin(service).map_or(Sharding::None, |plugin| plugin.sharding());
+        let service_type = self.service_type(service).await?;
+        self.0.shards.check_type(service, &service_type)?;
+        let plugin = self.0.registry.check_type(service, &service_type);
+        let sharding = plugin.map_err(|error| unknown_role(&error))?.sharding();
         let opened = match sharding {
             Sharding::Owned => self.shared_store().await,
             Sharding::None | Sharding::Unowned => self.store().await.map_err(|error| not_opened(&error)),
         };
         let read = match opened {
-            Ok(store) => self.settle(store, service, shard, sharding).await,
+            Ok(store) => self.settle(store, (service, &service_type), shard, (sharding, is_told)).await,
             Err(error) => Err(error),
         };
         let numbered = match read {
             Ok(numbered) => numbered,
-            Err(error) if sharding != Sharding::Owned => {
+            // A refusal holds; a store that did not do its part is done without.
+            Err(error) if sharding != Sharding::Owned && error.status >= 500 => {
                 warn!(%service, %error, "the spec can't be read; what was known of it has to do");
-                return Ok(self.remembered(service));
+                return Ok(self.remembered(service, service_type));
             }
             Err(error) => return Err(error),
         };
@@ -210,22 +276,28 @@ impl ClusterStore {
             ));
         }
         let NumberedSpec { number, spec } = numbered;
-        Ok(Terms { number: Some(number), settings: spec.settings, shards, replicas: spec.replicas })
+        let (settings, replicas) = (spec.settings, spec.replicas);
+        Ok(Terms { number: Some(number), service_type, settings, shards, replicas })
     }
 
     async fn settle(
         &self,
         store: &Store,
-        service: &ServiceType,
+        (service, service_type): (&ServiceName, &ServiceType),
         shard: Option<ShardId>,
-        sharding: Sharding,
+        (sharding, is_told): (Sharding, bool),
     ) -> Result<NumberedSpec, Problem> {
         let told = self.0.settings.get(service);
         let is_owned = sharding == Sharding::Owned;
-        let first = || self.0.shards.first(service, shard.unwrap_or_default(), &self.0.http);
+        let place = (service, service_type, shard.unwrap_or_default());
+        let first = || self.0.shards.first(place, &self.0.http);
         let specs = store.specs();
         for _ in 0..SPEC_ATTEMPTS {
             let known = specs.latest(service).await.map_err(|error| unreadable(&error))?;
+            let settled = known.as_ref().and_then(|known| known.spec.type_of(service));
+            if let Some(settled) = settled.filter(|settled| settled != service_type) {
+                return Err(type_fixed(service, &settled, service_type));
+            }
             let wanted = match &known {
                 Some(known) if known.spec.shards.is_some() => None,
                 _ => is_owned.then(first).transpose()?,
@@ -243,15 +315,26 @@ impl ClusterStore {
                     return Ok(known);
                 }
                 Some(known) => (known.number, Spec { shards: wanted, ..known.spec }),
+                None if !is_told => {
+                    let detail = format!("{service} was removed: it has no spec");
+                    return Err(Problem::new(ErrorKind::NotFound, "no-spec", detail));
+                }
                 None => {
                     let settings = told.cloned().unwrap_or_else(|| serde_json::json!({}));
-                    (0, Spec { settings, shards: wanted, replicas: 0 })
+                    let service_type = Some(service_type.clone());
+                    (0, Spec { service_type, settings, shards: wanted, replicas: 0 })
                 }
             };
             match specs.put(service, number, &spec).await {
                 Ok(number) => info!(%service, number, shards = spec.shards, "wrote the spec"),
                 // Somebody else was faster; what they wrote holds.
-                Err(SpecError::Changed { .. } | SpecError::ShardsFixed { .. }) => {}
+                Err(
+                    SpecError::Changed { .. } | SpecError::ShardsFixed { .. } | SpecError::TypeFixed { .. },
+                ) => {}
+                Err(error @ SpecError::Similar { .. }) => {
+                    let problem = Problem::new(error.kind(), "similar-name", error.to_string());
+                    return Err(Problem { hint: error.hint(), ..problem });
+                }
                 Err(SpecError::Store(error)) => return Err(unreadable(&error)),
             }
         }
@@ -259,7 +342,7 @@ impl ClusterStore {
         Err(Problem::new(ErrorKind::Unavailable, "contended", detail).hint("try again in a moment"))
     }
 
-    fn remember(&self, service: &ServiceType, known: &NumberedSpec) {
+    fn remember(&self, service: &ServiceName, known: &NumberedSpec) {
         if self.0.data.spec(service).is_ok_and(|kept| kept.as_ref() == Some(known)) {
             return;
         }
@@ -268,7 +351,7 @@ impl ClusterStore {
         }
     }
 
-    fn remembered(&self, service: &ServiceType) -> Terms {
+    fn remembered(&self, service: &ServiceName, service_type: ServiceType) -> Terms {
         let kept = self.0.data.spec(service).unwrap_or_else(|error| {
             warn!(%service, %error, "the spec that was kept can't be read");
             None
@@ -276,12 +359,30 @@ impl ClusterStore {
         match kept {
             Some(kept) => {
                 let (number, settings) = (Some(kept.number), kept.spec.settings);
-                Terms { number, settings, shards: None, replicas: 0 }
+                Terms { number, service_type, settings, shards: None, replicas: 0 }
             }
             None => {
                 let settings = self.0.settings.get(service).cloned().unwrap_or(Value::Null);
-                Terms { number: None, settings, shards: None, replicas: 0 }
+                Terms { number: None, service_type, settings, shards: None, replicas: 0 }
             }
+        }
+    }
+}
+
+/// Why a role is none that this agent can run.
+#[derive(Debug)]
+pub(crate) enum RoleRefused {
+    /// The service's type does not allow it.
+    Registry(RegistryError),
+    /// Whether it is one can't be said, or another service is meant.
+    Problem(Problem),
+}
+
+impl From<RoleRefused> for Problem {
+    fn from(refused: RoleRefused) -> Self {
+        match refused {
+            RoleRefused::Registry(error) => unknown_role(&error),
+            RoleRefused::Problem(problem) => problem,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use plugin::http::Hosts;
 use serde_json::Value;
 use store::StoreUrl;
-use types::{ClusterId, NodeId, Profile, Role, ServiceType};
+use types::{ClusterId, NodeId, Profile, Role, ServiceName, ServiceType};
 
 /// What an agent is told.
 #[derive(Debug, Clone)]
@@ -29,6 +29,10 @@ pub struct Config {
     pub seeds: Vec<String>,
     /// What to do, unless a person asked for something else before.
     pub role: Role,
+    /// The type of the service of `role`; the one that its spec says, or else that it is named after, if there is none.
+    pub service_type: Option<ServiceType>,
+    /// The only services that the node takes over by itself; all that it can run if there is none.
+    pub runs: Option<Vec<ServiceName>>,
     /// How many shards the service of `role` has, for a store that has no spec of it yet; another number than the one
     /// on the store is refused.
     pub shards: Option<NonZeroU32>,
@@ -47,8 +51,8 @@ pub struct Config {
     /// The object store of the cluster; none is the folder `store` in the data folder, which suits a node that stays
     /// alone.
     pub store: Option<StoreUrl>,
-    /// Settings by service type, for a store that has none yet.
-    pub settings: BTreeMap<ServiceType, Value>,
+    /// Settings by service, for a store that has none yet.
+    pub settings: BTreeMap<ServiceName, Value>,
     /// Whether addresses other than loopback may be opened, though nothing is encrypted or authenticated.
     pub insecure: bool,
     /// Whether to forget what a person asked before.
@@ -72,6 +76,8 @@ impl Config {
             advertise: None,
             seeds: Vec::new(),
             role: Role::Standby,
+            service_type: None,
+            runs: None,
             shards: None,
             command: None,
             profile: Profile::default(),

@@ -3,11 +3,12 @@
 use cluster::JoinError;
 use plugin::{RegistryError, SettingsError};
 use store::{OpenError, StoreUrlError};
-use types::{NodeId, ServiceType};
+use types::NodeId;
 
 use crate::node::identity::DataDirError;
 use crate::node::listen::ListenError;
 use crate::node::shard_count::ShardsError;
+use crate::supervisor::{Unfit, Untyped};
 
 /// Why a node could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +25,8 @@ pub enum NodeError {
     /// Mend the settings.
     #[error("the settings of {service}: {source}")]
     Settings {
-        /// The service type.
-        service: ServiceType,
+        /// The service, with its type where that differs from its name.
+        service: String,
         /// What is wrong with them.
         source: SettingsError,
     },
@@ -66,6 +67,16 @@ pub enum NodeError {
     Signals(#[source] std::io::Error),
 }
 
+impl From<Unfit> for NodeError {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Store(error) => Self::Store(error),
+            Unfit::Role(Untyped::Given, error) => Self::Role(error),
+            Unfit::Role(Untyped::Kept, error) => Self::KeptRole(error),
+        }
+    }
+}
+
 impl NodeError {
     /// What to do next, if there is anything to say.
     pub fn hint(&self) -> Option<String> {
@@ -82,6 +93,9 @@ impl NodeError {
                 "give this node a --data-dir of its own, or --cluster {owner} to let it go on there"
             )),
             Self::Store(error) => error.hint(),
+            Self::Role(RegistryError::UnknownType { .. }) => {
+                Some("a service that has another name than its type is given that with --type".to_owned())
+            }
             Self::KeptRole(_) => Some("--reset-role lets the node forget it".to_owned()),
             _ => None,
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use types::api::NumberedSpec;
-use types::{ClusterId, Generation, Holder, NodeId, ServiceType};
+use types::{ClusterId, Generation, Holder, NodeId, ServiceName};
 
 /// Why a data folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -226,12 +226,12 @@ impl DataDir {
     }
 
     /// The spec of a type as it was last read from the store.
-    pub(crate) fn spec(&self, service: &ServiceType) -> Result<Option<NumberedSpec>, DataDirError> {
+    pub(crate) fn spec(&self, service: &ServiceName) -> Result<Option<NumberedSpec>, DataDirError> {
         self.read(&format!("spec-{service}.json"))
     }
 
     /// Keeps the spec of a type for a time without the store.
-    pub(crate) fn keep_spec(&self, service: &ServiceType, spec: &NumberedSpec) -> Result<(), DataDirError> {
+    pub(crate) fn keep_spec(&self, service: &ServiceName, spec: &NumberedSpec) -> Result<(), DataDirError> {
         self.write(&format!("spec-{service}.json"), spec)
     }
 

@@ -84,7 +84,7 @@ impl Incarnation {
         let outcome = tokio::select! {
             biased;
             Some(ended) = role.join_next() => match ended {
-                Ok(ended) => ended.map_err(NodeError::Store),
+                Ok(ended) => ended.map_err(NodeError::from),
                 Err(_) => Err(NodeError::Panicked("supervisor")),
             },
             () = panicked(&mut parts) => Err(NodeError::Panicked("HTTP server")),

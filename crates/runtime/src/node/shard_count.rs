@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use plugin::Registry;
-use types::{ErrorKind, Problem, Role, ServiceType, ShardId, Sharding};
+use types::{ErrorKind, Problem, Role, ServiceName, ServiceType, ShardId, Sharding};
 
 /// Why a node can't be started with a number of shards.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,8 @@ pub enum ShardsError {
 pub(crate) struct GivenShards {
     /// The role of the command line.
     role: Role,
+    /// The type of its service, if the command line says it.
+    service_type: Option<ServiceType>,
     /// How many shards its service has.
     number: Option<NonZeroU32>,
     /// The command line.
@@ -42,13 +44,16 @@ impl GivenShards {
     /// Checks the number against the role, which the registry has checked.
     pub(crate) fn new(
         registry: &Registry,
-        role: Role,
+        (role, service_type): (Role, Option<ServiceType>),
         number: Option<NonZeroU32>,
         command: Option<String>,
     ) -> Result<Self, ShardsError> {
         if let Some(shards) = number {
-            let plugin = role.service().and_then(|service| registry.plugin(service));
-            if plugin.is_none_or(|plugin| plugin.sharding() != Sharding::Owned) {
+            let known = service_type.clone().or_else(|| role.service()?.default_type());
+            let plugin = known.and_then(|service_type| registry.plugin(&service_type));
+            // Of a service whose type the store alone knows, that is found out with the type.
+            let is_untyped = role != Role::Standby && plugin.is_none();
+            if !is_untyped && plugin.is_none_or(|plugin| plugin.sharding() != Sharding::Owned) {
                 return Err(ShardsError::NotFixed(role.service_name().to_owned()));
             }
             if shards.get() > ShardId::MAX + 1 {
@@ -58,15 +63,32 @@ impl GivenShards {
                 return Err(ShardsError::NoSuchShard { shard, shards });
             }
         }
-        Ok(Self { role, number, command })
+        Ok(Self { role, service_type, number, command })
     }
 
-    fn of(&self, service: &ServiceType) -> Option<NonZeroU32> {
+    /// The type that this agent was told a service has.
+    pub(crate) fn service_type(&self, service: &ServiceName) -> Option<&ServiceType> {
+        self.service_type.as_ref().filter(|_| self.role.service() == Some(service))
+    }
+
+    /// Refuses a type that is not the one on the store.
+    pub(crate) fn check_type(&self, service: &ServiceName, on_store: &ServiceType) -> Result<(), Problem> {
+        match self.service_type(service) {
+            Some(given) if given != on_store => Err(type_fixed(service, on_store, given)),
+            _ => Ok(()),
+        }
+    }
+
+    fn of(&self, service: &ServiceName) -> Option<NonZeroU32> {
         self.number.filter(|_| self.role.service() == Some(service))
     }
 
     /// How many shards the first spec of a service gets, when this node is to run one of them. `http` is its own API.
-    pub(crate) fn first(&self, service: &ServiceType, shard: ShardId, http: &str) -> Result<u32, Problem> {
+    pub(crate) fn first(
+        &self,
+        (service, service_type, shard): (&ServiceName, &ServiceType, ShardId),
+        http: &str,
+    ) -> Result<u32, Problem> {
         if let Some(shards) = self.of(service) {
             return Ok(shards.get());
         }
@@ -83,17 +105,23 @@ impl GivenShards {
             .filter(|_| self.role.service() == Some(service) && self.role.shard() == Some(shard));
         let command = match by_flag {
             Some(command) => format!("{command} --shards {least}"),
-            None => format!(
-                "curl -X PUT -H 'If-None-Match: *' -d '{{\"settings\": {{}}, \"shards\": {least}}}' \
-                 {http}/v1/spec/{service}"
-            ),
+            None => {
+                let of_type = match service.is_named_after(service_type) {
+                    true => String::new(),
+                    false => format!("\"type\": \"{service_type}\", "),
+                };
+                format!(
+                    "curl -X PUT -H 'If-None-Match: *' -d '{{{of_type}\"settings\": {{}}, \"shards\": {least}}}' \
+                     {http}/v1/spec/{service}"
+                )
+            }
         };
         let hint = format!("say how many there are, for example `{command}`; that never changes afterwards");
         Err(Problem::new(ErrorKind::Invalid, "no-shards", detail).hint(hint))
     }
 
     /// Refuses a number that is not the one on the store.
-    pub(crate) fn check(&self, service: &ServiceType, on_store: Option<NonZeroU32>) -> Result<(), Problem> {
+    pub(crate) fn check(&self, service: &ServiceName, on_store: Option<NonZeroU32>) -> Result<(), Problem> {
         match (self.of(service), on_store) {
             (Some(given), Some(known)) if given != known => {
                 let detail =
@@ -107,6 +135,13 @@ impl GivenShards {
             _ => Ok(()),
         }
     }
+}
+
+/// The refusal of another type than the one that a service has.
+pub(crate) fn type_fixed(service: &ServiceName, is: &ServiceType, wanted: &ServiceType) -> Problem {
+    let detail = format!("{service} is of type {is} on the store, not of type {wanted}");
+    let problem = Problem::new(ErrorKind::Conflict, "type-fixed", detail);
+    problem.hint(format!("the type never changes: leave {wanted} out, or give the service another name"))
 }
 
 fn counted(shards: NonZeroU32) -> String {
@@ -123,6 +158,7 @@ mod tests {
     fn given(role: &str, shards: Option<u32>) -> GivenShards {
         GivenShards {
             role: role.parse().unwrap(),
+            service_type: None,
             number: shards.and_then(NonZeroU32::new),
             command: Some(format!("agent --service {role}")),
         }
@@ -130,10 +166,13 @@ mod tests {
 
     #[test]
     fn the_first_spec_has_as_many_shards_as_were_given_or_one() {
-        let storage: ServiceType = "storage".parse().unwrap();
+        let storage: ServiceName = "storage".parse().unwrap();
         let first = |given: GivenShards, shard: u32| {
             let shard = ShardId::try_from(shard).unwrap();
-            given.first(&storage, shard, "http://a").map_err(|problem| problem.hint.unwrap_or_default())
+            let storage_type = "storage".parse().unwrap();
+            given
+                .first((&storage, &storage_type, shard), "http://a")
+                .map_err(|problem| problem.hint.unwrap_or_default())
         };
         assert_eq!(first(given("storage/0", None), 0), Ok(1));
         assert_eq!(first(given("storage/0", Some(3)), 0), Ok(3));
@@ -146,8 +185,25 @@ mod tests {
     }
 
     #[test]
+    fn another_type_than_the_one_on_the_store_is_refused() {
+        let (sessions, storage) = ("sessions".parse().unwrap(), "storage".parse().unwrap());
+        for (given_type, is_right) in [(None, true), (Some("storage"), true), (Some("searcher"), false)] {
+            let service_type = given_type.map(|text| text.parse().unwrap());
+            let given = GivenShards { service_type, ..given("sessions/0", None) };
+            assert_eq!(given.check_type(&sessions, &storage).is_ok(), is_right, "{given_type:?}");
+            assert_eq!(given.check_type(&"other".parse().unwrap(), &storage), Ok(()));
+        }
+        let hint = given("standby", None)
+            .first((&sessions, &storage, "1".parse().unwrap()), "http://a")
+            .unwrap_err()
+            .hint
+            .unwrap();
+        assert!(hint.contains(r#"'{"type": "storage", "settings": {}, "shards": 2}'"#), "{hint}");
+    }
+
+    #[test]
     fn another_number_than_the_one_on_the_store_is_refused() {
-        let storage: ServiceType = "storage".parse().unwrap();
+        let storage: ServiceName = "storage".parse().unwrap();
         for (shards, on_store, is_right) in [
             (None, Some(2), true),
             (Some(2), Some(2), true),

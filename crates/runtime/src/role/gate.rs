@@ -18,7 +18,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use plugin::{Claim, Detach, Metrics, Service};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use types::{Role, ServiceType};
+use types::{Role, ServiceName};
 
 /// Set in a gate's state once it is shut; the rest of the state counts requests.
 const SHUT: u64 = 1 << 63;
@@ -101,7 +101,7 @@ impl Drop for Pass {
 #[derive(Debug, Clone)]
 pub(crate) struct Mounted {
     pub(crate) role: Role,
-    pub(crate) service: ServiceType,
+    pub(crate) service: ServiceName,
     pub(crate) router: axum::Router,
     pub(crate) gate: Arc<Gate>,
     /// The claim under which its shard is owned.

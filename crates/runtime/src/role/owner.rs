@@ -12,10 +12,11 @@ use store::{ClaimError, ClaimState, Claims, Farewell, Latest, Store};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use types::api::Release;
-use types::{ErrorKind, Holder, NodeId, Problem, RoleState, ServiceType, ShardId, limits};
+use types::{ErrorKind, Holder, NodeId, Problem, RoleState, ServiceName, ShardId, limits};
 
 use crate::node::cluster_store::unreadable;
 use crate::node::identity::Identity;
+use crate::node::services::Services;
 use crate::takeover::twins;
 use crate::takeover::vacancy::has_heir;
 
@@ -100,6 +101,7 @@ pub(crate) struct Candidate<'a> {
     pub(crate) identity: &'a Identity,
     pub(crate) cluster: &'a Cluster,
     pub(crate) mesh: &'a Mesh,
+    pub(crate) services: &'a Services,
 }
 
 impl Candidate<'_> {
@@ -107,7 +109,7 @@ impl Candidate<'_> {
     pub(crate) async fn consent(
         &self,
         store: &Store,
-        service: &ServiceType,
+        service: &ServiceName,
         shard: ShardId,
         is_forced: bool,
     ) -> Result<Consent, Problem> {
@@ -144,7 +146,7 @@ impl Candidate<'_> {
     pub(crate) async fn take(
         &self,
         store: &Store,
-        service: &ServiceType,
+        service: &ServiceName,
         shard: ShardId,
         is_forced: bool,
         consent: Consent,
@@ -215,7 +217,7 @@ impl Candidate<'_> {
     async fn refuse_twins(
         &self,
         store: &Store,
-        service: &ServiceType,
+        service: &ServiceName,
         shard: ShardId,
         state: &ClaimState,
     ) -> Result<(), Problem> {
@@ -225,16 +227,17 @@ impl Candidate<'_> {
     }
 
     /// Whether this node could not run the shard a moment ago, and others are there who may.
-    fn leaves_it_to_others(&self, service: &ServiceType, shard: ShardId, state: &ClaimState) -> bool {
+    fn leaves_it_to_others(&self, service: &ServiceName, shard: ShardId, state: &ClaimState) -> bool {
         let is_refused =
             matches!(&state.latest, Latest::Released { by, is_refused: true, .. } if *by == self.identity.id);
-        is_refused && has_heir(&self.cluster.view(), &(service.clone(), shard))
+        let service_type = self.services.type_of(service);
+        is_refused && has_heir(&self.cluster.view(), &(service.clone(), shard), service_type.as_ref())
     }
 
     /// Asks the owner to hand its shard over, or only if it would. Fails if it has a reason not to.
     async fn ask(
         &self,
-        service: &ServiceType,
+        service: &ServiceName,
         shard: ShardId,
         holder: &Holder,
         dry_run: bool,
@@ -283,7 +286,7 @@ pub(crate) fn not_the_owner(me: &NodeId, release: &Release) -> Problem {
 
 /// The same problem, with the word that the shard has nobody now.
 pub(crate) fn ownerless(
-    service: &ServiceType,
+    service: &ServiceName,
     shard: ShardId,
     problem: Problem,
     view: &ClusterView,
@@ -293,8 +296,8 @@ pub(crate) fn ownerless(
 }
 
 /// How a shard without an owner gets one.
-pub(crate) fn new_owner(view: &ClusterView, service: &ServiceType, shard: ShardId) -> String {
-    match view.spare(service) {
+pub(crate) fn new_owner(view: &ClusterView, service: &ServiceName, shard: ShardId) -> String {
+    match view.type_of(service).and_then(|service_type| view.spare(service, &service_type)) {
         Some(spare) => {
             format!(
                 "`ctl set-service {spare} {service} --shard {shard}` gives it to {spare}, which stands by"
@@ -307,7 +310,7 @@ pub(crate) fn new_owner(view: &ClusterView, service: &ServiceType, shard: ShardI
 /// Gives a claim up, as well as the store lets it. Whether it is noted there.
 pub(crate) async fn release(
     claims: &Claims,
-    (service, shard): (&ServiceType, ShardId),
+    (service, shard): (&ServiceName, ShardId),
     holder: &Holder,
     farewell: Farewell<'_>,
 ) -> bool {
@@ -329,7 +332,7 @@ pub(crate) async fn release(
     }
 }
 
-fn refused_here(service: &ServiceType, shard: ShardId, state: &ClaimState) -> Problem {
+fn refused_here(service: &ServiceName, shard: ShardId, state: &ClaimState) -> Problem {
     let note = state.note().unwrap_or_default();
     let detail = format!("{service}/{shard} is left to others: {note}");
     Problem::new(ErrorKind::Conflict, "refused-here", detail)
@@ -337,7 +340,7 @@ fn refused_here(service: &ServiceType, shard: ShardId, state: &ClaimState) -> Pr
 }
 
 fn owned(
-    (service, shard): (&ServiceType, ShardId),
+    (service, shard): (&ServiceName, ShardId),
     holder: &Holder,
     honoured: bool,
     state: &ClaimState,

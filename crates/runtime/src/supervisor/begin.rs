@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use types::{ErrorKind, NodeId, Problem, Role, Sharding, limits};
 
-use super::Supervisor;
 use super::takeover::place;
+use super::{Supervisor, Tools};
 use crate::role::lifecycle::Happening;
 use crate::role::owner::{Candidate, Consent, release};
 use crate::role::running::Running;
@@ -36,9 +36,10 @@ impl Supervisor {
     /// Begins the first role of a life. A process that dies again and again must not keep a shard that others could run.
     pub(super) async fn begin_life(&mut self) {
         let data = self.tools.data.clone();
-        let Some(place) = place(&self.role).filter(|_| self.may_own()) else {
+        let Some(place) = place(&self.role) else { return self.begin().await };
+        if !self.may_own().await {
             return self.begin().await;
-        };
+        }
         let failed = data.failed_lives();
         if failed < FAILED_LIVES || !self.meets_an_heir(&place).await {
             self.is_on_trial = true;
@@ -70,14 +71,17 @@ impl Supervisor {
     /// Whether somebody else is there who could take the shard. Waits a moment for it to be seen.
     async fn meets_an_heir(&self, place: &Place) -> bool {
         let mut view = self.tools.cluster.watch();
-        let met = view.wait_for(|view| has_heir(view, place));
+        let service_type = self.tools.cluster_store.services().type_of(&place.0);
+        let met = view.wait_for(|view| has_heir(view, place, service_type.as_ref()));
         let limit = (Timing::of(self.tools.profile).interval * HEIR_INTERVALS).min(HEIR_LIMIT);
         matches!(timeout(limit, met).await, Ok(Ok(_)))
     }
 
-    /// Whether a member of the role's type may own its shard.
-    fn may_own(&self) -> bool {
-        let plugin = self.role.service().and_then(|service| self.tools.registry.plugin(service));
+    /// Whether a member of the role's service may own its shard.
+    async fn may_own(&self) -> bool {
+        let Some(service) = self.role.service() else { return false };
+        let service_type = self.tools.cluster_store.service_type(service).await;
+        let plugin = service_type.ok().and_then(|service_type| self.tools.registry.plugin(&service_type));
         plugin.is_some_and(|plugin| plugin.sharding() == Sharding::Owned)
     }
 
@@ -116,8 +120,9 @@ impl Supervisor {
     }
 
     async fn try_begin(&mut self) -> Result<Option<Running>, Problem> {
-        let role = self.role.clone();
-        let plan = self.prepare(&role).await?;
+        let plan = self.prepare(&self.role, true).await?;
+        let role = plan.role.clone();
+        self.role = role.clone();
         // Told before the shard is taken: whoever has a key for it knows from this which shard that is.
         self.terms = plan.terms;
         self.publish().await;
@@ -163,7 +168,8 @@ impl Supervisor {
     }
 
     fn candidate(&self) -> Candidate<'_> {
-        Candidate { identity: &self.tools.identity, cluster: &self.tools.cluster, mesh: &self.tools.mesh }
+        let Tools { identity, cluster, mesh, cluster_store, .. } = &self.tools;
+        Candidate { identity, cluster, mesh, services: cluster_store.services() }
     }
 
     /// Takes the shard of a role, or finds that it is to be a replica. Until it is known what came of it, the shard is one

@@ -8,7 +8,7 @@ use types::{ErrorKind, NodeId, Problem, Role, limits};
 
 use super::begin::Seat;
 use super::hand_over::Heir;
-use super::{Plan, Supervisor, drained, unknown_role};
+use super::{Plan, Supervisor, drained};
 use crate::node::cluster_store::Terms;
 use crate::node::identity::{Asked, DataDirError};
 use crate::role::lifecycle::{Happening, State};
@@ -56,12 +56,15 @@ impl Supervisor {
         if let Order::Release(release) = &order {
             self.disown(release).await;
         }
-        let wish = self.wish(order)?;
+        let mut wish = self.wish(order)?;
         let mut watch = Stopwatch::start();
         let plan = match wish.asked.drained {
             true => None,
             false => Some(self.plan(&wish.asked.role).await?),
         };
+        if let Some(plan) = &plan {
+            wish.asked.role = plan.role.clone();
+        }
         let asked = wish.asked.clone();
         let is_done = match &self.state {
             State::Running { .. } => {
@@ -109,7 +112,6 @@ impl Supervisor {
     fn wish(&self, order: Order) -> Result<Wish, Problem> {
         match order {
             Order::Change { role, take } => {
-                let role = self.tools.registry.check(role).map_err(|error| unknown_role(&error))?;
                 Ok(Wish { asked: Asked { role, drained: false }, is_forced: take, successor: None })
             }
             Order::Drain => {
@@ -152,7 +154,7 @@ impl Supervisor {
         tokio::select! {
             biased;
             () = leaving.cancelled() => Err(crate::supervisor::control::leaving()),
-            plan = self.prepare(role) => plan,
+            plan = self.prepare(role, true) => plan,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use store::Farewell;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
-use types::{Problem, Role, ServiceType, ShardId, Sharding};
+use types::{Problem, Role, ServiceName, ShardId, Sharding};
 
 use super::Supervisor;
 use crate::node::cluster_store::{not_opened, unreadable};
@@ -60,7 +60,7 @@ impl Supervisor {
         let may_resume = self.tools.resumes && self.revision == 0 && self.claim_watch.is_none() && is_idle;
         let mut resumed = None;
         if may_resume && !own.is_empty() {
-            let is_wanted = |(service, shard): &(ServiceType, ShardId)| {
+            let is_wanted = |(service, shard): &(ServiceName, ShardId)| {
                 self.role.service() == Some(service) && self.role.shard() == Some(*shard)
             };
             let (service, shard) = own.remove(own.iter().position(is_wanted).unwrap_or(0));
@@ -80,7 +80,7 @@ impl Supervisor {
     }
 
     /// The shards that the store says are this node's, in whichever life.
-    async fn own_shards(&self) -> Result<Vec<(ServiceType, ShardId)>, Problem> {
+    async fn own_shards(&self) -> Result<Vec<(ServiceName, ShardId)>, Problem> {
         let store = self.tools.cluster_store.store().await.map_err(|error| not_opened(&error))?;
         let all = store.claims().all().await.map_err(|error| unreadable(&error))?;
         let readable = all.into_iter().filter_map(|(shard, state)| match state {
@@ -91,12 +91,20 @@ impl Supervisor {
                 None
             }
         });
-        let own = readable.filter(|((service, shard), state)| {
-            let is_own = state.holder.as_ref().is_some_and(|holder| self.tools.identity.is_mine(holder));
-            let role = Role::Service { service: service.clone(), shard: Some(*shard) };
-            is_own && self.tools.registry.check(role).is_ok()
+        let own = readable.filter(|(_, state)| {
+            state.holder.as_ref().is_some_and(|holder| self.tools.identity.is_mine(holder))
         });
-        Ok(own.map(|(shard, _)| shard).collect())
+        let mut runnable = Vec::new();
+        for ((service, shard), _) in own {
+            // What it can't run any more is left to others.
+            if let Ok(service_type) = self.tools.cluster_store.service_type(&service).await {
+                let role = Role::Service { service: service.clone(), shard: Some(shard) };
+                if self.tools.registry.check(role, &service_type).is_ok() {
+                    runnable.push((service, shard));
+                }
+            }
+        }
+        Ok(runnable)
     }
 
     /// Gives up what this node owns and does not run, as far as the store lets it.

@@ -72,10 +72,11 @@ impl Takeover {
         let (sender, layouts) = watch::channel(BTreeMap::new());
         let (found, twin) = watch::channel(None);
         let mut tasks = JoinSet::new();
+        let (cluster_store, registry) = (tools.cluster_store.clone(), tools.registry.clone());
+        let keep =
+            layouts::keep(cluster_store, registry, tools.cluster.watch(), tools.catalog.clone(), sender);
+        tasks.spawn(keep.instrument(Span::current()));
         if is_needed(&tools.registry) {
-            let (cluster_store, registry) = (tools.cluster_store.clone(), tools.registry.clone());
-            let keep = layouts::keep(cluster_store, registry, tools.cluster.watch(), sender);
-            tasks.spawn(keep.instrument(Span::current()));
             let twins = twins::Watch {
                 cluster: tools.cluster.clone(),
                 mesh: tools.mesh.clone(),
@@ -289,7 +290,7 @@ impl Supervisor {
         let (service, shard) = place.clone();
         let role = Role::Service { service: service.clone(), shard: Some(shard) };
         // All that can fail without the shard comes first.
-        let plan = timeout(STORE_LIMIT, self.prepare(&role)).await.map_err(|_| no_answer())??;
+        let plan = timeout(STORE_LIMIT, self.prepare(&role, false)).await.map_err(|_| no_answer())??;
         let store = self.tools.cluster_store.shared_store().await?;
         let (claims, asked_at) = (store.claims(), Instant::now());
         let poll = store.poll_interval();
@@ -351,7 +352,8 @@ impl Supervisor {
     /// Becomes a replica of a shard.
     async fn follow(&mut self, place: &Place) {
         let role = Role::Service { service: place.0.clone(), shard: Some(place.1) };
-        let can = self.tools.registry.plugin(&place.0).is_some_and(|plugin| plugin.replicates());
+        let can =
+            self.tools.cluster_store.services().plugin(&place.0).is_some_and(|plugin| plugin.replicates());
         if self.role != Role::Standby || !can {
             self.takeover.vacancies.failed(place, Action::Replicate, Instant::now());
             return;
@@ -388,7 +390,7 @@ impl Supervisor {
 
     /// Runs as a replica of a shard.
     pub(super) async fn try_replicate(&mut self, role: &Role) -> Result<(), Problem> {
-        let plan = timeout(STORE_LIMIT, self.prepare(role)).await.map_err(|_| no_answer())??;
+        let plan = timeout(STORE_LIMIT, self.prepare(role, false)).await.map_err(|_| no_answer())??;
         self.role = role.clone();
         self.terms = plan.terms;
         self.is_replica = true;
@@ -404,7 +406,8 @@ impl Supervisor {
     /// Whether a shard that somebody else owns is to have one more replica than it has.
     pub(super) fn wants_replica(&self, role: &Role) -> bool {
         let Some(place) = place(role) else { return false };
-        let can = self.tools.registry.plugin(&place.0).is_some_and(|plugin| plugin.replicates());
+        let can =
+            self.tools.cluster_store.services().plugin(&place.0).is_some_and(|plugin| plugin.replicates());
         let told = self.terms.as_ref().map_or(0, |terms| terms.replicas);
         let known = self.takeover.layouts.borrow().get(&place.0).map_or(0, |layout| layout.replicas);
         let others = replicas_elsewhere(&self.tools.cluster.view(), &place);

@@ -1,4 +1,4 @@
-//! What the specs want of the types whose shards have owners, as far as this node knows.
+//! Reads what the specs of all services say, again and again.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -9,13 +9,14 @@ use plugin::Registry;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
-use types::{ServiceType, Sharding};
+use types::{ServiceName, Sharding};
 
 use crate::node::cluster_store::ClusterStore;
+use crate::node::services::{Catalog, Entry};
 use crate::takeover::vacancy::Layout;
 
-/// By service type.
-pub(crate) type Layouts = BTreeMap<ServiceType, Layout>;
+/// By service, of those whose shards have owners and that this agent can run.
+pub(crate) type Layouts = BTreeMap<ServiceName, Layout>;
 
 /// How often the specs are read though nobody is seen to run with a newer one.
 const EVERY: Duration = Duration::from_secs(30);
@@ -31,21 +32,17 @@ pub(crate) async fn keep(
     cluster_store: ClusterStore,
     registry: Registry,
     mut view: watch::Receiver<ClusterView>,
+    catalog: watch::Sender<Catalog>,
     known: watch::Sender<Layouts>,
 ) {
-    let owned = |service: &ServiceType| {
-        registry.plugin(service).is_some_and(|plugin| plugin.sharding() == Sharding::Owned)
-    };
     loop {
-        let before = known.borrow().clone();
+        let before = catalog.borrow().clone();
+        // What members ran with then is no news afterwards, whatever the store says of it.
+        let noted = gossiped(&view.borrow());
         let is_read = match timeout(LIMIT, read(&cluster_store, &before)).await {
-            Ok(Ok(mut layouts)) => {
-                layouts.retain(|service, _| owned(service));
-                known.send_if_modified(|known| {
-                    let is_news = *known != layouts;
-                    *known = layouts;
-                    is_news
-                });
+            Ok(Ok(read)) => {
+                replace(&known, layouts(&read, &registry));
+                replace(&catalog, read);
                 true
             }
             Ok(Err(why)) => {
@@ -56,12 +53,11 @@ pub(crate) async fn keep(
         };
         let next = Instant::now() + if is_read { EVERY } else { AGAIN };
         let is_newer = |view: &ClusterView| {
-            let known = known.borrow();
-            view.members().filter_map(|member| member.state.as_ref()).any(|state| {
-                let service = state.role.service().filter(|service| owned(service));
-                service.zip(state.spec).is_some_and(|(service, number)| {
-                    known.get(service).is_none_or(|layout| layout.spec < number)
-                })
+            let catalog = catalog.borrow();
+            let number_of =
+                |service: &ServiceName| catalog.services.get(service).map_or(0, |entry| entry.spec);
+            gossiped(view).into_iter().any(|(service, number)| {
+                number > number_of(&service).max(noted.get(&service).copied().unwrap_or(0))
             })
         };
         // Whoever runs with a spec of another store must not make a busy loop.
@@ -79,20 +75,57 @@ pub(crate) async fn keep(
     }
 }
 
-/// A spec that can't be understood leaves what was known before.
-async fn read(cluster_store: &ClusterStore, before: &Layouts) -> Result<Layouts, String> {
+/// The number of the latest spec that members run with, by service.
+fn gossiped(view: &ClusterView) -> BTreeMap<ServiceName, u64> {
+    let mut numbers = BTreeMap::new();
+    for state in view.members().filter_map(|member| member.state.as_ref()) {
+        if let Some((service, number)) = state.role.service().zip(state.spec) {
+            let latest = numbers.entry(service.clone()).or_insert(number);
+            *latest = number.max(*latest);
+        }
+    }
+    numbers
+}
+
+fn replace<T: PartialEq>(kept: &watch::Sender<T>, read: T) {
+    kept.send_if_modified(|kept| {
+        let is_news = *kept != read;
+        *kept = read;
+        is_news
+    });
+}
+
+/// What the specs want of the services whose shards have owners, as far as this agent can run them. A service of a type that
+/// it lacks is not listed, so this node is no candidate for its shards.
+fn layouts(catalog: &Catalog, registry: &Registry) -> Layouts {
+    let layout = |(service, entry): (&ServiceName, &Entry)| {
+        let plugin = registry.plugin(&entry.service_type)?;
+        let shards = entry.shards.filter(|_| plugin.sharding() == Sharding::Owned)?;
+        let (spec, service_type, replicas) = (entry.spec, entry.service_type.clone(), entry.replicas);
+        Some((service.clone(), Layout { spec, service_type, shards, replicas }))
+    };
+    catalog.services.iter().filter_map(layout).collect()
+}
+
+/// A spec that can't be understood leaves what was known before; a service whose type is not known is not listed.
+async fn read(cluster_store: &ClusterStore, before: &Catalog) -> Result<Catalog, String> {
     let store = cluster_store.store().await.map_err(|error| error.to_string())?;
     let specs = store.specs().all().await.map_err(|error| error.to_string())?;
-    let layouts = specs.into_iter().filter_map(|(service, numbered)| {
+    let services = specs.into_iter().filter_map(|(service, numbered)| {
         let numbered = match numbered {
             Ok(numbered) => numbered,
             Err(error) => {
                 warn!(%error, "a spec can't be understood");
-                return before.get(&service).copied().map(|layout| (service, layout));
+                return before.services.get(&service).cloned().map(|entry| (service, entry));
             }
         };
-        let shards = numbered.spec.shards.and_then(NonZeroU32::new)?;
-        Some((service, Layout { spec: numbered.number, shards, replicas: numbered.spec.replicas }))
+        let entry = Entry {
+            spec: numbered.number,
+            service_type: numbered.spec.type_of(&service)?,
+            shards: numbered.spec.shards.and_then(NonZeroU32::new),
+            replicas: numbered.spec.replicas,
+        };
+        Some((service, entry))
     });
-    Ok(layouts.collect())
+    Ok(Catalog { is_read: true, services: services.collect() })
 }

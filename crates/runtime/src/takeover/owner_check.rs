@@ -177,12 +177,13 @@ impl OwnerCheck {
     }
 
     fn ownerless(&self, state: ClaimState) -> Finding {
+        let service_type = self.cluster_store.services().type_of(&self.place.0);
         let known = Known {
             me: &self.me.id,
             known_for: self.known_for,
             rebuffs: self.rebuffs,
             has_seen_owner: self.last_owner.is_some(),
-            has_others: has_heir(&self.view(), &self.place),
+            has_others: has_heir(&self.view(), &self.place, service_type.as_ref()),
         };
         reservation(&state.latest, &known).unwrap_or_else(|| Finding::Vacant(Box::new(state)))
     }

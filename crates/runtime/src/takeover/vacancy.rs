@@ -12,20 +12,22 @@ use cluster::{ClusterView, Timing};
 use tokio::time::Instant;
 use types::api::Member;
 use types::{
-    Epoch, Generation, KeyHash, NodeId, Phase, Post, Profile, Role, RoleState, ServiceType, ShardId,
+    Epoch, Generation, KeyHash, NodeId, Phase, Post, Profile, Role, RoleState, ServiceName, ServiceType,
+    ShardId,
 };
 
-/// A shard of a service type.
-pub(crate) type Place = (ServiceType, ShardId);
+/// A shard of a service.
+pub(crate) type Place = (ServiceName, ShardId);
 
 /// Lives of nodes that are over.
 pub(crate) type Gone = BTreeSet<(NodeId, Generation)>;
 
-/// What the spec of a type wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the spec of a service wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// The number of the spec.
     pub(crate) spec: u64,
+    pub(crate) service_type: ServiceType,
     pub(crate) shards: NonZeroU32,
     /// Replicas of each shard beside its owner's.
     pub(crate) replicas: u32,
@@ -139,19 +141,19 @@ fn owner(view: &ClusterView, place: &Place) -> Option<(Sighting, Phase)> {
 }
 
 /// The owners that this node would be among the first to follow.
-pub(crate) fn predecessors(view: &ClusterView, layouts: &BTreeMap<ServiceType, Layout>) -> Vec<Sighting> {
+pub(crate) fn predecessors(view: &ClusterView, layouts: &BTreeMap<ServiceName, Layout>) -> Vec<Sighting> {
     let places = places(layouts).into_iter();
     let near = places.filter(|place| rank(view, place, layouts, Action::Own).is_some_and(|rank| rank < NEAR));
     near.filter_map(|place| Some(owner(view, &place)?.0)).collect()
 }
 
 /// The shards that no member owns, as far as is seen.
-pub(crate) fn ownerless(view: &ClusterView, layouts: &BTreeMap<ServiceType, Layout>) -> Vec<Place> {
+pub(crate) fn ownerless(view: &ClusterView, layouts: &BTreeMap<ServiceName, Layout>) -> Vec<Place> {
     places(layouts).into_iter().filter(|place| owner(view, place).is_none()).collect()
 }
 
-fn places(layouts: &BTreeMap<ServiceType, Layout>) -> BTreeSet<Place> {
-    let of_type = |(service, layout): (&ServiceType, &Layout)| {
+fn places(layouts: &BTreeMap<ServiceName, Layout>) -> BTreeSet<Place> {
+    let of_type = |(service, layout): (&ServiceName, &Layout)| {
         let shards = (0..layout.shards.get()).filter_map(|shard| ShardId::try_from(shard).ok());
         shards.map(|shard| (service.clone(), shard)).collect::<Vec<_>>()
     };
@@ -196,7 +198,7 @@ impl Vacancies {
         &mut self,
         view: &ClusterView,
         gone: &Gone,
-        layouts: &BTreeMap<ServiceType, Layout>,
+        layouts: &BTreeMap<ServiceName, Layout>,
         now: Instant,
     ) {
         let places = places(layouts);
@@ -212,14 +214,14 @@ impl Vacancies {
     pub(crate) fn turn(
         &self,
         view: &ClusterView,
-        layouts: &BTreeMap<ServiceType, Layout>,
+        layouts: &BTreeMap<ServiceName, Layout>,
         refused: &BTreeSet<(Place, Action)>,
         now: Instant,
     ) -> Result<(Place, Action), Option<Instant>> {
         let turns = self.watched.iter().filter_map(|(place, watched)| {
             let (action, at) = self.due(place, watched, view, layouts)?;
             // A refusal counts only while another candidate is left.
-            let is_alone = action == Action::Own && !has_heir(view, place);
+            let is_alone = action == Action::Own && !has_heir(view, place, type_of(layouts, place));
             let doubted = watched
                 .not_before
                 .filter(|_| action == Action::Own && !(is_alone && watched.is_left_to_others));
@@ -241,7 +243,7 @@ impl Vacancies {
         place: &Place,
         watched: &Watched,
         view: &ClusterView,
-        layouts: &BTreeMap<ServiceType, Layout>,
+        layouts: &BTreeMap<ServiceName, Layout>,
     ) -> Option<(Action, Instant)> {
         let Pace { settle, step } = self.pace;
         if let Some(since) = watched.ownerless_since {
@@ -391,11 +393,12 @@ impl Watched {
 fn rank(
     view: &ClusterView,
     place: &Place,
-    layouts: &BTreeMap<ServiceType, Layout>,
+    layouts: &BTreeMap<ServiceName, Layout>,
     action: Action,
 ) -> Option<u32> {
+    let service_type = type_of(layouts, place);
     let order = |member: &Member| {
-        let class = class(member, view, place, layouts, action)?;
+        let class = class(member, view, (place, service_type), layouts, action)?;
         Some((class, Reverse(weight(&member.id, place))))
     };
     let mine = order(view.member(view.me())?)?;
@@ -404,19 +407,26 @@ fn rank(
 }
 
 /// Whether a peer could take a shard, as a standby or with its replica.
-pub(crate) fn has_heir(view: &ClusterView, place: &Place) -> bool {
-    view.peers().any(|peer| class(peer, view, place, &BTreeMap::new(), Action::Own).is_some())
+pub(crate) fn has_heir(view: &ClusterView, place: &Place, service_type: Option<&ServiceType>) -> bool {
+    let layouts = BTreeMap::new();
+    view.peers().any(|peer| class(peer, view, (place, service_type), &layouts, Action::Own).is_some())
+}
+
+/// The type of a shard's service, where that is known.
+fn type_of<'a>(layouts: &'a BTreeMap<ServiceName, Layout>, place: &Place) -> Option<&'a ServiceType> {
+    layouts.get(&place.0).map(|layout| &layout.service_type)
 }
 
 /// The peers that could take a shard, the nearest first, each with whether it has a replica of it.
 pub(crate) fn heirs(
     view: &ClusterView,
     place: &Place,
-    layouts: &BTreeMap<ServiceType, Layout>,
+    layouts: &BTreeMap<ServiceName, Layout>,
 ) -> Vec<(Member, bool)> {
+    let service_type = type_of(layouts, place);
     let mut heirs: Vec<_> = view
         .peers()
-        .filter_map(|peer| Some((class(peer, view, place, layouts, Action::Own)?, peer)))
+        .filter_map(|peer| Some((class(peer, view, (place, service_type), layouts, Action::Own)?, peer)))
         .map(|(class, peer)| ((class, Reverse(weight(&peer.id, place))), peer))
         .collect();
     heirs.sort_unstable_by_key(|(order, _)| *order);
@@ -427,12 +437,13 @@ pub(crate) fn heirs(
 fn class(
     member: &Member,
     view: &ClusterView,
-    place: &Place,
-    layouts: &BTreeMap<ServiceType, Layout>,
+    (place, service_type): (&Place, Option<&ServiceType>),
+    layouts: &BTreeMap<ServiceName, Layout>,
     action: Action,
 ) -> Option<u8> {
     let state = member.state.as_ref().filter(|state| state.phase.is_serving())?;
-    let is_standby = state.role == Role::Standby && member.about.runnable.contains(&place.0);
+    let takes_over = |service_type: &ServiceType| member.about.takes_over(&place.0, service_type);
+    let is_standby = state.role == Role::Standby && service_type.is_some_and(takes_over);
     if action == Action::Replicate {
         return is_standby.then_some(0);
     }

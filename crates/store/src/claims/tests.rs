@@ -17,7 +17,7 @@ fn node(name: &str) -> NodeId {
     name.parse().unwrap()
 }
 
-fn service() -> ServiceType {
+fn service() -> ServiceName {
     "storage".parse().unwrap()
 }
 
@@ -347,7 +347,7 @@ async fn claims_of_versions_that_note_no_address_are_read() {
 async fn all_claims_are_read_and_strangers_folders_are_not() {
     let place = Place::folder();
     let claims = claims(&place.objects());
-    let types: [ServiceType; 2] = ["storage".parse().unwrap(), "searcher".parse().unwrap()];
+    let types: [ServiceName; 2] = ["storage".parse().unwrap(), "searcher".parse().unwrap()];
     for service in &types {
         for number in [0, 1, 10] {
             let shard = ShardId::try_from(number).unwrap();

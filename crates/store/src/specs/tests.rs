@@ -4,12 +4,12 @@ use super::*;
 use crate::faults::{Faults, Mode};
 use crate::testing::{Place, objects};
 
-fn service() -> ServiceType {
+fn service() -> ServiceName {
     "storage".parse().unwrap()
 }
 
 fn spec(flush: u32, shards: Option<u32>) -> Spec {
-    Spec { settings: json!({ "flush": flush }), shards, replicas: 0 }
+    Spec { settings: json!({ "flush": flush }), shards, ..Spec::default() }
 }
 
 #[tokio::test]
@@ -58,11 +58,60 @@ async fn the_number_of_shards_never_changes_once_written() {
 }
 
 #[tokio::test]
+async fn the_type_never_changes_once_written() {
+    let specs = Specs::new(Place::memory().objects());
+    let sessions: ServiceName = "sessions".parse().unwrap();
+    let typed = |service_type: Option<&str>| Spec {
+        service_type: service_type.map(|name| name.parse().unwrap()),
+        ..Spec::default()
+    };
+    specs.put(&sessions, 0, &typed(Some("storage"))).await.unwrap();
+    for wanted in [Some("api_gateway"), None] {
+        let error = specs.put(&sessions, 1, &typed(wanted)).await.unwrap_err();
+        assert!(error.to_string().starts_with("the type of `sessions` is `storage`"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(error.hint().unwrap().contains("`type: storage`"));
+    }
+    assert_eq!(specs.put(&sessions, 1, &typed(Some("storage"))).await.unwrap(), 2);
+    specs.put(&service(), 0, &typed(Some("storage"))).await.unwrap();
+    let written = specs.latest(&service()).await.unwrap().unwrap().spec;
+    assert_eq!(written.service_type, None, "the name says it");
+    assert_eq!(specs.put(&service(), 1, &typed(None)).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_removed_service_has_no_spec_and_its_numbers_go_on() {
+    let specs = Specs::new(Place::folder().objects());
+    specs.put(&service(), 0, &spec(1, Some(4))).await.unwrap();
+    assert!(matches!(specs.remove(&service(), 2).await, Err(SpecError::Changed { latest: 1, .. })));
+    assert_eq!(specs.remove(&service(), 1).await.unwrap(), 2);
+    assert_eq!(specs.latest(&service()).await.unwrap(), None);
+    assert!(specs.all().await.unwrap().is_empty());
+    assert!(matches!(specs.remove(&service(), 0).await, Err(SpecError::Changed { latest: 0, .. })));
+    // Another service of its name, with another number of shards; one of a similar name may come as well.
+    let similar: ServiceName = "stor-age".parse().unwrap();
+    specs.put(&similar, 0, &spec(1, None)).await.unwrap();
+    assert_eq!(specs.put(&service(), 0, &spec(2, Some(8))).await.unwrap(), 3);
+    assert_eq!(specs.latest(&service()).await.unwrap().unwrap().spec.shards, Some(8));
+}
+
+#[tokio::test]
+async fn a_name_that_differs_in_hyphens_and_underscores_alone_is_refused() {
+    let specs = Specs::new(Place::memory().objects());
+    let [one, other] = ["my-store", "my_store"].map(|name| name.parse::<ServiceName>().unwrap());
+    specs.put(&one, 0, &spec(1, None)).await.unwrap();
+    let error = specs.put(&other, 0, &spec(1, None)).await.unwrap_err();
+    assert_eq!(error.to_string(), "`my_store` differs from the service `my-store` in `-` and `_` alone");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(specs.put(&one, 1, &spec(2, None)).await.unwrap(), 2);
+}
+
+#[tokio::test]
 async fn all_specs_are_the_latest_of_each_type() {
     let place = Place::folder();
     let specs = Specs::new(place.objects());
     assert!(specs.all().await.unwrap().is_empty());
-    let other: ServiceType = "searcher".parse().unwrap();
+    let other: ServiceName = "searcher".parse().unwrap();
     specs.put(&service(), 0, &spec(1, Some(4))).await.unwrap();
     specs.put(&service(), 1, &spec(2, Some(4))).await.unwrap();
     specs.put(&other, 0, &spec(7, None)).await.unwrap();

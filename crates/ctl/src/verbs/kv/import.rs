@@ -16,7 +16,7 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
-use types::Problem;
+use types::{Problem, ServiceName};
 
 use super::owner::{Twice, with_owner};
 use crate::aside::aside;
@@ -112,8 +112,13 @@ fn chunks(source: Box<dyn BufRead + Send>) -> mpsc::Receiver<Result<Chunk, Lines
     queue
 }
 
-pub(super) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyhow::Result<Exit> {
-    let reached = &interrupt.unless(cx.reach()).await?;
+pub(super) async fn run(
+    args: &Args,
+    service: Option<&ServiceName>,
+    cx: &Cx,
+    interrupt: &mut Interrupt,
+) -> anyhow::Result<Exit> {
+    let reached = &interrupt.unless(super::reach(cx, service)).await?;
     let file = (args.file.as_os_str() != "-").then_some(args.file.as_path());
     let source: Box<dyn BufRead + Send> = match file {
         None => Box::new(BufReader::new(io::stdin())),

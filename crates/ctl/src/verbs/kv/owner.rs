@@ -6,7 +6,7 @@ use std::time::Duration;
 use client::{Client, ClientError};
 use tokio::time::{Instant, sleep};
 use types::api::{Member, Members};
-use types::{KeyHash, RoleState, ShardId};
+use types::{KeyHash, RoleState, ServiceName, ShardId};
 
 use crate::exit::{Exit, Failure};
 use crate::out::Progress;
@@ -26,7 +26,6 @@ const LOOK: Duration = Duration::from_millis(500);
 const LATE: Duration = Duration::from_secs(2);
 /// How long one request may take on its way.
 const LIMIT: Duration = Duration::from_secs(60);
-const STORAGE: &str = "storage";
 
 /// What doing it twice means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +36,7 @@ pub(super) enum Twice {
     Differs,
 }
 
-/// Asks the owner of a key's shard, or any member of storage, until one answers or it has taken too long. What is waited
+/// Asks the owner of a key's shard, or any member of the service, until one answers or it has taken too long. What is waited
 /// for is shown.
 pub(super) async fn with_owner<T>(
     reached: &Reached,
@@ -72,7 +71,8 @@ async fn attempt<T>(
         Err(error) if error.is_unreachable() => return Ok(Err(error.into())),
         Err(error) => return Err(error.into()),
     };
-    let member = match owner(&view, key) {
+    let service = reached.client.keys_of();
+    let member = match owner(&view, service, key) {
         Ok(member) => member,
         Err(failure) => return Ok(Err(failure.into())),
     };
@@ -109,12 +109,13 @@ fn silent(member: &Member) -> String {
 
 /// Ends when another member than this one has been the one to ask for a while. Cancel-safe.
 async fn moved(reached: &Reached, key: Option<&[u8]>, asked: &Member) {
+    let service = reached.client.keys_of();
     let mut since = None;
     loop {
         sleep(LOOK).await;
         let is_other = reached.view().await.is_ok_and(|view| match key {
-            Some(_) => owner(&view, key).is_ok_and(|owner| owner.id != asked.id),
-            None => !serving(&view).any(|(member, _)| member.id == asked.id),
+            Some(_) => owner(&view, service, key).is_ok_and(|owner| owner.id != asked.id),
+            None => !serving(&view, service).any(|(member, _)| member.id == asked.id),
         });
         let first = since.filter(|_| is_other).unwrap_or_else(Instant::now);
         if is_other && first.elapsed() >= LATE {
@@ -137,32 +138,41 @@ pub(super) fn may_repeat(error: &ClientError, twice: Twice) -> bool {
     }
 }
 
-/// The members of storage, with what they say of themselves.
-fn members(view: &Members) -> impl Iterator<Item = (&Member, &RoleState)> {
-    view.members.iter().filter_map(|member| {
+/// The members of a service, with what they say of themselves.
+fn members<'a>(
+    view: &'a Members,
+    service: &'a ServiceName,
+) -> impl Iterator<Item = (&'a Member, &'a RoleState)> {
+    view.members.iter().filter_map(move |member| {
         let state = member.state.as_ref()?;
-        (state.role.service_name() == STORAGE).then_some((member, state))
+        (state.role.service() == Some(service)).then_some((member, state))
     })
 }
 
-fn serving(view: &Members) -> impl Iterator<Item = (&Member, &RoleState)> {
-    members(view).filter(|(_, state)| state.phase.is_serving())
+fn serving<'a>(
+    view: &'a Members,
+    service: &'a ServiceName,
+) -> impl Iterator<Item = (&'a Member, &'a RoleState)> {
+    members(view, service).filter(|(_, state)| state.phase.is_serving())
 }
 
 /// The member to ask for a key, or for all of them.
-fn owner<'a>(view: &'a Members, key: Option<&[u8]>) -> Result<&'a Member, Failure> {
+fn owner<'a>(view: &'a Members, service: &'a ServiceName, key: Option<&[u8]>) -> Result<&'a Member, Failure> {
     let shard = match key {
-        Some(key) => Some(shard_of(key, members(view).map(|(_, state)| state)).ok_or_else(no_storage)?),
+        Some(key) => {
+            let states = members(view, service).map(|(_, state)| state);
+            Some(shard_of(key, states).ok_or_else(|| nobody_serves(service))?)
+        }
         None => None,
     };
-    serving(view)
+    serving(view, service)
         .filter(|(_, state)| shard.is_none() || state.role.shard() == shard)
         .max_by_key(|(_, state)| state.epoch)
         .map(|(member, _)| member)
         .ok_or_else(|| match shard {
-            Some(shard) => Failure::new(Exit::Error, format!("nobody serves {STORAGE}/{shard} now"))
+            Some(shard) => Failure::new(Exit::Error, format!("nobody serves {service}/{shard} now"))
                 .hint("`ctl claims` shows its owner, `ctl status` what is wrong"),
-            None => no_storage(),
+            None => nobody_serves(service),
         })
 }
 
@@ -171,8 +181,9 @@ fn shard_of<'a>(key: &[u8], states: impl Iterator<Item = &'a RoleState>) -> Opti
     Some(KeyHash::of_tagged(key).shard(shards))
 }
 
-fn no_storage() -> Failure {
-    Failure::new(Exit::Error, "no member serves storage").hint("`ctl members` shows what each node does")
+fn nobody_serves(service: &ServiceName) -> Failure {
+    Failure::new(Exit::Error, format!("no member serves {service}"))
+        .hint("`ctl members` shows what each node does")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use client::{ClientError, KvChange, KvWatch, KvWatchQuery};
 use tokio::time::sleep;
+use types::ServiceName;
 
 use super::owner::{Twice, may_repeat, with_owner};
 use super::readable;
@@ -43,7 +44,12 @@ pub(crate) struct Args {
 }
 
 /// Watches until ^C. When the stream breaks off it is opened again, for ever.
-pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyhow::Result<Exit> {
+pub(crate) async fn run(
+    args: &Args,
+    service: Option<&ServiceName>,
+    cx: &Cx,
+    interrupt: &mut Interrupt,
+) -> anyhow::Result<Exit> {
     let mut query =
         KvWatchQuery { prefix: args.prefix.clone(), values: args.values, from: args.from.clone() };
     let mut no_reader = pin!(reader_gone());
@@ -53,7 +59,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
             biased;
             () = interrupt.wait() => return Ok(done(query.from.as_deref())),
             gone = &mut no_reader => return Err(gone.into()),
-            opened = open(cx, &query, is_first) => opened?,
+            opened = open(cx, service, &query, is_first) => opened?,
         };
         if !is_first {
             say("watching again; nothing was missed");
@@ -81,11 +87,16 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
 }
 
 /// Opens the stream. At first only a shard that moves is waited for, later on anything that may pass.
-async fn open(cx: &Cx, query: &KvWatchQuery, is_first: bool) -> anyhow::Result<KvWatch> {
+async fn open(
+    cx: &Cx,
+    service: Option<&ServiceName>,
+    query: &KvWatchQuery,
+    is_first: bool,
+) -> anyhow::Result<KvWatch> {
     let mut is_told = is_first;
     loop {
         let opened = async {
-            let reached = cx.reach().await?;
+            let reached = super::reach(cx, service).await?;
             with_owner(&reached, None, Twice::Harmless, async |member| member.kv_watch(query).await).await
         };
         let error = match opened.await {

@@ -6,6 +6,7 @@ use manifest::Manifest;
 use types::api::{Member, Specs};
 use types::{Phase, Spec};
 
+use crate::dropped;
 use crate::record::ClusterRecord;
 use crate::spec_diff;
 
@@ -55,6 +56,7 @@ pub(super) fn differences(record: &ClusterRecord, members: &[Member], specs: &Sp
     for member in members.iter().filter(|member| !in_manifest.contains(&member.id)) {
         lines.push(format!("{0} is not in the manifest; `ctl leave {0}` ends it", member.id));
     }
+    lines.extend(dropped::dropped(manifest, specs).iter().map(dropped::in_words));
     lines
 }
 
@@ -65,10 +67,15 @@ fn probe() -> Option<String> {
 
 fn settings(manifest: &Manifest, probed: Option<&Manifest>, specs: &Specs) -> Vec<String> {
     let mut lines = Vec::new();
-    for (service, spec) in &manifest.services {
-        let has_variables = probed.and_then(|probed| probed.services.get(service)) != Some(spec);
+    for (written, spec) in &manifest.services {
+        // Without an agent it is not known which types there are; what was settled says it.
+        let service = &written
+            .clone()
+            .normalized(|service_type| specs.specs.contains_key(&service_type.clone().into()));
+        let has_variables = probed.and_then(|probed| probed.services.get(written)) != Some(spec);
         let Some(known) = specs.specs.get(service).filter(|_| !has_variables) else { continue };
         let wanted = Spec {
+            service_type: spec.service_type.clone(),
             settings: spec.settings.clone(),
             shards: spec.shards.or(known.spec.shards),
             replicas: spec.replicas,

@@ -1,7 +1,7 @@
 //! What is wrong with shards, in words. Pure.
 
 use types::api::{ClaimView, Member};
-use types::{NodeId, Phase, Post, Role, ServiceType};
+use types::{NodeId, Phase, Post, Role, ServiceName, ServiceType};
 
 use super::Spares;
 use crate::render;
@@ -9,9 +9,9 @@ use crate::render;
 /// A replica that may be further behind is a warning.
 const LAG_MS: u64 = 5_000;
 
-/// Whether a node waits to be needed, and can run this type.
-pub(super) fn can_take_over(member: &Member, service: &ServiceType) -> bool {
-    member.about.runnable.contains(service)
+/// Whether a node waits to be needed, and takes over services of this type.
+pub(super) fn can_take_over(member: &Member, service: &ServiceName, service_type: &ServiceType) -> bool {
+    member.about.takes_over(service, service_type)
         && member
             .state
             .as_ref()
@@ -21,12 +21,12 @@ pub(super) fn can_take_over(member: &Member, service: &ServiceType) -> bool {
 /// A node that the shard can be moved to: a replica of it, else one that waits to be needed.
 fn next_owner<'a>(claim: &'a ClaimView, spares: &Spares<'a>) -> Option<&'a NodeId> {
     let replica = claim.replicas.first().map(|replica| &replica.node);
-    let mut standbys = spares.members.iter().filter(|member| can_take_over(member, &claim.service));
+    let mut standbys = spares.of(&claim.service);
     replica.or_else(|| standbys.next().map(|member| &member.id))
 }
 
 /// What to know of a service whose shards nobody could take over.
-pub(super) fn no_spare(service: &ServiceType, spares: &Spares<'_>) -> Option<String> {
+pub(super) fn no_spare(service: &ServiceName, spares: &Spares<'_>) -> Option<String> {
     (spares.standbys(service) == 0).then(|| {
         format!("no standby is left to take over a shard of {service} whose owner dies; {}", spares.remedy)
     })
@@ -116,6 +116,8 @@ pub(super) fn warnings(claim: &ClaimView, spares: &Spares<'_>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::render::tests::member;
 
@@ -126,7 +128,10 @@ mod tests {
             member
         };
         let members: Vec<Member> = (0..standbys).map(|_| standby()).collect();
-        warnings(claim, &Spares { members: &members, remedy: "`ctl up` starts one".to_owned() })
+        warnings(
+            claim,
+            &Spares { members: &members, types: BTreeMap::new(), remedy: "`ctl up` starts one".to_owned() },
+        )
     }
 
     #[test]

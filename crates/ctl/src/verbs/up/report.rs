@@ -1,11 +1,13 @@
 //! What `ctl up` says at its end: what was done, what differs from the manifest, what to try next.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
 use types::api::Member;
-use types::{ClusterId, NodeId, Phase, Post, Role, ServiceType};
+use types::{ClusterId, NodeId, Phase, Post, Role, ServiceName};
 
+use crate::dropped;
 use crate::hints;
 use crate::listens::Listens;
 use crate::out::{OutputArg, say};
@@ -30,6 +32,8 @@ pub(super) struct Report {
     pub(super) outdated_specs: Vec<OutdatedSpec>,
     /// Nodes that run but are not in the manifest.
     pub(super) extra: Vec<NodeId>,
+    /// Services that have a spec and are not in the manifest.
+    pub(super) dropped: Vec<ServiceName>,
     pub(super) took_ms: u64,
     pub(super) insecure: Vec<String>,
     pub(super) members: Vec<Member>,
@@ -58,7 +62,7 @@ pub(super) struct Outdated {
 #[derive(Debug, Serialize)]
 pub(super) struct OutdatedSpec {
     pub(super) node: NodeId,
-    pub(super) service: ServiceType,
+    pub(super) service: ServiceName,
     pub(super) runs_with: Option<u64>,
     pub(super) latest: u64,
     pub(super) renewed: bool,
@@ -122,6 +126,9 @@ fn notes(report: &Report) -> String {
     for node in &report.extra {
         lines.push(format!("extra: {node} runs but is not in the manifest; `ctl leave {node}` ends it"));
     }
+    for service in &report.dropped {
+        lines.push(format!("kept: {}", dropped::in_words(service)));
+    }
     for default in &report.insecure {
         lines.push(format!("insecure: {}", render::clean(default)));
     }
@@ -135,10 +142,11 @@ fn suggestions(report: &Report) -> Vec<String> {
     let cluster = &report.cluster;
     let mut lines = vec![hints::command(&format!("status --cluster {cluster}"))];
     lines.extend(role_change(report).map(|change| hints::command(&change)));
-    let is_storage =
-        |member: &Member| member.state.as_ref().is_some_and(|state| state.role.service_name() == "storage");
-    if report.members.iter().any(is_storage) {
+    let services: BTreeSet<_> = of_type(report, "storage").collect();
+    if services.iter().any(|service| service.as_str() == "storage") || services.len() == 1 {
         lines.push(hints::command("kv put greeting hello"));
+    } else if let Some(service) = services.first() {
+        lines.push(hints::command(&format!("kv --service {service} put greeting hello")));
     }
     if let Some(member) = report.members.first() {
         lines.push(format!("curl {}/v1/members", member.http));
@@ -147,16 +155,22 @@ fn suggestions(report: &Report) -> Vec<String> {
     lines
 }
 
+/// The services of a type that some member runs.
+fn of_type<'a>(report: &'a Report, wanted: &'a str) -> impl Iterator<Item = &'a ServiceName> {
+    let states = report.members.iter().filter_map(|member| member.state.as_ref());
+    let of_type = states.filter(move |state| state.service_type().is_some_and(|of| of.as_str() == wanted));
+    of_type.filter_map(|state| state.role.service())
+}
+
 /// A role change that can work: one more gateway, if it may have a port of its own, else a shard that moves.
 fn role_change(report: &Report) -> Option<String> {
     let states = || report.members.iter().filter_map(|member| Some((&member.id, member.state.as_ref()?)));
     let (standby, _) =
         states().find(|(_, state)| state.role == Role::Standby && state.phase == Phase::Ready)?;
-    let gateway: ServiceType = "api_gateway".parse().expect("the name follows the rule");
-    let is_fixed =
-        report.listens.get(&gateway).is_some_and(|listens| listens.iter().any(|address| address.port() != 0));
-    let has_gateway = states().any(|(_, state)| state.role.service() == Some(&gateway));
-    if has_gateway && !is_fixed {
+    let is_fixed = |gateway: &&ServiceName| {
+        report.listens.get(*gateway).is_some_and(|listens| listens.iter().any(|address| address.port() != 0))
+    };
+    if let Some(gateway) = of_type(report, "api_gateway").find(|gateway| !is_fixed(gateway)) {
         return Some(format!("set-service {standby} {gateway}"));
     }
     let owned = states().find(|(_, state)| {
@@ -184,6 +198,7 @@ mod tests {
             outdated: Vec::new(),
             outdated_specs: Vec::new(),
             extra: Vec::new(),
+            dropped: Vec::new(),
             took_ms: 614,
             insecure: vec!["HTTP is not encrypted".to_owned()],
             members: vec![member("a", "api_gateway", Phase::Ready), member("b", "standby", Phase::Ready)],
@@ -212,6 +227,7 @@ try next:
         report.running_before = std::mem::take(&mut report.started);
         report.insecure.clear();
         report.extra = vec!["x".parse().unwrap()];
+        report.dropped = vec!["sessions".parse().unwrap()];
         report.drift = vec![DriftRow {
             node: "b".parse().unwrap(),
             wanted: "api_gateway".parse().unwrap(),
@@ -225,7 +241,7 @@ try next:
         };
         report.outdated = vec![outdated(false), outdated(true)];
         let text = notes(&report);
-        let lines: Vec<_> = text.lines().take(5).collect();
+        let lines: Vec<_> = text.lines().take(6).collect();
         assert_eq!(
             lines,
             [
@@ -234,6 +250,8 @@ try next:
                 "drift: a runs with other settings than the manifest's; `ctl up --reset` restarts it",
                 "restarted: a ran with other settings than the manifest's",
                 "extra: x runs but is not in the manifest; `ctl leave x` ends it",
+                "kept: the service sessions is not in the manifest; its spec and data are kept, `ctl spec rm sessions` \
+                 removes both",
             ]
         );
     }

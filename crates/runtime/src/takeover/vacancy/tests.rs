@@ -4,7 +4,7 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn storage() -> ServiceType {
+fn storage() -> ServiceName {
     "storage".parse().unwrap()
 }
 
@@ -12,9 +12,12 @@ fn place() -> Place {
     (storage(), ShardId::default())
 }
 
-fn layouts(replicas: u32) -> BTreeMap<ServiceType, Layout> {
+fn layouts(replicas: u32) -> BTreeMap<ServiceName, Layout> {
     let shards = NonZeroU32::new(2).unwrap();
-    BTreeMap::from([(storage(), Layout { spec: 1, shards, replicas })])
+    BTreeMap::from([(
+        storage(),
+        Layout { spec: 1, service_type: "storage".parse().unwrap(), shards, replicas },
+    )])
 }
 
 fn pace() -> Pace {
@@ -37,7 +40,7 @@ fn member(id: &str, role: &str) -> Member {
         http: format!("http://{id}"),
         gossip: String::new(),
         state: Some(state),
-        about: About { runnable: vec![storage()], ..About::default() },
+        about: About { runnable: vec!["storage".parse().unwrap()], ..About::default() },
         store: None,
     }
 }
@@ -228,6 +231,31 @@ fn copies_of_the_shard_go_first_then_surplus_ones_then_standbys_then_copies_of_o
     let surplus = [("standby", "standby"), ("b", "storage/1+"), ("c", "storage/1+")];
     let found = ranks(&surplus, 1, Action::Own);
     assert_eq!(found[2].0, "standby", "{found:?}");
+}
+
+#[test]
+fn a_standby_is_a_candidate_for_a_named_service_if_it_knows_such_and_may_run_it() {
+    let sessions: ServiceName = "sessions".parse().unwrap();
+    let place: Place = (sessions.clone(), ShardId::default());
+    let of = |service_type: &str| {
+        let (service_type, shards) = (service_type.parse().unwrap(), NonZeroU32::MIN);
+        BTreeMap::from([(sessions.clone(), Layout { spec: 1, service_type, shards, replicas: 0 })])
+    };
+    let before = member("me", "standby").about;
+    let now = About { named_services: true, ..before.clone() };
+    let limited = |runs: &str| About { runs: Some(vec![runs.parse().unwrap()]), ..now.clone() };
+    for (about, layouts, expected) in [
+        (before.clone(), of("storage"), None),
+        (now.clone(), of("storage"), Some(0)),
+        (now.clone(), of("searcher"), None),
+        (now.clone(), BTreeMap::new(), None),
+        (limited("sessions"), of("storage"), Some(0)),
+        (limited("users"), of("storage"), None),
+    ] {
+        let me = Member { about, ..member("me", "standby") };
+        let view = ClusterView::new("test".parse().unwrap(), me.id.clone(), [me]);
+        assert_eq!(rank(&view, &place, &layouts, Action::Own), expected, "{view:?}");
+    }
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Node {
 
 async fn call(mesh: &Mesh, method: &str, path: &str, body: String) -> (StatusCode, Value) {
     let request = Request::builder().method(method).uri(path).body(Body::from(body)).unwrap();
-    let answer = mesh.send(&Storage.service_type(), request).await.unwrap();
+    let answer = mesh.send(&Storage.service_type().into(), request).await.unwrap();
     let status = answer.status();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap_or_default())

@@ -1,0 +1,133 @@
+//! Removing a service: its spec and its data, once nobody runs it.
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request};
+use serde::Deserialize;
+use store::{SpecError, Store};
+use tracing::info;
+use types::api::{self, Member, Removed};
+use types::{ErrorKind, Problem, ServiceName, limits};
+
+use super::App;
+use super::error::ApiError;
+use super::queries::path;
+use super::settled::{opened, replaced, unread};
+
+/// How a service is removed.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HowToRemove {
+    /// Whether members that run the service are made standbys; without it, the removal is refused while one does.
+    #[serde(default)]
+    stop: bool,
+}
+
+/// Removes a service for good: its spec and all of its data. Refused while a member runs it, unless `stop` is set, or while a
+/// shard of it has an owner.
+#[utoipa::path(delete, path = "/v1/spec/{service}", params(
+        ("service" = String, Path, description = "name of the service"), HowToRemove,
+        ("If-Match" = Option<String>, Header, description = "`\"{number}\"` of its spec")),
+    responses((status = 200, body = Removed), (status = 400, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem), (status = 503, body = Problem)))]
+pub(crate) async fn remove(
+    State(app): State<App>,
+    service: Result<Path<String>, PathRejection>,
+    how: Result<Query<HowToRemove>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Json<Removed>, ApiError> {
+    let Query(HowToRemove { stop }) =
+        how.map_err(|error| ApiError::invalid("bad-query", error.body_text()))?;
+    let service: ServiceName = path(service)?
+        .parse()
+        .map_err(|error: types::IdError| ApiError::invalid("bad-service-name", error.to_string()))?;
+    let service = app.registry.normalized(service);
+    let last = replaced(&headers)?;
+    let store = opened(&app).await?;
+    let specs = store.specs();
+    let spec = specs.latest(&service).await.map_err(|error| unread(&error))?;
+    if spec.is_some() && !stop {
+        unused(&app, store, &service).await?;
+    }
+    // Without a spec no node takes the service over: those that run it end one after the other, and nobody follows.
+    let removed = specs.remove(&service, last).await.map_err(|error| refused(&error))?;
+    let ended = async {
+        if stop {
+            end(&app, &service).await?;
+        }
+        unused(&app, store, &service).await
+    };
+    if let Err(problem) = ended.await {
+        if let Some(spec) = spec {
+            specs.put(&service, 0, &spec.spec).await.map_err(|error| refused(&error))?;
+        }
+        return Err(problem);
+    }
+    let objects = store.delete_data(&service).await.map_err(|error| unread(&error))?;
+    info!(%service, number = removed, objects, "removed a service");
+    Ok(Json(Removed { service, objects: u64::try_from(objects).unwrap_or(u64::MAX) }))
+}
+
+/// Makes the members that run a service standbys, all at once.
+async fn end(app: &App, service: &ServiceName) -> Result<(), ApiError> {
+    let view = app.cluster.view();
+    try_join_all(view.of_service(service).map(|member| end_at(app, service, member))).await?;
+    Ok(())
+}
+
+async fn end_at(app: &App, service: &ServiceName, member: &Member) -> Result<(), ApiError> {
+    let failed = |why: String| {
+        let detail = format!("{} runs {service} and could not be stopped: {why}", member.id);
+        ApiError::from(Problem::new(ErrorKind::Conflict, "in-use", detail))
+    };
+    let request = Request::put(format!("{}/v1/members/{}/service?wait=all", member.http, member.id))
+        .header(CONTENT_TYPE, "application/json")
+        .header(api::HOPS, "1")
+        .body(Bytes::from_static(br#"{"service": "standby"}"#))
+        .map_err(|error| failed(error.to_string()))?;
+    let answer = app.mesh.call(request, limits::PASS_ON).await.map_err(|error| failed(error.to_string()))?;
+    if answer.status().is_success() {
+        return Ok(());
+    }
+    let refusal: Option<Problem> = serde_json::from_slice(answer.body()).ok();
+    Err(failed(refusal.map_or_else(|| answer.status().to_string(), |refusal| refusal.detail)))
+}
+
+/// Fails while a member runs the service, or the store says that somebody owns a shard of it.
+async fn unused(app: &App, store: &Store, service: &ServiceName) -> Result<(), ApiError> {
+    let view = app.cluster.view();
+    let members: Vec<_> = view.of_service(service).map(|member| member.id.to_string()).collect();
+    if let Some(first) = members.first() {
+        let detail = format!("{} runs {service}", members.join(", "));
+        let problem = Problem::new(ErrorKind::Conflict, "in-use", detail);
+        return Err(problem.hint(format!("`ctl set-service {first} standby` ends it there")).into());
+    }
+    let claims = store.claims().all().await.map_err(|error| unread(&error))?;
+    let owned =
+        claims.iter().filter(|((claimed, _), _)| claimed == service).find_map(|((_, shard), state)| {
+            let holder = match state {
+                Ok(state) => state.holder.as_ref()?.node.to_string(),
+                Err(error) => format!("somebody who can't be read: {error}"),
+            };
+            Some((*shard, holder))
+        });
+    let Some((shard, holder)) = owned else { return Ok(()) };
+    let detail = format!("{service}/{shard} is owned by {holder}, as the store says");
+    let problem = Problem::new(ErrorKind::Conflict, "in-use", detail);
+    Err(problem
+        .hint(format!(
+            "end that node, or take the shard from it: `ctl set-service NODE {service} --shard {shard} --take`, then \
+             `ctl set-service NODE standby`"
+        ))
+        .into())
+}
+
+fn refused(error: &SpecError) -> ApiError {
+    let problem = Problem::new(error.kind(), "changed", error.to_string());
+    ApiError(Problem { hint: error.hint(), ..problem })
+}
