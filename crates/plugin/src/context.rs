@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use types::{ErrorKind, Generation, NodeId, Role};
+use types::{ErrorKind, Generation, Loopback, NodeId, Role};
 
 use crate::{Claim, Duty, Metrics, ServiceError, TaskFailure, Tasks, bind};
 
@@ -58,15 +58,15 @@ pub struct Context {
 /// Who may reach the listeners of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposure {
-    /// Whether addresses other than loopback are allowed, though nothing is encrypted or authenticated.
-    pub beyond_loopback: bool,
+    /// Which addresses may be listened on.
+    pub loopback: Loopback,
     /// The host that others use to reach this node.
     pub host: String,
 }
 
 impl Default for Exposure {
     fn default() -> Self {
-        Self { beyond_loopback: false, host: "127.0.0.1".to_owned() }
+        Self { loopback: Loopback::Required, host: "127.0.0.1".to_owned() }
     }
 }
 
@@ -93,7 +93,7 @@ impl Context {
     /// Opens a listener of the service's own. It is gossiped under `name` once the service is ready.
     pub async fn listen(&self, name: &str, addr: SocketAddr) -> Result<TcpListener, ServiceError> {
         let exposure = &self.endpoints.exposure;
-        if !addr.ip().is_loopback() && !exposure.beyond_loopback {
+        if !exposure.loopback.allows(addr.ip()) {
             return Err(ServiceError::new(
                 ErrorKind::Invalid,
                 format!("listener `{name}` on {addr} would be open to the network"),

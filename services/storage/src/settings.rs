@@ -3,12 +3,13 @@
 use plugin::{SettingsError, SettingsMistake};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use types::key_value::MAX_VALUE;
 use types::range::NumberIn;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 /// The largest value that there may be.
-const MOST_VALUE: u64 = 8 * MIB;
+const MOST_VALUE: u64 = MAX_VALUE as u64;
 /// What the queue of writes has above the largest value, at least.
 const BESIDE_VALUE: u64 = 64 * KIB;
 /// The smallest cache on disk.
