@@ -12,12 +12,14 @@
 //! {cluster}/probe/{uuid}/…                 what the test writes, removed after it
 //! ```
 
-mod anchor;
+mod cancellable;
 mod claims;
 mod connect;
 mod error;
 pub mod faults;
+mod instrumented;
 mod log;
+mod mount_guard;
 mod objects;
 mod open;
 mod page_cache;
@@ -31,8 +33,10 @@ mod url;
 
 pub use object_store::ObjectStore;
 
+pub use crate::cancellable::Cancellable;
 pub use crate::claims::{ClaimError, ClaimState, Claims, Farewell, Latest};
 pub use crate::error::{Fault, StoreError};
+pub use crate::instrumented::{Instrumented, StoreHealth};
 pub use crate::log::{AppendError, Entry, Log};
 pub use crate::open::{OpenError, Store};
 pub use crate::specs::{SpecError, Specs};

@@ -13,10 +13,10 @@ use types::api::StoreInfo;
 use types::{ClusterId, ErrorKind, ServiceType, ShardId, StoreId};
 use uuid::Uuid;
 
-use crate::anchor::Anchored;
 use crate::claims::Claims;
 use crate::connect::{Environment, connect};
 use crate::error::{Fault, StoreError};
+use crate::mount_guard::MountGuard;
 use crate::objects::{Created, Objects};
 use crate::probe::{self, Depth, RACERS, Refusal};
 use crate::specs::Specs;
@@ -187,14 +187,14 @@ impl Store {
         let Place::Folder(root) = url.place() else {
             return Self::over_patiently(objects, url.clone(), cluster, others).await;
         };
-        // Tested and made first: the anchor is what it finds there then.
+        // Tested and made first: the mark is the file that it finds there then.
         let store = Self::over_patiently(Arc::clone(&objects), url.clone(), cluster, others).await?;
         let path = root.join(cluster.as_str()).join("store.json");
-        let anchored = Anchored::new(objects, path).map_err(|error| {
+        let guarded = MountGuard::new(objects, path).map_err(|error| {
             let source = object_store::Error::Generic { store: "folder", source: error.into() };
             OpenError::from(StoreError::new("open", "store.json", &url.to_string(), source))
         })?;
-        Ok(Self { objects: below(Arc::new(anchored), url.clone(), cluster), ..store })
+        Ok(Self { objects: below(Arc::new(guarded), url.clone(), cluster), ..store })
     }
 
     /// The same over any implementation, for tests and for those who embed Coterie; `url` is what is shown.

@@ -32,6 +32,7 @@ use crate::feed::Feed;
 use crate::history::History;
 use crate::keeper::{Keeper, flush_early};
 use crate::key::Key;
+use crate::log_files::LogFiles;
 use crate::meters::Meters;
 use crate::open::Opener;
 use crate::ownership::Ownership;
@@ -45,7 +46,6 @@ use crate::shared::{Shared, State};
 use crate::stored::{key_range, stored};
 use crate::tuning;
 use crate::vigil::Moment;
-use crate::witness::Witness;
 use crate::write::{Write, Written};
 
 /// A proof of ownership that is older is not good enough for a reader who may be told something old.
@@ -80,9 +80,9 @@ impl Engine {
         stop: CancellationToken,
     ) -> Self {
         let Place { objects, folder, poll, wall, disk } = place;
-        let witness = Witness::new(objects);
-        let seen = witness.seen();
-        let objects: Arc<dyn ObjectStore> = Arc::new(witness);
+        let files = LogFiles::new(objects);
+        let seen = files.seen();
+        let objects: Arc<dyn ObjectStore> = Arc::new(files);
         let meters = Meters::new(metrics, &seen);
         let log = Arc::clone(&objects);
         let shared =

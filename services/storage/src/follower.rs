@@ -12,6 +12,7 @@ use plugin::{Health, Tasks};
 use slatedb::config::{DbReaderOptions, ReadOptions};
 use slatedb::object_store::ObjectStore;
 use slatedb::{DbReader, DbReaderMode, Error, ErrorKind};
+use store::Cancellable;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -19,11 +20,11 @@ use tracing::{debug, info};
 
 use crate::cache::{Cache, Part};
 use crate::consistency::Stale;
-use crate::cut::Cut;
 use crate::disk_cache::{self, DiskCache};
 use crate::engine::late;
 use crate::history::is_missing;
 use crate::key::Key;
+use crate::log_files::{LogFiles, Seen};
 use crate::looks::{Looks, Noting};
 use crate::meters::Meters;
 use crate::open::PATH;
@@ -36,7 +37,6 @@ use crate::settings::Settings;
 use crate::stored::{key_range, stored};
 use crate::table_cache::follow_tables;
 use crate::vigil::Moment;
-use crate::witness::{Seen, Witness};
 
 /// A copy that may be further behind is not well.
 const BEHIND: Duration = Duration::from_secs(5);
@@ -89,15 +89,15 @@ impl Follower {
         tasks: &Tasks,
         stop: CancellationToken,
     ) -> Self {
-        let witness = Witness::new(Arc::new(Cut::new(source.objects, stop.clone())));
+        let files = LogFiles::new(Arc::new(Cancellable::read_only(source.objects, stop.clone())));
         let shared = Arc::new(Shared {
             state: watch::Sender::new(State::Opening(None)),
-            seen: witness.seen(),
+            seen: files.seen(),
             meters,
             stop,
             began: Moment::now(),
         });
-        let source = Source { objects: Arc::new(witness), ..source };
+        let source = Source { objects: Arc::new(files), ..source };
         let (following, cache) = (Arc::clone(&shared), Cache::of_size(settings.cache_bytes()).part());
         tasks.spawn("replica", async move {
             follow(&following, &source, &cache).await;

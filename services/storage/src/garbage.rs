@@ -28,10 +28,10 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use crate::data_clock::DataClock;
+use crate::log_files::Seen;
 use crate::notes::Note;
 use crate::open::PATH;
 use crate::restamped::Restamped;
-use crate::witness::Seen;
 
 /// How often the log is collected.
 const EVERY: Duration = Duration::from_mins(1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use plugin::{Counter, Gauge, Histogram, Metrics};
 
 use crate::cache::Need;
-use crate::witness::Seen;
+use crate::log_files::Seen;
 
 /// The metrics of a shard.
 #[derive(Debug, Clone)]

@@ -20,11 +20,11 @@ use crate::cache::Part;
 use crate::data_clock::{DataClock, WallClock};
 use crate::disk_cache::DiskCache;
 use crate::newest::Newest;
+use crate::log_files::Seen;
 use crate::notes::Notes;
 use crate::ownership::{Lost, Ownership};
 use crate::survey::{Damage, Survey, SurveyError, find_damage, survey};
 use crate::tuning;
-use crate::witness::Seen;
 
 /// Where the database lies, below the shard's own part of the store.
 pub(crate) const PATH: &str = "db";

@@ -16,11 +16,11 @@ use crate::data_clock::WallClock;
 use crate::disk_cache::DiskCache;
 use crate::engine::{Engine, Place};
 use crate::follower::{Follower, Source};
+use crate::log_files::Seen;
 use crate::meters::Meters;
 use crate::refusal::Refusal;
 use crate::routes;
 use crate::settings::Settings;
-use crate::witness::Seen;
 
 /// How long the database may take to open before the start has failed.
 const OPEN: Duration = Duration::from_secs(15);

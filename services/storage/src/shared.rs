@@ -14,11 +14,11 @@ use crate::data_clock::{DataClock, WallClock};
 use crate::expiry::Expiry;
 use crate::feed::Feed;
 use crate::history::History;
+use crate::log_files::Seen;
 use crate::meters::Meters;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::vigil::{Moment, Vigil};
-use crate::witness::Seen;
 use crate::write::Write;
 
 /// What requests and the keeper of the database share.

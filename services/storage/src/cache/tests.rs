@@ -11,10 +11,10 @@ use store::faults::{Faults, Op, When};
 
 use super::*;
 use crate::engine::tests::until;
+use crate::log_files::Seen;
 use crate::meters::Meters;
 use crate::table_cache::follow_tables;
 use crate::tuning;
-use crate::witness::Seen;
 
 const KEYS: u32 = 2_000;
 
