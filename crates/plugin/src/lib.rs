@@ -13,10 +13,12 @@ mod least_rate;
 mod memory;
 mod metrics;
 mod net;
+mod on_end;
 mod registry;
 pub mod response;
 mod serve;
 mod settings;
+mod single_flight;
 mod tasks;
 
 use std::net::SocketAddr;
@@ -36,9 +38,11 @@ pub use least_rate::{LeastRate, TooSlow};
 pub use memory::memory_limit;
 pub use metrics::{Counter, Gauge, Histogram, Metrics};
 pub use net::{BindError, bind};
+pub use on_end::{BodyEnd, OnEnd, on_end};
 pub use registry::{Registry, RegistryError};
 pub use serve::{Peer, ServeLimits, Stop, serve};
 pub use settings::{SettingsError, SettingsMistake, check_settings, parse_settings, settings_schema};
+pub use single_flight::{Landed, SingleFlight};
 pub use store::ObjectStore;
 pub use tasks::{TaskFailure, Tasks};
 

@@ -33,7 +33,6 @@ use tracing::{debug, warn};
 use types::NodeId;
 
 use answer::raw_problem;
-use body::{AnswerBody, RequestBody};
 use hangup::Hangup;
 use link::{Link, Tcp};
 use progress::Progress;
@@ -219,9 +218,9 @@ fn listening<S>(
     limits: ServeLimits,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
-    Response = Response<AnswerBody>,
+    Response = Response<Body>,
     Error = Infallible,
-    Future: Future<Output = Result<Response<AnswerBody>, Infallible>> + Send,
+    Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
 >
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
@@ -235,7 +234,7 @@ where
             (None, Ok(())) => is_about_all(&head).then(answer::options),
         };
         head.extensions.insert(Peer(peer));
-        let body = RequestBody::boxed(body, progress.clone());
+        let body = body::request(body, progress.clone());
         let (service, progress) = (service.clone(), progress.clone());
         async move {
             let answer = match own {
@@ -246,7 +245,7 @@ where
                 },
             };
             progress.answered();
-            Ok(answer.map(|body| AnswerBody::new(body, progress)))
+            Ok(answer.map(|body| body::answer(body, progress)))
         }
     })
 }
