@@ -90,8 +90,20 @@ impl Endpoints {
 }
 
 impl Context {
-    /// Opens a listener of the service's own. It is gossiped under `name` once the service is ready.
-    pub async fn listen(&self, name: &str, addr: SocketAddr) -> Result<TcpListener, ServiceError> {
+    /// Opens a listener of the service's own. Once the service is ready it is gossiped under `name` as a URL of this
+    /// scheme: `http`, `tcp`, `redis`. [`DrainingListener`](crate::DrainingListener) serves it.
+    pub async fn listen(
+        &self,
+        name: &str,
+        scheme: &str,
+        addr: SocketAddr,
+    ) -> Result<TcpListener, ServiceError> {
+        if !is_scheme(scheme) {
+            let message = format!("listener `{name}` has `{scheme}` for a URL's scheme");
+            let hint =
+                "a scheme is a small letter, then small letters, digits, `+`, `-` and `.`, such as `tcp`";
+            return Err(ServiceError::new(ErrorKind::Invalid, message).hint(hint));
+        }
         let exposure = &self.endpoints.exposure;
         if !exposure.loopback.allows(addr.ip()) {
             return Err(ServiceError::new(
@@ -106,7 +118,7 @@ impl Context {
         let port =
             listener.local_addr().map_err(|error| ServiceError::internal("no address").source(error))?.port();
         let host = if addr.ip().is_unspecified() { exposure.host.clone() } else { host_of(addr) };
-        let url = format!("http://{host}:{port}");
+        let url = format!("{scheme}://{host}:{port}");
         self.endpoints.urls.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), url);
         Ok(listener)
     }
@@ -174,9 +186,40 @@ impl Context {
     }
 }
 
+/// Whether a text is a URL's scheme (RFC 3986, section 3.1), in small letters as all are written.
+fn is_scheme(text: &str) -> bool {
+    let is_rest = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(byte);
+    text.as_bytes()
+        .split_first()
+        .is_some_and(|(first, rest)| first.is_ascii_lowercase() && rest.iter().all(is_rest))
+}
+
 fn host_of(addr: SocketAddr) -> String {
     match addr {
         SocketAddr::V4(v4) => v4.ip().to_string(),
         SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_is_gossiped_under_its_scheme_and_only_this_machine_reaches_it() {
+        let (cx, _failures) = Context::for_test("gateway".parse().unwrap());
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        for scheme in ["http", "tcp", "redis", "coap+tcp", "a1-2.3"] {
+            let listener = cx.listen(scheme, scheme, any).await.unwrap();
+            let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+            assert_eq!(cx.endpoints.urls()[scheme], url);
+        }
+        for scheme in ["", "HTTP", "1a", "http://", "a b", "\u{e4}"] {
+            let error = cx.listen("x", scheme, any).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{scheme}");
+        }
+        let error = cx.listen("x", "tcp", "0.0.0.0:0".parse().unwrap()).await.unwrap_err();
+        assert!(error.to_string().contains("would be open to the network"), "{error}");
+        assert!(!cx.endpoints.urls().contains_key("x"));
     }
 }

@@ -40,7 +40,9 @@ pub use metrics::{Counter, Gauge, Histogram, Metrics};
 pub use net::{BindError, bind};
 pub use on_end::{BodyEnd, OnEnd, on_end};
 pub use registry::{Registry, RegistryError};
-pub use serve::{Peer, ServeLimits, Stop, serve};
+pub use serve::{
+    AcceptLimits, DrainingListener, InFlight, InFlightGuard, Peer, ServeLimits, Stop, accept, serve,
+};
 pub use settings::{SettingsError, SettingsMistake, check_settings, parse_settings, settings_schema};
 pub use single_flight::{Landed, SingleFlight};
 pub use store::ObjectStore;
