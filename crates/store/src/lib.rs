@@ -15,6 +15,7 @@
 mod cancellable;
 mod claims;
 mod connect;
+mod data_log;
 mod error;
 pub mod faults;
 mod instrumented;
@@ -31,10 +32,12 @@ mod specs;
 mod testing;
 mod url;
 
+pub use object_store;
 pub use object_store::ObjectStore;
 
 pub use crate::cancellable::Cancellable;
 pub use crate::claims::{ClaimError, ClaimState, Claims, Farewell, Latest};
+pub use crate::data_log::{DataEntry, DataLog, DataLogError, DataLogReader, MAX_RECORD};
 pub use crate::error::{Fault, StoreError};
 pub use crate::instrumented::{Instrumented, StoreHealth};
 pub use crate::log::{AppendError, Entry, Log};

@@ -194,7 +194,7 @@ impl Store {
             let source = object_store::Error::Generic { store: "folder", source: error.into() };
             OpenError::from(StoreError::new("open", "store.json", &url.to_string(), source))
         })?;
-        Ok(Self { objects: below(Arc::new(guarded), url.clone(), cluster), ..store })
+        Ok(Self { objects: below(Arc::new(guarded), url, cluster), ..store })
     }
 
     /// The same over any implementation, for tests and for those who embed Coterie; `url` is what is shown.
@@ -213,7 +213,7 @@ impl Store {
         cluster: &ClusterId,
         others: impl Future<Output = ()> + Send,
     ) -> Result<Self, OpenError> {
-        let objects = below(objects, url.clone(), cluster);
+        let objects = below(objects, &url, cluster);
         let name = Identity::path();
         let mut found = objects.read(&name).await?;
         if found.is_none() {
@@ -311,8 +311,8 @@ impl fmt::Debug for Store {
 }
 
 /// What belongs to a cluster, below its name.
-fn below(objects: Arc<dyn ObjectStore>, url: StoreUrl, cluster: &ClusterId) -> Objects {
-    Objects::new(Arc::new(PrefixStore::new(objects, cluster.as_str())), Arc::new(url))
+fn below(objects: Arc<dyn ObjectStore>, url: &StoreUrl, cluster: &ClusterId) -> Objects {
+    Objects::new(Arc::new(PrefixStore::new(objects, cluster.as_str())), url)
 }
 
 /// Something that a cluster has left, other than the objects of a test that runs.
