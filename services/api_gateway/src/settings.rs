@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use mesh::{BaseUrl, Limits};
 use plugin::{Hosts, SettingsError, SettingsMistake};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use types::range::{DurationIn, NumberIn};
 
@@ -27,9 +27,8 @@ type Count = NumberIn<1, 1_000_000>;
 ///   - prefix: /files
 ///     to: [http://127.0.0.1:8000]
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(!default)]
 pub struct Settings {
     /// The address on which the gateway listens. Port 0 selects a free port; `ctl members` shows it.
     pub listen: String,
@@ -60,7 +59,7 @@ pub struct Settings {
 }
 
 /// A path prefix that goes to fixed addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// The prefix. `/files` matches `/files`, `/files/` and every path below it, but not `/filesystem`. `/` matches
