@@ -9,6 +9,6 @@ mod sandbox;
 
 pub use echo::{Echo, OwnedEcho};
 pub use golden::golden;
-pub use machine::{Machine, Running, Said, binaries, free_port, is_free, repository};
+pub use machine::{Machine, Running, Said, binaries, example, free_port, is_free, repository};
 pub use moto::Moto;
 pub use sandbox::{NodeOptions, Sandbox, eventually};

@@ -30,14 +30,25 @@ pub fn binaries() -> anyhow::Result<&'static Path> {
     built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
+/// An agent of `tests/examples`, built in the same way.
+pub fn example(name: &str) -> anyhow::Result<PathBuf> {
+    let folder = cargo_build(&["--workspace", "--example", name])?;
+    Ok(folder.join("examples").join(name))
+}
+
 fn build() -> anyhow::Result<PathBuf> {
+    cargo_build(&["-p", "agent", "-p", "ctl"])
+}
+
+/// Builds what the arguments say into the folder in which this test lies. Returns that folder.
+fn cargo_build(arguments: &[&str]) -> anyhow::Result<PathBuf> {
     // TARGET/PROFILE/deps/NAME-HASH
     let exe = std::env::current_exe()?;
     let folder = exe.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?;
     let profile = folder.file_name().and_then(|name| name.to_str()).context("a profile has a name")?;
     let target = folder.parent().context("a profile's folder lies in the target folder")?;
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or(env!("CARGO").into()));
-    cargo.args(["build", "--locked", "-p", "agent", "-p", "ctl", "--target-dir"]).arg(target);
+    cargo.args(["build", "--locked"]).args(arguments).arg("--target-dir").arg(target);
     // What describes the package of this test to its build would make other packages build anew.
     let own = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(own)) {

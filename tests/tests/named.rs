@@ -69,7 +69,7 @@ async fn two_stores_and_two_gateways_share_nothing_but_their_types() -> anyhow::
     }
     // The type is gossiped, and the role has a shard though none was given.
     let users = owner(&sandbox, "e", "u", "users/0").await?;
-    assert_eq!(users.service_type.as_ref().map(|of| of.as_str()), Some("storage"));
+    assert_eq!(users.service_type.as_ref().map(types::ServiceType::as_str), Some("storage"));
 
     // A standby takes over a shard of a named service, and the other store does not notice.
     sandbox.kill("s0").await?;
@@ -77,7 +77,7 @@ async fn two_stores_and_two_gateways_share_nothing_but_their_types() -> anyhow::
         put(&sandbox, &format!("{internal}/sessions"), &format!("later{number}"), "session").await?;
     }
     let spare = owner(&sandbox, "e", "spare", "sessions/0").await?;
-    assert_eq!(spare.service_type.as_ref().map(|of| of.as_str()), Some("storage"));
+    assert_eq!(spare.service_type.as_ref().map(types::ServiceType::as_str), Some("storage"));
     for number in 0..10 {
         for key in [format!("k{number}"), format!("later{number}")] {
             let found = get(&sandbox, &format!("{edge}/sessions"), &key).await?;
@@ -103,7 +103,7 @@ async fn the_api_speaks_of_services_by_their_names() -> anyhow::Result<()> {
     })
     .await?;
     let sessions = &services["sessions"];
-    assert_eq!(sessions.service_type.as_ref().map(|of| of.as_str()), Some("storage"));
+    assert_eq!(sessions.service_type.as_ref().map(types::ServiceType::as_str), Some("storage"));
     assert_eq!(
         (sessions.spec, sessions.wanted, sessions.ready, sessions.members.len()),
         (Some(1), Some(2), 1, 1)
@@ -246,7 +246,7 @@ async fn an_agent_that_knows_no_named_services_is_shown_and_is_nobodys_candidate
     let (sessions, storage) = ("sessions".parse()?, "storage".parse()?);
     assert_eq!(view.spare(&sessions, &storage), None);
     let itself = "storage".parse()?;
-    assert_eq!(view.spare(&itself, &storage).map(|node| node.as_str()), Some("old"));
+    assert_eq!(view.spare(&itself, &storage).map(types::NodeId::as_str), Some("old"));
     Ok(())
 }
 

@@ -42,6 +42,18 @@ pub(crate) enum Verb {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Print the settings of a service type, with their ranges and defaults
+    #[command(after_help = "Examples:\n  \
+        agent settings storage\n  \
+        agent settings api_gateway -o json")]
+    Settings {
+        /// The service type
+        #[arg(value_name = "TYPE")]
+        service: String,
+        /// How to print it: for people, or its JSON Schema
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// Check settings of service types: JSON on standard input, JSON on standard output
     #[command(after_help = "Example:\n  \
         echo '{\"services\": {\"api_gateway\": {\"routes\": []}}}' | agent validate\n  \

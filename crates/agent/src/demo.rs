@@ -4,13 +4,13 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Context;
+use plugin::Registry;
 use runtime::{Config, Leaver, Node, NodeError, Signals, StoreUrl};
 use store::Store;
 use tokio::task::JoinSet;
 use types::{Profile, Role, ServiceName, Spec};
 
 use crate::banner::settled;
-use crate::registry::registry;
 use crate::settings::Settings;
 
 /// The roles of the five, as in `manifests/demo.yaml`.
@@ -25,13 +25,13 @@ const ROLES: [(&str, &str); 5] = [
 const SHARDS: u32 = 2;
 
 /// Runs five nodes until a signal; what they keep goes with them.
-pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
+pub(crate) async fn run(settings: &Settings, registry: &Registry) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("signals can't be listened for")?;
     let folder = tempfile::tempdir().context("no temporary folder can be made")?;
     tokio::select! {
         biased;
         _ = signals.next() => Ok(()),
-        nodes = start(settings, folder.path()) => {
+        nodes = start(settings, registry, folder.path()) => {
             let nodes = nodes?;
             let leavers: Vec<_> = nodes.iter().map(Node::leaver).collect();
             let shown = tokio::select! {
@@ -46,8 +46,14 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
     }
 }
 
-async fn start(settings: &Settings, folder: &Path) -> anyhow::Result<Vec<Node>> {
+async fn start(settings: &Settings, registry: &Registry, folder: &Path) -> anyhow::Result<Vec<Node>> {
     let base = settings.config()?;
+    for (_, role) in ROLES {
+        let role = role.parse::<Role>().context("the demo's own roles are roles")?;
+        let service_type = role.service().and_then(ServiceName::default_type);
+        let service_type = service_type.context("the demo's own services are named after their types")?;
+        registry.check(role, &service_type).context("--demo shows a gateway and storage")?;
+    }
     let url = StoreUrl::folder(&folder.join("store"))?;
     let storage: ServiceName = "storage".parse().context("the demo's own names follow the rule")?;
     let spec = Spec {
@@ -69,7 +75,7 @@ async fn start(settings: &Settings, folder: &Path) -> anyhow::Result<Vec<Node>> 
             settings: base.settings.clone(),
             ..Config::new(folder.join(name))
         };
-        nodes.push(Node::start(config, registry()).await?);
+        nodes.push(Node::start(config, registry.clone()).await?);
     }
     Ok(nodes)
 }

@@ -126,7 +126,7 @@ mod tests {
     fn each_mistake_comes_with_its_type_and_place() {
         let question =
             serde_json::from_str(r#"{"services": {"api-gateway": {"no_such": 1}, "unknown": {}}}"#).unwrap();
-        let answer = answer(&crate::registry::registry(), question);
+        let answer = answer(&crate::builtin(), question);
         assert_eq!(answer.mistakes.len(), 1);
         assert_eq!(answer.mistakes[0].service.as_str(), "api_gateway");
         assert!(answer.types.iter().any(|known| known.name.as_str() == "api_gateway" && !known.sharded));
@@ -138,7 +138,7 @@ mod tests {
             r#"{"services": {"edge": {"listen": "127.0.0.1:8080"}, "internal": {"no_such": 1}},
                 "types": {"edge": "api_gateway", "internal": "api_gateway"}}"#,
         );
-        let answer = answer(&crate::registry::registry(), question.unwrap());
+        let answer = answer(&crate::builtin(), question.unwrap());
         let edge: ServiceName = "edge".parse().unwrap();
         assert_eq!(answer.listens[&edge], ["127.0.0.1:8080".parse().unwrap()]);
         assert_eq!(answer.mistakes.len(), 1);
@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn every_number_and_duration_of_every_setting_has_a_range() {
-        for (service, schema) in schema(&crate::registry::registry()) {
-            let plugin = crate::registry::registry().plugin(&service).cloned().unwrap();
+        for (service, schema) in schema(&crate::builtin()) {
+            let plugin = crate::builtin().plugin(&service).cloned().unwrap();
             let prepare = |key: &str, value: &Value| {
                 plugin.prepare(&Value::Object([(key.to_owned(), value.clone())].into_iter().collect()))
             };

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 use types::api::Member;
-use types::{Generation, NodeId};
+use types::{Backoff, Generation, NodeId, Retries};
 
 use crate::config::{ClusterConfig, Timing};
 use crate::keys;
@@ -33,7 +33,7 @@ const GREETINGS: u8 = 3;
 /// In a cluster of up to this many nodes, greet every node. In a larger one, greet about this many, chosen at random;
 /// the others hear of the newcomer from them.
 const GREET_ALL: u32 = 16;
-/// The first pause between two greetings of the seeds while none has answered. It doubles up to one gossip interval.
+/// The first pause between two greetings of the seeds while none has answered. It grows up to one gossip interval.
 const SEED_PAUSE: Duration = Duration::from_millis(10);
 /// The number of times a leave is pushed, and the pause after each.
 const LEAVE_PUSHES: u32 = 3;
@@ -69,7 +69,7 @@ pub(crate) struct Driver {
 
 /// When to greet the seeds next while none has answered.
 struct SeedGreetings {
-    pause: Duration,
+    retries: Retries,
     next: Instant,
 }
 
@@ -87,7 +87,7 @@ impl Driver {
             started: now,
             known: BTreeMap::new(),
             greeted: BTreeMap::new(),
-            seeds: SeedGreetings { pause: SEED_PAUSE, next: now },
+            seeds: SeedGreetings { retries: Backoff::new(SEED_PAUSE, timing.interval).retries(), next: now },
             fast_polls_left: FAST_POLLS,
             has_warned_of_seeds: false,
             is_unsettled: true,
@@ -391,8 +391,7 @@ impl Driver {
             return;
         }
         self.fast_polls_left = FAST_POLLS;
-        self.seeds.next = now + self.seeds.pause;
-        self.seeds.pause = (self.seeds.pause * 2).min(self.timing.interval);
+        self.seeds.next = now + self.seeds.retries.failed(rand::random());
         for seed in seeds {
             self.greet(seed);
         }

@@ -18,6 +18,8 @@ use types::{ClusterId, ServiceName, ServiceType, Spec};
 
 use crate::exit::{Exit, Failure};
 use crate::listens::Listens;
+use crate::record::agent_of;
+use crate::state::State;
 
 const VALIDATE_LIMIT: Duration = Duration::from_secs(10);
 /// A store far away is tested in this time.
@@ -86,6 +88,26 @@ pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, Failure> {
         Failure::new(Exit::Error, "there is no `agent` beside ctl and none on the PATH")
             .hint("build it with `cargo build`, or name it with --agent-bin")
     })
+}
+
+/// The binary named, else the one that a person named for the cluster before, else what [`find`] finds.
+pub(crate) fn of_cluster(
+    named: Option<&Path>,
+    state: &State,
+    cluster: Option<&ClusterId>,
+) -> anyhow::Result<PathBuf> {
+    let remembered = match cluster {
+        Some(cluster) if named.is_none() => agent_of(state, cluster)?.map(|path| (path, cluster)),
+        _ => None,
+    };
+    match remembered {
+        Some((path, _)) if path.is_file() => Ok(path),
+        Some((path, cluster)) => {
+            let message = format!("{}, which cluster `{cluster}` was started with, is gone", path.display());
+            Err(Failure::new(Exit::Usage, message).hint("name another with --agent-bin").into())
+        }
+        None => Ok(find(named)?),
+    }
 }
 
 fn candidates(own: Option<&Path>, path: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {

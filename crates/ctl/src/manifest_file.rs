@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use manifest::{Checked, Known, KnownType, Mistake, Mistakes};
+use types::ClusterId;
 
 use crate::agent_bin::{self, ApplyMistake, SettingsMistake, Validation};
 use crate::exit::{Exit, Failure};
@@ -76,16 +77,21 @@ pub(crate) struct Loaded {
     pub(crate) checked: Checked,
     /// The addresses that services bind beside their nodes' APIs; none if no agent was asked.
     pub(crate) listens: Listens,
+    /// The agent that was asked.
+    pub(crate) agent: Option<PathBuf>,
     name: String,
     pub(crate) source: String,
 }
 
-/// Reads and checks a manifest: its shape here, its settings by the agent, where there is one.
-pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Loaded> {
+/// Reads and checks a manifest: its shape here, its settings by the agent of its cluster, where there is one.
+pub(crate) async fn load(
+    file: &Path,
+    agent_of: impl FnOnce(Option<&ClusterId>) -> anyhow::Result<Option<PathBuf>>,
+) -> anyhow::Result<Loaded> {
     let (name, source) = read(file)?;
     let shape = parse(&name, &source, None);
-    let Some(agent) = agent else {
-        return Ok(Loaded { checked: shape?, listens: Listens::new(), name, source });
+    let Some(agent) = agent_of(shape.as_ref().ok().map(|checked| &checked.manifest.cluster))? else {
+        return Ok(Loaded { checked: shape?, listens: Listens::new(), agent: None, name, source });
     };
     let (mut settings, mut types) = (BTreeMap::new(), BTreeMap::new());
     for (service, spec) in shape.iter().flat_map(|checked| &checked.manifest.services) {
@@ -94,7 +100,7 @@ pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Lo
     }
     let store = shape.as_ref().ok().and_then(|checked| checked.manifest.store.as_deref());
     let validation =
-        agent_bin::validate(agent, store, &settings, &types).await.context("checking settings")?;
+        agent_bin::validate(&agent, store, &settings, &types).await.context("checking settings")?;
     let known = Known {
         service_types: validation
             .types
@@ -111,7 +117,7 @@ pub(crate) async fn load(file: &Path, agent: Option<&Path>) -> anyhow::Result<Lo
     let mut mistakes = settings_mistakes(&checked, &validation);
     mistakes.extend(taken_addresses(&checked, &validation.listens));
     if mistakes.is_empty() {
-        Ok(Loaded { checked, listens: validation.listens, name, source })
+        Ok(Loaded { checked, listens: validation.listens, agent: Some(agent), name, source })
     } else {
         Err(Mistakes::new(name, source, mistakes).into())
     }

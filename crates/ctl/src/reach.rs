@@ -178,7 +178,7 @@ impl Cx {
             return Ok(Reached { client, record: None });
         }
         let Some(record) = self.local()? else {
-            return match by_hand::find(self.cluster.as_ref()).await? {
+            return match by_hand::find(&self.state, self.cluster.as_ref()).await? {
                 Some(client) => Ok(Reached { client, record: None }),
                 None => Err(self.no_cluster()?.into()),
             };

@@ -27,6 +27,9 @@ pub(crate) struct ClusterRecord {
     pub(crate) cluster: ClusterId,
     /// The manifest that it was last started from.
     pub(crate) manifest: PathBuf,
+    /// The agent that a person named for it; else the one that `ctl` finds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<PathBuf>,
     /// Unix milliseconds of the `ctl up` that started its first node.
     pub(crate) started_at_ms: u64,
     /// Nodes in the order in which they were started.
@@ -38,6 +41,9 @@ pub(crate) struct ClusterRecord {
 pub(crate) struct LastRun {
     /// The manifest that it was last started from.
     pub(crate) manifest: PathBuf,
+    /// The agent that a person named for it; else the one that `ctl` finds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<PathBuf>,
     /// How many nodes it had.
     pub(crate) nodes: usize,
 }
@@ -56,6 +62,14 @@ impl LastRun {
             Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
         }
     }
+}
+
+/// The agent that a person named for a cluster, if they did, while it runs and after it was stopped.
+pub(crate) fn agent_of(state: &State, cluster: &ClusterId) -> anyhow::Result<Option<PathBuf>> {
+    Ok(match ClusterRecord::load(state, cluster)? {
+        Some(record) => record.agent,
+        None => LastRun::load(state, cluster)?.and_then(|last| last.agent),
+    })
 }
 
 /// A node that was started here.
@@ -178,7 +192,8 @@ impl ClusterRecord {
 
     /// Removes the record of a cluster that was stopped, and remembers where it came from.
     pub(crate) fn retire(&self, state: &State) -> anyhow::Result<()> {
-        let last = LastRun { manifest: self.manifest.clone(), nodes: self.nodes.len() };
+        let last =
+            LastRun { manifest: self.manifest.clone(), agent: self.agent.clone(), nodes: self.nodes.len() };
         // It is only a convenience: a full disk is in nobody's way.
         let _ = write_atomically(&LastRun::path(state, &self.cluster), &serde_json::to_vec_pretty(&last)?);
         Self::remove(state, &self.cluster)
@@ -260,6 +275,7 @@ mod tests {
         let mut record = ClusterRecord {
             cluster: cluster.clone(),
             manifest: PathBuf::from("demo.yaml"),
+            agent: Some(PathBuf::from("/my/agent")),
             started_at_ms: 5,
             nodes: vec![node("a")],
         };
@@ -271,8 +287,10 @@ mod tests {
         assert_eq!(state.clusters().unwrap(), std::slice::from_ref(&cluster));
         ClusterRecord::load(&state, &cluster).unwrap().unwrap().retire(&state).unwrap();
         assert_eq!(ClusterRecord::load(&state, &cluster).unwrap(), None);
-        let last = LastRun { manifest: PathBuf::from("demo.yaml"), nodes: 2 };
+        let agent = Some(PathBuf::from("/my/agent"));
+        let last = LastRun { manifest: PathBuf::from("demo.yaml"), agent, nodes: 2 };
         assert_eq!(LastRun::load(&state, &cluster).unwrap(), Some(last));
+        assert_eq!(agent_of(&state, &cluster).unwrap(), Some(PathBuf::from("/my/agent")));
     }
 
     #[test]

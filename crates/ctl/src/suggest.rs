@@ -2,7 +2,7 @@
 
 /// The name that was probably meant, else all there are.
 pub(crate) fn hint(word: &str, candidates: &[&str]) -> String {
-    match manifest::did_you_mean(word, candidates.iter().copied()) {
+    match types::did_you_mean(word, candidates.iter().copied()) {
         Some(name) => format!("did you mean `{name}`?"),
         None if candidates.is_empty() => "there are none".to_owned(),
         None => format!("there are {}", candidates.join(", ")),

@@ -70,7 +70,7 @@ pub(crate) fn failure(cluster: &ClusterId, held: &[Held]) -> Failure {
 /// The state folder of a `ctl` on this machine that started the owner, as its data folder tells. Pure.
 fn state_folder<'a>(cluster: &ClusterId, held: &'a Held) -> Option<&'a str> {
     let host = held.http.strip_prefix("http://")?;
-    let is_here = host.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    let is_here = host.parse::<std::net::SocketAddr>().is_ok_and(|address| types::is_loopback(address.ip()));
     let below = Path::new("data").join(cluster.as_str()).join(held.node.as_str());
     let folder = Path::new(&held.data_dir);
     let root = folder.ancestors().nth(3).filter(|root| root.join(below) == folder)?;

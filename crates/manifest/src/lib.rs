@@ -24,7 +24,6 @@ pub use mistake::{Mistake, Mistakes};
 pub use model::{Checked, Known, KnownType, Manifest, NodeSpec, ServiceSpec};
 pub use paths::absolute;
 pub use schema::json_schema;
-pub use suggest::did_you_mean;
 pub use tree::{Key, Node, Position, Value};
 pub use variables::Variables;
 

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use types::{ErrorKind, Generation, NodeId, Role};
+use types::{ErrorKind, Generation, Loopback, NodeId, Role};
 
 use crate::{Claim, Duty, Metrics, ServiceError, TaskFailure, Tasks, bind};
 
@@ -58,15 +58,15 @@ pub struct Context {
 /// Who may reach the listeners of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposure {
-    /// Whether addresses other than loopback are allowed, though nothing is encrypted or authenticated.
-    pub beyond_loopback: bool,
+    /// Which addresses may be listened on.
+    pub loopback: Loopback,
     /// The host that others use to reach this node.
     pub host: String,
 }
 
 impl Default for Exposure {
     fn default() -> Self {
-        Self { beyond_loopback: false, host: "127.0.0.1".to_owned() }
+        Self { loopback: Loopback::Required, host: "127.0.0.1".to_owned() }
     }
 }
 
@@ -90,10 +90,22 @@ impl Endpoints {
 }
 
 impl Context {
-    /// Opens a listener of the service's own. It is gossiped under `name` once the service is ready.
-    pub async fn listen(&self, name: &str, addr: SocketAddr) -> Result<TcpListener, ServiceError> {
+    /// Opens a listener of the service's own. Once the service is ready it is gossiped under `name` as a URL of this
+    /// scheme: `http`, `tcp`, `redis`. [`DrainingListener`](crate::DrainingListener) serves it.
+    pub async fn listen(
+        &self,
+        name: &str,
+        scheme: &str,
+        addr: SocketAddr,
+    ) -> Result<TcpListener, ServiceError> {
+        if !is_scheme(scheme) {
+            let message = format!("listener `{name}` has `{scheme}` for a URL's scheme");
+            let hint =
+                "a scheme is a small letter, then small letters, digits, `+`, `-` and `.`, such as `tcp`";
+            return Err(ServiceError::new(ErrorKind::Invalid, message).hint(hint));
+        }
         let exposure = &self.endpoints.exposure;
-        if !addr.ip().is_loopback() && !exposure.beyond_loopback {
+        if !exposure.loopback.allows(addr.ip()) {
             return Err(ServiceError::new(
                 ErrorKind::Invalid,
                 format!("listener `{name}` on {addr} would be open to the network"),
@@ -106,7 +118,7 @@ impl Context {
         let port =
             listener.local_addr().map_err(|error| ServiceError::internal("no address").source(error))?.port();
         let host = if addr.ip().is_unspecified() { exposure.host.clone() } else { host_of(addr) };
-        let url = format!("http://{host}:{port}");
+        let url = format!("{scheme}://{host}:{port}");
         self.endpoints.urls.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), url);
         Ok(listener)
     }
@@ -174,9 +186,40 @@ impl Context {
     }
 }
 
+/// Whether a text is a URL's scheme (RFC 3986, section 3.1), in small letters as all are written.
+fn is_scheme(text: &str) -> bool {
+    let is_rest = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(byte);
+    text.as_bytes()
+        .split_first()
+        .is_some_and(|(first, rest)| first.is_ascii_lowercase() && rest.iter().all(is_rest))
+}
+
 fn host_of(addr: SocketAddr) -> String {
     match addr {
         SocketAddr::V4(v4) => v4.ip().to_string(),
         SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_is_gossiped_under_its_scheme_and_only_this_machine_reaches_it() {
+        let (cx, _failures) = Context::for_test("gateway".parse().unwrap());
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        for scheme in ["http", "tcp", "redis", "coap+tcp", "a1-2.3"] {
+            let listener = cx.listen(scheme, scheme, any).await.unwrap();
+            let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+            assert_eq!(cx.endpoints.urls()[scheme], url);
+        }
+        for scheme in ["", "HTTP", "1a", "http://", "a b", "\u{e4}"] {
+            let error = cx.listen("x", scheme, any).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{scheme}");
+        }
+        let error = cx.listen("x", "tcp", "0.0.0.0:0".parse().unwrap()).await.unwrap_err();
+        assert!(error.to_string().contains("would be open to the network"), "{error}");
+        assert!(!cx.endpoints.urls().contains_key("x"));
     }
 }

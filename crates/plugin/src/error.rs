@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use store::DataLogError;
 use types::{ErrorKind, Problem};
 
 /// Why a service could not do what it was asked, with what the caller can do about it.
@@ -55,6 +56,16 @@ impl ServiceError {
             Some(hint) => problem.hint(hint),
             None => problem,
         }
+    }
+}
+
+impl From<DataLogError> for ServiceError {
+    fn from(error: DataLogError) -> Self {
+        let hint = match &error {
+            DataLogError::Store(store) => store.hint(),
+            DataLogError::Fenced { .. } | DataLogError::Trimmed { .. } | DataLogError::TooLong(_) => None,
+        };
+        Self { kind: error.kind(), message: error.to_string(), hint, source: None }
     }
 }
 

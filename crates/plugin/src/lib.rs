@@ -2,6 +2,107 @@
 //!
 //! A service type is three objects, one for each of its lives: a [`Plugin`] that the process keeps, a [`Prepared`]
 //! made of checked settings, and a [`Service`] that runs. The supervisor in the `runtime` crate drives them.
+//! `docs/plugin-guide.org` goes from `cargo new` to a running cluster; `agent::main` is the main of an agent of your own.
+//!
+//! # Fencing
+//!
+//! Where shards have owners ([`Sharding::Owned`]), a node owns one by a [`Claim`] on the store. The claim says who *should*
+//! write: a node that slept may believe for a while that it still has it. So the data itself must refuse a former owner.
+//! [`DataLog`] does: its entries carry the claim's epoch, and whoever opened it under a lower one gets
+//! [`DataLogError::Fenced`] and has written nothing.
+//!
+//! What to answer when the claim has passed: report it with [`Claim::fenced`], so that the supervisor looks at the store and
+//! ends the role, and refuse the request with [`http::not_processed`], so that its sender may ask the next owner. Do so
+//! only if nothing was done. Where the outcome of a write is not known, answer with [`http::problem`]: nobody may send it
+//! again without a person's word.
+//!
+//! ```
+//! use std::sync::{Arc, Mutex};
+//!
+//! use plugin::axum::{Router, extract::State, response::Response, routing::put};
+//! use plugin::types::{ErrorKind, Problem, ServiceType, Sharding};
+//! use plugin::{
+//!     Claim, Context, DataLog, DataLogError, Duty, Health, NoSettings, Plugin, Prepared, Service, ServiceError,
+//!     SettingsError, async_trait, http, parse_settings, serde_json::Value,
+//! };
+//!
+//! /// The service type `notes`: each shard keeps what is put into it.
+//! struct Notes;
+//!
+//! impl Plugin for Notes {
+//!     fn service_type(&self) -> ServiceType {
+//!         "notes".parse().expect("the name follows the rule")
+//!     }
+//!     fn about(&self) -> &'static str {
+//!         "keeps notes"
+//!     }
+//!     fn sharding(&self) -> Sharding {
+//!         Sharding::Owned
+//!     }
+//!     fn prepare(&self, settings: &Value) -> Result<Box<dyn Prepared>, SettingsError> {
+//!         parse_settings::<NoSettings>(settings)?;
+//!         Ok(Box::new(Notes))
+//!     }
+//! }
+//!
+//! #[async_trait]
+//! impl Prepared for Notes {
+//!     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
+//!         let (Duty::Primary(claim), Some(objects)) = (cx.duty, cx.objects) else {
+//!             return Err(ServiceError::internal("notes have owners and no replicas"));
+//!         };
+//!         // From here on no former owner writes: what is read now is all that there is.
+//!         let log = DataLog::open(objects, "log", claim.epoch()).await?;
+//!         let (reader, mut notes, mut next) = (log.reader(), Vec::new(), 1);
+//!         loop {
+//!             let entries = reader.read(next).await?;
+//!             let Some(last) = entries.last() else { break };
+//!             next = last.number + 1;
+//!             notes.extend(entries.into_iter().flat_map(|entry| entry.records));
+//!         }
+//!         let kept = Mutex::new(notes.len());
+//!         Ok(Arc::new(Shard { log, claim, kept, failure: Mutex::default() }))
+//!     }
+//! }
+//!
+//! struct Shard {
+//!     log: DataLog,
+//!     claim: Claim,
+//!     kept: Mutex<usize>,
+//!     failure: Mutex<Option<String>>,
+//! }
+//!
+//! async fn add(State(shard): State<Arc<Shard>>, note: String) -> Result<String, Response> {
+//!     if let Err(error) = shard.log.append(note).await {
+//!         *shard.failure.lock().expect("nobody panics with it") = Some(error.to_string());
+//!         if let DataLogError::Fenced { .. } = error {
+//!             shard.claim.fenced(error.to_string());
+//!             let problem = Problem::new(ErrorKind::Misdirected, "misdirected", error.to_string());
+//!             return Err(http::not_processed(&problem));
+//!         }
+//!         return Err(http::problem(&ServiceError::from(error).to_problem("not-kept")));
+//!     }
+//!     let mut kept = shard.kept.lock().expect("nobody panics with it");
+//!     *kept += 1;
+//!     Ok(format!("{kept} notes\n"))
+//! }
+//!
+//! impl Service for Shard {
+//!     fn routes(self: Arc<Self>) -> Router {
+//!         Router::new().route("/", put(add)).with_state(self)
+//!     }
+//!     fn health(&self) -> Health {
+//!         // Started again, it opens the log anew.
+//!         let failure = self.failure.lock().expect("nobody panics with it");
+//!         failure.clone().map_or(Health::Ready, Health::Failed)
+//!     }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() {
+//! plugin::conformance::check(&Notes, &plugin::serde_json::json!({})).await;
+//! # }
+//! ```
 
 mod claim;
 pub mod conformance;
@@ -12,18 +113,26 @@ pub mod http;
 mod memory;
 mod metrics;
 mod net;
+mod on_end;
 pub mod queue;
 mod registry;
+mod replicated;
 mod serve;
 mod settings;
 pub mod shard;
+mod single_flight;
 mod tasks;
+pub mod testing;
+
+// What an author of a plugin needs besides, in the versions that fit.
+pub use async_trait::async_trait;
+pub use store::object_store;
+pub use {axum, bytes, schemars, serde, serde_json, tokio, tokio_util, tracing, types};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::time::Instant;
 use types::{ServiceType, Sharding, Target};
 
@@ -34,10 +143,17 @@ pub use error::ServiceError;
 pub use memory::memory_limit;
 pub use metrics::{Counter, Gauge, GaugeGuard, Histogram, Metrics};
 pub use net::{BindError, bind};
+pub use on_end::{BodyEnd, OnEnd, on_end};
 pub use registry::{Registry, RegistryError};
-pub use serve::{Peer, ServeLimits, Stop, serve};
-pub use settings::{SettingsError, SettingsMistake, check_settings, parse_settings, settings_schema};
-pub use store::ObjectStore;
+pub use replicated::{Replicated, StateMachine};
+pub use serve::{
+    AcceptLimits, DrainingListener, InFlight, InFlightGuard, Peer, ServeLimits, Stop, accept, serve,
+};
+pub use settings::{
+    NoSettings, SettingsError, SettingsMistake, check_settings, parse_settings, settings_schema,
+};
+pub use single_flight::{Landed, SingleFlight};
+pub use store::{DataEntry, DataLog, DataLogError, DataLogReader, ObjectStore};
 pub use tasks::{TaskFailure, Tasks};
 
 /// A service type. Stateless; lives as long as the process.
@@ -74,6 +190,12 @@ pub trait Plugin: Send + Sync + 'static {
     /// The form of the settings as JSON Schema, for editors: [`settings_schema`] of their type. Each number has its range.
     fn settings_schema(&self) -> serde_json::Value {
         serde_json::json!({ "type": "object" })
+    }
+
+    /// The HTTP API of the service as the `paths` of an OpenAPI document, each below the service's own root: `/kv/{key}`.
+    /// The agents' `/v1/openapi.json` shows them; `#/components/schemas/Problem` is there to be referred to.
+    fn openapi_paths(&self) -> serde_json::Value {
+        serde_json::json!({})
     }
 
     /// Checks settings. Pure: no I/O, no clock, no spawning. `agent validate` calls just this.

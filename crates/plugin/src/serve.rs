@@ -3,9 +3,12 @@
 //! A request whose head servers could read differently is refused here, for every listener, and so is what is not
 //! HTTP/1.1; both with problem details.
 
+mod accept;
 mod answer;
 mod body;
+mod draining;
 mod hangup;
+mod in_flight;
 mod link;
 mod progress;
 mod refused;
@@ -13,30 +16,34 @@ mod refused;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
+use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use mesh::head::{HeadError, is_about_all, refuse};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
-use tracing::{debug, warn};
+use tracing::debug;
 use types::NodeId;
 
 use answer::raw_problem;
-use body::{AnswerBody, RequestBody};
 use hangup::Hangup;
 use link::{Link, Tcp};
 use progress::Progress;
+
+pub use accept::{AcceptLimits, Stop, accept};
+pub use draining::DrainingListener;
+pub use in_flight::{InFlight, InFlightGuard};
 
 /// Limits of a listener.
 #[derive(Debug, Clone)]
@@ -81,26 +88,8 @@ pub struct Peer(pub SocketAddr);
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 64 * 1024;
 
-/// How long to wait after the system refused a connection, for example for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// How long a client may take to take the last words of its connection.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// Ends a listener in two steps. One token alone is both at once.
-#[derive(Debug, Clone, Default)]
-pub struct Stop {
-    /// When cancelled, the listener is closed; connections go on.
-    pub accepting: CancellationToken,
-    /// When cancelled, idle connections are closed, and the others after the request that runs.
-    pub serving: CancellationToken,
-}
-
-impl From<CancellationToken> for Stop {
-    fn from(both: CancellationToken) -> Self {
-        Self { accepting: both.clone(), serving: both }
-    }
-}
 
 /// Serves until it is stopped and every connection has ended, or `limits.grace` has passed since.
 pub async fn serve<S>(listener: TcpListener, service: S, stop: Stop, limits: ServeLimits)
@@ -108,40 +97,11 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        tokio::select! {
-            biased;
-            () = stop.accepting.cancelled() => break,
-            () = stop.serving.cancelled() => break,
-            Some(_) = connections.join_next(), if connections.len() >= limits.connections => {}
-            accepted = listener.accept(), if connections.len() < limits.connections => match accepted {
-                Ok((stream, peer)) => {
-                    let (service, watcher) = (service.clone(), graceful.watcher());
-                    let stopping = stop.serving.clone();
-                    connections.spawn(connection(stream, peer, service, watcher, limits.clone(), stopping));
-                }
-                Err(error) => {
-                    warn!(%error, "could not accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-        }
-    }
-    drop(listener);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.serving.cancelled() => break,
-            ended = connections.join_next() => if ended.is_none() { return },
-        }
-    }
-    if tokio::time::timeout(limits.grace, graceful.shutdown()).await.is_err() {
-        warn!(left = connections.len(), "cut connections that did not finish in time");
-    }
-    connections.shutdown().await;
+    let accepting = AcceptLimits { connections: limits.connections, grace: limits.grace };
+    accept(listener, stop, accepting, move |stream, peer, stopping| {
+        connection(stream, peer, service.clone(), limits.clone(), stopping)
+    })
+    .await;
 }
 
 /// Serves one connection until it ends, or its client is gone while it is being answered.
@@ -149,7 +109,6 @@ async fn connection<S>(
     stream: TcpStream,
     peer: SocketAddr,
     service: S,
-    watcher: Watcher,
     limits: ServeLimits,
     stopping: CancellationToken,
 ) where
@@ -164,7 +123,7 @@ async fn connection<S>(
     let progress = Progress::default();
     let mut transport = TimeoutWriter::new(Tcp(Arc::clone(&stream)));
     transport.set_timeout(Some(limits.send_timeout));
-    let link = Link::new(Box::pin(transport), progress.clone(), limits.clone(), stopping);
+    let link = Link::new(Box::pin(transport), progress.clone(), limits.clone(), stopping.clone());
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .half_close(true)
@@ -173,12 +132,17 @@ async fn connection<S>(
         .header_read_timeout(limits.head_timeout)
         .serve_connection(TokioIo::new(link), listening(service, peer, progress.clone(), limits.clone()));
     let ended = {
-        let serving = watcher.watch(connection);
-        tokio::pin!(serving);
+        tokio::pin!(connection);
+        let mut stopped = pin!(stopping.cancelled_owned().fuse());
         let mut hangup = Hangup::new(Arc::clone(&stream), progress.clone());
-        poll_fn(|cx| match serving.as_mut().poll(cx) {
-            Poll::Ready(ended) => Poll::Ready(Some(ended)),
-            Poll::Pending => hangup.poll(cx).map(|()| None),
+        poll_fn(|cx| {
+            if !stopped.is_terminated() && stopped.as_mut().poll(cx).is_ready() {
+                connection.as_mut().graceful_shutdown();
+            }
+            match connection.as_mut().poll(cx) {
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                Poll::Pending => hangup.poll(cx).map(|()| None),
+            }
         })
         .await
     };
@@ -219,9 +183,9 @@ fn listening<S>(
     limits: ServeLimits,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
-    Response = Response<AnswerBody>,
+    Response = Response<Body>,
     Error = Infallible,
-    Future: Future<Output = Result<Response<AnswerBody>, Infallible>> + Send,
+    Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
 >
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
@@ -235,7 +199,7 @@ where
             (None, Ok(())) => is_about_all(&head).then(answer::options),
         };
         head.extensions.insert(Peer(peer));
-        let body = RequestBody::boxed(body, progress.clone());
+        let body = body::request(body, progress.clone());
         let (service, progress) = (service.clone(), progress.clone());
         async move {
             let answer = match own {
@@ -246,7 +210,7 @@ where
                 },
             };
             progress.answered();
-            Ok(answer.map(|body| AnswerBody::new(body, progress)))
+            Ok(answer.map(|body| body::answer(body, progress)))
         }
     })
 }
@@ -258,6 +222,7 @@ mod tests {
     use bytes::Bytes;
     use futures_util::stream;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinSet;
     use tokio::time::timeout;
     use tower::service_fn;
 

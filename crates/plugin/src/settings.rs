@@ -111,6 +111,11 @@ fn overlaps(one: &str, other: &str) -> bool {
     is_below(one, other) || is_below(other, one)
 }
 
+/// The settings of a service type that has none: anything but an empty mapping is refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoSettings {}
+
 /// The form of settings as JSON Schema (draft 2020-12), with a description and a range for each.
 pub fn settings_schema<T: schemars::JsonSchema>() -> Value {
     let form = schemars::generate::SchemaSettings::draft2020_12().with(|form| {

@@ -26,7 +26,7 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 use types::api::About;
-use types::{NodeId, Role, ServiceType, Target};
+use types::{Loopback, NodeId, Role, ServiceType, Target};
 
 use crate::api::{self, App, Facts};
 use crate::node::clock_skew::Clocks;
@@ -305,7 +305,10 @@ impl Node {
             untyped,
             resumes: !config.reset_role,
             profile: config.profile,
-            exposure: Exposure { beyond_loopback: config.insecure, host: host(opened.advertise) },
+            exposure: Exposure {
+                loopback: Loopback::unless_insecure(config.insecure),
+                host: host(opened.advertise),
+            },
             cluster: cluster.clone(),
             mesh: mesh.clone(),
             isolation: Isolation::new(facts.has_seeds),
@@ -495,7 +498,7 @@ fn insecure(config: &Config) -> Vec<String> {
         "the API and gossip have no authentication".to_owned(),
         "gossip and HTTP are not encrypted".to_owned(),
     ];
-    if !config.listen.ip().is_loopback() {
+    if !types::is_loopback(config.listen.ip()) {
         list.insert(0, format!("{} is open to the network", config.listen));
     }
     list

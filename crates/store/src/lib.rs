@@ -12,12 +12,15 @@
 //! {cluster}/probe/{uuid}/…                 what the test writes, removed after it
 //! ```
 
-mod anchor;
+mod cancellable;
 mod claims;
 mod connect;
+mod data_log;
 mod error;
 pub mod faults;
+mod instrumented;
 mod log;
+mod mount_guard;
 mod objects;
 mod open;
 mod page_cache;
@@ -29,10 +32,14 @@ mod specs;
 mod testing;
 mod url;
 
+pub use object_store;
 pub use object_store::ObjectStore;
 
+pub use crate::cancellable::Cancellable;
 pub use crate::claims::{ClaimError, ClaimState, Claims, Farewell, Latest};
+pub use crate::data_log::{DataEntry, DataLog, DataLogError, DataLogReader, MAX_RECORD};
 pub use crate::error::{Fault, StoreError};
+pub use crate::instrumented::{Instrumented, StoreHealth};
 pub use crate::log::{AppendError, Entry, Log};
 pub use crate::open::{OpenError, Store};
 pub use crate::specs::{SpecError, Specs};

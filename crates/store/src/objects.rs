@@ -24,8 +24,9 @@ const AT_ONCE: usize = 32;
 #[derive(Clone)]
 pub(crate) struct Objects {
     store: Arc<dyn ObjectStore>,
-    /// For messages: the store's URL.
-    url: Arc<StoreUrl>,
+    /// For messages: where the store is.
+    place: Arc<str>,
+    is_local: bool,
     limit: Duration,
 }
 
@@ -41,13 +42,18 @@ pub(crate) enum Created {
 impl fmt::Debug for Objects {
     /// Without the client, which may know credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Objects").field(&self.url.to_string()).finish()
+        f.debug_tuple("Objects").field(&self.place).finish()
     }
 }
 
 impl Objects {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, url: Arc<StoreUrl>) -> Self {
-        Self { store, url, limit: LIMIT }
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, url: &StoreUrl) -> Self {
+        Self { store, place: url.to_string().into(), is_local: url.is_local(), limit: LIMIT }
+    }
+
+    /// The objects of one role, whose URL is not known.
+    pub(crate) fn of_role(store: Arc<dyn ObjectStore>) -> Self {
+        Self { place: store.to_string().into(), is_local: false, store, limit: LIMIT }
     }
 
     /// The same with another time limit.
@@ -56,7 +62,7 @@ impl Objects {
     }
 
     pub(crate) fn is_local(&self) -> bool {
-        self.url.is_local()
+        self.is_local
     }
 
     /// The store itself, for what is not a control record.
@@ -146,7 +152,7 @@ impl Objects {
 
     /// An object that says what it should not.
     pub(crate) fn odd(&self, fault: Fault, doing: &'static str, path: &Path, cause: String) -> StoreError {
-        StoreError::of(fault, doing, path.as_ref(), &self.url.to_string(), cause)
+        StoreError::of(fault, doing, path.as_ref(), &self.place, cause)
     }
 
     async fn limited<T>(
@@ -157,7 +163,7 @@ impl Objects {
     ) -> Result<T, StoreError> {
         match tokio::time::timeout(self.limit, operation).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(StoreError::new(doing, path.as_ref(), &self.url.to_string(), error)),
+            Ok(Err(error)) => Err(StoreError::new(doing, path.as_ref(), &self.place, error)),
             Err(_) => {
                 let cause = format!("no answer within {:?}", self.limit);
                 Err(self.odd(Fault::Timeout, doing, path, cause))

@@ -13,10 +13,10 @@ use types::api::StoreInfo;
 use types::{ClusterId, ErrorKind, ServiceName, ShardId, StoreId};
 use uuid::Uuid;
 
-use crate::anchor::Anchored;
 use crate::claims::Claims;
 use crate::connect::{Environment, connect};
 use crate::error::{Fault, StoreError};
+use crate::mount_guard::MountGuard;
 use crate::objects::{Created, Objects};
 use crate::probe::{self, Depth, RACERS, Refusal};
 use crate::specs::Specs;
@@ -187,14 +187,14 @@ impl Store {
         let Place::Folder(root) = url.place() else {
             return Self::over_patiently(objects, url.clone(), cluster, others).await;
         };
-        // Tested and made first: the anchor is what it finds there then.
+        // Tested and made first: the mark is the file that it finds there then.
         let store = Self::over_patiently(Arc::clone(&objects), url.clone(), cluster, others).await?;
         let path = root.join(cluster.as_str()).join("store.json");
-        let anchored = Anchored::new(objects, path).map_err(|error| {
+        let guarded = MountGuard::new(objects, path).map_err(|error| {
             let source = object_store::Error::Generic { store: "folder", source: error.into() };
             OpenError::from(StoreError::new("open", "store.json", &url.to_string(), source))
         })?;
-        Ok(Self { objects: below(Arc::new(anchored), url.clone(), cluster), ..store })
+        Ok(Self { objects: below(Arc::new(guarded), url, cluster), ..store })
     }
 
     /// The same over any implementation, for tests and for those who embed Coterie; `url` is what is shown.
@@ -213,7 +213,7 @@ impl Store {
         cluster: &ClusterId,
         others: impl Future<Output = ()> + Send,
     ) -> Result<Self, OpenError> {
-        let objects = below(objects, url.clone(), cluster);
+        let objects = below(objects, &url, cluster);
         let name = Identity::path();
         let mut found = objects.read(&name).await?;
         if found.is_none() {
@@ -316,8 +316,8 @@ impl fmt::Debug for Store {
 }
 
 /// What belongs to a cluster, below its name.
-fn below(objects: Arc<dyn ObjectStore>, url: StoreUrl, cluster: &ClusterId) -> Objects {
-    Objects::new(Arc::new(PrefixStore::new(objects, cluster.as_str())), Arc::new(url))
+fn below(objects: Arc<dyn ObjectStore>, url: &StoreUrl, cluster: &ClusterId) -> Objects {
+    Objects::new(Arc::new(PrefixStore::new(objects, cluster.as_str())), url)
 }
 
 /// Something that a cluster has left, other than the objects of a test that runs.

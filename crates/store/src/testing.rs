@@ -40,7 +40,7 @@ impl Place {
 }
 
 pub(crate) fn objects(store: Arc<dyn ObjectStore>) -> Objects {
-    Objects::new(store, Arc::new("memory:///".parse().unwrap()))
+    Objects::new(store, &"memory:///".parse().unwrap())
 }
 
 /// An S3 server on a free port of this machine; dropping it ends it.

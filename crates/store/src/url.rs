@@ -171,13 +171,7 @@ impl FromStr for StoreUrl {
 }
 
 fn unknown(scheme: String) -> StoreUrlError {
-    let closest = ["file", "memory", "s3", "gs", "az"]
-        .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(&scheme, known), known))
-        .filter(|&(distance, known)| distance <= known.len() / 2 || known.starts_with(&scheme))
-        .min()
-        .map(|(_, known)| known.to_owned());
-    let closest = closest.or_else(|| (scheme == "gcs").then(|| "gs".to_owned()));
+    let closest = types::did_you_mean(&scheme, ["file", "memory", "s3", "gs", "az"]).map(str::to_owned);
     StoreUrlError::Scheme { scheme, closest }
 }
 

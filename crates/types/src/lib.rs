@@ -4,23 +4,30 @@
 
 pub mod api;
 pub mod apply;
+mod backoff;
 mod id;
 mod kept;
+pub mod key_value;
 pub mod limits;
+mod loopback;
 mod problem;
 mod profile;
 pub mod range;
 mod role;
 mod spec;
 mod sse;
+mod suggest;
 pub mod supervision;
 mod target;
 
+pub use backoff::{Backoff, Retries};
 pub use id::{ClusterId, Epoch, Generation, IdError, NodeId, ServiceName, ServiceType, ShardId, StoreId};
 pub use kept::KeptRole;
+pub use loopback::{Loopback, is_loopback};
 pub use problem::{ErrorKind, Problem};
 pub use profile::{Profile, ProfileError};
 pub use role::{Phase, Post, Role, RoleBody, RoleError, RoleState};
 pub use spec::{Holder, Spec};
 pub use sse::{Frame, FrameTooLong, SseParser};
+pub use suggest::did_you_mean;
 pub use target::{KeyHash, Sharding, Target};

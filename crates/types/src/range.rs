@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 /// 365 days in milliseconds: the longest duration, unless its place says otherwise.
 pub const YEAR_MS: u64 = 365 * 86_400_000;
@@ -147,6 +148,19 @@ impl fmt::Display for Span {
     }
 }
 
+/// As it is written.
+impl<const MIN: u64, const MAX: u64> Serialize for DurationIn<MIN, MAX> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Serialize for NumberIn<MIN, MAX> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
 impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for DurationIn<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(DurationVisitor::<MIN, MAX>)
@@ -270,6 +284,7 @@ mod tests {
         let long = "1s".parse::<DurationIn<60_000>>().unwrap_err().to_string();
         assert_eq!(long, "a duration from 1m to 365d is wanted, like `1m`");
         assert_eq!(Wait::of_millis::<10_000>().get(), Duration::from_secs(10));
+        assert_eq!(serde_json::to_value(Wait::of_millis::<90_000>()).unwrap(), json!("1m 30s"));
         let error = serde_json::from_value::<Wait>(json!(10)).unwrap_err().to_string();
         assert_eq!(error, "invalid type: integer `10`, expected a duration from 0s to 365d (like `10s`)");
     }
@@ -278,6 +293,7 @@ mod tests {
     fn a_number_out_of_its_range_is_refused_with_the_range() {
         assert_eq!(serde_json::from_value::<Count>(json!(10)).unwrap().get(), 10);
         assert_eq!("7".parse::<Count>().unwrap().as_usize(), 7);
+        assert_eq!(serde_json::to_value(Count::of::<7>()).unwrap(), json!(7));
         for number in [json!(0), json!(11), json!(-1), json!(u64::MAX), json!(1e300), json!(1.5), json!("7")]
         {
             let error = serde_json::from_value::<Count>(number.clone()).unwrap_err().to_string();

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body as AnyBody;
 use bytes::Bytes;
@@ -15,14 +14,15 @@ use http_body::Body;
 use ipnet::IpNet;
 use mesh::head::{self, Added, DotSegments, REQUEST_ID, Source, asked_host, no_dot_segments, request_id};
 use mesh::{Mesh, MeshBody, MeshError};
-use plugin::Peer;
 use plugin::http::Guard;
+use plugin::{InFlight, Peer, on_end};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::debug;
 use types::{ErrorKind, NodeId, Problem, ServiceName, api};
 
-use crate::in_flight::{InFlight, Ticket, TicketBody};
+use crate::meters::Meters;
 use crate::table::{Destination, RouteTable, Way, behind, first_segment};
+use crate::ticket::Ticket;
 
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
 
@@ -36,13 +36,13 @@ pub(crate) struct Gateway {
     pub(crate) table: RouteTable,
     pub(crate) mesh: Mesh,
     pub(crate) view: watch::Receiver<ClusterView>,
+    /// The requests through it; once it drains, every answer closes its connection.
     pub(crate) in_flight: InFlight,
+    pub(crate) meters: Arc<Meters>,
     /// Blocks requests to services from web pages of other sites.
     pub(crate) guard: Guard,
     /// The proxies whose forwarding headers are trusted.
     pub(crate) trust: Vec<IpNet>,
-    /// Whether every answer closes its connection, because the gateway is draining.
-    pub(crate) is_draining: AtomicBool,
 }
 
 impl Gateway {
@@ -55,7 +55,7 @@ impl Gateway {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        let mut ticket = self.in_flight.enter();
+        let mut ticket = Ticket::new(self.in_flight.enter(), &self.meters);
         let (mut parts, body) = request.into_parts();
         let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
         head::strip(&mut parts.headers, self.source(peer));
@@ -63,7 +63,7 @@ impl Gateway {
         let mut answer = match self.pass_on(parts, body, peer, &id, &mut ticket).await {
             Ok(answer) => {
                 ticket.answered(answer.status());
-                let mut answer = answer.map(|body| AnyBody::new(TicketBody::new(body, ticket)));
+                let mut answer = answer.map(|body| AnyBody::new(on_end(body, move |_| drop(ticket))));
                 answer.headers_mut().entry(REQUEST_ID).or_insert(id);
                 return self.closing(answer);
             }
@@ -80,7 +80,7 @@ impl Gateway {
 
     /// Closes the connection after this answer if the gateway is draining.
     fn closing(&self, mut answer: Response<AnyBody>) -> Response<AnyBody> {
-        if self.is_draining.load(Ordering::SeqCst) {
+        if self.in_flight.is_draining() {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer

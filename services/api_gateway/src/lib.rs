@@ -5,13 +5,13 @@
 //! both ways; the path is forwarded byte for byte.
 
 mod gateway;
-mod in_flight;
 mod meters;
 mod probes;
 mod routes;
 mod service;
 mod settings;
 mod table;
+mod ticket;
 
 use plugin::{Plugin, Prepared, SettingsError, check_settings, settings_schema};
 use types::{ServiceType, Sharding};

@@ -2,20 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use plugin::http::Guard;
-use plugin::{Context, Health, Prepared, ServeLimits, Service, ServiceError, Stop, serve};
+use plugin::{Context, DrainingListener, Health, InFlight, Prepared, ServeLimits, Service, ServiceError};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use crate::gateway::Gateway;
-use crate::in_flight::InFlight;
 use crate::meters::Meters;
 use crate::probes::Probes;
 use crate::routes;
@@ -24,10 +20,6 @@ use crate::settings::Plan;
 /// How long answers may still be written after the stop; the drain before it waits for requests to end.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long no request may be in flight before idle connections are closed: a client whose last answer told it to close
-/// may already have sent its next request.
-const QUIET: Duration = Duration::from_millis(30);
-
 /// The hint for a request to a host that is not allowed.
 const HOSTS: &str = "add it to `hosts` in the settings of api_gateway";
 
@@ -35,11 +27,9 @@ const HOSTS: &str = "add it to `hosts` in the settings of api_gateway";
 #[derive(Debug)]
 struct GatewayService {
     gateway: Arc<Gateway>,
+    listener: DrainingListener,
     /// The state of its routes.
     probes: Arc<Probes>,
-    stop: Stop,
-    /// Cancelled once the listener and every connection are closed.
-    closed: CancellationToken,
 }
 
 #[async_trait]
@@ -49,37 +39,31 @@ impl Prepared for Plan {
     }
 
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
-        let listener = cx.listen("gateway", self.listen).await?;
+        let listener = cx.listen("gateway", "http", self.listen).await?;
         let probes = Arc::new(Probes::new(&self.table, self.limits.connect));
         let mesh = cx.mesh.with_limits(self.limits);
+        let in_flight = InFlight::default();
         let gateway = Arc::new(Gateway {
             node: cx.node.clone(),
-            in_flight: InFlight::new(Meters::new(&cx.metrics, &mesh, &probes)),
+            meters: Arc::new(Meters::new(&cx.metrics, &mesh, &probes)),
+            in_flight: in_flight.clone(),
             table: self.table,
             mesh,
-            view: cx.view,
+            view: cx.view.clone(),
             guard: Guard::new(self.hosts, HOSTS),
             trust: self.trust,
-            is_draining: AtomicBool::new(false),
         });
-        let stop = Stop { accepting: CancellationToken::new(), serving: cx.shutdown.child_token() };
-        let closed = CancellationToken::new();
         let limits = ServeLimits {
             connections: self.max_connections,
             grace: GRACE,
-            node: Some(cx.node),
+            node: Some(cx.node.clone()),
             ..ServeLimits::default()
         };
-        let serving = serve(listener, routes::service::<Body>(Arc::clone(&gateway)), stop.clone(), limits);
-        let on_close = closed.clone().drop_guard();
-        cx.tasks.spawn("gateway listener", async move {
-            let _on_close = on_close;
-            serving.await;
-            Ok(())
-        });
+        let service = routes::service::<Body>(Arc::clone(&gateway));
+        let listener = DrainingListener::http(&cx, "gateway", listener, in_flight, limits, service);
         // A draining gateway sends no probes.
-        let (probing, stopping) = (Arc::clone(&probes), stop.accepting.clone());
-        let shutdown = cx.shutdown;
+        let (probing, stopping) = (Arc::clone(&probes), listener.draining());
+        let shutdown = cx.shutdown.clone();
         cx.tasks.spawn("route probes", async move {
             tokio::select! {
                 biased;
@@ -88,7 +72,7 @@ impl Prepared for Plan {
             }
             Ok(())
         });
-        Ok(Arc::new(GatewayService { gateway, probes, stop, closed }))
+        Ok(Arc::new(GatewayService { gateway, listener, probes }))
     }
 }
 
@@ -99,32 +83,19 @@ impl Service for GatewayService {
     }
 
     fn health(&self) -> Health {
-        if self.closed.is_cancelled() && !self.stop.accepting.is_cancelled() {
-            return Health::Failed("the listener has ended".to_owned());
+        match self.listener.health() {
+            Health::Ready => self.probes.health(),
+            trouble => trouble,
         }
-        self.probes.health()
     }
 
     /// Refuses new connections. Open ones get their answers, with `Connection: close`.
     async fn drain(&self, deadline: Instant) {
-        self.gateway.is_draining.store(true, Ordering::SeqCst);
-        self.stop.accepting.cancel();
-        let in_flight = &self.gateway.in_flight;
-        info!(in_flight = in_flight.count(), "draining the gateway");
-        let quiet = tokio::time::timeout_at(deadline, in_flight.quiet(QUIET));
-        tokio::select! {
-            biased;
-            () = self.closed.cancelled() => {}
-            outcome = quiet => if outcome.is_err() {
-                warn!(in_flight = in_flight.count(), "drain deadline reached before all requests ended");
-            },
-        }
+        self.listener.drain(deadline).await;
     }
 
     async fn stop(&self) -> Result<(), ServiceError> {
-        self.stop.accepting.cancel();
-        self.stop.serving.cancel();
-        self.closed.cancelled().await;
+        self.listener.stop().await;
         Ok(())
     }
 }

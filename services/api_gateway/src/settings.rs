@@ -8,7 +8,7 @@ use mesh::{BaseUrl, Limits};
 use plugin::http::Hosts;
 use plugin::{SettingsError, SettingsMistake};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use types::range::{DurationIn, NumberIn};
 
@@ -28,9 +28,8 @@ type Count = NumberIn<1, 1_000_000>;
 ///   - prefix: /files
 ///     to: [http://127.0.0.1:8000]
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(!default)]
 pub struct Settings {
     /// The address on which the gateway listens. Port 0 selects a free port; `ctl members` shows it.
     pub listen: String,
@@ -61,7 +60,7 @@ pub struct Settings {
 }
 
 /// A path prefix that goes to fixed addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// The prefix. `/files` matches `/files`, `/files/` and every path below it, but not `/filesystem`. `/` matches

@@ -12,13 +12,13 @@
 
 pub(crate) mod cache;
 mod commit;
-pub(crate) mod cut;
 pub(crate) mod data_clock;
 pub(crate) mod disk_cache;
 mod error;
 pub(crate) mod expiry;
 pub(crate) mod garbage;
 mod keeper;
+pub(crate) mod log_files;
 mod measure;
 mod newest;
 pub(crate) mod notes;
@@ -32,7 +32,6 @@ pub(crate) mod table_cache;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tuning;
-pub(crate) mod witness;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -61,10 +60,10 @@ use cache::Cache;
 use data_clock::WallClock;
 use disk_cache::DiskCache;
 use keeper::{Keeper, flush_early};
+use log_files::LogFiles;
 use open::Opener;
 use patience::{PATIENCE, patiently};
 use shared::Shared;
-use witness::Witness;
 
 pub(crate) use error::EngineError;
 
@@ -100,9 +99,9 @@ impl Engine {
         stop: CancellationToken,
     ) -> Self {
         let Place { objects, folder, poll, wall, disk } = place;
-        let witness = Witness::new(objects);
-        let seen = witness.seen();
-        let objects: Arc<dyn ObjectStore> = Arc::new(witness);
+        let files = LogFiles::new(objects);
+        let seen = files.seen();
+        let objects: Arc<dyn ObjectStore> = Arc::new(files);
         let meters = Meters::new(metrics, &seen);
         let log = Arc::clone(&objects);
         let not_yet = NotOpen::Opening(None);

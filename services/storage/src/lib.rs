@@ -158,6 +158,10 @@ impl Plugin for Storage {
         settings_schema::<Settings>()
     }
 
+    fn openapi_paths(&self) -> serde_json::Value {
+        serde_json::from_str(include_str!("../openapi.json")).unwrap_or_default()
+    }
+
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {
         Ok(Box::new(check_settings(settings, Settings::check)?))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use plugin::{Counter, Gauge, Histogram, Metrics};
 
 use crate::engine::cache::Need;
-use crate::engine::witness::Seen;
+use crate::engine::log_files::Seen;
 
 /// The metrics of a shard.
 #[derive(Debug, Clone)]

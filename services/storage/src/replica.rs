@@ -15,6 +15,7 @@ use plugin::{Health, Tasks};
 use slatedb::config::{DbReaderOptions, ReadOptions};
 use slatedb::object_store::ObjectStore;
 use slatedb::{DbReader, DbReaderMode, Error, ErrorKind};
+use store::Cancellable;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -26,12 +27,11 @@ use crate::data::page::Page;
 use crate::data::range::ScanRange;
 use crate::data::record::{Record, Versioned};
 use crate::engine::cache::{Cache, Part};
-use crate::engine::cut::Cut;
 use crate::engine::disk_cache::{self, DiskCache};
+use crate::engine::log_files::{LogFiles, Seen};
 use crate::engine::open::PATH;
 use crate::engine::patience::patiently;
 use crate::engine::table_cache::follow_tables;
-use crate::engine::witness::{Seen, Witness};
 use crate::engine::{EngineError, late, scan};
 use crate::meters::Meters;
 use crate::settings::Settings;
@@ -88,15 +88,15 @@ impl Replica {
         tasks: &Tasks,
         stop: CancellationToken,
     ) -> Self {
-        let witness = Witness::new(Arc::new(Cut::new(source.objects, stop.clone())));
+        let files = LogFiles::new(Arc::new(Cancellable::read_only(source.objects, stop.clone())));
         let shared = Arc::new(Shared {
             kept: Kept::default(),
-            seen: witness.seen(),
+            seen: files.seen(),
             stop,
             meters,
             began: Moment::now(),
         });
-        let source = Source { objects: Arc::new(witness), ..source };
+        let source = Source { objects: Arc::new(files), ..source };
         let pauses = Pauses {
             first: source.poll,
             longest: PAUSE.max(source.poll),

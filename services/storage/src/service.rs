@@ -14,7 +14,7 @@ use types::ErrorKind;
 
 use crate::engine::data_clock::WallClock;
 use crate::engine::disk_cache::DiskCache;
-use crate::engine::witness::Seen;
+use crate::engine::log_files::Seen;
 use crate::engine::{Engine, EngineError, Place};
 use crate::http::{self, Buffers};
 use crate::meters::Meters;

@@ -2,13 +2,14 @@
 
 use plugin::{SettingsError, SettingsMistake};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use types::key_value::MAX_VALUE;
 use types::range::NumberIn;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 /// The largest value that there may be.
-const MOST_VALUE: u64 = 8 * MIB;
+const MOST_VALUE: u64 = MAX_VALUE as u64;
 /// What the queue of writes has above the largest value, at least.
 const BESIDE_VALUE: u64 = 64 * KIB;
 /// The smallest cache on disk.
@@ -25,9 +26,8 @@ const MOST_WATCHES: u64 = 100_000;
 /// ```yaml
 /// cache: 268435456        # a cache of 256 MiB for each shard of its own, instead of the one that all share
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(!default)]
 pub struct Settings {
     /// Memory for data that was read from the object store, for each shard by itself, at most 1 TiB. Unless given, all
     /// shards of a process share a cache of a sixteenth of the memory that the process may use (the machine's or its

@@ -86,6 +86,29 @@ async fn folder_store(folder: &std::path::Path) -> Store {
 }
 
 #[tokio::test]
+async fn every_path_that_is_described_is_answered() {
+    let node = Node::owning(0, json!({})).await;
+    let paths = Storage.openapi_paths();
+    let paths = paths.as_object().unwrap();
+    assert_eq!(paths.len(), 5);
+    for (path, methods) in paths {
+        for (method, operation) in methods.as_object().unwrap() {
+            assert!(operation["summary"].is_string(), "{method} {path}");
+            assert_eq!(node.call("PUT", "/kv/a", "1").await.status, 200);
+            let request = Request::builder().method(&*method.to_uppercase()).uri(path.replace("{key}", "a"));
+            // A watch has no end, so its body is left alone.
+            let answer = node.router.clone().oneshot(request.body(Body::from("{}")).unwrap()).await.unwrap();
+            assert!(
+                !matches!(answer.status().as_u16(), 404 | 405 | 500..),
+                "{method} {path}: {}",
+                answer.status()
+            );
+        }
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn the_plugin_keeps_the_promises_of_all_plugins() {
     plugin::conformance::check(&Storage, &json!({})).await;
 }

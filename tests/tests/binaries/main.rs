@@ -1,6 +1,7 @@
 //! The real binaries: what a person does with `ctl` and `agent`, and what must not be left behind.
 
 mod agent;
+mod counter;
 mod daemon;
 mod exit_codes;
 mod killed;

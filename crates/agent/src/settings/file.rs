@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use manifest::{Mistake, Mistakes, Value as Tree, did_you_mean};
+use manifest::{Mistake, Mistakes, Value as Tree};
 use serde_json::Value;
-use types::ServiceName;
+use types::{ServiceName, did_you_mean};
 
 use super::{Environment, FILE_ONLY, LISTS, SettingsError, TEXTS, split};
 use crate::output::bounded;

@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use types::Backoff;
 use types::supervision::RestartPolicy;
 
-/// The pause before the second start in a row; doubles with each further one. The first is immediate: an owner that is
-/// back within half a second keeps its shard.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The pause before the second start in a row and later ones. The first is immediate: an owner that is back within half
+/// a second keeps its shard.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// One that ran for this long has recovered: the next restart is the first again.
 const RECOVERED_AFTER: Duration = Duration::from_secs(10 * 60);
 /// In this time it may be started again this often, then it is left alone.
@@ -96,12 +95,9 @@ impl Ends {
     }
 }
 
-/// None before the first restart in a row, then exponential, capped, with the upper half of it random (after Brooker,
-/// "Exponential Backoff and Jitter").
+/// None before the first restart in a row.
 fn pause(restarts_before: u32, jitter: f64) -> Duration {
-    let Some(doublings) = restarts_before.checked_sub(1) else { return Duration::ZERO };
-    let whole = FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST_PAUSE);
-    whole.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+    if restarts_before == 0 { Duration::ZERO } else { BACKOFF.pause(restarts_before, jitter) }
 }
 
 #[cfg(test)]

@@ -15,15 +15,16 @@ use crate::exit::{Exit, Failure};
 use crate::hints::{self, Meant};
 use crate::out::say;
 use crate::process::Processes;
-use crate::record::reachable;
+use crate::record::{agent_of, reachable};
+use crate::state::State;
 
 /// How long one of them may take to answer.
 const LIMIT: Duration = Duration::from_millis(700);
 
 /// An agent of the cluster named, else of the only cluster that was started by hand here.
-pub(super) async fn find(cluster: Option<&ClusterId>) -> anyhow::Result<Option<Client>> {
+pub(super) async fn find(state: &State, cluster: Option<&ClusterId>) -> anyhow::Result<Option<Client>> {
     let mut clusters: BTreeMap<ClusterId, String> = BTreeMap::new();
-    for (found, url) in agents().await? {
+    for (found, url) in agents(state).await? {
         if cluster.is_none_or(|cluster| *cluster == found) {
             clusters.entry(found).or_insert(url);
         }
@@ -42,9 +43,9 @@ pub(super) async fn find(cluster: Option<&ClusterId>) -> anyhow::Result<Option<C
 }
 
 /// Every agent here that answers: its cluster and its URL.
-async fn agents() -> anyhow::Result<Vec<(ClusterId, String)>> {
+async fn agents(state: &State) -> anyhow::Result<Vec<(ClusterId, String)>> {
     let client = Client::new("http://127.0.0.1")?.within(LIMIT);
-    let asked = addresses()?.into_iter().map(|address| {
+    let asked = addresses(state)?.into_iter().map(|address| {
         let url = format!("http://{}", reachable(address));
         let client = client.at(&url);
         async move {
@@ -56,16 +57,18 @@ async fn agents() -> anyhow::Result<Vec<(ClusterId, String)>> {
 }
 
 /// Where agents listen that `ctl up` did not start. What can't be read belongs to somebody else.
-fn addresses() -> anyhow::Result<BTreeSet<SocketAddr>> {
-    let Ok(agent) = agent_bin::find(None) else { return Ok(BTreeSet::new()) };
-    let agent = agent.canonicalize().unwrap_or(agent);
+fn addresses(state: &State) -> anyhow::Result<BTreeSet<SocketAddr>> {
+    let named = state.clusters()?.into_iter().filter_map(|cluster| agent_of(state, &cluster).ok().flatten());
+    let agents: BTreeSet<_> = (agent_bin::find(None).into_iter().chain(named))
+        .map(|agent| agent.canonicalize().unwrap_or(agent))
+        .collect();
     let mut processes = Processes::new()?;
     let mut found = BTreeSet::new();
     for listener in listeners::get_all().unwrap_or_default() {
         // One that was built anew since is shown with a mark behind its path.
         let path = listener.process.path.trim_end_matches(" (deleted)");
         if listener.protocol == Protocol::TCP
-            && Path::new(path) == agent
+            && agents.contains(Path::new(path))
             && !processes.was_started_by_ctl(listener.process.pid)
         {
             found.insert(listener.socket);

@@ -8,6 +8,7 @@ use types::supervision::{RestartPolicy, StartFile};
 use types::{ClusterId, NodeId, Role};
 
 use super::{ClusterRecord, NodeRecord};
+use crate::agent_bin;
 use crate::out::say;
 use crate::process::Processes;
 use crate::render;
@@ -34,17 +35,23 @@ pub(super) fn rebuild(state: &State, cluster: &ClusterId) -> anyhow::Result<Opti
         };
         known.extend(node(&run_dir, &start).map(|node| (node.id.clone(), (node, PathBuf::new()))));
     }
+    let mut binaries = Vec::new();
     for path in start_files(&run_dir) {
         let text = std::fs::read(&path).unwrap_or_default();
         let Ok(start) = serde_json::from_slice::<StartFile>(&text) else { continue };
-        known.extend(node(&run_dir, &start).map(|node| (node.id.clone(), (node, start.manifest))));
+        if let Some(node) = node(&run_dir, &start) {
+            binaries.push(start.binary);
+            known.insert(node.id.clone(), (node, start.manifest));
+        }
     }
     let manifest = known.values().map(|(_, manifest)| manifest).find(|manifest| manifest.as_os_str() != "");
     let manifest = manifest.cloned().unwrap_or_default();
+    let default = agent_bin::find(None).ok().and_then(|agent| std::path::absolute(agent).ok());
+    let agent = binaries.into_iter().find(|binary| Some(binary) != default.as_ref());
     let nodes: Vec<_> = known.into_values().map(|(node, _)| node).collect();
     let started = nodes.iter().filter_map(|node| node.pid_file()?.parent.map(|parent| parent.start_time));
     let started_at_ms = started.min().map_or_else(render::now_ms, |seconds| seconds.saturating_mul(1000));
-    let record = ClusterRecord { cluster: cluster.clone(), manifest, started_at_ms, nodes };
+    let record = ClusterRecord { cluster: cluster.clone(), manifest, agent, started_at_ms, nodes };
     Ok((!record.nodes.is_empty()).then_some(record))
 }
 
@@ -125,6 +132,7 @@ mod tests {
                 record.nodes.iter().map(|node| (node.id.as_str(), node.role.to_string())).collect();
             assert_eq!(nodes, [("a.1", "storage/2".to_owned()), ("b", "standby".to_owned())]);
             assert_eq!(record.manifest, Path::new("/m.yaml"));
+            assert_eq!(record.agent.as_deref(), Some(Path::new("/bin/agent")));
             assert_eq!(record.nodes[0].start_file(), state.run_dir(&cluster).join("a.1.start"));
             // The next one to read it finds it in order.
             assert_eq!(

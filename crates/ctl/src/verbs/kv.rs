@@ -15,6 +15,7 @@ use client::{ClientError, KeyCondition, KeyPage, KeyQuery, ListedKey, Stored};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use serde::Serialize;
 use types::api::Members;
+use types::key_value::MAX_KEY;
 use types::range::NumberIn;
 use types::{Problem, ServiceName};
 
@@ -353,7 +354,7 @@ impl Spelling {
         let key = if self.encoded { percent_decode_str(text).collect() } else { text.as_bytes().to_vec() };
         if key.is_empty() {
             return Err(Failure::new(Exit::Usage, "the key is empty")
-                .hint("a key has 1 to 1024 bytes; `ctl kv ls` lists those that there are"));
+                .hint(format!("a key has 1 to {MAX_KEY} bytes; `ctl kv ls` lists those that there are")));
         }
         Ok(key)
     }

@@ -107,7 +107,7 @@ pub(crate) async fn start(args: &StartArgs, cx: &Cx) -> anyhow::Result<Exit> {
     if node.is_running(&mut processes) {
         return print(node, "running", &args.common, cx);
     }
-    launch(node, args.agent_bin.as_deref(), args.common.timeout.get(), &mut processes).await?;
+    launch(node, &record, args.agent_bin.as_deref(), args.common.timeout.get(), &mut processes).await?;
     print(node, "started", &args.common, cx)
 }
 
@@ -124,10 +124,10 @@ pub(crate) async fn restart(args: &RestartArgs, cx: &Cx) -> anyhow::Result<Exit>
     let (record, _lock) = locked(cx, "ctl restart").await?;
     let node = record.known(&args.node)?;
     // What it needs to come back is looked for before it goes.
-    start_file(node, args.agent_bin.as_deref())?;
+    start_file(node, &record, args.agent_bin.as_deref())?;
     let mut processes = Processes::new()?;
     leave(node, args.common.timeout.get(), &mut processes).await?;
-    launch(node, args.agent_bin.as_deref(), args.common.timeout.get(), &mut processes).await?;
+    launch(node, &record, args.agent_bin.as_deref(), args.common.timeout.get(), &mut processes).await?;
     print(node, "restarted", &args.common, cx)
 }
 
@@ -163,7 +163,11 @@ async fn leave(node: &NodeRecord, limit: Duration, processes: &mut Processes) ->
 }
 
 /// What the node is started from, with the binary that is wanted.
-fn start_file(node: &NodeRecord, binary: Option<&std::path::Path>) -> anyhow::Result<StartFile> {
+fn start_file(
+    node: &NodeRecord,
+    record: &ClusterRecord,
+    binary: Option<&std::path::Path>,
+) -> anyhow::Result<StartFile> {
     let mut start = launch::start_file(node).map_err(|error| {
         Failure::new(Exit::Error, format!("how {} was started is not known: {error:#}", node.id))
             .hint("`ctl up` starts it from the manifest")
@@ -173,7 +177,8 @@ fn start_file(node: &NodeRecord, binary: Option<&std::path::Path>) -> anyhow::Re
     }
     if !start.binary.is_file() {
         let message = format!("{} is to be started with {}, which is gone", node.id, start.binary.display());
-        let found = agent_bin::find(None)?;
+        let remembered = record.agent.clone().filter(|agent| agent.is_file());
+        let found = remembered.map_or_else(|| agent_bin::find(None), Ok)?;
         let hint = format!(
             "`ctl start {} --agent-bin {}` starts it with the one that is there now",
             node.id,
@@ -187,11 +192,12 @@ fn start_file(node: &NodeRecord, binary: Option<&std::path::Path>) -> anyhow::Re
 /// Starts a node that does not run, and waits until it says that it is ready.
 async fn launch(
     node: &NodeRecord,
+    record: &ClusterRecord,
     binary: Option<&std::path::Path>,
     limit: Duration,
     processes: &mut Processes,
 ) -> anyhow::Result<()> {
-    let start = start_file(node, binary)?;
+    let start = start_file(node, record, binary)?;
     supervision::end_parent(node, processes).await?;
     let _ = std::fs::remove_file(PidFile::beside(&node.start_file()));
     launch::write_start_file(node, &start)?;

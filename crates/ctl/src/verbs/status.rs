@@ -260,8 +260,9 @@ impl<'a> Spares<'a> {
         let remedy = match (report.missing.is_empty(), reached.record.is_some(), seed) {
             (false, true, _) => "`ctl up` starts the nodes that are missing".to_owned(),
             (_, _, Some(seed)) => {
-                let agent =
-                    agent_bin::find(None).map_or("agent".to_owned(), |path| path.display().to_string());
+                let remembered = reached.record.as_ref().and_then(|record| record.agent.clone());
+                let agent = remembered.or_else(|| agent_bin::find(None).ok());
+                let agent = agent.map_or("agent".to_owned(), |path| path.display().to_string());
                 let store =
                     seed.store.as_ref().map(|store| format!(" --store {}", hints::quoted(&store.url)));
                 format!(
@@ -364,6 +365,7 @@ mod tests {
         let record = ClusterRecord {
             cluster: "demo".parse().unwrap(),
             manifest: PathBuf::new(),
+            agent: None,
             started_at_ms: 0,
             nodes: vec![
                 node("a", "api_gateway"),

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use manifest::{Manifest, Plan, Running};
 use tokio::time::Instant;
 use types::api::{AgentSelf, Member, Wait};
-use types::{NodeId, Phase, Post, Problem, Role, ServiceName, limits};
+use types::{ClusterId, NodeId, Phase, Post, Problem, Role, ServiceName, limits};
 
 use crate::agent_bin;
 use crate::dropped;
@@ -81,7 +81,8 @@ pub(crate) struct Args {
     /// Leave the agents of a new cluster running when not all become ready
     #[arg(long)]
     keep: bool,
-    /// The agent to start [default: beside ctl, else on the PATH]
+    /// The agent to start; it is remembered for the cluster [default: the one remembered, else beside ctl, else on the
+    /// PATH]
     #[arg(long, value_name = "PATH")]
     agent_bin: Option<PathBuf>,
     #[command(flatten)]
@@ -95,9 +96,12 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
     let run_dir = cx.state.run_dir(&manifest.cluster);
     cx.state.has_room(&manifest.cluster)?;
     let lock = Lock::take(&run_dir, "ctl up").await?;
-    let (record, is_fresh) = record(&cx.state, &loaded, &file, args.replace).await?;
+    let (mut record, is_fresh) = record(&cx.state, &loaded, &file, args.replace).await?;
     if is_fresh {
         remove_logs(&run_dir)?;
+    }
+    if args.agent_bin.is_some() {
+        record.agent = Some(binary.clone());
     }
     let mut starter = Starter::new(&cx.state, binary, manifest, record, is_fresh)?;
     let done = interrupt.unless(Box::pin(bring_up(args, &loaded, &mut starter, began))).await;
@@ -139,8 +143,13 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
 
 async fn prepare(args: &Args, cx: &Cx) -> anyhow::Result<(PathBuf, Loaded, PathBuf)> {
     let file = source::choose(args.file.as_deref(), cx)?;
-    let binary = std::path::absolute(agent_bin::find(args.agent_bin.as_deref())?)?;
-    let mut loaded = manifest_file::load(&file, Some(&binary)).await?;
+    let agent = |cluster: Option<&ClusterId>| {
+        let cluster = cx.cluster.as_ref().or(cluster);
+        let found = agent_bin::of_cluster(args.agent_bin.as_deref(), &cx.state, cluster)?;
+        Ok(Some(std::path::absolute(found)?))
+    };
+    let mut loaded = manifest_file::load(&file, agent).await?;
+    let binary = loaded.agent.clone().context("no agent was asked")?;
     if let Some(cluster) = &cx.cluster {
         loaded.checked.manifest.cluster = cluster.clone();
     }
@@ -161,6 +170,7 @@ async fn record(
     let mut record = known.unwrap_or_else(|| ClusterRecord {
         cluster: manifest.cluster.clone(),
         manifest: PathBuf::new(),
+        agent: None,
         started_at_ms: 0,
         nodes: Vec::new(),
     });

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use manifest::{Manifest, Mistakes};
+use types::ClusterId;
 
 use crate::agent_bin;
 use crate::exit::Exit;
@@ -26,7 +27,8 @@ pub(crate) struct Args {
     /// Print the JSON Schema of manifests, for editors, with the settings of each service type and their ranges
     #[arg(long, conflicts_with = "file")]
     schema: bool,
-    /// The agent that knows the settings [default: beside ctl, else on the PATH]
+    /// The agent that knows the settings [default: the one that the cluster was started with, else
+    /// beside ctl, else on the PATH]
     #[arg(long, value_name = "PATH")]
     agent_bin: Option<PathBuf>,
     #[command(flatten)]
@@ -35,7 +37,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     if args.schema {
-        let settings = match agent(args, "settings of services are not in the schema")? {
+        let settings = match agent(args, cx, None, "settings of services are not in the schema")? {
             Some(agent) => agent_bin::settings_schema(&agent).await?,
             None => BTreeMap::new(),
         };
@@ -43,9 +45,8 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         return Ok(Exit::Ok);
     }
     let file = manifest_file::choose(args.file.as_deref())?;
-    let agent = agent(args, "settings are not checked")?;
     let format = args.output.output;
-    match manifest_file::load(&file, agent.as_deref()).await {
+    match manifest_file::load(&file, |cluster| agent(args, cx, cluster, "settings are not checked")).await {
         Ok(loaded) => {
             let manifest = &loaded.checked.manifest;
             cx.out.data(format, manifest, table, names)?;
@@ -69,10 +70,16 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
 }
 
 /// The agent that knows the settings, or a warning of what there is not without one.
-fn agent(args: &Args, without: &str) -> anyhow::Result<Option<PathBuf>> {
-    match agent_bin::find(args.agent_bin.as_deref()) {
+fn agent(
+    args: &Args,
+    cx: &Cx,
+    cluster: Option<&ClusterId>,
+    without: &str,
+) -> anyhow::Result<Option<PathBuf>> {
+    let cluster = cx.cluster.as_ref().or(cluster);
+    match agent_bin::of_cluster(args.agent_bin.as_deref(), &cx.state, cluster) {
         Ok(agent) => Ok(Some(agent)),
-        Err(failure) if args.agent_bin.is_some() => Err(failure.into()),
+        Err(failure) if args.agent_bin.is_some() => Err(failure),
         Err(failure) => {
             say(&format!("warning: {without}: {failure}"));
             Ok(None)

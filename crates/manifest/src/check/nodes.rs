@@ -269,7 +269,7 @@ impl Check<'_> {
         };
         let at = field.value.at;
         if let Ok(address) = text.parse::<SocketAddr>() {
-            if address.ip().is_loopback() {
+            if types::is_loopback(address.ip()) {
                 return Some(address);
             }
             let message = format!(

@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Uri};
 use mesh::head::asked_host;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use types::{ErrorKind, Problem};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -81,6 +81,16 @@ impl FromStr for Hosts {
         }
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         names.map(str::parse).collect::<Result<_, _>>().map(Self::Listed)
+    }
+}
+
+/// As it is written in settings.
+impl Serialize for Hosts {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Any => serializer.serialize_str("any"),
+            Self::Listed(names) => serializer.collect_seq(names.iter().map(|HostPattern(name)| name)),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! take it for obeyed, and a `%` that encodes nothing is an error instead of a percent sign. A `+` is a plus.
 
 use axum::response::Response;
-use types::ShardId;
+use types::{ShardId, did_you_mean};
 
 use super::invalid;
 
@@ -107,12 +107,7 @@ pub fn percent_decode(encoded: &str) -> Result<Vec<u8>, EncodingError> {
 }
 
 fn unknown(name: &str, known: &[&'static str]) -> QueryError {
-    let near = known
-        .iter()
-        .map(|known| (strsim::damerau_levenshtein(name, known), known))
-        .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
-        .min()
-        .map(|(_, known)| format!("did you mean `{known}`?"));
+    let near = did_you_mean(name, known.iter().copied()).map(|known| format!("did you mean `{known}`?"));
     let hint = match (near, known) {
         (Some(near), _) => near,
         (None, []) => "leave it out: no parameters are taken here".to_owned(),

@@ -1,85 +1,24 @@
-//! Bodies that note their ends.
-
-use std::pin::Pin;
-use std::task::{Context, Poll};
+//! Bodies whose ends the connection must know.
 
 use axum::body::Body;
-use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::progress::Progress;
+use crate::{BodyEnd, on_end};
 
-/// The body of a request.
-pub(super) struct RequestBody {
-    incoming: Incoming,
-    progress: Progress,
+/// The body of a request. One that is dropped unread may still be on its way.
+pub(super) fn request(incoming: Incoming, progress: Progress) -> Body {
+    if incoming.is_end_stream() {
+        return Body::empty();
+    }
+    Body::new(on_end(incoming, move |end| match end {
+        BodyEnd::Whole => progress.read_body(),
+        BodyEnd::Broken | BodyEnd::Dropped => {}
+    }))
 }
 
-impl RequestBody {
-    pub(super) fn boxed(incoming: Incoming, progress: Progress) -> Body {
-        if incoming.is_end_stream() { Body::empty() } else { Body::new(Self { incoming, progress }) }
-    }
-}
-
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        if matches!(polled, Poll::Ready(None)) || self.incoming.is_end_stream() {
-            self.progress.read_body();
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
-
-/// The body of an answer, which ends when this is dropped.
-pub(super) struct AnswerBody {
-    inner: Body,
-    progress: Progress,
-}
-
-impl AnswerBody {
-    pub(super) fn new(inner: Body, progress: Progress) -> Self {
-        Self { inner, progress }
-    }
-}
-
-impl http_body::Body for AnswerBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl Drop for AnswerBody {
-    fn drop(&mut self) {
-        self.progress.ended();
-    }
+/// The body of an answer.
+pub(super) fn answer(body: Body, progress: Progress) -> Body {
+    Body::new(on_end(body, move |_| progress.ended()))
 }

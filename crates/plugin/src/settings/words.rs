@@ -1,9 +1,6 @@
 //! What serde says of a value, in the words of somebody who writes YAML. Pure.
 
-/// How a candidate is close enough to a word to be meant by it.
-fn is_close(word: &str, candidate: &str) -> bool {
-    strsim::damerau_levenshtein(word, candidate) <= 1 + candidate.len() / 4
-}
+use types::did_you_mean;
 
 /// A message in plain words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,11 +59,7 @@ pub(super) fn of(message: &str) -> Told {
 }
 
 fn hint(word: &str, known: &[&str], what: &str) -> String {
-    let closest = known
-        .iter()
-        .filter(|known| is_close(word, known))
-        .min_by_key(|known| strsim::damerau_levenshtein(word, known));
-    match (closest, known) {
+    match (did_you_mean(word, known.iter().copied()), known) {
         (Some(closest), _) => format!("did you mean `{closest}`?"),
         (None, []) => "leave it out".to_owned(),
         (None, known) => format!("{what}: {}", known.join(", ")),

@@ -4,15 +4,13 @@
 //! fast a client sends. So a body that still arrives when its role ends gets [`GRACE`]; then the request is refused as not
 //! processed, and whoever sent it, or the gateway on the way, sends it to the next owner.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as HttpBody;
+use plugin::{BodyEnd, on_end};
 use tokio::time::sleep;
 
 use crate::role::gate::Gate;
@@ -31,8 +29,13 @@ impl Arrival {
         if arrival.is_whole() {
             return (arrival, body);
         }
-        let watched = Body::new(Arriving { body, arrival: arrival.clone() });
-        (arrival, watched)
+        let watched = arrival.clone();
+        let body = on_end(body, move |end| match end {
+            // One that broke off will not come either; its handler decides what that means.
+            BodyEnd::Whole | BodyEnd::Broken => watched.0.store(true, Ordering::SeqCst),
+            BodyEnd::Dropped => {}
+        });
+        (arrival, Body::new(body))
     }
 
     /// Whether all of it was read.
@@ -50,38 +53,9 @@ impl Arrival {
     }
 }
 
-struct Arriving {
-    body: Body,
-    arrival: Arrival,
-}
-
-impl HttpBody for Arriving {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        // One that broke off will not come either; its handler decides what that means.
-        if matches!(frame, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream() {
-            self.arrival.0.store(true, Ordering::SeqCst);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use futures_util::{FutureExt, StreamExt, stream};
     use http_body_util::BodyExt;
     use tokio::time::timeout;

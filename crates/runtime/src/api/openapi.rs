@@ -1,12 +1,14 @@
 //! `GET /v1/openapi.json`: the API described by the types and handlers themselves.
 
 use axum::Json;
+use axum::extract::State;
 use http::StatusCode;
-use serde_json::Value;
+use plugin::Registry;
+use serde_json::{Value, json};
 use types::Problem;
 use utoipa::OpenApi;
 
-use super::{commands, events, metrics, queries, removed, settled, svc};
+use super::{App, commands, events, metrics, queries, removed, settled, svc};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -41,9 +43,21 @@ struct Api;
 
 /// The description of the API, as OpenAPI 3.1.
 ///
-/// What every route has in common is filled in here: each answer has a description, and problems their media type.
-pub fn description() -> Value {
+/// What every route has in common is filled in here: each answer has a description, and problems their media type. The
+/// services that the agent can run are described below `/svc`, each under the name of its type.
+pub fn description(registry: &Registry) -> Value {
     let mut document = serde_json::to_value(Api::openapi()).expect("the description is plain data");
+    for plugin in registry.plugins() {
+        let service = plugin.service_type();
+        let Value::Object(paths) = plugin.openapi_paths() else { continue };
+        for (path, mut methods) in paths {
+            let operations = methods.as_object_mut().into_iter().flatten();
+            for (_, operation) in operations.filter(|(_, operation)| operation.is_object()) {
+                operation["tags"] = json!([service.as_str()]);
+            }
+            document["paths"][format!("/svc/{service}{path}")] = methods;
+        }
+    }
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for operation in paths.flat_map(|(_, methods)| methods.as_object_mut().into_iter().flatten()) {
         let responses = operation.1["responses"].as_object_mut().into_iter().flatten();
@@ -74,6 +88,6 @@ fn complete(status: &str, response: &mut Value) {
 
 /// The description of the API.
 #[utoipa::path(get, path = "/v1/openapi.json", responses((status = 200, description = "OpenAPI 3.1")))]
-pub(crate) async fn document() -> Json<Value> {
-    Json(description())
+pub(crate) async fn document(State(app): State<App>) -> Json<Value> {
+    Json(description(&app.registry))
 }

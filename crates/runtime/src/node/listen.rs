@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use plugin::BindError;
 use tokio::net::TcpListener;
+use types::Loopback;
 
 use crate::Config;
 
@@ -74,7 +75,7 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, ListenError> {
     let gossip_wanted = config.gossip.unwrap_or(SocketAddr::new(config.listen.ip(), 0));
     let same_port = config.gossip.is_none_or(|gossip| gossip.port() == 0);
     for (flag, addr) in [("--listen-addr", config.listen), ("--gossip-addr", gossip_wanted)] {
-        if !addr.ip().is_loopback() && !config.insecure {
+        if !Loopback::unless_insecure(config.insecure).allows(addr.ip()) {
             return Err(ListenError::Exposed { flag, addr });
         }
     }

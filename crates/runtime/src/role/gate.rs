@@ -15,7 +15,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use plugin::{Claim, Detach, Metrics, Service};
+use plugin::{Claim, Detach, Metrics, Service, on_end};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use types::{Role, ServiceName};
@@ -173,22 +173,20 @@ pub(crate) fn hold(response: Response<Body>, gate: &Gate, tie: Detach) -> Respon
         return response;
     }
     let cut = Box::pin(gate.cut.clone().cancelled_owned());
-    response.map(|body| Body::new(Held { body, cut, tie }))
+    response.map(|body| {
+        let body = Cuttable { body, cut, tie: tie.clone() };
+        Body::new(on_end(body, move |_| tie.detach()))
+    })
 }
 
-struct Held {
+/// A body that fails once its service may not go on, unless it was detached.
+struct Cuttable {
     body: Body,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     tie: Detach,
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.tie.detach();
-    }
-}
-
-impl HttpBody for Held {
+impl HttpBody for Cuttable {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use plugin::Health;
 use tokio::time::Instant;
-use types::Phase;
+use types::{Backoff, Phase};
 
-/// The pause before the first restart; doubles with each failure in a row.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause between restarts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The pause before a restart.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
 /// Who ran this long has recovered: the next failure is the first again.
 const RECOVERED_AFTER: Duration = Duration::from_secs(60);
 
@@ -57,7 +55,7 @@ impl State {
             }
             Happening::Failed { at, reason, jitter } => {
                 let failures = self.failures(at) + 1;
-                Self::Waiting { failures, retry_at: at + pause(failures, jitter), reason }
+                Self::Waiting { failures, retry_at: at + BACKOFF.pause(failures, jitter), reason }
             }
             Happening::Retry => match self {
                 Self::Waiting { failures, .. } => Self::Starting { failures: *failures },
@@ -117,27 +115,12 @@ impl State {
     }
 }
 
-/// Exponential backoff, capped, with the upper half of it random (after Brooker, "Exponential Backoff and Jitter").
-fn pause(failures: u32, jitter: f64) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let whole = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
-    whole.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn failed(at: Instant, reason: &str) -> Happening {
         Happening::Failed { at, reason: reason.to_owned(), jitter: 1.0 }
-    }
-
-    #[tokio::test]
-    async fn pauses_double_up_to_the_longest_and_never_fall_below_half() {
-        let pauses: Vec<_> = [1, 2, 3, 8, 9, 1_000].iter().map(|failures| pause(*failures, 1.0)).collect();
-        let ms = Duration::from_millis;
-        assert_eq!(pauses, [ms(200), ms(400), ms(800), ms(25_600), ms(30_000), ms(30_000)]);
-        assert_eq!(pause(1, 0.0), ms(100));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! member yields to a challenger that does. Nothing here needs to be right for the data's sake; it keeps shards from moving
 //! for nothing.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use cluster::{Cluster, ClusterView};
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 use types::api::AgentSelf;
-use types::{Epoch, Holder, NodeId};
+use types::{Backoff, Epoch, Holder, NodeId};
 
 use crate::node::cluster_store::ClusterStore;
 use crate::node::identity::Identity;
@@ -29,11 +30,11 @@ const ANSWER: Duration = Duration::from_millis(200);
 const STORE_ANSWER: Duration = Duration::from_secs(5);
 /// How long a shard is left alone that its owner has yielded because it saw nobody: the first time and at most. It doubles
 /// with each time in a row.
-const YIELDED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_hours(1));
+const YIELDED: Backoff = Backoff::new(Duration::from_secs(30), Duration::from_hours(1));
 /// How long a shard that nobody ever owned is left to who was told to own it.
 const NEVER_OWNED: Duration = Duration::from_secs(10);
-/// Pauses, the first and the longest, before an owner is doubted again that was there after all.
-const REBUFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// The pause before an owner is doubted again that was there after all.
+const REBUFF: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
 /// The pause after nothing could be found out.
 pub(crate) const AGAIN: Duration = Duration::from_secs(2);
 /// How long a node that could not run a shard leaves it to others.
@@ -167,8 +168,8 @@ impl OwnerCheck {
     /// A shard that was yielded a moment ago is left alone, so that it does not go to and fro between nodes that come and
     /// go out of sight.
     fn settling(&self, state: &ClaimState, epoch: Epoch) -> Option<Finding> {
-        let doublings = state.yielded.checked_sub(1)?.min(10);
-        let alone = YIELDED.0.saturating_mul(1 << doublings).min(YIELDED.1);
+        // Without jitter: every candidate leaves it alone for the whole time.
+        let alone = YIELDED.limit(NonZeroU32::new(state.yielded)?.get());
         let known_for =
             self.epoch_known.filter(|(known, _)| *known == epoch).map_or(Duration::ZERO, |(_, d)| d);
         let pause = alone.checked_sub(known_for).filter(|pause| !pause.is_zero())?;
@@ -190,7 +191,7 @@ impl OwnerCheck {
 
     /// The pause doubles with each time.
     fn rebuffed(&self, why: String) -> Finding {
-        let pause = REBUFF.0.saturating_mul(1 << self.rebuffs.min(10)).min(REBUFF.1);
+        let pause = REBUFF.pause(self.rebuffs.saturating_add(1), rand::random());
         Finding::Leave(pause, why)
     }
 

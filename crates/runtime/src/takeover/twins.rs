@@ -15,7 +15,7 @@ use store::{ClaimState, Store};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
-use types::{ErrorKind, Holder, Post, Problem, Role};
+use types::{Backoff, ErrorKind, Holder, Post, Problem, Role};
 
 use crate::node::cluster_store::ClusterStore;
 use crate::takeover::layouts::Layouts;
@@ -23,8 +23,8 @@ use crate::takeover::vacancy::{Place, ownerless};
 
 /// How long a shard is without a visible owner before it is looked where that is. Starts and failovers take less.
 const UNSEEN: Duration = Duration::from_secs(3);
-/// The pause after each look that found nobody, the first time and at most; it doubles.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// The pause after each look that found nobody.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
 /// How often an owner that was found is asked again.
 const STILL_THERE: Duration = Duration::from_secs(2);
 /// After so many questions in a row without its answer it is looked for anew.
@@ -106,7 +106,7 @@ impl Watch {
         let mut view = self.cluster.watch();
         loop {
             self.until_unseen(&mut view).await;
-            let mut pause = PAUSE.0;
+            let mut looks = BACKOFF.retries();
             while let Some(places) = self.wanting(&self.cluster.view()) {
                 let twin = self.look(&places).await;
                 found.send_if_modified(|known| {
@@ -121,10 +121,9 @@ impl Watch {
                 });
                 if let Some(twin) = &twin {
                     self.while_there(twin).await;
-                    pause = PAUSE.0;
+                    looks.reset();
                 } else {
-                    sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE.1);
+                    sleep(looks.failed(rand::random())).await;
                 }
             }
             found.send_if_modified(|known| known.take().is_some());

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{self, BoxFuture};
+use futures_util::future::BoxFuture;
+use plugin::SingleFlight;
 use slatedb::object_store::{self, ObjectStore};
 use slatedb::{RowEntry, ValueDeletable, WalReader};
 use tokio::time::Instant;
@@ -40,7 +41,7 @@ pub(crate) struct History(Arc<Shared>);
 struct Shared {
     log: Arc<WalReader>,
     kept: Mutex<Kept>,
-    at_work: Mutex<Option<AtWork>>,
+    reading: SingleFlight<What, Outcome>,
 }
 
 /// What can be read.
@@ -52,15 +53,7 @@ enum What {
     File(u64),
 }
 
-/// What is being read, and since when.
-#[derive(Clone)]
-struct AtWork {
-    what: What,
-    since: Instant,
-    reads: Reads,
-}
-
-type Reads = future::Shared<BoxFuture<'static, Result<Read, HistoryError>>>;
+type Outcome = Result<Read, HistoryError>;
 
 /// What was read.
 #[derive(Clone)]
@@ -111,7 +104,7 @@ impl From<slatedb::Error> for HistoryError {
 impl History {
     pub(crate) fn new(objects: Arc<dyn ObjectStore>) -> Self {
         let log = Arc::new(WalReader::new(PATH, objects));
-        Self(Arc::new(Shared { log, kept: Mutex::default(), at_work: Mutex::default() }))
+        Self(Arc::new(Shared { log, kept: Mutex::default(), reading: SingleFlight::default() }))
     }
 
     /// Finds the file that has a batch, or the first one after it if there is no such batch.
@@ -174,27 +167,15 @@ impl History {
             if let Some(known) = known(&self.kept()) {
                 return Ok(known);
             }
-            let AtWork { what: read, since, reads } = {
-                let mut at_work = lock(&self.0.at_work);
-                let begin = || AtWork { what, since: Instant::now(), reads: self.begin(what) };
-                at_work.get_or_insert_with(begin).clone()
-            };
-            let outcome = reads.clone().await;
-            let found = {
-                let mut at_work = lock(&self.0.at_work);
-                let is_first = at_work.as_ref().is_some_and(|at_work| at_work.reads.ptr_eq(&reads));
-                if is_first {
-                    *at_work = None;
+            let keep = |outcome: &Outcome| {
+                if let Ok(read) = outcome {
+                    self.kept().keep(read.clone());
                 }
-                let mut kept = self.kept();
-                if is_first && let Ok(read) = &outcome {
-                    kept.keep(read.clone());
-                }
-                known(&kept)
             };
-            match (found, outcome) {
+            let read = self.0.reading.join(what, || self.begin(what), keep).await;
+            match (known(&self.kept()), read.outcome) {
                 (Some(found), _) => return Ok(found),
-                (None, Err(error)) if read == what && since >= asked => return Err(error),
+                (None, Err(error)) if read.key == what && read.since >= asked => return Err(error),
                 // It was something else, or is forgotten already, or whoever began it stood still since.
                 (None, _) => {}
             }
@@ -202,7 +183,7 @@ impl History {
     }
 
     /// Reads when it is polled.
-    fn begin(&self, what: What) -> Reads {
+    fn begin(&self, what: What) -> BoxFuture<'static, Outcome> {
         let log = Arc::clone(&self.0.log);
         reads(async move {
             match what {
@@ -214,7 +195,7 @@ impl History {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        lock(&self.0.kept)
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -253,9 +234,9 @@ impl Reading {
 }
 
 /// A panic on the way is an error of all who wait for it, and not the end of all reads.
-fn reads(read: impl Future<Output = Result<Read, HistoryError>> + Send + 'static) -> Reads {
+fn reads(read: impl Future<Output = Outcome> + Send + 'static) -> BoxFuture<'static, Outcome> {
     let read = AssertUnwindSafe(read).catch_unwind();
-    read.map(|outcome| outcome.unwrap_or(Err(HistoryError::Undecodable))).boxed().shared()
+    read.map(|outcome| outcome.unwrap_or(Err(HistoryError::Undecodable))).boxed()
 }
 
 async fn list(log: Arc<WalReader>) -> Result<Read, HistoryError> {
@@ -308,10 +289,6 @@ async fn file(log: Arc<WalReader>, id: u64) -> Result<Read, HistoryError> {
         batch.rows.sort_by(|(one, _), (other, _)| one.cmp(other));
     }
     Ok(Read::File(id, Arc::new(batches)))
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn bytes(batches: &Batches) -> usize {
@@ -399,28 +376,29 @@ mod tests {
             tokio::task::yield_now().await;
             Ok(Read::Beginning(7, None))
         };
-        let (what, since) = (What::Beginning(7), Instant::now());
-        *lock(&history.0.at_work) = Some(AtWork { what, since, reads: reads(read) });
-        // It is at work, and is not polled again.
-        let mut stuck = std::pin::pin!(history.get(What::Beginning(7), |_| None::<()>));
-        assert!((&mut stuck).now_or_never().is_none());
+        let mut stuck = std::pin::pin!(history.0.reading.join(What::Beginning(7), || reads(read), |_| ()));
+        assert!((&mut stuck).now_or_never().is_none(), "it is under way, and is not polled again");
         let found = history.find(1).await.unwrap();
         let (one, other) = tokio::join!(history.read(found), history.read(found));
         assert!(Arc::ptr_eq(&one.unwrap(), &other.unwrap()), "it was read once");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_error_and_even_a_panic_is_of_those_who_wait_for_that_file_and_of_nobody_else() {
         let history = with_a_file().await;
-        let panics = || {
-            reads(async {
-                tokio::task::yield_now().await;
-                panic!("a file that the reader was not made for");
-            })
+        let begin_to_panic = || {
+            let panics = || {
+                reads(async {
+                    // Once for who began it, and once for the first of those who wait.
+                    tokio::task::yield_now().await;
+                    tokio::task::yield_now().await;
+                    panic!("a file that the reader was not made for");
+                })
+            };
+            assert!(history.0.reading.join(What::File(9), panics, |_| ()).now_or_never().is_none());
         };
-        // Begun after all of these came.
-        let (what, since) = (What::File(9), Instant::now() + Duration::from_secs(60));
-        *lock(&history.0.at_work) = Some(AtWork { what, since, reads: panics() });
+        // The clock stands still: it is not older than those who wait for it.
+        begin_to_panic();
         let (one, other, sound) =
             tokio::join!(history.read(Reading(9)), history.read(Reading(9)), history.find(1));
         for failed in [one, other] {
@@ -429,7 +407,8 @@ mod tests {
         history.read(sound.unwrap()).await.unwrap();
 
         // One that was begun long ago says nothing of now.
-        *lock(&history.0.at_work) = Some(AtWork { what, since: Instant::now(), reads: panics() });
+        begin_to_panic();
+        tokio::time::advance(Duration::from_secs(1)).await;
         assert!(matches!(history.read(Reading(9)).await, Err(HistoryError::Gone)));
     }
 }

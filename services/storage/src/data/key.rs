@@ -7,9 +7,7 @@ use std::fmt;
 use bytes::Bytes;
 use plugin::http::query::{EncodingError, percent_decode};
 use types::KeyHash;
-
-/// The longest key, in bytes.
-pub(crate) const MAX_KEY: usize = 1024;
+use types::key_value::MAX_KEY;
 
 /// A key: 1 to [`MAX_KEY`] bytes, any bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -28,10 +28,10 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use crate::engine::data_clock::DataClock;
+use crate::engine::log_files::Seen;
 use crate::engine::notes::Note;
 use crate::engine::open::PATH;
 use crate::engine::restamped::Restamped;
-use crate::engine::witness::Seen;
 
 /// How often the log is collected.
 const EVERY: Duration = Duration::from_mins(1);

@@ -22,10 +22,10 @@ use super::newest::Newest;
 use crate::engine::cache::Part;
 use crate::engine::data_clock::{DataClock, WallClock};
 use crate::engine::disk_cache::DiskCache;
+use crate::engine::log_files::Seen;
 use crate::engine::notes::Notes;
 use crate::engine::survey::{Damage, Survey, SurveyError, find_damage, survey};
 use crate::engine::tuning;
-use crate::engine::witness::Seen;
 
 /// Where the database lies, below the shard's own part of the store.
 pub(crate) const PATH: &str = "db";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::witness::Seen;
+use crate::engine::log_files::Seen;
 
 /// How long a request may wait for the object store.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

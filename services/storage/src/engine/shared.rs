@@ -14,7 +14,7 @@ use tracing::error;
 use super::data_clock::{DataClock, WallClock};
 use super::expiry::Expiry;
 
-use super::witness::Seen;
+use super::log_files::Seen;
 use crate::changes::feed::Feed;
 use crate::changes::history::History;
 use crate::data::change::{Write, Written};

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use client::{KeyCondition, PutKey};
+use types::key_value::MAX_VALUE;
 use types::range::{DurationIn, TEN_YEARS_MS};
 
 use super::owner::{Twice, with_owner};
@@ -27,9 +28,6 @@ Examples:
   ctl kv put greeting hi --if-version 17   only if nobody wrote it since
 
 A value has at most 8 MiB. Exit code 1 if the condition does not hold.";
-
-/// The longest value that storage takes.
-const MAX_VALUE: usize = 8 * 1024 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -91,6 +91,7 @@ mod tests {
         let record = ClusterRecord {
             cluster: "demo".parse().unwrap(),
             manifest: path("a.yaml"),
+            agent: None,
             started_at_ms: 0,
             nodes: Vec::new(),
         };

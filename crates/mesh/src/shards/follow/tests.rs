@@ -11,11 +11,14 @@ type Sent = Vec<Result<Update<u64, &'static str>, String>>;
 /// The owners of a shard, one after the other.
 type Script = VecDeque<Result<Sent, NotBegun>>;
 
+/// A shard, and the place from which its owner was asked.
+type Asked = (u32, Option<u64>);
+
 /// Owners that come one after the other, and from where each of them was asked.
 #[derive(Clone, Default)]
 struct Owners {
     scripts: Arc<Mutex<BTreeMap<ShardId, Script>>>,
-    asked: Arc<Mutex<Vec<(u32, Option<u64>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Follow for Owners {

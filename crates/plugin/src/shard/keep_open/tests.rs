@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::Tasks;
 
 const SECOND: Duration = Duration::from_secs(1);
 const PAUSES: Pauses = Pauses {
@@ -75,21 +76,25 @@ fn damaged() -> Result<Duration, OpenError> {
 }
 
 /// Keeps it open in the background.
-fn begin(script: Script) -> (Arc<Script>, Arc<Kept<u32>>, CancellationToken, tokio::task::JoinHandle<()>) {
+fn begin(script: Script) -> (Arc<Script>, Arc<Kept<u32>>, CancellationToken, Tasks) {
     let (script, kept, stop) = (Arc::new(script), Arc::new(Kept::default()), CancellationToken::new());
     let (its, data, token) = (Arc::clone(&script), Arc::clone(&kept), stop.clone());
-    let task = tokio::spawn(async move { keep_open(&*its, &data, PAUSES, &token).await });
-    (script, kept, stop, task)
+    let (tasks, _failures) = Tasks::new();
+    tasks.spawn("data", async move {
+        keep_open(&*its, &data, PAUSES, &token).await;
+        Ok(())
+    });
+    (script, kept, stop, tasks)
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_fails_is_opened_again_after_longer_and_longer_pauses() {
-    let (script, kept, stop, task) = begin(Script::of([failed(), failed(), failed(), failed()]));
+    let (script, kept, stop, tasks) = begin(Script::of([failed(), failed(), failed(), failed()]));
     sleep(SECOND / 2).await;
     assert_eq!(kept.get(), Err(NotOpen::Opening(Some("no store".to_owned()))));
     assert_eq!(kept.opened(60 * SECOND).await, Ok(7));
     stop.cancel();
-    task.await.unwrap();
+    tasks.wait().await;
     assert_eq!(kept.get(), Err(NotOpen::Ended));
     let opened = [(0, "open"), (1, "open"), (3, "open"), (7, "open"), (11, "open"), (11, "Ending")];
     assert_eq!(script.log(), log(&opened));
@@ -98,11 +103,11 @@ async fn what_fails_is_opened_again_after_longer_and_longer_pauses() {
 #[tokio::test(start_paused = true)]
 async fn what_was_served_for_long_is_opened_again_soon() {
     let script = Script::of([failed(), failed(), Ok(SECOND), Ok(20 * SECOND)]);
-    let (script, kept, stop, task) = begin(script);
+    let (script, kept, stop, tasks) = begin(script);
     sleep(40 * SECOND).await;
     assert_eq!(kept.get(), Ok(7));
     stop.cancel();
-    task.await.unwrap();
+    tasks.wait().await;
     let opened = [
         (0, "open"),
         (1, "open"),
@@ -118,7 +123,7 @@ async fn what_was_served_for_long_is_opened_again_soon() {
 
 #[tokio::test(start_paused = true)]
 async fn damage_is_reported_when_it_is_seen_twice_and_looked_at_rarely() {
-    let (script, kept, stop, task) = begin(Script::of((0..10).map(|_| damaged())));
+    let (script, kept, stop, tasks) = begin(Script::of((0..10).map(|_| damaged())));
     sleep(SECOND / 2).await;
     assert_eq!(kept.get(), Err(NotOpen::Opening(Some("a file is gone".to_owned()))));
     sleep(SECOND).await;
@@ -128,13 +133,14 @@ async fn damage_is_reported_when_it_is_seen_twice_and_looked_at_rarely() {
     let openings = script.log().len();
     assert!(openings <= 11, "{openings}");
     stop.cancel();
-    task.await.unwrap();
+    tasks.wait().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_has_passed_is_not_opened_again() {
-    let (script, kept, _stop, task) = begin(Script::of([Err(OpenError::Passed("node b has it".to_owned()))]));
-    task.await.unwrap();
+    let (script, kept, _stop, tasks) =
+        begin(Script::of([Err(OpenError::Passed("node b has it".to_owned()))]));
+    tasks.wait().await;
     assert_eq!(kept.get(), Err(NotOpen::Passed("node b has it".to_owned())));
     assert_eq!(script.log(), log(&[(0, "open"), (0, "node b has it")]));
 }

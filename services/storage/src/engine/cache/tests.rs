@@ -10,10 +10,10 @@ use slatedb_common::metrics::{DefaultMetricsRecorder, MetricValue};
 use store::faults::{Faults, Op, When};
 
 use super::*;
+use crate::engine::log_files::Seen;
 use crate::engine::table_cache::follow_tables;
 use crate::engine::tests::until;
 use crate::engine::tuning;
-use crate::engine::witness::Seen;
 use crate::meters::Meters;
 
 const KEYS: u32 = 2_000;

@@ -1,11 +1,11 @@
 //! A folder that may be gone: unmounted, moved away, emptied, or another one in its place.
 //!
-//! The file system's client makes whatever folders are missing, and takes a file that is not there for an answer. On a
-//! folder that is gone that would be a second history: writes that are acknowledged and lost when the folder is back, and
-//! a claim that nobody seems to hold. So `store.json` is the anchor: as long as it is the very file that it was when the
-//! store was opened, the folder is the one that was opened. All else is an error that passes when the folder is back.
+//! The file system's client creates whatever folders are missing, and takes a missing file for an answer. In a folder
+//! that is gone that would be a second history: writes that are acknowledged and lost when the folder is back, and a claim
+//! that nobody seems to hold. So `store.json` is the mark: while it is the very file that it was when the store was opened,
+//! the folder is the one that was opened. Anything else is an error, which ends when the folder is back.
 //!
-//! Each change is followed by a look at the anchor, and preceded by one that is no older than a change may take anyway.
+//! The mark is checked after each change, and before it unless it was checked a moment ago.
 
 use std::fmt;
 use std::io;
@@ -27,7 +27,7 @@ use crate::page_cache::read_if_cached;
 
 /// The file that says that a folder is still the same.
 #[derive(Debug)]
-struct Anchor {
+struct Mark {
     path: PathBuf,
     /// Device and number on it.
     file: (u64, u64),
@@ -40,12 +40,12 @@ const RECENT: Duration = Duration::from_millis(5);
 
 /// An object store in a folder, as long as the folder is the one that was opened. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Anchored {
+pub(crate) struct MountGuard {
     inner: Arc<dyn ObjectStore>,
-    anchor: Arc<Anchor>,
+    mark: Arc<Mark>,
 }
 
-impl Anchor {
+impl Mark {
     fn was_right_just_now(&self) -> bool {
         let right_at = *self.right_at.lock().unwrap_or_else(PoisonError::into_inner);
         right_at.is_some_and(|at| at.elapsed() <= RECENT)
@@ -76,46 +76,46 @@ fn gone(path: &std::path::Path, what: &str) -> Error {
     Error::Generic { store: "folder", source: error.into() }
 }
 
-impl Anchored {
+impl MountGuard {
     /// The store in a folder whose `store.json` is at `path`.
     pub(crate) fn new(inner: Arc<dyn ObjectStore>, path: PathBuf) -> io::Result<Self> {
         let found = std::fs::metadata(&path)?;
-        let anchor = Arc::new(Anchor { path, file: (found.dev(), found.ino()), right_at: Mutex::default() });
-        Ok(Self { inner, anchor })
+        let mark = Arc::new(Mark { path, file: (found.dev(), found.ino()), right_at: Mutex::default() });
+        Ok(Self { inner, mark })
     }
 
     /// Away from the threads that answer requests: a mount that hangs would hold them.
     async fn check(&self) -> Result<()> {
-        let anchor = Arc::clone(&self.anchor);
-        tokio::task::spawn_blocking(move || anchor.check()).await?
+        let mark = Arc::clone(&self.mark);
+        tokio::task::spawn_blocking(move || mark.check()).await?
     }
 
     /// A change: made in the right folder, and still there afterwards.
     async fn change<T>(&self, change: impl Future<Output = Result<T>>) -> Result<T> {
-        if !self.anchor.was_right_just_now() {
+        if !self.mark.was_right_just_now() {
             self.check().await?;
         }
         let changed = change.await;
-        self.anchor.check()?;
+        self.mark.check()?;
         changed
     }
 
     /// A list of objects, unless they may be missing from it.
     fn listed(&self, list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let anchor = Arc::clone(&self.anchor);
-        let end = stream::once(async move { anchor.check() }).filter_map(async |end| end.err().map(Err));
+        let mark = Arc::clone(&self.mark);
+        let end = stream::once(async move { mark.check() }).filter_map(async |end| end.err().map(Err));
         list.chain(end).boxed()
     }
 }
 
-impl fmt::Display for Anchored {
+impl fmt::Display for MountGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
 }
 
 #[async_trait]
-impl ObjectStore for Anchored {
+impl ObjectStore for MountGuard {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         self.change(self.inner.put_opts(location, payload, opts)).await
     }
@@ -132,7 +132,7 @@ impl ObjectStore for Anchored {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let found = self.inner.get_opts(location, options).await;
         if let Err(Error::NotFound { .. }) = &found {
-            self.anchor.check()?;
+            self.mark.check()?;
         }
         found.map(read_if_cached)
     }
@@ -163,7 +163,7 @@ impl ObjectStore for Anchored {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let listed = self.inner.list_with_delimiter(prefix).await;
-        self.anchor.check()?;
+        self.mark.check()?;
         listed
     }
 
@@ -176,7 +176,7 @@ impl ObjectStore for Anchored {
 #[derive(Debug)]
 struct Upload {
     inner: Box<dyn MultipartUpload>,
-    store: Anchored,
+    store: MountGuard,
 }
 
 #[async_trait]

@@ -1,0 +1,13 @@
+//! The service types that come with Coterie: one line each.
+
+use plugin::Registry;
+
+/// The plugins that come with Coterie, as far as they are among the features of this crate. [`Registry::new`] has none.
+pub fn builtin() -> Registry {
+    let registry = Registry::new();
+    #[cfg(feature = "api_gateway")]
+    let registry = registry.with(api_gateway::ApiGateway);
+    #[cfg(feature = "storage")]
+    let registry = registry.with(storage::Storage);
+    registry
+}

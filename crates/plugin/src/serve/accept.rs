@@ -1,0 +1,83 @@
+//! Accepts connections of any protocol until it is stopped, then lets those that are open finish.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// How long to wait after the system refused a connection, for example for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Ends a listener in two steps. One token alone is both at once.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// When cancelled, the listener is closed; connections go on.
+    pub accepting: CancellationToken,
+    /// When cancelled, idle connections are closed, and the others after the request that runs.
+    pub serving: CancellationToken,
+}
+
+impl From<CancellationToken> for Stop {
+    fn from(both: CancellationToken) -> Self {
+        Self { accepting: both.clone(), serving: both }
+    }
+}
+
+/// Limits of a listener of any protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcceptLimits {
+    /// Connections at once; the next one waits in the kernel's queue.
+    pub connections: usize,
+    /// How long open connections may go on once `serving` was cancelled. Then they are cut.
+    pub grace: Duration,
+}
+
+/// Accepts connections until it is stopped and every connection has ended, or `limits.grace` has passed since.
+///
+/// `connection` serves one of them. It ends when its client is done, and soon after the token that it is given is
+/// cancelled.
+pub async fn accept<C>(
+    listener: TcpListener,
+    stop: Stop,
+    limits: AcceptLimits,
+    mut connection: impl FnMut(TcpStream, SocketAddr, CancellationToken) -> C,
+) where
+    C: Future<Output = ()> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        tokio::select! {
+            biased;
+            () = stop.accepting.cancelled() => break,
+            () = stop.serving.cancelled() => break,
+            Some(_) = connections.join_next(), if connections.len() >= limits.connections => {}
+            accepted = listener.accept(), if connections.len() < limits.connections => match accepted {
+                Ok((stream, peer)) => {
+                    connections.spawn(connection(stream, peer, stop.serving.clone()));
+                }
+                Err(error) => {
+                    warn!(%error, "could not accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.serving.cancelled() => break,
+            ended = connections.join_next() => if ended.is_none() { return },
+        }
+    }
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(limits.grace, all_ended).await.is_err() {
+        warn!(left = connections.len(), "cut connections that did not finish in time");
+    }
+    connections.shutdown().await;
+}

@@ -1,0 +1,126 @@
+//! Counts requests in flight, from their heads to the ends of their answers, and waits for the last of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use http::Response;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::on_end;
+
+/// Counts requests in flight, of whatever protocol. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct InFlight(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    count: AtomicUsize,
+    /// The number of requests that ever began.
+    begun: AtomicUsize,
+    became_idle: Notify,
+    is_draining: AtomicBool,
+}
+
+/// A request in flight. It ends when this is dropped.
+#[must_use]
+#[derive(Debug)]
+pub struct InFlightGuard(Arc<Shared>);
+
+impl InFlight {
+    /// A request begins.
+    pub fn enter(&self) -> InFlightGuard {
+        self.0.begun.fetch_add(1, Ordering::SeqCst);
+        self.0.count.fetch_add(1, Ordering::SeqCst);
+        InFlightGuard(Arc::clone(&self.0))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.count.load(Ordering::SeqCst)
+    }
+
+    /// Whether the last requests are being finished: answers are to say that their connections close.
+    pub fn is_draining(&self) -> bool {
+        self.0.is_draining.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn drain(&self) {
+        self.0.is_draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until no request is in flight.
+    pub async fn idle(&self) {
+        loop {
+            let notified = self.0.became_idle.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Waits until no request was in flight or began for a while.
+    pub async fn quiet(&self, a_while: Duration) {
+        loop {
+            self.idle().await;
+            let begun = self.0.begun.load(Ordering::SeqCst);
+            sleep(a_while).await;
+            if self.count() == 0 && self.0.begun.load(Ordering::SeqCst) == begun {
+                return;
+            }
+        }
+    }
+}
+
+impl InFlightGuard {
+    /// Keeps the request in flight until the body of its answer has ended.
+    pub fn hold(self, answer: Response<Body>) -> Response<Body> {
+        answer.map(|body| Body::new(on_end(body, move |_| drop(self))))
+    }
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.became_idle.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn quiet_is_when_nothing_began_for_a_while() {
+        let (in_flight, a_while) = (InFlight::default(), Duration::from_millis(30));
+        let first = in_flight.enter();
+        let mut quiet = Box::pin(in_flight.quiet(a_while));
+        assert!((&mut quiet).now_or_never().is_none(), "one is in flight");
+        drop(first);
+        assert!((&mut quiet).now_or_never().is_none());
+        sleep(a_while / 2).await;
+        drop(in_flight.enter());
+        sleep(a_while * 3 / 4).await;
+        assert!((&mut quiet).now_or_never().is_none(), "another was there meanwhile");
+        quiet.await;
+    }
+
+    #[tokio::test]
+    async fn a_request_is_in_flight_until_its_answer_has_ended() {
+        let in_flight = InFlight::default();
+        let answer = in_flight.enter().hold(Response::new(Body::from("a")));
+        assert_eq!(in_flight.count(), 1);
+        drop(answer);
+        in_flight.idle().await;
+        let _empty = in_flight.enter().hold(Response::new(Body::empty()));
+        assert_eq!(in_flight.count(), 0);
+    }
+}

@@ -1,0 +1,151 @@
+//! Reads a data log: by its owner when it opens it, and by replicas as it grows.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
+use types::Epoch;
+
+use super::entry::{self, Header};
+use super::{DataLogError, TRIES};
+use crate::error::{Fault, StoreError};
+use crate::objects::Objects;
+
+/// At most this many entries are read at once, and this many bytes unless one entry has more.
+const MOST: (usize, u64) = (1_000, 16 * 1024 * 1024);
+/// Entries that are asked for at the same time.
+const CONCURRENT: usize = 16;
+
+/// An entry of a data log: records that became durable together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataEntry {
+    /// Counted from 1, without a gap.
+    pub number: u64,
+    /// The epoch of the claim under which it was written.
+    pub epoch: Epoch,
+    /// In the order in which they were appended. The first entry of an owner has none.
+    pub records: Vec<Bytes>,
+}
+
+/// Reads a data log; needs no claim. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DataLogReader {
+    pub(super) objects: Objects,
+    pub(super) prefix: Path,
+}
+
+impl DataLogReader {
+    /// The log below `prefix` in a role's own objects.
+    pub fn new(objects: Arc<dyn ObjectStore>, prefix: &str) -> Self {
+        Self { objects: Objects::of_role(objects), prefix: Path::from(prefix) }
+    }
+
+    /// The entries from number `from` on, in order; nothing if there are none yet. A long log is read in parts: go on
+    /// after the last entry until nothing comes.
+    ///
+    /// One LIST, a GET for each entry, and one for the next number: a listing of a folder is no snapshot, so what it
+    /// lacks is asked for before it counts as missing.
+    ///
+    /// # Errors
+    /// [`DataLogError::Trimmed`] if `from` is trimmed, and a store error for a gap or a damaged entry.
+    pub async fn read(&self, from: u64) -> Result<Vec<DataEntry>, DataLogError> {
+        let from = from.max(1);
+        let listed = self.numbered(self.objects.list_after(&self.prefix, &self.path(from - 1)).await?);
+        let (mut end, mut bytes) = (from, 0);
+        for (number, meta) in &listed {
+            let is_enough = usize::try_from(number - from).is_ok_and(|count| count >= MOST.0)
+                || bytes + meta.size > MOST.1 && *number > from;
+            if is_enough {
+                break;
+            }
+            (end, bytes) = (number + 1, bytes + meta.size);
+        }
+        if !listed.is_empty() {
+            end = end.max(from + 1);
+        }
+        let entries = stream::iter((from..end).map(|number| self.entry(number)));
+        let entries: Vec<_> = entries.buffered(CONCURRENT).try_collect().await?;
+        let mut read = Vec::new();
+        for (number, entry) in (from..end).zip(entries) {
+            let Some((header, records)) = entry else { return Err(self.missing(number).await?) };
+            read.push(DataEntry { number, epoch: header.epoch, records });
+        }
+        let is_all = listed.last().is_none_or(|(number, _)| *number < end);
+        while is_all && read.len() < MOST.0 {
+            let Some((header, records)) = self.entry(end).await? else { break };
+            read.push(DataEntry { number: end, epoch: header.epoch, records });
+            end += 1;
+        }
+        Ok(read)
+    }
+
+    /// What the entry with the highest number says. Nothing if there is none.
+    pub(super) async fn last(&self) -> Result<Option<Header>, DataLogError> {
+        let mut gone = 0;
+        for _ in 0..TRIES {
+            let listed = self.numbered(self.objects.list(&self.prefix).await?);
+            let mut last = match listed.last() {
+                Some(&(number, _)) => match self.entry(number).await? {
+                    Some((header, _)) => Some(header),
+                    // Its owner has written a later one since, and trimmed this one.
+                    None => {
+                        gone = number;
+                        continue;
+                    }
+                },
+                None => None,
+            };
+            while let Some((header, _)) = self.entry(last.map_or(0, |last| last.number) + 1).await? {
+                last = Some(header);
+            }
+            return Ok(last);
+        }
+        let cause = format!("the latest entry was gone {TRIES} times before it could be read");
+        Err(self.objects.odd(Fault::Other, "read", &self.path(gone), cause).into())
+    }
+
+    /// An entry that is not there, though a later one is.
+    async fn missing(&self, number: u64) -> Result<DataLogError, DataLogError> {
+        let first = self.last().await?.map_or(0, |last| last.floor);
+        Ok(if number < first { DataLogError::Trimmed { first } } else { self.gone(number).into() })
+    }
+
+    fn gone(&self, number: u64) -> StoreError {
+        let cause = "it is gone, though later entries are there".to_owned();
+        self.objects.odd(Fault::Damaged, "read", &self.path(number), cause)
+    }
+
+    /// One entry; nothing if there is none.
+    pub(super) async fn entry(&self, number: u64) -> Result<Option<(Header, Vec<Bytes>)>, StoreError> {
+        let path = self.path(number);
+        let Some(content) = self.objects.read(&path).await? else { return Ok(None) };
+        let decoded = entry::decode(number, &content);
+        decoded.map(Some).map_err(|(fault, cause)| self.objects.odd(fault, "read", &path, cause))
+    }
+
+    /// The entries among what was listed, in the order of their numbers.
+    pub(super) fn numbered(&self, listed: Vec<ObjectMeta>) -> Vec<(u64, ObjectMeta)> {
+        let numbered = |meta: ObjectMeta| {
+            let mut below = meta.location.prefix_match(&self.prefix)?;
+            let name = below.next()?.as_ref().to_owned();
+            let digits = name.strip_suffix(SUFFIX)?;
+            let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let is_last = below.next().is_none();
+            drop(below);
+            let number = digits.parse().ok().filter(|_| is_number && is_last)?;
+            Some((number, meta))
+        };
+        let mut numbered: Vec<_> = listed.into_iter().filter_map(numbered).collect();
+        numbered.sort_by_key(|&(number, _)| number);
+        numbered
+    }
+
+    pub(super) fn path(&self, number: u64) -> Path {
+        self.prefix.clone().join(format!("{number:020}{SUFFIX}"))
+    }
+}
+
+/// How the names of entries end.
+const SUFFIX: &str = ".entry";

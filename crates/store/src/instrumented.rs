@@ -1,0 +1,319 @@
+//! An object store that records how it behaves, so that a service can say why something takes long.
+//!
+//! Libraries retry what failed and say nothing meanwhile. So this keeps the last failure of reads and of writes until one
+//! of the same kind succeeds, and the calls that have not been answered yet.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tokio::time::Instant;
+
+/// An answer that takes longer counts as trouble.
+const SLOW: Duration = Duration::from_millis(2_500);
+/// A call that moves many bytes may take a second more for each of these.
+const BYTES_PER_SECOND: usize = 1024 * 1024;
+
+/// An object store whose calls are recorded.
+#[derive(Debug)]
+pub struct Instrumented {
+    inner: Arc<dyn ObjectStore>,
+    health: Arc<StoreHealth>,
+}
+
+/// What is known of an object store from the calls that went to it.
+#[derive(Debug, Default)]
+pub struct StoreHealth(Mutex<Calls>);
+
+#[derive(Debug, Default)]
+struct Calls {
+    /// The last failure, of reads and of writes, that no success came after.
+    failed: [Option<String>; 2],
+    pending: BTreeMap<u64, Pending>,
+    begun: u64,
+}
+
+/// A call that has not been answered yet.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    began: Instant,
+    /// How long the answer may take.
+    limit: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Read,
+    Write,
+}
+
+impl StoreHealth {
+    /// What is wrong with the store, if anything: the last failure, else for how long the slowest call has been waiting.
+    pub fn trouble(&self) -> Option<String> {
+        let calls = self.calls();
+        let late = calls.pending.values().filter(|call| call.began.elapsed() > call.limit);
+        let slowest = late.map(|call| call.began.elapsed()).max();
+        let [reads, writes] = &calls.failed;
+        writes.clone().or_else(|| reads.clone()).or_else(|| {
+            slowest.map(|waited| format!("the object store has not answered for {} s", waited.as_secs()))
+        })
+    }
+
+    /// How many calls there have been.
+    pub fn begun(&self) -> u64 {
+        self.calls().begun
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_outcome<T>(&self, kind: Kind, outcome: &Result<T>) {
+        let failure = outcome.as_ref().err().filter(|error| is_trouble(error)).map(in_words);
+        let mut calls = self.calls();
+        let slot = &mut calls.failed[kind as usize];
+        if *slot != failure {
+            *slot = failure;
+        }
+    }
+
+    /// A call begins that moves this many bytes. Returns its number.
+    fn begin(&self, bytes: usize) -> u64 {
+        let transfer = Duration::from_secs(u64::try_from(bytes / BYTES_PER_SECOND).unwrap_or(u64::MAX));
+        let limit = SLOW.saturating_add(transfer);
+        let mut calls = self.calls();
+        calls.begun += 1;
+        let number = calls.begun;
+        calls.pending.insert(number, Pending { began: Instant::now(), limit });
+        number
+    }
+
+    fn end(&self, number: u64) {
+        self.calls().pending.remove(&number);
+    }
+
+    async fn call<T>(
+        &self,
+        kind: Kind,
+        bytes: usize,
+        operation: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let pending = EndOnDrop { health: self, number: self.begin(bytes) };
+        let outcome = operation.await;
+        drop(pending);
+        self.note_outcome(kind, &outcome);
+        outcome
+    }
+}
+
+/// Whether an error is more than the answer to a question.
+fn is_trouble(error: &Error) -> bool {
+    !matches!(
+        error,
+        Error::NotFound { .. }
+            | Error::AlreadyExists { .. }
+            | Error::Precondition { .. }
+            | Error::NotModified { .. }
+            | Error::NotImplemented { .. }
+            | Error::NotSupported { .. }
+    )
+}
+
+/// An error and its causes, each said once.
+fn in_words(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut below = std::error::Error::source(error);
+    while let Some(cause) = below {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        below = cause.source();
+    }
+    text
+}
+
+/// A pending call, which ends when this is dropped: callers may stop waiting.
+struct EndOnDrop<'a> {
+    health: &'a StoreHealth,
+    number: u64,
+}
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.health.end(self.number);
+    }
+}
+
+/// A stream whose next item is a pending call from the poll that did not have it.
+struct Recorded<T> {
+    stream: BoxStream<'static, Result<T>>,
+    health: Arc<StoreHealth>,
+    kind: Kind,
+    pending: Option<u64>,
+}
+
+impl<T> Stream for Recorded<T> {
+    type Item = Result<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T>>> {
+        let next = self.stream.poll_next_unpin(cx);
+        match &next {
+            Poll::Pending if self.pending.is_none() => self.pending = Some(self.health.begin(0)),
+            Poll::Pending => {}
+            Poll::Ready(item) => {
+                if let Some(number) = self.pending.take() {
+                    self.health.end(number);
+                }
+                item.iter().for_each(|outcome| self.health.note_outcome(self.kind, outcome));
+            }
+        }
+        next
+    }
+}
+
+impl<T> Drop for Recorded<T> {
+    fn drop(&mut self) {
+        if let Some(number) = self.pending.take() {
+            self.health.end(number);
+        }
+    }
+}
+
+impl Instrumented {
+    /// Records the calls to a store.
+    pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
+        Self { inner, health: Arc::default() }
+    }
+
+    /// What the calls tell, now and later.
+    pub fn health(&self) -> Arc<StoreHealth> {
+        Arc::clone(&self.health)
+    }
+
+    fn recorded<T: 'static>(
+        &self,
+        kind: Kind,
+        stream: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
+        Recorded { stream, health: self.health(), kind, pending: None }.boxed()
+    }
+}
+
+impl fmt::Display for Instrumented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Instrumented {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let bytes = payload.content_length();
+        self.health.call(Kind::Write, bytes, self.inner.put_opts(location, payload, options)).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.health.call(Kind::Write, 0, self.inner.put_multipart_opts(location, options)).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.health.call(Kind::Read, 0, self.inner.get_opts(location, options)).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let bytes = ranges
+            .iter()
+            .map(|range| usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX));
+        let bytes = bytes.fold(0, usize::saturating_add);
+        self.health.call(Kind::Read, bytes, self.inner.get_ranges(location, ranges)).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.recorded(Kind::Write, self.inner.delete_stream(locations))
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.recorded(Kind::Read, self.inner.list(prefix))
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.recorded(Kind::Read, self.inner.list_with_offset(prefix, offset))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.health.call(Kind::Read, 0, self.inner.list_with_delimiter(prefix)).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.health.call(Kind::Write, 0, self.inner.copy_opts(from, to, options)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::ObjectStoreExt;
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::faults::{Faults, Mode};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_reported_until_a_call_of_the_same_kind_succeeds() {
+        let faults = Faults::new(Arc::new(InMemory::new()));
+        let store = Instrumented::new(faults.objects());
+        let health = store.health();
+        let path = Path::from("a");
+        assert!(store.get(&path).await.is_err());
+        assert_eq!(health.trouble(), None, "that an object is not there is an answer");
+
+        faults.set(Mode::FailWrites(std::io::ErrorKind::StorageFull));
+        assert!(store.put(&path, "1".into()).await.is_err());
+        assert!(health.trouble().unwrap().contains("no storage space"), "{:?}", health.trouble());
+        assert!(store.get(&path).await.is_err());
+        assert!(health.trouble().is_some(), "a read says nothing about writes");
+        faults.set(Mode::Work);
+        store.put(&path, "1".into()).await.unwrap();
+        assert_eq!(health.trouble(), None);
+        assert_eq!(health.begun(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_answer_is_reported_while_somebody_waits() {
+        let faults = Faults::new(Arc::new(InMemory::new()));
+        let store = Instrumented::new(faults.objects());
+        let health = store.health();
+        faults.set(Mode::Hang);
+        let path = Path::from("a");
+        let patience = tokio::time::timeout(SLOW * 2, store.put(&path, "1".into()));
+        let look = async {
+            tokio::time::sleep(SLOW * 3 / 2).await;
+            health.trouble()
+        };
+        let (outcome, trouble) = tokio::join!(patience, look);
+        assert!(outcome.is_err());
+        assert_eq!(trouble.as_deref(), Some("the object store has not answered for 3 s"));
+        assert_eq!(health.trouble(), None, "nobody waits any more");
+    }
+}

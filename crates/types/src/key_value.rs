@@ -1,0 +1,8 @@
+//! The largest key and the largest value of the key-value store. The store refuses what is larger, and clients say so
+//! before they send it.
+
+/// The longest key, in bytes.
+pub const MAX_KEY: usize = 1024;
+
+/// The largest value, in bytes: 8 MiB.
+pub const MAX_VALUE: usize = 8 * 1024 * 1024;

@@ -1,0 +1,205 @@
+//! The object store as a shard's database uses it: knows what is special about its files.
+//!
+//! It sees which files of the log are written, for [`crate::engine::notes`], and counts the objects that are deleted. And it knows
+//! one answer without asking: there are no *boundaries*, see [`no_boundary`].
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use prometheus_client::metrics::counter::Counter;
+use slatedb::object_store::path::Path;
+use slatedb::object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use store::{Instrumented, StoreHealth};
+
+use crate::engine::notes::Note;
+use crate::engine::survey::log_number;
+
+/// The object store of a shard's database.
+#[derive(Debug)]
+pub(crate) struct LogFiles {
+    inner: Instrumented,
+    seen: Arc<Seen>,
+}
+
+/// SlateDB's own collector can note up to which number it has deleted manifests, and each look at the newest manifest
+/// asks for that note besides. Ours leaves none (see [`crate::engine::garbage`]), so this saves half of what a look costs.
+fn no_boundary(location: &Path) -> Option<Error> {
+    let is_boundary = location.extension() == Some("boundary");
+    is_boundary.then(|| Error::NotFound { path: location.to_string(), source: "none is ever written".into() })
+}
+
+/// What was seen of an object store.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    health: Arc<StoreHealth>,
+    deleted: Counter,
+    log: Mutex<Log>,
+}
+
+/// What was written to the log since the last opening began.
+#[derive(Debug, Default)]
+struct Log {
+    /// Numbers at which an empty file was put, or may have been.
+    fences: BTreeSet<u64>,
+    /// The highest number that was written.
+    last: u64,
+}
+
+impl Seen {
+    /// What is wrong with the store, as far as can be seen.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.health.trouble()
+    }
+
+    /// The database is about to be opened.
+    pub(crate) fn opening(&self) {
+        *self.log() = Log::default();
+    }
+
+    /// What an owner notes of its log.
+    pub(crate) fn note(&self) -> Note {
+        let log = self.log();
+        Note { fences: log.fences.clone(), last: log.last }
+    }
+
+    /// How many objects were deleted. Only garbage is.
+    pub(crate) fn deleted(&self) -> &Counter {
+        &self.deleted
+    }
+
+    /// How many calls there have been.
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> u64 {
+        self.health.begun()
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A file of the log is written. Of one that fails it is not known whether it was, unless there was one already.
+    async fn write_log(
+        &self,
+        number: u64,
+        is_empty: bool,
+        write: impl Future<Output = Result<PutResult>>,
+    ) -> Result<PutResult> {
+        let is_first = is_empty && self.log().fences.insert(number);
+        let outcome = write.await;
+        let mut log = self.log();
+        match &outcome {
+            Ok(_) => log.last = log.last.max(number),
+            Err(Error::AlreadyExists { .. }) if is_first => {
+                log.fences.remove(&number);
+            }
+            Err(_) => {}
+        }
+        outcome
+    }
+}
+
+impl LogFiles {
+    /// The database's view of a store.
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Self {
+        let inner = Instrumented::new(inner);
+        let seen = Arc::new(Seen { health: inner.health(), ..Seen::default() });
+        Self { inner, seen }
+    }
+
+    /// What it sees.
+    pub(crate) fn seen(&self) -> Arc<Seen> {
+        Arc::clone(&self.seen)
+    }
+}
+
+impl fmt::Display for LogFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.inner, f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for LogFiles {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let is_empty = payload.content_length() == 0;
+        let write = self.inner.put_opts(location, payload, options);
+        match log_number(location) {
+            Some(number) => self.seen.write_log(number, is_empty, write).await,
+            None => write.await,
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        match no_boundary(location) {
+            Some(answer) => Err(answer),
+            None => self.inner.get_opts(location, options).await,
+        }
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.inner.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let seen = Arc::clone(&self.seen);
+        let count = move |outcome: &Result<Path>| {
+            seen.deleted.inc_by(u64::from(outcome.is_ok()));
+        };
+        self.inner.delete_stream(locations).inspect(count).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slatedb::object_store::ObjectStoreExt;
+    use slatedb::object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn deleted_objects_are_counted() {
+        let files = LogFiles::new(Arc::new(InMemory::new()));
+        let path = Path::from("a");
+        files.put(&path, "1".into()).await.unwrap();
+        assert_eq!(files.seen().deleted().get(), 0);
+        files.delete(&path).await.unwrap();
+        assert_eq!(files.seen().deleted().get(), 1);
+    }
+}

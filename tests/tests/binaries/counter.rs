@@ -1,0 +1,80 @@
+//! An agent with a service type of its own, `tests/examples/counter.rs`, as its author would use it.
+
+use std::time::Duration;
+
+use e2e::{Machine, eventually, example, free_port};
+
+use crate::members_become;
+
+const NODES: &str = "\
+services:
+  counter: {shards: 2, replicas: 1}
+  api_gateway: {settings: {listen: '127.0.0.1:PORT'}}
+nodes:
+  - {id: gateway, service: api_gateway}
+  - {id: zero, service: counter, shard: 0}
+  - {id: one, service: counter, shard: 1}
+  - {id: standby, service: standby, count: 3}
+";
+const NAMES: [&str; 5] = ["apples", "pears", "plums and figs", "ripe/unripe", "%41"];
+
+/// What `counter` answers for a name, by way of the gateway.
+async fn counter(method: reqwest::Method, url: &str, name: &str) -> anyhow::Result<u64> {
+    let mut target = reqwest::Url::parse(&format!("{url}/counter"))?;
+    target.path_segments_mut().map_err(|()| anyhow::anyhow!("a URL with a path"))?.push(name);
+    let http = client::plain_http().timeout(Duration::from_secs(20)).build()?;
+    let answer = http.request(method, target).send().await?;
+    anyhow::ensure!(answer.status().is_success(), "{}: {}", answer.status(), answer.text().await?);
+    Ok(answer.text().await?.trim().parse()?)
+}
+
+async fn add(url: &str, name: &str) -> anyhow::Result<u64> {
+    counter(reqwest::Method::POST, url, name).await
+}
+
+async fn get(url: &str, name: &str) -> anyhow::Result<u64> {
+    counter(reqwest::Method::GET, url, name).await
+}
+
+#[tokio::test]
+async fn an_agent_with_a_plugin_of_its_own_is_used_as_any_and_keeps_its_counts_through_takeovers()
+-> anyhow::Result<()> {
+    let agent = example("counter")?.display().to_string();
+    let machine = Machine::new()?;
+    let port = free_port()?.to_string();
+    let manifest = machine.manifest(&NODES.replace("PORT", &port))?;
+    let gateway = format!("http://127.0.0.1:{port}");
+    machine.ctl(&["validate", &manifest]).await?.exits(2)?.tells("unknown service type `counter`")?;
+    machine.ctl(&["up", &manifest, "--agent-bin", &agent, "--timeout", "60s"]).await?.exits(0)?;
+    for (round, name) in (1..=3).flat_map(|round| NAMES.map(|name| (round, name))) {
+        assert_eq!(add(&gateway, name).await?, round, "{name}");
+    }
+    // The owners are killed, one after the other; whoever takes over has counted all that was acknowledged.
+    for (killed, counted) in [("zero", 3), ("one", 4)] {
+        machine.ctl(&["kill", killed, "--for-good"]).await?.exits(0)?;
+        for name in NAMES {
+            let found =
+                eventually("the shard has an owner", || async { get(&gateway, name).await.ok() }).await?;
+            assert_eq!(found, counted, "{name} after {killed} was killed");
+            eventually("the owner writes", || async { add(&gateway, name).await.ok() }).await?;
+        }
+    }
+    // The cluster remembers its agent, while it runs and after.
+    machine.ctl(&["validate", &manifest]).await?.exits(0)?;
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.ctl(&["validate", &manifest]).await?.exits(0)?;
+    machine.ctl(&["up", &manifest, "--timeout", "60s"]).await?.exits(0)?;
+    members_become(&machine, &["gateway", "one", "standby-1", "standby-2", "standby-3", "zero"]).await?;
+    for name in NAMES {
+        assert_eq!(get(&gateway, name).await?, 5, "{name} after a stop of the whole cluster");
+    }
+    machine.ctl(&["down"]).await?.exits(0)?;
+    // An agent that is gone is named, and what to do.
+    let moved = machine.folder().join("moved").display().to_string();
+    std::fs::copy(&agent, &moved)?;
+    machine.ctl(&["up", &manifest, "--agent-bin", &moved, "--timeout", "60s"]).await?.exits(0)?;
+    machine.ctl(&["down"]).await?.exits(0)?;
+    std::fs::remove_file(&moved)?;
+    machine.ctl(&["up", &manifest]).await?.exits(2)?.tells(&moved)?.tells("--agent-bin")?;
+    machine.nothing_is_left()
+}

@@ -1,0 +1,175 @@
+//! The pages of reference in `docs` are complete: what they list is what the agents have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use e2e::{NodeOptions, Sandbox, eventually, repository};
+use types::Spec;
+
+/// A page of `docs`, or its new text with `UPDATE_GOLDEN=1`.
+fn page(name: &str, wanted: &str) -> anyhow::Result<()> {
+    let path = repository().join("docs").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, wanted)?;
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    ensure!(
+        found == wanted,
+        "docs/{name} is stale; `UPDATE_GOLDEN=1 cargo test --workspace --test reference` renews it; it should be\n{wanted}"
+    );
+    Ok(())
+}
+
+/// Help and type of each metric that an agent has.
+type Metrics = BTreeMap<String, (String, String)>;
+
+fn collect(text: &str, metrics: &mut Metrics) {
+    for line in text.lines() {
+        let mut words = line.splitn(4, ' ');
+        let (Some("#"), Some(what), Some(name), Some(rest)) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        let entry = metrics.entry(name.to_owned()).or_default();
+        match what {
+            "HELP" => rest.trim_end_matches('.').clone_into(&mut entry.0),
+            "TYPE" => rest.clone_into(&mut entry.1),
+            _ => {}
+        }
+    }
+}
+
+/// The metrics of a node by itself, and of each service type that comes with Coterie.
+#[tokio::test]
+async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
+    let mut sandbox = Sandbox::new()?;
+    let spec = Spec { shards: Some(1), replicas: 1, ..Spec::default() };
+    sandbox.settle("storage", &spec).await?;
+    for (name, role) in [("gateway", "api_gateway"), ("owner", "storage/0"), ("copy", "standby")] {
+        sandbox.start(name, role, &NodeOptions::default()).await?;
+    }
+    let replica = |member: &types::api::Member| {
+        member
+            .state
+            .as_ref()
+            .is_some_and(|state| state.duty == Some(types::Post::Replica) && state.phase.is_serving())
+    };
+    sandbox.seen("gateway", "copy", replica).await?;
+    // Clocks are compared only once an agent has been up for a moment.
+    let metrics = eventually("every metric has a value", || async {
+        let mut metrics = Metrics::new();
+        for name in ["gateway", "owner", "copy"] {
+            let url = format!("{}/metrics", sandbox.url(name).ok()?);
+            let answer = sandbox.http().get(url).timeout(Duration::from_secs(5)).send().await.ok()?;
+            collect(&answer.text().await.ok()?, &mut metrics);
+        }
+        metrics.contains_key("coterie_clock_skew_seconds").then_some(metrics)
+    })
+    .await?;
+    let types = ["api_gateway", "storage"];
+    let mut out = "#+TITLE: Metrics\n\n\
+        =GET /metrics= of an agent has these, in the OpenMetrics text format: those of the node, and those of the role that it\n\
+        runs. Counters end in =_total= there. This page is generated:\n\
+        =UPDATE_GOLDEN=1 cargo test --workspace --test reference=.\n"
+        .to_owned();
+    let of = |service: &str| format!("coterie_{service}_");
+    let sections = std::iter::once(None).chain(types.map(Some));
+    for section in sections {
+        out += &format!(
+            "\n* {}\n\n| metric | type | what it says |\n|--------+------+--------------|\n",
+            section.unwrap_or("The node")
+        );
+        for (name, (help, kind)) in &metrics {
+            let is_here = match section {
+                Some(service) => name.starts_with(&of(service)),
+                None => !types.iter().any(|service| name.starts_with(&of(service))),
+            };
+            ensure!(!help.is_empty() && !kind.is_empty(), "{name} is not described");
+            if is_here {
+                out += &format!("| ={name}= | {kind} | {help} |\n");
+            }
+        }
+    }
+    page("metrics.org", &out)
+}
+
+/// Every file of Rust in the crates of agents, without their tests.
+fn sources() -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let mut found = Vec::new();
+    let crates = ["agent", "client", "cluster", "mesh", "plugin", "runtime", "store", "types"];
+    let mut folders: Vec<PathBuf> =
+        crates.iter().map(|name| repository().join("crates").join(name).join("src")).collect();
+    for service in std::fs::read_dir(repository().join("services"))? {
+        folders.push(service?.path().join("src"));
+    }
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            let is_test = path.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("tests"));
+            if is_test {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|found| found == "rs") {
+                let text = std::fs::read_to_string(&path)?;
+                let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
+                found.push((path, code));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The text that comes next, if it is a code.
+fn code_after(code: &str) -> Option<String> {
+    let (text, _) = code.trim_start().strip_prefix('"')?.split_once('"')?;
+    let is_code = text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    is_code.then(|| text.to_owned())
+}
+
+/// The codes of problems in some code: the texts after what makes a problem or a row of a table of them, and those that a
+/// function named `code` returns.
+fn codes(code: &str) -> BTreeSet<String> {
+    let is_path = |c: char| c.is_alphanumeric() || "_.:()&".contains(c);
+    let mut found = BTreeSet::new();
+    for maker in ["to_problem(", "invalid(", "=> ("] {
+        found.extend(code.split(maker).skip(1).filter_map(code_after));
+    }
+    for maker in ["ErrorKind::", "Problem::new("] {
+        let kinds = code.split(maker).skip(1);
+        found
+            .extend(kinds.filter_map(|rest| code_after(rest.trim_start_matches(is_path).strip_prefix(',')?)));
+    }
+    for body in code.split("fn code(").skip(1) {
+        let body = body.split("\n    }").next().unwrap_or_default();
+        found.extend(body.match_indices('"').filter_map(|(at, _)| code_after(&body[at..])));
+    }
+    // What a problem without a code has.
+    found.remove("unknown");
+    found
+}
+
+#[test]
+fn the_page_of_troubles_lists_every_error_code() -> anyhow::Result<()> {
+    let mut wanted: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for (path, code) in sources()? {
+        wanted.extend(codes(&code).into_iter().map(|code| (code, path.clone())));
+    }
+    ensure!(wanted.len() > 60, "codes are not found any more: {wanted:?}");
+    let text = std::fs::read_to_string(repository().join("docs/troubleshooting.org"))?;
+    let listed: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("- =")?.split_once("= :: "))
+        .map(|(code, _)| code)
+        .collect();
+    let missing: Vec<_> = wanted.iter().filter(|(code, _)| !listed.contains(code.as_str())).collect();
+    ensure!(missing.is_empty(), "docs/troubleshooting.org does not have {missing:?}");
+    let stale: Vec<_> = listed.iter().filter(|code| !wanted.contains_key(**code)).collect();
+    ensure!(stale.is_empty(), "docs/troubleshooting.org has codes that nobody answers: {stale:?}");
+    Ok(())
+}
