@@ -1,5 +1,6 @@
 //! Owns the node's role: starts it, watches it, changes it on command, ends it.
 
+mod assignment;
 mod begin;
 mod change;
 pub(crate) mod control;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use cluster::Cluster;
 use mesh::Mesh;
 use plugin::{
-    Context, Counter, Duty, Endpoints, Exposure, Health, Metrics, Prepared, Registry, RegistryError,
+    Claim, Context, Counter, Duty, Endpoints, Exposure, Health, Metrics, Prepared, Registry, RegistryError,
     ServiceError,
 };
 use store::OpenError;
@@ -28,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use types::api::{Seen, Wait};
 use types::{
-    ErrorKind, Generation, NodeId, Post, Problem, Profile, Role, RoleState, ServiceName, ServiceType,
-    ShardId, Sharding,
+    ErrorKind, Generation, NodeId, Problem, Profile, Role, RoleState, ServiceName, ServiceType, ShardId,
+    Sharding,
 };
 
 use crate::node::cluster_store::{ClusterStore, Terms};
@@ -38,6 +39,7 @@ use crate::node::services::{Catalog, TypeError, unknown_role};
 use crate::role::gate::{Mount, Mounted};
 use crate::role::lifecycle::{Happening, State};
 use crate::role::running::Running;
+use crate::supervisor::assignment::{Assignment, ShardDuty};
 use crate::supervisor::control::{Command, Order};
 use crate::supervisor::propagation::{Shown, ask_all, not_asked};
 use crate::supervisor::stopwatch::Stopwatch;
@@ -104,16 +106,8 @@ pub(crate) enum Unfit {
 /// Owns the node's role.
 pub(crate) struct Supervisor {
     tools: Tools,
-    role: Role,
+    assigned: Assignment,
     state: State,
-    /// What the role runs with, once that is known.
-    terms: Option<Terms>,
-    /// The shard that this node owns for its role.
-    claim_watch: Option<ClaimWatch>,
-    /// Whether it has a replica of its role's shard instead.
-    is_replica: bool,
-    /// Whether the store has not answered for so long that others may take the shard.
-    is_resigned: bool,
     /// Whether it is kept on disk that this life has begun to run a shard and may fail.
     is_on_trial: bool,
     /// Shards that others ought to own.
@@ -125,8 +119,6 @@ pub(crate) struct Supervisor {
     tidy_at: Instant,
     /// Whether it was found out what this node owned in an earlier life.
     is_swept: bool,
-    /// Why a standby is one, if no person wanted it to be.
-    note: Option<String>,
     /// What came of the last command, if it failed and the node went back: said until the node changes again.
     failed_change: Option<String>,
     revision: u64,
@@ -153,19 +145,14 @@ impl Supervisor {
         let takeover = Takeover::new(&tools);
         Self {
             tools,
-            role: asked.role,
+            assigned: Assignment::new(asked.role),
             state,
-            terms: None,
-            claim_watch: None,
-            is_replica: false,
-            is_resigned: false,
             is_on_trial: false,
             takeover,
             running: None,
             orphans: BTreeMap::new(),
             tidy_at: Instant::now(),
             is_swept: false,
-            note: None,
             failed_change: None,
             revision: 0,
             published: None,
@@ -220,13 +207,13 @@ impl Supervisor {
                 failure = next_failure(self.running.as_mut()) => {
                     self.fail(format!("task `{}` failed: {}", failure.task, failure.reason)).await;
                 }
-                () = passed(self.claim_watch.as_ref()) => {
+                () = passed(self.assigned.duty.claim_watch()) => {
                     unless(&leaving, self.step_down()).await;
                 }
-                to = yielding(self.claim_watch.as_ref()) => {
+                to = yielding(self.assigned.duty.claim_watch()) => {
                     unless(&leaving, self.yield_shard(to)).await;
                 }
-                () = silent(self.claim_watch.as_ref()), if !self.is_resigned => {
+                () = silent(self.assigned.duty.claim_watch()), if !self.assigned.duty.is_resigned() => {
                     self.probe().await;
                     self.publish().await;
                 }
@@ -266,19 +253,20 @@ impl Supervisor {
     /// Finds out whether this agent can run a role whose service's type only the store knows. A store that is away is asked
     /// again when the role is started.
     async fn find_type(&mut self) -> Result<(), Unfit> {
-        let (Some(origin), Some(service)) = (self.tools.untyped, self.role.service().cloned()) else {
+        let (Some(origin), Some(service)) = (self.tools.untyped, self.assigned.role.service().cloned())
+        else {
             return Ok(());
         };
         let registry = self.tools.registry.clone();
         let checked = match self.tools.cluster_store.service_type(&service).await {
-            Ok(service_type) => registry.check(self.role.clone(), &service_type),
+            Ok(service_type) => registry.check(self.assigned.role.clone(), &service_type),
             Err(TypeError::Unknown(error)) => Err(error),
             Err(TypeError::Unread(problem)) => {
                 warn!(%service, %problem, "the type of a service is not known yet");
                 return Ok(());
             }
         };
-        self.role = checked.map_err(|error| Unfit::Role(origin, error))?;
+        self.assigned.role = checked.map_err(|error| Unfit::Role(origin, error))?;
         self.publish().await;
         Ok(())
     }
@@ -286,7 +274,7 @@ impl Supervisor {
     async fn probe(&mut self) {
         let twin = self.takeover.twin.borrow().as_ref().map(ToString::to_string);
         let Some(running) = &self.running else {
-            if self.role == Role::Standby {
+            if self.assigned.role == Role::Standby {
                 let health = twin.map_or(Health::Ready, Health::Degraded);
                 self.state = self.state.after(Happening::Probed(health));
             }
@@ -297,18 +285,18 @@ impl Supervisor {
             self.fail(reason).await;
             return;
         }
-        self.is_resigned = false;
-        if self.is_replica
+        if self.assigned.duty.is_replica()
             && let Some(twin) = twin
         {
             health = Health::Degraded(twin);
         }
-        if let Some(claim_watch) = &self.claim_watch {
+        if let ShardDuty::Primary(claim_watch) = &mut self.assigned.duty {
             let age = claim_watch.claim().age();
-            if let Some(error) = self.tools.cluster_store.stranger() {
+            let stranger = self.tools.cluster_store.stranger();
+            claim_watch.is_resigned = stranger.is_none() && age > RESIGN;
+            if let Some(error) = stranger {
                 health = Health::Degraded(error.to_string());
-            } else if age > RESIGN {
-                self.is_resigned = true;
+            } else if claim_watch.is_resigned {
                 let epoch = claim_watch.claim().epoch();
                 health = Health::Degraded(format!(
                     "resigned epoch {epoch}: the store has not answered for {} s, so others may take the shard",
@@ -324,7 +312,7 @@ impl Supervisor {
 
     /// The running service failed: it is taken down and started again after a pause.
     async fn fail(&mut self, reason: String) {
-        error!(role = %self.role, reason, "the service failed");
+        error!(role = %self.assigned.role, reason, "the service failed");
         if let Some(running) = self.running.take() {
             running.gate.shut();
             self.unmount();
@@ -394,8 +382,8 @@ impl Supervisor {
             objects_poll = store.replica_poll();
             objects_are_remote = store.is_remote();
         }
-        let shards = self.terms.as_ref().and_then(|terms| terms.shards);
-        let metrics = match (role.service(), &self.terms) {
+        let shards = self.assigned.terms.as_ref().and_then(|terms| terms.shards);
+        let metrics = match (role.service(), &self.assigned.terms) {
             (Some(service), Some(terms)) => Metrics::of_service(&terms.service_type, service),
             _ => Metrics::new("coterie"),
         };
@@ -421,14 +409,14 @@ impl Supervisor {
 
     fn mount(&mut self, running: Option<Running>) {
         if let Some(running) = running {
-            if let Role::Service { service, .. } = &self.role {
+            if let Role::Service { service, .. } = &self.assigned.role {
                 self.tools.mount.set(Mounted {
-                    role: self.role.clone(),
+                    role: self.assigned.role.clone(),
                     service: service.clone(),
                     router: running.router.clone(),
                     gate: running.gate.clone(),
-                    claim: self.claim_watch.as_ref().map(|claim_watch| claim_watch.claim().clone()),
-                    is_owned: self.duty().is_of_an_owned_shard(),
+                    claim: self.assigned.duty.claim_watch().map(|claim_watch| claim_watch.claim().clone()),
+                    is_owned: self.assigned.duty.of_service().is_of_an_owned_shard(),
                     probe: running.probe(),
                 });
             }
@@ -445,30 +433,31 @@ impl Supervisor {
 
     fn role_state(&self) -> RoleState {
         let (phase, reason) = self.state.phase();
-        let reason = reason.or_else(|| self.note.clone()).or_else(|| self.orphans_in_words());
+        let reason = reason.or_else(|| self.assigned.note.clone()).or_else(|| self.orphans_in_words());
         let reasons: Vec<_> = reason.into_iter().chain(self.failed_change.clone()).collect();
         let reason = (!reasons.is_empty()).then(|| shortened(reasons.join("; ")));
-        let epoch = self.claim_watch.as_ref().map(|claim_watch| claim_watch.claim().epoch());
+        let epoch = self.assigned.duty.claim().map(Claim::epoch);
+        let is_resigned = self.assigned.duty.is_resigned();
         let endpoints = self.running.as_ref().map(|running| running.endpoints.urls()).unwrap_or_default();
         RoleState {
-            role: self.role.clone(),
+            role: self.assigned.role.clone(),
             service_type: self.gossiped_type(),
             phase,
             reason,
             revision: self.revision,
-            duty: if self.is_replica { Some(Post::Replica) } else { epoch.map(|_| Post::Primary) },
-            epoch: epoch.filter(|_| !self.is_resigned),
-            resigned: epoch.filter(|_| self.is_resigned),
-            shards: self.terms.as_ref().and_then(|terms| terms.shards).map(NonZeroU32::get),
-            spec: self.terms.as_ref().and_then(|terms| terms.number),
+            duty: self.assigned.duty.post(),
+            epoch: epoch.filter(|_| !is_resigned),
+            resigned: epoch.filter(|_| is_resigned),
+            shards: self.assigned.terms.as_ref().and_then(|terms| terms.shards).map(NonZeroU32::get),
+            spec: self.assigned.terms.as_ref().and_then(|terms| terms.number),
             endpoints,
         }
     }
 
     /// The type of the role's service, where that is not the service's name.
     fn gossiped_type(&self) -> Option<ServiceType> {
-        let service = self.role.service()?;
-        let settled = self.terms.as_ref().map(|terms| terms.service_type.clone());
+        let service = self.assigned.role.service()?;
+        let settled = self.assigned.terms.as_ref().map(|terms| terms.service_type.clone());
         let known = settled.or_else(|| self.tools.cluster_store.services().type_of(service));
         known.filter(|service_type| !service.is_named_after(service_type))
     }

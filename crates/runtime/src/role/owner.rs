@@ -26,6 +26,8 @@ const ASK_LIMIT: Duration = Duration::from_secs(1);
 const LEAVING_PAUSE: Duration = Duration::from_millis(500);
 /// How long an owner that does something else is left to it.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
+/// How long the store may take to answer a node that acts on its own.
+pub(crate) const STORE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a claim is tried for while others write to its log.
 const ATTEMPTS: u32 = 5;
 
@@ -96,6 +98,46 @@ pub(crate) struct Consent {
     silent: Option<u64>,
 }
 
+/// Why a node did not get a shard.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AcquireError {
+    /// Another node owns it: be a replica, or stand by.
+    #[error("{0}")]
+    Owned(Problem),
+    /// This node could not run it a moment ago, and other nodes could: stand by.
+    #[error("{0}")]
+    LeftToOthers(Problem),
+    /// Anything else: try again later.
+    #[error("{0}")]
+    Failed(Problem),
+}
+
+impl AcquireError {
+    /// Whether the claim is known not to be this node's.
+    pub(crate) fn is_settled(&self) -> bool {
+        match self {
+            Self::Owned(_) | Self::LeftToOthers(_) => true,
+            Self::Failed(problem) => problem.status < 500,
+        }
+    }
+}
+
+impl From<Problem> for AcquireError {
+    fn from(problem: Problem) -> Self {
+        Self::Failed(problem)
+    }
+}
+
+impl From<AcquireError> for Problem {
+    fn from(error: AcquireError) -> Self {
+        match error {
+            AcquireError::Owned(problem)
+            | AcquireError::LeftToOthers(problem)
+            | AcquireError::Failed(problem) => problem,
+        }
+    }
+}
+
 /// Who wants to own a shard.
 pub(crate) struct Candidate<'a> {
     pub(crate) identity: &'a Identity,
@@ -112,17 +154,18 @@ impl Candidate<'_> {
         service: &ServiceName,
         shard: ShardId,
         is_forced: bool,
-    ) -> Result<Consent, Problem> {
+    ) -> Result<Consent, AcquireError> {
         let state = store.claims().read(service, shard).await.map_err(|error| unreadable(&error))?;
         if !is_forced && self.leaves_it_to_others(service, shard, &state) {
-            return Err(refused_here(service, shard, &state));
+            return Err(AcquireError::LeftToOthers(refused_here(service, shard, &state)));
         }
         if is_forced {
             self.refuse_twins(store, service, shard, &state).await?;
         }
         match way(&state, self.identity, is_forced, &self.cluster.view()) {
             Way::Leave { holder, honoured } => {
-                Err(owned((service, shard), &holder, honoured, &state, &self.identity.id))
+                let problem = owned((service, shard), &holder, honoured, &state, &self.identity.id);
+                Err(AcquireError::Owned(problem))
             }
             Way::Ask(holder) => {
                 let deadline = Instant::now() + limits::CONSENT;
@@ -133,7 +176,7 @@ impl Candidate<'_> {
                         }
                         // It may just be taking the shard itself.
                         Asked::Busy(_) if Instant::now() < deadline => sleep(BUSY_PAUSE).await,
-                        Asked::Busy(problem) => return Err(problem),
+                        Asked::Busy(problem) => return Err(problem.into()),
                         Asked::Silent => return Ok(Consent { silent: Some(state.number) }),
                     }
                 }
@@ -150,7 +193,7 @@ impl Candidate<'_> {
         shard: ShardId,
         is_forced: bool,
         consent: Consent,
-    ) -> Result<Claim, Problem> {
+    ) -> Result<Claim, AcquireError> {
         let claims = store.claims();
         // An owner that does not answer, or denies what the store says of it twice, is not asked again.
         let (mut is_given_up, mut denied) = (false, None);
@@ -166,11 +209,12 @@ impl Candidate<'_> {
             };
             let state = claims.read(service, shard).await.map_err(unread)?;
             if !is_forced && self.leaves_it_to_others(service, shard, &state) {
-                return Err(refused_here(service, shard, &state));
+                return Err(AcquireError::LeftToOthers(refused_here(service, shard, &state)));
             }
             match way(&state, self.identity, is_forced, &self.cluster.view()) {
                 Way::Leave { holder, honoured } => {
-                    return Err(owned((service, shard), &holder, honoured, &state, &self.identity.id));
+                    let problem = owned((service, shard), &holder, honoured, &state, &self.identity.id);
+                    return Err(AcquireError::Owned(problem));
                 }
                 Way::Ask(holder) if !is_given_up && consent.silent != Some(state.number) => {
                     match self.ask(service, shard, &holder, false).await? {
@@ -203,14 +247,36 @@ impl Candidate<'_> {
                     return Ok(Claim::new(claims, service.clone(), shard, holder, asked_at));
                 }
                 Err(ClaimError::Lost(_)) => {}
-                Err(ClaimError::Store(error)) => return Err(unread(error)),
+                Err(ClaimError::Store(error)) => return Err(unread(error).into()),
             }
         }
         if let Some(problem) = busy {
-            return Err(problem);
+            return Err(problem.into());
         }
         let detail = format!("{service}/{shard} changes its owner all the time");
-        Err(Problem::new(ErrorKind::Conflict, "contended", detail).hint("try again in a moment"))
+        Err(Problem::new(ErrorKind::Conflict, "contended", detail).hint("try again in a moment").into())
+    }
+
+    /// Takes a shard from a state of its claim that no live owner honours.
+    pub(crate) async fn take_vacant(
+        &self,
+        store: &Store,
+        service: &ServiceName,
+        shard: ShardId,
+        state: &ClaimState,
+    ) -> Result<Claim, AcquireError> {
+        let (claims, asked_at) = (store.claims(), Instant::now());
+        let Identity { id, generation, .. } = self.identity;
+        let taken = timeout(STORE_LIMIT, claims.take(service, shard, state, id, *generation)).await;
+        match taken.map_err(|_| no_answer())? {
+            Ok(holder) => Ok(Claim::new(claims, service.clone(), shard, holder, asked_at)),
+            Err(ClaimError::Lost(now)) => {
+                let note = now.note().unwrap_or_default();
+                let detail = format!("another node took {service}/{shard} first: {note}");
+                Err(AcquireError::Owned(Problem::new(ErrorKind::Conflict, "owned", detail)))
+            }
+            Err(ClaimError::Store(error)) => Err(unreadable(&error).into()),
+        }
     }
 
     /// Fails if the owner is alive in another cluster on the same store: no person here can know what it does there.
@@ -275,6 +341,12 @@ impl Candidate<'_> {
             }
         }
     }
+}
+
+/// The store did not answer a node that acts on its own.
+pub(crate) fn no_answer() -> Problem {
+    let detail = format!("the store did not answer within {STORE_LIMIT:?}");
+    Problem::new(ErrorKind::Unavailable, "store-unavailable", detail)
 }
 
 /// The refusal of a node that is asked for a shard that it does not own.

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use cluster::Timing;
-use plugin::Duty;
-use store::Farewell;
+use store::{ClaimState, Farewell};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use types::{ErrorKind, NodeId, Problem, Role, Sharding, limits};
 
+use super::assignment::{Assignment, ShardDuty};
 use super::takeover::place;
 use super::{Supervisor, Tools};
 use crate::role::lifecycle::Happening;
-use crate::role::owner::{Candidate, Consent, release};
+use crate::role::owner::{AcquireError, Candidate, Consent, release};
 use crate::role::running::Running;
 use crate::takeover::claim_watch::ClaimWatch;
 use crate::takeover::vacancy::{Place, has_heir};
@@ -23,10 +23,19 @@ const HEIR_INTERVALS: u32 = 5;
 /// The longest that is.
 const HEIR_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a node has of its role's shard.
-pub(super) enum Seat {
-    Owner(ClaimWatch),
-    Replica,
+/// How a shard is acquired.
+pub(super) enum Acquisition {
+    /// As a node starts: unless somebody else owns it.
+    Start,
+    /// By a command.
+    Command {
+        /// Whether it is moved here, whoever owns it.
+        is_forced: bool,
+        /// What the owner said before anything was disturbed.
+        consent: Consent,
+    },
+    /// In a takeover: from a state of the claim that no live owner honours.
+    Vacant(ClaimState),
 }
 
 /// After so many lives in a row that ended soon after they had begun to run a shard, it is left to others.
@@ -36,7 +45,7 @@ impl Supervisor {
     /// Begins the first role of a life. A process that dies again and again must not keep a shard that others could run.
     pub(super) async fn begin_life(&mut self) {
         let data = self.tools.data.clone();
-        let Some(place) = place(&self.role) else { return self.begin().await };
+        let Some(place) = place(&self.assigned.role) else { return self.begin().await };
         if !self.may_own().await {
             return self.begin().await;
         }
@@ -50,9 +59,9 @@ impl Supervisor {
         }
         let why = format!(
             "{failed} lives of this node in a row ended soon after they had begun to run {}",
-            self.role
+            self.assigned.role
         );
-        warn!(role = %self.role, why, "leaving the shard to others");
+        warn!(role = %self.assigned.role, why, "leaving the shard to others");
         if let Ok(store) = self.tools.cluster_store.store().await
             && let Ok(state) = store.claims().read(&place.0, place.1).await
             && let Some(holder) = state.holder.filter(|holder| self.tools.identity.is_mine(holder))
@@ -79,7 +88,7 @@ impl Supervisor {
 
     /// Whether a member of the role's service may own its shard.
     async fn may_own(&self) -> bool {
-        let Some(service) = self.role.service() else { return false };
+        let Some(service) = self.assigned.role.service() else { return false };
         let service_type = self.tools.cluster_store.service_type(service).await;
         let plugin = service_type.ok().and_then(|service_type| self.tools.registry.plugin(&service_type));
         plugin.is_some_and(|plugin| plugin.sharding() == Sharding::Owned)
@@ -104,14 +113,14 @@ impl Supervisor {
         };
         match started {
             Ok(running) => self.mount(running),
-            Err(problem) if matches!(problem.code(), OWNED | REFUSED_HERE) => {
-                warn!(role = %self.role, %problem, "standing by instead");
+            Err(AcquireError::Owned(problem) | AcquireError::LeftToOthers(problem)) => {
+                warn!(role = %self.assigned.role, %problem, "standing by instead");
                 self.stand_by(problem.detail);
             }
-            Err(problem) => {
-                warn!(role = %self.role, %problem, hint = problem.hint, "the role could not be started");
+            Err(AcquireError::Failed(problem)) => {
+                warn!(role = %self.assigned.role, %problem, hint = problem.hint, "the role could not be started");
                 self.refuse(&problem.detail).await;
-                self.is_replica = false;
+                self.assigned.duty = ShardDuty::None;
                 let hint = problem.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
                 self.state = self.failed(format!("{}{hint}", problem.detail));
             }
@@ -119,50 +128,29 @@ impl Supervisor {
         self.publish().await;
     }
 
-    async fn try_begin(&mut self) -> Result<Option<Running>, Problem> {
-        let plan = self.prepare(&self.role, true).await?;
+    async fn try_begin(&mut self) -> Result<Option<Running>, AcquireError> {
+        let plan = self.prepare(&self.assigned.role, true).await?;
         let role = plan.role.clone();
-        self.role = role.clone();
+        self.assigned.role = role.clone();
         // Told before the shard is taken: whoever has a key for it knows from this which shard that is.
-        self.terms = plan.terms;
+        self.assigned.terms = plan.terms;
         self.publish().await;
-        let is_held =
-            self.claim_watch.as_ref().is_some_and(|claim_watch| claim_watch.claim().successor().is_none());
-        if plan.is_owned && !is_held {
-            (self.claim_watch, self.is_replica) = (None, false);
-            let seat = self.acquire(&role, false, Consent::default()).await?;
-            self.sit(seat);
+        if plan.is_owned && !self.assigned.duty.is_held() {
+            self.assigned.duty = ShardDuty::None;
+            self.assigned.duty = self.acquire(&role, Acquisition::Start).await?;
             self.publish().await;
         }
-        let duty = self.duty();
-        self.start(plan.prepared, &role, duty).await.map_err(|error| error.to_problem("role-not-started"))
-    }
-
-    /// Notes what this node has of its role's shard.
-    pub(super) fn sit(&mut self, seat: Seat) {
-        (self.claim_watch, self.is_replica) = match seat {
-            Seat::Owner(claim_watch) => (Some(claim_watch), false),
-            Seat::Replica => (None, true),
-        };
-    }
-
-    /// What this node does with its role's shard.
-    pub(super) fn duty(&self) -> Duty {
-        match &self.claim_watch {
-            Some(claim_watch) => Duty::Primary(claim_watch.claim().clone()),
-            None if self.is_replica => Duty::Replica,
-            None => Duty::None,
-        }
+        let duty = self.assigned.duty.of_service();
+        let started = self.start(plan.prepared, &role, duty).await;
+        started.map_err(|error| error.to_problem("role-not-started").into())
     }
 
     /// Asks everything that can refuse the shard of a role, and disturbs nothing. Being a replica is no refusal.
-    pub(super) async fn consent(&self, role: &Role, is_forced: bool) -> Result<Consent, Problem> {
+    pub(super) async fn consent(&self, role: &Role, is_forced: bool) -> Result<Consent, AcquireError> {
         let Role::Service { service, shard: Some(shard) } = role else { return Ok(Consent::default()) };
         let store = self.tools.cluster_store.shared_store().await?;
         match self.candidate().consent(store, service, *shard, is_forced).await {
-            Err(problem) if problem.code() == OWNED && !is_forced && self.wants_replica(role) => {
-                Ok(Consent::default())
-            }
+            Err(AcquireError::Owned(_)) if !is_forced && self.wants_replica(role) => Ok(Consent::default()),
             outcome => outcome,
         }
     }
@@ -172,35 +160,42 @@ impl Supervisor {
         Candidate { identity, cluster, mesh, services: cluster_store.services() }
     }
 
-    /// Takes the shard of a role, or finds that it is to be a replica. Until it is known what came of it, the shard is one
-    /// that may have to be given up.
-    pub(super) async fn acquire(
-        &mut self,
-        role: &Role,
-        is_forced: bool,
-        consent: Consent,
-    ) -> Result<Seat, Problem> {
+    /// Takes the shard of a role, or finds that the node is to have a replica. The only way to a claim.
+    ///
+    /// Until it is known what came of it, the shard counts as one that may have to be released.
+    pub(super) async fn acquire(&mut self, role: &Role, how: Acquisition) -> Result<ShardDuty, AcquireError> {
         let Role::Service { service, shard: Some(shard) } = role else {
             let detail = format!("{role} has no shard that could be owned");
-            return Err(Problem::new(ErrorKind::Internal, "no-shard", detail));
+            return Err(Problem::new(ErrorKind::Internal, "no-shard", detail).into());
         };
+        let place = (service.clone(), *shard);
         let store = self.tools.cluster_store.shared_store().await?;
-        self.orphans.insert((service.clone(), *shard), "its take was not finished".to_owned());
-        let taken = self.candidate().take(store, service, *shard, is_forced, consent).await;
-        if taken.as_ref().err().is_none_or(|problem| problem.status < 500) {
-            self.orphans.remove(&(service.clone(), *shard));
-        }
-        let claim = match taken {
-            Ok(claim) => claim,
-            Err(problem) if problem.code() == OWNED && !is_forced && self.wants_replica(role) => {
-                info!(%role, why = problem.detail, "having a replica of the shard");
-                return Ok(Seat::Replica);
+        self.orphans.insert(place.clone(), "its take was not finished".to_owned());
+        let (candidate, nothing) = (self.candidate(), Consent::default());
+        let (taken, may_replicate) = match how {
+            Acquisition::Start => (candidate.take(store, service, *shard, false, nothing).await, true),
+            Acquisition::Command { is_forced, consent } => {
+                (candidate.take(store, service, *shard, is_forced, consent).await, !is_forced)
             }
-            Err(problem) => return Err(problem),
+            Acquisition::Vacant(state) => {
+                (candidate.take_vacant(store, service, *shard, &state).await, false)
+            }
         };
         let poll = store.poll_interval();
-        let isolation = self.tools.isolation.clone();
-        Ok(Seat::Owner(ClaimWatch::new(claim, poll, self.tools.cluster.watch(), isolation)))
+        if taken.as_ref().err().is_none_or(AcquireError::is_settled) {
+            self.orphans.remove(&place);
+        }
+        match taken {
+            Ok(claim) => {
+                let (view, isolation) = (self.tools.cluster.watch(), self.tools.isolation.clone());
+                Ok(ShardDuty::Primary(ClaimWatch::new(claim, poll, view, isolation)))
+            }
+            Err(AcquireError::Owned(problem)) if may_replicate && self.wants_replica(role) => {
+                info!(%role, why = problem.detail, "having a replica of the shard");
+                Ok(ShardDuty::Replica)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Gives up a shard; what the store does not note is tried again later. Whether it has noted it.
@@ -222,17 +217,17 @@ impl Supervisor {
 
     /// Somebody else owns the shard now: whatever runs ends, and the node has a replica if one is wanted, or stands by.
     pub(super) async fn step_down(&mut self) {
-        let Some(claim_watch) = self.claim_watch.take() else {
+        let Some(claim_watch) = self.assigned.duty.take_claim() else {
             return;
         };
         self.failed_change = None;
         let claim = claim_watch.claim();
         let why = format!(
             "{} is not this node's any more: {}",
-            self.role,
+            self.assigned.role,
             claim.successor().unwrap_or("its claim has passed")
         );
-        warn!(role = %self.role, epoch = %claim.epoch(), why, "stepping down");
+        warn!(role = %self.assigned.role, epoch = %claim.epoch(), why, "stepping down");
         self.state = self.state.after(Happening::Drain { reason: Some(why.clone()) });
         if let Some(running) = self.running.take() {
             running.gate.shut();
@@ -240,7 +235,7 @@ impl Supervisor {
             self.unmount();
             running.stop().await;
         }
-        let role = self.role.clone();
+        let role = self.assigned.role.clone();
         if !self.wants_replica(&role) {
             self.stand_by(why);
         } else if let Err(problem) = self.try_replicate(&role).await {
@@ -252,10 +247,10 @@ impl Supervisor {
 
     /// No other member reaches this node, and one that sees others wants the shard: it gets it.
     pub(super) async fn yield_shard(&mut self, to: NodeId) {
-        let Some(claim_watch) = self.claim_watch.take() else { return };
+        let Some(claim_watch) = self.assigned.duty.take_claim() else { return };
         self.failed_change = None;
         let why = format!("{} saw no other member, and {to} does", self.tools.node);
-        warn!(role = %self.role, epoch = %claim_watch.claim().epoch(), %to, "yielding a shard: no other member is seen");
+        warn!(role = %self.assigned.role, epoch = %claim_watch.claim().epoch(), %to, "yielding a shard: no other member is seen");
         self.state = self.state.after(Happening::Drain { reason: Some(why.clone()) });
         let running = self.running.take();
         if let Some(running) = &running {
@@ -278,15 +273,8 @@ impl Supervisor {
     /// Waits to be needed, though no person wanted it so.
     pub(super) fn stand_by(&mut self, note: String) {
         info!(note, "standing by");
-        self.role = Role::Standby;
-        (self.claim_watch, self.is_replica) = (None, false);
-        self.terms = None;
-        self.note = Some(note).filter(|note| !note.is_empty());
+        let note = Some(note).filter(|note| !note.is_empty());
+        self.assigned = Assignment { note, ..Assignment::new(Role::Standby) };
         self.state = self.state.after(Happening::Start).after(Happening::Started { at: Instant::now() });
     }
 }
-
-/// The code of the problem that a shard has another owner.
-const OWNED: &str = "owned";
-/// The code of the problem that this node could not run a shard a moment ago, and others may.
-const REFUSED_HERE: &str = "refused-here";

@@ -6,10 +6,10 @@ use tracing::{info, warn};
 use types::api::{Receipt, Release, Wait};
 use types::{ErrorKind, NodeId, Problem, Role, limits};
 
-use super::begin::Seat;
+use super::assignment::{Assignment, ShardDuty};
+use super::begin::Acquisition;
 use super::hand_over::Heir;
 use super::{Plan, Supervisor, drained};
-use crate::node::cluster_store::Terms;
 use crate::node::identity::{Asked, DataDirError};
 use crate::role::lifecycle::{Happening, State};
 use crate::role::owner::{Consent, not_the_owner, ownerless};
@@ -28,7 +28,7 @@ struct Wish {
 
 /// What a new role needs of its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NewSeat {
+enum Need {
     /// It has none that is owned.
     None,
     /// This node owns it already.
@@ -39,19 +39,9 @@ enum NewSeat {
     Sought,
 }
 
-/// What a node was before a change.
-struct Before {
-    role: Role,
-    state: State,
-    terms: Option<Terms>,
-    claim_watch: Option<ClaimWatch>,
-    is_replica: bool,
-    note: Option<String>,
-}
-
 impl Supervisor {
     pub(super) async fn carry_out(&mut self, order: Order, wait: Wait) -> Result<Receipt, Problem> {
-        let from = self.role.clone();
+        let from = self.assigned.role.clone();
         let duty = self.role_state().duty;
         if let Order::Release(release) = &order {
             self.disown(release).await;
@@ -69,9 +59,11 @@ impl Supervisor {
         let is_done = match &self.state {
             State::Running { .. } => {
                 let terms = plan.as_ref().and_then(|plan| plan.terms.as_ref());
-                let owns_it = !wish.is_forced || self.claim_watch.is_some() || !self.is_replica;
+                let owns_it = !wish.is_forced
+                    || self.assigned.duty.claim_watch().is_some()
+                    || !self.assigned.duty.is_replica();
                 asked == Asked { role: from.clone(), drained: false }
-                    && terms == self.terms.as_ref()
+                    && terms == self.assigned.terms.as_ref()
                     && owns_it
             }
             State::Stopped { .. } => asked == Asked { role: from.clone(), drained: true },
@@ -80,7 +72,7 @@ impl Supervisor {
         let mut in_flight = 0;
         if is_done {
             self.tools.data.keep(&asked).map_err(|error| not_kept(&error))?;
-            (self.note, self.failed_change) = (None, None);
+            (self.assigned.note, self.failed_change) = (None, None);
         } else {
             in_flight = self.change(&wish, plan, &mut watch).await?;
             if asked.drained || asked.role != from {
@@ -115,7 +107,7 @@ impl Supervisor {
                 Ok(Wish { asked: Asked { role, drained: false }, is_forced: take, successor: None })
             }
             Order::Drain => {
-                let asked = Asked { role: self.role.clone(), drained: true };
+                let asked = Asked { role: self.assigned.role.clone(), drained: true };
                 Ok(Wish { asked, is_forced: false, successor: None })
             }
             Order::Offer(offer) => {
@@ -123,7 +115,7 @@ impl Supervisor {
                 Err(Problem::new(ErrorKind::Internal, "bad-order", detail))
             }
             Order::Release(release) => {
-                let claim = self.claim_watch.as_ref().map(ClaimWatch::claim);
+                let claim = self.assigned.duty.claim_watch().map(ClaimWatch::claim);
                 let is_ours = claim.is_some_and(|claim| {
                     (claim.service(), claim.shard(), claim.epoch())
                         == (&release.service, release.shard, release.epoch)
@@ -139,7 +131,7 @@ impl Supervisor {
 
     /// Gives up a shard that somebody asks for, that the store says is this node's, and that this node does not run.
     async fn disown(&mut self, wanted: &Release) {
-        let is_run = self.claim_watch.as_ref().is_some_and(|claim_watch| {
+        let is_run = self.assigned.duty.claim_watch().is_some_and(|claim_watch| {
             (claim_watch.claim().service(), claim_watch.claim().shard()) == (&wanted.service, wanted.shard)
         });
         if !is_run {
@@ -169,9 +161,9 @@ impl Supervisor {
         watch.step("prepare");
         // Whether it can be read is found out before anything is disturbed.
         let kept = self.tools.data.asked().map_err(|error| not_kept(&error))?;
-        let seat = self.seat(wish, plan.as_ref());
-        let consent = match seat {
-            NewSeat::Sought => {
+        let need = self.need(wish, plan.as_ref());
+        let consent = match need {
+            Need::Sought => {
                 let leaving = self.tools.leaving.clone();
                 let consent = tokio::select! {
                     biased;
@@ -181,12 +173,12 @@ impl Supervisor {
                 watch.step("ask");
                 consent
             }
-            NewSeat::None | NewSeat::Held | NewSeat::Replica => Consent::default(),
+            Need::None | Need::Held | Need::Replica => Consent::default(),
         };
         self.tools.data.keep(&wish.asked).map_err(|error| not_kept(&error))?;
         self.revision += 1;
         self.failed_change = None;
-        let outcome = self.switch(wish, plan, seat, consent, watch).await;
+        let outcome = self.switch(wish, plan, need, consent, watch).await;
         if outcome.is_err() {
             let restored = match &kept {
                 Some(kept) => self.tools.data.keep(kept),
@@ -200,19 +192,17 @@ impl Supervisor {
     }
 
     /// What the new role needs of its shard.
-    fn seat(&self, wish: &Wish, plan: Option<&Plan>) -> NewSeat {
+    fn need(&self, wish: &Wish, plan: Option<&Plan>) -> Need {
         if !plan.is_some_and(|plan| plan.is_owned) {
-            return NewSeat::None;
+            return Need::None;
         }
-        let is_same = wish.asked.role == self.role;
-        let is_held =
-            self.claim_watch.as_ref().is_some_and(|claim_watch| claim_watch.claim().successor().is_none());
-        if is_same && is_held {
-            NewSeat::Held
-        } else if is_same && self.is_replica && !wish.is_forced {
-            NewSeat::Replica
+        let is_same = wish.asked.role == self.assigned.role;
+        if is_same && self.assigned.duty.is_held() {
+            Need::Held
+        } else if is_same && self.assigned.duty.is_replica() && !wish.is_forced {
+            Need::Replica
         } else {
-            NewSeat::Sought
+            Need::Sought
         }
     }
 
@@ -222,55 +212,49 @@ impl Supervisor {
         &mut self,
         wish: &Wish,
         plan: Option<Plan>,
-        seat: NewSeat,
+        need: Need,
         consent: Consent,
         watch: &mut Stopwatch,
     ) -> Result<u64, Problem> {
-        let mut before = Before {
-            role: self.role.clone(),
-            state: self.state.clone(),
-            terms: self.terms.clone(),
-            claim_watch: None,
-            is_replica: self.is_replica,
-            note: self.note.take(),
-        };
-        let reason = wish.successor.as_ref().map(|to| format!("handing {} over to {to}", self.role));
-        let gives_up = wish.asked.role != self.role || wish.asked.drained;
+        let before = self.state.clone();
+        let reason = wish.successor.as_ref().map(|to| format!("handing {} over to {to}", self.assigned.role));
+        let gives_up = wish.asked.role != self.assigned.role || wish.asked.drained;
         let (in_flight, heir) = self.finish(reason, gives_up && wish.successor.is_none(), watch).await;
         if self.tools.leaving.is_cancelled() {
             return Err(leaving());
         }
-        if gives_up && let Some(claim_watch) = self.claim_watch.take() {
+        if gives_up && let Some(claim_watch) = self.assigned.duty.take_claim() {
             let why = if wish.asked.drained { "drained" } else { "its owner got another role" };
             if let Some(to) = &wish.successor {
                 let farewell = Farewell { to: Some(to), why: Some(why), ..Farewell::default() };
                 let is_noted = self.release(&claim_watch, farewell).await;
                 watch.step("release");
                 if !is_noted {
-                    before.claim_watch = Some(claim_watch);
+                    self.assigned.duty = ShardDuty::Primary(claim_watch);
                     self.go_back(before, wish, "the store did not note the release").await;
                     let detail = format!("the store did not note the release; {}", self.present());
                     return Err(Problem::new(ErrorKind::Unavailable, "not-released", detail)
                         .hint("try again when the store answers"));
                 }
             } else {
-                self.claim_watch = Some(claim_watch);
+                self.assigned.duty = ShardDuty::Primary(claim_watch);
                 self.hand_over(heir, why).await;
                 watch.step("release");
             }
         }
         if wish.asked.drained {
+            self.assigned.note = None;
             self.state = self.state.after(drained(&self.tools.node, &wish.asked.role));
             return Ok(in_flight);
         }
-        let seat = match seat {
-            NewSeat::None => None,
-            NewSeat::Held => self.claim_watch.take().map(Seat::Owner),
-            NewSeat::Replica => Some(Seat::Replica),
-            NewSeat::Sought => match self.take(wish, consent).await {
-                Ok(seat) => {
+        let duty = match need {
+            Need::None => ShardDuty::None,
+            Need::Held => self.assigned.duty.take_claim().map_or(ShardDuty::None, ShardDuty::Primary),
+            Need::Replica => ShardDuty::Replica,
+            Need::Sought => match self.take(wish, consent).await {
+                Ok(duty) => {
                     watch.step("take");
-                    Some(seat)
+                    duty
                 }
                 Err(problem) if self.tools.leaving.is_cancelled() => return Err(problem),
                 Err(problem) => {
@@ -281,17 +265,13 @@ impl Supervisor {
                 }
             },
         };
-        self.role = wish.asked.role.clone();
-        self.state = self.state.after(Happening::Start);
+        let was_taken = matches!(duty, ShardDuty::Primary(_));
         let (prepared, terms) = plan.map_or((None, None), |plan| (plan.prepared, plan.terms));
-        self.terms = terms;
-        let was_taken = matches!(seat, Some(Seat::Owner(_)));
-        match seat {
-            Some(seat) => self.sit(seat),
-            None => self.is_replica = false,
-        }
+        let assigned = Assignment { role: wish.asked.role.clone(), terms, duty, note: None };
+        let old = std::mem::replace(&mut self.assigned, assigned);
+        self.state = self.state.after(Happening::Start);
         self.publish().await;
-        let duty = self.duty();
+        let duty = self.assigned.duty.of_service();
         let leaving_token = self.tools.leaving.clone();
         let started = tokio::select! {
             biased;
@@ -308,6 +288,7 @@ impl Supervisor {
             Err(error) => {
                 warn!(role = %wish.asked.role, %error, "the new role could not be started; going back");
                 self.refuse(&error.to_string()).await;
+                self.assigned = old;
                 self.go_back(before, wish, &error.to_string()).await;
                 let problem = error.to_problem("role-not-started");
                 let detail = format!("{} could not be started: {error}; {}", wish.asked.role, self.present());
@@ -323,48 +304,48 @@ impl Supervisor {
     }
 
     /// Takes the shard of the new role. What is cut short as the node leaves is given up when it winds down.
-    async fn take(&mut self, wish: &Wish, consent: Consent) -> Result<Seat, Problem> {
+    async fn take(&mut self, wish: &Wish, consent: Consent) -> Result<ShardDuty, Problem> {
         let leaving = self.tools.leaving.clone();
+        let how = Acquisition::Command { is_forced: wish.is_forced, consent };
         tokio::select! {
             biased;
             () = leaving.cancelled() => Err(crate::supervisor::control::leaving()),
-            taken = self.acquire(&wish.asked.role, wish.is_forced, consent) => taken,
+            taken = self.acquire(&wish.asked.role, how) => Ok(taken?),
         }
     }
 
-    /// Runs the old role again, and says why. Its shard, which was given up, is taken again if it is still free.
-    async fn go_back(&mut self, before: Before, wish: &Wish, why: &str) {
-        self.role = before.role;
+    /// Runs the old role again, and says why. Its shard, which was released, is taken again if it is still free.
+    async fn go_back(&mut self, before: State, wish: &Wish, why: &str) {
         self.failed_change = Some(match wish.asked.drained {
             true => format!("it could not be drained: {why}"),
             false => format!("it could not become {}: {why}", wish.asked.role),
         });
-        self.terms = before.terms;
-        (self.claim_watch, self.is_replica) = (before.claim_watch, before.is_replica);
-        self.note = before.note;
-        if matches!(before.state, State::Running { .. }) {
+        if matches!(before, State::Running { .. }) {
             self.state = self.state.after(Happening::Start);
-            if !self.is_replica {
+            if !self.assigned.duty.is_replica() {
                 return self.begin().await;
             }
             // Its shard has an owner, and this node is a replica again whether one is missing or not.
-            let role = self.role.clone();
-            if let Err(problem) = self.try_replicate(&role).await {
-                warn!(%role, %problem, "could not become a replica again");
-                self.stand_by(problem.detail);
+            let role = self.assigned.role.clone();
+            let note = self.assigned.note.take();
+            match self.try_replicate(&role).await {
+                Ok(()) => self.assigned.note = note,
+                Err(problem) => {
+                    warn!(%role, %problem, "could not become a replica again");
+                    self.stand_by(problem.detail);
+                }
             }
-            self.publish().await;
         } else {
-            self.state = before.state;
-            self.publish().await;
+            self.state = before;
         }
+        self.publish().await;
     }
 
     /// What the node is after it went back, in words.
     fn present(&self) -> String {
         match self.state.phase() {
-            (phase, None) => format!("the node is {} again, {phase}", self.role),
-            (phase, Some(reason)) => format!("the node is {} again, {phase}: {reason}", self.role),
+            (phase, None) => format!("the node is {} again, {phase}", self.assigned.role),
+            (phase, Some(reason)) => format!("the node is {} again, {phase}: {reason}", self.assigned.role),
         }
     }
 

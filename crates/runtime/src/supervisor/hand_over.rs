@@ -12,7 +12,8 @@ use types::api::Release;
 use types::{Epoch, NodeId};
 
 use super::Supervisor;
-use super::takeover::{STORE_LIMIT, place};
+use super::takeover::place;
+use crate::role::owner::STORE_LIMIT;
 use crate::takeover::vacancy::{Action, Place, heirs};
 
 /// How many members are asked whether they would take the shard.
@@ -32,8 +33,8 @@ pub(super) struct Heir {
 impl Supervisor {
     /// The first member that would take this node's shard if it were given up now.
     pub(super) async fn heir(&self) -> Option<Heir> {
-        let epoch = self.claim_watch.as_ref()?.claim().epoch();
-        let place = place(&self.role)?;
+        let epoch = self.assigned.duty.claim_watch()?.claim().epoch();
+        let place = place(&self.assigned.role)?;
         let view = self.tools.cluster.view();
         let nearest = heirs(&view, &place, &self.takeover.layouts.borrow().clone());
         for (member, is_copy) in nearest.into_iter().take(ASKED) {
@@ -47,7 +48,7 @@ impl Supervisor {
 
     /// Gives the shard up, for an heir if there is one, and says why.
     pub(super) async fn hand_over(&mut self, heir: Option<Heir>, why: &str) {
-        let Some(claim_watch) = self.claim_watch.take() else { return };
+        let Some(claim_watch) = self.assigned.duty.take_claim() else { return };
         let to = heir.as_ref().filter(|heir| heir.is_copy).map(|heir| heir.node.clone());
         let farewell = Farewell { to: to.as_ref(), why: Some(why), ..Farewell::default() };
         if self.release(&claim_watch, farewell).await

@@ -51,17 +51,18 @@ impl Supervisor {
             }
         };
         self.is_swept = true;
-        if let Some(claim_watch) = &self.claim_watch {
+        if let Some(claim_watch) = self.assigned.duty.claim_watch() {
             let claim = claim_watch.claim();
             own.retain(|(service, shard)| (service, *shard) != (claim.service(), claim.shard()));
         }
         let is_idle = matches!(self.state, State::Starting { .. })
-            || (self.role == Role::Standby && matches!(self.state, State::Running { .. }));
-        let may_resume = self.tools.resumes && self.revision == 0 && self.claim_watch.is_none() && is_idle;
+            || (self.assigned.role == Role::Standby && matches!(self.state, State::Running { .. }));
+        let may_resume =
+            self.tools.resumes && self.revision == 0 && self.assigned.duty.claim_watch().is_none() && is_idle;
         let mut resumed = None;
         if may_resume && !own.is_empty() {
             let is_wanted = |(service, shard): &(ServiceName, ShardId)| {
-                self.role.service() == Some(service) && self.role.shard() == Some(*shard)
+                self.assigned.role.service() == Some(service) && self.assigned.role.shard() == Some(*shard)
             };
             let (service, shard) = own.remove(own.iter().position(is_wanted).unwrap_or(0));
             resumed = Some(Role::Service { service, shard: Some(shard) });
@@ -70,10 +71,10 @@ impl Supervisor {
             self.orphans.insert(shard, "its owner has another role".to_owned());
         }
         let Some(role) = resumed else { return false };
-        if role != self.role {
-            info!(%role, instead_of = %self.role, "taking up what this node owned before");
-            self.role = role;
-            self.note = None;
+        if role != self.assigned.role {
+            info!(%role, instead_of = %self.assigned.role, "taking up what this node owned before");
+            self.assigned.role = role;
+            self.assigned.note = None;
             self.state = self.state.after(Happening::Start);
         }
         true
@@ -117,7 +118,7 @@ impl Supervisor {
             Err(_) => return,
         };
         for ((service, shard), why) in std::mem::take(&mut self.orphans) {
-            let is_run = self.claim_watch.as_ref().is_some_and(|claim_watch| {
+            let is_run = self.assigned.duty.claim_watch().is_some_and(|claim_watch| {
                 (claim_watch.claim().service(), claim_watch.claim().shard()) == (&service, shard)
             });
             if is_run {

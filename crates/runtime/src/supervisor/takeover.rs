@@ -3,22 +3,22 @@
 //! When it is this node's turn is decided in [`crate::takeover::vacancy`], whether a shard may be taken in [`crate::takeover::owner_check`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use cluster::ClusterView;
 use plugin::{Claim, Duty};
-use store::{ClaimError, ClaimState, Farewell};
+use store::{ClaimState, Farewell};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, error, info, warn};
-use types::{ErrorKind, NodeId, Post, Problem, Role, limits};
+use types::{NodeId, Post, Problem, Role, limits};
 
+use super::assignment::{Assignment, ShardDuty};
+use super::begin::Acquisition;
 use super::{Supervisor, Tools};
-use crate::node::cluster_store::unreadable;
 use crate::role::lifecycle::{Happening, State};
+use crate::role::owner::{AcquireError, STORE_LIMIT, no_answer};
 use crate::supervisor::stopwatch::Stopwatch;
-use crate::takeover::claim_watch::ClaimWatch;
 use crate::takeover::crash_detector::CrashDetector;
 use crate::takeover::layouts::{self, Layouts};
 use crate::takeover::owner_check::{AGAIN, Finding, OwnerCheck, is_needed};
@@ -27,14 +27,6 @@ use crate::takeover::twins::{self, Twin};
 use crate::takeover::vacancy::{
     Action, Gone, Pace, Place, Vacancies, is_owned, predecessors, replicas_elsewhere,
 };
-
-/// How long the store may take to answer before a node that acts by itself leaves it be.
-pub(super) const STORE_LIMIT: Duration = Duration::from_secs(5);
-
-fn no_answer() -> Problem {
-    let detail = format!("the store did not answer within {STORE_LIMIT:?}");
-    Problem::new(ErrorKind::Unavailable, "store-unavailable", detail)
-}
 
 /// What a node knows and does about shards that others ought to own.
 pub(super) struct Takeover {
@@ -205,7 +197,9 @@ impl Supervisor {
     /// Whether this node waits to be needed, or has a replica and could own a shard.
     pub(super) fn is_free(&self) -> bool {
         let runs = matches!(self.state, State::Running { .. });
-        runs && self.is_swept && self.claim_watch.is_none() && (self.role == Role::Standby || self.is_replica)
+        runs && self.is_swept
+            && self.assigned.duty.claim_watch().is_none()
+            && (self.assigned.role == Role::Standby || self.assigned.duty.is_replica())
     }
 
     /// Looks whether it is this node's turn to do something.
@@ -219,8 +213,8 @@ impl Supervisor {
         let view = seen.without(&gone);
         takeover.vacancies.look(&view, &gone, &layouts, now);
         takeover.forget_what_others_took(&self.tools.node);
-        let copied =
-            place(&self.role).filter(|_| self.is_replica && matches!(self.state, State::Running { .. }));
+        let copied = place(&self.assigned.role)
+            .filter(|_| self.assigned.duty.is_replica() && matches!(self.state, State::Running { .. }));
         let copied = copied.as_ref().and_then(|place| Some((place, layouts.get(&place.0)?.replicas)));
         let surplus_at = takeover.surplus.look(&view, copied, now);
         takeover.turn_at = surplus_at.filter(|at| *at > now);
@@ -273,8 +267,8 @@ impl Supervisor {
         };
         match self.try_inherit(place, state).await {
             Ok(true) => {
-                info!(role = %self.role, note, took = ?began.elapsed(), "took a shard over");
-                self.note = Some(note);
+                info!(role = %self.assigned.role, note, took = ?began.elapsed(), "took a shard over");
+                self.assigned.note = Some(note);
                 self.publish().await;
             }
             Ok(false) => {}
@@ -291,32 +285,18 @@ impl Supervisor {
         let role = Role::Service { service: service.clone(), shard: Some(shard) };
         // All that can fail without the shard comes first.
         let plan = timeout(STORE_LIMIT, self.prepare(&role, false)).await.map_err(|_| no_answer())??;
-        let store = self.tools.cluster_store.shared_store().await?;
-        let (claims, asked_at) = (store.claims(), Instant::now());
-        let poll = store.poll_interval();
-        self.orphans.insert(place.clone(), "its take was not finished".to_owned());
-        let taking = claims.take(&service, shard, &state, &self.tools.node, self.tools.generation);
-        // What is not known to have failed is given up as a stray.
-        let taken = timeout(STORE_LIMIT, taking).await.map_err(|_| no_answer())?;
-        let holder = match taken {
-            Ok(holder) => holder,
-            Err(ClaimError::Lost(now)) => {
-                self.orphans.remove(place);
-                info!(%service, %shard, note = now.note(), "somebody else was faster");
+        let duty = match self.acquire(&role, Acquisition::Vacant(state)).await {
+            Ok(duty) => duty,
+            Err(AcquireError::Owned(problem)) => {
+                info!(%role, %problem, "another node was faster");
                 return Ok(false);
             }
-            Err(ClaimError::Store(error)) => return Err(unreadable(&error)),
+            Err(AcquireError::LeftToOthers(problem) | AcquireError::Failed(problem)) => return Err(problem),
         };
-        self.orphans.remove(place);
-        let claim = Claim::new(claims, service, shard, holder, asked_at);
-        info!(%role, epoch = %claim.epoch(), "taking a shard over");
-        let isolation = self.tools.isolation.clone();
-        let claim_watch = ClaimWatch::new(claim.clone(), poll, self.tools.cluster.watch(), isolation);
-        let copied = self.is_replica.then(|| self.role.clone());
-        (self.note, self.failed_change) = (None, None);
-        self.role = role.clone();
-        self.terms = plan.terms;
-        (self.claim_watch, self.is_replica) = (Some(claim_watch), false);
+        info!(%role, epoch = ?duty.claim().map(Claim::epoch), "taking a shard over");
+        self.failed_change = None;
+        let assigned = Assignment { role: role.clone(), terms: plan.terms, duty, note: None };
+        let before = std::mem::replace(&mut self.assigned, assigned);
         self.state = self.state.after(Happening::Start);
         // Told before anything that takes time, so that nobody else looks for an owner.
         self.publish().await;
@@ -326,7 +306,8 @@ impl Supervisor {
             running.drain(Instant::now() + limits::REPLICA_DRAIN).await;
             running.stop().await;
         }
-        match self.start(plan.prepared, &role, Duty::Primary(claim)).await {
+        let duty = self.assigned.duty.of_service();
+        match self.start(plan.prepared, &role, duty).await {
             Ok(running) => {
                 self.mount(running);
                 Ok(true)
@@ -334,12 +315,9 @@ impl Supervisor {
             Err(error) => {
                 let problem = error.to_problem("role-not-started");
                 self.refuse(&problem.detail).await;
-                let is_copy = match &copied {
-                    Some(role) => self.try_replicate(role).await.is_ok(),
-                    None => false,
-                };
-                if is_copy {
-                    self.note = Some(format!("it could not own {role}: {}", problem.detail));
+                let was_replica = before.duty.is_replica();
+                if was_replica && self.try_replicate(&before.role).await.is_ok() {
+                    self.assigned.note = Some(format!("it could not own {role}: {}", problem.detail));
                 } else {
                     self.stand_by(format!("it could not run {role}: {}", problem.detail));
                 }
@@ -354,7 +332,7 @@ impl Supervisor {
         let role = Role::Service { service: place.0.clone(), shard: Some(place.1) };
         let can =
             self.tools.cluster_store.services().plugin(&place.0).is_some_and(|plugin| plugin.replicates());
-        if self.role != Role::Standby || !can {
+        if self.assigned.role != Role::Standby || !can {
             self.takeover.vacancies.failed(place, Action::Replicate, Instant::now());
             return;
         }
@@ -365,7 +343,7 @@ impl Supervisor {
             self.takeover.vacancies.failed(place, Action::Replicate, Instant::now());
             self.stand_by(format!("it could not become a replica of {role}: {}", problem.detail));
         } else {
-            self.note = Some(format!("a replica of {role} was missing"));
+            self.assigned.note = Some(format!("a replica of {role} was missing"));
         }
         self.publish().await;
     }
@@ -373,7 +351,7 @@ impl Supervisor {
     /// Whether a person gave this node its role by a command.
     fn is_placed(&self) -> bool {
         match self.tools.data.asked() {
-            Ok(asked) => asked.is_some_and(|asked| asked.role == self.role),
+            Ok(asked) => asked.is_some_and(|asked| asked.role == self.assigned.role),
             // What can't be read may be a person's word.
             Err(_) => true,
         }
@@ -381,8 +359,8 @@ impl Supervisor {
 
     /// Stands by: the shard has more replicas than it is to have, and nobody placed this one.
     async fn end_surplus(&mut self) {
-        let why = format!("{} had more replicas than it is to have", self.role);
-        info!(role = %self.role, why, "ending a replica that is one too many");
+        let why = format!("{} had more replicas than it is to have", self.assigned.role);
+        info!(role = %self.assigned.role, why, "ending a replica that is one too many");
         self.finish(Some(why.clone()), false, &mut Stopwatch::start()).await;
         self.stand_by(why);
         self.publish().await;
@@ -391,10 +369,8 @@ impl Supervisor {
     /// Runs as a replica of a shard.
     pub(super) async fn try_replicate(&mut self, role: &Role) -> Result<(), Problem> {
         let plan = timeout(STORE_LIMIT, self.prepare(role, false)).await.map_err(|_| no_answer())??;
-        self.role = role.clone();
-        self.terms = plan.terms;
-        self.is_replica = true;
-        self.note = None;
+        let duty = ShardDuty::Replica;
+        self.assigned = Assignment { role: role.clone(), terms: plan.terms, duty, note: None };
         self.state = self.state.after(Happening::Start);
         self.publish().await;
         let started = self.start(plan.prepared, role, Duty::Replica).await;
@@ -408,7 +384,7 @@ impl Supervisor {
         let Some(place) = place(role) else { return false };
         let can =
             self.tools.cluster_store.services().plugin(&place.0).is_some_and(|plugin| plugin.replicates());
-        let told = self.terms.as_ref().map_or(0, |terms| terms.replicas);
+        let told = self.assigned.terms.as_ref().map_or(0, |terms| terms.replicas);
         let known = self.takeover.layouts.borrow().get(&place.0).map_or(0, |layout| layout.replicas);
         let others = replicas_elsewhere(&self.tools.cluster.view(), &place);
         can && u32::try_from(others).is_ok_and(|others| others < told.max(known))
@@ -416,7 +392,7 @@ impl Supervisor {
 
     /// Gives up a shard that this node can't run, so that others try.
     pub(super) async fn refuse(&mut self, why: &str) {
-        if let Some(claim_watch) = self.claim_watch.take() {
+        if let Some(claim_watch) = self.assigned.duty.take_claim() {
             let farewell = Farewell { is_refused: true, why: Some(why), ..Farewell::default() };
             self.release(&claim_watch, farewell).await;
         }

@@ -23,7 +23,9 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct ClaimWatch {
     claim: Claim,
-    /// End with the keeper.
+    /// Whether others may take the shard, since the store has not answered for too long.
+    pub(crate) is_resigned: bool,
+    /// End with the watch.
     _tasks: JoinSet<()>,
 }
 
@@ -39,7 +41,7 @@ impl ClaimWatch {
         tasks.spawn(keep(claim.clone(), interval, view).instrument(Span::current()));
         // Beside the polls: the claim must not grow old over it.
         tasks.spawn(prune(claim.clone()).instrument(Span::current()));
-        Self { claim, _tasks: tasks }
+        Self { claim, is_resigned: false, _tasks: tasks }
     }
 
     pub(crate) fn claim(&self) -> &Claim {
