@@ -50,8 +50,9 @@ async fn start(settings: &Settings, registry: &Registry, folder: &Path) -> anyho
     let base = settings.config()?;
     for (_, role) in ROLES {
         let role = role.parse::<Role>().context("the demo's own roles are roles")?;
-        let service_type = role.service().and_then(ServiceName::default_type);
-        let service_type = service_type.context("the demo's own services are named after their types")?;
+        let Some(service) = role.service() else { continue };
+        let service_type =
+            service.default_type().context("the demo's own services are named after their types")?;
         registry.check(role, &service_type).context("--demo shows a gateway and storage")?;
     }
     let url = StoreUrl::folder(&folder.join("store"))?;

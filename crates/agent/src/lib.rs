@@ -1,6 +1,6 @@
 //! The agent: one node of a cluster. Arguments in, exit code out.
 //!
-//! The binary of this crate is [`main`] with the plugins that come with Coterie, [`builtin`]. An agent with a plugin of your
+//! The binary of this crate is [`main`] with the plugins that come with Coterie, [`builtin()`]. An agent with a plugin of your
 //! own is as short, and has every flag and verb; name this crate as its only dependency:
 //!
 //! ```no_run

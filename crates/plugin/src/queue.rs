@@ -1,7 +1,7 @@
 //! A bounded queue of writes that are made durable together (group commit), with what waits counted in bytes.
 //!
 //! [`QueueBytes`] bounds the memory of what waits, [`queue`] carries the writes to the task that makes them durable, and
-//! [`group_commit`] serves all that wait at once.
+//! [`group_commit()`] serves all that wait at once.
 //!
 //! `tower::buffer` and `tower::load_shed` count requests, and so does a channel; a write of eight mebibytes and one of
 //! eight bytes would cost the same. `tokio::sync::Semaphore` counts bytes but hands them out in turn, so that many

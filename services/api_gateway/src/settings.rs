@@ -73,8 +73,8 @@ pub struct Route {
     /// Default: `true`.
     #[serde(default = "yes")]
     pub strip_prefix: bool,
-    /// The largest number of concurrent requests on this route; the next one waits, at most `wait`. No limit by
-    /// default. For servers that drop connections when many arrive at once: `python3 -m http.server` queues only five.
+    /// The largest number of concurrent requests on this route; the next one waits, at most `wait`. No limit
+    /// unless given. For servers that drop connections when many arrive at once: `python3 -m http.server` queues only five.
     #[serde(default)]
     pub max_in_flight: Option<Count>,
 }
