@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request};
 use serde::Deserialize;
-use store::{SpecError, Store};
+use store::Store;
 use tracing::info;
 use types::api::{self, Member, Removed};
 use types::{ErrorKind, Problem, ServiceName, limits};
@@ -16,7 +16,7 @@ use types::{ErrorKind, Problem, ServiceName, limits};
 use super::App;
 use super::error::ApiError;
 use super::queries::path;
-use super::settled::{opened, replaced, unread};
+use super::settled::{not_written, opened, replaced, unread};
 
 /// How a service is removed.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -55,7 +55,7 @@ pub(crate) async fn remove(
         unused(&app, store, &service).await?;
     }
     // Without a spec no node takes the service over: those that run it end one after the other, and nobody follows.
-    let removed = specs.remove(&service, last).await.map_err(|error| refused(&error))?;
+    let removed = specs.remove(&service, last).await.map_err(|error| not_written(&error))?;
     let ended = async {
         if stop {
             end(&app, &service).await?;
@@ -64,7 +64,7 @@ pub(crate) async fn remove(
     };
     if let Err(problem) = ended.await {
         if let Some(spec) = spec {
-            specs.put(&service, 0, &spec.spec).await.map_err(|error| refused(&error))?;
+            specs.put(&service, 0, &spec.spec).await.map_err(|error| not_written(&error))?;
         }
         return Err(problem);
     }
@@ -119,15 +119,13 @@ async fn unused(app: &App, store: &Store, service: &ServiceName) -> Result<(), A
     let Some((shard, holder)) = owned else { return Ok(()) };
     let detail = format!("{service}/{shard} is owned by {holder}, as the store says");
     let problem = Problem::new(ErrorKind::Conflict, "in-use", detail);
-    Err(problem
-        .hint(format!(
-            "end that node, or take the shard from it: `ctl set-service NODE {service} --shard {shard} --take`, then \
-             `ctl set-service NODE standby`"
-        ))
-        .into())
-}
-
-fn refused(error: &SpecError) -> ApiError {
-    let problem = Problem::new(error.kind(), "changed", error.to_string());
-    ApiError(Problem { hint: error.hint(), ..problem })
+    let spare = view.type_of(service).and_then(|service_type| view.spare(service, &service_type));
+    let hint = match spare {
+        Some(spare) => format!(
+            "end that node, or take the shard from it: `ctl set-service {spare} {service} --shard {shard} --take`, then \
+             `ctl set-service {spare} standby`"
+        ),
+        None => "end that node, or start one that stands by and can take the shard".to_owned(),
+    };
+    Err(problem.hint(hint).into())
 }

@@ -59,19 +59,24 @@ pub(crate) async fn put_spec(
     let last = replaced(&headers)?;
     check(&app, &service, &spec)?;
     let store = opened(&app).await?;
-    match store.specs().put(&service, last, &spec).await {
-        Ok(number) => Ok(Json(NumberedSpec { number, spec })),
-        Err(error @ SpecError::Changed { .. }) => {
+    let number = store.specs().put(&service, last, &spec).await.map_err(|error| not_written(&error))?;
+    Ok(Json(NumberedSpec { number, spec }))
+}
+
+/// Why a spec was not written or removed.
+pub(super) fn not_written(error: &SpecError) -> ApiError {
+    match error {
+        SpecError::Changed { .. } => {
             let problem = Problem::new(ErrorKind::Changed, "changed", error.to_string());
-            Err(problem.hint("GET /v1/spec, apply your change to what it says, then try again").into())
+            problem.hint("GET /v1/spec, apply your change to what it says, then try again").into()
         }
-        Err(error @ SpecError::ShardsFixed { .. }) => {
+        SpecError::ShardsFixed { .. } => {
             let problem = Problem::new(ErrorKind::Conflict, "shards-fixed", error.to_string());
-            Err(problem.hint("keys lie in their shards; for another number use another cluster").into())
+            problem.hint("keys lie in their shards; for another number use another cluster").into()
         }
-        Err(error @ SpecError::TypeFixed { .. }) => Err(conflict("type-fixed", &error)),
-        Err(error @ SpecError::Similar { .. }) => Err(conflict("similar-name", &error)),
-        Err(SpecError::Store(error)) => Err(unread(&error)),
+        SpecError::TypeFixed { .. } => conflict("type-fixed", error),
+        SpecError::Similar { .. } => conflict("similar-name", error),
+        SpecError::Store(error) => unread(error),
     }
 }
 
