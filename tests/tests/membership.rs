@@ -13,7 +13,7 @@ use types::{Phase, Profile};
 /// A store of its own, with faults.
 async fn empty_store() -> anyhow::Result<Faults> {
     let store = Store::open(&"memory:///".parse()?, &"elsewhere".parse()?).await?;
-    Ok(Faults::new(store.data(&"any".parse()?, "0".parse()?)))
+    Ok(Faults::new(store.data(&"any/0".parse()?)))
 }
 
 const THREE: [(&str, &str); 3] = [("a", "standby"), ("b", "standby"), ("c", "standby")];

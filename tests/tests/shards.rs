@@ -264,11 +264,11 @@ async fn a_shard_can_be_taken_from_a_node_that_lives_and_does_not_run_it() -> an
     }
     // A claim of the living node `spare` that it knows nothing of, as after a take whose answer was lost.
     let claims_log = sandbox.store().await?.claims();
-    let (service, shard) = ("storage".parse()?, "0".parse()?);
+    let shard = "storage/0".parse()?;
     sandbox.leave("a").await?;
-    let state = claims_log.read(&service, shard).await?;
+    let state = claims_log.read(&shard).await?;
     let spare = sandbox.seen("gateway", "spare", |_| true).await?;
-    claims_log.take(&service, shard, &state, &spare.id, spare.generation).await?;
+    claims_log.take(&shard, &state, &spare.id, spare.generation).await?;
     sandbox.start("a", "standby", &NodeOptions::default()).await?;
     take(&sandbox, "a", 0).await?;
     assert_eq!(claims(&sandbox, "a").await?, ["0=a", "1=b"]);
@@ -298,9 +298,9 @@ async fn a_drained_node_that_is_killed_owns_nothing_after_its_start() -> anyhow:
     sandbox.kill("a").await?;
     // As if it had been killed before it gave its shard up.
     let claims_log = sandbox.store().await?.claims();
-    let (service, shard) = ("storage".parse()?, "0".parse()?);
-    let state = claims_log.read(&service, shard).await?;
-    claims_log.take(&service, shard, &state, &"a".parse()?, life).await?;
+    let shard = "storage/0".parse()?;
+    let state = claims_log.read(&shard).await?;
+    claims_log.take(&shard, &state, &"a".parse()?, life).await?;
     sandbox.start("a", "storage/0", &NodeOptions::default()).await?;
     eventually("it gives the shard up", || async {
         (claims(&sandbox, "b").await.ok()? == ["0=-", "1=b"]).then_some(())
@@ -432,7 +432,7 @@ struct Faulty {
 async fn faulty() -> anyhow::Result<Faulty> {
     let folder = tempfile::tempdir()?;
     let store = Store::open(&StoreUrl::folder(folder.path())?, &"elsewhere".parse()?).await?;
-    let shared = store.data(&"storage".parse()?, "0".parse()?);
+    let shared = store.data(&"storage/0".parse()?);
     let a = Faults::new(shared.clone());
     let mut sandbox = Sandbox::new()?;
     let over = |objects| NodeOptions { objects: Some(objects), ..NodeOptions::default() };
@@ -559,11 +559,11 @@ async fn who_could_not_read_the_store_at_its_start_takes_up_its_shard_later() ->
     let life = sandbox.seen("b", "a", |_| true).await?.generation;
     sandbox.kill("a").await?;
     let url = StoreUrl::folder(folder.path())?;
-    let shared = Store::open(&url, &"elsewhere".parse()?).await?.data(&"storage".parse()?, "0".parse()?);
+    let shared = Store::open(&url, &"elsewhere".parse()?).await?.data(&"storage/0".parse()?);
     let claims_log = Store::over(shared, url, &"sandbox".parse()?).await?.claims();
-    let (service, shard) = ("storage".parse()?, "0".parse()?);
-    let state = claims_log.read(&service, shard).await?;
-    claims_log.take(&service, shard, &state, &"a".parse()?, life).await?;
+    let shard = "storage/0".parse()?;
+    let state = claims_log.read(&shard).await?;
+    claims_log.take(&shard, &state, &"a".parse()?, life).await?;
     a.set(Mode::Unreachable);
     let options = NodeOptions { objects: Some(a.objects()), ..NodeOptions::default() };
     sandbox.start("a", "standby", &options).await?;

@@ -67,7 +67,7 @@ fn spec(shards: u32, replicas: u32) -> Spec {
 /// An empty store that several nodes can share.
 async fn memory() -> anyhow::Result<Arc<dyn ObjectStore>> {
     let store = Store::open(&"memory:///".parse()?, &"elsewhere".parse()?).await?;
-    Ok(store.data(&"any".parse()?, "0".parse()?))
+    Ok(store.data(&"any/0".parse()?))
 }
 
 async fn put(sandbox: &Sandbox, gateway: &str, key: &str, value: &str) -> anyhow::Result<()> {
@@ -151,9 +151,9 @@ async fn an_owner_whose_shard_was_taken_becomes_a_copy_if_one_is_missing() -> an
     }
     owner(&sandbox, "watcher", "a", "owned_echo/0").await?;
     let log = sandbox.store().await?.claims();
-    let (service, shard) = ("owned_echo".parse()?, "0".parse()?);
-    let seen = log.read(&service, shard).await?;
-    log.take(&service, shard, &seen, &"thief".parse()?, types::Generation(1)).await?;
+    let shard = "owned_echo/0".parse()?;
+    let seen = log.read(&shard).await?;
+    log.take(&shard, &seen, &"thief".parse()?, types::Generation(1)).await?;
     copy(&sandbox, "watcher", "a", "owned_echo/0").await?;
     // The thief never honours its claim, so the shard comes back.
     owner(&sandbox, "watcher", "a", "owned_echo/0").await?;
@@ -329,9 +329,9 @@ async fn who_is_not_seen_defends_its_shard_on_the_store() -> anyhow::Result<()> 
     owner(&one, "a", "a", "storage/0").await?;
     other.start("spare", "standby", &over()).await?;
     let log = Store::over(shared.clone(), "memory:///".parse()?, &"sandbox".parse()?).await?.claims();
-    let (service, shard) = ("storage".parse()?, "0".parse()?);
+    let shard = "storage/0".parse()?;
     eventually("it was doubted and has defended itself", || async {
-        (log.read(&service, shard).await.ok()?.latest == store::Latest::Defended).then_some(())
+        (log.read(&shard).await.ok()?.latest == store::Latest::Defended).then_some(())
     })
     .await?;
     let a = owner(&one, "a", "a", "storage/0").await?;
@@ -365,12 +365,12 @@ async fn an_owner_that_nobody_reaches_yields_to_one_that_sees_another_and_the_sh
     others.start("gateway", "api_gateway", &over()).await?;
     others.start("b", "standby", &over()).await?;
     let log = Store::over(shared.clone(), "memory:///".parse()?, &"sandbox".parse()?).await?.claims();
-    let (service, shard) = ("storage".parse()?, "0".parse()?);
+    let shard = "storage/0".parse()?;
     let b = owner(&others, "gateway", "b", "storage/0").await?;
     assert_eq!(reason(&b), "took over: released by a to b: a saw no other member, and b does");
     let a = standby(&one, "a", "a").await?;
     assert!(reason(&a).contains("saw no other member"), "{a:?}");
-    let moved = log.read(&service, shard).await?;
+    let moved = log.read(&shard).await?;
     assert_eq!(
         (moved.holder.map(|holder| holder.node.to_string()), moved.yielded),
         (Some("b".to_owned()), 1)
@@ -379,7 +379,7 @@ async fn an_owner_that_nobody_reaches_yields_to_one_that_sees_another_and_the_sh
     put(&others, &gateway, "key", "value").await?;
     // The one that is cut off leaves it alone: for longer than it takes to doubt an owner.
     tokio::time::sleep(Duration::from_secs(12)).await;
-    assert_eq!(log.read(&service, shard).await?.number, moved.number);
+    assert_eq!(log.read(&shard).await?.number, moved.number);
     Ok(())
 }
 
@@ -396,10 +396,10 @@ async fn while_no_node_sees_another_nothing_moves() -> anyhow::Result<()> {
         alone.push(sandbox);
     }
     let log = Store::over(shared.clone(), "memory:///".parse()?, &"sandbox".parse()?).await?.claims();
-    let (service, shard) = ("storage".parse()?, "0".parse()?);
+    let shard = "storage/0".parse()?;
     // Each doubt and each defence is an entry.
     eventually("it was doubted and defended three times", || async {
-        let state = log.read(&service, shard).await.ok()?;
+        let state = log.read(&shard).await.ok()?;
         (state.number >= 7 && state.latest == store::Latest::Defended).then_some(())
     })
     .await?;
@@ -501,9 +501,9 @@ async fn two_nodes_of_one_name_do_not_take_a_shard_from_each_other() -> anyhow::
     let second = standby(&other, "a", "a").await?;
     assert!(reason(&second).contains("owned by a (epoch 1)"), "{second:?}");
     let log = Store::over(shared.clone(), "memory:///".parse()?, &"sandbox".parse()?).await?.claims();
-    let (service, shard) = ("storage".parse()?, "0".parse()?);
+    let shard = "storage/0".parse()?;
     eventually("it was doubted and has defended itself", || async {
-        (log.read(&service, shard).await.ok()?.latest == store::Latest::Defended).then_some(())
+        (log.read(&shard).await.ok()?.latest == store::Latest::Defended).then_some(())
     })
     .await?;
     let first = owner(&one, "a", "a", "storage/0").await?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use types::api::Member;
-use types::{ClusterId, Generation, NodeId, Phase, Role, RoleState, ServiceName, ServiceType};
+use types::{ClusterId, Generation, NodeId, Phase, Role, RoleState, ServiceName, ServiceType, ShardRef};
 
 /// One node's view of its cluster: its live members by id, itself included. Cheap to clone.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +82,20 @@ impl ClusterView {
         })
     }
 
+    /// The owner of a shard according to its members: the one with the highest epoch.
+    pub fn owner(&self, shard: &ShardRef) -> Option<&Member> {
+        let owners = self.members().filter_map(|member| {
+            let state = member.state.as_ref().filter(|state| state.owns(shard))?;
+            Some((state.epoch, member))
+        });
+        owners.max_by_key(|(epoch, _)| *epoch).map(|(_, owner)| owner)
+    }
+
+    /// The members that have a replica of a shard, or open one.
+    pub fn replicas<'a>(&'a self, shard: &'a ShardRef) -> impl Iterator<Item = &'a Member> {
+        self.members().filter(|member| member.state.as_ref().is_some_and(|state| state.is_replica_of(shard)))
+    }
+
     /// A service's name as members write it: a name that is a type's is written as the type is.
     pub fn normalized(&self, service: ServiceName) -> ServiceName {
         if !service.as_str().contains('-') {
@@ -124,5 +138,48 @@ impl ClusterView {
     /// Whether the node has announced its leave in this generation or a later one.
     pub fn has_left(&self, id: &NodeId, generation: Generation) -> bool {
         self.inner.left.get(id).is_some_and(|left| *left >= generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use types::api::About;
+    use types::{Epoch, Post};
+
+    use super::*;
+
+    fn member(id: &str, (role, phase): (&str, Phase), duty: Post, epoch: Option<u64>) -> Member {
+        let state = RoleState::starting(role.parse().unwrap());
+        Member {
+            id: id.parse().unwrap(),
+            generation: Generation(1),
+            version: 1,
+            http: String::new(),
+            gossip: String::new(),
+            state: Some(RoleState { phase, duty: Some(duty), epoch: epoch.map(Epoch), ..state }),
+            about: About::default(),
+            store: None,
+        }
+    }
+
+    #[test]
+    fn a_shard_has_one_owner_and_any_number_of_replicas() {
+        let members = [
+            member("outdated", ("storage/0", Phase::Ready), Post::Primary, Some(3)),
+            member("owner", ("storage/0", Phase::Starting), Post::Primary, Some(4)),
+            member("drained", ("storage/1", Phase::Stopped), Post::Primary, Some(9)),
+            member("opening", ("storage/0", Phase::Starting), Post::Replica, None),
+            member("replica", ("storage/0", Phase::Degraded), Post::Replica, None),
+            member("failed", ("storage/0", Phase::Failed), Post::Replica, None),
+            member("other", ("sessions/0", Phase::Ready), Post::Primary, Some(7)),
+        ];
+        let view = ClusterView::new("test".parse().unwrap(), "owner".parse().unwrap(), members);
+        let owner = |shard: &str| view.owner(&shard.parse().unwrap()).map(|owner| owner.id.to_string());
+        assert_eq!(owner("storage/0").as_deref(), Some("owner"));
+        assert_eq!(owner("storage/1"), None, "a drained node owns nothing");
+        assert_eq!(owner("sessions/0").as_deref(), Some("other"));
+        let shard = "storage/0".parse().unwrap();
+        let replicas: Vec<_> = view.replicas(&shard).map(|replica| replica.id.as_str()).collect();
+        assert_eq!(replicas, ["opening", "replica"]);
     }
 }

@@ -12,7 +12,7 @@ use cluster::ClusterView;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::debug;
-use types::{Epoch, NodeId, Post, Role, ServiceName, ServiceType, ShardId, Target};
+use types::{Epoch, NodeId, Post, Role, ServiceName, ServiceType, ShardId, ShardRef, Target};
 
 use crate::base_url::BaseUrl;
 use crate::targets::Kind;
@@ -37,7 +37,7 @@ struct State {
 }
 
 /// Epochs that members reported before gossip did.
-type Learned = BTreeMap<(ServiceName, ShardId), (Epoch, Instant)>;
+type Learned = BTreeMap<ShardRef, (Epoch, Instant)>;
 
 /// The members of each service at one moment.
 #[derive(Debug, Default)]
@@ -49,11 +49,11 @@ pub(crate) struct Catalog {
     /// The number of shards of each service, as its members last reported.
     shards: BTreeMap<ServiceName, NonZeroU32>,
     /// The last owner seen of each shard.
-    owners: BTreeMap<(ServiceName, ShardId), (NodeId, Epoch)>,
+    owners: BTreeMap<ShardRef, (NodeId, Epoch)>,
     /// The view that all of it is from.
     view: Option<ClusterView>,
     /// Owners that have resigned, with the reason.
-    resigned: BTreeMap<(ServiceName, ShardId), (NodeId, String)>,
+    resigned: BTreeMap<ShardRef, (NodeId, String)>,
 }
 
 /// A member of a service.
@@ -100,7 +100,7 @@ fn pass_over_former_owners(service: &ServiceName, members: &mut [Candidate], lea
     for member in members {
         let Some(shard) = member.role.shard().filter(|_| !member.is_replica) else { continue };
         let gossiped = highest.get(&shard).copied();
-        let reported = learned.get(&(service.clone(), shard)).map(|(epoch, _)| *epoch);
+        let reported = learned.get(&ShardRef::new(service.clone(), shard)).map(|(epoch, _)| *epoch);
         member.is_serving &= member.epoch >= gossiped.max(reported);
     }
 }
@@ -139,10 +139,11 @@ impl Roster {
 
     /// Records that a shard has an owner with this epoch: members with a lower one get no more requests.
     pub(crate) fn learn(&self, service: &ServiceName, shard: ShardId, epoch: Epoch) {
+        let shard = ShardRef::new(service.clone(), shard);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = state.learned.get(&(service.clone(), shard));
+        let known = state.learned.get(&shard);
         if known.is_none_or(|(known, _)| *known < epoch) {
-            state.learned.insert((service.clone(), shard), (epoch, Instant::now()));
+            state.learned.insert(shard, (epoch, Instant::now()));
             state.renew();
         }
     }
@@ -181,14 +182,15 @@ impl Catalog {
                 shards.insert(service.clone(), number);
             }
             if let (Some(shard), Some(epoch)) = (state.role.shard(), state.epoch) {
-                let known = owners.entry((service.clone(), shard)).or_insert((member.id.clone(), epoch));
+                let known =
+                    owners.entry(ShardRef::new(service.clone(), shard)).or_insert((member.id.clone(), epoch));
                 if known.1 < epoch {
                     *known = (member.id.clone(), epoch);
                 }
             }
             if let (Some(shard), Some(_)) = (state.role.shard(), state.resigned) {
                 let why = state.reason.clone().unwrap_or_else(|| "resigned".to_owned());
-                resigned.insert((service.clone(), shard), (member.id.clone(), why));
+                resigned.insert(ShardRef::new(service.clone(), shard), (member.id.clone(), why));
             }
             let text = format!("{}/svc/{service}", member.http);
             let url = match before.url(service, &member.id, &text) {
@@ -251,7 +253,7 @@ impl Catalog {
 
     /// The last owner seen of a shard.
     pub(crate) fn last_owner(&self, service: &ServiceName, shard: ShardId) -> Option<&(NodeId, Epoch)> {
-        self.owners.get(&(service.clone(), shard))
+        self.owners.get(&ShardRef::new(service.clone(), shard))
     }
 
     /// A standby that could be given a role of this service.
@@ -266,7 +268,7 @@ impl Catalog {
     /// The owner of a shard that has resigned, and why, while no other node has taken the shard over.
     pub(crate) fn resigned(&self, service: &ServiceName, target: Target) -> Option<&(NodeId, String)> {
         match self.resolve(service, target) {
-            Target::Shard(shard) => self.resigned.get(&(service.clone(), shard)),
+            Target::Shard(shard) => self.resigned.get(&ShardRef::new(service.clone(), shard)),
             Target::Any | Target::Key(_) | Target::Copy(_) | Target::CopyOf(_) => None,
         }
     }

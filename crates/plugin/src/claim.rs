@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use types::{Epoch, Holder, NodeId, ServiceName, ShardId};
+use types::{Epoch, Holder, NodeId, ServiceName, ShardId, ShardRef};
 
 /// A poll that asks only for the next claim is trusted if the one before it was not longer ago than this: what it asks
 /// for may have been pruned later.
@@ -46,8 +46,7 @@ pub struct Claim(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    service: ServiceName,
-    shard: ShardId,
+    shard: ShardRef,
     holder: Holder,
     claims: Claims,
     /// The number of the latest entry of the claim's log that is known to leave it ours.
@@ -78,12 +77,10 @@ impl fmt::Debug for Policy {
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimLost {
     /// Stop: somebody else owns it, or nobody.
-    #[error("the claim of epoch {epoch} on {service}/{shard} has passed: {now}")]
+    #[error("the claim of epoch {epoch} on {shard} has passed: {now}")]
     Passed {
-        /// The service.
-        service: ServiceName,
         /// The shard.
-        shard: ShardId,
+        shard: ShardRef,
         /// The epoch that was ours.
         epoch: Epoch,
         /// What the store says now: `owned by b since epoch 7`.
@@ -96,16 +93,9 @@ pub enum ClaimLost {
 
 impl Claim {
     /// A claim that was taken just now: the take was begun at `asked_at`.
-    pub fn new(
-        claims: Claims,
-        service: ServiceName,
-        shard: ShardId,
-        holder: Holder,
-        asked_at: Instant,
-    ) -> Self {
+    pub fn new(claims: Claims, shard: ShardRef, holder: Holder, asked_at: Instant) -> Self {
         Self(Arc::new(Inner {
             seen: AtomicU64::new(holder.epoch.0),
-            service,
             shard,
             holder,
             claims,
@@ -130,12 +120,17 @@ impl Claim {
 
     /// The service whose shard it is.
     pub fn service(&self) -> &ServiceName {
-        &self.0.service
+        &self.0.shard.service
     }
 
-    /// The shard.
+    /// The number of the shard.
     pub fn shard(&self) -> ShardId {
-        self.0.shard
+        self.0.shard.shard
+    }
+
+    /// The shard with its service.
+    pub fn shard_ref(&self) -> &ShardRef {
+        &self.0.shard
     }
 
     /// Decides which challenges are yielded to, from the number of other members that the challenger sees. By default
@@ -162,7 +157,7 @@ impl Claim {
     pub async fn confirm(&self) -> Result<(), ClaimLost> {
         let inner = &self.0;
         let asked_at = Instant::now();
-        let mut now = inner.claims.read(&inner.service, inner.shard).await?;
+        let mut now = inner.claims.read(&inner.shard).await?;
         while let (Some(holder), Latest::Challenged { by, sees }) = (&now.holder, &now.latest)
             && *holder == inner.holder
         {
@@ -172,8 +167,8 @@ impl Claim {
                 self.note_confirmed(asked_at);
                 return Ok(());
             }
-            info!(service = %inner.service, shard = %inner.shard, %by, "defending a shard");
-            now = match inner.claims.defend(&inner.service, inner.shard, &now).await {
+            info!(shard = %inner.shard, %by, "defending a shard");
+            now = match inner.claims.defend(&inner.shard, &now).await {
                 Ok(now) | Err(ClaimError::Lost(now)) => now,
                 Err(ClaimError::Store(error)) => return Err(error.into()),
             };
@@ -189,8 +184,7 @@ impl Claim {
         };
         inner.successor.get_or_init(|| now.clone());
         inner.passed.cancel();
-        let (service, shard) = (inner.service.clone(), inner.shard);
-        Err(ClaimLost::Passed { service, shard, epoch: inner.holder.epoch, now })
+        Err(ClaimLost::Passed { shard: inner.shard.clone(), epoch: inner.holder.epoch, now })
     }
 
     /// The owner's poll: one small read. Whether it says that all is as it was; if not, [`confirm`](Self::confirm).
@@ -200,7 +194,7 @@ impl Claim {
             return false;
         }
         let asked_at = Instant::now();
-        let is_latest = inner.claims.is_latest(&inner.service, inner.shard, self.latest()).await;
+        let is_latest = inner.claims.is_latest(&inner.shard, self.latest()).await;
         let is_ours = is_latest.is_ok_and(|is_latest| is_latest);
         if is_ours {
             self.note_confirmed(asked_at);
@@ -254,7 +248,7 @@ impl Claim {
 
     /// Removes entries of the claim's log that nobody needs any more.
     pub async fn prune(&self) -> Result<usize, StoreError> {
-        self.0.claims.prune(&self.0.service, self.0.shard).await
+        self.0.claims.prune(&self.0.shard).await
     }
 
     fn note_confirmed(&self, asked_at: Instant) {

@@ -159,15 +159,14 @@ impl Context {
     /// When the role has no shard, or the store fails.
     pub async fn for_owner_test(role: Role, store: &Store) -> (Self, mpsc::UnboundedReceiver<TaskFailure>) {
         let (mut context, failures) = Self::for_test(role);
-        let service = context.role.service().expect("a role with a shard").clone();
-        let shard = context.role.shard().expect("a role with a shard");
+        let shard = context.role.shard_ref().expect("a role with a shard");
         let (claims, asked_at) = (store.claims(), Instant::now());
-        let seen = claims.read(&service, shard).await.expect("the store works");
-        let taken = claims.take(&service, shard, &seen, &context.node, Generation(1)).await;
+        let seen = claims.read(&shard).await.expect("the store works");
+        let taken = claims.take(&shard, &seen, &context.node, Generation(1)).await;
         let holder = taken.expect("the store works, and nobody else wants the shard");
-        context.objects = Some(store.data(&service, shard));
-        context.shards = NonZeroU32::new(shard.as_u32() + 1);
-        context.duty = Duty::Primary(Claim::new(claims, service, shard, holder, asked_at));
+        context.objects = Some(store.data(&shard));
+        context.shards = NonZeroU32::new(shard.shard.as_u32() + 1);
+        context.duty = Duty::Primary(Claim::new(claims, shard, holder, asked_at));
         (context, failures)
     }
 
@@ -177,10 +176,9 @@ impl Context {
     /// When the role has no shard.
     pub fn for_replica_test(role: Role, store: &Store) -> (Self, mpsc::UnboundedReceiver<TaskFailure>) {
         let (mut context, failures) = Self::for_test(role);
-        let service = context.role.service().expect("a role with a shard").clone();
-        let shard = context.role.shard().expect("a role with a shard");
-        context.objects = Some(store.data(&service, shard));
-        context.shards = NonZeroU32::new(shard.as_u32() + 1);
+        let shard = context.role.shard_ref().expect("a role with a shard");
+        context.objects = Some(store.data(&shard));
+        context.shards = NonZeroU32::new(shard.shard.as_u32() + 1);
         context.duty = Duty::Replica;
         (context, failures)
     }

@@ -29,8 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use types::api::{Seen, Wait};
 use types::{
-    ErrorKind, Generation, NodeId, Problem, Profile, Role, RoleState, ServiceName, ServiceType, ShardId,
-    Sharding,
+    ErrorKind, Generation, NodeId, Problem, Profile, Role, RoleState, ServiceType, ShardRef, Sharding,
 };
 
 use crate::node::cluster_store::{ClusterStore, Terms};
@@ -43,7 +42,7 @@ use crate::supervisor::assignment::{Assignment, ShardDuty};
 use crate::supervisor::control::{Command, Order};
 use crate::supervisor::propagation::{Shown, ask_all, not_asked};
 use crate::supervisor::stopwatch::Stopwatch;
-use crate::supervisor::takeover::{Takeover, place};
+use crate::supervisor::takeover::Takeover;
 use crate::takeover::claim_watch::ClaimWatch;
 use crate::takeover::isolation::Isolation;
 
@@ -114,7 +113,7 @@ pub(crate) struct Supervisor {
     takeover: Takeover,
     running: Option<Running>,
     /// Shards that this node may own on the store without running them, with why it gave them up.
-    orphans: BTreeMap<(ServiceName, ShardId), String>,
+    orphans: BTreeMap<ShardRef, String>,
     /// When they are looked after next.
     tidy_at: Instant,
     /// Whether it was found out what this node owned in an earlier life.
@@ -375,10 +374,10 @@ impl Supervisor {
             return Ok(None);
         };
         let (mut objects, mut objects_poll, mut objects_are_remote) = (None, Duration::ZERO, false);
-        if let (Duty::Primary(_) | Duty::Replica, Some((service, shard))) = (&duty, place(role)) {
+        if let (Duty::Primary(_) | Duty::Replica, Some(shard)) = (&duty, role.shard_ref()) {
             let store = self.tools.cluster_store.store().await;
             let store = store.map_err(|error| ServiceError::unavailable(error.to_string()))?;
-            objects = Some(store.data(&service, shard));
+            objects = Some(store.data(&shard));
             objects_poll = store.replica_poll();
             objects_are_remote = store.is_remote();
         }

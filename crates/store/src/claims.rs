@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
-use types::{Epoch, ErrorKind, Generation, Holder, NodeId, ServiceName, ShardId};
+use types::{Epoch, ErrorKind, Generation, Holder, NodeId, ShardRef};
 
 use crate::error::{Fault, StoreError};
 use crate::log::{AppendError, LIMITS, Limits, Log, latest_of_each};
@@ -243,35 +243,31 @@ impl Claims {
     }
 
     /// Who owns a shard. One LIST and one GET.
-    pub async fn read(&self, service: &ServiceName, shard: ShardId) -> Result<ClaimState, StoreError> {
-        let latest = self.log(service, shard).latest().await?;
+    pub async fn read(&self, shard: &ShardRef) -> Result<ClaimState, StoreError> {
+        let latest = self.log(shard).latest().await?;
         Ok(latest.map(|entry| entry.value.state(entry.number)).unwrap_or_default())
     }
 
     /// Who owns which shard, of all that were ever claimed. One LIST, and one GET a shard.
     ///
     /// A claim whose latest entry can't be understood is an error of that shard alone; no earlier entry stands for it.
-    pub async fn all(
-        &self,
-    ) -> Result<BTreeMap<(ServiceName, ShardId), Result<ClaimState, StoreError>>, StoreError> {
+    pub async fn all(&self) -> Result<BTreeMap<ShardRef, Result<ClaimState, StoreError>>, StoreError> {
         let logs = latest_of_each(self.objects.list(&root()).await?, &root());
         let shards = logs.into_iter().filter_map(|(names, latest)| match names.as_slice() {
-            [service, shard] => {
-                Some((service.parse::<ServiceName>().ok()?, shard.parse::<ShardId>().ok()?, latest))
-            }
+            [service, shard] => Some((ShardRef::new(service.parse().ok()?, shard.parse().ok()?), latest)),
             _ => None,
         });
-        let read = |(service, shard, (number, listed)): (ServiceName, ShardId, (u64, ObjectMeta))| async move {
+        let read = |(shard, (number, listed)): (ShardRef, (u64, ObjectMeta))| async move {
             let read = async {
-                match self.log(&service, shard).latest_since(number, &listed).await? {
+                match self.log(&shard).latest_since(number, &listed).await? {
                     Some(entry) => Ok(entry.value.state(entry.number)),
                     // pruned since the list: so there is a later one
-                    None => self.read(&service, shard).await,
+                    None => self.read(&shard).await,
                 }
             };
             match read.await {
                 Err(error) if !error.is_of_content() => Err(error),
-                state => Ok(((service, shard), state)),
+                state => Ok(((shard), state)),
             }
         };
         stream::iter(shards).map(read).buffer_unordered(AT_ONCE).try_collect().await
@@ -282,8 +278,7 @@ impl Claims {
     /// Whether it may be taken from the holder in `seen` is the caller's to decide. One PUT and one LIST.
     pub async fn take(
         &self,
-        service: &ServiceName,
-        shard: ShardId,
+        shard: &ShardRef,
         seen: &ClaimState,
         node: &NodeId,
         generation: Generation,
@@ -292,17 +287,17 @@ impl Claims {
         let yielded = if seen.holder.is_none() { seen.yielded } else { 0 };
         let http = self.http.as_deref().map(str::to_owned);
         let record = Record::Take { node: node.clone(), generation, at_ms: now_ms(), http, yielded };
-        match self.log(service, shard).append_seen(seen.number, &record).await {
+        match self.log(shard).append_seen(seen.number, &record).await {
             Ok(appended) => {
                 let holder = Holder { node: node.clone(), generation, epoch: Epoch(appended.number) };
                 if appended.latest == appended.number {
                     return Ok(holder);
                 }
                 // Others went on: it was ours, and is no more, unless they only doubt it.
-                let now = self.read(service, shard).await?;
+                let now = self.read(shard).await?;
                 if now.holder.as_ref() == Some(&holder) { Ok(holder) } else { Err(ClaimError::Lost(now)) }
             }
-            Err(AppendError::Lost { .. }) => self.lost(service, shard).await,
+            Err(AppendError::Lost { .. }) => self.lost(shard).await,
             Err(AppendError::Store(error)) => Err(error.into()),
         }
     }
@@ -312,48 +307,36 @@ impl Claims {
     /// One PUT and one LIST.
     pub async fn challenge(
         &self,
-        service: &ServiceName,
-        shard: ShardId,
+        shard: &ShardRef,
         seen: &ClaimState,
         node: &NodeId,
         generation: Generation,
         sees: u32,
     ) -> Result<ClaimState, ClaimError> {
         let Some(holder) = seen.holder.clone() else {
-            return self.lost(service, shard).await;
+            return self.lost(shard).await;
         };
         let by = node.clone();
         let (since_ms, http, yielded) = (seen.since_ms, seen.http.clone(), seen.yielded);
         let record = Record::Challenge { by, generation, sees, holder, since_ms, http, yielded };
-        self.append(service, shard, seen.number, record).await
+        self.append(shard, seen.number, record).await
     }
 
     /// Says that the holder in `seen`, who must be the caller, is there. One PUT and one LIST.
-    pub async fn defend(
-        &self,
-        service: &ServiceName,
-        shard: ShardId,
-        seen: &ClaimState,
-    ) -> Result<ClaimState, ClaimError> {
+    pub async fn defend(&self, shard: &ShardRef, seen: &ClaimState) -> Result<ClaimState, ClaimError> {
         let Some(holder) = seen.holder.clone() else {
-            return self.lost(service, shard).await;
+            return self.lost(shard).await;
         };
         let (since_ms, http, yielded) = (seen.since_ms, seen.http.clone(), seen.yielded);
         let record = Record::Defend { holder, since_ms, http, yielded };
-        self.append(service, shard, seen.number, record).await
+        self.append(shard, seen.number, record).await
     }
 
-    async fn append(
-        &self,
-        service: &ServiceName,
-        shard: ShardId,
-        seen: u64,
-        record: Record,
-    ) -> Result<ClaimState, ClaimError> {
-        match self.log(service, shard).append_seen(seen, &record).await {
-            Ok(appended) if appended.latest > appended.number => self.lost(service, shard).await,
+    async fn append(&self, shard: &ShardRef, seen: u64, record: Record) -> Result<ClaimState, ClaimError> {
+        match self.log(shard).append_seen(seen, &record).await {
+            Ok(appended) if appended.latest > appended.number => self.lost(shard).await,
             Ok(appended) => Ok(record.state(appended.number)),
-            Err(AppendError::Lost { .. }) => self.lost(service, shard).await,
+            Err(AppendError::Lost { .. }) => self.lost(shard).await,
             Err(AppendError::Store(error)) => Err(error.into()),
         }
     }
@@ -362,15 +345,14 @@ impl Claims {
     /// One LIST, one GET, one PUT and one LIST.
     pub async fn release(
         &self,
-        service: &ServiceName,
-        shard: ShardId,
+        shard: &ShardRef,
         holder: &Holder,
         farewell: Farewell<'_>,
     ) -> Result<(), ClaimError> {
-        let log = self.log(service, shard);
+        let log = self.log(shard);
         loop {
             let Some(latest) = log.latest().await? else {
-                return self.lost(service, shard).await;
+                return self.lost(shard).await;
             };
             // An earlier try of ours whose answer was lost.
             if latest.value.is_release_of(holder) {
@@ -410,34 +392,29 @@ impl Claims {
     /// **Not after a sleep**: entries are pruned, the next number too once the claim has moved on by far (see
     /// [`Log::prune`]). An owner whose last answer is older than a minute must [`read`](Self::read) the claim
     /// and compare the holder.
-    pub async fn is_latest(
-        &self,
-        service: &ServiceName,
-        shard: ShardId,
-        number: u64,
-    ) -> Result<bool, StoreError> {
-        let log = self.log(service, shard);
+    pub async fn is_latest(&self, shard: &ShardRef, number: u64) -> Result<bool, StoreError> {
+        let log = self.log(shard);
         if log.is_written(number + 1).await? {
             return Ok(false);
         }
         if self.objects.is_local() && !log.is_written(number).await? {
             let cause = format!("entry {number} of the claim is gone; is the folder still mounted?");
-            return Err(self.objects.odd(Fault::Missing, "read", &path(service, shard), cause));
+            return Err(self.objects.odd(Fault::Missing, "read", &path(shard), cause));
         }
         Ok(true)
     }
 
     /// Removes what is far below the latest entry; returns how many. See [`Log::prune`].
-    pub async fn prune(&self, service: &ServiceName, shard: ShardId) -> Result<usize, StoreError> {
-        self.log(service, shard).prune().await
+    pub async fn prune(&self, shard: &ShardRef) -> Result<usize, StoreError> {
+        self.log(shard).prune().await
     }
 
-    async fn lost<T>(&self, service: &ServiceName, shard: ShardId) -> Result<T, ClaimError> {
-        Err(ClaimError::Lost(self.read(service, shard).await?))
+    async fn lost<T>(&self, shard: &ShardRef) -> Result<T, ClaimError> {
+        Err(ClaimError::Lost(self.read(shard).await?))
     }
 
-    fn log(&self, service: &ServiceName, shard: ShardId) -> Log<Record> {
-        Log::new(self.objects.clone(), path(service, shard), self.limits)
+    fn log(&self, shard: &ShardRef) -> Log<Record> {
+        Log::new(self.objects.clone(), path(shard), self.limits)
     }
 }
 
@@ -451,7 +428,7 @@ fn root() -> Path {
     Path::from("claims")
 }
 
-fn path(service: &ServiceName, shard: ShardId) -> Path {
+fn path(ShardRef { service, shard }: &ShardRef) -> Path {
     root().join(service.as_str()).join(shard.to_string())
 }
 

@@ -207,9 +207,9 @@ mod tests {
         let url = StoreUrl::folder(&root).unwrap();
         let cluster = "demo".parse().unwrap();
         let store = Store::open(&url, &cluster).await.unwrap();
-        let (claims, service, shard) = (store.claims(), "storage".parse().unwrap(), "0".parse().unwrap());
+        let (claims, shard) = (store.claims(), "storage/0".parse().unwrap());
         let (node, nobody) = ("a".parse().unwrap(), ClaimState::default());
-        let holder = claims.take(&service, shard, &nobody, &node, types::Generation(1)).await.unwrap();
+        let holder = claims.take(&shard, &nobody, &node, types::Generation(1)).await.unwrap();
 
         for has_another in [false, true] {
             fs::rename(&root, &away).unwrap();
@@ -217,22 +217,22 @@ mod tests {
                 fs::create_dir_all(root.join("demo")).unwrap();
                 fs::write(root.join("demo/store.json"), "{}").unwrap();
             }
-            let error = claims.read(&service, shard).await.unwrap_err();
+            let error = claims.read(&shard).await.unwrap_err();
             assert_eq!(error.fault(), Fault::Missing, "{error}");
             assert!(error.hint().unwrap().contains("is it mounted"), "{error}");
-            assert!(claims.is_latest(&service, shard, holder.epoch.0).await.is_err());
-            assert!(claims.take(&service, shard, &nobody, &node, types::Generation(2)).await.is_err());
+            assert!(claims.is_latest(&shard, holder.epoch.0).await.is_err());
+            assert!(claims.take(&shard, &nobody, &node, types::Generation(2)).await.is_err());
             assert!(claims.all().await.is_err());
             assert!(!root.join("demo/claims").exists(), "nothing is written beside the store");
             if has_another {
                 fs::remove_dir_all(&root).unwrap();
             }
             fs::rename(&away, &root).unwrap();
-            assert!(claims.is_latest(&service, shard, holder.epoch.0).await.unwrap(), "it goes on by itself");
+            assert!(claims.is_latest(&shard, holder.epoch.0).await.unwrap(), "it goes on by itself");
         }
 
         fs::remove_file(root.join("demo/store.json")).unwrap();
-        assert!(claims.read(&service, shard).await.is_err());
+        assert!(claims.read(&shard).await.is_err());
         let error = Store::open(&url, &cluster).await.unwrap_err();
         assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
         assert!(error.to_string().contains("is gone, though"), "{error}");

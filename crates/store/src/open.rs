@@ -10,7 +10,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use serde::{Deserialize, Serialize};
 use types::api::StoreInfo;
-use types::{ClusterId, ErrorKind, ServiceName, ShardId, StoreId};
+use types::{ClusterId, ErrorKind, ServiceName, ShardRef, StoreId};
 use uuid::Uuid;
 
 use crate::claims::Claims;
@@ -270,7 +270,7 @@ impl Store {
     }
 
     /// A role's own data: everything below `data/{service}/{shard}`.
-    pub fn data(&self, service: &ServiceName, shard: ShardId) -> Arc<dyn ObjectStore> {
+    pub fn data(&self, ShardRef { service, shard }: &ShardRef) -> Arc<dyn ObjectStore> {
         let below = Path::from("data").join(service.as_str()).join(shard.to_string());
         Arc::new(PrefixStore::new(Arc::clone(self.objects.store()), below))
     }

@@ -25,13 +25,13 @@ async fn an_s3_server_that_honours_if_none_match_holds_a_cluster() {
     assert_eq!(store.info(), again.info());
     assert_eq!(store.info().url, "s3://bucket/a/b");
 
-    let (service, shard) = ("storage".parse().unwrap(), "0".parse().unwrap());
+    let shard = "storage/0".parse().unwrap();
     let (node, claims) = ("a".parse().unwrap(), store.claims());
     let nobody = ClaimState::default();
-    let holder = claims.take(&service, shard, &nobody, &node, types::Generation(1)).await.unwrap();
-    assert!(claims.is_latest(&service, shard, holder.epoch.0).await.unwrap());
-    claims.release(&service, shard, &holder, crate::Farewell::default()).await.unwrap();
-    assert!(!claims.is_latest(&service, shard, holder.epoch.0).await.unwrap());
+    let holder = claims.take(&shard, &nobody, &node, types::Generation(1)).await.unwrap();
+    assert!(claims.is_latest(&shard, holder.epoch.0).await.unwrap());
+    claims.release(&shard, &holder, crate::Farewell::default()).await.unwrap();
+    assert!(!claims.is_latest(&shard, holder.epoch.0).await.unwrap());
     assert_eq!(claims.all().await.unwrap().len(), 1);
 
     for (round, number) in ["x", "y", "z"].into_iter().zip(1..) {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, Epoch, Generation, NodeId, ServiceName, ServiceType, ShardId, StoreId};
 use crate::role::{Phase, Role, RoleBody, RoleState};
+use crate::shard_ref::ShardRef;
 use crate::spec::{Holder, Spec};
 
 /// Header of an answer that was refused before any of the request was acted upon: sending it again is safe.
@@ -316,6 +317,13 @@ pub struct Release {
     /// Whether it is only asked if it would be done: a refusal comes before anything is disturbed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+}
+
+impl Release {
+    /// The shard with its service.
+    pub fn shard_ref(&self) -> ShardRef {
+        ShardRef::new(self.service.clone(), self.shard)
+    }
 }
 
 /// One shard and its owner.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, IdError, ServiceName, ServiceType, ShardId};
+use crate::shard_ref::ShardRef;
 
 /// What a node does. A node has exactly one role.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -73,6 +74,16 @@ impl Role {
             Self::Standby => None,
             Self::Service { shard, .. } => *shard,
         }
+    }
+
+    /// The shard of the service, where there is one.
+    pub fn shard_ref(&self) -> Option<ShardRef> {
+        Some(ShardRef::new(self.service()?.clone(), self.shard()?))
+    }
+
+    /// Whether the role is to run this shard.
+    pub fn is_of(&self, shard: &ShardRef) -> bool {
+        self.service() == Some(&shard.service) && self.shard() == Some(shard.shard)
     }
 
     /// The service's name or `standby`.
@@ -241,6 +252,18 @@ impl RoleState {
             spec: None,
             endpoints: BTreeMap::new(),
         }
+    }
+
+    /// Whether the node reports that it owns this shard.
+    pub fn owns(&self, shard: &ShardRef) -> bool {
+        self.role.is_of(shard) && self.epoch.is_some() && self.phase != Phase::Stopped
+    }
+
+    /// Whether the node has a replica of this shard, or opens one.
+    pub fn is_replica_of(&self, shard: &ShardRef) -> bool {
+        self.role.is_of(shard)
+            && self.duty == Some(Post::Replica)
+            && matches!(self.phase, Phase::Starting | Phase::Ready | Phase::Degraded)
     }
 
     /// The type of its service, unless the node waits.

@@ -33,7 +33,7 @@ pub(super) async fn others(store: &Store, ours: &Ours) -> Result<Vec<Held>, Stor
     let claims = store.claims().all().await?;
     let suspects: Vec<_> = claims
         .iter()
-        .filter_map(|(place, state)| Some((place, suspect(ours, state.as_ref().ok()?)?)))
+        .filter_map(|(shard, state)| Some((shard, suspect(ours, state.as_ref().ok()?)?)))
         .collect();
     // Making a client takes longer than asking with it.
     let client = if suspects.is_empty() { None } else { Client::new("127.0.0.1").ok() };
@@ -41,11 +41,11 @@ pub(super) async fn others(store: &Store, ours: &Ours) -> Result<Vec<Held>, Stor
         return Ok(Vec::new());
     };
     let client = &client;
-    let asked = suspects.into_iter().map(|(place, (holder, http))| async move {
+    let asked = suspects.into_iter().map(|(shard, (holder, http))| async move {
         let own = client.at(http).ok()?.agent_self().await.ok()?;
         is_stranger(ours, holder, &own).then(|| Held {
-            service: place.0.clone(),
-            shard: place.1,
+            service: shard.service.clone(),
+            shard: shard.shard,
             node: holder.node.clone(),
             epoch: holder.epoch,
             http: http.to_owned(),

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use store::Store;
 use tokio::time::sleep;
 use types::api::Wait;
-use types::{Role, ServiceName, ShardId};
+use types::{Role, ShardId, ShardRef};
 
 use crate::progress::progress;
 use crate::torture::cluster::{COUNT, Cluster, GATEWAYS, SHARDS};
@@ -265,9 +265,8 @@ impl fmt::Display for Fault {
     }
 }
 
-fn role(shard: u32) -> anyhow::Result<(ServiceName, ShardId, Role)> {
-    let (service, shard): (ServiceName, ShardId) = ("storage".parse()?, ShardId::try_from(shard)?);
-    Ok((service.clone(), shard, Role::Service { service, shard: Some(shard) }))
+fn shard_of_storage(shard: u32) -> anyhow::Result<ShardRef> {
+    Ok(ShardRef::new("storage".parse()?, ShardId::try_from(shard)?))
 }
 
 /// The nodes that are not gateways, starting with `first`.
@@ -300,7 +299,7 @@ async fn retire(cluster: &Cluster, node: usize) -> anyhow::Result<()> {
 
 /// Gives a node the role of a shard's owner, whichever node owns it now.
 async fn serve(cluster: &Cluster, shard: u32, by: usize) -> anyhow::Result<()> {
-    let (_, _, role) = role(shard)?;
+    let role = Role::from(shard_of_storage(shard)?);
     let client = cluster.client(by).within(MOVE);
     client.set_service(&cluster.id(by), &role, Wait::Local, true, None).await?;
     Ok(())
@@ -315,9 +314,9 @@ async fn usurp(
     by: usize,
     is_alone: bool,
 ) -> anyhow::Result<()> {
-    let (service, shard_id, _) = role(shard)?;
+    let shard_ref = shard_of_storage(shard)?;
     let claims = store.claims();
-    let now = claims.read(&service, shard_id).await?;
+    let now = claims.read(&shard_ref).await?;
     let owner = (0..COUNT).find(|node| now.holder.as_ref().is_some_and(|now| now.node == cluster.id(*node)));
     // The owner can't usurp, nor can a node that does not answer; try the next one.
     let mut usurper = None;
@@ -336,7 +335,7 @@ async fn usurp(
     if let Some((network, owner)) = alone {
         network.isolate(owner)?;
     }
-    let taken = claims.take(&service, shard_id, &now, &cluster.id(by), generation).await;
+    let taken = claims.take(&shard_ref, &now, &cluster.id(by), generation).await;
     if taken.is_ok()
         && let Err(error) = serve(cluster, shard, by).await
     {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use manifest::Manifest;
 use tokio::time::{Instant, sleep};
 use types::api::Member;
-use types::{KeptRole, NodeId, Phase, Post, Role, ServiceName, ShardId};
+use types::{KeptRole, NodeId, Role, ServiceName, ShardId, ShardRef};
 
 use super::{POLL, Starter};
 use crate::exit::{Exit, Failure};
@@ -16,9 +16,6 @@ use crate::out::Progress;
 use crate::record::NodeRecord;
 use crate::render;
 use crate::views::Expected;
-
-/// A shard of a service.
-type Place = (ServiceName, ShardId);
 
 impl Starter<'_> {
     /// Waits until every node that answers sees an owner for each shard of the manifest's services.
@@ -57,22 +54,23 @@ impl Starter<'_> {
     }
 
     /// The time is over: which shards have no owner, and why as far as the store says.
-    async fn ownerless(&mut self, without: &BTreeSet<Place>, limit: Duration) -> Failure {
+    async fn ownerless(&mut self, without: &BTreeSet<ShardRef>, limit: Duration) -> Failure {
         let mut notes = BTreeMap::new();
         for url in self.record.nodes.iter().map(NodeRecord::url) {
             let Ok(client) = self.client.at(&url) else { continue };
             if let Ok(claims) = client.claims().await {
                 let noted = claims.claims.into_iter();
-                notes = noted.filter_map(|claim| Some(((claim.service, claim.shard), claim.note?))).collect();
+                notes = noted
+                    .filter_map(|claim| Some((ShardRef::new(claim.service, claim.shard), claim.note?)))
+                    .collect();
                 break;
             }
         }
         let lines: Vec<_> = without
             .iter()
-            .map(|place| {
-                let (service, shard) = place;
-                let note = notes.get(place).map_or("nobody ever owned it", String::as_str);
-                format!("{service}/{shard} ({})", render::clean(note))
+            .map(|shard| {
+                let note = notes.get(shard).map_or("nobody ever owned it", String::as_str);
+                format!("{shard} ({})", render::clean(note))
             })
             .collect();
         let what = match lines.len() {
@@ -98,7 +96,7 @@ fn wanted(
     manifest: &Manifest,
     shards: &BTreeMap<ServiceName, u32>,
     kept: &BTreeMap<NodeId, KeptRole>,
-) -> BTreeSet<Place> {
+) -> BTreeSet<ShardRef> {
     let is_elsewhere =
         |id: &NodeId, role: &Role| kept.get(id).is_some_and(|kept| kept.drained || kept.role != *role);
     let mut wanted = BTreeSet::new();
@@ -112,7 +110,7 @@ fn wanted(
             let mut own = nodes.iter().filter(|node| node.role.shard() == Some(shard)).peekable();
             let has_nodes = own.peek().is_some();
             if !(has_nodes && own.all(|node| is_elsewhere(&node.id, &node.role))) {
-                wanted.insert((service.clone(), shard));
+                wanted.insert(ShardRef::new(service.clone(), shard));
             }
         }
     }
@@ -120,12 +118,11 @@ fn wanted(
 }
 
 /// Those of these shards that no member runs as their owner. Pure.
-fn ownerless(wanted: &BTreeSet<Place>, members: &[Member]) -> BTreeSet<Place> {
+fn ownerless(wanted: &BTreeSet<ShardRef>, members: &[Member]) -> BTreeSet<ShardRef> {
     let owned = members.iter().filter_map(|member| {
         let state = member.state.as_ref()?;
-        let runs = matches!(state.phase, Phase::Ready | Phase::Degraded);
-        let owns = runs && state.epoch.is_some() && state.duty == Some(Post::Primary);
-        owns.then(|| Some((state.role.service()?.clone(), state.role.shard()?)))?
+        let shard = state.role.shard_ref()?;
+        (state.phase.is_serving() && state.owns(&shard)).then_some(shard)
     });
     let owned: BTreeSet<_> = owned.collect();
     wanted.difference(&owned).cloned().collect()
@@ -133,13 +130,13 @@ fn ownerless(wanted: &BTreeSet<Place>, members: &[Member]) -> BTreeSet<Place> {
 
 #[cfg(test)]
 mod tests {
-    use types::Epoch;
+    use types::{Epoch, Phase, Post};
 
     use super::*;
     use crate::render::tests::member;
 
-    fn words(places: &BTreeSet<Place>) -> Vec<String> {
-        places.iter().map(|(service, shard)| format!("{service}/{shard}")).collect()
+    fn words(shards: &BTreeSet<ShardRef>) -> Vec<String> {
+        shards.iter().map(ShardRef::to_string).collect()
     }
 
     fn manifest(nodes: &str) -> Manifest {
@@ -170,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_shard_is_owned_once_its_owner_runs() {
-        let wanted = BTreeSet::from([("storage".parse().unwrap(), "0".parse().unwrap())]);
+        let wanted = BTreeSet::from(["storage/0".parse().unwrap()]);
         let owner = |phase, epoch: Option<u64>, duty| {
             let mut member = member("a", "storage/0", phase);
             let state = member.state.as_mut().unwrap();

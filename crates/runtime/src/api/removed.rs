@@ -109,12 +109,12 @@ async fn unused(app: &App, store: &Store, service: &ServiceName) -> Result<(), A
     }
     let claims = store.claims().all().await.map_err(|error| unread(&error))?;
     let owned =
-        claims.iter().filter(|((claimed, _), _)| claimed == service).find_map(|((_, shard), state)| {
+        claims.iter().filter(|(claimed, _)| claimed.service == *service).find_map(|(claimed, state)| {
             let holder = match state {
                 Ok(state) => state.holder.as_ref()?.node.to_string(),
                 Err(error) => format!("somebody who can't be read: {error}"),
             };
-            Some((*shard, holder))
+            Some((claimed.shard, holder))
         });
     let Some((shard, holder)) = owned else { return Ok(()) };
     let detail = format!("{service}/{shard} is owned by {holder}, as the store says");

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
 use store::{ClaimState, Latest, SpecError, Store, StoreError};
 use types::api::{ClaimView, Claims, NumberedSpec, ReplicaView, Specs};
-use types::{ErrorKind, Post, Problem, ServiceName, ServiceType, ShardId, Sharding, Spec};
+use types::{ErrorKind, Post, Problem, ServiceName, ServiceType, ShardId, ShardRef, Sharding, Spec};
 
 use super::App;
 use super::error::ApiError;
@@ -21,7 +21,6 @@ use crate::node::cluster_store::{not_opened, unreadable};
 use crate::node::services::unknown_role;
 use crate::role::owner::is_honoured;
 use crate::takeover::twins;
-use crate::takeover::vacancy::Place;
 
 /// How long a replica may take to say how far behind it is.
 const REPLICA_LIMIT: Duration = Duration::from_millis(300);
@@ -94,21 +93,23 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
     let claims = store.claims();
     let (specs, mut known) = tokio::try_join!(specs.all(), claims.all()).map_err(|error| unread(&error))?;
     // A service that was removed leaves its claims behind, so that the epochs go on if it comes again.
-    known.retain(|(service, _), state| {
-        specs.contains_key(service) || state.as_ref().map_or(true, |state| state.holder.is_some())
+    known.retain(|shard, state| {
+        specs.contains_key(&shard.service) || state.as_ref().map_or(true, |state| state.holder.is_some())
     });
     let specs: BTreeMap<_, _> =
         specs.into_iter().filter_map(|(service, spec)| Some((service, spec.ok()?))).collect();
     for (service, numbered) in &specs {
         for number in 0..numbered.spec.shards.unwrap_or(0) {
             if let Ok(shard) = ShardId::try_from(number) {
-                known.entry((service.clone(), shard)).or_insert_with(|| Ok(ClaimState::default()));
+                known
+                    .entry(ShardRef::new(service.clone(), shard))
+                    .or_insert_with(|| Ok(ClaimState::default()));
             }
         }
     }
     let view = app.cluster.view();
     let (mut replicas, elsewhere) = tokio::join!(replicas(&app), elsewhere(&app, store, &known));
-    let listed = known.into_iter().map(|((service, shard), state)| {
+    let listed = known.into_iter().map(|(of, state)| {
         let (state, note) = match state {
             Ok(state) => {
                 let note = state.note();
@@ -120,9 +121,10 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
         let defended = state.latest == Latest::Defended;
         let ClaimState { number, holder, since_ms, http, .. } = state;
         let honoured = holder.as_ref().is_some_and(|holder| is_honoured(holder, &view));
-        let wanted_replicas = specs.get(&service).map_or(0, |numbered| numbered.spec.replicas);
-        let elsewhere = elsewhere.contains(&(service.clone(), shard));
-        let replicas = replicas.remove(&(service.clone(), shard)).unwrap_or_default();
+        let wanted_replicas = specs.get(&of.service).map_or(0, |numbered| numbered.spec.replicas);
+        let elsewhere = elsewhere.contains(&of);
+        let replicas = replicas.remove(&of).unwrap_or_default();
+        let ShardRef { service, shard } = of;
         ClaimView {
             service,
             shard,
@@ -145,32 +147,32 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
 async fn elsewhere(
     app: &App,
     store: &Store,
-    known: &BTreeMap<Place, Result<ClaimState, StoreError>>,
-) -> BTreeSet<Place> {
+    known: &BTreeMap<ShardRef, Result<ClaimState, StoreError>>,
+) -> BTreeSet<ShardRef> {
     let view = app.cluster.view();
-    let asked = known.iter().map(async |(place, state)| {
+    let asked = known.iter().map(async |(shard, state)| {
         let state = state.as_ref().ok()?;
-        twins::find(&app.mesh, &view, store, (place, state)).await.map(|_| place.clone())
+        twins::find(&app.mesh, &view, store, (shard, state)).await.map(|_| shard.clone())
     });
     join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// The replicas of shards in this node's view, each asked how far it may be behind.
-async fn replicas(app: &App) -> BTreeMap<Place, Vec<ReplicaView>> {
+async fn replicas(app: &App) -> BTreeMap<ShardRef, Vec<ReplicaView>> {
     let view = app.cluster.view();
     let replicas = view.members().filter_map(|member| {
         let state = member.state.as_ref().filter(|state| state.duty == Some(Post::Replica))?;
-        let place = state.role.service().cloned().zip(state.role.shard())?;
-        Some((place, member, state.phase))
+        let shard = state.role.shard_ref()?;
+        Some((shard, member, state.phase))
     });
-    let asked = replicas.map(async |(place, member, phase)| {
+    let asked = replicas.map(async |(shard, member, phase)| {
         let told = app.mesh.agent(&member.http).itself(REPLICA_LIMIT).await.ok();
         let staleness_ms = told.and_then(|told| told.staleness_ms);
-        (place, ReplicaView { node: member.id.clone(), phase, staleness_ms })
+        (shard, ReplicaView { node: member.id.clone(), phase, staleness_ms })
     });
-    let mut replicas: BTreeMap<Place, Vec<ReplicaView>> = BTreeMap::new();
-    for (place, replica) in join_all(asked).await {
-        replicas.entry(place).or_default().push(replica);
+    let mut replicas: BTreeMap<ShardRef, Vec<ReplicaView>> = BTreeMap::new();
+    for (shard, replica) in join_all(asked).await {
+        replicas.entry(shard).or_default().push(replica);
     }
     replicas
 }

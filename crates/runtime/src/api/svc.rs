@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Response, Uri};
 use mesh::Kind;
 use plugin::{Claim, Detach};
 use tower::ServiceExt;
-use types::{ErrorKind, Post, Problem, Profile, RoleState, ServiceName, ShardId, Sharding, Target, api};
+use types::{ErrorKind, Post, Problem, Profile, RoleState, ServiceName, ShardRef, Sharding, Target, api};
 
 use super::App;
 use super::error::ApiError;
@@ -46,10 +46,10 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
     let mounted = app.mount.load().filter(|mounted| mounted.service == wanted);
     if let Some(wanted) = shard {
         let has_it = mounted.as_ref().is_some_and(|mounted| {
-            mounted.role.shard() == Some(wanted.shard) && (wanted.is_copy_enough || mounted.claim.is_some())
+            mounted.role.is_of(&wanted.shard) && (wanted.is_copy_enough || mounted.claim.is_some())
         });
         if !has_it {
-            return misdirected(&app, &wanted.service, wanted.shard);
+            return misdirected(&app, &wanted.shard);
         }
     }
     let Some(mounted) = mounted else {
@@ -169,8 +169,7 @@ fn not_processed(problem: Problem) -> Response<Body> {
 
 /// The shard that a request is meant for.
 struct Wanted {
-    service: ServiceName,
-    shard: ShardId,
+    shard: ShardRef,
     /// Whether a replica may answer.
     is_copy_enough: bool,
 }
@@ -197,7 +196,7 @@ fn owned_shard(app: &App, service: &ServiceName, head: &Parts) -> Option<Wanted>
         _ => return None,
     };
     let is_copy_enough = matches!(target, Target::Copy(_) | Target::CopyOf(_));
-    Some(Wanted { service: service.clone(), shard, is_copy_enough })
+    Some(Wanted { shard: ShardRef::new(service.clone(), shard), is_copy_enough })
 }
 
 /// How old the store's word may be: who slept for longer than the failure detector takes has to ask anew.
@@ -208,7 +207,7 @@ fn trust(profile: Profile) -> Duration {
 /// Whether the shard is still this node's, as far as the store said not long ago. After a stall it has to say so anew.
 async fn still_owns(claim: &Claim, trust: Duration) -> Result<(), Problem> {
     let passed = || {
-        let detail = format!("{}/{} is not this node's any more", claim.service(), claim.shard());
+        let detail = format!("{} is not this node's any more", claim.shard_ref());
         Problem::new(ErrorKind::Unavailable, "not-the-owner", detail).hint("try again in a moment")
     };
     if claim.successor().is_some() {
@@ -223,8 +222,8 @@ async fn still_owns(claim: &Claim, trust: Duration) -> Result<(), Problem> {
         () = claim.younger_than(trust) => Ok(()),
         () = tokio::time::sleep(TRUST_LIMIT) => {
             let detail = format!(
-                "whether {}/{} is still this node's is not known: the store has not answered for {:.1?}",
-                claim.service(), claim.shard(), claim.age()
+                "whether {} is still this node's is not known: the store has not answered for {:.1?}",
+                claim.shard_ref(), claim.age()
             );
             Err(Problem::new(ErrorKind::Unavailable, "store-unavailable", detail)
                 .hint("try again when the store answers; the agent's log says why it does not"))
@@ -233,35 +232,27 @@ async fn still_owns(claim: &Claim, trust: Duration) -> Result<(), Problem> {
 }
 
 /// The refusal of a request for a shard that this node does not own: who does, as far as it knows.
-fn misdirected(app: &App, service: &ServiceName, shard: ShardId) -> Response<Body> {
+fn misdirected(app: &App, shard: &ShardRef) -> Response<Body> {
     let view = app.cluster.view();
     let me = &app.facts.node;
-    let owner = view
-        .of_service(service)
-        .filter_map(|member| Some((member, member.state.as_ref()?)))
-        .filter(|(member, state)| state.role.shard() == Some(shard) && member.id != *me)
-        .filter_map(|(member, state)| Some((member, state.epoch?)))
-        .max_by_key(|(_, epoch)| *epoch);
+    let owner = view.owner(shard).filter(|owner| owner.id != *me);
+    let owner = owner.and_then(|owner| Some((owner, owner.state.as_ref()?.epoch?)));
     let own = view.member(me).and_then(|member| member.state.as_ref());
-    let is_ours = |own: &&RoleState| {
-        own.role.service() == Some(service)
-            && own.role.shard() == Some(shard)
-            && own.duty != Some(Post::Replica)
-    };
+    let is_ours = |own: &&RoleState| own.role.is_of(shard) && own.duty != Some(Post::Replica);
     if let Some(own) = own.filter(is_ours) {
         let reason = own.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let detail = format!("{service}/{shard} on {me} is {}{reason}", own.phase);
+        let detail = format!("{shard} on {me} is {}{reason}", own.phase);
         let problem = Problem::new(ErrorKind::Unavailable, "not-ready", detail);
         return not_processed(problem.hint("try again in a moment"));
     }
     let Some((owner, epoch)) = owner else {
-        let detail = format!("{me} does not own {service}/{shard}, and sees nobody who does");
+        let detail = format!("{me} does not own {shard}, and sees nobody who does");
         let problem = Problem::new(ErrorKind::Unavailable, "no-owner", detail);
-        return not_processed(problem.hint(crate::role::owner::new_owner(&view, service, shard)));
+        return not_processed(problem.hint(crate::role::owner::new_owner(&view, shard)));
     };
-    let detail = format!("{service}/{shard} is owned by {} (epoch {epoch}), not by {me}", owner.id);
+    let detail = format!("{shard} is owned by {} (epoch {epoch}), not by {me}", owner.id);
     let problem = Problem::new(ErrorKind::Misdirected, "not-the-owner", detail);
-    let hint = format!("ask {}/svc/{service}, or any gateway", owner.http);
+    let hint = format!("ask {}/svc/{}, or any gateway", owner.http, shard.service);
     let mut response = not_processed(problem.hint(hint));
     for (name, value) in [(api::OWNER, owner.id.to_string()), (api::EPOCH, epoch.to_string())] {
         if let Ok(value) = HeaderValue::try_from(value) {

@@ -12,7 +12,7 @@ use store::{ClaimError, ClaimState, Claims, Farewell, Latest, Store};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use types::api::Release;
-use types::{ErrorKind, Holder, NodeId, Problem, RoleState, ServiceName, ShardId, limits};
+use types::{ErrorKind, Holder, NodeId, Problem, RoleState, ShardRef, limits};
 
 use crate::node::cluster_store::unreadable;
 use crate::node::identity::Identity;
@@ -151,26 +151,25 @@ impl Candidate<'_> {
     pub(crate) async fn consent(
         &self,
         store: &Store,
-        service: &ServiceName,
-        shard: ShardId,
+        shard: &ShardRef,
         is_forced: bool,
     ) -> Result<Consent, AcquireError> {
-        let state = store.claims().read(service, shard).await.map_err(|error| unreadable(&error))?;
-        if !is_forced && self.leaves_it_to_others(service, shard, &state) {
-            return Err(AcquireError::LeftToOthers(refused_here(service, shard, &state)));
+        let state = store.claims().read(shard).await.map_err(|error| unreadable(&error))?;
+        if !is_forced && self.leaves_it_to_others(shard, &state) {
+            return Err(AcquireError::LeftToOthers(refused_here(shard, &state)));
         }
         if is_forced {
-            self.refuse_twins(store, service, shard, &state).await?;
+            self.refuse_twins(store, shard, &state).await?;
         }
         match way(&state, self.identity, is_forced, &self.cluster.view()) {
             Way::Leave { holder, honoured } => {
-                let problem = owned((service, shard), &holder, honoured, &state, &self.identity.id);
+                let problem = owned(shard, &holder, honoured, &state, &self.identity.id);
                 Err(AcquireError::Owned(problem))
             }
             Way::Ask(holder) => {
                 let deadline = Instant::now() + limits::CONSENT;
                 loop {
-                    match self.ask(service, shard, &holder, true).await? {
+                    match self.ask(shard, &holder, true).await? {
                         Asked::HandedOver | Asked::NotTheOwner | Asked::Leaving => {
                             return Ok(Consent::default());
                         }
@@ -189,8 +188,7 @@ impl Candidate<'_> {
     pub(crate) async fn take(
         &self,
         store: &Store,
-        service: &ServiceName,
-        shard: ShardId,
+        shard: &ShardRef,
         is_forced: bool,
         consent: Consent,
     ) -> Result<Claim, AcquireError> {
@@ -201,23 +199,19 @@ impl Candidate<'_> {
         for _ in 0..ATTEMPTS {
             let unread = |error| {
                 let problem = unreadable(&error);
-                if was_handed_over {
-                    ownerless(service, shard, problem, &self.cluster.view())
-                } else {
-                    problem
-                }
+                if was_handed_over { ownerless(shard, problem, &self.cluster.view()) } else { problem }
             };
-            let state = claims.read(service, shard).await.map_err(unread)?;
-            if !is_forced && self.leaves_it_to_others(service, shard, &state) {
-                return Err(AcquireError::LeftToOthers(refused_here(service, shard, &state)));
+            let state = claims.read(shard).await.map_err(unread)?;
+            if !is_forced && self.leaves_it_to_others(shard, &state) {
+                return Err(AcquireError::LeftToOthers(refused_here(shard, &state)));
             }
             match way(&state, self.identity, is_forced, &self.cluster.view()) {
                 Way::Leave { holder, honoured } => {
-                    let problem = owned((service, shard), &holder, honoured, &state, &self.identity.id);
+                    let problem = owned(shard, &holder, honoured, &state, &self.identity.id);
                     return Err(AcquireError::Owned(problem));
                 }
                 Way::Ask(holder) if !is_given_up && consent.silent != Some(state.number) => {
-                    match self.ask(service, shard, &holder, false).await? {
+                    match self.ask(shard, &holder, false).await? {
                         Asked::HandedOver => was_handed_over = true,
                         Asked::NotTheOwner => {
                             is_given_up = denied == Some(state.number);
@@ -234,17 +228,17 @@ impl Candidate<'_> {
                 }
                 Way::Ask(holder) | Way::Seize(holder) => {
                     warn!(
-                        %service, %shard, from = %holder.node, epoch = %holder.epoch,
+                        %shard, from = %holder.node, epoch = %holder.epoch,
                         "taking a shard from an owner who does not run it, as a person wants it"
                     );
                 }
                 Way::Take => {}
             }
             let asked_at = Instant::now();
-            match claims.take(service, shard, &state, &self.identity.id, self.identity.generation).await {
+            match claims.take(shard, &state, &self.identity.id, self.identity.generation).await {
                 Ok(holder) => {
-                    info!(%service, %shard, epoch = %holder.epoch, "took a shard");
-                    return Ok(Claim::new(claims, service.clone(), shard, holder, asked_at));
+                    info!(%shard, epoch = %holder.epoch, "took a shard");
+                    return Ok(Claim::new(claims, shard.clone(), holder, asked_at));
                 }
                 Err(ClaimError::Lost(_)) => {}
                 Err(ClaimError::Store(error)) => return Err(unread(error).into()),
@@ -253,7 +247,7 @@ impl Candidate<'_> {
         if let Some(problem) = busy {
             return Err(problem.into());
         }
-        let detail = format!("{service}/{shard} changes its owner all the time");
+        let detail = format!("{shard} changes its owner all the time");
         Err(Problem::new(ErrorKind::Conflict, "contended", detail).hint("try again in a moment").into())
     }
 
@@ -261,18 +255,17 @@ impl Candidate<'_> {
     pub(crate) async fn take_vacant(
         &self,
         store: &Store,
-        service: &ServiceName,
-        shard: ShardId,
+        shard: &ShardRef,
         state: &ClaimState,
     ) -> Result<Claim, AcquireError> {
         let (claims, asked_at) = (store.claims(), Instant::now());
         let Identity { id, generation, .. } = self.identity;
-        let taken = timeout(STORE_LIMIT, claims.take(service, shard, state, id, *generation)).await;
+        let taken = timeout(STORE_LIMIT, claims.take(shard, state, id, *generation)).await;
         match taken.map_err(|_| no_answer())? {
-            Ok(holder) => Ok(Claim::new(claims, service.clone(), shard, holder, asked_at)),
+            Ok(holder) => Ok(Claim::new(claims, shard.clone(), holder, asked_at)),
             Err(ClaimError::Lost(now)) => {
                 let note = now.note().unwrap_or_default();
-                let detail = format!("another node took {service}/{shard} first: {note}");
+                let detail = format!("another node took {shard} first: {note}");
                 Err(AcquireError::Owned(Problem::new(ErrorKind::Conflict, "owned", detail)))
             }
             Err(ClaimError::Store(error)) => Err(unreadable(&error).into()),
@@ -280,34 +273,21 @@ impl Candidate<'_> {
     }
 
     /// Fails if the owner is alive in another cluster on the same store: no person here can know what it does there.
-    async fn refuse_twins(
-        &self,
-        store: &Store,
-        service: &ServiceName,
-        shard: ShardId,
-        state: &ClaimState,
-    ) -> Result<(), Problem> {
-        let place = (service.clone(), shard);
-        let twin = twins::find(self.mesh, &self.cluster.view(), store, (&place, state)).await;
+    async fn refuse_twins(&self, store: &Store, shard: &ShardRef, state: &ClaimState) -> Result<(), Problem> {
+        let twin = twins::find(self.mesh, &self.cluster.view(), store, (shard, state)).await;
         twin.map_or(Ok(()), |twin| Err(twin.to_problem()))
     }
 
     /// Whether this node could not run the shard a moment ago, and others are there who may.
-    fn leaves_it_to_others(&self, service: &ServiceName, shard: ShardId, state: &ClaimState) -> bool {
+    fn leaves_it_to_others(&self, shard: &ShardRef, state: &ClaimState) -> bool {
         let is_refused =
             matches!(&state.latest, Latest::Released { by, is_refused: true, .. } if *by == self.identity.id);
-        let service_type = self.services.type_of(service);
-        is_refused && has_heir(&self.cluster.view(), &(service.clone(), shard), service_type.as_ref())
+        let service_type = self.services.type_of(&shard.service);
+        is_refused && has_heir(&self.cluster.view(), shard, service_type.as_ref())
     }
 
     /// Asks the owner to hand its shard over, or only if it would. Fails if it has a reason not to.
-    async fn ask(
-        &self,
-        service: &ServiceName,
-        shard: ShardId,
-        holder: &Holder,
-        dry_run: bool,
-    ) -> Result<Asked, Problem> {
+    async fn ask(&self, shard: &ShardRef, holder: &Holder, dry_run: bool) -> Result<Asked, Problem> {
         let view = self.cluster.view();
         let Some(owner) = view.member(&holder.node) else {
             return Ok(Asked::Silent);
@@ -317,8 +297,8 @@ impl Candidate<'_> {
             return Ok(Asked::Silent);
         }
         let wish = Release {
-            service: service.clone(),
-            shard,
+            service: shard.service.clone(),
+            shard: shard.shard,
             epoch: holder.epoch,
             to: self.identity.id.clone(),
             dry_run,
@@ -329,7 +309,7 @@ impl Candidate<'_> {
             Err(AgentError::Refused(refusal)) if refusal.code() == "not-the-owner" => Ok(Asked::NotTheOwner),
             Err(AgentError::Refused(refusal)) if refusal.code() == "leaving" => Ok(Asked::Leaving),
             Err(AgentError::Refused(refusal)) => {
-                let detail = format!("{} does not hand {service}/{shard} over: {refusal}", owner.id);
+                let detail = format!("{} does not hand {shard} over: {refusal}", owner.id);
                 let is_busy = refusal.code() == "busy";
                 let told = Problem::new(ErrorKind::Conflict, refusal.code(), detail);
                 let told = Problem { hint: refusal.hint, ..told };
@@ -351,24 +331,19 @@ pub(crate) fn no_answer() -> Problem {
 
 /// The refusal of a node that is asked for a shard that it does not own.
 pub(crate) fn not_the_owner(me: &NodeId, release: &Release) -> Problem {
-    let Release { service, shard, epoch, .. } = release;
-    let detail = format!("{me} does not own {service}/{shard} under epoch {epoch}");
+    let detail = format!("{me} does not own {} under epoch {}", release.shard_ref(), release.epoch);
     Problem::new(ErrorKind::Changed, "not-the-owner", detail).hint("GET /v1/claims says who owns what")
 }
 
 /// The same problem, with the word that the shard has nobody now.
-pub(crate) fn ownerless(
-    service: &ServiceName,
-    shard: ShardId,
-    problem: Problem,
-    view: &ClusterView,
-) -> Problem {
-    let detail = format!("{}; {service}/{shard} has no owner now", problem.detail);
-    Problem { detail, ..problem }.hint(new_owner(view, service, shard))
+pub(crate) fn ownerless(shard: &ShardRef, problem: Problem, view: &ClusterView) -> Problem {
+    let detail = format!("{}; {shard} has no owner now", problem.detail);
+    Problem { detail, ..problem }.hint(new_owner(view, shard))
 }
 
 /// How a shard without an owner gets one.
-pub(crate) fn new_owner(view: &ClusterView, service: &ServiceName, shard: ShardId) -> String {
+pub(crate) fn new_owner(view: &ClusterView, shard: &ShardRef) -> String {
+    let ShardRef { service, shard } = shard;
     match view.type_of(service).and_then(|service_type| view.spare(service, &service_type)) {
         Some(spare) => {
             format!(
@@ -382,42 +357,36 @@ pub(crate) fn new_owner(view: &ClusterView, service: &ServiceName, shard: ShardI
 /// Gives a claim up, as well as the store lets it. Whether it is noted there.
 pub(crate) async fn release(
     claims: &Claims,
-    (service, shard): (&ServiceName, ShardId),
+    shard: &ShardRef,
     holder: &Holder,
     farewell: Farewell<'_>,
 ) -> bool {
-    match timeout(limits::RELEASE, claims.release(service, shard, holder, farewell)).await {
+    match timeout(limits::RELEASE, claims.release(shard, holder, farewell)).await {
         Ok(Ok(())) => {
-            info!(%service, %shard, epoch = %holder.epoch, why = farewell.why, "released a shard");
+            info!(%shard, epoch = %holder.epoch, why = farewell.why, "released a shard");
             true
         }
         // It is somebody else's already.
         Ok(Err(ClaimError::Lost(_))) => true,
         Ok(Err(ClaimError::Store(error))) => {
-            warn!(%service, %shard, %error, "a shard could not be released yet");
+            warn!(%shard, %error, "a shard could not be released yet");
             false
         }
         Err(_) => {
-            warn!(%service, %shard, limit = ?limits::RELEASE, "the store did not note in time that a shard was released");
+            warn!(%shard, limit = ?limits::RELEASE, "the store did not note in time that a shard was released");
             false
         }
     }
 }
 
-fn refused_here(service: &ServiceName, shard: ShardId, state: &ClaimState) -> Problem {
+fn refused_here(shard: &ShardRef, state: &ClaimState) -> Problem {
     let note = state.note().unwrap_or_default();
-    let detail = format!("{service}/{shard} is left to others: {note}");
+    let detail = format!("{shard} is left to others: {note}");
     Problem::new(ErrorKind::Conflict, "refused-here", detail)
         .hint("another node takes it over; this one tries again after a while")
 }
 
-fn owned(
-    (service, shard): (&ServiceName, ShardId),
-    holder: &Holder,
-    honoured: bool,
-    state: &ClaimState,
-    me: &NodeId,
-) -> Problem {
+fn owned(shard: &ShardRef, holder: &Holder, honoured: bool, state: &ClaimState, me: &NodeId) -> Problem {
     let there = match &state.latest {
         _ if honoured => "",
         Latest::Defended => ", which is not seen here and defends it on the store",
@@ -426,10 +395,11 @@ fn owned(
         }
     };
     let at = state.http.as_ref().filter(|_| !honoured).map(|http| format!(" at {http}")).unwrap_or_default();
-    let detail = format!("{service}/{shard} is owned by {} (epoch {}){at}{there}", holder.node, holder.epoch);
+    let detail = format!("{shard} is owned by {} (epoch {}){at}{there}", holder.node, holder.epoch);
     let mut problem = Problem::new(ErrorKind::Conflict, "owned", detail);
     problem = problem.hint(format!(
-        "`ctl set-service {me} {service} --shard {shard} --take` moves it without losing anything"
+        "`ctl set-service {me} {} --shard {} --take` moves it without losing anything",
+        shard.service, shard.shard
     ));
     problem
 }

@@ -6,16 +6,15 @@ use cluster::Timing;
 use store::{ClaimState, Farewell};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
-use types::{ErrorKind, NodeId, Problem, Role, Sharding, limits};
+use types::{ErrorKind, NodeId, Problem, Role, ShardRef, Sharding, limits};
 
 use super::assignment::{Assignment, ShardDuty};
-use super::takeover::place;
 use super::{Supervisor, Tools};
 use crate::role::lifecycle::Happening;
 use crate::role::owner::{AcquireError, Candidate, Consent, release};
 use crate::role::running::Running;
 use crate::takeover::claim_watch::ClaimWatch;
-use crate::takeover::vacancy::{Place, has_heir};
+use crate::takeover::vacancy::has_heir;
 
 /// For how many gossip intervals it is looked for somebody else who could run a shard: a node that starts among others
 /// sees them after one or two.
@@ -45,12 +44,12 @@ impl Supervisor {
     /// Begins the first role of a life. A process that dies again and again must not keep a shard that others could run.
     pub(super) async fn begin_life(&mut self) {
         let data = self.tools.data.clone();
-        let Some(place) = place(&self.assigned.role) else { return self.begin().await };
+        let Some(shard) = self.assigned.role.shard_ref() else { return self.begin().await };
         if !self.may_own().await {
             return self.begin().await;
         }
         let failed = data.failed_lives();
-        if failed < FAILED_LIVES || !self.meets_an_heir(&place).await {
+        if failed < FAILED_LIVES || !self.meets_an_heir(&shard).await {
             self.is_on_trial = true;
             if let Err(error) = data.keep_failed_lives(failed.saturating_add(1)) {
                 warn!(%error, "that this life has begun could not be kept");
@@ -63,11 +62,11 @@ impl Supervisor {
         );
         warn!(role = %self.assigned.role, why, "leaving the shard to others");
         if let Ok(store) = self.tools.cluster_store.store().await
-            && let Ok(state) = store.claims().read(&place.0, place.1).await
+            && let Ok(state) = store.claims().read(&shard).await
             && let Some(holder) = state.holder.filter(|holder| self.tools.identity.is_mine(holder))
         {
             let farewell = Farewell { is_refused: true, why: Some(&why), ..Farewell::default() };
-            release(&store.claims(), (&place.0, place.1), &holder, farewell).await;
+            release(&store.claims(), &shard, &holder, farewell).await;
         }
         // The next life tries again, as this one does after a while.
         if let Err(error) = data.keep_failed_lives(0) {
@@ -78,10 +77,10 @@ impl Supervisor {
     }
 
     /// Whether somebody else is there who could take the shard. Waits a moment for it to be seen.
-    async fn meets_an_heir(&self, place: &Place) -> bool {
+    async fn meets_an_heir(&self, shard: &ShardRef) -> bool {
         let mut view = self.tools.cluster.watch();
-        let service_type = self.tools.cluster_store.services().type_of(&place.0);
-        let met = view.wait_for(|view| has_heir(view, place, service_type.as_ref()));
+        let service_type = self.tools.cluster_store.services().type_of(&shard.service);
+        let met = view.wait_for(|view| has_heir(view, shard, service_type.as_ref()));
         let limit = (Timing::of(self.tools.profile).interval * HEIR_INTERVALS).min(HEIR_LIMIT);
         matches!(timeout(limit, met).await, Ok(Ok(_)))
     }
@@ -147,9 +146,9 @@ impl Supervisor {
 
     /// Asks everything that can refuse the shard of a role, and disturbs nothing. Being a replica is no refusal.
     pub(super) async fn consent(&self, role: &Role, is_forced: bool) -> Result<Consent, AcquireError> {
-        let Role::Service { service, shard: Some(shard) } = role else { return Ok(Consent::default()) };
+        let Some(shard) = role.shard_ref() else { return Ok(Consent::default()) };
         let store = self.tools.cluster_store.shared_store().await?;
-        match self.candidate().consent(store, service, *shard, is_forced).await {
+        match self.candidate().consent(store, &shard, is_forced).await {
             Err(AcquireError::Owned(_)) if !is_forced && self.wants_replica(role) => Ok(Consent::default()),
             outcome => outcome,
         }
@@ -164,26 +163,23 @@ impl Supervisor {
     ///
     /// Until it is known what came of it, the shard counts as one that may have to be released.
     pub(super) async fn acquire(&mut self, role: &Role, how: Acquisition) -> Result<ShardDuty, AcquireError> {
-        let Role::Service { service, shard: Some(shard) } = role else {
+        let Some(shard) = role.shard_ref() else {
             let detail = format!("{role} has no shard that could be owned");
             return Err(Problem::new(ErrorKind::Internal, "no-shard", detail).into());
         };
-        let place = (service.clone(), *shard);
         let store = self.tools.cluster_store.shared_store().await?;
-        self.orphans.insert(place.clone(), "its take was not finished".to_owned());
+        self.orphans.insert(shard.clone(), "its take was not finished".to_owned());
         let (candidate, nothing) = (self.candidate(), Consent::default());
         let (taken, may_replicate) = match how {
-            Acquisition::Start => (candidate.take(store, service, *shard, false, nothing).await, true),
+            Acquisition::Start => (candidate.take(store, &shard, false, nothing).await, true),
             Acquisition::Command { is_forced, consent } => {
-                (candidate.take(store, service, *shard, is_forced, consent).await, !is_forced)
+                (candidate.take(store, &shard, is_forced, consent).await, !is_forced)
             }
-            Acquisition::Vacant(state) => {
-                (candidate.take_vacant(store, service, *shard, &state).await, false)
-            }
+            Acquisition::Vacant(state) => (candidate.take_vacant(store, &shard, &state).await, false),
         };
         let poll = store.poll_interval();
         if taken.as_ref().err().is_none_or(AcquireError::is_settled) {
-            self.orphans.remove(&place);
+            self.orphans.remove(&shard);
         }
         match taken {
             Ok(claim) => {
@@ -202,15 +198,12 @@ impl Supervisor {
     pub(super) async fn release(&mut self, claim_watch: &ClaimWatch, farewell: Farewell<'_>) -> bool {
         let claim = claim_watch.claim();
         let is_noted = match self.tools.cluster_store.store().await {
-            Ok(store) => {
-                let shard = (claim.service(), claim.shard());
-                release(&store.claims(), shard, claim.holder(), farewell).await
-            }
+            Ok(store) => release(&store.claims(), claim.shard_ref(), claim.holder(), farewell).await,
             Err(_) => false,
         };
         if !is_noted {
             let why = farewell.why.unwrap_or_default().to_owned();
-            self.orphans.insert((claim.service().clone(), claim.shard()), why);
+            self.orphans.insert(claim.shard_ref().clone(), why);
         }
         is_noted
     }

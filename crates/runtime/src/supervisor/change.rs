@@ -111,14 +111,13 @@ impl Supervisor {
                 Ok(Wish { asked, is_forced: false, successor: None })
             }
             Order::Offer(offer) => {
-                let detail = format!("{}/{} is taken by who it was offered to", offer.service, offer.shard);
+                let detail = format!("{} is taken by who it was offered to", offer.shard_ref());
                 Err(Problem::new(ErrorKind::Internal, "bad-order", detail))
             }
             Order::Release(release) => {
                 let claim = self.assigned.duty.claim_watch().map(ClaimWatch::claim);
                 let is_ours = claim.is_some_and(|claim| {
-                    (claim.service(), claim.shard(), claim.epoch())
-                        == (&release.service, release.shard, release.epoch)
+                    *claim.shard_ref() == release.shard_ref() && claim.epoch() == release.epoch
                 });
                 if !is_ours {
                     return Err(not_the_owner(&self.tools.node, &release));
@@ -131,12 +130,14 @@ impl Supervisor {
 
     /// Gives up a shard that somebody asks for, that the store says is this node's, and that this node does not run.
     async fn disown(&mut self, wanted: &Release) {
-        let is_run = self.assigned.duty.claim_watch().is_some_and(|claim_watch| {
-            (claim_watch.claim().service(), claim_watch.claim().shard()) == (&wanted.service, wanted.shard)
-        });
+        let is_run = self
+            .assigned
+            .duty
+            .claim_watch()
+            .is_some_and(|claim_watch| *claim_watch.claim().shard_ref() == wanted.shard_ref());
         if !is_run {
             let why = format!("its owner does not run it, and {} wants it", wanted.to);
-            self.orphans.insert((wanted.service.clone(), wanted.shard), why);
+            self.orphans.insert(wanted.shard_ref(), why);
             self.settle_orphans().await;
         }
     }
@@ -293,11 +294,9 @@ impl Supervisor {
                 let problem = error.to_problem("role-not-started");
                 let detail = format!("{} could not be started: {error}; {}", wish.asked.role, self.present());
                 let problem = Problem { detail, ..problem };
-                Err(match &wish.asked.role {
-                    Role::Service { service, shard: Some(shard) } if was_taken => {
-                        ownerless(service, *shard, problem, &self.tools.cluster.view())
-                    }
-                    _ => problem,
+                Err(match wish.asked.role.shard_ref().filter(|_| was_taken) {
+                    Some(shard) => ownerless(&shard, problem, &self.tools.cluster.view()),
+                    None => problem,
                 })
             }
         }

@@ -9,12 +9,11 @@ use store::Farewell;
 use tokio::time::timeout;
 use tracing::{debug, info};
 use types::api::Release;
-use types::{Epoch, NodeId};
+use types::{Epoch, NodeId, ShardRef};
 
 use super::Supervisor;
-use super::takeover::place;
 use crate::role::owner::STORE_LIMIT;
-use crate::takeover::vacancy::{Action, Place, heirs};
+use crate::takeover::vacancy::{Action, heirs};
 
 /// How many members are asked whether they would take the shard.
 const ASKED: usize = 2;
@@ -34,12 +33,12 @@ impl Supervisor {
     /// The first member that would take this node's shard if it were given up now.
     pub(super) async fn heir(&self) -> Option<Heir> {
         let epoch = self.assigned.duty.claim_watch()?.claim().epoch();
-        let place = place(&self.assigned.role)?;
+        let shard = self.assigned.role.shard_ref()?;
         let view = self.tools.cluster.view();
-        let nearest = heirs(&view, &place, &self.takeover.layouts.borrow().clone());
+        let nearest = heirs(&view, &shard, &self.takeover.layouts.borrow().clone());
         for (member, is_copy) in nearest.into_iter().take(ASKED) {
             let heir = Heir { node: member.id, http: member.http, is_copy };
-            if self.offer(&heir, &place, epoch, true).await {
+            if self.offer(&heir, &shard, epoch, true).await {
                 return Some(heir);
             }
         }
@@ -55,29 +54,28 @@ impl Supervisor {
             && let Some(heir) = heir
         {
             let claim = claim_watch.claim();
-            let place = (claim.service().clone(), claim.shard());
-            let is_taken = self.offer(&heir, &place, claim.epoch(), false).await;
+            let is_taken = self.offer(&heir, claim.shard_ref(), claim.epoch(), false).await;
             debug!(heir = %heir.node, is_taken, "offered a shard");
         }
     }
 
     /// Offers a shard to a member, or only asks whether it would take it.
-    async fn offer(&self, heir: &Heir, place: &Place, epoch: Epoch, dry_run: bool) -> bool {
-        let (service, shard) = place.clone();
+    async fn offer(&self, heir: &Heir, shard: &ShardRef, epoch: Epoch, dry_run: bool) -> bool {
+        let ShardRef { service, shard } = shard.clone();
         let offer = Release { service, shard, epoch, to: heir.node.clone(), dry_run };
         self.tools.mesh.agent(&heir.http).offer(&heir.node, &offer, ANSWER).await.is_ok()
     }
 
     /// Takes a shard that its owner has offered, if the store says that nobody has it.
     pub(super) async fn offered(&mut self, offer: &Release) {
-        let place = (offer.service.clone(), offer.shard);
-        if !self.is_free() || self.takeover.has_refused(&place, Action::Own) {
-            info!(service = %place.0, shard = %place.1, "not taking a shard that was offered: this node has other work");
+        let shard = offer.shard_ref();
+        if !self.is_free() || self.takeover.has_refused(&shard, Action::Own) {
+            info!(%shard, "not taking a shard that was offered: this node has other work");
             return;
         }
         let Ok(store) = self.tools.cluster_store.shared_store().await else { return };
-        match timeout(STORE_LIMIT, store.claims().read(&place.0, place.1)).await {
-            Ok(Ok(state)) if state.holder.is_none() => self.take_over(&place, state).await,
+        match timeout(STORE_LIMIT, store.claims().read(&shard)).await {
+            Ok(Ok(state)) if state.holder.is_none() => self.take_over(&shard, state).await,
             Ok(Ok(state)) => info!(note = state.note(), "a shard that was offered has an owner"),
             Ok(Err(error)) => info!(%error, "whether a shard that was offered is free can't be read"),
             Err(_) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use store::Farewell;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
-use types::{Problem, Role, ServiceName, ShardId, Sharding};
+use types::{Problem, Role, ShardRef, Sharding};
 
 use super::Supervisor;
 use crate::node::cluster_store::{not_opened, unreadable};
@@ -53,7 +53,7 @@ impl Supervisor {
         self.is_swept = true;
         if let Some(claim_watch) = self.assigned.duty.claim_watch() {
             let claim = claim_watch.claim();
-            own.retain(|(service, shard)| (service, *shard) != (claim.service(), claim.shard()));
+            own.retain(|shard| shard != claim.shard_ref());
         }
         let is_idle = matches!(self.state, State::Starting { .. })
             || (self.assigned.role == Role::Standby && matches!(self.state, State::Running { .. }));
@@ -61,11 +61,9 @@ impl Supervisor {
             self.tools.resumes && self.revision == 0 && self.assigned.duty.claim_watch().is_none() && is_idle;
         let mut resumed = None;
         if may_resume && !own.is_empty() {
-            let is_wanted = |(service, shard): &(ServiceName, ShardId)| {
-                self.assigned.role.service() == Some(service) && self.assigned.role.shard() == Some(*shard)
-            };
-            let (service, shard) = own.remove(own.iter().position(is_wanted).unwrap_or(0));
-            resumed = Some(Role::Service { service, shard: Some(shard) });
+            let is_wanted = |shard: &ShardRef| self.assigned.role.is_of(shard);
+            let shard = own.remove(own.iter().position(is_wanted).unwrap_or(0));
+            resumed = Some(Role::from(shard));
         }
         for shard in own {
             self.orphans.insert(shard, "its owner has another role".to_owned());
@@ -81,7 +79,7 @@ impl Supervisor {
     }
 
     /// The shards that the store says are this node's, in whichever life.
-    async fn own_shards(&self) -> Result<Vec<(ServiceName, ShardId)>, Problem> {
+    async fn own_shards(&self) -> Result<Vec<ShardRef>, Problem> {
         let store = self.tools.cluster_store.store().await.map_err(|error| not_opened(&error))?;
         let all = store.claims().all().await.map_err(|error| unreadable(&error))?;
         let readable = all.into_iter().filter_map(|(shard, state)| match state {
@@ -96,12 +94,11 @@ impl Supervisor {
             state.holder.as_ref().is_some_and(|holder| self.tools.identity.is_mine(holder))
         });
         let mut runnable = Vec::new();
-        for ((service, shard), _) in own {
+        for (shard, _) in own {
             // What it can't run any more is left to others.
-            if let Ok(service_type) = self.tools.cluster_store.service_type(&service).await {
-                let role = Role::Service { service: service.clone(), shard: Some(shard) };
-                if self.tools.registry.check(role, &service_type).is_ok() {
-                    runnable.push((service, shard));
+            if let Ok(service_type) = self.tools.cluster_store.service_type(&shard.service).await {
+                if self.tools.registry.check(Role::from(&shard), &service_type).is_ok() {
+                    runnable.push(shard);
                 }
             }
         }
@@ -117,33 +114,34 @@ impl Supervisor {
             Ok(store) => store.claims(),
             Err(_) => return,
         };
-        for ((service, shard), why) in std::mem::take(&mut self.orphans) {
-            let is_run = self.assigned.duty.claim_watch().is_some_and(|claim_watch| {
-                (claim_watch.claim().service(), claim_watch.claim().shard()) == (&service, shard)
-            });
+        for (shard, why) in std::mem::take(&mut self.orphans) {
+            let is_run = self
+                .assigned
+                .duty
+                .claim_watch()
+                .is_some_and(|claim_watch| *claim_watch.claim().shard_ref() == shard);
             if is_run {
                 continue;
             }
-            let is_settled = match timeout(SWEEP_LIMIT, claims.read(&service, shard)).await {
+            let is_settled = match timeout(SWEEP_LIMIT, claims.read(&shard)).await {
                 Ok(Ok(state)) => match state.holder.filter(|holder| self.tools.identity.is_mine(holder)) {
                     Some(holder) => {
                         let farewell = Farewell { why: Some(&why), ..Farewell::default() };
-                        release(&claims, (&service, shard), &holder, farewell).await
+                        release(&claims, &shard, &holder, farewell).await
                     }
                     None => true,
                 },
                 Ok(Err(_)) | Err(_) => false,
             };
             if !is_settled {
-                self.orphans.insert((service, shard), why);
+                self.orphans.insert(shard, why);
             }
         }
     }
 
     /// What is still to be given up, in words.
     pub(super) fn orphans_in_words(&self) -> Option<String> {
-        let shards: Vec<_> =
-            self.orphans.keys().map(|(service, shard)| format!("{service}/{shard}")).collect();
+        let shards: Vec<_> = self.orphans.keys().map(ShardRef::to_string).collect();
         let is_any = !shards.is_empty();
         is_any.then(|| format!("the store has not noted yet that {} was given up", shards.join(", ")))
     }

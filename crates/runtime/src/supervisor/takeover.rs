@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, error, info, warn};
-use types::{NodeId, Post, Problem, Role, limits};
+use types::{NodeId, Post, Problem, Role, ShardRef, limits};
 
 use super::assignment::{Assignment, ShardDuty};
 use super::begin::Acquisition;
@@ -24,9 +24,7 @@ use crate::takeover::layouts::{self, Layouts};
 use crate::takeover::owner_check::{AGAIN, Finding, OwnerCheck, is_needed};
 use crate::takeover::surplus::Surplus;
 use crate::takeover::twins::{self, Twin};
-use crate::takeover::vacancy::{
-    Action, Gone, Pace, Place, Vacancies, is_owned, predecessors, replicas_elsewhere,
-};
+use crate::takeover::vacancy::{Action, Gone, Pace, Vacancies, predecessors};
 
 /// What a node knows and does about shards that others ought to own.
 pub(super) struct Takeover {
@@ -38,11 +36,11 @@ pub(super) struct Takeover {
     /// Owners that have ended for sure.
     gone: watch::Receiver<Gone>,
     /// Shards that a person took from this node: it does not take them back by itself.
-    refused: BTreeSet<(Place, Action)>,
+    refused: BTreeSet<(ShardRef, Action)>,
     /// At most one; ends with this.
-    owner_check: JoinSet<(Place, Finding)>,
+    owner_check: JoinSet<(ShardRef, Finding)>,
     /// What it is about.
-    asking: Option<Place>,
+    asking: Option<ShardRef>,
     /// The owner of a shard that is in another cluster on the same store.
     pub(super) twin: watch::Receiver<Option<Twin>>,
     /// When it may be this node's turn.
@@ -56,7 +54,7 @@ pub(super) enum Stir {
     /// The view or the specs have changed, or the time has come.
     Look,
     /// An owner check has ended.
-    Found(Place, Finding),
+    Found(ShardRef, Finding),
 }
 
 impl Takeover {
@@ -101,11 +99,11 @@ impl Takeover {
         tokio::select! {
             biased;
             Some(found) = self.owner_check.join_next() => match found {
-                Ok((place, finding)) => Stir::Found(place, finding),
+                Ok((shard, finding)) => Stir::Found(shard, finding),
                 Err(error) => {
                     error!(%error, "the check of an owner failed");
-                    if let Some(place) = self.asking.take() {
-                        self.vacancies.failed(&place, Action::Own, Instant::now());
+                    if let Some(shard) = self.asking.take() {
+                        self.vacancies.failed(&shard, Action::Own, Instant::now());
                     }
                     Stir::Look
                 }
@@ -119,32 +117,32 @@ impl Takeover {
 
     /// A person took a shard, or the replica of one, from this node.
     pub(super) fn mark_refused(&mut self, role: &Role, duty: Option<Post>) {
-        if let (Some(place), Some(duty)) = (place(role), duty) {
+        if let (Some(shard), Some(duty)) = (role.shard_ref(), duty) {
             if duty == Post::Primary {
-                self.refused.insert((place.clone(), Action::Own));
+                self.refused.insert((shard.clone(), Action::Own));
             }
-            self.refused.insert((place, Action::Replicate));
+            self.refused.insert((shard, Action::Replicate));
         }
     }
 
     /// Whether a person took it from this node.
-    pub(super) fn has_refused(&self, place: &Place, action: Action) -> bool {
-        self.refused.contains(&(place.clone(), action))
+    pub(super) fn has_refused(&self, shard: &ShardRef, action: Action) -> bool {
+        self.refused.contains(&(shard.clone(), action))
     }
 
     /// A person gave a shard to this node.
     pub(super) fn accept(&mut self, role: &Role) {
-        if let Some(place) = place(role) {
-            self.refused.retain(|(refused, _)| *refused != place);
+        if let Some(shard) = role.shard_ref() {
+            self.refused.retain(|(refused, _)| *refused != shard);
         }
     }
 
     /// Once somebody else has done it, the person's word has had its effect.
     fn forget_what_others_took(&mut self, me: &NodeId) {
         let vacancies = &self.vacancies;
-        self.refused.retain(|(place, action)| match action {
-            Action::Own => vacancies.owner_now(place).is_none_or(|owner| owner.node == *me),
-            Action::Replicate => !vacancies.has_all_replicas(place),
+        self.refused.retain(|(shard, action)| match action {
+            Action::Own => vacancies.owner_now(shard).is_none_or(|owner| owner.node == *me),
+            Action::Replicate => !vacancies.has_all_replicas(shard),
         });
     }
 }
@@ -157,38 +155,33 @@ async fn changed<T>(watched: &mut watch::Receiver<T>) -> Stir {
     }
 }
 
-/// The shard of a role.
-pub(super) fn place(role: &Role) -> Option<Place> {
-    role.service().cloned().zip(role.shard())
-}
-
 impl Supervisor {
     /// Does what has come up.
     pub(super) async fn succeed(&mut self, stir: Stir) {
         match stir {
             Stir::Look => {}
-            Stir::Found(place, Finding::Vacant(state)) => self.inherit(&place, *state).await,
-            Stir::Found(place, Finding::Leave(pause, why)) => {
-                info!(service = %place.0, shard = %place.1, why, ?pause, "a shard is left alone");
-                self.takeover.vacancies.put_off(&place, Instant::now() + pause, true);
+            Stir::Found(shard, Finding::Vacant(state)) => self.inherit(&shard, *state).await,
+            Stir::Found(shard, Finding::Leave(pause, why)) => {
+                info!(%shard, why, ?pause, "a shard is left alone");
+                self.takeover.vacancies.put_off(&shard, Instant::now() + pause, true);
             }
-            Stir::Found(place, Finding::LeaveToOthers(pause, why)) => {
-                info!(service = %place.0, shard = %place.1, why, ?pause, "a shard is left to others");
-                self.takeover.vacancies.leave_to_others(&place, Instant::now() + pause);
+            Stir::Found(shard, Finding::LeaveToOthers(pause, why)) => {
+                info!(%shard, why, ?pause, "a shard is left to others");
+                self.takeover.vacancies.leave_to_others(&shard, Instant::now() + pause);
             }
-            Stir::Found(place, Finding::Wait(pause, why)) => {
-                debug!(service = %place.0, shard = %place.1, why, ?pause, "a shard may be about to have an owner");
-                self.takeover.vacancies.put_off(&place, Instant::now() + pause, false);
+            Stir::Found(shard, Finding::Wait(pause, why)) => {
+                debug!(%shard, why, ?pause, "a shard may be about to have an owner");
+                self.takeover.vacancies.put_off(&shard, Instant::now() + pause, false);
             }
-            Stir::Found(place, Finding::Settling { epoch, pause, why }) => {
-                info!(service = %place.0, shard = %place.1, why, ?pause, "a shard is left alone");
+            Stir::Found(shard, Finding::Settling { epoch, pause, why }) => {
+                info!(%shard, why, ?pause, "a shard is left alone");
                 let now = Instant::now();
-                self.takeover.vacancies.note_epoch(&place, epoch, now);
-                self.takeover.vacancies.put_off(&place, now + pause, false);
+                self.takeover.vacancies.note_epoch(&shard, epoch, now);
+                self.takeover.vacancies.put_off(&shard, now + pause, false);
             }
-            Stir::Found(place, Finding::Unknown(why)) => {
-                debug!(service = %place.0, shard = %place.1, why, "nothing was found out about a shard");
-                self.takeover.vacancies.put_off(&place, Instant::now() + AGAIN, false);
+            Stir::Found(shard, Finding::Unknown(why)) => {
+                debug!(%shard, why, "nothing was found out about a shard");
+                self.takeover.vacancies.put_off(&shard, Instant::now() + AGAIN, false);
             }
         }
         self.look().await;
@@ -213,9 +206,12 @@ impl Supervisor {
         let view = seen.without(&gone);
         takeover.vacancies.look(&view, &gone, &layouts, now);
         takeover.forget_what_others_took(&self.tools.node);
-        let copied = place(&self.assigned.role)
+        let copied = self
+            .assigned
+            .role
+            .shard_ref()
             .filter(|_| self.assigned.duty.is_replica() && matches!(self.state, State::Running { .. }));
-        let copied = copied.as_ref().and_then(|place| Some((place, layouts.get(&place.0)?.replicas)));
+        let copied = copied.as_ref().and_then(|shard| Some((shard, layouts.get(&shard.service)?.replicas)));
         let surplus_at = takeover.surplus.look(&view, copied, now);
         takeover.turn_at = surplus_at.filter(|at| *at > now);
         if surplus_at.is_some_and(|at| at <= now) && !self.is_placed() {
@@ -228,44 +224,44 @@ impl Supervisor {
         let takeover = &mut self.takeover;
         match takeover.vacancies.turn(&view, &layouts, &takeover.refused, now) {
             Err(next) => takeover.turn_at = takeover.turn_at.into_iter().chain(next).min(),
-            Ok((place, Action::Own)) => {
+            Ok((shard, Action::Own)) => {
                 let vacancies = &takeover.vacancies;
                 let owner_check = OwnerCheck {
                     me: self.tools.identity.clone(),
-                    last_owner: vacancies.last_owner(&place).cloned(),
-                    known_for: vacancies.known_for(&place, now),
-                    rebuffs: vacancies.rebuffs(&place),
-                    epoch_known: vacancies.epoch_known(&place, now),
+                    last_owner: vacancies.last_owner(&shard).cloned(),
+                    known_for: vacancies.known_for(&shard, now),
+                    rebuffs: vacancies.rebuffs(&shard),
+                    epoch_known: vacancies.epoch_known(&shard, now),
                     cluster: self.tools.cluster.clone(),
                     gone: takeover.gone.clone(),
                     mesh: self.tools.mesh.clone(),
                     cluster_store: self.tools.cluster_store.clone(),
-                    place: place.clone(),
+                    shard: shard.clone(),
                 };
-                takeover.asking = Some(place);
+                takeover.asking = Some(shard);
                 takeover.owner_check.spawn(owner_check.run().instrument(Span::current()));
             }
-            Ok((place, Action::Replicate)) => self.follow(&place).await,
+            Ok((shard, Action::Replicate)) => self.follow(&shard).await,
         }
     }
 
     /// Takes a shard that was found to be vacant, and runs it.
-    async fn inherit(&mut self, place: &Place, state: ClaimState) {
+    async fn inherit(&mut self, shard: &ShardRef, state: ClaimState) {
         let view = self.tools.cluster.view().without(&self.takeover.gone.borrow());
-        if !self.is_free() || is_owned(&view, place) || self.takeover.has_refused(place, Action::Own) {
+        if !self.is_free() || view.owner(shard).is_some() || self.takeover.has_refused(shard, Action::Own) {
             return;
         }
-        self.take_over(place, state).await;
+        self.take_over(shard, state).await;
     }
 
     /// Takes a shard from a state of its claim in which it may be taken, and runs it.
-    pub(super) async fn take_over(&mut self, place: &Place, state: ClaimState) {
+    pub(super) async fn take_over(&mut self, shard: &ShardRef, state: ClaimState) {
         let began = Instant::now();
         let note = match state.holder.as_ref().map(|holder| holder.node.to_string()) {
             Some(node) => format!("took over from {node}, which did not run it any more"),
             None => state.note().map_or_else(|| "took over".to_owned(), |note| format!("took over: {note}")),
         };
-        match self.try_inherit(place, state).await {
+        match self.try_inherit(shard, state).await {
             Ok(true) => {
                 info!(role = %self.assigned.role, note, took = ?began.elapsed(), "took a shard over");
                 self.assigned.note = Some(note);
@@ -273,16 +269,15 @@ impl Supervisor {
             }
             Ok(false) => {}
             Err(problem) => {
-                warn!(service = %place.0, shard = %place.1, %problem, "a shard could not be taken over");
-                self.takeover.vacancies.failed(place, Action::Own, Instant::now());
+                warn!(%shard, %problem, "a shard could not be taken over");
+                self.takeover.vacancies.failed(shard, Action::Own, Instant::now());
             }
         }
     }
 
     /// Whether it is this node's now: somebody else may have been faster.
-    async fn try_inherit(&mut self, place: &Place, state: ClaimState) -> Result<bool, Problem> {
-        let (service, shard) = place.clone();
-        let role = Role::Service { service: service.clone(), shard: Some(shard) };
+    async fn try_inherit(&mut self, shard: &ShardRef, state: ClaimState) -> Result<bool, Problem> {
+        let role = Role::from(shard);
         // All that can fail without the shard comes first.
         let plan = timeout(STORE_LIMIT, self.prepare(&role, false)).await.map_err(|_| no_answer())??;
         let duty = match self.acquire(&role, Acquisition::Vacant(state)).await {
@@ -328,19 +323,23 @@ impl Supervisor {
     }
 
     /// Becomes a replica of a shard.
-    async fn follow(&mut self, place: &Place) {
-        let role = Role::Service { service: place.0.clone(), shard: Some(place.1) };
-        let can =
-            self.tools.cluster_store.services().plugin(&place.0).is_some_and(|plugin| plugin.replicates());
+    async fn follow(&mut self, shard: &ShardRef) {
+        let role = Role::from(shard);
+        let can = self
+            .tools
+            .cluster_store
+            .services()
+            .plugin(&shard.service)
+            .is_some_and(|plugin| plugin.replicates());
         if self.assigned.role != Role::Standby || !can {
-            self.takeover.vacancies.failed(place, Action::Replicate, Instant::now());
+            self.takeover.vacancies.failed(shard, Action::Replicate, Instant::now());
             return;
         }
         info!(%role, "becoming a replica of a shard that has too few");
         self.failed_change = None;
         if let Err(problem) = self.try_replicate(&role).await {
             warn!(%role, %problem, "could not become a replica");
-            self.takeover.vacancies.failed(place, Action::Replicate, Instant::now());
+            self.takeover.vacancies.failed(shard, Action::Replicate, Instant::now());
             self.stand_by(format!("it could not become a replica of {role}: {}", problem.detail));
         } else {
             self.assigned.note = Some(format!("a replica of {role} was missing"));
@@ -381,12 +380,17 @@ impl Supervisor {
 
     /// Whether a shard that somebody else owns is to have one more replica than it has.
     pub(super) fn wants_replica(&self, role: &Role) -> bool {
-        let Some(place) = place(role) else { return false };
-        let can =
-            self.tools.cluster_store.services().plugin(&place.0).is_some_and(|plugin| plugin.replicates());
+        let Some(shard) = role.shard_ref() else { return false };
+        let can = self
+            .tools
+            .cluster_store
+            .services()
+            .plugin(&shard.service)
+            .is_some_and(|plugin| plugin.replicates());
         let told = self.assigned.terms.as_ref().map_or(0, |terms| terms.replicas);
-        let known = self.takeover.layouts.borrow().get(&place.0).map_or(0, |layout| layout.replicas);
-        let others = replicas_elsewhere(&self.tools.cluster.view(), &place);
+        let known = self.takeover.layouts.borrow().get(&shard.service).map_or(0, |layout| layout.replicas);
+        let view = self.tools.cluster.view();
+        let others = view.replicas(&shard).filter(|replica| replica.id != *view.me()).count();
         can && u32::try_from(others).is_ok_and(|others| others < told.max(known))
     }
 

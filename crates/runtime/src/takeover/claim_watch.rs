@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{Instrument, Span, debug, warn};
-use types::Role;
 
 use crate::takeover::isolation::Isolation;
 
@@ -98,11 +97,11 @@ async fn keep(claim: Claim, interval: Duration, mut view: watch::Receiver<Cluste
 
 /// Waits until gossip shows the shard under a higher epoch.
 async fn surpassed(claim: &Claim, view: &mut watch::Receiver<ClusterView>) {
-    let role = Role::Service { service: claim.service().clone(), shard: Some(claim.shard()) };
+    let shard = claim.shard_ref();
     let is_higher = |view: &ClusterView| {
         view.peers()
             .filter_map(|peer| peer.state.as_ref())
-            .any(|state| state.role == role && state.epoch.is_some_and(|epoch| epoch > claim.epoch()))
+            .any(|state| state.role.is_of(shard) && state.epoch.is_some_and(|epoch| epoch > claim.epoch()))
     };
     if view.wait_for(is_higher).await.is_err() {
         // Gossip has ended, and the node with it.

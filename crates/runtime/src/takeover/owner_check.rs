@@ -16,13 +16,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 use types::api::AgentSelf;
-use types::{Backoff, Epoch, Holder, NodeId};
+use types::{Backoff, Epoch, Holder, NodeId, ShardRef};
 
 use crate::node::cluster_store::ClusterStore;
 use crate::node::identity::Identity;
 use crate::role::owner::is_honoured;
 use crate::takeover::twins::suspect;
-use crate::takeover::vacancy::{Gone, Place, Sighting, UNSEEN, has_heir};
+use crate::takeover::vacancy::{Gone, Sighting, UNSEEN, has_heir};
 
 /// How long an owner may take to answer.
 const ANSWER: Duration = Duration::from_millis(200);
@@ -69,7 +69,7 @@ pub(crate) enum Finding {
 
 /// A question about a shard.
 pub(crate) struct OwnerCheck {
-    pub(crate) place: Place,
+    pub(crate) shard: ShardRef,
     pub(crate) me: Identity,
     /// Its owner as this node saw it last.
     pub(crate) last_owner: Option<Sighting>,
@@ -99,18 +99,18 @@ enum Word {
 
 impl OwnerCheck {
     /// Goes through the gates.
-    pub(crate) async fn run(self) -> (Place, Finding) {
+    pub(crate) async fn run(self) -> (ShardRef, Finding) {
         let finding = match self.cluster_store.shared_store().await {
             Ok(store) => self.ask(store).await,
             Err(problem) => Finding::Unknown(problem.detail),
         };
-        (self.place, finding)
+        (self.shard, finding)
     }
 
     async fn ask(&self, store: &Store) -> Finding {
         let claims = store.claims();
-        let (service, shard) = &self.place;
-        let state = match timeout(STORE_ANSWER, claims.read(service, *shard)).await {
+        let shard = &self.shard;
+        let state = match timeout(STORE_ANSWER, claims.read(shard)).await {
             Ok(Ok(state)) => state,
             Ok(Err(error)) => return unread(&error),
             Err(_) => return Finding::Unknown("the store does not answer".to_owned()),
@@ -178,13 +178,13 @@ impl OwnerCheck {
     }
 
     fn ownerless(&self, state: ClaimState) -> Finding {
-        let service_type = self.cluster_store.services().type_of(&self.place.0);
+        let service_type = self.cluster_store.services().type_of(&self.shard.service);
         let known = Known {
             me: &self.me.id,
             known_for: self.known_for,
             rebuffs: self.rebuffs,
             has_seen_owner: self.last_owner.is_some(),
-            has_others: has_heir(&self.view(), &self.place, service_type.as_ref()),
+            has_others: has_heir(&self.view(), &self.shard, service_type.as_ref()),
         };
         reservation(&state.latest, &known).unwrap_or_else(|| Finding::Vacant(Box::new(state)))
     }
@@ -226,7 +226,7 @@ impl OwnerCheck {
         (poll, slack): (Duration, Duration),
         state: ClaimState,
     ) -> Finding {
-        let (service, shard) = &self.place;
+        let shard = &self.shard;
         let sees = u32::try_from(self.view().peers().count()).unwrap_or(u32::MAX);
         let doubted = match &state.latest {
             // Whoever did it may be gone, but the owner has not answered yet either.
@@ -236,8 +236,8 @@ impl OwnerCheck {
             | Latest::Challenged { .. }
             | Latest::Defended
             | Latest::Released { .. } => {
-                info!(%service, %shard, note = state.note(), sees, "doubting the owner of a shard");
-                claims.challenge(service, *shard, &state, &self.me.id, self.me.generation, sees).await
+                info!(%shard, note = state.note(), sees, "doubting the owner of a shard");
+                claims.challenge(shard, &state, &self.me.id, self.me.generation, sees).await
             }
         };
         let doubted = match doubted {
@@ -248,10 +248,10 @@ impl OwnerCheck {
         let enough = Instant::now() + poll * 2 + slack;
         while Instant::now() < enough {
             sleep(poll / 4).await;
-            match claims.is_latest(service, *shard, doubted.number).await {
+            match claims.is_latest(shard, doubted.number).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    return match claims.read(service, *shard).await {
+                    return match claims.read(shard).await {
                         Ok(now) => self.beaten(&now),
                         Err(error) => unread(&error),
                     };

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use cluster::ClusterView;
 use tokio::time::Instant;
+use types::ShardRef;
 
-use crate::takeover::vacancy::{Place, is_owned, is_replica, replicas, weight};
+use crate::takeover::vacancy::weight;
 
 /// How long a shard may have more replicas than it is to have.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,7 +20,7 @@ const STEP: Duration = Duration::from_secs(5);
 /// Knows since when this node's replica may be one too many.
 #[derive(Debug, Default)]
 pub(crate) struct Surplus {
-    since: Option<(Place, Instant)>,
+    since: Option<(ShardRef, Instant)>,
 }
 
 impl Surplus {
@@ -28,29 +29,27 @@ impl Surplus {
     pub(crate) fn look(
         &mut self,
         view: &ClusterView,
-        copied: Option<(&Place, u32)>,
+        copied: Option<(&ShardRef, u32)>,
         now: Instant,
     ) -> Option<Instant> {
-        let surplus = copied.filter(|(place, wanted)| {
+        let surplus = copied.filter(|(shard, wanted)| {
             // A replica of a shard without an owner may be its next one.
-            is_owned(view, place)
-                && usize::try_from(*wanted).is_ok_and(|wanted| replicas(view, place) > wanted)
+            view.owner(shard).is_some()
+                && usize::try_from(*wanted).is_ok_and(|wanted| view.replicas(shard).count() > wanted)
         });
-        let Some((place, _)) = surplus else {
+        let Some((shard, _)) = surplus else {
             self.since = None;
             return None;
         };
         let since = match &self.since {
-            Some((known, since)) if known == place => *since,
+            Some((known, since)) if known == shard => *since,
             _ => now,
         };
-        self.since = Some((place.clone(), since));
+        self.since = Some((shard.clone(), since));
         // Who would take the shard last goes first.
-        let order = |id| Reverse(weight(id, place));
+        let order = |id| Reverse(weight(id, shard));
         let mine = order(view.me());
-        let before = view.peers().filter(|peer| {
-            peer.state.as_ref().is_some_and(|state| is_replica(state, place)) && order(&peer.id) > mine
-        });
+        let before = view.replicas(shard).filter(|replica| order(&replica.id) > mine);
         let before = u32::try_from(before.count()).unwrap_or(u32::MAX);
         Some(since + PATIENCE + STEP.saturating_mul(before))
     }
@@ -63,8 +62,8 @@ mod tests {
 
     use super::*;
 
-    fn place() -> Place {
-        ("storage".parse().unwrap(), "0".parse().unwrap())
+    fn shard() -> ShardRef {
+        "storage/0".parse().unwrap()
     }
 
     fn member(id: &str, duty: Post) -> Member {
@@ -91,12 +90,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn of_copies_that_are_too_many_one_after_the_other_stands_by_after_a_minute() {
-        let place = place();
+        let shard = shard();
         let now = Instant::now();
         let mut waits: Vec<_> = [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]]
             .iter()
             .map(|ids| {
-                let at = Surplus::default().look(&view(ids, true), Some((&place, 1)), now);
+                let at = Surplus::default().look(&view(ids, true), Some((&shard, 1)), now);
                 at.unwrap() - now
             })
             .collect();
@@ -106,20 +105,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_minute_begins_anew_once_there_were_no_more_than_wanted() {
-        let place = place();
+        let shard = shard();
         let (two, one) = (view(&["a", "b"], true), view(&["a"], true));
         let ownerless = view(&["a", "b"], false);
         let second = Duration::from_secs(1);
         let start = Instant::now();
         let mut surplus = Surplus::default();
-        let first = surplus.look(&two, Some((&place, 1)), start).unwrap();
-        assert_eq!(surplus.look(&two, Some((&place, 1)), start + second * 9), Some(first));
-        for (view, copied) in [(&one, Some((&place, 1))), (&ownerless, Some((&place, 1))), (&two, None)] {
+        let first = surplus.look(&two, Some((&shard, 1)), start).unwrap();
+        assert_eq!(surplus.look(&two, Some((&shard, 1)), start + second * 9), Some(first));
+        for (view, copied) in [(&one, Some((&shard, 1))), (&ownerless, Some((&shard, 1))), (&two, None)] {
             assert_eq!(surplus.look(view, copied, start + second * 10), None);
-            let anew = surplus.look(&two, Some((&place, 1)), start + second * 11).unwrap();
+            let anew = surplus.look(&two, Some((&shard, 1)), start + second * 11).unwrap();
             assert_eq!(anew, first + second * 11);
         }
-        assert_eq!(surplus.look(&two, Some((&place, 2)), start + second * 12), None, "two are wanted now");
-        assert!(surplus.look(&two, Some((&place, 0)), start + second * 12).is_some());
+        assert_eq!(surplus.look(&two, Some((&shard, 2)), start + second * 12), None, "two are wanted now");
+        assert!(surplus.look(&two, Some((&shard, 0)), start + second * 12).is_some());
     }
 }

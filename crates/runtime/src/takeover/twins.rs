@@ -15,11 +15,11 @@ use store::{ClaimState, Store};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
-use types::{Backoff, ErrorKind, Holder, Post, Problem, Role};
+use types::{Backoff, ErrorKind, Holder, Post, Problem, Role, ShardRef};
 
 use crate::node::cluster_store::ClusterStore;
 use crate::takeover::layouts::Layouts;
-use crate::takeover::vacancy::{Place, ownerless};
+use crate::takeover::vacancy::ownerless;
 
 /// How long a shard is without a visible owner before it is looked where that is. Starts and failovers take less.
 const UNSEEN: Duration = Duration::from_secs(3);
@@ -37,7 +37,7 @@ const STORE_ANSWER: Duration = Duration::from_secs(5);
 /// The owner of a shard that answers and is no member here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Twin {
-    place: Place,
+    shard: ShardRef,
     holder: Holder,
     /// Where it answers.
     http: String,
@@ -47,10 +47,10 @@ pub(crate) struct Twin {
 
 impl fmt::Display for Twin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place: (service, shard), holder, http, store } = self;
+        let Self { shard, holder, http, store } = self;
         write!(
             f,
-            "{service}/{shard} is owned by {} (epoch {}), which answers at {http} and is no member here: another cluster \
+            "{shard} is owned by {} (epoch {}), which answers at {http} and is no member here: another cluster \
              of the same name uses the store {store}, or gossip does not get through; end one of the two, or let them \
              meet",
             holder.node, holder.epoch
@@ -72,13 +72,13 @@ pub(crate) async fn find(
     mesh: &Mesh,
     view: &ClusterView,
     store: &Store,
-    (place, state): (&Place, &ClaimState),
+    (shard, state): (&ShardRef, &ClaimState),
 ) -> Option<Twin> {
     let (holder, http) = suspect(view, state)?;
     let told = mesh.agent(http).itself(ANSWER).await.ok()?;
     // Another process may have its address by now.
     holder.is(&told.member).then(|| Twin {
-        place: place.clone(),
+        shard: shard.clone(),
         holder: holder.clone(),
         http: http.to_owned(),
         store: store.info().url.clone(),
@@ -107,8 +107,8 @@ impl Watch {
         loop {
             self.until_unseen(&mut view).await;
             let mut looks = BACKOFF.retries();
-            while let Some(places) = self.wanting(&self.cluster.view()) {
-                let twin = self.look(&places).await;
+            while let Some(shards) = self.wanting(&self.cluster.view()) {
+                let twin = self.look(&shards).await;
                 found.send_if_modified(|known| {
                     let is_news = *known != twin;
                     match (known.as_ref(), &twin) {
@@ -131,12 +131,12 @@ impl Watch {
     }
 
     /// The shards without an owner in the view, while this node might run one.
-    fn wanting(&self, view: &ClusterView) -> Option<Vec<Place>> {
+    fn wanting(&self, view: &ClusterView) -> Option<Vec<ShardRef>> {
         let is_free = view.member(view.me()).and_then(|me| me.state.as_ref()).is_some_and(|state| {
             state.phase.is_serving() && (state.role == Role::Standby || state.duty == Some(Post::Replica))
         });
-        let places = ownerless(view, &self.layouts.borrow());
-        Some(places).filter(|places| is_free && !places.is_empty())
+        let shards = ownerless(view, &self.layouts.borrow());
+        Some(shards).filter(|shards| is_free && !shards.is_empty())
     }
 
     /// Waits until shards have been without an owner for a while.
@@ -144,8 +144,8 @@ impl Watch {
         let mut since = None;
         loop {
             let now = view.borrow_and_update().clone();
-            let places = self.wanting(&now);
-            since = places.is_some().then(|| since.unwrap_or_else(Instant::now));
+            let shards = self.wanting(&now);
+            since = shards.is_some().then(|| since.unwrap_or_else(Instant::now));
             if since.is_some_and(|since| since.elapsed() >= UNSEEN) {
                 return;
             }
@@ -169,19 +169,17 @@ impl Watch {
     }
 
     /// Reads the claims of these shards, and asks their owners.
-    async fn look(&self, places: &[Place]) -> Option<Twin> {
+    async fn look(&self, shards: &[ShardRef]) -> Option<Twin> {
         let store = self.cluster_store.store().await.ok()?;
         let claims = store.claims();
         let view = self.cluster.view();
-        let looks = places.iter().map(async |place| {
-            match timeout(STORE_ANSWER, claims.read(&place.0, place.1)).await {
-                Ok(Ok(state)) => find(&self.mesh, &view, store, (place, &state)).await,
-                Ok(Err(error)) => {
-                    debug!(service = %place.0, shard = %place.1, %error, "a claim can't be read");
-                    None
-                }
-                Err(_) => None,
+        let looks = shards.iter().map(async |shard| match timeout(STORE_ANSWER, claims.read(&shard)).await {
+            Ok(Ok(state)) => find(&self.mesh, &view, store, (shard, &state)).await,
+            Ok(Err(error)) => {
+                debug!(%shard, %error, "a claim can't be read");
+                None
             }
+            Err(_) => None,
         });
         join_all(looks).await.into_iter().flatten().next()
     }
@@ -256,7 +254,7 @@ mod tests {
     fn what_is_found_names_the_owner_its_address_and_the_store() {
         let state = claim("a", 4, None);
         let twin = Twin {
-            place: ("storage".parse().unwrap(), "0".parse().unwrap()),
+            shard: "storage/0".parse().unwrap(),
             holder: state.holder.unwrap(),
             http: "http://10.0.0.9:1".to_owned(),
             store: "file:///var/lib/coterie".to_owned(),

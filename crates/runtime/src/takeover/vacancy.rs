@@ -12,12 +12,9 @@ use cluster::{ClusterView, Timing};
 use tokio::time::Instant;
 use types::api::Member;
 use types::{
-    Epoch, Generation, KeyHash, NodeId, Phase, Post, Profile, Role, RoleState, ServiceName, ServiceType,
-    ShardId,
+    Epoch, Generation, KeyHash, NodeId, Phase, Post, Profile, Role, ServiceName, ServiceType, ShardId,
+    ShardRef,
 };
-
-/// A shard of a service.
-pub(crate) type Place = (ServiceName, ShardId);
 
 /// Lives of nodes that are over.
 pub(crate) type Gone = BTreeSet<(NodeId, Generation)>;
@@ -83,7 +80,7 @@ impl Pace {
 #[derive(Debug)]
 pub(crate) struct Vacancies {
     pace: Pace,
-    watched: BTreeMap<Place, Watched>,
+    watched: BTreeMap<ShardRef, Watched>,
 }
 
 #[derive(Debug)]
@@ -117,75 +114,39 @@ struct Failed {
     until_if_alone: Instant,
 }
 
-/// Whether a member says that it owns this shard.
-pub(crate) fn owns(state: &RoleState, (service, shard): &Place) -> bool {
-    state.role.service() == Some(service)
-        && state.role.shard() == Some(*shard)
-        && state.epoch.is_some()
-        && state.phase != Phase::Stopped
-}
-
-/// Whether some member is seen to own this shard.
-pub(crate) fn is_owned(view: &ClusterView, place: &Place) -> bool {
-    view.members().filter_map(|member| member.state.as_ref()).any(|state| owns(state, place))
-}
-
-/// Who owns this shard, as far as is seen, and in which phase.
-fn owner(view: &ClusterView, place: &Place) -> Option<(Sighting, Phase)> {
-    let states = view.members().filter_map(|member| Some((member, member.state.as_ref()?)));
-    let owners = states.filter(|(_, state)| owns(state, place));
-    let owners = owners.filter_map(|(member, state)| Some((member, state.phase, state.epoch?)));
-    let (member, phase, epoch) = owners.max_by_key(|(_, _, epoch)| *epoch)?;
-    let (node, http) = (member.id.clone(), member.http.clone());
-    Some((Sighting { node, generation: member.generation, epoch, http }, phase))
+/// The owner of a shard as far as is seen, and its phase.
+fn owner(view: &ClusterView, shard: &ShardRef) -> Option<(Sighting, Phase)> {
+    let Member { id, generation, http, state, .. } = view.owner(shard)?;
+    let state = state.as_ref()?;
+    let (node, http, epoch) = (id.clone(), http.clone(), state.epoch?);
+    Some((Sighting { node, generation: *generation, epoch, http }, state.phase))
 }
 
 /// The owners that this node would be among the first to follow.
 pub(crate) fn predecessors(view: &ClusterView, layouts: &BTreeMap<ServiceName, Layout>) -> Vec<Sighting> {
-    let places = places(layouts).into_iter();
-    let near = places.filter(|place| rank(view, place, layouts, Action::Own).is_some_and(|rank| rank < NEAR));
-    near.filter_map(|place| Some(owner(view, &place)?.0)).collect()
+    let shards = shards(layouts).into_iter();
+    let near = shards.filter(|shard| rank(view, shard, layouts, Action::Own).is_some_and(|rank| rank < NEAR));
+    near.filter_map(|shard| Some(owner(view, &shard)?.0)).collect()
 }
 
 /// The shards that no member owns, as far as is seen.
-pub(crate) fn ownerless(view: &ClusterView, layouts: &BTreeMap<ServiceName, Layout>) -> Vec<Place> {
-    places(layouts).into_iter().filter(|place| owner(view, place).is_none()).collect()
+pub(crate) fn ownerless(view: &ClusterView, layouts: &BTreeMap<ServiceName, Layout>) -> Vec<ShardRef> {
+    shards(layouts).into_iter().filter(|shard| owner(view, shard).is_none()).collect()
 }
 
-fn places(layouts: &BTreeMap<ServiceName, Layout>) -> BTreeSet<Place> {
-    let of_type = |(service, layout): (&ServiceName, &Layout)| {
+fn shards(layouts: &BTreeMap<ServiceName, Layout>) -> BTreeSet<ShardRef> {
+    let of_service = |(service, layout): (&ServiceName, &Layout)| {
         let shards = (0..layout.shards.get()).filter_map(|shard| ShardId::try_from(shard).ok());
-        shards.map(|shard| (service.clone(), shard)).collect::<Vec<_>>()
+        shards.map(|shard| ShardRef::new(service.clone(), shard)).collect::<Vec<_>>()
     };
-    layouts.iter().flat_map(of_type).collect()
-}
-
-/// Whether a member has a replica of this shard.
-pub(crate) fn is_replica(state: &RoleState, (service, shard): &Place) -> bool {
-    state.role.service() == Some(service)
-        && state.role.shard() == Some(*shard)
-        && state.duty == Some(Post::Replica)
-        && matches!(state.phase, Phase::Starting | Phase::Ready | Phase::Degraded)
+    layouts.iter().flat_map(of_service).collect()
 }
 
 /// Whether a member is starting with this shard and has not taken it yet.
-pub(crate) fn is_awaited(view: &ClusterView, (service, shard): &Place) -> bool {
-    view.members().filter_map(|member| member.state.as_ref()).any(|state| {
-        state.role.service() == Some(service)
-            && state.role.shard() == Some(*shard)
-            && state.phase == Phase::Starting
-            && state.duty.is_none()
-    })
-}
-
-/// How many members have a replica of this shard.
-pub(crate) fn replicas(view: &ClusterView, place: &Place) -> usize {
-    view.members().filter_map(|member| member.state.as_ref()).filter(|state| is_replica(state, place)).count()
-}
-
-/// The same without this node's own.
-pub(crate) fn replicas_elsewhere(view: &ClusterView, place: &Place) -> usize {
-    view.peers().filter_map(|peer| peer.state.as_ref()).filter(|state| is_replica(state, place)).count()
+pub(crate) fn is_awaited(view: &ClusterView, shard: &ShardRef) -> bool {
+    view.members()
+        .filter_map(|member| member.state.as_ref())
+        .any(|state| state.role.is_of(shard) && state.phase == Phase::Starting && state.duty.is_none())
 }
 
 impl Vacancies {
@@ -201,12 +162,12 @@ impl Vacancies {
         layouts: &BTreeMap<ServiceName, Layout>,
         now: Instant,
     ) {
-        let places = places(layouts);
-        self.watched.retain(|place, _| places.contains(place));
-        for place in places {
-            let wanted = layouts.get(&place.0).map_or(0, |layout| layout.replicas);
-            let watched = self.watched.entry(place.clone()).or_insert_with(|| Watched::new(now));
-            watched.look(view, gone, &place, wanted, now);
+        let shards = shards(layouts);
+        self.watched.retain(|shard, _| shards.contains(shard));
+        for shard in shards {
+            let wanted = layouts.get(&shard.service).map_or(0, |layout| layout.replicas);
+            let watched = self.watched.entry(shard.clone()).or_insert_with(|| Watched::new(now));
+            watched.look(view, gone, &shard, wanted, now);
         }
     }
 
@@ -215,20 +176,20 @@ impl Vacancies {
         &self,
         view: &ClusterView,
         layouts: &BTreeMap<ServiceName, Layout>,
-        refused: &BTreeSet<(Place, Action)>,
+        refused: &BTreeSet<(ShardRef, Action)>,
         now: Instant,
-    ) -> Result<(Place, Action), Option<Instant>> {
-        let turns = self.watched.iter().filter_map(|(place, watched)| {
-            let (action, at) = self.due(place, watched, view, layouts)?;
+    ) -> Result<(ShardRef, Action), Option<Instant>> {
+        let turns = self.watched.iter().filter_map(|(shard, watched)| {
+            let (action, at) = self.due(shard, watched, view, layouts)?;
             // A refusal counts only while another candidate is left.
-            let is_alone = action == Action::Own && !has_heir(view, place, type_of(layouts, place));
+            let is_alone = action == Action::Own && !has_heir(view, shard, type_of(layouts, shard));
             let doubted = watched
                 .not_before
                 .filter(|_| action == Action::Own && !(is_alone && watched.is_left_to_others));
             let failed = watched.failed.get(&action);
             let failed = failed.map(|failed| if is_alone { failed.until_if_alone } else { failed.until });
             let at = [doubted, failed].into_iter().flatten().fold(at, Instant::max);
-            let turn = (place.clone(), action);
+            let turn = (shard.clone(), action);
             (!refused.contains(&turn)).then_some((turn, at))
         });
         let (due, later): (Vec<_>, Vec<_>) = turns.partition(|(_, at)| *at <= now);
@@ -240,25 +201,25 @@ impl Vacancies {
     /// When this node's turn comes, as far as can be seen.
     fn due(
         &self,
-        place: &Place,
+        shard: &ShardRef,
         watched: &Watched,
         view: &ClusterView,
         layouts: &BTreeMap<ServiceName, Layout>,
     ) -> Option<(Action, Instant)> {
         let Pace { settle, step } = self.pace;
         if let Some(since) = watched.ownerless_since {
-            let rank = rank(view, place, layouts, Action::Own)?;
+            let rank = rank(view, shard, layouts, Action::Own)?;
             let settle = match &watched.owner {
                 Some(_) if watched.is_orphan => Duration::ZERO,
                 Some(_) => settle,
-                None if is_awaited(view, place) => settle.max(UNSEEN),
+                None if is_awaited(view, shard) => settle.max(UNSEEN),
                 // The claim says whether there is an owner to wait for.
                 None => settle,
             };
             return Some((Action::Own, since + settle + step * rank));
         }
         let since = watched.thin_since?;
-        let rank = rank(view, place, layouts, Action::Replicate)?;
+        let rank = rank(view, shard, layouts, Action::Replicate)?;
         let settle = if watched.had_all_copies {
             settle * COPIES_WAIT
         } else {
@@ -268,54 +229,54 @@ impl Vacancies {
     }
 
     /// The owner of a shard as it was last seen.
-    pub(crate) fn last_owner(&self, place: &Place) -> Option<&Sighting> {
-        self.watched.get(place)?.owner.as_ref()
+    pub(crate) fn last_owner(&self, shard: &ShardRef) -> Option<&Sighting> {
+        self.watched.get(shard)?.owner.as_ref()
     }
 
     /// For how long this node has known of a shard.
-    pub(crate) fn known_for(&self, place: &Place, now: Instant) -> Duration {
+    pub(crate) fn known_for(&self, shard: &ShardRef, now: Instant) -> Duration {
         self.watched
-            .get(place)
+            .get(shard)
             .map_or(Duration::ZERO, |watched| now.saturating_duration_since(watched.known_since))
     }
 
     /// The epoch of a shard's owner, and for how long it is known.
-    pub(crate) fn epoch_known(&self, place: &Place, now: Instant) -> Option<(Epoch, Duration)> {
-        let (epoch, since) = self.watched.get(place)?.epoch?;
+    pub(crate) fn epoch_known(&self, shard: &ShardRef, now: Instant) -> Option<(Epoch, Duration)> {
+        let (epoch, since) = self.watched.get(shard)?.epoch?;
         Some((epoch, now.saturating_duration_since(since)))
     }
 
     /// Notes that a shard has an owner of this epoch.
-    pub(crate) fn note_epoch(&mut self, place: &Place, epoch: Epoch, now: Instant) {
-        if let Some(watched) = self.watched.get_mut(place) {
+    pub(crate) fn note_epoch(&mut self, shard: &ShardRef, epoch: Epoch, now: Instant) {
+        if let Some(watched) = self.watched.get_mut(shard) {
             watched.note_epoch(epoch, now);
         }
     }
 
     /// How often in a row it was found that nothing is to be done for a shard.
-    pub(crate) fn rebuffs(&self, place: &Place) -> u32 {
-        self.watched.get(place).map_or(0, |watched| watched.rebuffs)
+    pub(crate) fn rebuffs(&self, shard: &ShardRef) -> u32 {
+        self.watched.get(shard).map_or(0, |watched| watched.rebuffs)
     }
 
     /// Does not take a shard before then. `is_rebuff` says that its owner was there after all, or had reason not to be.
-    pub(crate) fn put_off(&mut self, place: &Place, until: Instant, is_rebuff: bool) {
-        if let Some(watched) = self.watched.get_mut(place) {
+    pub(crate) fn put_off(&mut self, shard: &ShardRef, until: Instant, is_rebuff: bool) {
+        if let Some(watched) = self.watched.get_mut(shard) {
             (watched.not_before, watched.is_left_to_others) = (Some(until), false);
             watched.rebuffs += u32::from(is_rebuff);
         }
     }
 
     /// Does not take a shard before then, unless there is nobody else who could.
-    pub(crate) fn leave_to_others(&mut self, place: &Place, until: Instant) {
-        self.put_off(place, until, true);
-        if let Some(watched) = self.watched.get_mut(place) {
+    pub(crate) fn leave_to_others(&mut self, shard: &ShardRef, until: Instant) {
+        self.put_off(shard, until, true);
+        if let Some(watched) = self.watched.get_mut(shard) {
             watched.is_left_to_others = true;
         }
     }
 
     /// This node could not do it: it leaves it to others, longer each time.
-    pub(crate) fn failed(&mut self, place: &Place, action: Action, now: Instant) {
-        if let Some(watched) = self.watched.get_mut(place) {
+    pub(crate) fn failed(&mut self, shard: &ShardRef, action: Action, now: Instant) {
+        if let Some(watched) = self.watched.get_mut(shard) {
             let pause = FAILED.0.saturating_mul(1 << watched.failures.min(10)).min(FAILED.1);
             let failed = Failed { until: now + pause, until_if_alone: now + FAILED.0 };
             watched.failed.insert(action, failed);
@@ -324,13 +285,13 @@ impl Vacancies {
     }
 
     /// Whether a shard has its replicas, so that a missing one is news.
-    pub(crate) fn has_all_replicas(&self, place: &Place) -> bool {
-        self.watched.get(place).is_some_and(|watched| watched.thin_since.is_none())
+    pub(crate) fn has_all_replicas(&self, shard: &ShardRef) -> bool {
+        self.watched.get(shard).is_some_and(|watched| watched.thin_since.is_none())
     }
 
     /// Whether somebody owns a shard now, as far as is seen.
-    pub(crate) fn owner_now(&self, place: &Place) -> Option<&Sighting> {
-        let watched = self.watched.get(place)?;
+    pub(crate) fn owner_now(&self, shard: &ShardRef) -> Option<&Sighting> {
+        let watched = self.watched.get(shard)?;
         watched.owner.as_ref().filter(|_| watched.ownerless_since.is_none())
     }
 }
@@ -359,8 +320,8 @@ impl Watched {
         }
     }
 
-    fn look(&mut self, view: &ClusterView, gone: &Gone, place: &Place, wanted: u32, now: Instant) {
-        match owner(view, place) {
+    fn look(&mut self, view: &ClusterView, gone: &Gone, shard: &ShardRef, wanted: u32, now: Instant) {
+        match owner(view, shard) {
             Some((sighting, phase)) => {
                 if self.ownerless_since.take().is_some() {
                     // What was found of the last time says nothing of the next.
@@ -379,7 +340,7 @@ impl Watched {
         }
         let is_gone = |owner: &Sighting| gone.contains(&(owner.node.clone(), owner.generation));
         self.is_orphan = self.owner.as_ref().is_some_and(is_gone);
-        let has_all = u32::try_from(replicas(view, place)).is_ok_and(|replicas| replicas >= wanted);
+        let has_all = u32::try_from(view.replicas(shard).count()).is_ok_and(|replicas| replicas >= wanted);
         self.had_all_copies |= has_all && wanted > 0;
         if has_all {
             self.thin_since = None;
@@ -392,14 +353,14 @@ impl Watched {
 /// How many others go before this node; nothing if it is no candidate.
 fn rank(
     view: &ClusterView,
-    place: &Place,
+    shard: &ShardRef,
     layouts: &BTreeMap<ServiceName, Layout>,
     action: Action,
 ) -> Option<u32> {
-    let service_type = type_of(layouts, place);
+    let service_type = type_of(layouts, shard);
     let order = |member: &Member| {
-        let class = class(member, view, (place, service_type), layouts, action)?;
-        Some((class, Reverse(weight(&member.id, place))))
+        let class = class(member, view, (shard, service_type), layouts, action)?;
+        Some((class, Reverse(weight(&member.id, shard))))
     };
     let mine = order(view.member(view.me())?)?;
     let before = view.peers().filter_map(order).filter(|theirs| *theirs < mine).count();
@@ -407,27 +368,27 @@ fn rank(
 }
 
 /// Whether a peer could take a shard, as a standby or with its replica.
-pub(crate) fn has_heir(view: &ClusterView, place: &Place, service_type: Option<&ServiceType>) -> bool {
+pub(crate) fn has_heir(view: &ClusterView, shard: &ShardRef, service_type: Option<&ServiceType>) -> bool {
     let layouts = BTreeMap::new();
-    view.peers().any(|peer| class(peer, view, (place, service_type), &layouts, Action::Own).is_some())
+    view.peers().any(|peer| class(peer, view, (shard, service_type), &layouts, Action::Own).is_some())
 }
 
 /// The type of a shard's service, where that is known.
-fn type_of<'a>(layouts: &'a BTreeMap<ServiceName, Layout>, place: &Place) -> Option<&'a ServiceType> {
-    layouts.get(&place.0).map(|layout| &layout.service_type)
+fn type_of<'a>(layouts: &'a BTreeMap<ServiceName, Layout>, shard: &ShardRef) -> Option<&'a ServiceType> {
+    layouts.get(&shard.service).map(|layout| &layout.service_type)
 }
 
 /// The peers that could take a shard, the nearest first, each with whether it has a replica of it.
 pub(crate) fn heirs(
     view: &ClusterView,
-    place: &Place,
+    shard: &ShardRef,
     layouts: &BTreeMap<ServiceName, Layout>,
 ) -> Vec<(Member, bool)> {
-    let service_type = type_of(layouts, place);
+    let service_type = type_of(layouts, shard);
     let mut heirs: Vec<_> = view
         .peers()
-        .filter_map(|peer| Some((class(peer, view, (place, service_type), layouts, Action::Own)?, peer)))
-        .map(|(class, peer)| ((class, Reverse(weight(&peer.id, place))), peer))
+        .filter_map(|peer| Some((class(peer, view, (shard, service_type), layouts, Action::Own)?, peer)))
+        .map(|(class, peer)| ((class, Reverse(weight(&peer.id, shard))), peer))
         .collect();
     heirs.sort_unstable_by_key(|(order, _)| *order);
     heirs.into_iter().map(|((class, _), peer)| (peer.clone(), class == 0)).collect()
@@ -437,27 +398,25 @@ pub(crate) fn heirs(
 fn class(
     member: &Member,
     view: &ClusterView,
-    (place, service_type): (&Place, Option<&ServiceType>),
+    (shard, service_type): (&ShardRef, Option<&ServiceType>),
     layouts: &BTreeMap<ServiceName, Layout>,
     action: Action,
 ) -> Option<u8> {
     let state = member.state.as_ref().filter(|state| state.phase.is_serving())?;
-    let takes_over = |service_type: &ServiceType| member.about.takes_over(&place.0, service_type);
+    let takes_over = |service_type: &ServiceType| member.about.takes_over(&shard.service, service_type);
     let is_standby = state.role == Role::Standby && service_type.is_some_and(takes_over);
     if action == Action::Replicate {
         return is_standby.then_some(0);
     }
-    if is_replica(state, place) {
+    if state.is_replica_of(shard) {
         return Some(0);
     }
-    let own = state.role.service().zip(state.role.shard());
-    let copied =
-        own.filter(|_| state.duty == Some(Post::Replica)).filter(|(service, _)| **service == place.0);
-    match copied {
-        Some((service, shard)) => {
-            let wanted = layouts.get(service).map_or(0, |layout| layout.replicas);
-            let is_surplus = u32::try_from(replicas(view, &(service.clone(), shard)))
-                .is_ok_and(|replicas| replicas > wanted);
+    let own = state.role.shard_ref().filter(|_| state.duty == Some(Post::Replica));
+    match own.filter(|own| own.service == shard.service) {
+        Some(own) => {
+            let wanted = layouts.get(&own.service).map_or(0, |layout| layout.replicas);
+            let is_surplus =
+                u32::try_from(view.replicas(&own).count()).is_ok_and(|replicas| replicas > wanted);
             Some(if is_surplus { 1 } else { 3 })
         }
         None => is_standby.then_some(2),
@@ -465,8 +424,8 @@ fn class(
 }
 
 /// Rendezvous hashing (Thaler and Ravishankar, 1998): each shard has its own order of nodes, and all agree on it.
-pub(crate) fn weight(node: &NodeId, (service, shard): &Place) -> KeyHash {
-    KeyHash::of(format!("{node} {service}/{shard}").as_bytes())
+pub(crate) fn weight(node: &NodeId, shard: &ShardRef) -> KeyHash {
+    KeyHash::of(format!("{node} {shard}").as_bytes())
 }
 
 #[cfg(test)]

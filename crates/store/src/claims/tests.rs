@@ -17,12 +17,8 @@ fn node(name: &str) -> NodeId {
     name.parse().unwrap()
 }
 
-fn service() -> ServiceName {
-    "storage".parse().unwrap()
-}
-
-fn shard() -> ShardId {
-    ShardId::default()
+fn shard() -> ShardRef {
+    "storage/0".parse().unwrap()
 }
 
 fn why(why: &str) -> Farewell<'_> {
@@ -30,7 +26,7 @@ fn why(why: &str) -> Farewell<'_> {
 }
 
 async fn take(claims: &Claims, seen: &ClaimState, name: &str) -> Result<Holder, ClaimError> {
-    claims.take(&service(), shard(), seen, &node(name), Generation(1)).await
+    claims.take(&shard(), seen, &node(name), Generation(1)).await
 }
 
 fn lost<T: std::fmt::Debug>(result: Result<T, ClaimError>) -> ClaimState {
@@ -50,18 +46,18 @@ pub(crate) async fn racing_nodes_share_a_shard(objects: Objects, seed: u64, node
             let (me, generation) = (node(&format!("n{number}")), Generation(number));
             let mut taken = Vec::<Holder>::new();
             for _ in 0..rounds {
-                let seen = claims.read(&service(), shard()).await.unwrap();
+                let seen = claims.read(&shard()).await.unwrap();
                 let mine = seen.holder.as_ref().filter(|holder| holder.node == me).cloned();
                 match mine {
                     Some(holder) if random.random_bool(0.5) => {
-                        match claims.release(&service(), shard(), &holder, why("tired")).await {
+                        match claims.release(&shard(), &holder, why("tired")).await {
                             Ok(()) => {}
                             Err(ClaimError::Lost(now)) => assert!(now.number > holder.epoch.0),
                             Err(ClaimError::Store(error)) => panic!("{error}"),
                         }
                     }
                     Some(_) => {}
-                    None => match claims.take(&service(), shard(), &seen, &me, generation).await {
+                    None => match claims.take(&shard(), &seen, &me, generation).await {
                         Ok(holder) => {
                             assert_eq!(holder.epoch.0, seen.number + 1);
                             assert!(taken.last().is_none_or(|last| last.epoch < holder.epoch));
@@ -73,7 +69,7 @@ pub(crate) async fn racing_nodes_share_a_shard(objects: Objects, seed: u64, node
                 }
                 // what has passed cannot be released, unless it was by its own holder
                 let Some(passed) = taken.iter().rev().nth(1) else { continue };
-                match claims.release(&service(), shard(), passed, Farewell::default()).await {
+                match claims.release(&shard(), passed, Farewell::default()).await {
                     Ok(()) => panic!("it has taken the shard again since"),
                     Err(ClaimError::Lost(now)) => assert!(now.number > passed.epoch.0),
                     Err(ClaimError::Store(error)) => panic!("{error}"),
@@ -85,8 +81,8 @@ pub(crate) async fn racing_nodes_share_a_shard(objects: Objects, seed: u64, node
     let taken: Vec<Holder> = tasks.join_all().await.into_iter().flatten().collect();
     let claims = claims(&objects);
     let mut history = BTreeMap::new();
-    for number in 1..=claims.read(&service(), shard()).await.unwrap().number {
-        let record = claims.log(&service(), shard()).entry(number).await.unwrap().expect("no gap");
+    for number in 1..=claims.read(&shard()).await.unwrap().number {
+        let record = claims.log(&shard()).entry(number).await.unwrap().expect("no gap");
         if let Record::Release { node, epoch, .. } = &record {
             assert_eq!(epoch.0, number - 1, "a release ends the take before it");
             assert!(matches!(&history[&epoch.0], Record::Take { node: taker, .. } if taker == node));
@@ -113,18 +109,18 @@ async fn racing_nodes_never_own_a_shard_together() {
 #[tokio::test]
 async fn a_claim_goes_from_hand_to_hand_with_rising_epochs() {
     let claims = claims(&Place::memory().objects());
-    let nobody = claims.read(&service(), shard()).await.unwrap();
+    let nobody = claims.read(&shard()).await.unwrap();
     assert_eq!(nobody, ClaimState::default());
     let a = take(&claims, &nobody, "a").await.unwrap();
     assert_eq!(a, Holder { node: node("a"), generation: Generation(1), epoch: Epoch(1) });
-    let seen = claims.read(&service(), shard()).await.unwrap();
+    let seen = claims.read(&shard()).await.unwrap();
     assert_eq!((seen.number, seen.holder.as_ref(), seen.latest.clone()), (1, Some(&a), Latest::Taken));
     assert_eq!(seen.note().as_deref(), Some("taken by a"));
     assert!(seen.since_ms.is_some());
-    assert!(claims.is_latest(&service(), shard(), a.epoch.0).await.unwrap());
-    claims.release(&service(), shard(), &a, Farewell { to: Some(&node("b")), ..why("moved") }).await.unwrap();
-    assert!(!claims.is_latest(&service(), shard(), a.epoch.0).await.unwrap());
-    let seen = claims.read(&service(), shard()).await.unwrap();
+    assert!(claims.is_latest(&shard(), a.epoch.0).await.unwrap());
+    claims.release(&shard(), &a, Farewell { to: Some(&node("b")), ..why("moved") }).await.unwrap();
+    assert!(!claims.is_latest(&shard(), a.epoch.0).await.unwrap());
+    let seen = claims.read(&shard()).await.unwrap();
     assert_eq!((seen.holder.as_ref(), seen.note().as_deref()), (None, Some("released by a to b: moved")));
     assert_eq!(take(&claims, &seen, "b").await.unwrap().epoch, Epoch(3));
 }
@@ -150,73 +146,73 @@ async fn only_the_holder_itself_can_release_and_twice_is_no_error() {
         Holder { epoch: Epoch(2), ..a.clone() },
         Holder { epoch: Epoch(9), ..a.clone() },
     ] {
-        lost(claims.release(&service(), shard(), &other, Farewell::default()).await);
+        lost(claims.release(&shard(), &other, Farewell::default()).await);
     }
-    assert_eq!(claims.read(&service(), shard()).await.unwrap().number, 1);
-    claims.release(&service(), shard(), &a, why("leaving")).await.unwrap();
-    claims.release(&service(), shard(), &a, why("leaving")).await.unwrap();
-    let seen = claims.read(&service(), shard()).await.unwrap();
+    assert_eq!(claims.read(&shard()).await.unwrap().number, 1);
+    claims.release(&shard(), &a, why("leaving")).await.unwrap();
+    claims.release(&shard(), &a, why("leaving")).await.unwrap();
+    let seen = claims.read(&shard()).await.unwrap();
     assert_eq!((seen.number, seen.note().as_deref()), (2, Some("released by a: leaving")));
     take(&claims, &seen, "b").await.unwrap();
-    lost(claims.release(&service(), shard(), &a, Farewell::default()).await);
-    assert_eq!(claims.read(&service(), shard()).await.unwrap().holder.unwrap().node, node("b"));
+    lost(claims.release(&shard(), &a, Farewell::default()).await);
+    assert_eq!(claims.read(&shard()).await.unwrap().holder.unwrap().node, node("b"));
 }
 
 #[tokio::test]
 async fn a_holder_that_is_challenged_keeps_its_shard_if_it_defends_itself() {
     let claims = claims(&Place::memory().objects());
-    let (service, shard) = (service(), shard());
+    let shard = shard();
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
-    let seen = claims.read(&service, shard).await.unwrap();
-    let doubted = claims.challenge(&service, shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
+    let seen = claims.read(&shard).await.unwrap();
+    let doubted = claims.challenge(&shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
     assert_eq!((doubted.number, doubted.holder.as_ref(), doubted.since_ms), (2, Some(&a), seen.since_ms));
     assert_eq!(doubted.note().as_deref(), Some("b doubts that a is there"));
-    assert!(!claims.is_latest(&service, shard, a.epoch.0).await.unwrap(), "the poll shows it");
+    assert!(!claims.is_latest(&shard, a.epoch.0).await.unwrap(), "the poll shows it");
 
-    let known = claims.read(&service, shard).await.unwrap();
+    let known = claims.read(&shard).await.unwrap();
     assert_eq!(known, doubted);
-    let defended = claims.defend(&service, shard, &known).await.unwrap();
+    let defended = claims.defend(&shard, &known).await.unwrap();
     assert_eq!((defended.holder.as_ref(), &defended.latest), (Some(&a), &Latest::Defended));
     let now = lost(take(&claims, &doubted, "b").await);
     assert_eq!(now, defended, "the challenger learns of it");
-    assert!(claims.is_latest(&service, shard, defended.number).await.unwrap());
-    claims.release(&service, shard, &a, why("done")).await.unwrap();
+    assert!(claims.is_latest(&shard, defended.number).await.unwrap());
+    claims.release(&shard, &a, why("done")).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_challenger_that_is_not_answered_takes_the_shard_and_the_holder_comes_too_late() {
     let claims = claims(&Place::memory().objects());
-    let (service, shard) = (service(), shard());
+    let shard = shard();
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
-    let seen = claims.read(&service, shard).await.unwrap();
-    let doubted = claims.challenge(&service, shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
+    let seen = claims.read(&shard).await.unwrap();
+    let doubted = claims.challenge(&shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
     let b = take(&claims, &doubted, "b").await.unwrap();
     assert_eq!(b.epoch, Epoch(3));
-    assert_eq!(lost(claims.defend(&service, shard, &doubted).await).holder, Some(b.clone()));
-    assert_eq!(lost(claims.release(&service, shard, &a, why("late")).await).holder, Some(b));
+    assert_eq!(lost(claims.defend(&shard, &doubted).await).holder, Some(b.clone()));
+    assert_eq!(lost(claims.release(&shard, &a, why("late")).await).holder, Some(b));
 }
 
 #[tokio::test]
 async fn of_two_challengers_one_is_heard() {
     let claims = claims(&Place::memory().objects());
-    let (service, shard) = (service(), shard());
+    let shard = shard();
     take(&claims, &ClaimState::default(), "a").await.unwrap();
-    let seen = claims.read(&service, shard).await.unwrap();
-    claims.challenge(&service, shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
-    let second = claims.challenge(&service, shard, &seen, &node("c"), Generation(1), 0).await;
+    let seen = claims.read(&shard).await.unwrap();
+    claims.challenge(&shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
+    let second = claims.challenge(&shard, &seen, &node("c"), Generation(1), 0).await;
     assert_eq!(lost(second).latest, Latest::Challenged { by: node("b"), sees: 1 });
 }
 
 #[tokio::test]
 async fn a_holder_that_is_challenged_can_still_give_its_shard_up() {
     let claims = claims(&Place::memory().objects());
-    let (service, shard) = (service(), shard());
+    let shard = shard();
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
-    let seen = claims.read(&service, shard).await.unwrap();
-    claims.challenge(&service, shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
+    let seen = claims.read(&shard).await.unwrap();
+    claims.challenge(&shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
     let refused = Farewell { is_refused: true, ..why("no room") };
-    claims.release(&service, shard, &a, refused).await.unwrap();
-    let now = claims.read(&service, shard).await.unwrap();
+    claims.release(&shard, &a, refused).await.unwrap();
+    let now = claims.read(&shard).await.unwrap();
     assert_eq!(now.note().as_deref(), Some("refused by a: no room"));
     assert_eq!(take(&claims, &now, "b").await.unwrap().epoch, Epoch(4));
 }
@@ -231,7 +227,7 @@ async fn a_taker_that_slept_at_any_step_learns_that_it_lost() {
         let nobody = ClaimState::default();
         let others = async {
             pause.reached().await;
-            let seen = claims.read(&service(), shard()).await.unwrap();
+            let seen = claims.read(&shard()).await.unwrap();
             take(&claims, &seen, "b").await.unwrap();
             pause.resume();
         };
@@ -249,12 +245,12 @@ async fn a_taker_that_slept_before_its_answer_sees_it_at_its_first_poll() {
     let nobody = ClaimState::default();
     let others = async {
         pause.reached().await;
-        let seen = claims.read(&service(), shard()).await.unwrap();
+        let seen = claims.read(&shard()).await.unwrap();
         take(&claims, &seen, "b").await.unwrap();
         pause.resume();
     };
     let (slept, ()) = tokio::join!(take(&claims, &nobody, "a"), others);
-    assert!(!claims.is_latest(&service(), shard(), slept.unwrap().epoch.0).await.unwrap());
+    assert!(!claims.is_latest(&shard(), slept.unwrap().epoch.0).await.unwrap());
 }
 
 #[tokio::test]
@@ -274,12 +270,12 @@ async fn a_holder_that_slept_at_any_step_of_its_release_never_ends_anothers_clai
         let mut pause = faults.pause_next(op, when);
         let others = async {
             pause.reached().await;
-            let seen = claims.read(&service(), shard()).await.unwrap();
+            let seen = claims.read(&shard()).await.unwrap();
             take(&claims, &seen, "b").await.unwrap();
             pause.resume();
         };
-        let (service, shard) = (service(), shard());
-        let (released, ()) = tokio::join!(claims.release(&service, shard, &a, Farewell::default()), others);
+        let shard = shard();
+        let (released, ()) = tokio::join!(claims.release(&shard, &a, Farewell::default()), others);
         // released first and taken then, or the other way round: b owns it
         let landed = (op, when) == (Op::Create, When::After);
         match released {
@@ -289,69 +285,65 @@ async fn a_holder_that_slept_at_any_step_of_its_release_never_ends_anothers_clai
             }
             Err(ClaimError::Store(error)) => panic!("{error}"),
         }
-        assert_eq!(claims.read(&service, shard).await.unwrap().holder.unwrap().node, node("b"));
+        assert_eq!(claims.read(&shard).await.unwrap().holder.unwrap().node, node("b"));
     }
 }
 
 #[tokio::test]
 async fn a_kind_of_entry_that_is_not_known_is_a_newer_versions() {
     let place = Place::memory();
-    let newer: Log<serde_json::Value> = Log::new(place.objects(), path(&service(), shard()), LIMITS);
+    let newer: Log<serde_json::Value> = Log::new(place.objects(), path(&shard()), LIMITS);
     newer.append(0, &serde_json::json!({"kind": "auction", "node": "b"})).await.unwrap();
     let claims = claims(&place.objects());
-    let error = claims.read(&service(), shard()).await.unwrap_err();
+    let error = claims.read(&shard()).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Newer);
     let message = error.to_string();
     assert!(message.contains("claims/storage/0/00000000000000000001.json"), "{message}");
     assert!(message.contains("written by a newer version"), "{message}");
     assert!(message.contains("unknown variant `auction`"), "{message}");
-    assert_eq!(
-        claims.all().await.unwrap()[&(service(), shard())].as_ref().unwrap_err().fault(),
-        Fault::Newer
-    );
+    assert_eq!(claims.all().await.unwrap()[&shard()].as_ref().unwrap_err().fault(), Fault::Newer);
 }
 
 #[tokio::test]
 async fn where_a_holder_is_reached_is_kept_until_it_gives_the_shard_up() {
     let claims = claims(&Place::memory().objects());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
-    let taken = claims.read(&service(), shard()).await.unwrap();
+    let taken = claims.read(&shard()).await.unwrap();
     let (b, none) = (node("b"), Generation(1));
-    let doubted = claims.challenge(&service(), shard(), &taken, &b, none, 1).await.unwrap();
-    let defended = claims.defend(&service(), shard(), &doubted).await.unwrap();
-    let read = claims.read(&service(), shard()).await.unwrap();
+    let doubted = claims.challenge(&shard(), &taken, &b, none, 1).await.unwrap();
+    let defended = claims.defend(&shard(), &doubted).await.unwrap();
+    let read = claims.read(&shard()).await.unwrap();
     for state in [taken, doubted, defended, read] {
         assert_eq!(state.http.as_deref(), Some("http://10.0.0.1:7400"), "{:?}", state.latest);
     }
-    claims.release(&service(), shard(), &a, Farewell::default()).await.unwrap();
-    assert_eq!(claims.read(&service(), shard()).await.unwrap().http, None);
+    claims.release(&shard(), &a, Farewell::default()).await.unwrap();
+    assert_eq!(claims.read(&shard()).await.unwrap().http, None);
 }
 
 #[tokio::test]
 async fn claims_of_versions_that_note_no_address_are_read() {
     let place = Place::memory();
-    let old = Log::<serde_json::Value>::new(place.objects(), path(&service(), shard()), LIMITS);
+    let old = Log::<serde_json::Value>::new(place.objects(), path(&shard()), LIMITS);
     old.append(0, &serde_json::json!({"kind": "take", "node": "a", "generation": 3})).await.unwrap();
     let claims = claims(&place.objects());
-    let taken = claims.read(&service(), shard()).await.unwrap();
+    let taken = claims.read(&shard()).await.unwrap();
     assert_eq!(
         (taken.holder.as_ref().map(|holder| holder.generation), taken.http),
         (Some(Generation(3)), None)
     );
     let holder = serde_json::json!({"node": "a", "generation": 3, "epoch": 1});
     old.append(1, &serde_json::json!({"kind": "defend", "holder": holder})).await.unwrap();
-    assert_eq!(claims.read(&service(), shard()).await.unwrap().http, None);
+    assert_eq!(claims.read(&shard()).await.unwrap().http, None);
 }
 
 #[tokio::test]
 async fn all_claims_are_read_and_strangers_folders_are_not() {
     let place = Place::folder();
     let claims = claims(&place.objects());
-    let types: [ServiceName; 2] = ["storage".parse().unwrap(), "searcher".parse().unwrap()];
-    for service in &types {
+    for service in ["storage", "searcher"] {
         for number in [0, 1, 10] {
-            let shard = ShardId::try_from(number).unwrap();
-            claims.take(service, shard, &ClaimState::default(), &node("a"), Generation(1)).await.unwrap();
+            let shard = format!("{service}/{number}").parse().unwrap();
+            claims.take(&shard, &ClaimState::default(), &node("a"), Generation(1)).await.unwrap();
         }
     }
     for stray in ["claims/Storage/0/00000000000000000001.json", "claims/storage/x/00000000000000000001.json"]
@@ -369,8 +361,8 @@ async fn a_folder_that_vanished_is_not_taken_for_a_claim_that_is_still_ours() {
     let place = Place::memory();
     let claims = claims(&place.objects());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
-    claims.objects.delete(&path(&service(), shard()).join("00000000000000000001.json")).await.unwrap();
-    let error = claims.is_latest(&service(), shard(), a.epoch.0).await.unwrap_err();
+    claims.objects.delete(&path(&shard()).join("00000000000000000001.json")).await.unwrap();
+    let error = claims.is_latest(&shard(), a.epoch.0).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Missing);
     assert!(error.to_string().contains("still mounted"), "{error}");
 }
@@ -381,10 +373,10 @@ async fn a_poll_of_a_store_that_fails_is_an_error_and_no_answer() {
     let claims = claims(&objects(faults.objects()));
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     faults.set(Mode::Unreachable);
-    let error = claims.is_latest(&service(), shard(), a.epoch.0).await.unwrap_err();
+    let error = claims.is_latest(&shard(), a.epoch.0).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Unreachable);
     faults.set(Mode::Work);
-    assert!(claims.is_latest(&service(), shard(), a.epoch.0).await.unwrap());
+    assert!(claims.is_latest(&shard(), a.epoch.0).await.unwrap());
 }
 
 /// A step of a node: 0 to 2 are nodes; what it believes may be old.
@@ -422,7 +414,7 @@ async fn follow(steps: &[Step]) {
     for step in steps {
         let number = u64::try_from(history.len()).unwrap();
         match *step {
-            Step::Look(who) => seen[who] = claims.read(&service(), shard()).await.unwrap(),
+            Step::Look(who) => seen[who] = claims.read(&shard()).await.unwrap(),
             Step::Take(who) => match take(&claims, &seen[who], names[who]).await {
                 Ok(holder) => {
                     assert_eq!((seen[who].number, holder.epoch.0), (number, number + 1));
@@ -438,14 +430,14 @@ async fn follow(steps: &[Step]) {
                 let Some(holder) = &held[who] else { continue };
                 let latest = holder.epoch.0 == number;
                 let again = number == holder.epoch.0 + 1 && history.last() == Some(&None);
-                match claims.release(&service(), shard(), holder, Farewell::default()).await {
+                match claims.release(&shard(), holder, Farewell::default()).await {
                     Ok(()) if latest => history.push(None),
                     Ok(()) => assert!(again),
                     Err(_) => assert!(!latest && !again),
                 }
             }
         }
-        let now = claims.read(&service(), shard()).await.unwrap();
+        let now = claims.read(&shard()).await.unwrap();
         assert_eq!(now.number, u64::try_from(history.len()).unwrap());
         let owner = history.last().copied().flatten().map(|who| node(names[who]));
         assert_eq!(now.holder.map(|holder| holder.node), owner);
@@ -457,12 +449,12 @@ async fn a_latest_entry_that_is_damaged_in_any_way_is_never_stepped_over() {
     let place = Place::memory();
     let claims = claims(&place.objects());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
-    let other = ShardId::try_from(7).unwrap();
-    claims.take(&service(), other, &ClaimState::default(), &node("a"), Generation(1)).await.unwrap();
-    let before = claims.read(&service(), shard()).await.unwrap();
-    claims.release(&service(), shard(), &a, Farewell::default()).await.unwrap();
-    let released = claims.read(&service(), shard()).await.unwrap();
-    let latest = path(&service(), shard()).join("00000000000000000002.json");
+    let other: ShardRef = "storage/7".parse().unwrap();
+    claims.take(&other, &ClaimState::default(), &node("a"), Generation(1)).await.unwrap();
+    let before = claims.read(&shard()).await.unwrap();
+    claims.release(&shard(), &a, Farewell::default()).await.unwrap();
+    let released = claims.read(&shard()).await.unwrap();
+    let latest = path(&shard()).join("00000000000000000002.json");
     let whole = place.objects().read(&latest).await.unwrap().unwrap();
     let mut harmed: Vec<Vec<u8>> = (0..whole.len()).map(|length| whole[..length].to_vec()).collect();
     for (at, bit) in (0..whole.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
@@ -475,7 +467,7 @@ async fn a_latest_entry_that_is_damaged_in_any_way_is_never_stepped_over() {
     for content in harmed {
         let shown = String::from_utf8_lossy(&content).into_owned();
         place.objects().overwrite(&latest, content.into()).await.unwrap();
-        match claims.read(&service(), shard()).await {
+        match claims.read(&shard()).await {
             // A name of a field that is not needed may change, as long as it says the same.
             Ok(state) => {
                 assert_eq!(state, released, "{shown}");
@@ -484,13 +476,13 @@ async fn a_latest_entry_that_is_damaged_in_any_way_is_never_stepped_over() {
             Err(error) => {
                 assert!(error.is_of_content(), "{shown}: {error}");
                 assert!(error.to_string().contains("00000000000000000002.json"), "{error}");
-                let taken = claims.take(&service(), shard(), &before, &node("b"), Generation(2)).await;
+                let taken = claims.take(&shard(), &before, &node("b"), Generation(2)).await;
                 assert!(
                     matches!(taken, Err(ClaimError::Store(_) | ClaimError::Lost(_))),
                     "{shown}: {taken:?}"
                 );
                 let all = claims.all().await.unwrap();
-                assert!(all[&(service(), shard())].is_err() && all[&(service(), other)].is_ok(), "{shown}");
+                assert!(all[&shard()].is_err() && all[&other].is_ok(), "{shown}");
             }
         }
     }

@@ -66,7 +66,7 @@ async fn nodes_that_open_a_new_store_at_once_agree_on_its_identity() {
 async fn a_role_has_its_own_data() {
     let place = TestPlace::memory();
     let store = over(&place.store).await.unwrap();
-    let data = store.data(&"storage".parse().unwrap(), "7".parse().unwrap());
+    let data = store.data(&"storage/7".parse().unwrap());
     data.put(&Path::from("wal/1"), PutPayload::from_static(b"x")).await.unwrap();
     assert!(everything(&place.store).await.contains(&"demo/data/storage/7/wal/1".to_owned()));
 }

@@ -4,7 +4,7 @@ use plugin::Claim;
 use store::Store;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
-use types::{Generation, ServiceName, ShardId};
+use types::{Generation, ShardRef};
 
 /// Takes the claim on a shard for one owner after the other.
 #[derive(Debug, Default)]
@@ -16,10 +16,10 @@ impl Owners {
         let open =
             async || Store::open(&"memory:///".parse().unwrap(), &"test".parse().unwrap()).await.unwrap();
         let claims = self.0.get_or_init(open).await.claims();
-        let (service, shard): (ServiceName, _) = ("storage".parse().unwrap(), ShardId::try_from(0).unwrap());
-        let (asked_at, seen) = (Instant::now(), claims.read(&service, shard).await.unwrap());
+        let shard: ShardRef = "storage/0".parse().unwrap();
+        let (asked_at, seen) = (Instant::now(), claims.read(&shard).await.unwrap());
         let node = format!("node-{}", seen.number).parse().unwrap();
-        let holder = claims.take(&service, shard, &seen, &node, Generation(1)).await.unwrap();
-        Claim::new(claims, service, shard, holder, asked_at)
+        let holder = claims.take(&shard, &seen, &node, Generation(1)).await.unwrap();
+        Claim::new(claims, shard, holder, asked_at)
     }
 }

@@ -1,3 +1,4 @@
+use types::RoleState;
 use types::api::{About, Member};
 
 use super::*;
@@ -8,8 +9,8 @@ fn storage() -> ServiceName {
     "storage".parse().unwrap()
 }
 
-fn place() -> Place {
-    (storage(), ShardId::default())
+fn shard() -> ShardRef {
+    ShardRef::new(storage(), ShardId::default())
 }
 
 fn layouts(replicas: u32) -> BTreeMap<ServiceName, Layout> {
@@ -66,7 +67,7 @@ fn turn(
     view: &ClusterView,
     replicas: u32,
     now: Instant,
-) -> Result<(Place, Action), Option<Instant>> {
+) -> Result<(ShardRef, Action), Option<Instant>> {
     vacancies.turn(view, &layouts(replicas), &BTreeSet::new(), now)
 }
 
@@ -82,8 +83,8 @@ async fn a_shard_whose_owner_was_seen_is_taken_after_the_settle_time() {
     vacancies.look(&gone, &Gone::new(), &layouts(0), start + 10 * SECOND);
     let due = start + 11 * SECOND;
     assert_eq!(turn(&vacancies, &gone, 0, due - SECOND / 2), Err(Some(due)));
-    assert_eq!(turn(&vacancies, &gone, 0, due), Ok((place(), Action::Own)));
-    let last = vacancies.last_owner(&place()).unwrap();
+    assert_eq!(turn(&vacancies, &gone, 0, due), Ok((shard(), Action::Own)));
+    let last = vacancies.last_owner(&shard()).unwrap();
     assert_eq!((last.node.as_str(), last.epoch, last.http.as_str()), ("a", Epoch(3), "http://a"));
 
     vacancies.look(&owned, &Gone::new(), &layouts(0), due);
@@ -99,7 +100,7 @@ async fn an_owner_that_is_gone_for_sure_is_not_waited_for() {
     let gone = Gone::from([("a".parse().unwrap(), Generation(1))]);
     let view = seen.without(&gone);
     vacancies.look(&view, &gone, &layouts(0), start);
-    assert_eq!(turn(&vacancies, &view, 0, start), Ok((place(), Action::Own)));
+    assert_eq!(turn(&vacancies, &view, 0, start), Ok((shard(), Action::Own)));
 
     vacancies.look(&seen, &Gone::new(), &layouts(0), start);
     assert_eq!(turn(&vacancies, &seen, 0, start + SECOND), Err(None), "it was there after all");
@@ -134,12 +135,12 @@ async fn a_member_that_starts_with_the_shard_is_waited_for_longer() {
     let start = Instant::now();
     vacancies.look(&awaited, &Gone::new(), &layouts(0), start);
     assert_eq!(turn(&vacancies, &awaited, 0, start + 2 * SECOND), Err(Some(start + UNSEEN)));
-    assert_eq!(turn(&vacancies, &awaited, 0, start + UNSEEN), Ok((place(), Action::Own)));
+    assert_eq!(turn(&vacancies, &awaited, 0, start + UNSEEN), Ok((shard(), Action::Own)));
 
     let given_up = with_the_other_shard(&[("me", "standby"), ("gateway", "api_gateway")]);
     assert_eq!(
         turn(&vacancies, &given_up, 0, start + SECOND),
-        Ok((place(), Action::Own)),
+        Ok((shard(), Action::Own)),
         "the claim says more"
     );
 }
@@ -153,11 +154,11 @@ async fn a_refusal_counts_only_while_another_candidate_is_left() {
     let mut vacancies = Vacancies::new(pace());
     let start = Instant::now();
     vacancies.look(&others, &Gone::new(), &layouts(0), start);
-    vacancies.leave_to_others(&place(), start + 30 * SECOND);
+    vacancies.leave_to_others(&shard(), start + 30 * SECOND);
     assert_eq!(turn(&vacancies, &others, 0, start + 5 * SECOND), Err(Some(start + 30 * SECOND)));
-    assert_eq!(turn(&vacancies, &alone, 0, start + 5 * SECOND), Ok((place(), Action::Own)));
+    assert_eq!(turn(&vacancies, &alone, 0, start + 5 * SECOND), Ok((shard(), Action::Own)));
 
-    vacancies.put_off(&place(), start + 30 * SECOND, false);
+    vacancies.put_off(&shard(), start + 30 * SECOND, false);
     assert_eq!(
         turn(&vacancies, &alone, 0, start + 5 * SECOND),
         Err(Some(start + 30 * SECOND)),
@@ -165,10 +166,10 @@ async fn a_refusal_counts_only_while_another_candidate_is_left() {
     );
 
     for _ in 0..3 {
-        vacancies.failed(&place(), Action::Own, start + 20 * SECOND);
+        vacancies.failed(&shard(), Action::Own, start + 20 * SECOND);
     }
     assert_eq!(turn(&vacancies, &others, 0, start + 30 * SECOND), Err(Some(start + 60 * SECOND)));
-    assert_eq!(turn(&vacancies, &alone, 0, start + 30 * SECOND), Ok((place(), Action::Own)));
+    assert_eq!(turn(&vacancies, &alone, 0, start + 30 * SECOND), Ok((shard(), Action::Own)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +208,7 @@ fn ranks(members: &[(&str, &str)], replicas: u32, action: Action) -> Vec<(String
     let all: Vec<_> = members.iter().map(|(id, role)| member(id, role)).collect();
     let rank_of = |id: &str| {
         let view = ClusterView::new("test".parse().unwrap(), id.parse().unwrap(), all.clone());
-        rank(&view, &place(), &layouts(replicas), action)
+        rank(&view, &shard(), &layouts(replicas), action)
     };
     let mut ranks: Vec<_> = members.iter().map(|(id, _)| ((*id).to_owned(), rank_of(id))).collect();
     ranks.sort_by_key(|(_, rank)| rank.unwrap_or(u32::MAX));
@@ -236,7 +237,7 @@ fn copies_of_the_shard_go_first_then_surplus_ones_then_standbys_then_copies_of_o
 #[test]
 fn a_standby_is_a_candidate_for_a_named_service_if_it_knows_such_and_may_run_it() {
     let sessions: ServiceName = "sessions".parse().unwrap();
-    let place: Place = (sessions.clone(), ShardId::default());
+    let shard = ShardRef::new(sessions.clone(), ShardId::default());
     let of = |service_type: &str| {
         let (service_type, shards) = (service_type.parse().unwrap(), NonZeroU32::MIN);
         BTreeMap::from([(sessions.clone(), Layout { spec: 1, service_type, shards, replicas: 0 })])
@@ -254,7 +255,7 @@ fn a_standby_is_a_candidate_for_a_named_service_if_it_knows_such_and_may_run_it(
     ] {
         let me = Member { about, ..member("me", "standby") };
         let view = ClusterView::new("test".parse().unwrap(), me.id.clone(), [me]);
-        assert_eq!(rank(&view, &place, &layouts, Action::Own), expected, "{view:?}");
+        assert_eq!(rank(&view, &shard, &layouts, Action::Own), expected, "{view:?}");
     }
 }
 
@@ -267,8 +268,8 @@ fn all_agree_on_the_order_of_standbys_and_each_shard_has_its_own() {
     assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
     let firsts: BTreeSet<_> = (0..20)
         .map(|shard| {
-            let place = (storage(), ShardId::try_from(shard).unwrap());
-            names.iter().max_by_key(|name| weight(&name.parse().unwrap(), &place)).unwrap()
+            let shard = ShardRef::new(storage(), ShardId::try_from(shard).unwrap());
+            names.iter().max_by_key(|name| weight(&name.parse().unwrap(), &shard)).unwrap()
         })
         .collect();
     assert!(firsts.len() > 3, "{firsts:?}");
@@ -284,7 +285,7 @@ async fn a_missing_copy_is_given_by_a_standby_once_there_is_an_owner() {
 
     let thin = with_the_other_copy(&[("me", "standby"), ("a", "storage/0*3")]);
     vacancies.look(&thin, &Gone::new(), &layouts(1), start);
-    assert_eq!(turn(&vacancies, &thin, 1, start + 4 * SECOND), Ok((place(), Action::Replicate)));
+    assert_eq!(turn(&vacancies, &thin, 1, start + 4 * SECOND), Ok((shard(), Action::Replicate)));
     assert_eq!(turn(&vacancies, &thin, 1, start + SECOND), Err(Some(start + 4 * SECOND)));
 
     let busy = with_the_other_copy(&[("me", "api_gateway"), ("a", "storage/0*3")]);
@@ -296,11 +297,11 @@ async fn what_was_put_off_or_renounced_is_left_alone() {
     let mut vacancies = Vacancies::new(pace());
     let (start, empty) = (Instant::now(), with_the_other_shard(&[("me", "standby")]));
     vacancies.look(&empty, &Gone::new(), &layouts(0), start);
-    vacancies.put_off(&place(), start + 60 * SECOND, true);
-    assert_eq!(vacancies.rebuffs(&place()), 1);
+    vacancies.put_off(&shard(), start + 60 * SECOND, true);
+    assert_eq!(vacancies.rebuffs(&shard()), 1);
     assert_eq!(turn(&vacancies, &empty, 0, start + UNSEEN), Err(Some(start + 60 * SECOND)));
     assert!(turn(&vacancies, &empty, 0, start + 60 * SECOND).is_ok());
-    let refused = BTreeSet::from([(place(), Action::Own)]);
+    let refused = BTreeSet::from([(shard(), Action::Own)]);
     assert_eq!(vacancies.turn(&empty, &layouts(0), &refused, start + 60 * SECOND), Err(None));
 
     let back = with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]);
@@ -320,13 +321,13 @@ async fn a_false_alarm_does_not_delay_the_next_takeover_but_an_own_failure_does(
     for view in [&owned, &empty] {
         vacancies.look(view, &Gone::new(), &layouts(0), start);
     }
-    vacancies.put_off(&place(), start + 60 * SECOND, true);
+    vacancies.put_off(&shard(), start + 60 * SECOND, true);
     for view in [&owned, &empty] {
         vacancies.look(view, &Gone::new(), &layouts(0), start);
     }
     assert!(turn(&vacancies, &empty, 0, start + SECOND).is_ok(), "the same owner, once more");
 
-    vacancies.failed(&place(), Action::Own, start);
+    vacancies.failed(&shard(), Action::Own, start);
     let starting = {
         let mut other = member("b", "storage/0*4");
         other.state.as_mut().unwrap().phase = Phase::Starting;
@@ -356,6 +357,6 @@ async fn a_shard_without_an_owner_goes_before_a_missing_copy() {
     for view in [&seen, &thin] {
         vacancies.look(view, &Gone::new(), &layouts(1), start);
     }
-    let shard_1 = (storage(), ShardId::try_from(1).unwrap());
+    let shard_1 = ShardRef::new(storage(), ShardId::try_from(1).unwrap());
     assert_eq!(turn(&vacancies, &thin, 1, start + 100 * SECOND), Ok((shard_1, Action::Own)));
 }
