@@ -497,7 +497,7 @@ impl Inner {
                 let resigned = catalog.resigned(&service, target).cloned();
                 MeshError::NoOwner { service, shard, last, resigned, spare, waited }
             }
-            Target::Any | Target::Key(_) | Target::Copy(_) | Target::CopyOf(_) => {
+            Target::Any | Target::Key(_) | Target::KeyReplica(_) | Target::ShardReplica(_) => {
                 MeshError::NoServingMember { service, spare, waited }
             }
         }

@@ -83,8 +83,8 @@ pub(crate) enum Prospect {
 impl Candidate {
     /// Whether a request for this target may be sent to it now.
     pub(crate) fn serves(&self, target: Target) -> bool {
-        let may_be_a_copy = matches!(target, Target::Any | Target::CopyOf(_));
-        self.is_serving && fits(&self.role, target) && (may_be_a_copy || !self.is_replica)
+        let is_replica_enough = matches!(target, Target::Any | Target::ShardReplica(_));
+        self.is_serving && fits(&self.role, target) && (is_replica_enough || !self.is_replica)
     }
 }
 
@@ -108,9 +108,9 @@ fn pass_over_former_owners(service: &ServiceName, members: &mut [Candidate], lea
 fn fits(role: &Role, target: Target) -> bool {
     match target {
         Target::Any => true,
-        Target::Shard(shard) | Target::CopyOf(shard) => role.shard() == Some(shard),
+        Target::Shard(shard) | Target::ShardReplica(shard) => role.shard() == Some(shard),
         // A key whose shard is not known yet.
-        Target::Key(_) | Target::Copy(_) => false,
+        Target::Key(_) | Target::KeyReplica(_) => false,
     }
 }
 
@@ -267,7 +267,7 @@ impl Catalog {
     pub(crate) fn resigned(&self, service: &ServiceName, target: Target) -> Option<&(NodeId, String)> {
         match self.resolve(service, target) {
             Target::Shard(shard) => self.resigned.get(&(service.clone(), shard)),
-            Target::Any | Target::Key(_) | Target::Copy(_) | Target::CopyOf(_) => None,
+            Target::Any | Target::Key(_) | Target::KeyReplica(_) | Target::ShardReplica(_) => None,
         }
     }
 
@@ -275,7 +275,7 @@ impl Catalog {
     pub(crate) fn resolve(&self, service: &ServiceName, target: Target) -> Target {
         match (target, self.shards.get(service)) {
             (Target::Key(key), Some(&shards)) => Target::Shard(key.shard(shards)),
-            (Target::Copy(key), Some(&shards)) => Target::CopyOf(key.shard(shards)),
+            (Target::KeyReplica(key), Some(&shards)) => Target::ShardReplica(key.shard(shards)),
             _ => target,
         }
     }
@@ -296,7 +296,7 @@ impl Catalog {
         });
         // While the number of shards is unknown, any member may hold the key.
         let may_fit = |member: &Candidate| {
-            matches!(target, Target::Key(_) | Target::Copy(_)) || fits(&member.role, target)
+            matches!(target, Target::Key(_) | Target::KeyReplica(_)) || fits(&member.role, target)
         };
         if was_lately || members.iter().any(may_fit) {
             return Prospect::Soon;

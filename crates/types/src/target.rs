@@ -16,10 +16,10 @@ pub enum Target {
     Shard(ShardId),
     /// A ready member that has the shard of this key.
     Key(KeyHash),
-    /// A ready member that has this shard or a copy of it.
-    CopyOf(ShardId),
-    /// A ready member that has the shard of this key or a copy of it.
-    Copy(KeyHash),
+    /// A ready member that has this shard or a replica of it.
+    ShardReplica(ShardId),
+    /// A ready member that has the shard of this key or a replica of it.
+    KeyReplica(KeyHash),
 }
 
 /// What decides which shard a key belongs to: its SipHash-1-3 with a zero key (Aumasson and Bernstein, 2012).
