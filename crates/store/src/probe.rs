@@ -1,6 +1,6 @@
-//! Tests whether a store keeps the promise that everything here rests on.
+//! Tests whether a store gives the guarantee that everything here depends on.
 //!
-//! Not every store that speaks S3 does: some ignore `If-None-Match` and let every creator of an object win.
+//! Not every store with an S3 API does: some ignore `If-None-Match` and let every creator of an object win.
 
 use std::collections::BTreeSet;
 
@@ -20,14 +20,14 @@ pub(crate) const RACERS: usize = 16;
 pub(crate) enum Depth {
     /// Everything; once per store.
     Full,
-    /// Whether an object can be created twice; at each opening.
+    /// Only whether an object can be created twice; at each opening.
     Quick,
 }
 
 /// Why a store did not pass.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// It answered, and not as it must.
+    /// It gave a wrong answer.
     Unfit(String),
     /// It did not answer.
     Store(StoreError),
@@ -45,7 +45,7 @@ pub(crate) fn folder() -> Path {
 }
 
 /// Runs the test in `folder` and removes what it wrote, whatever its result. (A process that is killed meanwhile
-/// leaves a few small objects below `probe/`, which nobody reads and anybody may remove.)
+/// leaves a few small objects below `probe/`, which are never read and can be removed.)
 pub(crate) async fn test(objects: &Objects, folder: &Path, depth: Depth) -> Result<(), Refusal> {
     let verdict = match depth {
         Depth::Full => {

@@ -1,4 +1,4 @@
-//! The same promises over an S3 server, reached as users reach theirs.
+//! The same promises on an S3 server, reached through the environment variables that users set.
 
 use std::net::TcpListener;
 
@@ -51,7 +51,7 @@ async fn an_s3_server_that_honours_if_none_match_holds_a_cluster() {
 }
 
 #[tokio::test]
-async fn an_endpoint_where_nobody_listens_cannot_be_reached() {
+async fn an_endpoint_without_a_listener_cannot_be_reached() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for scheme in ["http", "https"] {
         let environment = environment(&format!("{scheme}://127.0.0.1:{port}"));

@@ -71,7 +71,7 @@ pub(crate) async fn racing_nodes_share_a_shard(objects: Objects, seed: u64, node
                         Err(ClaimError::Store(error)) => panic!("{error}"),
                     },
                 }
-                // what has passed cannot be released, unless it was by its own holder
+                // A take that another has followed cannot be released, unless its own holder had released it.
                 let Some(passed) = taken.iter().rev().nth(1) else { continue };
                 match claims.release(&service(), shard(), passed, Farewell::default()).await {
                     Ok(()) => panic!("it has taken the shard again since"),
@@ -111,7 +111,7 @@ async fn racing_nodes_never_own_a_shard_together() {
 }
 
 #[tokio::test]
-async fn a_claim_goes_from_hand_to_hand_with_rising_epochs() {
+async fn a_claim_passes_from_node_to_node_with_rising_epochs() {
     let claims = claims(&Place::memory().objects());
     let nobody = claims.read(&service(), shard()).await.unwrap();
     assert_eq!(nobody, ClaimState::default());
@@ -130,7 +130,7 @@ async fn a_claim_goes_from_hand_to_hand_with_rising_epochs() {
 }
 
 #[tokio::test]
-async fn of_two_that_take_from_the_same_state_one_is_told_who_won() {
+async fn of_two_that_take_from_the_same_state_the_loser_learns_who_won() {
     let claims = claims(&Place::memory().objects());
     let nobody = ClaimState::default();
     take(&claims, &nobody, "a").await.unwrap();
@@ -184,7 +184,7 @@ async fn a_holder_that_is_challenged_keeps_its_shard_if_it_defends_itself() {
 }
 
 #[tokio::test]
-async fn a_challenger_that_is_not_answered_takes_the_shard_and_the_holder_comes_too_late() {
+async fn a_challenger_without_an_answer_takes_the_shard_and_a_late_defence_fails() {
     let claims = claims(&Place::memory().objects());
     let (service, shard) = (service(), shard());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
@@ -197,7 +197,7 @@ async fn a_challenger_that_is_not_answered_takes_the_shard_and_the_holder_comes_
 }
 
 #[tokio::test]
-async fn of_two_challengers_one_is_heard() {
+async fn of_two_challengers_one_succeeds() {
     let claims = claims(&Place::memory().objects());
     let (service, shard) = (service(), shard());
     take(&claims, &ClaimState::default(), "a").await.unwrap();
@@ -208,7 +208,7 @@ async fn of_two_challengers_one_is_heard() {
 }
 
 #[tokio::test]
-async fn a_holder_that_is_challenged_can_still_give_its_shard_up() {
+async fn a_holder_that_is_challenged_can_still_release_its_shard() {
     let claims = claims(&Place::memory().objects());
     let (service, shard) = (service(), shard());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
@@ -244,7 +244,7 @@ async fn a_taker_that_slept_at_any_step_learns_that_it_lost() {
 async fn a_taker_that_slept_before_its_answer_sees_it_at_its_first_poll() {
     let faults = Faults::new(Place::memory().store);
     let claims = claims(&objects(faults.objects()));
-    // Its last look: on a folder the number after the highest that was listed is asked for.
+    // Its last read: on a folder the number after the highest listed one is read too.
     let mut pause = faults.pause_next(Op::Get, When::After);
     let nobody = ClaimState::default();
     let others = async {
@@ -280,7 +280,7 @@ async fn a_holder_that_slept_at_any_step_of_its_release_never_ends_anothers_clai
         };
         let (service, shard) = (service(), shard());
         let (released, ()) = tokio::join!(claims.release(&service, shard, &a, Farewell::default()), others);
-        // released first and taken then, or the other way round: b owns it
+        // Released and then taken, or the other way round: b owns it.
         let landed = (op, when) == (Op::Create, When::After);
         match released {
             Ok(()) => assert!(landed, "{op:?} {when:?}"),
@@ -294,7 +294,7 @@ async fn a_holder_that_slept_at_any_step_of_its_release_never_ends_anothers_clai
 }
 
 #[tokio::test]
-async fn a_kind_of_entry_that_is_not_known_is_a_newer_versions() {
+async fn an_unknown_kind_of_entry_is_reported_as_one_of_a_newer_version() {
     let place = Place::memory();
     let newer: Log<serde_json::Value> = Log::new(place.objects(), path(&service(), shard()), LIMITS);
     newer.append(0, &serde_json::json!({"kind": "auction", "node": "b"})).await.unwrap();
@@ -312,7 +312,7 @@ async fn a_kind_of_entry_that_is_not_known_is_a_newer_versions() {
 }
 
 #[tokio::test]
-async fn where_a_holder_is_reached_is_kept_until_it_gives_the_shard_up() {
+async fn the_address_of_a_holder_is_kept_until_it_releases_the_shard() {
     let claims = claims(&Place::memory().objects());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     let taken = claims.read(&service(), shard()).await.unwrap();
@@ -328,7 +328,7 @@ async fn where_a_holder_is_reached_is_kept_until_it_gives_the_shard_up() {
 }
 
 #[tokio::test]
-async fn claims_of_versions_that_note_no_address_are_read() {
+async fn claims_of_versions_that_record_no_address_are_read() {
     let place = Place::memory();
     let old = Log::<serde_json::Value>::new(place.objects(), path(&service(), shard()), LIMITS);
     old.append(0, &serde_json::json!({"kind": "take", "node": "a", "generation": 3})).await.unwrap();
@@ -344,7 +344,7 @@ async fn claims_of_versions_that_note_no_address_are_read() {
 }
 
 #[tokio::test]
-async fn all_claims_are_read_and_strangers_folders_are_not() {
+async fn all_claims_are_read_and_foreign_folders_are_not() {
     let place = Place::folder();
     let claims = claims(&place.objects());
     let types: [ServiceName; 2] = ["storage".parse().unwrap(), "searcher".parse().unwrap()];
@@ -365,7 +365,7 @@ async fn all_claims_are_read_and_strangers_folders_are_not() {
 }
 
 #[tokio::test]
-async fn a_folder_that_vanished_is_not_taken_for_a_claim_that_is_still_ours() {
+async fn a_missing_folder_does_not_count_as_a_claim_that_is_still_ours() {
     let place = Place::memory();
     let claims = claims(&place.objects());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
@@ -376,7 +376,7 @@ async fn a_folder_that_vanished_is_not_taken_for_a_claim_that_is_still_ours() {
 }
 
 #[tokio::test]
-async fn a_poll_of_a_store_that_fails_is_an_error_and_no_answer() {
+async fn a_poll_of_a_failing_store_is_an_error_and_not_an_answer() {
     let faults = Faults::new(Place::memory().store);
     let claims = claims(&objects(faults.objects()));
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
@@ -387,7 +387,7 @@ async fn a_poll_of_a_store_that_fails_is_an_error_and_no_answer() {
     assert!(claims.is_latest(&service(), shard(), a.epoch.0).await.unwrap());
 }
 
-/// A step of a node: 0 to 2 are nodes; what it believes may be old.
+/// A step of a node: 0 to 2 are nodes; the state from which it acts may be stale.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Look(usize),
@@ -453,7 +453,7 @@ async fn follow(steps: &[Step]) {
 }
 
 #[tokio::test]
-async fn a_latest_entry_that_is_damaged_in_any_way_is_never_stepped_over() {
+async fn a_damaged_latest_entry_is_never_skipped() {
     let place = Place::memory();
     let claims = claims(&place.objects());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
@@ -476,7 +476,7 @@ async fn a_latest_entry_that_is_damaged_in_any_way_is_never_stepped_over() {
         let shown = String::from_utf8_lossy(&content).into_owned();
         place.objects().overwrite(&latest, content.into()).await.unwrap();
         match claims.read(&service(), shard()).await {
-            // A name of a field that is not needed may change, as long as it says the same.
+            // The name of an optional field may change, if the state stays the same.
             Ok(state) => {
                 assert_eq!(state, released, "{shown}");
                 silent += 1;
@@ -494,6 +494,6 @@ async fn a_latest_entry_that_is_damaged_in_any_way_is_never_stepped_over() {
             }
         }
     }
-    // The checksum's own name may be spelt in another way, and is then the field of a later version.
+    // A damaged name of the checksum field counts as a field of a later version.
     assert!(silent < whole.len(), "{silent}");
 }

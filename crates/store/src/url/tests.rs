@@ -65,7 +65,7 @@ fn credentials_in_a_url_are_refused_and_not_repeated() {
 }
 
 #[test]
-fn what_is_no_store_says_what_to_write() {
+fn a_text_that_is_no_store_is_refused_with_advice() {
     assert!(refused("").contains("give a folder"));
     assert!(refused("data/store").contains("neither an absolute path nor a url"));
     assert!(refused("https://minio:9000/bucket").contains("AWS_ENDPOINT"));
