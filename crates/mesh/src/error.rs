@@ -122,7 +122,7 @@ pub enum MeshError {
         why: String,
     },
     /// The client stopped sending the body.
-    #[error("nothing of the request's body came for {limit:?}")]
+    #[error("no part of the request's body arrived for {limit:?}")]
     BodyStalled {
         /// The limit.
         limit: Duration,
@@ -156,10 +156,10 @@ fn no_owner(
 ) -> String {
     let last = match (resigned, last) {
         (Some((node, why)), _) => format!("its owner {node} has {why}"),
-        (None, Some((node, epoch))) => format!("its last owner that was seen is {node} (epoch {epoch})"),
-        (None, None) => "none was seen so far".to_owned(),
+        (None, Some((node, epoch))) => format!("its last known owner is {node} (epoch {epoch})"),
+        (None, None) => "no owner was seen so far".to_owned(),
     };
-    format!("no member that is seen owns `{service}/{shard}`{}; {last}", after(waited))
+    format!("no member in view owns `{service}/{shard}`{}; {last}", after(waited))
 }
 
 impl MeshError {

@@ -14,10 +14,10 @@ const NOT_PROCESSED: HeaderName = HeaderName::from_static(api::NOT_PROCESSED);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
     /// The server must send the body without a transfer coding, or with `Transfer-Encoding: chunked` alone.
-    #[error("its body has the transfer coding `{0}`, and only `chunked` is undone")]
+    #[error("its body has the transfer coding `{0}`, and only `chunked` is decoded")]
     TransferCoding(String),
     /// The server must send one length.
-    #[error("it says two lengths of its body: `{0}`")]
+    #[error("it states two lengths of its body: `{0}`")]
     Lengths(String),
 }
 
