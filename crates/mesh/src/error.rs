@@ -174,7 +174,7 @@ impl MeshError {
             }
             Self::NoOwner { service, shard, spare: Some(spare), .. } => {
                 problem = problem.hint(format!(
-                    "`ctl claims` says who owns it; one that reaches the store and no member defends it there, \
+                    "`ctl claims` shows its owner; one that reaches the store and no member defends it there, \
                      until `ctl set-service {spare} {service} --shard {shard} --take` moves it"
                 ));
             }
@@ -207,7 +207,7 @@ impl MeshError {
             Self::NoOwner { .. } => (
                 ErrorKind::Unavailable,
                 "no-owner",
-                "`ctl claims` says who owns it; no node that is seen stands by to take it",
+                "`ctl claims` shows its owner; no standby in view can take it",
             ),
             Self::Refused { last, .. } => {
                 (ErrorKind::Unavailable, last.code(), last.hint.as_deref().unwrap_or("try again in a moment"))

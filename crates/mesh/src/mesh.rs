@@ -185,7 +185,7 @@ impl Mesh {
         self.send_to(service, target, Request::from_parts(parts, body)).await
     }
 
-    /// The same to a member that may answer for a target, whatever the request's head says.
+    /// The same to a member that may answer for a target, independently of the request's head.
     pub async fn send_to<B>(
         &self,
         service: &ServiceName,
@@ -222,7 +222,7 @@ impl Mesh {
         self.0.deliver(&Goal::Addresses(urls), head, &upload).await
     }
 
-    /// Whether a service exists that has no member yet, or may exist as far as this node knows.
+    /// Whether a service exists, even without a member, or may exist as far as this node knows.
     pub fn may_exist(&self, service: &ServiceName) -> bool {
         matches!(self.0.targets.kind(service), Kind::Settled(_) | Kind::NotYetKnown)
     }

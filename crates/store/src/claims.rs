@@ -101,7 +101,7 @@ impl ClaimState {
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     /// Another node was first; decide again from this state.
-    #[error("the claim has changed: {}", .0.note().as_deref().unwrap_or("nobody has it"))]
+    #[error("the claim has changed: {}", .0.note().as_deref().unwrap_or("it has no owner"))]
     Lost(ClaimState),
     /// It is not known whether the entry was written; read the claim before trying again.
     #[error(transparent)]

@@ -208,8 +208,8 @@ mod tests {
         let cluster = "demo".parse().unwrap();
         let store = Store::open(&url, &cluster).await.unwrap();
         let (claims, service, shard) = (store.claims(), "storage".parse().unwrap(), "0".parse().unwrap());
-        let (node, nobody) = ("a".parse().unwrap(), ClaimState::default());
-        let holder = claims.take(&service, shard, &nobody, &node, types::Generation(1)).await.unwrap();
+        let (node, unowned) = ("a".parse().unwrap(), ClaimState::default());
+        let holder = claims.take(&service, shard, &unowned, &node, types::Generation(1)).await.unwrap();
 
         for has_another in [false, true] {
             fs::rename(&root, &away).unwrap();
@@ -221,7 +221,7 @@ mod tests {
             assert_eq!(error.fault(), Fault::Missing, "{error}");
             assert!(error.hint().unwrap().contains("is it mounted"), "{error}");
             assert!(claims.is_latest(&service, shard, holder.epoch.0).await.is_err());
-            assert!(claims.take(&service, shard, &nobody, &node, types::Generation(2)).await.is_err());
+            assert!(claims.take(&service, shard, &unowned, &node, types::Generation(2)).await.is_err());
             assert!(claims.all().await.is_err());
             assert!(!root.join("demo/claims").exists(), "nothing is written beside the store");
             if has_another {

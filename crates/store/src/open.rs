@@ -343,7 +343,7 @@ async fn leftover(objects: &Objects, url: &StoreUrl) -> Result<Option<Path>, Sto
 
 async fn test(objects: &Objects, url: &StoreUrl, cluster: &ClusterId, depth: Depth) -> Result<(), OpenError> {
     let folder = probe::folder();
-    let verdict = probe::test(objects, &folder, depth).await;
+    let result = probe::test(objects, &folder, depth).await;
     if let Place::Folder(root) = url.place() {
         // The objects are removed, their folders are not. (A store that is not over this folder has none.)
         let left = root.join(cluster.as_str()).join(folder.as_ref());
@@ -351,7 +351,7 @@ async fn test(objects: &Objects, url: &StoreUrl, cluster: &ClusterId, depth: Dep
             tokio::fs::remove_dir(empty).await.ok();
         }
     }
-    verdict.map_err(|refusal| match refusal {
+    result.map_err(|refusal| match refusal {
         Refusal::Unfit(reason) => OpenError::Unfit { url: url.clone(), reason },
         Refusal::Store(error) => OpenError::Store(error),
     })

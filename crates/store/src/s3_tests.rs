@@ -27,8 +27,8 @@ async fn an_s3_server_that_honours_if_none_match_holds_a_cluster() {
 
     let (service, shard) = ("storage".parse().unwrap(), "0".parse().unwrap());
     let (node, claims) = ("a".parse().unwrap(), store.claims());
-    let nobody = ClaimState::default();
-    let holder = claims.take(&service, shard, &nobody, &node, types::Generation(1)).await.unwrap();
+    let unowned = ClaimState::default();
+    let holder = claims.take(&service, shard, &unowned, &node, types::Generation(1)).await.unwrap();
     assert!(claims.is_latest(&service, shard, holder.epoch.0).await.unwrap());
     claims.release(&service, shard, &holder, crate::Farewell::default()).await.unwrap();
     assert!(!claims.is_latest(&service, shard, holder.epoch.0).await.unwrap());

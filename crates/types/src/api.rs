@@ -209,7 +209,7 @@ pub struct Step {
 pub struct Seen {
     /// Members that show it, the node itself included.
     pub by: u32,
-    /// Live members that were asked, the node itself included.
+    /// Live members whose views were checked, the node itself included.
     pub of: u32,
     /// Those that do not show it yet, with the reason.
     #[serde(default)]

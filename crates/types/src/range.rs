@@ -11,7 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// 365 days in milliseconds: the longest duration, unless its place says otherwise.
+/// 365 days in milliseconds: the longest duration by default.
 pub const YEAR_MS: u64 = 365 * 86_400_000;
 
 /// Ten years in milliseconds, of 365.25 days each.

@@ -39,7 +39,7 @@ pub enum Update<P, T> {
     Gone(Box<Problem>),
 }
 
-/// A shard's stream; an error tells why it broke off.
+/// A shard's stream; an error states why it broke off.
 pub type Source<P, T> = BoxStream<'static, Result<Update<P, T>, String>>;
 
 /// A shard's stream that has begun at a position.
@@ -80,7 +80,7 @@ pub trait Follow: Clone + Send + Sync + 'static {
 }
 
 impl<P, T> Update<P, T> {
-    /// Converts the item; an error tells why that failed.
+    /// Converts the item; an error states why that failed.
     pub fn try_map<U>(self, f: impl FnOnce(T) -> Result<U, String>) -> Result<Update<P, U>, String> {
         Ok(match self {
             Self::Item { place, item } => Update::Item { place, item: f(item)? },

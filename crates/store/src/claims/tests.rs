@@ -95,7 +95,7 @@ pub(crate) async fn racing_nodes_share_a_shard(objects: Objects, seed: u64, node
     }
     for holder in taken {
         let Record::Take { node, generation, .. } = &history[&holder.epoch.0] else {
-            panic!("who was told that it took a shard did");
+            panic!("a take that succeeded is in the log");
         };
         assert_eq!((node, *generation), (&holder.node, holder.generation));
     }
@@ -113,9 +113,9 @@ async fn racing_nodes_never_own_a_shard_together() {
 #[tokio::test]
 async fn a_claim_passes_from_node_to_node_with_rising_epochs() {
     let claims = claims(&Place::memory().objects());
-    let nobody = claims.read(&service(), shard()).await.unwrap();
-    assert_eq!(nobody, ClaimState::default());
-    let a = take(&claims, &nobody, "a").await.unwrap();
+    let unowned = claims.read(&service(), shard()).await.unwrap();
+    assert_eq!(unowned, ClaimState::default());
+    let a = take(&claims, &unowned, "a").await.unwrap();
     assert_eq!(a, Holder { node: node("a"), generation: Generation(1), epoch: Epoch(1) });
     let seen = claims.read(&service(), shard()).await.unwrap();
     assert_eq!((seen.number, seen.holder.as_ref(), seen.latest.clone()), (1, Some(&a), Latest::Taken));
@@ -132,9 +132,9 @@ async fn a_claim_passes_from_node_to_node_with_rising_epochs() {
 #[tokio::test]
 async fn of_two_that_take_from_the_same_state_the_loser_learns_who_won() {
     let claims = claims(&Place::memory().objects());
-    let nobody = ClaimState::default();
-    take(&claims, &nobody, "a").await.unwrap();
-    let error = take(&claims, &nobody, "b").await.unwrap_err();
+    let unowned = ClaimState::default();
+    take(&claims, &unowned, "a").await.unwrap();
+    let error = take(&claims, &unowned, "b").await.unwrap_err();
     assert_eq!(error.to_string(), "the claim has changed: taken by a");
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!(lost::<()>(Err(error)).holder.unwrap().node, node("a"));
@@ -228,14 +228,14 @@ async fn a_taker_that_slept_at_any_step_learns_that_it_lost() {
         let faults = Faults::new(Place::memory().store);
         let claims = claims(&objects(faults.objects()));
         let mut pause = faults.pause_next(op, when);
-        let nobody = ClaimState::default();
+        let unowned = ClaimState::default();
         let others = async {
             pause.reached().await;
             let seen = claims.read(&service(), shard()).await.unwrap();
             take(&claims, &seen, "b").await.unwrap();
             pause.resume();
         };
-        let (slept, ()) = tokio::join!(take(&claims, &nobody, "a"), others);
+        let (slept, ()) = tokio::join!(take(&claims, &unowned, "a"), others);
         assert_eq!(lost(slept).holder.unwrap().node, node("b"), "{op:?} {when:?}");
     }
 }
@@ -246,14 +246,14 @@ async fn a_taker_that_slept_before_its_answer_sees_it_at_its_first_poll() {
     let claims = claims(&objects(faults.objects()));
     // Its last read: on a folder the number after the highest listed one is read too.
     let mut pause = faults.pause_next(Op::Get, When::After);
-    let nobody = ClaimState::default();
+    let unowned = ClaimState::default();
     let others = async {
         pause.reached().await;
         let seen = claims.read(&service(), shard()).await.unwrap();
         take(&claims, &seen, "b").await.unwrap();
         pause.resume();
     };
-    let (slept, ()) = tokio::join!(take(&claims, &nobody, "a"), others);
+    let (slept, ()) = tokio::join!(take(&claims, &unowned, "a"), others);
     assert!(!claims.is_latest(&service(), shard(), slept.unwrap().epoch.0).await.unwrap());
 }
 
@@ -354,9 +354,9 @@ async fn all_claims_are_read_and_foreign_folders_are_not() {
             claims.take(service, shard, &ClaimState::default(), &node("a"), Generation(1)).await.unwrap();
         }
     }
-    for stray in ["claims/Storage/0/00000000000000000001.json", "claims/storage/x/00000000000000000001.json"]
+    for other in ["claims/Storage/0/00000000000000000001.json", "claims/storage/x/00000000000000000001.json"]
     {
-        place.objects().overwrite(&Path::from(stray), "x".into()).await.unwrap();
+        place.objects().overwrite(&Path::from(other), "x".into()).await.unwrap();
     }
     let all = claims.all().await.unwrap();
     assert_eq!(all.len(), 6);

@@ -379,10 +379,10 @@ async fn a_long_log_is_read_in_parts_and_other_files_are_not_entries() {
     for number in 2..=1_200 {
         assert_eq!(log.append("x").await.unwrap(), number);
     }
-    for stray in
+    for other in
         ["7.entry", "0000000000000000000x.entry", "00000000000000009999.json", "x/00000000000000009999.entry"]
     {
-        objects.put(&Path::from(format!("log/{stray}")), "x".into()).await.unwrap();
+        objects.put(&Path::from(format!("log/{other}")), "x".into()).await.unwrap();
     }
     let reader = reader(&objects);
     let part = reader.read(1).await.unwrap();

@@ -322,10 +322,10 @@ async fn other_files_are_not_entries() {
     let place = Place::folder();
     let log = log(&place.objects(), LIMITS);
     fill(&log, 1, 2).await;
-    for stray in
+    for other in
         ["7.json", "0000000000000000000x.json", "00000000000000000009.json~", "x/00000000000000000009.json"]
     {
-        place.store.put(&Path::from(format!("log/{stray}")), "x".into()).await.unwrap();
+        place.store.put(&Path::from(format!("log/{other}")), "x".into()).await.unwrap();
     }
     place.store.put(&Path::from("logs/00000000000000000009.json"), "x".into()).await.unwrap();
     assert_eq!(log.latest().await.unwrap().unwrap().number, 2);

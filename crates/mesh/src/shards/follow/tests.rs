@@ -87,7 +87,7 @@ async fn a_silent_stream_says_that_it_lives_and_its_owner_is_asked_anew() {
     let (_, updates) = follow(owners.clone(), &[shard(0)], None).await.unwrap();
     let began = Instant::now();
     let mut updates = Box::pin(updates);
-    assert!(timeout(SILENCE * 3, updates.next()).await.is_err(), "a source says itself that it is silent");
+    assert!(timeout(SILENCE * 3, updates.next()).await.is_err(), "a source reports its silence itself");
     assert!(owners.asked.lock().unwrap().len() >= 3, "{:?}", began.elapsed());
 }
 
