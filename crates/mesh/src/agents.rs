@@ -125,7 +125,7 @@ impl From<AgentError> for Problem {
         match error {
             AgentError::Refused(problem) => *problem,
             error => Self::new(ErrorKind::BadGateway, "member-unreachable", error.to_string())
-                .hint("`ctl members` shows which members are there"),
+                .hint("`ctl members` shows the live members"),
         }
     }
 }

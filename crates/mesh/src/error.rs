@@ -92,7 +92,7 @@ pub enum MeshError {
         address: String,
     },
     /// Change the server: it must frame the body of its answers plainly.
-    #[error("the answer from {address} can't be passed on: {why}")]
+    #[error("the answer from {address} can't be forwarded: {why}")]
     BadAnswer {
         /// Host and port.
         address: String,
@@ -128,10 +128,10 @@ pub enum MeshError {
         limit: Duration,
     },
     /// Look for a route that leads back to its origin.
-    #[error("the request was passed on {MAX_HOPS} times already")]
+    #[error("the request was forwarded {MAX_HOPS} times already")]
     Loop,
     /// Change the request: its target is not a path, or a header is malformed.
-    #[error("the request can't be passed on: {why}")]
+    #[error("the request can't be forwarded: {why}")]
     Malformed {
         /// The reason.
         why: String,
@@ -250,11 +250,9 @@ impl MeshError {
             ),
             Self::BodyAborted { .. } => (ErrorKind::Invalid, "body-aborted", "send the whole body"),
             Self::BodyStalled { .. } => (ErrorKind::Invalid, "body-stalled", "send the body without pausing"),
-            Self::Loop => (
-                ErrorKind::Internal,
-                "loop-detected",
-                "look for a route that leads back to the gateway it came from",
-            ),
+            Self::Loop => {
+                (ErrorKind::Internal, "loop-detected", "look for a route that leads back to this gateway")
+            }
             Self::Malformed { .. } => (ErrorKind::Invalid, "malformed-request", "change the request"),
             Self::NoAddress => (ErrorKind::Internal, "no-address", "give the route an address"),
         }

@@ -85,7 +85,7 @@ impl ClaimState {
         Some(match &self.latest {
             Latest::Never => return None,
             Latest::Taken => format!("taken by {holder}"),
-            Latest::Challenged { by, .. } => format!("{by} doubts that {holder} is there"),
+            Latest::Challenged { by, .. } => format!("{by} challenges {holder}"),
             Latest::Defended => format!("defended by {holder}"),
             Latest::Released { by, to, is_refused, why } => {
                 let verb = if *is_refused { "refused" } else { "released" };

@@ -8,7 +8,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use rustix::io::Errno;
 use types::ErrorKind;
 
-/// An operation on the store that failed. A failed write may have been made all the same.
+/// An operation on the store that failed. A failed write may still have been made.
 #[derive(Debug)]
 pub struct StoreError(Box<Parts>);
 
@@ -116,13 +116,13 @@ impl StoreError {
     pub fn hint(&self) -> Option<String> {
         let folder = self.0.store.starts_with("file:");
         let hint = match self.0.fault {
-            Fault::Unreachable if folder => "look at the disk or the mount of the store's folder",
+            Fault::Unreachable if folder => "check the disk or the mount of the store's folder",
             Fault::Unreachable => {
                 "check the network, the endpoint (AWS_ENDPOINT, AWS_ALLOW_HTTP=true for http) and the store itself"
             }
-            Fault::Timeout if folder => "the disk or the mount of the store's folder hangs; look at it",
+            Fault::Timeout if folder => "the disk or the mount of the store's folder hangs; check it",
             Fault::Timeout => {
-                "the store hangs, or credentials are looked for where there are none; \
+                "the store hangs, or the client finds no credentials; \
                  check the store and AWS_ACCESS_KEY_ID, GOOGLE_SERVICE_ACCOUNT or AZURE_STORAGE_ACCOUNT_KEY"
             }
             Fault::Denied if folder => "give the agent's user the right to read and write the store's folder",
@@ -139,7 +139,7 @@ impl StoreError {
             }
             Fault::Missing => "make the bucket first, or correct the store's url; buckets are not made here",
             Fault::Damaged => {
-                "look at the object; restore it from a backup, or remove it if you know what it said"
+                "inspect the object; restore it from a backup, or remove it if you know its content"
             }
             Fault::Newer => "update this agent to the version of the others",
             Fault::Unsupported | Fault::Other => return None,

@@ -234,7 +234,7 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
                 },
             }
         }
-        let cause = format!("it was refused {TRIES} times as being there, and was not there");
+        let cause = format!("it was refused {TRIES} times because it exists, but it does not exist");
         Err(self.objects.error(Fault::Other, "write", &path, cause).into())
     }
 

@@ -387,7 +387,7 @@ impl Identity {
             None if created == Created::Yes => Ok(made),
             None => Err(OpenError::Unfit {
                 url: url.clone(),
-                reason: format!("`{}` is there when written and not there when read", Self::path()),
+                reason: format!("`{}` exists when written and does not exist when read", Self::path()),
             }),
         }
     }

@@ -104,7 +104,7 @@ impl SpecError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Changed { .. } => {
-                Some("look at it again, then repeat the change if it is still wanted".to_owned())
+                Some("read it again, then repeat the change if it is still wanted".to_owned())
             }
             Self::ShardsFixed { shards, .. } => {
                 Some(format!("keep `shards: {shards}`, or start a new cluster with another number"))

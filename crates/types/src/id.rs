@@ -444,7 +444,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_the_text_parsing_never_panics_and_what_parses_prints_the_same(text in ".{0,60}") {
+        fn parsing_never_panics_and_a_text_that_parses_prints_the_same(text in ".{0,60}") {
             if let Ok(id) = text.parse::<NodeId>() {
                 proptest::prop_assert_eq!(id.to_string(), text.clone());
             }

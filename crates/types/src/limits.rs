@@ -55,8 +55,8 @@ mod tests {
         for (what, waited, steps) in [
             ("a hand-over", HAND_OVER, vec![ANNOUNCE, DRAIN, STOP, STOP, RELEASE]),
             ("a change", CHANGE, vec![CONSENT, END_ROLE, RELEASE, HAND_OVER, START, START, RECEIPT]),
-            ("the node that passes a command on", PASS_ON, vec![CHANGE]),
-            ("the agent that is asked", CONTROL_REQUEST, vec![PASS_ON]),
+            ("the node that forwards a command", PASS_ON, vec![CHANGE]),
+            ("the agent that receives it", CONTROL_REQUEST, vec![PASS_ON]),
             ("ctl", COMMAND, vec![CONTROL_REQUEST]),
         ] {
             let steps = steps.into_iter().sum::<Duration>();

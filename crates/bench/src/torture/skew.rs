@@ -112,8 +112,8 @@ fn compile(source: &Path, library: &Path) -> anyhow::Result<()> {
         .stdin(Stdio::null())
         .output()
         .context("there is no C compiler `cc`")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "cc can't compile the clock library: {}", said.trim());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "cc can't compile the clock library: {}", errors.trim());
     Ok(())
 }
 

@@ -51,8 +51,8 @@ fn one_length(headers: &mut HeaderMap) -> Result<(), AnswerError> {
         .unwrap_or_default();
     lengths.dedup();
     let [length] = lengths[..] else {
-        let said: Vec<_> = elements(headers, &CONTENT_LENGTH).collect();
-        return Err(AnswerError::Lengths(said.join(", ")));
+        let lengths: Vec<_> = elements(headers, &CONTENT_LENGTH).collect();
+        return Err(AnswerError::Lengths(lengths.join(", ")));
     };
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     Ok(())

@@ -164,7 +164,7 @@ impl HeadError {
     /// The error as problem details, with a hint.
     pub fn to_problem(&self) -> Problem {
         let (code, status, hint) = match self {
-            Self::NoHost => ("no-host", 400, "send `Host: name`, as HTTP/1.1 asks for".to_owned()),
+            Self::NoHost => ("no-host", 400, "send `Host: name`, as HTTP/1.1 requires".to_owned()),
             Self::SeveralHosts => ("several-hosts", 400, "send one Host header".to_owned()),
             Self::BadHost(_) => ("bad-host", 400, "send `Host: name` or `Host: name:port`".to_owned()),
             Self::UserName => ("user-name", 400, "send credentials in an Authorization header".to_owned()),

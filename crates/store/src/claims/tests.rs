@@ -168,16 +168,19 @@ async fn a_holder_that_is_challenged_keeps_its_shard_if_it_defends_itself() {
     let (service, shard) = (service(), shard());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     let seen = claims.read(&service, shard).await.unwrap();
-    let doubted = claims.challenge(&service, shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
-    assert_eq!((doubted.number, doubted.holder.as_ref(), doubted.since_ms), (2, Some(&a), seen.since_ms));
-    assert_eq!(doubted.note().as_deref(), Some("b doubts that a is there"));
+    let challenged = claims.challenge(&service, shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
+    assert_eq!(
+        (challenged.number, challenged.holder.as_ref(), challenged.since_ms),
+        (2, Some(&a), seen.since_ms)
+    );
+    assert_eq!(challenged.note().as_deref(), Some("b challenges a"));
     assert!(!claims.is_latest(&service, shard, a.epoch.0).await.unwrap(), "the poll shows it");
 
     let known = claims.read(&service, shard).await.unwrap();
-    assert_eq!(known, doubted);
+    assert_eq!(known, challenged);
     let defended = claims.defend(&service, shard, &known).await.unwrap();
     assert_eq!((defended.holder.as_ref(), &defended.latest), (Some(&a), &Latest::Defended));
-    let now = lost(take(&claims, &doubted, "b").await);
+    let now = lost(take(&claims, &challenged, "b").await);
     assert_eq!(now, defended, "the challenger learns of it");
     assert!(claims.is_latest(&service, shard, defended.number).await.unwrap());
     claims.release(&service, shard, &a, why("done")).await.unwrap();
@@ -189,10 +192,10 @@ async fn a_challenger_without_an_answer_takes_the_shard_and_a_late_defence_fails
     let (service, shard) = (service(), shard());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     let seen = claims.read(&service, shard).await.unwrap();
-    let doubted = claims.challenge(&service, shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
-    let b = take(&claims, &doubted, "b").await.unwrap();
+    let challenged = claims.challenge(&service, shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
+    let b = take(&claims, &challenged, "b").await.unwrap();
     assert_eq!(b.epoch, Epoch(3));
-    assert_eq!(lost(claims.defend(&service, shard, &doubted).await).holder, Some(b.clone()));
+    assert_eq!(lost(claims.defend(&service, shard, &challenged).await).holder, Some(b.clone()));
     assert_eq!(lost(claims.release(&service, shard, &a, why("late")).await).holder, Some(b));
 }
 
@@ -317,10 +320,10 @@ async fn the_address_of_a_holder_is_kept_until_it_releases_the_shard() {
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     let taken = claims.read(&service(), shard()).await.unwrap();
     let (b, none) = (node("b"), Generation(1));
-    let doubted = claims.challenge(&service(), shard(), &taken, &b, none, 1).await.unwrap();
-    let defended = claims.defend(&service(), shard(), &doubted).await.unwrap();
+    let challenged = claims.challenge(&service(), shard(), &taken, &b, none, 1).await.unwrap();
+    let defended = claims.defend(&service(), shard(), &challenged).await.unwrap();
     let read = claims.read(&service(), shard()).await.unwrap();
-    for state in [taken, doubted, defended, read] {
+    for state in [taken, challenged, defended, read] {
         assert_eq!(state.http.as_deref(), Some("http://10.0.0.1:7400"), "{:?}", state.latest);
     }
     claims.release(&service(), shard(), &a, Farewell::default()).await.unwrap();

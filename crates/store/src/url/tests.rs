@@ -90,7 +90,7 @@ fn a_url_goes_through_json() {
 
 proptest::proptest! {
     #[test]
-    fn whatever_the_text_what_parses_prints_to_the_same_store(text in "(/|file:///|s3://|gs://|)[ -~äß]{0,30}") {
+    fn a_text_that_parses_prints_to_the_same_store(text in "(/|file:///|s3://|gs://|)[ -~äß]{0,30}") {
         if let Ok(url) = text.parse::<StoreUrl>() {
             proptest::prop_assert_eq!(url.to_string().parse::<StoreUrl>().unwrap(), url);
         }
