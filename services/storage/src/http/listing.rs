@@ -100,7 +100,8 @@ impl StorageService {
         let uri = format!("/kv?{}", query.for_shard(shard, query.range.bytes));
         let request = Request::get(uri).body(Bytes::new());
         let request = request.map_err(|error| ShardError::BadAnswer(error.to_string()))?;
-        let target = if query.level == ReadLevel::Any { Target::CopyOf(shard) } else { Target::Shard(shard) };
+        let target =
+            if query.level == ReadLevel::Any { Target::ShardReplica(shard) } else { Target::Shard(shard) };
         let page = self.mesh.fetch(&self.member.service, target, request, MAX_ANSWER, LIMIT).await?;
         let staleness = staleness(page.headers());
         Ok(Read { value: page.into_body(), staleness })

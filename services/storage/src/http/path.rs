@@ -47,12 +47,12 @@ pub(crate) fn target(head: &Parts) -> Target {
     match endpoint(head.uri.path()) {
         // What a write says in its query, a `ttl`, is for its owner to judge.
         Endpoint::Key(Ok(key)) if is_read(&head.method) => match read_level(query) {
-            Ok(ReadLevel::Any) => Target::Copy(key.hash()),
+            Ok(ReadLevel::Any) => Target::KeyReplica(key.hash()),
             Ok(ReadLevel::Strong | ReadLevel::Primary) | Err(_) => Target::Key(key.hash()),
         },
         Endpoint::Key(Ok(key)) => Target::Key(key.hash()),
         Endpoint::Listing => match ListQuery::parse(query) {
-            Ok(ListQuery { shard: Some(shard), level: ReadLevel::Any, .. }) => Target::CopyOf(shard),
+            Ok(ListQuery { shard: Some(shard), level: ReadLevel::Any, .. }) => Target::ShardReplica(shard),
             Ok(ListQuery { shard: Some(shard), .. }) => Target::Shard(shard),
             _ => Target::Any,
         },
@@ -88,7 +88,7 @@ mod tests {
                 assert_eq!(of(method.clone(), &format!("/kv/a{query}")), key, "{method} {query}");
             }
         }
-        assert_eq!(of(Method::HEAD, "/kv/a?consistency=any"), Target::Copy(KeyHash::of(b"a")));
+        assert_eq!(of(Method::HEAD, "/kv/a?consistency=any"), Target::KeyReplica(KeyHash::of(b"a")));
     }
 
     #[test]
@@ -105,10 +105,10 @@ mod tests {
             ("/kv", Target::Any),
             ("/kv?shard=2&limit=3", Target::Shard(ShardId::try_from(2).unwrap())),
             ("/kv?shard=x", Target::Any),
-            ("/kv/a?consistency=any", Target::Copy(KeyHash::of(b"a"))),
+            ("/kv/a?consistency=any", Target::KeyReplica(KeyHash::of(b"a"))),
             ("/kv/a?consistency=primary", Target::Key(KeyHash::of(b"a"))),
             ("/kv?consistency=any", Target::Any),
-            ("/kv?shard=2&consistency=any", Target::CopyOf(ShardId::try_from(2).unwrap())),
+            ("/kv?shard=2&consistency=any", Target::ShardReplica(ShardId::try_from(2).unwrap())),
             ("/watch", Target::Any),
             ("/watch?prefix=a&from=0:1.0", Target::Any),
             ("/watch?shard=2&from=2:1.0", Target::Shard(ShardId::try_from(2).unwrap())),
