@@ -123,7 +123,7 @@ impl Context {
         Ok(listener)
     }
 
-    /// A context for tests, of a node that is alone, and the channel on which failures of its tasks arrive.
+    /// A context for tests, of the only node of its cluster, and the channel on which failures of its tasks arrive.
     ///
     /// # Panics
     /// Never: the names in it are valid.
@@ -153,7 +153,8 @@ impl Context {
         (context, failures)
     }
 
-    /// The same for the owner of a shard, which is newly claimed on the store. The shard is taken to be the service's last.
+    /// The same as [`for_test`](Self::for_test) for the owner of a shard, which is newly claimed on the store. The shard is
+    /// taken to be the service's last.
     ///
     /// # Panics
     /// When the role has no shard, or the store fails.

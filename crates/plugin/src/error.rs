@@ -25,7 +25,7 @@ impl ServiceError {
         Self::new(ErrorKind::Unavailable, message)
     }
 
-    /// A bug or a broken machine.
+    /// There is a bug, or the machine is broken.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }

@@ -11,7 +11,7 @@ pub enum BindError {
     /// Choose another port, or end the process that has this one.
     #[error("{addr} is in use by {holder}")]
     InUse {
-        /// What was asked for.
+        /// The requested address.
         addr: SocketAddr,
         /// `serf (pid 4711)`, or `another process`.
         holder: String,
@@ -19,7 +19,7 @@ pub enum BindError {
     /// This machine does not have the address, or the port needs a privilege.
     #[error("{addr} can't be opened: {source}")]
     Other {
-        /// What was asked for.
+        /// The requested address.
         addr: SocketAddr,
         /// The error of the system.
         source: io::Error,

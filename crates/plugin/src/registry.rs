@@ -20,7 +20,7 @@ pub enum RegistryError {
     /// Choose one of the types that exist.
     #[error("service type `{wanted}` does not exist here; there are {}", .known.join(", "))]
     UnknownType {
-        /// What was asked for.
+        /// The requested type.
         wanted: String,
         /// The types that exist, and `standby`.
         known: Vec<String>,
@@ -32,7 +32,7 @@ pub enum RegistryError {
     OtherType {
         /// The service.
         service: ServiceName,
-        /// The type that was asked for.
+        /// The requested type of the service.
         wanted: ServiceType,
     },
     /// Leave the shard out.
@@ -40,7 +40,7 @@ pub enum RegistryError {
     NoShards {
         /// The service.
         service: ServiceName,
-        /// The shard that was asked for.
+        /// The requested shard.
         shard: ShardId,
     },
 }

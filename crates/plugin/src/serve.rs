@@ -1,7 +1,7 @@
 //! Serves HTTP/1.1 on a listener until it is stopped, then lets running requests finish.
 //!
-//! On every listener, a request whose head different servers could read differently is refused, and so is anything that
-//! is not HTTP/1.1. Both get problem details.
+//! Every listener refuses requests whose head two servers could interpret differently, and everything that is not
+//! HTTP/1.1. Both get problem details.
 
 mod accept;
 mod answer;
@@ -83,7 +83,7 @@ impl Default for ServeLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// How many unsent bytes of an answer the system may buffer. What is beyond that stays in our memory, where it is counted.
+/// How many unsent bytes of an answer the system may buffer. The rest stays in our memory, where it is counted.
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 64 * 1024;
 
@@ -170,7 +170,7 @@ async fn write_refusal(mut stream: Tcp, refusal: &[u8]) {
         stream.shutdown().await
     };
     if let Ok(Err(error)) = tokio::time::timeout(REFUSAL_TIMEOUT, writing).await {
-        debug!(%error, "the client could not be sent the reason of its refusal");
+        debug!(%error, "a refusal could not be sent to the client");
     }
 }
 

@@ -41,7 +41,7 @@ pub struct HostPattern(String);
 
 /// The text is not a host name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no host name")]
+#[error("`{0}` is not a host name")]
 pub struct HostError(String);
 
 impl Default for Hosts {
@@ -147,7 +147,7 @@ impl Guard {
         self.check_page(head)
     }
 
-    /// Refuses a request for a host name that somebody else may have registered.
+    /// Refuses a request for a host name that anyone may register.
     pub fn check_host(&self, head: &Parts) -> Result<(), Problem> {
         // Only HTTP/1.0 requests have no host, and no browser sends those.
         let Some(host) = asked_host(head) else { return Ok(()) };
@@ -155,7 +155,7 @@ impl Guard {
             return Ok(());
         }
         let shown: String = host.chars().take(SHOWN).collect();
-        let detail = format!("the request is for the host `{shown}`, which may be anybody's");
+        let detail = format!("the request is for the host `{shown}`, a name that anyone may register");
         Err(Problem::new(ErrorKind::Forbidden, "foreign-host", detail).hint(format!(
             "{}: `{}`, or `any` for every host",
             self.setting,
@@ -189,7 +189,7 @@ impl Guard {
             && !is_followed_link(&head.method, &head.headers)
         {
             let shown: String = site.chars().take(SHOWN).collect();
-            return Err(self.foreign(format!("a browser says that the request is {shown}")));
+            return Err(self.foreign(format!("a browser marked the request as {shown}")));
         }
         Ok(())
     }

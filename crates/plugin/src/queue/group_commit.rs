@@ -1,7 +1,7 @@
 //! Group commit: requests that arrive while one group is served form the next group.
 //!
-//! The work for a group begins after all its requests have arrived. So one flush commits a whole group of writes, and one
-//! check of the store confirms a whole group of reads.
+//! The work for a group begins after all its requests have arrived. So one flush commits a whole group of writes, and
+//! one check of the store confirms a whole group of reads.
 
 use tokio::sync::mpsc;
 use tokio::task::yield_now;

@@ -20,13 +20,13 @@ pub(super) fn problem(head: &[u8], status: StatusCode, limits: &ServeLimits) -> 
     let head = head.trim_ascii_start();
     if head.starts_with(&[0x16, 0x03]) {
         return invalid("tls", 400, "this looks like TLS, and the listener speaks plain HTTP")
-            .hint("ask with http:// instead of https://");
+            .hint("use http:// instead of https://");
     }
     let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let target_len = line.split(|byte| *byte == b' ').nth(1).map_or(0, <[u8]>::len);
     if status == StatusCode::URI_TOO_LONG || target_len > MAX_TARGET.min(limits.head_size) {
         let detail = format!("the target of the request has more than {} bytes", limits.head_size);
-        return invalid("target-too-long", 414, detail).hint("send what is long in a body");
+        return invalid("target-too-long", 414, detail).hint("send long values in a body");
     }
     if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
         return too_large(limits);
@@ -61,7 +61,7 @@ pub(super) fn slow_head(limits: &ServeLimits) -> Problem {
 
 /// The problem with a client that speaks HTTP/2 on its own initiative.
 pub(super) fn http_2() -> Problem {
-    invalid("http-version", 505, "the listener speaks HTTP/1.1 and not HTTP/2").hint("ask with HTTP/1.1")
+    invalid("http-version", 505, "the listener speaks HTTP/1.1 and not HTTP/2").hint("use HTTP/1.1")
 }
 
 fn invalid(code: &str, status: u16, detail: impl Into<String>) -> Problem {
@@ -88,14 +88,14 @@ fn version(line: &[u8]) -> Option<Problem> {
     });
     if is_version {
         let detail = format!("the listener speaks HTTP/1.1 and not {text}");
-        return Some(invalid("http-version", 505, detail).hint("ask with HTTP/1.1"));
+        return Some(invalid("http-version", 505, detail).hint("use HTTP/1.1"));
     }
     let hint = if words.next().is_some() || !text.starts_with("HTTP") && !version.is_empty() {
         "send `METHOD TARGET HTTP/1.1`; a space in the target is written `%20`"
     } else {
         "send `METHOD TARGET HTTP/1.1`"
     };
-    let detail = format!("`{}` is no request line", shown(line));
+    let detail = format!("`{}` is not a request line", shown(line));
     Some(invalid("bad-request-line", 400, detail).hint(hint))
 }
 
@@ -126,7 +126,7 @@ fn field(head: &[u8]) -> Option<Problem> {
             return None;
         }
         if line.starts_with(b" ") || line.starts_with(b"\t") {
-            return Some((line, "is folded, which nobody may send"));
+            return Some((line, "is folded into several lines, which is not allowed"));
         }
         let Some(colon) = line.iter().position(|byte| *byte == b':') else {
             return Some((line, "has no colon"));
@@ -136,7 +136,7 @@ fn field(head: &[u8]) -> Option<Problem> {
             return Some((line, "has a space before its colon"));
         }
         if http::HeaderName::from_bytes(name).is_err() {
-            return Some((line, "has a name that is none"));
+            return Some((line, "has an invalid name"));
         }
         let is_bad = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
         value.iter().any(is_bad).then_some((line, "has a control character in its value"))
@@ -175,7 +175,7 @@ fn framing(request: &Request<'_, '_>) -> Option<Problem> {
     if lengths.is_empty() || is_one {
         return None;
     }
-    let detail = format!("`{}` is no length of a body", shown(lengths.join(", ").as_bytes()));
+    let detail = format!("`{}` is not the length of a body", shown(lengths.join(", ").as_bytes()));
     Some(invalid("bad-length", 400, detail).hint("send one Content-Length, in digits"))
 }
 
@@ -206,7 +206,7 @@ mod tests {
             ("GET /u/ HTTP/1.2\r\nHost: h\r\n\r\n", 505, "http-version", "not HTTP/1.2"),
             ("GET /u/ HTTP/2.0\r\n\r\n", 505, "http-version", "not HTTP/2.0"),
             ("GET /a b HTTP/1.1\r\n\r\n", 400, "bad-request-line", "%20"),
-            ("GET /a http/1.1\r\n\r\n", 400, "bad-request-line", "no request line"),
+            ("GET /a http/1.1\r\n\r\n", 400, "bad-request-line", "not a request line"),
             ("G{T /a HTTP/1.1\r\n\r\n", 400, "bad-method", "G{T"),
             ("GET /a HTTP/1.1\r\nHost h\r\n\r\n", 400, "bad-header", "no colon"),
             ("GET /a HTTP/1.1\r\nHost : h\r\n\r\n", 400, "bad-header", "space before"),

@@ -65,14 +65,14 @@ impl ShardMember {
     pub fn replica(&self) -> Response {
         let detail = format!("this node has a replica of shard {}; only its owner answers that", self.shard);
         let refusal = Problem::new(ErrorKind::Misdirected, "owner-only", detail);
-        not_processed(&refusal.hint("ask the owner or the gateway, or read with `?consistency=any`"))
+        not_processed(&refusal.hint("send it to the owner or a gateway, or read with `?consistency=any`"))
     }
 
     /// The refusal of a request for another shard: 421 `misdirected`.
     pub fn elsewhere(&self, shard: ShardId) -> Response {
         let detail = format!("that belongs to shard {shard}; this node has shard {}", self.shard);
         let refusal = Problem::new(ErrorKind::Misdirected, "misdirected", detail);
-        problem(&refusal.hint("ask the owner of the shard, or the gateway, which knows it"))
+        problem(&refusal.hint("send it to the owner of the shard, or to a gateway, which finds the owner"))
     }
 
     /// Refuses a shard that does not exist or that this member does not have.
