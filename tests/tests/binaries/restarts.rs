@@ -69,7 +69,7 @@ async fn a_node_that_was_told_to_end_stays_away_until_it_is_started() -> anyhow:
     kill_process(agent, Signal::TERM)?;
     eventually("both have ended", || async { (!is_alive(agent) && !is_alive(parent)).then_some(()) }).await?;
     let status = machine.ctl(&["status"]).await?.exits(1)?;
-    assert!(status.out.contains("b is stopped: it left as it was told to"), "{}", status.out);
+    assert!(status.out.contains("b is stopped: it left on request"), "{}", status.out);
     let started = machine.ctl(&["start", "b"]).await?.exits(0)?;
     assert!(started.out.starts_with("b started (process "), "{}", started.out);
     assert_eq!(machine.ctl(&["start", "b", "-o", "name"]).await?.exits(0)?.out, "b\n", "it runs already");
