@@ -1,4 +1,4 @@
-//! The command line: global options and the list of verbs. Each verb's own arguments stand beside it.
+//! The command line: global options and the list of verbs. Each verb's own arguments are in its file.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -74,7 +74,7 @@ pub(crate) enum Verb {
     Ls(ls::Args),
     /// List the members of a cluster
     Members(members::Args),
-    /// Tell on one screen how a cluster does; exit code 1 if something is wrong
+    /// Show the health of a cluster on one screen; exit code 1 if something is wrong
     Status(status::Args),
     /// Change what a node does, while it runs
     SetService(set_service::Args),
@@ -110,20 +110,21 @@ pub(crate) enum Verb {
     Version(version::Args),
 }
 
-/// Answers a shell that asks what may come next, if it does.
+/// Prints the candidates if a shell requests completion. Returns whether it did.
 pub(crate) fn complete() -> Result<bool, clap::Error> {
     let words = std::env::args_os();
     clap_complete::CompleteEnv::with_factory(Cli::command).var(complete::VARIABLE).try_complete(words, None)
 }
 
-/// The command line. Help and mistakes are coloured as `--color` and the environment say, which clap does not know.
+/// Parses the command line. Help and errors are coloured according to `--color` and the environment, which clap does
+/// not read.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let words: Vec<OsString> = words.into_iter().collect();
     let command = Cli::command().color(help_color(&words));
     Cli::from_arg_matches(&command.try_get_matches_from(words)?)
 }
 
-/// What the words say of colours, though they may not be a command line that is understood.
+/// The colour choice in the words, which need not be a valid command line.
 fn help_color(words: &[OsString]) -> clap::ColorChoice {
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let joined = words.iter().find_map(|word| word.strip_prefix("--color="));
@@ -139,7 +140,7 @@ fn help_color(words: &[OsString]) -> clap::ColorChoice {
 /// Help and version go to stdout with exit code 0, mistakes to stderr with exit code 2.
 pub(crate) fn print_clap_error(error: &clap::Error) -> ExitCode {
     let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
-    // A reader that went away wants no more of it.
+    // If the reader is gone, the error is not needed.
     let _ = error.print();
     exit.into()
 }
@@ -149,14 +150,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn help_is_coloured_as_the_words_say() {
+    fn help_is_coloured_according_to_the_flag() {
         let color = |words: &str| help_color(&words.split(' ').map(OsString::from).collect::<Vec<_>>());
         assert_eq!(color("ctl --color never --help"), clap::ColorChoice::Never);
         assert_eq!(color("ctl --help --color=always"), clap::ColorChoice::Always);
     }
 
     #[test]
-    fn the_command_line_is_sound_and_every_verb_has_examples() {
+    fn the_command_line_is_valid_and_every_verb_has_examples() {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn every_example_is_a_command_line_that_is_understood() {
+    fn every_example_is_a_valid_command_line() {
         let mut command = Cli::command();
         command.build();
         let mut texts = vec![AFTER_HELP.to_owned()];

@@ -278,19 +278,19 @@ impl<'a> Starter<'a> {
             self.replace_the_unlucky()?;
             let asked_at = Instant::now();
             let views = self.views(&expected).await;
-            let verdict = views::judge(&expected, &views);
-            if let Some((id, reason)) = verdict.failed.first() {
+            let convergence = views::compare(&expected, &views);
+            if let Some((id, reason)) = convergence.failed.first() {
                 return Err(self.failed(id, reason).into());
             }
-            if verdict.gaps.is_empty() {
+            if convergence.gaps.is_empty() {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(self.late(limit, views::in_words(&verdict.gaps)).into());
+                return Err(self.late(limit, views::in_words(&convergence.gaps)).into());
             }
             progress.show(&format!(
                 "{} of {} see all nodes ready",
-                verdict.complete,
+                convergence.complete,
                 render::count(expected.len(), "node")
             ));
             // A big cluster takes long to ask; half the time belongs to it.

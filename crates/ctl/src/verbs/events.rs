@@ -22,7 +22,7 @@ Examples:
   ctl events -f
   ctl events -f -o json | jq -r .message")]
 pub(crate) struct Args {
-    /// Go on with what happens from now, until ^C
+    /// Keep showing new events, until ^C
     #[arg(short, long)]
     follow: bool,
     #[command(flatten)]

@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// The nodes; all of them if none is named
     #[arg(value_name = "NODE", add = complete::nodes())]
     nodes: Vec<NodeId>,
-    /// Go on as the logs grow, until ^C
+    /// Keep showing new lines, until ^C
     #[arg(short, long)]
     follow: bool,
     /// How many of the last lines of each node to begin with, up to 100000000

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// Move the shard here from the node that owns it
     #[arg(long)]
     take: bool,
-    /// Change only if the node's life and revision are still these: GENERATION.REVISION
+    /// Change only if the node's generation and revision are still these: GENERATION.REVISION
     #[arg(long, value_name = "G.R", value_parser = parse_if_match)]
     if_match: Option<IfMatch>,
     #[command(flatten)]

@@ -230,7 +230,7 @@ fn report(
     }
     warnings.extend(two_stores(&view.members));
     warnings.extend(clocks::warnings(&clocks_ahead_ms));
-    warnings.extend(views::in_words(&views::judge(&expected, &views).gaps));
+    warnings.extend(views::in_words(&views::compare(&expected, &views).gaps));
     Report {
         wanted_replicas: BTreeMap::new(),
         cluster: view.cluster,

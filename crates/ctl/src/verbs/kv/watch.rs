@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Only keys that begin with this
     #[arg(default_value = "")]
     prefix: String,
-    /// Go on where an earlier watch ended [default: now]
+    /// Resume where an earlier watch ended [default: now]
     #[arg(long, value_name = "CURSOR")]
     from: Option<String>,
     /// Show the values too
