@@ -104,7 +104,8 @@ impl Lock {
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 file.read_to_string(&mut text)?;
-                let holder = if text.trim().is_empty() { "one that has not said which" } else { text.trim() };
+                let holder =
+                    if text.trim().is_empty() { "one that did not give its name" } else { text.trim() };
                 return Err(Attempt::Held(holder.to_owned()));
             }
             Err(TryLockError::Error(error)) => return Err(error.into()),

@@ -106,7 +106,7 @@ impl Reached {
                 Exit::Conflict,
                 format!("node {} is leaving, or lost sight of the others", node.id),
             )
-            .hint("`ctl status` tells more; once it is gone, `ctl up` starts it again");
+            .hint("`ctl status` shows more; once it is gone, `ctl up` starts it again");
         }
         let process = node
             .process()
@@ -145,8 +145,8 @@ impl Cx {
         }
         let records = self.records()?;
         let mut processes = Processes::new()?;
-        let living = records.iter().find(|record| is_living(record, &mut processes));
-        let chosen = living.or(records.first()).cloned();
+        let running = records.iter().find(|record| is_running(record, &mut processes));
+        let chosen = running.or(records.first()).cloned();
         if let Some(record) = &chosen {
             hints::set_meant(Meant::Cluster(record.cluster.clone()));
         }
@@ -242,7 +242,7 @@ fn path_of(url: &str) -> Option<&str> {
 }
 
 /// Whether any of its processes runs.
-pub(crate) fn is_living(record: &ClusterRecord, processes: &mut Processes) -> bool {
+pub(crate) fn is_running(record: &ClusterRecord, processes: &mut Processes) -> bool {
     record.nodes.iter().any(|node| node.is_running(processes))
 }
 

@@ -213,7 +213,7 @@ async fn a_damaged_record_is_set_aside_and_made_anew() -> anyhow::Result<()> {
     std::fs::write(&path, &text[..text.len() / 2])?;
     let members = machine.ctl(&["members", "-o", "name"]).await?.exits(0)?;
     assert_eq!(members.out, "a\nb\n");
-    members.tells("cluster.json is damaged")?.tells("made anew from the files and processes of 2 nodes")?;
+    members.tells("cluster.json is damaged")?.tells("rebuilt from the files and processes of 2 nodes")?;
     let quiet = machine.ctl(&["status"]).await?.exits(0)?;
     assert!(!quiet.err.contains("damaged"), "{}", quiet.err);
     std::fs::write(&path, "")?;

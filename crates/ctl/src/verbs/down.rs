@@ -17,7 +17,7 @@ use crate::lock::Lock;
 use crate::out::{OutputArg, say};
 use crate::ports::{Free, ThisMachine};
 use crate::process::Processes;
-use crate::reach::{Cx, is_living};
+use crate::reach::{Cx, is_running};
 use crate::record::ClusterRecord;
 use crate::render;
 use crate::state::of_path;
@@ -162,7 +162,7 @@ fn choose(cx: &Cx) -> anyhow::Result<Option<ClusterId>> {
     if cx.cluster.is_none() {
         let mut processes = Processes::new()?;
         let mut running = cx.records()?;
-        running.retain(|record| is_living(record, &mut processes));
+        running.retain(|record| is_running(record, &mut processes));
         if let [_, _, ..] = running[..] {
             let names: Vec<_> = running.iter().map(|record| record.cluster.as_str()).collect();
             return match ask::choice("which cluster is to be stopped?", &names) {
@@ -181,8 +181,8 @@ fn choose(cx: &Cx) -> anyhow::Result<Option<ClusterId>> {
         Some(cluster) => cx.state.cluster_data_dir(cluster),
         None => data.clone(),
     };
-    let strays = Processes::new()?.below(&below);
-    let names = strays.iter().filter_map(|process| {
+    let processes = Processes::new()?.below(&below);
+    let names = processes.iter().filter_map(|process| {
         let name = process.data_dir.strip_prefix(&data).ok()?.components().next()?;
         name.as_os_str().to_str()?.parse().ok()
     });

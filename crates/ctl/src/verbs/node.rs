@@ -145,7 +145,7 @@ async fn locked(cx: &Cx, holder: &str) -> anyhow::Result<(ClusterRecord, Lock)> 
 /// Has a node leave, and waits until its processes have ended.
 async fn leave(node: &NodeRecord, limit: Duration, processes: &mut Processes) -> anyhow::Result<()> {
     if let Some(process) = node.process().filter(|process| processes.is_alive(process)) {
-        supervision::tell_to_leave(node, processes)
+        supervision::request_leave(node, processes)
             .map_err(|error| anyhow::Error::new(error).context(node.id.to_string()))?;
         let deadline = Instant::now() + limit;
         while processes.is_alive(&process) {

@@ -27,7 +27,7 @@ use crate::lock::Lock;
 use crate::manifest_file::{self, Loaded};
 use crate::out::{Format, OutputArg, Progress, StreamFormat, say};
 use crate::process::Processes;
-use crate::reach::{Cx, is_living};
+use crate::reach::{Cx, is_running};
 use crate::record::ClusterRecord;
 use crate::render;
 use crate::start::{Settled, Starter};
@@ -112,7 +112,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
             if is_taken_back(is_fresh, was_interrupted, args.keep) {
                 take_back(&mut starter, was_interrupted, &run_dir).await?;
             } else {
-                let left = starter.living();
+                let left = starter.running();
                 if !left.is_empty() {
                     say(&left_running(&left));
                 }
@@ -175,7 +175,7 @@ async fn record(
         nodes: Vec::new(),
     });
     supervision::settled(&state.run_dir(&manifest.cluster), &mut processes).await;
-    let is_fresh = !is_living(&record, &mut processes);
+    let is_fresh = !is_running(&record, &mut processes);
     if !may_replace {
         source::check(file, &record, !is_fresh)?;
     }
