@@ -18,7 +18,7 @@ const GLOBAL: &str = "Global options";
 const AFTER_HELP: &str = "\
 Examples:
   ctl up manifests/demo.yaml             start a cluster on this machine
-  ctl members                            who is there, and what each one does
+  ctl members                            list the members and what each one does
   ctl set-service standby-1 api_gateway  change what a node does, while it runs
   ctl kv put greeting hello              store a key
   ctl down                               stop the cluster
@@ -38,7 +38,7 @@ Exit codes:
 Files: $COTERIE_STATE_DIR, else $XDG_STATE_HOME/coterie, else ~/.local/state/coterie: run/ holds records \
 and logs, data/ is what the agents keep, store/ the object store of clusters that name no other.";
 
-/// Starts Coterie clusters on this machine, looks at them and changes them
+/// Starts Coterie clusters on this machine, inspects them and changes them
 #[derive(Debug, Parser)]
 #[command(name = "ctl", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
@@ -66,7 +66,7 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Start a cluster on this machine, or what is missing of it
+    /// Start a cluster on this machine, or its missing nodes
     Up(up::Args),
     /// Stop a cluster on this machine, and prove that nothing is left
     Down(down::Args),
@@ -78,15 +78,15 @@ pub(crate) enum Verb {
     Status(status::Args),
     /// Change what a node does, while it runs
     SetService(set_service::Args),
-    /// Have a node finish its requests and refuse new ones
+    /// Make a node finish its requests and refuse new ones
     Drain(drain::Args),
-    /// Have a node leave the cluster and end
+    /// Make a node leave the cluster and exit
     Leave(leave::Args),
-    /// Start a node on this machine that does not run
+    /// Start a stopped node on this machine
     Start(node::StartArgs),
-    /// Have a node on this machine leave and end, and stay away
+    /// Make a node on this machine leave and exit, without a restart
     Stop(node::StopArgs),
-    /// Have a node on this machine leave, and start it again
+    /// Make a node on this machine leave, and start it again
     Restart(node::RestartArgs),
     /// Send a signal to a node's process on this machine
     Kill(kill::Args),

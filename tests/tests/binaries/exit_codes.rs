@@ -141,7 +141,9 @@ async fn a_cluster_that_is_not_there_in_time_is_3_and_taken_back() -> anyhow::Re
     let machine = Machine::new()?;
     let manifest = machine.manifest(FIVE)?;
     let late = machine.ctl(&["up", &manifest, "--timeout", "1ms"]).await?.exits(3)?;
-    let late = late.tells("not every node sees every node ready after 1ms")?.tells("taking back 5 agents")?;
+    let late = late
+        .tells("not every node sees every node ready after 1ms")?
+        .tells("undoing the start of 5 agents")?;
     assert_eq!(late.out, "");
     machine.nothing_is_left()
 }
@@ -191,7 +193,7 @@ async fn a_stream_that_is_interrupted_is_130_and_the_cluster_stays() -> anyhow::
     let follow = machine.start("ctl", &["up", &manifest, "--follow"])?;
     eventually("it follows", || async { follow.out().contains("present").then_some(()) }).await?;
     follow.signal(Signal::INT);
-    follow.ends().await?.exits(0)?.tells("the cluster runs on")?;
+    follow.ends().await?.exits(0)?.tells("the cluster keeps running")?;
     assert_eq!(machine.members().await?, FIVE_NAMES);
     Ok(())
 }

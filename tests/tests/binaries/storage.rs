@@ -83,7 +83,11 @@ async fn keys_are_stored_listed_and_removed_and_survive_every_end() -> anyhow::R
     machine.ctl(&["kv", "put", "a b/ü", "odd"]).await?.exits(0)?;
     let names = machine.ctl(&["kv", "ls", "-o", "name"]).await?.exits(0)?.out;
     assert_eq!(names.lines().collect::<Vec<_>>(), ["a b/ü", "a/photo", "greeting"], "as they were given");
-    machine.ctl(&["kv", "del", "greeting", "a b/ü"]).await?.exits(0)?.tells("a b/ü is not there any more")?;
+    machine
+        .ctl(&["kv", "del", "greeting", "a b/ü"])
+        .await?
+        .exits(0)?
+        .tells("a b/ü does not exist any more")?;
     machine.ctl(&["kv", "get", "greeting"]).await?.exits(1)?.tells("there is no key `greeting`")?;
     machine.ctl(&["down", "--purge", "--yes"]).await?.exits(0)?;
     assert!(!machine.state().join("store").join(machine.cluster()).exists(), "the store is purged");

@@ -259,7 +259,7 @@ async fn a_node_that_fails_says_why_once_and_takes_the_others_with_it() -> anyho
     machine.nothing_is_left()?;
 
     let kept = machine.ctl(&["up", &manifest, "--keep"]).await?.exits(1)?;
-    assert!(!kept.err.contains("taking back"), "{}", kept.err);
+    assert!(!kept.err.contains("undoing the start"), "{}", kept.err);
     drop(holder);
     machine.ctl(&["down"]).await?.exits(0)?;
     machine.nothing_is_left()

@@ -106,7 +106,7 @@ pub(crate) fn show(receipt: &Receipt, wait: WaitArg, output: OutputArg, cx: &Cx)
             say(&steps.join(", "));
         }
     }
-    // Who was not asked has missed nothing.
+    // Without `--wait all`, members were not waited for, so none is missing.
     for missing in receipt.seen.missing.iter().filter(|_| is_seen_by_all) {
         say(&format!("warning: {} {}", missing.id, missing.why));
     }
