@@ -43,7 +43,8 @@ pub(crate) enum LockError {
 }
 
 impl Lock {
-    /// Takes the lock of a run folder, which is created if need be; `holder` tells others who has it.
+    /// Takes the lock of a run folder, which is created if need be; `holder` names this command in the errors of
+    /// others.
     pub(crate) async fn take(run_dir: &Path, holder: &str) -> Result<Self, LockError> {
         let path = run_dir.join("lock");
         let deadline = Instant::now() + GRACE;

@@ -199,7 +199,7 @@ pub(crate) fn parse_signal(text: &str) -> Result<Signal, String> {
     })
 }
 
-/// The name of a signal that `parse_signal` knows.
+/// The name of a signal that `parse_signal` accepts.
 pub(crate) fn signal_name(signal: Signal) -> &'static str {
     SIGNALS.iter().find(|(_, known)| *known == signal).map_or("?", |(name, _)| name)
 }
