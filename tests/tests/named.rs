@@ -269,7 +269,7 @@ async fn a_service_is_removed_with_its_data_once_no_node_runs_it() -> anyhow::Re
     assert_eq!((status, problem["detail"].as_str()), (409, Some("u runs users")), "{problem}");
     assert_eq!(remove(7, true).await?.0, 412, "another spec");
     owner(&sandbox, "e", "u", "users/0").await?;
-    // The one that runs it ends, and no standby takes it over.
+    // The node that runs it becomes a standby, and no other standby takes it over.
     let (status, removed) = remove(1, true).await?;
     assert_eq!(status, 200, "{removed}");
     assert!(removed["objects"].as_u64().is_some_and(|objects| objects > 0), "{removed}");

@@ -332,7 +332,7 @@ impl<'a> Starter<'a> {
     }
 
     /// Fails if an agent has ended, unless its port was taken between our check and its start: then it gets another
-    /// one.
+    /// port.
     fn replace_lost_ports(&mut self) -> anyhow::Result<()> {
         let mut ended = Vec::new();
         for (id, started) in &mut self.started {

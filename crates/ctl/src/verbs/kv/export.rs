@@ -67,7 +67,7 @@ impl Part {
 impl Drop for Part {
     fn drop(&mut self) {
         if !self.is_whole {
-            // It may have been renamed already.
+            // It may be gone already.
             let _ = std::fs::remove_file(&self.path);
         }
     }
