@@ -152,7 +152,7 @@ async fn run(db: &Db, writes: &mut [(Unity, Vec<Change>)]) -> Result<Outcomes, s
 async fn look(db: &Db, writes: &[(Unity, Vec<Change>)]) -> Result<BTreeMap<Bytes, State>, slatedb::Error> {
     let changes = writes.iter().flat_map(|(_, changes)| changes);
     let mut keys: Vec<_> =
-        changes.filter(|change| change.looks()).map(|change| stored(change.key.bytes())).collect();
+        changes.filter(|change| change.needs_read()).map(|change| stored(change.key.bytes())).collect();
     keys.sort_unstable();
     keys.dedup();
     let mut looks = stream::iter(keys)
