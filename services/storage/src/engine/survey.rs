@@ -127,7 +127,7 @@ async fn decoded<T>(
         source: "it was there a moment ago".into(),
     })?;
     let what = if newest.size == 0 { "is empty".to_owned() } else { format!("can't be read: {why}") };
-    let remedy = "restore it from a copy, or delete it: the one before it is used then if all that it names is still there";
+    let remedy = "restore it from a copy, or delete it: then the previous one is used, if everything that it names still exists";
     Err(Damage::new(newest.location, what, remedy).into())
 }
 
