@@ -48,7 +48,7 @@
 //! A value with a `ttl` expires within about a second after its time, or later while its shard has no owner. Every
 //! reader sees it until it is deleted. Its age is measured by the shard's own clock, *data time*, which begins with the
 //! wall clock of the first owner, advances steadily, never runs back and ignores changes of the wall clock; only a new
-//! owner whose wall clock is ahead moves it forward. So a `ttl` is exact even if wall clocks are wrong.
+//! owner whose wall clock is ahead moves it forward. So a `ttl` is right even if wall clocks are wrong.
 //! `Coterie-Expires-Ms` is in data time; the metric `data_time_ahead_seconds` is how far that is ahead of the owner's
 //! wall clock.
 //!

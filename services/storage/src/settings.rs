@@ -35,9 +35,9 @@ pub struct Settings {
     /// priority over blocks. The cache grows only as data is read.
     pub cache: Option<NumberIn<0, MOST_CACHE>>,
     /// How much of this node's disk may hold parts of tables that were read from the object store, so that a read that
-    /// misses `cache` costs no request. The parts are in the folder `cache/storage` of the node's data folder, which
-    /// may be deleted at any time. 0 for none, else at least 64 MiB and at most 1 TiB. Unless given, none if the store
-    /// is a folder; on a cloud store 4 GiB or a tenth of the disk, whichever is less.
+    /// misses `cache` costs no request. The parts are in `cache/storage` of the node's data folder; that subfolder may
+    /// be deleted at any time. 0 for none, else at least 64 MiB and at most 1 TiB. Unless given, none if the store is a
+    /// folder; on a cloud store 4 GiB or a tenth of the disk, whichever is less.
     pub disk_cache: Option<NumberIn<0, MOST_CACHE>>,
     /// How many bytes may wait to be written to the object store, per shard. Bodies take room as they arrive; one that
     /// finds no further room for two seconds is refused with 503, the youngest first. At least `max_value` and 64 KiB

@@ -10,13 +10,13 @@ pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Which keys are listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ScanRange {
-    /// Keys that begin with it.
+    /// The prefix of all listed keys.
     pub(crate) prefix: Vec<u8>,
     /// The first key that may be listed.
     pub(crate) start: Vec<u8>,
-    /// Keys below it.
+    /// The first key that is no longer listed.
     pub(crate) end: Option<Vec<u8>>,
-    /// Keys after it.
+    /// Only keys after this one are listed.
     pub(crate) after: Option<Vec<u8>>,
     /// The largest number of keys in a page.
     pub(crate) limit: usize,

@@ -35,7 +35,7 @@ use crate::engine::restamped::Restamped;
 
 /// How often the log is collected.
 const EVERY: Duration = Duration::from_mins(1);
-/// Every how many collections of the log everything else is collected too.
+/// One in this many collections of the log collects everything else too.
 const ALL: u32 = 10;
 /// After this time, garbage that no collection finds any longer is forgotten.
 const FORGOTTEN: Duration = Duration::from_hours(1);

@@ -30,7 +30,7 @@ use crate::service::StorageService;
 const MAX_BODY: usize = 12 * 1024 * 1024;
 /// The largest number of lines in a request.
 const MOST: usize = 10_000;
-/// The time limit of all shards.
+/// How long the shards may take.
 const LIMIT: Duration = Duration::from_secs(20);
 /// The largest answer to a part.
 const MAX_ANSWER: usize = 64 * 1024;

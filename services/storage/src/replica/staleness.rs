@@ -72,8 +72,8 @@ impl Staleness {
         self.notes().current
     }
 
-    /// Records that the replica was opened, so its first poll is over, unless the second one has begun already: then
-    /// the end of that one counts. `status` reports how far the replica is.
+    /// Records that the replica was opened, so its first poll is over. If the second one has begun already, the end of
+    /// that one counts. `status` reports how far the replica is.
     pub(crate) fn opened(&self, status: watch::Receiver<DbStatus>) {
         let _ = self.status.set(status);
         let mut notes = self.notes();

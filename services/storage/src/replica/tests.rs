@@ -237,28 +237,28 @@ async fn a_replica_stops_at_once_while_the_store_hangs() {
 /// Waits for at least twenty polls; the number of polls, and of requests to the store.
 async fn twenty_polls(running: &RunningReplica) -> (u64, u64) {
     let staleness = running.replica.open().unwrap().staleness;
-    let (begun, asked) = (staleness.begun(), running.replica.0.seen.asked());
+    let (begun, requests) = (staleness.begun(), running.replica.0.seen.asked());
     until(async || staleness.begun() >= begun + 20).await;
-    (staleness.begun() - begun, running.replica.0.seen.asked() - asked)
+    (staleness.begun() - begun, running.replica.0.seen.asked() - requests)
 }
 
 #[tokio::test]
-async fn a_poll_that_finds_nothing_asks_the_store_twice() {
+async fn a_poll_that_finds_nothing_makes_two_requests() {
     let (objects, owners) = memory();
     let owner = Running::start(Arc::clone(&objects), &owners).await;
     owner.put("a", "1").await.unwrap();
     let running = RunningReplica::start(Arc::clone(&objects)).await;
     running.shows("a", "1").await;
     // The owner's compactor may have written a manifest meanwhile.
-    let (begun, asked) = twenty_polls(&running).await;
-    assert!(asked <= 2 * begun + 12, "{asked} operations for {begun} polls");
+    let (begun, requests) = twenty_polls(&running).await;
+    assert!(requests <= 2 * begun + 12, "{requests} requests for {begun} polls");
     owner.stop().await;
 
     // The next owner begins with an empty file in the log.
     let owner = Running::start(objects, &owners).await;
     twenty_polls(&running).await;
-    let (begun, asked) = twenty_polls(&running).await;
-    assert!(asked <= 2 * begun + 12, "{asked} operations for {begun} polls");
+    let (begun, requests) = twenty_polls(&running).await;
+    assert!(requests <= 2 * begun + 12, "{requests} requests for {begun} polls");
     owner.put("a", "2").await.unwrap();
     running.shows("a", "2").await;
     owner.stop().await;
