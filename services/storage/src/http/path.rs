@@ -1,6 +1,6 @@
 //! What a path names, and which member may answer.
 //!
-//! Paths are read raw, by the same functions for the choice of a member and for the answer.
+//! Paths are parsed raw, by the same functions for the choice of a member and for the answer.
 
 use http::Method;
 use http::request::Parts;
@@ -41,11 +41,11 @@ pub(crate) fn endpoint(path: &str) -> Endpoint {
     }
 }
 
-/// Which member may answer. What is malformed anyone may refuse.
+/// Which member may answer. Any member may refuse a malformed request.
 pub(crate) fn target(head: &Parts) -> Target {
     let query = head.uri.query().unwrap_or_default();
     match endpoint(head.uri.path()) {
-        // What a write says in its query, a `ttl`, is for its owner to judge.
+        // The query of a write, a `ttl`, is checked by the owner.
         Endpoint::Key(Ok(key)) if is_read(&head.method) => match read_level(query) {
             Ok(ReadLevel::Any) => Target::KeyReplica(key.hash()),
             Ok(ReadLevel::Strong | ReadLevel::Primary) | Err(_) => Target::Key(key.hash()),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_write_says_in_its_query_does_not_choose_a_member() {
+    fn the_query_of_a_write_does_not_choose_a_member() {
         let key = Target::Key(KeyHash::of(b"a"));
         for query in ["", "?ttl=30s", "?ttl=", "?consistency=any", "?consistency=weak", "?%"] {
             for method in [Method::PUT, Method::DELETE, Method::PATCH] {
