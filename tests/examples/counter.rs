@@ -1,7 +1,7 @@
-//! An agent with a service type of its own: `counter` counts by name, durably, in shards that have owners and replicas.
+//! An agent with its own service type: `counter` counts by name, durably, in shards that have owners and replicas.
 //!
-//! Through a gateway, `POST /counter/NAME` adds one and `GET /counter/NAME` says how many there are. Nothing but the crate
-//! `agent` is used. `docs/plugin-guide.org` explains it.
+//! Through a gateway, `POST /counter/NAME` adds one and `GET /counter/NAME` returns the count. It uses only the crate
+//! `agent`. `docs/plugin-guide.org` explains it.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ impl Plugin for Counter {
         "counter".parse().expect("the name follows the rule")
     }
     fn about(&self) -> &'static str {
-        "counts by name: POST adds one, GET says how many there are"
+        "counts by name: POST adds one, GET returns the count"
     }
     fn sharding(&self) -> Sharding {
         Sharding::Owned
@@ -45,7 +45,7 @@ impl Plugin for Counter {
     }
 }
 
-/// A name is the whole path, as it is written.
+/// A name is the whole path, as written.
 fn hash(uri: &Uri) -> KeyHash {
     KeyHash::of(uri.path().as_bytes())
 }
@@ -61,14 +61,14 @@ impl Prepared for Counter {
 #[derive(Default)]
 struct Counts(BTreeMap<String, u64>);
 
-/// A record of the log is a name that was counted once more.
+/// A record of the log is a name whose count rises by one.
 impl StateMachine for Counts {
     fn apply(&mut self, name: &[u8]) {
         *self.0.entry(String::from_utf8_lossy(name).into_owned()).or_default() += 1;
     }
 }
 
-/// A shard of the counter: at its owner, and at its replicas.
+/// A shard of the counter, on its owner or on a replica.
 struct Shard(Replicated<Counts>);
 
 impl Shard {

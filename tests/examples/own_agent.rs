@@ -1,4 +1,4 @@
-//! An agent with a plugin of one's own: all it takes.
+//! A minimal agent with its own plugin.
 
 use e2e::Echo;
 use plugin::Registry;

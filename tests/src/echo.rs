@@ -1,5 +1,5 @@
-//! The service type `echo`: answers what it was asked, and misbehaves when told to. The smallest whole plugin; and the
-//! same with shards that have owners and copies.
+//! The service type `echo`: echoes requests, and misbehaves on demand. It is the smallest complete plugin. `owned_echo`
+//! is the same with shards that have owners and replicas.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,13 +22,13 @@ pub struct Echo;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Settings {
-    /// Fails every start on the node of this name.
+    /// Fails every start on the node with this id.
     fail_start_on: Option<String>,
-    /// The same for starts as the owner of a shard.
+    /// The same, for starts as the owner of a shard.
     fail_primary_on: Option<String>,
     /// Waits this long with each start, in milliseconds.
     start_ms: u64,
-    /// Panics where the router is made.
+    /// Panics when the router is built.
     panic_in_routes: bool,
 }
 
@@ -38,7 +38,7 @@ impl Plugin for Echo {
     }
 
     fn about(&self) -> &'static str {
-        "answers what it was asked"
+        "echoes requests"
     }
 
     fn sharding(&self) -> Sharding {
@@ -50,7 +50,7 @@ impl Plugin for Echo {
     }
 }
 
-/// The service type `owned_echo`: the same with shards that have owners and copies.
+/// The service type `owned_echo`: the same with shards that have owners and replicas.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OwnedEcho;
 
@@ -60,7 +60,7 @@ impl Plugin for OwnedEcho {
     }
 
     fn about(&self) -> &'static str {
-        "answers what it was asked, on whoever owns the shard"
+        "echoes requests, on the owner of the shard"
     }
 
     fn sharding(&self) -> Sharding {
@@ -83,7 +83,7 @@ impl Prepared for Settings {
         let is_owner = matches!(cx.duty, Duty::Primary(_));
         let fails = self.fail_primary_on.filter(|_| is_owner).or(self.fail_start_on);
         if fails.as_deref() == Some(cx.node.as_str()) {
-            return Err(ServiceError::unavailable("told to fail"));
+            return Err(ServiceError::unavailable("forced failure"));
         }
         Ok(Arc::new(EchoService {
             node: cx.node.clone(),
@@ -104,7 +104,7 @@ struct EchoService {
 #[async_trait]
 impl Service for EchoService {
     fn routes(self: Arc<Self>) -> Router {
-        assert!(!self.panic_in_routes, "told to panic");
+        assert!(!self.panic_in_routes, "forced panic");
         Router::new()
             .route("/health/{how}", post(set_health))
             .route("/panic/task", post(panic_in_task))
@@ -123,7 +123,7 @@ impl Service for EchoService {
     }
 }
 
-/// The body comes back as it goes in, with the node's name and the raw path in headers.
+/// Returns the body unchanged, with the node's id and the raw path in headers.
 async fn echo(State(echo): State<Arc<EchoService>>, request: Request) -> Response<Body> {
     let path = request.uri().to_string();
     Response::builder()
@@ -148,19 +148,19 @@ async fn set_health(
 ) {
     let health = match how.as_str() {
         "ready" => Health::Ready,
-        "degraded" => Health::Degraded("told to be".to_owned()),
+        "degraded" => Health::Degraded("forced degradation".to_owned()),
         behind if behind.starts_with("behind-") => {
             Health::Degraded(format!("may be {} s behind", behind.trim_start_matches("behind-")))
         }
-        _ => Health::Failed("told to fail".to_owned()),
+        _ => Health::Failed("forced failure".to_owned()),
     };
     *echo.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
 }
 
 async fn panic_in_task(State(echo): State<Arc<EchoService>>) {
-    echo.cx.tasks.spawn("doomed", async { panic!("told to panic") });
+    echo.cx.tasks.spawn("doomed", async { panic!("forced panic") });
 }
 
 async fn panic_in_handler() -> &'static str {
-    panic!("told to panic")
+    panic!("forced panic")
 }

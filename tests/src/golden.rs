@@ -1,4 +1,4 @@
-//! Texts that are compared with files in `tests/golden`; `UPDATE_GOLDEN=1` writes the files anew.
+//! Compares texts with files in `tests/golden`; `UPDATE_GOLDEN=1` rewrites the files.
 
 use std::path::Path;
 
@@ -28,8 +28,8 @@ pub fn golden(name: &str, text: &str) -> anyhow::Result<()> {
 }
 
 impl Machine {
-    /// The text without what differs from run to run: folders, the cluster's name, ports, process ids, times. Blanks
-    /// between columns shrink to two, since a column is as wide as the times in it.
+    /// The text without the parts that differ from run to run: folders, the cluster's name, ports, process ids, times.
+    /// Blanks between columns shrink to two, since a column's width depends on the times in it.
     pub fn normal(&self, text: &str) -> String {
         let text = text
             .replace(&self.folder().display().to_string(), "DIR")
@@ -40,7 +40,7 @@ impl Machine {
     }
 }
 
-/// Replaces ports, process ids and lengths of time.
+/// Replaces ports, process ids and durations.
 fn without_numbers(line: &str) -> String {
     let mut out = String::new();
     let mut rest = line;
@@ -67,7 +67,7 @@ fn without_numbers(line: &str) -> String {
     out + rest
 }
 
-/// How long a text is that begins with a length of time: `12s`, `3m12s`, `0.61 s`.
+/// The length of the duration that a text begins with: `12s`, `3m12s`, `0.61 s`.
 fn time(text: &str) -> Option<usize> {
     let mut end = 0;
     loop {
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_from_run_to_run_is_left_out() {
+    fn parts_that_differ_from_run_to_run_are_left_out() {
         let line = "node-1   http://127.0.0.1:10000   3m12s    process 77 after 0.61 s, 5/5 in 23 ms; 15 nodes n1 v0.1.0";
         assert_eq!(
             same_blanks(&without_numbers(line)),

@@ -1,5 +1,4 @@
-//! What end-to-end tests and benchmarks stand on: real nodes in one process, the real binaries, and a plugin to play
-//! with.
+//! The base of the end-to-end tests and benchmarks: real nodes in one process, the real binaries, and a test plugin.
 
 mod echo;
 mod golden;

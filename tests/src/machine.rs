@@ -1,5 +1,5 @@
-//! The real binaries, as a person uses them: a state folder and a cluster name of their own, and nothing of them left
-//! when the test is over, however it ends.
+//! Runs the real binaries as a user does, with a separate state folder and cluster name. Nothing is left of them when
+//! the test is over, however it ends.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -17,13 +17,13 @@ use tokio::process::{Child, Command};
 
 /// How long a command may take before it counts as hung.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
-/// How long the kernel may take to end what was killed.
+/// How long the kernel may take to end a killed process.
 const KERNEL_LIMIT: Duration = Duration::from_secs(10);
-/// Between the ports that ctl chooses from and those that the kernel hands out.
+/// Between the ports that ctl chooses from and those that the kernel uses for outgoing connections.
 const PORTS: std::ops::Range<u16> = 30_000..32_768;
 
 /// The folder with `agent` and `ctl`, built by the cargo that runs the tests: `cargo test` alone does not build every
-/// binary. It takes a moment when nothing has changed.
+/// binary. It is quick when nothing has changed.
 pub fn binaries() -> anyhow::Result<&'static Path> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = FOLDER.get_or_init(|| build().map_err(|error| format!("{error:#}")));
@@ -40,16 +40,16 @@ fn build() -> anyhow::Result<PathBuf> {
     cargo_build(&["-p", "agent", "-p", "ctl"])
 }
 
-/// Builds what the arguments say into the folder in which this test lies. Returns that folder.
+/// Runs `cargo build` with these arguments into the folder that holds this test. Returns that folder.
 fn cargo_build(arguments: &[&str]) -> anyhow::Result<PathBuf> {
     // TARGET/PROFILE/deps/NAME-HASH
     let exe = std::env::current_exe()?;
-    let folder = exe.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?;
+    let folder = exe.parent().and_then(Path::parent).context("a test is in target/PROFILE/deps")?;
     let profile = folder.file_name().and_then(|name| name.to_str()).context("a profile has a name")?;
-    let target = folder.parent().context("a profile's folder lies in the target folder")?;
+    let target = folder.parent().context("a profile's folder is in the target folder")?;
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or(env!("CARGO").into()));
     cargo.args(["build", "--locked"]).args(arguments).arg("--target-dir").arg(target);
-    // What describes the package of this test to its build would make other packages build anew.
+    // Variables that describe this test's package would make cargo rebuild other packages.
     let own = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(own)) {
         cargo.env_remove(name);
@@ -67,10 +67,10 @@ fn cargo_build(arguments: &[&str]) -> anyhow::Result<PathBuf> {
 
 /// The root of the repository.
 pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in a folder of the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate is in a folder of the repository")
 }
 
-/// A port that is free for TCP and UDP, and that no other test of this process is given.
+/// A port that is free for TCP and UDP, and that no other test of this process gets.
 pub fn free_port() -> anyhow::Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let count = PORTS.end - PORTS.start;
@@ -84,12 +84,12 @@ pub fn free_port() -> anyhow::Result<u16> {
     bail!("no port in {PORTS:?} is free")
 }
 
-/// Whether both a TCP listener and a UDP socket could be opened there.
+/// Whether both a TCP listener and a UDP socket can be opened there.
 pub fn is_free(addr: SocketAddr) -> bool {
     TcpListener::bind(addr).is_ok() && UdpSocket::bind(addr).is_ok()
 }
 
-/// What a command said, and how it ended.
+/// The output of a command, and its exit status.
 #[derive(Debug)]
 pub struct Said {
     what: String,
@@ -101,7 +101,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// The exit code; none when it was ended by a signal.
+    /// The exit code; `None` if a signal ended it.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
@@ -116,9 +116,9 @@ impl Said {
         Ok(self)
     }
 
-    /// Fails unless this is on standard error.
+    /// Fails unless standard error contains this.
     pub fn tells(self, text: &str) -> anyhow::Result<Self> {
-        ensure!(self.err.contains(text), "`{}` should say `{text}`, but says:\n{}", self.what, self.err);
+        ensure!(self.err.contains(text), "`{}` should print `{text}`, but prints:\n{}", self.what, self.err);
         Ok(self)
     }
 
@@ -128,7 +128,7 @@ impl Said {
     }
 }
 
-/// A command that runs on.
+/// A command that keeps running.
 #[derive(Debug)]
 pub struct Running {
     what: String,
@@ -144,7 +144,7 @@ impl Running {
         self.pid
     }
 
-    /// Sends it a signal; one that has just ended needs none.
+    /// Sends it a signal, unless it has just ended.
     pub fn signal(&self, signal: Signal) {
         if self.child.id().is_some() {
             let _ = kill_process(self.pid, signal);
@@ -170,14 +170,14 @@ impl Running {
     pub async fn ends(mut self) -> anyhow::Result<Said> {
         let ended = tokio::time::timeout(COMMAND_LIMIT, self.child.wait()).await;
         let Ok(status) = ended else {
-            bail!("`{}` runs on and on\n{}--- stderr\n{}", self.what, self.out(), self.err());
+            bail!("`{}` does not end\n{}--- stderr\n{}", self.what, self.out(), self.err());
         };
         let status = status?;
         Ok(Said { out: self.out(), err: self.err(), what: self.what, status })
     }
 }
 
-/// A user's machine: a state folder and a cluster name of its own.
+/// A user's machine, with its own state folder and cluster name.
 #[derive(Debug)]
 pub struct Machine {
     folder: tempfile::TempDir,
@@ -195,7 +195,7 @@ impl Machine {
         Ok(Self { folder, cluster, outputs: AtomicU16::new(0) })
     }
 
-    /// Where everything of this machine lies, and where its commands run.
+    /// The folder of this machine, in which its commands run.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -205,7 +205,7 @@ impl Machine {
         self.folder().join("state")
     }
 
-    /// A name for a cluster that no other test has.
+    /// A cluster name that no other test has.
     pub fn cluster(&self) -> &str {
         &self.cluster
     }
@@ -227,18 +227,18 @@ impl Machine {
         self.write("cluster.yaml", &format!("cluster: {}\nprofile: local\n{rest}", self.cluster))
     }
 
-    /// What ctl has written down about the cluster.
+    /// ctl's record of the cluster.
     pub fn record(&self) -> anyhow::Result<Value> {
         Ok(serde_json::from_slice(&std::fs::read(self.run_dir().join("cluster.json"))?)?)
     }
 
-    /// A command that knows of nothing but this machine.
+    /// A command that sees nothing but this machine.
     pub fn command(&self, program: &str, arguments: &[&str]) -> anyhow::Result<Command> {
         let folder = binaries()?;
         let own = folder.join(program);
         let program = if own.is_file() { own } else { PathBuf::from(program) };
         let mut command = Command::new(&program);
-        // As typed by a person who has it on the PATH: messages repeat how it was called.
+        // As typed by a user who has it on the PATH: messages repeat how it was called.
         command.arg0(program.file_name().unwrap_or(program.as_os_str()));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("COTERIE_") {
@@ -261,7 +261,7 @@ impl Machine {
         Ok(command)
     }
 
-    /// Starts a command and lets it run; what it prints is kept in files.
+    /// Starts a command and lets it run; its output goes to files.
     pub fn start(&self, program: &str, arguments: &[&str]) -> anyhow::Result<Running> {
         self.start_with(program, arguments, &[])
     }
@@ -295,7 +295,7 @@ impl Machine {
         self.start("agent", arguments)?.ends().await
     }
 
-    /// The names of all members, as one of them sees it; none when no agent answers.
+    /// The names of all members, as seen by one of them; empty if no agent answers.
     pub async fn members(&self) -> anyhow::Result<Vec<String>> {
         let said = self.ctl(&["members", "--cluster", &self.cluster, "-o", "name"]).await?;
         Ok(said.out.lines().map(str::to_owned).collect())
@@ -320,7 +320,7 @@ impl Machine {
         Ok(ours.filter_map(|process| Pid::from_raw(i32::try_from(process.pid().as_u32()).ok()?)).collect())
     }
 
-    /// Those of them that are agents of a cluster of this machine: their command lines name a data folder.
+    /// Those of them that are agents of a cluster on this machine: their command lines name a data folder.
     pub fn agents(&self) -> anyhow::Result<Vec<Pid>> {
         let is_agent = |pid: &Pid| {
             let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -346,7 +346,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Kills what is left, ctl before agents may appear anew: it runs until a look finds nothing.
+    /// Kills the remaining processes, and repeats until it finds none, since a ctl may still start agents.
     fn clear(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + KERNEL_LIMIT;
         loop {
@@ -356,7 +356,7 @@ impl Machine {
             }
             ensure!(Instant::now() < deadline, "processes {left:?} cannot be killed");
             for pid in left {
-                // One that has just ended needs no signal.
+                // A process that has just ended needs no signal.
                 let _ = kill_process(pid, Signal::KILL);
             }
             std::thread::yield_now();

@@ -1,4 +1,4 @@
-//! An S3 server on this machine, where `moto_server` is installed.
+//! An S3 server on this machine, if `moto_server` is installed.
 
 use std::io;
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::{eventually, free_port};
 
-/// An S3 server on a free port, with one bucket; dropping it ends it.
+/// An S3 server on a free port, with one bucket. Dropping it stops the server.
 #[derive(Debug)]
 pub struct Moto {
     child: Child,
@@ -18,7 +18,7 @@ impl Moto {
     /// The bucket.
     pub const BUCKET: &str = "coterie";
 
-    /// Starts it. None, with a word on it, where it is not installed; on CI that is a failure.
+    /// Starts it. If it is not installed, prints that and returns `None`; on CI that is a failure.
     pub async fn start() -> anyhow::Result<Option<Self>> {
         let port = free_port()?;
         let mut command = Command::new("moto_server");
@@ -44,7 +44,7 @@ impl Moto {
         Ok(Some(moto))
     }
 
-    /// What a user of it has in the environment.
+    /// The environment variables of its users.
     pub fn environment(&self) -> [(&'static str, String); 5] {
         [
             ("AWS_ACCESS_KEY_ID", "test".to_owned()),
@@ -58,7 +58,7 @@ impl Moto {
 
 impl Drop for Moto {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

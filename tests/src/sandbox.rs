@@ -17,10 +17,10 @@ use types::{Phase, Profile, Role, Spec};
 
 use crate::{Echo, OwnedEcho};
 
-/// How long a condition may take to hold: generous, for tests share the machine.
+/// How long a condition may take to hold: generous, since tests share the machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The name of every sandbox's cluster: they do not know of each other.
+/// The name of every sandbox's cluster: sandboxes do not know of each other.
 const CLUSTER: &str = "sandbox";
 
 /// A cluster of real nodes in this process.
@@ -31,35 +31,35 @@ pub struct Sandbox {
     http: reqwest::Client,
 }
 
-/// What a node of a sandbox is told.
+/// The options of a node of a sandbox.
 #[derive(Clone, Default)]
 pub struct NodeOptions {
-    /// Settings by service type, for a cluster that has none yet.
+    /// Settings by service type, for a cluster without specs.
     pub settings: Vec<(&'static str, Value)>,
     /// A folder for the object store other than the sandbox's own.
     pub store: Option<PathBuf>,
-    /// An object store that is there already.
+    /// An existing object store.
     pub objects: Option<Arc<dyn ObjectStore>>,
-    /// Gossip addresses where to look for others, besides those of the sandbox's first nodes.
+    /// Seeds besides the sandbox's first nodes.
     pub seeds: Vec<String>,
-    /// Tell others an address at which nobody answers: none of them reaches the node over HTTP, as when the network is cut.
-    /// Tests do.
+    /// Gossip an HTTP address at which nothing listens, so that no other node reaches this one over HTTP, as if the
+    /// network were cut. Tests still reach it.
     pub is_unreachable: bool,
 }
 
-/// Where nodes listen.
+/// The address that nodes listen on.
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// Loopback as well, and nobody listens there.
+/// A loopback address at which nothing listens.
 const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 impl Sandbox {
-    /// No nodes yet.
+    /// A sandbox without nodes.
     pub fn new() -> anyhow::Result<Self> {
         let http = client::plain_http().timeout(PATIENCE).build()?;
         Ok(Self { folder: tempfile::tempdir()?, nodes: Vec::new(), http })
     }
 
-    /// Nodes with these names and roles, all of them ready in every view.
+    /// A sandbox with these nodes and roles, all ready in every view.
     pub async fn of(roles: &[(&str, &str)], options: &NodeOptions) -> anyhow::Result<Self> {
         let mut sandbox = Self::new()?;
         for (name, role) in roles {
@@ -115,12 +115,12 @@ impl Sandbox {
         self.folder.path().join("store")
     }
 
-    /// The store of its nodes.
+    /// The store that its nodes use.
     pub async fn store(&self) -> anyhow::Result<Store> {
         Ok(Store::open(&StoreUrl::folder(&self.store_dir())?, &CLUSTER.parse()?).await?)
     }
 
-    /// Where a node keeps its data.
+    /// The data folder of a node.
     pub fn data_dir(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -146,22 +146,22 @@ impl Sandbox {
         endpoint(&member).context("it has just been seen")
     }
 
-    /// Ends a node gracefully.
+    /// Makes a node leave.
     pub async fn leave(&mut self, name: &str) -> anyhow::Result<()> {
         let at = self.nodes.iter().position(|node| node.id().as_str() == name).context("no such node")?;
         self.nodes.remove(at).shutdown().await?;
         Ok(())
     }
 
-    /// Ends a node without a word, and waits until its data folder is free again.
+    /// Ends a node without a leave, and waits until its data folder is free.
     pub async fn kill(&mut self, name: &str) -> anyhow::Result<()> {
         let at = self.nodes.iter().position(|node| node.id().as_str() == name).context("no such node")?;
         drop(self.nodes.remove(at));
         let lock = std::fs::File::open(self.data_dir(name).join("lock"))?;
-        eventually("the node has let go of its folder", || async { lock.try_lock().ok() }).await
+        eventually("the node has released its folder", || async { lock.try_lock().ok() }).await
     }
 
-    /// Waits until every node sees every node serving, and nobody else.
+    /// Waits until every node sees every node serving, and no other member.
     pub async fn all_ready(&self) -> anyhow::Result<()> {
         for node in &self.nodes {
             let mut view = node.view();
@@ -179,7 +179,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Waits until one node sees another as wanted.
+    /// Waits until one node's view of another satisfies a condition.
     pub async fn seen(
         &self,
         by: &str,
@@ -201,7 +201,7 @@ fn endpoint(member: &Member) -> Option<String> {
     member.state.as_ref()?.endpoints.get("gateway").cloned()
 }
 
-/// Waits until a condition holds, asking again and again.
+/// Waits until a condition holds, polling it.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut ask: impl FnMut() -> F,

@@ -1,4 +1,5 @@
-//! The HTTP API: described by itself, problem details everywhere, streams that resume, closed to foreign pages.
+//! The HTTP API: its own description, problem details for every error, streams that resume, and no access for pages of
+//! other sites.
 
 use e2e::{NodeOptions, Sandbox, eventually};
 use serde_json::{Value, json};
@@ -46,7 +47,7 @@ async fn every_described_path_exists_and_every_error_is_a_problem() -> anyhow::R
                 );
             }
         }
-        // What a service answers is for its own tests; it does not run here.
+        // The answers of a service belong in its own tests; it does not run here.
         let methods = methods.as_object().filter(|_| !path.starts_with("/svc/storage/"));
         for method in methods.into_iter().flatten().map(|(method, _)| method.to_uppercase()) {
             let answer = http.request(method.parse()?, format!("{url}{path}")).send().await?;
@@ -111,7 +112,7 @@ async fn the_root_of_a_service_is_its_own() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_long_poll_waits_for_the_version_and_no_longer_than_it_is_told() -> anyhow::Result<()> {
+async fn a_long_poll_waits_for_the_version_but_no_longer_than_requested() -> anyhow::Result<()> {
     let (sandbox, url) = one().await?;
     let version = sandbox.seen("a", "a", |_| true).await?.version;
     let poll = |version: u64, wait: u64| {
@@ -119,10 +120,10 @@ async fn a_long_poll_waits_for_the_version_and_no_longer_than_it_is_told() -> an
     };
     let began = std::time::Instant::now();
     assert_eq!(poll(version, 30_000).await?.status(), 200);
-    assert!(began.elapsed().as_secs() < 20, "what is there already is not waited for");
+    assert!(began.elapsed().as_secs() < 20, "an existing version is not waited for");
     let began = std::time::Instant::now();
     assert_eq!(poll(version + 1_000, 300).await?.status(), 200);
-    assert!(began.elapsed().as_millis() >= 300, "what is not there yet is");
+    assert!(began.elapsed().as_millis() >= 300, "a later version is");
     let refused = poll(version, 30_001).await?;
     assert_eq!(refused.status(), 400);
     let problem = refused.text().await?;
@@ -152,7 +153,7 @@ async fn the_first_spelling_of_a_role_change_still_works() -> anyhow::Result<()>
 }
 
 #[tokio::test]
-async fn foreign_pages_may_look_but_not_touch() -> anyhow::Result<()> {
+async fn pages_of_other_sites_may_read_but_not_change() -> anyhow::Result<()> {
     let (sandbox, url) = one().await?;
     let http = sandbox.http();
     let foreign =
@@ -226,14 +227,14 @@ async fn events_begin_with_the_present_and_resume_where_they_stopped() -> anyhow
     assert_eq!((&left["kind"], &left["node"]), (&json!("left"), &json!("b")), "{after:?}");
     let from_the_future = format!("{}.99999", last.split('.').next().unwrap_or_default());
     let afresh = read(&sandbox, &url, Some(&from_the_future), 1).await?;
-    assert_eq!(afresh[0]["kind"], "present", "an id that was never given out begins afresh");
+    assert_eq!(afresh[0]["kind"], "present", "with an unknown id the stream begins afresh");
     let again = read(&sandbox, &url, Some(&last), 1).await?;
-    assert_eq!(after, again, "a stream can be resumed as often as one likes");
+    assert_eq!(after, again, "a stream can be resumed any number of times");
     Ok(())
 }
 
-/// What is told of a node in the events that another one keeps.
-async fn told_of(sandbox: &Sandbox, by: &str, node: &str) -> anyhow::Result<Vec<String>> {
+/// The messages about a node in the events that another node keeps.
+async fn messages_about(sandbox: &Sandbox, by: &str, node: &str) -> anyhow::Result<Vec<String>> {
     let url = format!("{}/v1/events", sandbox.url(by)?);
     let kept: Value = sandbox.http().get(url).send().await?.json().await?;
     let events = kept["events"].as_array().into_iter().flatten().filter(|event| event["node"] == node);
@@ -260,31 +261,31 @@ async fn events_give_owner_and_reason_and_nothing_twice() -> anyhow::Result<()> 
         Ok(sandbox.http().put(url).json(&role).send().await?.status().as_u16())
     };
     assert_eq!(put(json!({ "service": "echo" })).await?, 503);
-    let failed = "c is now standby, ready: it could not become echo: told to fail";
-    eventually("the change that failed is told with its reason", || async {
-        told_of(&sandbox, "a", "c").await.ok()?.last().is_some_and(|last| last == failed).then_some(())
+    let failed = "c is now standby, ready: it could not become echo: forced failure";
+    eventually("the change that failed is reported with its reason", || async {
+        messages_about(&sandbox, "a", "c").await.ok()?.last().is_some_and(|last| last == failed).then_some(())
     })
     .await?;
     assert_eq!(put(json!({ "service": "owned_echo", "shard": 0 })).await?, 200);
     let owns = "c is now owned_echo/0 (owner, epoch 1), ready";
-    eventually("the claim is told", || async {
-        told_of(&sandbox, "a", "c").await.ok()?.last().is_some_and(|last| last == owns).then_some(())
+    eventually("the claim is reported", || async {
+        messages_about(&sandbox, "a", "c").await.ok()?.last().is_some_and(|last| last == owns).then_some(())
     })
     .await?;
-    let b = told_of(&sandbox, "a", "b").await?;
+    let b = messages_about(&sandbox, "a", "b").await?;
     let behind: Vec<_> = b.iter().filter(|message| message.contains("behind")).collect();
     assert_eq!(behind, ["b is now echo, degraded: may be 19 s behind"]);
     for node in ["a", "b", "c"] {
-        let mut told = told_of(&sandbox, "a", node).await?;
-        let all = told.len();
-        told.dedup();
-        assert_eq!(told.len(), all, "{told:?}");
+        let mut messages = messages_about(&sandbox, "a", node).await?;
+        let all = messages.len();
+        messages.dedup();
+        assert_eq!(messages.len(), all, "{messages:?}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn metrics_are_well_formed_and_health_tells_the_phase() -> anyhow::Result<()> {
+async fn metrics_are_well_formed_and_health_shows_the_phase() -> anyhow::Result<()> {
     let (sandbox, url) = one().await?;
     let text = sandbox.http().get(format!("{url}/metrics")).send().await?.text().await?;
     assert!(text.ends_with("# EOF\n"));
@@ -313,7 +314,7 @@ async fn members_estimate_how_far_their_clocks_are_apart() -> anyhow::Result<()>
     assert!(text.contains("# TYPE coterie_clock_skew_seconds gauge"), "{text}");
     let own: Value = sandbox.http().get(format!("{url}/v1/agent/self")).send().await?.json().await?;
     assert!(own["now_us"].as_i64().is_some_and(|now| now > 1_700_000_000_000_000), "{own}");
-    // They have one clock, so what is left is half a round trip on a busy machine.
+    // They have one clock, so the error is at most half a round trip on a busy machine.
     assert!(own["clock_ahead_ms"].as_i64().is_some_and(|ahead| ahead.abs() < 1_000), "{own}");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Clusters that were made before services had names of their own start as they are: `tests/fixtures/unnamed` has a store and
-//! data folders as agents of that time wrote them.
+//! Clusters from before named services start unchanged: `tests/fixtures/unnamed` has a store and data folders as agents
+//! of that version wrote them.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use e2e::{NodeOptions, Sandbox, repository};
 use serde_json::Value;
 use types::{Phase, Role};
 
-/// Copies a folder with all that is in it.
+/// Copies a folder with its contents.
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
@@ -27,7 +27,7 @@ fn read(path: &Path) -> anyhow::Result<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_and_data_folders_of_before_are_used_as_they_are() -> anyhow::Result<()> {
+async fn an_old_store_and_old_data_folders_are_used_unchanged() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     let fixtures = repository().join("tests/fixtures/unnamed");
     let root = sandbox.data_dir("store");
@@ -37,7 +37,7 @@ async fn a_store_and_data_folders_of_before_are_used_as_they_are() -> anyhow::Re
     }
     let (born, spec) = (read(&sandbox.data_dir("a").join("node.json"))?, "spec-storage.json");
     let kept = read(&sandbox.data_dir("a").join(spec))?;
-    // A person gave `b` its shard: its folder says so, whatever it is started as.
+    // An operator gave `b` its shard: the kept role in its data folder takes precedence over the flags.
     for (name, role) in [("a", "storage/0"), ("b", "standby"), ("gateway", "api_gateway")] {
         sandbox.start(name, role, &NodeOptions::default()).await?;
     }
@@ -50,8 +50,8 @@ async fn a_store_and_data_folders_of_before_are_used_as_they_are() -> anyhow::Re
             })
             .await?;
         let state = member.state.unwrap_or_else(|| unreachable!("it has just been seen"));
-        assert_eq!(state.service_type, None, "what is gossiped is as it was");
-        assert_eq!(state.spec, Some(1), "{name} runs with the spec that was there");
+        assert_eq!(state.service_type, None, "the gossiped state is unchanged");
+        assert_eq!(state.spec, Some(1), "{name} runs with the existing spec");
     }
     let gateway = sandbox.gateway("gateway").await?;
     for number in 0..8 {
@@ -62,7 +62,7 @@ async fn a_store_and_data_folders_of_before_are_used_as_they_are() -> anyhow::Re
     assert_eq!(read(&sandbox.data_dir("a").join(spec))?, kept, "a spec that is kept stays as it was written");
     let now = read(&sandbox.data_dir("a").join("node.json"))?;
     assert_eq!((&now["id"], &now["born"]), (&born["id"], &born["born"]), "it is the same node");
-    // What is written now is as before: agents of before can read it.
+    // New data has the old format: old agents can read it.
     let put = sandbox.http().put(format!("{gateway}/storage/kv/later")).body("value");
     put.send().await?.error_for_status()?;
     let specs = sandbox.store().await?.specs().all().await?;

@@ -1,4 +1,5 @@
-//! Every plugin of these tests keeps the promises that all plugins make; each service's own tests do the same.
+//! Checks that the plugins of these tests keep the promises that all plugins make. Each service's own tests do the
+//! same.
 
 #[tokio::test]
 async fn the_echo_plugin_keeps_its_promises() {

@@ -1,20 +1,21 @@
-//! The crates depend on one another as the design says, and heavy crates stay behind their fences.
+//! Checks that the crates depend on one another as designed, and that heavy dependencies stay within the allowed
+//! crates.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-/// From the ground up: a crate uses only those above it in this list.
+/// From the lowest up: a crate uses only those before it in this list.
 const ORDER: [&str; 10] =
     ["types", "manifest", "store", "cluster", "mesh", "plugin", "runtime", "client", "agent", "ctl"];
-/// Crates that stand on everything: end-to-end tests, and the benchmarks that use their sandbox.
+/// Crates that may use all others: end-to-end tests, and the benchmarks that use their sandbox.
 const ON_TOP: [&str; 2] = ["e2e", "bench"];
 /// A heavy dependency, and the crates that may name it.
-const FENCES: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("chitchat", &["cluster"]),
     ("object_store", &["store"]),
     ("slatedb", &["storage"]),
-    // The store names it for a feature that object_store needs of it.
+    // The store names it to enable a feature that object_store needs.
     ("reqwest", &["client", "bench", "e2e", "store"]),
     ("serde-saphyr", &["manifest"]),
     ("comfy-table", &["ctl", "bench"]),
@@ -22,7 +23,7 @@ const FENCES: [(&str, &[&str]); 8] = [
     ("tracing-subscriber", &["agent", "bench"]),
 ];
 
-/// What each crate of the workspace depends on, tests of its own left out.
+/// The dependencies of each crate of the workspace, without dev-dependencies.
 fn edges() -> (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>) {
     let metadata = MetadataCommand::new().no_deps().exec().expect("cargo describes this workspace");
     let mut services = BTreeSet::new();
@@ -40,7 +41,7 @@ fn edges() -> (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>) {
 }
 
 #[test]
-fn a_crate_uses_only_those_above_it() {
+fn a_crate_uses_only_those_before_it() {
     let (edges, services) = edges();
     let own: BTreeSet<_> = edges.keys().cloned().collect();
     let rank = |name: &str| ORDER.iter().position(|known| *known == name);
@@ -67,9 +68,9 @@ fn a_crate_uses_only_those_above_it() {
 }
 
 #[test]
-fn heavy_crates_stay_behind_their_fences() {
+fn heavy_dependencies_stay_within_allowed_crates() {
     let (edges, _) = edges();
-    for (heavy, allowed) in FENCES {
+    for (heavy, allowed) in ALLOWED {
         for (name, dependencies) in &edges {
             let is_named = dependencies.contains(heavy);
             assert!(!is_named || allowed.contains(&name.as_str()), "{name} must not name {heavy}");

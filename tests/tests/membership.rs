@@ -1,4 +1,4 @@
-//! Who is there: crashes, restarts, goodbyes, second owners of a name.
+//! Membership: crashes, restarts, leaves, two nodes with one id.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use store::faults::{Faults, Mode};
 use tokio::time::timeout;
 use types::{Phase, Profile};
 
-/// A store of its own, with faults.
+/// An empty store with faults.
 async fn empty_store() -> anyhow::Result<Faults> {
     let store = Store::open(&"memory:///".parse()?, &"elsewhere".parse()?).await?;
     Ok(Faults::new(store.data(&"any/0".parse()?)))
@@ -19,7 +19,7 @@ async fn empty_store() -> anyhow::Result<Faults> {
 const THREE: [(&str, &str); 3] = [("a", "standby"), ("b", "standby"), ("c", "standby")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_crashes_is_gone_and_who_comes_back_is_there_once() -> anyhow::Result<()> {
+async fn a_crashed_node_is_gone_and_a_restarted_one_is_a_member_once() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::of(&THREE, &NodeOptions::default()).await?;
     let before = sandbox.seen("a", "c", |_| true).await?.generation;
     sandbox.kill("c").await?;
@@ -27,12 +27,12 @@ async fn who_crashes_is_gone_and_who_comes_back_is_there_once() -> anyhow::Resul
     sandbox.start("c", "standby", &NodeOptions::default()).await?;
     sandbox.all_ready().await?;
     let after = sandbox.seen("a", "c", |_| true).await?.generation;
-    assert!(after > before, "{after} is a new life after {before}");
+    assert!(after > before, "{after} is a new generation after {before}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_faster_than_the_failure_detector_is_no_second_owner() -> anyhow::Result<()> {
+async fn a_restart_faster_than_the_failure_detector_does_not_count_as_a_second_node() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::of(&THREE, &NodeOptions::default()).await?;
     sandbox.kill("c").await?;
     sandbox.start("c", "standby", &NodeOptions::default()).await?;
@@ -42,7 +42,7 @@ async fn a_restart_faster_than_the_failure_detector_is_no_second_owner() -> anyh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_owner_of_a_name_has_to_go_and_the_first_stays() -> anyhow::Result<()> {
+async fn a_second_node_with_an_id_exits_and_the_first_stays() -> anyhow::Result<()> {
     let sandbox = Sandbox::of(&THREE, &NodeOptions::default()).await?;
     let config = Config {
         cluster: "sandbox".parse()?,
@@ -50,10 +50,10 @@ async fn a_second_owner_of_a_name_has_to_go_and_the_first_stays() -> anyhow::Res
         listen: ([127, 0, 0, 1], 0).into(),
         seeds: vec![sandbox.node("b")?.gossip().to_owned()],
         profile: Profile::Local,
-        ..Config::new(sandbox.data_dir("thief"))
+        ..Config::new(sandbox.data_dir("second"))
     };
-    let thief = Node::start(config, Registry::new()).await?;
-    let ended = timeout(Duration::from_secs(30), thief.wait()).await?;
+    let second = Node::start(config, Registry::new()).await?;
+    let ended = timeout(Duration::from_secs(30), second.wait()).await?;
     assert!(matches!(&ended, Err(NodeError::IdTaken { .. })), "{ended:?}");
     sandbox.all_ready().await?;
     let shown = sandbox.seen("b", "a", |_| true).await?;
@@ -92,7 +92,7 @@ async fn a_node_is_a_member_before_its_store_has_answered() -> anyhow::Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_can_not_hold_a_cluster_ends_its_node_and_no_other() -> anyhow::Result<()> {
+async fn a_node_with_an_unusable_store_ends_and_no_other_node_does() -> anyhow::Result<()> {
     let sandbox = Sandbox::of(&[("a", "standby")], &NodeOptions::default()).await?;
     let faults = empty_store().await?;
     faults.ignore_create(true);

@@ -1,4 +1,4 @@
-//! Services that have other names than their types: two stores and two gateways in one cluster, with nothing in common.
+//! Services whose names differ from their types: two stores and two gateways in one cluster, which share nothing.
 
 use e2e::{NodeOptions, Sandbox, eventually};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ async fn get(sandbox: &Sandbox, base: &str, key: &str) -> anyhow::Result<Result<
     Ok(if status.is_success() { Ok(answer.text().await?) } else { Err(status.as_u16()) })
 }
 
-/// Waits until one node sees another own a shard, and ready.
+/// Waits until one node sees another as the ready owner of a shard.
 async fn owner(sandbox: &Sandbox, by: &str, name: &str, role: &str) -> anyhow::Result<RoleState> {
     let role: Role = role.parse()?;
     let is_owner =
@@ -67,11 +67,11 @@ async fn two_stores_and_two_gateways_share_nothing_but_their_types() -> anyhow::
         assert_eq!(get(&sandbox, &format!("{gateway}/users"), "k1").await?, Err(404), "another store");
         assert_eq!(get(&sandbox, &format!("{gateway}/storage"), "k0").await?, Err(503), "no such service");
     }
-    // The type is gossiped, and the role has a shard though none was given.
+    // The type is gossiped, and the role has a shard although none was given.
     let users = owner(&sandbox, "e", "u", "users/0").await?;
     assert_eq!(users.service_type.as_ref().map(types::ServiceType::as_str), Some("storage"));
 
-    // A standby takes over a shard of a named service, and the other store does not notice.
+    // A standby takes over a shard of a named service, and the other store is not affected.
     sandbox.kill("s0").await?;
     for number in 0..10 {
         put(&sandbox, &format!("{internal}/sessions"), &format!("later{number}"), "session").await?;
@@ -89,7 +89,7 @@ async fn two_stores_and_two_gateways_share_nothing_but_their_types() -> anyhow::
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_speaks_of_services_by_their_names() -> anyhow::Result<()> {
+async fn the_api_names_services_by_their_names() -> anyhow::Result<()> {
     let mut sandbox = settled().await?;
     for (name, role) in [("e", "edge"), ("s0", "sessions/0"), ("spare", "standby")] {
         sandbox.start(name, role, &NodeOptions::default()).await?;
@@ -118,7 +118,7 @@ async fn the_api_speaks_of_services_by_their_names() -> anyhow::Result<()> {
     assert!(metrics.contains("coterie_storage_openings_total{service=\"sessions\"} 1"), "{metrics}");
     assert!(metrics.contains("coterie_members{service=\"sessions\",phase=\"ready\"} 1"), "{metrics}");
 
-    // What is settled stays: the type, and names that can't be mistaken for one another.
+    // The type of a service can't change, and names must not be confusable.
     let put = async |service: &str, last: Option<u64>, body: Value| -> anyhow::Result<(u16, Value)> {
         let request = http.put(format!("{url}/v1/spec/{service}")).body(body.to_string());
         let request = match last {
@@ -147,7 +147,7 @@ async fn the_api_speaks_of_services_by_their_names() -> anyhow::Result<()> {
         }
     }
 
-    // The type alone does not say which of the stores is meant.
+    // The type alone is ambiguous if several services have it.
     let role = json!({"service": "storage"}).to_string();
     let answer = http.put(format!("{url}/v1/members/spare/service")).body(role).send().await?;
     assert_eq!(answer.status(), 400);
@@ -181,7 +181,7 @@ async fn the_first_spelling_names_the_service_once_or_twice_and_forgives_a_shard
             .seen("n", "n", |member| member.state.as_ref().is_some_and(|state| state.role == role))
             .await?;
     }
-    // Everywhere else a wrong shard stays a mistake.
+    // Everywhere else a wrong shard is an error.
     let url = format!("{}/v1/members/n/service", sandbox.url("n")?);
     let role = json!({"service": "edge", "shard": 3}).to_string();
     assert_eq!(sandbox.http().put(url).body(role).send().await?.status(), 400);
@@ -207,13 +207,13 @@ async fn a_node_keeps_a_named_role_and_a_type_that_it_lacks_ends_it() -> anyhow:
         let failure =
             eventually("the node has ended", || async { sandbox.node(role).ok()?.failure() }).await?;
         assert!(failure.contains("does not exist here; there are api_gateway, echo"), "{failure}");
-        // It has ended by itself.
+        // It has ended already.
         let _ = sandbox.leave(role).await;
     }
     Ok(())
 }
 
-/// A member as agents wrote it that knew no named services: it waits to be needed and has the type.
+/// A member as written by agents that do not know named services: a standby that has the type.
 async fn member_of_before(sandbox: &Sandbox, seed: &str) -> anyhow::Result<cluster::Cluster> {
     let addr = ([127, 0, 0, 1], e2e::free_port()?).into();
     let config = cluster::ClusterConfig {
@@ -234,14 +234,15 @@ async fn member_of_before(sandbox: &Sandbox, seed: &str) -> anyhow::Result<clust
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_knows_no_named_services_is_shown_and_is_nobodys_candidate() -> anyhow::Result<()> {
+async fn an_agent_that_does_not_know_named_services_is_shown_and_is_no_candidate_for_them()
+-> anyhow::Result<()> {
     let mut sandbox = settled().await?;
     sandbox.start("s0", "sessions/0", &NodeOptions::default()).await?;
     sandbox.all_ready().await?;
     let _old = member_of_before(&sandbox, "s0").await?;
     let old = sandbox.seen("s0", "old", |member| member.state.is_some()).await?;
     assert!(!old.about.named_services && old.about.runnable.len() == 1, "{old:?}");
-    // Nobody could be given the other shard: no hint names this node.
+    // The old node is not a candidate for the other shard, so no hint names it.
     let view = sandbox.node("s0")?.view().borrow().clone();
     let (sessions, storage) = ("sessions".parse()?, "storage".parse()?);
     assert_eq!(view.spare(&sessions, &storage), None);
@@ -251,7 +252,7 @@ async fn an_agent_that_knows_no_named_services_is_shown_and_is_nobodys_candidate
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_is_removed_with_its_data_once_nobody_runs_it() -> anyhow::Result<()> {
+async fn a_service_is_removed_with_its_data_once_no_node_runs_it() -> anyhow::Result<()> {
     let mut sandbox = settled().await?;
     for (name, role) in [("e", "edge"), ("u", "users/0"), ("spare", "standby")] {
         sandbox.start(name, role, &NodeOptions::default()).await?;
@@ -268,7 +269,7 @@ async fn a_service_is_removed_with_its_data_once_nobody_runs_it() -> anyhow::Res
     assert_eq!((status, problem["detail"].as_str()), (409, Some("u runs users")), "{problem}");
     assert_eq!(remove(7, true).await?.0, 412, "another spec");
     owner(&sandbox, "e", "u", "users/0").await?;
-    // The one that runs it ends, and no standby takes it over.
+    // The node that runs it becomes a standby, and no other standby takes it over.
     let (status, removed) = remove(1, true).await?;
     assert_eq!(status, 200, "{removed}");
     assert!(removed["objects"].as_u64().is_some_and(|objects| objects > 0), "{removed}");
@@ -277,7 +278,7 @@ async fn a_service_is_removed_with_its_data_once_nobody_runs_it() -> anyhow::Res
     let claims: Value = sandbox.http().get(format!("{url}/v1/claims")).send().await?.json().await?;
     assert!(!claims.to_string().contains("users"), "{claims}");
     assert_eq!(remove(1, false).await?.0, 412, "there is nothing to remove");
-    // Another service of its name begins empty, and its epochs go on.
+    // A new service with its name begins empty, and its epochs continue.
     sandbox.settle("users", &of_type("storage", Some(1))?).await?;
     let role = json!({"service": "users"}).to_string();
     sandbox.http().put(format!("{url}/v1/members/u/service")).body(role).send().await?.error_for_status()?;

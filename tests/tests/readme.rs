@@ -1,4 +1,4 @@
-//! The README's examples do what the README says.
+//! Checks that the README's examples work.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use anyhow::{Context, ensure};
 use e2e::{Machine, eventually, repository};
 use rustix::process::Signal;
 
-/// Blocks that are run in their order, as one script.
+/// Blocks that are run in order, as one script.
 const TEST: &str = "#+begin_src sh :eval test";
-/// Blocks of commands that run until they are ended, begun in any order.
+/// Blocks of commands that run until they are stopped, started in every order.
 const ORDERS: &str = "#+begin_src sh :eval orders";
 const END: &str = "#+end_src";
 
-/// The lines of the blocks that begin like this.
+/// The lines of the blocks that begin with this line.
 fn lines<'a>(readme: &'a str, begin: &str) -> anyhow::Result<Vec<&'a str>> {
     let mut lines = Vec::new();
     let mut is_inside = false;
@@ -39,7 +39,7 @@ fn readme() -> anyhow::Result<String> {
     std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
 }
 
-/// All orders of so many things.
+/// All permutations of the numbers below this one.
 fn orders(number: usize) -> Vec<Vec<usize>> {
     let Some(last) = number.checked_sub(1) else { return vec![Vec::new()] };
     let shorter = orders(last);

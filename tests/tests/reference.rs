@@ -1,4 +1,4 @@
-//! The pages of reference in `docs` are complete: what they list is what the agents have.
+//! Checks that the reference pages in `docs` list exactly what the agents have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ fn page(name: &str, wanted: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Help and type of each metric that an agent has.
+/// Help and type of each metric of an agent.
 type Metrics = BTreeMap<String, (String, String)>;
 
 fn collect(text: &str, metrics: &mut Metrics) {
@@ -48,7 +48,7 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     let spec = Spec { shards: Some(1), replicas: 1, ..Spec::default() };
     sandbox.settle("storage", &spec).await?;
-    for (name, role) in [("gateway", "api_gateway"), ("owner", "storage/0"), ("copy", "standby")] {
+    for (name, role) in [("gateway", "api_gateway"), ("owner", "storage/0"), ("replica", "standby")] {
         sandbox.start(name, role, &NodeOptions::default()).await?;
     }
     let replica = |member: &types::api::Member| {
@@ -57,11 +57,11 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
             .as_ref()
             .is_some_and(|state| state.duty == Some(types::Post::Replica) && state.phase.is_serving())
     };
-    sandbox.seen("gateway", "copy", replica).await?;
-    // Clocks are compared only once an agent has been up for a moment.
+    sandbox.seen("gateway", "replica", replica).await?;
+    // An agent compares clocks only some time after its start.
     let metrics = eventually("every metric has a value", || async {
         let mut metrics = Metrics::new();
-        for name in ["gateway", "owner", "copy"] {
+        for name in ["gateway", "owner", "replica"] {
             let url = format!("{}/metrics", sandbox.url(name).ok()?);
             let answer = sandbox.http().get(url).timeout(Duration::from_secs(5)).send().await.ok()?;
             collect(&answer.text().await.ok()?, &mut metrics);
@@ -96,7 +96,7 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
     page("metrics.org", &out)
 }
 
-/// Every file of Rust in the crates of agents, without their tests.
+/// Every Rust file in the crates of agents, without tests.
 fn sources() -> anyhow::Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
     let crates = ["agent", "client", "cluster", "mesh", "plugin", "runtime", "store", "types"];
@@ -124,7 +124,7 @@ fn sources() -> anyhow::Result<Vec<(PathBuf, String)>> {
     Ok(found)
 }
 
-/// The text that comes next, if it is a code.
+/// The string literal that comes next, if it is a code.
 fn code_after(code: &str) -> Option<String> {
     let (text, _) = code.trim_start().strip_prefix('"')?.split_once('"')?;
     let is_code = text.starts_with(|c: char| c.is_ascii_lowercase())
@@ -132,8 +132,8 @@ fn code_after(code: &str) -> Option<String> {
     is_code.then(|| text.to_owned())
 }
 
-/// The codes of problems in some code: the texts after what makes a problem or a row of a table of them, and those that a
-/// function named `code` returns.
+/// The problem codes in some Rust code: the literals after a constructor of a problem or a row of a table of them, and
+/// those that a function named `code` returns.
 fn codes(code: &str) -> BTreeSet<String> {
     let is_path = |c: char| c.is_alphanumeric() || "_.:()&".contains(c);
     let mut found = BTreeSet::new();
@@ -149,13 +149,13 @@ fn codes(code: &str) -> BTreeSet<String> {
         let body = body.split("\n    }").next().unwrap_or_default();
         found.extend(body.match_indices('"').filter_map(|(at, _)| code_after(&body[at..])));
     }
-    // What a problem without a code has.
+    // The code of a problem without one.
     found.remove("unknown");
     found
 }
 
 #[test]
-fn the_page_of_troubles_lists_every_error_code() -> anyhow::Result<()> {
+fn the_troubleshooting_page_lists_every_error_code() -> anyhow::Result<()> {
     let mut wanted: BTreeMap<String, PathBuf> = BTreeMap::new();
     for (path, code) in sources()? {
         wanted.extend(codes(&code).into_iter().map(|code| (code, path.clone())));
@@ -170,6 +170,6 @@ fn the_page_of_troubles_lists_every_error_code() -> anyhow::Result<()> {
     let missing: Vec<_> = wanted.iter().filter(|(code, _)| !listed.contains(code.as_str())).collect();
     ensure!(missing.is_empty(), "docs/troubleshooting.org does not have {missing:?}");
     let stale: Vec<_> = listed.iter().filter(|code| !wanted.contains_key(**code)).collect();
-    ensure!(stale.is_empty(), "docs/troubleshooting.org has codes that nobody answers: {stale:?}");
+    ensure!(stale.is_empty(), "docs/troubleshooting.org has codes that no code returns: {stale:?}");
     Ok(())
 }

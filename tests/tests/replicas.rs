@@ -1,4 +1,4 @@
-//! Copies of a shard of storage: who may be told something old is answered while the owner is gone.
+//! Replicas of a storage shard: reads that accept stale data are answered while the owner is gone.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use http::StatusCode;
 use serde_json::json;
 use types::{Phase, Post, RoleState, Spec};
 
-/// One shard, owned by `a`, copied by `b`.
-async fn owner_and_copy() -> anyhow::Result<Sandbox> {
+/// One shard, with its owner `a` and its replica `b`.
+async fn owner_and_replica() -> anyhow::Result<Sandbox> {
     let mut sandbox = Sandbox::new()?;
     let spec = Spec { settings: json!({}), shards: Some(1), replicas: 1, ..Spec::default() };
     sandbox.settle("storage", &spec).await?;
@@ -30,26 +30,26 @@ async fn read(sandbox: &Sandbox, url: &str) -> anyhow::Result<(StatusCode, Strin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_is_read_beside_its_owner_and_takes_its_place() -> anyhow::Result<()> {
-    let mut sandbox = owner_and_copy().await?;
+async fn a_replica_is_read_beside_its_owner_and_takes_its_place() -> anyhow::Result<()> {
+    let mut sandbox = owner_and_replica().await?;
     let gateway = sandbox.gateway("gateway").await?;
-    let copy = format!("{}/svc/storage/kv", sandbox.url("b")?);
+    let replica = format!("{}/svc/storage/kv", sandbox.url("b")?);
     let put = sandbox.http().put(format!("{gateway}/storage/kv/a")).body("1");
     put.send().await?.error_for_status()?;
-    eventually("the copy has it", || async {
-        let (status, value, stale) = read(&sandbox, &format!("{copy}/a?consistency=any")).await.ok()?;
+    eventually("the replica has it", || async {
+        let (status, value, stale) = read(&sandbox, &format!("{replica}/a?consistency=any")).await.ok()?;
         (status == StatusCode::OK && value == "1" && stale? < 30_000).then_some(())
     })
     .await?;
-    let (status, ..) = read(&sandbox, &format!("{copy}/a")).await?;
+    let (status, ..) = read(&sandbox, &format!("{replica}/a")).await?;
     assert_eq!(status, StatusCode::MISDIRECTED_REQUEST, "the owner is named instead");
-    let (status, listing, stale) = read(&sandbox, &format!("{copy}?consistency=any")).await?;
+    let (status, listing, stale) = read(&sandbox, &format!("{replica}?consistency=any")).await?;
     assert!(status == StatusCode::OK && listing.contains(r#""key":"a""#) && stale.is_some(), "{listing}");
-    let (status, listing, stale) = read(&sandbox, &copy).await?;
+    let (status, listing, stale) = read(&sandbox, &replica).await?;
     assert!(status == StatusCode::OK && listing.contains(r#""key":"a""#), "gathered: {listing}");
     assert_eq!(stale, None, "from the owner");
 
-    // Who watches through the copy is told what the owner writes.
+    // A watch through the replica gets what the owner writes.
     let client = Client::new(&sandbox.url("b")?)?.within(Duration::from_secs(30));
     let mut watch = client.kv_watch(&KvWatchQuery::default()).await?;
     let put = sandbox.http().put(format!("{gateway}/storage/kv/b")).body("1");
@@ -64,10 +64,10 @@ async fn a_copy_is_read_beside_its_owner_and_takes_its_place() -> anyhow::Result
     }
     let put = sandbox.http().put(format!("{gateway}/storage/kv/a")).body("2");
     put.send().await?.error_for_status()?;
-    let (status, value, _) = read(&sandbox, &format!("{copy}/a")).await?;
+    let (status, value, _) = read(&sandbox, &format!("{replica}/a")).await?;
     assert_eq!((status, value.as_str()), (StatusCode::OK, "2"), "it owns the shard now");
 
-    // The new owner ends the streams of the copy that it was, and goes on with them.
+    // The new owner ends the streams that it served as a replica, and they resume there.
     let from = Some(watch.cursor().to_owned());
     assert_eq!(watch.next().await?, None);
     let mut watch = client.kv_watch(&KvWatchQuery { from, ..KvWatchQuery::default() }).await?;

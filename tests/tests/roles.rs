@@ -1,4 +1,5 @@
-//! Roles that move while requests run: none fails, none is answered twice, and a failed change leaves the node as it was.
+//! Roles that move while requests run: no request fails or is answered twice, and a failed change leaves the node as it
+//! was.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -105,14 +106,17 @@ async fn a_role_that_does_not_start_leaves_the_node_as_it_was() -> anyhow::Resul
     let problem = change(&sandbox, "a", "b", json!({ "service": "echo" })).await?.unwrap_err();
     assert_eq!(problem["status"], 503);
     let detail = problem["detail"].as_str().unwrap_or_default();
-    assert!(detail.contains("told to fail") && detail.contains("the node is api_gateway again"), "{detail}");
+    assert!(
+        detail.contains("forced failure") && detail.contains("the node is api_gateway again"),
+        "{detail}"
+    );
     let gateway = sandbox.gateway("b").await?;
     assert!(sandbox.http().get(gateway).send().await?.status().is_success());
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_command_at_a_time_and_leaving_beats_all() -> anyhow::Result<()> {
+async fn one_command_runs_at_a_time_and_a_leave_takes_precedence() -> anyhow::Result<()> {
     let options =
         NodeOptions { settings: vec![("echo", json!({ "start_ms": 60_000 }))], ..NodeOptions::default() };
     let mut sandbox = Sandbox::of(&[("a", "standby"), ("b", "standby")], &options).await?;
@@ -153,13 +157,13 @@ async fn a_bad_role_is_refused_before_anything_is_disturbed() -> anyhow::Result<
     let problem = change(&sandbox, "a", "nobody", json!({ "service": "echo" })).await?.unwrap_err();
     assert_eq!(problem["status"], 404);
     let receipt = changed(&sandbox, "a", "b", "echo").await?;
-    assert!(!receipt.changed, "it is what was asked for");
+    assert!(!receipt.changed, "the role is the requested one already");
     assert_eq!(receipt.state.revision, 0, "and was never anything else");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_for_a_life_that_is_over_is_refused() -> anyhow::Result<()> {
+async fn a_command_for_an_earlier_generation_is_refused() -> anyhow::Result<()> {
     let sandbox = Sandbox::of(&[("a", "standby"), ("b", "standby")], &NodeOptions::default()).await?;
     let url = format!("{}/v1/members/b/service", sandbox.url("a")?);
     let put = |tag: String| {
@@ -174,7 +178,7 @@ async fn a_command_for_a_life_that_is_over_is_refused() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drained_node_keeps_its_role_until_it_is_told_to_start_again() -> anyhow::Result<()> {
+async fn a_drained_node_keeps_its_role_until_a_command_starts_it_again() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::of(&[("a", "standby"), ("b", "echo")], &NodeOptions::default()).await?;
     let url = format!("{}/v1/members/b:drain", sandbox.url("a")?);
     let receipt: Receipt = sandbox.http().post(&url).send().await?.error_for_status()?.json().await?;
@@ -191,7 +195,7 @@ async fn a_drained_node_keeps_its_role_until_it_is_told_to_start_again() -> anyh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_person_asked_beats_the_flags_after_a_restart() -> anyhow::Result<()> {
+async fn an_operators_command_beats_the_flags_after_a_restart() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::of(&[("a", "standby"), ("b", "standby")], &NodeOptions::default()).await?;
     changed(&sandbox, "a", "b", "echo").await?;
     sandbox.kill("b").await?;
@@ -205,7 +209,7 @@ async fn what_a_person_asked_beats_the_flags_after_a_restart() -> anyhow::Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_fails_is_restarted_and_a_panic_harms_nobody_else() -> anyhow::Result<()> {
+async fn a_service_that_fails_is_restarted_and_a_panic_harms_no_other() -> anyhow::Result<()> {
     let sandbox = Sandbox::of(&[("a", "echo"), ("b", "standby")], &NodeOptions::default()).await?;
     let a = sandbox.url("a")?;
     let post = |path: &str| sandbox.http().post(format!("{a}/svc/echo{path}")).send();
@@ -219,13 +223,14 @@ async fn a_service_that_fails_is_restarted_and_a_panic_harms_nobody_else() -> an
         move |member: &types::api::Member| member.state.as_ref().is_some_and(|s| s.phase == phase)
     };
     let member = sandbox.seen("b", "a", is(Phase::Degraded)).await?;
-    assert_eq!(member.state.and_then(|state| state.reason).as_deref(), Some("told to be"));
+    assert_eq!(member.state.and_then(|state| state.reason).as_deref(), Some("forced degradation"));
     post("/health/ready").await?.error_for_status()?;
     sandbox.seen("b", "a", is(Phase::Ready)).await?;
 
-    for (path, reason) in
-        [("/panic/task", "task `doomed` failed: panicked: told to panic"), ("/health/failed", "told to fail")]
-    {
+    for (path, reason) in [
+        ("/panic/task", "task `doomed` failed: panicked: forced panic"),
+        ("/health/failed", "forced failure"),
+    ] {
         post(path).await?.error_for_status()?;
         let member = sandbox.seen("b", "a", is(Phase::Failed)).await?;
         let shown = member.state.and_then(|state| state.reason).unwrap_or_default();
@@ -253,7 +258,7 @@ async fn a_node_that_hangs_in_its_first_start_still_leaves_at_once() -> anyhow::
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_that_panics_while_it_starts_ends_nobody() -> anyhow::Result<()> {
+async fn a_plugin_that_panics_while_it_starts_ends_no_node() -> anyhow::Result<()> {
     let options = NodeOptions {
         settings: vec![("echo", json!({ "panic_in_routes": true }))],
         ..NodeOptions::default()
@@ -265,14 +270,17 @@ async fn a_plugin_that_panics_while_it_starts_ends_nobody() -> anyhow::Result<()
         detail.contains("panicked") && detail.contains("the node is api_gateway again, ready"),
         "{detail}"
     );
-    assert!(!sandbox.data_dir("b").join("role.json").exists(), "nobody asked for the role it went back to");
+    assert!(
+        !sandbox.data_dir("b").join("role.json").exists(),
+        "no command requested the role that it went back to"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wish_that_can_not_be_kept_changes_nothing() -> anyhow::Result<()> {
+async fn a_command_that_can_not_be_stored_changes_nothing() -> anyhow::Result<()> {
     let sandbox = Sandbox::of(&[("a", "standby"), ("b", "standby")], &NodeOptions::default()).await?;
-    // A folder where the file should be: as good as a full disk, and root is not exempt from it.
+    // A folder in place of the file acts like a full disk, even for root.
     std::fs::create_dir(sandbox.data_dir("b").join("role.json"))?;
     let problem = change(&sandbox, "a", "b", json!({ "service": "echo" })).await?.unwrap_err();
     assert_eq!((&problem["status"], problem["title"].as_str()), (&json!(503), Some("not kept")));

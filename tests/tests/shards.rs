@@ -1,4 +1,4 @@
-//! Shards with owners: they move without losing a write or a request, and nobody owns what somebody else does.
+//! Shards with owners: they move without losing a write or a request, and no shard ever has two owners.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use types::api::{Claims, Member, Receipt};
 use types::{Phase, Spec};
 
-/// Asks for a role; a problem comes back as its status and its JSON.
+/// Requests a role; returns a problem as its status and its JSON.
 async fn change(
     sandbox: &Sandbox,
     by: &str,
@@ -75,7 +75,7 @@ fn is_standby_because(member: &Member, why: &str) -> bool {
     })
 }
 
-/// Clients that write ever higher numbers through a gateway, each to a key of its own, until they are told to stop.
+/// Clients that write rising numbers through a gateway, each to its own key, until stopped.
 struct Writers {
     stop: Arc<AtomicBool>,
     clients: JoinSet<anyhow::Result<(String, u64)>>,
@@ -109,7 +109,7 @@ impl Writers {
         Self { stop, clients }
     }
 
-    /// What each has written last.
+    /// The last number that each has written.
     async fn end(mut self) -> anyhow::Result<BTreeMap<String, u64>> {
         self.stop.store(true, Ordering::Relaxed);
         let mut acknowledged = BTreeMap::new();
@@ -160,7 +160,7 @@ async fn a_shard_moves_under_load_and_no_request_fails_and_no_write_is_lost() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shard_of_somebody_else_is_refused_and_its_owner_is_named() -> anyhow::Result<()> {
+async fn a_shard_of_another_owner_is_refused_and_the_owner_is_named() -> anyhow::Result<()> {
     let sandbox = demo().await?;
     let role = json!({ "service": "storage", "shard": 0 });
     let (status, problem) = change(&sandbox, "gateway", "spare", role, false).await?.unwrap_err();
@@ -179,7 +179,7 @@ async fn a_shard_of_somebody_else_is_refused_and_its_owner_is_named() -> anyhow:
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_for_a_shard_of_somebody_else_is_answered_with_its_owner() -> anyhow::Result<()> {
+async fn a_request_for_a_shard_of_another_node_is_answered_with_its_owner() -> anyhow::Result<()> {
     let sandbox = demo().await?;
     let gateway = sandbox.gateway("gateway").await?;
     for number in 0..8 {
@@ -205,7 +205,7 @@ async fn a_request_for_a_shard_of_somebody_else_is_answered_with_its_owner() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_owner_takes_up_its_shard_whatever_its_flags_say() -> anyhow::Result<()> {
+async fn a_killed_owner_resumes_its_shard_whatever_its_flags_say() -> anyhow::Result<()> {
     let mut sandbox = demo().await?;
     let gateway = sandbox.gateway("gateway").await?;
     take(&sandbox, "spare", 0).await?;
@@ -217,7 +217,7 @@ async fn a_killed_owner_takes_up_its_shard_whatever_its_flags_say() -> anyhow::R
     }
     sandbox.kill("spare").await?;
     sandbox.kill("b").await?;
-    // As somebody would start them again; what they owned is theirs, and nobody else has lost it.
+    // Restarted with their first flags, they resume the shards that they owned, and no other node has lost one.
     sandbox.start("b", "storage/1", &NodeOptions::default()).await?;
     sandbox.start("spare", "standby", &NodeOptions::default()).await?;
     sandbox.all_ready().await?;
@@ -231,7 +231,7 @@ async fn a_killed_owner_takes_up_its_shard_whatever_its_flags_say() -> anyhow::R
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_may_take_a_shard_from_an_owner_who_is_gone() -> anyhow::Result<()> {
+async fn an_operator_may_take_a_shard_from_an_owner_that_is_gone() -> anyhow::Result<()> {
     let mut sandbox = demo().await?;
     let gateway = sandbox.gateway("gateway").await?;
     for number in 0..20 {
@@ -248,7 +248,7 @@ async fn a_person_may_take_a_shard_from_an_owner_who_is_gone() -> anyhow::Result
     for number in 0..20 {
         assert_eq!(get(&sandbox, &gateway, &format!("key-{number}")).await?, Some(number.to_string()));
     }
-    // Who had it before finds another owner, and waits.
+    // The former owner finds another owner, and stands by.
     sandbox.start("a", "storage/0", &NodeOptions::default()).await?;
     sandbox.seen("spare", "a", |member| is_standby_because(member, "owned by spare")).await?;
     assert_eq!(claims(&sandbox, "a").await?, ["0=spare", "1=b"]);
@@ -256,13 +256,13 @@ async fn a_person_may_take_a_shard_from_an_owner_who_is_gone() -> anyhow::Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shard_can_be_taken_from_a_node_that_lives_and_does_not_run_it() -> anyhow::Result<()> {
+async fn a_shard_can_be_taken_from_a_live_node_that_does_not_run_it() -> anyhow::Result<()> {
     let mut sandbox = demo().await?;
     let gateway = sandbox.gateway("gateway").await?;
     for number in 0..20 {
         assert_eq!(put(&sandbox, &gateway, &format!("key-{number}"), "x").await?, StatusCode::OK);
     }
-    // A claim of the living node `spare` that it knows nothing of, as after a take whose answer was lost.
+    // A claim of the live node `spare` that it does not know of, as after a take whose answer was lost.
     let claims_log = sandbox.store().await?.claims();
     let shard = "storage/0".parse()?;
     sandbox.leave("a").await?;
@@ -279,7 +279,7 @@ async fn a_shard_can_be_taken_from_a_node_that_lives_and_does_not_run_it() -> an
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_can_not_keep_what_is_asked_of_it_disturbs_nobody() -> anyhow::Result<()> {
+async fn a_node_that_can_not_store_a_command_disturbs_no_other() -> anyhow::Result<()> {
     let sandbox = demo().await?;
     std::fs::write(sandbox.data_dir("spare").join("role.json"), "{")?;
     let role = json!({ "service": "storage", "shard": 0 });
@@ -294,15 +294,15 @@ async fn a_drained_node_that_is_killed_owns_nothing_after_its_start() -> anyhow:
     let mut sandbox = demo().await?;
     let drain = format!("{}/v1/members/a:drain", sandbox.url("a")?);
     sandbox.http().post(drain).send().await?.error_for_status()?;
-    let life = sandbox.seen("b", "a", |_| true).await?.generation;
+    let generation = sandbox.seen("b", "a", |_| true).await?.generation;
     sandbox.kill("a").await?;
-    // As if it had been killed before it gave its shard up.
+    // As if it had been killed before it released its shard.
     let claims_log = sandbox.store().await?.claims();
     let shard = "storage/0".parse()?;
     let state = claims_log.read(&shard).await?;
-    claims_log.take(&shard, &state, &"a".parse()?, life).await?;
+    claims_log.take(&shard, &state, &"a".parse()?, generation).await?;
     sandbox.start("a", "storage/0", &NodeOptions::default()).await?;
-    eventually("it gives the shard up", || async {
+    eventually("it releases the shard", || async {
         (claims(&sandbox, "b").await.ok()? == ["0=-", "1=b"]).then_some(())
     })
     .await?;
@@ -312,12 +312,12 @@ async fn a_drained_node_that_is_killed_owns_nothing_after_its_start() -> anyhow:
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_who_swap_their_shards_at_once_end_with_one_owner_each() -> anyhow::Result<()> {
+async fn two_nodes_that_swap_their_shards_at_once_end_with_one_owner_each() -> anyhow::Result<()> {
     let sandbox = demo().await?;
     let gateway = sandbox.gateway("gateway").await?;
     let writers = Writers::begin(&sandbox, &gateway, 2);
     let (one, two) = tokio::join!(take(&sandbox, "a", 1), take(&sandbox, "b", 0));
-    // Both may be refused: each is busy, and says so.
+    // Both may be refused, since each is busy.
     for refused in [one, two].into_iter().filter_map(Result::err) {
         assert!(refused.to_string().contains("409"), "{refused}");
     }
@@ -332,20 +332,20 @@ async fn two_who_swap_their_shards_at_once_end_with_one_owner_each() -> anyhow::
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_leaves_or_is_drained_gives_its_shard_up() -> anyhow::Result<()> {
+async fn a_node_that_leaves_or_is_drained_releases_its_shard() -> anyhow::Result<()> {
     let mut sandbox = demo().await?;
     let drain = format!("{}/v1/members/b:drain", sandbox.url("a")?);
     sandbox.http().post(drain).send().await?.error_for_status()?;
     sandbox.leave("a").await?;
-    // The spare was offered the first one, and has no hand free for the second.
-    eventually("the shards are given up", || async {
+    // The spare was offered the first shard, so it can't take the second.
+    eventually("the shards are released", || async {
         let claims = claims(&sandbox, "spare").await.ok()?;
         (claims == ["0=-", "1=spare"]).then_some(())
     })
     .await?;
     let url = format!("{}/v1/claims", sandbox.url("spare")?);
-    let told = sandbox.http().get(url).send().await?.text().await?;
-    assert!(told.contains("released by a: leaving"), "{told}");
+    let listed = sandbox.http().get(url).send().await?.text().await?;
+    assert!(listed.contains("released by a: leaving"), "{listed}");
     let spare = sandbox.seen("spare", "spare", |member| {
         member.state.as_ref().is_some_and(|state| state.epoch.is_some() && state.reason.is_some())
     });
@@ -391,7 +391,7 @@ async fn a_spec_is_changed_by_compare_and_set_and_its_shards_never() -> anyhow::
     }
     let (status, renewed) = put("storage", ("if-match", &latest), same).await?;
     assert_eq!((status, &renewed["number"]), (200, &json!(number + 1)), "{renewed}");
-    // Given again, a role starts anew with the latest spec.
+    // If the same role is set again, it restarts with the latest spec.
     let role = json!({ "service": "storage", "shard": 0 });
     let receipt = change(&sandbox, "b", "a", role, false)
         .await?
@@ -401,7 +401,7 @@ async fn a_spec_is_changed_by_compare_and_set_and_its_shards_never() -> anyhow::
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_with_another_store_owns_nothing_and_says_which_store_it_should_have() -> anyhow::Result<()> {
+async fn a_node_with_another_store_owns_nothing_and_names_the_right_store() -> anyhow::Result<()> {
     let mut sandbox = demo().await?;
     let other = tempfile::tempdir()?;
     let options = NodeOptions { store: Some(other.path().to_owned()), ..NodeOptions::default() };
@@ -443,8 +443,8 @@ async fn faulty() -> anyhow::Result<Faulty> {
     Ok(Faulty { sandbox, a, folder })
 }
 
-/// Moves a shard to a again and again, each time with the next of a's operations on the store held; meanwhile b takes it
-/// back if it can, and is written to.
+/// Moves a shard to `a` repeatedly, each time holding the next of `a`'s operations on the store. Meanwhile `b` takes
+/// the shard back if it can, and gets a write.
 async fn paused_at_each_step(when: When) -> anyhow::Result<()> {
     let Faulty { sandbox, a, folder: _folder } = faulty().await?;
     let gateway = sandbox.gateway("gateway").await?;
@@ -468,17 +468,18 @@ async fn paused_at_each_step(when: When) -> anyhow::Result<()> {
             () = pause.reached() => false,
         };
         if is_over {
-            // It has fewer steps than that.
+            // The move has fewer steps than this.
             drop(pause);
             assert!(step > 20, "{step} steps were seen");
             return write(step).await;
         }
-        // It may be a's already, which is busy then and says so.
+        // The shard may be `a`'s already, which is then busy and refuses.
         if take(&sandbox, "b", 0).await.is_ok() {
             write(step).await?;
         }
         pause.resume();
-        // It may fail, but not say that it has what it does not have: then the next write would not be read.
+        // The move may fail, but `a` must not claim a shard that it does not have: then the next write would not be
+        // read.
         let _ = taking.await;
         write(step).await?;
     }
@@ -486,12 +487,12 @@ async fn paused_at_each_step(when: When) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_sleeps_before_any_step_of_taking_a_shard_never_answers_beside_its_owner() -> anyhow::Result<()> {
+async fn a_node_paused_before_any_step_of_a_take_never_answers_beside_the_owner() -> anyhow::Result<()> {
     paused_at_each_step(When::Before).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_sleeps_after_any_step_of_taking_a_shard_never_answers_beside_its_owner() -> anyhow::Result<()> {
+async fn a_node_paused_after_any_step_of_a_take_never_answers_beside_the_owner() -> anyhow::Result<()> {
     paused_at_each_step(When::After).await
 }
 
@@ -513,10 +514,10 @@ async fn while_the_store_fails_writes_are_refused_with_the_cause_and_nothing_ack
         let request = sandbox.http().put(format!("{base}/storage/kv/during")).body(format!("{mode:?}"));
         let answer = request.send().await?;
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{mode:?}");
-        let told = answer.text().await?;
-        assert!(told.contains(word), "{mode:?}: {told}");
+        let detail = answer.text().await?;
+        assert!(detail.contains(word), "{mode:?}: {detail}");
         a.set(Mode::Work);
-        eventually("it heals", || async {
+        eventually("it recovers", || async {
             (put(&sandbox, &gateway, "after", &format!("{mode:?}")).await.ok()? == StatusCode::OK)
                 .then_some(())
         })
@@ -527,7 +528,7 @@ async fn while_the_store_fails_writes_are_refused_with_the_cause_and_nothing_ack
     sandbox
         .seen("gateway", "a", |member| member.state.as_ref().is_some_and(|state| state.phase == Phase::Ready))
         .await?;
-    // Late answers make it slow and nothing worse.
+    // Late answers make it slow, but do no other harm.
     a.delay(std::time::Duration::from_millis(200));
     assert_eq!(put(&sandbox, &gateway, "late", "1").await?, StatusCode::OK);
     assert_eq!(get(&sandbox, &gateway, "late").await?, Some("1".to_owned()));
@@ -535,7 +536,7 @@ async fn while_the_store_fails_writes_are_refused_with_the_cause_and_nothing_ack
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_store_did_not_note_is_given_up_later() -> anyhow::Result<()> {
+async fn a_release_that_the_store_did_not_record_is_repeated_later() -> anyhow::Result<()> {
     let Faulty { sandbox, a, folder: _folder } = faulty().await?;
     take(&sandbox, "a", 0).await?;
     a.set(Mode::FailWrites(std::io::ErrorKind::StorageFull));
@@ -545,7 +546,7 @@ async fn what_the_store_did_not_note_is_given_up_later() -> anyhow::Result<()> {
     assert_eq!(claims(&sandbox, "b").await?, ["0=a"]);
     sandbox.seen("b", "a", |member| is_standby_because(member, "not noted yet that storage/0")).await?;
     a.set(Mode::Work);
-    eventually("it is given up", || async { (claims(&sandbox, "b").await.ok()? == ["0=-"]).then_some(()) })
+    eventually("it is released", || async { (claims(&sandbox, "b").await.ok()? == ["0=-"]).then_some(()) })
         .await?;
     sandbox
         .seen("b", "a", |member| member.state.as_ref().is_some_and(|state| state.reason.is_none()))
@@ -554,16 +555,16 @@ async fn what_the_store_did_not_note_is_given_up_later() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_could_not_read_the_store_at_its_start_takes_up_its_shard_later() -> anyhow::Result<()> {
+async fn a_node_that_could_not_read_the_store_at_its_start_resumes_its_shard_later() -> anyhow::Result<()> {
     let Faulty { mut sandbox, a, folder } = faulty().await?;
-    let life = sandbox.seen("b", "a", |_| true).await?.generation;
+    let generation = sandbox.seen("b", "a", |_| true).await?.generation;
     sandbox.kill("a").await?;
     let url = StoreUrl::folder(folder.path())?;
     let shared = Store::open(&url, &"elsewhere".parse()?).await?.data(&"storage/0".parse()?);
     let claims_log = Store::over(shared, url, &"sandbox".parse()?).await?.claims();
     let shard = "storage/0".parse()?;
     let state = claims_log.read(&shard).await?;
-    claims_log.take(&shard, &state, &"a".parse()?, life).await?;
+    claims_log.take(&shard, &state, &"a".parse()?, generation).await?;
     a.set(Mode::Unreachable);
     let options = NodeOptions { objects: Some(a.objects()), ..NodeOptions::default() };
     sandbox.start("a", "standby", &options).await?;

@@ -1,5 +1,5 @@
-//! No client's pace stretches the time in which a shard has no owner: not a slow upload, not a slow download, not a watch
-//! that is not read, not listings that wait for other shards.
+//! No slow client prolongs the time in which a shard has no owner: neither slow uploads, slow downloads, watches that
+//! are not read, nor listings that wait for other shards.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,7 +40,7 @@ fn key_of_0(name: &str) -> String {
     (0..).map(key).find(is_0).expect("half of all keys are")
 }
 
-/// Sends a head and what there is of a body, and reads nothing.
+/// Sends a head and the given part of a body, and reads nothing.
 async fn ask(base: &str, request: &str) -> anyhow::Result<TcpStream> {
     let address = base.strip_prefix("http://").context("a URL")?;
     let (address, prefix) = address.split_once('/').map_or((address, ""), |(address, path)| (address, path));
@@ -52,7 +52,7 @@ async fn ask(base: &str, request: &str) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Clients that would each hold up a role that waited for them.
+/// Clients that would each delay a role change that waited for them.
 struct Slow {
     uploads: JoinSet<String>,
     downloads: Vec<TcpStream>,
@@ -118,7 +118,7 @@ impl Slow {
         Ok(slow)
     }
 
-    /// What is on its way to a slow client arrives whole.
+    /// Checks that data in transit to a slow client arrives complete.
     async fn end(mut self) -> anyhow::Result<()> {
         for mut download in self.downloads {
             let mut rest = Vec::new();
@@ -133,7 +133,7 @@ impl Slow {
     }
 }
 
-/// Writers to shard 0, and when each write was acknowledged.
+/// Writers to shard 0, and the time at which each write was acknowledged.
 struct Writers {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<Mutex<Vec<Instant>>>,
@@ -196,8 +196,7 @@ fn bases(sandbox: &Sandbox, gateway: &str, owner: &str) -> anyhow::Result<Vec<St
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shard_moves_at_once_though_clients_are_slow_and_what_they_were_sent_arrives() -> anyhow::Result<()>
-{
+async fn a_shard_moves_at_once_despite_slow_clients_and_their_data_arrives() -> anyhow::Result<()> {
     let sandbox = sandbox(0).await?;
     let gateway = sandbox.gateway("gateway").await?;
     let mut slow = Slow::begin(&sandbox, &bases(&sandbox, &gateway, "a")?).await?;
@@ -210,29 +209,29 @@ async fn a_shard_moves_at_once_though_clients_are_slow_and_what_they_were_sent_a
     let longest = writers.end().await?;
     println!("{longest:?} without an acknowledged write");
     assert!(longest < LONGEST, "{longest:?} without an acknowledged write");
-    // The one that asked the owner itself is told that nothing was done; the gateway sends the other on.
+    // The upload sent to the owner is refused as not processed; the gateway forwards the other one to the new owner.
     let refused = timeout(LONG, slow.uploads.join_next()).await?.context("it ends")??;
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("coterie-not-processed"), "{refused}");
     slow.end().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_change_and_a_leave_give_the_shard_to_a_copy_at_once() -> anyhow::Result<()> {
+async fn a_role_change_and_a_leave_give_the_shard_to_a_replica_at_once() -> anyhow::Result<()> {
     let mut sandbox = sandbox(1).await?;
     let gateway = sandbox.gateway("gateway").await?;
-    for name in ["copy", "more"] {
+    for name in ["replica", "more"] {
         sandbox.start(name, "standby", &NodeOptions::default()).await?;
     }
-    let has_copy = |name: &'static str| {
+    let has_replica = |name: &'static str| {
         let sandbox = &sandbox;
         async move {
             let claims = sandbox.http().get(format!("{}/v1/claims", sandbox.url(name).ok()?));
             let claims: Value = claims.send().await.ok()?.json().await.ok()?;
-            let copies = claims["claims"][0]["replicas"].as_array()?.len();
-            (copies > 0).then_some(())
+            let replicas = claims["claims"][0]["replicas"].as_array()?.len();
+            (replicas > 0).then_some(())
         }
     };
-    eventually("shard 0 has a copy", || has_copy("a")).await?;
+    eventually("shard 0 has a replica", || has_replica("a")).await?;
     for way in ["change", "leave"] {
         let view = sandbox.node("gateway")?.view();
         let owner = {
@@ -251,9 +250,9 @@ async fn a_role_change_and_a_leave_give_the_shard_to_a_copy_at_once() -> anyhow:
             change(&sandbox, &owner, json!({ "service": "standby" }), false).await?;
             writers.wait_for_more().await?;
             slow.end().await?;
-            eventually("shard 0 has a copy again", || has_copy("gateway")).await?;
+            eventually("shard 0 has a replica again", || has_replica("gateway")).await?;
         } else {
-            // What it still sends does not keep the shard.
+            // Answers that it still sends do not keep the shard.
             sandbox.node(&owner)?.leaver().leave();
             writers.wait_for_more().await?;
             slow.end().await?;
@@ -287,7 +286,7 @@ async fn a_busy_gateway_takes_a_shard_without_waiting_for_itself() -> anyhow::Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_whose_new_shard_can_not_be_had_has_its_old_one_all_the_time() -> anyhow::Result<()> {
+async fn a_node_that_can_not_get_a_new_shard_keeps_its_old_one_all_the_time() -> anyhow::Result<()> {
     let sandbox = sandbox(0).await?;
     let epochs = || async {
         let claims = sandbox.http().get(format!("{}/v1/claims", sandbox.url("gateway")?));
@@ -296,7 +295,7 @@ async fn a_node_whose_new_shard_can_not_be_had_has_its_old_one_all_the_time() ->
         anyhow::Ok((epoch(0), epoch(1)))
     };
     let before = epochs().await?;
-    // It is owned, and nobody said that it is to be moved: refused before anything is disturbed.
+    // It is owned, and the command does not take it: refused before anything is disturbed.
     let refused = change(&sandbox, "a", json!({ "service": "storage", "shard": 1 }), false).await;
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("409") && refused.contains("owned by b"), "{refused}");

@@ -1,4 +1,4 @@
-//! Shards outlive their owners: others take them over when nobody honours the claim, and only then.
+//! Shards outlive their owners: other nodes take them over if no member honours the claim, and only then.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use types::api::{Claims, Member};
 use types::{Epoch, Phase, Post, Role, Spec};
 
-/// `0=a`, `1=-` for each shard of a type, as the store says it.
+/// `0=a`, `1=-` for each shard of a type, as on the store.
 async fn claims(sandbox: &Sandbox, by: &str) -> anyhow::Result<Vec<String>> {
     let claims: Claims =
         sandbox.http().get(format!("{}/v1/claims", sandbox.url(by)?)).send().await?.json().await?;
@@ -22,7 +22,7 @@ async fn claims(sandbox: &Sandbox, by: &str) -> anyhow::Result<Vec<String>> {
     Ok(claims.claims.iter().map(|claim| format!("{}={}", claim.shard, owner(claim))).collect())
 }
 
-/// Waits until one node sees another own a shard, and ready.
+/// Waits until one node sees another as the ready owner of a shard.
 async fn owner(sandbox: &Sandbox, by: &str, name: &str, role: &str) -> anyhow::Result<Member> {
     let role: Role = role.parse()?;
     sandbox
@@ -34,8 +34,8 @@ async fn owner(sandbox: &Sandbox, by: &str, name: &str, role: &str) -> anyhow::R
         .await
 }
 
-/// Waits until one node sees another with a copy of a shard.
-async fn copy(sandbox: &Sandbox, by: &str, name: &str, role: &str) -> anyhow::Result<Member> {
+/// Waits until one node sees another as a replica of a shard.
+async fn replica(sandbox: &Sandbox, by: &str, name: &str, role: &str) -> anyhow::Result<Member> {
     let role: Role = role.parse()?;
     sandbox
         .seen(by, name, |member| {
@@ -83,8 +83,7 @@ async fn get(sandbox: &Sandbox, gateway: &str, key: &str) -> anyhow::Result<Stri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_takes_over_from_an_owner_that_died_and_one_that_returns_does_not_fight()
--> anyhow::Result<()> {
+async fn a_standby_takes_over_from_a_dead_owner_which_stands_by_when_it_returns() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     sandbox.settle("storage", &spec(2, 0)).await?;
     for (name, role) in
@@ -104,7 +103,7 @@ async fn a_standby_takes_over_from_an_owner_that_died_and_one_that_returns_does_
     }
     let spare = owner(&sandbox, "b", "spare", "storage/0").await?;
     assert_eq!(reason(&spare), "took over from a, which did not run it any more");
-    assert_eq!(epoch(&spare), Some(Epoch(2)), "it was gone for sure: nobody was asked twice");
+    assert_eq!(epoch(&spare), Some(Epoch(2)), "the owner had certainly crashed, so there was no challenge");
     for number in 0..20 {
         assert_eq!(get(&sandbox, &gateway, &format!("key-{number}")).await?, number.to_string());
         assert_eq!(get(&sandbox, &gateway, &format!("later-{number}")).await?, number.to_string());
@@ -112,7 +111,7 @@ async fn a_standby_takes_over_from_an_owner_that_died_and_one_that_returns_does_
     sandbox.start("a", "storage/0", &NodeOptions::default()).await?;
     let a = standby(&sandbox, "b", "a").await?;
     assert!(reason(&a).contains("owned by spare"), "{a:?}");
-    // And the other way round: it waits to be needed.
+    // And the other way round: `a` is a standby now.
     sandbox.leave("spare").await?;
     owner(&sandbox, "b", "a", "storage/0").await?;
     assert_eq!(claims(&sandbox, "b").await?, ["0=a", "1=b"]);
@@ -120,30 +119,30 @@ async fn a_standby_takes_over_from_an_owner_that_died_and_one_that_returns_does_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_goes_before_a_standby_and_a_standby_becomes_the_copy() -> anyhow::Result<()> {
+async fn a_replica_takes_over_before_a_standby_and_a_standby_becomes_the_replica() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     sandbox.settle("owned_echo", &spec(1, 1)).await?;
     for (name, role) in
-        [("watcher", "echo"), ("a", "owned_echo/0"), ("copy", "owned_echo/0"), ("spare", "standby")]
+        [("watcher", "echo"), ("a", "owned_echo/0"), ("replica", "owned_echo/0"), ("spare", "standby")]
     {
         sandbox.start(name, role, &NodeOptions::default()).await?;
         if name == "a" {
             owner(&sandbox, "watcher", "a", "owned_echo/0").await?;
         }
     }
-    copy(&sandbox, "watcher", "copy", "owned_echo/0").await?;
+    replica(&sandbox, "watcher", "replica", "owned_echo/0").await?;
     sandbox.kill("a").await?;
-    let heir = owner(&sandbox, "watcher", "copy", "owned_echo/0").await?;
-    assert_eq!(heir.state.and_then(|state| state.duty), Some(Post::Primary));
-    copy(&sandbox, "watcher", "spare", "owned_echo/0").await?;
-    // Nobody is missing any more, so who returns waits.
+    let new_owner = owner(&sandbox, "watcher", "replica", "owned_echo/0").await?;
+    assert_eq!(new_owner.state.and_then(|state| state.duty), Some(Post::Primary));
+    replica(&sandbox, "watcher", "spare", "owned_echo/0").await?;
+    // No replica is missing any more, so the returning node stands by.
     sandbox.start("a", "owned_echo/0", &NodeOptions::default()).await?;
     standby(&sandbox, "watcher", "a").await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_whose_shard_was_taken_becomes_a_copy_if_one_is_missing() -> anyhow::Result<()> {
+async fn an_owner_whose_shard_was_taken_becomes_a_replica_if_one_is_missing() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     sandbox.settle("owned_echo", &spec(1, 1)).await?;
     for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0")] {
@@ -153,9 +152,9 @@ async fn an_owner_whose_shard_was_taken_becomes_a_copy_if_one_is_missing() -> an
     let log = sandbox.store().await?.claims();
     let shard = "owned_echo/0".parse()?;
     let seen = log.read(&shard).await?;
-    log.take(&shard, &seen, &"thief".parse()?, types::Generation(1)).await?;
-    copy(&sandbox, "watcher", "a", "owned_echo/0").await?;
-    // The thief never honours its claim, so the shard comes back.
+    log.take(&shard, &seen, &"other".parse()?, types::Generation(1)).await?;
+    replica(&sandbox, "watcher", "a", "owned_echo/0").await?;
+    // No node `other` runs to honour its claim, so the shard comes back.
     owner(&sandbox, "watcher", "a", "owned_echo/0").await?;
     Ok(())
 }
@@ -177,24 +176,24 @@ async fn a_candidate_that_dies_while_it_takes_leaves_the_shard_to_the_next() -> 
         let mut pauses = spares.clone().map(|(name, faults)| (name, faults.pause_next(op, when)));
         sandbox.kill("a").await?;
         let [(one, pause_one), (other, pause_other)] = &mut pauses;
-        let (dies, lives) = tokio::select! {
+        let (dies, survives) = tokio::select! {
             () = pause_one.reached() => (*one, *other),
             () = pause_other.reached() => (*other, *one),
         };
         sandbox.kill(dies).await?;
         for (name, pause) in pauses {
-            if name == lives {
+            if name == survives {
                 pause.resume();
             }
         }
-        owner(&sandbox, "watcher", lives, "storage/0").await?;
+        owner(&sandbox, "watcher", survives, "storage/0").await?;
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_candidate_that_can_not_run_the_shard_gives_it_to_the_next() -> anyhow::Result<()> {
-    // Whoever is asked first can't, whichever of the two that is.
+    // The first candidate can't run it, whichever of the two it is.
     for fails in ["s1", "s2"] {
         let mut sandbox = Sandbox::new()?;
         let settings = json!({ "fail_start_on": fails });
@@ -205,15 +204,15 @@ async fn a_candidate_that_can_not_run_the_shard_gives_it_to_the_next() -> anyhow
         }
         sandbox.all_ready().await?;
         sandbox.kill("a").await?;
-        let lives = if fails == "s1" { "s2" } else { "s1" };
-        owner(&sandbox, "watcher", lives, "owned_echo/0").await?;
+        let other = if fails == "s1" { "s2" } else { "s1" };
+        owner(&sandbox, "watcher", other, "owned_echo/0").await?;
         standby(&sandbox, "watcher", fails).await?;
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_fails_again_and_again_is_given_to_somebody_else() -> anyhow::Result<()> {
+async fn a_shard_whose_service_fails_repeatedly_moves_to_another_node() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     sandbox.settle("owned_echo", &spec(1, 0)).await?;
     for (name, role) in [("a", "owned_echo/0"), ("spare", "standby")] {
@@ -222,7 +221,7 @@ async fn a_service_that_fails_again_and_again_is_given_to_somebody_else() -> any
     sandbox.all_ready().await?;
     eventually("the spare has it", || async {
         let fail = format!("{}/svc/owned_echo/health/failed", sandbox.url("a").ok()?);
-        // It may be down, as wanted.
+        // The service may be down already, as wanted.
         let _ = sandbox.http().post(fail).send().await;
         (claims(&sandbox, "spare").await.ok()? == ["0=spare"]).then_some(())
     })
@@ -233,7 +232,7 @@ async fn a_service_that_fails_again_and_again_is_given_to_somebody_else() -> any
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_that_is_cut_off_from_the_store_resigns_and_stays_out_of_the_way() -> anyhow::Result<()> {
+async fn an_owner_that_is_cut_off_from_the_store_resigns_and_stands_by() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     let shared = memory().await?;
     let a = Faults::new(shared.clone());
@@ -252,7 +251,7 @@ async fn an_owner_that_is_cut_off_from_the_store_resigns_and_stays_out_of_the_wa
     assert!(reason(&resigned).contains("the store has not answered"), "{resigned:?}");
     owner(&sandbox, "a", "spare", "storage/0").await?;
     put(&sandbox, &gateway, "key", "after").await?;
-    // Three seconds until it resigns, and three quarters of one in which it could say that it is there after all.
+    // Three seconds until it resigns, and three quarters of a second in which it could defend its shard.
     let took = lost_at.elapsed();
     println!("an owner without its store was replaced after {took:?}");
     assert!(took < Duration::from_secs(7), "{took:?}");
@@ -264,7 +263,7 @@ async fn an_owner_that_is_cut_off_from_the_store_resigns_and_stays_out_of_the_wa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_store_is_away_for_all_nobody_takes_anything_and_all_go_on_when_it_is_back()
+async fn while_the_store_is_unreachable_for_all_no_shard_moves_and_all_continue_when_it_is_back()
 -> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     let faults = Faults::new(memory().await?);
@@ -281,13 +280,13 @@ async fn when_the_store_is_away_for_all_nobody_takes_anything_and_all_go_on_when
         .await?;
     faults.set(Mode::Work);
     let a = owner(&sandbox, "spare", "a", "storage/0").await?;
-    assert_eq!(epoch(&a), Some(Epoch(1)), "it never was anybody else's");
+    assert_eq!(epoch(&a), Some(Epoch(1)), "no other node ever owned it");
     assert_eq!(get(&sandbox, &gateway, "key").await?, "value");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_that_all_died_take_up_their_shards_in_any_order() -> anyhow::Result<()> {
+async fn nodes_that_all_died_resume_their_shards_in_any_order() -> anyhow::Result<()> {
     let nodes = [("a", "storage/0"), ("b", "storage/1"), ("spare", "standby"), ("gateway", "api_gateway")];
     for rotation in 0..nodes.len() {
         let mut sandbox = Sandbox::new()?;
@@ -318,10 +317,10 @@ async fn nodes_that_all_died_take_up_their_shards_in_any_order() -> anyhow::Resu
     Ok(())
 }
 
-/// Two sides of a partition that both reach the store are like two clusters of one name on one store: the ones see
-/// claims of others that they can't ask. (Here they could, but do not know where.)
+/// Two sides of a partition that both reach the store are like two clusters with one name on one store: each side sees
+/// claims of owners that it can't reach. (Here it could, but it does not know their addresses.)
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_seen_defends_its_shard_on_the_store() -> anyhow::Result<()> {
+async fn an_owner_that_is_not_seen_defends_its_shard_on_the_store() -> anyhow::Result<()> {
     let shared = memory().await?;
     let over = || NodeOptions { objects: Some(shared.clone()), ..NodeOptions::default() };
     let (mut one, mut other) = (Sandbox::new()?, Sandbox::new()?);
@@ -330,24 +329,24 @@ async fn who_is_not_seen_defends_its_shard_on_the_store() -> anyhow::Result<()> 
     other.start("spare", "standby", &over()).await?;
     let log = Store::over(shared.clone(), "memory:///".parse()?, &"sandbox".parse()?).await?.claims();
     let shard = "storage/0".parse()?;
-    eventually("it was doubted and has defended itself", || async {
+    eventually("it was challenged and has defended its shard", || async {
         (log.read(&shard).await.ok()?.latest == store::Latest::Defended).then_some(())
     })
     .await?;
     let a = owner(&one, "a", "a", "storage/0").await?;
     assert_eq!(epoch(&a), Some(Epoch(1)));
     standby(&other, "spare", "spare").await?;
-    // Once it is gone, its silence is the answer.
+    // Once it is gone, it does not defend its shard.
     one.kill("a").await?;
     owner(&other, "spare", "spare", "storage/0").await?;
     Ok(())
 }
 
-/// A node that knows where others should be, and reaches none of them: only the store.
+/// A node that has seeds but reaches only the store.
 fn cut_off(objects: &Arc<dyn ObjectStore>) -> NodeOptions {
     NodeOptions {
         objects: Some(objects.clone()),
-        // The discard service, which nobody runs.
+        // The port of the discard service, on which nothing listens.
         seeds: vec!["127.0.0.1:9".to_owned()],
         is_unreachable: true,
         ..NodeOptions::default()
@@ -355,8 +354,8 @@ fn cut_off(objects: &Arc<dyn ObjectStore>) -> NodeOptions {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_that_nobody_reaches_yields_to_one_that_sees_another_and_the_shard_moves_once()
--> anyhow::Result<()> {
+async fn an_isolated_owner_yields_to_a_node_that_sees_another_and_the_shard_moves_once() -> anyhow::Result<()>
+{
     let shared = memory().await?;
     let over = || NodeOptions { objects: Some(shared.clone()), ..NodeOptions::default() };
     let (mut one, mut others) = (Sandbox::new()?, Sandbox::new()?);
@@ -377,7 +376,7 @@ async fn an_owner_that_nobody_reaches_yields_to_one_that_sees_another_and_the_sh
     );
     let gateway = others.gateway("gateway").await?;
     put(&others, &gateway, "key", "value").await?;
-    // The one that is cut off leaves it alone: for longer than it takes to doubt an owner.
+    // The isolated node leaves the shard alone, for longer than it takes to challenge an owner.
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert_eq!(log.read(&shard).await?.number, moved.number);
     Ok(())
@@ -397,8 +396,8 @@ async fn while_no_node_sees_another_nothing_moves() -> anyhow::Result<()> {
     }
     let log = Store::over(shared.clone(), "memory:///".parse()?, &"sandbox".parse()?).await?.claims();
     let shard = "storage/0".parse()?;
-    // Each doubt and each defence is an entry.
-    eventually("it was doubted and defended three times", || async {
+    // Each challenge and each defence is an entry.
+    eventually("it was challenged and defended three times", || async {
         let state = log.read(&shard).await.ok()?;
         (state.number >= 7 && state.latest == store::Latest::Defended).then_some(())
     })
@@ -408,15 +407,16 @@ async fn while_no_node_sees_another_nothing_moves() -> anyhow::Result<()> {
     for (sandbox, name) in alone.iter().zip(["a", "b", "c"]).skip(1) {
         standby(sandbox, name, name).await?;
     }
-    let told: Claims =
+    let listed: Claims =
         alone[1].http().get(format!("{}/v1/claims", alone[1].url("b")?)).send().await?.json().await?;
-    assert!(told.claims[0].defended && !told.claims[0].honoured, "{told:?}");
+    assert!(listed.claims[0].defended && !listed.claims[0].honoured, "{listed:?}");
     Ok(())
 }
 
-/// An opener of the data races with the owner that is still there: each of its changes of the manifest is one more attempt.
+/// Opening the data races with the owner that still runs: each change that it makes to the manifest costs another
+/// attempt.
 #[tokio::test(flavor = "multi_thread")]
-async fn taking_a_shard_from_an_owner_that_lives_and_writes_on_a_slow_store_does_not_take_long()
+async fn taking_a_shard_from_a_live_owner_that_writes_on_a_slow_store_does_not_take_long()
 -> anyhow::Result<()> {
     let shared = memory().await?;
     let slow = Faults::new(shared.clone());
@@ -434,19 +434,19 @@ async fn taking_a_shard_from_an_owner_that_lives_and_writes_on_a_slow_store_does
         let url = format!("{services}/storage/kv/key-{writer}");
         writers.spawn(async move {
             while !stop.load(Ordering::Relaxed) {
-                // Whoever has lost the shard refuses.
+                // After `a` has lost the shard, it refuses writes.
                 let _ = http.put(&url).body(vec![b'x'; 64 * 1024]).send().await;
             }
         });
     }
     put(&one, &services, "key", "value").await?;
-    // Its owner is not a member here and not reached, so it is not asked.
+    // Its owner is not a member here and can't be reached, so it is not asked.
     let url = format!("{}/v1/members/spare/service?take=true", other.url("spare")?);
     let role = json!({ "service": "storage", "shard": 0 });
     let began = Instant::now();
     let answer = other.http().put(url).json(&role).send().await?;
     let (status, took) = (answer.status(), began.elapsed());
-    println!("took a shard from an owner that lives, on a store 50 ms away, in {took:?}");
+    println!("took a shard from a live owner, on a store 50 ms away, in {took:?}");
     assert!(status.is_success(), "{status}: {}", answer.text().await?);
     assert!(took < Duration::from_secs(15), "{took:?}");
     stop.store(true, Ordering::Relaxed);
@@ -455,7 +455,7 @@ async fn taking_a_shard_from_an_owner_that_lives_and_writes_on_a_slow_store_does
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shard_that_a_person_took_from_a_node_goes_to_others_and_not_back() -> anyhow::Result<()> {
+async fn a_shard_that_an_operator_took_from_a_node_goes_to_others_and_not_back() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0")] {
         sandbox.start(name, role, &NodeOptions::default()).await?;
@@ -470,16 +470,16 @@ async fn a_shard_that_a_person_took_from_a_node_goes_to_others_and_not_back() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_whose_process_dies_again_and_again_leaves_its_shard_to_others() -> anyhow::Result<()> {
+async fn a_node_whose_process_dies_repeatedly_leaves_its_shard_to_others() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0")] {
         sandbox.start(name, role, &NodeOptions::default()).await?;
     }
-    for life in 1..=3 {
-        sandbox.seen("watcher", "a", |member| epoch(member) == Some(Epoch(life))).await?;
+    for incarnation in 1..=3 {
+        sandbox.seen("watcher", "a", |member| epoch(member) == Some(Epoch(incarnation))).await?;
         sandbox.kill("a").await?;
-        if life == 3 {
-            // It has never seen the owner, and waits for it.
+        if incarnation == 3 {
+            // The spare has never seen the owner, so it waits for it.
             sandbox.start("spare", "standby", &NodeOptions::default()).await?;
         }
         sandbox.start("a", "owned_echo/0", &NodeOptions::default()).await?;
@@ -491,7 +491,7 @@ async fn a_node_whose_process_dies_again_and_again_leaves_its_shard_to_others() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_nodes_of_one_name_do_not_take_a_shard_from_each_other() -> anyhow::Result<()> {
+async fn two_nodes_with_one_id_do_not_take_a_shard_from_each_other() -> anyhow::Result<()> {
     let shared = memory().await?;
     let over = || NodeOptions { objects: Some(shared.clone()), ..NodeOptions::default() };
     let (mut one, mut other) = (Sandbox::new()?, Sandbox::new()?);
@@ -502,7 +502,7 @@ async fn two_nodes_of_one_name_do_not_take_a_shard_from_each_other() -> anyhow::
     assert!(reason(&second).contains("owned by a (epoch 1)"), "{second:?}");
     let log = Store::over(shared.clone(), "memory:///".parse()?, &"sandbox".parse()?).await?.claims();
     let shard = "storage/0".parse()?;
-    eventually("it was doubted and has defended itself", || async {
+    eventually("it was challenged and has defended its shard", || async {
         (log.read(&shard).await.ok()?.latest == store::Latest::Defended).then_some(())
     })
     .await?;
@@ -512,7 +512,8 @@ async fn two_nodes_of_one_name_do_not_take_a_shard_from_each_other() -> anyhow::
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_a_person_relieved_of_a_shard_takes_it_over_once_its_next_owner_dies() -> anyhow::Result<()> {
+async fn a_node_that_an_operator_took_a_shard_from_takes_it_over_once_the_next_owner_dies()
+-> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0"), ("b", "standby")] {
         sandbox.start(name, role, &NodeOptions::default()).await?;
@@ -528,20 +529,21 @@ async fn who_a_person_relieved_of_a_shard_takes_it_over_once_its_next_owner_dies
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_that_can_not_run_the_shard_leaves_it_to_the_next_and_stays_a_copy() -> anyhow::Result<()> {
+async fn a_replica_that_can_not_own_the_shard_leaves_it_to_the_next_and_stays_a_replica() -> anyhow::Result<()>
+{
     let mut sandbox = Sandbox::new()?;
-    let settings = json!({ "fail_primary_on": "copy" });
+    let settings = json!({ "fail_primary_on": "replica" });
     sandbox.settle("owned_echo", &Spec { settings, shards: Some(1), replicas: 1, ..Spec::default() }).await?;
     for (name, role) in [("watcher", "echo"), ("a", "owned_echo/0")] {
         sandbox.start(name, role, &NodeOptions::default()).await?;
         sandbox.all_ready().await?;
     }
-    sandbox.start("copy", "owned_echo/0", &NodeOptions::default()).await?;
-    copy(&sandbox, "watcher", "copy", "owned_echo/0").await?;
+    sandbox.start("replica", "owned_echo/0", &NodeOptions::default()).await?;
+    replica(&sandbox, "watcher", "replica", "owned_echo/0").await?;
     sandbox.start("spare", "standby", &NodeOptions::default()).await?;
     sandbox.all_ready().await?;
     sandbox.kill("a").await?;
     owner(&sandbox, "watcher", "spare", "owned_echo/0").await?;
-    copy(&sandbox, "watcher", "copy", "owned_echo/0").await?;
+    replica(&sandbox, "watcher", "replica", "owned_echo/0").await?;
     Ok(())
 }

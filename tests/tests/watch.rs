@@ -1,5 +1,4 @@
-//! Changes of storage, watched through any member and through the gateway: nobody who watches notices that a shard
-//! moved.
+//! Changes of storage, watched through any member and through the gateway: no watch notices that a shard moved.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +11,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use types::{Frame, Spec, SseParser};
 
-/// Storage in two shards, and a node that watches for us.
+/// Storage in two shards, with a gateway and a spare.
 async fn two_shards() -> anyhow::Result<Sandbox> {
     let mut sandbox = Sandbox::new()?;
     let spec = Spec { settings: json!({}), shards: Some(2), ..Spec::default() };
@@ -35,7 +34,7 @@ async fn take(sandbox: &Sandbox, node: &str, shard: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Clients that write ever higher numbers, each to a key of its own.
+/// Clients that write rising numbers, each to its own key.
 struct Writers {
     stop: Arc<AtomicBool>,
     clients: JoinSet<anyhow::Result<u64>>,
@@ -62,7 +61,7 @@ impl Writers {
         Self { stop, clients }
     }
 
-    /// How much all have written.
+    /// The number of writes of all clients.
     async fn end(mut self) -> anyhow::Result<u64> {
         self.stop.store(true, Ordering::Relaxed);
         let mut written = 0;
@@ -73,7 +72,7 @@ impl Writers {
     }
 }
 
-/// Each key's numbers follow one another from 1 on.
+/// Checks that each key's numbers are consecutive from 1 on.
 fn check(changes: &[KvChange]) -> anyhow::Result<BTreeMap<&str, u64>> {
     let mut last: BTreeMap<&str, u64> = BTreeMap::new();
     for change in changes {
@@ -86,7 +85,7 @@ fn check(changes: &[KvChange]) -> anyhow::Result<BTreeMap<&str, u64>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_over_two_shards_survives_that_one_moves_and_tells_each_change_once() -> anyhow::Result<()> {
+async fn a_watch_over_two_shards_survives_a_move_and_gives_each_change_once() -> anyhow::Result<()> {
     let sandbox = two_shards().await?;
     let gateway = sandbox.gateway("gateway").await?;
     // Through a member that keeps its own shard.
@@ -96,10 +95,10 @@ async fn a_watch_over_two_shards_survives_that_one_moves_and_tells_each_change_o
     let begun = watch.cursor().to_owned();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let mut watching = JoinSet::new();
-    let told = seen.clone();
+    let received = seen.clone();
     watching.spawn(async move {
         while let Some(change) = watch.next().await? {
-            told.lock().unwrap().push(change);
+            received.lock().unwrap().push(change);
         }
         anyhow::Ok(())
     });
@@ -109,12 +108,13 @@ async fn a_watch_over_two_shards_survives_that_one_moves_and_tells_each_change_o
     }
     let written = writers.end().await?;
     let count = usize::try_from(written)?;
-    eventually("all was told", || async { (seen.lock().unwrap().len() >= count).then_some(()) }).await?;
+    eventually("all changes arrived", || async { (seen.lock().unwrap().len() >= count).then_some(()) })
+        .await?;
     let changes = seen.lock().unwrap().clone();
     assert_eq!(check(&changes)?.values().sum::<u64>(), written);
-    assert!(watching.try_join_next().is_none(), "it did not notice");
+    assert!(watching.try_join_next().is_none(), "the watch did not break");
 
-    // All of it once more, from the log where memory has it no more.
+    // All changes once more, from the log if they are no longer in memory.
     let mut again = client.kv_watch(&KvWatchQuery { from: Some(begun), ..query }).await?;
     let mut changes = Vec::new();
     while changes.len() < count {
@@ -125,7 +125,7 @@ async fn a_watch_over_two_shards_survives_that_one_moves_and_tells_each_change_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_gateway_passes_a_watch_on_as_it_comes() -> anyhow::Result<()> {
+async fn the_gateway_forwards_a_watch_without_delay() -> anyhow::Result<()> {
     let sandbox = two_shards().await?;
     let gateway = sandbox.gateway("gateway").await?;
     let mut watch = sandbox.http().get(format!("{gateway}/storage/watch?prefix=key")).send().await?;
@@ -134,7 +134,7 @@ async fn the_gateway_passes_a_watch_on_as_it_comes() -> anyhow::Result<()> {
     for number in 0..4 {
         let url = format!("{gateway}/storage/kv/key-{number}");
         sandbox.http().put(url).body("x").send().await?.error_for_status()?;
-        // It comes before anything else is written.
+        // Each change arrives before the next one is written.
         while frames.len() < number + 2 {
             let chunk = watch.chunk().await?.ok_or_else(|| anyhow::anyhow!("the stream ended"))?;
             frames.extend(parser.push(&chunk)?);
@@ -146,7 +146,7 @@ async fn the_gateway_passes_a_watch_on_as_it_comes() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_does_not_wait_for_those_who_watch() -> anyhow::Result<()> {
+async fn a_drain_does_not_wait_for_watches() -> anyhow::Result<()> {
     let sandbox = two_shards().await?;
     let client = Client::new(&sandbox.url("a")?)?.within(Duration::from_secs(30));
     let mut watch = client.kv_watch(&KvWatchQuery::default()).await?;

@@ -1,4 +1,4 @@
-//! `agent apply`: settles on the store what services run with, before any node of the cluster runs.
+//! `agent apply`: writes the specs of services to the store before any node of the cluster runs.
 
 mod owners;
 
@@ -15,18 +15,18 @@ use types::{ClusterId, ServiceName, ServiceType, Sharding, Spec};
 
 use crate::output;
 
-/// How often a spec is written while others change it.
+/// How often a write of a spec is attempted while others change the spec.
 const ATTEMPTS: u32 = 5;
 
-/// What is asked.
+/// The request on standard input.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Question {
-    /// The store that the cluster uses already, if it runs.
+struct Request {
+    /// The store that the cluster already uses, if it runs.
     #[serde(default)]
     uses: Option<StoreInfo>,
-    /// Who belongs to the cluster: nothing is written while anybody else who answers owns a shard. Without it nobody is
-    /// asked.
+    /// What belongs to the cluster: nothing is written while a live owner of a shard does not belong to it. If absent,
+    /// owners are not checked.
     #[serde(default)]
     ours: Option<Ours>,
     services: BTreeMap<ServiceName, Wanted>,
@@ -36,72 +36,72 @@ struct Question {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
-    /// Its type; the one that it is named after if absent.
+    /// Its type; if absent, the type that it is named after.
     #[serde(rename = "type", default)]
     service_type: Option<ServiceType>,
     #[serde(default)]
     settings: Value,
-    /// Exactly so many shards.
+    /// Exactly this many shards.
     #[serde(default)]
     shards: Option<u32>,
-    /// At least so many, for a store that says nothing yet.
+    /// At least this many shards, if the store has no number yet.
     #[serde(default)]
     at_least: Option<u32>,
-    /// Copies of each shard.
+    /// Replicas of each shard.
     #[serde(default)]
     replicas: u32,
 }
 
-/// What is answered.
+/// The answer on standard output.
 #[derive(Debug, Default, Serialize)]
 struct Answer {
-    /// The numbers of the specs that hold now.
+    /// The numbers of the current specs.
     specs: BTreeMap<ServiceName, u64>,
-    /// How many shards they have, where that is fixed.
+    /// How many shards the services have, if that is fixed.
     shards: BTreeMap<ServiceName, u32>,
     /// The specs that were replaced.
     replaced: BTreeMap<ServiceName, Spec>,
-    /// Owners of shards that answer and do not belong to the cluster.
+    /// Live owners of shards that do not belong to the cluster.
     held: Vec<Held>,
-    /// All that is wrong.
+    /// All mistakes.
     mistakes: Vec<Mistake>,
 }
 
-/// What could not be settled.
+/// Why a spec was not written.
 #[derive(Debug, Serialize)]
 struct Mistake {
-    /// The service, or none for the store itself.
+    /// The service; `None` for the store itself.
     service: Option<ServiceName>,
     message: String,
     hint: Option<String>,
 }
 
-/// Reads a question from standard input, settles it, and answers on standard output.
+/// Reads a request from standard input, writes its specs, and answers on standard output.
 pub(crate) async fn run(registry: &Registry, url: &StoreUrl, cluster: &ClusterId) -> anyhow::Result<()> {
-    let text = output::question()?;
-    let question: Question = serde_json::from_str(&text)
+    let text = output::request()?;
+    let request: Request = serde_json::from_str(&text)
         .context("standard input is not {\"services\": {NAME: {\"settings\": {}, \"shards\": 1}}}")?;
     let answer = match Store::open(url, cluster).await {
-        Ok(store) => match question.uses.as_ref().filter(|uses| uses.id != store.info().id) {
+        Ok(store) => match request.uses.as_ref().filter(|uses| uses.id != store.info().id) {
             Some(uses) => another_store(uses),
-            None => apply(registry, &store, question).await,
+            None => apply(registry, &store, request).await,
         },
         Err(error) => refused(&error),
     };
     output::print(&(serde_json::to_string(&answer)? + "\n"))
 }
 
-async fn apply(registry: &Registry, store: &Store, question: Question) -> Answer {
-    match &question.ours {
+async fn apply(registry: &Registry, store: &Store, request: Request) -> Answer {
+    match &request.ours {
         Some(ours) => match owners::others(store, ours).await {
-            Ok(held) if held.is_empty() => settle(registry, store, question).await,
+            Ok(held) if held.is_empty() => settle(registry, store, request).await,
             Ok(held) => Answer { held, ..Answer::default() },
             Err(error) => {
                 let mistake = Mistake { service: None, message: error.to_string(), hint: error.hint() };
                 Answer { mistakes: vec![mistake], ..Answer::default() }
             }
         },
-        None => settle(registry, store, question).await,
+        None => settle(registry, store, request).await,
     }
 }
 
@@ -112,16 +112,15 @@ fn refused(error: &OpenError) -> Answer {
 
 fn another_store(uses: &StoreInfo) -> Answer {
     let message = format!("the cluster runs on another store, {} at {}", uses.id, uses.url);
-    let hint =
-        "keys do not move by themselves: name that store, or `ctl down` first to begin anew on this one";
+    let hint = "data does not move between stores: name that store, or run `ctl down` first to start over on this one";
     let mistake = Mistake { service: None, message, hint: Some(hint.to_owned()) };
     Answer { mistakes: vec![mistake], ..Answer::default() }
 }
 
-async fn settle(registry: &Registry, store: &Store, question: Question) -> Answer {
+async fn settle(registry: &Registry, store: &Store, request: Request) -> Answer {
     let mut answer = Answer::default();
     let specs = store.specs();
-    for (service, wanted) in question.services {
+    for (service, wanted) in request.services {
         let service = registry.normalized(service);
         let service_type = wanted.service_type.clone().or_else(|| service.default_type());
         let plugin = service_type.and_then(|service_type| registry.plugin(&service_type));
@@ -140,15 +139,15 @@ async fn settle(registry: &Registry, store: &Store, question: Question) -> Answe
     answer
 }
 
-/// The spec that holds.
+/// The current spec of a service.
 struct Settled {
     number: u64,
     shards: Option<u32>,
-    /// The one before, if it was another one.
+    /// The previous spec, if it was different.
     replaced: Option<Spec>,
 }
 
-/// The spec that holds; or what is wrong and what to do about it.
+/// Returns the current spec; or the mistake and a hint.
 async fn settle_one(
     specs: &Specs,
     service: &ServiceName,

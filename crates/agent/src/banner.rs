@@ -1,4 +1,4 @@
-//! What an agent says when it is up: every address, and every default that is not safe on a network.
+//! The banner of a started agent: every address, and every default that is not safe on a network.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -7,23 +7,23 @@ use runtime::Node;
 use types::api::Member;
 use types::{Phase, RoleState};
 
-/// How long the banner waits for the role, so that it can name the role's addresses.
+/// How long the banner waits for the role, so that it can show the role's addresses.
 const ROLE_LIMIT: Duration = Duration::from_secs(3);
 
-/// Waits until the role has started, or has not for a while, and shows the banner.
+/// Waits until the role has started, at most [`ROLE_LIMIT`], and shows the banner.
 pub(crate) async fn show(node: &Node) {
     let state = settled(node).await;
-    // Standard output may be closed; an agent does not live for its banner.
+    // Standard output may be closed; that must not end the agent.
     let _ = std::io::Write::write_all(&mut std::io::stdout(), render(node, state.as_ref()).as_bytes());
 }
 
-/// The node's role once it is no longer starting.
+/// The state of the node's role once it is no longer starting.
 pub(crate) async fn settled(node: &Node) -> Option<RoleState> {
     let mut view = node.view();
     let own = |member: Option<&Member>| member.and_then(|member| member.state.clone());
     let settled =
         view.wait_for(|view| own(view.member(node.id())).is_some_and(|state| state.phase != Phase::Starting));
-    // When it takes too long, what is known so far is shown.
+    // If this takes too long, the banner shows the present state.
     let _ = tokio::time::timeout(ROLE_LIMIT, settled).await;
     let view = node.view().borrow().clone();
     own(view.member(node.id()))
@@ -48,10 +48,7 @@ fn render(node: &Node, state: Option<&RoleState>) -> String {
         None => line("role", "starting"),
     }
     if let Some(role) = node.kept_role() {
-        line(
-            "",
-            &format!("({role} is what a person asked for earlier; --reset-role goes back to the flags)"),
-        );
+        line("", &format!("({role} was set by an earlier command; --reset-role returns to the flags)"));
     }
     line("data", node.data_dir());
     line("store", &node.store());

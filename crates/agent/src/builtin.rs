@@ -1,8 +1,8 @@
-//! The service types that come with Coterie: one line each.
+//! The service types that come with Coterie.
 
 use plugin::Registry;
 
-/// The plugins that come with Coterie, as far as they are among the features of this crate. [`Registry::new`] has none.
+/// The plugins that come with Coterie, if their features of this crate are enabled. [`Registry::new`] has none.
 pub fn builtin() -> Registry {
     let registry = Registry::new();
     #[cfg(feature = "api_gateway")]

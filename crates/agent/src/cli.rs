@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 const EXAMPLES: &str = "\
 Every flag is also an environment variable (--listen-addr is COTERIE_LISTEN_ADDR) and a key of --config FILE \
 (listen_addr). Flags beat the environment, the environment beats the file, the file beats the defaults; \
-`agent config` shows who won.
+`agent config` shows the origin of each value.
 
 Examples:
   agent --demo
@@ -18,10 +18,10 @@ Examples:
   agent --listen-addr 127.0.0.1:0 --seed 127.0.0.1:8080 --service sessions --type storage
   agent config --listen-addr 127.0.0.1:8080
 
-Signals: TERM, INT and QUIT leave the cluster, and a second one aborts; HUP opens the log file anew, or leaves \
-where the agent runs in a terminal; USR1 and USR2 do nothing.
+Signals: TERM, INT and QUIT leave the cluster, and a second one aborts; HUP reopens the log file, or leaves if the \
+agent runs in a terminal; USR1 and USR2 do nothing.
 
-Exit codes: 0 left as it was told to, 1 error, 2 wrong flag, variable or config file, 130 aborted.";
+Exit codes: 0 left on request, 1 error, 2 wrong flag, variable or config file, 130 aborted.";
 
 /// One node of a Coterie cluster: it gossips with the others, serves an HTTP API and runs one role.
 #[derive(Debug, Parser)]
@@ -59,11 +59,11 @@ pub(crate) enum Verb {
         echo '{\"services\": {\"api_gateway\": {\"routes\": []}}}' | agent validate\n  \
         agent validate --schema")]
     Validate {
-        /// Print the form of each service type's settings as JSON Schema, with the range of each number; read nothing
+        /// Print the JSON Schema of each service type's settings, with the range of each number; read nothing
         #[arg(long)]
         schema: bool,
     },
-    /// Settle on the store what service types run with: JSON on standard input, JSON on standard output
+    /// Write what services run with to the store: JSON on standard input, JSON on standard output
     #[command(after_help = "Example:\n  \
         echo '{\"services\": {\"storage\": {\"settings\": {}, \"shards\": 2}}}' | agent apply --cluster demo")]
     Apply,
@@ -75,7 +75,7 @@ pub(crate) enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Run an agent as its parent, and start it again when it fails; `ctl up` starts this
+    /// Run an agent as its parent, and restart it when it fails; `ctl up` starts this
     Supervise {
         /// What to run: a file that ctl wrote
         file: PathBuf,
@@ -96,7 +96,7 @@ pub(crate) enum Output {
     Json,
 }
 
-/// What the node is told. Texts here: they are parsed together with those of the environment and the file.
+/// The flags of a node. Their values are texts, which are parsed together with those of the environment and the file.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Flags {
     /// HTTP listener; port 0 takes any free one [default: 127.0.0.1:10000]
@@ -105,7 +105,7 @@ pub(crate) struct Flags {
     /// Gossip address (UDP) [default: same as --listen-addr; port 0: the port number that HTTP got]
     #[arg(long, global = true, value_name = "ADDR")]
     pub(crate) gossip_addr: Option<String>,
-    /// IP address that the other nodes are told [default: derived from --listen-addr]
+    /// IP address under which the other nodes reach this one [default: derived from --listen-addr]
     #[arg(long, global = true, value_name = "IP")]
     pub(crate) advertise_addr: Option<String>,
     /// Name of the node, unique in its cluster [default: generated once, kept in the data folder]
@@ -117,18 +117,19 @@ pub(crate) struct Flags {
     /// Service to run, or standby [default: api_gateway]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) service: Option<String>,
-    /// Type of the service, which picks what is run [default: what the service's spec says, else the service's name]
+    /// Type of the service, which determines what runs [default: the type in the service's spec, else the service's
+    /// name]
     #[arg(long = "type", global = true, value_name = "TYPE")]
     pub(crate) service_type: Option<String>,
     /// Shard, for sharded service types, 0 to 65535 [default: 0]
     #[arg(long, global = true, value_name = "N")]
     pub(crate) shard: Option<String>,
-    /// How many shards the service has, 1 to 65536, where the store does not say it yet; fixed for good once a node has
+    /// How many shards the service has, 1 to 65536, if the store has no number yet; it can't change once a node has
     /// started with it [default: 1]
     #[arg(long, global = true, value_name = "N")]
     pub(crate) shards: Option<String>,
-    /// The only services that the node takes over by itself while it stands by; repeat it, or separate with commas [default:
-    /// all that it can run]
+    /// The only services that the node takes over on its own while it is a standby; repeat it, or separate with commas
+    /// [default: all that it can run]
     #[arg(long, global = true, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) runs: Option<Vec<String>>,
     /// Cluster to belong to [default: coterie]
@@ -144,14 +145,14 @@ pub(crate) struct Flags {
     /// the data folders]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) store: Option<String>,
-    /// Where the node stands: a rack, a room, a region
+    /// Where the node is: a rack, a room, a region
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) zone: Option<String>,
-    /// Host names under which the node may be asked, besides addresses, names without a dot, and those below .localhost,
-    /// .local and .internal; separate them with commas, or say `any` [default: none]
+    /// Host names that requests to the node may have, besides addresses, names without a dot, and those below
+    /// .localhost, .local and .internal; separate them with commas, or write `any` [default: none]
     #[arg(long, global = true, value_name = "NAMES")]
     pub(crate) hosts: Option<String>,
-    /// Label that the other nodes are shown, key=value; repeat it, or separate with commas
+    /// Label that the other nodes see, key=value; repeat it, or separate with commas
     #[arg(long, global = true, value_name = "KEY=VALUE", value_delimiter = ',')]
     pub(crate) label: Option<Vec<String>>,
     /// Config file (YAML) with the same keys in snake case, and `settings` by service
@@ -163,13 +164,13 @@ pub(crate) struct Flags {
     /// How to log: text or json [default: text]
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
-    /// File to log to instead of standard error; at 10 MiB it becomes FILE.1, up to FILE.4; SIGHUP opens it anew
+    /// File to log to instead of standard error; at 10 MiB it becomes FILE.1, up to FILE.4; SIGHUP reopens it
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) log_file: Option<String>,
     /// Allow addresses other than loopback, though nothing is encrypted or authenticated yet
     #[arg(long, global = true)]
     pub(crate) insecure: bool,
-    /// Forget the role that a person gave this node earlier
+    /// Forget the role that an earlier command gave this node
     #[arg(long, global = true)]
     pub(crate) reset_role: bool,
     /// Run five nodes in this one process, on free ports, with data in a temporary folder
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn underscores_in_flags_are_hyphens_and_values_stay_as_they_are() {
+    fn underscores_in_flags_are_hyphens_and_values_are_unchanged() {
         let flags =
             parse(&["agent", "--listen_addr", "a_b", "--node_id=c_d", "--seed", "x_1,y", "--seed", "z"]);
         assert_eq!(flags.listen_addr.as_deref(), Some("a_b"));

@@ -13,7 +13,7 @@ use types::{Profile, Role, ServiceName, Spec};
 use crate::banner::settled;
 use crate::settings::Settings;
 
-/// The roles of the five, as in `manifests/demo.yaml`.
+/// The five nodes and their roles, as in `manifests/demo.yaml`.
 const ROLES: [(&str, &str); 5] = [
     ("gateway", "api_gateway"),
     ("storage-1", "storage/0"),
@@ -21,10 +21,10 @@ const ROLES: [(&str, &str); 5] = [
     ("standby-1", "standby"),
     ("standby-2", "standby"),
 ];
-/// So many shards they have.
+/// How many shards the storage service has.
 const SHARDS: u32 = 2;
 
-/// Runs five nodes until a signal; what they keep goes with them.
+/// Runs five nodes until a signal; their data is deleted at the end.
 pub(crate) async fn run(settings: &Settings, registry: &Registry) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("signals can't be listened for")?;
     let folder = tempfile::tempdir().context("no temporary folder can be made")?;
@@ -39,7 +39,7 @@ pub(crate) async fn run(settings: &Settings, registry: &Registry) -> anyhow::Res
                 _ = signals.next() => String::new(),
                 banner = banner(&nodes, folder.path()) => banner,
             };
-            // Standard output may be closed or full; a demo does not live for its banner.
+            // Standard output may be closed or full; that must not end the demo.
             let _ = crate::output::print(&format!("{shown}\n"));
             wait(nodes, leavers, signals).await
         }
@@ -111,13 +111,13 @@ async fn banner(nodes: &[Node], folder: &Path) -> String {
         "  curl -X PUT {first}/v1/members/standby-1/service -d '{{\"service\": \"api_gateway\"}}'\n  \
          curl -N -H 'Accept: text/event-stream' {first}/v1/events\n\n\
          Insecure: no authentication, no encryption; loopback only.\n\
-         Data is in {} and goes with them. ^C ends it all.",
+         Data is in {} and is deleted at the end. ^C ends the demo.",
         folder.display()
     );
     out
 }
 
-/// Until a signal, or until one of them fails; then all leave.
+/// Waits until a signal, or until one of the nodes fails; then all nodes leave.
 async fn wait(nodes: Vec<Node>, leavers: Vec<Leaver>, mut signals: Signals) -> anyhow::Result<()> {
     let mut running: JoinSet<_> = nodes.into_iter().map(Node::wait).collect();
     let leave = || leavers.iter().for_each(Leaver::leave);

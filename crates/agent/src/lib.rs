@@ -1,7 +1,7 @@
-//! The agent: one node of a cluster. Arguments in, exit code out.
+//! The agent: one node of a cluster, from its arguments to its exit code.
 //!
-//! The binary of this crate is [`main`] with the plugins that come with Coterie, [`builtin()`]. An agent with a plugin of your
-//! own is as short, and has every flag and verb; name this crate as its only dependency:
+//! The binary of this crate is [`main`] with [`builtin()`], the plugins that come with Coterie. An agent with your own
+//! plugin is as short, has every flag and verb, and needs this crate as its only dependency:
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -57,7 +57,7 @@
 //! }
 //! ```
 //!
-//! `ctl up --agent-bin PATH` starts a cluster with it. `docs/plugin-guide.org` goes from `cargo new` to there.
+//! `ctl up --agent-bin PATH` starts a cluster with it. `docs/plugin-guide.org` leads from `cargo new` to there.
 
 mod apply;
 mod banner;
@@ -87,20 +87,20 @@ use crate::settings::{Settings, SettingsError};
 
 pub use plugin;
 
-/// The system's own keeps what many connections took for a moment, for good. A program with an allocator of its own leaves
-/// the feature `jemalloc` out.
+/// The system's allocator never returns memory that many connections used for a short time. A program with another
+/// global allocator must disable the feature `jemalloc`.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Something is wrong that is not the command line's fault.
+/// Any other error.
 const FAILED: u8 = 1;
 /// The command line, the environment or the config file is wrong.
 const USAGE: u8 = 2;
-/// Ended by a second signal.
+/// Aborted by a second signal.
 const INTERRUPTED: u8 = 130;
 
-/// The whole main of an agent that has these plugins: every flag and verb, logs, banner and exit codes.
+/// The complete `main` of an agent with these plugins: every flag and verb, logs, banner and exit codes.
 pub fn main(registry: Registry) -> ExitCode {
     let cli = Cli::parse_from(cli::with_hyphens(std::env::args_os()));
     let outcome = match &cli.verb {
@@ -152,20 +152,20 @@ fn run(cli: &Cli, registry: Registry) -> anyhow::Result<()> {
     outcome
 }
 
-/// The script with which a shell completes the agent's command line.
+/// The completion script for a shell.
 fn completion(shell: clap_complete::Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), own_name(), &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// What this program is called.
+/// The name of this program.
 fn own_name() -> String {
     let path = std::env::args_os().next().map(std::path::PathBuf::from).unwrap_or_default();
     path.file_stem().map_or_else(|| "agent".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Runs the node, or those of the demo, until the end.
+/// Runs the node, or the nodes of the demo, until the end.
 async fn node(settings: &Settings, registry: Registry, log: &log::Log) -> anyhow::Result<()> {
     let reopening = async {
         let mut hangups = tokio::signal::unix::signal(SignalKind::hangup())?;
@@ -192,16 +192,16 @@ async fn node(settings: &Settings, registry: Registry, log: &log::Log) -> anyhow
     }
 }
 
-/// The error and what is below it, without what was said already.
+/// The error and its causes, without repetitions.
 fn in_full(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |told, cause| {
+    error.chain().fold(String::new(), |text, cause| {
         let cause = cause.to_string();
-        if told.is_empty() {
+        if text.is_empty() {
             cause
-        } else if told.contains(&cause) {
-            told
+        } else if text.contains(&cause) {
+            text
         } else {
-            format!("{told}: {cause}")
+            format!("{text}: {cause}")
         }
     })
 }
@@ -218,7 +218,7 @@ fn raise_file_limit() {
 
 fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<manifest::Mistakes>() {
-        // It says "error:" itself, once for each.
+        // Its text has "error:" before each mistake.
         complain(&error.to_string());
     } else {
         complain(&format!("error: {}", in_full(error)));
@@ -248,7 +248,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if is_usage { USAGE } else { FAILED }
 }
 
-/// What to do about an error, if there is anything to say.
+/// What to do about an error, if there is a hint.
 fn hint(error: &anyhow::Error) -> Option<String> {
     error.downcast_ref::<NodeError>().and_then(NodeError::hint)
 }

@@ -1,7 +1,7 @@
-//! The agent's log: to standard error, or to a file that the agent rotates itself.
+//! The agent's log: to standard error, or to a file that the agent itself rotates.
 //!
-//! A log that can't be written must not stop the agent. Lines go through a bounded queue to a thread of their own; what
-//! does not fit, or can't be written, is dropped and counted. A condition that goes on is logged once a second.
+//! A log that can't be written must not stop the agent. Lines go through a bounded queue to a separate thread. Those
+//! that do not fit or can't be written are dropped and counted. A repeated condition is logged once a second.
 
 mod file;
 mod limit;
@@ -21,7 +21,7 @@ use self::file::RotatingFile;
 use self::limit::Limited;
 use self::queue::{Queue, Sink};
 
-/// What is logged unless told otherwise: what changed, and of gossip only what is wrong.
+/// The default filter: all changes, and only errors of gossip.
 pub(crate) const DEFAULT_FILTER: &str = "info,chitchat=error";
 
 /// Why the log can't be started.
@@ -35,7 +35,7 @@ pub(crate) enum LogError {
     Thread(std::io::Error),
 }
 
-/// The running log. Dropping it writes what is queued, for a second at most.
+/// The running log. Dropping it writes the queued lines, for a second at most.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Log {
@@ -43,7 +43,7 @@ pub(crate) struct Log {
     is_file: bool,
 }
 
-/// Starts to log. A filter that can't be read is replaced by the default one, with a warning.
+/// Starts the log. A filter that can't be parsed is replaced by the default filter, with a warning.
 pub(crate) fn start(filter: &str, as_json: bool, file: Option<&Path>) -> Result<Log, LogError> {
     let (parsed, problem) = match EnvFilter::try_new(filter) {
         Ok(parsed) => (parsed, None),
@@ -60,7 +60,7 @@ pub(crate) fn start(filter: &str, as_json: bool, file: Option<&Path>) -> Result<
         && std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
     let writer = queue.clone();
-    // An error inside the formatter would be printed with a macro that panics when it can't print.
+    // The formatter would print its own errors with a macro that panics if it can't print.
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(move || writer.clone())
         .with_ansi(is_coloured)
@@ -86,12 +86,12 @@ pub(crate) fn start(filter: &str, as_json: bool, file: Option<&Path>) -> Result<
 }
 
 impl Log {
-    /// Whether it goes to a file instead of standard error.
+    /// Whether the log goes to a file instead of standard error.
     pub(crate) fn is_file(&self) -> bool {
         self.is_file
     }
 
-    /// Closes the file and opens the path anew: the old one may have been moved away.
+    /// Closes the file and opens its path again: the old file may have been moved away.
     pub(crate) fn reopen(&self) {
         self.queue.reopen();
     }
@@ -108,7 +108,7 @@ impl Drop for Log {
     }
 }
 
-/// A panic is printed to standard error; the log file must show it as well.
+/// Writes panics to the log file as well as to standard error.
 fn log_panics() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -1,4 +1,4 @@
-//! The agent: one node of a cluster. Arguments in, exit code out.
+//! The agent: one node of a cluster, from its arguments to its exit code.
 
 use std::process::ExitCode;
 

@@ -1,13 +1,13 @@
-//! Standard output and standard error, either of which may be closed or full; and input, which may never end.
+//! Standard output and standard error, either of which may be closed or full; and input, which may be endless.
 
 use std::io::{self, Read, Write};
 
 use anyhow::Context;
 
-/// Settings of all services come as one JSON value.
-const MAX_QUESTION: u64 = 64 * 1024 * 1024;
+/// The limit for a request, in bytes: one JSON value with the settings of all services.
+const MAX_REQUEST: u64 = 64 * 1024 * 1024;
 
-/// Prints a command's result. A reader that went away wants no more of it; any other failure is an error.
+/// Prints a command's result. It is no error if the reader has gone away; any other failure is.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     print_to(&mut io::stdout().lock(), text)
 }
@@ -19,7 +19,7 @@ fn print_to(out: &mut impl Write, text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// All of an input, unless it is longer than this: a device never ends.
+/// Reads all of an input, at most this many bytes: a device may be endless.
 pub(crate) fn bounded(input: impl Read, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     input.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -29,13 +29,13 @@ pub(crate) fn bounded(input: impl Read, max_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What a verb is asked on standard input.
-pub(crate) fn question() -> anyhow::Result<String> {
-    let bytes = bounded(io::stdin().lock(), MAX_QUESTION).context("standard input can't be read")?;
+/// Reads the request of a verb from standard input.
+pub(crate) fn request() -> anyhow::Result<String> {
+    let bytes = bounded(io::stdin().lock(), MAX_REQUEST).context("standard input can't be read")?;
     String::from_utf8(bytes).context("standard input is not UTF-8")
 }
 
-/// A line on standard error; if that can't be written, nobody can be told.
+/// Prints a line to standard error. If that fails, there is no other place to report it.
 pub(crate) fn complain(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
@@ -57,14 +57,14 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_never_ends_is_refused() {
+    fn an_endless_input_is_refused() {
         assert_eq!(bounded(&b"four"[..], 4).unwrap(), b"four");
         assert!(bounded(&b"fours"[..], 4).unwrap_err().to_string().contains("more than 4 bytes"));
         assert!(bounded(io::repeat(b'x'), 4).is_err());
     }
 
     #[test]
-    fn a_reader_that_went_away_is_no_error_and_a_full_disk_is_one() {
+    fn a_full_disk_is_an_error_and_a_reader_that_went_away_is_not() {
         for at_flush in [false, true] {
             assert!(print_to(&mut Broken(io::ErrorKind::BrokenPipe, at_flush), "x").is_ok());
             let error = print_to(&mut Broken(io::ErrorKind::StorageFull, at_flush), "x").unwrap_err();

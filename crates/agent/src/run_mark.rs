@@ -1,4 +1,4 @@
-//! What an agent leaves in its data folder for the parent that may start it again.
+//! The mark that an agent leaves in its data folder for the parent that may restart it.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use runtime::{DataDirError, Node, NodeError};
 use types::Phase;
 use types::supervision::{LAST_END, RESTARTS, RunEnd, RunMark};
 
-/// How often this node's process was started again, and why it ended the last time.
+/// How often this node's process was restarted, and why it ended the last time.
 pub(crate) fn earlier_ends() -> (u64, Option<String>) {
     let restarts = std::env::var(RESTARTS).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
     (restarts, std::env::var(LAST_END).ok().filter(|_| restarts > 0))
 }
 
-/// Waits until the role is ready for the first time, and notes that.
+/// Waits until the role is ready for the first time, and records that.
 pub(crate) async fn when_ready(node: &Node) {
     let mut view = node.view();
     let is_ready = |phase| matches!(phase, Phase::Ready | Phase::Degraded | Phase::Stopped);
@@ -25,7 +25,7 @@ pub(crate) async fn when_ready(node: &Node) {
     }
 }
 
-/// Notes how the process ends. Nothing is written to a folder that may be another agent's.
+/// Records how the process ends. Nothing is written to a folder that another agent may be using.
 pub(crate) fn ended(data_dir: &Path, outcome: &anyhow::Result<()>) {
     let (code, reason, is_final) = match outcome {
         Ok(()) => (0, None, true),
@@ -47,7 +47,7 @@ fn read(data_dir: &Path) -> Option<RunMark> {
     serde_json::from_slice(&std::fs::read(data_dir.join(RunMark::FILE)).ok()?).ok()
 }
 
-/// In one step. Without the mark, as on a full disk, an orderly end is still told by the exit code.
+/// Writes the mark atomically. If that fails, as on a full disk, the exit code still shows an orderly end.
 fn write(data_dir: &Path, was_ready: bool, end: Option<RunEnd>) {
     let mark = RunMark { pid: std::process::id(), was_ready, end };
     let path = data_dir.join(RunMark::FILE);
@@ -57,7 +57,7 @@ fn write(data_dir: &Path, was_ready: bool, end: Option<RunEnd>) {
         .and_then(|text| std::fs::write(&temporary, text))
         .and_then(|()| std::fs::rename(&temporary, &path));
     if let Err(error) = written {
-        tracing::debug!(%error, "how far the process has come can't be noted");
+        tracing::debug!(%error, "the run mark can't be written");
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_keeps_that_the_role_was_ready() {
+    fn the_mark_of_an_end_still_shows_that_the_role_was_ready() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), true, None);
         ended(folder.path(), &Ok(()));

@@ -1,4 +1,4 @@
-//! What the agent is told, from four places: flags, environment, config file, defaults, in this order.
+//! The agent's configuration, from four sources in this order: flags, environment, config file, defaults.
 
 mod file;
 
@@ -17,14 +17,14 @@ use crate::cli::{Flags, Output};
 use crate::log::DEFAULT_FILTER;
 use crate::settings::file::File;
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
     Flag,
     Environment,
     File,
     Default,
-    /// Made from other values.
+    /// Derived from other values.
     Derived,
 }
 
@@ -40,27 +40,27 @@ impl Origin {
     }
 }
 
-/// A value that can't be read.
+/// Why the configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
-    /// Write it as the message says.
+    /// Correct the value as the message describes.
     #[error("{name} ({origin}): `{text}` {problem}")]
     Bad { name: String, origin: &'static str, text: String, problem: String },
     /// Give a file that can be read.
     #[error("config file {path} can't be read")]
     File { path: String, source: std::io::Error },
-    /// Leave the other flags out.
+    /// Leave out the other flag.
     #[error("--demo chooses its own addresses, names and roles, so it can't be combined with --{0}")]
     DemoWith(String),
     /// Write it in UTF-8.
     #[error("{0} (environment) is not in UTF-8")]
     NotUtf8(String),
-    /// Say where with --data-dir and --store.
-    #[error("there is no home folder to keep data in; say where with --data-dir and --store")]
+    /// Set --data-dir and --store.
+    #[error("there is no home folder for data; set --data-dir and --store")]
     NoHome,
 }
 
-/// The keys whose value is one text: name, and default where there is one.
+/// The keys whose value is one text: the name, and the default if there is one.
 const TEXTS: [(&str, &str); 20] = [
     ("listen_addr", "127.0.0.1:10000"),
     ("gossip_addr", ""),
@@ -85,7 +85,7 @@ const TEXTS: [(&str, &str); 20] = [
 ];
 /// The keys whose value is a list.
 const LISTS: [&str; 3] = ["seed", "label", "runs"];
-/// Keys of the file that are neither.
+/// Keys that only the file has.
 const FILE_ONLY: [&str; 4] = ["seeds", "labels", "settings", "config"];
 
 /// Every value with its origin.
@@ -99,7 +99,7 @@ pub(crate) struct Settings {
 
 type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The variables of the environment that are meant for the agent must be text: one that is not would be passed over.
+/// Checks that the agent's environment variables are UTF-8: others would be ignored silently.
 pub(crate) fn check_environment(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<(), SettingsError> {
@@ -113,7 +113,7 @@ pub(crate) fn check_environment(
 }
 
 impl Settings {
-    /// Gathers all values. Nothing but the config file is read.
+    /// Gathers all values. Reads no other file than the config file.
     pub(crate) fn gather(flags: &Flags, environment: Environment<'_>) -> anyhow::Result<Self> {
         let from_env = |key: &str| environment(&variable(key)).filter(|value| !value.is_empty());
         let path = flags.config.clone().or_else(|| from_env("config"));
@@ -148,7 +148,7 @@ impl Settings {
         Ok(gathered)
     }
 
-    /// Fills in what follows from other values.
+    /// Fills in values that are derived from others.
     fn derive(&mut self, environment: Environment<'_>) -> Result<(), SettingsError> {
         let demo = self.is_demo()?;
         let listen: std::net::SocketAddr = self.parsed("listen_addr")?;
@@ -171,7 +171,7 @@ impl Settings {
         } else if listen.port() != 0 {
             format!("port-{}", listen.port())
         } else {
-            // Nothing would find this folder again, so the node gets its name now.
+            // The port is not known yet, so the node gets its name now, and its folder is named after it.
             let id = runtime::generated_id().to_string();
             self.texts.insert("node_id", (id.clone(), Origin::Derived));
             id
@@ -181,7 +181,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Whether five nodes are to be shown instead of one being run.
+    /// Whether to run the demo with five nodes instead of one node.
     pub(crate) fn is_demo(&self) -> Result<bool, SettingsError> {
         let demo = self.parsed("demo")?;
         let chosen = |key: &&&str| self.texts[**key].1 == Origin::Flag;
@@ -224,7 +224,7 @@ impl Settings {
         }
     }
 
-    /// The file to log to, if it is not standard error. Absolute: what it is relative to may change.
+    /// The file to log to, if it is not standard error. The path is absolute, since the working folder may change.
     pub(crate) fn log_file(&self) -> Result<Option<PathBuf>, SettingsError> {
         let (text, _) = &self.texts["log_file"];
         if text.is_empty() {
@@ -235,7 +235,7 @@ impl Settings {
             .map_err(|error| self.bad("log_file", &error.to_string()))
     }
 
-    /// As the runtime wants it.
+    /// The configuration for the runtime.
     pub(crate) fn config(&self) -> Result<Config, SettingsError> {
         Ok(Config {
             cluster: self.parsed("cluster")?,
@@ -261,11 +261,11 @@ impl Settings {
         })
     }
 
-    /// Absolute: what it is relative to may change.
+    /// The path is absolute, since the working folder may change.
     fn data_dir(&self) -> Result<PathBuf, SettingsError> {
         let (text, _) = &self.texts["data_dir"];
         if text.is_empty() {
-            // A demo has its own.
+            // The demo sets its own.
             return Ok(PathBuf::new());
         }
         manifest::absolute(Path::new(text)).map_err(|error| self.bad("data_dir", &error.to_string()))
@@ -295,7 +295,7 @@ impl Settings {
         self.parsed("cluster")
     }
 
-    /// Shard 0 is what a sharded type gets anyway, and what the others have in a manner of speaking.
+    /// Shard 0 is left out: it is the default of sharded types, and the other types have none.
     fn role(&self) -> Result<Role, SettingsError> {
         let (service, _) = &self.texts["service"];
         let shard: ShardId = self.parsed("shard")?;
@@ -331,7 +331,7 @@ impl Settings {
         Ok(seeds.clone())
     }
 
-    /// The services that the node takes over; a list that is given and empty is none.
+    /// The only services that the node takes over; an empty list that was given means none.
     fn runs(&self) -> Result<Option<Vec<ServiceName>>, SettingsError> {
         let (names, origin) = &self.lists["runs"];
         let parsed = |name: &String| {
@@ -419,7 +419,7 @@ impl Settings {
     }
 }
 
-/// A command line as it can be typed into a shell.
+/// A command line in a form that can be typed into a shell.
 fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     let quoted = arguments.map(|argument| {
@@ -469,7 +469,7 @@ fn flag_text(flags: &Flags, key: &str) -> Option<String> {
     }
 }
 
-/// The folder of everything that Coterie keeps on this machine.
+/// The folder for all data of Coterie on this machine.
 fn state_root(environment: Environment<'_>) -> Option<PathBuf> {
     if let Some(root) = environment("COTERIE_STATE_DIR").filter(|root| !root.is_empty()) {
         return Some(PathBuf::from(root));

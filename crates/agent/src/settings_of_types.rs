@@ -1,4 +1,4 @@
-//! What settings each service type takes, from its JSON Schema: for people, for programs, and as `docs/settings.org`.
+//! The settings of each service type, from its JSON Schema: for people, for programs, and as `docs/settings.org`.
 
 use std::fmt::Write;
 
@@ -10,15 +10,15 @@ use types::{Role, ServiceType};
 use crate::cli::Output;
 use crate::output;
 
-/// A setting.
+/// One setting.
 #[derive(Debug, PartialEq, Eq)]
 struct Setting {
     /// `routes[].to` is a key of each item of `routes`.
     key: String,
     about: String,
-    /// What may be given, in words.
+    /// The accepted values, in words.
     form: String,
-    /// What it is unless given; none if it must be given, or nothing is said.
+    /// The default; `None` if the setting must be given or the schema has no default.
     default: Option<String>,
     is_required: bool,
 }
@@ -38,7 +38,7 @@ pub(crate) fn run(registry: &Registry, service: &str, output: Output) -> anyhow:
     }
 }
 
-/// For people.
+/// The settings of a type as text for people.
 fn page(plugin: &dyn Plugin) -> String {
     let schema = plugin.settings_schema();
     let mut out = format!("{}: {}\n", plugin.service_type(), plugin.about());
@@ -90,7 +90,7 @@ fn capitalized(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// Markdown, as it stands in doc comments, as org markup.
+/// Converts Markdown of doc comments to org markup.
 #[cfg(test)]
 fn org(markdown: &str) -> String {
     let mut is_code = false;
@@ -105,7 +105,7 @@ fn org(markdown: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// All settings of a schema, those below others after them.
+/// All settings of a schema; nested ones follow their parents.
 fn settings(schema: &Value) -> Vec<Setting> {
     let mut all = Vec::new();
     collect(schema, "", &mut all);
@@ -130,7 +130,7 @@ fn collect(schema: &Value, above: &str, all: &mut Vec<Setting>) {
     }
 }
 
-/// What may be given.
+/// The accepted values, in words.
 fn words(form: &Value) -> String {
     if let Some(choices) = form["anyOf"].as_array().or_else(|| form["oneOf"].as_array()) {
         let choices: Vec<_> = choices.iter().filter(|choice| choice["type"] != "null").map(words).collect();
@@ -165,7 +165,7 @@ fn plural(form: &str) -> String {
     }
 }
 
-/// A default; none for what is left out.
+/// A default as text; `None` for null.
 fn shown(default: &Value) -> Option<String> {
     match default {
         Value::Null => None,
@@ -214,17 +214,17 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_is_described_and_has_a_default_or_says_what_happens_without() {
+    fn every_setting_is_described_and_has_a_default_or_an_explanation() {
         for plugin in crate::builtin().plugins() {
             let name = plugin.service_type();
             for setting in settings(&plugin.settings_schema()) {
                 assert!(!setting.about.is_empty(), "{name}: {} has no description", setting.key);
-                let says = setting.about.to_lowercase();
-                let is_said =
-                    setting.is_required || setting.default.is_some() || says.contains("unless given");
+                let about = setting.about.to_lowercase();
+                let is_explained =
+                    setting.is_required || setting.default.is_some() || about.contains("unless given");
                 assert!(
-                    is_said,
-                    "{name}: {} has no default and does not say what happens without",
+                    is_explained,
+                    "{name}: {} has no default, and its description has no `unless given`",
                     setting.key
                 );
             }

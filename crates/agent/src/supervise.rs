@@ -1,7 +1,7 @@
-//! `agent supervise`: the small parent of an agent, which starts it again when it fails.
+//! `agent supervise`: the small parent of an agent, which restarts it when it fails.
 //!
-//! It runs before anything of an agent: one thread, no store, no gossip, about a mebibyte of memory of its own. The agent
-//! does not depend on it: when it dies, the agent lives on, and the next `ctl up` starts another parent that adopts it.
+//! It has one thread, no store and no gossip, and takes about a mebibyte of memory. The agent does not depend on it: if
+//! the parent dies, the agent continues, and the next `ctl up` starts another parent that adopts it.
 
 mod policy;
 mod process;
@@ -22,21 +22,21 @@ use types::supervision::{PidFile, ProcessStart, StartFile};
 use self::policy::{End, Ends, Next};
 use self::process::{Process, Status, mark};
 
-/// What `ctl` sets for a parent: its allocator needs no thread.
+/// The variable with which `ctl` configures a parent's allocator: it needs no background thread.
 const ALLOCATOR_SETTING: &str = "_RJEM_MALLOC_CONF";
-/// How much of an end's reason is shown to the whole cluster, in characters.
+/// How many characters of the reason of an end are gossiped.
 const REASON_LIMIT: usize = 160;
 
-/// Runs until the agent is not to be started again. Returns its exit code.
+/// Runs until the agent has ended and must not be restarted. Returns its exit code.
 pub(crate) fn run(file: &Path, adopt: Option<u32>) -> anyhow::Result<ExitCode> {
     close_inherited();
     let file = &std::path::absolute(file).context("the working folder can't be read")?;
-    // A terminal that is closed, and ^C in it, are not meant for what runs in the background.
+    // A closing terminal, and ^C in it, must not end background processes.
     let _ = rustix::process::setsid();
     let text = std::fs::read(file).with_context(|| format!("{} can't be read", file.display()))?;
     let start: StartFile =
         serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?;
-    // No folder is kept from being removed or unmounted.
+    // So that the starter's working folder can be removed or unmounted.
     std::env::set_current_dir("/").context("the working folder can't be changed")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -49,14 +49,14 @@ pub(crate) fn run(file: &Path, adopt: Option<u32>) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Closes every descriptor but the standard three: what the starter of this process had open is none of its business. A
-/// lock would stay taken, a pipe would never end.
+/// Closes every descriptor but the standard three, since this process inherits those of its starter: a lock would stay
+/// taken, and a pipe would never end.
 fn close_inherited() {
     let Ok(entries) = std::fs::read_dir("/dev/fd") else { return };
     let number = |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
     let open: Vec<i32> = entries.filter_map(number).collect();
     for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
-        // The one of the listing is closed already.
+        // The descriptor of the listing itself is closed already.
         let _ = nix::unistd::close(descriptor);
     }
 }
@@ -102,7 +102,7 @@ impl Supervisor {
             self.known.agent = agent;
             self.write_pid_file();
             let began = Instant::now();
-            let (status, was_told) = self.until_end(&mut process).await?;
+            let (status, must_stop) = self.until_end(&mut process).await?;
             let left = agent.and_then(|agent| mark(&self.start.data_dir, agent.pid));
             let left_end = left.as_ref().and_then(|mark| mark.end.as_ref());
             let end = End {
@@ -123,20 +123,20 @@ impl Supervisor {
                 Status::Unknown => end.code.unwrap_or(1),
             };
             let mut next = ends.after(&end, Instant::now(), rand::random());
-            if was_told && next != Next::Done {
-                next = Next::GiveUp("it was told to end".to_owned());
+            if must_stop && next != Next::Done {
+                next = Next::GiveUp("it received a signal to stop".to_owned());
             }
             self.known.agent = None;
             if next != Next::Done {
                 self.known.last_end = Some(reason.clone());
-                // All else is in the agent's log.
+                // In all other cases the agent has logged it.
                 if matches!(status, Status::Signal(_) | Status::Code(policy::USAGE)) {
                     self.log_printed(&printed);
                 }
             }
             match next {
                 Next::Done => {
-                    self.known.over = Some("it left as it was told to".to_owned());
+                    self.known.over = Some("it left on request".to_owned());
                     self.write_pid_file();
                     return Ok(code);
                 }
@@ -150,8 +150,8 @@ impl Supervisor {
                     let when = if pause.is_zero() { "at once".to_owned() } else { format!("in {pause:.1?}") };
                     self.log(&format!(" WARN the agent ended: {reason}; it is started again {when}"));
                     self.write_pid_file();
-                    if !pause.is_zero() && self.is_told_within(pause).await {
-                        self.known.over = Some("it was told to end".to_owned());
+                    if !pause.is_zero() && self.is_signalled_to_stop_within(pause).await {
+                        self.known.over = Some("it received a signal to stop".to_owned());
                         self.write_pid_file();
                         return Ok(0);
                     }
@@ -166,7 +166,7 @@ impl Supervisor {
         Process::start(&self.start, self.known.restarts, self.known.last_end.as_deref())
     }
 
-    /// Starts it, and tries again where that fails: a binary may be missing while it is replaced.
+    /// Starts the agent, and tries again if that fails: a binary may be missing while it is replaced.
     async fn spawn_again(&mut self, ends: &mut Ends) -> anyhow::Result<Process> {
         loop {
             let error = match self.spawn() {
@@ -180,8 +180,8 @@ impl Supervisor {
                 Next::Restart(pause) => {
                     self.log(&format!(" WARN {reason}; it is tried again in {pause:.1?}"));
                     self.write_pid_file();
-                    if self.is_told_within(pause).await {
-                        anyhow::bail!("it was told to end");
+                    if self.is_signalled_to_stop_within(pause).await {
+                        anyhow::bail!("it received a signal to stop");
                     }
                 }
                 Next::Done => anyhow::bail!("{reason}"),
@@ -195,31 +195,31 @@ impl Supervisor {
         }
     }
 
-    /// Waits for the agent's end, and passes signals on meanwhile. Tells whether one was to end it.
+    /// Waits for the agent's end, and passes signals on meanwhile. Returns whether one of them was a signal to stop.
     async fn until_end(&mut self, process: &mut Process) -> anyhow::Result<(Status, bool)> {
-        let mut was_told = false;
+        let mut must_stop = false;
         loop {
             let signal = tokio::select! {
                 biased;
-                status = process.end() => return Ok((status.context("the agent can't be waited for")?, was_told)),
+                status = process.end() => return Ok((status.context("the agent can't be waited for")?, must_stop)),
                 signal = self.signals.next() => signal,
             };
-            was_told |= signal != Signal::HUP;
+            must_stop |= signal != Signal::HUP;
             process.signal(signal);
-            if was_told {
-                // One that is stopped can't leave.
+            if must_stop {
+                // A stopped process (SIGSTOP) can't leave.
                 process.signal(Signal::CONT);
             }
         }
     }
 
-    /// Whether a signal to end comes within this time.
-    async fn is_told_within(&mut self, pause: Duration) -> bool {
-        let told = async { while self.signals.next().await == Signal::HUP {} };
-        tokio::time::timeout(pause, told).await.is_ok()
+    /// Whether a signal to stop comes within this time.
+    async fn is_signalled_to_stop_within(&mut self, pause: Duration) -> bool {
+        let signalled = async { while self.signals.next().await == Signal::HUP {} };
+        tokio::time::timeout(pause, signalled).await.is_ok()
     }
 
-    /// Replaces the pid file in one step. On a full disk the old one stays; the lock of the data folder tells the pid too.
+    /// Replaces the pid file atomically. On a full disk the old one stays; the lock of the data folder has the pid too.
     fn write_pid_file(&self) {
         let temporary = self.pid_file.with_extension(format!("pid{}", std::process::id()));
         let written = serde_json::to_vec(&self.known)
@@ -232,24 +232,24 @@ impl Supervisor {
         }
     }
 
-    /// What the agent printed is not in its log otherwise.
+    /// Appends to the agent's log what it printed, which is not there otherwise.
     fn log_printed(&self, printed: &str) {
         for line in printed.lines().filter(|line| !line.trim().is_empty()) {
             self.append(&format!("{line}\n"));
         }
     }
 
-    /// A line in the agent's log. It is written while no agent runs, or beside one that appends whole lines as well.
+    /// Writes a line to the agent's log. This is safe while an agent runs, since both append whole lines.
     fn log(&self, text: &str) {
         let mut time = String::new();
-        // Without a time the line still says what happened.
+        // The line is useful even without a time.
         let _ = Now.format_time(&mut Writer::new(&mut time));
         self.append(&format!("{time} {text}\n"));
     }
 
     fn append(&self, line: &str) {
         let opened = std::fs::OpenOptions::new().create(true).append(true).open(&self.start.log);
-        // A log that can't be written is no reason to stop.
+        // A log that can't be written must not end the parent.
         let _ = opened.and_then(|mut log| log.write_all(line.as_bytes()));
     }
 }
@@ -258,19 +258,20 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Why an agent ended, in a line: what it said itself, else the end of what it printed, and its status.
-fn reason(status: Status, said: Option<&str>, printed: &str) -> String {
+/// Why an agent ended, in one line: its status, and the reason that it recorded, else an error or the last line that it
+/// printed.
+fn reason(status: Status, recorded: Option<&str>, printed: &str) -> String {
     let how = match status {
         Status::Code(code) => format!("exit code {code}"),
         Status::Signal(signal) => match Signal::from_named_raw(signal) {
             Some(signal) => format!("killed by {}", signal_name(signal)),
             None => format!("killed by signal {signal}"),
         },
-        Status::Unknown => "gone, and its parent before it".to_owned(),
+        Status::Unknown => "ended after its parent, so the exit code is unknown".to_owned(),
     };
     let mut lines = printed.lines().map(str::trim).filter(|line| !line.is_empty());
-    let telling = lines.clone().find(|line| line.starts_with("error: ") || line.contains("panicked at"));
-    let why = said.or(telling).or_else(|| lines.next_back());
+    let error_line = lines.clone().find(|line| line.starts_with("error: ") || line.contains("panicked at"));
+    let why = recorded.or(error_line).or_else(|| lines.next_back());
     let text = match why {
         Some(why) => format!("{how}: {}", why.trim_start_matches("error: ")),
         None => how,
@@ -299,7 +300,7 @@ struct Signals {
     interrupt: unix::Signal,
     quit: unix::Signal,
     hangup: unix::Signal,
-    /// Without someone who listens they would end the process.
+    /// Without a handler they would end the process.
     _ignored: [unix::Signal; 2],
 }
 
@@ -317,7 +318,7 @@ impl Signals {
         })
     }
 
-    /// The next one, as the agent is to get it. Cancel-safe.
+    /// The next signal, in the form to pass to the agent. Cancel-safe.
     async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::TERM,
@@ -333,17 +334,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_of_an_end_is_one_line_that_says_what_happened() {
+    fn the_reason_of_an_end_is_one_line() {
         let panic = "\nthread 'main' panicked at src/main.rs:1:1:\nhere\nnote: run with RUST_BACKTRACE\n";
-        for (status, said, printed, expected) in [
+        for (status, recorded, printed, expected) in [
             (Status::Signal(9), None, "", "killed by SIGKILL"),
             (Status::Code(101), None, panic, "exit code 101: thread 'main' panicked at src/main.rs:1:1:"),
             (Status::Code(1), None, "error: no port\nhint: choose\n", "exit code 1: no port"),
             (Status::Code(1), Some("gossip ended"), "error: other", "exit code 1: gossip ended"),
             (Status::Code(3), None, "a\nb\n", "exit code 3: b"),
-            (Status::Unknown, None, "", "gone, and its parent before it"),
+            (Status::Unknown, None, "", "ended after its parent, so the exit code is unknown"),
         ] {
-            assert_eq!(reason(status, said, printed), expected);
+            assert_eq!(reason(status, recorded, printed), expected);
         }
         assert_eq!(reason(Status::Code(1), Some(&"x".repeat(1_000)), "").len(), REASON_LIMIT);
     }

@@ -1,4 +1,4 @@
-//! `agent validate`: checks settings for `ctl`, which links no plugin.
+//! `agent validate`: checks settings for `ctl`, which contains no plugins.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,31 +12,31 @@ use types::{ServiceName, ServiceType, Sharding};
 
 use crate::output;
 
-/// What is asked.
+/// The request on standard input.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Question {
+struct Request {
     /// The store of a manifest: a URL or an absolute path.
     #[serde(default)]
     store: Option<String>,
     /// Settings by service.
     #[serde(default)]
     services: BTreeMap<ServiceName, Value>,
-    /// The types of services that have other names.
+    /// The types of services that are not named after their type.
     #[serde(default)]
     types: BTreeMap<ServiceName, ServiceType>,
 }
 
-/// What is answered.
+/// The answer on standard output.
 #[derive(Debug, PartialEq, Serialize)]
 struct Answer {
     /// The types that this agent can run.
     types: Vec<Known>,
-    /// All that is wrong with settings.
+    /// All mistakes in settings.
     mistakes: Vec<Found>,
-    /// What is wrong with the store's URL.
+    /// The mistake in the store's URL.
     store: Option<String>,
-    /// The addresses that services with these settings bind; port 0 is any free one.
+    /// The addresses that services with these settings bind; port 0 is any free port.
     listens: BTreeMap<ServiceName, Vec<SocketAddr>>,
 }
 
@@ -44,9 +44,9 @@ struct Answer {
 struct Known {
     name: ServiceType,
     sharded: bool,
-    /// Whether one node at a time owns such a shard.
+    /// Whether its shards have an owner, one node at a time.
     owned: bool,
-    /// Whether other nodes may have copies of its shards.
+    /// Whether its shards may have replicas on other nodes.
     replicated: bool,
     about: &'static str,
 }
@@ -58,7 +58,7 @@ struct Found {
     mistake: SettingsMistake,
 }
 
-/// Prints the form of each type's settings.
+/// Prints the JSON Schema of each type's settings.
 pub(crate) fn print_schema(registry: &Registry) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(&schema(registry))?;
     output::print(&(text + "\n"))
@@ -68,15 +68,15 @@ fn schema(registry: &Registry) -> BTreeMap<ServiceType, Value> {
     registry.plugins().map(|plugin| (plugin.service_type(), plugin.settings_schema())).collect()
 }
 
-/// Reads a question from standard input and answers it on standard output.
+/// Reads a request from standard input and answers it on standard output.
 pub(crate) fn run(registry: &Registry) -> anyhow::Result<()> {
-    let text = output::question()?;
-    let question =
+    let text = output::request()?;
+    let request =
         serde_json::from_str(&text).context("standard input is not {\"services\": {TYPE: SETTINGS}}")?;
-    output::print(&(serde_json::to_string(&answer(registry, question))? + "\n"))
+    output::print(&(serde_json::to_string(&answer(registry, request))? + "\n"))
 }
 
-fn answer(registry: &Registry, question: Question) -> Answer {
+fn answer(registry: &Registry, request: Request) -> Answer {
     let types = registry
         .plugins()
         .map(|plugin| Known {
@@ -89,8 +89,8 @@ fn answer(registry: &Registry, question: Question) -> Answer {
         .collect();
     let mut mistakes = Vec::new();
     let mut listens = BTreeMap::new();
-    for (service, settings) in question.services {
-        let named = question.types.get(&service).cloned();
+    for (service, settings) in request.services {
+        let named = request.types.get(&service).cloned();
         let service = registry.normalized(service);
         let service_type = named.or_else(|| service.default_type());
         match service_type
@@ -106,13 +106,15 @@ fn answer(registry: &Registry, question: Question) -> Answer {
             None => {}
         }
     }
-    Answer { types, mistakes, store: question.store.and_then(|text| unfit(&text)), listens }
+    Answer { types, mistakes, store: request.store.and_then(|text| store_mistake(&text)), listens }
 }
 
-/// Why a store can't be a manifest's.
-fn unfit(text: &str) -> Option<String> {
+/// Why a manifest can't have this store.
+fn store_mistake(text: &str) -> Option<String> {
     match text.parse::<StoreUrl>() {
-        Ok(url) if url.is_memory() => Some("memory is for one agent alone, and goes with it".to_owned()),
+        Ok(url) if url.is_memory() => {
+            Some("a store in memory serves one agent only, and ends with it".to_owned())
+        }
         Ok(_) => None,
         Err(error) => Some(error.to_string()),
     }
@@ -123,29 +125,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_mistake_comes_with_its_type_and_place() {
-        let question =
+    fn each_mistake_has_its_service_and_pointer() {
+        let request =
             serde_json::from_str(r#"{"services": {"api-gateway": {"no_such": 1}, "unknown": {}}}"#).unwrap();
-        let answer = answer(&crate::builtin(), question);
+        let answer = answer(&crate::builtin(), request);
         assert_eq!(answer.mistakes.len(), 1);
         assert_eq!(answer.mistakes[0].service.as_str(), "api_gateway");
         assert!(answer.types.iter().any(|known| known.name.as_str() == "api_gateway" && !known.sharded));
     }
 
     #[test]
-    fn a_service_of_another_name_is_checked_as_its_type_and_its_addresses_are_reported() {
-        let question = serde_json::from_str(
+    fn a_service_with_another_name_is_checked_as_its_type_and_its_addresses_are_reported() {
+        let request = serde_json::from_str(
             r#"{"services": {"edge": {"listen": "127.0.0.1:8080"}, "internal": {"no_such": 1}},
                 "types": {"edge": "api_gateway", "internal": "api_gateway"}}"#,
         );
-        let answer = answer(&crate::builtin(), question.unwrap());
+        let answer = answer(&crate::builtin(), request.unwrap());
         let edge: ServiceName = "edge".parse().unwrap();
         assert_eq!(answer.listens[&edge], ["127.0.0.1:8080".parse().unwrap()]);
         assert_eq!(answer.mistakes.len(), 1);
         assert_eq!(answer.mistakes[0].service.as_str(), "internal");
     }
 
-    /// Values beyond every range, as YAML may spell them.
+    /// Values outside every range, as they may be written in YAML.
     fn extremes() -> Vec<Value> {
         use serde_json::json;
         let texts =
@@ -175,18 +177,19 @@ mod tests {
                     numbers += 1;
                 }
                 for value in extremes() {
-                    // Settings of other forms may take some of them; none may panic.
+                    // Settings of other types may accept some of them; none may panic.
                     let Err(error) = prepare(key, &value).map(|_| ()) else {
-                        assert!(range.is_empty(), "{service}: {key} takes {value}");
+                        assert!(range.is_empty(), "{service}: {key} accepts {value}");
                         continue;
                     };
-                    let told = error.to_string();
-                    assert!(told.contains(range), "{service}: {key}: {value}: {told}");
+                    let message = error.to_string();
+                    assert!(message.contains(range), "{service}: {key}: {value}: {message}");
                 }
                 for bound in [&form["minimum"], &form["maximum"]].into_iter().filter(|bound| bound.is_u64()) {
-                    // A bound may be refused for another setting's value, never for its own range.
-                    let told = prepare(key, bound).err().map(|error| error.to_string()).unwrap_or_default();
-                    assert!(!told.contains(range), "{service}: {key}: {bound}: {told}");
+                    // A bound may be refused because of another setting's value, but never because of its own range.
+                    let message =
+                        prepare(key, bound).err().map(|error| error.to_string()).unwrap_or_default();
+                    assert!(!message.contains(range), "{service}: {key}: {bound}: {message}");
                 }
             }
             assert!(numbers >= 4, "{service}");

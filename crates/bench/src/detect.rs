@@ -110,9 +110,9 @@ async fn measure(
 
 /// Ends a random node, and starts it again once no other node lists it.
 async fn end_any(fleet: &mut Fleet, signal: Signal, pause: Duration) -> anyhow::Result<Duration> {
-    let seat = fleet.seats()[rand::rng().random_range(0..fleet.seats().len())].clone();
-    let took = fleet.end_one(&seat.name, signal, pause).await?;
-    fleet.spawn(&seat)?;
+    let config = fleet.configs()[rand::rng().random_range(0..fleet.configs().len())].clone();
+    let took = fleet.end_one(&config.name, signal, pause).await?;
+    fleet.spawn(&config)?;
     fleet.all_see_all(Instant::now(), STEADY).await?;
     Ok(took)
 }

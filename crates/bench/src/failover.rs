@@ -22,7 +22,7 @@ use crate::progress::progress;
 use crate::report::Report;
 use crate::rows::{Peer, Row, Target};
 use crate::stats::{Summary, millis};
-use etcd::Trio;
+use etcd::EtcdCluster;
 
 /// The time between the starts of two writes.
 const EVERY: Duration = Duration::from_millis(20);
@@ -152,25 +152,25 @@ async fn has_a_replica(nodes: &Nodes) -> anyhow::Result<()> {
 
 async fn theirs(args: &Args) -> anyhow::Result<Vec<Duration>> {
     let folder = tempfile::tempdir()?;
-    let mut trio = Trio::start(folder.path()).await?;
+    let mut cluster = EtcdCluster::start(folder.path()).await?;
     let http = client::plain_http().timeout(WRITE_LIMIT).build()?;
     let mut gaps = Vec::new();
     for round in 1..=args.rounds {
-        let leader = trio.leader().await?;
-        let other = trio.url((leader + 1) % 3);
+        let leader = cluster.leader().await?;
+        let other = cluster.url((leader + 1) % 3);
         let put = || {
             let body = json!({ "key": "a2V5", "value": "dmFsdWU=" });
             http.post(format!("{other}/v3/kv/put")).json(&body)
         };
         first_write(&put).await?;
-        trio.kill(leader).await?;
+        cluster.kill(leader).await?;
         let gap = first_write(&put).await?;
         progress(&format!("etcd, round {round}/{}: {:.0} ms", args.rounds, millis(gap)));
         gaps.push(gap);
-        trio.restart(leader).await?;
+        cluster.restart(leader).await?;
         sleep(REST).await;
     }
-    trio.end().await;
+    cluster.end().await;
     Ok(gaps)
 }
 

@@ -1,4 +1,4 @@
-//! Real processes of one software. Both are started, polled and ended alike, and timed by the same clock.
+//! Real processes of one software: ours or Serf. Both are started, polled, ended and timed in the same way.
 //!
 //! Each node is polled every few milliseconds over a connection that stays open: ours with `GET /v1/members`, Serf with
 //! `members` of its RPC. So the resolution is the pause plus one answer, the same for both.
@@ -14,10 +14,10 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::node_config::NodeConfig;
 use crate::ours::{self, Binaries};
 use crate::ports;
 use crate::process::Process;
-use crate::seat::Seat;
 use crate::serf;
 
 /// The pause between two polls of a node where milliseconds count.
@@ -47,7 +47,7 @@ pub(crate) enum Probe {
 /// A running node.
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) seat: Seat,
+    pub(crate) config: NodeConfig,
     pub(crate) process: Process,
     probe: Probe,
 }
@@ -57,24 +57,24 @@ pub(crate) struct Node {
 pub(crate) struct Fleet {
     kind: Kind,
     folder: TempDir,
-    seats: Vec<Seat>,
+    configs: Vec<NodeConfig>,
     nodes: BTreeMap<String, Node>,
 }
 
 impl Kind {
-    fn command(&self, seat: &Seat, seeds: &[SocketAddr], folder: &Path) -> tokio::process::Command {
+    fn command(&self, config: &NodeConfig, seeds: &[SocketAddr], folder: &Path) -> tokio::process::Command {
         match self {
-            Self::Ours(binaries) => ours::command(binaries, seat, seeds, folder),
-            Self::Serf(profile) => serf::command(*profile, seat, seeds),
+            Self::Ours(binaries) => ours::command(binaries, config, seeds, folder),
+            Self::Serf(profile) => serf::command(*profile, config, seeds),
         }
     }
 
-    fn probe(&self, seat: &Seat) -> anyhow::Result<Probe> {
+    fn probe(&self, config: &NodeConfig) -> anyhow::Result<Probe> {
         Ok(match self {
             Self::Ours(_) => Probe::Ours(Box::new(
-                client::Client::new(&format!("http://{}", seat.api))?.within(ANSWER_LIMIT),
+                client::Client::new(&format!("http://{}", config.api))?.within(ANSWER_LIMIT),
             )),
-            Self::Serf(_) => Probe::Serf(serf::Rpc::new(seat.api)),
+            Self::Serf(_) => Probe::Serf(serf::Rpc::new(config.api)),
         })
     }
 }
@@ -122,13 +122,13 @@ impl Node {
             sleep(pause).await;
         }
         let log = self.process.log_tail();
-        bail!("{} sees {last:?} after {LIMIT:?}; its log ends with\n{log}", self.seat.name)
+        bail!("{} sees {last:?} after {LIMIT:?}; its log ends with\n{log}", self.config.name)
     }
 }
 
 impl Fleet {
     pub(crate) fn new(kind: Kind) -> anyhow::Result<Self> {
-        Ok(Self { kind, folder: tempfile::tempdir()?, seats: Vec::new(), nodes: BTreeMap::new() })
+        Ok(Self { kind, folder: tempfile::tempdir()?, configs: Vec::new(), nodes: BTreeMap::new() })
     }
 
     /// Starts `n1` to `n{count}` and waits until each sees all.
@@ -141,50 +141,50 @@ impl Fleet {
     /// Starts `n1` to `n{count}` at once. Returns the time until all saw all.
     pub(crate) async fn start_all(&mut self, count: usize, pause: Duration) -> anyhow::Result<Duration> {
         for _ in 0..count {
-            self.take_seat()?;
+            self.add_config()?;
         }
         let began = Instant::now();
-        for seat in self.seats.clone() {
-            self.spawn(&seat)?;
+        for config in self.configs.clone() {
+            self.spawn(&config)?;
         }
         self.all_see_all(began, pause).await
     }
 
     /// Adds the addresses of one more node; the first nodes are the seeds of all.
-    pub(crate) fn take_seat(&mut self) -> anyhow::Result<Seat> {
-        let number = self.seats.len() + 1;
-        let seat = Seat {
+    pub(crate) fn add_config(&mut self) -> anyhow::Result<NodeConfig> {
+        let number = self.configs.len() + 1;
+        let config = NodeConfig {
             name: format!("n{number}"),
             role: if number <= 2 { "api_gateway" } else { "standby" },
             gossip: ports::free()?,
             api: ports::free()?,
         };
-        self.seats.push(seat.clone());
-        Ok(seat)
+        self.configs.push(config.clone());
+        Ok(config)
     }
 
-    /// Starts the node of a seat, also again.
-    pub(crate) fn spawn(&mut self, seat: &Seat) -> anyhow::Result<()> {
-        let others = self.seats.iter().filter(|other| other.name != seat.name);
+    /// Starts or restarts the node with this configuration.
+    pub(crate) fn spawn(&mut self, config: &NodeConfig) -> anyhow::Result<()> {
+        let others = self.configs.iter().filter(|other| other.name != config.name);
         let seeds: Vec<_> = others.map(|other| other.gossip).take(SEEDS).collect();
-        let command = self.kind.command(seat, &seeds, self.folder.path());
-        let process = Process::spawn(command, self.log(seat))?;
-        let probe = self.kind.probe(seat)?;
-        let node = Node { seat: seat.clone(), process, probe };
-        self.nodes.insert(seat.name.clone(), node);
+        let command = self.kind.command(config, &seeds, self.folder.path());
+        let process = Process::spawn(command, self.log(config))?;
+        let probe = self.kind.probe(config)?;
+        let node = Node { config: config.clone(), process, probe };
+        self.nodes.insert(config.name.clone(), node);
         Ok(())
     }
 
-    fn log(&self, seat: &Seat) -> PathBuf {
-        self.folder.path().join(format!("{}.log", seat.name))
+    fn log(&self, config: &NodeConfig) -> PathBuf {
+        self.folder.path().join(format!("{}.log", config.name))
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
     }
 
-    pub(crate) fn seats(&self) -> &[Seat] {
-        &self.seats
+    pub(crate) fn configs(&self) -> &[NodeConfig] {
+        &self.configs
     }
 
     /// The time from `began` until every node saw exactly the running nodes.
@@ -262,7 +262,7 @@ impl Fleet {
                 }
                 sleep(QUICK).await;
             }
-            bail!("{} does not see the tag", node.seat.name)
+            bail!("{} does not see the tag", node.config.name)
         });
         try_join_all(asking).await?;
         Ok(began.elapsed())

@@ -35,7 +35,7 @@ struct Cost {
     node: String,
     role: &'static str,
     rss_mib: f64,
-    /// The part of it that no file backs.
+    /// The part without file-backed pages.
     anonymous_mib: f64,
     threads: f64,
     cpu_percent: f64,
@@ -114,8 +114,8 @@ async fn measure(fleets: &[(String, Fleet)], time: Duration) -> anyhow::Result<V
             let pid = node.process.id()?;
             let used = on_cpu(pid)?.saturating_sub(used_before);
             of_each.push(Cost {
-                node: node.seat.name.clone(),
-                role: node.seat.role,
+                node: node.config.name.clone(),
+                role: node.config.role,
                 rss_mib: rss_mib(pid)?,
                 anonymous_mib: anonymous_mib(pid)?,
                 threads: f64::from(u32::try_from(threads(pid)?.len())?),

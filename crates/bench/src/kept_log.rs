@@ -27,10 +27,10 @@ impl KeptLog {
         kept
     }
 
-    /// The lines logged within this time before or after a moment.
-    pub(crate) fn around(&self, moment: Instant, within: Duration) -> Vec<String> {
+    /// The lines logged at most `within` before or after a time.
+    pub(crate) fn around(&self, time: Instant, within: Duration) -> Vec<String> {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_near = |at: Instant| at.max(moment) - at.min(moment) <= within;
+        let is_near = |at: Instant| at.max(time) - at.min(time) <= within;
         let near = lines.iter().filter(|(at, _)| is_near(*at));
         near.map(|(_, line)| line.clone()).collect()
     }

@@ -38,8 +38,8 @@ use protocol::{ClientApi, Value};
 
 /// The pause before the memory of an idle node is measured.
 const REST: Duration = Duration::from_secs(5);
-/// A turn with many keys takes this many times a task's time, so that caches fill.
-const TURN: u32 = 5;
+/// A run with many keys takes this many times a task's time, so that caches fill.
+const LONG_RUN: u32 = 5;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -62,7 +62,7 @@ pub(crate) struct Args {
     /// Operations to measure
     #[arg(long, value_name = "TASK", value_enum, value_delimiter = ',', default_values = ["put", "get", "primary"])]
     tasks: Vec<Task>,
-    /// Seconds for each task in a round; a turn with many keys takes five times as long
+    /// Seconds for each task in a round; a run with many keys takes five times as long
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
     /// Number of rounds
@@ -117,7 +117,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
         million::run(binaries.clone(), report).await?;
     }
     if args.many > 0 {
-        many::run(binaries, args.many, args.time() * TURN, report).await?;
+        many::run(binaries, args.many, args.time() * LONG_RUN, report).await?;
     }
     report.notes.push(match version {
         Ok(version) => format!(

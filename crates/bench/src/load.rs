@@ -142,7 +142,7 @@ async fn client(
         let path = format!("/c{number}%2F{count}?q=%20{count}");
         let body = shared.body(count);
         let began = Instant::now();
-        let outcome = shared.ask(&http, &path, body.clone()).await;
+        let outcome = shared.send(&http, &path, body.clone()).await;
         let took_ms = crate::stats::millis(began.elapsed());
         shared.sent.fetch_add(1, Ordering::Relaxed);
         latencies.push(took_ms);
@@ -172,7 +172,7 @@ impl Shared {
     }
 
     /// Sends one request and compares the whole answer. Returns the node that answered.
-    async fn ask(&self, http: &reqwest::Client, path: &str, body: Option<Bytes>) -> Result<String, String> {
+    async fn send(&self, http: &reqwest::Client, path: &str, body: Option<Bytes>) -> Result<String, String> {
         let url = format!("{}{path}", self.url);
         let request = match &body {
             Some(body) => http.post(url).body(body.clone()),
@@ -211,14 +211,14 @@ impl Shared {
     }
 
     fn note(&self, request: String, took_ms: f64, why: String) {
-        let moment = Instant::now();
+        let now = Instant::now();
         let number = self.failed.fetch_add(1, Ordering::Relaxed);
         let during = {
             let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
             format!("{}, since {:.1} ms", stage.0, crate::stats::millis(stage.1.elapsed()))
         };
         let log = if number < u64::try_from(KEPT_WITH_LOG).unwrap_or_default() {
-            self.log.around(moment, LOG_AROUND)
+            self.log.around(now, LOG_AROUND)
         } else {
             Vec::new()
         };

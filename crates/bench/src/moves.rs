@@ -159,6 +159,6 @@ fn report_rows(times: &Times, outcome: &Outcome, nodes: &Nodes, report: &mut Rep
 }
 
 fn around(failure: &Failure, nodes: &Nodes) -> Vec<String> {
-    let moment = |at| format_rfc3339_micros(at).to_string();
-    nodes.logged(&moment(failure.at - LOG_AROUND), &moment(failure.at + LOG_AROUND))
+    let time = |at| format_rfc3339_micros(at).to_string();
+    nodes.logged(&time(failure.at - LOG_AROUND), &time(failure.at + LOG_AROUND))
 }

@@ -14,10 +14,10 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use types::Role;
 
+use crate::node_config::NodeConfig;
 use crate::ours::{self, Binaries};
 use crate::ports;
 use crate::process::Process;
-use crate::seat::Seat;
 
 /// The time limit of each step.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -66,16 +66,17 @@ impl Nodes {
             "standby" => "standby",
             other => bail!("bench starts no {other}"),
         };
-        let seat = Seat { name: name.to_owned(), role: service, gossip: ports::free()?, api: ports::free()? };
+        let config =
+            NodeConfig { name: name.to_owned(), role: service, gossip: ports::free()?, api: ports::free()? };
         let seeds: Vec<_> = self.nodes.values().map(|node| node.gossip).collect();
-        let mut command = ours::command(&self.binaries, &seat, &seeds, self.folder.path());
+        let mut command = ours::command(&self.binaries, &config, &seeds, self.folder.path());
         command.arg("--store").arg(self.store());
         if let Some(shard) = role.shard() {
             command.args(["--shard", &shard.to_string()]);
         }
         let process = Process::spawn(command, self.log(name))?;
-        let client = Client::new(&format!("http://{}", seat.api))?;
-        self.nodes.insert(name, Node { api: seat.api, gossip: seat.gossip, process, client });
+        let client = Client::new(&format!("http://{}", config.api))?;
+        self.nodes.insert(name, Node { api: config.api, gossip: config.gossip, process, client });
         Ok(())
     }
 

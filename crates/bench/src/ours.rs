@@ -14,7 +14,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 use types::supervision::PidFile;
 
-use crate::seat::Seat;
+use crate::node_config::NodeConfig;
 
 const CTL_LIMIT: Duration = Duration::from_secs(60);
 
@@ -47,16 +47,21 @@ impl Binaries {
 }
 
 /// The command of an agent with the `local` profile.
-pub(crate) fn command(binaries: &Binaries, seat: &Seat, seeds: &[SocketAddr], folder: &Path) -> Command {
+pub(crate) fn command(
+    binaries: &Binaries,
+    config: &NodeConfig,
+    seeds: &[SocketAddr],
+    folder: &Path,
+) -> Command {
     let mut command = clean(&binaries.agent);
     command
         .env("COTERIE_STATE_DIR", folder)
-        .args(["--cluster", "bench", "--profile", "local", "--service", seat.role])
-        .args(["--node-id", &seat.name])
-        .args(["--listen-addr", &seat.api.to_string()])
-        .args(["--gossip-addr", &seat.gossip.to_string()])
+        .args(["--cluster", "bench", "--profile", "local", "--service", config.role])
+        .args(["--node-id", &config.name])
+        .args(["--listen-addr", &config.api.to_string()])
+        .args(["--gossip-addr", &config.gossip.to_string()])
         .arg("--data-dir")
-        .arg(folder.join(&seat.name));
+        .arg(folder.join(&config.name));
     for seed in seeds {
         command.args(["--seed", &seed.to_string()]);
     }

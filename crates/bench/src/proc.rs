@@ -28,7 +28,7 @@ pub(crate) fn rss_mib(pid: u32) -> anyhow::Result<f64> {
     mib(pid, "VmRSS:")
 }
 
-/// The part of it that no file backs, in MiB.
+/// The resident memory of a process without file-backed pages, in MiB.
 pub(crate) fn anonymous_mib(pid: u32) -> anyhow::Result<f64> {
     mib(pid, "RssAnon:")
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::seat::Seat;
+use crate::node_config::NodeConfig;
 
 /// The largest answer, in bytes.
 const ANSWER_LIMIT: usize = 4 * 1024 * 1024;
@@ -52,13 +52,13 @@ pub(crate) async fn profiles() -> Result<Vec<Profile>, String> {
 }
 
 /// The command of a Serf agent. It retries to join from its start on, as ours does.
-pub(crate) fn command(profile: Profile, seat: &Seat, seeds: &[SocketAddr]) -> Command {
+pub(crate) fn command(profile: Profile, config: &NodeConfig, seeds: &[SocketAddr]) -> Command {
     let mut command = Command::new("serf");
     command
         .arg("agent")
-        .arg(format!("-node={}", seat.name))
-        .arg(format!("-bind={}", seat.gossip))
-        .arg(format!("-rpc-addr={}", seat.api))
+        .arg(format!("-node={}", config.name))
+        .arg(format!("-bind={}", config.gossip))
+        .arg(format!("-rpc-addr={}", config.api))
         .arg(format!("-profile={profile}"))
         .arg("-retry-interval=20ms");
     for seed in seeds {

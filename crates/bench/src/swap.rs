@@ -57,13 +57,13 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
 async fn quiet(changes: u32, report: &mut Report) -> anyhow::Result<()> {
     const NODES: usize = 5;
     let fleet = Fleet::of(Kind::Ours(Binaries::find()?), NODES).await?;
-    let seat = fleet.seats().last().context("the fleet has no nodes")?.clone();
-    let asked = fleet.seats().first().context("the fleet has no nodes")?.api;
-    let client = Client::new(&format!("http://{asked}"))?.within(CHANGE_LIMIT);
+    let config = fleet.configs().last().context("the fleet has no nodes")?.clone();
+    let agent = fleet.configs().first().context("the fleet has no nodes")?.api;
+    let client = Client::new(&format!("http://{agent}"))?.within(CHANGE_LIMIT);
     let mut times = Times::default();
     for number in 0..changes {
         let role = if number.is_multiple_of(2) { "api_gateway" } else { "standby" };
-        times.change(&client, &seat.name, role, false).await?;
+        times.change(&client, &config.name, role, false).await?;
     }
     fleet.end().await;
     progress(&format!("{changes} quiet role changes: done"));
@@ -93,7 +93,7 @@ async fn tags(profile: serf::Profile, nodes: usize, changes: u32) -> anyhow::Res
     /// A lost message may take Serf seconds; this many changes are enough to see it.
     const ENOUGH: u32 = 50;
     let mut fleet = Fleet::of(Kind::Serf(profile), nodes).await?;
-    let name = fleet.seats().last().context("the fleet has no nodes")?.name.clone();
+    let name = fleet.configs().last().context("the fleet has no nodes")?.name.clone();
     let mut times = Vec::new();
     for number in 0..changes.min(ENOUGH) {
         times.push(fleet.set_tag(&name, &format!("role-{number}")).await?);

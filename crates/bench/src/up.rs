@@ -119,21 +119,21 @@ async fn measure(
     }
     let mut fleet = Fleet::of(kind.clone(), nodes).await?;
     for round in 1..=rounds {
-        let seat = fleet.take_seat()?;
+        let config = fleet.add_config()?;
         let began = Instant::now();
-        fleet.spawn(&seat)?;
+        fleet.spawn(&config)?;
         let took = fleet.all_see_all(began, poll).await?;
         progress(&format!("{name}, one join {round}/{rounds}: {:.0} ms", millis(took)));
         times.join.push(took);
-        fleet.end_one(&seat.name, Signal::INT, QUICK).await?;
+        fleet.end_one(&config.name, Signal::INT, QUICK).await?;
     }
     fleet.end().await;
     for round in 1..=rounds {
         let mut fleet = Fleet::new(kind.clone())?;
-        let seat = fleet.take_seat()?;
+        let config = fleet.add_config()?;
         let began = Instant::now();
-        fleet.spawn(&seat)?;
-        let took = fleet.serving(&seat.name, began).await?;
+        fleet.spawn(&config)?;
+        let took = fleet.serving(&config.name, began).await?;
         progress(&format!("{name}, start to serving {round}/{rounds}: {:.1} ms", millis(took)));
         times.serving.push(took);
         fleet.end().await;

@@ -67,7 +67,7 @@ impl Connection {
     }
 
     /// Sends a request and waits for the complete answer.
-    pub(crate) async fn ask(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
         let answer = match &mut self.sender {
             Sender::Http1(sender) => {
                 sender.ready().await.context("the connection was closed between two requests")?;

@@ -35,7 +35,7 @@ async fn guarantees_hold_while_nodes_are_killed_and_paused_and_shards_are_moved(
     let output = torture(folder.path(), &["--seconds", "15", "--json", json]).output().await.unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
-    assert!(out.contains("verdict: nothing is wrong"), "{out}");
+    assert!(out.contains("result: nothing is wrong"), "{out}");
     let report: Value = serde_json::from_slice(&std::fs::read(report.path()).unwrap()).unwrap();
     let details = &report["details"][0];
     assert_eq!(details["seed"], 7);
@@ -79,6 +79,6 @@ async fn an_interrupted_run_leaves_nothing_behind() {
     kill_process(pid, Signal::INT).unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(30), child.wait()).await;
     assert_eq!(ended.expect("it ends").unwrap().code(), Some(1));
-    // Killed processes may exist for another moment.
+    // Killed processes may exist a little longer.
     e2e::eventually("nothing is left", || async { is_empty(folder.path()).then_some(()) }).await.unwrap();
 }

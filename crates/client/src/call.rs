@@ -18,7 +18,7 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
 const STORAGE: &str = "storage";
 /// The longest time an agent waits before it shows a member.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// Larger than any answer of the API, so that a stray server can't fill the memory. The largest answer is a page of
+/// Larger than any answer of the API, so that another server can't fill the memory. The largest answer is a page of
 /// values: 4 MiB, plus a last value of 8 MiB, each byte of which may take two in JSON.
 const BODY_LIMIT: usize = 24 * 1024 * 1024;
 
@@ -112,7 +112,7 @@ impl Client {
         &self.base
     }
 
-    /// The agent's own node, as it knows itself.
+    /// The agent's own node, in its own view.
     pub async fn agent_self(&self) -> Result<AgentSelf, ClientError> {
         self.json(self.get("/v1/agent/self")).await
     }
@@ -150,12 +150,12 @@ impl Client {
         self.json(self.get("/v1/services")).await
     }
 
-    /// The spec of each service type, from the object store.
+    /// The spec of each service, from the object store.
     pub async fn specs(&self) -> Result<Specs, ClientError> {
         self.json(self.get("/v1/spec")).await
     }
 
-    /// Replaces the spec of a service type if its number is still `replaced`; 0 means that it has no spec yet.
+    /// Replaces the spec of a service if its number is still `replaced`; 0 means that it has no spec yet.
     pub async fn put_spec(
         &self,
         service: &ServiceName,

@@ -166,7 +166,7 @@ impl Client {
         self.json(self.get(&path)).await
     }
 
-    /// The path of something of the service whose keys these are.
+    /// A path below the service whose keys are read and written.
     pub(crate) fn keys_path(&self, below: &str) -> String {
         format!("/svc/{}/{below}", self.keys_of())
     }

@@ -234,7 +234,7 @@ impl Driver {
         if let Some(late) = self.guard.beat(now) {
             warn!(
                 ?late,
-                "this process was paused; no member is declared dead until the others have had time to be heard"
+                "this process was paused; no member is declared dead until the others had time to send heartbeats"
             );
             self.is_unsettled = true;
         }

@@ -48,7 +48,7 @@ pub enum JoinError {
     /// A value is longer than [`crate::MAX_VALUE_BYTES`]; make it shorter.
     #[error(transparent)]
     TooLong(Box<dyn std::error::Error + Send + Sync>),
-    /// A bug or a broken machine; the text says which step failed.
+    /// A bug or a broken machine; the text names the step that failed.
     #[error("gossip could not be started: {0}")]
     Start(String),
 }
@@ -202,10 +202,10 @@ impl Cluster {
 
     /// Announces the leave to every live member and ends gossip.
     pub async fn leave(&self) {
-        let (done, said) = oneshot::channel();
+        let (done, announced) = oneshot::channel();
         if self.shared.commands.send(Command::Leave { done }).await.is_ok() {
             // An error means that gossip has already ended, which was the aim.
-            let _ = said.await;
+            let _ = announced.await;
             self.ended().await;
         }
     }

@@ -89,7 +89,7 @@ impl Liveness {
         for (node, mut incarnations) in by_node {
             incarnations.sort_by_key(|sighting| sighting.generation);
             let outcomes: Vec<_> =
-                incarnations.into_iter().map(|sighting| self.judge(now, hold, sighting)).collect();
+                incarnations.into_iter().map(|sighting| self.evaluate_one(now, hold, sighting)).collect();
             evaluation.is_settled &= outcomes.iter().all(|outcome| outcome.is_settled);
             evaluation.pending += outcomes.iter().filter(|outcome| outcome.is_pending).count();
             self.note_latest(now, &node, &outcomes);
@@ -113,7 +113,7 @@ impl Liveness {
         evaluation
     }
 
-    fn judge(&mut self, now: Instant, hold: bool, sighting: Sighting) -> Outcome {
+    fn evaluate_one(&mut self, now: Instant, hold: bool, sighting: Sighting) -> Outcome {
         let incarnation = self.incarnations.entry(sighting.key()).or_insert(Incarnation {
             heartbeat: sighting.heartbeat,
             rose_at: None,
@@ -122,7 +122,7 @@ impl Liveness {
             has_left: false,
         });
         incarnation.observe(now, &sighting);
-        let is_live = incarnation.judge(now, hold, self.patience, &sighting);
+        let is_live = incarnation.update_live(now, hold, self.patience, &sighting);
         Outcome {
             generation: sighting.generation,
             left: sighting.left,
@@ -184,7 +184,7 @@ impl Incarnation {
         self.has_left |= sighting.left;
     }
 
-    fn judge(&mut self, now: Instant, hold: bool, patience: Duration, sighting: &Sighting) -> bool {
+    fn update_live(&mut self, now: Instant, hold: bool, patience: Duration, sighting: &Sighting) -> bool {
         let is_known = sighting.member.is_some();
         let is_live = if sighting.left || !is_known {
             false

@@ -67,14 +67,14 @@ impl MemoryNetwork {
     /// Waits until the node at an address is paused.
     pub async fn held(&self, addr: SocketAddr) {
         let mut held = self.held.subscribe();
-        // The sender lives as long as this network does, so the wait can't fail.
+        // The sender exists as long as this network, so the wait can't fail.
         let _ = held.wait_for(|held| held.contains(&addr)).await;
     }
 
     /// Waits until the node at an address is not paused.
     pub async fn released(&self, addr: SocketAddr) {
         let mut held = self.held.subscribe();
-        // The sender lives as long as this network does, so the wait can't fail.
+        // The sender exists as long as this network, so the wait can't fail.
         let _ = held.wait_for(|held| !held.contains(&addr)).await;
     }
 }

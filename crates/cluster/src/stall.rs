@@ -1,7 +1,7 @@
 //! Detects that this process was paused: then its own clock made the other nodes look dead.
 //!
 //! A process that was paused for 1.5 seconds declares every healthy peer dead when it resumes. So a check runs at a
-//! fixed interval. If it runs late, no member is declared dead until the others have had time to be heard again.
+//! fixed interval. If it runs late, no member is declared dead until the others had time to send heartbeats.
 
 use std::time::Duration;
 

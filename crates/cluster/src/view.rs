@@ -112,8 +112,9 @@ impl ClusterView {
 
     /// The type of a service according to its members, or else the one that it is named after.
     pub fn type_of(&self, service: &ServiceName) -> Option<ServiceType> {
-        let told = self.of_service(service).find_map(|member| member.state.as_ref()?.service_type.clone());
-        told.or_else(|| service.default_type())
+        let gossiped =
+            self.of_service(service).find_map(|member| member.state.as_ref()?.service_type.clone());
+        gossiped.or_else(|| service.default_type())
     }
 
     /// A ready standby that can run this type; another node than `me` if possible.

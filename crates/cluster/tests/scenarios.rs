@@ -309,7 +309,7 @@ async fn two_nodes_with_the_same_id_notice_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_only_listens_is_no_member_and_learns_which_node_has_its_id() {
+async fn a_node_that_only_listens_is_not_a_member_and_learns_which_node_has_its_id() {
     let mut world = World::new();
     let nodes = world.start_all(2).await;
     let config = config("n1", 20, 2, &[2]);

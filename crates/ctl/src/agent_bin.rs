@@ -1,4 +1,4 @@
-//! The agent binary: where it is, and what it says about settings.
+//! The agent binary: how ctl finds it, and what it reports about settings.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -22,11 +22,11 @@ use crate::record::agent_of;
 use crate::state::State;
 
 const VALIDATE_LIMIT: Duration = Duration::from_secs(10);
-/// A store far away is tested in this time.
+/// Long enough to test a distant store.
 const APPLY_LIMIT: Duration = Duration::from_secs(60);
 const ENV_PREFIX: &str = "COTERIE_";
 
-/// What `agent validate` is asked.
+/// The input of `agent validate`.
 #[derive(Serialize)]
 struct Question<'a> {
     store: Option<&'a str>,
@@ -34,17 +34,17 @@ struct Question<'a> {
     types: &'a BTreeMap<ServiceName, ServiceType>,
 }
 
-/// What `agent validate` answers.
+/// The output of `agent validate`.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Validation {
     /// The service types that this agent can run.
     pub(crate) types: Vec<RunnableType>,
-    /// What is wrong with the settings.
+    /// Mistakes in the settings.
     pub(crate) mistakes: Vec<SettingsMistake>,
-    /// What is wrong with the store's URL.
+    /// Mistakes in the store's URL.
     #[serde(default)]
     pub(crate) store: Option<String>,
-    /// The addresses that services with these settings bind.
+    /// The addresses that services bind with these settings.
     #[serde(default)]
     pub(crate) listens: Listens,
 }
@@ -54,7 +54,7 @@ pub(crate) struct RunnableType {
     pub(crate) name: ServiceType,
     pub(crate) sharded: bool,
     pub(crate) owned: bool,
-    /// Whether other nodes may have copies of its shards.
+    /// Whether other nodes may have replicas of its shards.
     #[serde(default)]
     pub(crate) replicated: bool,
 }
@@ -72,7 +72,7 @@ pub(crate) struct SettingsMistake {
     pub(crate) hint: Option<String>,
 }
 
-/// The binary named, else the one beside ctl, else the one on the PATH.
+/// The named binary, else the one beside ctl, else the one on the PATH.
 pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(path) = named {
         return if path.is_file() {
@@ -90,7 +90,7 @@ pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, Failure> {
     })
 }
 
-/// The binary named, else the one that a person named for the cluster before, else what [`find`] finds.
+/// The named binary, else the one that was named for the cluster before, else what [`find`] finds.
 pub(crate) fn of_cluster(
     named: Option<&Path>,
     state: &State,
@@ -128,7 +128,7 @@ pub(crate) fn command(binary: &Path) -> Command {
     command
 }
 
-/// Asks the binary which types it runs, and whether these settings and this store are right.
+/// Runs `agent validate`: which types the binary runs, and whether these settings and this store are valid.
 pub(crate) async fn validate(
     binary: &Path,
     store: Option<&str>,
@@ -138,27 +138,27 @@ pub(crate) async fn validate(
     ask(binary, &["validate"], &Question { store, services, types }, VALIDATE_LIMIT).await
 }
 
-/// Asks the binary for the form of the settings of each type that it runs.
+/// Gets from the binary the schema of the settings of each type that it runs.
 pub(crate) async fn settings_schema(binary: &Path) -> anyhow::Result<BTreeMap<ServiceType, Value>> {
     ask(binary, &["validate", "--schema"], &Value::Null, VALIDATE_LIMIT).await
 }
 
-/// What `agent apply` is asked for a service.
+/// The input of `agent apply` for one service.
 #[derive(Debug, Serialize)]
 pub(crate) struct Wanted {
-    /// The type, where that is not the service's name.
+    /// The type, if it differs from the service's name.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub(crate) service_type: Option<ServiceType>,
     pub(crate) settings: Value,
-    /// Exactly so many shards.
+    /// The exact number of shards.
     pub(crate) shards: Option<u32>,
-    /// At least so many, for a store that says nothing yet.
+    /// The least number of shards, for a store without a spec of the service.
     pub(crate) at_least: Option<u32>,
-    /// Copies of each shard.
+    /// Replicas of each shard.
     pub(crate) replicas: u32,
 }
 
-/// What `agent apply` is asked.
+/// The input of `agent apply`.
 #[derive(Debug, Serialize)]
 struct Application<'a> {
     uses: Option<&'a StoreInfo>,
@@ -166,21 +166,21 @@ struct Application<'a> {
     services: &'a BTreeMap<ServiceName, Wanted>,
 }
 
-/// What `agent apply` answers.
+/// The output of `agent apply`.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Applied {
-    /// The numbers of the specs that hold now.
+    /// The numbers of the specs now in force.
     pub(crate) specs: BTreeMap<ServiceName, u64>,
-    /// How many shards they have, where that is fixed.
+    /// Their numbers of shards, where fixed.
     #[serde(default)]
     pub(crate) shards: BTreeMap<ServiceName, u32>,
     /// The specs that were replaced.
     #[serde(default)]
     pub(crate) replaced: BTreeMap<ServiceName, Spec>,
-    /// Owners of shards that are alive and do not belong to the cluster: then nothing was written.
+    /// Owners of shards that are alive and do not belong to the cluster. If there are any, nothing was written.
     #[serde(default)]
     pub(crate) held: Vec<Held>,
-    /// All that is wrong.
+    /// All mistakes.
     pub(crate) mistakes: Vec<ApplyMistake>,
 }
 
@@ -193,8 +193,8 @@ pub(crate) struct ApplyMistake {
     pub(crate) hint: Option<String>,
 }
 
-/// Has the binary settle on a cluster's store what services run with. `uses` is the store that the cluster uses
-/// already, if it runs; `ours` is who may own its shards.
+/// Runs `agent apply`, which writes the specs of services to a cluster's store. `uses` is the store that a running
+/// cluster uses already; `ours` lists who may own its shards.
 pub(crate) async fn apply(
     binary: &Path,
     cluster: &ClusterId,
@@ -229,7 +229,7 @@ async fn ask<T: DeserializeOwned>(
     let stdin = child.stdin.take();
     let ask = async {
         if let Some(mut stdin) = stdin {
-            // An agent that ends before it has read everything says why on stderr.
+            // An agent that exits before it has read everything reports why on stderr.
             let _ = stdin.write_all(&question).await;
         }
     };
@@ -243,7 +243,7 @@ async fn ask<T: DeserializeOwned>(
         .map_err(|_elapsed| not_ours(format!("did not answer within {limit:?}")))??;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        if let Some(failure) = own_words(&said, binary, &verb) {
+        if let Some(failure) = agent_failure(&said, binary, &verb) {
             return Err(failure.into());
         }
         return Err(not_ours(format!("failed, {}: {}", output.status, said.trim())).into());
@@ -253,8 +253,8 @@ async fn ask<T: DeserializeOwned>(
     Ok(answer)
 }
 
-/// What an agent of ours says when it can't do what it was asked: it names the cause itself.
-fn own_words(said: &str, binary: &Path, verb: &str) -> Option<Failure> {
+/// The failure that our agent reports on stderr; `None` if the output is not from our agent.
+fn agent_failure(said: &str, binary: &Path, verb: &str) -> Option<Failure> {
     let mut lines = said.trim().lines();
     let message = lines.next()?.strip_prefix("error: ")?;
     if message.starts_with("unrecognized subcommand") || message.starts_with("unexpected argument") {
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn an_agent_that_names_the_cause_is_not_suspected_to_be_another_program() {
         let words =
-            |said: &str| own_words(said, Path::new("agent"), "apply").map(|failure| failure.to_string());
+            |said: &str| agent_failure(said, Path::new("agent"), "apply").map(|failure| failure.to_string());
         assert_eq!(
             words("error: the store is away\nhint: mend it\n").as_deref(),
             Some("`agent apply`: the store is away")

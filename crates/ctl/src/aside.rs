@@ -1,5 +1,5 @@
-//! What may wait for ever, for a pipe or a person, in a thread of its own: it holds up neither ^C nor the end of the
-//! process.
+//! Runs what may block forever, on a pipe or a person, in a separate thread, so that it delays neither ^C nor the exit
+//! of the process.
 
 use std::io;
 

@@ -1,13 +1,13 @@
-//! Questions to a person at a terminal. Where there is none, there is no answer.
+//! Asks a person at a terminal. Without a terminal there is no answer.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-/// Whether the person types the word that agrees; `None` without a terminal.
+/// Whether the person confirms by typing the word; `None` without a terminal.
 pub(crate) fn yes(question: &str, word: &str) -> Option<bool> {
     Some(line(question)? == word)
 }
 
-/// The index of the item that the person chooses, by its number or its name; `None` without a terminal or without a choice.
+/// The index of the item that the person chooses by number or name; `None` without a terminal or without a choice.
 pub(crate) fn choice(question: &str, items: &[&str]) -> Option<usize> {
     let list: Vec<_> = (1..).zip(items).map(|(number, item)| format!("  {number}  {item}")).collect();
     chosen(&line(&format!("{}\n{question}", list.join("\n")))?, items)
@@ -23,7 +23,7 @@ fn line(question: &str) -> Option<String> {
     if !stdin.is_terminal() || !stderr.is_terminal() {
         return None;
     }
-    // A terminal that can't be written shows no question; the answer still counts.
+    // If the question can't be written to the terminal, the answer still counts.
     let _ = write!(stderr.lock(), "{question}: ");
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer).ok()?;

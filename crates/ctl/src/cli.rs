@@ -1,4 +1,4 @@
-//! The command line: global options and the list of verbs. Each verb's own arguments stand beside it.
+//! The command line: global options and the list of verbs. Each verb's own arguments are in its file.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ const GLOBAL: &str = "Global options";
 const AFTER_HELP: &str = "\
 Examples:
   ctl up manifests/demo.yaml             start a cluster on this machine
-  ctl members                            who is there, and what each one does
+  ctl members                            list the members and what each one does
   ctl set-service standby-1 api_gateway  change what a node does, while it runs
   ctl kv put greeting hello              store a key
   ctl down                               stop the cluster
@@ -38,7 +38,7 @@ Exit codes:
 Files: $COTERIE_STATE_DIR, else $XDG_STATE_HOME/coterie, else ~/.local/state/coterie: run/ holds records \
 and logs, data/ is what the agents keep, store/ the object store of clusters that name no other.";
 
-/// Starts Coterie clusters on this machine, looks at them and changes them
+/// Starts Coterie clusters on this machine, inspects them and changes them
 #[derive(Debug, Parser)]
 #[command(name = "ctl", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
@@ -66,7 +66,7 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Start a cluster on this machine, or what is missing of it
+    /// Start a cluster on this machine, or its missing nodes
     Up(up::Args),
     /// Stop a cluster on this machine, and prove that nothing is left
     Down(down::Args),
@@ -74,19 +74,19 @@ pub(crate) enum Verb {
     Ls(ls::Args),
     /// List the members of a cluster
     Members(members::Args),
-    /// Tell on one screen how a cluster does; exit code 1 if something is wrong
+    /// Show the health of a cluster on one screen; exit code 1 if something is wrong
     Status(status::Args),
     /// Change what a node does, while it runs
     SetService(set_service::Args),
-    /// Have a node finish its requests and refuse new ones
+    /// Make a node finish its requests and refuse new ones
     Drain(drain::Args),
-    /// Have a node leave the cluster and end
+    /// Make a node leave the cluster and exit
     Leave(leave::Args),
-    /// Start a node on this machine that does not run
+    /// Start a stopped node on this machine
     Start(node::StartArgs),
-    /// Have a node on this machine leave and end, and stay away
+    /// Make a node on this machine leave and exit, without a restart
     Stop(node::StopArgs),
-    /// Have a node on this machine leave, and start it again
+    /// Make a node on this machine leave, and start it again
     Restart(node::RestartArgs),
     /// Send a signal to a node's process on this machine
     Kill(kill::Args),
@@ -110,20 +110,21 @@ pub(crate) enum Verb {
     Version(version::Args),
 }
 
-/// Answers a shell that asks what may come next, if it does.
+/// Prints the candidates if a shell requests completion. Returns whether it did.
 pub(crate) fn complete() -> Result<bool, clap::Error> {
     let words = std::env::args_os();
     clap_complete::CompleteEnv::with_factory(Cli::command).var(complete::VARIABLE).try_complete(words, None)
 }
 
-/// The command line. Help and mistakes are coloured as `--color` and the environment say, which clap does not know.
+/// Parses the command line. Help and errors are coloured according to `--color` and the environment, which clap does
+/// not read.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let words: Vec<OsString> = words.into_iter().collect();
     let command = Cli::command().color(help_color(&words));
     Cli::from_arg_matches(&command.try_get_matches_from(words)?)
 }
 
-/// What the words say of colours, though they may not be a command line that is understood.
+/// The colour choice in the words, which need not be a valid command line.
 fn help_color(words: &[OsString]) -> clap::ColorChoice {
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let joined = words.iter().find_map(|word| word.strip_prefix("--color="));
@@ -139,7 +140,7 @@ fn help_color(words: &[OsString]) -> clap::ColorChoice {
 /// Help and version go to stdout with exit code 0, mistakes to stderr with exit code 2.
 pub(crate) fn print_clap_error(error: &clap::Error) -> ExitCode {
     let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
-    // A reader that went away wants no more of it.
+    // If the reader is gone, the error is not needed.
     let _ = error.print();
     exit.into()
 }
@@ -149,14 +150,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn help_is_coloured_as_the_words_say() {
+    fn help_is_coloured_according_to_the_flag() {
         let color = |words: &str| help_color(&words.split(' ').map(OsString::from).collect::<Vec<_>>());
         assert_eq!(color("ctl --color never --help"), clap::ColorChoice::Never);
         assert_eq!(color("ctl --help --color=always"), clap::ColorChoice::Always);
     }
 
     #[test]
-    fn the_command_line_is_sound_and_every_verb_has_examples() {
+    fn the_command_line_is_valid_and_every_verb_has_examples() {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn every_example_is_a_command_line_that_is_understood() {
+    fn every_example_is_a_valid_command_line() {
         let mut command = Cli::command();
         command.build();
         let mut texts = vec![AFTER_HELP.to_owned()];

@@ -1,6 +1,7 @@
-//! What the shell offers at a press of tab: nodes, services and clusters, as they are now.
+//! Shell completion: the current nodes, services and clusters.
 //!
-//! The shell runs ctl itself with the words of the command line. What can't be found out in a moment is not offered.
+//! The shell runs ctl itself with the words of the command line. Names that can't be found within [`LIMIT`] are not
+//! offered.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -16,9 +17,9 @@ use crate::out::{ColorChoice, Out};
 use crate::reach::Cx;
 use crate::state::State;
 
-/// The variable by which the shell asks for candidates.
+/// The variable by which the shell requests candidates.
 pub(crate) const VARIABLE: &str = "_CTL_COMPLETE";
-/// How long a cluster may take to say who is there.
+/// How long a cluster may take to list its members.
 const LIMIT: Duration = Duration::from_millis(400);
 
 /// Members of the cluster that the command line is about.
@@ -34,7 +35,7 @@ pub(crate) fn nodes() -> ArgValueCandidates {
     })
 }
 
-/// What a node can be told to do.
+/// Roles that a node can be given.
 pub(crate) fn services() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let members = context().as_ref().and_then(members);
@@ -48,7 +49,7 @@ pub(crate) fn services() -> ArgValueCandidates {
     })
 }
 
-/// Clusters on this machine, also those that were stopped.
+/// Clusters on this machine, including stopped ones.
 pub(crate) fn clusters() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let Ok(state) = State::from_env() else { return Vec::new() };
@@ -61,7 +62,7 @@ fn candidates(names: BTreeSet<String>) -> Vec<CompletionCandidate> {
     names.into_iter().map(CompletionCandidate::new).collect()
 }
 
-/// The cluster that the words of the command line name, as the verbs would understand them.
+/// The cluster that the command line names, as the verbs would parse it.
 fn context() -> Option<Cx> {
     let words: Vec<OsString> = std::env::args_os().collect();
     let after = |flag: &str| {

@@ -1,6 +1,7 @@
-//! What a node was started with, against what its manifest says now.
+//! Compares what a node was started with to what its manifest says now.
 //!
-//! Pure: callers pass the file that was written when it was started. Settings of services are the store's business.
+//! Pure: callers pass the file that was written when it was started. Settings of services are not compared here: they
+//! are on the store.
 
 use std::net::SocketAddr;
 
@@ -8,7 +9,7 @@ use manifest::NodeSpec;
 
 use crate::record::NodeRecord;
 
-/// In which ways a node that runs is not as one that would be started now, in words; none if it is the same.
+/// In words, how a running node differs from one that would be started now; empty if it does not.
 pub(crate) fn differences(
     wanted: &NodeSpec,
     node: &NodeRecord,
@@ -28,7 +29,7 @@ pub(crate) fn differences(
     found
 }
 
-/// Whether an address is what was asked for; port 0 asks for any.
+/// Whether an address is the wanted one; port 0 accepts any port.
 fn serves(wanted: SocketAddr, found: SocketAddr) -> bool {
     wanted.ip() == found.ip() && (wanted.port() == 0 || wanted.port() == found.port())
 }

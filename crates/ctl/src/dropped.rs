@@ -4,9 +4,9 @@ use manifest::Manifest;
 use types::ServiceName;
 use types::api::Specs;
 
-/// The services that the store knows and the manifest does not name.
+/// The services that have a spec on the store and are not in the manifest.
 pub(crate) fn dropped(manifest: &Manifest, specs: &Specs) -> Vec<ServiceName> {
-    // Where no agent was asked, a type's name may still be written with hyphens.
+    // If no agent checked the manifest, a type's name may still be written with hyphens.
     let written_as = |service: &ServiceName| {
         service.clone().normalized(|service_type| specs.specs.contains_key(&service_type.clone().into()))
     };
@@ -15,7 +15,7 @@ pub(crate) fn dropped(manifest: &Manifest, specs: &Specs) -> Vec<ServiceName> {
     specs.specs.keys().filter(|service| !named.contains(service)).cloned().collect()
 }
 
-/// What to know of one.
+/// The note on one.
 pub(crate) fn in_words(service: &ServiceName) -> String {
     format!(
         "the service {service} is not in the manifest; its spec and data are kept, `ctl spec rm {service}` removes both"

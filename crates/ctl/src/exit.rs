@@ -1,4 +1,4 @@
-//! What the exit code says, and how an error is told.
+//! Exit codes, and how errors are reported.
 
 use std::io;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use crate::out::say;
 pub(crate) enum Exit {
     /// Done.
     Ok,
-    /// It did not work, or something is wrong with the cluster.
+    /// The command failed, or something is wrong with the cluster.
     Error,
     /// The command line or the manifest is wrong.
     Usage,
@@ -68,7 +68,7 @@ impl Failure {
         self
     }
 
-    /// ^C; whoever pressed it needs no words.
+    /// ^C: the person who pressed it needs no message.
     pub(crate) fn interrupted() -> Self {
         Self::new(Exit::Interrupted, "interrupted")
     }
@@ -78,7 +78,7 @@ impl Failure {
     }
 }
 
-/// The one place where an error becomes an exit code and words.
+/// The one place that turns an error into an exit code and a message.
 pub(crate) fn explain(error: &anyhow::Error) -> Failure {
     for cause in error.chain() {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
@@ -114,7 +114,7 @@ fn of_client(error: &ClientError) -> Failure {
             let exit = match problem.status {
                 400 => Exit::Usage,
                 409 | 412 => Exit::Conflict,
-                // The agent answers, the node behind it does not.
+                // The agent answers, but the node that it forwards to does not.
                 502 | 504 => Exit::NoAgent,
                 _ => Exit::Error,
             };
@@ -129,12 +129,12 @@ fn of_client(error: &ClientError) -> Failure {
     }
 }
 
-/// Says on stderr what went wrong and returns the exit code.
+/// Reports the error on stderr and returns the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let failure = explain(error);
     match failure.exit {
         Exit::Ok | Exit::Interrupted => {}
-        // A manifest's mistakes print themselves as a compiler would.
+        // A manifest's mistakes are formatted like compiler errors and need no prefix.
         _ if error.downcast_ref::<manifest::Mistakes>().is_some() => say(&failure.message),
         Exit::Error | Exit::Usage | Exit::NotConverged | Exit::NoAgent | Exit::Conflict => {
             say(&format!("error: {}", failure.message));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_keeps_its_words_and_its_hint() {
+    fn a_problem_keeps_its_detail_and_its_hint() {
         let failure = explain(&anyhow::Error::new(problem(ErrorKind::Conflict)));
         assert_eq!(failure, Failure::new(Exit::Conflict, "it is so").hint("do that"));
     }

@@ -1,15 +1,15 @@
-//! Commands in messages, as the person would type them.
+//! Commands in messages, as the user would type them.
 //!
-//! Messages name commands as `ctl up` in backquotes. What is printed names the binary as it was called and the cluster
-//! that is meant, so that a hint works as typed from where the person stands, also one that an agent gave.
+//! Messages name commands as `ctl up` in backquotes. They are printed with the binary as it was called and with the
+//! cluster in use, so that the user can paste any hint, including one from an agent.
 
 use std::sync::OnceLock;
 
 use types::ClusterId;
 
-/// Verbs that are not about one cluster.
+/// Verbs that do not act on one cluster.
 const WITHOUT_CLUSTER: [&str; 6] = ["completion", "help", "init", "ls", "validate", "version"];
-/// Verbs that are about clusters on this machine alone: `--agent` would be refused.
+/// Verbs that act only on clusters of this machine and refuse `--agent`.
 const LOCAL: [&str; 7] = ["down", "kill", "logs", "restart", "start", "stop", "up"];
 
 /// Which cluster the command line is about.
@@ -24,23 +24,23 @@ pub(crate) enum Meant {
 static PROGRAM: OnceLock<String> = OnceLock::new();
 static MEANT: OnceLock<Meant> = OnceLock::new();
 
-/// Notes how ctl was called. The first call counts.
+/// Stores how ctl was called. Only the first call has an effect.
 pub(crate) fn set_program(called: Option<std::ffi::OsString>) {
     let called = called.and_then(|called| called.into_string().ok()).filter(|called| !called.is_empty());
     let _ = PROGRAM.set(called.map_or_else(|| "ctl".to_owned(), |called| quoted(&called)));
 }
 
-/// Notes which cluster is meant, once that is known. The first call counts.
+/// Stores which cluster is meant. Only the first call has an effect.
 pub(crate) fn set_meant(meant: Meant) {
     let _ = MEANT.set(meant);
 }
 
-/// A text with its commands as they would be typed.
+/// A text, with its commands as the user would type them.
 pub(crate) fn as_typed(text: &str) -> String {
     rewritten(text, program(), MEANT.get())
 }
 
-/// One command, given without the program's name, as it would be typed.
+/// One command, passed without the program's name, as the user would type it.
 pub(crate) fn command(rest: &str) -> String {
     line(rest, program(), MEANT.get())
 }
@@ -85,7 +85,7 @@ fn line(rest: &str, program: &str, meant: Option<&Meant>) -> String {
     }
 }
 
-/// A word as a shell takes it for one.
+/// A word, quoted for a shell if needed.
 pub(crate) fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,~".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {

@@ -1,4 +1,4 @@
-//! ^C and its kin, as something to wait for.
+//! ^C and the other signals that end ctl, as something to wait for.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Failure;
 
-/// From its creation on, the signals no longer end the process; whoever holds it must wait for them.
+/// Once it exists, the signals no longer end the process, so its owner must wait for them.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     int: Signal,
@@ -23,7 +23,7 @@ impl Interrupt {
         })
     }
 
-    /// Ends at the next signal. Cancel-safe.
+    /// Returns at the next signal. Cancel-safe.
     pub(crate) async fn wait(&mut self) {
         tokio::select! {
             _ = self.int.recv() => {}
@@ -32,7 +32,7 @@ impl Interrupt {
         }
     }
 
-    /// Does the work, unless a signal comes first: then it is dropped where it stands.
+    /// Does the work. If a signal comes first, the work is dropped.
     pub(crate) async fn unless<T>(
         &mut self,
         work: impl Future<Output = anyhow::Result<T>>,

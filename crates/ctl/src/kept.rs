@@ -1,4 +1,4 @@
-//! What nodes keep of a person's word, read from the data folders of those that do not run.
+//! The last role command that a node keeps, read from the data folders of nodes that do not run.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +9,7 @@ use types::{KeptRole, NodeId};
 
 use crate::state::State;
 
-/// The kept role of each of these nodes that has one. A file that is damaged is the agent's to report.
+/// The kept role of each of these nodes that has one. A damaged file is skipped: its agent reports it.
 pub(crate) fn roles<'a>(
     state: &State,
     cluster: &types::ClusterId,
@@ -22,7 +22,7 @@ pub(crate) fn roles<'a>(
     nodes.into_iter().filter_map(kept).collect()
 }
 
-/// Has a node that does not run forget what a person asked of it.
+/// Removes the kept role of a node that does not run.
 pub(crate) fn forget(data_dir: &Path) -> anyhow::Result<()> {
     let path = data_dir.join(KeptRole::FILE);
     match std::fs::remove_file(&path) {

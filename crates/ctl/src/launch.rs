@@ -18,10 +18,10 @@ use crate::record::{ClusterRecord, NodeRecord};
 use crate::state::State;
 use crate::{agent_bin, drift};
 
-/// The parent of an agent allocates little, and by one thread.
+/// The parent of an agent allocates little, and from one thread.
 const ALLOCATOR: (&str, &str) = ("_RJEM_MALLOC_CONF", "background_thread:false,narenas:1,tcache:false");
 
-/// What an agent reads from its file; all else it gets by flags, and settings from the store.
+/// What an agent reads from its file; the rest comes from flags, and settings from the store.
 #[derive(Serialize)]
 struct Settings<'a> {
     store: String,
@@ -31,19 +31,19 @@ struct Settings<'a> {
     runs: Option<&'a [ServiceName]>,
 }
 
-/// The store of a manifest: a folder of this machine unless it names another.
+/// The store of a manifest: a folder on this machine unless it names another.
 pub(crate) fn store(state: &State, manifest: &Manifest) -> OsString {
     manifest.store.as_ref().map_or_else(|| state.store().into(), OsString::from)
 }
 
-/// Where a node's settings are written.
+/// The settings file of a node.
 pub(crate) fn settings_file(node: &NodeRecord) -> PathBuf {
     // The log is `{id}.log`, and only its last extension is replaced: ids may have dots.
     node.log.with_extension("yaml")
 }
 
-/// In which ways a node that runs is not as it would be started now, in words. One whose settings file is gone is taken
-/// as it is.
+/// In words, how a running node differs from one that would be started now. If its settings file is gone, its settings
+/// count as unchanged.
 pub(crate) fn drift(
     state: &State,
     manifest: &Manifest,
@@ -60,7 +60,7 @@ pub(crate) fn drift(
     Ok(found)
 }
 
-/// Writes what a node that is in the record is started from: its settings, and the file of its parent.
+/// Writes what a recorded node is started from: its settings, and the file of its parent.
 pub(crate) fn write(
     binary: &Path,
     state: &State,
@@ -82,7 +82,7 @@ pub(crate) fn write(
         restart: spec.map(|spec| spec.restart).unwrap_or_default(),
     };
     write_start_file(node, &start)?;
-    // The log of a node that was started is there, whatever becomes of the node.
+    // A node that was started has a log, even if it fails at once.
     OpenOptions::new()
         .create(true)
         .append(true)
@@ -98,15 +98,15 @@ pub(crate) fn write_start_file(node: &NodeRecord, start: &StartFile) -> anyhow::
         .with_context(|| format!("writing {}", file.display()))
 }
 
-/// What a node was started from the last time.
+/// What a node was last started from.
 pub(crate) fn start_file(node: &NodeRecord) -> anyhow::Result<StartFile> {
     let file = node.start_file();
     let text = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
     serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))
 }
 
-/// Starts the parent of a node, which starts its agent, or takes over the one with this process id. It leaves this
-/// session by itself: it survives ctl, and ^C at the terminal is not meant for it.
+/// Starts the parent of a node, which starts its agent or adopts the one with this process id. The parent leaves this
+/// session, so it outlives ctl and gets no ^C from the terminal.
 pub(crate) fn supervise(binary: &Path, node: &NodeRecord, adopt: Option<u32>) -> anyhow::Result<Child> {
     let mut command = agent_bin::command(binary);
     command.arg("supervise").arg(node.start_file());
@@ -126,12 +126,12 @@ fn settings_text(state: &State, manifest: &Manifest, node: &NodeRecord) -> anyho
     let none = BTreeMap::new();
     let spec = manifest.nodes.iter().find(|spec| spec.id == node.id);
     let settings = Settings {
-        // In a file a dollar sign stands for a variable.
+        // In a settings file, a dollar sign begins a variable.
         store: store(state, manifest).to_string_lossy().replace('$', "$$"),
         labels: spec.map_or(&none, |spec| &spec.labels),
         runs: spec.and_then(|spec| spec.runs.as_deref()),
     };
-    // The profile goes by a flag; named here, a change of it is seen.
+    // The profile is passed by a flag; it is named here so that a change is noticed.
     Ok(format!(
         "# Written by ctl at each start, for profile {}; change the manifest instead.\n{}",
         manifest.profile,
@@ -139,7 +139,7 @@ fn settings_text(state: &State, manifest: &Manifest, node: &NodeRecord) -> anyho
     ))
 }
 
-/// All paths in it are absolute: an agent's working folder is the root.
+/// All paths are absolute: an agent's working folder is the root.
 fn arguments(manifest: &Manifest, node: &NodeRecord, seeds: &[SocketAddr]) -> Vec<String> {
     let mut arguments: Vec<String> = Vec::new();
     let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
@@ -198,7 +198,7 @@ nodes:
     }
 
     #[test]
-    fn an_agent_is_told_everything_by_flags() {
+    fn an_agent_gets_everything_else_by_flags() {
         let (manifest, node) = example();
         let seeds = ["127.0.0.1:7", "127.0.0.1:8"].map(|seed| seed.parse().unwrap());
         let arguments = arguments(&manifest, &node, &seeds);
@@ -211,7 +211,7 @@ nodes:
     }
 
     #[test]
-    fn store_and_labels_go_through_the_file() {
+    fn store_and_labels_go_into_the_file() {
         let (manifest, node) = example();
         let state = State::at(PathBuf::from("/state"));
         let text = settings_text(&state, &manifest, &node).unwrap();

@@ -1,11 +1,11 @@
-//! Addresses that several nodes of one machine would bind: found before anything starts. Pure.
+//! Finds addresses that several nodes of one machine would bind, before anything starts. Pure.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use types::{NodeId, Role, ServiceName};
 
-/// The fixed addresses that services bind, by service, as the agent says.
+/// The fixed addresses that services bind, by service, as the agent reports them.
 pub(crate) type Listens = BTreeMap<ServiceName, Vec<SocketAddr>>;
 
 /// Two nodes that want one address.
@@ -45,7 +45,7 @@ pub(crate) fn collisions<'a>(
     found
 }
 
-/// Whether two listeners cannot be bound at once: "any address" takes a port of all.
+/// Whether two listeners exclude each other: "any address" takes the port on all addresses.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }

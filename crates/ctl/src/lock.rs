@@ -11,26 +11,26 @@ use tokio::time::{Instant, sleep};
 use crate::out::say;
 
 const POLL: Duration = Duration::from_millis(10);
-/// How long a lock may be held before its holder counts as at work. An agent that a ctl was just starting holds the
-/// lock until it runs its own program, also when that ctl has been killed.
+/// How long to wait for a lock before its holder counts as active. An agent that ctl is starting inherits the lock and
+/// holds it until it runs its own program, even if that ctl has been killed.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Held until dropped; the kernel lets go of it when ctl ends in whatever way.
+/// Held until dropped; the kernel releases it however ctl ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
     path: PathBuf,
-    /// Whether the locked file is only a lock: then it goes with it.
+    /// Whether the locked file serves only as a lock and is removed with it.
     is_own: bool,
 }
 
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LockError {
-    /// Wait until the other one is done.
+    /// Wait until the other command is done.
     #[error("another command works on this cluster: {holder}")]
     Held {
-        /// What it wrote of itself: `ctl up (pid 12)`.
+        /// The holder as it wrote itself down: `ctl up (pid 12)`.
         holder: String,
     },
     #[error("no lock at {}", path.display())]
@@ -43,7 +43,8 @@ pub(crate) enum LockError {
 }
 
 impl Lock {
-    /// Takes the lock of a run folder, which is created if need be; `holder` tells others who has it.
+    /// Takes the lock of a run folder, which is created if need be; `holder` names this command in the errors of
+    /// others.
     pub(crate) async fn take(run_dir: &Path, holder: &str) -> Result<Self, LockError> {
         let path = run_dir.join("lock");
         let deadline = Instant::now() + GRACE;
@@ -58,8 +59,8 @@ impl Lock {
         }
     }
 
-    /// The same for one who only ends things: where no file can be written, the run folder itself is locked, so that
-    /// a full or read-only disk is in nobody's way. Nobody who starts things can be at work there.
+    /// The same for a command that only ends processes. If no file can be written, it locks the run folder itself, so
+    /// that a full or read-only disk does not prevent a stop. No command that starts processes can be active there.
     pub(crate) async fn take_to_end(run_dir: &Path, holder: &str) -> Result<Self, LockError> {
         match Self::take(run_dir, holder).await {
             Err(LockError::Io { path, source }) if is_unwritable(&source) => {
@@ -72,7 +73,8 @@ impl Lock {
 
     async fn take_folder(run_dir: &Path) -> Result<Self, LockError> {
         let io = |source| LockError::Io { path: run_dir.to_owned(), source };
-        // Agents may have lost their run folder; they are found by their command lines, and what is above it is left.
+        // Agents may have lost their run folder. They are found by their command lines, and the folder above it still
+        // exists.
         let folder = run_dir.ancestors().find(|folder| folder.exists()).unwrap_or(run_dir);
         let file = File::open(folder).map_err(io)?;
         let deadline = Instant::now() + GRACE;
@@ -88,7 +90,7 @@ impl Lock {
         }
     }
 
-    /// `None` when the file was removed by its last holder between our opening and locking it.
+    /// `None` if its last holder removed the file after we opened it and before we locked it.
     fn attempt(run_dir: &Path, path: &Path, holder: &str) -> Result<Option<File>, Attempt> {
         // Settings may hold secrets.
         DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
@@ -103,7 +105,8 @@ impl Lock {
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 file.read_to_string(&mut text)?;
-                let holder = if text.trim().is_empty() { "one that has not said which" } else { text.trim() };
+                let holder =
+                    if text.trim().is_empty() { "one that did not give its name" } else { text.trim() };
                 return Err(Attempt::Held(holder.to_owned()));
             }
             Err(TryLockError::Error(error)) => return Err(error.into()),
@@ -113,7 +116,7 @@ impl Lock {
         if !there.is_ok_and(|there| there.ino() == ours.ino() && there.dev() == ours.dev()) {
             return Ok(None);
         }
-        // Locked is locked, also when a full disk has no room for the words.
+        // The lock holds even if a full disk has no room for its holder's name.
         let _ = note(&mut file, holder);
         Ok(Some(file))
     }
@@ -125,7 +128,7 @@ fn note(file: &mut File, holder: &str) -> io::Result<()> {
     write!(file, "{holder} (pid {})", std::process::id())
 }
 
-/// Whether the disk has no room, or is not ours to write.
+/// Whether the disk is full, or we may not write to it.
 fn is_unwritable(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(error.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
@@ -142,7 +145,7 @@ impl From<io::Error> for Attempt {
     }
 }
 
-/// The file goes first, then the lock: whoever opened it in between sees that it is gone and tries again.
+/// The file is removed before the lock is released: a process that opened it in between finds it gone and tries again.
 impl Drop for Lock {
     fn drop(&mut self) {
         if self.is_own {
@@ -156,7 +159,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_second_is_told_who_holds_the_lock_and_nothing_is_left_of_it() {
+    async fn a_refusal_names_the_holder_of_the_lock_and_nothing_is_left_of_it() {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("demo");
         let lock = Lock::take(&run, "ctl up").await.unwrap();
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_from_other_mistakes() {
+    fn a_full_disk_is_distinguished_from_other_errors() {
         for (kind, expected) in [
             (io::ErrorKind::StorageFull, true),
             (io::ErrorKind::ReadOnlyFilesystem, true),
@@ -192,14 +195,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lock_that_outlives_its_holder_for_a_moment_is_waited_for() {
+    async fn a_lock_that_briefly_outlives_its_holder_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         // Like an agent that a killed ctl has forked and that does not run its own program yet.
-        let heir = File::create(dir.path().join("lock")).unwrap();
-        heir.lock().unwrap();
+        let inherited = File::create(dir.path().join("lock")).unwrap();
+        inherited.lock().unwrap();
         let end = async {
             sleep(GRACE / 10).await;
-            drop(heir);
+            drop(inherited);
         };
         let (taken, ()) = tokio::join!(Lock::take(dir.path(), "ctl down"), end);
         taken.unwrap();

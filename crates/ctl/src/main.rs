@@ -1,4 +1,4 @@
-//! ctl, the control plane's command line: starts clusters on this machine, looks at them and changes them over HTTP.
+//! ctl, the control plane's command line: starts clusters on this machine, and inspects and changes them over HTTP.
 
 mod agent_bin;
 mod aside;

@@ -1,4 +1,4 @@
-//! A manifest from its file to a checked model, with the agent's word on settings.
+//! Reads a manifest and checks it, its settings with the help of the agent.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,14 +13,14 @@ use crate::agent_bin::{self, ApplyMistake, SettingsMistake, Validation};
 use crate::exit::{Exit, Failure};
 use crate::listens::{Binding, Collision, Listens, collisions};
 
-/// Tried in turn when no file is named.
+/// Tried in order if no file is named.
 const DEFAULTS: [&str; 2] = ["coterie.yaml", "manifests/demo.yaml"];
 /// Names standard input.
 const STDIN: &str = "-";
-/// As much of a file as is read: what is longer is refused as too large.
+/// How much of a file is read; a longer one is refused as too large.
 const MAX_BYTES: u64 = manifest::yaml::MAX_LEN as u64;
 
-/// The file named, else the first default that exists.
+/// The named file, else the first default that exists.
 pub(crate) fn choose(named: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(path) = named {
         return Ok(path.to_owned());
@@ -36,7 +36,7 @@ fn default() -> Option<PathBuf> {
     DEFAULTS.iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
-/// A hint for somebody who has no cluster on this machine.
+/// A hint for a user without a cluster on this machine.
 pub(crate) fn how_to_start() -> String {
     let start = match default() {
         Some(file) => format!("`ctl up {}` starts one", file.display()),
@@ -50,7 +50,7 @@ pub(crate) fn is_stdin(file: &Path) -> bool {
     file.as_os_str() == STDIN
 }
 
-/// What messages call the file, and its text.
+/// The file's name in messages, and its text.
 fn read(file: &Path) -> anyhow::Result<(String, String)> {
     let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
     let mut bytes = Vec::new();
@@ -75,15 +75,15 @@ fn read(file: &Path) -> anyhow::Result<(String, String)> {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) checked: Checked,
-    /// The addresses that services bind beside their nodes' APIs; none if no agent was asked.
+    /// The addresses that services bind besides their nodes' APIs; none if no agent checked the manifest.
     pub(crate) listens: Listens,
-    /// The agent that was asked.
+    /// The agent that checked the manifest.
     pub(crate) agent: Option<PathBuf>,
     name: String,
     pub(crate) source: String,
 }
 
-/// Reads and checks a manifest: its shape here, its settings by the agent of its cluster, where there is one.
+/// Reads and checks a manifest: ctl checks its shape, and the agent of its cluster, if there is one, its settings.
 pub(crate) async fn load(
     file: &Path,
     agent_of: impl FnOnce(Option<&ClusterId>) -> anyhow::Result<Option<PathBuf>>,
@@ -124,7 +124,7 @@ pub(crate) async fn load(
 }
 
 impl Loaded {
-    /// What `agent apply` has to say, shown where it is meant.
+    /// The mistakes that `agent apply` found, at their places in the manifest.
     pub(crate) fn refused(&self, mistakes: &[ApplyMistake]) -> Mistakes {
         let list = mistakes.iter().map(|found| {
             let at = match &found.service {
@@ -159,7 +159,7 @@ fn taken_addresses(checked: &Checked, listens: &Listens) -> Vec<Mistake> {
     collisions(bindings, listens).into_iter().map(mistake).collect()
 }
 
-/// What is wrong with a setting; with the service and its type, where one is not named after the other.
+/// The mistake in a setting; with the service and its type if their names differ.
 fn titled(checked: &Checked, found: &SettingsMistake) -> String {
     let spec = checked.manifest.services.get(&found.service);
     match spec.and_then(|spec| spec.service_type.as_ref()) {

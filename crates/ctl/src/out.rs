@@ -1,4 +1,4 @@
-//! Data goes to stdout, everything else to stderr; a reader that goes away is no error of ours.
+//! Data goes to stdout, everything else to stderr. A reader that goes away is not an error.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::hints;
 
-/// How often a stream on which nothing happens looks whether it still has a reader.
+/// How often an idle stream checks whether it still has a reader.
 const READER_CHECK: Duration = Duration::from_millis(500);
 
-/// How long nothing need be said of a wait.
+/// A shorter wait is not reported.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// How data is printed.
@@ -110,12 +110,12 @@ impl Out {
         stdout.flush()
     }
 
-    /// A value on one line.
+    /// A value as one line of JSON.
     pub(crate) fn json_line(self, value: &impl Serialize) -> anyhow::Result<()> {
         Ok(self.line(&serde_json::to_string(value)?)?)
     }
 
-    /// Data in the format asked for; the table and the names are made only if needed.
+    /// Data in the requested format; the table and the names are made only if needed.
     pub(crate) fn data<T: Serialize>(
         self,
         format: Format,
@@ -136,13 +136,13 @@ impl Out {
     }
 }
 
-/// Ends when nobody reads standard output any more, with the error that a write to it would give. Cancel-safe.
+/// Returns when standard output has no reader any more, with the error that a write would give. Cancel-safe.
 pub(crate) async fn reader_gone() -> io::Error {
     loop {
         sleep(READER_CHECK).await;
         let stdout = io::stdout();
         let mut ends = [PollFd::new(&stdout, PollFlags::empty())];
-        // A pipe without a reader shows as an error, a terminal that was closed as a hang-up.
+        // A pipe without a reader polls as an error, a closed terminal as a hang-up.
         let polled = poll(&mut ends, Some(&Timespec::default()));
         if polled.is_ok() && ends[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
             return io::ErrorKind::BrokenPipe.into();
@@ -150,7 +150,7 @@ pub(crate) async fn reader_gone() -> io::Error {
     }
 }
 
-/// Whether the environment says that no colours are wanted, or that the terminal has none.
+/// Whether the environment says that colours are not wanted, or that the terminal has none.
 pub(crate) fn is_plain() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || is_dumb()
 }
@@ -168,17 +168,17 @@ fn wants_color(choice: ColorChoice, is_plain: bool, is_terminal: bool) -> bool {
     }
 }
 
-/// A line for people, on stderr, with commands as they would be typed. Nobody listening is fine.
+/// A line for people, on stderr, with commands as the user would type them. Write errors are ignored.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", printable(&hints::as_typed(text)));
 }
 
-/// Text that may have come from elsewhere, fit for a terminal; its lines stay.
+/// Text that may come from elsewhere, safe for a terminal; line breaks are kept.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// One line on stderr that is written over again; only on a terminal.
+/// One line on stderr that each update overwrites; only on a terminal.
 #[derive(Debug)]
 pub(crate) struct Progress {
     is_terminal: bool,
@@ -202,7 +202,7 @@ impl Progress {
         }
     }
 
-    /// Shows what is waited for; where there is no terminal, in a line of its own once that has taken a second.
+    /// Shows what is waited for; without a terminal, as a separate line once the wait has taken a second.
     pub(crate) fn wait_for(&mut self, text: &str) {
         self.show(text);
         if !self.is_terminal && self.began.elapsed() >= SILENCE && self.shown != text {
@@ -230,12 +230,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_came_from_elsewhere_cannot_drive_the_terminal() {
+    fn text_from_elsewhere_cannot_control_the_terminal() {
         assert_eq!(printable("a\n\u{1b}[2Jb\u{9b}"), "a\n\u{fffd}[2Jb\u{fffd}");
     }
 
     #[test]
-    fn colour_needs_a_terminal_and_no_word_against_it() {
+    fn colour_needs_a_terminal_and_no_setting_against_it() {
         for (choice, no_color, terminal, expected) in [
             (ColorChoice::Auto, false, true, true),
             (ColorChoice::Auto, true, true, false),

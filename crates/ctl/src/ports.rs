@@ -1,8 +1,8 @@
 //! Free ports for the nodes of a cluster.
 //!
-//! They are taken from below the range that the kernel hands out for outgoing connections, else a connection of
-//! anyone could sit on a port between our look and the agent's start. Each cluster begins its search at a place of its
-//! own that stays the same, so that addresses survive `ctl down` and `ctl up`.
+//! They are below the range that the kernel uses for outgoing connections; otherwise any connection could take a port
+//! between our check and the agent's start. Each cluster begins its search at its own fixed port, so that addresses
+//! survive `ctl down` and `ctl up`.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -12,7 +12,7 @@ use types::NodeId;
 const FIRST: u16 = 10_000;
 const COUNT: u16 = 20_000;
 
-/// Whether the addresses are free, asked of the machine or, in tests, of a table.
+/// Whether addresses are free on this machine or, in tests, in a table.
 pub(crate) trait Free {
     fn tcp(&mut self, address: SocketAddr) -> bool;
     fn udp(&mut self, address: SocketAddr) -> bool;
@@ -32,13 +32,13 @@ impl Free for ThisMachine {
     }
 }
 
-/// What a node asks for: an address without a port number (0), or none at all, is ours to choose.
+/// The addresses that a node wants. ctl chooses the port if it is 0, or if there is no address at all.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) id: NodeId,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) gossip: Option<SocketAddr>,
-    /// What it had before, taken again if it is still free.
+    /// Its previous addresses, used again if still free.
     pub(crate) before: Option<Addresses>,
 }
 
@@ -52,21 +52,21 @@ pub(crate) struct Addresses {
 /// Why a node has no addresses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PortError {
-    /// End whoever holds it, or change the manifest.
+    /// End the process that holds it, or change the manifest.
     #[error("node {id}: {kind} port {address} is busy")]
     Busy { id: NodeId, kind: &'static str, address: SocketAddr },
     #[error("node {0}: no port between {FIRST} and {last} is free", last = FIRST + COUNT - 1)]
     NoneLeft(NodeId),
 }
 
-/// Chooses the addresses of all nodes, or names every port that is in the way.
+/// Chooses the addresses of all nodes, or names every fixed port that is busy.
 pub(crate) fn assign(
     requests: &[Request],
     mut taken: BTreeSet<u16>,
     first: u16,
     free: &mut impl Free,
 ) -> Result<Vec<Addresses>, Vec<PortError>> {
-    // Fixed ports first, so that none of them is given away.
+    // Fixed ports first, so that no other node gets one of them.
     for request in requests {
         taken.extend([request.listen, request.gossip].iter().flatten().filter_map(fixed));
     }
@@ -123,7 +123,7 @@ fn one(
         return Err(busy);
     }
 
-    // One number for both where we may choose; a fixed one is tried for the other first.
+    // One number for both ports where we may choose. If one is fixed, its number is tried first for the other.
     let before = request.before.map(|before| before.http.port());
     let preferred = [http_port, gossip_port, before];
     let preferred = preferred.into_iter().flatten();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn fixed_ports_are_kept_and_given_to_nobody_else() {
+    fn fixed_ports_are_kept_and_given_to_no_other_node() {
         let requests = [
             request("a", None, None),
             request("b", Some("127.0.0.1:10000"), None),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_search_covers_the_range_once_from_wherever_it_begins() {
+    fn the_search_covers_the_range_once_from_any_start() {
         for key in ["", "demo", "/tmp/x/demo"] {
             let first = first_for(key);
             let all: BTreeSet<u16> = search(first).collect();

@@ -1,4 +1,4 @@
-//! Which process is ours: pid, start time and data folder together, since pids are used again.
+//! Which process is ours: identified by pid, start time and data folder together, since pids are reused.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,23 +6,23 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, Signal, kill_process};
 use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
 
-/// A process of an agent, or of an agent's parent, also after its pid has been given to another one.
+/// The process of an agent or of an agent's parent. Still means that process after its pid was reused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProcessId {
     pub(crate) pid: u32,
-    /// Unix seconds; 0 if it is not known.
+    /// Unix seconds; 0 if unknown.
     pub(crate) start_time: u64,
-    /// What its command line names and no other process's does: an agent's data folder, or the file that `agent
-    /// supervise` was given.
+    /// The path that its command line alone names: an agent's data folder, or the file that `agent supervise` was
+    /// given.
     pub(crate) data_dir: PathBuf,
 }
 
-/// What the machine says about a pid.
+/// The state of a pid on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Observed {
     /// There is no such process.
     Absent,
-    /// It has ended; only its parent has not noticed yet.
+    /// It has ended, but its parent has not reaped it yet.
     Ended,
     /// It runs, or is stopped.
     Alive {
@@ -32,12 +32,12 @@ pub(crate) enum Observed {
     },
 }
 
-/// The data folder in a command line; of an agent's parent, its file.
+/// The data folder in a command line; for an agent's parent, its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DataDir {
-    /// The kernel has no command line yet: for about a millisecond after it was started.
+    /// The kernel has no command line yet, for about a millisecond after the start.
     Unknown,
-    /// It names none: no agent of ours.
+    /// It names none: not an agent of ours.
     None,
     At(PathBuf),
 }
@@ -51,10 +51,10 @@ impl DataDir {
     }
 }
 
-/// Whether what was observed is the process that was written down, and alive.
+/// Whether the observed process is the recorded one, and alive.
 ///
-/// What its command line names is proof: nothing else names it. The start time counts only while the kernel has no command
-/// line yet: it follows the wall clock, which may have been set since.
+/// The path in its command line is proof, since no other process has it. The start time counts only while the kernel
+/// has no command line yet: it depends on the wall clock, which may have been set since.
 pub(crate) fn is_alive(recorded: &ProcessId, observed: &Observed) -> bool {
     match observed {
         Observed::Absent | Observed::Ended => false,
@@ -69,7 +69,7 @@ pub(crate) fn is_alive(recorded: &ProcessId, observed: &Observed) -> bool {
 /// Why a process was not signalled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignalError {
-    /// It has ended, and its pid may belong to another one: nothing was done.
+    /// The process has ended, and its pid may belong to another one; nothing was signalled.
     #[error("process {0} has ended, or is no longer the one that was started")]
     Gone(u32),
     #[error("process {pid} could not be signalled")]
@@ -85,7 +85,7 @@ impl Processes {
         Ok(Self(System::new()?))
     }
 
-    /// What the machine says about a pid now.
+    /// The state of a pid now.
     pub(crate) fn observe(&mut self, pid: u32) -> Observed {
         let pid = sysinfo::Pid::from_u32(pid);
         self.0.refresh_processes_specifics(
@@ -104,7 +104,7 @@ impl Processes {
         }
     }
 
-    /// Whether an agent's command line is one that `ctl up` writes: its settings lie in a run folder.
+    /// Whether an agent's command line is one that `ctl up` writes: its settings file is in a run folder.
     pub(crate) fn was_started_by_ctl(&mut self, pid: u32) -> bool {
         self.observe(pid);
         let process = self.0.process(sysinfo::Pid::from_u32(pid));
@@ -115,14 +115,14 @@ impl Processes {
         is_alive(process, &self.observe(process.pid))
     }
 
-    /// Whether it is alive but was told to stop (SIGSTOP), and so answers nobody.
+    /// Whether it is alive but paused (SIGSTOP), so that it does not answer.
     pub(crate) fn is_stopped(&mut self, process: &ProcessId) -> bool {
         let is_alive = self.is_alive(process);
         let seen = self.0.process(sysinfo::Pid::from_u32(process.pid));
         is_alive && seen.is_some_and(|seen| seen.status() == ProcessStatus::Stop)
     }
 
-    /// Signals a process, if it still is the one that was written down.
+    /// Signals a process if it is still the recorded one.
     pub(crate) fn signal(&mut self, process: &ProcessId, signal: Signal) -> Result<(), SignalError> {
         let gone = SignalError::Gone(process.pid);
         if !self.is_alive(process) {
@@ -143,8 +143,8 @@ impl Processes {
         arguments.map(|argument| argument.to_string_lossy().into_owned()).collect()
     }
 
-    /// Agents that keep their data below this folder, or parents whose files lie below it, by their command lines: also
-    /// those that no record names.
+    /// Agents whose data folders are below this folder, or parents whose files are. They are found by their command
+    /// lines, so this includes processes that are in no record.
     pub(crate) fn below(&mut self, data: &Path) -> Vec<ProcessId> {
         self.0.refresh_processes_specifics(
             ProcessesToUpdate::All,
@@ -199,7 +199,7 @@ pub(crate) fn parse_signal(text: &str) -> Result<Signal, String> {
     })
 }
 
-/// The name of a signal that `parse_signal` knows.
+/// The name of a signal that `parse_signal` accepts.
 pub(crate) fn signal_name(signal: Signal) -> &'static str {
     SIGNALS.iter().find(|(_, known)| *known == signal).map_or("?", |(name, _)| name)
 }
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_line_that_ctl_writes_is_told_from_one_that_a_person_types() {
+    fn a_command_line_that_ctl_writes_is_distinguished_from_one_that_a_person_types() {
         for (words, expected) in [
             ("agent --config /s/run/demo/a.yaml --data-dir /s/data/demo/a", true),
             ("agent --config agent.yaml", false),
@@ -288,7 +288,7 @@ mod tests {
         while processes.is_alive(&ours) {
             std::thread::yield_now();
         }
-        // Not waited for: still a zombie, which counts as ended.
+        // Not reaped yet: a zombie counts as ended.
         let refused = processes.signal(&ours, Signal::KILL);
         assert!(matches!(refused, Err(SignalError::Gone(_))));
         child.wait().unwrap();

@@ -18,10 +18,10 @@ use crate::record::{ClusterRecord, NodeRecord};
 use crate::state::State;
 use crate::suggest;
 
-/// How long an agent of a local cluster may take before the next one is asked.
+/// How long an agent of a local cluster may take before the next one is tried.
 const NEXT_AFTER: Duration = Duration::from_millis(700);
 
-/// What every verb is given.
+/// The context of every verb.
 #[derive(Debug)]
 pub(crate) struct Cx {
     pub(crate) state: State,
@@ -32,7 +32,7 @@ pub(crate) struct Cx {
     pub(crate) cluster: Option<ClusterId>,
 }
 
-/// An agent that answers, and what is known of its cluster here.
+/// An agent that answers, and this machine's record of its cluster.
 #[derive(Debug)]
 pub(crate) struct Reached {
     pub(crate) client: Client,
@@ -40,12 +40,12 @@ pub(crate) struct Reached {
 }
 
 impl Reached {
-    /// The client for commands, which may take their time.
+    /// The client for commands, which may take long.
     pub(crate) fn commands(&self) -> Client {
         self.client.within(limits::COMMAND)
     }
 
-    /// The members as an agent sees them: the one that was reached, else any of its cluster that answers.
+    /// The members as seen by the agent that was reached, else by any agent of its cluster that answers.
     pub(crate) async fn view(&self) -> Result<Members, ClientError> {
         let error = match self.client.within(NEXT_AFTER).members().await {
             Ok(view) => return Ok(view),
@@ -62,7 +62,7 @@ impl Reached {
         Err(error)
     }
 
-    /// Adds a guess to the problem that a node, or a service type, does not exist.
+    /// Adds a suggestion to the error that a node or a service type does not exist.
     pub(crate) async fn explain_unknown(
         &self,
         node: &NodeId,
@@ -94,7 +94,7 @@ impl Reached {
             .into()
     }
 
-    /// A node that was started here but is no member.
+    /// The error for a node that was started here but is no member.
     async fn explain_absent(&self, node: &NodeRecord) -> Failure {
         let agent = self.client.within(NEXT_AFTER).at(&node.url());
         let answers = match agent {
@@ -106,7 +106,7 @@ impl Reached {
                 Exit::Conflict,
                 format!("node {} is leaving, or lost sight of the others", node.id),
             )
-            .hint("`ctl status` tells more; once it is gone, `ctl up` starts it again");
+            .hint("`ctl status` shows more; once it is gone, `ctl up` starts it again");
         }
         let process = node
             .process()
@@ -117,7 +117,7 @@ impl Reached {
                 node.id, process.pid
             );
             return Failure::new(Exit::NoAgent, message)
-                .hint(format!("`ctl kill {} --signal CONT` lets a stopped one go on", node.id));
+                .hint(format!("`ctl kill {} --signal CONT` resumes a stopped one", node.id));
         }
         Failure::new(Exit::NoAgent, format!("node {} was started here and is no member now", node.id))
             .hint(format!("`ctl logs {}` shows its end, `ctl up` starts it again", node.id))
@@ -125,7 +125,7 @@ impl Reached {
 }
 
 impl Cx {
-    /// The records of all clusters on this machine, the newest first; damaged ones are named and passed over.
+    /// The records of all clusters on this machine, the newest first. Damaged ones are reported and skipped.
     pub(crate) fn records(&self) -> anyhow::Result<Vec<ClusterRecord>> {
         let mut records = Vec::new();
         for cluster in self.state.clusters()? {
@@ -138,22 +138,22 @@ impl Cx {
         Ok(records)
     }
 
-    /// The cluster named, else the newest that lives, else the newest of which a record is left.
+    /// The named cluster, else the newest that runs, else the newest that has a record.
     pub(crate) fn local(&self) -> anyhow::Result<Option<ClusterRecord>> {
         if let Some(cluster) = &self.cluster {
             return ClusterRecord::load(&self.state, cluster);
         }
         let records = self.records()?;
         let mut processes = Processes::new()?;
-        let living = records.iter().find(|record| is_living(record, &mut processes));
-        let chosen = living.or(records.first()).cloned();
+        let running = records.iter().find(|record| is_running(record, &mut processes));
+        let chosen = running.or(records.first()).cloned();
         if let Some(record) = &chosen {
             hints::set_meant(Meant::Cluster(record.cluster.clone()));
         }
         Ok(chosen)
     }
 
-    /// The same, where there must be one.
+    /// The same; fails if there is none.
     pub(crate) fn local_or_fail(&self) -> anyhow::Result<ClusterRecord> {
         if self.agent.is_some() && self.cluster.is_none() {
             return Err(Failure::new(Exit::Usage, "this works only for clusters on this machine")
@@ -166,7 +166,7 @@ impl Cx {
         }
     }
 
-    /// An agent that answers: the one named, else one of the local cluster's in turn.
+    /// An agent that answers: the named one, else the first that answers of the local cluster.
     pub(crate) async fn reach(&self) -> anyhow::Result<Reached> {
         if let (Some(agent), None) = (&self.agent, &self.cluster) {
             if let Some(path) = path_of(agent) {
@@ -208,7 +208,7 @@ impl Cx {
             .into())
     }
 
-    /// The members of the local cluster, as one of its agents sees them that `ctl up` started; no word of what goes wrong.
+    /// The members of the local cluster, as seen by one of its agents that `ctl up` started. Errors are not reported.
     pub(crate) async fn reach_recorded(&self) -> Option<Members> {
         let record = self.local().ok()??;
         for node in &record.nodes {
@@ -241,8 +241,8 @@ fn path_of(url: &str) -> Option<&str> {
     (!path.trim_matches('/').is_empty()).then_some(path)
 }
 
-/// Whether any of its processes lives.
-pub(crate) fn is_living(record: &ClusterRecord, processes: &mut Processes) -> bool {
+/// Whether any of its processes runs.
+pub(crate) fn is_running(record: &ClusterRecord, processes: &mut Processes) -> bool {
     record.nodes.iter().any(|node| node.is_running(processes))
 }
 

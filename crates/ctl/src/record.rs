@@ -1,8 +1,8 @@
-//! What was started, written down so that it can be found and ended again: `run/<cluster>/cluster.json`.
+//! The record of what was started, so that it can be found and stopped: `run/<cluster>/cluster.json`.
 //!
-//! An entry is written before its process is started, so that a ctl that is killed halfway leaves nothing that `ctl down`
-//! cannot find. Which process a node has stands elsewhere: in the file of its parent, `NODE.pid`, and in the lock of its
-//! data folder. What is left of the record once the cluster was stopped is `last.json`.
+//! An entry is written before its process is started, so that a ctl that is killed halfway leaves nothing that `ctl
+//! down` cannot find. The process of a node is recorded elsewhere: in the file of its parent, `NODE.pid`, and in the
+//! lock of its data folder. After the cluster was stopped, `last.json` keeps a part of the record.
 
 mod rebuild;
 
@@ -27,12 +27,12 @@ pub(crate) struct ClusterRecord {
     pub(crate) cluster: ClusterId,
     /// The manifest that it was last started from.
     pub(crate) manifest: PathBuf,
-    /// The agent that a person named for it; else the one that `ctl` finds.
+    /// The agent that the user named for it; else the one that `ctl` finds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<PathBuf>,
     /// Unix milliseconds of the `ctl up` that started its first node.
     pub(crate) started_at_ms: u64,
-    /// Nodes in the order in which they were started.
+    /// Nodes in the order of their start.
     pub(crate) nodes: Vec<NodeRecord>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct ClusterRecord {
 pub(crate) struct LastRun {
     /// The manifest that it was last started from.
     pub(crate) manifest: PathBuf,
-    /// The agent that a person named for it; else the one that `ctl` finds.
+    /// The agent that the user named for it; else the one that `ctl` finds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<PathBuf>,
     /// How many nodes it had.
@@ -53,7 +53,7 @@ impl LastRun {
         state.run_dir(cluster).join("last.json")
     }
 
-    /// What is remembered, if anything that can be read is.
+    /// What is remembered; `None` if there is nothing readable.
     pub(crate) fn load(state: &State, cluster: &ClusterId) -> anyhow::Result<Option<Self>> {
         let path = Self::path(state, cluster);
         match std::fs::read(&path) {
@@ -64,7 +64,7 @@ impl LastRun {
     }
 }
 
-/// The agent that a person named for a cluster, if they did, while it runs and after it was stopped.
+/// The agent that the user named for a cluster, if any, while it runs and after it was stopped.
 pub(crate) fn agent_of(state: &State, cluster: &ClusterId) -> anyhow::Result<Option<PathBuf>> {
     Ok(match ClusterRecord::load(state, cluster)? {
         Some(record) => record.agent,
@@ -85,37 +85,38 @@ pub(crate) struct NodeRecord {
 }
 
 impl NodeRecord {
-    /// What its parent runs.
+    /// The file that its parent is started with.
     pub(crate) fn start_file(&self) -> PathBuf {
         // The log is `{id}.log`, and only its last extension is replaced: ids may have dots.
         self.log.with_extension(StartFile::EXTENSION)
     }
 
-    /// What its parent knows of it; none until it has written that.
+    /// What its parent has written about it; `None` until it has.
     pub(crate) fn pid_file(&self) -> Option<PidFile> {
         let text = std::fs::read(PidFile::beside(&self.start_file())).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
-    /// Its process, the one that lives if there is one: as its parent says, else as the lock of its data folder does.
+    /// Its process according to its parent, else according to the lock of its data folder; the live one if they differ.
     pub(crate) fn process(&self) -> Option<ProcessId> {
         let of = |pid, start_time| ProcessId { pid, start_time, data_dir: self.data_dir.clone() };
-        let told = self.pid_file().and_then(|file| file.agent).map(|agent| of(agent.pid, agent.start_time));
+        let recorded =
+            self.pid_file().and_then(|file| file.agent).map(|agent| of(agent.pid, agent.start_time));
         let locked = || {
             let text = std::fs::read_to_string(self.data_dir.join("lock")).ok()?;
             text.trim().parse().ok().map(|pid| of(pid, 0))
         };
-        let Ok(mut processes) = Processes::new() else { return told };
-        match told {
-            Some(told) if processes.is_alive(&told) => Some(told),
-            told => match locked() {
-                Some(locked) if told.is_none() || processes.is_alive(&locked) => Some(locked),
-                _ => told,
+        let Ok(mut processes) = Processes::new() else { return recorded };
+        match recorded {
+            Some(recorded) if processes.is_alive(&recorded) => Some(recorded),
+            recorded => match locked() {
+                Some(locked) if recorded.is_none() || processes.is_alive(&locked) => Some(locked),
+                _ => recorded,
             },
         }
     }
 
-    /// The process that starts it again, if there is one.
+    /// The process that restarts it, if there is one.
     pub(crate) fn parent(&self, processes: &mut Processes) -> Option<ProcessId> {
         let parent = self.pid_file()?.parent?;
         let parent =
@@ -123,27 +124,27 @@ impl NodeRecord {
         processes.is_alive(&parent).then_some(parent)
     }
 
-    /// Whether its process lives.
+    /// Whether its process runs.
     pub(crate) fn is_running(&self, processes: &mut Processes) -> bool {
         self.process().is_some_and(|process| processes.is_alive(&process))
     }
 
-    /// Removes what only a node that is to be started has in the run folder. The log stays.
+    /// Removes its files in the run folder that it is started from. The log stays.
     pub(crate) fn remove_files(&self) {
         let start = self.start_file();
         for path in [self.log.with_extension("yaml"), PidFile::beside(&start), start] {
-            // What can't be removed is overwritten at the next start.
+            // A file that can't be removed is overwritten at the next start.
             let _ = std::fs::remove_file(path);
         }
     }
 
-    /// Where this machine reaches its HTTP API.
+    /// The URL of its HTTP API, reachable from this machine.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", reachable(self.http))
     }
 }
 
-/// An address to connect to, for one to listen on: "any address" is reached over loopback.
+/// The address to connect to, for one to listen on: "any address" is reached over loopback.
 pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -158,8 +159,8 @@ impl ClusterRecord {
         state.run_dir(cluster).join("cluster.json")
     }
 
-    /// The record of a cluster, if there is one. One that is damaged, or gone although nodes were started, is made anew
-    /// from the files and the command lines of the nodes.
+    /// The record of a cluster, if there is one. If it is damaged, or missing although nodes were started, it is
+    /// rebuilt from the files and the command lines of the nodes.
     pub(crate) fn load(state: &State, cluster: &ClusterId) -> anyhow::Result<Option<Self>> {
         let path = Self::path(state, cluster);
         let damage = match std::fs::read(&path) {
@@ -178,23 +179,23 @@ impl ClusterRecord {
         if let Some(rebuilt) = &rebuilt
             && let Err(error) = rebuilt.save(state)
         {
-            say(&format!("warning: {error:#}; it is made anew each time"));
+            say(&format!("warning: {error:#}; it is rebuilt each time"));
         }
         Ok(rebuilt)
     }
 
-    /// Writes the record in one step: readers see the old one or the new one.
+    /// Writes the record atomically: readers see the old one or the new one.
     pub(crate) fn save(&self, state: &State) -> anyhow::Result<()> {
         let path = Self::path(state, &self.cluster);
         write_atomically(&path, &serde_json::to_vec_pretty(self)?)
             .with_context(|| format!("writing {}", path.display()))
     }
 
-    /// Removes the record of a cluster that was stopped, and remembers where it came from.
+    /// Removes the record of a stopped cluster, and remembers its manifest and agent.
     pub(crate) fn retire(&self, state: &State) -> anyhow::Result<()> {
         let last =
             LastRun { manifest: self.manifest.clone(), agent: self.agent.clone(), nodes: self.nodes.len() };
-        // It is only a convenience: a full disk is in nobody's way.
+        // It is only a convenience, so a full disk must not fail the command.
         let _ = write_atomically(&LastRun::path(state, &self.cluster), &serde_json::to_vec_pretty(&last)?);
         Self::remove(state, &self.cluster)
     }
@@ -214,7 +215,7 @@ impl ClusterRecord {
         self.nodes.iter().find(|node| node.id == *id)
     }
 
-    /// The node of this name, or who might be meant.
+    /// The node with this id; the error suggests similar ids.
     pub(crate) fn known(&self, id: &NodeId) -> Result<&NodeRecord, Failure> {
         self.node(id).ok_or_else(|| {
             let ids: Vec<_> = self.nodes.iter().map(|node| node.id.as_str()).collect();
@@ -227,7 +228,7 @@ impl ClusterRecord {
         self.nodes.iter_mut().find(|node| node.id == *id)
     }
 
-    /// Adds a node, or replaces what was known of it.
+    /// Adds a node, or replaces its entry.
     pub(crate) fn put(&mut self, node: NodeRecord) {
         match self.node_mut(&node.id) {
             Some(known) => *known = node,

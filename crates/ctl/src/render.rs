@@ -1,10 +1,10 @@
-//! Tables and words for people. Pure: values in, text out.
+//! Tables and text for people. Pure: values in, text out.
 
 use comfy_table::{ContentArrangement, Table, presets};
 use types::api::{Event, Member};
 use types::{Phase, Post, Role};
 
-/// A table without borders, as wide as its content. Colours go in afterwards, since they have no width.
+/// A table without borders, as wide as its content. Colours are added afterwards, since they have no width.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table
@@ -20,12 +20,12 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     table.trim_fmt()
 }
 
-/// Text from elsewhere, fit for one line of a terminal.
+/// Text from elsewhere, safe for one line of a terminal.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// How often a member was started again, and why it had ended the last time.
+/// How often a member was restarted, and why it ended last.
 fn restarts(member: &Member) -> String {
     match (member.about.restarts, &member.about.last_end) {
         (0, _) => String::new(),
@@ -34,7 +34,7 @@ fn restarts(member: &Member) -> String {
     }
 }
 
-/// Colours the phases in a table: the words of one column, found by its header.
+/// Colours the phases in a table, which are the words of the column with this header.
 pub(crate) fn color_phases(table: &str, header: &str, color: bool) -> String {
     if !color {
         return table.to_owned();
@@ -72,9 +72,9 @@ fn color_of(word: &str) -> Option<&'static str> {
     }
 }
 
-/// `ctl members`: one row a member. The type has a column where it is not the service's name, gossip has a column where it uses another address than HTTP; endpoints and reasons have
-/// one where some member has them, or stand below the table where it would be wider than the terminal: a URL that is
-/// broken in two cannot be clicked.
+/// `ctl members`: one row for each member. The type has a column if it differs from some service's name, and gossip if
+/// it uses another address than HTTP. Endpoints, restarts and reasons have a column if some member has them, or follow
+/// below the table if it would be wider than the terminal: a URL that is broken in two cannot be clicked.
 pub(crate) fn members_table(members: &[Member], now_ms: u64, color: bool, columns: Option<usize>) -> String {
     let wide = members_rows(members, now_ms, true);
     let width = wide.lines().map(|line| line.chars().count()).max().unwrap_or(0);
@@ -146,17 +146,17 @@ fn members_rows(members: &[Member], now_ms: u64, has_room: bool) -> String {
     table(&header, &rows)
 }
 
-/// `ctl events`: one line an event.
+/// `ctl events`: one line for each event.
 pub(crate) fn event_line(event: &Event, color: bool) -> String {
     let at = moment(event.at_ms);
     let line = format!("{at}  {:<9}  {:<12}  {}", event.kind.as_str(), event.node, clean(&event.message));
     if color { color_word_at(&line, at.len() + 2) } else { line }
 }
 
-/// The last moment with a year of four digits, in milliseconds since 1970.
+/// The end of the year 9999, in milliseconds since 1970: later years have more than four digits.
 const YEAR_9999: u64 = 253_402_300_799_999;
 
-/// A moment in UTC; one that no calendar here shows is left as a number. Clocks of other machines may say anything.
+/// A time in UTC, or the bare number if it is out of range: clocks of other machines may give any value.
 fn moment(at_ms: u64) -> String {
     if at_ms > YEAR_9999 {
         return format!("{at_ms} ms");
@@ -165,18 +165,18 @@ fn moment(at_ms: u64) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-/// The role in a word, `?` if this version does not understand it.
+/// The role, `?` if this version does not understand it.
 pub(crate) fn role(member: &Member) -> String {
     member.state.as_ref().map_or_else(|| "?".to_owned(), |state| role_words(&state.role, state.duty))
 }
 
-/// The type of a member's service, where that is not the service's name.
+/// The type of a member's service, if it differs from the service's name.
 fn other_type(member: &Member) -> String {
     let service_type = member.state.as_ref().and_then(|state| state.service_type.as_ref());
     service_type.map(ToString::to_string).unwrap_or_default()
 }
 
-/// `storage/0`, and `storage/0 (replica)` for one with a copy.
+/// `storage/0`, and `storage/0 (replica)` for a replica.
 pub(crate) fn role_words(role: &Role, post: Option<Post>) -> String {
     match post {
         Some(Post::Replica) => format!("{role} (replica)"),
@@ -184,7 +184,7 @@ pub(crate) fn role_words(role: &Role, post: Option<Post>) -> String {
     }
 }
 
-/// The phase in a word, `?` if this version does not understand it.
+/// The phase, `?` if this version does not understand it.
 pub(crate) fn phase(member: &Member) -> &'static str {
     member.state.as_ref().map_or("?", |state| state.phase.as_str())
 }
@@ -199,7 +199,7 @@ fn http(member: &Member) -> &str {
     member.http.strip_prefix("http://").unwrap_or(&member.http)
 }
 
-/// Where its service is reached; names are needed only where there are several.
+/// The endpoints of its service, with names only if there are several.
 pub(crate) fn endpoints(member: &Member) -> String {
     let endpoints: Vec<_> = member.state.iter().flat_map(|state| &state.endpoints).collect();
     if let [(_, url)] = endpoints[..] {
@@ -219,7 +219,7 @@ pub(crate) fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-/// A number of bytes in a unit that people read: `17 B`, `1.5 KiB`, `3.0 GiB`.
+/// A number of bytes in a readable unit: `17 B`, `1.5 KiB`, `3.0 GiB`.
 pub(crate) fn bytes(number: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if number < 1024 {
@@ -292,7 +292,7 @@ n2         storage/0    starting  127.0.0.1:10000  3m12s"
     }
 
     #[test]
-    fn what_is_unusual_has_a_column_and_cannot_break_the_table() {
+    fn unusual_values_have_columns_and_cannot_break_the_table() {
         let mut gateway = member("g", "api_gateway", Phase::Ready);
         let state = gateway.state.as_mut().unwrap();
         state.endpoints.insert("gateway".to_owned(), "http://127.0.0.1:8080".to_owned());
@@ -325,7 +325,7 @@ reasons
     }
 
     #[test]
-    fn the_type_has_a_column_where_some_service_has_another_name() {
+    fn the_type_has_a_column_if_some_service_has_another_name() {
         let mut edge = member("g", "edge", Phase::Ready);
         edge.state.as_mut().unwrap().service_type = Some("api_gateway".parse().unwrap());
         assert_eq!(
@@ -365,7 +365,7 @@ s     storage/0               ready  127.0.0.1:10000  0s"
     }
 
     #[test]
-    fn a_moment_that_no_calendar_shows_is_a_number() {
+    fn a_time_out_of_range_is_a_number() {
         for (at_ms, expected) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (YEAR_9999, "9999-12-31T23:59:59.999Z"),

@@ -12,9 +12,9 @@ pub(crate) struct Changed {
     pub(crate) service: ServiceName,
     /// `settings.routes[0].prefix`, `replicas`.
     pub(crate) setting: String,
-    /// Absent where it was not set, so that the default held.
+    /// Absent if it was not set, so the default was in force.
     pub(crate) old: Option<Value>,
-    /// Absent where it is not set any more.
+    /// Absent if it is no longer set.
     pub(crate) new: Option<Value>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn changes(service: &ServiceName, old: &Spec, new: &Spec) -> Vec<Chan
 type Add<'a> = &'a mut dyn FnMut(String, Option<Value>, Option<Value>);
 
 fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, add: Add<'_>) {
-    // Nothing at all and an empty mapping are both the defaults.
+    // An absent mapping and an empty one both mean the defaults.
     let empty = Value::Object(serde_json::Map::new());
     let is_root = path == "settings";
     let filled = |value: Option<&Value>| match value {

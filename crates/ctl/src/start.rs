@@ -1,4 +1,4 @@
-//! Starts agents, waits until all see all, and takes back what it began when that fails.
+//! Starts agents, waits until every node sees every node, and undoes the start if that fails.
 
 mod owners;
 
@@ -36,11 +36,11 @@ use crate::views::{self, Expected, Views};
 
 const POLL: Duration = Duration::from_millis(15);
 const VIEW_LIMIT: Duration = Duration::from_secs(1);
-/// How long an agent that is taken back has to leave.
+/// How long an agent has to leave when its start is undone.
 const UNDO_LIMIT: Duration = Duration::from_secs(3);
-/// How often a port that was snatched away is replaced.
+/// How often a node whose port was taken is started again on another port.
 const PORT_ATTEMPTS: u32 = 3;
-/// How long an agent that is restarted has to finish its requests and leave.
+/// How long a restarted agent has to finish its requests and leave.
 const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 const SEEDS: usize = 3;
 const LOG_LINES: usize = 15;
@@ -52,25 +52,25 @@ pub(crate) struct Starter<'a> {
     binary: PathBuf,
     manifest: &'a Manifest,
     pub(crate) record: ClusterRecord,
-    /// Whether none of the cluster ran before.
+    /// Whether no node of the cluster ran before.
     is_fresh: bool,
     processes: Processes,
-    /// Nodes that this run has put into the record.
+    /// Nodes that this run has added to the record.
     entered: BTreeSet<NodeId>,
     started: BTreeMap<NodeId, Started>,
-    /// Nodes that ran before and were started anew: they are not taken back.
+    /// Nodes that ran before and were restarted: their start is not undone.
     restarted: BTreeSet<NodeId>,
     client: Client,
 }
 
-/// What the store says of the manifest's services now.
+/// The specs of the manifest's services on the store.
 #[derive(Debug)]
 pub(crate) struct Settled {
     /// The numbers of the specs.
     pub(crate) numbers: BTreeMap<ServiceName, u64>,
-    /// How many shards there are, of types whose shards have owners.
+    /// The number of shards of each service whose shards have owners.
     pub(crate) shards: BTreeMap<ServiceName, u32>,
-    /// What is not as it was.
+    /// The settings that changed.
     pub(crate) changed: Vec<Changed>,
 }
 
@@ -104,7 +104,7 @@ impl<'a> Starter<'a> {
         })
     }
 
-    /// Settles on the store what the manifest's services run with.
+    /// Settles the specs of the manifest's services on the store.
     pub(crate) async fn settle(
         &self,
         loaded: &Loaded,
@@ -125,7 +125,7 @@ impl<'a> Starter<'a> {
             let new = wanted.get(service).map(|wanted| Spec {
                 service_type: wanted.service_type.clone(),
                 settings: wanted.settings.clone(),
-                // What the manifest leaves out stays.
+                // What the manifest leaves out does not change.
                 shards: wanted.shards.or(old.shards),
                 replicas: wanted.replicas,
             });
@@ -134,10 +134,10 @@ impl<'a> Starter<'a> {
         Ok(Settled { changed: changes.collect(), numbers: applied.specs, shards: applied.shards })
     }
 
-    /// Starts all these nodes at once, each in the record before it runs.
+    /// Starts all these nodes at once. Each is in the record before it runs.
     pub(crate) async fn start(&mut self, nodes: &[&NodeSpec]) -> anyhow::Result<()> {
         for node in nodes {
-            // It may wait to start the node again.
+            // Its parent may be about to restart it.
             if let Some(node) = self.record.node(&node.id) {
                 supervision::end_parent(node, &mut self.processes).await?;
             }
@@ -150,14 +150,14 @@ impl<'a> Starter<'a> {
         Ok(())
     }
 
-    /// Has a node that runs leave, waits until nobody sees it, and starts it as the manifest says now, with the same
+    /// Makes a running node leave, waits until no node sees it, and starts it as the manifest says now, with the same
     /// id and data folder.
     pub(crate) async fn restart(&mut self, node: &NodeSpec) -> anyhow::Result<()> {
         if let Some(known) = self.record.node(&node.id)
             && let Some(process) = known.process()
         {
-            // One that has just ended needs no signal.
-            let _ = supervision::tell_to_leave(known, &mut self.processes);
+            // A process that has just ended needs no signal.
+            let _ = supervision::request_leave(known, &mut self.processes);
             let mut others = Vec::new();
             for other in self.record.nodes.iter().filter(|other| other.id != node.id) {
                 if other.is_running(&mut self.processes) {
@@ -169,7 +169,7 @@ impl<'a> Starter<'a> {
                 if Instant::now() >= deadline {
                     let message = format!("{} has not left after {LEAVE_LIMIT:?}", node.id);
                     return Err(Failure::new(Exit::NotConverged, message)
-                        .hint(format!("`ctl logs {}` tells more; once it is gone, run this again", node.id))
+                        .hint(format!("`ctl logs {}` shows more; once it is gone, run this again", node.id))
                         .into());
                 }
                 sleep(POLL).await;
@@ -186,7 +186,7 @@ impl<'a> Starter<'a> {
         views.values().flatten().any(|view| view.members.iter().any(|member| member.id == *id))
     }
 
-    /// Chooses addresses and puts nodes into the record, without a process yet.
+    /// Chooses addresses and adds nodes to the record, without a process yet.
     fn enter(&mut self, nodes: &[&NodeSpec]) -> anyhow::Result<()> {
         let starting: BTreeSet<&NodeId> = nodes.iter().map(|node| &node.id).collect();
         let others = self.record.nodes.iter().filter(|node| !starting.contains(&node.id));
@@ -196,7 +196,7 @@ impl<'a> Starter<'a> {
             ports::assign(&requests, taken, self.first_port(), &mut ThisMachine).map_err(|busy| {
                 let busy: Vec<_> = busy.iter().map(ToString::to_string).collect();
                 Failure::new(Exit::Error, busy.join("; "))
-                    .hint("end what holds it (`ss -lntup` shows it), or change the manifest")
+                    .hint("end the process that holds it (`ss -lntup` shows it), or change the manifest")
             })?;
         for (node, addresses) in nodes.iter().zip(addresses) {
             self.record.put(self.entry(node, addresses));
@@ -234,7 +234,7 @@ impl<'a> Starter<'a> {
         let seeds = self.seeds();
         let node = self.record.node(id).expect("entered before it is spawned");
         let is_new = !node.data_dir.exists();
-        // What an earlier parent wrote says nothing of this one.
+        // What an earlier parent wrote does not apply to this one.
         let _ = std::fs::remove_file(PidFile::beside(&node.start_file()));
         launch::write(&self.binary, self.state, self.manifest, &self.record, node, &seeds)?;
         let child = launch::supervise(&self.binary, node, None)?;
@@ -243,7 +243,7 @@ impl<'a> Starter<'a> {
         Ok(())
     }
 
-    /// Gives nodes that run without a parent a new one.
+    /// Starts a new parent for each node that runs without one.
     pub(crate) fn adopt(&mut self) -> anyhow::Result<()> {
         for node in &self.record.nodes {
             let Some(process) = node.process() else { continue };
@@ -264,7 +264,7 @@ impl<'a> Starter<'a> {
         self.record.nodes.iter().map(|node| crate::record::reachable(node.gossip)).take(SEEDS).collect()
     }
 
-    /// Waits until every node sees every node, those of this run ready.
+    /// Waits until every node sees every node, and those of this run ready.
     pub(crate) async fn converge(&mut self, limit: Duration, progress: &mut Progress) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
         let mut expected: Vec<Expected> = Vec::new();
@@ -275,41 +275,41 @@ impl<'a> Starter<'a> {
             }
         }
         loop {
-            self.replace_the_unlucky()?;
+            self.replace_lost_ports()?;
             let asked_at = Instant::now();
             let views = self.views(&expected).await;
-            let verdict = views::judge(&expected, &views);
-            if let Some((id, reason)) = verdict.failed.first() {
+            let convergence = views::compare(&expected, &views);
+            if let Some((id, reason)) = convergence.failed.first() {
                 return Err(self.failed(id, reason).into());
             }
-            if verdict.gaps.is_empty() {
+            if convergence.gaps.is_empty() {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(self.late(limit, views::in_words(&verdict.gaps)).into());
+                return Err(self.late(limit, views::in_words(&convergence.gaps)).into());
             }
             progress.show(&format!(
                 "{} of {} see all nodes ready",
-                verdict.complete,
+                convergence.complete,
                 render::count(expected.len(), "node")
             ));
-            // A big cluster takes long to ask; half the time belongs to it.
+            // Polling a large cluster takes long, so pause for as long as the poll took.
             sleep(POLL.max(asked_at.elapsed())).await;
         }
     }
 
-    /// The time is over; a process that was stopped explains it.
+    /// The error at the deadline. It names paused processes, which explain it.
     fn late(&mut self, limit: Duration, mut gaps: Vec<String>) -> Failure {
         let mut hint = if self.is_fresh {
             "--timeout waits longer, --keep leaves the agents running for a look at them".to_owned()
         } else {
-            "`ctl status` tells more; `ctl up` again waits for them, with --timeout for longer".to_owned()
+            "`ctl status` shows more; `ctl up` again waits for them, with --timeout for longer".to_owned()
         };
         for node in &self.record.nodes {
             let Some(process) = node.process() else { continue };
             if self.processes.is_stopped(&process) {
                 gaps.push(format!("{} is stopped (process {})", node.id, process.pid));
-                hint = format!("`ctl kill {} --signal CONT` lets it go on", node.id);
+                hint = format!("`ctl kill {} --signal CONT` resumes it", node.id);
             }
         }
         let words = gaps.join("\n  ");
@@ -331,8 +331,9 @@ impl<'a> Starter<'a> {
         join_all(calls).await.into_iter().collect()
     }
 
-    /// An agent that has ended is a failure, unless its port was snatched away between our look and its start.
-    fn replace_the_unlucky(&mut self) -> anyhow::Result<()> {
+    /// Fails if an agent has ended, unless its port was taken between our check and its start: then it gets another
+    /// port.
+    fn replace_lost_ports(&mut self) -> anyhow::Result<()> {
         let mut ended = Vec::new();
         for (id, started) in &mut self.started {
             if let Some(status) = started.child.try_wait()? {
@@ -343,11 +344,11 @@ impl<'a> Starter<'a> {
             let Some(spec) = self.manifest.nodes.iter().find(|node| node.id == id) else {
                 continue;
             };
-            let is_unlucky = self
+            let has_lost_port = self
                 .record
                 .node(&id)
                 .is_some_and(|node| !ThisMachine.tcp(node.http) || !ThisMachine.udp(node.gossip));
-            if !is_unlucky || attempts >= PORT_ATTEMPTS {
+            if !has_lost_port || attempts >= PORT_ATTEMPTS {
                 return Err(self.failure(&id, &format!("ended, {status}")).into());
             }
             let nodes = self.record.nodes.iter();
@@ -365,7 +366,7 @@ impl<'a> Starter<'a> {
         Ok(())
     }
 
-    /// A node that says itself why it does not work: its log would only say it again.
+    /// The failure of a node that reports its reason: the end of its log would only repeat it.
     fn failed(&self, id: &NodeId, reason: &str) -> Failure {
         let failure = Failure::new(Exit::Error, format!("node {id} failed: {reason}"));
         match self.record.node(id) {
@@ -374,7 +375,7 @@ impl<'a> Starter<'a> {
         }
     }
 
-    /// A node that ended without a word to others: the end of its log is all there is.
+    /// The failure of a node that ended without a report: the end of its log is all there is.
     fn failure(&self, id: &NodeId, what: &str) -> Failure {
         let Some(node) = self.record.node(id) else {
             return Failure::new(Exit::Error, format!("node {id} {what}"));
@@ -393,21 +394,21 @@ impl<'a> Starter<'a> {
         self.started.keys().filter(|id| !self.restarted.contains(*id)).cloned().collect()
     }
 
-    /// Those of them that run now.
-    pub(crate) fn living(&mut self) -> Vec<NodeId> {
+    /// The started nodes that run now.
+    pub(crate) fn running(&mut self) -> Vec<NodeId> {
         let started = self.started();
         let nodes = self.record.nodes.iter().filter(|node| started.contains(&node.id));
         nodes.filter(|node| node.is_running(&mut self.processes)).map(|node| node.id.clone()).collect()
     }
 
-    /// Ends what this run started, and forgets it. What ran before stays.
+    /// Ends what this run started, and removes it from the record. What ran before stays.
     pub(crate) async fn undo(&mut self) -> anyhow::Result<()> {
         let restarted = std::mem::take(&mut self.restarted);
         self.started.retain(|id, _| !restarted.contains(id));
         for started in self.started.values() {
-            // Not waited for yet, so that the number is still its own.
+            // Not reaped yet, so the pid is still its own.
             let pid = started.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-            // One that has just ended needs no signal.
+            // A process that has just ended needs no signal.
             let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
         }
         let deadline = Instant::now() + UNDO_LIMIT;
@@ -416,7 +417,7 @@ impl<'a> Starter<'a> {
             if ended.is_err() {
                 started.child.kill().await?;
             }
-            // A parent that was killed leaves its agent.
+            // A killed parent leaves its agent running.
             let process = self.record.node(id).and_then(NodeRecord::process);
             if let Some(process) = process
                 && self.processes.signal(&process, Signal::KILL).is_ok()
@@ -444,7 +445,7 @@ impl<'a> Starter<'a> {
     }
 }
 
-/// What the manifest says of every service that it names. Pure.
+/// The spec that the manifest wants for each service that it names. Pure.
 fn specs(manifest: &Manifest) -> BTreeMap<ServiceName, Wanted> {
     let mut wanted: BTreeMap<ServiceName, Wanted> = BTreeMap::new();
     for (service, spec) in &manifest.services {

@@ -1,6 +1,6 @@
-//! Where ctl keeps what it knows of the clusters on this machine.
+//! The state folder: what ctl keeps about the clusters on this machine.
 //!
-//! `run/<cluster>/` holds the record, the logs and the agents' settings; `data/<cluster>/<node>/` is the agents' own;
+//! `run/<cluster>/` holds the record, the logs and the agents' settings; `data/<cluster>/<node>/` belongs to the agent;
 //! `store/<cluster>/` is the object store of a cluster whose manifest names no other.
 
 use std::io;
@@ -12,10 +12,10 @@ use types::{ClusterId, NodeId};
 
 use crate::exit::{Exit, Failure};
 
-/// What a start may write at least.
+/// The least space that a start needs.
 const NEEDED_BYTES: usize = 256 * 1024;
 
-/// The root of it all: `$COTERIE_STATE_DIR`, else `$XDG_STATE_HOME/coterie`.
+/// The root folder: `$COTERIE_STATE_DIR`, else `$XDG_STATE_HOME/coterie`.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     root: PathBuf,
@@ -31,7 +31,7 @@ impl State {
             }
         };
         if root.to_str().is_none() {
-            // Records, settings files and the store's URL hold it as text.
+            // Records, settings files and the store's URL contain it as text.
             let message = format!("the path of the state folder, {}, is not in UTF-8", root.display());
             return Err(Failure::new(Exit::Usage, message)
                 .hint("name another folder with COTERIE_STATE_DIR")
@@ -40,7 +40,7 @@ impl State {
         Ok(Self::at(root))
     }
 
-    /// Fails where the run folder of a cluster can't be written to, or its disk is full: a start would end halfway.
+    /// Fails if the run folder of a cluster can't be written to, or its disk is full: a start would fail halfway.
     pub(crate) fn has_room(&self, cluster: &ClusterId) -> Result<(), Failure> {
         let run_dir = self.run_dir(cluster);
         let probe = run_dir.join(format!("room{}", std::process::id()));
@@ -48,7 +48,7 @@ impl State {
             std::fs::create_dir_all(&run_dir).and_then(|()| std::fs::write(&probe, [0; NEEDED_BYTES]));
         let removed = std::fs::remove_file(&probe);
         written.and(removed).map_err(|error| {
-            // Gone if nothing is in it.
+            // Removed only if it is empty.
             let _ = std::fs::remove_dir(&run_dir);
             Failure::new(Exit::Error, format!("{} can't be written: {error}", run_dir.display()))
                 .hint("nothing was started; make room there, or name another folder with COTERIE_STATE_DIR")
@@ -78,7 +78,7 @@ impl State {
         self.cluster_data_dir(cluster).join(node.as_str())
     }
 
-    /// The store of clusters that name no other: a folder below it for each.
+    /// The store of clusters that name no other, with a folder for each.
     pub(crate) fn store(&self) -> PathBuf {
         self.root.join("store")
     }
@@ -98,12 +98,12 @@ impl State {
     }
 }
 
-/// The error of a path, with the path.
+/// The error, with the path that it concerns.
 pub(crate) fn of_path(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// The folders whose names are those of clusters.
+/// The folders whose names are cluster names.
 fn named_below(folder: &Path) -> io::Result<Vec<ClusterId>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -1,4 +1,4 @@
-//! A node's two processes, the agent and its parent: how to end them, in this order or that.
+//! Ends a node's two processes, the agent and its parent.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use crate::process::{Processes, SignalError};
 use crate::record::NodeRecord;
 
 const POLL: Duration = Duration::from_millis(10);
-/// How long a parent that has no agent may take to end.
+/// How long a parent without an agent may take to end.
 const END_LIMIT: Duration = Duration::from_secs(2);
-/// How long a parent that was just started may take to say which agent it has.
+/// How long a parent that was just started may take to write down its agent.
 const BEGIN_LIMIT: Duration = Duration::from_secs(2);
 
-/// Has a node that runs leave. Its parent is told, which passes it on: an agent that is told twice aborts. One that was
-/// stopped must run to leave.
-pub(crate) fn tell_to_leave(node: &NodeRecord, processes: &mut Processes) -> Result<(), SignalError> {
-    let told = match (node.parent(processes), node.process()) {
+/// Makes a running node leave. Only its parent is signalled, which passes the signal on: an agent that receives two
+/// signals aborts. A paused process must run to leave.
+pub(crate) fn request_leave(node: &NodeRecord, processes: &mut Processes) -> Result<(), SignalError> {
+    let signalled = match (node.parent(processes), node.process()) {
         (Some(parent), process) => {
             if let Some(process) = process {
                 let _ = processes.signal(&process, Signal::CONT);
@@ -28,19 +28,19 @@ pub(crate) fn tell_to_leave(node: &NodeRecord, processes: &mut Processes) -> Res
         (None, Some(process)) => processes.signal(&process, Signal::TERM).map(|()| process),
         (None, None) => return Ok(()),
     };
-    let told = told?;
+    let signalled = signalled?;
     // It may have ended at once.
-    let _ = processes.signal(&told, Signal::CONT);
+    let _ = processes.signal(&signalled, Signal::CONT);
     Ok(())
 }
 
-/// Ends the parent of a node that does not run: it may wait to start it again.
+/// Ends the parent of a node that does not run: it may be about to restart the node.
 pub(crate) async fn end_parent(node: &NodeRecord, processes: &mut Processes) -> anyhow::Result<()> {
     let Some(parent) = node.parent(processes) else { return Ok(()) };
     let mut signal = Signal::TERM;
     loop {
-        let told = processes.signal(&parent, signal);
-        if let Err(error @ SignalError::Refused { .. }) = told {
+        let sent = processes.signal(&parent, signal);
+        if let Err(error @ SignalError::Refused { .. }) = sent {
             return Err(anyhow::Error::new(error).context(format!("the parent of {}", node.id)));
         }
         let _ = processes.signal(&parent, Signal::CONT);
@@ -55,8 +55,8 @@ pub(crate) async fn end_parent(node: &NodeRecord, processes: &mut Processes) -> 
     }
 }
 
-/// Waits until every parent whose file lies below a run folder has said which agent it has: a ctl that was killed may have
-/// started it a moment ago.
+/// Waits until every parent whose file is below a run folder has written down its agent: a ctl that was killed may have
+/// just started it.
 pub(crate) async fn settled(run_dir: &Path, processes: &mut Processes) {
     let deadline = Instant::now() + BEGIN_LIMIT;
     for parent in processes.below(run_dir) {

@@ -1,6 +1,6 @@
-//! The last lines of a log and those that follow, across the files that it was rotated into.
+//! Reads the last lines of a log and those that follow, across its rotated files.
 //!
-//! What is read is passed on in pieces, so that neither a long line nor a long log fills the memory.
+//! Text is passed on in pieces, so that neither a long line nor a long log fills the memory.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 
 use crate::state::of_path;
 
-/// How much is read at once.
+/// Bytes that are read at once.
 const BLOCK: usize = 64 * 1024;
-/// The highest number of a rotated file that is looked for: `NAME.log.9`.
+/// The highest number of a rotated file: `NAME.log.9`.
 const MAX_ROTATED: u32 = 9;
 
-/// A part of a log as it stands in the file; with the newline where a line ends.
+/// A part of a log as it is in the file, newlines included.
 pub(crate) type Piece = Vec<u8>;
 
-/// A file of a log, open: a rename takes nothing from its reader.
+/// An open file of a log: a rename does not affect its reader.
 #[derive(Debug)]
 struct Opened {
     file: File,
@@ -35,8 +35,8 @@ fn open(path: &Path) -> io::Result<Option<Opened>> {
     }
 }
 
-/// The files of a log, the newest first. They are opened in that order, since a rotation makes a file older: one may be
-/// met twice, and none is missed.
+/// The files of a log, the newest first. They are opened in that order since a rotation raises a file's number: a file
+/// may be found twice, but none is missed.
 fn open_all(path: &Path) -> io::Result<Vec<Opened>> {
     let mut files: Vec<Opened> = Vec::new();
     for number in 0..=MAX_ROTATED {
@@ -61,43 +61,43 @@ pub(crate) fn is_log(path: &Path) -> bool {
     rotated.unwrap_or(name).ends_with(".log")
 }
 
-/// Reads a log from some place on, across rotations, as it grows.
+/// Reads a log from a position on, across rotations, as it grows.
 #[derive(Debug)]
 pub(crate) struct Reader {
     path: PathBuf,
-    /// What is to be read, the oldest first. The last one grows.
+    /// The files still to be read, the oldest first. The last one grows.
     files: Vec<Opened>,
-    /// How far the first of them has been read.
+    /// The offset up to which the first of them has been read.
     at: u64,
-    /// Whether what was passed on last ended in the middle of a line.
+    /// Whether the last piece ended in the middle of a line.
     is_in_line: bool,
 }
 
-/// Where the last lines begin: looks back a block at a time. One [`Search::step`] reads one block.
+/// Finds where the last lines begin, going back one block with each [`Search::step`].
 #[derive(Debug)]
 pub(crate) struct Search {
     path: PathBuf,
     /// The newest first.
     files: Vec<Opened>,
-    /// The file that is looked at.
+    /// The index of the file being searched.
     file: usize,
-    /// Where in it what was looked at begins.
+    /// The offset at which the searched part of it begins.
     start: u64,
     /// Ends of lines still to be found, and one more for the line before the first.
     wanted: usize,
-    /// Whether nothing has been looked at yet.
+    /// Whether nothing has been searched yet.
     is_at_end: bool,
 }
 
 impl Search {
-    /// For the last `count` lines of a log, of which there may be no file yet.
+    /// For the last `count` lines of a log, which may have no file yet.
     pub(crate) fn new(path: &Path, count: usize) -> io::Result<Self> {
         let files = open_all(path)?;
         let start = files.first().map_or(Ok(0), |newest| newest.file.metadata().map(|file| file.len()))?;
         Ok(Self { path: path.to_owned(), files, file: 0, start, wanted: count, is_at_end: true })
     }
 
-    /// Looks at one block more. Returns whether the place is found.
+    /// Searches one more block. Returns whether the position is found.
     pub(crate) fn step(&mut self) -> io::Result<bool> {
         if self.wanted == 0 && self.is_at_end {
             return Ok(true);
@@ -119,7 +119,7 @@ impl Search {
             if *byte != b'\n' {
                 continue;
             }
-            // The newline at the very end ends the last line; each other one ends the line before.
+            // The newline at the very end ends the last line; every other one ends the line before.
             if is_last {
                 continue;
             }
@@ -133,7 +133,7 @@ impl Search {
         Ok(false)
     }
 
-    /// What reads on from there.
+    /// A reader that starts at the position found.
     pub(crate) fn reader(mut self) -> Reader {
         self.files.truncate(self.file + 1);
         self.files.reverse();
@@ -142,7 +142,7 @@ impl Search {
 }
 
 impl Reader {
-    /// A log from its start on, which may not be there yet.
+    /// A log from its start on. The file need not exist yet.
     pub(crate) fn from_start(path: PathBuf) -> Self {
         Self { path, files: Vec::new(), at: 0, is_in_line: false }
     }
@@ -151,12 +151,12 @@ impl Reader {
         &self.path
     }
 
-    /// The next piece; `None` while there is no more.
+    /// The next piece; `None` while there is no more text.
     pub(crate) fn next(&mut self) -> io::Result<Option<Piece>> {
         loop {
             if let Some(opened) = self.files.first_mut() {
                 if opened.file.metadata()?.len() < self.at {
-                    // It was cut to begin anew.
+                    // It was truncated.
                     self.at = 0;
                 }
                 opened.file.seek(SeekFrom::Start(self.at))?;
@@ -172,7 +172,7 @@ impl Reader {
                 if !self.find_newer()? {
                     return Ok(None);
                 }
-                // What was written to a file before it was rotated comes first.
+                // First read what was written to this file before it was rotated.
                 continue;
             }
             self.files.remove(0);
@@ -183,7 +183,7 @@ impl Reader {
         }
     }
 
-    /// Looks for files that were begun after the last one.
+    /// Looks for files that are newer than the last one.
     fn find_newer(&mut self) -> io::Result<bool> {
         let all = open_all(&self.path)?;
         let known = self.files.last().map(|last| last.inode);
@@ -194,7 +194,7 @@ impl Reader {
     }
 }
 
-/// The last lines of a log, of which the last 64 KiB at most.
+/// The last lines of a log, at most the last 64 KiB.
 pub(crate) fn last_lines(path: &Path, count: usize) -> io::Result<Vec<String>> {
     let mut search = Search::new(path, count)?;
     while !search.step()? {}
@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
 
-    /// The last lines, and what reads on.
+    /// The last lines, and a reader that continues after them.
     fn last(path: &Path, count: usize) -> (Vec<String>, Reader) {
         let mut search = Search::new(path, count).unwrap();
         while !search.step().unwrap() {}
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_are_found_however_long_the_file() {
+    fn the_last_lines_are_found_in_a_file_of_any_length() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         assert_eq!(last(&path, 3).0, Vec::<String>::new());
@@ -303,7 +303,7 @@ mod tests {
             if number % 7 == 0 {
                 rotate(&path);
             }
-            // Up to three rotations lie between two looks.
+            // Up to three rotations happen between two reads.
             if number % 20 == 0 {
                 found.append(&mut lines(&mut reader));
             }
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_growing_file_is_read_on_and_one_that_was_cut_from_its_start() {
+    fn a_growing_file_is_followed_and_a_truncated_one_is_read_from_its_start() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut reader = Reader::from_start(path.clone());
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(reader.next().unwrap().unwrap(), b"o\n");
         std::fs::write(&path, "new\n").unwrap();
         assert_eq!(lines(&mut reader), ["new"]);
-        // What a file that was rotated lacks of its last line is not taken from the next.
+        // An unfinished last line of a rotated file is not completed from the next file.
         append(&path, "torn");
         rotate(&path);
         append(&path, "whole\n");

@@ -1,6 +1,6 @@
-//! How long a verb waits, as it is given on the command line.
+//! How long a verb waits, as given on the command line.
 
 use types::range::DurationIn;
 
-/// From nothing to a year.
+/// From 0 to a year.
 pub(crate) type Timeout = DurationIn<0>;

@@ -1,4 +1,5 @@
-//! Another cluster of the same name on the same store, started from another state folder: found before anything starts.
+//! Detects another cluster of the same name on the same store, started from another state folder, before anything
+//! starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,8 +16,8 @@ use crate::record::ClusterRecord;
 
 const VIEW_LIMIT: Duration = Duration::from_secs(1);
 
-/// Who may own shards of a cluster: what runs of it here, as the record has it, and whoever is a member with those of its
-/// nodes that have answered.
+/// Who may own shards of a cluster: its recorded processes on this machine, and every member that its answering nodes
+/// see.
 pub(crate) async fn ours(record: &ClusterRecord, asked: &[AgentSelf]) -> Ours {
     let processes = record.nodes.iter().filter_map(|node| {
         let pid = node.process()?.pid;
@@ -26,15 +27,16 @@ pub(crate) async fn ours(record: &ClusterRecord, asked: &[AgentSelf]) -> Ours {
     for node in asked.iter().filter_map(|own| record.node(&own.member.id)) {
         let Ok(client) = Client::new(&node.url()) else { continue };
         if let Ok(view) = client.within(VIEW_LIMIT).members().await {
-            let lives = view.members.into_iter();
-            ours.members = lives.map(|Member { id, generation, .. }| Life { node: id, generation }).collect();
+            let incarnations = view.members.into_iter();
+            ours.members =
+                incarnations.map(|Member { id, generation, .. }| Life { node: id, generation }).collect();
             break;
         }
     }
     ours
 }
 
-/// Why nothing is started: who owns what, where, and what to do about it. Pure.
+/// The error that nothing was started: which nodes own which shards, where they run, and what to do about it. Pure.
 pub(crate) fn failure(cluster: &ClusterId, held: &[Held]) -> Failure {
     let mut nodes: BTreeMap<(&NodeId, &str), Vec<&Held>> = BTreeMap::new();
     for held in held {
@@ -67,7 +69,7 @@ pub(crate) fn failure(cluster: &ClusterId, held: &[Held]) -> Failure {
     Failure::new(Exit::Conflict, message).hint(hint)
 }
 
-/// The state folder of a `ctl` on this machine that started the owner, as its data folder tells. Pure.
+/// The state folder of the `ctl` on this machine that started the owner, taken from its data folder. Pure.
 fn state_folder<'a>(cluster: &ClusterId, held: &'a Held) -> Option<&'a str> {
     let host = held.http.strip_prefix("http://")?;
     let is_here = host.parse::<std::net::SocketAddr>().is_ok_and(|address| types::is_loopback(address.ip()));
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn who_and_where_and_what_to_do_are_said() {
+    fn the_error_names_owners_their_places_and_a_remedy() {
         let demo: ClusterId = "demo".parse().unwrap();
         let here = "http://127.0.0.1:7400";
         let failure = failure(
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_folder_is_known_only_of_what_a_ctl_on_this_machine_started() {
+    fn the_state_folder_is_known_only_for_owners_that_a_ctl_on_this_machine_started() {
         let demo: ClusterId = "demo".parse().unwrap();
         for (http, data_dir, expected) in [
             ("http://127.0.0.1:1", "/s/data/demo/a", Some("/s")),

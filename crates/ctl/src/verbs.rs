@@ -1,4 +1,4 @@
-//! The verbs, one file each, and the way from the command line to them.
+//! The verbs, one file each, and their dispatch.
 
 pub(crate) mod claims;
 pub(crate) mod completion;
@@ -28,9 +28,9 @@ use crate::out::Out;
 use crate::reach::Cx;
 use crate::state::State;
 
-/// Does what the command line says.
+/// Runs the verb of the command line.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
-    // A cluster that was chosen by COTERIE_AGENT is meant again by the next command.
+    // COTERIE_AGENT applies to the next command too, so hints need not repeat it.
     match (&cli.cluster, &cli.agent) {
         (Some(cluster), _) => hints::set_meant(Meant::Cluster(cluster.clone())),
         (None, Some(agent)) => hints::set_meant(Meant::Agent(agent.clone())),
@@ -43,7 +43,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         cluster: cli.cluster,
     };
     let mut interrupt = Interrupt::new()?;
-    // `up` takes back what it began, some verbs of `kv` say where they were; every other verb may stop anywhere.
+    // On ^C `up` undoes what it began, and some verbs of `kv` report how far they came; every other verb may stop
+    // anywhere.
     match cli.verb {
         Verb::Up(args) => Box::pin(up::run(&args, &cx, &mut interrupt)).await,
         Verb::Kv(args) => Box::pin(kv::run(&args, &cx, &mut interrupt)).await,

@@ -1,18 +1,19 @@
-//! Who sees whom: the views of all nodes laid side by side. Pure.
+//! Compares the views of all nodes: which node sees which. Pure.
 
 use std::collections::BTreeMap;
 
 use types::api::{Member, Members};
 use types::{Generation, NodeId, Phase, RoleState};
 
-/// What each node that was asked sees; `None` if it did not answer.
+/// The view of each queried node; `None` if it did not answer.
 pub(crate) type Views = BTreeMap<NodeId, Option<Members>>;
 
-/// What is expected of a node.
+/// The expected state of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expected {
     pub(crate) id: NodeId,
-    /// Whether it must be ready, not merely seen: nodes that ran before may be what a person made of them.
+    /// Whether it must be ready, not merely seen. Nodes that ran before may be in any state that an operator left them
+    /// in.
     pub(crate) ready: bool,
 }
 
@@ -20,28 +21,28 @@ pub(crate) struct Expected {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Gap {
     pub(crate) viewer: NodeId,
-    /// The node that is not seen; `None` when the viewer itself does not answer.
+    /// The node that is not seen; `None` if the viewer itself does not answer.
     pub(crate) node: Option<NodeId>,
     pub(crate) why: String,
 }
 
 /// Where the views differ from what is expected.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct Convergence {
     pub(crate) gaps: Vec<Gap>,
-    /// Nodes that say of themselves that they failed, with the reason.
+    /// Nodes that report that they failed, with the reason.
     pub(crate) failed: Vec<(NodeId, String)>,
     /// Nodes whose own view shows everything.
     pub(crate) complete: usize,
 }
 
 /// Compares every view with what is expected.
-pub(crate) fn judge(expected: &[Expected], views: &Views) -> Verdict {
-    let mut verdict = Verdict::default();
+pub(crate) fn compare(expected: &[Expected], views: &Views) -> Convergence {
+    let mut convergence = Convergence::default();
     for viewer in expected {
-        let before = verdict.gaps.len();
+        let before = convergence.gaps.len();
         match views.get(&viewer.id).and_then(Option::as_ref) {
-            None => verdict.gaps.push(Gap {
+            None => convergence.gaps.push(Gap {
                 viewer: viewer.id.clone(),
                 node: None,
                 why: "does not answer".to_owned(),
@@ -52,11 +53,11 @@ pub(crate) fn judge(expected: &[Expected], views: &Views) -> Verdict {
                     && state.phase == Phase::Failed
                 {
                     let reason = state.reason.clone().unwrap_or_default();
-                    verdict.failed.push((viewer.id.clone(), reason));
+                    convergence.failed.push((viewer.id.clone(), reason));
                 }
                 for node in expected {
                     if let Some(why) = shortcoming(view, node, own_generation(views, &node.id)) {
-                        verdict.gaps.push(Gap {
+                        convergence.gaps.push(Gap {
                             viewer: viewer.id.clone(),
                             node: Some(node.id.clone()),
                             why,
@@ -65,11 +66,11 @@ pub(crate) fn judge(expected: &[Expected], views: &Views) -> Verdict {
                 }
             }
         }
-        if verdict.gaps.len() == before {
-            verdict.complete += 1;
+        if convergence.gaps.len() == before {
+            convergence.complete += 1;
         }
     }
-    verdict
+    convergence
 }
 
 fn find<'a>(view: &'a Members, id: &NodeId) -> Option<&'a Member> {
@@ -81,20 +82,20 @@ fn own_generation(views: &Views, id: &NodeId) -> Option<Generation> {
     find(own, id).map(|member| member.generation)
 }
 
-/// Why a node in a view is not as it should be, if it is not.
+/// Why a node in a view is not as expected; `None` if it is.
 fn shortcoming(view: &Members, node: &Expected, generation: Option<Generation>) -> Option<String> {
     let Some(member) = find(view, &node.id) else {
         return Some("not seen".to_owned());
     };
     if generation.is_some_and(|generation| member.generation < generation) {
-        return Some("seen in its former life".to_owned());
+        return Some("seen in an earlier incarnation".to_owned());
     }
     if !node.ready {
         return None;
     }
     match &member.state {
         None => Some("seen in a state that this version does not know".to_owned()),
-        // Stopped is what a person made of it, in an earlier life.
+        // An operator stopped its role, in an earlier incarnation.
         Some(state) if state.phase == Phase::Stopped || does_its_part(state) => None,
         Some(state) => Some(match &state.reason {
             Some(reason) => format!("seen {}: {reason}", state.phase),
@@ -103,8 +104,8 @@ fn shortcoming(view: &Members, node: &Expected, generation: Option<Generation>) 
     }
 }
 
-/// Whether a node does what its role asks of it: it is ready, or degraded by something behind it that it can't mend, such
-/// as a gateway whose route leads to a server that is down. A shard that is degraded is not at its owner's yet.
+/// Whether a node fulfils its role: it is ready, or degraded by something that it can't repair, such as a gateway whose
+/// route leads to a server that is down. A degraded shard does not count: it is not with its owner yet.
 pub(crate) fn does_its_part(state: &RoleState) -> bool {
     match state.phase {
         Phase::Ready => true,
@@ -151,25 +152,25 @@ mod tests {
     }
 
     #[test]
-    fn all_is_well_only_when_every_node_sees_every_node_ready() {
+    fn a_cluster_has_converged_only_when_every_node_sees_every_node_ready() {
         let both = [("a", Phase::Ready), ("b", Phase::Ready)];
         let views = Views::from([view("a", &both), view("b", &both)]);
-        let verdict = judge(&expected(&["a", "b"]), &views);
-        assert_eq!(verdict, Verdict { complete: 2, ..Verdict::default() });
+        let convergence = compare(&expected(&["a", "b"]), &views);
+        assert_eq!(convergence, Convergence { complete: 2, ..Convergence::default() });
     }
 
     #[test]
-    fn each_gap_is_told_with_its_reason() {
+    fn each_gap_is_reported_with_its_reason() {
         let views = Views::from([
             view("a", &[("a", Phase::Ready), ("b", Phase::Starting)]),
             view("b", &[("b", Phase::Failed)]),
             ("c".parse().unwrap(), None),
         ]);
-        let verdict = judge(&expected(&["a", "b", "c"]), &views);
-        assert_eq!(verdict.complete, 0);
-        assert_eq!(verdict.failed, [("b".parse().unwrap(), String::new())]);
+        let convergence = compare(&expected(&["a", "b", "c"]), &views);
+        assert_eq!(convergence.complete, 0);
+        assert_eq!(convergence.failed, [("b".parse().unwrap(), String::new())]);
         assert_eq!(
-            in_words(&verdict.gaps),
+            in_words(&convergence.gaps),
             [
                 "c does not answer",
                 "a does not see c",
@@ -181,15 +182,15 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_came_back_must_be_seen_in_its_new_life() {
+    fn a_node_that_returned_must_be_seen_in_its_new_incarnation() {
         let mut views = Views::from([
             view("a", &[("a", Phase::Ready), ("b", Phase::Ready)]),
             view("b", &[("a", Phase::Ready), ("b", Phase::Ready)]),
         ]);
         let own = views.get_mut(&"b".parse::<NodeId>().unwrap()).unwrap();
         own.as_mut().unwrap().members[1].generation = Generation(2_000);
-        let verdict = judge(&expected(&["a", "b"]), &views);
-        assert_eq!(in_words(&verdict.gaps), ["a sees b in its former life"]);
+        let convergence = compare(&expected(&["a", "b"]), &views);
+        assert_eq!(in_words(&convergence.gaps), ["a sees b in an earlier incarnation"]);
     }
 
     #[test]
@@ -197,6 +198,6 @@ mod tests {
         let views = Views::from([view("a", &[("a", Phase::Failed)])]);
         let mut nodes = expected(&["a"]);
         nodes[0].ready = false;
-        assert_eq!(judge(&nodes, &views).complete, 1);
+        assert_eq!(compare(&nodes, &views).complete, 1);
     }
 }

@@ -1,4 +1,4 @@
-//! The ctl binary where no agent is needed: exit codes, what goes to stdout and what to stderr.
+//! Tests the ctl binary where no agent is needed: exit codes, stdout and stderr.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -37,7 +37,7 @@ impl Machine {
         (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
     }
 
-    /// A record of one node whose process is the one given.
+    /// A record of one node with the given process.
     fn write_record(&self, pid: u32, start_time: u64) {
         let run = self.path().join("state/run/demo");
         std::fs::create_dir_all(&run).unwrap();
@@ -82,7 +82,7 @@ fn wrong_usage_is_2_and_help_is_0() {
 }
 
 #[test]
-fn without_a_cluster_each_verb_says_so_with_its_own_code() {
+fn without_a_cluster_each_verb_fails_with_its_own_code() {
     let machine = Machine::new();
     for verb in [&["members"][..], &["status"], &["events"], &["drain", "n1"], &["logs"]] {
         assert_eq!(
@@ -143,29 +143,29 @@ fn up_without_a_manifest_points_to_init_which_overwrites_nothing() {
 #[test]
 fn a_pid_that_now_belongs_to_another_process_is_never_signalled() {
     let machine = Machine::new();
-    let mut bystander = Command::new("sh")
+    let mut other_process = Command::new("sh")
         .args(["-c", "echo here; read line"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    bystander.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+    other_process.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    // Even one that was started within the same second.
-    machine.write_record(bystander.id(), now.as_secs());
+    // Even if it was started within the same second.
+    machine.write_record(other_process.id(), now.as_secs());
     let (code, out, err) = machine.ctl(&["kill", "n1"]);
     assert_eq!((code, out), (Some(1), nothing()));
     assert!(err.contains("nothing was signalled"), "{err}");
     let (code, out, _) = machine.ctl(&["down"]);
     assert_eq!(code, Some(0));
     assert_eq!(out, "stopped 0 agents, 0 left, 2 ports free (1 was not running)\n");
-    assert_eq!(bystander.try_wait().unwrap(), None);
-    bystander.kill().unwrap();
-    bystander.wait().unwrap();
+    assert_eq!(other_process.try_wait().unwrap(), None);
+    other_process.kill().unwrap();
+    other_process.wait().unwrap();
 }
 
 #[test]
-fn a_damaged_record_is_named_and_hides_no_other_cluster() {
+fn a_damaged_record_is_reported_and_hides_no_other_cluster() {
     let machine = Machine::new();
     machine.write_record(1, 1);
     let run = machine.path().join("state/run/broken");
@@ -197,7 +197,7 @@ fn a_stream_without_a_reader_ends_though_nothing_happens() {
 }
 
 #[test]
-fn a_cluster_that_nobody_knows_cannot_be_stopped_but_one_that_has_ended_can() {
+fn an_unknown_cluster_cannot_be_stopped_but_one_that_has_ended_can() {
     let machine = Machine::new();
     let (code, out, err) = machine.ctl(&["down", "--cluster", "demo"]);
     assert_eq!((code, out), (Some(1), nothing()));

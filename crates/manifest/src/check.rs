@@ -1,6 +1,6 @@
-//! Checks a tree and makes a manifest of it, collecting every mistake on the way.
+//! Checks a tree and builds a manifest from it. Collects every mistake on the way.
 //!
-//! Each part gives `None` after a mistake and the check goes on with the rest, so that one run shows them all.
+//! Each part returns `None` after a mistake, and the check continues with the rest, so that one run finds all mistakes.
 
 mod fields;
 mod nodes;
@@ -17,16 +17,16 @@ use crate::render::quoted;
 use crate::suggest;
 use crate::tree::{Key, Node, Position, Value};
 
-/// Keys of a manifest that begin so are not read: they hold what anchors share.
+/// Keys of a manifest with this prefix are ignored: they hold values that anchors share.
 pub(crate) const ASIDE: &str = "x-";
 pub(crate) const MANIFEST_KEYS: &[&str] = &["cluster", "profile", "store", "services", "nodes"];
 pub(crate) const SERVICE_KEYS: &[&str] = &["type", "settings", "shards", "replicas"];
 pub(crate) const NODE_KEYS: &[&str] =
     &["id", "service", "shard", "listen", "gossip", "labels", "runs", "restart", "count"];
 
-/// The manifest that a tree describes; `None` only after a mistake.
+/// Builds the manifest that a tree describes; `None` only after a mistake.
 ///
-/// Nothing is reported at the places in `failed`, whose values are mistakes already.
+/// Nothing is reported at the positions in `failed`: the mistakes in their values are reported already.
 pub(crate) fn check(
     tree: &Node,
     known: Option<&Known>,
@@ -92,7 +92,7 @@ impl Check<'_> {
 
     fn profile(&mut self, fields: &Fields<'_>) -> Option<Profile> {
         let Some(field) = fields.get("profile") else {
-            // `ctl up` starts all of it on one machine.
+            // `ctl up` starts all nodes on one machine.
             return Some(Profile::Local);
         };
         let names = Profile::ALL.map(Profile::as_str);
@@ -109,7 +109,7 @@ impl Check<'_> {
         found
     }
 
-    /// Where the store is; whether that is a store only an agent can say.
+    /// The location of the store. Only an agent can check whether it is a valid store.
     fn store(&mut self, fields: &Fields<'_>, places: &mut Places) -> Option<String> {
         let field = fields.get("store")?;
         places.store = Some(field.at());
@@ -139,8 +139,8 @@ impl Check<'_> {
         }
     }
 
-    /// A service that a node may run: one of the manifest, or one that is named after a type that exists, as far as that is
-    /// known here. `standby` is none.
+    /// A service that a node may run: one of the manifest, or one that is named after a known type. `standby` is not a
+    /// service.
     fn service(
         &mut self,
         text: &str,
@@ -165,7 +165,7 @@ impl Check<'_> {
         None
     }
 
-    /// The types that exist, as far as that is known here.
+    /// The names of the known types.
     fn type_names(&self) -> Vec<String> {
         let known = self.known.iter().flat_map(|known| &known.service_types);
         known.map(|known| known.name.to_string()).collect()
@@ -175,18 +175,18 @@ impl Check<'_> {
         self.known.is_some_and(|known| known.named(service_type).is_some())
     }
 
-    /// What is known of the type of a service.
+    /// The type of a service, if it is known.
     fn kind(
         &self,
         service: &ServiceName,
         services: &BTreeMap<ServiceName, ServiceSpec>,
     ) -> Option<&KnownType> {
-        let told = services.get(service).and_then(|spec| spec.service_type.clone());
-        self.known?.named(&told.or_else(|| service.default_type())?)
+        let declared_type = services.get(service).and_then(|spec| spec.service_type.clone());
+        self.known?.named(&declared_type.or_else(|| service.default_type())?)
     }
 }
 
-/// A value in words, for "wants a list, found ...".
+/// Describes a value, for "wants a list, found ...".
 fn found(node: &Node) -> String {
     match &node.value {
         Value::Null => "nothing".to_owned(),
@@ -198,7 +198,7 @@ fn found(node: &Node) -> String {
     }
 }
 
-/// Where a value is shown: a value that is not written at its key, a list or mapping at its key too.
+/// The position at which a value is shown. For an absent value, a list or a mapping this is its key.
 fn shown(key: &Key, value: &Node) -> Position {
     match &value.value {
         Value::Null | Value::Sequence(_) | Value::Mapping(_) => key.at,

@@ -1,4 +1,4 @@
-//! What separates a cluster from its manifest.
+//! Finds the differences between a cluster and its manifest.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,15 @@ use types::{NodeId, Role};
 
 use crate::model::{Manifest, NodeSpec};
 
-/// A node that runs.
+/// A running node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
-    /// What it does.
+    /// Its current role.
     pub role: Role,
 }
 
-/// What separates a cluster from its manifest. Whoever carries it out decides whether to touch drift and extra
-/// nodes: a person may have wanted them.
+/// The differences between a cluster and its manifest. The caller decides whether to act on drift and extra nodes: an
+/// operator may have caused them on purpose.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Wanted but not running, in the order of the manifest.
@@ -28,13 +28,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether the cluster is what the manifest says.
+    /// Whether the cluster matches the manifest.
     pub fn is_empty(&self) -> bool {
         self.start.is_empty() && self.drift.is_empty() && self.extra.is_empty()
     }
 }
 
-/// A node with another role than its manifest says.
+/// A node whose role differs from the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
     /// The node.
@@ -45,7 +45,7 @@ pub struct Drift {
     pub found: Role,
 }
 
-/// Compares a manifest with the nodes that run.
+/// Compares a manifest with the running nodes.
 pub fn diff(desired: &Manifest, running: &BTreeMap<NodeId, Running>) -> Plan {
     let mut plan = Plan::default();
     for node in &desired.nodes {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_names_what_to_start_what_drifted_what_is_extra_and_what_is_right() {
+    fn a_plan_lists_missing_drifted_extra_and_unchanged_nodes() {
         for (wanted, found, expected) in [
             (&[][..], &[][..], ""),
             (&[("b", "standby"), ("a", "storage/0")], &[], "+b +a"),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_separates_a_cluster_from_its_own_manifest() {
+    fn a_cluster_that_matches_its_manifest_has_an_empty_plan() {
         let wanted = manifest(&[("a", "standby"), ("b", "api_gateway")]);
         let running = wanted.nodes.iter().map(|node| {
             let role = node.role.clone();

@@ -1,9 +1,9 @@
-//! The text of a file that a person wrote, from its bytes.
+//! Decodes the bytes of a file that a person wrote.
 
 use crate::mistake::{Mistake, Mistakes};
 use crate::tree::Position;
 
-/// The text of a file, which is UTF-8. One that is not is a mistake with the place of the first byte that does not fit.
+/// Decodes a file as UTF-8. If it is not UTF-8, the mistake has the position of the first invalid byte.
 ///
 /// `file_name` is for messages only.
 pub fn text(file_name: &str, bytes: Vec<u8>) -> Result<String, Mistakes> {
@@ -34,7 +34,7 @@ fn utf_16(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The text with a mark in the place of each byte that is no character, so that columns stay.
+/// The text with a replacement character for each invalid byte, so that columns do not shift.
 fn lossy(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -44,7 +44,7 @@ fn lossy(bytes: &[u8]) -> String {
     text
 }
 
-/// The place behind this text.
+/// The position after this text.
 fn place(before: &[u8]) -> Position {
     let before = String::from_utf8_lossy(before);
     let before = before.strip_prefix('\u{feff}').unwrap_or(&before);
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_of_another_encoding_is_shown_in_its_place() {
+    fn a_byte_of_another_encoding_is_shown_at_its_position() {
         assert_eq!(
             mistake(b"cluster: y\n# f\xFCr\nnodes: []\n"),
             "\

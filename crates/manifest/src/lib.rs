@@ -1,7 +1,8 @@
-//! Manifests: YAML to a checked model, with every mistake at once, each with its place; and a pure diff.
+//! Manifests: turns YAML into a checked model, reports all mistakes at once with their positions, and compares a
+//! manifest with a cluster.
 //!
-//! No I/O: the text, the variables and the known service types are arguments. The agent reads its own config
-//! file through [`read_tree`].
+//! No I/O: the text, the variables and the known service types are arguments. The agent reads its config file with
+//! [`read_tree`].
 
 mod check;
 mod diff;
@@ -27,11 +28,10 @@ pub use schema::json_schema;
 pub use tree::{Key, Node, Position, Value};
 pub use variables::Variables;
 
-/// Reads a manifest: parses it, replaces variables and checks it all, against the known service types if they are
-/// given.
+/// Reads a manifest: parses it, replaces variables and checks everything. Checks service types too if `known` is given.
 ///
-/// `file_name` is for messages only. On mistakes, all of them are returned; only the first place that is no YAML
-/// hides what comes after it.
+/// `file_name` is for messages only. All mistakes are returned at once; only a YAML syntax error hides mistakes after
+/// it.
 pub fn parse(
     file_name: &str,
     source: &str,
@@ -47,13 +47,13 @@ pub fn parse(
 
 /// Reads any YAML file to a tree with variables replaced, for configs that are not manifests.
 ///
-/// Bad variables and keys that are given twice are mistakes; what the file means is left to the caller.
+/// Bad variables and duplicate keys are mistakes; all other checks are up to the caller.
 pub fn read_tree(file_name: &str, source: &str, variables: Variables<'_>) -> Result<Node, Mistakes> {
     let Prepared { tree, mistakes, .. } = prepared(file_name, source, variables)?;
     if mistakes.is_empty() { Ok(tree) } else { Err(Mistakes::new(file_name, source, mistakes)) }
 }
 
-/// A tree with variables replaced, and what went wrong with that.
+/// A tree with variables replaced, and the mistakes so far.
 struct Prepared {
     tree: Node,
     failed: BTreeSet<Position>,

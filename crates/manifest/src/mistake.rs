@@ -1,4 +1,4 @@
-//! Mistakes in a file: where, what, and what to do about it.
+//! Mistakes in a file: position, message and hint.
 
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
@@ -15,7 +15,7 @@ pub struct Mistake {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// Other places that belong to it, each with a word on why.
+    /// Related positions, each with a note.
     pub related: Vec<(Position, String)>,
 }
 
@@ -25,14 +25,14 @@ impl Mistake {
         Self { at, message: message.into(), hint: None, related: Vec::new() }
     }
 
-    /// The same with a word on what to do.
+    /// Adds a hint on what to do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same with another place that belongs to it.
+    /// Adds a related position.
     #[must_use]
     pub fn related(mut self, at: Position, note: impl Into<String>) -> Self {
         self.related.push((at, note.into()));
@@ -40,7 +40,7 @@ impl Mistake {
     }
 }
 
-/// All mistakes in a file, printed as a compiler would. Correct them all, then try again.
+/// All mistakes in a file, printed like a compiler's errors. Correct them all, then try again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", render(.file, .source_text, .list))]
 pub struct Mistakes {
@@ -50,7 +50,7 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    /// The mistakes in a file with this name and text, put in the order of the file.
+    /// The mistakes in a file with this name and text. They are sorted by position.
     pub fn new(file: impl Into<String>, source: impl Into<String>, mut list: Vec<Mistake>) -> Self {
         list.sort_by_key(|mistake| (mistake.at.line, mistake.at.column));
         Self { file: file.into(), source_text: source.into(), list }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_come_in_the_order_of_the_file_and_are_counted() {
+    fn mistakes_are_sorted_by_position_and_counted() {
         let list = vec![Mistake::new(at(2, 1, 1), "second"), Mistake::new(at(1, 1, 1), "first")];
         let text = Mistakes::new("a.yaml", "x\ny\n", list).to_string();
         assert!(text.find("first") < text.find("second"), "{text}");

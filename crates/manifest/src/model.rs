@@ -1,4 +1,4 @@
-//! A manifest after every check: what a cluster should look like.
+//! A checked manifest: the desired state of a cluster.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,14 +9,14 @@ use types::{ClusterId, NodeId, Profile, Role, ServiceName, ServiceType, ShardId}
 
 use crate::tree::{Node, Position};
 
-/// What a cluster should look like. Written as YAML it is a manifest again, once each `$` in it is doubled.
+/// The desired state of a cluster. Written as YAML, it is a manifest again once each `$` in it is doubled.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Manifest {
     /// The cluster's name.
     pub cluster: ClusterId,
     /// How far apart its nodes are.
     pub profile: Profile,
-    /// The URL of the object store; a folder on this machine if absent.
+    /// The URL of the object store; if absent, a folder on this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
     /// What all nodes of a service have in common; services without settings may be absent.
@@ -29,15 +29,15 @@ pub struct Manifest {
 /// What all nodes of a service have in common.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ServiceSpec {
-    /// Its type; the one that it is named after if absent.
+    /// The service's type; if absent, the type that it is named after.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub service_type: Option<ServiceType>,
-    /// The type's settings, an object that only its plugin understands.
+    /// The settings, an object that only the type's plugin can interpret.
     pub settings: serde_json::Value,
-    /// The number of its shards, for types whose shards have owners; as many as its nodes need if absent.
+    /// The number of shards, for types whose shards have owners; if absent, as many as the service's nodes need.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shards: Option<u32>,
-    /// Copies of each shard beside its owner's.
+    /// Replicas of each shard, not counting its owner.
     #[serde(skip_serializing_if = "is_none")]
     pub replicas: u32,
 }
@@ -47,23 +47,23 @@ fn is_none(replicas: &u32) -> bool {
     *replicas == 0
 }
 
-/// A node as it should be.
+/// The desired state of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(into = "NodeEntry")]
 pub struct NodeSpec {
     /// Its name.
     pub id: NodeId,
-    /// What it does first; a person may change that while it runs.
+    /// Its first role; an operator may change it while the node runs.
     pub role: Role,
-    /// Where its HTTP API listens; a free port if absent.
+    /// The address of its HTTP API; if absent, a free port.
     pub listen: Option<SocketAddr>,
-    /// Where it gossips; a free port if absent.
+    /// Its gossip address; if absent, a free port.
     pub gossip: Option<SocketAddr>,
     /// Labels that other nodes see.
     pub labels: BTreeMap<String, String>,
-    /// The only services that it takes over by itself; all that it can run if absent.
+    /// The only services that it takes over on its own; if absent, all that it can run.
     pub runs: Option<Vec<ServiceName>>,
-    /// When its process is started again after it has ended.
+    /// When its process is restarted.
     pub restart: RestartPolicy,
 }
 
@@ -107,39 +107,39 @@ impl From<NodeSpec> for NodeEntry {
 }
 
 impl Manifest {
-    /// The type of a service; none if it is not said and the name is no type's.
+    /// The type of a service; `None` if it is not given and the name can't be a type.
     pub fn type_of(&self, service: &ServiceName) -> Option<ServiceType> {
-        let told = self.services.get(service).and_then(|spec| spec.service_type.clone());
-        told.or_else(|| service.default_type())
+        let declared = self.services.get(service).and_then(|spec| spec.service_type.clone());
+        declared.or_else(|| service.default_type())
     }
 }
 
-/// A manifest without mistakes, and where its parts stand in the file.
+/// A manifest without mistakes, and the positions of its parts in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checked {
     /// The manifest.
     pub manifest: Manifest,
-    /// The places of its parts.
+    /// The positions of its parts.
     pub(crate) places: Places,
 }
 
-/// Where the parts of a manifest stand.
+/// The positions of the parts of a manifest.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Places {
-    /// Per service, the place of its key and its settings, if it has any.
+    /// For each service, the position of its key, and its settings if it has any.
     pub(crate) services: BTreeMap<ServiceName, (Position, Option<Node>)>,
-    /// Per service, the place of its number of shards.
+    /// For each service, the position of its number of shards.
     pub(crate) shards: BTreeMap<ServiceName, Position>,
-    /// The place of the store.
+    /// The position of the store.
     pub(crate) store: Option<Position>,
-    /// The place of each node's id or, where it has none in the file, of its entry.
+    /// The position of each node's id, or of its entry if the file gives it no id.
     pub(crate) nodes: BTreeMap<NodeId, Position>,
 }
 
 impl Checked {
-    /// Where a setting of a service stands, by its JSON pointer (RFC 6901) below `settings`.
+    /// The position of a setting of a service, by its JSON pointer (RFC 6901) below `settings`.
     ///
-    /// What is not in the file is shown by the nearest thing around it.
+    /// If the setting is not in the file, this is the position of the nearest enclosing value.
     pub fn settings_position(&self, service: &ServiceName, pointer: &str) -> Position {
         match self.places.services.get(service) {
             Some((_, Some(settings))) => settings.position_of(pointer),
@@ -148,7 +148,7 @@ impl Checked {
         }
     }
 
-    /// Where the key of a setting stands, by the same pointer; else its value.
+    /// The position of the key of a setting, by the same pointer; if it has no key, the position of its value.
     pub fn settings_key_position(&self, service: &ServiceName, pointer: &str) -> Position {
         match self.places.services.get(service) {
             Some((_, Some(settings))) => settings.key_position_of(pointer),
@@ -156,27 +156,27 @@ impl Checked {
         }
     }
 
-    /// Where the number of shards of a service stands, or else the service, or else the beginning.
+    /// The position of a service's number of shards, else of the service, else the start.
     pub fn shards_position(&self, service: &ServiceName) -> Position {
         let shards = self.places.shards.get(service).copied();
         shards.unwrap_or_else(|| self.settings_position(service, ""))
     }
 
-    /// Where the store stands, or else the beginning.
+    /// The position of the store, else the start.
     pub fn store_position(&self) -> Position {
         self.places.store.unwrap_or(Position::START)
     }
 
-    /// Where a node stands; several nodes may share a place, when one entry has a count.
+    /// The position of a node. Nodes of one entry with a count share a position.
     pub fn node_position(&self, id: &NodeId) -> Position {
         self.places.nodes.get(id).copied().unwrap_or(Position::START)
     }
 }
 
-/// What an agent can run, to check the service types of a manifest against.
+/// What an agent can run, to check the service types of a manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Each service type.
+    /// The service types.
     pub service_types: Vec<KnownType>,
 }
 
@@ -187,14 +187,14 @@ pub struct KnownType {
     pub name: ServiceType,
     /// Whether a role of it has a shard.
     pub is_sharded: bool,
-    /// Whether one node at a time owns such a shard.
+    /// Whether such a shard has an owner, one node at a time.
     pub is_owned: bool,
-    /// Whether other nodes may have copies of it.
+    /// Whether such a shard may have replicas on other nodes.
     pub is_replicated: bool,
 }
 
 impl Known {
-    /// What is known of a type.
+    /// The type of this name.
     pub(crate) fn named(&self, service_type: &ServiceType) -> Option<&KnownType> {
         self.service_types.iter().find(|known| known.name == *service_type)
     }

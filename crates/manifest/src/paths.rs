@@ -1,9 +1,10 @@
-//! Paths as people type them, made fit for a process with another working folder.
+//! Makes paths that people type usable for processes with another working folder.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// The absolute form of a path, without `..`: where the part before it is a link, the folder above its target is meant.
+/// The absolute form of a path, without `..`. As for the system, `..` after a symbolic link is the parent folder of its
+/// target.
 pub fn absolute(path: &Path) -> io::Result<PathBuf> {
     let mut out = PathBuf::new();
     for part in std::path::absolute(path)?.components() {
@@ -24,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_above_is_the_one_that_the_system_would_open() {
+    fn a_parent_folder_is_the_one_that_the_system_would_open() {
         let dir = tempfile::tempdir().unwrap();
         let root = std::fs::canonicalize(dir.path()).unwrap();
         std::fs::create_dir_all(root.join("a/b")).unwrap();

@@ -1,6 +1,6 @@
-//! Prints mistakes with the lines they are in.
+//! Prints mistakes with their lines.
 //!
-//! The text may be hostile: control characters and long lines never reach the terminal.
+//! The text may be malicious, so control characters and long lines never reach the terminal.
 
 use std::fmt::Write;
 
@@ -9,9 +9,9 @@ use crate::tree::Position;
 
 /// Mistakes beyond this one are only counted.
 const SHOWN: usize = 100;
-/// Columns of a line that are shown.
+/// How many columns of a line are shown.
 const WIDTH: usize = 120;
-/// Columns before the mistake that are shown of a line that is too long.
+/// How many columns before the mistake are shown if the line is too long.
 const BEFORE: usize = 40;
 
 /// All mistakes as one text, without a newline at the end.
@@ -42,7 +42,7 @@ pub(crate) fn render(file: &str, source: &str, list: &[Mistake]) -> String {
     out
 }
 
-/// The lines of a file as YAML counts them: a lone carriage return ends one too, a byte order mark is in none.
+/// The lines of a file as YAML counts them: a lone carriage return ends a line too, and a byte order mark is skipped.
 pub(crate) fn lines(source: &str) -> impl Iterator<Item = &str> {
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
     let ends = source.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
@@ -72,7 +72,7 @@ fn snippet(out: &mut String, file: &str, lines: &[&str], at: Position, gutter: u
     out.push_str(&format!("\n{:gutter$} | {:before$}{marks}\n", "", ""));
 }
 
-/// What is shown of a line, the columns before the mark, and the columns of the mark.
+/// The shown part of a line, the number of columns before the mark, and the number of columns of the mark.
 fn excerpt(text: &str, column: usize, len: usize) -> (String, usize, usize) {
     let total: usize = text.chars().take(WIDTH + 1).map(width).sum();
     let skipped = if total > WIDTH { column.saturating_sub(BEFORE) } else { 0 };
@@ -103,7 +103,7 @@ fn excerpt(text: &str, column: usize, len: usize) -> (String, usize, usize) {
     (shown, before, marked.max(1))
 }
 
-/// Columns that a character takes in a terminal, near enough: Unicode's wide ranges (UAX 11), its common marks.
+/// The width of a character in a terminal, approximately: Unicode's wide ranges (UAX 11) and common combining marks.
 fn width(c: char) -> usize {
     match u32::from(c) {
         0x09 => 4,
@@ -123,14 +123,14 @@ fn width(c: char) -> usize {
     }
 }
 
-/// Control characters and those that change the direction of text.
+/// Whether this is a control character or one that changes the direction of text.
 fn is_unprintable(c: char) -> bool {
     let turns =
         matches!(c, '\u{061C}' | '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
     c.is_control() || turns
 }
 
-/// The text with unprintable characters written out.
+/// The text with unprintable characters escaped.
 fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -143,7 +143,7 @@ fn printable(text: &str) -> String {
     out
 }
 
-/// Text from a file as part of a message: in backticks, shortened.
+/// Text from a file as part of a message: in backticks, and shortened if it is long.
 pub(crate) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
     match text.char_indices().nth(LONGEST) {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_stands_below_the_mistake() {
+    fn the_mark_is_below_the_mistake() {
         let expected = "error: wrong\n --> f.yaml:2:3\n  |\n2 | a b\n  |   ^\n\n1 mistake in f.yaml";
         assert_eq!(rendered("x\na b\n", 2, 3, 1), expected);
     }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_as_yaml_says() {
+    fn lines_end_as_in_yaml() {
         let found: Vec<&str> = lines("\u{feff}a\r\nb\rc\n\nd").collect();
         assert_eq!(found, ["a", "b", "c", "", "d"]);
     }
@@ -205,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn a_place_outside_the_file_is_still_named() {
+    fn a_position_outside_the_file_is_still_shown() {
         assert!(rendered("", 7, 9, 3).contains("f.yaml:7:9"));
         assert!(rendered("ab", 1, 4_000_000_000, u32::MAX).contains("f.yaml:1:4000000000"));
     }
 
     #[test]
-    fn mistakes_beyond_a_hundred_are_counted_only() {
+    fn mistakes_beyond_a_hundred_are_only_counted() {
         let list = vec![Mistake::new(Position::START, "wrong"); 130];
         let text = render("f.yaml", "x", &list);
         assert_eq!(text.matches("error:").count(), SHOWN);

@@ -1,7 +1,7 @@
-//! The form of a manifest as JSON Schema, for editors.
+//! The JSON Schema of a manifest, for editors.
 //!
-//! The structs below are never filled: they describe every key once. A test holds them equal to the keys that
-//! the checks know.
+//! The structs below are never instantiated: they describe every key once. A test ensures that they have the same keys as
+//! the checks.
 
 #![expect(dead_code, reason = "the structs are read by schemars only")]
 
@@ -11,15 +11,14 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 use types::ServiceType;
 
-/// The JSON Schema (draft 2020-12) of a manifest. `settings` is the form of the settings of service types, as far as it
-/// is known.
+/// The JSON Schema (draft 2020-12) of a manifest. `settings` has the schemas of the settings of the known service types.
 pub fn json_schema(settings: &BTreeMap<ServiceType, Value>) -> Value {
     let mut schema = schemars::schema_for!(RawManifest).to_value();
     let aside = serde_json::json!({
-        "description": "Not read: a place for what anchors share.",
+        "description": "Ignored: a place for values that anchors share.",
     });
     schema["patternProperties"] = serde_json::json!({ (format!("^{}", crate::check::ASIDE)): aside });
-    // A service of another name has the settings of the type that it says.
+    // A service with another name has the settings of its `type`.
     let mut of_types = vec![schema["properties"]["services"]["additionalProperties"].clone()];
     for (service, settings) in settings {
         let written = service.as_str();
@@ -47,7 +46,7 @@ pub fn json_schema(settings: &BTreeMap<ServiceType, Value>) -> Value {
     schema
 }
 
-/// Lets a variable stand for each value that is no text.
+/// Allows a variable in place of each value that is not text.
 fn admit_variables(schema: &mut Value) {
     let Value::Object(form) = schema else { return };
     for key in ["properties", "patternProperties"] {
@@ -98,8 +97,8 @@ struct RawManifest {
     /// Where the object store is: `s3://bucket/prefix`, `gs://…`, `az://…`, or `file:///folder`; a folder on this
     /// machine if absent. Credentials come from the usual environment variables, never from here.
     store: Option<String>,
-    /// What all nodes of a service have in common, by the service's name: lower-case letters, digits, `-` and `_`, at most 40.
-    /// A service that has another name than its type says its `type`.
+    /// What all nodes of a service have in common, by the service's name: lower-case letters, digits, `-` and `_`, at
+    /// most 40. If the name is not that of its type, give its `type`.
     services: Option<BTreeMap<String, Option<RawService>>>,
     /// The nodes, at most 100 together.
     #[schemars(length(min = 1, max = 100))]
@@ -110,49 +109,48 @@ struct RawManifest {
 #[derive(JsonSchema)]
 #[schemars(rename = "Service", deny_unknown_fields)]
 struct RawService {
-    /// The service's type, which picks what its nodes run; the service's name if absent. It never changes once the cluster has
-    /// run. Two services of one type have their own nodes, settings, shards and data.
+    /// The service's type, which determines what its nodes run; if absent, the service's name. It can't change once the
+    /// cluster has run. Two services of one type have their own nodes, settings, shards and data.
     #[schemars(rename = "type")]
     service_type: Option<String>,
     /// The type's settings. Each service type has its own.
     settings: Option<BTreeMap<String, Value>>,
-    /// The number of its shards, for types whose shards have owners; it never changes once the cluster has run. As many
-    /// as its nodes need if absent.
+    /// The number of its shards, for types whose shards have owners; if absent, as many as its nodes need. It can't
+    /// change once the cluster has run.
     #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "shards")]
     shards: Option<u32>,
-    /// How many copies each shard has beside its owner's, for types that can have some; none if absent. They answer
+    /// How many replicas each shard has besides its owner, for types that support replicas; if absent, none. They answer
     /// reads that may be stale, and are the first to take over.
     #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "replicas")]
     replicas: Option<u32>,
 }
 
-/// A node, or several alike.
+/// A node, or several nodes that differ only in their ids and shards.
 #[derive(JsonSchema)]
 #[schemars(rename = "Node", deny_unknown_fields)]
 struct RawNode {
     /// The name of the node, unique in the cluster: letters, digits, `-`, `_` and `.`, at most 48. Without it the
     /// node is named after its service: `standby-1`.
     id: Option<String>,
-    /// What the node does first: the name of a service, or `standby` to wait until it is needed.
+    /// The node's first role: the name of a service, or `standby` to wait until it is needed.
     service: String,
-    /// The number of the shard, for sharded service types only; if absent 0, and with a `count` 0, 1, 2 and so
-    /// on, from 0 again after the last of the type's `shards`.
+    /// The number of the shard, for sharded service types only. If absent, it is 0, and with a `count` 0, 1, 2 and so on;
+    /// for services with replicas, 0 follows the last shard.
     #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "shard")]
     shard: Option<u32>,
-    /// Where the HTTP API listens, as `127.0.0.1:8080`; a free port if absent.
+    /// Where the HTTP API listens, such as `127.0.0.1:8080`; if absent, a free port.
     listen: Option<String>,
-    /// Where the node gossips (UDP), as `127.0.0.1:7946`; a free port if absent.
+    /// Where the node gossips (UDP), such as `127.0.0.1:7946`; if absent, a free port.
     gossip: Option<String>,
     /// Labels that the other nodes see.
     labels: Option<BTreeMap<String, String>>,
-    /// The only services that the node takes over by itself while it stands by; all that it can run if absent.
+    /// The only services that the node takes over on its own while it is a standby; if absent, all that it can run.
     runs: Option<Vec<String>>,
-    /// When the node's process is started again after it has ended: `on-failure` (when it failed or was killed, at most
-    /// five times in ten minutes), `always` (the same without that limit) or `no`. A node that left, or was stopped,
-    /// stays away in any case.
+    /// When the node's process is restarted: `on-failure` (when it failed or was killed, at most five times in ten
+    /// minutes), `always` (the same without that limit) or `no`. A node that left or was stopped is never restarted.
     #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "restart")]
     restart: Option<String>,
-    /// Makes several nodes of this entry, named `{id}-1`, `{id}-2` and so on.
+    /// Creates several nodes from this entry, named `{id}-1`, `{id}-2` and so on.
     #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "count")]
     count: Option<u32>,
 }
@@ -181,7 +179,7 @@ fn count(_: &mut SchemaGenerator) -> Schema {
     or_variable(&json_schema!({ "type": "integer", "minimum": 1, "maximum": 100 }))
 }
 
-/// What the schema says, or text with a variable in it.
+/// Accepts what the schema accepts, or text with a variable in it.
 fn or_variable(schema: &Schema) -> Schema {
     json_schema!({ "anyOf": [schema, { "type": "string", "pattern": "\\$\\{" }] })
 }
@@ -214,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_described_where_they_stand_and_may_be_variables() {
+    fn the_settings_of_each_type_are_described_and_may_be_variables() {
         let limit = serde_json::json!({ "type": ["integer", "null"], "maximum": 7, "description": "most" });
         let route = serde_json::json!({ "type": "array", "items": { "properties": { "limit": limit } } });
         let settings =

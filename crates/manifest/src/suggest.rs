@@ -1,4 +1,4 @@
-//! What to say about a word that is not known.
+//! Hints for unknown words.
 
 pub(crate) use types::did_you_mean;
 

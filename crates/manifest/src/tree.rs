@@ -1,15 +1,15 @@
-//! A YAML document as a tree in which every value and every key knows where it stands.
+//! A YAML document as a tree. Every value and every key has its position in the file.
 //!
-//! Plain data: `yaml` makes it, everything else reads it.
+//! Plain data: `yaml` builds it, everything else reads it.
 
-/// Where something stands in a file.
+/// A position in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The line, counted from 1.
     pub line: u32,
     /// The column in characters, counted from 1.
     pub column: u32,
-    /// How many characters belong to it; 0 where that is not known.
+    /// How many characters it covers; 0 if that is not known.
     pub len: u32,
 }
 
@@ -18,21 +18,21 @@ impl Position {
     pub const START: Self = Self { line: 1, column: 1, len: 0 };
 }
 
-/// A value and its place.
+/// A value and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Where it stands; for an alias, where the anchor stands.
+    /// Its position; for an alias, the position of the anchor.
     pub at: Position,
-    /// What it is.
+    /// The value.
     pub value: Value,
-    /// How its text came to be.
+    /// How it was written.
     pub(crate) writing: Writing,
 }
 
-/// What a node is.
+/// The value of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Nothing: `~`, `null` or an empty place.
+    /// `~`, `null` or nothing at all.
     Null,
     /// `true` or `false`; `yes` and `no` are text.
     Bool(bool),
@@ -42,37 +42,37 @@ pub enum Value {
     String(String),
     /// A list.
     Sequence(Vec<Node>),
-    /// Keys with values, in the order of the file; a key that is given twice is here twice.
+    /// Keys with values, in the order of the file. A duplicate key is here twice.
     Mapping(Vec<(Key, Node)>),
 }
 
-/// A key of a mapping and its place.
+/// A key of a mapping and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     /// Its text.
     pub text: String,
-    /// Where it stands.
+    /// Its position.
     pub at: Position,
 }
 
 /// How a scalar was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writing {
-    /// With quotes, as a block, or it is not a scalar.
+    /// With quotes or as a block, or it is not a scalar.
     Marked,
-    /// Without any marks.
+    /// Without quotes.
     Plain,
-    /// Without any marks, and a variable was replaced in it: `8080` may then be text or a number.
+    /// Without quotes, and a variable in it was replaced: `8080` may then be text or a number.
     Replaced,
 }
 
 impl Node {
-    /// The value of a key; of the first, if the key is given twice.
+    /// The value of a key; the first one if the key is given twice.
     pub fn get(&self, key: &str) -> Option<&Self> {
         self.entries().iter().find(|(found, _)| found.text == key).map(|(_, value)| value)
     }
 
-    /// The keys and values, none if it is not a mapping.
+    /// The keys and values; empty if it is not a mapping.
     pub fn entries(&self) -> &[(Key, Self)] {
         match &self.value {
             Value::Mapping(entries) => entries,
@@ -80,7 +80,7 @@ impl Node {
         }
     }
 
-    /// The items, none if it is not a list.
+    /// The items; empty if it is not a list.
     pub fn items(&self) -> &[Self] {
         match &self.value {
             Value::Sequence(items) => items,
@@ -88,7 +88,7 @@ impl Node {
         }
     }
 
-    /// Whether nothing is written here.
+    /// Whether it is null or absent.
     pub fn is_null(&self) -> bool {
         matches!(self.value, Value::Null)
     }
@@ -114,7 +114,7 @@ impl Node {
         self.scalar().as_bool()
     }
 
-    /// The same as JSON. Of a key that is given twice, the first value is taken.
+    /// Converts it to JSON. If a key is given twice, its first value counts.
     pub fn to_json(&self) -> serde_json::Value {
         match &self.value {
             Value::Sequence(items) => items.iter().map(Self::to_json).collect(),
@@ -129,9 +129,9 @@ impl Node {
         }
     }
 
-    /// The node a JSON pointer (RFC 6901) leads to or, where it leads nowhere, the last one on the way.
+    /// The position of the node at a JSON pointer (RFC 6901), or of the last existing node on the way to it.
     ///
-    /// A mapping or a list that stands below a key is shown by the place of that key.
+    /// For a mapping or a list below a key, this is the position of the key.
     pub fn position_of(&self, pointer: &str) -> Position {
         let mut at = self.at;
         let mut node = self;
@@ -161,7 +161,7 @@ impl Node {
         at
     }
 
-    /// The place of the key that a JSON pointer leads to or, where there is none, of the value.
+    /// The position of the key at a JSON pointer; if there is no such key, the position of the value.
     pub fn key_position_of(&self, pointer: &str) -> Position {
         let (parent, last) = pointer.rsplit_once('/').unwrap_or_default();
         let name = last.replace("~1", "/").replace("~0", "~");
@@ -192,7 +192,7 @@ impl Node {
     }
 }
 
-/// What the text would be if it stood in the file without quotes: JSON's numbers, `true` and `false`, else text.
+/// The value that the text would be in a file without quotes: a number as in JSON, `true` or `false`, else text.
 fn bool_or_number(text: &str) -> serde_json::Value {
     match text.parse::<serde_json::Value>() {
         Ok(value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => value,

@@ -1,6 +1,6 @@
 //! Replaces `${VAR}` and `${VAR:-default}` in the values of a tree; `$$` is a dollar sign.
 //!
-//! It happens after parsing, so a value can never add keys or lists to the file.
+//! Variables are replaced after parsing, so a value can never add keys or lists to the file.
 
 use std::collections::BTreeSet;
 
@@ -8,16 +8,16 @@ use crate::mistake::Mistake;
 use crate::render::quoted;
 use crate::tree::{Node, Position, Value, Writing};
 
-/// All replaced text together, in bytes.
+/// The limit for all replaced text together, in bytes.
 const MAX_REPLACED: usize = 1024 * 1024;
-/// A variable in a longer text is shown by the place of the text: counting its characters takes too long.
+/// A variable in a text of more bytes is shown at the position of the text: counting characters would take too long.
 const MAX_COUNTED: usize = 4096;
 
-/// Where the values of variables come from; usually the environment.
+/// Looks up the value of a variable, usually in the environment.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Replaces the variables in all values; keys stay as they are. Gives the places of the values that could not be
-/// made, so that nobody complains about them a second time.
+/// Replaces the variables in all values; keys stay as they are. Returns the positions of values with a bad variable, so
+/// that they are not reported a second time.
 pub(crate) fn substitute(
     node: &mut Node,
     variables: Variables<'_>,
@@ -83,7 +83,7 @@ impl Substitution<'_> {
         out
     }
 
-    /// The value of what stands between `${` and `}`; nothing if it is a mistake.
+    /// The value for the text between `${` and `}`; empty if that is a mistake.
     fn value(&mut self, inside: &str, at: Position) -> String {
         let (name, default) = match inside.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
@@ -126,8 +126,8 @@ fn is_name(name: &str) -> bool {
     name.starts_with(is_letter) && name.chars().all(|c| is_letter(c) || c.is_ascii_digit())
 }
 
-/// The place of a part of a text, where the text stands in the file as it is (plain or in simple quotes); else
-/// the place of the text.
+/// The position of a part of a text, if the text is in the file unchanged (plain or in simple quotes); else the position
+/// of the text.
 fn place(text: &str, start: usize, at: Position) -> Position {
     if text.len() > MAX_COUNTED {
         return at;
@@ -147,7 +147,7 @@ fn place(text: &str, start: usize, at: Position) -> Position {
     }
 }
 
-/// The place with the length of the variable that begins there, unless the whole text had to do.
+/// The position with the length of the variable that begins there, or with that of the text if it is shorter.
 fn sized(at: Position, inside: &str) -> Position {
     let len = u32::try_from(inside.chars().count() + 3).unwrap_or(u32::MAX);
     Position { len: at.len.min(len), ..at }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_takes_its_value_or_its_default() {
+    fn a_variable_is_replaced_by_its_value_or_its_default() {
         for (text, expected) in [
             ("${NAME}", "demo"),
             ("a-${NAME}-${NAME}", "a-demo-demo"),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_variable_is_a_mistake_at_its_own_place() {
+    fn every_bad_variable_is_a_mistake_at_its_own_position() {
         let (_, mistakes) = replaced("a: x${NONE}y${ALSO}\nb: '${no way}'\nc: ${PORT\nd: ${A:-${B}}");
         assert_eq!(
             mistakes,

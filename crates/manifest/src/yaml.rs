@@ -1,6 +1,6 @@
-//! YAML text to a tree with places, and values to YAML text.
+//! Parses YAML text into a tree with positions, and writes values as YAML.
 //!
-//! The only file that names the YAML library, so that another one can take its place (docs/adr/0001-yaml.org).
+//! The only file that uses the YAML library, so that it can be replaced (docs/adr/0001-yaml.org).
 
 use std::fmt;
 
@@ -15,16 +15,16 @@ use crate::tree::{Key, Node, Position, Value, Writing};
 
 /// The longest text that is read, in bytes.
 pub const MAX_LEN: usize = 1024 * 1024;
-/// Lists and mappings inside each other.
+/// How deep lists and mappings may be nested.
 const MAX_DEPTH: usize = 48;
-/// Lists, mappings, keys and scalars.
+/// How many lists, mappings, keys and scalars there may be.
 const MAX_NODES: usize = 50_000;
-/// Parts that aliases repeat: a list of lists of aliases grows without end otherwise ("billion laughs").
+/// How many parts aliases may repeat: nested lists of aliases could otherwise grow exponentially ("billion laughs").
 const MAX_REPEATED: usize = 5_000;
 const TOO_LARGE: &str = "the file is too large or too deep";
 
-/// Reads one YAML document, with a mistake for each number that is not finite: text stands in its place. The first place
-/// that is no YAML is an error; what the document means is not judged, so a key that is given twice is in the tree twice.
+/// Reads one YAML document. Each number that is not finite is a mistake, and is replaced by its text. The first syntax
+/// error is returned as an error. The meaning of the document is not checked, so a duplicate key is in the tree twice.
 pub fn parse_tree(source: &str) -> Result<(Node, Vec<Mistake>), Mistake> {
     if source.len() > MAX_LEN {
         let message = format!("the file has {} bytes, at most {MAX_LEN} are allowed", source.len());
@@ -43,7 +43,7 @@ pub fn to_yaml(value: &impl Serialize) -> Result<String, WriteError> {
     serde_saphyr::to_string(value).map_err(|error| WriteError(error.to_string()))
 }
 
-/// The value has no form in YAML: a mapping with mappings as keys, or its `Serialize` failed.
+/// The value can't be expressed in YAML: it has mappings as keys, or its `Serialize` failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot be written as YAML: {0}")]
 pub struct WriteError(String);
@@ -107,7 +107,7 @@ fn syntax(error: &Error, source: &str) -> Mistake {
     }
 }
 
-/// What to do about the syntax errors that people make most.
+/// Hints for the most common syntax errors.
 fn syntax_hint(message: &str, at: Position, source: &str) -> Option<&'static str> {
     let index = usize::try_from(at.line).ok()?.checked_sub(1)?;
     let line = lines(source).nth(index).unwrap_or_default();
@@ -192,7 +192,7 @@ fn is_plain(at: Location, source: &str) -> bool {
     first.is_some_and(|first| !matches!(first, b'"' | b'\''))
 }
 
-/// A node before its writing is known.
+/// A node before it is known how it was written.
 enum Raw {
     Null,
     Bool(bool),
@@ -204,7 +204,7 @@ enum Raw {
     Mapping(Vec<(Spanned<RawKey>, Spanned<Self>)>),
 }
 
-/// The text of a key, whatever it looks like: `8080` is a fine key.
+/// The text of a key, even if it looks like another value: `8080` is a valid key.
 struct RawKey(String);
 
 impl<'de> Deserialize<'de> for RawKey {

@@ -1,5 +1,5 @@
-//! Broken manifests, each beside what is said about it. `UPDATE_GOLDEN=1` writes that anew: read it then, as
-//! somebody who made the mistake would.
+//! Broken manifests, each with its expected mistakes in a file beside it. `UPDATE_GOLDEN=1` rewrites those files: review
+//! them as a user who made the mistake.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ fn variables(name: &str) -> Option<String> {
 }
 
 #[test]
-fn every_broken_manifest_is_answered_as_a_good_compiler_would() {
+fn every_broken_manifest_is_reported_like_a_good_compiler_does() {
     let is_update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut names: Vec<PathBuf> =
         fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();

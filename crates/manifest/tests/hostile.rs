@@ -1,4 +1,4 @@
-//! Whatever the text is, the answer is a manifest or mistakes: no panic, no overflow, no endless growth.
+//! Any text results in a manifest or mistakes: no panic, no overflow, no unbounded growth.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 const DEMO: &str = include_str!("../../../manifests/demo.yaml");
 
-/// Reads the text as a manifest and uses all there is in the answer.
+/// Reads the text as a manifest and uses everything in the result.
 fn read(source: &str) -> Result<usize, Mistakes> {
     let variables = |name: &str| (name.len() == 1).then(|| name.to_owned());
     match parse("test.yaml", source, &variables, None) {
@@ -35,7 +35,7 @@ fn first_message(source: &str) -> String {
     read(source).expect_err("the text is broken").list()[0].message.clone()
 }
 
-/// Pieces that manifests are made of, in any order.
+/// Pieces of manifests, in any order.
 fn manifest_like() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "cluster: ",
@@ -94,8 +94,8 @@ fn manifest_like() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
 }
 
-/// Manifests that are mostly right, so that ids meet.
-fn nearly_right() -> impl Strategy<Value = String> {
+/// Manifests that are mostly correct, so that ids collide.
+fn nearly_correct() -> impl Strategy<Value = String> {
     let id = prop::option::of(prop::sample::select(vec!["a", "a-1", "standby", "standby-1", "standby-2"]));
     let count = prop::option::of(0_u32..5);
     let node = (id, count).prop_map(|(id, count)| {
@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn the_ids_of_a_checked_manifest_are_unique(source in nearly_right()) {
+    fn the_ids_of_a_checked_manifest_are_unique(source in nearly_correct()) {
         let _ = read(&source);
     }
 
@@ -140,7 +140,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_too_deep_is_refused_in_every_style() {
+fn text_that_is_nested_too_deep_is_refused_in_every_style() {
     let too_large = "the file is too large or too deep";
     assert_eq!(first_message(&"[".repeat(500_000)), too_large);
     assert_eq!(first_message(&"{a: ".repeat(100_000)), too_large);
@@ -153,7 +153,7 @@ fn what_is_too_deep_is_refused_in_every_style() {
 }
 
 #[test]
-fn what_is_too_large_is_refused() {
+fn text_that_is_too_large_is_refused() {
     let too_large = "the file is too large or too deep";
     assert_eq!(first_message(&"- a\n".repeat(200_000)), too_large);
     assert!(first_message(&"a".repeat(yaml::MAX_LEN + 1)).contains("bytes"));
@@ -162,7 +162,7 @@ fn what_is_too_large_is_refused() {
 }
 
 #[test]
-fn many_mistakes_are_answered_in_reasonable_time() {
+fn many_mistakes_are_reported_in_reasonable_time() {
     let started = std::time::Instant::now();
     let keys: String = (0..20_000).map(|n| format!("key{n}: ${{NONE}}\n")).collect();
     assert!(read(&keys).unwrap_err().list().len() >= 20_000);

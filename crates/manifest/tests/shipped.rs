@@ -1,4 +1,4 @@
-//! The manifests in the repository, and what a checked manifest promises.
+//! The manifests in the repository, and the guarantees of a checked manifest.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -154,21 +154,21 @@ nodes:
 }
 
 #[test]
-fn a_shard_that_is_left_out_is_shard_0_of_sharded_types_only() {
+fn the_default_shard_is_0_for_sharded_types_and_none_for_others() {
     let source = "{ cluster: demo, nodes: [{ service: searcher }, { service: searcher, shard: 3 }, { service: api-gateway }] }";
     let expected = "searcher-1=searcher/0 searcher-2=searcher/3 api-gateway-1=api_gateway";
     assert_eq!(nodes(&checked(source)), expected);
 }
 
 #[test]
-fn without_known_types_any_service_type_passes() {
+fn without_known_types_any_service_type_is_accepted() {
     let source = "{ cluster: demo, nodes: [{ service: anything, shard: 2 }, { service: other }] }";
     let checked = parse("test.yaml", source, &|_| None, None).unwrap();
     assert_eq!(nodes(&checked), "anything-1=anything/2 other-1=other");
 }
 
 #[test]
-fn variables_may_be_anywhere_a_value_is() {
+fn every_value_may_contain_variables() {
     let source = "
 cluster: ${CLUSTER:-demo}
 services: { api_gateway: { settings: { limit: '${LIMIT}', price: $$5 } } }
@@ -250,7 +250,7 @@ nodes: [{ id: a, service: standby }]
 }
 
 #[test]
-fn a_config_that_is_no_manifest_is_read_as_a_tree() {
+fn a_config_that_is_not_a_manifest_is_read_as_a_tree() {
     let tree = manifest::read_tree("agent.yaml", "listen: ${L:-x}\nn: 3\nyes: yes\n", &|_| None).unwrap();
     assert_eq!(tree.get("listen").and_then(Node::as_str), Some("x"));
     assert_eq!(tree.get("n").and_then(Node::as_u64), Some(3));
@@ -261,7 +261,7 @@ fn a_config_that_is_no_manifest_is_read_as_a_tree() {
 }
 
 #[test]
-fn ids_stay_unique_when_counts_and_names_cross() {
+fn ids_stay_unique_when_counts_and_names_overlap() {
     let source = "
 cluster: demo
 nodes:
@@ -277,7 +277,7 @@ nodes:
 }
 
 #[test]
-fn line_ends_and_marks_of_other_systems_change_nothing() {
+fn line_ends_and_byte_order_marks_of_other_systems_change_nothing() {
     let source = shipped("demo.yaml");
     let windows = source.replace('\n', "\r\n");
     assert_eq!(checked(&windows).manifest, checked(&source).manifest);
@@ -291,7 +291,7 @@ fn line_ends_and_marks_of_other_systems_change_nothing() {
 }
 
 #[test]
-fn when_a_node_is_started_again_is_one_of_three_words_without_quotes() {
+fn a_restart_policy_is_one_of_three_words_and_needs_no_quotes() {
     let manifest = |source: &str| parse("c.yaml", source, &|_| None, None);
     let policy = |text: &str| {
         let source = format!("cluster: c\nnodes:\n  - {{ service: standby, restart: {text} }}\n");

@@ -1,7 +1,7 @@
 //! Calls from one agent to another: small, in memory both ways, sent once, to one address.
 //!
-//! This is the one client of the API that an agent uses; [`CallError`] and the answer of the other agent come out of all
-//! of them as one error.
+//! This is the only client of the API that an agent uses. [`AgentError`] unites [`CallError`] and the refusals of the other
+//! agent.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use types::{ErrorKind, Generation, NodeId, Problem};
 
 use crate::{CallError, Mesh};
 
-/// Of the time for an answer, what is left for its way back.
+/// The part of the time limit that is reserved for the answer's way back.
 const ON_THE_WAY: Duration = Duration::from_millis(50);
 
 /// Another agent, at its address.
@@ -25,22 +25,22 @@ pub struct Agent<'a> {
     http: &'a str,
 }
 
-/// Why another agent did not do what it was asked.
+/// Why a call to another agent failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AgentError {
-    /// No whole answer came. Unless the connection was refused it is not known whether the call was acted on.
+    /// No complete answer arrived. Unless the connection was refused, the call may have been acted on.
     #[error(transparent)]
     Unanswered(#[from] CallError),
-    /// See what it says.
+    /// See the problem.
     #[error("{0}")]
     Refused(Box<Problem>),
-    /// Look at what listens there: the answer is not one of an agent.
-    #[error("what answers there is no agent: {0}")]
+    /// Check which program listens there: the answer is not from an agent.
+    #[error("the answer is not from an agent: {0}")]
     NoAgent(String),
 }
 
 impl AgentError {
-    /// The problem that the agent answered with, if it answered.
+    /// The agent's refusal, if it answered.
     pub fn refusal(self) -> Option<Problem> {
         match self {
             Self::Refused(problem) => Some(*problem),
@@ -57,12 +57,12 @@ impl Mesh {
 }
 
 impl Agent<'_> {
-    /// What it says of itself.
+    /// Its view of itself.
     pub async fn itself(&self, limit: Duration) -> Result<AgentSelf, AgentError> {
-        self.ask("/v1/agent/self".to_owned(), limit).await
+        self.get("/v1/agent/self".to_owned(), limit).await
     }
 
-    /// How it sees a member. It waits, within the limit, until it shows the member in this generation at this version.
+    /// A member in its view. It waits, within the limit, until it shows the member in this generation at this version.
     pub async fn member(
         &self,
         node: &NodeId,
@@ -72,25 +72,25 @@ impl Agent<'_> {
     ) -> Result<MemberView, AgentError> {
         let wait_ms = limit.saturating_sub(ON_THE_WAY).as_millis();
         let query = format!("generation={generation}&min_version={version}&wait_ms={wait_ms}");
-        self.ask(format!("/v1/members/{node}?{query}"), limit).await
+        self.get(format!("/v1/members/{node}?{query}"), limit).await
     }
 
-    /// Has it, which is this node, hand over a shard that it owns.
+    /// Requests it to hand over a shard that it owns. `node` is its id.
     pub async fn release(&self, node: &NodeId, wish: &Release, limit: Duration) -> Result<(), AgentError> {
-        self.tell(&format!("/v1/members/{node}:release"), wish, limit).await
+        self.post(&format!("/v1/members/{node}:release"), wish, limit).await
     }
 
-    /// Offers it, which is this node, a shard that was given up.
+    /// Offers it a shard that was released. `node` is its id.
     pub async fn offer(&self, node: &NodeId, offer: &Release, limit: Duration) -> Result<(), AgentError> {
-        self.tell(&format!("/v1/members/{node}:offer"), offer, limit).await
+        self.post(&format!("/v1/members/{node}:offer"), offer, limit).await
     }
 
-    async fn ask<T: DeserializeOwned>(&self, path: String, limit: Duration) -> Result<T, AgentError> {
+    async fn get<T: DeserializeOwned>(&self, path: String, limit: Duration) -> Result<T, AgentError> {
         let answer = self.call(Method::GET, &path, Bytes::new(), limit).await?;
         serde_json::from_slice(&answer).map_err(|error| AgentError::NoAgent(error.to_string()))
     }
 
-    async fn tell(&self, path: &str, body: &impl Serialize, limit: Duration) -> Result<(), AgentError> {
+    async fn post(&self, path: &str, body: &impl Serialize, limit: Duration) -> Result<(), AgentError> {
         let body = serde_json::to_vec(body).expect("our own types always serialize");
         self.call(Method::POST, path, body.into(), limit).await.map(|_| ())
     }
@@ -104,7 +104,7 @@ impl Agent<'_> {
     ) -> Result<Bytes, AgentError> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.http));
         if !body.is_empty() {
-            // It is for the node that is asked, and passed on to no other.
+            // For this node only: it must not forward the request.
             request = request.header(CONTENT_TYPE, "application/json").header(HOPS, "1");
         }
         let request = request.body(body).map_err(|error| CallError::Malformed(error.to_string()))?;
@@ -119,13 +119,13 @@ impl Agent<'_> {
     }
 }
 
-/// An agent that is unreachable as a problem of the one that asked it.
+/// A failed call as a problem of the agent that made it.
 impl From<AgentError> for Problem {
     fn from(error: AgentError) -> Self {
         match error {
             AgentError::Refused(problem) => *problem,
             error => Self::new(ErrorKind::BadGateway, "member-unreachable", error.to_string())
-                .hint("`ctl members` shows which members are there"),
+                .hint("`ctl members` shows the live members"),
         }
     }
 }
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_order_reaches_the_agent_that_it_names_and_is_passed_on_no_further() {
+    async fn a_command_reaches_the_agent_that_it_names_and_must_not_be_forwarded() {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
         let upstream = Upstream::serving(move |request| {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_a_stranger_and_a_silence_are_told_apart() {
+    async fn a_refusal_a_foreign_answer_and_no_answer_are_distinguished() {
         let problem = Problem::new(ErrorKind::Conflict, "busy", "it is changing its role");
         let body = serde_json::to_string(&problem).unwrap();
         for (status, body, expected) in [

@@ -32,7 +32,7 @@ struct Base {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BaseUrlError {
     /// Use `http://` on a trusted network.
-    #[error("`{0}` needs TLS, which is not there yet; use http://")]
+    #[error("`{0}` needs TLS, which is not supported yet; use http://")]
     Https(String),
     /// Begin it with `http://`.
     #[error("`{0}` does not begin with http://")]

@@ -33,7 +33,7 @@ struct Held {
 #[derive(Debug, thiserror::Error)]
 pub enum MeshBodyError {
     /// No data arrived for this long.
-    #[error("nothing of the answer's body came for {0:?}")]
+    #[error("no part of the answer's body arrived for {0:?}")]
     Idle(Duration),
     /// The connection broke or its framing is malformed.
     #[error("the answer's body broke off: {0}")]
@@ -86,7 +86,7 @@ impl Body for MeshBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                this.give_up();
+                this.abort();
                 Poll::Ready(Some(Err(MeshBodyError::Broken(error))))
             }
             Poll::Ready(None) => {
@@ -96,7 +96,7 @@ impl Body for MeshBody {
             Poll::Pending => {
                 let upload = this.held.as_ref().and_then(|held| held.upload.progress());
                 if this.idle.poll_expired(cx, upload.map(|progress| progress.at)) {
-                    this.give_up();
+                    this.abort();
                     return Poll::Ready(Some(Err(MeshBodyError::Idle(this.idle.limit))));
                 }
                 Poll::Pending
@@ -114,7 +114,7 @@ impl Body for MeshBody {
 }
 
 impl MeshBody {
-    fn give_up(&mut self) {
+    fn abort(&mut self) {
         if let Some(held) = self.held.take() {
             held.upload.detach();
         }
@@ -124,7 +124,7 @@ impl MeshBody {
 /// A client that stops reading the answer also stops sending the request.
 impl Drop for MeshBody {
     fn drop(&mut self) {
-        self.give_up();
+        self.abort();
     }
 }
 

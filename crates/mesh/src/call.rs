@@ -34,7 +34,7 @@ impl Mesh {
             .authority()
             .filter(|_| request.uri().scheme_str() == Some("http"))
             .and_then(|authority| authority.as_str().parse().ok())
-            .ok_or_else(|| CallError::Malformed(format!("`{}` is no http:// URL", request.uri())))?;
+            .ok_or_else(|| CallError::Malformed(format!("`{}` is not an http:// URL", request.uri())))?;
         request.headers_mut().insert(http::header::HOST, host);
         let response = self.wire().request(request).await.map_err(|error| {
             if is_refused(&error) { CallError::Refused } else { CallError::Unreachable(root_cause(&error)) }

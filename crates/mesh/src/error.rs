@@ -92,7 +92,7 @@ pub enum MeshError {
         address: String,
     },
     /// Change the server: it must frame the body of its answers plainly.
-    #[error("the answer from {address} can't be passed on: {why}")]
+    #[error("the answer from {address} can't be forwarded: {why}")]
     BadAnswer {
         /// Host and port.
         address: String,
@@ -122,16 +122,16 @@ pub enum MeshError {
         why: String,
     },
     /// The client stopped sending the body.
-    #[error("nothing of the request's body came for {limit:?}")]
+    #[error("no part of the request's body arrived for {limit:?}")]
     BodyStalled {
         /// The limit.
         limit: Duration,
     },
     /// Look for a route that leads back to its origin.
-    #[error("the request was passed on {MAX_HOPS} times already")]
+    #[error("the request was forwarded {MAX_HOPS} times already")]
     Loop,
     /// Change the request: its target is not a path, or a header is malformed.
-    #[error("the request can't be passed on: {why}")]
+    #[error("the request can't be forwarded: {why}")]
     Malformed {
         /// The reason.
         why: String,
@@ -156,10 +156,10 @@ fn no_owner(
 ) -> String {
     let last = match (resigned, last) {
         (Some((node, why)), _) => format!("its owner {node} has {why}"),
-        (None, Some((node, epoch))) => format!("its last owner that was seen is {node} (epoch {epoch})"),
-        (None, None) => "none was seen so far".to_owned(),
+        (None, Some((node, epoch))) => format!("its last known owner is {node} (epoch {epoch})"),
+        (None, None) => "no owner was seen so far".to_owned(),
     };
-    format!("no member that is seen owns `{service}/{shard}`{}; {last}", after(waited))
+    format!("no member in view owns `{service}/{shard}`{}; {last}", after(waited))
 }
 
 impl MeshError {
@@ -174,7 +174,7 @@ impl MeshError {
             }
             Self::NoOwner { service, shard, spare: Some(spare), .. } => {
                 problem = problem.hint(format!(
-                    "`ctl claims` says who owns it; one that reaches the store and no member defends it there, \
+                    "`ctl claims` shows its owner; one that reaches the store and no member defends it there, \
                      until `ctl set-service {spare} {service} --shard {shard} --take` moves it"
                 ));
             }
@@ -207,7 +207,7 @@ impl MeshError {
             Self::NoOwner { .. } => (
                 ErrorKind::Unavailable,
                 "no-owner",
-                "`ctl claims` says who owns it; no node that is seen stands by to take it",
+                "`ctl claims` shows its owner; no standby in view can take it",
             ),
             Self::Refused { last, .. } => {
                 (ErrorKind::Unavailable, last.code(), last.hint.as_deref().unwrap_or("try again in a moment"))
@@ -250,11 +250,9 @@ impl MeshError {
             ),
             Self::BodyAborted { .. } => (ErrorKind::Invalid, "body-aborted", "send the whole body"),
             Self::BodyStalled { .. } => (ErrorKind::Invalid, "body-stalled", "send the body without pausing"),
-            Self::Loop => (
-                ErrorKind::Internal,
-                "loop-detected",
-                "look for a route that leads back to the gateway it came from",
-            ),
+            Self::Loop => {
+                (ErrorKind::Internal, "loop-detected", "look for a route that leads back to this gateway")
+            }
             Self::Malformed { .. } => (ErrorKind::Invalid, "malformed-request", "change the request"),
             Self::NoAddress => (ErrorKind::Internal, "no-address", "give the route an address"),
         }

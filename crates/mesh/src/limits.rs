@@ -14,7 +14,7 @@ pub struct Limits {
     /// Replaces `wait` while the owner of the shard has resigned because the object store does not answer it: long
     /// enough for another node to take the shard over, and shorter than most clients' timeouts, so that they get the
     /// reason.
-    pub wait_for_successor: Duration,
+    pub wait_for_new_owner: Duration,
     /// The largest number of requests that may wait at once; the next one is refused.
     pub waiting: usize,
     /// How long the head of an answer may take, counted from the last piece of the request's body that was sent.
@@ -42,7 +42,7 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(4),
             wait: Duration::from_secs(10),
-            wait_for_successor: Duration::from_secs(5),
+            wait_for_new_owner: Duration::from_secs(5),
             waiting: 1024,
             head: Duration::from_secs(60),
             idle: Duration::from_secs(60),

@@ -27,7 +27,7 @@ use crate::error::MeshError;
 use crate::head::{self, Source, is_not_processed, next_hop, owner_epoch, set_hops};
 use crate::lease::{Gauge, InFlight};
 use crate::limits::Limits;
-use crate::retry::{Chances, Failure, Verdict, verdict};
+use crate::retry::{Chances, Decision, Failure, decide};
 use crate::roster::{Prospect, Roster};
 use crate::targets::{Kind, Targets};
 use crate::upload::{BoxError, Upload};
@@ -37,7 +37,7 @@ use crate::wire::{Failed, Head, Wire};
 const PAUSE_MS: std::ops::Range<u64> = 5..50;
 
 /// How long a member that left the view may still take to answer.
-const LAST_WORD: Duration = Duration::from_secs(1);
+const LAST_ANSWER: Duration = Duration::from_secs(1);
 
 /// The longest refusal that is read, in bytes.
 const MAX_REFUSAL: usize = 64 * 1024;
@@ -88,7 +88,7 @@ enum Goal<'a> {
 
 /// The history of one request.
 #[derive(Default)]
-struct Journey {
+struct History {
     /// The addresses it was sent to. Cleared after a pause once all were tried.
     tried: Vec<BaseUrl>,
     /// The number of attempts, not counting refusals without processing.
@@ -107,7 +107,7 @@ enum Pick {
     /// Every candidate was tried already.
     OnlyTried,
     /// No member serves it.
-    Nobody(Prospect),
+    NoMember(Prospect),
 }
 
 /// Detaches a request's body from its attempt on drop, unless the attempt was answered.
@@ -185,7 +185,7 @@ impl Mesh {
         self.send_to(service, target, Request::from_parts(parts, body)).await
     }
 
-    /// The same to a member that may answer for a target, whatever the request's head says.
+    /// The same to a member that may answer for a target, independently of the request's head.
     pub async fn send_to<B>(
         &self,
         service: &ServiceName,
@@ -222,7 +222,7 @@ impl Mesh {
         self.0.deliver(&Goal::Addresses(urls), head, &upload).await
     }
 
-    /// Whether a service exists that has no member yet, or may exist as far as this node knows.
+    /// Whether a service exists, even without a member, or may exist as far as this node knows.
     pub fn may_exist(&self, service: &ServiceName) -> bool {
         matches!(self.0.targets.kind(service), Kind::Settled(_) | Kind::NotYetKnown)
     }
@@ -265,11 +265,11 @@ impl Inner {
         self.budget().deposit(Instant::now());
 
         let mut guard = DetachOnDrop(Some(upload));
-        let mut journey = Journey::default();
+        let mut history = History::default();
         loop {
-            let url = match self.pick(goal, &journey.tried)? {
+            let url = match self.pick(goal, &history.tried)? {
                 Pick::To(url) => url,
-                Pick::OnlyTried | Pick::Nobody(_) => self.wait_for_address(goal, &mut journey).await?,
+                Pick::OnlyTried | Pick::NoMember(_) => self.wait_for_address(goal, &mut history).await?,
             };
             let in_flight = InFlight::new(&url, &self.in_flight);
             let sent = tokio::select! {
@@ -286,7 +286,7 @@ impl Inner {
                     self.learn(goal, answer.headers());
                     let refusal = refusal(answer).await;
                     let failed = self.not_processed(&refusal);
-                    journey.refusal = Some(refusal);
+                    history.refusal = Some(refusal);
                     failed
                 }
                 Ok(answer) => {
@@ -302,16 +302,16 @@ impl Inner {
                 url.mark_unreachable(Instant::now());
             }
             let chances = self.chances(goal, &head.method, upload);
-            if !self.may_go_on(failed.failure, chances, &mut journey.attempts) {
+            if !self.may_go_on(failed.failure, chances, &mut history.attempts) {
                 return Err(failed.error);
             }
-            journey.tried.push(url);
-            journey.failed = (failed.failure != Failure::NotProcessed).then_some(failed.error);
+            history.tried.push(url);
+            history.failed = (failed.failure != Failure::NotProcessed).then_some(failed.error);
         }
     }
 
-    /// Waits until a member has left the view, then a moment longer for its last answer. A machine that lost power
-    /// closes no connections; only gossip shows that it is gone.
+    /// Waits until a member has left the view, then [`LAST_ANSWER`] longer. A machine that lost power closes no connections;
+    /// only gossip shows that it is gone.
     async fn gone(&self, goal: &Goal<'_>, url: &BaseUrl) {
         let Goal::Service { service, .. } = *goal else {
             return std::future::pending().await;
@@ -323,7 +323,7 @@ impl Inner {
                 return std::future::pending().await;
             }
         }
-        sleep_until(Instant::now() + LAST_WORD).await;
+        sleep_until(Instant::now() + LAST_ANSWER).await;
     }
 
     /// Records the shard's owner epoch if the refusal names it.
@@ -378,18 +378,18 @@ impl Inner {
 
     /// Whether the request is sent again after a failure.
     fn may_go_on(&self, failure: Failure, chances: Chances, attempts: &mut u32) -> bool {
-        match verdict(failure, chances) {
-            Verdict::Free => {
+        match decide(failure, chances) {
+            Decision::Free => {
                 self.refusals.fetch_add(1, Ordering::Relaxed);
                 true
             }
-            Verdict::Paid => {
+            Decision::Paid => {
                 *attempts += 1;
                 let may = *attempts < self.limits.attempts && self.budget().withdraw(Instant::now());
                 self.retries.fetch_add(u64::from(may), Ordering::Relaxed);
                 may
             }
-            Verdict::BodyIsGone | Verdict::Never => false,
+            Decision::BodyDropped | Decision::Never => false,
         }
     }
 
@@ -418,7 +418,7 @@ impl Inner {
                     Some(at) => members[at].url.clone(),
                     None => {
                         let kind = self.targets.kind(service);
-                        return Ok(Pick::Nobody(catalog.prospect(service, target, &kind, now)));
+                        return Ok(Pick::NoMember(catalog.prospect(service, target, &kind, now)));
                     }
                 }
             }
@@ -427,17 +427,17 @@ impl Inner {
     }
 
     /// Waits until the request has a destination: for a serving member, or for a pause if every candidate was tried.
-    async fn wait_for_address(&self, goal: &Goal<'_>, journey: &mut Journey) -> Result<BaseUrl, MeshError> {
-        let before = journey.waited;
+    async fn wait_for_address(&self, goal: &Goal<'_>, history: &mut History) -> Result<BaseUrl, MeshError> {
+        let before = history.waited;
         let began = Instant::now();
         let mut changes = self.roster.changes();
         let mut place = None;
         loop {
-            let pick = self.pick(goal, &journey.tried)?;
-            journey.waited = before + began.elapsed();
+            let pick = self.pick(goal, &history.tried)?;
+            history.waited = before + began.elapsed();
             let limit = match pick {
-                Pick::Nobody(_) if self.has_resigned(goal) => {
-                    self.limits.wait_for_successor.min(self.limits.wait)
+                Pick::NoMember(_) if self.has_resigned(goal) => {
+                    self.limits.wait_for_new_owner.min(self.limits.wait)
                 }
                 _ => self.limits.wait,
             };
@@ -445,18 +445,18 @@ impl Inner {
             let is_late = Instant::now() >= deadline;
             match pick {
                 Pick::To(url) => return Ok(url),
-                Pick::Nobody(Prospect::Never) => return Err(goal.unknown()),
+                Pick::NoMember(Prospect::Never) => return Err(goal.unknown()),
                 Pick::OnlyTried if is_late => {
-                    let refused = journey
+                    let refused = history
                         .refusal
                         .take()
-                        .map(|last| MeshError::Refused { last: Box::new(last), waited: journey.waited });
-                    let failed = journey.failed.take().or(refused);
-                    return Err(failed.unwrap_or_else(|| self.refused(goal, journey.waited)));
+                        .map(|last| MeshError::Refused { last: Box::new(last), waited: history.waited });
+                    let failed = history.failed.take().or(refused);
+                    return Err(failed.unwrap_or_else(|| self.refused(goal, history.waited)));
                 }
-                Pick::Nobody(Prospect::Soon) if is_late => return Err(self.refused(goal, journey.waited)),
-                Pick::Nobody(Prospect::IfTold) => return Err(self.refused(goal, journey.waited)),
-                Pick::OnlyTried | Pick::Nobody(Prospect::Soon) => {}
+                Pick::NoMember(Prospect::Soon) if is_late => return Err(self.refused(goal, history.waited)),
+                Pick::NoMember(Prospect::IfAssigned) => return Err(self.refused(goal, history.waited)),
+                Pick::OnlyTried | Pick::NoMember(Prospect::Soon) => {}
             }
             if place.is_none() {
                 place = self.waiting.enter_below(self.limits.waiting);
@@ -467,13 +467,13 @@ impl Inner {
             if matches!(pick, Pick::OnlyTried) {
                 let pause = Duration::from_millis(rand::rng().random_range(PAUSE_MS));
                 sleep_until(deadline.min(Instant::now() + pause)).await;
-                journey.tried.clear();
+                history.tried.clear();
             } else {
                 tokio::select! {
                     biased;
                     changed = changes.changed() => {
                         // The view's owner is gone, so no member will appear.
-                        changed.map_err(|_closed| self.refused(goal, journey.waited))?;
+                        changed.map_err(|_closed| self.refused(goal, history.waited))?;
                     }
                     () = sleep_until(deadline) => {}
                 }
@@ -497,7 +497,7 @@ impl Inner {
                 let resigned = catalog.resigned(&service, target).cloned();
                 MeshError::NoOwner { service, shard, last, resigned, spare, waited }
             }
-            Target::Any | Target::Key(_) | Target::Copy(_) | Target::CopyOf(_) => {
+            Target::Any | Target::Key(_) | Target::KeyReplica(_) | Target::ShardReplica(_) => {
                 MeshError::NoServingMember { service, spare, waited }
             }
         }
@@ -532,7 +532,7 @@ impl Goal<'_> {
 async fn refusal(answer: Response<Incoming>) -> Problem {
     let status = answer.status();
     let read = Limited::new(answer.into_body(), MAX_REFUSAL).collect();
-    let body = tokio::time::timeout(LAST_WORD, read).await.ok().and_then(Result::ok);
+    let body = tokio::time::timeout(LAST_ANSWER, read).await.ok().and_then(Result::ok);
     let problem = body.and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
     problem.unwrap_or_else(|| {
         let detail = format!("the member refused the request with {status}");

@@ -23,13 +23,13 @@ pub(crate) enum Failure {
 
 /// The decision about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// Send it again without charge: no member has acted on it.
     Free,
     /// Send it again if the budget allows it.
     Paid,
     /// It could be sent again, but its body is no longer available.
-    BodyIsGone,
+    BodyDropped,
     /// Do not send it again.
     Never,
 }
@@ -45,17 +45,17 @@ pub(crate) struct Chances {
     pub(crate) has_one_owner: bool,
 }
 
-/// The decision about a failure.
-pub(crate) fn verdict(failure: Failure, chances: Chances) -> Verdict {
+/// Decides whether the request is sent again after a failure.
+pub(crate) fn decide(failure: Failure, chances: Chances) -> Decision {
     let wanted = match failure {
-        Failure::NotProcessed => Verdict::Free,
-        Failure::NotConnected if chances.has_one_owner => Verdict::Free,
-        Failure::NotConnected | Failure::NotSent => Verdict::Paid,
-        Failure::Broken if chances.may_repeat => Verdict::Paid,
-        Failure::Broken | Failure::Garbage | Failure::TimedOut | Failure::Aborted => Verdict::Never,
+        Failure::NotProcessed => Decision::Free,
+        Failure::NotConnected if chances.has_one_owner => Decision::Free,
+        Failure::NotConnected | Failure::NotSent => Decision::Paid,
+        Failure::Broken if chances.may_repeat => Decision::Paid,
+        Failure::Broken | Failure::Garbage | Failure::TimedOut | Failure::Aborted => Decision::Never,
     };
     match wanted {
-        Verdict::Free | Verdict::Paid if !chances.can_replay => Verdict::BodyIsGone,
+        Decision::Free | Decision::Paid if !chances.can_replay => Decision::BodyDropped,
         wanted => wanted,
     }
 }
@@ -68,26 +68,26 @@ mod tests {
     fn only_requests_that_are_safe_to_repeat_are_sent_again() {
         use Failure::{Aborted, Broken, Garbage, NotConnected, NotProcessed, NotSent, TimedOut};
         let table = [
-            (NotConnected, false, true, false, Verdict::Paid),
-            (NotConnected, true, true, true, Verdict::Free),
-            (NotConnected, false, true, true, Verdict::Free),
-            (NotConnected, true, false, true, Verdict::BodyIsGone),
-            (NotConnected, false, false, false, Verdict::BodyIsGone),
-            (NotSent, false, true, false, Verdict::Paid),
-            (NotProcessed, true, true, false, Verdict::Free),
-            (NotProcessed, false, true, true, Verdict::Free),
-            (NotProcessed, true, false, false, Verdict::BodyIsGone),
-            (Broken, true, true, false, Verdict::Paid),
-            (Broken, true, false, false, Verdict::BodyIsGone),
-            (Broken, false, true, true, Verdict::Never),
-            (Broken, false, false, false, Verdict::Never),
-            (Garbage, true, true, false, Verdict::Never),
-            (TimedOut, true, true, true, Verdict::Never),
-            (Aborted, true, true, false, Verdict::Never),
+            (NotConnected, false, true, false, Decision::Paid),
+            (NotConnected, true, true, true, Decision::Free),
+            (NotConnected, false, true, true, Decision::Free),
+            (NotConnected, true, false, true, Decision::BodyDropped),
+            (NotConnected, false, false, false, Decision::BodyDropped),
+            (NotSent, false, true, false, Decision::Paid),
+            (NotProcessed, true, true, false, Decision::Free),
+            (NotProcessed, false, true, true, Decision::Free),
+            (NotProcessed, true, false, false, Decision::BodyDropped),
+            (Broken, true, true, false, Decision::Paid),
+            (Broken, true, false, false, Decision::BodyDropped),
+            (Broken, false, true, true, Decision::Never),
+            (Broken, false, false, false, Decision::Never),
+            (Garbage, true, true, false, Decision::Never),
+            (TimedOut, true, true, true, Decision::Never),
+            (Aborted, true, true, false, Decision::Never),
         ];
         for (failure, may_repeat, can_replay, has_one_owner, expected) in table {
             let chances = Chances { may_repeat, can_replay, has_one_owner };
-            assert_eq!(verdict(failure, chances), expected, "{failure:?} {chances:?}");
+            assert_eq!(decide(failure, chances), expected, "{failure:?} {chances:?}");
         }
     }
 }

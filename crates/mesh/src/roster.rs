@@ -17,8 +17,8 @@ use types::{Epoch, NodeId, Post, Role, ServiceName, ServiceType, ShardId, ShardR
 use crate::base_url::BaseUrl;
 use crate::targets::Kind;
 
-/// How long a role is expected back after its last member went.
-const LATELY: Duration = Duration::from_secs(10);
+/// How long a role is expected back after its last member has left.
+const RECENT: Duration = Duration::from_secs(10);
 
 /// The members of each service, kept up to date.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ struct State {
 /// Epochs that members reported before gossip did.
 type Learned = BTreeMap<ShardRef, (Epoch, Instant)>;
 
-/// The members of each service at one moment.
+/// The members of each service in one view.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     services: BTreeMap<ServiceName, Vec<Candidate>>,
@@ -50,7 +50,7 @@ pub(crate) struct Catalog {
     shards: BTreeMap<ServiceName, NonZeroU32>,
     /// The last owner seen of each shard.
     owners: BTreeMap<ShardRef, (NodeId, Epoch)>,
-    /// The view that all of it is from.
+    /// The view that all of this is from.
     view: Option<ClusterView>,
     /// Owners that have resigned, with the reason.
     resigned: BTreeMap<ShardRef, (NodeId, String)>,
@@ -72,24 +72,24 @@ pub(crate) struct Candidate {
 /// Whether a service that no member serves now may be served later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prospect {
-    /// A member is about to serve, or served until a moment ago.
+    /// A member is about to serve, or served recently.
     Soon,
     /// A node could serve if an operator gave it the role.
-    IfTold,
-    /// No node knows the type.
+    IfAssigned,
+    /// No node has the type.
     Never,
 }
 
 impl Candidate {
     /// Whether a request for this target may be sent to it now.
     pub(crate) fn serves(&self, target: Target) -> bool {
-        let may_be_a_copy = matches!(target, Target::Any | Target::CopyOf(_));
-        self.is_serving && fits(&self.role, target) && (may_be_a_copy || !self.is_replica)
+        let is_replica_enough = matches!(target, Target::Any | Target::ShardReplica(_));
+        self.is_serving && fits(&self.role, target) && (is_replica_enough || !self.is_replica)
     }
 }
 
 /// Of the members that have a shard, only the owner with the highest epoch, gossiped or learned, serves it.
-fn pass_over_former_owners(service: &ServiceName, members: &mut [Candidate], learned: &Learned) {
+fn exclude_former_owners(service: &ServiceName, members: &mut [Candidate], learned: &Learned) {
     let mut highest: BTreeMap<ShardId, Epoch> = BTreeMap::new();
     for member in &*members {
         if let (Some(shard), Some(epoch)) = (member.role.shard(), member.epoch) {
@@ -108,9 +108,9 @@ fn pass_over_former_owners(service: &ServiceName, members: &mut [Candidate], lea
 fn fits(role: &Role, target: Target) -> bool {
     match target {
         Target::Any => true,
-        Target::Shard(shard) | Target::CopyOf(shard) => role.shard() == Some(shard),
+        Target::Shard(shard) | Target::ShardReplica(shard) => role.shard() == Some(shard),
         // A key whose shard is not known yet.
-        Target::Key(_) | Target::Copy(_) => false,
+        Target::Key(_) | Target::KeyReplica(_) => false,
     }
 }
 
@@ -131,7 +131,7 @@ impl Roster {
             // The last change may not have been seen yet.
             Err(_closed) => !std::mem::replace(&mut state.is_final, true),
         };
-        if has_changed || state.learned.values().any(|(_, at)| at.elapsed() >= LATELY) {
+        if has_changed || state.learned.values().any(|(_, at)| at.elapsed() >= RECENT) {
             state.renew();
         }
         Arc::clone(&state.catalog)
@@ -160,7 +160,7 @@ impl State {
     fn renew(&mut self) {
         let now = Instant::now();
         // A replaced store starts its epochs again; a learned epoch must not outlive the old store.
-        self.learned.retain(|_, (_, at)| now.saturating_duration_since(*at) < LATELY);
+        self.learned.retain(|_, (_, at)| now.saturating_duration_since(*at) < RECENT);
         let view = self.view.borrow_and_update().clone();
         self.catalog = Arc::new(Catalog::new(&view, &self.catalog, &self.learned, now));
     }
@@ -213,7 +213,7 @@ impl Catalog {
             });
         }
         for (service, members) in &mut services {
-            pass_over_former_owners(service, members, learned);
+            exclude_former_owners(service, members, learned);
         }
         let view = Some(view.clone());
         let mut catalog =
@@ -228,7 +228,7 @@ impl Catalog {
         let earlier = before
             .gone_at
             .iter()
-            .filter(|&(_, &at)| now.saturating_duration_since(at) < LATELY)
+            .filter(|&(_, &at)| now.saturating_duration_since(at) < RECENT)
             .map(|(role, &at)| (role.clone(), at));
         let present: BTreeSet<&Role> = self.roles().collect();
         earlier.chain(just_now).filter(|(role, _)| !present.contains(role)).collect()
@@ -269,7 +269,7 @@ impl Catalog {
     pub(crate) fn resigned(&self, service: &ServiceName, target: Target) -> Option<&(NodeId, String)> {
         match self.resolve(service, target) {
             Target::Shard(shard) => self.resigned.get(&ShardRef::new(service.clone(), shard)),
-            Target::Any | Target::Key(_) | Target::Copy(_) | Target::CopyOf(_) => None,
+            Target::Any | Target::Key(_) | Target::KeyReplica(_) | Target::ShardReplica(_) => None,
         }
     }
 
@@ -277,7 +277,7 @@ impl Catalog {
     pub(crate) fn resolve(&self, service: &ServiceName, target: Target) -> Target {
         match (target, self.shards.get(service)) {
             (Target::Key(key), Some(&shards)) => Target::Shard(key.shard(shards)),
-            (Target::Copy(key), Some(&shards)) => Target::CopyOf(key.shard(shards)),
+            (Target::KeyReplica(key), Some(&shards)) => Target::ShardReplica(key.shard(shards)),
             _ => target,
         }
     }
@@ -291,28 +291,28 @@ impl Catalog {
         now: Instant,
     ) -> Prospect {
         let members = self.members(service);
-        let was_lately = self.gone_at.iter().any(|(role, &at)| {
+        let was_recent = self.gone_at.iter().any(|(role, &at)| {
             role.service() == Some(service)
                 && fits(role, target)
-                && now.saturating_duration_since(at) < LATELY
+                && now.saturating_duration_since(at) < RECENT
         });
         // While the number of shards is unknown, any member may hold the key.
         let may_fit = |member: &Candidate| {
-            matches!(target, Target::Key(_) | Target::Copy(_)) || fits(&member.role, target)
+            matches!(target, Target::Key(_) | Target::KeyReplica(_)) || fits(&member.role, target)
         };
-        if was_lately || members.iter().any(may_fit) {
+        if was_recent || members.iter().any(may_fit) {
             return Prospect::Soon;
         }
         if !members.is_empty() {
-            return Prospect::IfTold;
+            return Prospect::IfAssigned;
         }
         match kind {
             Kind::Settled(service_type) | Kind::Assumed(service_type)
                 if self.runnable.contains(service_type) =>
             {
-                Prospect::IfTold
+                Prospect::IfAssigned
             }
-            // A service that exists is waited for, whoever may have its type.
+            // Requests for an existing service wait even if no node has its type.
             Kind::Settled(_) | Kind::NotYetKnown => Prospect::Soon,
             Kind::Assumed(_) | Kind::Unknown => Prospect::Never,
         }
@@ -356,32 +356,32 @@ mod tests {
             assert_eq!(prospect(&found, now), Prospect::Soon, "{phase}");
         }
         let could = made_of([standby("a", addr(), &[echo()])], &nothing, now);
-        assert_eq!(prospect(&could, now), Prospect::IfTold);
+        assert_eq!(prospect(&could, now), Prospect::IfAssigned);
         let never = made_of([standby("a", addr(), &[])], &nothing, now);
         assert_eq!(prospect(&never, now), Prospect::Never);
     }
 
     #[test]
-    fn a_service_that_exists_or_may_exist_is_waited_for_though_nobody_can_run_it() {
+    fn requests_wait_for_a_service_that_may_exist_even_if_no_node_can_run_it() {
         let now = Instant::now();
         let service_type: ServiceType = "echo".parse().unwrap();
-        let nobody = made_of([standby("a", addr(), &[])], &Catalog::default(), now);
-        let somebody = made_of([standby("a", addr(), &[echo()])], &Catalog::default(), now);
+        let incapable = made_of([standby("a", addr(), &[])], &Catalog::default(), now);
+        let capable = made_of([standby("a", addr(), &[echo()])], &Catalog::default(), now);
         for (catalog, kind, expected) in [
-            (&nobody, Kind::Settled(service_type.clone()), Prospect::Soon),
-            (&nobody, Kind::NotYetKnown, Prospect::Soon),
-            (&nobody, Kind::Assumed(service_type.clone()), Prospect::Never),
-            (&nobody, Kind::Unknown, Prospect::Never),
-            (&somebody, Kind::Settled(service_type.clone()), Prospect::IfTold),
-            (&somebody, Kind::Assumed(service_type), Prospect::IfTold),
-            (&somebody, Kind::Unknown, Prospect::Never),
+            (&incapable, Kind::Settled(service_type.clone()), Prospect::Soon),
+            (&incapable, Kind::NotYetKnown, Prospect::Soon),
+            (&incapable, Kind::Assumed(service_type.clone()), Prospect::Never),
+            (&incapable, Kind::Unknown, Prospect::Never),
+            (&capable, Kind::Settled(service_type.clone()), Prospect::IfAssigned),
+            (&capable, Kind::Assumed(service_type), Prospect::IfAssigned),
+            (&capable, Kind::Unknown, Prospect::Never),
         ] {
             assert_eq!(prospect_of(catalog, &kind, now), expected, "{kind:?}");
         }
     }
 
     #[test]
-    fn a_role_that_went_is_expected_back_for_ten_seconds() {
+    fn a_role_that_disappeared_is_expected_back_for_ten_seconds() {
         let (then, second) = (Instant::now(), Duration::from_secs(1));
         let there = made_of([member("a", addr(), Phase::Ready)], &Catalog::default(), then);
         let gone = made_of([], &there, then + second);
@@ -419,7 +419,7 @@ mod tests {
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
-        advance(LATELY).await;
+        advance(RECENT).await;
         let request = http::Request::new(http_body_util::Empty::new());
         let began = Instant::now();
         assert!(mesh.send(&echo(), request).await.is_err());

@@ -2,12 +2,12 @@
 //!
 //! - [`Mesh::send_to`](crate::Mesh::send_to) sends a request to the member that has a shard, and streams the answer.
 //! - [`Mesh::fetch`](crate::Mesh::fetch) does the same for answers in JSON that fit into memory.
-//! - [`scatter()`] asks for something of each shard, all at once, and gives one result per shard: the caller decides what a
+//! - [`scatter()`] runs a request for each shard, all at once, and returns one result per shard: the caller decides what a
 //!   missing one means.
-//! - [`follow()`] merges the streams of all shards, each with a place in a [`Cursor`], and resumes a shard's at its next
-//!   owner.
+//! - [`follow()`] merges the streams of all shards, each with a position in a [`Cursor`], and resumes a shard's stream at
+//!   its next owner.
 //!
-//! `tower` has retries and time limits for one service, and knows neither shards nor owners that change; so this is ours.
+//! `tower` has retries and timeouts for one service, but no shards and no changing owners; hence this module.
 
 mod cursor;
 mod error;

@@ -10,12 +10,12 @@ type TargetOf = dyn Fn(&ServiceName, &Parts) -> Target + Send + Sync;
 type MayRepeat = dyn Fn(&ServiceName, &Parts) -> bool + Send + Sync;
 type KindOf = dyn Fn(&ServiceName) -> Kind + Send + Sync;
 
-/// What is known of a service's type.
+/// What this node knows about a service's type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// The service exists and has this type.
     Settled(ServiceType),
-    /// Nothing says that the service exists. If it does, its name is its type.
+    /// The service is not known to exist. If it does, its name is its type.
     Assumed(ServiceType),
     /// The service may exist: the services of the cluster are not known yet.
     NotYetKnown,
@@ -33,7 +33,7 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Uses `target` to choose. The path that it sees is the one below `/svc/{service}`.
+    /// Uses `target` to choose. It gets the path below `/svc/{service}`.
     pub fn new(target: impl Fn(&ServiceName, &Parts) -> Target + Send + Sync + 'static) -> Self {
         Self {
             target: Arc::new(target),

@@ -180,7 +180,7 @@ fn classify(error: &ClientError, url: &BaseUrl, upload: &Upload) -> Failed {
     if upload.is_failed() {
         return Failed { failure: Failure::Aborted, error: MeshError::BodyAborted { why } };
     }
-    let failure = what_failed(error);
+    let failure = failure_of(error);
     let cause = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
     let error = match failure {
         Failure::Garbage if cause.is_some_and(hyper::Error::is_parse_too_large) => {
@@ -193,7 +193,7 @@ fn classify(error: &ClientError, url: &BaseUrl, upload: &Upload) -> Failed {
     Failed { failure, error }
 }
 
-fn what_failed(error: &ClientError) -> Failure {
+fn failure_of(error: &ClientError) -> Failure {
     let cause = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
     if error.is_connect() {
         Failure::NotConnected

@@ -1,7 +1,7 @@
-//! A shard that this node owns: the claim as a service sees it.
+//! The claim on a shard that this node owns, as its service uses it.
 //!
-//! The truth is on the store. What is known here of it has an age; the supervisor keeps it young, and a service asks
-//! anew before it does what only the owner may.
+//! The store decides. This process only has its last answer, which ages: the supervisor refreshes it regularly, and a
+//! service asks the store again before it does what only the owner may do.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,23 +15,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use types::{Epoch, Holder, NodeId, ServiceName, ShardId, ShardRef};
 
-/// A poll that asks only for the next claim is trusted if the one before it was not longer ago than this: what it asks
-/// for may have been pruned later.
+/// A poll that only looks for the next entry is trusted if the last confirmation is not older than this. Later, the
+/// entry that it looks for may have been pruned already.
 const TRUST_POLLS: Duration = Duration::from_secs(60);
 
-/// What the owner of a role does with its shard.
+/// What a node does with its role's shard.
 #[derive(Debug, Clone)]
 pub enum Duty {
-    /// There is nothing to own.
+    /// The role has no shard with an owner.
     None,
-    /// It owns the shard.
+    /// It owns the shard through this claim.
     Primary(Claim),
-    /// It has a copy that follows the owner's, and writes nothing.
+    /// It follows the owner's data and writes nothing.
     Replica,
 }
 
 impl Duty {
-    /// Whether it is a duty for a shard that has an owner, this node or another one.
+    /// Whether the role has a shard with an owner, be it this node or another one.
     pub fn is_of_an_owned_shard(&self) -> bool {
         match self {
             Self::None => false,
@@ -40,7 +40,7 @@ impl Duty {
     }
 }
 
-/// A shard that this node owns. Cheap to clone.
+/// The claim on a shard that this node owns. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Claim(Arc<Inner>);
 
@@ -51,16 +51,16 @@ struct Inner {
     claims: Claims,
     /// The number of the latest entry of the claim's log that is known to leave it ours.
     seen: AtomicU64,
-    /// When the store last said that it is ours; the moment at which the question was asked.
+    /// When the request began in which the store last confirmed that the claim is ours.
     confirmed: watch::Sender<Instant>,
     passed: CancellationToken,
-    /// Whose it is instead, in words.
+    /// Who owns the shard instead, in words.
     successor: OnceLock<String>,
-    /// Why somebody believes that it has passed, until it was looked into.
+    /// Why the service thinks that the claim has passed, until the supervisor has checked it.
     suspicion: watch::Sender<Option<String>>,
-    /// Whether a challenge is to be yielded to.
+    /// Decides whether to yield to a challenge.
     policy: OnceLock<Policy>,
-    /// Who it is yielded to.
+    /// The challenger to yield to.
     yielding: watch::Sender<Option<NodeId>>,
 }
 
@@ -73,26 +73,26 @@ impl fmt::Debug for Policy {
     }
 }
 
-/// Why a shard can't be said to be ours.
+/// Why the claim was not confirmed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimLost {
-    /// Stop: somebody else owns it, or nobody.
+    /// Stop: another node owns the shard, or no node does.
     #[error("the claim of epoch {epoch} on {shard} has passed: {now}")]
     Passed {
         /// The shard.
         shard: ShardRef,
         /// The epoch that was ours.
         epoch: Epoch,
-        /// What the store says now: `owned by b since epoch 7`.
+        /// What the store states now: `owned by b since epoch 7`.
         now: String,
     },
-    /// Wait, then ask again: the store does not answer.
+    /// Wait, then try again: the store does not answer.
     #[error("whether the claim still holds is not known: {0}")]
     Unknown(#[from] StoreError),
 }
 
 impl Claim {
-    /// A claim that was taken just now: the take was begun at `asked_at`.
+    /// A claim that was just taken; the take began at `asked_at`.
     pub fn new(claims: Claims, shard: ShardRef, holder: Holder, asked_at: Instant) -> Self {
         Self(Arc::new(Inner {
             seen: AtomicU64::new(holder.epoch.0),
@@ -113,7 +113,7 @@ impl Claim {
         self.0.holder.epoch
     }
 
-    /// The owner: this node in this life.
+    /// The owner: this node and its generation.
     pub fn holder(&self) -> &Holder {
         &self.0.holder
     }
@@ -133,18 +133,18 @@ impl Claim {
         &self.0.shard
     }
 
-    /// Decides which challenges are yielded to, from the number of other members that the challenger sees. By default
-    /// none is. To be set once, by who watches over the claim.
+    /// Sets which challenges to yield to, by the number of other members that the challenger sees. By default, to none.
+    /// For the supervisor; only the first call has an effect.
     pub fn yield_when(&self, policy: impl Fn(u32) -> bool + Send + Sync + 'static) {
-        // A second one changes nothing.
+        // Only the first policy counts.
         let _ = self.0.policy.set(Policy(Box::new(policy)));
     }
 
-    /// Waits until a challenge is to be yielded to. Gives the challenger.
+    /// Waits until the policy decides to yield to a challenge. Returns the challenger.
     pub async fn yielding(&self) -> NodeId {
         let mut yielding = self.0.yielding.subscribe();
         loop {
-            // The sender lives as long as the claim.
+            // The sender exists as long as the claim.
             let _ = yielding.wait_for(Option::is_some).await;
             if let Some(to) = self.0.yielding.send_replace(None) {
                 return to;
@@ -152,8 +152,7 @@ impl Claim {
         }
     }
 
-    /// Reads the claim on the store anew. Whoever doubts that its owner is there is told that it is, unless the claim is to
-    /// be yielded.
+    /// Reads the claim from the store, and defends it if it was challenged, unless the policy decides to yield.
     pub async fn confirm(&self) -> Result<(), ClaimLost> {
         let inner = &self.0;
         let asked_at = Instant::now();
@@ -163,7 +162,7 @@ impl Claim {
         {
             if inner.policy.get().is_some_and(|policy| policy.0(*sees)) {
                 inner.yielding.send_replace(Some(by.clone()));
-                // It is ours until it is given up. The entry is not noted, so that it is judged again at the next poll.
+                // It is ours until it is released. `seen` does not advance, so the next poll judges this entry again.
                 self.note_confirmed(asked_at);
                 return Ok(());
             }
@@ -187,7 +186,8 @@ impl Claim {
         Err(ClaimLost::Passed { shard: inner.shard.clone(), epoch: inner.holder.epoch, now })
     }
 
-    /// The owner's poll: one small read. Whether it says that all is as it was; if not, [`confirm`](Self::confirm).
+    /// The owner's regular poll: one small read. Returns whether it showed that nothing has changed; if not, call
+    /// [`confirm`](Self::confirm).
     pub async fn poll_next(&self) -> bool {
         let inner = &self.0;
         if self.age() > TRUST_POLLS {
@@ -207,38 +207,39 @@ impl Claim {
         self.0.seen.load(Ordering::SeqCst)
     }
 
-    /// How long ago the store was last asked and said that it is ours.
+    /// The time since the last confirmation by the store, counted from the start of its request.
     pub fn age(&self) -> Duration {
         self.0.confirmed.borrow().elapsed()
     }
 
-    /// Waits until what is known is not older than this.
+    /// Waits until the last confirmation is not older than this.
     pub async fn younger_than(&self, age: Duration) {
         let mut confirmed = self.0.confirmed.subscribe();
-        // The sender lives as long as the claim.
+        // The sender exists as long as the claim.
         let _ = confirmed.wait_for(|at| at.elapsed() <= age).await;
     }
 
-    /// Waits until the claim is known to have passed.
+    /// Waits until the store has shown that the claim has passed.
     pub async fn passed(&self) {
         self.0.passed.cancelled().await;
     }
 
-    /// Whose the shard is now, in words, once the claim is known to have passed.
+    /// Who owns the shard now, in words, once the claim is known to have passed.
     pub fn successor(&self) -> Option<&str> {
         self.0.successor.get().map(String::as_str)
     }
 
-    /// The service says that its data told it that it is no longer the owner; the supervisor finds out.
+    /// For services: reports that the data rejected a write because this node is no longer the owner. The supervisor
+    /// then checks the claim.
     pub fn fenced(&self, why: impl Into<String>) {
         self.0.suspicion.send_replace(Some(why.into()));
     }
 
-    /// Waits until the service says that it was fenced, and why. Each time is told once.
+    /// Waits until the service calls [`fenced`](Self::fenced), and returns its reason. Each report is returned once.
     pub async fn suspected(&self) -> String {
         let mut suspicion = self.0.suspicion.subscribe();
         loop {
-            // The sender lives as long as the claim.
+            // The sender exists as long as the claim.
             let _ = suspicion.wait_for(Option::is_some).await;
             if let Some(why) = self.0.suspicion.send_replace(None) {
                 return why;
@@ -246,7 +247,7 @@ impl Claim {
         }
     }
 
-    /// Removes entries of the claim's log that nobody needs any more.
+    /// Removes entries of the claim's log that are no longer needed.
     pub async fn prune(&self) -> Result<usize, StoreError> {
         self.0.claims.prune(&self.0.shard).await
     }

@@ -1,4 +1,4 @@
-//! The promises that every plugin keeps, as a suite that each plugin's tests run.
+//! What every plugin must guarantee, as a test suite that each plugin's tests run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,27 +13,27 @@ use types::{Role, ShardId, Sharding};
 
 use crate::{Context, Health, Plugin, Service, TaskFailure};
 
-/// How long anything in the suite may take.
+/// How long any step of the suite may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs every check against a plugin with settings that it accepts.
+/// Runs every check against a plugin. `settings` must be settings that it accepts.
 ///
 /// # Panics
-/// When the plugin breaks a promise; the message says which.
+/// If a check fails; the message names it.
 pub async fn check(plugin: &dyn Plugin, settings: &serde_json::Value) {
     describes_itself(plugin);
     refuses_unknown_settings(plugin);
     for round in 1..=2 {
         runs_once(plugin, settings, round).await;
     }
-    takes_new_settings_or_says_that_it_must_restart(plugin, settings).await;
+    applies_new_settings_or_needs_a_restart(plugin, settings).await;
     survives_a_drain_that_is_cut_short(plugin, settings).await;
     leaves_nothing_behind_when_its_start_is_cut_short(plugin, settings).await;
     if plugin.sharding() == Sharding::Owned {
-        gives_way_to_the_next_owner(plugin, settings).await;
+        yields_to_the_next_owner(plugin, settings).await;
     }
     if plugin.replicates() {
-        follows_an_owner_as_a_replica(plugin, settings).await;
+        runs_as_a_replica_beside_owners(plugin, settings).await;
     }
 }
 
@@ -57,7 +57,7 @@ fn refuses_unknown_settings(plugin: &dyn Plugin) {
 
 async fn runs_once(plugin: &dyn Plugin, settings: &serde_json::Value, round: u32) {
     let (context, mut failures, service) = start(plugin, settings).await;
-    assert!(!matches!(service.health(), Health::Failed(_)), "round {round}: well after its start");
+    assert!(!matches!(service.health(), Health::Failed(_)), "round {round}: healthy after its start");
 
     let request = Request::get("/no/such/path").body(Body::empty()).expect("the request is well formed");
     let answer = timeout(PATIENCE, service.clone().routes().oneshot(request)).await;
@@ -71,8 +71,8 @@ async fn runs_once(plugin: &dyn Plugin, settings: &serde_json::Value, round: u32
     assert_eq!(failures.try_recv().ok(), None, "round {round}: no task failed");
 }
 
-/// New settings while it runs: whatever it says, it goes on answering, and ends like any other.
-async fn takes_new_settings_or_says_that_it_must_restart(plugin: &dyn Plugin, settings: &serde_json::Value) {
+/// New settings while the service runs: whatever it returns, it continues to answer, and ends as usual.
+async fn applies_new_settings_or_needs_a_restart(plugin: &dyn Plugin, settings: &serde_json::Value) {
     let (context, mut failures, service) = start(plugin, settings).await;
     let prepared = || match plugin.prepare(settings) {
         Ok(prepared) => prepared,
@@ -80,21 +80,21 @@ async fn takes_new_settings_or_says_that_it_must_restart(plugin: &dyn Plugin, se
     };
     for round in 1..=2 {
         let updated = timeout(PATIENCE, service.update(prepared())).await.expect("an update ends in time");
-        assert!(!matches!(service.health(), Health::Failed(_)), "round {round}: well after {updated:?}");
+        assert!(!matches!(service.health(), Health::Failed(_)), "round {round}: healthy after {updated:?}");
         let request = Request::get("/no/such/path").body(Body::empty()).expect("the request is well formed");
         let answer = timeout(PATIENCE, service.clone().routes().oneshot(request)).await;
         assert!(answer.is_ok(), "round {round}: a request is answered in time after {updated:?}");
     }
-    // One poll, then dropped: it runs with the old settings or the new ones.
+    // One poll, then dropped: the service runs with the old settings or the new ones.
     let _ = timeout(Duration::ZERO, service.update(prepared())).await;
-    assert!(!matches!(service.health(), Health::Failed(_)), "well after an update that was cut short");
+    assert!(!matches!(service.health(), Health::Failed(_)), "healthy after an update that was cut short");
     end(&context, service).await;
     assert_eq!(failures.try_recv().ok(), None, "no task failed");
 }
 
 async fn survives_a_drain_that_is_cut_short(plugin: &dyn Plugin, settings: &serde_json::Value) {
     let (context, _failures, service) = start(plugin, settings).await;
-    // One poll, then dropped: whatever the outcome, stopping must still work.
+    // One poll, then dropped: stopping must still work.
     let _ = timeout(Duration::ZERO, service.drain(Instant::now() + PATIENCE)).await;
     end(&context, service).await;
 }
@@ -107,10 +107,10 @@ async fn leaves_nothing_behind_when_its_start_is_cut_short(
     let Ok(prepared) = plugin.prepare(settings) else {
         panic!("good settings are accepted");
     };
-    // One poll, then dropped: the node was told to leave.
+    // One poll, then dropped, as when the node leaves.
     let started = timeout(Duration::ZERO, prepared.start(context.clone())).await;
     if let Ok(Ok(service)) = started {
-        // Fast enough to be up already; then it is stopped without having been drained.
+        // It started within one poll; so it is stopped without having been drained.
         end(&context, service).await;
         return;
     }
@@ -118,8 +118,8 @@ async fn leaves_nothing_behind_when_its_start_is_cut_short(
     timeout(PATIENCE, context.tasks.wait()).await.expect("every task ends with the start that began it");
 }
 
-/// Whoever takes the shard can run it while the former owner still does, which then ends like any other.
-async fn gives_way_to_the_next_owner(plugin: &dyn Plugin, settings: &serde_json::Value) {
+/// A new owner can run the shard while the former owner still runs it; the former owner then ends as usual.
+async fn yields_to_the_next_owner(plugin: &dyn Plugin, settings: &serde_json::Value) {
     let store = memory().await;
     let mut owners = Vec::new();
     for owner in 1..=3 {
@@ -129,17 +129,21 @@ async fn gives_way_to_the_next_owner(plugin: &dyn Plugin, settings: &serde_json:
         };
         let started = timeout(PATIENCE, prepared.start(context.clone())).await.expect("starts in time");
         let service = started.unwrap_or_else(|error| panic!("owner {owner} starts: {error}"));
-        assert!(!matches!(service.health(), Health::Failed(_)), "owner {owner}: well after its start");
+        assert!(!matches!(service.health(), Health::Failed(_)), "owner {owner}: healthy after its start");
         owners.push((context, failures, service));
     }
     for (context, mut failures, service) in owners {
         end(&context, service).await;
-        assert_eq!(failures.try_recv().ok(), None, "no task failed, though the shard had passed");
+        assert_eq!(
+            failures.try_recv().ok(),
+            None,
+            "no task failed, although the shard had passed to another node"
+        );
     }
 }
 
-/// A replica starts before there is any owner, and runs beside each of them.
-async fn follows_an_owner_as_a_replica(plugin: &dyn Plugin, settings: &serde_json::Value) {
+/// A replica starts before there is any owner, and runs beside each owner.
+async fn runs_as_a_replica_beside_owners(plugin: &dyn Plugin, settings: &serde_json::Value) {
     let store = memory().await;
     let mut running = Vec::new();
     for is_owner in [false, true, false, true] {
@@ -152,8 +156,11 @@ async fn follows_an_owner_as_a_replica(plugin: &dyn Plugin, settings: &serde_jso
         };
         let started = timeout(PATIENCE, prepared.start(context.clone())).await.expect("starts in time");
         let service = started.unwrap_or_else(|error| panic!("starts, is_owner={is_owner}: {error}"));
-        assert!(!matches!(service.health(), Health::Failed(_)), "well after its start, is_owner={is_owner}");
-        assert_eq!(service.staleness().is_some(), !is_owner, "a replica says how far behind it may be");
+        assert!(
+            !matches!(service.health(), Health::Failed(_)),
+            "healthy after its start, is_owner={is_owner}"
+        );
+        assert_eq!(service.staleness().is_some(), !is_owner, "a replica reports how far behind it may be");
         running.push((context, failures, service));
     }
     for (context, mut failures, service) in running {
@@ -169,10 +176,10 @@ fn first_shard(plugin: &dyn Plugin) -> Role {
 async fn memory() -> Store {
     let url = "memory:///".parse().expect("the URL is well formed");
     let cluster = "test".parse().expect("the name follows the rule");
-    Store::open(&url, &cluster).await.expect("memory is a good store")
+    Store::open(&url, &cluster).await.expect("a store in memory always opens")
 }
 
-/// A context for its first shard, if it has any, on a store of its own.
+/// A context for the plugin's first shard, if it has shards, on a new store.
 async fn context(plugin: &dyn Plugin) -> (Context, mpsc::UnboundedReceiver<TaskFailure>) {
     match plugin.sharding() {
         Sharding::None => {
@@ -203,9 +210,9 @@ async fn end(context: &Context, service: Arc<dyn Service>) {
     context.shutdown.cancel();
     for _ in 0..2 {
         let stopped = timeout(PATIENCE, service.stop()).await.expect("stops in time");
-        assert!(stopped.is_ok(), "stops, as often as it is told to: {stopped:?}");
+        assert!(stopped.is_ok(), "stops, the second time too: {stopped:?}");
     }
-    // Whatever it says, it can still be asked.
+    // The call must not panic; its result does not matter.
     let _ = service.health();
     drop(service);
     timeout(PATIENCE, context.tasks.wait()).await.expect("every task ends with its service");

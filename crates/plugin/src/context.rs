@@ -1,4 +1,4 @@
-//! What a service is given when it starts.
+//! What a service receives when it starts.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,26 +18,26 @@ use types::{ErrorKind, Generation, Loopback, NodeId, Role};
 
 use crate::{Claim, Duty, Metrics, ServiceError, TaskFailure, Tasks, bind};
 
-/// What a service is given when it starts.
+/// What a service receives when it starts.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// The node it runs on.
+    /// The node that it runs on.
     pub node: NodeId,
-    /// The role it fills.
+    /// The role of the node.
     pub role: Role,
-    /// What it does with its shard.
+    /// What the node does with its shard.
     pub duty: Duty,
-    /// How many shards its service has; none for types whose shards have no owners.
+    /// How many shards the service has; `None` for types whose shards have no owners.
     pub shards: Option<NonZeroU32>,
-    /// The role's own part of the object store; none for types whose shards have no owners.
+    /// The shard's part of the object store; `None` for types whose shards have no owners.
     pub objects: Option<Arc<dyn ObjectStore>>,
-    /// How often a replica may look for news in it: rarely where each look costs money.
+    /// How often a replica may poll it: rarely where each request costs money.
     pub objects_poll: Duration,
-    /// Whether it is on a network, where each request takes its time and may be paid for.
+    /// Whether the store is remote, so that each request has network latency and may cost money.
     pub objects_are_remote: bool,
-    /// A folder on this node's disk for what can be had again, such as parts of remote objects. Each service keeps to a
-    /// folder of its own type's name in it, makes that when it needs it, bounds it, and copes with files that others delete
-    /// or damage at any moment.
+    /// A folder on this node's disk for data that can be fetched again, such as parts of remote objects. Each service uses
+    /// only the subfolder with its type's name: it creates it when needed, bounds its size, and copes if files in it are
+    /// deleted or damaged at any moment.
     pub cache_dir: PathBuf,
     /// The members of the cluster, as this node sees them.
     pub view: watch::Receiver<ClusterView>,
@@ -45,20 +45,20 @@ pub struct Context {
     pub mesh: Mesh,
     /// Background work.
     pub tasks: Tasks,
-    /// Cancelled when the service must end.
+    /// Cancelled when the service has to end.
     pub shutdown: CancellationToken,
     /// The service's metrics.
     pub metrics: Metrics,
-    /// A seed for random numbers, so that a run can be replayed.
+    /// The seed for random numbers, so that a run can be replayed.
     pub seed: u64,
-    /// The listeners that the service opened itself.
+    /// The listeners that the service has opened itself.
     pub endpoints: Endpoints,
 }
 
-/// Who may reach the listeners of a node.
+/// How the listeners of a node can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposure {
-    /// Which addresses may be listened on.
+    /// Which addresses the node may listen on.
     pub loopback: Loopback,
     /// The host that others use to reach this node.
     pub host: String,
@@ -70,7 +70,7 @@ impl Default for Exposure {
     }
 }
 
-/// The listeners that a service opened itself, by name, as URLs. Cheap to clone.
+/// The URLs of the listeners that a service has opened itself, by name. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Endpoints {
     exposure: Exposure,
@@ -83,15 +83,15 @@ impl Endpoints {
         Self { exposure, urls: Arc::default() }
     }
 
-    /// All of them.
+    /// The URLs by name.
     pub fn urls(&self) -> BTreeMap<String, String> {
         self.urls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Context {
-    /// Opens a listener of the service's own. Once the service is ready it is gossiped under `name` as a URL of this
-    /// scheme: `http`, `tcp`, `redis`. [`DrainingListener`](crate::DrainingListener) serves it.
+    /// Opens a listener for the service itself. Once the service is ready, its URL is gossiped under `name`, with this
+    /// scheme: `http`, `tcp`, `redis`. Use [`DrainingListener`](crate::DrainingListener) to serve it.
     pub async fn listen(
         &self,
         name: &str,
@@ -123,7 +123,7 @@ impl Context {
         Ok(listener)
     }
 
-    /// A context of a node that is alone, for tests; and where failures of its tasks arrive.
+    /// A context for tests, of the only node of its cluster, and the channel on which failures of its tasks arrive.
     ///
     /// # Panics
     /// Never: the names in it are valid.
@@ -141,7 +141,7 @@ impl Context {
             objects: None,
             objects_poll: Duration::from_millis(100),
             objects_are_remote: false,
-            // Not made unless a test says that its objects are remote; it then gives a folder of its own.
+            // Only created by tests whose objects are remote; those set a folder themselves.
             cache_dir: std::env::temp_dir().join("coterie-test-cache"),
             mesh: Mesh::new(view.clone(), mesh::Targets::any(), mesh::Limits::default()),
             view,
@@ -153,7 +153,8 @@ impl Context {
         (context, failures)
     }
 
-    /// The same for the owner of a shard, the last one there is, claimed anew on the store.
+    /// The same as [`for_test`](Self::for_test) for the owner of a shard, which is newly claimed on the store. The shard is
+    /// taken to be the service's last.
     ///
     /// # Panics
     /// When the role has no shard, or the store fails.
@@ -163,14 +164,14 @@ impl Context {
         let (claims, asked_at) = (store.claims(), Instant::now());
         let seen = claims.read(&shard).await.expect("the store works");
         let taken = claims.take(&shard, &seen, &context.node, Generation(1)).await;
-        let holder = taken.expect("the store works, and nobody else wants the shard");
+        let holder = taken.expect("the store works, and no other node takes the shard");
         context.objects = Some(store.data(&shard));
         context.shards = NonZeroU32::new(shard.shard.as_u32() + 1);
         context.duty = Duty::Primary(Claim::new(claims, shard, holder, asked_at));
         (context, failures)
     }
 
-    /// The same for a replica of a shard.
+    /// The same as [`for_test`](Self::for_test) for a replica of a shard. The shard is taken to be the service's last.
     ///
     /// # Panics
     /// When the role has no shard.
@@ -184,7 +185,7 @@ impl Context {
     }
 }
 
-/// Whether a text is a URL's scheme (RFC 3986, section 3.1), in small letters as all are written.
+/// Whether a text is a URL scheme (RFC 3986, section 3.1) in lower case, its canonical form.
 fn is_scheme(text: &str) -> bool {
     let is_rest = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(byte);
     text.as_bytes()

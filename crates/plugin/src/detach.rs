@@ -1,8 +1,8 @@
 //! Lets the rest of a request outlive its service.
 //!
-//! A role that ends waits for the requests inside its service. What is left of some needs nothing of the service: a value
-//! that is in memory and on its way to a slow client, parts that are passed on to other members. Their handlers say so,
-//! and the role ends without them.
+//! A role that ends waits for the running requests of its service. Some of them no longer need the service: a value that
+//! is in memory and is being sent to a slow client, or parts that were forwarded to other members. Their handlers detach
+//! them, and the role ends without waiting for them.
 
 use std::any::Any;
 use std::fmt;
@@ -10,29 +10,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Extensions;
 
-/// A request's tie to its service, an extension of every request that a mounted service receives. Cheap to clone.
+/// Ties a request to its service. Every request that a mounted service receives has it as an extension. Cheap to clone.
 #[derive(Clone)]
 pub struct Detach(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
 
 impl Detach {
-    /// A tie that holds a guard until it is cut.
+    /// A tie that holds a guard until the request is detached.
     pub fn new(guard: impl Send + 'static) -> Self {
         Self(Arc::new(Mutex::new(Some(Box::new(guard)))))
     }
 
-    /// From now on the request needs nothing of its service: a role that ends neither waits for it nor cuts it off.
+    /// Declares that the request no longer needs its service: a role that ends neither waits for it nor aborts it.
     pub fn detach(&self) {
-        // Dropped outside of the lock: the guard may wake whoever waits for it.
+        // Dropped outside the lock: the guard may wake a task that waits for it.
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(guard);
     }
 
-    /// Whether that was said.
+    /// Whether the request was detached.
     pub fn is_detached(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// Detaches the request whose extensions these are. Does nothing outside of an agent.
+    /// Detaches the request that has these extensions. Does nothing outside an agent.
     pub fn of(extensions: &Extensions) {
         if let Some(tie) = extensions.get::<Self>() {
             tie.detach();
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_that_is_detached_holds_its_guard_no_more() {
+    fn a_detached_request_no_longer_holds_its_guard() {
         let guard = Arc::new(());
         let tie = Detach::new(Arc::clone(&guard));
         let mut extensions = Extensions::new();

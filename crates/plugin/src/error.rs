@@ -1,11 +1,11 @@
-//! What a service says when it can't.
+//! The error type of services.
 
 use std::fmt;
 
 use store::DataLogError;
 use types::{ErrorKind, Problem};
 
-/// Why a service could not do what it was asked, with what the caller can do about it.
+/// Why a service could not do something, and what the caller can do about it.
 #[derive(Debug)]
 pub struct ServiceError {
     kind: ErrorKind,
@@ -15,29 +15,29 @@ pub struct ServiceError {
 }
 
 impl ServiceError {
-    /// An error of a kind, in words.
+    /// An error of this kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), hint: None, source: None }
     }
 
-    /// The machine or another service is in the way; trying again later may help.
+    /// The machine or another service prevents it; a later attempt may succeed.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
     }
 
-    /// A bug or a broken machine.
+    /// There is a bug, or the machine is broken.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
 
-    /// The same with a word on what to do next.
+    /// Adds a hint on what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same with the error below it.
+    /// Adds the underlying error.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());

@@ -1,13 +1,13 @@
-//! What every service needs to speak HTTP, so that none of them writes it again.
+//! The parts of HTTP that services share.
 //!
-//! - [`problem`] and its companions: answers that refuse a request, as problem details (RFC 9457).
-//! - [`query`]: the parameters of a URI, each known and at most once.
-//! - [`accept_body`] and [`read_body`]: whole bodies of requests, bounded in size, in memory and in time.
-//! - [`read_level`]: how new an answer must be (`?consistency=`); [`set_staleness`]: how far behind it may be.
+//! - [`problem`] and the functions beside it: answers that refuse a request, as problem details (RFC 9457).
+//! - [`query`]: the parameters of a URI. Unknown and repeated ones are refused.
+//! - [`accept_body`] and [`read_body`]: whole bodies of requests, with limits on size, memory and time.
+//! - [`read_level`]: how fresh an answer must be (`?consistency=`); [`set_staleness`]: how far behind it may be.
 //! - [`AnswerBuffer`]: back-pressure for large answers and slow readers.
 //! - [`sse`]: server-sent events with ids from which a stream can be resumed.
-//! - [`Guard`]: keeps pages of other sites out. It is a layer of everything under `/svc` already; a service needs it for
-//!   listeners of its own only.
+//! - [`Guard`]: refuses requests of other sites' pages. It already protects everything under `/svc`; a service only needs
+//!   it for listeners that it opens itself.
 
 mod answer;
 mod back_pressure;

@@ -1,20 +1,21 @@
-//! What the author of a plugin sees.
+//! The API for plugins: the traits that a service type implements, and the parts that services share.
 //!
-//! A service type is three objects, one for each of its lives: a [`Plugin`] that the process keeps, a [`Prepared`]
-//! made of checked settings, and a [`Service`] that runs. The supervisor in the `runtime` crate drives them.
-//! `docs/plugin-guide.org` goes from `cargo new` to a running cluster; `agent::main` is the main of an agent of your own.
+//! A service type is three objects, one for each stage: a [`Plugin`], which exists as long as the process; a
+//! [`Prepared`], which holds checked settings; and a [`Service`], which runs. The supervisor in the `runtime` crate
+//! drives them. `docs/plugin-guide.org` leads from `cargo new` to a running cluster; the `main` of your own agent calls
+//! `agent::main`.
 //!
 //! # Fencing
 //!
-//! Where shards have owners ([`Sharding::Owned`]), a node owns one by a [`Claim`] on the store. The claim says who *should*
-//! write: a node that slept may believe for a while that it still has it. So the data itself must refuse a former owner.
-//! [`DataLog`] does: its entries carry the claim's epoch, and whoever opened it under a lower one gets
-//! [`DataLogError::Fenced`] and has written nothing.
+//! If shards have owners ([`Sharding::Owned`]), a node owns a shard through a [`Claim`] on the store. The claim only
+//! states which node *should* write: a node that was paused may act on an outdated claim for a while. So the data itself
+//! must reject writes of a former owner. [`DataLog`] does: its entries carry the claim's epoch, and a writer that opened
+//! the log under a lower epoch gets [`DataLogError::Fenced`] and has written nothing.
 //!
-//! What to answer when the claim has passed: report it with [`Claim::fenced`], so that the supervisor looks at the store and
-//! ends the role, and refuse the request with [`http::not_processed`], so that its sender may ask the next owner. Do so
-//! only if nothing was done. Where the outcome of a write is not known, answer with [`http::problem`]: nobody may send it
-//! again without a person's word.
+//! When the claim has passed to another node, report that with [`Claim::fenced`], so that the supervisor checks the store
+//! and ends the role. If nothing was done, refuse the request with [`http::not_processed`], so that its sender can send it
+//! to the new owner. If the outcome of a write is unknown, answer with [`http::problem`]: such a request must not be sent
+//! again without a person's decision.
 //!
 //! ```
 //! use std::sync::{Arc, Mutex};
@@ -26,7 +27,7 @@
 //!     SettingsError, async_trait, http, parse_settings, serde_json::Value,
 //! };
 //!
-//! /// The service type `notes`: each shard keeps what is put into it.
+//! /// The service type `notes`: each shard stores the notes that are put into it.
 //! struct Notes;
 //!
 //! impl Plugin for Notes {
@@ -51,7 +52,7 @@
 //!         let (Duty::Primary(claim), Some(objects)) = (cx.duty, cx.objects) else {
 //!             return Err(ServiceError::internal("notes have owners and no replicas"));
 //!         };
-//!         // From here on no former owner writes: what is read now is all that there is.
+//!         // From here on no former owner can write, so the entries read now are complete.
 //!         let log = DataLog::open(objects, "log", claim.epoch()).await?;
 //!         let (reader, mut notes, mut next) = (log.reader(), Vec::new(), 1);
 //!         loop {
@@ -74,7 +75,7 @@
 //!
 //! async fn add(State(shard): State<Arc<Shard>>, note: String) -> Result<String, Response> {
 //!     if let Err(error) = shard.log.append(note).await {
-//!         *shard.failure.lock().expect("nobody panics with it") = Some(error.to_string());
+//!         *shard.failure.lock().expect("no holder of the lock panics") = Some(error.to_string());
 //!         if let DataLogError::Fenced { .. } = error {
 //!             shard.claim.fenced(error.to_string());
 //!             let problem = Problem::new(ErrorKind::Misdirected, "misdirected", error.to_string());
@@ -82,7 +83,7 @@
 //!         }
 //!         return Err(http::problem(&ServiceError::from(error).to_problem("not-kept")));
 //!     }
-//!     let mut kept = shard.kept.lock().expect("nobody panics with it");
+//!     let mut kept = shard.kept.lock().expect("no holder of the lock panics");
 //!     *kept += 1;
 //!     Ok(format!("{kept} notes\n"))
 //! }
@@ -92,8 +93,8 @@
 //!         Router::new().route("/", put(add)).with_state(self)
 //!     }
 //!     fn health(&self) -> Health {
-//!         // Started again, it opens the log anew.
-//!         let failure = self.failure.lock().expect("nobody panics with it");
+//!         // After `Failed` the supervisor restarts the service, which reopens the log.
+//!         let failure = self.failure.lock().expect("no holder of the lock panics");
 //!         failure.clone().map_or(Health::Ready, Health::Failed)
 //!     }
 //! }
@@ -124,7 +125,7 @@ mod single_flight;
 mod tasks;
 pub mod testing;
 
-// What an author of a plugin needs besides, in the versions that fit.
+// Crates that plugins use as well, in the versions that this crate uses.
 pub use async_trait::async_trait;
 pub use store::object_store;
 pub use {axum, bytes, schemars, serde, serde_json, tokio, tokio_util, tracing, types};
@@ -156,109 +157,108 @@ pub use single_flight::{Landed, SingleFlight};
 pub use store::{DataEntry, DataLog, DataLogError, DataLogReader, ObjectStore};
 pub use tasks::{TaskFailure, Tasks};
 
-/// A service type. Stateless; lives as long as the process.
+/// A service type. Stateless; exists as long as the process.
 pub trait Plugin: Send + Sync + 'static {
     /// Name in manifests, gossip and URLs. Never changes once released.
     fn service_type(&self) -> ServiceType;
 
-    /// One line for people: what a node with this role does.
+    /// What a node with this role does, in one line for people.
     fn about(&self) -> &'static str;
 
     /// Whether a role of this type has a shard.
     fn sharding(&self) -> Sharding;
 
-    /// Which member may answer a request, told from its head alone. The path is the one below
-    /// `/svc/{service}`.
+    /// Which member may answer a request, judged by its head alone. The path in `head` is relative to `/svc/{service}`.
     fn target(&self, head: &::http::request::Parts) -> Target {
         let _ = head;
         Target::Any
     }
 
-    /// Whether a node may have a copy of a shard that another one owns. For types whose shards have owners.
+    /// Whether shards may have replicas besides their owner. Only for types whose shards have owners.
     fn replicates(&self) -> bool {
         false
     }
 
-    /// Whether a request may be sent again though it may have been acted on already, told from its head alone.
+    /// Whether a request may be sent again although it may have been processed already, judged by its head alone.
     ///
-    /// By default what HTTP calls idempotent (RFC 9110, section 9.2.2). That is too much where the state is shared: a
-    /// write that is repeated undoes what others wrote in between.
+    /// By default true for the methods that HTTP calls idempotent (RFC 9110, section 9.2.2). That is too permissive where
+    /// clients share state: a repeated write undoes what others wrote in between.
     fn may_repeat(&self, head: &::http::request::Parts) -> bool {
         head.method.is_idempotent()
     }
 
-    /// The form of the settings as JSON Schema, for editors: [`settings_schema`] of their type. Each number has its range.
+    /// The JSON Schema of the settings, for editors: [`settings_schema`] of their type. Give each number its range.
     fn settings_schema(&self) -> serde_json::Value {
         serde_json::json!({ "type": "object" })
     }
 
-    /// The HTTP API of the service as the `paths` of an OpenAPI document, each below the service's own root: `/kv/{key}`.
-    /// The agents' `/v1/openapi.json` shows them; `#/components/schemas/Problem` is there to be referred to.
+    /// The HTTP API of the service as the `paths` of an OpenAPI document, each relative to the service's root: `/kv/{key}`.
+    /// They become part of the agents' `/v1/openapi.json`, and may refer to `#/components/schemas/Problem`.
     fn openapi_paths(&self) -> serde_json::Value {
         serde_json::json!({})
     }
 
-    /// Checks settings. Pure: no I/O, no clock, no spawning. `agent validate` calls just this.
+    /// Checks settings. Pure: no I/O, no clock, no spawning. `agent validate` calls only this.
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError>;
 }
 
-/// Checked settings, ready to run once; the supervisor prepares anew for each start.
+/// Checked settings, ready to be started once. The supervisor calls [`Plugin::prepare`] again for each start.
 #[async_trait]
 pub trait Prepared: Send + 'static {
-    /// The addresses of its own that it will bind; port 0 is any free one. Two nodes on one machine that would bind the
-    /// same are found before anything starts. Pure.
+    /// The addresses that the service itself will bind; port 0 is any free port. If two nodes on one machine would bind
+    /// the same address, that is reported before anything starts. Pure.
     fn listens(&self) -> Vec<SocketAddr> {
         Vec::new()
     }
 
-    /// Acquires what the service needs. Background work goes through `cx.tasks`.
+    /// Acquires what the service needs and starts it. Spawn background work with `cx.tasks`.
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError>;
 }
 
 /// A running service, owned by the supervisor.
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
-    /// Mounted under `/svc/{service}` on the agent's listener.
+    /// The routes that are mounted under `/svc/{service}` on the agent's listener.
     ///
-    /// When the role ends, the requests inside are waited for, the bodies of their answers included, unless their
-    /// handlers have [detached](Detach) them. Where shards have owners no client's pace may stretch the time without
-    /// one: a request whose body still arrives 100 ms after the drain began is refused with `Coterie-Not-Processed`
-    /// and its handler is dropped. So a handler there acts on nothing before it has the whole body.
+    /// When the role ends, the supervisor waits for running requests, including the bodies of their answers, unless their
+    /// handlers have [detached](Detach) them. If shards have owners, a slow client must not prolong the time without an
+    /// owner: a request whose body is still arriving 100 ms after the drain began is refused with `Coterie-Not-Processed`
+    /// and its handler is dropped. So a handler of such a service must have the whole body before it does anything.
     fn routes(self: Arc<Self>) -> axum::Router;
 
-    /// Cheap, synchronous, asked on every probe.
+    /// The current health. Called on every probe, so it must be cheap.
     fn health(&self) -> Health;
 
-    /// How far behind its owner's a replica's copy may be; nothing for all others.
+    /// How far a replica may be behind the owner of its shard; `None` if this is no replica.
     fn staleness(&self) -> Option<Duration> {
         None
     }
 
-    /// Takes over new settings while it runs, or says that only a restart will do. Either way it goes on answering with
-    /// what it had until then. Cancel-safe.
+    /// Applies new settings while the service runs, or returns that this needs a restart; then the service continues with
+    /// its old settings. Cancel-safe.
     async fn update(&self, prepared: Box<dyn Prepared>) -> Updated {
         let _ = prepared;
         Updated::NeedsRestart
     }
 
-    /// Finishes queued work, within the deadline. New requests are already refused. Idempotent, cancel-safe.
+    /// Finishes queued work before the deadline. New requests are already refused. Idempotent, cancel-safe.
     async fn drain(&self, deadline: Instant) {
         let _ = deadline;
     }
 
-    /// Releases resources; runs after `drain` or its deadline. Idempotent.
+    /// Releases resources. Called after `drain` has returned or its deadline has passed. Idempotent.
     async fn stop(&self) -> Result<(), ServiceError> {
         Ok(())
     }
 }
 
-/// What became of new settings for a service that runs.
+/// The outcome of [`Service::update`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Updated {
-    /// It runs with them now.
+    /// The service now runs with the new settings.
     Updated,
-    /// It runs as it did: to use them, it has to be stopped and started.
+    /// The service still runs with its old settings; it must be restarted to use the new ones.
     NeedsRestart,
 }
 

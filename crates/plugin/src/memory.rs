@@ -1,25 +1,25 @@
-//! How much memory this process may use: the machine's, or what its control group leaves it.
+//! How much memory this process may use: the machine's memory, or the limit of its control group.
 //!
-//! Pure but for [`memory_limit`]: the files of `/proc` and `/sys/fs/cgroup` come in through a function.
+//! Pure except for [`memory_limit`]: a function passes in the files of `/proc` and `/sys/fs/cgroup`.
 
 use std::path::{Path, PathBuf};
 
-/// What is assumed where the system does not say.
+/// Assumed if the system states no limit.
 const UNKNOWN: u64 = 1024 * 1024 * 1024;
 /// Where control groups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// What version 2 limits memory by: where processes are killed, and where they are slowed down.
+/// The limits of version 2: at the first, processes are killed; at the second, they are slowed down.
 const LIMITS_V2: [&str; 2] = ["memory.max", "memory.high"];
-/// What version 1 limits memory by.
+/// The limit of version 1.
 const LIMIT_V1: &str = "memory.limit_in_bytes";
 
 /// The bytes of memory that this process may use: the least of the machine's memory and the limits of its control
-/// group (cgroup v1 and v2) and of all groups above it. 1 GiB where the system does not say.
+/// group (cgroup v1 and v2) and of all groups above it. 1 GiB if the system states none of them.
 pub fn memory_limit() -> u64 {
     limit(|path| std::fs::read_to_string(path).ok())
 }
 
-/// The limit, by what the system's files say.
+/// The limit according to the system's files.
 fn limit(read: impl Fn(&Path) -> Option<String>) -> u64 {
     let machine = read(Path::new("/proc/meminfo")).and_then(|text| total(&text));
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
@@ -34,9 +34,9 @@ fn total(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Where the limits of a group lie that is named in a line of `/proc/self/cgroup`, and those of the groups above it:
-/// `0::/a/b` in version 2, `4:memory:/a/b` in version 1. In a container the named path may not be visible; the root of the
-/// mount is then the container's own group.
+/// The files with the limits of the group in a line of `/proc/self/cgroup`, and of the groups above it. A line is
+/// `0::/a/b` in version 2, and `4:memory:/a/b` in version 1. In a container this path may not be visible; then the root
+/// of the mount is the container's own group.
 fn limit_files(line: &str) -> Vec<PathBuf> {
     let mut fields = line.splitn(3, ':');
     let (Some(_), Some(controllers), Some(group)) = (fields.next(), fields.next(), fields.next()) else {
@@ -67,7 +67,7 @@ mod tests {
         let no_limit = "9223372036854771712\n";
         for (what, files, expected) in [
             ("a machine without groups", vec![MEMINFO], 16 * GIB),
-            ("a system that says nothing", vec![], UNKNOWN),
+            ("a system without these files", vec![], UNKNOWN),
             ("a damaged file", vec![("/proc/meminfo", "MemTotal: much")], UNKNOWN),
             (
                 "v2, the process's own group",
@@ -137,11 +137,11 @@ mod tests {
                 16 * GIB,
             ),
             (
-                "a limit of nothing is none",
+                "a limit of 0 is ignored",
                 vec![MEMINFO, ("/proc/self/cgroup", "0::/\n"), ("/sys/fs/cgroup/memory.max", "0\n")],
                 16 * GIB,
             ),
-            ("lines that are no groups", vec![MEMINFO, ("/proc/self/cgroup", "x\n\n1:2\n")], 16 * GIB),
+            ("malformed lines", vec![MEMINFO, ("/proc/self/cgroup", "x\n\n1:2\n")], 16 * GIB),
         ] {
             let read = |path: &Path| {
                 let file = files.iter().find(|(name, _)| Path::new(name) == path);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_some() {
+    fn this_machine_has_memory() {
         assert!(memory_limit() > 16 * 1024 * 1024);
     }
 }

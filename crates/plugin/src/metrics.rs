@@ -1,4 +1,4 @@
-//! The metrics of a service, declared where they are counted and shown on `/metrics` while it runs.
+//! The metrics of a service. They are declared where they are counted, and are shown on `/metrics` while it runs.
 //!
 //! ```
 //! # let metrics = plugin::Metrics::new("coterie_counter");
@@ -24,21 +24,21 @@ use types::{ServiceName, ServiceType};
 
 /// A set of metrics with a common prefix. Cheap to clone.
 ///
-/// A metric that is returned is shared: change it, and the set shows it. Names are without prefix and without `_total`;
-/// the help is a sentence without its full stop.
+/// Returned metrics share their value with the set. Write names without prefix and without `_total`, and the help as a
+/// sentence without a full stop.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
 }
 
 impl Metrics {
-    /// An empty set; every name in it gets this prefix: `coterie_api_gateway`.
+    /// An empty set. Every name in it gets this prefix, such as `coterie_api_gateway`.
     pub fn new(prefix: &str) -> Self {
         Self { registry: Arc::new(Mutex::new(Registry::with_prefix(prefix))) }
     }
 
-    /// An empty set for a service: the names in it begin with its type, `coterie_api_gateway`, and the label `service` has its
-    /// name, so that two services of one type can be told apart and added up.
+    /// An empty set for a service: every name gets its type as prefix (`coterie_api_gateway`) and the label `service` with
+    /// its name, so that services of one type can be distinguished and added up.
     pub fn of_service(service_type: &ServiceType, service: &ServiceName) -> Self {
         let label = (Cow::Borrowed("service"), Cow::Owned(service.to_string()));
         let registry =
@@ -51,7 +51,7 @@ impl Metrics {
         self.shared(name, help, Counter::default())
     }
 
-    /// Counters of one name, told apart by the value of a label.
+    /// Counters with one name and different values of a label.
     pub fn counters<const N: usize>(
         &self,
         name: &str,
@@ -70,12 +70,12 @@ impl Metrics {
         self.shared(name, help, G::default())
     }
 
-    /// A distribution in buckets, each `factor` times as large as the one before.
+    /// A distribution in buckets. The first bound is `first`, each further one `factor` times the one before.
     pub fn histogram(&self, name: &str, help: &str, first: f64, factor: f64, buckets: u16) -> Histogram {
         self.shared(name, help, Histogram::new(exponential_buckets(first, factor, buckets)))
     }
 
-    /// A counter that is kept elsewhere and read when the metrics are.
+    /// A counter that is kept elsewhere; `read` is called when the metrics are read.
     pub fn observable_counter<V: EncodeCounterValue + 'static>(
         &self,
         name: &str,
@@ -85,7 +85,7 @@ impl Metrics {
         self.register(name, help, ObservableCounter(read));
     }
 
-    /// A gauge that is kept elsewhere and read when the metrics are.
+    /// A gauge that is kept elsewhere; `read` is called when the metrics are read.
     pub fn observable_gauge<V: EncodeGaugeValue + 'static>(
         &self,
         name: &str,
@@ -95,7 +95,7 @@ impl Metrics {
         self.observable_gauges(name, help, move || [(vec![], read())]);
     }
 
-    /// Gauges of one name, each with its labels, read when the metrics are.
+    /// Gauges with one name, each with its labels; `read` is called when the metrics are read.
     pub fn observable_gauges<V: EncodeGaugeValue + 'static, I>(
         &self,
         name: &str,
@@ -133,12 +133,12 @@ impl Metrics {
     }
 }
 
-/// Counts one in a gauge as long as it lives.
+/// Increments a gauge, and decrements it when dropped.
 #[derive(Debug)]
 pub struct GaugeGuard(Gauge);
 
 impl GaugeGuard {
-    /// Counts one more.
+    /// Increments the gauge.
     pub fn new(gauge: &Gauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn names_carry_the_type_and_a_label_the_services_name() {
+    fn names_contain_the_type_and_a_label_the_name_of_the_service() {
         let metrics = Metrics::of_service(&"storage".parse().unwrap(), &"sessions".parse().unwrap());
         metrics.counter("openings", "Openings").inc();
         let [get] = metrics.counters("operations", "Operations", "operation", ["get"]);

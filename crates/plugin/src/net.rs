@@ -1,4 +1,4 @@
-//! Opening a TCP listener so that a failure says who is in the way.
+//! Opens TCP listeners. If the port is in use, the error names the process that has it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,20 +8,20 @@ use tokio::net::TcpListener;
 /// A port could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Choose another port or end that process.
+    /// Choose another port, or end the process that has this one.
     #[error("{addr} is in use by {holder}")]
     InUse {
-        /// What was asked for.
+        /// The requested address.
         addr: SocketAddr,
         /// `serf (pid 4711)`, or `another process`.
         holder: String,
     },
-    /// The address is not this machine's, or the port needs a privilege.
+    /// This machine does not have the address, or the port needs a privilege.
     #[error("{addr} can't be opened: {source}")]
     Other {
-        /// What was asked for.
+        /// The requested address.
         addr: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }

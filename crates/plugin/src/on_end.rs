@@ -5,28 +5,28 @@ use std::task::{Context, Poll};
 
 use http_body::{Body, Frame, SizeHint};
 
-/// How a body came to its end.
+/// How a body ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyEnd {
     /// All of it was read.
     Whole,
     /// It broke off with an error.
     Broken,
-    /// It was dropped before its end.
+    /// It was dropped before all of it was read.
     Dropped,
 }
 
-/// A body that calls `F` once, at its end. Made by [`on_end`].
+/// A body that calls `F` once, when it ends. Made by [`on_end`].
 #[derive(Debug)]
 pub struct OnEnd<B, F: FnOnce(BodyEnd)> {
     body: B,
     call: Option<F>,
 }
 
-/// The same body; `call` runs once when it ends, at once if there is nothing to read.
+/// Returns the same body. It runs `call` once when it ends: immediately if there is nothing to read.
 ///
-/// What must last as long as an answer is on its way can be moved into `call`: a place in a queue, a count of requests in
-/// flight.
+/// Move into `call` what must exist until an answer has been sent, such as a place in a queue or a guard that counts
+/// requests in flight.
 pub fn on_end<B: Body, F: FnOnce(BodyEnd)>(body: B, call: F) -> OnEnd<B, F> {
     let is_empty = body.is_end_stream();
     let mut body = OnEnd { body, call: Some(call) };

@@ -1,11 +1,11 @@
-//! A bounded queue of writes that are made durable together (group commit), with what waits counted in bytes.
+//! A queue of writes that are made durable together (group commit). It is bounded in bytes.
 //!
-//! [`QueueBytes`] bounds the memory of what waits, [`queue`] carries the writes to the task that makes them durable, and
-//! [`group_commit()`] serves all that wait at once.
+//! [`QueueBytes`] bounds the memory of waiting writes, [`queue`] carries them to the task that makes them durable, and
+//! [`group_commit()`] serves all waiting writes at once.
 //!
-//! `tower::buffer` and `tower::load_shed` count requests, and so does a channel; a write of eight mebibytes and one of
-//! eight bytes would cost the same. `tokio::sync::Semaphore` counts bytes but hands them out in turn, so that many
-//! bodies that arrive slowly can each hold a part and none completes.
+//! `tower::buffer`, `tower::load_shed` and channels count requests, so a write of eight mebibytes would cost as much as
+//! one of eight bytes. `tokio::sync::Semaphore` can count bytes, but grants them in order of arrival: many slow bodies
+//! could each hold a part of them, and none would complete.
 
 mod bytes;
 mod group_commit;
@@ -16,33 +16,33 @@ use tokio::time::Instant;
 pub use bytes::{Arriving, QueueBytes, QueueFull, Reserved};
 pub use group_commit::group_commit;
 
-/// The end of a queue at which writes are put in. Cheap to clone.
+/// The sending end of a queue. Cheap to clone.
 #[derive(Debug)]
 pub struct Queue<T, R>(mpsc::Sender<Queued<T, R>>);
 
-/// A write that waits, and who waits for its outcome.
+/// A waiting write, with the channel for its outcome.
 #[derive(Debug)]
 pub struct Queued<T, R> {
-    /// What is to be written.
+    /// What to write.
     pub item: T,
-    /// When it came.
+    /// When it was put into the queue.
     pub came: Instant,
     answer: oneshot::Sender<R>,
     _space: Reserved,
 }
 
-/// Why a write was not taken. Nothing of it was done.
+/// Why a write was not queued. Nothing of it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotQueued {
-    /// Try again in a moment.
+    /// Try again later.
     #[error(transparent)]
     Full(#[from] QueueFull),
-    /// Nobody serves the queue any more.
+    /// The queue is no longer served.
     #[error("the queue is closed")]
     Closed,
 }
 
-/// A queue of at most so many writes, and the end at which they are served.
+/// A queue of at most this many writes, and its receiving end.
 pub fn queue<T, R>(most: usize) -> (Queue<T, R>, mpsc::Receiver<Queued<T, R>>) {
     let (sender, receiver) = mpsc::channel(most);
     (Queue(sender), receiver)
@@ -55,7 +55,8 @@ impl<T, R> Clone for Queue<T, R> {
 }
 
 impl<T, R> Queue<T, R> {
-    /// Puts in a write with the space that was taken for it. Its outcome comes later; none comes if it is dropped unserved.
+    /// Queues a write with the space that was taken for it. Returns the receiver of its outcome, which fails if the
+    /// write is dropped without an answer.
     pub fn put(&self, item: T, space: Reserved) -> Result<oneshot::Receiver<R>, NotQueued> {
         let (answer, outcome) = oneshot::channel();
         let queued = Queued { item, came: Instant::now(), answer, _space: space };
@@ -68,12 +69,12 @@ impl<T, R> Queue<T, R> {
 }
 
 impl<T, R> Queued<T, R> {
-    /// Whether nobody waits for the outcome any more.
+    /// Whether the caller no longer waits for the outcome.
     pub fn is_abandoned(&self) -> bool {
         self.answer.is_closed()
     }
 
-    /// Gives the outcome to the caller, and the space back.
+    /// Sends the outcome to the caller and frees the space.
     pub fn answer(self, outcome: R) {
         // The caller may have gone away.
         let _ = self.answer.send(outcome);

@@ -1,4 +1,4 @@
-//! The explicit list of plugins that an agent has.
+//! The list of plugins that an agent contains.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,15 +14,15 @@ pub struct Registry {
     plugins: BTreeMap<ServiceType, Arc<dyn Plugin>>,
 }
 
-/// A role that this agent can't run as it was written.
+/// Why this agent can't run a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// Choose one of those that exist.
+    /// Choose one of the types that exist.
     #[error("service type `{wanted}` does not exist here; there are {}", .known.join(", "))]
     UnknownType {
-        /// What was asked for.
+        /// The requested type.
         wanted: String,
-        /// What there is, `standby` included.
+        /// The types that exist, and `standby`.
         known: Vec<String>,
     },
     /// Give the service another name.
@@ -32,7 +32,7 @@ pub enum RegistryError {
     OtherType {
         /// The service.
         service: ServiceName,
-        /// The type that was asked for.
+        /// The requested type of the service.
         wanted: ServiceType,
     },
     /// Leave the shard out.
@@ -40,18 +40,18 @@ pub enum RegistryError {
     NoShards {
         /// The service.
         service: ServiceName,
-        /// The shard that was asked for.
+        /// The requested shard.
         shard: ShardId,
     },
 }
 
 impl Registry {
-    /// No plugins: such an agent can only stand by.
+    /// No plugins: an agent without any can only be a standby.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The same with one plugin more. A second one of the same type replaces the first.
+    /// Adds a plugin. A second plugin of the same type replaces the first.
     #[must_use]
     pub fn with(mut self, plugin: impl Plugin) -> Self {
         self.plugins.insert(plugin.service_type(), Arc::new(plugin));
@@ -68,7 +68,7 @@ impl Registry {
         self.plugin(&service.default_type()?)
     }
 
-    /// A service's name as this agent writes it: a name that is a type's is written as the type is.
+    /// The canonical form of a service's name: if it names a type of this agent, it is written as that type.
     #[must_use]
     pub fn normalized(&self, service: ServiceName) -> ServiceName {
         service.normalized(|service_type| self.plugins.contains_key(service_type))
@@ -79,19 +79,19 @@ impl Registry {
         self.plugins.values()
     }
 
-    /// The types that can be run, without `standby`.
+    /// The types of all plugins, without `standby`.
     pub fn service_types(&self) -> impl Iterator<Item = &ServiceType> {
         self.plugins.keys()
     }
 
-    /// The refusal of a type that does not exist here.
+    /// The error for a type that this agent does not have.
     pub fn unknown(&self, wanted: impl fmt::Display) -> RegistryError {
         let mut known: Vec<_> = self.service_types().map(ToString::to_string).collect();
         known.push(Role::STANDBY.to_owned());
         RegistryError::UnknownType { wanted: wanted.to_string(), known }
     }
 
-    /// Checks that a service can be of a type, and that the type exists here.
+    /// Checks that a service may have this type, and that this agent has the type.
     pub fn check_type(
         &self,
         service: &ServiceName,
@@ -104,8 +104,8 @@ impl Registry {
         self.plugin(service_type).ok_or_else(|| self.unknown(service_type))
     }
 
-    /// Checks that a role, whose service has this type, can be run here. A sharded type's role gets shard 0 unless it says
-    /// otherwise; shard 0 of a type that has none is that type.
+    /// Checks that this agent can run a role whose service has this type. A role of a sharded type gets shard 0 if it names
+    /// none; shard 0 of a type without shards is accepted and removed.
     pub fn check(&self, role: Role, service_type: &ServiceType) -> Result<Role, RegistryError> {
         let Role::Service { service, shard } = role else {
             return Ok(Role::Standby);

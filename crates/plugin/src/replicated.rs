@@ -1,4 +1,4 @@
-//! State that is kept in memory and in a data log: the owner of a shard writes it, replicas follow.
+//! Replicated state, in memory and in a data log: the owner of a shard writes it, replicas follow.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,21 +13,21 @@ use types::{ErrorKind, KeyHash, NodeId, Problem, ShardId};
 
 use crate::{Claim, Context, Duty, Health, ServiceError, http};
 
-/// State that is made of the records of a log, in their order (state machine replication).
+/// State that results from applying the records of a log in their order (state machine replication).
 pub trait StateMachine: Default + Send + 'static {
-    /// Changes as a record says. It depends on nothing else, so that it is the same on every node.
+    /// Applies a record. The result must depend on nothing else, so that the state is the same on every node.
     fn apply(&mut self, record: &[u8]);
 }
 
-/// A shard's state, of its owner or of a replica.
+/// A shard's state, at its owner or at a replica.
 ///
-/// A service that has this answers [`health`](Self::health) and [`staleness`](Self::staleness) with what it says. Nothing is
-/// ever trimmed: a state that grows old needs a [`DataLog`] and snapshots of its own.
+/// The service should return [`health`](Self::health) and [`staleness`](Self::staleness) as its own. The log is never
+/// trimmed: if it would grow too long, use a [`DataLog`] with snapshots instead.
 pub struct Replicated<S> {
     node: NodeId,
     /// The shard, and how many there are.
     shard: Option<(ShardId, std::num::NonZeroU32)>,
-    /// The log, and the claim under which it is written; none at a replica.
+    /// The log, and the claim under which it is written; `None` at a replica.
     primary: Option<(DataLog, Claim)>,
     applied: Arc<Mutex<Applied<S>>>,
 }
@@ -35,11 +35,11 @@ pub struct Replicated<S> {
 #[derive(Debug)]
 struct Applied<S> {
     state: S,
-    /// The number of the last entry that is in it.
+    /// The number of the last entry that was applied.
     last: u64,
-    /// When a replica last had all that there was.
+    /// When a replica last had all entries.
     current_at: Instant,
-    /// Why the log can't be read or written any more.
+    /// Why the log can no longer be read or written.
     failure: Option<String>,
 }
 
@@ -51,8 +51,8 @@ impl<S: StateMachine> Applied<S> {
 }
 
 impl<S: StateMachine> Replicated<S> {
-    /// Reads the log below `prefix` in the role's own objects: an owner opens it first, so that nobody else writes any
-    /// more; a replica follows it until the role ends.
+    /// Reads the log below `prefix` in [`Context::objects`]. An owner opens it first, so that no former owner can write any
+    /// more. A replica follows it until the role ends.
     pub async fn start(cx: &Context, prefix: &str) -> Result<Self, ServiceError> {
         let objects = cx.objects.clone().ok_or_else(|| {
             ServiceError::internal("a service whose shards have no owners has no objects for a log")
@@ -76,16 +76,16 @@ impl<S: StateMachine> Replicated<S> {
         Ok(Self { node: cx.node.clone(), shard: cx.role.shard().zip(cx.shards), primary, applied })
     }
 
-    /// Looks at the state.
+    /// Reads the state.
     pub fn read<T>(&self, look: impl FnOnce(&S) -> T) -> T {
         look(&lock(&self.applied).state)
     }
 
-    /// Writes a record. Once this returns it is durable and in the state.
+    /// Writes a record. Once this returns `Ok`, the record is durable and applied.
     ///
     /// # Errors
-    /// The answer to the request: as not processed at a replica, and when the claim has passed; with the code
-    /// `outcome-unknown` if it is not known whether the record was written.
+    /// The answer to send: a refusal as not processed at a replica and after the claim has passed; a problem with the code
+    /// `outcome-unknown` if the record may or may not have been written.
     pub async fn write(&self, record: impl Into<Bytes>) -> Result<(), Response> {
         let (log, claim) = self.primary.as_ref().ok_or_else(|| self.elsewhere())?;
         let Err(error) = log.append(record).await else { return Ok(()) };
@@ -102,13 +102,13 @@ impl<S: StateMachine> Replicated<S> {
         Err(http::problem(&problem))
     }
 
-    /// Refuses what belongs to another shard.
+    /// Refuses a key that belongs to another shard.
     pub fn check(&self, key: KeyHash) -> Result<(), Response> {
         let is_here = self.shard.is_none_or(|(shard, shards)| key.shard(shards) == shard);
         if is_here { Ok(()) } else { Err(self.elsewhere()) }
     }
 
-    /// Ready, unless the log failed: an owner is started again then, and a replica tries on.
+    /// `Ready`, unless the log failed: then an owner is restarted, and a replica keeps trying.
     pub fn health(&self) -> Health {
         match (&lock(&self.applied).failure, &self.primary) {
             (None, _) => Health::Ready,
@@ -117,7 +117,7 @@ impl<S: StateMachine> Replicated<S> {
         }
     }
 
-    /// How far behind its owner's a replica's state may be.
+    /// How far a replica may be behind the owner; `None` at the owner.
     pub fn staleness(&self) -> Option<Duration> {
         self.primary.is_none().then(|| lock(&self.applied).current_at.elapsed())
     }
@@ -128,7 +128,7 @@ impl<S: StateMachine> Replicated<S> {
     }
 }
 
-/// Reads all that there is.
+/// Reads and applies all entries.
 async fn catch_up<S: StateMachine>(
     applied: &Mutex<Applied<S>>,
     log: &DataLogReader,
@@ -185,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    /// All records, one after the other: their order counts.
+    /// All records, concatenated, so that their order matters.
     #[derive(Default)]
     struct Text(String);
 

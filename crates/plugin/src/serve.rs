@@ -1,7 +1,7 @@
-//! Serves HTTP/1.1 on a listener until told to stop, then lets running requests finish.
+//! Serves HTTP/1.1 on a listener until it is stopped, then lets running requests finish.
 //!
-//! A request whose head servers could read differently is refused here, for every listener, and so is what is not
-//! HTTP/1.1; both with problem details.
+//! Every listener refuses requests whose head two servers could interpret differently, and everything that is not
+//! HTTP/1.1. Both get problem details.
 
 mod accept;
 mod answer;
@@ -48,18 +48,18 @@ pub use in_flight::{InFlight, InFlightGuard};
 /// Limits of a listener.
 #[derive(Debug, Clone)]
 pub struct ServeLimits {
-    /// How long a client may take to send a request's head, and a kept connection may be idle.
+    /// How long a client may take to send a request's head, and how long a kept-alive connection may be idle.
     pub head_timeout: Duration,
-    /// How long a client may take nothing of an answer that is ready for it. Its connection is closed then, and what is
-    /// held for it is free.
+    /// How long a client may read nothing of an answer that is ready for it. Then its connection is closed and its memory
+    /// is freed.
     pub send_timeout: Duration,
-    /// Connections at once; the next one waits in the kernel's queue.
+    /// How many connections are open at most; further ones wait in the kernel's queue.
     pub connections: usize,
-    /// How long running requests may go on after the stop.
+    /// How long running requests may continue after the stop.
     pub grace: Duration,
-    /// Header fields of a request.
+    /// How many header fields a request may have.
     pub fields: usize,
-    /// Bytes of a request's head, its target included.
+    /// How many bytes a request's head may have, including its target.
     pub head_size: usize,
     /// The node that refusals name.
     pub node: Option<NodeId>,
@@ -79,19 +79,18 @@ impl Default for ServeLimits {
     }
 }
 
-/// Who sent a request: the other end of its connection. Every request that [`serve`] receives has it as an extension.
+/// The address that sent a request. Every request that [`serve`] receives has it as an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// What the system takes of an answer before the client does, in bytes. More than that is better kept where it is
-/// counted.
+/// How many unsent bytes of an answer the system may buffer. The rest stays in our memory, where it is counted.
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 64 * 1024;
 
-/// How long a client may take to take the last words of its connection.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long a client may take to receive the last refusal of its connection.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves until it is stopped and every connection has ended, or `limits.grace` has passed since.
+/// Serves until it is stopped; returns once every connection has ended or `limits.grace` has passed.
 pub async fn serve<S>(listener: TcpListener, service: S, stop: Stop, limits: ServeLimits)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
@@ -104,7 +103,7 @@ where
     .await;
 }
 
-/// Serves one connection until it ends, or its client is gone while it is being answered.
+/// Serves one connection until it ends, or until its client goes away before it has its answer.
 async fn connection<S>(
     stream: TcpStream,
     peer: SocketAddr,
@@ -115,7 +114,7 @@ async fn connection<S>(
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    // A small answer must not wait for an acknowledgement of the one before; that it can't be set costs only time.
+    // A small answer must not wait for the acknowledgement of the previous one. If this fails, it only costs time.
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
@@ -130,7 +129,7 @@ async fn connection<S>(
         .max_headers(limits.fields)
         .max_header_size(limits.head_size)
         .header_read_timeout(limits.head_timeout)
-        .serve_connection(TokioIo::new(link), listening(service, peer, progress.clone(), limits.clone()));
+        .serve_connection(TokioIo::new(link), with_refusals(service, peer, progress.clone(), limits.clone()));
     let ended = {
         tokio::pin!(connection);
         let mut stopped = pin!(stopping.cancelled_owned().fuse());
@@ -151,7 +150,7 @@ async fn connection<S>(
         Some(Ok(())) => {}
         Some(Err(error)) => {
             debug!(%peer, %error, "a connection ended early");
-            // The parser says nothing in these cases.
+            // The parser answers nothing in these cases.
             let problem = if error.is_parse_version_h2() {
                 refused::http_2()
             } else if error.is_timeout() && !progress.is_busy() && !progress.head().is_empty() {
@@ -159,24 +158,24 @@ async fn connection<S>(
             } else {
                 return;
             };
-            say(Tcp(stream), &raw_problem(&problem, &limits, false)).await;
+            write_refusal(Tcp(stream), &raw_problem(&problem, &limits, false)).await;
         }
     }
 }
 
-/// Writes the last words of a connection.
-async fn say(mut stream: Tcp, words: &[u8]) {
-    let saying = async {
-        stream.write_all(words).await?;
+/// Writes the last answer of a connection, a refusal, and closes it.
+async fn write_refusal(mut stream: Tcp, refusal: &[u8]) {
+    let writing = async {
+        stream.write_all(refusal).await?;
         stream.shutdown().await
     };
-    if let Ok(Err(error)) = tokio::time::timeout(LAST_WORDS, saying).await {
-        debug!(%error, "the client did not hear why it was refused");
+    if let Ok(Err(error)) = tokio::time::timeout(REFUSAL_TIMEOUT, writing).await {
+        debug!(%error, "a refusal could not be sent to the client");
     }
 }
 
-/// The service as a connection uses it: a request whose head is refused does not reach it.
-fn listening<S>(
+/// The service as a connection calls it: requests with a refused head do not reach it.
+fn with_refusals<S>(
     service: S,
     peer: SocketAddr,
     progress: Progress,
@@ -231,7 +230,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn whoever_reads_nothing_of_its_answer_is_given_up_and_who_reads_on_is_not() {
+    async fn a_client_that_reads_nothing_of_its_answer_is_cut_off_and_a_slow_one_is_not() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let bodies: Arc<Mutex<Vec<Weak<()>>>> = Arc::default();
@@ -239,7 +238,7 @@ mod tests {
         let service = service_fn(move |_| {
             let token = Arc::new(());
             made.lock().unwrap().push(Arc::downgrade(&token));
-            // Without an end.
+            // An endless body.
             let body = stream::repeat_with(move || {
                 let _ = &token;
                 Ok::<_, Infallible>(Bytes::from_static(&[7; 64 * 1024]))
@@ -263,14 +262,14 @@ mod tests {
                 slow.read_exact(&mut some).await.expect("it is served");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            // It outlives the other by far.
+            // It is served for much longer than the other.
             for _ in 0..50 {
                 slow.read_exact(&mut some).await.expect("it is served");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
         .await
-        .expect("the one that reads nothing is given up");
+        .expect("the connection of the client that reads nothing is closed");
         drop((slow, stuck));
         stop.cancel();
         timeout(LONG, serving.join_next()).await.unwrap().unwrap().unwrap();

@@ -1,14 +1,14 @@
-//! Settings of a service type: closed, typed, defaulted.
+//! Settings of a service type: typed, with defaults, and closed to unknown keys.
 
 mod words;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Mistakes that are reported of one service's settings.
+/// How many mistakes in one service's settings are reported at most.
 const MOST: usize = 50;
 
-/// What is wrong with settings: all of it at once.
+/// All mistakes in settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct SettingsError {
@@ -16,7 +16,7 @@ pub struct SettingsError {
     pub mistakes: Vec<SettingsMistake>,
 }
 
-/// One thing that is wrong with settings.
+/// One mistake in settings.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SettingsMistake {
     /// Where: a JSON pointer (RFC 6901), empty for the settings as a whole.
@@ -52,7 +52,7 @@ impl SettingsMistake {
         Self { pointer: pointer.into(), message: message.into(), hint: None, at_key: false }
     }
 
-    /// The same with a word on what to write instead.
+    /// Adds a hint on what to write instead.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -66,10 +66,10 @@ impl From<SettingsMistake> for SettingsError {
     }
 }
 
-/// Reads settings into their type; `null` and nothing at all are the defaults.
+/// Reads settings into their type; `null` and an empty mapping are the defaults.
 ///
-/// The type should deny unknown fields and have a default for each. All mistakes are found: what is wrong is left out,
-/// and the rest is read again.
+/// The type should deny unknown fields and have a default for each field. All mistakes are found: after each mistake, the
+/// rest of the settings is read again without it.
 pub fn parse_settings<T: DeserializeOwned>(settings: &Value) -> Result<T, SettingsError> {
     let (parsed, mistakes, _) = parse(settings);
     match parsed {
@@ -78,8 +78,8 @@ pub fn parse_settings<T: DeserializeOwned>(settings: &Value) -> Result<T, Settin
     }
 }
 
-/// Reads settings and checks what their type alone can't say. What is found wrong with the rest is reported beside what
-/// can't be read.
+/// Reads settings, and checks with `check` what their type alone can't express. Its mistakes are reported together with
+/// those of parts that can't be read. What `check` gets was read without such parts.
 pub fn check_settings<T: DeserializeOwned, U>(
     settings: &Value,
     check: impl FnOnce(T) -> Result<U, SettingsError>,
@@ -93,7 +93,7 @@ pub fn check_settings<T: DeserializeOwned, U>(
         Err(error) => {
             let own: Vec<_> = (error.mistakes.into_iter())
                 .map(|found| SettingsMistake { pointer: left.original(&found.pointer), ..found })
-                // A list without the items that were left out may be wrong for that alone.
+                // A list may only be wrong because items were left out.
                 .filter(|found| !mistakes.iter().any(|known| overlaps(&known.pointer, &found.pointer)))
                 .collect();
             mistakes.extend(own);
@@ -111,24 +111,24 @@ fn overlaps(one: &str, other: &str) -> bool {
     is_below(one, other) || is_below(other, one)
 }
 
-/// The settings of a service type that has none: anything but an empty mapping is refused.
+/// The settings of a service type without settings: anything but an empty mapping is refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoSettings {}
 
-/// The form of settings as JSON Schema (draft 2020-12), with a description and a range for each.
+/// The JSON Schema of settings (draft 2020-12), with a description and a range for each.
 pub fn settings_schema<T: schemars::JsonSchema>() -> Value {
     let form = schemars::generate::SchemaSettings::draft2020_12().with(|form| {
-        // It becomes a part of the manifest's schema.
+        // It becomes part of the manifest's schema.
         form.inline_subschemas = true;
         form.meta_schema = None;
     });
     form.into_generator().into_root_schema_for::<T>().to_value()
 }
 
-/// What can be read, with defaults for all else; what can't; and what the former was read from.
+/// The settings as far as they can be read, with defaults for the rest; the mistakes; and what they were read from.
 fn parse<T: DeserializeOwned>(settings: &Value) -> (Option<T>, Vec<SettingsMistake>, Left) {
-    // Serde would take a list for a mapping's values in their order.
+    // Serde would take a list for the values of a mapping, in order.
     let mut left = Left::new(settings);
     if settings.is_array() {
         return (None, vec![SettingsMistake::new("", "a mapping is wanted, found a list")], left);
@@ -140,28 +140,28 @@ fn parse<T: DeserializeOwned>(settings: &Value) -> (Option<T>, Vec<SettingsMista
             Err(error) => error,
         };
         let path = pointer_of(error.path());
-        let told = words::of(&error.into_inner().to_string());
-        let pointer = match &told.unknown {
+        let problem = words::of(&error.into_inner().to_string());
+        let pointer = match &problem.unknown {
             Some(key) if !path.ends_with(&below("", key)) => below(&path, key),
             _ => path,
         };
         let original = left.original(&pointer);
-        let is_echo = told.missing.as_ref().is_some_and(|key| {
+        let is_echo = problem.missing.as_ref().is_some_and(|key| {
             let meant = format!("did you mean `{key}`?");
             mistakes.iter().any(|mistake| {
                 let is_beside =
                     mistake.pointer.rsplit_once('/').is_some_and(|(parent, _)| parent == original);
-                // It was left out for its own mistake, or stands there under another name.
+                // The key was left out for its own mistake, or is present but misspelled.
                 is_beside
                     && (mistake.pointer == below(&original, key) || mistake.hint.as_ref() == Some(&meant))
             })
         });
         if !is_echo {
-            let at_key = told.unknown.is_some();
+            let at_key = problem.unknown.is_some();
             mistakes.push(SettingsMistake {
                 pointer: original,
-                message: told.message,
-                hint: told.hint,
+                message: problem.message,
+                hint: problem.hint,
                 at_key,
             });
         }
@@ -172,15 +172,15 @@ fn parse<T: DeserializeOwned>(settings: &Value) -> (Option<T>, Vec<SettingsMista
     (None, mistakes, left)
 }
 
-/// The pointer to a key in the mapping at another one.
+/// The pointer to a key in the mapping at a pointer.
 fn below(pointer: &str, key: &str) -> String {
     format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
-/// What is left of settings once some of it has been left out.
+/// What is left of settings after parts have been left out.
 struct Left {
     settings: Value,
-    /// Items of lists that were left out, by the pointers that they had at first.
+    /// Items of lists that were left out: the original pointer of the list, and the item's original index.
     items: Vec<(String, usize)>,
 }
 
@@ -191,7 +191,7 @@ impl Left {
         Self { settings, items: Vec::new() }
     }
 
-    /// The pointer that a place had at first.
+    /// The original pointer of a place.
     fn original(&self, pointer: &str) -> String {
         let mut original = String::new();
         for token in pointer.split('/').skip(1) {
@@ -209,7 +209,7 @@ impl Left {
         original
     }
 
-    /// Leaves out what a pointer leads to. The root stays: false.
+    /// Leaves out what is at a pointer. Returns whether it did: the root can't be left out.
     fn leave_out(&mut self, pointer: &str) -> bool {
         let Some((parent, last)) = pointer.rsplit_once('/') else { return false };
         let list = self.original(parent);
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_the_rest_is_reported_beside_what_can_not_be_read() {
+    fn mistakes_found_by_the_check_are_reported_with_those_of_unreadable_parts() {
         let check = |_: Sample| -> Result<(), _> {
             let places = ["/name", "/list", "/inner/0/prefix"];
             let mistakes = places.map(|place| SettingsMistake::new(place, "odd")).to_vec();
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_at_all_is_the_defaults() {
+    fn null_means_the_defaults() {
         let parsed = parse_settings::<Sample>(&Value::Null).unwrap();
         assert!(parsed.list.is_empty() && parsed.name.is_empty() && parsed.inner.is_empty());
     }

@@ -1,5 +1,5 @@
-//! What every service with owned shards needs: which shard this member has and what it may answer, how new an answer must
-//! be, and how the data is kept open.
+//! What services with owned shards share: which shard this member has and what it may answer, how fresh an answer must be,
+//! and how the data is kept open.
 
 mod keep_open;
 mod kept;

@@ -1,7 +1,7 @@
-//! Single-flight: work that several ask for at once is done once, and they share the outcome.
+//! Single-flight: work that several callers request at the same time is done once, and they share the outcome.
 //!
-//! One piece of work is done at a time. Everyone who waits drives it, not only the one who began it: a caller that is not
-//! polled any more, or goes away, holds up nobody.
+//! One piece of work is done at a time. Every waiting caller drives it, not only the one that began it, so a caller that
+//! is no longer polled or goes away does not delay the others.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::time::Instant;
 
-/// The work under way, if any: `K` says which, `T` is its outcome.
+/// The work in progress, if any: `K` identifies it, `T` is its outcome.
 #[derive(Debug)]
 pub struct SingleFlight<K, T: Clone>(Mutex<Option<Flight<K, T>>>);
 
@@ -20,14 +20,14 @@ struct Flight<K, T: Clone> {
     work: Shared<BoxFuture<'static, T>>,
 }
 
-/// Work that was done while the caller waited.
+/// Work that was completed while the caller waited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Landed<K, T> {
-    /// Which work; not always what the caller asked for.
+    /// Which work it was; not always what the caller requested.
     pub key: K,
-    /// When it was begun, perhaps before the caller asked.
+    /// When it began, perhaps before the call.
     pub since: Instant,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: T,
 }
 
@@ -38,10 +38,10 @@ impl<K, T: Clone> Default for SingleFlight<K, T> {
 }
 
 impl<K: Clone, T: Clone> SingleFlight<K, T> {
-    /// Waits for the work under way, or begins this one if there is none.
+    /// Waits for the work in progress, or begins this work if there is none.
     ///
-    /// It may have been other work, or begun before the caller asked; [`Landed`] says so, and the caller decides whether
-    /// to ask again. `keep` runs once for each outcome, before anything else is begun. It must not call this again.
+    /// The completed work may be other work, or may have begun before the call: [`Landed`] shows both, and the caller
+    /// decides whether to call again. `keep` runs once for each outcome, before other work begins. It must not call `join`.
     pub async fn join(
         &self,
         key: K,
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_that_many_wait_for_is_done_and_kept_once() {
+    async fn work_that_several_callers_wait_for_is_done_and_kept_once() {
         let (flights, kept) = (SingleFlight::<&str, u32>::default(), AtomicU32::new(0));
         let keep = |outcome: &u32| {
             kept.fetch_add(*outcome, Ordering::SeqCst);
@@ -93,8 +93,8 @@ mod tests {
         let begun = Instant::now();
         let (one, other, late) = tokio::join!(
             flights.join("a", || work(1), keep),
-            flights.join("a", || unreachable!("it is under way"), keep),
-            flights.join("b", || unreachable!("one thing is done at a time"), keep),
+            flights.join("a", || unreachable!("it is in progress"), keep),
+            flights.join("b", || unreachable!("one piece of work at a time"), keep),
         );
         assert_eq!(one, Landed { key: "a", since: begun, outcome: 1 });
         assert_eq!((&one, &one), (&other, &late));
@@ -103,11 +103,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_is_not_polled_or_goes_away_holds_up_nobody() {
+    async fn a_caller_that_is_not_polled_or_goes_away_does_not_delay_others() {
         let flights = SingleFlight::<&str, u32>::default();
         let mut stuck = Box::pin(flights.join("a", || work(1), |_| ()));
         assert!((&mut stuck).now_or_never().is_none());
-        assert_eq!(flights.join("b", || work(2), |_| ()).await.outcome, 1, "it drives what is under way");
+        assert_eq!(flights.join("b", || work(2), |_| ()).await.outcome, 1, "it drives the work in progress");
         assert_eq!(flights.join("b", || work(2), |_| ()).await.outcome, 2);
         drop(stuck);
         let gone = flights.join("c", || work(3), |_| ()).now_or_never();

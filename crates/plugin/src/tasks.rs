@@ -1,4 +1,4 @@
-//! Background work with an owner: named, counted, its failures reported.
+//! Background tasks that have an owner: they are named and counted, and their failures are reported.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -24,12 +24,12 @@ pub struct Tasks {
 pub struct TaskFailure {
     /// The task's name.
     pub task: &'static str,
-    /// What it died of.
+    /// Why it failed.
     pub reason: String,
 }
 
 impl Tasks {
-    /// An owner's tasks, and where their failures arrive.
+    /// The tasks of an owner, and the channel on which their failures arrive.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<TaskFailure>) {
         let (failures, receiver) = mpsc::unbounded_channel();
         (Self { tracker: TaskTracker::new(), abort: CancellationToken::new(), failures }, receiver)
@@ -48,7 +48,7 @@ impl Tasks {
                 Err(panic) => format!("panicked: {}", panic_text(&*panic)),
             };
             error!(task = name, reason, "a task failed");
-            // The owner may be gone already; then nobody needs to know.
+            // The owner may be gone already; then the failure does not matter.
             let _ = failures.send(TaskFailure { task: name, reason });
         };
         let abort = self.abort.clone();
@@ -56,7 +56,7 @@ impl Tasks {
             tokio::select! {
                 biased;
                 () = guarded => {}
-                () = abort.cancelled() => warn!(task = name, "a task did not end by itself; it was aborted"),
+                () = abort.cancelled() => warn!(task = name, "a task did not end in time and was aborted"),
             }
         };
         self.tracker.spawn(bounded.instrument(info_span!("task", name)));
@@ -68,17 +68,17 @@ impl Tasks {
         self.tracker.wait().await;
     }
 
-    /// Drops every task where it stands. For those that do not watch their cancellation token.
+    /// Drops every task at its current await point. For tasks that do not watch their owner's cancellation token.
     pub fn abort(&self) {
         self.abort.cancel();
     }
 
-    /// How many run.
+    /// How many tasks are running.
     pub fn len(&self) -> usize {
         self.tracker.len()
     }
 
-    /// Whether none runs.
+    /// Whether no task is running.
     pub fn is_empty(&self) -> bool {
         self.tracker.is_empty()
     }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiting_ends_when_the_last_task_does() {
+    async fn waiting_ends_with_the_last_task() {
         let (tasks, mut failures) = Tasks::new();
         tasks.spawn("fine", async { Ok(()) });
         tasks.spawn("broken", async { Err(ServiceError::internal("disk full")) });

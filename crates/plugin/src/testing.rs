@@ -1,4 +1,4 @@
-//! A service with all its shards in one process, for tests: an owner for each shard, over real connections and without
+//! A service with all its shards in one process, for tests: one owner per shard, with real connections and without
 //! gossip.
 
 use std::fmt;
@@ -25,10 +25,10 @@ use crate::{Context, Plugin, ServeLimits, Service, bind, serve};
 const HERE: &str = "this machine has a loopback address";
 const NAME: &str = "the name follows the rule";
 
-/// A service each of whose shards has an owner, on a store in memory.
+/// A service with an owner for each of its shards, on a store in memory.
 ///
 /// # Panics
-/// Every method panics where something fails: this is for tests.
+/// Every method panics if something fails: this is for tests.
 pub struct ShardCluster {
     service: ServiceName,
     nodes: Vec<Node>,
@@ -79,12 +79,12 @@ impl ShardCluster {
         Self { service, nodes, mesh, everyone, view }
     }
 
-    /// Requests to its members, as any of them sends them.
+    /// The mesh with which any of its members sends requests.
     pub fn mesh(&self) -> &Mesh {
         &self.mesh
     }
 
-    /// From now on the owner of this shard is seen by nobody.
+    /// Removes the owner of this shard from every member's view.
     pub fn lose(&self, shard: ShardId) {
         let others = self
             .everyone
@@ -101,7 +101,7 @@ impl ShardCluster {
         (status, answer.into_body().collect().await.expect("the answer is whole").to_bytes())
     }
 
-    /// Stops every owner and waits until nothing of it is left.
+    /// Stops every owner and waits until all its tasks have ended.
     pub async fn stop(self) {
         for Node { context, service } in self.nodes {
             context.shutdown.cancel();

@@ -1,6 +1,6 @@
 //! An object store whose calls end at once when a token is cancelled.
 //!
-//! A store that hangs would otherwise keep a service from ending, for as long as a library goes on with what it began.
+//! Without it, a store that hangs would keep a service from ending for as long as a library retries its calls.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,10 +17,10 @@ use object_store::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// An object store that is used until a token is cancelled. After that every call fails with an error that is not
-/// retried.
+/// An object store that works until a token is cancelled. After that every call fails with an error that clients do not
+/// retry.
 ///
-/// A write that was under way when the token was cancelled may have been made.
+/// A write that was in progress when the token was cancelled may have been made.
 #[derive(Debug)]
 pub struct Cancellable {
     inner: Arc<dyn ObjectStore>,
@@ -29,12 +29,12 @@ pub struct Cancellable {
 }
 
 impl Cancellable {
-    /// The store itself until the token is cancelled.
+    /// Forwards all calls to `inner` until the token is cancelled.
     pub fn new(inner: Arc<dyn ObjectStore>, cancelled: CancellationToken) -> Self {
         Self { inner, cancelled, is_read_only: false }
     }
 
-    /// The same for somebody who must not write, such as a replica: every write fails.
+    /// The same for a caller that must not write, such as a replica: every write fails.
     pub fn read_only(inner: Arc<dyn ObjectStore>, cancelled: CancellationToken) -> Self {
         Self { inner, cancelled, is_read_only: true }
     }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_is_only_read_writes_nothing() {
+    async fn a_read_only_store_writes_nothing() {
         let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let (path, other) = (Path::from("a"), Path::from("b"));
         inner.put(&path, "1".into()).await.unwrap();

@@ -1,9 +1,9 @@
 //! Who owns a shard: a log of takes, challenges, defences and releases, the number of a take being its epoch.
 //!
-//! Gossip may be wrong about who owns a shard, this is not: of all that take a shard from the same state one
-//! succeeds, and each take has a higher epoch than all before. Whether a shard *may* be taken from its holder
-//! is not decided here, see the runtime. Who doubts that the holder is there *challenges* it; a holder that is
-//! defends itself, which makes the challenger's take fail, whichever of the two is faster.
+//! Gossip may be wrong about who owns a shard; this log is not. Of all nodes that take a shard from the same state one
+//! succeeds, and each take has a higher epoch than all before. Whether a shard *may* be taken from its holder is for
+//! the runtime to decide. A node that suspects the holder to be dead *challenges* it. A live holder defends itself,
+//! which makes the challenger's take fail, whichever of the two is faster.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,18 +31,18 @@ pub struct Claims {
     http: Option<Arc<str>>,
 }
 
-/// Who owns a shard, as its latest entry says.
+/// Who owns a shard, according to its latest entry.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClaimState {
     /// The number of the latest entry; 0 if there is none.
     pub number: u64,
-    /// Who owns it; `None` when nobody does.
+    /// Its owner, if it has one.
     pub holder: Option<Holder>,
-    /// When the holder took it, in Unix milliseconds of its own clock: for people.
+    /// When the holder took it, in Unix milliseconds of its own clock; for display only.
     pub since_ms: Option<u64>,
     /// The URL of the holder's API when it took it; unknown if an older version did.
     pub http: Option<String>,
-    /// How often in a row it went to its holder, or was given up, because its owner saw no other member.
+    /// How often in a row an owner yielded it because it saw no other member.
     pub yielded: u32,
     /// What the latest entry is.
     pub latest: Latest,
@@ -51,27 +51,27 @@ pub struct ClaimState {
 /// What the latest entry of a claim is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Latest {
-    /// There is none: nobody ever owned the shard.
+    /// There is none: the shard never had an owner.
     #[default]
     Never,
     /// The holder took it.
     Taken,
-    /// Somebody doubts that the holder is there, and takes the shard unless it defends itself.
+    /// Another node suspects the holder to be dead, and takes the shard unless the holder defends itself.
     Challenged {
-        /// Who.
+        /// The challenger.
         by: NodeId,
         /// How many other members that node saw.
         sees: u32,
     },
-    /// The holder said that it is there.
+    /// The holder answered a challenge.
     Defended,
-    /// The holder gave it up.
+    /// The holder released it.
     Released {
         /// The former holder.
         by: NodeId,
-        /// Who is to get it, if it was given up for somebody.
+        /// The node for which it was released, if any.
         to: Option<NodeId>,
-        /// Whether it was given up because it could not be run there.
+        /// Whether it was released because the former holder could not run it.
         is_refused: bool,
         /// Why, in words.
         why: Option<String>,
@@ -85,7 +85,7 @@ impl ClaimState {
         Some(match &self.latest {
             Latest::Never => return None,
             Latest::Taken => format!("taken by {holder}"),
-            Latest::Challenged { by, .. } => format!("{by} doubts that {holder} is there"),
+            Latest::Challenged { by, .. } => format!("{by} challenges {holder}"),
             Latest::Defended => format!("defended by {holder}"),
             Latest::Released { by, to, is_refused, why } => {
                 let verb = if *is_refused { "refused" } else { "released" };
@@ -100,8 +100,8 @@ impl ClaimState {
 /// Why a shard was not taken or released.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// Somebody else was first; decide anew from this state.
-    #[error("the claim has changed: {}", .0.note().as_deref().unwrap_or("nobody has it"))]
+    /// Another node was first; decide again from this state.
+    #[error("the claim has changed: {}", .0.note().as_deref().unwrap_or("it has no owner"))]
     Lost(ClaimState),
     /// It is not known whether the entry was written; read the claim before trying again.
     #[error(transparent)]
@@ -126,7 +126,7 @@ impl ClaimError {
     }
 }
 
-/// An entry of a claim's log. A kind that is not listed is a newer version's, and said to be so.
+/// An entry of a claim's log. A kind that is not listed is reported as written by a newer version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Record {
@@ -143,10 +143,10 @@ enum Record {
     Challenge {
         by: NodeId,
         generation: Generation,
-        /// How many other members it sees.
+        /// How many other members the challenger sees.
         #[serde(default)]
         sees: u32,
-        /// Who is challenged. Told again in each entry, so that the latest one says all.
+        /// The holder that is challenged; repeated in each entry, so that the latest one is complete.
         holder: Holder,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since_ms: Option<u64>,
@@ -171,7 +171,7 @@ enum Record {
         epoch: Epoch,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<NodeId>,
-        /// Whether it could not be run there.
+        /// Whether the node could not run it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         refused: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -181,13 +181,13 @@ enum Record {
     },
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde requires a reference")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
 impl Record {
-    /// What the claim is when this is its latest entry.
+    /// The state of the claim when this is its latest entry.
     fn state(self, number: u64) -> ClaimState {
         match self {
             Self::Take { node, generation, at_ms, http, yielded } => ClaimState {
@@ -224,14 +224,14 @@ impl Record {
     }
 }
 
-/// How a shard is given up.
+/// How a shard is released.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Farewell<'a> {
-    /// Who is to get it; nobody in particular.
+    /// The node that should take it, if there is one.
     pub to: Option<&'a NodeId>,
-    /// Whether it can't be run here, so that others should try.
+    /// Whether this node can't run it, so that others should try.
     pub is_refused: bool,
-    /// Whether its owner sees no other member, and the one that gets it does.
+    /// Whether its owner sees no other member, and the new owner does.
     pub is_yielded: bool,
     /// Why, in words.
     pub why: Option<&'a str>,
@@ -248,9 +248,9 @@ impl Claims {
         Ok(latest.map(|entry| entry.value.state(entry.number)).unwrap_or_default())
     }
 
-    /// Who owns which shard, of all that were ever claimed. One LIST, and one GET a shard.
+    /// The owners of all shards that were ever claimed. One LIST, and one GET a shard.
     ///
-    /// A claim whose latest entry can't be understood is an error of that shard alone; no earlier entry stands for it.
+    /// A claim whose latest entry can't be understood is an error of that shard alone; no earlier entry replaces it.
     pub async fn all(&self) -> Result<BTreeMap<ShardRef, Result<ClaimState, StoreError>>, StoreError> {
         let logs = latest_of_each(self.objects.list(&root()).await?, &root());
         let shards = logs.into_iter().filter_map(|(names, latest)| match names.as_slice() {
@@ -261,7 +261,7 @@ impl Claims {
             let read = async {
                 match self.log(&shard).latest_since(number, &listed).await? {
                     Some(entry) => Ok(entry.value.state(entry.number)),
-                    // pruned since the list: so there is a later one
+                    // Pruned since the listing, so there is a later one.
                     None => self.read(&shard).await,
                 }
             };
@@ -273,9 +273,9 @@ impl Claims {
         stream::iter(shards).map(read).buffer_unordered(AT_ONCE).try_collect().await
     }
 
-    /// Takes a shard, from the state that was `seen`; the epoch of the holder is the number of the new entry.
+    /// Takes a shard, from the state `seen`; the epoch of the holder is the number of the new entry.
     ///
-    /// Whether it may be taken from the holder in `seen` is the caller's to decide. One PUT and one LIST.
+    /// The caller decides whether it may be taken from the holder in `seen`. One PUT and one LIST.
     pub async fn take(
         &self,
         shard: &ShardRef,
@@ -293,7 +293,7 @@ impl Claims {
                 if appended.latest == appended.number {
                     return Ok(holder);
                 }
-                // Others went on: it was ours, and is no more, unless they only doubt it.
+                // Later entries exist: we have lost it again, unless they only challenge us.
                 let now = self.read(shard).await?;
                 if now.holder.as_ref() == Some(&holder) { Ok(holder) } else { Err(ClaimError::Lost(now)) }
             }
@@ -302,8 +302,8 @@ impl Claims {
         }
     }
 
-    /// Doubts that the holder in `seen` is there. The number of the new entry is in the state that is returned: a take
-    /// from that state succeeds unless the holder defends itself. `sees` is how many other members the challenger sees.
+    /// Challenges the holder in `seen`. The returned state has the number of the new entry: a take from that state
+    /// succeeds unless the holder defends itself. `sees` is how many other members the challenger sees.
     /// One PUT and one LIST.
     pub async fn challenge(
         &self,
@@ -322,7 +322,7 @@ impl Claims {
         self.append(shard, seen.number, record).await
     }
 
-    /// Says that the holder in `seen`, who must be the caller, is there. One PUT and one LIST.
+    /// Answers a challenge of the holder in `seen`, which must be the caller. One PUT and one LIST.
     pub async fn defend(&self, shard: &ShardRef, seen: &ClaimState) -> Result<ClaimState, ClaimError> {
         let Some(holder) = seen.holder.clone() else {
             return self.lost(shard).await;
@@ -341,7 +341,7 @@ impl Claims {
         }
     }
 
-    /// Gives a shard up. Only its holder can; doing it again is no error, nor is it when somebody challenges meanwhile.
+    /// Releases a shard. Only its holder can. Neither a second release nor a challenge in the meantime is an error.
     /// One LIST, one GET, one PUT and one LIST.
     pub async fn release(
         &self,
@@ -354,7 +354,7 @@ impl Claims {
             let Some(latest) = log.latest().await? else {
                 return self.lost(shard).await;
             };
-            // An earlier try of ours whose answer was lost.
+            // An earlier attempt of ours whose answer was lost.
             if latest.value.is_release_of(holder) {
                 return Ok(());
             }
@@ -373,25 +373,25 @@ impl Claims {
             };
             match log.append(now.number, &record).await {
                 Ok(_) => return Ok(()),
-                // Each time somebody else has written: a challenger, or a successor.
+                // Each time another node has written: a challenger, or a new owner.
                 Err(AppendError::Lost { .. }) => {}
                 Err(AppendError::Store(error)) => return Err(error.into()),
             }
         }
     }
 
-    /// The owner's poll: `true` if nobody wrote to the claim since its entry `number`.
+    /// The owner's poll: `true` if the claim has no entry after `number`.
     ///
-    /// One small GET of the next number; nothing there means that it is still ours. (In a folder the claim's
-    /// own entry is looked at as well: a folder that was unmounted has no next number either.)
+    /// One small GET of the next number; if it does not exist, the shard is still ours. (In a folder the claim's
+    /// own entry is read as well: a folder that was unmounted has no next number either.)
     ///
-    /// An owner asks once every [`poll_interval`](crate::Store::poll_interval), a second on a cloud store. There
+    /// An owner polls once every [`poll_interval`](crate::Store::poll_interval), a second on a cloud store. There
     /// that is 2.6 million GETs a month for each owned shard, about 1 dollar at S3's price of 0.0004 dollars
     /// per 1,000.
     ///
-    /// **Not after a sleep**: entries are pruned, the next number too once the claim has moved on by far (see
-    /// [`Log::prune`]). An owner whose last answer is older than a minute must [`read`](Self::read) the claim
-    /// and compare the holder.
+    /// **Not after a pause of the process**: entries are pruned, and so is the next number once the claim has many
+    /// later ones (see [`Log::prune`]). An owner whose last answer is older than a minute must [`read`](Self::read)
+    /// the claim and compare the holder.
     pub async fn is_latest(&self, shard: &ShardRef, number: u64) -> Result<bool, StoreError> {
         let log = self.log(shard);
         if log.is_written(number + 1).await? {
@@ -399,12 +399,12 @@ impl Claims {
         }
         if self.objects.is_local() && !log.is_written(number).await? {
             let cause = format!("entry {number} of the claim is gone; is the folder still mounted?");
-            return Err(self.objects.odd(Fault::Missing, "read", &path(shard), cause));
+            return Err(self.objects.error(Fault::Missing, "read", &path(shard), cause));
         }
         Ok(true)
     }
 
-    /// Removes what is far below the latest entry; returns how many. See [`Log::prune`].
+    /// Removes entries far below the latest; returns how many. See [`Log::prune`].
     pub async fn prune(&self, shard: &ShardRef) -> Result<usize, StoreError> {
         self.log(shard).prune().await
     }
@@ -418,7 +418,7 @@ impl Claims {
     }
 }
 
-/// The time on this node's clock, for people.
+/// The time on this node's clock, for display only.
 fn now_ms() -> Option<u64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     u64::try_from(now.as_millis()).ok()

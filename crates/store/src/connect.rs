@@ -1,4 +1,4 @@
-//! Makes the client of a store from its URL and the environment, the latter given as values.
+//! Makes the client of a store from its URL and the environment variables passed to it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,8 +22,8 @@ use crate::url::{Cloud, Place, StoreUrl};
 /// Environment variables, by name.
 pub(crate) type Environment = BTreeMap<String, String>;
 
-/// The client of the store at `url`; names are relative to the URL's path. Nothing is asked of a store on the
-/// network yet; a folder is created.
+/// The client of the store at `url`; names are relative to the URL's path. Sends no request to a store on the
+/// network yet, but creates a folder.
 pub(crate) async fn connect(
     url: &StoreUrl,
     environment: &Environment,
@@ -36,7 +36,7 @@ pub(crate) async fn connect(
         }
         Place::Memory => Ok(Arc::new(InMemory::new())),
         Place::Bucket { cloud, bucket, prefix } => {
-            // TLS of the clients is ring's; an error means that the process has chosen already.
+            // The clients' TLS uses ring; an error means that the process has already chosen a provider.
             let _ = rustls::crypto::ring::default_provider().install_default();
             let client: Arc<dyn ObjectStore> = match cloud {
                 Cloud::S3 => Arc::new(s3(bucket, environment)?),
@@ -51,8 +51,8 @@ pub(crate) async fn connect(
 
 /// A folder whose writes are on the disk, names included, when they are acknowledged.
 ///
-/// With fsync, `LocalFileSystem` syncs a written file, the folder of its name and the folders it made for it;
-/// what is left is the way to the root of the store.
+/// With fsync, `LocalFileSystem` syncs a written file, its folder and the folders it made for it. The folders down to
+/// the root of the store remain to be synced here.
 fn folder(path: &FilePath) -> object_store::Result<LocalFileSystem> {
     create_synced(path).map_err(|source| object_store::Error::Generic {
         store: "LocalFileSystem",
@@ -73,7 +73,7 @@ fn create_synced(path: &FilePath) -> io::Result<()> {
     Ok(())
 }
 
-/// A client gives up as soon as the caller does.
+/// A client stops retrying when the caller stops waiting.
 fn retry() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
@@ -100,7 +100,7 @@ fn s3(bucket: &str, environment: &Environment) -> object_store::Result<object_st
         .into_iter()
         .fold(AmazonS3Builder::new(), |builder, (key, value)| builder.with_config(key, value))
         .with_bucket_name(bucket)
-        // everything rests on it, so it cannot be switched off
+        // All claims depend on it, so it cannot be switched off.
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_retry(retry())
         .build()

@@ -1,23 +1,23 @@
 //! The log of a shard's data: numbered entries, written by the owner of the shard under the epoch of its claim.
 //!
-//! A claim says who *should* own a shard; an owner that slept may not know yet that it does not. The log is what stops it.
-//! Entries are created if absent, one after the other, so of two writers of one number one succeeds. A new owner's first
-//! act is to create the next entry, its *opening*; whoever owned the shard before loses that number, finds a higher epoch
-//! there, and writes nothing more.
+//! A claim says who *should* own a shard, but a paused owner may not know yet that it has lost its claim. The log fences
+//! it. Entries are created if absent, one after the other, so of two writers of one number one succeeds. A new owner first
+//! creates the next entry, its *opening*. A former owner fails to create that number, finds a higher epoch there, and
+//! writes nothing more.
 //!
 //! # Why an acknowledged record is never lost
 //!
-//! * A writer has one entry under way and knows all before it. So the number that it tries next is that of its first
-//!   successor's opening, and there it loses.
-//! * It would win if that number had been trimmed meanwhile. So openings are never trimmed: they are a few dozen bytes
-//!   each, and stop a writer however long it slept. A new owner that slept could create its opening where an entry was
-//!   trimmed: so it looks whether there is a higher one, and goes on there.
-//! * An entry that got no answer may arrive later. Each has an id, so its writer knows it again; and after an error the log
-//!   is closed, so nothing follows an entry of which it is not known whether it was written.
-//! * A successor reads the log after its opening, and finds all that was acknowledged before it.
+//! * A writer has one entry in progress and knows all before it. So the next number that it tries is that of the next
+//!   owner's opening, and there it fails.
+//! * It would succeed if that number had been trimmed meanwhile. So openings are never trimmed: they are a few dozen bytes
+//!   each, and stop a writer however long it was paused. A new owner that was paused could create its opening where an
+//!   entry was trimmed, so it checks for a higher one and continues from there.
+//! * An entry whose write got no answer may arrive later. Each has an id, so its writer recognizes it. After an error the
+//!   log is closed, so nothing follows an entry that may or may not have been written.
+//! * A new owner reads the log after its opening, and finds all that was acknowledged before it.
 //!
-//! Each entry says below which number the log was trimmed when it was written. So a number that is missing is trimmed or
-//! lost, and readers know which.
+//! Each entry states below which number the log was trimmed when it was written, so readers can distinguish a trimmed
+//! number from a lost one.
 
 mod entry;
 mod reader;
@@ -41,19 +41,20 @@ use crate::objects::Created;
 /// The longest record, in bytes.
 pub const MAX_RECORD: usize = 16 * 1024 * 1024;
 
-/// An entry takes at most this many records, and this many bytes unless one record has more.
+/// An entry has at most this many records, and this many bytes unless one record has more.
 const GROUP: (usize, usize) = (4_096, 4 * 1024 * 1024);
-/// How often a create is tried that the store refuses although nothing is there, and a read of what was trimmed meanwhile.
+/// How often to retry a create that the store refuses although nothing is there, and a read of an entry that was trimmed
+/// meanwhile.
 const TRIES: usize = 8;
-/// How often a new owner goes on to the next number while its predecessor still writes.
+/// How often a new owner moves on to the next number while the former owner still writes.
 const OPENING_TRIES: usize = 256;
-/// How long a writer that got no answer waits for the answer whether it wrote.
+/// How long a writer whose write got no answer waits to read its entry back.
 const READ_BACK: Duration = Duration::from_secs(2);
 
 /// The log of a shard's data, opened by the owner of the shard.
 ///
-/// Appends that wait for one another become one entry (group commit). Each is driven by its callers: a caller that goes
-/// away leaves the entry to the others.
+/// Appends that wait for one another become one entry (group commit). The callers drive the write: if one goes away, the
+/// others finish it.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -86,10 +87,10 @@ pub struct DataLog {
 /// Why a log can't be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DataLogError {
-    /// Somebody else has opened the log: the claim has passed. Tell it with `Claim::fenced`, and stop.
+    /// Another owner has opened the log, so the claim is lost. Report it with `Claim::fenced`, and stop.
     #[error("entry {number} of the log was written by another owner, under epoch {epoch}")]
     Fenced {
-        /// The epoch of the other owner; the same as one's own if the log was opened twice under one claim.
+        /// The epoch of the other owner; equal to this one's if the log was opened twice under one claim.
         epoch: Epoch,
         /// Where it was found.
         number: u64,
@@ -100,11 +101,11 @@ pub enum DataLogError {
         /// The first entry that is kept.
         first: u64,
     },
-    /// Cut it into several.
+    /// Split it into several records.
     #[error("the record has {0} bytes; at most {MAX_RECORD} are allowed")]
     TooLong(usize),
-    /// The store failed, or holds what can't be read. Whether a record was written all the same is not known, so the log is
-    /// closed; open it again and read it.
+    /// The store failed, or has an unreadable entry. The record may still have been written, so the log is closed; open it
+    /// again and read it.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
 }
@@ -127,7 +128,7 @@ impl From<StoreError> for DataLogError {
     }
 }
 
-/// A record that is not in an entry yet, and who is told where it went.
+/// A record that is not in an entry yet, and the channel that returns the number of its entry.
 #[derive(Debug)]
 struct Waiting {
     record: Bytes,
@@ -142,14 +143,14 @@ struct Writer {
     last: u64,
     /// Entries below this number are trimmed.
     floor: u64,
-    /// The next entry, as long as it is not known to be written: whoever comes next goes on with it.
+    /// The next entry, until it is known to be written. The next caller resumes its write.
     group: Option<Group>,
-    /// Why nothing more is written.
+    /// The error that closed the log.
     end: Option<DataLogError>,
     on_entry: OnEntry,
 }
 
-/// What is called with each entry once it is durable, in their order.
+/// Called with each durable entry, in order.
 struct OnEntry(Box<dyn FnMut(&DataEntry) + Send>);
 
 impl fmt::Debug for OnEntry {
@@ -158,7 +159,7 @@ impl fmt::Debug for OnEntry {
     }
 }
 
-/// An entry under way.
+/// An entry in progress.
 #[derive(Debug)]
 struct Group {
     id: Uuid,
@@ -168,8 +169,8 @@ struct Group {
 }
 
 impl DataLog {
-    /// Opens the log below `prefix` in a role's own objects, under the epoch of its claim: from now on nobody with a lower
-    /// epoch appends anything, nor does who opened it before under the same one. Read it afterwards, then serve.
+    /// Opens the log below `prefix` in a role's own objects, under the epoch of its claim. From now on no writer with a
+    /// lower epoch can append, nor can an earlier one with the same epoch. Read the log afterwards, then serve.
     ///
     /// # Errors
     /// [`DataLogError::Fenced`] if it was opened under a higher epoch.
@@ -205,23 +206,23 @@ impl DataLog {
         }
         let cause = format!("another owner was faster {OPENING_TRIES} times");
         let path = reader.path(last.map_or(0, |last| last.number) + 1);
-        Err(reader.objects.odd(Fault::Other, "write", &path, cause).into())
+        Err(reader.objects.error(Fault::Other, "write", &path, cause).into())
     }
 
-    /// Has a function called with each entry from now on, once it is durable and before its appends return. So what is
-    /// kept in memory sees all records in their order, those of callers that went away among them.
+    /// Calls a function with each entry from now on, once it is durable and before its appends return. So state in memory
+    /// receives all records in order, including those of callers that went away.
     #[must_use]
     pub fn on_entry(mut self, call: impl FnMut(&DataEntry) + Send + 'static) -> Self {
         self.writer.get_mut().on_entry = OnEntry(Box::new(call));
         self
     }
 
-    /// The number of this owner's first entry. What comes before it will not change any more.
+    /// The number of this owner's first entry. No entry is added before it any more.
     pub fn opening(&self) -> u64 {
         self.opening
     }
 
-    /// Reads it.
+    /// A reader of this log.
     pub fn reader(&self) -> DataLogReader {
         self.reader.clone()
     }
@@ -239,7 +240,7 @@ impl DataLog {
         self.waiting().push_back(Waiting { record, answer });
         let mut writer = self.writer.lock().await;
         loop {
-            // The one before may have written it.
+            // The previous writer may have written it.
             if let Ok(outcome) = answered.try_recv() {
                 return outcome;
             }
@@ -251,8 +252,8 @@ impl DataLog {
         }
     }
 
-    /// Removes the entries below a number, except for openings. Returns how many. What they did must be durable elsewhere,
-    /// in a snapshot. Entries that are not written yet stay in any case.
+    /// Removes the entries below a number, except for openings. Returns how many. Their effect must be durable elsewhere,
+    /// in a snapshot. Entries that are not written yet are never removed.
     pub async fn trim(&self, below: u64) -> Result<usize, DataLogError> {
         let floor = {
             let mut writer = self.writer.lock().await;
@@ -269,7 +270,7 @@ impl DataLog {
                     outcome?;
                 }
             }
-            // Readers must be able to tell what is trimmed from what is lost.
+            // Readers must be able to distinguish trimmed entries from lost ones.
             floor.min(writer.floor)
         };
         let listed = self.reader.numbered(self.reader.objects.list(&self.reader.prefix).await?);
@@ -287,7 +288,7 @@ impl DataLog {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What waits, as one entry.
+    /// The waiting records, as one entry.
     fn next_group(&self, floor: u64) -> Group {
         let mut group = Group { id: Uuid::now_v7(), floor, records: Vec::new(), answers: Vec::new() };
         let (mut waiting, mut bytes) = (self.waiting(), 0);
@@ -304,7 +305,7 @@ impl DataLog {
         group
     }
 
-    /// Writes the entry that is under way and answers those who wait for it. If this is dropped, the entry stays under way.
+    /// Writes the entry in progress and answers its callers. If this is dropped, the entry stays in progress.
     async fn write(&self, writer: &mut Writer) {
         let number = writer.last + 1;
         let outcome = match (&writer.end, &writer.group) {
@@ -330,20 +331,20 @@ impl DataLog {
             Err(error) => writer.end = Some(error.clone()),
         }
         for answer in group.answers {
-            // Who does not wait any more needs no answer.
+            // The caller may have gone away.
             let _ = answer.send(outcome.clone());
         }
     }
 }
 
-/// Who has written a number.
+/// Whose entry has a number.
 enum Wrote {
     Ours,
     Theirs(Header),
 }
 
 impl DataLogReader {
-    /// Creates an entry, unless there is one of that number.
+    /// Creates an entry, unless its number is taken.
     async fn create(&self, header: &Header, records: &[Bytes]) -> Result<Wrote, DataLogError> {
         let path = self.path(header.number);
         let content = entry::encode(header, records);
@@ -351,14 +352,14 @@ impl DataLogReader {
         for _ in 0..TRIES {
             match self.objects.create(&path, content.clone()).await {
                 Ok(Created::Yes) => return Ok(Wrote::Ours),
-                // Also when the client sent it twice and the second met the first.
+                // Also if the client sent it twice and the second request found the first one's object.
                 Ok(Created::AlreadyThere) => {
                     if let Some((found, _)) = self.entry(header.number).await? {
                         return Ok(wrote(found));
                     }
-                    // Refused only because another is writing it.
+                    // Refused only because another writer is busy with it.
                 }
-                // The answer failed, the write may not have.
+                // There was no answer, but the write may have been made.
                 Err(error) => {
                     let back = Self { objects: self.objects.within(READ_BACK), prefix: self.prefix.clone() };
                     return match back.entry(header.number).await {
@@ -368,8 +369,8 @@ impl DataLogReader {
                 }
             }
         }
-        let cause = format!("it was refused {TRIES} times as being there, and was not there");
-        Err(self.objects.odd(Fault::Other, "write", &path, cause).into())
+        let cause = format!("it was refused {TRIES} times because it exists, but it does not exist");
+        Err(self.objects.error(Fault::Other, "write", &path, cause).into())
     }
 }
 

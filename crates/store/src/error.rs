@@ -1,4 +1,4 @@
-//! What can go wrong with a store, in words: what was done, to which object, why it failed.
+//! Errors of a store: the operation, its object, and why it failed.
 
 use std::error::Error;
 use std::fmt;
@@ -8,7 +8,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use rustix::io::Errno;
 use types::ErrorKind;
 
-/// An operation on the store that failed. Whether a failed write took place all the same is not known.
+/// An operation on the store that failed. A failed write may still have been made.
 #[derive(Debug)]
 pub struct StoreError(Box<Parts>);
 
@@ -22,35 +22,35 @@ struct Parts {
     source: Option<object_store::Error>,
 }
 
-/// Kinds of failures, by what helps.
+/// Kinds of failures, by their remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nobody answers there: wait, or look at the network and the store.
+    /// The store cannot be reached: wait, or check the network and the store.
     Unreachable,
-    /// It did not answer in time: wait, or look at the store.
+    /// The store did not answer in time: wait, or check the store.
     Timeout,
-    /// It refuses these credentials, or this user.
+    /// The store refuses these credentials, or this user.
     Denied,
-    /// Its disk or its quota is used up.
+    /// The store's disk or quota is used up.
     Full,
     /// This process or this machine has no file descriptor left: wait, or raise the limit.
     NoDescriptors,
-    /// It can be read but not written.
+    /// The store can be read but not written.
     ReadOnly,
     /// There is no such bucket or folder.
     Missing,
-    /// The object is there but is not what was written.
+    /// The object's content is not what was written.
     Damaged,
-    /// The object was written by a version that says more than this one understands.
+    /// The object was written by a newer version, which this one does not fully understand.
     Newer,
-    /// It cannot do what is asked of it.
+    /// The store does not support the operation.
     Unsupported,
     /// Something else; the message has the store's own words.
     Other,
 }
 
 impl StoreError {
-    /// Says in words why `object` of `store` could not be worked on.
+    /// The failure of an operation on `object` in `store`.
     pub(crate) fn new(doing: &'static str, object: &str, store: &str, source: object_store::Error) -> Self {
         let (fault, cause) = explain(&source);
         let parts = Parts {
@@ -83,12 +83,12 @@ impl StoreError {
         Self(Box::new(parts))
     }
 
-    /// What sort of failure it is.
+    /// The kind of failure.
     pub fn fault(&self) -> Fault {
         self.0.fault
     }
 
-    /// Whether the object itself can't be understood, so that no other try will do better.
+    /// Whether the object itself can't be understood, so that a retry can't help.
     pub fn is_of_content(&self) -> bool {
         matches!(self.0.fault, Fault::Damaged | Fault::Newer)
     }
@@ -116,22 +116,22 @@ impl StoreError {
     pub fn hint(&self) -> Option<String> {
         let folder = self.0.store.starts_with("file:");
         let hint = match self.0.fault {
-            Fault::Unreachable if folder => "look at the disk or the mount of the store's folder",
+            Fault::Unreachable if folder => "check the disk or the mount of the store's folder",
             Fault::Unreachable => {
                 "check the network, the endpoint (AWS_ENDPOINT, AWS_ALLOW_HTTP=true for http) and the store itself"
             }
-            Fault::Timeout if folder => "the disk or the mount of the store's folder hangs; look at it",
+            Fault::Timeout if folder => "the disk or the mount of the store's folder hangs; check it",
             Fault::Timeout => {
-                "the store hangs, or credentials are looked for where there are none; \
+                "the store hangs, or the client finds no credentials; \
                  check the store and AWS_ACCESS_KEY_ID, GOOGLE_SERVICE_ACCOUNT or AZURE_STORAGE_ACCOUNT_KEY"
             }
             Fault::Denied if folder => "give the agent's user the right to read and write the store's folder",
             Fault::Denied => {
                 "check the credentials in the environment; they must allow to get, put, delete and list objects"
             }
-            Fault::Full => "free some space or raise the quota; the agent goes on by itself",
+            Fault::Full => "free some space or raise the quota; the agent then recovers automatically",
             Fault::NoDescriptors => {
-                "raise the limit of open files (`ulimit -n`), or have fewer connections; the agent goes on by itself"
+                "raise the limit of open files (`ulimit -n`), or use fewer connections; the agent then recovers automatically"
             }
             Fault::ReadOnly => "mount the store's folder for writing, or use another store",
             Fault::Missing if folder => {
@@ -139,7 +139,7 @@ impl StoreError {
             }
             Fault::Missing => "make the bucket first, or correct the store's url; buckets are not made here",
             Fault::Damaged => {
-                "look at the object; restore it from a backup, or remove it if you know what it said"
+                "inspect the object; restore it from a backup, or remove it if you know its content"
             }
             Fault::Newer => "update this agent to the version of the others",
             Fault::Unsupported | Fault::Other => return None,
@@ -164,7 +164,7 @@ impl Error for StoreError {
     }
 }
 
-/// Walks down the nested errors to the one that says it best.
+/// Finds the most informative of the nested errors.
 fn explain(error: &object_store::Error) -> (Fault, String) {
     let words = innermost_words(error);
     let fault = fault_of(error, &words);
@@ -226,7 +226,7 @@ fn io_fault(error: &io::Error) -> Option<Fault> {
         Io::ReadOnlyFilesystem => Some(Fault::ReadOnly),
         Io::PermissionDenied => Some(Fault::Denied),
         Io::TimedOut => Some(Fault::Timeout),
-        // where a folder is asked for, the latter two are a file in its place
+        // Where a folder is expected, the latter two mean that a file is in its place.
         Io::NotFound | Io::NotADirectory | Io::AlreadyExists => Some(Fault::Missing),
         Io::ConnectionRefused
         | Io::ConnectionReset
@@ -241,7 +241,7 @@ fn io_fault(error: &io::Error) -> Option<Fault> {
     }
 }
 
-/// Stores answer 404 for a missing bucket as well; it must not pass for a missing object.
+/// Stores answer 404 for a missing bucket as well; it must not count as a missing object.
 pub(crate) fn is_missing_bucket(error: &object_store::Error) -> bool {
     match error {
         object_store::Error::NotFound { source, .. } | object_store::Error::Generic { source, .. } => {
@@ -262,7 +262,7 @@ fn innermost_words(error: &object_store::Error) -> String {
     one_line(&innermost.to_string())
 }
 
-/// A store's answer may be a page of XML or HTML: its code and message say enough.
+/// A store's answer may be a page of XML or HTML: its code and message are enough.
 fn one_line(words: &str) -> String {
     const SHOWN: usize = 300;
     let status = words.strip_prefix("Server returned non-2xx status code: ").unwrap_or(words);

@@ -1,7 +1,7 @@
-//! A store that fails on demand, for tests: of this crate, of services, of the runtime.
+//! A store that fails on demand, for tests of this crate, of services and of the runtime.
 //!
-//! It stands before another store and does what a test tells it, while it runs: refuse writes, be unreachable,
-//! hang, be slow, ignore `If-None-Match`, or hold the next operation until the test lets it go.
+//! It wraps another store. While it runs, a test can make it refuse writes, be unreachable, hang, be slow, ignore
+//! `If-None-Match`, or hold the next operation until the test resumes it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,7 +19,7 @@ use object_store::{
 };
 use tokio::sync::{oneshot, watch};
 
-/// A store with faults; a clone is the same one.
+/// A store with faults; clones share them.
 #[derive(Clone)]
 pub struct Faults {
     inner: Arc<dyn ObjectStore>,
@@ -37,17 +37,17 @@ struct Switches {
     holds: Vec<Hold>,
 }
 
-/// What becomes of an operation.
+/// How the store treats operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// It is done.
+    /// It performs them.
     #[default]
     Work,
-    /// Reads are done, writes and deletes fail: `StorageFull`, `ReadOnlyFilesystem`, `PermissionDenied`.
+    /// It performs reads; writes and deletes fail: `StorageFull`, `ReadOnlyFilesystem`, `PermissionDenied`.
     FailWrites(io::ErrorKind),
-    /// It fails: nobody answers.
+    /// They fail as on a store that cannot be reached.
     Unreachable,
-    /// It waits until the mode changes.
+    /// They wait until the mode changes.
     Hang,
 }
 
@@ -56,7 +56,7 @@ pub enum Mode {
 pub enum Op {
     /// Reading an object.
     Get,
-    /// Writing an object, over another of that name.
+    /// Writing an object, replacing another of that name.
     Put,
     /// Writing an object unless there is one.
     Create,
@@ -66,26 +66,26 @@ pub enum Op {
     List,
 }
 
-/// At which side of the store an operation is held.
+/// On which side of the store an operation is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     /// It has not reached the store.
     Before,
-    /// The store has done it, its answer is on the way.
+    /// The store has performed it, but not answered yet.
     After,
 }
 
 struct Hold {
-    /// Any, if there is none.
+    /// `None` for any operation.
     op: Option<Op>,
     when: When,
-    /// So many go by before.
+    /// How many operations pass before.
     skip: usize,
     reached: oneshot::Sender<()>,
     go: oneshot::Receiver<()>,
 }
 
-/// Holds the next operation of a kind; dropping it lets the operation go.
+/// Holds the next operation of a kind; dropping it resumes the operation.
 #[derive(Debug)]
 #[must_use]
 pub struct Pause {
@@ -101,14 +101,14 @@ impl Pause {
         }
     }
 
-    /// Lets it go.
+    /// Resumes the operation.
     pub fn resume(self) {
         self.go.send(()).ok();
     }
 }
 
 impl Faults {
-    /// A store that works like `inner` until it is told otherwise.
+    /// A store that works like `inner` until a fault is set.
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
         Self { inner, mode: Arc::default(), switches: Arc::default() }
     }
@@ -118,7 +118,7 @@ impl Faults {
         Arc::new(self.clone())
     }
 
-    /// What becomes of operations from now on, and of those that hang.
+    /// Sets the mode for operations from now on, and for those that hang.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
@@ -128,7 +128,7 @@ impl Faults {
         self.switches().ignore_create = ignore;
     }
 
-    /// Whether each create is sent twice and the second answer told, as by a client that lost the first.
+    /// Whether each create is sent twice and the second answer returned, as by a client that lost the first.
     pub fn repeat_create(&self, repeat: bool) {
         self.switches().repeat_create = repeat;
     }
@@ -138,22 +138,22 @@ impl Faults {
         self.switches().busy_creates = count;
     }
 
-    /// How much longer each operation takes.
+    /// Delays each operation.
     pub fn delay(&self, delay: Duration) {
         self.switches().delay = delay;
     }
 
-    /// Leaves these objects out of listings, as a folder may that was listed while they were made. They can be read.
+    /// Leaves these objects out of listings, as may happen when a folder is listed while they are made. They can be read.
     pub fn hide(&self, objects: impl IntoIterator<Item = Path>) {
         self.switches().hidden = objects.into_iter().collect();
     }
 
-    /// Holds the next operation of this kind, before or after it is done.
+    /// Holds the next operation of this kind, before or after it is performed.
     pub fn pause_next(&self, op: Op, when: When) -> Pause {
         self.pause(Some(op), when, 0)
     }
 
-    /// Holds an operation of whatever kind, once so many others have gone by.
+    /// Holds an operation of any kind, once `others` operations have passed.
     pub fn pause_after(&self, others: usize, when: When) -> Pause {
         self.pause(None, when, others)
     }
@@ -279,7 +279,7 @@ impl ObjectStore for Faults {
         self.around(op, create).await
     }
 
-    /// Fails or waits when it begins; its parts go their way.
+    /// Fails or waits when it begins; its parts are not affected.
     async fn put_multipart_opts(
         &self,
         location: &Path,

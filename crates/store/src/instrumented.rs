@@ -1,7 +1,7 @@
-//! An object store that records how it behaves, so that a service can say why something takes long.
+//! An object store that records failures and pending calls, so that a service can report why something takes long.
 //!
-//! Libraries retry what failed and say nothing meanwhile. So this keeps the last failure of reads and of writes until one
-//! of the same kind succeeds, and the calls that have not been answered yet.
+//! Libraries retry failed calls without a report. So this keeps the last failure of reads and of writes until a call of
+//! the same kind succeeds, and the calls that have not been answered yet.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,13 +34,13 @@ pub struct Instrumented {
     health: Arc<StoreHealth>,
 }
 
-/// What is known of an object store from the calls that went to it.
+/// The health of an object store, derived from the calls to it.
 #[derive(Debug, Default)]
 pub struct StoreHealth(Mutex<Calls>);
 
 #[derive(Debug, Default)]
 struct Calls {
-    /// The last failure, of reads and of writes, that no success came after.
+    /// The last failure of reads and of writes, if no call of that kind has succeeded since.
     failed: [Option<String>; 2],
     pending: BTreeMap<u64, Pending>,
     begun: u64,
@@ -72,7 +72,7 @@ impl StoreHealth {
         })
     }
 
-    /// How many calls there have been.
+    /// The number of calls so far.
     pub fn begun(&self) -> u64 {
         self.calls().begun
     }
@@ -90,7 +90,7 @@ impl StoreHealth {
         }
     }
 
-    /// A call begins that moves this many bytes. Returns its number.
+    /// Records the beginning of a call that moves this many bytes. Returns its number.
     fn begin(&self, bytes: usize) -> u64 {
         let transfer = Duration::from_secs(u64::try_from(bytes / BYTES_PER_SECOND).unwrap_or(u64::MAX));
         let limit = SLOW.saturating_add(transfer);
@@ -119,7 +119,7 @@ impl StoreHealth {
     }
 }
 
-/// Whether an error is more than the answer to a question.
+/// Whether an error means a failing store, rather than a regular answer.
 fn is_trouble(error: &Error) -> bool {
     !matches!(
         error,
@@ -132,7 +132,7 @@ fn is_trouble(error: &Error) -> bool {
     )
 }
 
-/// An error and its causes, each said once.
+/// An error and its causes, without repetitions.
 fn in_words(error: &Error) -> String {
     let mut text = error.to_string();
     let mut below = std::error::Error::source(error);
@@ -146,7 +146,7 @@ fn in_words(error: &Error) -> String {
     text
 }
 
-/// A pending call, which ends when this is dropped: callers may stop waiting.
+/// A pending call, which ends when this is dropped, since callers may stop waiting.
 struct EndOnDrop<'a> {
     health: &'a StoreHealth,
     number: u64,
@@ -158,7 +158,7 @@ impl Drop for EndOnDrop<'_> {
     }
 }
 
-/// A stream whose next item is a pending call from the poll that did not have it.
+/// A stream that records a pending call while it waits for its next item.
 struct Recorded<T> {
     stream: BoxStream<'static, Result<T>>,
     health: Arc<StoreHealth>,
@@ -199,7 +199,7 @@ impl Instrumented {
         Self { inner, health: Arc::default() }
     }
 
-    /// What the calls tell, now and later.
+    /// The health that the calls show, updated with each call.
     pub fn health(&self) -> Arc<StoreHealth> {
         Arc::clone(&self.health)
     }
@@ -286,13 +286,13 @@ mod tests {
         let health = store.health();
         let path = Path::from("a");
         assert!(store.get(&path).await.is_err());
-        assert_eq!(health.trouble(), None, "that an object is not there is an answer");
+        assert_eq!(health.trouble(), None, "a missing object is an answer");
 
         faults.set(Mode::FailWrites(std::io::ErrorKind::StorageFull));
         assert!(store.put(&path, "1".into()).await.is_err());
         assert!(health.trouble().unwrap().contains("no storage space"), "{:?}", health.trouble());
         assert!(store.get(&path).await.is_err());
-        assert!(health.trouble().is_some(), "a read says nothing about writes");
+        assert!(health.trouble().is_some(), "a read proves nothing about writes");
         faults.set(Mode::Work);
         store.put(&path, "1".into()).await.unwrap();
         assert_eq!(health.trouble(), None);
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_does_not_answer_is_reported_while_somebody_waits() {
+    async fn a_store_that_does_not_answer_is_reported_while_a_call_waits() {
         let faults = Faults::new(Arc::new(InMemory::new()));
         let store = Instrumented::new(faults.objects());
         let health = store.health();
@@ -314,6 +314,6 @@ mod tests {
         let (outcome, trouble) = tokio::join!(patience, look);
         assert!(outcome.is_err());
         assert_eq!(trouble.as_deref(), Some("the object store has not answered for 3 s"));
-        assert_eq!(health.trouble(), None, "nobody waits any more");
+        assert_eq!(health.trouble(), None, "no call waits any more");
     }
 }

@@ -1,12 +1,12 @@
-//! The object store of a cluster: opened from a URL, tested, and what is settled on it.
+//! The object store of a cluster: how it is opened and tested, and the records that are decided on it.
 //!
-//! Gossip says who is alive, the object store decides who is right. Everything here rests on one promise of
-//! the store: of several creators of one object, one succeeds. [`Store::open`] tests it before anything is
-//! built on it; [`Log`] makes numbered records out of it; [`Specs`] and [`Claims`] are logs of their own.
+//! Gossip shows which nodes are alive; the object store decides which one owns a shard. Everything here depends on one
+//! guarantee of the store: of several creators of one object, one succeeds. [`Store::open`] tests it before the store is
+//! used; [`Log`] builds numbered records on it; [`Specs`] and [`Claims`] are such logs.
 //!
 //! ```text
-//! {cluster}/store.json                     the store's identity, made once, with the verdict of its test
-//! {cluster}/spec/{type}/{n}.json           what all members of a type run with
+//! {cluster}/store.json                     the store's identity, made once, with the result of its test
+//! {cluster}/spec/{type}/{n}.json           the spec of a service
 //! {cluster}/claims/{type}/{shard}/{n}.json who owns a shard
 //! {cluster}/data/{type}/{shard}/…          a role's own data
 //! {cluster}/probe/{uuid}/…                 what the test writes, removed after it

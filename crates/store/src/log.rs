@@ -1,23 +1,22 @@
-//! Numbered records by create-if-absent: the highest number is the truth.
+//! Numbered records by create-if-absent: the record with the highest number is the current one.
 //!
-//! A writer names the number that it saw last and creates the next one; of several writers one succeeds. It
+//! A writer passes the number that it saw last and creates the next one; of several writers one succeeds. It
 //! needs no clock and no lock, and works on every store that lets one creator win.
 //!
-//! # Why an append is never lost nor doubled
+//! # Why an append is never lost nor duplicated
 //!
-//! * A number that was never removed has one winner: the store says so, and was tested for it.
-//! * A number that was removed by [`Log::prune`] can be created anew by a writer that slept since it looked.
+//! * A number that was never removed has one winner: the store guarantees it, and was tested for it.
+//! * A number that was removed by [`Log::prune`] can be created again by a writer that was paused since it read the log.
 //!   But a number is removed only when there is one that is higher by [`Limits::keep`], and the highest is
 //!   never removed. So the writer lists above its number after it created it: if nothing is higher by that
-//!   much, its number was never removed, and its entry stands. Otherwise it says that it lost; such a late
-//!   entry lies far below the latest, where nobody takes it for the truth, and is pruned later.
-//! * A reader that slept between its list and its read could meet such a late entry under the number that was
-//!   the latest. It would be younger than what was listed by more than [`Limits::age`], by the store's own
-//!   stamps, so the reader compares them and looks again.
-//! * A listing of a folder is no snapshot, so where the store is one the number after the highest that was listed is
-//!   asked for.
-//! * An answer may get lost, or a client may send its request again and then be told that the object exists.
-//!   Each entry carries a number made by its writer, so the writer reads back and knows its own.
+//!   much, its number was never removed, and its entry is valid. Otherwise it reports that it lost. Such a late
+//!   entry is far below the latest, where no reader uses it, and is pruned later.
+//! * A reader that was paused between its list and its read could find such a late entry under the number that was
+//!   the latest. It would be younger than the listed one by more than [`Limits::age`], by the store's own
+//!   timestamps, so the reader compares them and lists again.
+//! * A listing of a folder is not a snapshot, so on a folder the number after the highest listed one is read too.
+//! * An answer may be lost, or a client may repeat its request and then be refused because the object exists.
+//!   Each entry has an id made by its writer, so the writer reads back and recognizes its own.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -35,9 +34,9 @@ use uuid::Uuid;
 use crate::error::{Fault, StoreError};
 use crate::objects::{Created, Objects};
 
-/// How often a reader looks again when what it listed was gone before it was read.
+/// How often a reader lists again when the listed object was gone before it was read.
 const TRIES: usize = 8;
-/// How long a writer that got no answer waits for the answer whether it wrote.
+/// How long a writer whose write got no answer waits to read its entry back.
 const READ_BACK: Duration = Duration::from_secs(2);
 
 /// A log of records, each a JSON object named by its number.
@@ -49,13 +48,13 @@ pub struct Log<T> {
     records: PhantomData<fn(T) -> T>,
 }
 
-/// What pruning leaves.
+/// The entries that pruning keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// That many entries below the latest. A writer trusts that no reader of the log has less, so no version
+    /// How many entries below the latest are kept. Writers rely on this number in every version, so no version
     /// of Coterie may lower it.
     pub(crate) keep: u64,
-    /// And all that are not older than the latest by more than this, by the store's own stamps.
+    /// Entries are also kept if they are older than the latest by at most this, by the store's own timestamps.
     pub(crate) age: Duration,
 }
 
@@ -74,7 +73,7 @@ pub struct Entry<T> {
 /// Why nothing was appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// Somebody else wrote that number; read the latest and decide anew.
+    /// Another writer has created that number; read the latest and decide again.
     #[error("another writer was first: the log is at {latest}")]
     Lost {
         /// The highest number now.
@@ -88,18 +87,18 @@ pub enum AppendError {
 /// What an object of a log holds.
 #[derive(Serialize, Deserialize)]
 struct Record<T> {
-    /// Made anew for each append, so that a writer knows its own entry.
+    /// Unique for each append, so that a writer recognizes its own entry.
     writer: Uuid,
     /// The version of Coterie that wrote it.
     version: String,
-    /// Of all the rest; what older versions wrote has none. JSON alone would not show that a digit has changed.
+    /// The checksum of all other fields; entries of older versions have none. JSON alone would not show a changed digit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     checksum: Option<String>,
     value: T,
 }
 
 impl Record<serde_json::Value> {
-    /// SipHash-1-3 with a zero key (Aumasson and Bernstein, 2012): it finds changes, not forgers.
+    /// SipHash-1-3 with a zero key (Aumasson and Bernstein, 2012): it detects damage, not forgery.
     fn sum(&self) -> String {
         let mut hasher = SipHasher13::new();
         hasher.write(self.writer.as_bytes());
@@ -113,7 +112,7 @@ impl Record<serde_json::Value> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Appended {
     pub(crate) number: u64,
-    /// The highest number that was there afterwards: `number`, or higher if others went on.
+    /// The highest number afterwards: `number`, or a higher one if other writers followed.
     pub(crate) latest: u64,
 }
 
@@ -132,18 +131,18 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
                     latest => return Ok(latest),
                 }
             };
-            // a pruner may be that far ahead of us: then there is a higher one
+            // A pruner may have removed it meanwhile: then there is a higher one.
             if let Some(latest) = self.latest_since(number, &listed).await? {
                 return Ok(Some(latest));
             }
         }
         let cause = format!("its latest entry was gone {TRIES} times before it could be read");
-        Err(self.objects.odd(Fault::Other, "read", &self.prefix, cause))
+        Err(self.objects.error(Fault::Other, "read", &self.prefix, cause))
     }
 
     /// One entry; `None` if it was not written yet or is pruned. One GET.
     ///
-    /// Only the latest entries count: far below, a writer that slept may have left one that nobody saw.
+    /// Only the latest entries count: far below, a writer that was paused may have left an invalid one.
     pub async fn entry(&self, number: u64) -> Result<Option<T>, StoreError> {
         let path = self.path(number);
         let Some(content) = self.objects.read(&path).await? else { return Ok(None) };
@@ -152,17 +151,17 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
 
     /// Writes entry `last + 1`, where `last` is the number of the entry last seen (0 for none).
     ///
-    /// The number of the entry is returned, also if others have gone on meanwhile. One PUT and one LIST.
+    /// Returns the number of the entry, also if other writers have followed meanwhile. One PUT and one LIST.
     pub async fn append(&self, last: u64, value: &T) -> Result<u64, AppendError> {
         Ok(self.append_seen(last, value).await?.number)
     }
 
-    /// Removes what is far below the latest; returns how many. One LIST, and one DELETE an entry.
+    /// Removes entries far below the latest; returns how many. One LIST, and one DELETE an entry.
     ///
-    /// The last 128 entries stay, and so does all that is at most 10 minutes older than the latest, by the
-    /// store's own stamps and no other clock. Both have a reason. The count: a writer that created a number
-    /// which was removed must see that it is late (see the module). The age: the owner of a shard asks only
-    /// whether its *next* number is there, so that number must not come and go between two of its polls.
+    /// The last 128 entries stay, and so do all that are at most 10 minutes older than the latest, by the
+    /// store's own timestamps and no other clock. Both have a reason. The count: a writer that created a number
+    /// which was removed must see that it is late (see the module). The age: the owner of a shard polls only
+    /// for its *next* number, so that number must not be created and removed between two of its polls.
     pub async fn prune(&self) -> Result<usize, StoreError> {
         let mut entries = self.numbered(self.objects.list(&self.prefix).await?);
         entries.sort_by_key(|&(number, _)| number);
@@ -179,7 +178,7 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
         Ok(removed)
     }
 
-    /// The latest entry, when this one was the latest in a listing. Nothing if that one is gone: list again.
+    /// The latest entry, if this one was the latest in a listing. `None` if that one is gone: list again.
     pub(crate) async fn latest_since(
         &self,
         number: u64,
@@ -191,11 +190,11 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
         Ok(self.entry_as_listed(number, listed).await?.map(|value| Entry { number, value }))
     }
 
-    /// One entry, unless it is not the one that was listed any more.
+    /// One entry, if it is still the one that was listed.
     async fn entry_as_listed(&self, number: u64, listed: &ObjectMeta) -> Result<Option<T>, StoreError> {
         let path = self.path(number);
         let Some((content, meta)) = self.objects.read_stamped(&path).await? else { return Ok(None) };
-        // half, because a store may round its stamps in a list otherwise than in an answer
+        // Half the age, because a store may round timestamps differently in a listing and in an answer.
         let apart = (meta.last_modified - listed.last_modified).abs().to_std().unwrap_or_default();
         if apart > self.limits.age / 2 {
             return Ok(None);
@@ -217,17 +216,17 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
             match self.objects.create(&path, content.clone()).await {
                 Ok(Created::Yes) => return self.settle(number).await,
                 Ok(Created::AlreadyThere) => match self.writer(&self.objects, number).await? {
-                    // the client sent it twice: the second time it met the first
+                    // The client sent it twice, and the second request found the first one's object.
                     Some(found) if found == writer => return self.settle(number).await,
                     Some(_) => return Err(self.lost(number).await?),
-                    // pruned, or refused only because another was writing: the list tells
+                    // Pruned, or refused only because another writer was busy with it: the listing shows which.
                     None => {
                         if let Some(latest) = self.highest_above(last).await? {
                             return Err(AppendError::Lost { latest });
                         }
                     }
                 },
-                // the answer failed, the write may not have
+                // There was no answer, but the write may have been made.
                 Err(error) => match self.writer(&self.objects.within(READ_BACK), number).await {
                     Ok(Some(found)) if found == writer => return self.settle(number).await,
                     Ok(Some(_)) => return Err(self.lost(number).await?),
@@ -235,11 +234,11 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
                 },
             }
         }
-        let cause = format!("it was refused {TRIES} times as being there, and was not there");
-        Err(self.objects.odd(Fault::Other, "write", &path, cause).into())
+        let cause = format!("it was refused {TRIES} times because it exists, but it does not exist");
+        Err(self.objects.error(Fault::Other, "write", &path, cause).into())
     }
 
-    /// Our entry is on the store; it counts unless its number had been there before and was pruned.
+    /// Our entry is on the store; it is valid unless its number existed before and was pruned.
     async fn settle(&self, number: u64) -> Result<Appended, AppendError> {
         let latest = self.highest_above(number).await?.unwrap_or(number);
         if latest - number >= self.limits.keep {
@@ -261,15 +260,15 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
         Ok(later.map(|entry: Entry<serde::de::IgnoredAny>| entry.number).or(highest))
     }
 
-    /// Whether nothing above a number is there. One that was asked for by its number may be a late entry, made after the
-    /// right one was pruned: then a higher one was there before it, and a listing that begins now has that.
+    /// Whether no higher number exists. An entry that was read by its number may be a late one, created after the
+    /// valid one was pruned. Then a higher one existed before it, and a listing that begins now has that.
     async fn is_highest(&self, number: u64) -> Result<bool, StoreError> {
         let above = self.objects.list_after(&self.prefix, &self.path(number)).await?;
         Ok(!self.numbered(above).into_iter().any(|(found, _)| found > number))
     }
 
-    /// The latest entry after the highest number that was listed. A listing of a folder is no snapshot: it may miss what
-    /// is made meanwhile, so the next number is asked for. A cloud store lists all that is there.
+    /// The latest entry after the highest listed number. A listing of a folder is not a snapshot: it may miss objects
+    /// that are made meanwhile, so the next numbers are read. A cloud store's listing is complete.
     async fn after_listed<V: DeserializeOwned>(&self, listed: u64) -> Result<Option<Entry<V>>, StoreError> {
         if !self.objects.is_local() {
             return Ok(None);
@@ -302,7 +301,7 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
 
     fn encode(&self, path: &Path, writer: Uuid, value: &T) -> Result<Bytes, StoreError> {
         let encode = || {
-            // As a reader will find it: what is printed and read again may differ in the last digit of a number.
+            // As a reader will parse it: a number that is printed and parsed again may differ in its last digit.
             let value = serde_json::from_slice(&serde_json::to_vec(value)?)?;
             let version = env!("CARGO_PKG_VERSION").to_owned();
             let mut record = Record::<serde_json::Value> { writer, version, checksum: None, value };
@@ -311,23 +310,23 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
         };
         match encode() {
             Ok(content) => Ok(content.into()),
-            Err(error) => Err(self.objects.odd(Fault::Other, "write", path, error.to_string())),
+            Err(error) => Err(self.objects.error(Fault::Other, "write", path, error.to_string())),
         }
     }
 
-    /// An entry that is whole but says something unknown is another version's; anything else is damage.
+    /// An intact entry with unknown fields is another version's; anything else is damage.
     fn decode<V: DeserializeOwned>(&self, path: &Path, content: &[u8]) -> Result<Record<V>, StoreError> {
         let damaged = |error: serde_json::Error| {
             let cause = match content.len() {
                 0 => "it is damaged: it is empty".to_owned(),
                 len => format!("it is damaged ({len} bytes): {error}"),
             };
-            self.objects.odd(Fault::Damaged, "read", path, cause)
+            self.objects.error(Fault::Damaged, "read", path, cause)
         };
         let whole: Record<serde_json::Value> = serde_json::from_slice(content).map_err(damaged)?;
         if whole.checksum.as_ref().is_some_and(|checksum| *checksum != whole.sum()) {
             let cause = "it is damaged: its checksum is wrong".to_owned();
-            return Err(self.objects.odd(Fault::Damaged, "read", path, cause));
+            return Err(self.objects.error(Fault::Damaged, "read", path, cause));
         }
         let Record { writer, version, checksum, value } = whole;
         match serde_json::from_value(value) {
@@ -336,7 +335,7 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
                 let ours = env!("CARGO_PKG_VERSION");
                 let cause =
                     format!("it was written by a newer version ({version}, this one is {ours}): {error}");
-                Err(self.objects.odd(Fault::Newer, "understand", path, cause))
+                Err(self.objects.error(Fault::Newer, "understand", path, cause))
             }
         }
     }

@@ -1,11 +1,11 @@
-//! A folder that may be gone: unmounted, moved away, emptied, or another one in its place.
+//! Detects that a store's folder is gone: unmounted, moved away, emptied, or replaced.
 //!
-//! The file system's client creates whatever folders are missing, and takes a missing file for an answer. In a folder
-//! that is gone that would be a second history: writes that are acknowledged and lost when the folder is back, and a claim
-//! that nobody seems to hold. So `store.json` is the mark: while it is the very file that it was when the store was opened,
-//! the folder is the one that was opened. Anything else is an error, which ends when the folder is back.
+//! The client of the file system creates missing folders, and takes a missing file for an answer. If the folder is gone,
+//! that would begin a second history: writes that are acknowledged and lost when the folder is back, and a claim without
+//! a holder. So `store.json` is the mark: while it is the same file as when the store was opened, so is the folder.
+//! Anything else is an error, which ends when the folder is back.
 //!
-//! The mark is checked after each change, and before it unless it was checked a moment ago.
+//! The mark is checked after each change, and before it unless it was checked in the last few milliseconds.
 
 use std::fmt;
 use std::io;
@@ -25,20 +25,20 @@ use object_store::{
 
 use crate::page_cache::read_if_cached;
 
-/// The file that says that a folder is still the same.
+/// The file that identifies the folder.
 #[derive(Debug)]
 struct Mark {
     path: PathBuf,
-    /// Device and number on it.
+    /// The device and the inode.
     file: (u64, u64),
-    /// When it was last found to be right.
+    /// When the last successful check began.
     right_at: Mutex<Option<Instant>>,
 }
 
-/// The last look before a change may be so old: about as long as the change itself takes.
+/// How old the last check before a change may be: about as long as the change itself takes.
 const RECENT: Duration = Duration::from_millis(5);
 
-/// An object store in a folder, as long as the folder is the one that was opened. Cheap to clone.
+/// An object store in a folder; its calls fail if the folder is not the one that was opened. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct MountGuard {
     inner: Arc<dyn ObjectStore>,
@@ -84,13 +84,13 @@ impl MountGuard {
         Ok(Self { inner, mark })
     }
 
-    /// Away from the threads that answer requests: a mount that hangs would hold them.
+    /// Not on the threads that answer requests: a mount that hangs would block them.
     async fn check(&self) -> Result<()> {
         let mark = Arc::clone(&self.mark);
         tokio::task::spawn_blocking(move || mark.check()).await?
     }
 
-    /// A change: made in the right folder, and still there afterwards.
+    /// Makes a change, and checks before and after it that the folder is the same.
     async fn change<T>(&self, change: impl Future<Output = Result<T>>) -> Result<T> {
         if !self.mark.was_right_just_now() {
             self.check().await?;
@@ -100,7 +100,7 @@ impl MountGuard {
         changed
     }
 
-    /// A list of objects, unless they may be missing from it.
+    /// A list of objects; it ends with an error if the folder is gone, since objects may be missing from it.
     fn listed(&self, list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
         let mark = Arc::clone(&self.mark);
         let end = stream::once(async move { mark.check() }).filter_map(async |end| end.err().map(Err));
@@ -201,15 +201,15 @@ mod tests {
     use crate::{ClaimState, Fault, OpenError, Store, StoreUrl};
 
     #[tokio::test]
-    async fn a_folder_that_is_gone_holds_no_second_history() {
+    async fn no_second_history_begins_in_a_folder_that_is_gone() {
         let around = tempfile::tempdir().unwrap();
         let (root, away) = (around.path().join("store"), around.path().join("away"));
         let url = StoreUrl::folder(&root).unwrap();
         let cluster = "demo".parse().unwrap();
         let store = Store::open(&url, &cluster).await.unwrap();
         let (claims, shard) = (store.claims(), "storage/0".parse().unwrap());
-        let (node, nobody) = ("a".parse().unwrap(), ClaimState::default());
-        let holder = claims.take(&shard, &nobody, &node, types::Generation(1)).await.unwrap();
+        let (node, unowned) = ("a".parse().unwrap(), ClaimState::default());
+        let holder = claims.take(&shard, &unowned, &node, types::Generation(1)).await.unwrap();
 
         for has_another in [false, true] {
             fs::rename(&root, &away).unwrap();
@@ -221,14 +221,14 @@ mod tests {
             assert_eq!(error.fault(), Fault::Missing, "{error}");
             assert!(error.hint().unwrap().contains("is it mounted"), "{error}");
             assert!(claims.is_latest(&shard, holder.epoch.0).await.is_err());
-            assert!(claims.take(&shard, &nobody, &node, types::Generation(2)).await.is_err());
+            assert!(claims.take(&shard, &unowned, &node, types::Generation(2)).await.is_err());
             assert!(claims.all().await.is_err());
             assert!(!root.join("demo/claims").exists(), "nothing is written beside the store");
             if has_another {
                 fs::remove_dir_all(&root).unwrap();
             }
             fs::rename(&away, &root).unwrap();
-            assert!(claims.is_latest(&shard, holder.epoch.0).await.unwrap(), "it goes on by itself");
+            assert!(claims.is_latest(&shard, holder.epoch.0).await.unwrap(), "it recovers automatically");
         }
 
         fs::remove_file(root.join("demo/store.json")).unwrap();

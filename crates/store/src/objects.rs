@@ -1,4 +1,4 @@
-//! Small objects, read and written within a time limit: the only way in which control records are touched.
+//! Small objects, read and written within a time limit. All access to control records goes through here.
 
 use std::fmt;
 use std::future::Future;
@@ -30,17 +30,17 @@ pub(crate) struct Objects {
     limit: Duration,
 }
 
-/// What became of a create-if-absent.
+/// The result of a create-if-absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Created {
     /// The object is ours.
     Yes,
-    /// The store says that it was there already, or that somebody else is writing it.
+    /// The store reports that it exists already, or that another client is writing it.
     AlreadyThere,
 }
 
 impl fmt::Debug for Objects {
-    /// Without the client, which may know credentials.
+    /// Without the client, which may hold credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Objects").field(&self.place).finish()
     }
@@ -65,7 +65,7 @@ impl Objects {
         self.is_local
     }
 
-    /// The store itself, for what is not a control record.
+    /// The store itself, for data other than control records.
     pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }
@@ -75,7 +75,7 @@ impl Objects {
         Ok(self.read_stamped(path).await?.map(|(content, _)| content))
     }
 
-    /// The content of an object and what the store knows of it; `None` if there is none.
+    /// The content of an object and its metadata; `None` if there is none.
     pub(crate) async fn read_stamped(&self, path: &Path) -> Result<Option<(Bytes, ObjectMeta)>, StoreError> {
         let read = async {
             match self.store.get(path).await {
@@ -103,7 +103,7 @@ impl Objects {
         self.limited("write", path, create).await
     }
 
-    /// Writes an object, over any of that name.
+    /// Writes an object, replacing any of that name.
     pub(crate) async fn overwrite(&self, path: &Path, content: Bytes) -> Result<(), StoreError> {
         let put = async { self.store.put(path, PutPayload::from_bytes(content)).await.map(|_| ()) };
         self.limited("write", path, put).await
@@ -120,8 +120,8 @@ impl Objects {
         self.limited("delete", path, delete).await
     }
 
-    /// Removes all objects below `prefix`, and returns how many they were. However many there are, the store has the time
-    /// limit for each step.
+    /// Removes all objects below `prefix`, and returns their number. The time limit applies to each request, not to the
+    /// whole.
     pub(crate) async fn delete_below(&self, prefix: &Path) -> Result<usize, StoreError> {
         let mut listed = self.store.list(Some(prefix)).ready_chunks(AT_ONCE);
         let mut deleted = 0;
@@ -136,12 +136,12 @@ impl Objects {
         }
     }
 
-    /// All objects below `prefix`, in no order.
+    /// All objects below `prefix`, in no particular order.
     pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, StoreError> {
         self.limited("list", prefix, self.store.list(Some(prefix)).try_collect()).await
     }
 
-    /// All objects below `prefix` whose names sort after `after`, in no order.
+    /// All objects below `prefix` whose names sort after `after`, in no particular order.
     pub(crate) async fn list_after(
         &self,
         prefix: &Path,
@@ -150,8 +150,8 @@ impl Objects {
         self.limited("list", prefix, self.store.list_with_offset(Some(prefix), after).try_collect()).await
     }
 
-    /// An object that says what it should not.
-    pub(crate) fn odd(&self, fault: Fault, doing: &'static str, path: &Path, cause: String) -> StoreError {
+    /// An error about an object with an unexpected content.
+    pub(crate) fn error(&self, fault: Fault, doing: &'static str, path: &Path, cause: String) -> StoreError {
         StoreError::of(fault, doing, path.as_ref(), &self.place, cause)
     }
 
@@ -166,7 +166,7 @@ impl Objects {
             Ok(Err(error)) => Err(StoreError::new(doing, path.as_ref(), &self.place, error)),
             Err(_) => {
                 let cause = format!("no answer within {:?}", self.limit);
-                Err(self.odd(Fault::Timeout, doing, path, cause))
+                Err(self.error(Fault::Timeout, doing, path, cause))
             }
         }
     }

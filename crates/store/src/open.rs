@@ -22,24 +22,24 @@ use crate::probe::{self, Depth, RACERS, Refusal};
 use crate::specs::Specs;
 use crate::url::{Place, StoreUrl};
 
-/// The store of a cluster, opened and found fit. A clone is the same store.
+/// The store of a cluster, opened and tested. A clone is the same store.
 #[derive(Clone)]
 pub struct Store {
     objects: Objects,
     info: Arc<StoreInfo>,
-    /// Where the node that uses it is reached.
+    /// The URL of this node's API.
     http: Option<Arc<str>>,
 }
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It does not keep its word; use another.
+    /// It lacks a guarantee that Coterie needs; use another.
     #[error("the store {url} cannot hold a cluster: {reason}")]
     Unfit {
         /// The store.
         url: StoreUrl,
-        /// What it did.
+        /// What it did wrong.
         reason: String,
     },
     /// Its client could not be made; correct the environment.
@@ -50,7 +50,7 @@ pub enum OpenError {
         /// What is missing or wrong.
         reason: String,
     },
-    /// Its identity is there but cannot be read; it is left as it is.
+    /// Its identity exists but cannot be read; it is left unchanged.
     #[error("`{object}` in {url} is damaged: {reason}")]
     Damaged {
         /// The store.
@@ -75,7 +75,7 @@ impl OpenError {
         }
     }
 
-    /// Whether it may pass by itself: the store is away, its disk is full, or no descriptor is left.
+    /// Whether a later attempt may succeed: the store is unreachable, its disk is full, or no descriptor is left.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Store(error) => {
@@ -110,21 +110,21 @@ impl OpenError {
     }
 }
 
-/// `store.json`: what makes two nodes sure that they use the same store.
+/// `store.json`: its id shows two nodes that they use the same store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Identity {
     id: StoreId,
     /// The version of Coterie that made and tested it.
     made_by: String,
-    /// Unix milliseconds, on the clock of the node that made it; for people only.
+    /// Unix milliseconds, on the clock of the node that made it; for display only.
     made_at_ms: u64,
-    test: Verdict,
+    test: TestResult,
 }
 
-/// What the full test said.
+/// The result of the full test.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Verdict {
-    /// Always `fit`: a store that is not has no identity.
+struct TestResult {
+    /// Always `fit`: an unfit store gets no identity.
     verdict: String,
     /// How many creators raced for one object.
     creators: usize,
@@ -134,27 +134,27 @@ impl Store {
     /// Opens the store at `url`, tests it, and makes or reads its identity. Credentials and endpoints come
     /// from the environment.
     ///
-    /// In full it is tested once, before its identity is made; at each opening whether it lets an object be
-    /// created twice. A `memory:///` store is a new and empty one each time.
+    /// The full test runs once, before the identity is made; each opening only tests whether an object can be
+    /// created twice. A `memory:///` store is new and empty each time.
     pub async fn open(url: &StoreUrl, cluster: &ClusterId) -> Result<Self, OpenError> {
         Self::open_patiently(url, cluster, std::future::ready(())).await
     }
 
-    /// The same, but a store that is new is not tested before `others` is over: of many nodes that start at once the first
-    /// one tests it in full, and it is fit for all.
+    /// The same, but a new store is tested only once `others` has completed: of many nodes that start at once, the first
+    /// runs the full test for all.
     pub async fn open_patiently(
         url: &StoreUrl,
         cluster: &ClusterId,
         others: impl Future<Output = ()> + Send,
     ) -> Result<Self, OpenError> {
-        // not `vars`, which panics on names and values that are not UTF-8
+        // Not `vars`, which panics on names and values that are not UTF-8.
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         Self::open_over(url, cluster, &environment, others).await
     }
 
-    /// The same with an environment of the caller's.
+    /// The same with the given environment.
     pub async fn open_with(
         url: &StoreUrl,
         cluster: &ClusterId,
@@ -187,7 +187,7 @@ impl Store {
         let Place::Folder(root) = url.place() else {
             return Self::over_patiently(objects, url.clone(), cluster, others).await;
         };
-        // Tested and made first: the mark is the file that it finds there then.
+        // The identity is made first: the guard needs the file.
         let store = Self::over_patiently(Arc::clone(&objects), url.clone(), cluster, others).await?;
         let path = root.join(cluster.as_str()).join("store.json");
         let guarded = MountGuard::new(objects, path).map_err(|error| {
@@ -197,7 +197,7 @@ impl Store {
         Ok(Self { objects: below(Arc::new(guarded), url, cluster), ..store })
     }
 
-    /// The same over any implementation, for tests and for those who embed Coterie; `url` is what is shown.
+    /// The same over any implementation, for tests and for programs that embed Coterie; `url` is for display.
     pub async fn over(
         objects: Arc<dyn ObjectStore>,
         url: StoreUrl,
@@ -235,7 +235,7 @@ impl Store {
         }
         let depth = if found.is_some() { Depth::Quick } else { Depth::Full };
         let known = match &found {
-            // before the test: a damaged store is not written to
+            // Before the test, which must not write to a damaged store.
             Some(content) => Some(Identity::read(content, &url, cluster)?),
             None => None,
         };
@@ -248,18 +248,18 @@ impl Store {
         Ok(Self { objects, info, http: None })
     }
 
-    /// Notes with each claim that is taken where its holder is reached: the URL of its API.
+    /// Records the URL of this node's API in each claim that it takes.
     #[must_use]
     pub fn reached_at(self, http: &str) -> Self {
         Self { http: Some(http.into()), ..self }
     }
 
-    /// Its identity and where it is.
+    /// Its identity and its URL.
     pub fn info(&self) -> &StoreInfo {
         &self.info
     }
 
-    /// What the members of each service run with.
+    /// The specs of the services.
     pub fn specs(&self) -> Specs {
         Specs::new(self.objects.clone())
     }
@@ -275,7 +275,7 @@ impl Store {
         Arc::new(PrefixStore::new(Arc::clone(self.objects.store()), below))
     }
 
-    /// Deletes all data of a service, which nobody may run any more. Returns the number of objects.
+    /// Deletes all data of a service, which must not run on any node. Returns the number of objects.
     pub async fn delete_data(&self, service: &ServiceName) -> Result<usize, StoreError> {
         self.objects.delete_below(&Path::from("data").join(service.as_str())).await
     }
@@ -285,25 +285,25 @@ impl Store {
         self.objects.clone()
     }
 
-    /// Whether it is on a network, where each request takes its time and may be paid for.
+    /// Whether it is on a network, where each request takes time and may cost money.
     pub fn is_remote(&self) -> bool {
         !self.objects.is_local()
     }
 
-    /// How often a replica looks for news in a role's own data: ten times a second where looking is free, once a second
-    /// where each look is paid for.
+    /// How often a replica polls a role's own data: ten times a second where requests are free, once a second where each
+    /// costs money.
     pub fn replica_poll(&self) -> Duration {
         if self.objects.is_local() { Duration::from_millis(100) } else { Duration::from_secs(1) }
     }
 
-    /// How often an owner asks whether its shard is still its own: four times a second where asking is free, once a
-    /// second where each question is paid for. See [`Claims::is_latest`].
+    /// How often an owner polls its claim: four times a second where requests are free, once a second where each costs
+    /// money. See [`Claims::is_latest`].
     pub fn poll_interval(&self) -> Duration {
         if self.objects.is_local() { Duration::from_millis(250) } else { Duration::from_secs(1) }
     }
 
-    /// What an owner that is challenged gets besides two of its polls: what a defence asks of the store, and a store
-    /// that is slow for once.
+    /// The time that a challenged owner gets besides two of its polls: for the requests of a defence, and for a store that
+    /// is briefly slow.
     pub fn defence_slack(&self) -> Duration {
         self.poll_interval()
     }
@@ -315,12 +315,12 @@ impl fmt::Debug for Store {
     }
 }
 
-/// What belongs to a cluster, below its name.
+/// The objects of a cluster, below its name.
 fn below(objects: Arc<dyn ObjectStore>, url: &StoreUrl, cluster: &ClusterId) -> Objects {
     Objects::new(Arc::new(PrefixStore::new(objects, cluster.as_str())), url)
 }
 
-/// Something that a cluster has left, other than the objects of a test that runs.
+/// An object of an earlier use of the store, except objects of a running test.
 async fn leftover(objects: &Objects, url: &StoreUrl) -> Result<Option<Path>, StoreError> {
     let probes = Path::from("probe");
     let mut all = objects.store().list(None);
@@ -343,15 +343,15 @@ async fn leftover(objects: &Objects, url: &StoreUrl) -> Result<Option<Path>, Sto
 
 async fn test(objects: &Objects, url: &StoreUrl, cluster: &ClusterId, depth: Depth) -> Result<(), OpenError> {
     let folder = probe::folder();
-    let verdict = probe::test(objects, &folder, depth).await;
+    let result = probe::test(objects, &folder, depth).await;
     if let Place::Folder(root) = url.place() {
-        // objects are gone, their folders are not; a store over something else than this folder has none
+        // The objects are removed, their folders are not. (A store that is not over this folder has none.)
         let left = root.join(cluster.as_str()).join(folder.as_ref());
         for empty in [left.join("list"), left] {
             tokio::fs::remove_dir(empty).await.ok();
         }
     }
-    verdict.map_err(|refusal| match refusal {
+    result.map_err(|refusal| match refusal {
         Refusal::Unfit(reason) => OpenError::Unfit { url: url.clone(), reason },
         Refusal::Store(error) => OpenError::Store(error),
     })
@@ -370,24 +370,24 @@ impl Identity {
         })
     }
 
-    /// Makes it, or reads the one of the node that was faster.
+    /// Makes it, or reads the one that a faster node has made.
     async fn make(objects: &Objects, url: &StoreUrl, cluster: &ClusterId) -> Result<Self, OpenError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let made = Self {
             id: StoreId(Uuid::now_v7()),
             made_by: env!("CARGO_PKG_VERSION").to_owned(),
             made_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            test: Verdict { verdict: "fit".to_owned(), creators: RACERS },
+            test: TestResult { verdict: "fit".to_owned(), creators: RACERS },
         };
         let content = serde_json::to_vec_pretty(&made).expect("plain data is always JSON");
         let created = objects.create(&Self::path(), content.into()).await?;
         match objects.read(&Self::path()).await? {
-            // also when it was created: a repeated request may have met its own object
+            // Also if it was created: a repeated request may have found its own object.
             Some(content) => Self::read(&content, url, cluster),
             None if created == Created::Yes => Ok(made),
             None => Err(OpenError::Unfit {
                 url: url.clone(),
-                reason: format!("`{}` is there when written and not there when read", Self::path()),
+                reason: format!("`{}` exists when written and does not exist when read", Self::path()),
             }),
         }
     }

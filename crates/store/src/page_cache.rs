@@ -1,17 +1,17 @@
-//! Small reads of files that are in memory anyway, without a visit to the threads that may block.
+//! Small reads of files that are in the page cache, without the pool of blocking threads.
 //!
-//! The file system's client opens a file on one of those threads and reads it on another; each change of threads costs more
-//! than the read itself. What the system has in its page cache is read at once instead (`preadv2` with `RWF_NOWAIT`). What it
-//! has not, or can't say, is read as before.
+//! The client of the file system opens a file on one of those threads and reads it on another; each change of threads costs
+//! more than the read itself. So data in the system's page cache is read at once (`preadv2` with `RWF_NOWAIT`). All else,
+//! also on systems without that call, is read as before.
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use object_store::{GetResult, GetResultPayload};
 
-/// More than this is not copied on a thread that answers requests.
+/// The most bytes to copy on a thread that answers requests.
 const MOST: u64 = 256 * 1024;
 
-/// The same answer, already read if that takes no waiting.
+/// The same result, with its content already read if that needs no waiting.
 pub(crate) fn read_if_cached(found: GetResult) -> GetResult {
     let length = found.range.end.saturating_sub(found.range.start);
     let GetResultPayload::File(file, _) = &found.payload else { return found };
@@ -27,7 +27,7 @@ pub(crate) fn read_if_cached(found: GetResult) -> GetResult {
     }
 }
 
-/// The whole of what is wanted, or nothing.
+/// All bytes of the range, or `None`.
 #[cfg(target_os = "linux")]
 fn read(file: &std::fs::File, from: u64, wanted: usize) -> Option<Bytes> {
     use rustix::io::{ReadWriteFlags, preadv2};
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_read_at_once_is_the_same_as_what_is_read_later() {
+    async fn a_read_from_the_page_cache_returns_the_same_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let files = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
         let path = Path::from("a");
@@ -80,7 +80,7 @@ mod tests {
             });
             assert_eq!(found.bytes().await.unwrap(), content[expected]);
         }
-        // A file that was cut since it was opened is no business of this.
+        // A file that was truncated after it was opened is left to the ordinary read.
         let found = files.get_range(&path, 0..10).await.unwrap();
         assert_eq!(found, content[..10]);
         let options = GetOptions { range: Some(GetRange::Bounded(0..100_000)), ..GetOptions::default() };

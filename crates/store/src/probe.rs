@@ -1,6 +1,6 @@
-//! Tests whether a store keeps the promise that everything here rests on.
+//! Tests whether a store gives the guarantee that everything here depends on.
 //!
-//! Not every store that speaks S3 does: some ignore `If-None-Match` and let every creator of an object win.
+//! Not every store with an S3 API does: some ignore `If-None-Match` and let every creator of an object win.
 
 use std::collections::BTreeSet;
 
@@ -20,14 +20,14 @@ pub(crate) const RACERS: usize = 16;
 pub(crate) enum Depth {
     /// Everything; once per store.
     Full,
-    /// Whether an object can be created twice; at each opening.
+    /// Only whether an object can be created twice; at each opening.
     Quick,
 }
 
 /// Why a store did not pass.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// It answered, and not as it must.
+    /// It gave a wrong answer.
     Unfit(String),
     /// It did not answer.
     Store(StoreError),
@@ -45,9 +45,9 @@ pub(crate) fn folder() -> Path {
 }
 
 /// Runs the test in `folder` and removes what it wrote, whatever its result. (A process that is killed meanwhile
-/// leaves a few small objects below `probe/`, which nobody reads and anybody may remove.)
+/// leaves a few small objects below `probe/`, which are never read and can be removed.)
 pub(crate) async fn test(objects: &Objects, folder: &Path, depth: Depth) -> Result<(), Refusal> {
-    let verdict = match depth {
+    let result = match depth {
         Depth::Full => {
             let tests = tokio::try_join!(
                 creates_once(objects, folder),
@@ -60,7 +60,7 @@ pub(crate) async fn test(objects: &Objects, folder: &Path, depth: Depth) -> Resu
         Depth::Quick => creates_once(objects, folder).await,
     };
     let removed = remove(objects, folder).await;
-    verdict?;
+    result?;
     Ok(removed?)
 }
 
@@ -73,7 +73,7 @@ async fn remove(objects: &Objects, folder: &Path) -> Result<(), StoreError> {
 async fn creates_once(objects: &Objects, folder: &Path) -> Result<(), Refusal> {
     let path = folder.clone().join("once");
     if create(objects, &path, "first").await? != Created::Yes {
-        return unfit("a new object could not be created: it says that it is there already");
+        return unfit("a new object could not be created: the store reports that it exists already");
     }
     if create(objects, &path, "second").await? == Created::Yes {
         return unfit(
@@ -100,12 +100,12 @@ async fn has_one_winner(objects: &Objects, folder: &Path) -> Result<(), Refusal>
         return unfit(format!(
             "{} of {RACERS} creators of one object succeeded at the same time, so {}",
             winners.len(),
-            if winners.is_empty() { "nobody could own a shard" } else { "two nodes could own one shard" },
+            if winners.is_empty() { "no node could own a shard" } else { "two nodes could own one shard" },
         ));
     };
     match objects.read(&path).await? {
         Some(content) if content == winner.to_string() => Ok(()),
-        Some(_) => unfit("of racing creators one was told that it won, and another's content is there"),
+        Some(_) => unfit("one of the racing creators succeeded, but another's content is there"),
         None => unfit("an object that was just created is not found: reads lag behind writes"),
     }
 }
@@ -131,7 +131,7 @@ async fn lists_all(objects: &Objects, folder: &Path) -> Result<(), Refusal> {
     let paths: Vec<Path> = (0..4).map(|number| folder.clone().join(format!("{number:020}.json"))).collect();
     let created = try_join_all(paths.iter().map(|path| create(objects, path, "listed"))).await?;
     if created.contains(&Created::AlreadyThere) {
-        return unfit("a new object could not be created: it says that it is there already");
+        return unfit("a new object could not be created: the store reports that it exists already");
     }
     let listed = |found: Vec<object_store::ObjectMeta>| -> BTreeSet<Path> {
         found.into_iter().map(|meta| meta.location).collect()

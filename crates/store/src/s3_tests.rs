@@ -1,4 +1,4 @@
-//! The same promises over an S3 server, reached as users reach theirs.
+//! The same promises on an S3 server, reached through the environment variables that users set.
 
 use std::net::TcpListener;
 
@@ -27,8 +27,8 @@ async fn an_s3_server_that_honours_if_none_match_holds_a_cluster() {
 
     let shard = "storage/0".parse().unwrap();
     let (node, claims) = ("a".parse().unwrap(), store.claims());
-    let nobody = ClaimState::default();
-    let holder = claims.take(&shard, &nobody, &node, types::Generation(1)).await.unwrap();
+    let unowned = ClaimState::default();
+    let holder = claims.take(&shard, &unowned, &node, types::Generation(1)).await.unwrap();
     assert!(claims.is_latest(&shard, holder.epoch.0).await.unwrap());
     claims.release(&shard, &holder, crate::Farewell::default()).await.unwrap();
     assert!(!claims.is_latest(&shard, holder.epoch.0).await.unwrap());
@@ -51,7 +51,7 @@ async fn an_s3_server_that_honours_if_none_match_holds_a_cluster() {
 }
 
 #[tokio::test]
-async fn an_endpoint_where_nobody_listens_cannot_be_reached() {
+async fn an_endpoint_without_a_listener_cannot_be_reached() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for scheme in ["http", "https"] {
         let environment = environment(&format!("{scheme}://127.0.0.1:{port}"));

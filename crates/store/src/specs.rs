@@ -1,4 +1,4 @@
-//! What all members of a service run with, settled by compare-and-set.
+//! The specs that all members of a service use, changed by compare-and-set.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub struct Specs {
 struct Record {
     #[serde(flatten)]
     spec: Spec,
-    /// The service was removed. What comes after is another service of its name; the numbers go on.
+    /// The service was removed. A later entry is of another service of its name; the numbers continue.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     removed: bool,
 }
@@ -46,7 +46,7 @@ impl Record {
 /// Why a spec was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
-    /// Read it again and decide anew.
+    /// Read it again and decide again.
     #[error("the spec of `{service}` has changed: it is number {latest} now")]
     Changed {
         /// The service.
@@ -62,9 +62,9 @@ pub enum SpecError {
     ShardsFixed {
         /// The service.
         service: ServiceName,
-        /// What is settled.
+        /// The number that it has.
         shards: u32,
-        /// What was asked for.
+        /// The requested number.
         wanted: Option<u32>,
     },
     /// Keep the type, or give the service another name.
@@ -72,17 +72,17 @@ pub enum SpecError {
     TypeFixed {
         /// The service.
         service: ServiceName,
-        /// What is settled.
+        /// The type that it has.
         is: ServiceType,
-        /// What was asked for.
+        /// The requested type.
         wanted: Option<ServiceType>,
     },
-    /// Choose a name that can't be taken for the other one.
+    /// Choose a name that can't be mistaken for the other one.
     #[error("`{service}` differs from the service `{other}` in `-` and `_` alone")]
     Similar {
         /// The service.
         service: ServiceName,
-        /// The one that is there already.
+        /// The one that exists already.
         other: ServiceName,
     },
     /// It is not known whether the spec was written; read it again.
@@ -104,7 +104,7 @@ impl SpecError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Changed { .. } => {
-                Some("look at it again, then repeat the change if it is still wanted".to_owned())
+                Some("read it again, then repeat the change if it is still wanted".to_owned())
             }
             Self::ShardsFixed { shards, .. } => {
                 Some(format!("keep `shards: {shards}`, or start a new cluster with another number"))
@@ -133,7 +133,7 @@ impl Specs {
 
     /// The specs of all services. One LIST, and one GET a service.
     ///
-    /// A latest spec that can't be understood is an error of that type alone; no earlier one stands for it.
+    /// A latest spec that can't be understood is an error of that service alone; no earlier one replaces it.
     pub async fn all(&self) -> Result<BTreeMap<ServiceName, Result<NumberedSpec, StoreError>>, StoreError> {
         let logs = latest_of_each(self.objects.list(&root()).await?, &root());
         let types = logs.into_iter().filter_map(|(names, latest)| match names.as_slice() {
@@ -144,7 +144,7 @@ impl Specs {
             let read = async {
                 match self.log(&service).latest_since(number, &listed).await? {
                     Some(entry) => Ok(numbered(entry)),
-                    // pruned since the list: so there is a later one
+                    // Pruned since the listing, so there is a later one.
                     None => self.latest(&service).await,
                 }
             };
@@ -165,7 +165,7 @@ impl Specs {
     pub async fn put(&self, service: &ServiceName, last: u64, spec: &Spec) -> Result<u64, SpecError> {
         let spec = spec.clone().written_for(service);
         let entry = self.log(service).latest().await?;
-        // After a removed service the numbers go on, and there is no spec that could be replaced.
+        // After a removed service the numbers continue, and there is no spec to replace.
         let at = entry.as_ref().map_or(0, |entry| entry.number);
         let before = entry.and_then(numbered);
         let number = before.as_ref().map_or(0, |before| before.number);
@@ -185,7 +185,7 @@ impl Specs {
         self.append(service, at, &Record::of(spec)).await
     }
 
-    /// Removes the spec of a service, whose number is `last`. Returns the number of the entry that says so.
+    /// Removes the spec of a service, whose number is `last`. Returns the number of the entry that records the removal.
     pub async fn remove(&self, service: &ServiceName, last: u64) -> Result<u64, SpecError> {
         let before = self.latest(service).await?;
         let number = before.as_ref().map_or(0, |before| before.number);

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::objects::Objects;
 
-/// A store and what must live as long as it.
+/// A store and what must outlive it.
 pub(crate) struct Place {
     pub(crate) store: Arc<dyn ObjectStore>,
     _folder: Option<TempDir>,
@@ -43,14 +43,14 @@ pub(crate) fn objects(store: Arc<dyn ObjectStore>) -> Objects {
     Objects::new(store, &"memory:///".parse().unwrap())
 }
 
-/// An S3 server on a free port of this machine; dropping it ends it.
+/// An S3 server on a free port of this machine; dropping it stops it.
 pub(crate) struct Moto {
     child: Child,
     port: u16,
 }
 
 impl Moto {
-    /// `None`, with a word on it, where `moto_server` is not installed; on CI that is a failure.
+    /// `None`, with a message, where `moto_server` is not installed; on CI that is a failure.
     pub(crate) async fn start(bucket: &str) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let spawned = Command::new("moto_server")
@@ -90,7 +90,7 @@ impl Moto {
         if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(io::Error::other(answer)) }
     }
 
-    /// What a user would have in the environment.
+    /// The environment variables that a user would set.
     pub(crate) fn environment(&self) -> BTreeMap<String, String> {
         environment(&format!("http://127.0.0.1:{}", self.port))
     }

@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 /// |---|---|
 /// | `file:///var/lib/coterie`, `/var/lib/coterie` | a folder |
 /// | `memory:///` | the memory of this process; each opening makes an empty one |
-/// | `s3://bucket/prefix` | Amazon S3 and what speaks its language (`AWS_ENDPOINT`) |
+/// | `s3://bucket/prefix` | Amazon S3 and stores with its API (`AWS_ENDPOINT`) |
 /// | `gs://bucket/prefix` | Google Cloud Storage |
 /// | `az://container/prefix`, `abfs://container/prefix` | Azure Blob Storage |
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StoreUrl(Place);
 
-/// What a URL names.
+/// The place that a URL names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Place {
     /// An absolute path, in UTF-8.
@@ -33,7 +33,7 @@ pub(crate) enum Place {
     Bucket { cloud: Cloud, bucket: String, prefix: String },
 }
 
-/// The languages of stores on the network.
+/// The APIs of stores on the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Cloud {
     S3,
@@ -81,7 +81,7 @@ fn did_you_mean(closest: Option<&str>) -> String {
     closest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
-/// Characters that a file URL cannot hold as they are.
+/// Characters that must be escaped in a file URL.
 const IN_A_PATH: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`').add(b'\\');
 
@@ -101,7 +101,7 @@ impl StoreUrl {
         if shown.contains('\0') {
             return Err(StoreUrlError::Path { path: shown, reason: "it has a NUL character".to_owned() });
         }
-        // put together anew, so that `/a//b/./c/` and `/a/b/c` are the same store
+        // Normalized, so that `/a//b/./c/` and `/a/b/c` are the same store.
         Ok(Self(Place::Folder(path.components().collect())))
     }
 
@@ -110,7 +110,7 @@ impl StoreUrl {
         matches!(self.0, Place::Memory)
     }
 
-    /// Whether only this machine can reach it, as far as the URL tells: a folder, or memory.
+    /// Whether only this machine can reach it, judging by the URL: a folder, or memory.
     pub fn is_local(&self) -> bool {
         matches!(self.0, Place::Folder(_) | Place::Memory)
     }

@@ -1,6 +1,6 @@
 //! The bodies of the HTTP API under `/v1`.
 //!
-//! Readers ignore fields that they do not know, so that nodes of different versions understand each other.
+//! Readers ignore unknown fields, so that nodes of different versions understand each other.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use crate::role::{Phase, Role, RoleBody, RoleState};
 use crate::shard_ref::ShardRef;
 use crate::spec::{Holder, Spec};
 
-/// Header of an answer that was refused before any of the request was acted upon: sending it again is safe.
+/// Header of a refusal that was sent before any of the request was processed: sending it again is safe.
 pub const NOT_PROCESSED: &str = "coterie-not-processed";
 /// Header of a stored value: when it expires, in milliseconds since 1970.
 pub const EXPIRES_MS: &str = "coterie-expires-ms";
-/// Header of an answer that may be old: how far behind it may be, in milliseconds, rounded up.
+/// Header of an answer that may be stale: how far behind it may be, in milliseconds, rounded up.
 pub const STALENESS_MS: &str = "coterie-staleness-ms";
 /// Header of a 421: the node that owns the shard, as far as the node that answers knows.
 pub const OWNER: &str = "coterie-owner";
@@ -23,12 +23,12 @@ pub const OWNER: &str = "coterie-owner";
 pub const EPOCH: &str = "coterie-epoch";
 /// Header that names the node that answered.
 pub const NODE: &str = "coterie-node";
-/// Header that counts how often a request was passed on between nodes.
+/// Header that counts how often a request was forwarded between nodes.
 pub const HOPS: &str = "coterie-hops";
 /// Header with the id of a request, a UUID v7 unless the caller gave one.
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// `GET /v1/agent/self`: the node that answers, as it knows itself.
+/// `GET /v1/agent/self`: the node that answers, in its own view.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AgentSelf {
     /// Its cluster.
@@ -41,11 +41,11 @@ pub struct AgentSelf {
     pub pid: u32,
     /// Unix milliseconds at start.
     pub started_at_ms: u64,
-    /// Where it keeps what must survive a restart.
+    /// Its data folder, whose files must survive a restart.
     pub data_dir: String,
     /// Requests to the service that are being answered now.
     pub in_flight: u64,
-    /// The command that is being carried out, if any: `change to storage/0`.
+    /// The running command, if any: `change to storage/0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_with: Option<String>,
     /// Defaults that would not be safe on a network, in words.
@@ -54,14 +54,14 @@ pub struct AgentSelf {
     /// How often the service was restarted after a failure.
     #[serde(default)]
     pub restarts: u64,
-    /// How many milliseconds its copy of a shard may be behind the owner's, if it is a replica.
+    /// How many milliseconds it may be behind the owner of its shard, if it is a replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staleness_ms: Option<u64>,
     /// Unix microseconds on its clock as it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub now_us: Option<i64>,
-    /// How many milliseconds its clock is ahead of those of most other members, as it estimates; absent while it has asked
-    /// none of them.
+    /// Its estimate of how many milliseconds its clock is ahead of those of most other members; absent until one of them
+    /// has answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_ahead_ms: Option<i64>,
 }
@@ -74,16 +74,16 @@ pub const CLOCK_WARNING_MS: u64 = 1_000;
 pub struct Member {
     /// Its name.
     pub id: NodeId,
-    /// Which of its lives.
+    /// The number of its incarnation.
     pub generation: Generation,
-    /// The version of its gossiped state in this life; rises with each change.
+    /// The version of its gossiped state in this incarnation; rises with each change.
     pub version: u64,
     /// Its HTTP API, as a URL without a slash at the end.
     pub http: String,
     /// Its gossip address.
     pub gossip: String,
-    /// What it does and how far it has come; `null` when its version of Coterie says it in a way that this one
-    /// does not understand.
+    /// Its role and phase; `null` when its version of Coterie writes them in a form that this one does not
+    /// understand.
     pub state: Option<RoleState>,
     /// The version of Coterie, the zone, the labels, the service types it can run.
     pub about: About,
@@ -101,13 +101,13 @@ pub struct StoreInfo {
     pub url: String,
 }
 
-/// What a node says of itself once, at its start.
+/// What a node publishes about itself once, at its start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct About {
     /// Version of Coterie.
     #[serde(default)]
     pub version: String,
-    /// Where it stands: a rack, a room, a region.
+    /// Its location: a rack, a room, a region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Labels given to it.
@@ -116,16 +116,16 @@ pub struct About {
     /// The service types it can run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runnable: Vec<ServiceType>,
-    /// Whether it knows services that have another name than their type. Versions that do not run none of them.
+    /// Whether it supports services with another name than their type. Older versions run none of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub named_services: bool,
-    /// The only services that it takes over by itself; all that it can run if absent.
+    /// The only services that it takes over automatically; all that it can run if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runs: Option<Vec<ServiceName>>,
-    /// How often its process was started again after it had ended without leaving.
+    /// How often its process was restarted after it had ended without leaving.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restarts: u64,
-    /// Why its process ended the last time, if it was started again.
+    /// Why its process ended the last time, if it was restarted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_end: Option<String>,
 }
@@ -136,13 +136,13 @@ impl About {
         self.runnable.contains(service_type) && (self.named_services || service.is_named_after(service_type))
     }
 
-    /// Whether a node that stands by runs it without being told by a person.
+    /// Whether a standby takes it over without an operator's command.
     pub fn takes_over(&self, service: &ServiceName, service_type: &ServiceType) -> bool {
         self.can_run(service, service_type) && self.runs.as_ref().is_none_or(|runs| runs.contains(service))
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -167,12 +167,12 @@ pub struct MemberView {
     pub member: Member,
 }
 
-/// The answer to a command that changed a node: what was done, how long each step took, who has seen it.
+/// The answer to a command that changed a node: what was done, how long each step took, and which members show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Receipt {
     /// The node that changed.
     pub node: NodeId,
-    /// Its life.
+    /// The number of its incarnation.
     pub generation: Generation,
     /// The version of its gossiped state that shows the change.
     pub version: u64,
@@ -184,11 +184,11 @@ pub struct Receipt {
     pub to: Role,
     /// Its state now.
     pub state: RoleState,
-    /// Whether anything was done at all; `false` when the node already was what was asked for.
+    /// Whether anything was done; `false` if the node already had the requested role.
     pub changed: bool,
     /// The steps in their order.
     pub steps: Vec<Step>,
-    /// All of it, in milliseconds.
+    /// The length of the whole change, in milliseconds.
     pub took_ms: f64,
     /// Requests that were in flight when the gate was shut.
     pub in_flight: u64,
@@ -205,12 +205,12 @@ pub struct Step {
     pub ms: f64,
 }
 
-/// Who has seen a change.
+/// Which members show a change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Seen {
     /// Members that show it, the node itself included.
     pub by: u32,
-    /// Live members that were asked, the node itself included.
+    /// Live members whose views were checked, the node itself included.
     pub of: u32,
     /// Those that do not show it yet, with the reason.
     #[serde(default)]
@@ -226,7 +226,7 @@ pub struct Missing {
     pub why: String,
 }
 
-/// `GET /v1/services`: each service, with its members as needed to reach them.
+/// `GET /v1/services`: each service, with its members and their URLs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Services {
     /// Whose view it is.
@@ -239,13 +239,13 @@ pub struct Services {
 /// A service in one node's view.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ServiceView {
-    /// Its type; absent for `standby`, and while it is not known.
+    /// Its type; absent for `standby`, and while it is unknown.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub service_type: Option<ServiceType>,
-    /// The number of its spec; absent if it has none that is known.
+    /// The number of its spec; absent if it has none or the node has not read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<u64>,
-    /// How many members it is to have, owners and replicas; absent where that is not settled.
+    /// How many members it should have, owners and replicas; absent if its spec does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<u32>,
     /// How many members are ready.
@@ -261,14 +261,14 @@ pub struct ServiceMember {
     pub id: NodeId,
     /// Its state.
     pub state: RoleState,
-    /// Where the service is reached on it: `http://127.0.0.1:10000/svc/api_gateway`.
+    /// The URL of the service on it: `http://127.0.0.1:10000/svc/api_gateway`.
     pub url: String,
 }
 
-/// `GET /v1/spec`: what is settled for each service, read from the store.
+/// `GET /v1/spec`: the spec of each service, read from the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Specs {
-    /// The store that says so.
+    /// The store.
     pub store: StoreInfo,
     /// By the service's name.
     pub specs: BTreeMap<ServiceName, NumberedSpec>,
@@ -279,7 +279,7 @@ pub struct Specs {
 pub struct NumberedSpec {
     /// Rises by one with each change; `If-Match` of a change.
     pub number: u64,
-    /// What it says.
+    /// The spec.
     pub spec: Spec,
 }
 
@@ -295,14 +295,14 @@ pub struct Removed {
 /// `GET /v1/claims`: who owns which shard, read from the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Claims {
-    /// The store that says so.
+    /// The store.
     pub store: StoreInfo,
-    /// Ordered by service and shard; shards that nobody ever claimed are listed as well.
+    /// Ordered by service and shard; shards that were never claimed are listed as well.
     pub claims: Vec<ClaimView>,
 }
 
-/// `POST /v1/members/{id}:release`: what a node that was told to take a shard asks its owner; and `:offer`, what an owner
-/// that gives its shard up asks a member that could run it.
+/// `POST /v1/members/{id}:release`: a node that must take a shard requests it from its owner. `:offer`: an owner that
+/// releases its shard offers it to a member that could run it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Release {
     /// The service.
@@ -312,9 +312,9 @@ pub struct Release {
     pub shard: ShardId,
     /// The epoch under which it is owned.
     pub epoch: Epoch,
-    /// Who gets it.
+    /// The node that takes it.
     pub to: NodeId,
-    /// Whether it is only asked if it would be done: a refusal comes before anything is disturbed.
+    /// Whether to only check that the owner would do it, so that a refusal comes before anything is disturbed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
@@ -336,7 +336,7 @@ pub struct ClaimView {
     pub shard: ShardId,
     /// The number of the latest entry of the claim's log; 0 if there is none.
     pub number: u64,
-    /// Who owns it; absent when nobody does.
+    /// Its owner; absent if it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Holder>,
     /// When it took it, in Unix milliseconds of its own clock.
@@ -345,34 +345,34 @@ pub struct ClaimView {
     /// The URL of its API when it took it; unknown if an older version did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
-    /// Whether the owner answers at that URL and is no member in the view of the node that answers: another cluster uses the
-    /// store, or gossip does not get through.
+    /// Whether the owner answers at that URL and is not a member in the view of the node that answers: another cluster uses
+    /// the store, or gossip is blocked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub elsewhere: bool,
-    /// Whether the owner is there and says the same, in the view of the node that answers.
+    /// Whether the owner is a live member and gossips this epoch, in the view of the node that answers.
     pub honoured: bool,
-    /// Whether the owner was doubted last and has said on the store that it is there.
+    /// Whether the latest entry is the owner's defence against a challenge.
     #[serde(default)]
     pub defended: bool,
-    /// How many replicas it is to have.
+    /// How many replicas it should have.
     #[serde(default)]
     pub wanted_replicas: u32,
     /// The replicas that it has, in the view of the node that answers.
     #[serde(default)]
     pub replicas: Vec<ReplicaView>,
-    /// What the latest entry says: `taken by storage-1`, `released by storage-1: leaving`.
+    /// The latest entry in words: `taken by storage-1`, `released by storage-1: leaving`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// A copy of a shard.
+/// A replica of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReplicaView {
     /// The node.
     pub node: NodeId,
-    /// How far it has come.
+    /// Its phase.
     pub phase: Phase,
-    /// How many milliseconds it may be behind, as it says; absent when it does not answer.
+    /// How many milliseconds it reports that it may be behind; absent when it does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staleness_ms: Option<u64>,
 }
@@ -388,7 +388,7 @@ pub struct Event {
     pub kind: EventKind,
     /// The member it happened to.
     pub node: NodeId,
-    /// Which of its lives.
+    /// The number of its incarnation.
     pub generation: Generation,
     /// In words.
     pub message: String,
@@ -401,18 +401,18 @@ pub struct Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// The member was there when the stream began.
+    /// The member existed when the stream began.
     Present,
     /// The member joined.
     Joined,
-    /// The member's role, phase or addresses changed, what it does with its shard, or why its phase is what it is. A number
-    /// in a reason that goes on counting is no change.
+    /// The member's role, phase, addresses, duty, or the reason for its phase changed. A mere counter in a reason does not
+    /// count as a change.
     Changed,
-    /// The member came back in a new life before its old one had been given up.
+    /// The member returned in a new incarnation before the old one was declared dead.
     Restarted,
-    /// The member said that it goes.
+    /// The member announced that it leaves.
     Left,
-    /// The member was given up by the failure detector.
+    /// The failure detector declared the member dead.
     Lost,
     /// Events between the last one and this one are no longer kept.
     Gap,
@@ -433,7 +433,7 @@ impl EventKind {
     }
 }
 
-/// How a change is waited for.
+/// How long a change is waited for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Wait {
@@ -449,7 +449,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_takes_over_what_it_can_run_and_may() {
+    fn a_node_takes_over_a_service_that_it_can_and_may_run() {
         let name = |text: &str| text.parse::<ServiceName>().unwrap();
         let storage: ServiceType = "storage".parse().unwrap();
         let before = About { runnable: vec![storage.clone()], ..About::default() };

@@ -1,28 +1,28 @@
-//! What `ctl` and `agent apply` tell each other of owners on the store that may belong to another cluster.
+//! The messages of `ctl` and `agent apply` about owners on the store that may belong to another cluster.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Epoch, Generation, NodeId, ServiceName, ShardId};
 
-/// Who belongs to the cluster that is to be started.
+/// The nodes and processes of the cluster that is being started.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ours {
-    /// Members that are seen.
+    /// Members in the views of its nodes.
     #[serde(default)]
     pub members: Vec<Life>,
-    /// Processes on this machine, seen or not.
+    /// Processes on this machine, members or not.
     #[serde(default)]
     pub processes: Vec<Process>,
 }
 
-/// A node in one of its lives.
+/// An incarnation of a node.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Life {
     /// The node.
     pub node: NodeId,
-    /// The life.
+    /// The number of the incarnation.
     pub generation: Generation,
 }
 
@@ -30,13 +30,13 @@ pub struct Life {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
-    /// Its number on its machine.
+    /// Its process id.
     pub pid: u32,
     /// Its data folder.
     pub data_dir: String,
 }
 
-/// The owner of a shard that is alive and does not belong to the cluster.
+/// A live owner of a shard that does not belong to the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// The service.
@@ -47,7 +47,7 @@ pub struct Held {
     pub node: NodeId,
     /// The number of the owner's claim.
     pub epoch: Epoch,
-    /// Where the owner answers.
+    /// The URL of the owner's API.
     pub http: String,
     /// The owner's process.
     pub pid: u32,

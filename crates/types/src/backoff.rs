@@ -1,6 +1,6 @@
-//! How long to wait before something that failed is tried again: exponential backoff with jitter.
+//! How long to wait before a retry: exponential backoff with jitter.
 //!
-//! The upper half of each pause is random, so that those who failed together do not try again together (Brooker,
+//! The upper half of each pause is random, so that callers that failed together do not retry together (Brooker,
 //! "Exponential Backoff and Jitter", 2015). Pure: callers pass the random number, so every pause can be replayed.
 
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl Backoff {
         Self { first, longest }
     }
 
-    /// The longest that the pause may take after this many failures in a row; none are taken for one.
+    /// The longest pause after this many failures in a row; 0 counts as 1.
     pub fn limit(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(MAX_DOUBLINGS);
         self.first.saturating_mul(1 << doublings).min(self.longest)
@@ -40,7 +40,7 @@ impl Backoff {
         self.limit(failures).mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
     }
 
-    /// Counts failures from none.
+    /// A count of no failures.
     pub const fn retries(self) -> Retries {
         Retries { backoff: self, failures: 0 }
     }
@@ -53,7 +53,7 @@ impl Retries {
         self.backoff.pause(self.failures, random)
     }
 
-    /// It worked: the next failure is the first again.
+    /// Resets the count after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn success_begins_the_count_anew() {
+    fn success_resets_the_count() {
         let mut retries = BACKOFF.retries();
         let pauses = [1.0, 1.0, 0.0].map(|random| retries.failed(random).as_millis());
         assert_eq!(pauses, [200, 400, 400]);

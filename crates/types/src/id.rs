@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Why a text is not the identifier it was meant to be.
+/// Why a text is not a valid identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name the fields")]
 pub enum IdError {
@@ -122,7 +122,7 @@ name_id!(
     48
 );
 
-/// The name that stands for a node without a service: no service and no service type has it.
+/// The role name of a node without a service: no service and no service type may have it.
 pub(crate) const STANDBY: &str = "standby";
 
 fn check_reserved(what: &'static str, text: &str) -> Result<(), IdError> {
@@ -150,7 +150,8 @@ impl ServiceName {
         &self.0
     }
 
-    /// The service type of this name, which the service has unless its spec says otherwise; none if no type can be named so.
+    /// The service type of this name, which the service has unless its spec has another; `None` if it is not a valid type
+    /// name.
     pub fn default_type(&self) -> Option<ServiceType> {
         self.0.parse().ok()
     }
@@ -171,7 +172,7 @@ impl ServiceName {
         self.0.len() == other.0.len() && letters(self) == letters(other)
     }
 
-    /// The same name, written as the service type that it names if there is one: `api-gateway` is `api_gateway`.
+    /// The same name, in the spelling of the service type of that name if there is one: `api-gateway` is `api_gateway`.
     #[must_use]
     pub fn normalized(self, is_type: impl FnOnce(&ServiceType) -> bool) -> Self {
         match self.default_type() {
@@ -215,7 +216,7 @@ impl From<ServiceType> for ServiceName {
     }
 }
 
-/// The name of a service type: a plugin's name. It picks the plugin of a service, whatever the service's name is.
+/// The name of a service type: a plugin's name. It selects the plugin of a service, independently of the service's name.
 ///
 /// Written in snake case; kebab case is accepted (`api-gateway` is `api_gateway`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -348,12 +349,12 @@ macro_rules! number_id {
 }
 
 number_id!(
-    /// Tells the lives of one node apart: unix milliseconds at start, never lower than the last.
+    /// Distinguishes the incarnations of a node: Unix milliseconds at its start, never lower than the last.
     Generation
 );
 
 number_id!(
-    /// The number of a claim: whoever took it last has the highest, and the shard.
+    /// The number of a claim: the node that took the shard last has the highest, and owns it.
     Epoch
 );
 
@@ -424,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_name_says_what_is_wrong_and_where() {
+    fn a_bad_name_is_refused_with_the_mistake_and_its_place() {
         let error = "node 1".parse::<NodeId>().unwrap_err().to_string();
         assert!(error.contains("' ' at position 5"), "{error}");
         assert_eq!("".parse::<NodeId>(), Err(IdError::Empty { what: "node id" }));
@@ -443,7 +444,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_the_text_parsing_never_panics_and_what_parses_prints_the_same(text in ".{0,60}") {
+        fn parsing_never_panics_and_a_text_that_parses_prints_the_same(text in ".{0,60}") {
             if let Ok(id) = text.parse::<NodeId>() {
                 proptest::prop_assert_eq!(id.to_string(), text.clone());
             }

@@ -1,13 +1,13 @@
-//! What a node keeps of a person's word.
+//! The operator's last command, kept by the node.
 
 use serde::{Deserialize, Serialize};
 
 use crate::role::Role;
 
-/// What a person last asked of a node: `role.json` in its data folder. It counts for more than flags and manifests.
+/// The operator's last command to a node: `role.json` in its data folder. It overrides flags and manifests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptRole {
-    /// The role that it was given.
+    /// The role.
     pub role: Role,
     /// Whether the role is kept but not run.
     #[serde(default)]

@@ -1,5 +1,5 @@
-//! The largest key and the largest value of the key-value store. The store refuses what is larger, and clients say so
-//! before they send it.
+//! The largest key and the largest value of the key-value store. The store refuses larger ones; clients check before they
+//! send.
 
 /// The longest key, in bytes.
 pub const MAX_KEY: usize = 1024;

@@ -1,4 +1,4 @@
-//! The words of Coterie: ids, roles, phases and the bodies of the HTTP API.
+//! The vocabulary of Coterie: ids, roles, phases and the bodies of the HTTP API.
 //!
 //! Everything here is data. No I/O, no clock, no tasks: both binaries and every plugin share these types.
 

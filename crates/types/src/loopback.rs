@@ -1,4 +1,4 @@
-//! What counts as loopback, and which addresses a node may listen on. Pure.
+//! Which addresses are loopback, and which a node may listen on. Pure.
 
 use std::net::IpAddr;
 
@@ -7,10 +7,10 @@ pub fn is_loopback(address: impl Into<IpAddr>) -> bool {
     address.into().is_loopback()
 }
 
-/// Which addresses may be listened on: nothing is encrypted or authenticated yet, so only a person can allow a network.
+/// Which addresses may be listened on: nothing is encrypted or authenticated yet, so only the operator can allow a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Loopback {
-    /// Only those that no other machine can reach.
+    /// Only addresses that no other machine can reach.
     #[default]
     Required,
     /// All.

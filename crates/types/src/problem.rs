@@ -14,15 +14,15 @@ pub enum ErrorKind {
     Forbidden,
     /// Ask for something that exists: 404.
     NotFound,
-    /// Another command or state is in the way; look, then try again: 409.
+    /// Another command or state prevents it; check, then try again: 409.
     Conflict,
-    /// The thing changed since you looked: 412.
+    /// The resource has changed since you read it: 412.
     Changed,
     /// Send less: 413.
     TooLarge,
-    /// Ask the node that the answer names: 421.
+    /// Send it to the node that the answer names: 421.
     Misdirected,
-    /// Try again later, nothing was done: 503.
+    /// Try again later; nothing was done: 503.
     Unavailable,
     /// A member behind this one did not answer properly: 502.
     BadGateway,
@@ -93,7 +93,7 @@ impl Problem {
         }
     }
 
-    /// The same with a word on what to do next.
+    /// The same with a hint on what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

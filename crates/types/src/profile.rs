@@ -24,7 +24,7 @@ pub enum Profile {
 pub struct ProfileError(String);
 
 impl Profile {
-    /// All of them, from the fastest on.
+    /// All profiles, the fastest first.
     pub const ALL: [Self; 3] = [Self::Local, Self::Lan, Self::Wan];
 
     /// The profile in a word.

@@ -1,7 +1,6 @@
-//! Numbers and durations that come from outside, each with a range: what is beyond it is refused where it is read.
+//! Numbers and durations from outside, each with a range: the parser refuses any value outside it.
 //!
-//! The range is part of the type, so that it is the same where a value is parsed, in the message that refuses one, and
-//! in a JSON Schema.
+//! The range is part of the type, so it is the same in the parser, in the message of a refusal, and in a JSON Schema.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,13 +11,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// 365 days in milliseconds: the longest duration, unless its place says otherwise.
+/// 365 days in milliseconds: the longest duration by default.
 pub const YEAR_MS: u64 = 365 * 86_400_000;
 
 /// Ten years in milliseconds, of 365.25 days each.
 pub const TEN_YEARS_MS: u64 = 315_576_000_000;
 
-/// How durations are written: numbers with units. Only a form; the range is checked besides.
+/// How durations are written: numbers with units. The range is checked separately.
 const DURATION_PATTERN: &str = r"^\s*(0|[0-9]+\s*[A-Za-zµ]+(\s*[0-9]+\s*[A-Za-zµ]+)*)\s*$";
 
 /// A duration of `MIN` to `MAX` milliseconds, written like `500ms`, `10s` or `1h 30m`.
@@ -29,7 +28,7 @@ pub struct DurationIn<const MIN: u64, const MAX: u64 = YEAR_MS>(Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NumberIn<const MIN: u64, const MAX: u64>(u64);
 
-/// A text is none of the values that are allowed; the message names these.
+/// The text is not an allowed value; the message states which are.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{wanted} is wanted{example}")]
 pub struct RangeError {
@@ -38,7 +37,7 @@ pub struct RangeError {
 }
 
 impl<const MIN: u64, const MAX: u64> DurationIn<MIN, MAX> {
-    /// A duration that is known to be in the range when this is compiled.
+    /// A duration whose range is checked at compile time.
     pub const fn of_millis<const MS: u64>() -> Self {
         const { assert!(MIN <= MS && MS <= MAX, "the duration is out of range") };
         Self(Duration::from_millis(MS))
@@ -67,7 +66,7 @@ impl<const MIN: u64, const MAX: u64> DurationIn<MIN, MAX> {
 }
 
 impl<const MIN: u64, const MAX: u64> NumberIn<MIN, MAX> {
-    /// A number that is known to be in the range when this is compiled.
+    /// A number whose range is checked at compile time.
     pub const fn of<const NUMBER: u64>() -> Self {
         const { assert!(MIN <= NUMBER && NUMBER <= MAX, "the number is out of range") };
         Self(NUMBER)
@@ -83,7 +82,7 @@ impl<const MIN: u64, const MAX: u64> NumberIn<MIN, MAX> {
         self.0
     }
 
-    /// The number of things in memory: `usize::MAX` where that is smaller.
+    /// The number as a `usize`; `usize::MAX` if it is larger.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -148,7 +147,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// As it is written.
+/// As text.
 impl<const MIN: u64, const MAX: u64> Serialize for DurationIn<MIN, MAX> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -206,7 +205,7 @@ impl<const MIN: u64, const MAX: u64> Visitor<'_> for NumberVisitor<MIN, MAX> {
     }
 }
 
-/// Reads a value that is written as text, as all values of a query are.
+/// Parses a value from text, as all values of a query are.
 pub fn from_text<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     T: FromStr<Err = RangeError>,
@@ -236,7 +235,7 @@ impl<const MIN: u64, const MAX: u64> JsonSchema for DurationIn<MIN, MAX> {
         Self::range().into()
     }
 
-    /// No keyword of JSON Schema bounds a duration, so the title says it.
+    /// No keyword of JSON Schema limits a duration, so the title states the range.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "pattern": DURATION_PATTERN, "title": Self::range() })
     }

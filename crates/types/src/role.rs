@@ -1,4 +1,4 @@
-//! What a node does, and how far it has come with it.
+//! A node's role and its phase.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::shard_ref::ShardRef;
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "RoleBody", try_from = "RoleBody")]
 pub enum Role {
-    /// Waits to be needed.
+    /// Runs no service, and is a candidate for those that lack a member.
     #[default]
     Standby,
     /// Runs a service, with a shard where its type is sharded.
@@ -49,7 +49,7 @@ pub enum RoleError {
 }
 
 impl Role {
-    /// The name that stands for the role without a service.
+    /// The name of the role without a service.
     pub const STANDBY: &str = crate::id::STANDBY;
 
     /// The role for a service name, which may be `standby`, and a shard.
@@ -60,7 +60,7 @@ impl Role {
         Ok(Self::Service { service: service.parse()?, shard })
     }
 
-    /// The service's name, unless the node waits.
+    /// The service's name, unless the node is a standby.
     pub fn service(&self) -> Option<&ServiceName> {
         match self {
             Self::Standby => None,
@@ -125,7 +125,7 @@ impl TryFrom<RoleBody> for Role {
     }
 }
 
-/// How far a node has come with its role.
+/// The phase of a node's role.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
 )]
@@ -135,13 +135,13 @@ pub enum Phase {
     Starting,
     /// The service answers.
     Ready,
-    /// The service answers, but something is wrong; the reason says what.
+    /// The service answers, but something is wrong; the reason names it.
     Degraded,
     /// Requests in flight are being finished, new ones are refused.
     Draining,
-    /// Nothing runs, because a person said so.
+    /// Nothing runs, by an operator's command.
     Stopped,
-    /// Nothing runs, because it could not; the reason says why.
+    /// Nothing runs after a failure, which the reason names.
     Failed,
 }
 
@@ -170,20 +170,20 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What a node does with its shard, where shards have owners.
+/// A node's duty for its shard, where shards have owners.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Post {
-    /// It owns it.
+    /// It owns the shard.
     Primary,
-    /// It has a copy that follows the owner's.
+    /// It has a replica, which follows the owner's writes.
     Replica,
 }
 
 impl Post {
-    /// The post in a word.
+    /// The duty in a word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Primary => "primary",
@@ -201,28 +201,28 @@ impl fmt::Display for Post {
 /// A node's role as it gossips it: one JSON value, so that it changes atomically.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RoleState {
-    /// What the node does.
+    /// The role.
     #[schema(value_type = RoleBody)]
     pub role: Role,
     /// The type of its service, where that is not the service's name.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub service_type: Option<ServiceType>,
-    /// How far it has come.
+    /// The phase of the role.
     pub phase: Phase,
-    /// Why the phase is what it is, in words; absent when there is nothing to say.
+    /// The reason for the phase, in words; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Counts the commands that a person gave this node in its present life.
+    /// Counts the operators' commands to this node in its present incarnation.
     #[serde(default)]
     pub revision: u64,
-    /// What it does with its shard; absent where shards have no owners, and before it is known.
+    /// Its duty for its shard; absent where shards have no owners, and before it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duty: Option<Post>,
     /// The epoch of the claim under which it owns its shard; absent when it owns none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
-    /// The epoch under which it owns its shard and serves it no more, because it can't reach the store: others may
-    /// take it. Instead of `epoch`.
+    /// The epoch under which it owns its shard but no longer serves it, because it can't reach the store: other nodes may
+    /// take the shard. Replaces `epoch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resigned: Option<Epoch>,
     /// How many shards its service has, for types whose shards have owners.
@@ -266,7 +266,7 @@ impl RoleState {
             && matches!(self.phase, Phase::Starting | Phase::Ready | Phase::Degraded)
     }
 
-    /// The type of its service, unless the node waits.
+    /// The type of its service, unless the node is a standby.
     pub fn service_type(&self) -> Option<ServiceType> {
         self.service_type.clone().or_else(|| self.role.service()?.default_type())
     }
@@ -277,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_role_reads_back_what_it_prints() {
+    fn a_role_that_is_printed_parses_to_the_same_role() {
         for text in ["standby", "api_gateway", "storage/3"] {
             let role: Role = text.parse().unwrap();
             assert_eq!(role.to_string(), text);

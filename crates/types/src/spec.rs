@@ -1,4 +1,4 @@
-//! What is settled on the object store: the spec of a service, and who owns a shard.
+//! Records on the object store: the spec of a service, and the owner of a shard.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::api::Member;
 use crate::id::{Epoch, Generation, NodeId, ServiceName, ServiceType};
 
-/// What all members of a service run with: a numbered record on the store.
+/// The configuration of all members of a service: a numbered record on the store.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Spec {
     /// The service's type; absent where it is the service's name. Never changes once written.
@@ -18,7 +18,7 @@ pub struct Spec {
     /// The number of shards, for types whose shards have owners. Never changes once written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards: Option<u32>,
-    /// How many replicas each shard is to have beside its owner.
+    /// How many replicas each shard should have besides its owner.
     #[serde(default, skip_serializing_if = "is_none")]
     pub replicas: u32,
 }
@@ -27,12 +27,12 @@ impl Spec {
     /// The most replicas of a shard: each reads all that its owner writes.
     pub const MAX_REPLICAS: u32 = 8;
 
-    /// The type of a service that has this spec; none if its name is no type's and the spec says nothing.
+    /// The type of a service that has this spec; `None` if the spec has none and the service's name is not a type's.
     pub fn type_of(&self, service: &ServiceName) -> Option<ServiceType> {
         self.service_type.clone().or_else(|| service.default_type())
     }
 
-    /// The same spec as it is written for a service: without a type that is the service's name.
+    /// The spec as it is written for a service: without its type if that is the service's name.
     #[must_use]
     pub fn written_for(self, service: &ServiceName) -> Self {
         let service_type = self.service_type.filter(|service_type| !service.is_named_after(service_type));
@@ -40,24 +40,24 @@ impl Spec {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_none(replicas: &u32) -> bool {
     *replicas == 0
 }
 
-/// Who owns a shard.
+/// The owner of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Holder {
     /// The node.
     pub node: NodeId,
-    /// In which of its lives it took the shard.
+    /// The number of the incarnation that took the shard.
     pub generation: Generation,
     /// The number of its claim.
     pub epoch: Epoch,
 }
 
 impl Holder {
-    /// Whether a member is the owner, in the life in which it took the shard.
+    /// Whether a member is the owner, in the incarnation that took the shard.
     pub fn is(&self, member: &Member) -> bool {
         member.id == self.node && member.generation == self.generation
     }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn another_life_or_another_node_at_the_same_address_is_not_the_owner() {
+    fn another_incarnation_or_another_node_at_the_same_address_is_not_the_owner() {
         let holder = Holder { node: "a".parse().unwrap(), generation: Generation(4), epoch: Epoch(2) };
         for (node, generation, expected) in [("a", 4, true), ("a", 5, false), ("b", 4, false)] {
             let member = Member {

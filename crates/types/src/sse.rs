@@ -1,4 +1,4 @@
-//! Server-sent events, read from bytes that may be cut anywhere.
+//! Server-sent events, parsed from chunks of bytes that may end anywhere.
 //!
 //! Pure: bytes go in, frames come out. The rules are those of the WHATWG HTML standard, section 9.2.6.
 
@@ -13,7 +13,7 @@ pub struct Frame {
     pub data: String,
 }
 
-/// An event or a line of the stream is longer than the reader allows; the stream cannot be read on.
+/// An event or a line of the stream is longer than the parser allows; the rest of the stream cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event is longer than {limit} bytes")]
 pub struct FrameTooLong {
@@ -21,7 +21,7 @@ pub struct FrameTooLong {
     pub limit: usize,
 }
 
-/// Puts frames together.
+/// Assembles frames from bytes.
 #[derive(Debug)]
 pub struct SseParser {
     /// The line that has not ended yet.
@@ -36,7 +36,7 @@ pub struct SseParser {
 }
 
 impl SseParser {
-    /// The most that one event may hold unless told otherwise, in bytes.
+    /// The default limit for one event, in bytes.
     pub const DEFAULT_LIMIT: usize = 1024 * 1024;
 
     /// A parser at the beginning of a stream.
@@ -52,7 +52,7 @@ impl SseParser {
         }
     }
 
-    /// Takes the next bytes, returns the frames that they complete.
+    /// Adds bytes, and returns the frames that they complete.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Frame>, FrameTooLong> {
         let mut frames = Vec::new();
         for &byte in bytes {
@@ -71,7 +71,7 @@ impl SseParser {
         Ok(frames)
     }
 
-    /// The id of the last event, or of what came after it without data; what a stream is resumed with.
+    /// The last id in the stream, even of a block without data; it resumes the stream.
     pub fn last_event_id(&self) -> Option<&str> {
         self.last_id.as_deref()
     }
@@ -102,7 +102,7 @@ impl SseParser {
             }
             "event" => value.clone_into(&mut self.frame.event),
             "id" if !value.contains('\0') => self.frame.id = Some(value.to_owned()),
-            // Comments have an empty field; `retry` and unknown fields are not for us.
+            // Comments have an empty field; `retry` and unknown fields are ignored.
             _ => {}
         }
         None
@@ -136,12 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_line_is_understood_and_an_unfinished_event_is_dropped() {
+    fn every_kind_of_line_is_parsed_and_an_unfinished_event_is_dropped() {
         assert_eq!(SseParser::default().push(STREAM.as_bytes()).unwrap(), expected());
     }
 
     #[test]
-    fn wherever_the_bytes_are_cut_the_frames_are_the_same() {
+    fn the_frames_do_not_depend_on_the_chunks() {
         for size in 1..STREAM.len() {
             let mut parser = SseParser::default();
             let mut frames = Vec::new();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_without_data_is_no_event_and_still_the_last_one() {
+    fn an_id_without_data_is_not_an_event_but_becomes_the_last_id() {
         let mut parser = SseParser::default();
         assert_eq!(parser.push(b"id: 1\ndata: x\n\n").unwrap().len(), 1);
         assert_eq!(parser.push(b"data: y\n\n: heartbeat\nid: 2\n").unwrap().len(), 1);

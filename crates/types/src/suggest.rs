@@ -1,9 +1,9 @@
-//! Did you mean: guesses what a misspelled word was meant to be. Pure.
+//! Did you mean: suggests a correction of a misspelled word. Pure.
 
 /// Longer words are not compared: it would take too long.
 const LONGEST: usize = 64;
 
-/// The candidate that a word was probably meant to be: `servce` for `service`.
+/// The most likely candidate for a misspelled word: `service` for `servce`.
 ///
 /// Up to a third of the longer word may differ (Damerau-Levenshtein distance), in one letter at least; case, spaces and
 /// the kind of dash do not count.
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_is_recognised_and_another_word_is_not() {
+    fn a_misspelled_word_is_corrected_and_another_word_is_not() {
         let keys = ["id", "service", "listen", "api_gateway"];
         for (word, expected) in [
             ("servce", Some("service")),

@@ -1,4 +1,4 @@
-//! How an agent's process is started again: the files that `ctl`, `agent supervise` and the agent leave for one another.
+//! How an agent's process is restarted: the files that `ctl`, `agent supervise` and the agent write for one another.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,22 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// When a node's process is started again after it has ended. An orderly end is never undone: a node that left, was
-/// stopped or was aborted by a person stays away.
+/// When a node's process is restarted after it has ended. A node that left, or that an operator stopped or aborted, is
+/// never restarted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
-    /// When it failed or was killed, until it has done so too often in a short time.
+    /// After a failure or a kill, unless there were too many in a short time.
     #[default]
     OnFailure,
-    /// The same, however often it fails.
+    /// The same, without a limit.
     Always,
     /// Never.
     No,
 }
 
 impl RestartPolicy {
-    /// All of them, as they are written in manifests.
+    /// All policies, as they are written in manifests.
     pub const NAMES: [&str; 3] = ["on-failure", "always", "no"];
 
     /// As it is written in manifests.
@@ -57,15 +57,15 @@ pub struct StartFile {
     /// The manifest that the node was last started from.
     #[serde(default)]
     pub manifest: PathBuf,
-    /// The agent; looked up anew at each start.
+    /// The agent's binary; looked up again at each start.
     pub binary: PathBuf,
     /// Its command line, without the binary.
     pub arguments: Vec<String>,
     /// The file that it logs to.
     pub log: PathBuf,
-    /// The folder that it keeps.
+    /// Its data folder.
     pub data_dir: PathBuf,
-    /// When it is started again.
+    /// When it is restarted.
     pub restart: RestartPolicy,
 }
 
@@ -81,16 +81,16 @@ impl StartFile {
     }
 }
 
-/// A process, by its number and the time of its start: numbers are used again.
+/// A process, by its id and the time of its start, since ids are reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessStart {
-    /// Its number.
+    /// Its process id.
     pub pid: u32,
     /// Unix seconds.
     pub start_time: u64,
 }
 
-/// What the parent of an agent knows of it: `run/CLUSTER/NODE.pid`, written at each start and each end.
+/// What the parent of an agent records about it: `run/CLUSTER/NODE.pid`, written at each start and each end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PidFile {
     /// The agent's process, while it runs.
@@ -98,13 +98,13 @@ pub struct PidFile {
     pub agent: Option<ProcessStart>,
     /// Its parent.
     pub parent: Option<ProcessStart>,
-    /// How often it was started again.
+    /// How often it was restarted.
     #[serde(default)]
     pub restarts: u64,
-    /// Why it ended the last time, unless it was told to.
+    /// Why it ended the last time, unless it was stopped.
     #[serde(default)]
     pub last_end: Option<String>,
-    /// Why it is not started again, if it is not.
+    /// Why it is no longer restarted, if so.
     #[serde(default)]
     pub over: Option<String>,
 }
@@ -113,16 +113,16 @@ impl PidFile {
     /// The extension of its name.
     pub const EXTENSION: &str = "pid";
 
-    /// The file of the node that a start file is for.
+    /// The pid file of the node of a start file.
     pub fn beside(start_file: &Path) -> PathBuf {
         start_file.with_extension(Self::EXTENSION)
     }
 }
 
-/// How far an agent's process has come: `run.json` in its data folder, written by the agent.
+/// The progress of an agent's process: `run.json` in its data folder, written by the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunMark {
-    /// The process that this is about.
+    /// The process id.
     pub pid: u32,
     /// Whether its role was ready once.
     pub was_ready: bool,
@@ -136,20 +136,20 @@ impl RunMark {
     pub const FILE: &str = "run.json";
 }
 
-/// How an agent's process ended by itself.
+/// How an agent's process ended, unless it was killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunEnd {
     /// Its exit code.
     pub code: u8,
     /// Why.
     pub reason: Option<String>,
-    /// Whether it would end in the same way if it were started again.
+    /// Whether it would end in the same way after a restart.
     pub is_final: bool,
 }
 
-/// The environment variable that tells an agent how often it was started again.
+/// The environment variable with the number of restarts of an agent.
 pub const RESTARTS: &str = "COTERIE_RESTARTS";
-/// The environment variable that tells an agent why it ended the last time.
+/// The environment variable with the reason for an agent's last end.
 pub const LAST_END: &str = "COTERIE_LAST_END";
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_is_written_as_it_is_read() {
+    fn a_policy_that_is_printed_parses_to_the_same_policy() {
         for name in RestartPolicy::NAMES {
             let policy: RestartPolicy = name.parse().unwrap();
             assert_eq!(

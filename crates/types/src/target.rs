@@ -16,15 +16,15 @@ pub enum Target {
     Shard(ShardId),
     /// A ready member that has the shard of this key.
     Key(KeyHash),
-    /// A ready member that has this shard or a copy of it.
-    CopyOf(ShardId),
-    /// A ready member that has the shard of this key or a copy of it.
-    Copy(KeyHash),
+    /// A ready member that has this shard or a replica of it.
+    ShardReplica(ShardId),
+    /// A ready member that has the shard of this key or a replica of it.
+    KeyReplica(KeyHash),
 }
 
-/// What decides which shard a key belongs to: its SipHash-1-3 with a zero key (Aumasson and Bernstein, 2012).
+/// The hash that decides which shard a key belongs to: SipHash-1-3 with a zero key (Aumasson and Bernstein, 2012).
 ///
-/// It never changes: a cluster's data lies where it says.
+/// The function must never change: it determines where a cluster's data is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyHash(u64);
 
@@ -36,8 +36,8 @@ impl KeyHash {
         Self(hasher.finish())
     }
 
-    /// The hash of what stands between the first `{` of a key and the next `}`, so that keys can be kept together in one
-    /// shard; of the whole key if there is nothing between them, as with the hash tags of Redis Cluster.
+    /// The hash of the text between the first `{` of a key and the next `}`, so that keys can be kept together in one
+    /// shard; of the whole key if that text is empty or missing, as with the hash tags of Redis Cluster.
     pub fn of_tagged(key: &[u8]) -> Self {
         let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
             let rest = &key[open + 1..];
@@ -47,7 +47,7 @@ impl KeyHash {
         Self::of(tag.filter(|tag| !tag.is_empty()).unwrap_or(key))
     }
 
-    /// The key's shard, where there are so many: the hash, scaled down to their number.
+    /// The key's shard, of `shards`: the hash, scaled down to that number.
     pub fn shard(self, shards: NonZeroU32) -> ShardId {
         let scaled = (u128::from(self.0) * u128::from(shards.get())) >> 64;
         let number = u32::try_from(scaled).expect("the high half of a product is below its other factor");
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_first_braces_decides() {
+    fn the_text_in_the_first_braces_decides() {
         for (key, decides) in [
             ("{user/1}/name", "user/1"),
             ("a{user/1}b{c}", "user/1"),

@@ -165,9 +165,9 @@ impl Gateway {
             Ok(Ok(place)) => Ok(place),
             _ => {
                 let detail =
-                    format!("as many requests as {} may have were on their way for {wait:?}", way.prefix);
+                    format!("{} had its maximum number of requests in flight for {wait:?}", way.prefix);
                 Err(Problem::new(ErrorKind::Unavailable, "route-busy", detail)
-                    .hint("send less at once, or raise max_in_flight of the route"))
+                    .hint("send fewer requests at once, or raise max_in_flight of the route"))
             }
         }
     }
@@ -234,7 +234,7 @@ impl Gateway {
 
 /// Why the gateway answers a request itself.
 enum Refused {
-    /// It asks for the list of routes and services.
+    /// It requests the list of routes and services.
     Index,
     Problem(Box<Problem>),
 }

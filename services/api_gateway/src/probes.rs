@@ -1,4 +1,4 @@
-//! Probes the addresses of idle routes, so that a dead route is known before a client uses it.
+//! Probes the addresses of idle routes, so that a dead route is noticed before a client uses it.
 //!
 //! A probe is a TCP connection that is closed at once: cheap, and it means the same for every server. An address that a
 //! request has reached since the last round is not probed.
@@ -107,7 +107,7 @@ impl Probes {
         self.routes.iter().filter(is_dead).count()
     }
 
-    /// Probes idle addresses in rounds until it is stopped.
+    /// Probes idle addresses in rounds until `stopping`.
     pub(crate) async fn run(self: Arc<Self>, stopping: CancellationToken) {
         self.run_with(stopping, |url: BaseUrl| async move {
             let (host, port) = url.host_and_port();
@@ -159,7 +159,7 @@ impl Probes {
         let Some(url) = address.urls.first() else { return };
         match tokio::time::timeout(self.limit, connect(url.clone())).await {
             Ok(Ok(())) => address.learn(None),
-            // A fault of this process says nothing about the address.
+            // An error of this process is no evidence about the address.
             Ok(Err(error)) if is_our_own(&error) => {}
             Ok(Err(error)) => address.learn(Some(why(&error))),
             Err(_elapsed) => address.learn(Some("does not answer")),

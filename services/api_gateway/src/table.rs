@@ -16,7 +16,7 @@ use types::ServiceName;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Prefix(String);
 
-/// Why a text is not a path prefix.
+/// Why a text is no path prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PrefixError {
     /// Begin with a slash.

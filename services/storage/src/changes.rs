@@ -1,4 +1,4 @@
-//! The changes of a shard, for those who watch it: from memory, and from SlateDB's log.
+//! The changes of a shard for its watchers: from memory, and from SlateDB's log.
 
 pub(crate) mod feed;
 pub(crate) mod history;

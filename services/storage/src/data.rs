@@ -1,4 +1,4 @@
-//! What is stored and asked for: keys, records, changes and ranges. Pure.
+//! What is stored and requested: keys, records, changes and ranges. Pure.
 
 pub(crate) mod change;
 pub(crate) mod key;

@@ -1,14 +1,14 @@
-//! The data of one shard: linearizable reads, writes that are answered once they are durable.
+//! The data of one shard: linearizable reads, and writes that are acknowledged once they are durable.
 //!
-//! A *write* waits in a queue of bounded size. One round after the other takes all that wait, judges their conditions,
-//! puts them into the database and flushes its log to the object store; then they are answered. So what was answered is
-//! never lost. See [`commit`].
+//! A *write* waits in a queue of bounded size. One group commit after the other takes all waiting writes, checks their
+//! conditions, puts them into the database, flushes its log to the object store and then acknowledges them. So an
+//! acknowledged write is never lost. See [`commit`].
 //!
-//! A *read* waits until a look at the manifest on the store, begun after the read came, has shown that nobody else had
-//! opened the database by then. Then it reads what is durable. So whatever was answered before the read came, by this
-//! node or by another one, is seen; and what one read has shown, no later read takes back: a new owner opens the
-//! manifest first, and then finds all that its predecessor ever saw as durable. A listing keeps the same promise, for
-//! one moment within the request.
+//! A *read* waits for a check of the manifest on the store that began after the read arrived, and that shows that no
+//! other node had opened the database by then. Then it reads what is durable. So it sees every write that was
+//! acknowledged before it arrived, by this node or another one. And what one read has returned, every later read sees:
+//! a new owner opens the manifest first, and then finds everything that its predecessor ever saw as durable. A listing
+//! has the same guarantee, for one point in time during the request.
 
 pub(crate) mod cache;
 mod commit;
@@ -67,29 +67,29 @@ use shared::Shared;
 
 pub(crate) use error::EngineError;
 
-/// A proof of ownership that is older is not good enough for a reader who may be told something old.
+/// How old the last check of ownership may be for a read that accepts stale data to do without a new one.
 const LATELY: Duration = Duration::from_secs(1);
-/// A wall clock that is this near to data time is not set otherwise.
+/// How close the wall clock must be to data time to count as equal, in milliseconds.
 const NEAR: i64 = 1_000;
 
 /// The data of one shard. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Engine(Arc<Shared>);
 
-/// Where the data lies, and by which clock.
+/// Where the data is, and which clock it uses.
 pub(crate) struct Place {
     pub(crate) objects: Arc<dyn ObjectStore>,
     /// Its folder on the store, for messages.
     pub(crate) folder: String,
-    /// How often a reader may look at it.
+    /// How often a reader may poll it.
     pub(crate) poll: Duration,
     pub(crate) wall: WallClock,
-    /// Where parts of it are kept on this node's disk, if they are.
+    /// Where parts of it are cached on this node's disk, if they are.
     pub(crate) disk: Option<DiskCache>,
 }
 
 impl Engine {
-    /// Begins to open the database of a shard, and keeps it open until `stop`.
+    /// Starts to open the database of a shard, and keeps it open until `stop`.
     pub(crate) fn start(
         place: Place,
         claim: Claim,
@@ -135,29 +135,29 @@ impl Engine {
         Self(Arc::new(Shared::new(state, objects, settings, meters, seen, wall, stop)))
     }
 
-    /// Waits until the database is open. Fails if it is known that it will not be, or the time is over.
+    /// Waits until the database is open. Fails if it is known that it will not open, or once the limit has passed.
     pub(crate) async fn opened(&self, limit: Duration) -> Result<(), EngineError> {
         let _ = self.0.kept.opened(limit).await;
         self.0.open().map(|_| ())
     }
 
-    /// Begins to take space for a body that is about to arrive, with this many bytes besides it. What a replica passes on
-    /// waits here as well.
+    /// Starts to take space for a body that is about to arrive, and for this many bytes besides. Bodies that a replica
+    /// forwards wait here too.
     pub(crate) async fn arriving(&self, bytes: usize) -> Result<Arriving, EngineError> {
         self.0.queue.begin(bytes).await.map_err(|QueueFull| self.full())
     }
 
-    /// The error of what found no space.
+    /// The error for a write that found no space.
     pub(crate) fn full(&self) -> EngineError {
         EngineError::Full(self.0.seen.trouble())
     }
 
-    /// Takes space for a write that is in memory already.
+    /// Takes space for a write that is already in memory.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<Reserved, EngineError> {
         self.0.queue.reserve(bytes).ok_or_else(|| self.full())
     }
 
-    /// Writes a value, if the condition holds. Ends with its version when it is durable.
+    /// Writes a value if the condition holds. Returns its version once it is durable.
     pub(crate) async fn put(
         &self,
         key: &Key,
@@ -167,12 +167,12 @@ impl Engine {
     ) -> Result<Written, EngineError> {
         self.0.meters.puts.inc();
         let change = Change::put(key.clone(), &record).provided(condition);
-        // The change has a form of its own; while it waits nobody needs the other one.
+        // The change has an encoded copy, so the record is not needed while it waits.
         drop(record);
         self.write(vec![change], Unity::Whole, space).await
     }
 
-    /// Deletes a key, whether it is there or not, if the condition holds. Ends when that is durable.
+    /// Deletes a key if the condition holds, whether or not it has a value. Returns once that is durable.
     pub(crate) async fn delete(
         &self,
         key: &Key,
@@ -183,13 +183,13 @@ impl Engine {
         self.write(vec![Change::delete(key.clone()).provided(condition)], Unity::Whole, space).await
     }
 
-    /// Makes all changes or, if a condition does not hold, none. No key may be among them twice.
+    /// Makes all changes or, if a condition does not hold, none. No key may appear twice.
     pub(crate) async fn batch(&self, changes: Vec<Change>, space: Reserved) -> Result<Written, EngineError> {
         self.0.meters.batches.inc();
         self.write(changes, Unity::Whole, space).await
     }
 
-    /// Makes changes without conditions, each by itself. Ends when all are durable.
+    /// Makes changes without conditions, each separately. Returns once all are durable.
     pub(crate) async fn import(&self, changes: Vec<Change>, space: Reserved) -> Result<Written, EngineError> {
         self.0.meters.imports.inc();
         self.write(changes, Unity::Apart, space).await
@@ -213,7 +213,7 @@ impl Engine {
         }
     }
 
-    /// The value of a key, as new as it is asked for.
+    /// The value of a key, at a read level.
     pub(crate) async fn get(
         &self,
         key: &Key,
@@ -231,7 +231,7 @@ impl Engine {
         }
     }
 
-    /// Some of the keys of this shard, as new as it is asked for.
+    /// Some of the keys of this shard, at a read level.
     pub(crate) async fn scan(&self, range: &ScanRange, level: ReadLevel) -> Result<Read<Page>, EngineError> {
         self.0.meters.lists.inc();
         let Some(keys) = key_range(range) else {
@@ -242,19 +242,20 @@ impl Engine {
         Ok(Read { value: page.map_err(|error| self.0.noted(error))?, staleness })
     }
 
-    /// The changes of this shard, the latest and those before them.
+    /// The changes of this shard: the latest ones, and the history before them.
     pub(crate) fn changes(&self) -> Result<(Feed, History), EngineError> {
         Ok((self.0.open()?.feed, self.0.history.clone()))
     }
 
-    /// Data time, in milliseconds since 1970. While nothing is open, the wall clock's: nothing is written by it.
+    /// Data time, in milliseconds since 1970. While no database is open, the wall clock's time: nothing is written with
+    /// it.
     pub(crate) fn now_ms(&self) -> u64 {
         let open = self.0.open().ok();
         let now = open.map_or_else(|| self.0.wall.now_ms(), |open| open.clock.now_ms());
         u64::try_from(now).unwrap_or_default()
     }
 
-    /// A time of day in data time, which may be far from the wall clock's, see [`data_clock`].
+    /// Converts a time of the wall clock into data time, which may be far from it; see [`data_clock`].
     pub(crate) fn in_data_time(&self, at: NonZeroU64) -> NonZeroU64 {
         let Ok(open) = self.0.open() else { return at };
         let ahead = open.clock.now_ms().saturating_sub(self.0.wall.now_ms());
@@ -262,13 +263,13 @@ impl Engine {
         NonZeroU64::new(moved).unwrap_or(NonZeroU64::MIN)
     }
 
-    /// What is measured.
+    /// The metrics of this shard.
     pub(crate) fn meters(&self) -> &Meters {
         &self.0.meters
     }
 
-    /// Reads what is durable, and nothing that another node may have replaced before the read began, unless that is
-    /// good enough.
+    /// Reads what is durable. Unless the read level allows it, nothing that another node may have replaced before the
+    /// read began.
     async fn read<T, R>(&self, level: ReadLevel, read: impl FnOnce(Db) -> R) -> Result<Read<T>, EngineError>
     where
         R: Future<Output = Result<T, slatedb::Error>>,
@@ -303,12 +304,12 @@ impl Engine {
         }
         let value =
             outcome.unwrap_or_else(|trouble| Err(EngineError::Unread(trouble.unwrap_or_else(late))))?;
-        // A proof that was waited for began after the request.
+        // The check that the read waited for began after the request.
         let staleness = proven.unwrap_or(Some(began)).map(|proven| proven.elapsed());
         Ok(Read { value, staleness })
     }
 
-    /// Why a write took too long, if nothing is wrong with the store.
+    /// Why a write took too long although the store works.
     fn late(&self, db: &Db) -> String {
         if db.manifest().l0().len() >= tuning::TABLES {
             return format!("its tables are being compacted, and writes have waited {PATIENCE:?} for that");
@@ -316,7 +317,7 @@ impl Engine {
         late()
     }
 
-    /// How it is.
+    /// Its health.
     pub(crate) fn health(&self) -> Health {
         match self.0.open() {
             Ok(_) => self.0.trouble().map_or(Health::Ready, Health::Degraded),
@@ -324,19 +325,19 @@ impl Engine {
         }
     }
 
-    /// Makes it quick for the next owner to open the database, as far as that takes no time.
+    /// Flushes the database into tables if that is quick, so that the next owner opens it sooner.
     pub(crate) async fn prepare_to_close(&self) {
         flush_early(&self.0).await;
     }
 
-    /// Closes the database and waits until that is done.
+    /// Closes the database, and waits until it is closed.
     pub(crate) async fn stop(&self) {
         self.0.stop.cancel();
         self.0.kept.ended().await;
     }
 }
 
-/// What took too long though nothing is known to be wrong with the store.
+/// Why something took too long although no fault of the store is known.
 pub(crate) fn late() -> String {
     format!("it took over {PATIENCE:?}, though the object store answers")
 }

@@ -1,4 +1,4 @@
-//! The service over HTTP: what paths and queries mean, and the answers.
+//! The HTTP API: parses paths and queries, and writes the answers.
 
 mod batch;
 mod buffers;

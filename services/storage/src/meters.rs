@@ -40,12 +40,12 @@ impl Meters {
     /// Registers all of them.
     pub(crate) fn new(metrics: &Metrics, seen: &Seen) -> Self {
         let operations = ["put", "get", "delete", "list", "batch", "import"];
-        let help = "Operations on this shard, refused ones among them";
+        let help = "Operations on this shard, including refused ones";
         let [puts, gets, deletes, lists, batches, imports] =
             metrics.counters("operations", help, "operation", operations);
         let garbage = seen.deleted().clone();
         metrics
-            .observable_counter("garbage", "Objects that were deleted from the store", move || garbage.get());
+            .observable_counter("garbage", "Garbage objects deleted from the store", move || garbage.get());
         let counter = |name, help| metrics.counter(name, help);
         let gauge = |name, help| metrics.gauge(name, help);
         Self {
@@ -55,11 +55,11 @@ impl Meters {
             lists,
             batches,
             imports,
-            openings: counter("openings", "How often the database was opened"),
-            tables: gauge("tables", "Tables that hold the data of this shard"),
-            table_bytes: gauge("table_bytes", "Bytes of these tables, about"),
-            log_files: gauge("log_files", "Files of the log that no table holds yet"),
-            compacted_bytes: counter("compacted_bytes", "Bytes that were written to make few tables of many"),
+            openings: counter("openings", "Times that the database was opened"),
+            tables: gauge("tables", "Tables of this shard"),
+            table_bytes: gauge("table_bytes", "Estimated size of these tables"),
+            log_files: gauge("log_files", "Files of the log that are not in tables yet"),
+            compacted_bytes: counter("compacted_bytes", "Bytes written by compactions"),
             cache: gauge("cache_bytes", "Size of the cache that this shard uses"),
             cache_needed: gauge(
                 "cache_needed_bytes",
@@ -69,23 +69,20 @@ impl Meters {
                 "cache_missing_bytes",
                 "Bytes by which the cache is too small for the filters and indexes of all shards that use it",
             ),
-            expired: counter("expired", "Values that were deleted when their time was over"),
+            expired: counter("expired", "Values deleted because they had expired"),
             ahead: metrics.gauge(
                 "data_time_ahead_seconds",
-                "How far the time by which this shard's data ages is ahead of this node's wall clock",
+                "How far data time, by which this shard's values expire, is ahead of this node's wall clock",
             ),
-            watchers: gauge("watchers", "Streams of changes of this shard that are open"),
-            changes: counter("watch_events", "Changes sent to those who watch this shard"),
+            watchers: gauge("watchers", "Open streams of changes of this shard"),
+            changes: counter("watch_events", "Changes sent to watches of this shard"),
             watches: gauge("watches", "Watches that this node serves"),
-            refused_watches: counter(
-                "watches_refused",
-                "Watches that were refused because there were too many",
-            ),
+            refused_watches: counter("watches_refused", "Watches refused because there were too many"),
             cut: counter(
                 "answers_cut",
-                "Large answers that were cut off because nobody read them and others waited",
+                "Large answers cut off because the client did not read and others waited",
             ),
-            // Half a millisecond to half a minute.
+            // From half a millisecond to 16 s.
             durable: metrics.histogram(
                 "durable_seconds",
                 "Time from a write's arrival until it was durable",
@@ -97,7 +94,7 @@ impl Meters {
         }
     }
 
-    /// What the filters and indexes of the shard need of the cache.
+    /// Records how much cache the filters and indexes of the shard need.
     pub(crate) fn cache(&self, need: Need) {
         let bytes = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.cache.set(bytes(need.cache));
@@ -105,23 +102,23 @@ impl Meters {
         self.cache_missing.set(bytes(need.missing()));
     }
 
-    /// A write has become durable.
+    /// Records that a write has become durable.
     pub(crate) fn became_durable(&self, after: Duration) {
         self.durable.observe(after.as_secs_f64());
     }
 
-    /// So many values have expired.
+    /// Counts expired values.
     pub(crate) fn expired(&self, values: usize) {
         self.expired.inc_by(u64::try_from(values).unwrap_or(u64::MAX));
     }
 
-    /// Data time is so many milliseconds ahead of the wall clock, or behind it.
+    /// Records how far data time is ahead of the wall clock; negative if it is behind.
     pub(crate) fn ahead_of_the_wall_clock(&self, ms: i64) {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of a clock that is wrong are enough")]
         self.ahead.set(ms as f64 / 1e3);
     }
 
-    /// So many writes became durable together.
+    /// Records the number of writes that became durable together.
     pub(crate) fn committed(&self, writes: usize) {
         self.group.observe(f64::from(u32::try_from(writes).unwrap_or(u32::MAX)));
     }

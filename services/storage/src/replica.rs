@@ -1,9 +1,9 @@
 //! A replica of a shard that another node owns: SlateDB's reader, which follows the manifest and the log.
 //!
-//! It writes nothing to the store. Readers of SlateDB may keep a checkpoint in the manifest against the collector of
-//! garbage; each table that the owner flushes would then cost both sides a write of the manifest, which they race for.
-//! This one does without: it polls many times a second, and tables stay for longer than a reader needs to see that they
-//! were replaced. Should one be gone under a read, the read fails, and the next one sees the new tables.
+//! It writes nothing to the store. A SlateDB reader can keep a checkpoint in the manifest, to protect its tables from
+//! garbage collection; then each table that the owner flushes costs both sides a write of the manifest, for which they
+//! race. This reader does without: it polls many times a second, and a replaced table is kept for longer than a reader
+//! needs to notice that. If a table is gone during a read, the read fails, and the next one uses the new tables.
 
 mod staleness;
 
@@ -37,7 +37,7 @@ use crate::meters::Meters;
 use crate::settings::Settings;
 use staleness::{Noting, Staleness};
 
-/// A replica that may be further behind is degraded.
+/// A replica that may be further behind than this is degraded.
 const BEHIND: Duration = Duration::from_secs(5);
 /// The longest pause between attempts to open.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -48,12 +48,12 @@ const CLOSE: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(crate) struct Replica(Arc<Shared>);
 
-/// Where a replica's data comes from.
+/// Where the data of a replica comes from.
 pub(crate) struct Source {
     pub(crate) objects: Arc<dyn ObjectStore>,
     /// How often it polls.
     pub(crate) poll: Duration,
-    /// Where parts of it are kept on this node's disk, if they are.
+    /// Where parts of it are cached on this node's disk, if they are.
     pub(crate) disk: Option<DiskCache>,
 }
 
@@ -80,7 +80,7 @@ struct Follow {
 }
 
 impl Replica {
-    /// Begins to follow a shard until `stop`.
+    /// Starts to follow a shard, until `stop`.
     pub(crate) fn start(
         source: Source,
         settings: &Settings,
@@ -113,12 +113,12 @@ impl Replica {
         Self(shared)
     }
 
-    /// Waits until it is open, or it is known why it is not, or the time is over.
+    /// Waits until it is open, or the reason why it is not is known, or the limit has passed.
     pub(crate) async fn tried(&self, limit: Duration) {
         self.0.kept.tried(limit).await;
     }
 
-    /// The value of a key, as it was not long ago.
+    /// The value of a key, which may be slightly old.
     pub(crate) async fn get(&self, key: &Key) -> Result<Read<Option<Versioned>>, EngineError> {
         self.0.meters.gets.inc();
         let name = stored(key.bytes());
@@ -132,7 +132,7 @@ impl Replica {
         Ok(Read { value: Some(Versioned { version: row.seq, record }), staleness })
     }
 
-    /// Some of the keys, as they were not long ago.
+    /// Some of the keys, which may be slightly old.
     pub(crate) async fn scan(&self, range: &ScanRange) -> Result<Read<Page>, EngineError> {
         self.0.meters.lists.inc();
         let Some(keys) = key_range(range) else {
@@ -148,7 +148,7 @@ impl Replica {
         R: Future<Output = Result<T, Error>>,
     {
         let open = self.open()?;
-        // Looked at before the read: what is read may be newer, never older.
+        // Taken before the read: the data read may be newer than that, never older.
         let current =
             open.staleness.current().ok_or_else(|| EngineError::NotOpen("it was just opened".to_owned()))?;
         let unread = |why: String| EngineError::Unread(self.0.seen.trouble().unwrap_or(why));
@@ -172,13 +172,13 @@ impl Replica {
         })
     }
 
-    /// How far behind it may be. Until it is open: since it began to open.
+    /// How far behind it may be; until it is open, the time since it began to open.
     pub(crate) fn staleness(&self) -> Duration {
         let current = self.open().ok().and_then(|open| open.staleness.current());
         current.unwrap_or(self.0.began).elapsed()
     }
 
-    /// How it is.
+    /// Its health.
     pub(crate) fn health(&self) -> Health {
         if let Err(error) = self.open() {
             return Health::Degraded(error.to_string());
@@ -186,14 +186,14 @@ impl Replica {
         health(self.staleness(), self.0.seen.trouble())
     }
 
-    /// Ends it, and waits until that is done.
+    /// Stops it, and waits until it has ended.
     pub(crate) async fn stop(&self) {
         self.0.stop.cancel();
         self.0.kept.ended().await;
     }
 }
 
-/// The health of a replica that may be so far behind.
+/// The health of a replica with this staleness.
 fn health(staleness: Duration, trouble: Option<String>) -> Health {
     if staleness <= BEHIND {
         return Health::Ready;
@@ -242,7 +242,7 @@ async fn open(source: &Source, cache: &Part, staleness: &Arc<Staleness>) -> Resu
     let options = DbReaderOptions {
         manifest_poll_interval: *poll,
         object_store_cache_options: disk_cache::options(disk.as_ref()),
-        // A look that fails is followed by the next one, so nothing has to be tried for ever.
+        // A failed poll is followed by the next one, so nothing has to be retried forever.
         object_store_max_retries: Some(1),
         ..DbReaderOptions::default()
     };

@@ -21,10 +21,10 @@ use crate::meters::Meters;
 use crate::replica::{Replica, Source};
 use crate::settings::Settings;
 
-/// How long the database may take to open before the start has failed.
+/// How long the database may take to open; after that the start fails.
 const OPEN: Duration = Duration::from_secs(15);
 
-/// How long a replica may take to open before the start is over without it.
+/// How long the start waits for a replica to open; after that it succeeds without it.
 const OPEN_REPLICA: Duration = Duration::from_secs(3);
 
 /// A shard that this node owns, or has a replica of.
@@ -32,13 +32,13 @@ pub(crate) struct StorageService {
     pub(crate) member: ShardMember,
     /// The shard's data; refuses everything where this node has a replica.
     pub(crate) engine: Engine,
-    /// The replica, if it is one.
+    /// The replica, if this node has one.
     pub(crate) replica: Option<Replica>,
     pub(crate) mesh: Mesh,
     pub(crate) max_value: usize,
-    /// What slow readers may hold.
+    /// The memory that answers to slow readers may hold.
     pub(crate) buffers: Buffers,
-    /// Cancelled when streams that would never end have to.
+    /// Cancelled when endless streams have to end.
     pub(crate) ending: CancellationToken,
 }
 
@@ -56,7 +56,7 @@ impl Prepared for Settings {
             let place = Place { objects, folder, poll: cx.objects_poll, wall: WallClock::system(), disk };
             let engine = Engine::start(place, claim.clone(), &self, &cx.metrics, &cx.tasks, stop);
             match engine.opened(OPEN).await {
-                // Another node would find the same: the shard stays here, and says so.
+                // Another node would find the same damage: the shard stays here, and its health reports it.
                 Ok(()) | Err(EngineError::Broken(_)) => {}
                 Err(error @ EngineError::Passed(_)) => {
                     return Err(ServiceError::new(ErrorKind::Conflict, error.to_string()));
@@ -69,7 +69,7 @@ impl Prepared for Settings {
             let engine = Engine::none(Arc::clone(&objects), &self, meters.clone());
             let source = Source { objects, poll: cx.objects_poll, disk };
             let replica = Replica::start(source, &self, meters, &cx.tasks, stop);
-            // There may be no data yet, or no store; it goes on trying.
+            // There may be no data yet, or no store; the replica keeps trying.
             replica.tried(OPEN_REPLICA).await;
             (engine, Some(replica))
         };
@@ -93,7 +93,7 @@ impl Service for StorageService {
         self.replica.as_ref().map(Replica::staleness)
     }
 
-    /// Ends streams and refuses reads that wait for others. Writes are waited for by their requests.
+    /// Ends streams, and refuses reads that wait for others. Writes end with their requests.
     async fn drain(&self, _deadline: Instant) {
         self.ending.cancel();
         self.engine.prepare_to_close().await;

@@ -8,17 +8,17 @@ use types::range::NumberIn;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
-/// The largest value that there may be.
+/// The largest value that can be set as `max_value`.
 const MOST_VALUE: u64 = MAX_VALUE as u64;
-/// What the queue of writes has above the largest value, at least.
+/// How much larger than the largest value the queue of writes must be, at least.
 const BESIDE_VALUE: u64 = 64 * KIB;
 /// The smallest cache on disk.
 const LEAST_DISK_CACHE: u64 = 64 * MIB;
 /// The largest cache of a shard, in memory and on disk: 1 TiB.
 const MOST_CACHE: u64 = 1024 * 1024 * MIB;
-/// The longest queue of writes.
+/// The largest queue of writes.
 const MOST_QUEUE: u64 = 1024 * MIB;
-/// The most watches that may be allowed.
+/// The largest allowed number of watches.
 const MOST_WATCHES: u64 = 100_000;
 
 /// The settings of storage. Everything has a default; sizes are in bytes.
@@ -29,25 +29,26 @@ const MOST_WATCHES: u64 = 100_000;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Memory for data that was read from the object store, for each shard by itself, at most 1 TiB. Unless given, all
+    /// Memory for data that was read from the object store, for each shard separately, at most 1 TiB. Unless given, all
     /// shards of a process share a cache of a sixteenth of the memory that the process may use (the machine's or its
-    /// control group's), at least 32 MiB, of which blocks of values take 64 MiB at most. Filters and indexes come before
-    /// blocks. It is used only as far as there is data.
+    /// control group's), at least 32 MiB, of which blocks of values take 64 MiB at most. Filters and indexes have
+    /// priority over blocks. The cache grows only as data is read.
     pub cache: Option<NumberIn<0, MOST_CACHE>>,
-    /// How much of this node's disk may hold parts of tables that were read from the object store: so a read that misses
-    /// `cache` costs no request. In the folder `cache/storage` of the node's data folder, which may be deleted at any
-    /// time. 0 for none, else at least 64 MiB and at most 1 TiB. Unless given, 4 GiB or a tenth of the disk, whichever is
-    /// less, if the store is in a cloud, and none if it is a folder.
+    /// How much of this node's disk may hold parts of tables that were read from the object store, so that a read that
+    /// misses `cache` costs no request. The parts are in `cache/storage` of the node's data folder; that subfolder may
+    /// be deleted at any time. 0 for none, else at least 64 MiB and at most 1 TiB. Unless given, none if the store is a
+    /// folder; on a cloud store 4 GiB or a tenth of the disk, whichever is less.
     pub disk_cache: Option<NumberIn<0, MOST_CACHE>>,
-    /// How much may wait to be written to the object store, per shard. Bodies take room as they arrive; one that finds no
-    /// further room for two seconds is refused with 503, the youngest first. At least `max_value` and 64 KiB more, at
-    /// most 1 GiB; 32 MiB unless given.
+    /// How many bytes may wait to be written to the object store, per shard. Bodies take room as they arrive; one that
+    /// finds no further room for two seconds is refused with 503, the youngest first. At least `max_value` and 64 KiB
+    /// more, at most 1 GiB; 32 MiB unless given.
     pub write_queue: NumberIn<{ BESIDE_VALUE + 1 }, MOST_QUEUE>,
-    /// The largest value; larger ones are refused with 413. At most 8 MiB, which is the default: values are held in
-    /// memory whole.
+    /// The largest value; larger ones are refused with 413. At most 8 MiB, which is the default: a value is held in
+    /// memory as a whole.
     pub max_value: NumberIn<1, MOST_VALUE>,
-    /// Watches at once, at each member; more are refused with 503. One of all shards counts at the member that is asked
-    /// and at each owner. Some 20 KiB each, and up to 150 KiB if it is read slowly. 1 to 100000; 1000 unless given.
+    /// The largest number of concurrent watches at each member; more are refused with 503. A watch of all shards counts
+    /// at the member that receives it and at each owner. A watch takes about 20 KiB of memory, and up to 150 KiB if it
+    /// is read slowly. 1 to 100000; 1000 unless given.
     pub max_watches: NumberIn<1, MOST_WATCHES>,
 }
 
@@ -64,8 +65,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Checks what its range alone does not show: whether the largest value fits into the queue, and whether a cache on
-    /// disk is large enough to be of use.
+    /// Checks what the range of each setting does not ensure: that the largest value fits into the queue, and that a
+    /// cache on disk is large enough to be of use.
     pub(crate) fn check(self) -> Result<Self, SettingsError> {
         let mut mistakes = Vec::new();
         let disk_cache = self.disk_cache.map(NumberIn::get);
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_told_at_once_each_with_its_place_and_range() {
+    fn all_mistakes_are_reported_at_once_each_with_its_place_and_range() {
         let found = |settings| -> Vec<_> {
             let error = plugin::check_settings::<Settings, _>(&settings, Settings::check).unwrap_err();
             error.mistakes.into_iter().map(|mistake| (mistake.pointer, mistake.message)).collect()

@@ -16,7 +16,7 @@ use crate::Storage;
 
 mod writes;
 
-/// A node that owns one shard, the last of some.
+/// A node that owns one shard, the last one.
 struct Node {
     service: Arc<dyn Service>,
     router: Router,
@@ -71,7 +71,7 @@ impl Node {
     }
 }
 
-/// Reads a body as a connection does, which lets go of each part before it takes the next.
+/// Reads a body as a connection does: each part is dropped before the next one is read.
 async fn whole(body: Body) -> Result<Bytes, axum::Error> {
     let (mut parts, mut whole) = (body.into_data_stream(), Vec::new());
     while let Some(part) = parts.next().await {
@@ -96,7 +96,7 @@ async fn every_path_that_is_described_is_answered() {
             assert!(operation["summary"].is_string(), "{method} {path}");
             assert_eq!(node.call("PUT", "/kv/a", "1").await.status, 200);
             let request = Request::builder().method(&*method.to_uppercase()).uri(path.replace("{key}", "a"));
-            // A watch has no end, so its body is left alone.
+            // A watch is endless, so its body is not read.
             let answer = node.router.clone().oneshot(request.body(Body::from("{}")).unwrap()).await.unwrap();
             assert!(
                 !matches!(answer.status().as_u16(), 404 | 405 | 500..),
@@ -114,7 +114,7 @@ async fn the_plugin_keeps_the_promises_of_all_plugins() {
 }
 
 #[tokio::test]
-async fn large_values_that_nobody_reads_are_not_held_while_others_wait() {
+async fn large_values_that_the_client_does_not_read_are_dropped_while_others_wait() {
     const SIZE: usize = 8 * 1024 * 1024;
     let node = Node::owning(0, json!({})).await;
     let value: Bytes = (0..SIZE).map(|at| u8::try_from(at % 251).unwrap()).collect::<Vec<_>>().into();
@@ -136,7 +136,7 @@ async fn large_values_that_nobody_reads_are_not_held_while_others_wait() {
             Err(_) => broken += 1,
         }
     }
-    assert!(broken > 0, "what was cut breaks off, and is not taken for the whole");
+    assert!(broken > 0, "a body that was cut off ends with an error");
     node.stop().await;
 }
 
@@ -186,7 +186,7 @@ async fn a_value_comes_back_as_it_was_put() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told() {
+async fn mistakes_are_refused_with_their_code_and_a_hint() {
     let node = Node::owning(0, json!({"max_value": 10})).await;
     let long = format!("/kv/{}", "a".repeat(1025));
     for (method, path, status, code) in [
@@ -235,16 +235,12 @@ async fn what_is_wrong_is_told() {
     assert!(large.problem().hint.is_some());
     let chunks = futures_util::stream::iter(["123456", "78901"].map(Ok::<_, std::io::Error>));
     let large = node.call("PUT", "/kv/a", Body::from_stream(chunks)).await;
-    assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE, "whether its length was told or not");
+    assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE, "with or without a length");
     assert_eq!(node.call("PUT", "/kv/a", "1234567890").await.status, StatusCode::OK);
 
     for header in ["if-match", "if-none-match", "if-unmodified-since", "content-encoding", "content-range"] {
         let write = Request::put("/kv/a").header(header, "\"x\"").body(Body::from("1")).unwrap();
-        assert_eq!(
-            node.send(write).await.status,
-            StatusCode::BAD_REQUEST,
-            "{header} would be taken for heard"
-        );
+        assert_eq!(node.send(write).await.status, StatusCode::BAD_REQUEST, "{header} would be ignored");
     }
     assert_eq!(node.get("/kv/a").await.body, "1234567890");
     node.stop().await;
@@ -288,7 +284,7 @@ async fn a_listing_that_misses_a_shard_says_so_instead() {
 }
 
 #[tokio::test]
-async fn a_listing_shows_keys_as_they_may_be_asked_for() {
+async fn a_listing_shows_keys_as_paths_take_them() {
     let node = Node::owning(0, json!({})).await;
     let paths = ["/kv/user/1", "/kv/a%20b", "/kv/%FF%FE", "/kv/x%2F%2Fy", "/kv/100%25+1"];
     for path in paths {
@@ -317,7 +313,7 @@ async fn a_listing_shows_keys_as_they_may_be_asked_for() {
     node.stop().await;
 }
 
-/// What comes on a stream until it has so many events, or ends.
+/// Reads a stream until it has sent this many events, or ends.
 async fn events(body: &mut Body, parser: &mut types::SseParser, count: usize) -> Vec<types::Frame> {
     let mut frames = Vec::new();
     while frames.len() < count
@@ -349,9 +345,9 @@ async fn a_watch_begins_with_its_cursor_and_is_resumed_after_the_last_event() {
     for number in 0..3 {
         node.call("PUT", &format!("/kv/a%20{number}"), "x").await;
     }
-    let told = events(&mut body, &mut parser, 3).await;
+    let received = events(&mut body, &mut parser, 3).await;
     assert_eq!(
-        serde_json::from_str::<Value>(&told[0].data).unwrap(),
+        serde_json::from_str::<Value>(&received[0].data).unwrap(),
         json!({
             "key": "a%200", "version": 1, "shard": 0, "size": 1,
             "content_type": "application/octet-stream", "value": "x",
@@ -361,12 +357,12 @@ async fn a_watch_begins_with_its_cursor_and_is_resumed_after_the_last_event() {
         for (from, last) in [("0:2.0", None), ("0:1.0", Some("0:2.0"))] {
             let (mut body, mut parser) = open(&format!("{query}from={from}&values=true"), last).await;
             let again = events(&mut body, &mut parser, 3).await;
-            assert_eq!(again[0].id.as_deref(), Some("0:2.0"), "it is ready where it goes on");
-            assert_eq!(again[1..], told[1..], "{query} {from}");
+            assert_eq!(again[0].id.as_deref(), Some("0:2.0"), "`ready` has the cursor at which it resumes");
+            assert_eq!(again[1..], received[1..], "{query} {from}");
         }
     }
 
-    // A drain waits for nobody who watches.
+    // A drain does not wait for watches.
     let (mut one, mut its_parser) = open("shard=0", None).await;
     events(&mut one, &mut its_parser, 1).await;
     node.service.drain(tokio::time::Instant::now()).await;
@@ -376,7 +372,7 @@ async fn a_watch_begins_with_its_cursor_and_is_resumed_after_the_last_event() {
 }
 
 #[tokio::test]
-async fn of_watches_there_are_so_many_and_no_more() {
+async fn the_number_of_watches_is_limited() {
     let node = Node::owning(0, json!({"max_watches": 2})).await;
     let open = async |path: &str| {
         let request = Request::get(path).body(Body::empty()).unwrap();
@@ -407,7 +403,7 @@ async fn of_watches_there_are_so_many_and_no_more() {
     assert_eq!(
         node.get("/watch?from=x").await.status,
         StatusCode::BAD_REQUEST,
-        "what is wrong is told first"
+        "mistakes are reported first"
     );
     assert_eq!(measured(), (2, 2));
     drop(first);
@@ -426,8 +422,8 @@ async fn a_large_value_is_watched_and_listed_in_slices_and_whole() {
         assert_eq!(node.call("PUT", &format!("/kv/{name}"), value.clone()).await.status, StatusCode::OK);
     }
     let mut parser = types::SseParser::new(32 * 1024 * 1024);
-    let told = events(&mut body, &mut parser, 3).await;
-    for (frame, name) in told[1..].iter().zip(["a", "b"]) {
+    let received = events(&mut body, &mut parser, 3).await;
+    for (frame, name) in received[1..].iter().zip(["a", "b"]) {
         let data: Value = serde_json::from_str(&frame.data).unwrap();
         assert_eq!((&data["key"], data["value"].as_str()), (&json!(name), Some(value.as_str())));
     }
@@ -439,8 +435,8 @@ async fn a_large_value_is_watched_and_listed_in_slices_and_whole() {
     node.stop().await;
 }
 
-/// A node that has a copy of the last of some shards, and the node that owns it, on the same store.
-async fn owner_and_copy(shard: u32) -> (Node, Node) {
+/// A node with a replica of the last shard, and the node that owns the shard, on the same store.
+async fn owner_and_replica(shard: u32) -> (Node, Node) {
     let owner = Node::owning(shard, json!({})).await;
     let role = owner.context.role.clone();
     let store = folder_store(owner._folder.path()).await;
@@ -453,11 +449,11 @@ async fn owner_and_copy(shard: u32) -> (Node, Node) {
 
 #[tokio::test]
 async fn a_replica_answers_reads_that_may_be_old_and_nothing_else() {
-    let (owner, copy) = owner_and_copy(0).await;
-    assert_eq!(copy.service.health(), Health::Ready);
+    let (owner, replica) = owner_and_replica(0).await;
+    assert_eq!(replica.service.health(), Health::Ready);
     let put = owner.call("PUT", "/kv/a", "1").await;
     let answer = loop {
-        let answer = copy.get("/kv/a?consistency=any").await;
+        let answer = replica.get("/kv/a?consistency=any").await;
         let stale: u64 = answer.headers["coterie-staleness-ms"].to_str().unwrap().parse().unwrap();
         assert!(stale < 30_000, "{stale}");
         if answer.status == StatusCode::OK {
@@ -468,11 +464,11 @@ async fn a_replica_answers_reads_that_may_be_old_and_nothing_else() {
     };
     assert_eq!((&answer.body[..], &answer.headers["etag"]), (&b"1"[..], &put.headers["etag"]));
     for path in ["/kv?consistency=any", "/kv?consistency=any&shard=0"] {
-        let listed = copy.get(path).await;
+        let listed = replica.get(path).await;
         assert_eq!(listed.json()["keys"][0]["key"], "a", "{path}");
         assert!(listed.headers.contains_key("coterie-staleness-ms"));
     }
-    assert_eq!(copy.call("HEAD", "/kv/a?consistency=any", "").await.status, StatusCode::OK);
+    assert_eq!(replica.call("HEAD", "/kv/a?consistency=any", "").await.status, StatusCode::OK);
     for (method, path) in [
         ("GET", "/kv/a"),
         ("GET", "/kv/a?consistency=strong"),
@@ -482,13 +478,13 @@ async fn a_replica_answers_reads_that_may_be_old_and_nothing_else() {
         ("GET", "/kv?shard=0"),
         ("GET", "/watch?shard=0"),
     ] {
-        let answer = copy.call(method, path, "2").await;
+        let answer = replica.call(method, path, "2").await;
         let found = (answer.status.as_u16(), answer.problem().code().to_owned());
         assert_eq!(found, (421, "owner-only".to_owned()), "{method} {path}");
         assert!(answer.headers.contains_key(api::NOT_PROCESSED), "{method} {path}");
     }
-    assert!(copy.service.staleness().is_some());
-    copy.stop().await;
+    assert!(replica.service.staleness().is_some());
+    replica.stop().await;
     owner.stop().await;
 }
 
@@ -497,11 +493,15 @@ async fn an_owner_answers_whatever_consistency_is_asked_for() {
     let node = Node::owning(0, json!({})).await;
     assert_eq!(node.service.staleness(), None);
     node.call("PUT", "/kv/a", "1").await;
-    for (consistency, tells) in [("strong", false), ("primary", false), ("any", true)] {
+    for (consistency, has_staleness) in [("strong", false), ("primary", false), ("any", true)] {
         for path in ["/kv/a?", "/kv?", "/kv?shard=0&"] {
             let answer = node.get(&format!("{path}consistency={consistency}")).await;
             assert_eq!(answer.status, StatusCode::OK, "{path} {consistency}");
-            assert_eq!(answer.headers.contains_key("coterie-staleness-ms"), tells, "{path} {consistency}");
+            assert_eq!(
+                answer.headers.contains_key("coterie-staleness-ms"),
+                has_staleness,
+                "{path} {consistency}"
+            );
         }
     }
     for path in ["/kv/a?consistency=weak", "/kv/a?consistncy=any", "/kv?consistency=weak"] {
@@ -512,7 +512,7 @@ async fn an_owner_answers_whatever_consistency_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_service_that_has_ended_refuses_what_it_did_not_touch() {
+async fn a_stopped_service_refuses_requests_as_not_processed() {
     let node = Node::owning(0, json!({})).await;
     assert_eq!(node.service.health(), Health::Ready);
     node.context.shutdown.cancel();

@@ -1,4 +1,4 @@
-//! The agent by itself: the command lines of the first sketch as typed, where its values come from, how it ends.
+//! The agent alone: the command lines of the first sketch, the sources of its settings, and its exits.
 
 use std::net::TcpListener;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{ask, seen_by};
 
-/// Waits until an agent has said where it is.
+/// Waits until an agent has printed its address.
 async fn banner(agent: &Running) -> anyhow::Result<String> {
     eventually("the agent shows its banner", || async {
         Some(agent.out()).filter(|out| out.contains("curl http"))
@@ -43,7 +43,7 @@ async fn a_single_node_starts_as_the_first_sketch_says() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn an_agent_that_was_started_by_hand_is_found_by_its_executable_and_port() -> anyhow::Result<()> {
+async fn an_agent_that_ctl_did_not_start_is_found_by_its_executable_and_port() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let addr = format!("127.0.0.1:{}", free_port()?);
     let cluster = machine.cluster().to_owned();
@@ -63,7 +63,7 @@ async fn an_agent_that_was_started_by_hand_is_found_by_its_executable_and_port()
 }
 
 #[tokio::test]
-async fn two_nodes_meet_by_a_seed_and_the_one_that_is_told_to_end_leaves() -> anyhow::Result<()> {
+async fn two_nodes_meet_by_a_seed_and_the_one_that_gets_a_signal_leaves() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let [one, two] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
     let own = ["--cluster", machine.cluster(), "--profile", "local"];
@@ -72,13 +72,13 @@ async fn two_nodes_meet_by_a_seed_and_the_one_that_is_told_to_end_leaves() -> an
             ["--listen_addr", addr, "--gossip_addr", addr, "--seed", seed, "--service", "api_gateway"];
         machine.start("agent", &[&arguments[..], &["--node-id", id], &own].concat())
     };
-    // Its own address and one where nobody is are no obstacle.
+    // Its own address and one at which nothing listens are harmless as seeds.
     let dead = format!("127.0.0.1:{}", free_port()?);
     let first = start(&one, &format!("{one},{dead}"), "one")?;
     let second = start(&two, &one, "two")?;
     for addr in [&one, &two] {
         let url = format!("http://{addr}");
-        eventually("they know each other", || async {
+        eventually("they see each other", || async {
             (seen_by(&url).await.ok()? == ["one", "two"]).then_some(())
         })
         .await?;
@@ -88,9 +88,9 @@ async fn two_nodes_meet_by_a_seed_and_the_one_that_is_told_to_end_leaves() -> an
     second.signal(Signal::TERM);
     second.ends().await?.exits(0)?;
     let url = format!("http://{one}/v1/events");
-    let end = eventually("the other one knows", || async {
+    let end = eventually("the other one has the event", || async {
         let kept = ask(&url).await.ok()?;
-        // It may have become ready after the other one had gone.
+        // The first may have become ready after the second had gone.
         kept["events"].as_array()?.iter().rev().find(|event| event["member"].is_null()).cloned()
     })
     .await?;
@@ -112,7 +112,7 @@ async fn a_type_that_does_not_exist_is_refused_with_those_that_do() -> anyhow::R
 }
 
 #[tokio::test]
-async fn a_busy_port_is_told_with_its_holder_and_the_flag_to_change() -> anyhow::Result<()> {
+async fn a_busy_port_is_reported_with_its_holder_and_the_flag_to_change() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let addr = taken.local_addr()?.to_string();
@@ -130,7 +130,7 @@ async fn a_busy_port_is_told_with_its_holder_and_the_flag_to_change() -> anyhow:
 }
 
 #[tokio::test]
-async fn an_address_open_to_the_network_needs_the_word_insecure() -> anyhow::Result<()> {
+async fn an_address_open_to_the_network_needs_the_insecure_flag() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let any = format!("0.0.0.0:{}", free_port()?);
     machine
@@ -158,7 +158,7 @@ async fn a_data_folder_in_use_is_named() -> anyhow::Result<()> {
     machine.agent(&arguments).await?.exits(1)?.tells("data")?.tells("--data-dir")?;
     agent.signal(Signal::TERM);
     agent.ends().await?.exits(0)?;
-    // The name is kept in the folder.
+    // The node's id is kept in the folder.
     let again = machine.start("agent", &arguments)?;
     let first_line = |text: &str| text.lines().next().map(str::to_owned);
     assert_eq!(first_line(&banner(&again).await?), first_line(&shown));
@@ -168,7 +168,7 @@ async fn a_data_folder_in_use_is_named() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_damaged_store_ends_the_agent_with_what_to_do() -> anyhow::Result<()> {
+async fn a_damaged_store_ends_the_agent_with_a_remedy() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let store = machine.folder().join("store");
     let folder = store.join(machine.cluster());
@@ -247,7 +247,7 @@ async fn flags_beat_the_environment_which_beats_the_file() -> anyhow::Result<()>
 }
 
 #[tokio::test]
-async fn a_mistake_in_a_value_is_told_with_its_place() -> anyhow::Result<()> {
+async fn a_mistake_in_a_value_is_reported_with_its_place() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let file = machine.write("agent.yaml", "cluster: a\nlisten_adr: 127.0.0.1:1\nsede: x\n")?;
     let refused = machine.agent(&["--config", &file]).await?.exits(2)?;
@@ -275,7 +275,7 @@ async fn a_mistake_in_a_value_is_told_with_its_place() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn settings_are_checked_for_whoever_asks() -> anyhow::Result<()> {
+async fn settings_are_checked_for_any_caller() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let answered = async |question: &str| -> anyhow::Result<e2e::Said> {
         let file = machine.write("question.json", question)?;
@@ -296,7 +296,7 @@ async fn settings_are_checked_for_whoever_asks() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_storage_node_by_hand_says_how_many_shards_there_are() -> anyhow::Result<()> {
+async fn a_storage_node_without_ctl_needs_the_number_of_shards() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let [one, two] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
     let reason = async |addr: &str, text: &str| {
@@ -310,22 +310,22 @@ async fn a_storage_node_by_hand_says_how_many_shards_there_are() -> anyhow::Resu
     };
     let arguments = ["--listen-addr", &one, "--profile", "local", "--service", "storage", "--shard", "1"];
     let first = machine.start("agent", &arguments)?;
-    let told = reason(&one, "shard 1 alone does not tell").await?;
-    assert!(told.contains(&format!("agent {} --shards 2`", arguments.join(" "))), "{told}");
+    let shown = reason(&one, "shard 1 alone does not tell").await?;
+    assert!(shown.contains(&format!("agent {} --shards 2`", arguments.join(" "))), "{shown}");
     let arguments = ["--listen-addr", &two, "--profile", "local", "--service", "storage", "--seed", &one];
     let second = machine.start("agent", &[&arguments[..], &["--shards", "2"]].concat())?;
     let url = format!("http://{one}");
-    eventually("both are ready, the first one by itself", || async {
+    eventually("both are ready, the first one without a command", || async {
         let said = machine.ctl(&["--agent", &url, "status"]).await.ok()?;
-        // That the first one was tried again is a warning.
+        // There is a warning, since the first one was retried.
         said.out.contains("2 members, 2 ready").then_some(())
     })
     .await?;
     second.signal(Signal::TERM);
     second.ends().await?.exits(0)?;
     let second = machine.start("agent", &[&arguments[..], &["--shards", "3"]].concat())?;
-    let told = reason(&two, "storage has 2 shards on the store, and --shards says 3").await?;
-    assert!(told.contains("start this agent with --shards 2 or without it"), "{told}");
+    let shown = reason(&two, "storage has 2 shards on the store, and --shards says 3").await?;
+    assert!(shown.contains("start this agent with --shards 2 or without it"), "{shown}");
     for agent in [second, first] {
         agent.signal(Signal::TERM);
         agent.ends().await?.exits(0)?;
@@ -342,7 +342,7 @@ async fn a_storage_node_by_hand_says_how_many_shards_there_are() -> anyhow::Resu
 }
 
 #[tokio::test]
-async fn a_standby_that_is_given_a_shard_of_an_empty_store_is_told_a_command_that_works() -> anyhow::Result<()>
+async fn a_standby_that_is_given_a_shard_of_an_empty_store_names_a_command_that_works() -> anyhow::Result<()>
 {
     let machine = Machine::new()?;
     let addr = format!("127.0.0.1:{}", free_port()?);

@@ -1,4 +1,4 @@
-//! An agent with a service type of its own, `tests/examples/counter.rs`, as its author would use it.
+//! An agent with its own service type, `tests/examples/counter.rs`, as its author would use it.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ nodes:
 ";
 const NAMES: [&str; 5] = ["apples", "pears", "plums and figs", "ripe/unripe", "%41"];
 
-/// What `counter` answers for a name, by way of the gateway.
+/// The answer of `counter` for a name, through the gateway.
 async fn counter(method: reqwest::Method, url: &str, name: &str) -> anyhow::Result<u64> {
     let mut target = reqwest::Url::parse(&format!("{url}/counter"))?;
     target.path_segments_mut().map_err(|()| anyhow::anyhow!("a URL with a path"))?.push(name);
@@ -49,7 +49,7 @@ async fn an_agent_with_a_plugin_of_its_own_is_used_as_any_and_keeps_its_counts_t
     for (round, name) in (1..=3).flat_map(|round| NAMES.map(|name| (round, name))) {
         assert_eq!(add(&gateway, name).await?, round, "{name}");
     }
-    // The owners are killed, one after the other; whoever takes over has counted all that was acknowledged.
+    // The owners are killed, one after the other. The new owner has all acknowledged counts.
     for (killed, counted) in [("zero", 3), ("one", 4)] {
         machine.ctl(&["kill", killed, "--for-good"]).await?.exits(0)?;
         for name in NAMES {
@@ -59,7 +59,7 @@ async fn an_agent_with_a_plugin_of_its_own_is_used_as_any_and_keeps_its_counts_t
             eventually("the owner writes", || async { add(&gateway, name).await.ok() }).await?;
         }
     }
-    // The cluster remembers its agent, while it runs and after.
+    // ctl remembers the cluster's agent, while it runs and afterwards.
     machine.ctl(&["validate", &manifest]).await?.exits(0)?;
     machine.ctl(&["down"]).await?.exits(0)?;
     machine.ctl(&["validate", &manifest]).await?.exits(0)?;
@@ -69,7 +69,7 @@ async fn an_agent_with_a_plugin_of_its_own_is_used_as_any_and_keeps_its_counts_t
         assert_eq!(get(&gateway, name).await?, 5, "{name} after a stop of the whole cluster");
     }
     machine.ctl(&["down"]).await?.exits(0)?;
-    // An agent that is gone is named, and what to do.
+    // The error for a missing agent names it, and what to do.
     let moved = machine.folder().join("moved").display().to_string();
     std::fs::copy(&agent, &moved)?;
     machine.ctl(&["up", &manifest, "--agent-bin", &moved, "--timeout", "60s"]).await?.exits(0)?;

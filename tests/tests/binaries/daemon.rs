@@ -1,11 +1,11 @@
-//! The agent as a daemon: a log that can't be written, signals, output that nobody reads.
+//! The agent as a daemon: a log that can't be written, signals, output without a reader.
 
 use e2e::{Machine, Running, eventually, free_port};
 use rustix::process::Signal;
 
 use crate::{ask, seen_by};
 
-/// A shell that runs an agent whose output goes where `redirections` says; `{agent}` and its usual arguments are `$A`.
+/// A shell that runs a script in which `$A` is the agent with its usual arguments.
 fn agent_in_a_shell(machine: &Machine, script: &str, url: &str) -> anyhow::Result<Running> {
     let agent = format!(
         "agent --listen-addr {} --service standby --profile local --cluster {} --data-dir data --store store",
@@ -26,13 +26,13 @@ async fn metric(url: &str, name: &str) -> anyhow::Result<u64> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_printed_is_an_error_and_no_panic() -> anyhow::Result<()> {
+async fn output_that_cannot_be_written_is_an_error_and_no_panic() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     for verb in ["config", "version", "validate", "apply --store store"] {
         let question = "echo '{\"services\": {}}'";
         let full = machine.start("sh", &["-c", &format!("{question} | agent {verb} > /dev/full")])?;
         full.ends().await?.exits(1)?.tells("standard output can't be written")?;
-        // The reader has gone before anything is printed.
+        // The reader is gone before anything is printed.
         let script = format!(
             "mkfifo p; : < p & exec 3> p; wait; {question} | agent {verb} >&3; code=$?; rm p; exit $code"
         );
@@ -43,7 +43,7 @@ async fn what_cannot_be_printed_is_an_error_and_no_panic() -> anyhow::Result<()>
 }
 
 #[tokio::test]
-async fn an_agent_whose_log_cannot_be_written_lives_and_counts_the_lines() -> anyhow::Result<()> {
+async fn an_agent_whose_log_cannot_be_written_keeps_running_and_counts_the_lines() -> anyhow::Result<()> {
     for script in ["exec $A 2>/dev/full", "exec $A --log-file /dev/full"] {
         let machine = Machine::new()?;
         let url = format!("http://127.0.0.1:{}", free_port()?);
@@ -61,7 +61,7 @@ async fn an_agent_whose_log_cannot_be_written_lives_and_counts_the_lines() -> an
 }
 
 #[tokio::test]
-async fn an_agent_lives_on_when_the_reader_of_its_log_goes_away() -> anyhow::Result<()> {
+async fn an_agent_keeps_running_when_the_reader_of_its_log_goes_away() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let url = format!("http://127.0.0.1:{}", free_port()?);
     let script = "mkfifo f; cat f >log & cat=$!; (while [ ! -e stop ]; do sleep .05; done; kill $cat) & exec $A >f 2>&1";
@@ -70,7 +70,7 @@ async fn an_agent_lives_on_when_the_reader_of_its_log_goes_away() -> anyhow::Res
     let first_lines = || std::fs::read_to_string(machine.folder().join("log")).unwrap_or_default();
     eventually("the log is read", || async { first_lines().contains("started").then_some(()) }).await?;
     machine.write("stop", "")?;
-    // Lines come with each change of role.
+    // Each role change logs lines.
     eventually("lines are dropped", || async {
         for role in ["api_gateway", "standby"] {
             ask(&format!("{url}/update_service?service={role}")).await.ok()?;
@@ -84,17 +84,17 @@ async fn an_agent_lives_on_when_the_reader_of_its_log_goes_away() -> anyhow::Res
 }
 
 #[tokio::test]
-async fn a_hangup_opens_the_log_anew_and_other_signals_do_what_is_documented() -> anyhow::Result<()> {
+async fn a_hangup_reopens_the_log_and_other_signals_act_as_documented() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let url = format!("http://127.0.0.1:{}", free_port()?);
-    // A session of its own has no terminal.
+    // A new session has no terminal.
     let agent = agent_in_a_shell(&machine, "exec setsid $A --log-file n.log", &url)?;
     serves(&url).await?;
     let log = |name: &str| std::fs::read_to_string(machine.folder().join(name)).unwrap_or_default();
     eventually("it logs", || async { log("n.log").contains("started").then_some(()) }).await?;
     std::fs::rename(machine.folder().join("n.log"), machine.folder().join("moved"))?;
     agent.signal(Signal::HUP);
-    eventually("the file is opened anew", || async { machine.folder().join("n.log").exists().then_some(()) })
+    eventually("the file is reopened", || async { machine.folder().join("n.log").exists().then_some(()) })
         .await?;
     for signal in [Signal::USR1, Signal::USR2, Signal::HUP] {
         agent.signal(signal);
@@ -108,7 +108,7 @@ async fn a_hangup_opens_the_log_anew_and_other_signals_do_what_is_documented() -
     agent.signal(Signal::QUIT);
     let said = agent.ends().await?.exits(0)?;
     assert!(log("n.log").contains("SIGQUIT"), "{}", log("n.log"));
-    assert_eq!(said.err, "", "what is logged to a file is not printed");
+    assert_eq!(said.err, "", "lines logged to a file are not printed");
     machine.nothing_is_left()
 }
 
@@ -123,7 +123,7 @@ async fn a_log_file_that_cannot_be_created_is_refused_with_its_path() -> anyhow:
 }
 
 #[tokio::test]
-async fn an_agent_without_descriptors_says_so_once_a_second_and_recovers() -> anyhow::Result<()> {
+async fn an_agent_without_descriptors_logs_that_once_a_second_and_recovers() -> anyhow::Result<()> {
     const WATCHED: std::time::Duration = std::time::Duration::from_secs(4);
     let machine = Machine::new()?;
     let url = format!("http://127.0.0.1:{}", free_port()?);
@@ -137,8 +137,8 @@ async fn an_agent_without_descriptors_says_so_once_a_second_and_recovers() -> an
         let log = std::fs::read_to_string(machine.folder().join("n.log")).unwrap_or_default();
         log.lines().filter(|line| line.contains("could not accept a connection")).count()
     };
-    eventually("it complains", || async { (complaints() > 0).then_some(()) }).await?;
-    // How many lines come in a length of time is what is tested.
+    eventually("it logs the error", || async { (complaints() > 0).then_some(()) }).await?;
+    // The test counts the lines in this time.
     tokio::time::sleep(WATCHED).await;
     let lines = complaints();
     assert!((2..=6).contains(&lines), "{lines} lines in {WATCHED:?}");

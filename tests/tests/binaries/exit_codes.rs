@@ -1,4 +1,4 @@
-//! Each way in which a command can fail has the exit code that `ctl --help` promises, and says what is wrong.
+//! Each failure of a command has the exit code that `ctl --help` documents, and a message that explains it.
 
 use e2e::{Machine, eventually};
 use rustix::process::Signal;
@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use crate::{FIVE, FIVE_NAMES, ask, up, url};
 
 #[tokio::test]
-async fn a_role_that_cannot_be_is_refused_with_2() -> anyhow::Result<()> {
+async fn an_impossible_role_is_refused_with_2() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     for (arguments, text) in [
         (
@@ -29,7 +29,7 @@ async fn a_role_that_cannot_be_is_refused_with_2() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_node_that_nobody_knows_is_1_with_a_guess() -> anyhow::Result<()> {
+async fn an_unknown_node_is_1_with_a_suggestion() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     for verb in
         [&["set-service", "standby-9", "standby"][..], &["drain", "standby-9"], &["leave", "standby-9"]]
@@ -43,7 +43,7 @@ async fn a_node_that_nobody_knows_is_1_with_a_guess() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_dead_node_is_4_before_and_after_the_others_know() -> anyhow::Result<()> {
+async fn a_dead_node_is_4_before_and_after_the_others_detect_it() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     machine.ctl(&["kill", "standby-1", "--for-good"]).await?.exits(0)?;
     let change = ["set-service", "standby-1", "api_gateway"];
@@ -57,7 +57,7 @@ async fn a_dead_node_is_4_before_and_after_the_others_know() -> anyhow::Result<(
 }
 
 #[tokio::test]
-async fn a_node_that_was_stopped_is_told_of_as_such() -> anyhow::Result<()> {
+async fn a_paused_node_is_reported_as_such() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     machine.ctl(&["kill", "standby-1", "--signal", "STOP"]).await?.exits(0)?;
     let manifest = machine.manifest(FIVE)?;
@@ -78,7 +78,7 @@ async fn a_node_that_was_stopped_is_told_of_as_such() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_node_that_is_leaving_is_5() -> anyhow::Result<()> {
-    // Takes connections and never answers, so that a request keeps the gateway draining.
+    // A server that accepts connections and never answers, so that a request keeps the gateway draining.
     let silent = TcpListener::bind("127.0.0.1:0").await?;
     let machine = Machine::new()?;
     let services = format!(
@@ -137,11 +137,13 @@ async fn two_commands_on_one_cluster_are_5() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_not_there_in_time_is_3_and_taken_back() -> anyhow::Result<()> {
+async fn a_start_that_takes_too_long_is_3_and_undone() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let manifest = machine.manifest(FIVE)?;
     let late = machine.ctl(&["up", &manifest, "--timeout", "1ms"]).await?.exits(3)?;
-    let late = late.tells("not every node sees every node ready after 1ms")?.tells("taking back 5 agents")?;
+    let late = late
+        .tells("not every node sees every node ready after 1ms")?
+        .tells("undoing the start of 5 agents")?;
     assert_eq!(late.out, "");
     machine.nothing_is_left()
 }
@@ -163,12 +165,12 @@ async fn a_manifest_with_mistakes_is_2_and_starts_nothing() -> anyhow::Result<()
 }
 
 #[tokio::test]
-async fn nobody_to_talk_to_is_4() -> anyhow::Result<()> {
+async fn no_reachable_agent_is_4() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     for verb in
         [&["members"][..], &["status"], &["leave", "a"], &["set-service", "a", "standby"], &["kill", "a"]]
     {
-        // Named, since agents that other tests start by hand are found otherwise.
+        // The cluster is named, since otherwise ctl would find agents that other tests have started.
         let verb = [verb, &["--cluster", machine.cluster()]].concat();
         machine.ctl(&verb).await?.exits(4)?.tells("no cluster named")?;
     }
@@ -191,23 +193,23 @@ async fn a_stream_that_is_interrupted_is_130_and_the_cluster_stays() -> anyhow::
     let follow = machine.start("ctl", &["up", &manifest, "--follow"])?;
     eventually("it follows", || async { follow.out().contains("present").then_some(()) }).await?;
     follow.signal(Signal::INT);
-    follow.ends().await?.exits(0)?.tells("the cluster runs on")?;
+    follow.ends().await?.exits(0)?.tells("the cluster keeps running")?;
     assert_eq!(machine.members().await?, FIVE_NAMES);
     Ok(())
 }
 
 #[tokio::test]
-async fn events_go_on_when_the_agent_that_told_them_dies() -> anyhow::Result<()> {
+async fn events_continue_when_the_agent_that_sends_them_dies() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     let stream = machine.start("ctl", &["events", "-f", "-o", "json"])?;
     eventually("it prints", || async { stream.out().contains("standby-3").then_some(()) }).await?;
     machine.ctl(&["kill", "gateway-1", "--for-good"]).await?.exits(0)?;
-    eventually("another agent is asked", || async {
+    eventually("another agent is used", || async {
         stream.err().contains("from here on as seen by").then_some(())
     })
     .await?;
     machine.ctl(&["leave", "standby-3"]).await?.exits(0)?;
-    eventually("the stream goes on", || async { stream.out().contains("standby-3 left").then_some(()) })
+    eventually("the stream continues", || async { stream.out().contains("standby-3 left").then_some(()) })
         .await?;
     stream.signal(Signal::INT);
     stream.ends().await?.exits(130)?;

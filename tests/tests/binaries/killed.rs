@@ -1,4 +1,4 @@
-//! Killed at any moment: ctl, an agent, all of them; a pid that is used again; a process that stood still.
+//! Kills at any time: of ctl, an agent, all of them. Also reused pids and paused processes.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{FIVE, FIVE_NAMES, agent_pid, ask, members_become, seen_by, up, url};
 
-/// How far a `ctl up` of five nodes has come: nothing, a record, or so many logs, each of which is opened just before
-/// its agent starts.
+/// The progress of a `ctl up` of five nodes: one for the record and one for each log, which is opened just before its
+/// agent starts.
 fn progress(machine: &Machine) -> usize {
     let entries = std::fs::read_dir(machine.run_dir()).into_iter().flatten().flatten();
     let names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -17,7 +17,7 @@ fn progress(machine: &Machine) -> usize {
     usize::from(has_record) + names.iter().filter(|name| name.ends_with(".log")).count()
 }
 
-/// Starts `ctl up` and sends it a signal once it has come so far.
+/// Starts `ctl up` and sends it a signal once it has made this progress.
 async fn signalled(
     machine: &Machine,
     manifest: &str,
@@ -25,7 +25,7 @@ async fn signalled(
     signal: Signal,
 ) -> anyhow::Result<e2e::Said> {
     let mut ctl = machine.start("ctl", &["up", manifest])?;
-    // Milliseconds count here, so this looks without a pause.
+    // Milliseconds count here, so this polls without a pause.
     while progress(machine) < moment && !ctl.has_ended()? {
         tokio::task::yield_now().await;
     }
@@ -34,7 +34,7 @@ async fn signalled(
 }
 
 #[tokio::test]
-async fn down_finds_everything_that_a_killed_ctl_began() -> anyhow::Result<()> {
+async fn down_finds_everything_that_a_killed_ctl_started() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let manifest = machine.manifest(FIVE)?;
     for moment in 0..=6 {
@@ -46,7 +46,7 @@ async fn down_finds_everything_that_a_killed_ctl_began() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn down_goes_on_where_a_killed_one_stopped() -> anyhow::Result<()> {
+async fn down_continues_where_a_killed_one_stopped() -> anyhow::Result<()> {
     for left in (0..=5).rev() {
         let machine = up(FIVE).await?;
         let mut down = machine.start("ctl", &["down"])?;
@@ -62,7 +62,7 @@ async fn down_goes_on_where_a_killed_one_stopped() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn up_goes_on_where_a_killed_ctl_stopped() -> anyhow::Result<()> {
+async fn up_continues_where_a_killed_ctl_stopped() -> anyhow::Result<()> {
     for moment in [0, 3, 6] {
         let machine = Machine::new()?;
         let manifest = machine.manifest(FIVE)?;
@@ -102,14 +102,14 @@ async fn an_interrupt_halfway_leaves_nothing_behind() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_killed_agent_is_gone_for_all_and_comes_back_under_its_own_name_once() -> anyhow::Result<()> {
+async fn a_killed_agent_is_gone_for_all_and_returns_once_with_its_id() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     let before = ask(&format!("{}/v1/agent/self", url(&machine, "standby-2")?)).await?;
     machine.ctl(&["kill", "standby-2", "--for-good"]).await?.exits(0)?;
     let others = ["gateway-1", "gateway-2", "standby-1", "standby-3"];
     for other in others {
         let url = url(&machine, other)?;
-        eventually("each of the others knows", || async {
+        eventually("each of the others shows it", || async {
             (seen_by(&url).await.ok()? == others).then_some(())
         })
         .await?;
@@ -123,13 +123,16 @@ async fn a_killed_agent_is_gone_for_all_and_comes_back_under_its_own_name_once()
     assert_eq!(machine.members().await?, FIVE_NAMES);
     machine.ctl(&["status"]).await?.exits(0)?;
     let after = ask(&format!("{}/v1/agent/self", url(&machine, "standby-2")?)).await?;
-    assert!(after["member"]["generation"].as_u64() > before["member"]["generation"].as_u64(), "a new life");
+    assert!(
+        after["member"]["generation"].as_u64() > before["member"]["generation"].as_u64(),
+        "a new generation"
+    );
     assert_eq!(machine.agents()?.len(), 5);
     Ok(())
 }
 
 #[tokio::test]
-async fn an_agent_that_is_started_again_before_anyone_noticed_is_there_once() -> anyhow::Result<()> {
+async fn an_agent_that_is_restarted_before_its_end_is_detected_is_a_member_once() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     let manifest = machine.manifest(FIVE)?;
     for _ in 0..3 {
@@ -142,7 +145,7 @@ async fn an_agent_that_is_started_again_before_anyone_noticed_is_there_once() ->
 }
 
 #[tokio::test]
-async fn after_everything_was_killed_down_proves_the_end_and_up_works_again() -> anyhow::Result<()> {
+async fn after_everything_was_killed_down_confirms_the_end_and_up_works_again() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     let manifest = machine.manifest(FIVE)?;
     let kill_all = async || -> anyhow::Result<()> {
@@ -170,18 +173,18 @@ async fn after_everything_was_killed_down_proves_the_end_and_up_works_again() ->
 
 #[tokio::test]
 async fn a_pid_that_was_given_to_another_process_is_never_signalled() -> anyhow::Result<()> {
-    let mut bystander = std::process::Command::new("sleep").arg("600").spawn()?;
-    let outcome = with_the_pid_of(bystander.id()).await;
-    let lives = bystander.try_wait()?.is_none();
-    bystander.kill()?;
-    bystander.wait()?;
-    assert!(lives, "the bystander was killed");
+    let mut other = std::process::Command::new("sleep").arg("600").spawn()?;
+    let outcome = with_the_pid_of(other.id()).await;
+    let survives = other.try_wait()?.is_none();
+    other.kill()?;
+    other.wait()?;
+    assert!(survives, "the other process was killed");
     outcome
 }
 
-async fn with_the_pid_of(bystander: u32) -> anyhow::Result<()> {
+async fn with_the_pid_of(other_pid: u32) -> anyhow::Result<()> {
     let one = "nodes:\n  - {id: n1, service: standby}\n";
-    // The agent lives on under another pid, or has ended.
+    // The agent runs under another pid, or has ended.
     for is_dead in [false, true] {
         let machine = up(one).await?;
         if is_dead {
@@ -190,11 +193,11 @@ async fn with_the_pid_of(bystander: u32) -> anyhow::Result<()> {
         }
         let path = machine.run_dir().join("n1.pid");
         let mut file: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-        file["pid"] = json!(bystander);
+        file["pid"] = json!(other_pid);
         file["start_time"] = json!(0);
         std::fs::write(&path, file.to_string())?;
         let data = machine.state().join("data").join(machine.cluster());
-        std::fs::write(data.join("n1/lock"), bystander.to_string())?;
+        std::fs::write(data.join("n1/lock"), other_pid.to_string())?;
         for signal in ["KILL", "TERM", "STOP"] {
             machine
                 .ctl(&["kill", "n1", "--signal", signal])
@@ -215,27 +218,29 @@ async fn with_the_pid_of(bystander: u32) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn an_agent_that_stood_still_comes_back_and_blames_nobody() -> anyhow::Result<()> {
-    const STILL: Duration = Duration::from_millis(2_500);
+async fn a_paused_agent_returns_and_declares_no_member_lost() -> anyhow::Result<()> {
+    const PAUSE: Duration = Duration::from_millis(2_500);
     let machine = up(FIVE).await?;
     let pid = agent_pid(&machine, "standby-3")?;
     machine.ctl(&["kill", "standby-3", "--signal", "STOP"]).await?.exits(0)?;
     let stopped = Instant::now();
     members_become(&machine, &FIVE_NAMES[..4]).await?;
     machine.ctl(&["status"]).await?.exits(1)?;
-    // The length of the standstill is what is tested.
-    tokio::time::sleep(STILL.saturating_sub(stopped.elapsed())).await;
+    // The length of the pause matters here.
+    tokio::time::sleep(PAUSE.saturating_sub(stopped.elapsed())).await;
     kill_process(pid, Signal::CONT)?;
     members_become(&machine, &FIVE_NAMES).await?;
     for node in FIVE_NAMES {
         let url = url(&machine, node)?;
-        eventually("all see all again", || async { (seen_by(&url).await.ok()? == FIVE_NAMES).then_some(()) })
-            .await?;
+        eventually("every node sees every node again", || async {
+            (seen_by(&url).await.ok()? == FIVE_NAMES).then_some(())
+        })
+        .await?;
     }
     let kept = ask(&format!("{}/v1/events", url(&machine, "standby-3")?)).await?;
-    let blamed: Vec<&Value> =
+    let lost: Vec<&Value> =
         kept["events"].as_array().into_iter().flatten().filter(|event| event["kind"] == "lost").collect();
-    assert!(blamed.is_empty(), "{blamed:#?}");
+    assert!(lost.is_empty(), "{lost:#?}");
     machine.ctl(&["status"]).await?.exits(0)?;
     Ok(())
 }
@@ -253,13 +258,14 @@ nodes:
     let manifest = machine.manifest(NODES)?;
     machine.ctl(&["kv", "put", "greeting", "hello"]).await?.exits(0)?;
     for crash in 1..=4 {
-        // Agents and their parents, all at once: nobody starts anything again.
+        // Kill agents and their parents at once, so that nothing is restarted.
         for process in machine.processes()? {
             kill_process(process, Signal::KILL)?;
         }
         eventually("all of them have ended", || async { machine.processes().ok()?.is_empty().then_some(()) })
             .await?;
-        // An owner that nobody has seen is waited for for ten seconds; one that says no is not.
+        // Candidates wait ten seconds for an owner that they have never seen alive, but not for one that has refused
+        // the shard.
         let began = Instant::now();
         machine.ctl(&["up", &manifest, "--timeout", "9s"]).await?.exits(0)?.tells("started 4 agents")?;
         println!("crash {crash}: everything is up and owned after {:?}", began.elapsed());
@@ -284,9 +290,9 @@ nodes:
     let manifest = machine.manifest(NODES)?;
     let late = machine.ctl(&["up", &manifest, "--timeout", "2s", "--keep"]).await?.exits(3)?;
     late.tells("a shard has no owner that runs after 2s:\n  storage/1 (nobody ever owned it)")?;
-    let told = machine.ctl(&["up", &manifest, "--timeout", "1s"]).await?.exits(3)?;
-    told.tells("storage/1 (nobody ever owned it)")?.tells(" status --cluster ")?;
-    // A shard that a person took from its node is not waited for.
+    let late = machine.ctl(&["up", &manifest, "--timeout", "1s"]).await?.exits(3)?;
+    late.tells("storage/1 (nobody ever owned it)")?.tells(" status --cluster ")?;
+    // `ctl up` does not wait for a shard that an operator took from its node.
     machine.ctl(&["set-service", "a", "storage/1"]).await?.exits(0)?;
     machine.ctl(&["up", &manifest, "--timeout", "5s"]).await?.exits(0)?.tells("drift: a is storage/1")?;
     Ok(())

@@ -1,4 +1,4 @@
-//! The real binaries: what a person does with `ctl` and `agent`, and what must not be left behind.
+//! Tests of the real binaries: `ctl` and `agent` as a user runs them, and that nothing is left behind.
 
 mod agent;
 mod counter;
@@ -37,7 +37,7 @@ async fn up(nodes: &str) -> anyhow::Result<Machine> {
     Ok(machine)
 }
 
-/// What an agent answers.
+/// The JSON answer of an agent.
 async fn ask(url: &str) -> anyhow::Result<Value> {
     let http = client::plain_http().timeout(Duration::from_secs(20)).build()?;
     Ok(http.get(url).send().await?.error_for_status()?.json().await?)
@@ -50,7 +50,7 @@ async fn seen_by(url: &str) -> anyhow::Result<Vec<String>> {
     Ok(members.filter_map(|member| member["id"].as_str().map(str::to_owned)).collect())
 }
 
-/// Waits until ctl shows just these members.
+/// Waits until ctl shows exactly these members.
 async fn members_become(machine: &Machine, names: &[&str]) -> anyhow::Result<()> {
     eventually(&format!("the members are {names:?}"), || async {
         machine.members().await.ok().filter(|members| members == names)
@@ -72,7 +72,7 @@ fn url(machine: &Machine, node: &str) -> anyhow::Result<String> {
     Ok(format!("http://{}", recorded(machine, node, "http")?.as_str().unwrap_or_default()))
 }
 
-/// The process id of a node's agent, as its parent wrote it down.
+/// The process id of a node's agent, as recorded by its parent.
 fn agent_pid(machine: &Machine, node: &str) -> anyhow::Result<Pid> {
     let text = std::fs::read(machine.run_dir().join(format!("{node}.pid")))?;
     let file: PidFile = serde_json::from_slice(&text)?;

@@ -1,4 +1,4 @@
-//! Services with names of their own, as a person uses them: two gateways on two ports, two stores, and takeover across them.
+//! Named services, as a user runs them: two gateways on two ports, two stores, and takeover across them.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use rustix::process::{Signal, kill_process};
 
 use crate::{agent_pid, ask, url};
 
-/// Two stores with their own shards and settings, two gateways on these ports, and two nodes that wait to be needed.
+/// Two stores with their own shards and settings, two gateways on these ports, and two standbys.
 fn manifest(machine: &Machine, edge: u16, internal: u16, users: &str) -> anyhow::Result<String> {
     machine.manifest(&format!(
         "services:\n  sessions: {{type: storage, shards: 2, settings: {{write_queue: 16777216}}}}\n  \
@@ -52,7 +52,7 @@ async fn two_gateways_and_two_stores_run_side_by_side_and_standbys_take_over_acr
     let specs = machine.ctl(&["spec"]).await?.exits(0)?.out;
     assert!(specs.contains("internal  api_gateway  1"), "{specs}");
 
-    // Keys are of one of the stores, through either gateway.
+    // A key belongs to one of the stores, through either gateway.
     let several = "several services have keys: sessions, users";
     machine.ctl(&["kv", "put", "user/1", "x"]).await?.exits(2)?.tells(several)?;
     machine.ctl(&["kv", "--service", "sessions", "put", "user/1", "session"]).await?.exits(0)?;
@@ -67,11 +67,11 @@ async fn two_gateways_and_two_stores_run_side_by_side_and_standbys_take_over_acr
     let large = http.put(format!("http://127.0.0.1:{edge}/users/kv/large")).body(vec![b'x'; 2_000]);
     assert_eq!(large.send().await?.status(), 413, "its own settings");
 
-    // A type says nothing where several services are of it.
+    // A type is ambiguous if several services have it.
     let several = "several services are of it: sessions, users";
     machine.ctl(&["set-service", "spare", "storage"]).await?.exits(2)?.tells(several)?;
 
-    // Who may run it takes over, and keys outlive the owner.
+    // The node that may run the service takes over, and keys outlive the owner.
     for node in ["sessions-1", "sessions-2"] {
         kill_process(agent_pid(&machine, node)?, Signal::KILL)?;
     }
@@ -79,13 +79,13 @@ async fn two_gateways_and_two_stores_run_side_by_side_and_standbys_take_over_acr
         http.get(format!("http://127.0.0.1:{internal}/sessions/kv/user%2F1")).send().await?.text().await?;
     assert_eq!(value, "session");
     let state = ask(&format!("{}/v1/members/limited", url(&machine, "edge")?)).await?;
-    assert_eq!(state["member"]["state"]["role"]["service"], "standby", "it may not: {state}");
+    assert_eq!(state["member"]["state"]["role"]["service"], "standby", "it may not run the service: {state}");
     machine.ctl(&["down"]).await?.exits(0)?;
     machine.nothing_is_left()
 }
 
 #[tokio::test]
-async fn a_service_that_is_no_longer_in_the_manifest_keeps_its_data_until_a_person_removes_it()
+async fn a_service_that_is_no_longer_in_the_manifest_keeps_its_data_until_an_operator_removes_it()
 -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let (edge, internal) = (free_port()?, free_port()?);
@@ -99,7 +99,7 @@ async fn a_service_that_is_no_longer_in_the_manifest_keeps_its_data_until_a_pers
     machine.ctl(&["up", &file, "--timeout", "60s"]).await?.exits(0)?.tells(kept)?;
     let status = machine.ctl(&["status"]).await?;
     assert!(status.out.contains(kept), "{}", status.out);
-    // The standby takes the shard over: what is kept can be read.
+    // The standby takes the shard over, so the kept data can be read.
     eventually("the key is read", || async {
         let said = machine.ctl(&["kv", "--service", "users", "get", "user/1"]).await.ok()?;
         (said.out == "user").then_some(())

@@ -1,4 +1,5 @@
-//! What ends without being told to comes back, what was told to end stays away, and what a starter had open is let go.
+//! Agents that crash are restarted, agents that were stopped are not, and agents keep no open file of the process that
+//! started them.
 
 use e2e::{Machine, eventually};
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,15 +33,17 @@ async fn comes_back(machine: &Machine, node: &str, before: Pid) -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn a_node_that_was_killed_comes_back_and_says_why_it_was_gone() -> anyhow::Result<()> {
+async fn a_node_that_was_killed_is_restarted_and_reports_why_it_ended() -> anyhow::Result<()> {
     let machine = up(TWO).await?;
     let before = agent_pid(&machine, "b")?;
     let killed = machine.ctl(&["kill", "b"]).await?.exits(0)?;
     assert!(killed.out.contains("its parent starts it again"), "{}", killed.out);
     comes_back(&machine, "b", before).await?;
     members_become(&machine, &["a", "b"]).await?;
-    let status =
-        eventually("all see all", || async { machine.ctl(&["status"]).await.ok()?.exits(0).ok() }).await?;
+    let status = eventually("every node sees every node", || async {
+        machine.ctl(&["status"]).await.ok()?.exits(0).ok()
+    })
+    .await?;
     assert!(
         status.out.contains("b was started again 1 time; it had ended: killed by SIGKILL"),
         "{}",
@@ -61,15 +64,15 @@ async fn reqwest_text(url: &str) -> anyhow::Result<String> {
 }
 
 #[tokio::test]
-async fn a_node_that_was_told_to_end_stays_away_until_it_is_started() -> anyhow::Result<()> {
+async fn a_node_that_was_stopped_is_not_restarted_until_it_is_started() -> anyhow::Result<()> {
     let machine =
         up("nodes:\n  - {id: a, service: standby}\n  - {id: b, service: standby, restart: always}\n").await?;
-    // As by a person who knows nothing of ctl.
+    // As by a user who does not use ctl.
     let (agent, parent) = (agent_pid(&machine, "b")?, parent_pid(&machine, "b")?);
     kill_process(agent, Signal::TERM)?;
     eventually("both have ended", || async { (!is_alive(agent) && !is_alive(parent)).then_some(()) }).await?;
     let status = machine.ctl(&["status"]).await?.exits(1)?;
-    assert!(status.out.contains("b is stopped: it left as it was told to"), "{}", status.out);
+    assert!(status.out.contains("b is stopped: it left on request"), "{}", status.out);
     let started = machine.ctl(&["start", "b"]).await?.exits(0)?;
     assert!(started.out.starts_with("b started (process "), "{}", started.out);
     assert_eq!(machine.ctl(&["start", "b", "-o", "name"]).await?.exits(0)?.out, "b\n", "it runs already");
@@ -86,8 +89,10 @@ async fn a_node_that_was_told_to_end_stays_away_until_it_is_started() -> anyhow:
     let before = agent_pid(&machine, "b")?;
     machine.ctl(&["restart", "b"]).await?.exits(0)?;
     assert_ne!(comes_back(&machine, "b", before).await?, before);
-    let status =
-        eventually("all see all", || async { machine.ctl(&["status"]).await.ok()?.exits(0).ok() }).await?;
+    let status = eventually("every node sees every node", || async {
+        machine.ctl(&["status"]).await.ok()?.exits(0).ok()
+    })
+    .await?;
     assert!(!status.out.contains("started again"), "an orderly restart is no failure: {}", status.out);
     machine.ctl(&["down"]).await?.exits(0)?;
     machine.nothing_is_left()
@@ -110,7 +115,7 @@ async fn an_agent_outlives_its_parent_and_the_next_up_gives_it_another() -> anyh
     let second = comes_back(&machine, "b", agent).await?;
     assert_eq!(parent_pid(&machine, "b")?, adopted);
 
-    // An orderly end of one that was adopted is known by what it left.
+    // An orderly end of an adopted agent is recognised by the files that it left.
     kill_process(adopted, Signal::KILL)?;
     eventually("that one has ended", || async { (!is_alive(adopted)).then_some(()) }).await?;
     machine.ctl(&["up", &manifest]).await?.exits(0)?;
@@ -144,7 +149,7 @@ async fn a_node_that_fails_too_often_is_left_alone_until_it_is_started() -> anyh
 }
 
 #[tokio::test]
-async fn a_node_that_is_not_to_come_back_does_not() -> anyhow::Result<()> {
+async fn a_node_with_restart_no_is_not_restarted() -> anyhow::Result<()> {
     let machine =
         up("nodes:\n  - {id: a, service: standby}\n  - {id: b, service: standby, restart: no}\n").await?;
     let parent = parent_pid(&machine, "b")?;
@@ -186,7 +191,7 @@ async fn down_also_ends_a_parent_that_waits_to_start_its_agent_again() -> anyhow
 }
 
 #[tokio::test]
-async fn agents_keep_nothing_of_what_their_starter_had_open() -> anyhow::Result<()> {
+async fn agents_keep_no_open_file_of_their_starter() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let manifest = machine.manifest(TWO)?;
     let script = format!(
@@ -206,14 +211,14 @@ async fn agents_keep_nothing_of_what_their_starter_had_open() -> anyhow::Result<
 }
 
 #[tokio::test]
-async fn a_damaged_record_is_set_aside_and_made_anew() -> anyhow::Result<()> {
+async fn a_damaged_record_is_set_aside_and_rebuilt() -> anyhow::Result<()> {
     let machine = up(TWO).await?;
     let path = machine.run_dir().join("cluster.json");
     let text = std::fs::read(&path)?;
     std::fs::write(&path, &text[..text.len() / 2])?;
     let members = machine.ctl(&["members", "-o", "name"]).await?.exits(0)?;
     assert_eq!(members.out, "a\nb\n");
-    members.tells("cluster.json is damaged")?.tells("made anew from the files and processes of 2 nodes")?;
+    members.tells("cluster.json is damaged")?.tells("rebuilt from the files and processes of 2 nodes")?;
     let quiet = machine.ctl(&["status"]).await?.exits(0)?;
     assert!(!quiet.err.contains("damaged"), "{}", quiet.err);
     std::fs::write(&path, "")?;
@@ -226,7 +231,7 @@ async fn a_damaged_record_is_set_aside_and_made_anew() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_state_folder_is_found_from_wherever_it_is_named() -> anyhow::Result<()> {
+async fn a_state_folder_is_found_by_any_path_to_it() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let manifest = machine.manifest(TWO)?;
     std::fs::create_dir(machine.folder().join("sub"))?;
@@ -239,7 +244,7 @@ async fn a_state_folder_is_found_from_wherever_it_is_named() -> anyhow::Result<(
         }
     }
     assert!(machine.run_dir().join("cluster.json").exists(), "`..` is the folder above");
-    // By way of a link, one that does not leave in time is killed, and its parent does not start it again.
+    // Through a link too, an agent that does not leave in time is killed, and its parent does not restart it.
     std::os::unix::fs::symlink(machine.state(), machine.folder().join("link"))?;
     let script =
         format!("kill -STOP {}; COTERIE_STATE_DIR=link ctl down --timeout 0s", agent_pid(&machine, "a")?);
@@ -249,7 +254,7 @@ async fn a_state_folder_is_found_from_wherever_it_is_named() -> anyhow::Result<(
 }
 
 #[tokio::test]
-async fn a_restart_uses_the_binary_that_is_there_now() -> anyhow::Result<()> {
+async fn a_restart_uses_the_current_binary() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let (real, agent) = (e2e::binaries()?.join("agent"), machine.folder().join("agent"));
     let install = || std::fs::hard_link(&real, &agent).or_else(|_| std::fs::copy(&real, &agent).map(|_| ()));
@@ -257,7 +262,7 @@ async fn a_restart_uses_the_binary_that_is_there_now() -> anyhow::Result<()> {
     let (manifest, path) = (machine.manifest(TWO)?, agent.display().to_string());
     machine.ctl(&["up", &manifest, "--agent-bin", &path]).await?.exits(0)?;
     std::fs::remove_file(&agent)?;
-    // What the node needs to come back is looked for before it goes.
+    // ctl checks that the node can be started again before it leaves.
     machine.ctl(&["restart", "a"]).await?.exits(1)?.tells(&path)?.tells("--agent-bin")?;
     members_become(&machine, &["a", "b"]).await?;
     install()?;
@@ -268,8 +273,10 @@ async fn a_restart_uses_the_binary_that_is_there_now() -> anyhow::Result<()> {
         machine.ctl(&["restart", node]).await?.exits(0)?;
         assert_ne!(agent_pid(&machine, node)?, before);
     }
-    let status =
-        eventually("all see all", || async { machine.ctl(&["status"]).await.ok()?.exits(0).ok() }).await?;
+    let status = eventually("every node sees every node", || async {
+        machine.ctl(&["status"]).await.ok()?.exits(0).ok()
+    })
+    .await?;
     assert!(!status.out.contains("replaced"), "{}", status.out);
     machine.ctl(&["down"]).await?.exits(0)?;
     machine.nothing_is_left()
@@ -280,7 +287,7 @@ async fn logs_are_followed_and_read_across_files_that_were_moved_away() -> anyho
     let machine = up(TWO).await?;
     let follow = machine.start("ctl", &["logs", "a", "-f", "-n", "1"])?;
     let log = machine.run_dir().join("a.log");
-    // What is logged before it has opened the log is not its to follow.
+    // It does not follow lines that were logged before it opened the log.
     eventually("it follows", || async { (!follow.out().is_empty()).then_some(()) }).await?;
     for (number, role) in ["api_gateway", "standby", "api_gateway"].into_iter().enumerate() {
         // As logrotate does: the parent passes the signal on.
@@ -290,7 +297,7 @@ async fn logs_are_followed_and_read_across_files_that_were_moved_away() -> anyho
         }
         std::fs::rename(&log, log.with_extension("log.1"))?;
         kill_process(parent_pid(&machine, "a")?, Signal::HUP)?;
-        eventually("a new file is begun", || async { log.exists().then_some(()) }).await?;
+        eventually("a new file is created", || async { log.exists().then_some(()) }).await?;
         machine.ctl(&["set-service", "a", role]).await?.exits(0)?;
     }
     let changes = |text: &str| text.matches("carried out a command").count();

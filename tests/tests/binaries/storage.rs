@@ -1,4 +1,4 @@
-//! Storage as a person meets it: keys, claims, shards that move, processes that are killed or stand still.
+//! Storage as a user sees it: keys, claims, shards that move, processes that are killed or paused.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ async fn keys_are_stored_listed_and_removed_and_survive_every_end() -> anyhow::R
     }
     machine.ctl(&["up", &manifest]).await?.exits(0)?;
     assert_eq!(get(&machine, "greeting").await?, "hello");
-    assert_eq!(owner(&machine).await?, "a", "it took its shard up again");
+    assert_eq!(owner(&machine).await?, "a", "it resumed its shard");
 
     for (arguments, shown) in [(&["a%0Ab"][..], "a%250Ab"), (&["--encoded", "a%0Ab%FF"], "a%0Ab%FF")] {
         machine.ctl(&[&["kv", "put"], arguments, &[shown]].concat()).await?.exits(0)?;
@@ -83,7 +83,11 @@ async fn keys_are_stored_listed_and_removed_and_survive_every_end() -> anyhow::R
     machine.ctl(&["kv", "put", "a b/ü", "odd"]).await?.exits(0)?;
     let names = machine.ctl(&["kv", "ls", "-o", "name"]).await?.exits(0)?.out;
     assert_eq!(names.lines().collect::<Vec<_>>(), ["a b/ü", "a/photo", "greeting"], "as they were given");
-    machine.ctl(&["kv", "del", "greeting", "a b/ü"]).await?.exits(0)?.tells("a b/ü is not there any more")?;
+    machine
+        .ctl(&["kv", "del", "greeting", "a b/ü"])
+        .await?
+        .exits(0)?
+        .tells("a b/ü does not exist any more")?;
     machine.ctl(&["kv", "get", "greeting"]).await?.exits(1)?.tells("there is no key `greeting`")?;
     machine.ctl(&["down", "--purge", "--yes"]).await?.exits(0)?;
     assert!(!machine.state().join("store").join(machine.cluster()).exists(), "the store is purged");
@@ -91,7 +95,8 @@ async fn keys_are_stored_listed_and_removed_and_survive_every_end() -> anyhow::R
 }
 
 #[tokio::test]
-async fn keys_are_written_on_a_condition_or_for_a_time_and_go_out_and_in_as_lines() -> anyhow::Result<()> {
+async fn keys_are_written_on_a_condition_or_for_a_time_and_exported_and_imported_as_lines()
+-> anyhow::Result<()> {
     let machine = up(STORAGE).await?;
     machine.ctl(&["kv", "put", "lock", "1", "--if-absent", "--ttl", "1h"]).await?.exits(0)?;
     machine
@@ -138,7 +143,7 @@ async fn keys_are_written_on_a_condition_or_for_a_time_and_go_out_and_in_as_line
 }
 
 #[tokio::test]
-async fn a_shard_is_moved_by_a_word_and_ctl_up_tells_of_it_and_moves_it_back() -> anyhow::Result<()> {
+async fn a_shard_is_moved_by_a_command_and_ctl_up_reports_it_and_moves_it_back() -> anyhow::Result<()> {
     let machine = up(STORAGE).await?;
     machine.ctl(&["kv", "put", "k", "v"]).await?.exits(0)?;
     machine
@@ -150,7 +155,7 @@ async fn a_shard_is_moved_by_a_word_and_ctl_up_tells_of_it_and_moves_it_back() -
     let moved = machine.ctl(&["set-service", "b", "storage/0", "--take"]).await?.exits(0)?;
     assert!(moved.out.starts_with("b: standby -> storage/0, ready in "), "{}", moved.out);
     assert_eq!((owner(&machine).await?.as_str(), get(&machine, "k").await?.as_str()), ("b", "v"));
-    // It stays where a person moved it.
+    // It stays where an operator moved it.
     let manifest = machine.manifest(STORAGE)?;
     machine.ctl(&["down"]).await?.exits(0)?;
     machine
@@ -166,8 +171,8 @@ async fn a_shard_is_moved_by_a_word_and_ctl_up_tells_of_it_and_moves_it_back() -
     Ok(())
 }
 
-/// Writes ever higher numbers to a node itself, and says which it acknowledged.
-async fn insist(node: String, from: u64) -> Vec<u64> {
+/// Writes rising numbers directly to a node, and returns those that it acknowledged.
+async fn write_directly(node: String, from: u64) -> Vec<u64> {
     let Ok(http) = client::plain_http().timeout(Duration::from_secs(20)).build() else { return Vec::new() };
     let mut acknowledged = Vec::new();
     for number in from..from + 20 {
@@ -180,16 +185,16 @@ async fn insist(node: String, from: u64) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_who_believe_to_own_a_shard_only_one_ever_acknowledges() -> anyhow::Result<()> {
+async fn of_two_nodes_that_act_as_owner_of_a_shard_only_one_ever_acknowledges() -> anyhow::Result<()> {
     let machine = up(STORAGE).await?;
     let through = format!("{}/storage/kv/direct", gateway(&machine).await?);
     let http = client::plain_http().timeout(Duration::from_secs(30)).build()?;
     for (round, (from, to)) in [("a", "b"), ("b", "a"), ("a", "b")].into_iter().enumerate() {
         let base = u64::try_from(round)? * 1_000;
-        // Requests are on their way to the owner when it is stopped.
+        // Requests are in flight to the owner when it is paused.
         let mut early = JoinSet::new();
         let owner_url = url(&machine, from)?;
-        early.spawn(insist(owner_url.clone(), base + 1));
+        early.spawn(write_directly(owner_url.clone(), base + 1));
         eventually("the first is stored", || async {
             let answer = http.get(&through).send().await.ok()?.text().await.ok()?;
             (answer.parse::<u64>().ok()? > base).then_some(())
@@ -197,13 +202,13 @@ async fn of_two_who_believe_to_own_a_shard_only_one_ever_acknowledges() -> anyho
         .await?;
         kill_process(agent_pid(&machine, from)?, Signal::STOP)?;
         let taken = machine.ctl(&["set-service", to, "storage/0", "--take"]).await?;
-        // From here on the other one owns it, and it is written to.
+        // From here on the other node owns the shard, and gets a write.
         let latest = base + 500;
         let answer = http.put(&through).body(latest.to_string()).send().await?;
         assert!(answer.status().is_success(), "{}: {taken:?}", answer.status());
         kill_process(agent_pid(&machine, from)?, Signal::CONT)?;
-        // Its first breath: what it was asked before, and what it is asked now.
-        let late = insist(owner_url, base + 600).await;
+        // Once it resumes, it handles the requests from before the pause and new ones.
+        let late = write_directly(owner_url, base + 600).await;
         assert_eq!(late, Vec::<u64>::new(), "the former owner acknowledged a write");
         for acknowledged in early.join_all().await.concat() {
             assert!(acknowledged < base + 500);
@@ -221,17 +226,17 @@ async fn of_two_who_believe_to_own_a_shard_only_one_ever_acknowledges() -> anyho
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_stands_still_at_any_moment_of_taking_a_shard_loses_it_and_nothing_else() -> anyhow::Result<()> {
+async fn a_node_paused_at_any_moment_of_a_take_loses_the_shard_and_nothing_else() -> anyhow::Result<()> {
     let machine = up(STORAGE).await?;
     let through = format!("{}/storage/kv/key", gateway(&machine).await?);
     let http = client::plain_http().timeout(Duration::from_secs(30)).build()?;
     for moment in [0, 4, 8, 15, 25, 40] {
         machine.ctl(&["set-service", "a", "storage/0", "--take"]).await?.exits(0)?;
         let taking = machine.start("ctl", &["set-service", "b", "storage/0", "--take"])?;
-        // The moment is arbitrary, whatever it hits.
+        // The moment is arbitrary; it may hit any step.
         tokio::time::sleep(Duration::from_millis(moment)).await;
         kill_process(agent_pid(&machine, "b")?, Signal::STOP)?;
-        // Longer than the failure detector takes, for the owner is asked and does not answer.
+        // This takes longer than the failure detector, since the owner is asked and does not answer.
         let back = eventually("a has it again", || async {
             let back = machine.ctl(&["set-service", "a", "storage/0", "--take"]).await.ok()?;
             (back.code() == Some(0)).then_some(back)
@@ -241,9 +246,9 @@ async fn who_stands_still_at_any_moment_of_taking_a_shard_loses_it_and_nothing_e
         let answer = http.put(&through).body(written.clone()).send().await?;
         assert!(answer.status().is_success(), "{moment}: {}, {back:?}", answer.status());
         kill_process(agent_pid(&machine, "b")?, Signal::CONT)?;
-        // It may have failed or not; a person's second word came after it.
+        // The first command may have failed or not; the second one came later.
         let _ = taking.ends().await?;
-        eventually("a is not busy with what b asked of it", || async {
+        eventually("a is no longer busy with the request of b", || async {
             let back = machine.ctl(&["set-service", "a", "storage/0", "--take"]).await.ok()?;
             (back.code() == Some(0)).then_some(())
         })
@@ -254,27 +259,27 @@ async fn who_stands_still_at_any_moment_of_taking_a_shard_loses_it_and_nothing_e
 }
 
 #[tokio::test]
-async fn an_owner_that_stood_still_wakes_up_without_its_shard() -> anyhow::Result<()> {
+async fn a_paused_owner_resumes_without_its_shard() -> anyhow::Result<()> {
     let machine = up(STORAGE).await?;
     let through = format!("{}/storage/kv/key", gateway(&machine).await?);
     let direct = format!("{}/svc/storage/kv/key", url(&machine, "a")?);
     let http = client::plain_http().timeout(Duration::from_secs(30)).build()?;
     http.put(&through).body("before").send().await?.error_for_status()?;
     kill_process(agent_pid(&machine, "a")?, Signal::STOP)?;
-    // It does not answer and does not refuse either, so it is challenged first.
+    // It neither answers nor refuses the connection, so it is challenged first.
     eventually("b has taken the shard over", || async { (owner(&machine).await.ok()? == "b").then_some(()) })
         .await?;
     http.put(&through).body("after").send().await?.error_for_status()?;
     let asked = http.get(&direct).send();
-    let waking = async {
-        // Asked while it stands still, it answers when it wakes up.
+    let resuming = async {
+        // It gets the request while paused, and answers when it resumes.
         tokio::time::sleep(Duration::from_millis(100)).await;
         kill_process(agent_pid(&machine, "a")?, Signal::CONT)?;
         anyhow::Ok(())
     };
-    let (asked, waking) = tokio::join!(asked, waking);
-    waking?;
-    assert!(!asked?.status().is_success(), "it believes what it likes, and answers nothing old");
+    let (asked, resuming) = tokio::join!(asked, resuming);
+    resuming?;
+    assert!(!asked?.status().is_success(), "it may still act as owner, but returns no stale data");
     assert_eq!(http.get(&through).send().await?.text().await?, "after");
     eventually("a stands by", || async {
         let members = machine.ctl(&["members"]).await.ok()?.out;
@@ -284,7 +289,7 @@ async fn an_owner_that_stood_still_wakes_up_without_its_shard() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn an_s3_server_does_as_well_by_one_line_of_the_manifest() -> anyhow::Result<()> {
+async fn an_s3_server_works_with_one_line_in_the_manifest() -> anyhow::Result<()> {
     let Some(moto) = Moto::start().await? else { return Ok(()) };
     let machine = Machine::new()?;
     let manifest = machine.manifest(&format!("store: s3://{}/clusters\n{STORAGE}", Moto::BUCKET))?;
@@ -307,7 +312,7 @@ async fn an_s3_server_does_as_well_by_one_line_of_the_manifest() -> anyhow::Resu
 }
 
 #[tokio::test]
-async fn a_store_that_can_not_be_used_is_refused_before_anything_starts() -> anyhow::Result<()> {
+async fn an_unusable_store_is_refused_before_anything_starts() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let file = machine.write("no-folder", "a file")?;
     for (store, words) in [
@@ -321,7 +326,7 @@ async fn a_store_that_can_not_be_used_is_refused_before_anything_starts() -> any
         machine.ctl(&["up", &manifest]).await?.exits(2)?.tells(words)?.tells("cluster.yaml:3:")?;
         machine.nothing_is_left()?;
         if store.starts_with("relative") || store.starts_with("memory") {
-            // On a command line the one is below the present folder, and the other good for one agent.
+            // As a flag of one agent, the first is a folder below the current one, and the second is valid.
             continue;
         }
         let refused = machine.agent(&["--listen-addr", "127.0.0.1:0", "--store", &store]).await?;
@@ -332,7 +337,7 @@ async fn a_store_that_can_not_be_used_is_refused_before_anything_starts() -> any
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_for_a_while_has_no_second_history() -> anyhow::Result<()> {
+async fn a_store_that_is_unreachable_for_a_while_has_no_second_history() -> anyhow::Result<()> {
     let machine = up(STORAGE).await?;
     machine.ctl(&["kv", "put", "before", "1"]).await?.exits(0)?;
     let (store, away) = (machine.state().join("store"), machine.folder().join("away"));
@@ -346,7 +351,7 @@ async fn a_store_that_is_away_for_a_while_has_no_second_history() -> anyhow::Res
     assert_ne!(machine.ctl(&["set-service", "b", "storage/0", "--take"]).await?.code(), Some(0));
     assert!(!store.exists(), "nothing is written beside it");
     std::fs::rename(&away, &store)?;
-    eventually("it goes on", || async {
+    eventually("it continues", || async {
         let said = machine.ctl(&["kv", "put", "after", "1"]).await.ok()?;
         (said.code() == Some(0)).then_some(())
     })
@@ -412,7 +417,7 @@ async fn shards_never_change_and_status_names_those_without_an_owner() -> anyhow
 }
 
 #[tokio::test]
-async fn changes_are_shown_until_an_interrupt_which_tells_where_to_go_on() -> anyhow::Result<()> {
+async fn changes_are_shown_until_an_interrupt_which_prints_where_to_resume() -> anyhow::Result<()> {
     let machine = up(STORAGE).await?;
     let stream = machine.start("ctl", &["kv", "watch", "user/", "--values"])?;
     machine.ctl(&["kv", "put", "other", "1"]).await?.exits(0)?;
@@ -430,7 +435,7 @@ async fn changes_are_shown_until_an_interrupt_which_tells_where_to_go_on() -> an
 
     machine.ctl(&["kv", "put", "user/2", "x"]).await?.exits(0)?;
     let stream = machine.start("ctl", &["kv", "watch", "-o", "json", "--from", &cursor])?;
-    eventually("it goes on", || async { stream.out().contains("user/2").then_some(()) }).await?;
+    eventually("it continues", || async { stream.out().contains("user/2").then_some(()) }).await?;
     stream.signal(Signal::INT);
     let ended = stream.ends().await?.exits(0)?;
     let first: Value = serde_json::from_str(ended.out.lines().next().unwrap_or_default())?;

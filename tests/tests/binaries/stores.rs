@@ -1,4 +1,4 @@
-//! One suite on every kind of store: what storage promises it keeps on a folder and on an S3 server alike.
+//! One suite on every kind of store: storage keeps its promises on a folder and on an S3 server.
 
 use e2e::{Machine, Moto, eventually};
 use http::StatusCode;
@@ -98,7 +98,7 @@ async fn writes_are_conditional_and_batches_whole(cluster: &Cluster) -> anyhow::
     Ok(())
 }
 
-async fn values_expire_and_lines_go_out_and_in(cluster: &Cluster) -> anyhow::Result<()> {
+async fn values_expire_and_lines_are_exported_and_imported(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.ctl(&["kv", "put", "brief", "x", "--ttl", "1s"]).await?.exits(0)?;
     eventually("it has expired", || async { cluster.get("brief").await.ok()?.is_none().then_some(()) })
         .await?;
@@ -151,7 +151,7 @@ async fn owners_die_and_nothing_is_lost(cluster: &Cluster) -> anyhow::Result<()>
 
 async fn suite(cluster: &Cluster) -> anyhow::Result<()> {
     writes_are_conditional_and_batches_whole(cluster).await?;
-    values_expire_and_lines_go_out_and_in(cluster).await?;
+    values_expire_and_lines_are_exported_and_imported(cluster).await?;
     owners_die_and_nothing_is_lost(cluster).await?;
     cluster.ctl(&["down"]).await?.exits(0)?;
     cluster.machine.nothing_is_left()

@@ -1,4 +1,4 @@
-//! What a person reads, word by word, in `tests/golden`.
+//! Compares all text that a user reads with `tests/golden`.
 
 use e2e::{Machine, eventually, golden};
 
@@ -35,13 +35,13 @@ async fn exactly(machine: &Machine, arguments: &[&str]) -> anyhow::Result<String
     Ok(format!("$ ctl {}\n{}{}exit code {code}\n\n", arguments.join(" "), said.out, said.err))
 }
 
-/// The same without what differs from run to run.
+/// The same, without the parts that differ from run to run.
 async fn said(machine: &Machine, arguments: &[&str]) -> anyhow::Result<String> {
     Ok(machine.normal(&exactly(machine, arguments).await?))
 }
 
 #[tokio::test]
-async fn the_tables_of_a_cluster_are_as_written_down() -> anyhow::Result<()> {
+async fn the_tables_of_a_cluster_match_the_golden_file() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let manifest = machine.manifest(FIVE)?;
     let mut text = String::new();
@@ -71,7 +71,7 @@ async fn the_tables_of_a_cluster_are_as_written_down() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn the_errors_are_as_written_down() -> anyhow::Result<()> {
+async fn the_errors_match_the_golden_file() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     let mut text = String::new();
     for command in [
@@ -101,9 +101,9 @@ async fn the_errors_are_as_written_down() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn the_mistakes_in_a_manifest_are_as_written_down() -> anyhow::Result<()> {
+async fn the_mistakes_in_a_manifest_match_the_golden_file() -> anyhow::Result<()> {
     let machine = Machine::new()?;
-    // Mistakes of shape are told by ctl; those in settings, once the shape is right, by the agent.
+    // ctl reports mistakes of shape; the agent reports those in settings, once the shape is right.
     let shape = "\
 cluster: my cluster
 profile: locl
@@ -137,7 +137,7 @@ nodes:
 }
 
 #[tokio::test]
-async fn the_help_is_as_written_down() -> anyhow::Result<()> {
+async fn the_help_matches_the_golden_file() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let help = async |program: &str, arguments: &[&str]| -> anyhow::Result<String> {
         Ok(machine.start(program, arguments)?.ends().await?.exits(0)?.out)
@@ -158,7 +158,7 @@ async fn the_help_is_as_written_down() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_shell_is_offered_the_nodes_services_and_clusters_that_there_are() -> anyhow::Result<()> {
+async fn a_shell_is_offered_the_existing_nodes_services_and_clusters() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     let cluster = machine.cluster().to_owned();
     for (words, expected) in [

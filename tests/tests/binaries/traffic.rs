@@ -1,4 +1,4 @@
-//! A file that a web server serves comes through a gateway, while the cluster around it changes.
+//! A web server's file arrives intact through a gateway while the cluster changes.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use crate::{FIVE, FIVE_NAMES, ask, url};
 const CONNECTIONS: usize = 64;
 const LOAD: Duration = Duration::from_secs(10);
 
-/// Whatever serves the file; it ends when this is dropped.
+/// The server of the file; it ends when this is dropped.
 struct FileServer {
     _python: Option<Running>,
     _own: JoinSet<()>,
 }
 
-/// Serves a folder by Python, or one file by a server in this process where there is no Python.
+/// Serves a folder with Python, or one file with a server in this process if there is no Python.
 async fn serve(machine: &Machine, content: &Bytes) -> anyhow::Result<(FileServer, String)> {
     let python = std::process::Command::new("python3").arg("--version").stdout(Stdio::null()).status();
     if python.is_ok_and(|status| status.success()) {
         let server = machine.start("python3", &["-u", "-m", "http.server", "0", "--bind", "127.0.0.1"])?;
-        let port = eventually("python3 says where it serves", || async {
+        let port = eventually("python3 prints its port", || async {
             let said = server.out();
             let (_, rest) = said.split_once(" port ")?;
             rest.split_once(' ')?.0.parse::<u16>().ok()
@@ -46,14 +46,14 @@ async fn serve(machine: &Machine, content: &Bytes) -> anyhow::Result<(FileServer
     Ok((server, url))
 }
 
-/// Fetches the file until told to stop; every answer must be whole.
+/// Fetches the file until stopped; every answer must be complete.
 async fn fetch(http: reqwest::Client, url: String, content: Bytes, load: Arc<Load>) -> anyhow::Result<()> {
     while !load.is_over.load(Ordering::Relaxed) {
         let answer = http.get(&url).send().await.context("no answer")?;
         let status = answer.status();
-        let body = answer.bytes().await.context("half an answer")?;
+        let body = answer.bytes().await.context("an incomplete answer")?;
         ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
-        ensure!(body == content, "the file came changed: {} of {} bytes", body.len(), content.len());
+        ensure!(body == content, "the file was changed: {} of {} bytes", body.len(), content.len());
         load.answered.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
@@ -66,7 +66,7 @@ struct Load {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_comes_through_a_gateway_while_nodes_change_leave_and_join() -> anyhow::Result<()> {
+async fn a_file_is_served_through_a_gateway_while_nodes_change_leave_and_join() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let content: Bytes = (0..50_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>().into();
     std::fs::create_dir(machine.folder().join("files"))?;
@@ -83,7 +83,7 @@ async fn a_file_comes_through_a_gateway_while_nodes_change_leave_and_join() -> a
     let load = Arc::new(Load::default());
     let mut clients = JoinSet::new();
     for _ in 0..CONNECTIONS {
-        // A client each, so that each has a connection of its own.
+        // One client each, so that each has its own connection.
         let http = client::plain_http().timeout(Duration::from_secs(60)).build()?;
         clients.spawn(fetch(http, format!("{gateway}/served/files/data.bin"), content.clone(), load.clone()));
     }

@@ -1,4 +1,4 @@
-//! One store and two clusters of the same name: neither takes the other's shards, and each says who has them.
+//! One store and two clusters of the same name: neither takes the other's shards, and each names their owners.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{ask, members_become, url};
 
-/// A manifest with a store that any state folder can name.
+/// A manifest with a store that does not depend on the state folder.
 fn manifest(machine: &Machine) -> anyhow::Result<String> {
     let store = machine.folder().join("shared");
     machine.manifest(&format!(
@@ -20,7 +20,7 @@ fn manifest(machine: &Machine) -> anyhow::Result<String> {
 
 const NAMES: [&str; 3] = ["s-1", "s-2", "spare"];
 
-/// Who owns what, in which epoch: `0=s-1@1`.
+/// The owner of each shard, with its epoch: `0=s-1@1`.
 async fn claims(url: &str) -> anyhow::Result<Vec<String>> {
     let claims = ask(&format!("{url}/v1/claims")).await?;
     let claims = claims["claims"].as_array().into_iter().flatten();
@@ -42,7 +42,7 @@ async fn a_second_cluster_on_a_store_is_stopped_before_anything_starts() -> anyh
     let second = machine.folder().join("second state");
     let second_state = second.display().to_string();
     let elsewhere = [("COTERIE_STATE_DIR", second_state.as_str())];
-    // Other settings, which must not be written to the store of the cluster that runs.
+    // Other settings, which must not be written to the store of the running cluster.
     let text = std::fs::read_to_string(&manifest)?.replace("{shards: 2}", "{shards: 2, replicas: 1}");
     let other = machine.write("other.yaml", &text)?;
     let refused = machine.start_with("ctl", &["up", &other], &elsewhere)?.ends().await?.exits(5)?;
@@ -55,18 +55,18 @@ async fn a_second_cluster_on_a_store_is_stopped_before_anything_starts() -> anyh
     let spec = ask(&format!("{}/v1/spec", url(&machine, "s-1")?)).await?;
     assert_eq!(spec["specs"]["storage"]["number"], 1, "{spec}");
     assert_eq!(claims(&url(&machine, "s-1")?).await?, owners);
-    // The cluster itself is none but itself: while it runs, and when some of it is gone.
+    // The cluster does not take itself for another one, while it runs and when a node is gone.
     machine.ctl(&["up", &manifest]).await?.exits(0)?;
     machine.ctl(&["stop", "spare"]).await?.exits(0)?;
     machine.ctl(&["up", &manifest]).await?.exits(0)?;
     members_become(&machine, &NAMES).await?;
-    // What is advised works as typed, and then the second one starts.
+    // The hint works as typed, and then the second one starts.
     let (_, advice) = refused.err.rsplit_once("hint: end it with `").unwrap_or_default();
     let advice = advice.split('`').next().unwrap_or_default();
     machine.start("sh", &["-c", advice])?.ends().await?.exits(0)?;
     machine.start_with("ctl", &["up", &manifest], &elsewhere)?.ends().await?.exits(0)?;
     machine.start_with("ctl", &["status"], &elsewhere)?.ends().await?.exits(0)?;
-    // The other way round, and from dead claims.
+    // The other way round, and with claims of nodes that are gone.
     machine.ctl(&["up", &manifest]).await?.exits(5)?.tells(&second_state)?;
     for node in NAMES {
         machine.start_with("ctl", &["kill", node, "--for-good"], &elsewhere)?.ends().await?.exits(0)?;
@@ -78,7 +78,7 @@ async fn a_second_cluster_on_a_store_is_stopped_before_anything_starts() -> anyh
     machine.nothing_is_left()
 }
 
-/// Starts an agent by hand: it looks for nobody.
+/// Starts an agent without ctl and without seeds.
 fn agent(machine: &Machine, addr: &str, id: &str, role: &[&str], folder: &str) -> anyhow::Result<Running> {
     let (data, store) = (machine.folder().join(folder), machine.folder().join("shared"));
     let path = |path: &Path| path.display().to_string();
@@ -106,7 +106,7 @@ async fn an_agent_whose_shard_is_owned_in_another_cluster_stands_by_until_that_i
     .await?;
     assert_eq!(claims(&first_url).await?, ["0=same@1"]);
     let mut second = agent(&machine, &two, "same", &role, "second")?;
-    let reason = eventually("the second one says who has it", || async {
+    let reason = eventually("the second one names the owner", || async {
         let state = state(&second_url).await.ok()?;
         (state["phase"] == "degraded").then(|| state["reason"].as_str().unwrap_or_default().to_owned())
     })
@@ -116,7 +116,7 @@ async fn an_agent_whose_shard_is_owned_in_another_cluster_stands_by_until_that_i
         assert!(reason.contains(word), "{reason}");
     }
     assert_eq!(state(&second_url).await?["role"], json!({ "service": "standby" }));
-    // Nor does a person who knows only of the second one take it.
+    // A forced take through the second cluster is refused too.
     let http = client::plain_http().build()?;
     let taking = http.put(format!("{second_url}/v1/members/same/service?take=true"));
     let refused = taking.json(&json!({ "service": "storage", "shard": 0 })).send().await?;
@@ -137,13 +137,13 @@ async fn an_agent_whose_shard_is_owned_in_another_cluster_stands_by_until_that_i
         (claims(&second_url).await.ok()? == ["0=same@3"]).then_some(())
     })
     .await?;
-    eventually("nothing is wrong any more", || async {
+    eventually("it is healthy again", || async {
         (state(&second_url).await.ok()?["phase"] == "ready").then_some(())
     })
     .await?;
-    // The first one comes back, with what it remembers of its earlier life.
+    // The first one returns, with the data of its earlier incarnation.
     let first = agent(&machine, &one, "same", &role, "first")?;
-    eventually("the first one says who has it now", || async {
+    eventually("the first one names the owner", || async {
         let state = state(&first_url).await.ok()?;
         (state["phase"] == "degraded" && state["reason"].as_str()?.contains(&second_url)).then_some(())
     })

@@ -1,4 +1,4 @@
-//! Up, looked at in every format, and down without a trace.
+//! Starts clusters, reads them in every format, and stops them without a trace.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
@@ -40,7 +40,7 @@ async fn every_shipped_manifest_starts_and_stops() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_second_up_starts_nothing_and_tells_what_a_person_changed() -> anyhow::Result<()> {
+async fn a_second_up_starts_nothing_and_reports_what_an_operator_changed() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let manifest = machine.manifest(FIVE)?;
     let first = machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("started 5 agents")?;
@@ -86,7 +86,7 @@ async fn answered(machine: &Machine, path: &str) -> anyhow::Result<Vec<u16>> {
 }
 
 #[tokio::test]
-async fn settings_that_changed_are_told_of_and_reset_restarts_the_nodes_with_them() -> anyhow::Result<()> {
+async fn changed_settings_are_reported_and_reset_restarts_the_nodes_with_them() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let upstream = listener.local_addr()?;
@@ -144,7 +144,7 @@ async fn a_node_that_was_drained_is_shown_and_given_back_its_role() -> anyhow::R
 }
 
 #[tokio::test]
-async fn a_node_that_leaves_is_not_missed_and_comes_back_with_up() -> anyhow::Result<()> {
+async fn a_node_that_leaves_is_not_reported_missing_and_returns_with_up() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     machine.ctl(&["leave", "standby-2"]).await?.exits(0)?;
     members_become(&machine, &["gateway-1", "gateway-2", "standby-1", "standby-3"]).await?;
@@ -156,7 +156,7 @@ async fn a_node_that_leaves_is_not_missed_and_comes_back_with_up() -> anyhow::Re
 }
 
 #[tokio::test]
-async fn what_is_printed_for_programs_can_be_read_by_them() -> anyhow::Result<()> {
+async fn output_for_programs_can_be_parsed() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     let manifest = machine.manifest(FIVE)?;
     for verb in [
@@ -197,7 +197,7 @@ async fn what_is_printed_for_programs_can_be_read_by_them() -> anyhow::Result<()
 }
 
 #[tokio::test]
-async fn two_clusters_live_side_by_side() -> anyhow::Result<()> {
+async fn two_clusters_run_side_by_side() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let first = machine.manifest("nodes:\n  - {id: a, service: standby, count: 2}\n")?;
     machine.ctl(&["up", &first]).await?.exits(0)?;
@@ -230,7 +230,7 @@ async fn two_clusters_live_side_by_side() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named_and_nothing_is_started() -> anyhow::Result<()> {
+async fn a_busy_port_is_named_and_nothing_is_started() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let tcp = TcpListener::bind("127.0.0.1:0")?;
     let udp = UdpSocket::bind("127.0.0.1:0")?;
@@ -247,7 +247,7 @@ async fn a_port_that_is_taken_is_named_and_nothing_is_started() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn a_node_that_fails_says_why_once_and_takes_the_others_with_it() -> anyhow::Result<()> {
+async fn a_node_that_fails_reports_why_once_and_undoes_the_whole_start() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let taken = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let holder = TcpListener::bind(taken)?;
@@ -259,7 +259,7 @@ async fn a_node_that_fails_says_why_once_and_takes_the_others_with_it() -> anyho
     machine.nothing_is_left()?;
 
     let kept = machine.ctl(&["up", &manifest, "--keep"]).await?.exits(1)?;
-    assert!(!kept.err.contains("taking back"), "{}", kept.err);
+    assert!(!kept.err.contains("undoing the start"), "{}", kept.err);
     drop(holder);
     machine.ctl(&["down"]).await?.exits(0)?;
     machine.nothing_is_left()

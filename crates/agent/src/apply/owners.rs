@@ -1,5 +1,5 @@
-//! Who owns shards on the store and is alive, but does not belong to the cluster that is to be started: another cluster of
-//! the same name, started elsewhere on the same store.
+//! Finds live owners of shards on the store that do not belong to the cluster to be started. They belong to another
+//! cluster of the same name that was started elsewhere on the same store.
 
 use std::time::Duration;
 
@@ -10,40 +10,40 @@ use types::Holder;
 use types::api::AgentSelf;
 use types::apply::{Held, Life, Ours, Process};
 
-/// How long all owners together may take to answer: nobody is there, in most cases, and a machine that is gone does not
-/// even refuse.
+/// How long all owners together may take to answer. In most cases no process listens there, and a machine that is gone
+/// does not even refuse connections.
 const ANSWER: Duration = Duration::from_millis(300);
 
-/// Where to ask about a claim, if it may be another cluster's. Pure.
+/// The owner in a claim and its address, if it may belong to another cluster. Pure.
 fn suspect<'a>(ours: &Ours, state: &'a ClaimState) -> Option<(&'a Holder, &'a str)> {
     let holder = state.holder.as_ref()?;
     let is_ours = |life: &Life| life.node == holder.node && life.generation == holder.generation;
     Some((holder, state.http.as_deref()?)).filter(|_| !ours.members.iter().any(is_ours))
 }
 
-/// Whether what answered at the address of an owner is that owner, and a stranger. Pure.
-fn is_stranger(ours: &Ours, holder: &Holder, own: &AgentSelf) -> bool {
+/// Whether the agent that answered at the address of an owner is that owner and belongs to another cluster. Pure.
+fn is_foreign(ours: &Ours, holder: &Holder, own: &AgentSelf) -> bool {
     let is_ours = |process: &Process| process.pid == own.pid && process.data_dir == own.data_dir;
     holder.is(&own.member) && !ours.processes.iter().any(is_ours)
 }
 
-/// The owners of shards that answer where they said that they would, and do not belong to the cluster. A claim that can't be
-/// read names nobody.
+/// The owners of shards that answer at the address in their claim and do not belong to the cluster. Unreadable claims
+/// are ignored.
 pub(super) async fn others(store: &Store, ours: &Ours) -> Result<Vec<Held>, StoreError> {
     let claims = store.claims().all().await?;
     let suspects: Vec<_> = claims
         .iter()
         .filter_map(|(shard, state)| Some((shard, suspect(ours, state.as_ref().ok()?)?)))
         .collect();
-    // Making a client takes longer than asking with it.
+    // Creating a client takes longer than a request.
     let client = if suspects.is_empty() { None } else { Client::new("127.0.0.1").ok() };
     let Some(client) = client.map(|client| client.within(ANSWER)) else {
         return Ok(Vec::new());
     };
     let client = &client;
-    let asked = suspects.into_iter().map(|(shard, (holder, http))| async move {
+    let requests = suspects.into_iter().map(|(shard, (holder, http))| async move {
         let own = client.at(http).ok()?.agent_self().await.ok()?;
-        is_stranger(ours, holder, &own).then(|| Held {
+        is_foreign(ours, holder, &own).then(|| Held {
             service: shard.service.clone(),
             shard: shard.shard,
             node: holder.node.clone(),
@@ -54,7 +54,7 @@ pub(super) async fn others(store: &Store, ours: &Ours) -> Result<Vec<Held>, Stor
             store: store.info().url.clone(),
         })
     });
-    Ok(join_all(asked).await.into_iter().flatten().collect())
+    Ok(join_all(requests).await.into_iter().flatten().collect())
 }
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_owner_that_answers_in_its_own_life_and_is_not_ours_is_a_stranger() {
+    fn only_an_owner_that_answers_as_the_same_incarnation_and_is_not_ours_is_foreign() {
         let ours: Ours = serde_json::from_str(
             r#"{"members": [{"node": "b", "generation": 4}], "processes": [{"pid": 7, "data_dir": "/data/a"}]}"#,
         )
@@ -107,22 +107,22 @@ mod tests {
             ..ClaimState::default()
         };
         let there = Some("http://127.0.0.1:1");
-        for (state, is_asked, why) in [
+        for (state, is_suspect, why) in [
             (state(holder("b", 4), there), false, "a member"),
             (state(holder("b", 3), there), true, "a node with the name of a member"),
-            (state(holder("a", 4), None), false, "an older version does not say where it is"),
-            (ClaimState::default(), false, "nobody"),
+            (state(holder("a", 4), None), false, "a claim of an older version has no address"),
+            (ClaimState::default(), false, "no owner"),
         ] {
-            assert_eq!(suspect(&ours, &state).is_some(), is_asked, "{why}");
+            assert_eq!(suspect(&ours, &state).is_some(), is_suspect, "{why}");
         }
         let of = holder("a", 4);
         for (own, expected, why) in [
             (own("a", 4, 8), true, "another process"),
-            (own("a", 4, 7), false, "our process, which no member sees"),
-            (own("a", 5, 8), false, "it lives anew, and has not taken the shard"),
-            (own("c", 4, 8), false, "another agent has the address by now"),
+            (own("a", 4, 7), false, "our process, which is not among the members"),
+            (own("a", 5, 8), false, "a later incarnation, which has not taken the shard"),
+            (own("c", 4, 8), false, "another agent now has the address"),
         ] {
-            assert_eq!(is_stranger(&ours, &of, &own), expected, "{why}");
+            assert_eq!(is_foreign(&ours, &of, &own), expected, "{why}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A log file of bounded size: when it is full it becomes `NAME.1`, the one before `NAME.2`, and so on.
+//! A log file of bounded size: when it is full it becomes `NAME.1`, the previous one `NAME.2`, and so on.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -8,27 +8,27 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
-/// A file that would become longer is rotated.
+/// A file that would become larger is rotated.
 const MAX_BYTES: u64 = 10 * 1024 * 1024;
-/// Files in all: the one that is written and four that were rotated.
+/// How many files there are: the current one and four rotated ones.
 const FILES: u32 = 5;
-/// How often a file that can't be opened is tried again.
+/// The pause between attempts to open the file.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The file that is written, and those before it.
+/// The current file and the rotated ones.
 #[derive(Debug)]
 pub(super) struct RotatingFile {
     path: PathBuf,
     max_bytes: u64,
     file: Result<File, (Instant, io::ErrorKind)>,
     size: u64,
-    /// The last line was written in part only.
+    /// Whether the last line was written only in part.
     is_torn: bool,
 }
 
 impl RotatingFile {
-    /// Opens the file to append to it. Fails where it can't be created because of what is asked; a disk that is full
-    /// now may have room later.
+    /// Opens the file to append to it. Fails if the path can't be used; other errors, such as a full disk, may be
+    /// temporary.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Self::with_limit(path, MAX_BYTES)
     }
@@ -42,12 +42,12 @@ impl RotatingFile {
             is_torn: false,
         };
         match opened.reopen() {
-            Err(error) if !may_pass(error.kind()) => Err(error),
+            Err(error) if !may_be_temporary(error.kind()) => Err(error),
             _ => Ok(opened),
         }
     }
 
-    /// Opens the path anew.
+    /// Opens the path again.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         let opened = open(&self.path);
         self.is_torn = false;
@@ -64,7 +64,8 @@ impl RotatingFile {
         }
     }
 
-    /// Writes a line that ends with a newline. After an error nothing of it counts, and the next line begins a new one.
+    /// Writes a line that ends with a newline. After an error the line counts as not written, and the next one begins on
+    /// a new line.
     pub(super) fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
         if self.size > 0 && self.size.saturating_add(length) > self.max_bytes {
@@ -105,7 +106,7 @@ impl RotatingFile {
         Ok(())
     }
 
-    /// Renames every file to the next number, which replaces the oldest, and begins a new one.
+    /// Renames every file to the next number, which replaces the oldest one, and begins a new file.
     fn rotate(&mut self) -> io::Result<()> {
         for number in (1..FILES).rev() {
             let from = if number == 1 { self.path.clone() } else { numbered(&self.path, number - 1) };
@@ -118,7 +119,7 @@ impl RotatingFile {
     }
 }
 
-/// `NAME.log` is followed back by `NAME.log.1`.
+/// The rotated file with this number: `NAME.log.1`.
 fn numbered(path: &Path, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number}"));
@@ -126,15 +127,15 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
 }
 
 fn open(path: &Path) -> io::Result<(File, u64)> {
-    // A pipe without a reader must not hang the agent; a file does not know the difference.
+    // A pipe without a reader must not block the agent; for a file this flag has no effect.
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new().create(true).append(true).custom_flags(nonblocking).open(path)?;
     let size = file.metadata()?.len();
     Ok((file, size))
 }
 
-/// Whether an error may go away without anyone changing what was asked for.
-fn may_pass(kind: io::ErrorKind) -> bool {
+/// Whether an error may go away with the same path.
+fn may_be_temporary(kind: io::ErrorKind) -> bool {
     !matches!(
         kind,
         io::ErrorKind::NotFound
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_moves_back_and_the_oldest_goes() {
+    fn a_full_file_is_rotated_and_the_oldest_is_deleted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("n.log");
         let mut log = RotatingFile::with_limit(&path, 8).unwrap();
@@ -165,7 +166,7 @@ mod tests {
         assert_eq!(read(&numbered(&path, 1)), "010\n011\n");
         assert_eq!(read(&numbered(&path, 4)), "004\n005\n");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 5);
-        // One line that is longer than a file has a file of its own.
+        // A line that is longer than a file gets a file to itself.
         log.write_line(b"0123456789\n").unwrap();
         assert_eq!(read(&path), "0123456789\n");
     }
@@ -182,12 +183,12 @@ mod tests {
         log.reopen().unwrap();
         log.write_line(b"three\n").unwrap();
         assert_eq!((read(&moved), read(&path)), ("one\ntwo\n".to_owned(), "three\n".to_owned()));
-        // What is there already counts.
+        // The size includes what is already in the file.
         assert_eq!(RotatingFile::open(&path).unwrap().size, 6);
     }
 
     #[test]
-    fn a_full_device_is_an_error_of_the_line_and_a_missing_folder_one_of_the_start() {
+    fn a_full_device_fails_the_line_and_a_missing_folder_fails_the_start() {
         let mut log = RotatingFile::with_limit(Path::new("/dev/full"), MAX_BYTES).unwrap();
         assert_eq!(log.write_line(b"x\n").unwrap_err().kind(), io::ErrorKind::StorageFull);
         let missing = RotatingFile::open(Path::new("/no/such/folder/n.log")).unwrap_err();

@@ -1,8 +1,8 @@
-//! A condition that goes on is logged once a second, with the number of lines that were left out.
+//! Logs a repeated condition once a second, with the number of lines that were left out.
 //!
-//! A condition is a place in the code together with what it says, but for lengths of time and port numbers, which differ
-//! each time. Warnings of one place about ever new things are bounded as well: a few at once, then one a second. What merely
-//! happened may happen again: the same is logged a few times at once before lines are left out.
+//! A condition is a place in the code together with its message and fields, except durations and port numbers, which
+//! differ each time. Different warnings of one place are limited as well: a few at once, then one a second. Other events
+//! may repeat in normal operation, so the same event is logged a few times at once before lines are left out.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
@@ -16,13 +16,13 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// How often a condition is logged.
+/// The interval at which a condition is logged.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Warnings of one place in the code about different things that may come at once.
+/// How many different warnings of one place in the code are logged at once.
 const BURST: f64 = 10.0;
-/// Lines about one thing that is no warning that may come at once: a role may go back and forth.
+/// How many equal lines that are not warnings are logged at once: a role may change back and forth.
 const REPEATS: f64 = 5.0;
-/// Conditions that are remembered. Beyond that the oldest is forgotten.
+/// How many conditions are remembered. Beyond that the oldest one is forgotten.
 const REMEMBERED: usize = 512;
 
 /// A format that leaves lines out.
@@ -34,12 +34,12 @@ pub(super) struct Limited<F> {
 }
 
 impl<F> Limited<F> {
-    /// Of lines of text.
+    /// For lines of text.
     pub(super) fn text(inner: F) -> Self {
         Self { inner, is_json: false, limits: Mutex::default() }
     }
 
-    /// Of lines that are JSON objects: the number of lines left out is put into the object.
+    /// For lines that are JSON objects: the number of lines left out is added to the object.
     pub(super) fn json(inner: F) -> Self {
         Self { inner, is_json: true, limits: Mutex::default() }
     }
@@ -69,7 +69,7 @@ where
             limits.admit(condition, place, Instant::now())
         };
         match admitted {
-            // A line without a byte is none.
+            // An empty line is not written.
             None => Ok(()),
             Some(0) => self.inner.format_event(context, writer, event),
             Some(left_out) => {
@@ -85,7 +85,7 @@ where
     }
 }
 
-/// What an event says, together with its place and its spans.
+/// The hash of an event's place, content and spans.
 fn condition<S, N>(context: &FmtContext<'_, S, N>, event: &Event<'_>, place: u64) -> u64
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -102,13 +102,13 @@ where
     content.0.finish()
 }
 
-/// Hashes what makes an event another one.
+/// Hashes what distinguishes events.
 struct Content(DefaultHasher);
 
 impl Visit for Content {
     fn record_str(&mut self, field: &Field, value: &str) {
         field.name().hash(&mut self.0);
-        without_measures(value).hash(&mut self.0);
+        without_durations_and_ports(value).hash(&mut self.0);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
@@ -116,8 +116,8 @@ impl Visit for Content {
     }
 }
 
-/// A text with every number left out that is followed by a unit of time, or that is a port.
-fn without_measures(text: &str) -> String {
+/// A text without the numbers that are durations or ports.
+fn without_durations_and_ports(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
@@ -140,7 +140,7 @@ fn hash(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// What was logged of late.
+/// What was logged recently.
 #[derive(Debug, Default)]
 struct Limits {
     conditions: BTreeMap<u64, Condition>,
@@ -154,7 +154,7 @@ struct Condition {
     left_out: u64,
 }
 
-/// A token bucket: a line takes a token, and one comes back each second.
+/// A token bucket: a line takes a token, and one token is added each second.
 #[derive(Debug)]
 struct Bucket {
     tokens: f64,
@@ -167,7 +167,7 @@ impl Bucket {
         Self { tokens, at: now, left_out: 0 }
     }
 
-    /// Takes a token, and tells how many lines were left out for the lack of one; none if there is none.
+    /// Takes a token, and returns how many lines were left out since the last one; `None` if there is no token.
     fn take(&mut self, now: Instant, most: f64) -> Option<u64> {
         let earned = now.saturating_duration_since(self.at).as_secs_f64() / PAUSE.as_secs_f64();
         self.tokens = (self.tokens + earned).min(most);
@@ -181,7 +181,7 @@ impl Bucket {
     }
 }
 
-/// Forgets the oldest entry where there are too many.
+/// Forgets the oldest entry if there are too many.
 fn bound<T>(entries: &mut BTreeMap<u64, T>, at: impl Fn(&T) -> Instant) {
     if entries.len() > REMEMBERED {
         let oldest = entries.iter().min_by_key(|(_, entry)| at(entry)).map(|(key, _)| *key);
@@ -190,7 +190,8 @@ fn bound<T>(entries: &mut BTreeMap<u64, T>, at: impl Fn(&T) -> Instant) {
 }
 
 impl Limits {
-    /// Whether a line is written, and how many like it were left out before it. A warning comes with its place.
+    /// Returns how many similar lines were left out before this one; `None` if this one is left out. `place` is given for
+    /// warnings only.
     fn admit(&mut self, condition: u64, place: Option<u64>, now: Instant) -> Option<u64> {
         let Some(place) = place else {
             let bucket = self.repeats.entry(condition).or_insert_with(|| Bucket::new(now, REPEATS));
@@ -227,7 +228,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_condition_is_logged_once_a_second_and_says_how_often_it_was_not() {
+    fn a_condition_is_logged_once_a_second_with_the_number_of_lines_left_out() {
         let mut limits = Limits::default();
         let start = Instant::now();
         let admitted: Vec<_> =
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn one_place_may_warn_of_a_few_things_at_once_and_then_of_one_a_second() {
+    fn one_place_may_log_a_few_warnings_at_once_and_then_one_a_second() {
         let mut limits = Limits::default();
         let start = Instant::now();
         let at_once = (0..100).filter(|n| limits.admit(*n, Some(9), start).is_some()).count();
@@ -246,7 +247,7 @@ mod tests {
         assert_eq!(limits.admit(200, Some(9), later), Some(90));
         assert_eq!(limits.admit(201, Some(9), later), None);
         let unbounded = (300..400).filter(|n| limits.admit(*n, None, start).is_some()).count();
-        assert_eq!(unbounded, 100, "what changed is told in full");
+        assert_eq!(unbounded, 100, "different events that are not warnings are all logged");
         for condition in 1_000..10_000 {
             limits.admit(condition, None, start);
             limits.admit(condition, Some(condition), start);
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_again_is_told_a_few_times_before_lines_are_left_out() {
+    fn a_repeated_event_is_logged_a_few_times_before_lines_are_left_out() {
         let mut limits = Limits::default();
         let start = Instant::now();
         let at_once = (0..100).filter(|_| limits.admit(1, None, start).is_some()).count();
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_time_and_ports_make_no_other_condition() {
+    fn durations_and_ports_do_not_distinguish_conditions() {
         for (one, other, is_same) in [
             ("no answer after 261.0ns", "no answer after 2s", true),
             ("127.0.0.1:53211: refused", "127.0.0.1:53212: refused", true),
@@ -275,7 +276,11 @@ mod tests {
             ("5 shards", "6 shards", false),
             ("12ms", "", false),
         ] {
-            assert_eq!(without_measures(one) == without_measures(other), is_same, "{one} | {other}");
+            assert_eq!(
+                without_durations_and_ports(one) == without_durations_and_ports(other),
+                is_same,
+                "{one} | {other}"
+            );
         }
     }
 
@@ -298,7 +303,7 @@ mod tests {
         }
     }
 
-    /// Warns of one thing until it was logged for the second time.
+    /// Repeats a warning until it was logged for the second time.
     fn warn_until_twice(lines: &Lines) {
         let deadline = Instant::now() + 30 * PAUSE;
         while lines.text().lines().count() < 2 && Instant::now() < deadline {
@@ -308,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_in_text_and_json_say_how_many_were_left_out() {
+    fn lines_in_text_and_json_show_how_many_were_left_out() {
         let (text, json) = (Lines::default(), Lines::default());
         let (to_text, to_json) = (text.clone(), json.clone());
         let layer = tracing_subscriber::fmt::layer()

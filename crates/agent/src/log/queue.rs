@@ -1,4 +1,4 @@
-//! Log lines on their way to a thread that writes them, so that a slow or broken log holds nobody up.
+//! A queue of log lines for the thread that writes them, so that a slow or broken log never blocks the agent.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use tracing::warn;
 
 use super::file::RotatingFile;
 
-/// Lines that may wait.
+/// How many lines may wait.
 const MAX_LINES: usize = 1_024;
-/// Bytes that may wait.
+/// How many bytes may wait.
 const MAX_BYTES: usize = 1024 * 1024;
-/// How long the end of the agent may wait for its log.
+/// How long the agent's exit may wait for its log.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// How often dropped lines are reported.
 const REPORT_PAUSE: Duration = Duration::from_secs(1);
@@ -48,11 +48,11 @@ impl Sink {
 enum Message {
     Line(Vec<u8>),
     Reopen,
-    /// Answered when all before it is written.
+    /// Answered once all messages before it are written.
     Flush(SyncSender<()>),
 }
 
-/// The sending end. As a writer it takes whole lines, and never fails.
+/// The sending end. As a writer it takes whole lines and never fails.
 #[derive(Debug, Clone)]
 pub(super) struct Queue {
     sender: SyncSender<Message>,
@@ -82,11 +82,11 @@ impl Queue {
     }
 
     pub(super) fn reopen(&self) {
-        // A queue that is full has a writer that hangs, and no file would open.
+        // If the queue is full, the writer hangs and could not open a file either.
         let _ = self.sender.try_send(Message::Reopen);
     }
 
-    /// Waits until what is queued has been written, for a second at most.
+    /// Waits until the queued lines have been written, for a second at most.
     pub(super) fn flush(&self) {
         let deadline = Instant::now() + FLUSH_LIMIT;
         let (done, written) = sync_channel(1);
@@ -101,7 +101,7 @@ impl Queue {
                 Err(_) => return,
             }
         }
-        // A writer that hangs has had its time.
+        // If the writer hangs, the limit ends the wait.
         let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
@@ -122,13 +122,13 @@ impl Write for Queue {
     }
 }
 
-/// The receiving end, in its thread.
+/// The receiving end, which runs in its own thread.
 struct Worker {
     sink: Sink,
     receiver: Receiver<Message>,
     waiting: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
-    /// Of the dropped lines, those that the log says.
+    /// How many of the dropped lines were reported.
     reported: u64,
     last_report: Option<Instant>,
 }
@@ -148,18 +148,18 @@ impl Worker {
                     }
                 }
                 Message::Reopen => {
-                    // It is tried again with the lines that come, and those count if it fails.
+                    // Later lines try again, and are counted as dropped if that fails.
                     let _ = self.sink.reopen();
                 }
                 Message::Flush(done) => {
-                    // The one that asked may have given up.
+                    // The caller may no longer be waiting.
                     let _ = done.try_send(());
                 }
             }
         }
     }
 
-    /// Says in the log, once it can be written again, how many lines it lacks. The report takes the same way as any line.
+    /// Reports dropped lines once the log can be written again. The report goes through the queue like any line.
     fn report(&mut self) {
         let dropped = self.dropped.load(Ordering::Relaxed);
         let is_due = self.last_report.is_none_or(|last| last.elapsed() >= REPORT_PAUSE);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_cannot_be_written_are_counted_and_hold_nobody_up() {
+    fn lines_that_cannot_be_written_are_counted_and_do_not_block() {
         let full = RotatingFile::open(std::path::Path::new("/dev/full")).unwrap();
         let mut queue = Queue::start(Sink::File(full)).unwrap();
         for _ in 0..10 {
@@ -198,12 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_hangs_makes_lines_drop() {
+    fn lines_are_dropped_while_the_reader_hangs() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fifo");
         let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(made.success());
-        // It is open for reading, and nobody reads.
+        // The pipe is open for reading, but is not read.
         let reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let mut queue = Queue::start(Sink::File(RotatingFile::open(&path).unwrap())).unwrap();
         let line = [b'x'; 4 * 1024];
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_queued_is_written_before_the_end() {
+    fn queued_lines_are_written_before_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("n.log");
         let mut queue = Queue::start(Sink::File(RotatingFile::open(&path).unwrap())).unwrap();

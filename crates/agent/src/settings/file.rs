@@ -1,4 +1,4 @@
-//! What the config file says: YAML, with every mistake at once.
+//! Reads the config file, YAML, and reports all mistakes at once.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use types::{ServiceName, did_you_mean};
 use super::{Environment, FILE_ONLY, LISTS, SettingsError, TEXTS, split};
 use crate::output::bounded;
 
-/// A config file is written by a person.
+/// The limit for a config file, which people write, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// What the config file says.
+/// The content of the config file.
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) texts: BTreeMap<&'static str, String>,

@@ -17,7 +17,7 @@ fn with_file(text: &str) -> (tempfile::TempDir, Flags) {
 }
 
 #[test]
-fn without_anything_the_defaults_hold() {
+fn without_any_flags_the_defaults_apply() {
     let config = Settings::gather(&Flags::default(), &home).unwrap().config().unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:10000");
     assert_eq!(config.role.to_string(), "api_gateway");
@@ -53,7 +53,7 @@ fn flags_beat_the_environment_which_beats_the_file_which_beats_the_defaults() {
 }
 
 #[test]
-fn a_value_that_can_not_be_read_says_where_it_came_from() {
+fn the_error_for_an_unreadable_value_names_its_source() {
     let environment = |name: &str| {
         if name == "COTERIE_PROFILE" { Some("fast".to_owned()) } else { home(name) }
     };
@@ -85,7 +85,7 @@ fn the_file_has_lists_labels_and_settings_and_names_every_mistake() {
 }
 
 #[test]
-fn a_node_on_any_port_gets_its_name_before_its_folder() {
+fn a_node_on_port_0_gets_a_name_and_a_folder_named_after_it() {
     let flags = Flags { listen_addr: Some("127.0.0.1:0".to_owned()), ..Flags::default() };
     let config = Settings::gather(&flags, &home).unwrap().config().unwrap();
     let id = config.node_id.unwrap();
@@ -93,14 +93,14 @@ fn a_node_on_any_port_gets_its_name_before_its_folder() {
 }
 
 #[test]
-fn the_demo_is_not_combined_with_what_it_chooses_itself() {
+fn the_demo_can_not_be_combined_with_flags_that_it_sets_itself() {
     let flags = Flags { demo: true, node_id: Some("x".to_owned()), ..Flags::default() };
     let error = Settings::gather(&flags, &nothing).unwrap_err().to_string();
     assert!(error.contains("--node-id"), "{error}");
 }
 
 #[test]
-fn a_number_of_shards_has_a_range_and_every_origin() {
+fn the_number_of_shards_has_a_range_and_may_come_from_a_flag_or_the_file() {
     let with = |shards: &str| {
         let flags = Flags { shards: Some(shards.to_owned()), ..Flags::default() };
         Settings::gather(&flags, &home).unwrap().config().map(|config| config.shards.map(NonZeroU32::get))
@@ -121,7 +121,7 @@ fn a_number_of_shards_has_a_range_and_every_origin() {
 }
 
 #[test]
-fn a_command_line_can_be_typed_again() {
+fn a_rendered_command_line_can_be_typed_into_a_shell() {
     let line = |arguments: &[&str]| command_line(arguments.iter().map(OsString::from));
     assert_eq!(line(&["target/debug/agent", "--shard", "1"]), "target/debug/agent --shard 1");
     assert_eq!(line(&["agent", "--zone", "it's here", ""]), r"agent --zone 'it'\''s here' ''");

@@ -1,4 +1,4 @@
-//! Whether, and when, an agent that has ended is started again. Pure: callers pass the time and a random number.
+//! Decides whether and when an agent that has ended is restarted. Pure: callers pass the time and a random number.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use tokio::time::Instant;
 use types::Backoff;
 use types::supervision::RestartPolicy;
 
-/// The pause before the second start in a row and later ones. The first is immediate: an owner that is back within half
-/// a second keeps its shard.
+/// The pause before the second restart in a row and later ones. The first is immediate: an owner that is back within
+/// half a second keeps its shard.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-/// One that ran for this long has recovered: the next restart is the first again.
+/// An agent that ran for this long has recovered: its next restart counts as the first again.
 const RECOVERED_AFTER: Duration = Duration::from_secs(10 * 60);
-/// In this time it may be started again this often, then it is left alone.
+/// Within this time an agent is restarted at most [`MAX_IN_WINDOW`] times.
 const WINDOW: Duration = Duration::from_secs(10 * 60);
 const MAX_IN_WINDOW: usize = 5;
 
-/// The exit codes of an end that was asked for: left as told, and aborted by a second signal.
+/// The exit codes of a requested end: left, and aborted by a second signal.
 const ORDERLY: [u8; 2] = [0, 130];
 /// The exit code of wrong arguments.
 pub(super) const USAGE: u8 = 2;
@@ -24,11 +24,11 @@ pub(super) const USAGE: u8 = 2;
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct End {
-    /// Its exit code; none if a signal killed it, or if it is not known.
+    /// Its exit code; `None` if a signal killed it or the code is unknown.
     pub(super) code: Option<u8>,
     /// Whether its role had been ready.
     pub(super) was_ready: bool,
-    /// Whether it said itself that it would end in the same way again.
+    /// Whether it reported that it would fail in the same way again.
     pub(super) is_final: bool,
     /// How long it ran.
     pub(super) ran: Duration,
@@ -37,11 +37,11 @@ pub(super) struct End {
 /// What to do after an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
-    /// It was asked for.
+    /// Nothing: the end was requested.
     Done,
-    /// It is started again after a pause.
+    /// Restart it after this pause.
     Restart(Duration),
-    /// It is left alone, for this reason.
+    /// Do not restart it, for this reason.
     GiveUp(String),
 }
 
@@ -52,12 +52,12 @@ pub(super) struct Ends {
     was_ready: bool,
     /// Restarts in a row.
     in_row: u32,
-    /// When it was started again of late.
+    /// The times of the restarts within [`WINDOW`].
     recent: VecDeque<Instant>,
 }
 
 impl Ends {
-    /// `was_ready`: whether the role is known to have been ready already.
+    /// `was_ready`: whether the role is known to have been ready before.
     pub(super) fn new(policy: RestartPolicy, was_ready: bool) -> Self {
         Self { policy, was_ready, in_row: 0, recent: VecDeque::new() }
     }
@@ -95,7 +95,7 @@ impl Ends {
     }
 }
 
-/// None before the first restart in a row.
+/// The pause before a restart; zero for the first in a row.
 fn pause(restarts_before: u32, jitter: f64) -> Duration {
     if restarts_before == 0 { Duration::ZERO } else { BACKOFF.pause(restarts_before, jitter) }
 }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_orderly_end_is_never_undone() {
+    async fn after_an_orderly_end_there_is_no_restart() {
         for policy in RestartPolicy::NAMES {
             for code in [0, 130] {
                 let mut ends = Ends::new(policy.parse().unwrap(), true);
@@ -125,14 +125,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_would_fail_again_is_left_alone() {
+    async fn an_agent_that_would_fail_again_is_not_restarted() {
         let now = Instant::now();
         for policy in [RestartPolicy::OnFailure, RestartPolicy::Always] {
             let gives_up = |mut ends: Ends, end: End| matches!(ends.after(&end, now, 1.0), Next::GiveUp(_));
             assert!(gives_up(Ends::new(policy, false), End { was_ready: false, ..exited(1) }));
             assert!(gives_up(Ends::new(policy, true), exited(2)));
             assert!(gives_up(Ends::new(policy, true), End { is_final: true, ..exited(1) }));
-            // Once ready, it may fail before it is ready the next time.
+            // An agent that was ready once may fail before it is ready the next time.
             assert!(!gives_up(Ends::new(policy, true), End { was_ready: false, ..exited(1) }));
         }
         let mut never = Ends::new(RestartPolicy::No, true);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_restart_is_immediate_and_the_sixth_in_ten_minutes_is_none() {
+    async fn the_first_restart_is_immediate_and_there_is_no_sixth_within_ten_minutes() {
         let now = Instant::now();
         let mut ends = Ends::new(RestartPolicy::OnFailure, false);
         let pauses: Vec<_> = (0..6).map(|_| ends.after(&killed(SECOND), now, 1.0)).collect();
@@ -155,14 +155,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pauses_grow_to_a_minute_and_begin_anew_after_ten_minutes_of_health() {
+    async fn pauses_grow_to_a_minute_and_are_reset_after_ten_minutes_of_health() {
         let mut now = Instant::now();
         let mut ends = Ends::new(RestartPolicy::Always, true);
         let pauses: Vec<_> = (0..9).map(|_| ends.after(&killed(SECOND), now, 1.0)).collect();
         assert_eq!(pauses[7..], [Next::Restart(60 * SECOND), Next::Restart(60 * SECOND)]);
         now += RECOVERED_AFTER;
         assert_eq!(ends.after(&killed(RECOVERED_AFTER), now, 1.0), Next::Restart(Duration::ZERO));
-        // One that fails rarely, but never runs for ten minutes, is not given up.
+        // An agent that fails rarely, but never runs for ten minutes, is restarted each time.
         let mut ends = Ends::new(RestartPolicy::OnFailure, true);
         for _ in 0..20 {
             now += 3 * 60 * SECOND;

@@ -1,4 +1,4 @@
-//! The process of an agent: a child, or one that outlived the parent that started it.
+//! The process of an agent: a child, or a process that outlived the parent that started it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
 use types::supervision::{LAST_END, RESTARTS, RunMark, StartFile};
 
-/// How much of what an agent prints to standard error is kept.
+/// How many bytes of an agent's standard error are kept.
 const KEPT: usize = 64 * 1024;
 /// How long the rest of it may take to arrive after the agent's end.
 const REST_LIMIT: Duration = Duration::from_millis(200);
@@ -31,7 +31,7 @@ impl Process {
         let mut command = Command::new(&start.binary);
         command
             .args(&start.arguments)
-            // The setting of the parent's allocator is not meant for it.
+            // The setting of the parent's allocator must not apply to the agent.
             .env_remove(super::ALLOCATOR_SETTING)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -47,13 +47,13 @@ impl Process {
         Ok(Self::Child { child: Box::new(child), stderr, kept: Vec::new() })
     }
 
-    /// Takes over an agent that another parent started. It must still be the one that is meant: its command line names
-    /// its data folder, which no other process has.
+    /// Adopts an agent that another parent started. The process id must still be the agent's: its command line names its
+    /// data folder, which no other process uses.
     #[cfg(target_os = "linux")]
     pub(super) fn adopt(pid: u32, data_dir: &Path) -> io::Result<Self> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::NONBLOCK)?;
-        // Read after the process is held: it is this one's.
+        // Read after the pidfd is open, so it is the command line of that process.
         let arguments = std::fs::read(format!("/proc/{pid}/cmdline"))?;
         let data_dir = data_dir.as_os_str().as_encoded_bytes();
         if !arguments.split(|byte| *byte == 0).any(|argument| argument == data_dir) {
@@ -68,7 +68,7 @@ impl Process {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Its process id; none once it has been waited for.
+    /// Its process id; `None` once it has been waited for.
     pub(super) fn pid(&self) -> Option<u32> {
         match self {
             Self::Child { child, .. } => child.id(),
@@ -76,11 +76,11 @@ impl Process {
         }
     }
 
-    /// Sends it a signal; one that has just ended needs none.
+    /// Sends it a signal. If it has just ended, nothing happens.
     pub(super) fn signal(&self, signal: Signal) {
         match self {
             Self::Child { child, .. } => {
-                // Not waited for yet, so that the number is still its own.
+                // It has not been waited for yet, so the process id is still its own.
                 let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
                 let _ = pid.map(|pid| kill_process(pid, signal));
             }
@@ -93,7 +93,7 @@ impl Process {
         }
     }
 
-    /// Waits for its end, and keeps what it prints meanwhile. Cancel-safe.
+    /// Waits for its end, and meanwhile keeps what it prints. Cancel-safe.
     pub(super) async fn end(&mut self) -> io::Result<Status> {
         match self {
             Self::Child { child, stderr, kept } => {
@@ -104,7 +104,7 @@ impl Process {
                         status = child.wait() => {
                             let status = status?;
                             let rest = async { while read(stderr, kept).await {} };
-                            // Another process may have inherited the pipe and keep it open.
+                            // Another process may have inherited the pipe and may keep it open.
                             let _ = timeout(REST_LIMIT, rest).await;
                             return Ok(Status::of(status));
                         }
@@ -118,7 +118,7 @@ impl Process {
         }
     }
 
-    /// What it printed to standard error, at its end.
+    /// The end of what it printed to standard error.
     pub(super) fn printed(&self) -> String {
         match self {
             Self::Child { kept, .. } => String::from_utf8_lossy(kept).into_owned(),
@@ -127,7 +127,7 @@ impl Process {
     }
 }
 
-/// Waits for the end of a process that is no child, in a thread: its descriptor is readable from then on.
+/// Waits in a thread for the end of a process that is not a child: its descriptor becomes readable then.
 #[cfg(target_os = "linux")]
 fn watch_end(pidfd: OwnedFd) -> io::Result<(Arc<OwnedFd>, watch::Receiver<bool>)> {
     use rustix::event::{PollFd, PollFlags, poll};
@@ -138,7 +138,7 @@ fn watch_end(pidfd: OwnedFd) -> io::Result<(Arc<OwnedFd>, watch::Receiver<bool>)
         loop {
             match poll(&mut [PollFd::new(&polled, PollFlags::IN)], None) {
                 Err(rustix::io::Errno::INTR) => {}
-                // Without a descriptor to poll its end can't be seen: the channel closes.
+                // If the descriptor can't be polled, the end can't be detected: the channel closes.
                 Err(_) => return,
                 Ok(_) => {
                     end.send_replace(true);
@@ -150,7 +150,8 @@ fn watch_end(pidfd: OwnedFd) -> io::Result<(Arc<OwnedFd>, watch::Receiver<bool>)
     Ok((pidfd, ended))
 }
 
-/// Reads what there is, and keeps the end of it. Ends with false when there will be no more; never ends without a pipe.
+/// Reads what is available and keeps the end of it. Returns false at the end of the pipe. Without a pipe it never
+/// returns.
 async fn read(stderr: &mut Option<ChildStderr>, kept: &mut Vec<u8>) -> bool {
     let Some(pipe) = stderr else { return std::future::pending().await };
     match pipe.read_buf(kept).await {
@@ -163,12 +164,12 @@ async fn read(stderr: &mut Option<ChildStderr>, kept: &mut Vec<u8>) -> bool {
     }
 }
 
-/// How a process ended, as its parent sees it.
+/// How a process ended, as far as its parent can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     Code(u8),
     Signal(i32),
-    /// Only a parent learns it.
+    /// An adopted process: only the parent that started it could learn its status.
     Unknown,
 }
 
@@ -183,7 +184,7 @@ impl Status {
     }
 }
 
-/// What the agent itself left about this process.
+/// The mark that the agent left about this process.
 pub(super) fn mark(data_dir: &Path, pid: u32) -> Option<RunMark> {
     let text = std::fs::read(data_dir.join(RunMark::FILE)).ok()?;
     serde_json::from_slice::<RunMark>(&text).ok().filter(|mark| mark.pid == pid)

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Three members. Dropping it kills them.
 #[derive(Debug)]
-pub(crate) struct Trio {
+pub(crate) struct EtcdCluster {
     members: Vec<Member>,
     folder: PathBuf,
     http: reqwest::Client,
@@ -31,19 +31,19 @@ struct Member {
     process: Option<Process>,
 }
 
-impl Trio {
+impl EtcdCluster {
     /// Starts all members, and waits for a leader.
     pub(crate) async fn start(folder: &Path) -> anyhow::Result<Self> {
         let member =
             || Ok::<_, anyhow::Error>(Member { client: ports::free()?, peer: ports::free()?, process: None });
         let members = vec![member()?, member()?, member()?];
         let http = client::plain_http().timeout(Duration::from_secs(2)).build()?;
-        let mut trio = Self { members, folder: folder.to_owned(), http };
+        let mut cluster = Self { members, folder: folder.to_owned(), http };
         for number in 0..3 {
-            trio.spawn(number)?;
+            cluster.spawn(number)?;
         }
-        trio.leader().await?;
-        Ok(trio)
+        cluster.leader().await?;
+        Ok(cluster)
     }
 
     fn spawn(&mut self, number: usize) -> anyhow::Result<()> {

@@ -114,7 +114,7 @@ impl Drive {
                             return Ok(());
                         }
                         let request = drive.api.put(&host, key, &drive.value)?;
-                        drive.check(&connection.ask(request).await?)?;
+                        drive.check(&connection.send(request).await?)?;
                     }
                 });
             }
@@ -138,7 +138,7 @@ impl Drive {
                 Task::Livez => livez(&host)?,
             };
             let sent = Instant::now();
-            let answer = connection.ask(request).await?;
+            let answer = connection.send(request).await?;
             let now = Instant::now();
             self.check(&answer)?;
             all += 1;

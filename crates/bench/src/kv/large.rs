@@ -99,8 +99,8 @@ async fn one(
             break;
         }
         let request = ClientApi::Ours.put(&host, (client + number * CLIENTS) % keys, &value)?;
-        let asked = timeout(LIMIT, connection.ask(request)).await;
-        match asked.with_context(|| format!("a write was not answered within {LIMIT:?}"))? {
+        let answered = timeout(LIMIT, connection.send(request)).await;
+        match answered.with_context(|| format!("a write was not answered within {LIMIT:?}"))? {
             Ok(answer) if answer.status == StatusCode::OK => written.took_ms.push(millis(sent.elapsed())),
             Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
                 written.refused += 1;

@@ -22,17 +22,17 @@ const LENGTH: usize = 100;
 const CLIENTS: usize = 64;
 /// The number of hot keys.
 const HOT: u32 = 1_000;
-/// The number of turns of each kind.
-const TURNS: usize = 3;
+/// The number of runs of each kind.
+const RUNS: usize = 3;
 /// The target for the rate of random reads, as a share of the rate of hot keys.
 const LEAST_RATIO: f64 = 0.4;
 const MOST_MIB: f64 = 512.0;
 
-/// Reads hot keys and random keys in turns of `turn_time`.
+/// Reads hot keys and random keys in alternating runs of `run_time`.
 pub(crate) async fn run(
     binaries: Binaries,
     count: u32,
-    turn_time: Duration,
+    run_time: Duration,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let mut nodes = Nodes::new(binaries.clone())?;
@@ -46,10 +46,10 @@ pub(crate) async fn run(
     let server = Server { api: ClientApi::Ours, addr: nodes.api("storage")?, pids: vec![pid] };
     let (few, all) = (Keys::new(HOT.min(count), Choice::Uniform)?, Keys::new(count, Choice::Uniform)?);
     let (mut hot, mut random, mut memory) = (Vec::new(), Vec::new(), Vec::new());
-    for turn in 1..=TURNS {
-        progress(&format!("{count} keys: reading, turn {turn} of {TURNS}"));
+    for number in 1..=RUNS {
+        progress(&format!("{count} keys: reading, run {number} of {RUNS}"));
         for (keys, driven) in [(&few, &mut hot), (&all, &mut random)] {
-            let reading = server.drive(Task::Get, CLIENTS, keys, &value, turn_time).run();
+            let reading = server.drive(Task::Get, CLIENTS, keys, &value, run_time).run();
             let (read, seen) = watched(pid, reading).await?;
             driven.push(read?);
             memory.extend(seen);
@@ -77,8 +77,8 @@ pub(crate) async fn run(
         row("memory while read (RSS)", CLIENTS, "MiB", &memory).target(Target::Max(MOST_MIB)),
     ]);
     report.notes.push(format!(
-        "in the rows of {count} keys, the peer is the same node reading {HOT} hot keys, in turns of {} s",
-        turn_time.as_secs()
+        "in the rows of {count} keys, the peer is the same node reading {HOT} hot keys, in alternating runs of {} s",
+        run_time.as_secs()
     ));
     nodes.end().await;
     Ok(())

@@ -92,7 +92,7 @@ impl Matrix {
             for round in 1..=self.rounds {
                 self.floor.measure(folder).await?;
                 for work in &works {
-                    self.ask(round, *work, &value).await?;
+                    self.measure_work(round, *work, &value).await?;
                 }
             }
         }
@@ -113,7 +113,7 @@ impl Matrix {
     }
 
     /// Measures all servers with the same work, one after the other.
-    async fn ask(&mut self, round: u32, work: Work, value: &Arc<Value>) -> anyhow::Result<()> {
+    async fn measure_work(&mut self, round: u32, work: Work, value: &Arc<Value>) -> anyhow::Result<()> {
         let ways = self.measured.entry(work).or_default();
         let keys = &self.keys[&work.choice];
         for server in &self.servers {

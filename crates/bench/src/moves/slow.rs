@@ -23,10 +23,10 @@ use super::SHARDS;
 use crate::wire::{Connection, Protocol};
 
 const BIG: usize = 8 * 1024 * 1024;
-/// The bytes read of a download every 100 ms.
-const SIP: usize = 32 * 1024;
-/// The bytes read of a watch every 100 ms: fewer than arrive, so that it lags more and more.
-const WATCH_SIP: usize = 1024;
+/// The number of bytes of a download that are read every 100 ms.
+const CHUNK: usize = 32 * 1024;
+/// The number of bytes of a watch that are read every 100 ms: fewer than arrive, so that it lags more and more.
+const WATCH_CHUNK: usize = 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -54,7 +54,7 @@ impl SlowClients {
         let request = Request::put(format!("/storage/kv/{big}"))
             .header(HOST, gateway.to_string())
             .body(Full::new(Bytes::from(vec![b'x'; BIG])))?;
-        let answer = Connection::open(gateway, Protocol::Http1).await?.ask(request).await?;
+        let answer = Connection::open(gateway, Protocol::Http1).await?.send(request).await?;
         anyhow::ensure!(answer.status.is_success(), "the large value: {}", answer.excerpt());
         let (clients, running, listed) = (JoinSet::new(), BTreeMap::new(), Arc::default());
         Ok(Self { gateway, big, clients, running, begun: 0, listed })
@@ -94,8 +94,8 @@ impl SlowClients {
         stream.write_all(head.as_bytes()).await?;
         Ok(match kind {
             Kind::Upload => self.clients.spawn(upload(stream)),
-            Kind::Download => self.clients.spawn(sip(stream, SIP)),
-            Kind::Watch => self.clients.spawn(sip(stream, WATCH_SIP)),
+            Kind::Download => self.clients.spawn(read_slowly(stream, CHUNK)),
+            Kind::Watch => self.clients.spawn(read_slowly(stream, WATCH_CHUNK)),
             Kind::Listing => self.clients.spawn(listings(stream, head, Arc::clone(&self.listed))),
         })
     }
@@ -128,7 +128,7 @@ async fn upload(mut stream: TcpStream) {
 }
 
 /// Reads up to `bytes` every 100 ms, to the end.
-async fn sip(mut stream: TcpStream, bytes: usize) {
+async fn read_slowly(mut stream: TcpStream, bytes: usize) {
     let mut some = vec![0; bytes];
     while stream.read(&mut some).await.is_ok_and(|length| length > 0) {
         sleep(Duration::from_millis(100)).await;

@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Failure {
     /// The time by the clock of the nodes' logs.
-    #[serde(with = "moment")]
+    #[serde(with = "log_time")]
     pub(crate) at: SystemTime,
     /// The move in progress, and for how long.
     during: String,
@@ -73,7 +73,7 @@ struct Shared {
     /// The start of each stage.
     stages: Mutex<Vec<Instant>>,
     /// The times at which writes to the moving shard were acknowledged.
-    moments: Mutex<Vec<Instant>>,
+    acks: Mutex<Vec<Instant>>,
     shards: NonZeroU32,
     failures: Mutex<Vec<Failure>>,
 }
@@ -109,7 +109,7 @@ impl Workload {
             stale: AtomicU64::new(0),
             stage: Mutex::new(("before the first move".to_owned(), Instant::now())),
             stages: Mutex::default(),
-            moments: Mutex::default(),
+            acks: Mutex::default(),
             shards,
             failures: Mutex::default(),
         });
@@ -170,9 +170,9 @@ impl Workload {
         outcome.stale = count(&shared.stale);
         outcome.keys = shared.keys.len();
         let stages = shared.stages.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut moments = shared.moments.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        moments.sort_unstable();
-        outcome.silences = silences(&stages, &moments).into_iter().map(millis).collect();
+        let mut acks = shared.acks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        acks.sort_unstable();
+        outcome.silences = silences(&stages, &acks).into_iter().map(millis).collect();
         outcome.failures = shared.failures.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(outcome)
     }
@@ -188,11 +188,11 @@ impl Client {
         while !shared.stop.load(Ordering::Relaxed) {
             let key = &shared.keys[rand::rng().random_range(own.clone())];
             let version = key.send();
-            let answer = self.ask(Method::PUT, key, key.value(version)).await;
+            let answer = self.checked(Method::PUT, key, key.value(version)).await;
             if answer.is_some_and(|answer| answer.status == StatusCode::OK) {
                 key.acknowledge(version);
                 if KeyHash::of(key.name.as_bytes()).shard(shared.shards).as_u32() == 0 {
-                    shared.moments.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+                    shared.acks.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
                 }
                 shared.acknowledged.fetch_add(1, Ordering::Relaxed);
             }
@@ -212,7 +212,7 @@ impl Client {
     /// The version of a key, 0 if it has no value; `None` if the read failed.
     async fn get(&mut self, key: &Key) -> Option<u64> {
         let floor = key.floor();
-        let answer = self.ask(Method::GET, key, String::new()).await?;
+        let answer = self.checked(Method::GET, key, String::new()).await?;
         let version = match answer.status {
             StatusCode::NOT_FOUND => 0,
             _ => match key.version(&answer.body) {
@@ -234,7 +234,7 @@ impl Client {
     }
 
     /// The answer, if a correct cluster may give it.
-    async fn ask(&mut self, method: Method, key: &Key, body: String) -> Option<Answer> {
+    async fn checked(&mut self, method: Method, key: &Key, body: String) -> Option<Answer> {
         let began = Instant::now();
         let outcome = timeout(LIMIT, self.send(&method, key, body)).await;
         self.took_ms.push(millis(began.elapsed()));
@@ -267,7 +267,7 @@ impl Client {
             .uri(format!("/storage/kv/{}", key.name))
             .header(HOST, self.shared.gateway.to_string())
             .body(Full::new(Bytes::from(body)))?;
-        connection.ask(request).await
+        connection.send(request).await
     }
 
     fn note(&self, method: &Method, key: &Key, why: String) {
@@ -291,15 +291,15 @@ impl Client {
     }
 }
 
-/// For each stage but the last, the longest gap between two moments that ends in it.
-fn silences(stages: &[Instant], moments: &[Instant]) -> Vec<Duration> {
-    let gaps: Vec<_> = moments.windows(2).map(|pair| (pair[1], pair[1] - pair[0])).collect();
+/// For each stage but the last, the longest gap between two acknowledgements that ends in it.
+fn silences(stages: &[Instant], acks: &[Instant]) -> Vec<Duration> {
+    let gaps: Vec<_> = acks.windows(2).map(|pair| (pair[1], pair[1] - pair[0])).collect();
     let of = |pair: &[Instant]| {
         let first = gaps.partition_point(|(end, _)| *end < pair[0]);
         let last = gaps.partition_point(|(end, _)| *end < pair[1]);
         gaps[first..last].iter().map(|(_, gap)| *gap).max()
     };
-    // A stage without a moment is part of a gap that ends in a later stage.
+    // A stage without an acknowledgement is part of a gap that ends in a later stage.
     stages.windows(2).filter_map(of).collect()
 }
 
@@ -322,7 +322,7 @@ mod tests {
 }
 
 /// Serializes a time as the logs do.
-mod moment {
+mod log_time {
     use std::time::SystemTime;
 
     use serde::Serializer;

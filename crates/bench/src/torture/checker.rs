@@ -93,7 +93,7 @@ pub(crate) async fn report(mut run: Run, report: &mut Report) -> anyhow::Result<
     let requests: usize = keys.values().map(Vec::len).sum();
     let conclusion = if anomalies.is_empty() { "nothing is wrong" } else { "SOMETHING IS WRONG" };
     report.notes.push(format!(
-        "verdict: {conclusion}: {} anomalies; {requests} answers at {} keys: {} right, {} wrong, {} not decided; \
+        "result: {conclusion}: {} anomalies; {requests} answers at {} keys: {} right, {} wrong, {} not decided; \
          seed {}",
         anomalies.len(),
         keys.len(),
@@ -177,7 +177,7 @@ fn rows(run: &Run, findings: &Findings, anomalies: usize, report: &mut Report) {
             .ours(Summary::of(&silences.collect::<Vec<_>>())),
         Row::new("how far behind reads with `any` may be", COUNT, "ms")
             .ours(Summary::of_times(&run.staleness)),
-        Row::new("nodes that ended by themselves", COUNT, "times").ours(exact(run.crashes.len())),
+        Row::new("nodes that crashed", COUNT, "times").ours(exact(run.crashes.len())),
         Row::new("answers that are not promised", COUNT, "kinds").ours(exact(run.odd.len())),
     ]);
 }

@@ -18,10 +18,10 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use types::NodeId;
 
+use crate::node_config::NodeConfig;
 use crate::ours::{self, Binaries};
 use crate::ports;
 use crate::process::Process;
-use crate::seat::Seat;
 use crate::torture::network::{self, Network};
 use crate::torture::object_store::Backend;
 use crate::torture::skew::{Clocks, Range};
@@ -122,7 +122,7 @@ pub(crate) struct Cluster {
 
 #[derive(Debug)]
 struct Node {
-    seat: Seat,
+    config: NodeConfig,
     shard: Option<u32>,
     client: Client,
     process: Mutex<Option<Process>>,
@@ -154,7 +154,7 @@ impl Cluster {
         let crashes = std::sync::Mutex::default();
         let starts = AtomicU32::new(0);
         let listen = if network.is_ok() { "0.0.0.0:0" } else { "127.0.0.1:0" };
-        let members = nodes[GATEWAYS..].iter().map(|node| node.seat.api).collect();
+        let members = nodes[GATEWAYS..].iter().map(|node| node.config.api).collect();
         let endpoints = Endpoints { members, ..Endpoints::default() };
         let cluster = Self {
             binaries,
@@ -193,13 +193,13 @@ impl Cluster {
 
     /// Updates the gateways' addresses. A gateway that does not answer keeps its last one.
     pub(crate) async fn find_gateways(&self) {
-        let asked = (0..GATEWAYS).map(|number| async move {
+        let requests = (0..GATEWAYS).map(|number| async move {
             let client = self.nodes[number].client.within(ANSWER);
             let state = client.agent_self().await.ok()?.member.state?;
             let addr = state.endpoints.get("gateway")?.strip_prefix("http://")?.parse().ok()?;
             Some((number, addr))
         });
-        let found = join_all(asked).await;
+        let found = join_all(requests).await;
         self.endpoints
             .gateways
             .lock()
@@ -229,9 +229,9 @@ impl Cluster {
             return Ok(());
         }
         let folder = self.folder.path();
-        let seeds: Vec<_> = self.nodes.iter().filter(|other| other.seat.name != node.seat.name).collect();
-        let seeds: Vec<_> = seeds.iter().map(|other| other.seat.gossip).take(3).collect();
-        let mut command = ours::command(&self.binaries, &node.seat, &seeds, folder);
+        let seeds: Vec<_> = self.nodes.iter().filter(|other| other.config.name != node.config.name).collect();
+        let seeds: Vec<_> = seeds.iter().map(|other| other.config.gossip).take(3).collect();
+        let mut command = ours::command(&self.binaries, &node.config, &seeds, folder);
         command.arg("--store").arg(self.object_store.url()).args(["--log", "info,chitchat=error"]);
         command.envs(self.object_store.environment(Some(number)));
         if let Ok(clocks) = &self.clocks {
@@ -244,7 +244,7 @@ impl Cluster {
             command.arg("--insecure");
             command = network::within(&network.space(u8::try_from(number)?), &command);
         }
-        let log = folder.join(format!("{}.log", node.seat.name));
+        let log = folder.join(format!("{}.log", node.config.name));
         self.starts.fetch_add(1, Ordering::Relaxed);
         *process = Some(Process::spawn(command, log)?);
         Ok(())
@@ -275,8 +275,10 @@ impl Cluster {
             let log = process.as_ref().map(Process::log_tail).unwrap_or_default();
             *process = None;
             let mut crashes = self.crashes.lock().unwrap_or_else(PoisonError::into_inner);
-            crashes
-                .push(format!("{} exited unexpectedly ({status}); its log ends with\n{log}", node.seat.name));
+            crashes.push(format!(
+                "{} exited unexpectedly ({status}); its log ends with\n{log}",
+                node.config.name
+            ));
             ended.push(number);
         }
         ended
@@ -292,7 +294,7 @@ impl Cluster {
                 self.nodes.iter().zip(seen).filter_map(|(node, seen)| Some((node, seen.err()?))).collect();
             let Some((node, why)) = missing.first() else { return Ok(()) };
             if began.elapsed() > READY {
-                bail!("the cluster is not ready after {READY:?}: {}: {why}", node.seat.name);
+                bail!("the cluster is not ready after {READY:?}: {}: {why}", node.config.name);
             }
             sleep(PAUSE).await;
         }
@@ -344,7 +346,7 @@ fn new_node(
         Some(ip) => (own(ip, PORT), own(ip, PORT + 1)),
         None => (ports::free()?, ports::free()?),
     };
-    let seat = Seat { name: name.to_owned(), role, gossip, api };
+    let config = NodeConfig { name: name.to_owned(), role, gossip, api };
     let client = Client::new(&format!("http://{api}"))?;
-    Ok(Node { seat, shard, client, process: Mutex::new(None) })
+    Ok(Node { config, shard, client, process: Mutex::new(None) })
 }

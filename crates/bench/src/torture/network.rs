@@ -28,7 +28,7 @@ pub(crate) enum Lost {
 }
 
 impl Network {
-    /// Creates a network for `nodes` nodes. An error says why that is not possible.
+    /// Creates a network for `nodes` nodes. The error states why that is not possible.
     pub(crate) fn new(nodes: u8) -> anyhow::Result<Self> {
         if !rustix::process::geteuid().is_root() {
             bail!("only root can create network namespaces");

@@ -34,7 +34,7 @@ enum Kind {
     },
 }
 
-/// A separate file system, if it could be mounted; otherwise `missing` says why not. Dropping it unmounts it.
+/// A separate file system, if it could be mounted; otherwise `missing` has the reason. Dropping it unmounts it.
 #[derive(Debug)]
 struct Mount {
     folder: PathBuf,

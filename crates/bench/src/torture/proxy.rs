@@ -1,6 +1,6 @@
 //! A proxy between a node and an S3 server that injects network and server faults.
 //!
-//! It knows no HTTP except a refusal: bytes are forwarded unchanged, so signatures stay valid.
+//! Its only HTTP is a refusal: bytes are forwarded unchanged, so signatures stay valid.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -153,7 +153,7 @@ mod tests {
         (addr, counted, tasks)
     }
 
-    async fn ask(proxy: &Proxy) -> String {
+    async fn send(proxy: &Proxy) -> String {
         let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
         stream.write_all(b"hello\n").await.unwrap();
         let mut line = String::new();
@@ -166,18 +166,18 @@ mod tests {
     async fn each_mode_injects_its_fault() {
         let (server, mut count, _server) = echo().await;
         let proxy = Proxy::start(Ipv4Addr::LOCALHOST.into(), server).await.unwrap();
-        assert_eq!(ask(&proxy).await, "hello\n");
+        assert_eq!(send(&proxy).await, "hello\n");
         proxy.set(Mode::Refuse);
-        assert!(ask(&proxy).await.starts_with("HTTP/1.1 503"));
+        assert!(send(&proxy).await.starts_with("HTTP/1.1 503"));
         proxy.set(Mode::Drop);
-        assert_eq!(ask(&proxy).await, "");
+        assert_eq!(send(&proxy).await, "");
         assert_eq!(*count.borrow(), 1, "the server has seen neither");
         proxy.set(Mode::Forget);
-        assert_eq!(ask(&proxy).await, "");
+        assert_eq!(send(&proxy).await, "");
         count.wait_for(|count| *count == 2).await.expect("the server runs");
         proxy.set(Mode::Silent);
         let (answer, ()) =
-            tokio::join!(ask(&proxy), async { proxy.set(Mode::Slow(Duration::from_millis(1))) });
+            tokio::join!(send(&proxy), async { proxy.set(Mode::Slow(Duration::from_millis(1))) });
         assert_eq!(answer, "hello\n");
     }
 }

@@ -205,9 +205,9 @@ fn first_wrong(records: &[(usize, &Record)], seen: &BTreeMap<u64, u64>, steps: u
 /// Whether some order explains the answers up to `until`; `None` if the search reached its limit. Later answers count
 /// as unknown, but requests sent before `until` may have been carried out.
 fn search(records: &[(usize, &Record)], seen: &BTreeMap<u64, u64>, until: u64, steps: u64) -> Option<bool> {
-    let asked = records.iter().filter(|(_, record)| record.start <= until);
+    let sent = records.iter().filter(|(_, record)| record.start <= until);
     let mut events = Vec::new();
-    for (process, (_, record)) in asked.enumerate() {
+    for (process, (_, record)) in sent.enumerate() {
         let is_answered = record.outcome != Outcome::Open && record.end <= until;
         let outcome = if is_answered { record.outcome } else { Outcome::Open };
         let seen = match record.action {

@@ -1,4 +1,4 @@
-/* Shows a process another time of day: the system's plus the nanoseconds in the file that BENCH_CLOCK names. Writing to
+/* Gives a process another time of day: the system's plus the nanoseconds in the file that BENCH_CLOCK names. Writing to
  * that file sets the clock while the process runs. Clocks that count from boot are not changed. */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-//! Skewed clocks: each node can be shown another time of day, which can change while it runs.
+//! Skewed clocks: each node can get another time of day, which can change while it runs.
 //!
 //! A library loaded with `LD_PRELOAD` replaces the clock functions of a process. It is compiled here, so that it fits
 //! this machine; without a C compiler, no clock is skewed.
@@ -61,7 +61,7 @@ struct Clock {
 }
 
 impl Clocks {
-    /// Creates a clock for each initial skew, in seconds. An error says why clocks can't be skewed here.
+    /// Creates a clock for each initial skew, in seconds. The error states why clocks can't be skewed here.
     pub(crate) fn new(folder: &Path, at_first: &[i64]) -> anyhow::Result<Self> {
         let (source, library) = (folder.join("skew.c"), folder.join("skew.so"));
         std::fs::write(&source, SOURCE)?;
@@ -112,8 +112,8 @@ fn compile(source: &Path, library: &Path) -> anyhow::Result<()> {
         .stdin(Stdio::null())
         .output()
         .context("there is no C compiler `cc`")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "cc can't compile the clock library: {}", said.trim());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "cc can't compile the clock library: {}", errors.trim());
     Ok(())
 }
 

@@ -32,9 +32,9 @@ pub(crate) enum Flaw {
     /// A key was created with the condition `Absent`, but no deletion of its earlier value was observed.
     NoDeletion { key: Key, created: u64, over: u64 },
     /// More deletions of a key were observed than requested.
-    Deletions { key: Key, observed: usize, asked: usize },
+    Deletions { key: Key, observed: usize, requested: usize },
     /// A put was observed that no client requested, or with another version than its client got.
-    Unasked(Change),
+    Unrequested(Change),
     /// The last observed change of a key is not its final value.
     Ends { key: Key, observed: Option<u64>, holds: Option<u64> },
 }
@@ -43,7 +43,7 @@ impl Flaw {
     /// The key that is affected.
     pub(crate) fn key(&self) -> Key {
         match self {
-            Self::Twice(change) | Self::Backwards { change, .. } | Self::Unasked(change) => change.key,
+            Self::Twice(change) | Self::Backwards { change, .. } | Self::Unrequested(change) => change.key,
             Self::Gap { key, .. }
             | Self::NoDeletion { key, .. }
             | Self::Deletions { key, .. }
@@ -76,10 +76,10 @@ impl fmt::Display for Flaw {
                 let (created, over) = (show_value(*created), show_value(*over));
                 write!(f, "{key} was created as {created}, and no deletion of {over} was observed before")
             }
-            Self::Deletions { key, observed, asked } => {
-                write!(f, "{observed} deletions of {key} were observed, {asked} were requested")
+            Self::Deletions { key, observed, requested } => {
+                write!(f, "{observed} deletions of {key} were observed, {requested} were requested")
             }
-            Self::Unasked(change) => write!(f, "no client requested this: {change}"),
+            Self::Unrequested(change) => write!(f, "no client requested this: {change}"),
             Self::Ends { key, observed, holds } => {
                 write!(f, "watchers last saw {} at {key}, which holds {}", shown(observed), shown(holds))
             }
@@ -98,7 +98,7 @@ pub(crate) fn check(observed: &[Change], keys: &BTreeMap<Key, Vec<Record>>) -> V
         let observed = by_key.remove(key).unwrap_or_default();
         flaws.extend(of_key(*key, &observed, records));
     }
-    flaws.extend(by_key.into_values().flatten().map(Flaw::Unasked));
+    flaws.extend(by_key.into_values().flatten().map(Flaw::Unrequested));
     flaws
 }
 
@@ -127,7 +127,7 @@ fn order(observed: &[Change]) -> Vec<Flaw> {
 fn of_key(key: Key, observed: &[Change], records: &[Record]) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     // The values that were put, with the versions that clients got, if they did.
-    let mut asked: BTreeMap<u64, Option<u64>> = BTreeMap::new();
+    let mut requested: BTreeMap<u64, Option<u64>> = BTreeMap::new();
     let mut created = BTreeSet::new();
     let mut deletions = 0;
     for record in records {
@@ -138,18 +138,18 @@ fn of_key(key: Key, observed: &[Change], records: &[Record]) -> Vec<Flaw> {
                     created.insert(value);
                 }
                 if !matches!(outcome, Outcome::Refused(_)) {
-                    let known = asked.entry(value).or_default();
+                    let known = requested.entry(value).or_default();
                     *known = known.or(version);
                 }
             }
             (Action::Delete { .. }, Outcome::Deleted | Outcome::Open) => deletions += 1,
             (_, Outcome::Found { value, version }) => {
-                asked.insert(value, Some(version));
+                requested.insert(value, Some(version));
             }
             _ => {}
         }
     }
-    for (value, version) in &asked {
+    for (value, version) in &requested {
         let Some(version) = *version else { continue };
         let is_observed = |change: &Change| change.value == Some(*value) && change.version == version;
         if !observed.iter().any(is_observed) {
@@ -159,10 +159,10 @@ fn of_key(key: Key, observed: &[Change], records: &[Record]) -> Vec<Flaw> {
     let mut before = None;
     for change in observed {
         if let Some(value) = change.value {
-            match asked.get(&value) {
+            match requested.get(&value) {
                 Some(None) => {}
                 Some(Some(version)) if *version == change.version => {}
-                Some(Some(_)) | None => flaws.push(Flaw::Unasked(*change)),
+                Some(Some(_)) | None => flaws.push(Flaw::Unrequested(*change)),
             }
             if let Some(over) = before
                 && created.contains(&value)
@@ -174,7 +174,7 @@ fn of_key(key: Key, observed: &[Change], records: &[Record]) -> Vec<Flaw> {
     }
     let observed_deletions = observed.iter().filter(|change| change.value.is_none()).count();
     if observed_deletions > deletions {
-        flaws.push(Flaw::Deletions { key, observed: observed_deletions, asked: deletions });
+        flaws.push(Flaw::Deletions { key, observed: observed_deletions, requested: deletions });
     }
     let last = records.iter().max_by_key(|record| record.end).map(|record| record.outcome);
     let holds = match last {

@@ -233,7 +233,7 @@ pub(crate) async fn mark(shared: &Arc<Shared>, name: &str) -> anyhow::Result<()>
     for _ in 0..ATTEMPTS {
         let base = client.base().unwrap_or_default();
         let request = Request::put(format!("{base}/kv/{name}")).body(Full::new("end".into()))?;
-        match client.ask(request).await {
+        match client.send(request).await {
             Ok(answer) if answer.status.is_success() => return Ok(()),
             Ok(answer) => why = format!("{} {}", answer.status, answer.excerpt()),
             Err(Failure::Open(error)) => why = error,
@@ -311,7 +311,7 @@ impl Client {
             return false;
         };
         let mut start = self.shared.history.now();
-        let reply = match self.ask(request).await {
+        let reply = match self.send(request).await {
             Ok(answer) => {
                 start = self.since(start, action, &answer);
                 protocol::reply(action, &answer)
@@ -342,7 +342,7 @@ impl Client {
         let Some(base) = self.base() else { return };
         let Ok(request) = protocol::listing(base, lane, group, self.reads(action)) else { return };
         let mut start = self.shared.history.now();
-        let reply = match self.ask(request).await {
+        let reply = match self.send(request).await {
             Ok(answer) => {
                 start = self.since(start, action, &answer);
                 protocol::listed(action, &answer)
@@ -379,12 +379,12 @@ impl Client {
     }
 
     /// The start of a request, moved back by the staleness that the answer states if it is a stale read.
-    fn since(&self, asked: u64, action: Action, answer: &Answer) -> u64 {
+    fn since(&self, sent: u64, action: Action, answer: &Answer) -> u64 {
         let Some(by) = protocol::staleness(answer).filter(|_| action == Action::StaleRead) else {
-            return asked;
+            return sent;
         };
         lock(&self.shared.staleness).push(by);
-        asked.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX))
+        sent.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Reads a key until the outcome is known.
@@ -435,7 +435,7 @@ impl Client {
         }
     }
 
-    async fn ask(&mut self, mut request: Request<Full<bytes::Bytes>>) -> Result<Answer, Failure> {
+    async fn send(&mut self, mut request: Request<Full<bytes::Bytes>>) -> Result<Answer, Failure> {
         request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
         let Some(endpoint) = self.endpoint else { return Err(Failure::Unsent) };
         let mut connection = match self.connection.take() {
@@ -457,9 +457,9 @@ impl Client {
             Endpoint::Gateway(_) => self.patience,
             Endpoint::Member(_) => self.patience.min(CONNECT),
         };
-        match timeout(patience, connection.ask(request)).await {
+        match timeout(patience, connection.send(request)).await {
             Ok(Ok(answer)) => {
-                // Switch the server now and then; only a gateway knows the owner of another key.
+                // Switch the server now and then; only a gateway can forward to the owner of another key.
                 let stays = match endpoint {
                     Endpoint::Gateway(_) => {
                         !answer.status.is_server_error() && !self.rng.random_ratio(1, 200)

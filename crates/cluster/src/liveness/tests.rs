@@ -62,7 +62,7 @@ async fn a_newcomer_is_a_member_once_its_heartbeat_rose() {
 }
 
 #[tokio::test]
-async fn a_newcomer_without_its_keys_is_no_member() {
+async fn a_newcomer_without_its_keys_is_not_a_member() {
     let start = Instant::now();
     let mut liveness = Liveness::new(PATIENCE);
     liveness.evaluate(start, false, vec![without_keys(sighting("a", 1, 5))]);
@@ -76,7 +76,7 @@ async fn a_dead_node_remembered_differently_by_two_peers_does_not_stay() {
     let mut liveness = Liveness::new(PATIENCE);
     liveness.evaluate(start, false, vec![sighting("ghost", 1, 5)]);
     let evaluation = liveness.evaluate(start + MS, false, vec![sighting("ghost", 1, 9)]);
-    assert_eq!(names(&evaluation), one("ghost", 1), "it looks alive for a moment");
+    assert_eq!(names(&evaluation), one("ghost", 1), "it looks alive at first");
     let evaluation = liveness.evaluate(start + 2 * PATIENCE, false, vec![sighting("ghost", 1, 9)]);
     assert_eq!(names(&evaluation), vec![]);
 }

@@ -1,4 +1,4 @@
-//! Agents that were started by hand on this machine: found by their executable and the ports on which they listen.
+//! Finds agents on this machine that `ctl up` did not start, by their executable and the ports on which they listen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,10 +18,10 @@ use crate::process::Processes;
 use crate::record::{agent_of, reachable};
 use crate::state::State;
 
-/// How long one of them may take to answer.
+/// How long an agent may take to answer.
 const LIMIT: Duration = Duration::from_millis(700);
 
-/// An agent of the cluster named, else of the only cluster that was started by hand here.
+/// An agent of the named cluster, else of the only cluster here that `ctl up` did not start.
 pub(super) async fn find(state: &State, cluster: Option<&ClusterId>) -> anyhow::Result<Option<Client>> {
     let mut clusters: BTreeMap<ClusterId, String> = BTreeMap::new();
     for (found, url) in agents(state).await? {
@@ -56,7 +56,7 @@ async fn agents(state: &State) -> anyhow::Result<Vec<(ClusterId, String)>> {
     Ok(join_all(asked).await.into_iter().flatten().collect())
 }
 
-/// Where agents listen that `ctl up` did not start. What can't be read belongs to somebody else.
+/// Where agents listen that `ctl up` did not start. Processes that can't be read belong to other users and are skipped.
 fn addresses(state: &State) -> anyhow::Result<BTreeSet<SocketAddr>> {
     let named = state.clusters()?.into_iter().filter_map(|cluster| agent_of(state, &cluster).ok().flatten());
     let agents: BTreeSet<_> = (agent_bin::find(None).into_iter().chain(named))
@@ -65,7 +65,7 @@ fn addresses(state: &State) -> anyhow::Result<BTreeSet<SocketAddr>> {
     let mut processes = Processes::new()?;
     let mut found = BTreeSet::new();
     for listener in listeners::get_all().unwrap_or_default() {
-        // One that was built anew since is shown with a mark behind its path.
+        // The system marks the path of an executable that was replaced since.
         let path = listener.process.path.trim_end_matches(" (deleted)");
         if listener.protocol == Protocol::TCP
             && agents.contains(Path::new(path))

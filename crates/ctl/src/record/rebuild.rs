@@ -1,5 +1,5 @@
-//! A record made anew from what the nodes themselves have: the files that they were started from, and the command lines of
-//! those that run.
+//! Rebuilds a record from the nodes: from the files that they were started from, and from the command lines of those
+//! that run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use crate::process::Processes;
 use crate::render;
 use crate::state::State;
 
-/// Whether nodes of a cluster have files from which they were started.
+/// Whether there are files that nodes of a cluster were started from.
 pub(super) fn has_files(state: &State, cluster: &ClusterId) -> bool {
     !start_files(&state.run_dir(cluster)).is_empty()
 }
 
-/// The record that the nodes of a cluster tell of; none if there are none.
+/// The record rebuilt from the nodes of a cluster; `None` if there are none.
 pub(super) fn rebuild(state: &State, cluster: &ClusterId) -> anyhow::Result<Option<ClusterRecord>> {
     let run_dir = state.run_dir(cluster);
     let mut known: BTreeMap<NodeId, (NodeRecord, PathBuf)> = BTreeMap::new();
@@ -55,7 +55,7 @@ pub(super) fn rebuild(state: &State, cluster: &ClusterId) -> anyhow::Result<Opti
     Ok((!record.nodes.is_empty()).then_some(record))
 }
 
-/// A node as its command line tells of it.
+/// A node, rebuilt from its command line.
 fn node(run_dir: &Path, start: &StartFile) -> Option<NodeRecord> {
     let id: NodeId = start.argument("--node-id")?.parse().ok()?;
     let shard = start.argument("--shard").map(str::parse).transpose().ok()?;
@@ -76,10 +76,10 @@ fn start_files(run_dir: &Path) -> Vec<PathBuf> {
     paths.filter(|path| path.extension().is_some_and(|found| found == StartFile::EXTENSION)).collect()
 }
 
-/// Moves a damaged record out of the way, and says what became of it.
+/// Moves a damaged record aside, and reports that it was rebuilt.
 pub(super) fn set_aside(path: &Path, damage: Option<&serde_json::Error>, rebuilt: Option<&ClusterRecord>) {
     let nodes = rebuilt.map_or(0, |record| record.nodes.len());
-    let made = format!("it is made anew from the files and processes of {}", render::count(nodes, "node"));
+    let made = format!("it is rebuilt from the files and processes of {}", render::count(nodes, "node"));
     let Some(damage) = damage else {
         say(&format!("warning: {} is gone; {made}", path.display()));
         return;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_damaged_or_gone_is_made_anew_from_what_the_nodes_have() {
+    fn a_damaged_or_missing_record_is_rebuilt_from_the_files_of_the_nodes() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::at(dir.path().to_owned());
         let cluster: ClusterId = "demo".parse().unwrap();
@@ -134,7 +134,7 @@ mod tests {
             assert_eq!(record.manifest, Path::new("/m.yaml"));
             assert_eq!(record.agent.as_deref(), Some(Path::new("/bin/agent")));
             assert_eq!(record.nodes[0].start_file(), state.run_dir(&cluster).join("a.1.start"));
-            // The next one to read it finds it in order.
+            // The next load finds it intact.
             assert_eq!(
                 serde_json::from_slice::<ClusterRecord>(&std::fs::read(&path).unwrap()).unwrap(),
                 record
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_of_nothing() {
+    fn without_nodes_no_record_is_rebuilt() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::at(dir.path().to_owned());
         let cluster: ClusterId = "demo".parse().unwrap();

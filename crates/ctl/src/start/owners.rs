@@ -35,7 +35,7 @@ impl Starter<'_> {
         let nodes = self.record.nodes.iter();
         let expected: Vec<_> = nodes.map(|node| Expected { id: node.id.clone(), ready: false }).collect();
         loop {
-            self.replace_the_unlucky()?;
+            self.replace_lost_ports()?;
             let asked_at = Instant::now();
             let views = self.views(&expected).await;
             let seen: Vec<_> = views.values().flatten().collect();
@@ -53,7 +53,7 @@ impl Starter<'_> {
         }
     }
 
-    /// The time is over: which shards have no owner, and why as far as the store says.
+    /// The error at the deadline: which shards have no owner, and why, as far as the store records it.
     async fn ownerless(&mut self, without: &BTreeSet<ShardRef>, limit: Duration) -> Failure {
         let mut notes = BTreeMap::new();
         for url in self.record.nodes.iter().map(NodeRecord::url) {
@@ -83,15 +83,15 @@ impl Starter<'_> {
             "--timeout waits longer, --keep leaves the agents running for a look at them".to_owned()
         } else {
             format!(
-                "`{}` tells more; --timeout waits longer",
+                "`{}` shows more; --timeout waits longer",
                 hints::command(&format!("status --cluster {cluster}"))
             )
         })
     }
 }
 
-/// The shards of services that the manifest has nodes for, without those that a person has taken from all of its nodes:
-/// nobody need come for these. Pure.
+/// The shards of services that the manifest has nodes for, without those that an operator has taken from all of its
+/// nodes: these need no owner. Pure.
 fn wanted(
     manifest: &Manifest,
     shards: &BTreeMap<ServiceName, u32>,
@@ -117,7 +117,7 @@ fn wanted(
     wanted
 }
 
-/// Those of these shards that no member runs as their owner. Pure.
+/// Which of these shards no member runs as their owner. Pure.
 fn ownerless(wanted: &BTreeSet<ShardRef>, members: &[Member]) -> BTreeSet<ShardRef> {
     let owned = members.iter().filter_map(|member| {
         let state = member.state.as_ref()?;
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shards_of_services_with_nodes_are_waited_for_unless_a_person_took_them_away() {
+    fn the_shards_of_services_with_nodes_are_waited_for_unless_an_operator_took_them_away() {
         let shards = BTreeMap::from([("storage".parse().unwrap(), 3)]);
         let kept = |nodes: &[(&str, &str, bool)]| {
             let kept = nodes.iter().map(|&(node, role, drained)| {

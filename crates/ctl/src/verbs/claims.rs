@@ -1,4 +1,4 @@
-//! `ctl claims`: who owns which shard, as the store says.
+//! `ctl claims`: who owns which shard, according to the store.
 
 use types::api::{Claims, ReplicaView};
 
@@ -13,7 +13,8 @@ Examples:
   ctl claims
   ctl claims -o json
 
-A shard is honoured when its owner is there and says that it owns it. A replica says how far behind it may be at most.")]
+A shard is honoured if its owner is a live member and reports that it owns it. A replica reports how far behind it may \
+be at most.")]
 pub(crate) struct Args {
     #[command(flatten)]
     output: OutputArg,
@@ -60,7 +61,7 @@ fn table(claims: &Claims) -> String {
     render::table(&["SHARD", "OWNER", "EPOCH", "SINCE", "HONOURED", "REPLICAS", "LATEST"], &rows)
 }
 
-/// A replica with how far behind it may be: `b (84 ms behind)`.
+/// A replica, and how far behind it may be: `b (84 ms behind)`.
 fn replica(replica: &ReplicaView) -> String {
     match replica.staleness_ms {
         Some(ms) => format!("{} ({ms} ms behind)", replica.node),

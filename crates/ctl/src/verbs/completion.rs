@@ -1,4 +1,4 @@
-//! `ctl completion`: a script that completes ctl's command line in a shell, nodes and clusters included.
+//! `ctl completion`: a script that completes ctl's command line in a shell, including nodes and clusters.
 
 use clap_complete::Shell;
 use clap_complete::env::Shells;
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
             .hint(format!("known are {}", shells.names().collect::<Vec<_>>().join(", ")))
     })?;
     let mut script = Vec::new();
-    // The script asks the ctl on the PATH, whichever version that is by then.
+    // The script calls the ctl on the PATH, in whatever version it then has.
     shell.write_registration(complete::VARIABLE, "ctl", "ctl", "ctl", &mut script)?;
     cx.out.line(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Ok)

@@ -1,4 +1,4 @@
-//! `ctl down`: every agent leaves, or is made to end, and the end is proven.
+//! `ctl down`: makes every agent leave, kills those that do not, and checks that all have ended.
 
 mod purge;
 mod stop;
@@ -17,7 +17,7 @@ use crate::lock::Lock;
 use crate::out::{OutputArg, say};
 use crate::ports::{Free, ThisMachine};
 use crate::process::Processes;
-use crate::reach::{Cx, is_living};
+use crate::reach::{Cx, is_running};
 use crate::record::ClusterRecord;
 use crate::render;
 use crate::state::of_path;
@@ -36,7 +36,7 @@ Examples:
   ctl down --purge
   ctl down --cluster test --purge --yes
 
-Where several clusters run, the one to stop must be named. --purge says what it will delete and asks first; without a \
+If several clusters run, the one to stop must be named. --purge lists what it will delete and asks first; without a \
 terminal it needs --yes. Logs are kept until the next `ctl up`, data folders and the store until --purge; a store that the manifest names stays.")]
 pub(crate) struct Args {
     /// How long the agents may take to leave before they are killed, 0s to 365d
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     output: OutputArg,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Report {
     cluster: Option<ClusterId>,
@@ -108,8 +108,8 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     };
     let is_over = report.left.is_empty() && report.ports_busy.is_empty();
     if is_over {
-        // The agents have ended; what is left of them on a disk that cannot be written is in nobody's way.
-        // The record goes last: without it, but with files of nodes, it would be made anew.
+        // The agents have ended; files that they leave on a disk that cannot be written do no harm. The record is
+        // removed last: if it were gone while files of nodes remained, it would be rebuilt.
         let removed = clean(&cx.state.run_dir(&cluster)).and_then(|()| match &record {
             Some(record) => record.retire(&cx.state),
             None => ClusterRecord::remove(&cx.state, &cluster),
@@ -120,7 +120,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     }
     drop(lock);
     let purged = if is_over && args.purge { purge::delete(cx, &cluster) } else { Ok(()) };
-    // Gone if nothing is in it.
+    // Removed only if it is empty.
     let _ = std::fs::remove_dir(cx.state.run_dir(&cluster));
     print(&report, args.output, cx)?;
     purged?;
@@ -145,7 +145,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         .into())
 }
 
-/// Fails for a name of which nothing is kept here: a slip would look like a cluster that has ended.
+/// Fails for a name without anything stored here: a typo would look like a stopped cluster.
 fn known(cx: &Cx, cluster: &ClusterId) -> anyhow::Result<()> {
     if cx.state.run_dir(cluster).exists() || cx.state.cluster_data_dir(cluster).exists() {
         return Ok(());
@@ -157,12 +157,12 @@ fn known(cx: &Cx, cluster: &ClusterId) -> anyhow::Result<()> {
         .into())
 }
 
-/// The cluster named, else the only one that runs; else one that lost its record but not its agents.
+/// The named cluster, else the only one that runs, else one that lost its record but not its agents.
 fn choose(cx: &Cx) -> anyhow::Result<Option<ClusterId>> {
     if cx.cluster.is_none() {
         let mut processes = Processes::new()?;
         let mut running = cx.records()?;
-        running.retain(|record| is_living(record, &mut processes));
+        running.retain(|record| is_running(record, &mut processes));
         if let [_, _, ..] = running[..] {
             let names: Vec<_> = running.iter().map(|record| record.cluster.as_str()).collect();
             return match ask::choice("which cluster is to be stopped?", &names) {
@@ -181,8 +181,8 @@ fn choose(cx: &Cx) -> anyhow::Result<Option<ClusterId>> {
         Some(cluster) => cx.state.cluster_data_dir(cluster),
         None => data.clone(),
     };
-    let strays = Processes::new()?.below(&below);
-    let names = strays.iter().filter_map(|process| {
+    let processes = Processes::new()?.below(&below);
+    let names = processes.iter().filter_map(|process| {
         let name = process.data_dir.strip_prefix(&data).ok()?.components().next()?;
         name.as_os_str().to_str()?.parse().ok()
     });
@@ -208,13 +208,13 @@ async fn busy_ports(record: Option<&ClusterRecord>) -> Vec<String> {
     }
 }
 
-/// Removes what a ctl left that was killed before it had written a record.
+/// Removes the files of a ctl that was killed before it had written a record.
 async fn tidy(cx: &Cx) -> anyhow::Result<()> {
     for cluster in cx.state.clusters()? {
         let run_dir = cx.state.run_dir(&cluster);
         let is_named = cx.cluster.as_ref().is_none_or(|named| *named == cluster);
         let is_meant = is_named && !run_dir.join("cluster.json").exists();
-        // Its holder still works if it cannot be taken.
+        // If the lock can't be taken, its holder is still active.
         if is_meant && let Ok(lock) = Lock::take(&run_dir, "ctl down").await {
             clean(&run_dir)?;
             drop(lock);
@@ -224,7 +224,7 @@ async fn tidy(cx: &Cx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes what only a running cluster needs; logs stay.
+/// Removes the files that only a running cluster needs; logs stay.
 fn clean(run_dir: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(run_dir).map_err(|error| of_path(run_dir, &error))? {
         let path = entry?.path();
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_told_in_numbers() {
+    fn the_report_gives_numbers() {
         let mut report = Report {
             cluster: Some("demo".parse().unwrap()),
             stopped: 5,

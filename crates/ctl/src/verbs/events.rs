@@ -22,7 +22,7 @@ Examples:
   ctl events -f
   ctl events -f -o json | jq -r .message")]
 pub(crate) struct Args {
-    /// Go on with what happens from now, until ^C
+    /// Keep showing new events, until ^C
     #[arg(short, long)]
     follow: bool,
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Streams until interrupted, or until nobody reads it.
+/// Streams until interrupted, or until standard output has no reader.
 pub(crate) async fn follow(
     format: StreamFormat,
     cx: &Cx,
@@ -55,8 +55,8 @@ pub(crate) async fn follow(
     }
 }
 
-/// Streams without end. When the agent goes away, the next one of the cluster is asked; ids are each agent's own,
-/// so only the same agent can resume.
+/// Streams without end. If the agent goes away, another one of the cluster is used. Event ids are per agent, so only
+/// the same agent can resume.
 async fn stream(format: StreamFormat, cx: &Cx, mut seen: Option<(String, String)>) -> anyhow::Result<()> {
     let mut before = seen.as_ref().map(|(url, _)| url.clone());
     loop {

@@ -1,4 +1,4 @@
-//! `ctl kill`: a signal to a node's process on this machine, to see how the others take it.
+//! `ctl kill`: a signal to a node's process on this machine, to see how the cluster reacts.
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ Examples:
   ctl kill gateway-1 --signal STOP
   ctl kill gateway-1 --signal CONT
 
-It ends at once and without leaving, and its parent starts it again, unless the manifest says `restart: no`. With \
---for-good it stays away until `ctl start` or `ctl up`. `ctl stop` and `ctl leave` are the polite ways.")]
+It ends at once, without leaving, and its parent starts it again unless the manifest says `restart: no`. With \
+--for-good it stays stopped until `ctl start` or `ctl up`. For an orderly stop use `ctl stop` or `ctl leave`.")]
 pub(crate) struct Args {
     /// The node, by its id
     #[arg(add = complete::nodes())]
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// The signal, by name or number
     #[arg(short, long, default_value = "KILL", value_parser = parse_signal)]
     signal: Signal,
-    /// Have it stay away
+    /// Do not start it again
     #[arg(long)]
     for_good: bool,
     #[command(flatten)]
@@ -49,7 +49,7 @@ struct Killed<'a> {
     node: &'a NodeId,
     pid: u32,
     signal: &'static str,
-    /// Whether its parent starts it again, if it ends.
+    /// Whether its parent restarts it if it ends.
     comes_back: bool,
 }
 
@@ -114,7 +114,7 @@ fn send(
     Ok(processes.signal(process, signal).map_err(failed)?)
 }
 
-/// Kills the parent, which leaves its agent alive and says nothing more; what it would have said is written for it.
+/// Kills the parent, which leaves its agent alive and writes nothing more; its pid file is completed for it.
 async fn end_parent(node: &NodeRecord, processes: &mut Processes) -> anyhow::Result<()> {
     let Some(parent) = node.parent(processes) else { return Ok(()) };
     let known = node.pid_file();
@@ -127,7 +127,7 @@ async fn end_parent(node: &NodeRecord, processes: &mut Processes) -> anyhow::Res
         known.parent = None;
         known.over = Some("it was killed for good".to_owned());
         let path = PidFile::beside(&node.start_file());
-        // Only `ctl status` says less without it.
+        // Without it, only `ctl status` reports less.
         let _ = std::fs::write(path, serde_json::to_vec(&known)?);
     }
     Ok(())

@@ -29,9 +29,9 @@ use owner::{Twice, with_owner};
 
 /// The type of services that have keys, and the usual name of one.
 const STORAGE: &str = "storage";
-/// Keys that are asked for at once.
+/// Keys that are requested at once.
 const PAGE: usize = 1_000;
-/// What stands for itself in a key, as in the listings of storage.
+/// Characters of a key that are not percent-encoded, as in the listings of storage.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 #[derive(Debug, clap::Args)]
@@ -47,11 +47,11 @@ Examples:
   ctl kv import users.ndjson
   ctl kv --service sessions get user/1
 
-Keys with the same text in their first braces, as {user/1}/name and {user/1}/mail, lie in one shard.
+Keys with the same text in their first braces, as {user/1}/name and {user/1}/mail, are in one shard.
 
-Exit code 1 if a key that is asked for is not there, or a condition does not hold.")]
+Exit code 1 if a requested key does not exist, or a condition does not hold.")]
 pub(crate) struct Args {
-    /// The service, where several are of the type storage
+    /// The service, if several have the type storage
     #[arg(long, global = true, value_name = "NAME", add = complete::services())]
     service: Option<ServiceName>,
     #[command(subcommand)]
@@ -110,10 +110,10 @@ Exit code 1 if the condition does not hold.")]
 /// A version of a value.
 type Version = NumberIn<0, { u64::MAX }>;
 
-/// How keys are given.
+/// How keys are written on the command line.
 #[derive(Debug, Clone, Copy, clap::Args)]
 struct Spelling {
-    /// Keys are percent-encoded, as `ctl kv ls` shows those that are no plain text
+    /// Keys are percent-encoded, as `ctl kv ls` shows those that are not plain text
     #[arg(long)]
     encoded: bool,
 }
@@ -123,14 +123,14 @@ struct List {
     /// Only keys that begin with this
     #[arg(default_value = "")]
     prefix: String,
-    /// At most so many, up to 1000000000 [default: all]
+    /// List at most N keys, up to 1000000000 [default: all]
     #[arg(long, value_name = "N")]
     limit: Option<NumberIn<0, 1_000_000_000>>,
     #[command(flatten)]
     output: OutputArg,
 }
 
-/// What is listed; keys are percent-encoded, as in a path.
+/// The listed keys, percent-encoded as in a path.
 #[derive(Debug, Serialize)]
 struct Listing {
     keys: Vec<ListedKey>,
@@ -146,7 +146,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
     }
 }
 
-/// Reaches an agent for the keys of a service: the one that is named, else `storage`, else the only one of that type.
+/// Reaches an agent for the keys of a service: the named one, else `storage`, else the only one of that type.
 async fn reach(cx: &Cx, service: Option<&ServiceName>) -> anyhow::Result<Reached> {
     let mut reached = cx.reach().await?;
     let service = match service {
@@ -157,7 +157,7 @@ async fn reach(cx: &Cx, service: Option<&ServiceName>) -> anyhow::Result<Reached
     Ok(reached)
 }
 
-/// The service whose keys are meant where none is named. Pure.
+/// The service to use if none is named. Pure.
 fn only_one(view: &Members) -> Result<ServiceName, Failure> {
     let states = view.members.iter().filter_map(|member| member.state.as_ref());
     let of_storage = states
@@ -172,7 +172,7 @@ fn only_one(view: &Members) -> Result<ServiceName, Failure> {
             let names: Vec<_> = several.iter().map(|name| name.as_str()).collect();
             let message = format!("several services have keys: {}", names.join(", "));
             Err(Failure::new(Exit::Usage, message)
-                .hint(format!("say which: `ctl kv --service {} …`", names[0])))
+                .hint(format!("name one: `ctl kv --service {} …`", names[0])))
         }
     }
 }
@@ -192,8 +192,8 @@ async fn dispatch(verb: &Verb, service: Option<&ServiceName>, cx: &Cx) -> anyhow
                 let key = &spelling.key(text)?;
                 let deleting = async |owner: &client::Client| owner.kv_delete(key, condition).await;
                 let deleted = with_owner(&reached, Some(key), Twice::Differs, deleting).await;
-                deleted.map_err(|error| judged(error, text))?;
-                say(&format!("{text} is not there any more"));
+                deleted.map_err(|error| with_outcome(error, text))?;
+                say(&format!("{text} does not exist any more"));
             }
             Ok(Exit::Ok)
         }
@@ -203,8 +203,8 @@ async fn dispatch(verb: &Verb, service: Option<&ServiceName>, cx: &Cx) -> anyhow
     }
 }
 
-/// Says of a write whether it happened.
-fn judged(error: anyhow::Error, key: &str) -> anyhow::Error {
+/// Adds to the error of a write whether the write happened.
+fn with_outcome(error: anyhow::Error, key: &str) -> anyhow::Error {
     let Some(client) = error.downcast_ref::<ClientError>() else { return error };
     let look = format!("`ctl kv get {key} -o json` shows what is there");
     match client.problem().map(Problem::code) {
@@ -220,12 +220,12 @@ fn judged(error: anyhow::Error, key: &str) -> anyhow::Error {
     }
 }
 
-/// Whether an error says for sure that nothing was done.
+/// Whether an error proves that nothing was written.
 fn is_certain(error: &ClientError) -> bool {
     matches!(error, ClientError::BadUrl { .. } | ClientError::Unreachable { is_unsent: true, .. })
 }
 
-/// A value as JSON shows it.
+/// A value, as shown in JSON.
 #[derive(Debug, Serialize)]
 struct Shown<'a> {
     /// Percent-encoded, as in listings.
@@ -304,18 +304,21 @@ async fn ls(reached: &Reached, list: &List, cx: &Cx) -> anyhow::Result<Exit> {
     cx.out.data(list.output.output, &listing, show, |listing| {
         listing.keys.iter().map(|listed| readable(&listed.key)).collect()
     })?;
-    // In JSON and YAML all keys are.
+    // In JSON and YAML all keys are percent-encoded.
     let is_for_people = matches!(list.output.output, Format::Table | Format::Name);
     let odd = listing.keys.iter().filter(|listed| plain(&listed.key).is_none()).count();
     if is_for_people && odd > 0 {
-        say(&format!("{} shown percent-encoded; --encoded takes them so", render::count(odd, "key")));
+        say(&format!(
+            "{} shown percent-encoded; --encoded accepts them in that form",
+            render::count(odd, "key")
+        ));
     }
     let more = if listing.more { ", and there are more" } else { "" };
     say(&format!("{}{more}", render::count(listing.keys.len(), "key")));
     Ok(Exit::Ok)
 }
 
-/// When keys expire has a column where some do.
+/// The expiry has a column if some keys expire.
 fn table(listing: &Listing, now_ms: u64) -> String {
     let some_expire = listing.keys.iter().any(|listed| listed.expires_ms.is_some());
     let mut header = vec!["KEY", "BYTES", "VERSION"];
@@ -337,13 +340,13 @@ fn table(listing: &Listing, now_ms: u64) -> String {
     render::table(&header, &rows)
 }
 
-/// A listed key as it was given, if it is text that can be shown and can't be taken for an encoded one.
+/// A listed key, decoded, if it is text that can be shown and can't be mistaken for an encoded one.
 fn plain(key: &str) -> Option<String> {
     let text = percent_decode_str(key).decode_utf8().ok()?;
     (!text.chars().any(|c| c.is_control() || c == '%')).then(|| text.into_owned())
 }
 
-/// What a person is shown: a key with a percent sign in it is encoded.
+/// The key as shown to a person: one that contains a percent sign is encoded.
 fn readable(key: &str) -> String {
     plain(key).unwrap_or_else(|| key.to_owned())
 }
@@ -378,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_is_named_only_where_several_have_keys() {
+    fn the_service_must_be_named_only_if_several_have_keys() {
         let view = |roles: &[(&str, Option<&str>)]| {
             let members = roles.iter().map(|(role, service_type)| {
                 let mut member = render::tests::member("n", role, types::Phase::Ready);
@@ -408,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn when_keys_expire_has_a_column_where_some_do() {
+    fn the_expiry_has_a_column_if_some_keys_expire() {
         let keys = vec![listed("a%20b", None), listed("c", Some(91_000))];
         assert_eq!(
             table(&Listing { keys, more: false }, 1_000),

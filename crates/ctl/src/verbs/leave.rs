@@ -1,4 +1,4 @@
-//! `ctl leave`: a node leaves the cluster and its process ends.
+//! `ctl leave`: makes a node leave the cluster and its process end.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Someone who stays and can tell when it is gone: the agent that answered, unless that is the one that leaves.
+/// A member that stays and sees when the node is gone: the agent that answered, unless it is the one that leaves.
 async fn observer(reached: &Reached, leaving: &Leaving) -> Option<Client> {
     let view = reached.client.members().await.ok()?;
     if view.viewed_by != leaving.node {
@@ -84,14 +84,14 @@ async fn observer(reached: &Reached, leaving: &Leaving) -> Option<Client> {
 
 async fn is_seen(observer: Option<&Client>, leaving: &Leaving) -> bool {
     let Some(observer) = observer else { return false };
-    // An observer that does not answer has seen nothing to the contrary.
+    // If the observer does not answer, nothing contradicts that the node is gone.
     let Ok(view) = observer.members().await else {
         return false;
     };
     view.members.iter().any(|member| member.id == leaving.node && member.generation <= leaving.generation)
 }
 
-/// A node that left on purpose is not missed by `ctl status`.
+/// Removes the node from the record: `ctl status` must not report a node that left on purpose as missing.
 async fn forget(reached: &Reached, leaving: &Leaving, cx: &Cx) -> anyhow::Result<()> {
     let Some(record) = &reached.record else {
         return Ok(());

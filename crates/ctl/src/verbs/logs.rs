@@ -1,4 +1,4 @@
-//! `ctl logs`: what nodes on this machine have logged, also after they have ended.
+//! `ctl logs`: the logs of nodes on this machine, including ended ones.
 
 mod lines;
 
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// The nodes; all of them if none is named
     #[arg(value_name = "NODE", add = complete::nodes())]
     nodes: Vec<NodeId>,
-    /// Go on as the logs grow, until ^C
+    /// Keep showing new lines, until ^C
     #[arg(short, long)]
     follow: bool,
     /// How many of the last lines of each node to begin with, up to 100000000
@@ -53,7 +53,7 @@ pub(crate) struct Args {
 struct Line<'a> {
     node: &'a NodeId,
     line: &'a str,
-    /// Whether the next value is of the same line.
+    /// Whether the next value continues the same line.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     continues: bool,
 }
@@ -70,7 +70,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     for (id, path) in chosen {
         let mut search = Search::new(&path, args.lines.as_usize())?;
         while !search.step()? {
-            // A long log takes its time, and ^C is heard in between.
+            // A long log takes long; yielding lets ^C in.
             yield_now().await;
         }
         let mut source = Source { id, reader: search.reader(), lines: Lines::default() };
@@ -92,7 +92,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     }
 }
 
-/// Prints what the logs grow by; ends only when that fails.
+/// Prints what is added to the logs; returns only on an error.
 async fn follow(
     mut sources: Vec<Source>,
     args: &Args,
@@ -105,7 +105,7 @@ async fn follow(
             source.print(printer).await?;
         }
         if args.nodes.is_empty() {
-            // Nodes that were started since are read from the start of their logs.
+            // The logs of nodes that were started since are read from their start.
             for (id, path) in logs_in(folder)? {
                 if !sources.iter().any(|source| source.reader.path() == path) {
                     sources.push(Source { id, reader: Reader::from_start(path), lines: Lines::default() });
@@ -124,7 +124,7 @@ struct Source {
 }
 
 impl Source {
-    /// Prints what there is to read now.
+    /// Prints what can be read now.
     async fn print(&mut self, printer: &mut Printer) -> anyhow::Result<()> {
         while let Some(piece) = self.reader.next()? {
             printer.print(&self.id, &self.lines.push(&piece)).await?;
@@ -134,11 +134,11 @@ impl Source {
     }
 }
 
-/// Standard output, and what was printed last.
+/// Standard output, and the state of the last line.
 #[derive(Debug)]
 struct Printer {
     format: StreamFormat,
-    /// Of the names before the lines, if there are any.
+    /// The width of the names before the lines, if there are any.
     width: Option<usize>,
     color: bool,
     /// The node whose line has not ended yet.
@@ -146,7 +146,7 @@ struct Printer {
 }
 
 impl Printer {
-    /// Prints lines of a node. A reader that takes none of it does not hold up ^C.
+    /// Prints lines of a node. A reader that does not read does not delay ^C.
     async fn print(&mut self, id: &NodeId, parts: &[Part]) -> anyhow::Result<()> {
         let mut text = String::new();
         for part in parts {
@@ -198,7 +198,7 @@ fn prefixed(id: &NodeId, line: &str, width: usize, color: bool) -> String {
     format!("\x1b[{code}m{id:<width$} |\x1b[0m {line}")
 }
 
-/// The cluster named, else the local one, else the one whose logs are the latest: they outlive `ctl down`.
+/// The named cluster, else the local one, else the one with the latest logs, which outlive `ctl down`.
 fn cluster_with_logs(cx: &Cx) -> anyhow::Result<ClusterId> {
     if let Some(cluster) = &cx.cluster {
         return Ok(cluster.clone());
@@ -267,14 +267,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_several_nodes_say_whose_they_are() {
+    fn lines_of_several_nodes_begin_with_the_node() {
         let id: NodeId = "n1".parse().unwrap();
         assert_eq!(prefixed(&id, "hello", 4, false), "n1   | hello");
         assert!(prefixed(&id, "hello", 4, true).ends_with("mn1   |\x1b[0m hello"));
     }
 
     #[test]
-    fn logs_are_found_by_node_and_a_slip_gets_a_guess() {
+    fn logs_are_found_by_node_and_a_typo_gets_a_suggestion() {
         let dir = tempfile::tempdir().unwrap();
         for file in ["n.1.log", "n2.log", "n2.yaml", "cluster.json", "lock"] {
             std::fs::write(dir.path().join(file), "").unwrap();

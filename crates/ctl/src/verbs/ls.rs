@@ -21,7 +21,7 @@ pub(crate) struct Args {
     output: OutputArg,
 }
 
-/// As all lists are in JSON: an object with the list in it.
+/// An object that holds the list, like all lists in JSON.
 #[derive(Serialize)]
 struct Clusters {
     clusters: Vec<Row>,
@@ -30,10 +30,10 @@ struct Clusters {
 #[derive(Serialize)]
 struct Row {
     cluster: ClusterId,
-    /// Of a cluster that was stopped: those that it had.
+    /// For a stopped cluster, the nodes that it had.
     nodes: usize,
     running: usize,
-    /// Absent of one that was stopped.
+    /// Absent for a stopped one.
     started_at_ms: Option<u64>,
     manifest: String,
     agent: Option<String>,
@@ -71,7 +71,7 @@ fn row(record: &ClusterRecord, processes: &mut Processes) -> Row {
     }
 }
 
-/// One that was stopped and has data here.
+/// A stopped cluster that has data here.
 fn stopped(state: &State, cluster: ClusterId) -> anyhow::Result<Row> {
     let last = LastRun::load(state, &cluster)?;
     Ok(Row {

@@ -1,4 +1,4 @@
-//! `ctl members`: who is there, as one agent sees it.
+//! `ctl members`: the members, as one agent sees them.
 
 use types::api::Members;
 

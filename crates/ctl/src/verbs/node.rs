@@ -26,7 +26,7 @@ use crate::views::does_its_part;
 
 const POLL: Duration = Duration::from_millis(20);
 const ASK_LIMIT: Duration = Duration::from_secs(1);
-/// How much of its log is shown when a node can't be started.
+/// How many lines of its log are shown if a node can't be started.
 const LOG_LINES: usize = 15;
 
 #[derive(Debug, clap::Args)]
@@ -35,7 +35,7 @@ Examples:
   ctl start standby-1
   ctl start standby-1 --timeout 1m
 
-It is started as it was the last time. `ctl up` starts whatever is missing, and what the manifest has new.")]
+It is started as it was the last time. `ctl up` starts all missing nodes, including those new in the manifest.")]
 pub(crate) struct StartArgs {
     /// The node, by its id
     #[arg(add = complete::nodes())]
@@ -53,7 +53,8 @@ Examples:
   ctl stop standby-1
   ctl stop standby-1 --timeout 1m
 
-It leaves the cluster in order, and stays away until `ctl start` or `ctl up`. `ctl leave` forgets it as well.")]
+It leaves the cluster in order, and is not started again until `ctl start` or `ctl up`. `ctl leave` also removes it \
+from the record.")]
 pub(crate) struct StopArgs {
     /// The node, by its id
     #[arg(add = complete::nodes())]
@@ -68,7 +69,7 @@ Examples:
   ctl restart gateway-1
   ctl restart gateway-1 --agent-bin ./target/release/agent
 
-It leaves in order and starts again with the binary that is there now: one node after the other, that is an upgrade.")]
+It leaves in order and starts again with the current binary. To upgrade a cluster, restart one node after the other.")]
 pub(crate) struct RestartArgs {
     /// The node, by its id
     #[arg(add = complete::nodes())]
@@ -123,7 +124,7 @@ pub(crate) async fn stop(args: &StopArgs, cx: &Cx) -> anyhow::Result<Exit> {
 pub(crate) async fn restart(args: &RestartArgs, cx: &Cx) -> anyhow::Result<Exit> {
     let (record, _lock) = locked(cx, "ctl restart").await?;
     let node = record.known(&args.node)?;
-    // What it needs to come back is looked for before it goes.
+    // Check that the node can be started again before it leaves.
     start_file(node, &record, args.agent_bin.as_deref())?;
     let mut processes = Processes::new()?;
     leave(node, args.common.timeout.get(), &mut processes).await?;
@@ -142,10 +143,10 @@ async fn locked(cx: &Cx, holder: &str) -> anyhow::Result<(ClusterRecord, Lock)> 
     Ok((record, lock))
 }
 
-/// Has a node leave, and waits until its processes have ended.
+/// Makes a node leave, and waits until its processes have ended.
 async fn leave(node: &NodeRecord, limit: Duration, processes: &mut Processes) -> anyhow::Result<()> {
     if let Some(process) = node.process().filter(|process| processes.is_alive(process)) {
-        supervision::tell_to_leave(node, processes)
+        supervision::request_leave(node, processes)
             .map_err(|error| anyhow::Error::new(error).context(node.id.to_string()))?;
         let deadline = Instant::now() + limit;
         while processes.is_alive(&process) {
@@ -153,7 +154,7 @@ async fn leave(node: &NodeRecord, limit: Duration, processes: &mut Processes) ->
                 let message =
                     format!("{} has not left after {limit:?}; its process is {}", node.id, process.pid);
                 return Err(Failure::new(Exit::NotConverged, message)
-                    .hint(format!("`ctl logs {}` tells more, --timeout waits longer", node.id))
+                    .hint(format!("`ctl logs {}` shows more, --timeout waits longer", node.id))
                     .into());
             }
             sleep(POLL).await;
@@ -162,7 +163,7 @@ async fn leave(node: &NodeRecord, limit: Duration, processes: &mut Processes) ->
     supervision::end_parent(node, processes).await
 }
 
-/// What the node is started from, with the binary that is wanted.
+/// What the node is started from, with the wanted binary.
 fn start_file(
     node: &NodeRecord,
     record: &ClusterRecord,
@@ -189,7 +190,7 @@ fn start_file(
     Ok(start)
 }
 
-/// Starts a node that does not run, and waits until it says that it is ready.
+/// Starts a node that does not run, and waits until it reports that it is ready.
 async fn launch(
     node: &NodeRecord,
     record: &ClusterRecord,
@@ -233,7 +234,7 @@ async fn launch(
                 Exit::NotConverged,
                 format!("{} runs, but after {limit:?} {how}", node.id),
             )
-            .hint("`ctl status` tells more")
+            .hint("`ctl status` shows more")
             .into());
         }
         sleep(POLL).await;

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// Move the shard here from the node that owns it
     #[arg(long)]
     take: bool,
-    /// Change only if the node's life and revision are still these: GENERATION.REVISION
+    /// Change only if the node's generation and revision are still these: GENERATION.REVISION
     #[arg(long, value_name = "G.R", value_parser = parse_if_match)]
     if_match: Option<IfMatch>,
     #[command(flatten)]
@@ -106,7 +106,7 @@ pub(crate) fn show(receipt: &Receipt, wait: WaitArg, output: OutputArg, cx: &Cx)
             say(&steps.join(", "));
         }
     }
-    // Who was not asked has missed nothing.
+    // Without `--wait all`, members were not waited for, so none is missing.
     for missing in receipt.seen.missing.iter().filter(|_| is_seen_by_all) {
         say(&format!("warning: {} {}", missing.id, missing.why));
     }

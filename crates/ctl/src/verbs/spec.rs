@@ -1,4 +1,4 @@
-//! `ctl spec`: what each service runs with, as the store says; and how one is removed.
+//! `ctl spec`: the spec of each service, as on the store, and the removal of services.
 
 mod rm;
 
@@ -20,7 +20,7 @@ Examples:
   ctl spec rm sessions     remove a service that is no longer in the manifest, with its data
 
 `ctl up` writes it from the manifest. A node runs with it from the next start of its role; `ctl up --reset` \
-starts those anew that run with an older one.")]
+restarts the roles that run with an older one.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -34,7 +34,7 @@ enum Verb {
     Rm(rm::Args),
 }
 
-/// As all lists are in JSON: an object with the list in it.
+/// An object that holds the list, like all lists in JSON.
 #[derive(Serialize)]
 struct Listed<'a> {
     store: &'a StoreInfo,
@@ -90,7 +90,7 @@ fn table(specs: &Specs) -> String {
         .iter()
         .map(|(service, numbered)| {
             let shards = numbered.spec.shards.map_or_else(|| "-".to_owned(), |shards| shards.to_string());
-            // Copies are of shards.
+            // Replicas are of shards.
             let replicas =
                 numbered.spec.shards.map_or_else(|| "-".to_owned(), |_| numbered.spec.replicas.to_string());
             let number = numbered.number.to_string();
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_and_their_replicas_are_shown_of_types_that_have_some() {
+    fn shards_and_replicas_are_shown_for_types_that_have_some() {
         let specs = json!({
             "store": { "id": "01a209b4-6f86-77d4-8835-3e907514f96d", "url": "file:///s" },
             "specs": {

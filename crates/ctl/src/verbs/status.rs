@@ -33,30 +33,30 @@ Examples:
   ctl status
   ctl status --cluster demo -o json
 
-Exit code 1 if there is a warning; drift from the manifest is none.")]
+Exit code 1 if there is a warning; drift from the manifest does not count.")]
 pub(crate) struct Args {
     #[command(flatten)]
     output: OutputArg,
 }
 
-/// All of it.
+/// The whole report.
 #[derive(Debug, Serialize)]
 struct Report {
     cluster: ClusterId,
     viewed_by: NodeId,
     members: Vec<Member>,
-    /// How many replicas each shard is to have, by the role of one in words.
+    /// How many replicas each shard should have, by the role of a replica in words.
     #[serde(skip)]
     wanted_replicas: BTreeMap<String, usize>,
     /// Nodes that were started here and are no members.
     missing: Vec<Missing>,
     warnings: Vec<String>,
-    /// What a person may want to know.
+    /// Remarks that are not warnings.
     notes: Vec<String>,
-    /// What is not as the manifest says; nothing is wrong with that, for a person may have wanted it.
+    /// Differences from the manifest. They are not errors: an operator may have wanted them.
     drift: Vec<String>,
     insecure: Vec<String>,
-    /// How many milliseconds each member's clock is ahead of those of most others, as it estimates itself.
+    /// How many milliseconds each member's clock is ahead of most others, by its own estimate.
     clocks_ahead_ms: BTreeMap<NodeId, i64>,
 }
 
@@ -66,17 +66,17 @@ struct Missing {
     node: NodeId,
     /// Its role in the manifest.
     role: Role,
-    /// What became of its process.
+    /// The state of its process.
     process: Process,
 }
 
-/// What became of the process of a node that was started here.
+/// The state of the process of a node that was started here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Process {
     /// It has ended.
     Ended(u32),
-    /// A signal stopped it; it can go on.
+    /// A signal paused it; it can be resumed.
     Stopped(u32),
     /// It runs.
     Running,
@@ -129,7 +129,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     Ok(if report.warnings.is_empty() { Exit::Ok } else { Exit::Error })
 }
 
-/// What a node says of itself, and whom it sees.
+/// What a node reports about itself, and its view.
 type Asked = BTreeMap<NodeId, (Option<AgentSelf>, Option<Members>)>;
 
 async fn ask_all(client: &Client, view: &Members) -> Asked {
@@ -143,7 +143,7 @@ async fn ask_all(client: &Client, view: &Members) -> Asked {
     join_all(calls).await.into_iter().collect()
 }
 
-/// What became of the processes of the nodes that were started here.
+/// The state of the processes of the nodes that were started here.
 fn processes(record: &ClusterRecord) -> anyhow::Result<BTreeMap<NodeId, Process>> {
     let mut processes = Processes::new()?;
     let nodes = record.nodes.iter().filter_map(|node| {
@@ -174,7 +174,7 @@ fn report(
                 warnings.push(restarts::gone(id, *pid, node));
             }
             Process::Stopped(pid) => warnings.push(format!(
-                "{id} is paused: a signal stopped its process {pid}; `ctl kill {id} --signal CONT` lets it go on"
+                "{id} is paused: a signal stopped its process {pid}; `ctl kill {id} --signal CONT` resumes it"
             )),
             Process::Running => {}
         }
@@ -230,7 +230,7 @@ fn report(
     }
     warnings.extend(two_stores(&view.members));
     warnings.extend(clocks::warnings(&clocks_ahead_ms));
-    warnings.extend(views::in_words(&views::judge(&expected, &views).gaps));
+    warnings.extend(views::in_words(&views::compare(&expected, &views).gaps));
     Report {
         wanted_replicas: BTreeMap::new(),
         cluster: view.cluster,
@@ -245,12 +245,12 @@ fn report(
     }
 }
 
-/// Who could take a shard over, and what to do where nobody could.
+/// The nodes that could take a shard over, and what to do if there are none.
 struct Spares<'a> {
     members: &'a [Member],
-    /// The types of services, where the store says them.
+    /// The types of services, from the specs on the store.
     types: BTreeMap<ServiceName, ServiceType>,
-    /// A command that brings a node that could.
+    /// A command that starts such a node.
     remedy: String,
 }
 
@@ -273,12 +273,12 @@ impl<'a> Spares<'a> {
                     store.unwrap_or_default()
                 )
             }
-            (_, _, None) => "start an agent that waits to be needed".to_owned(),
+            (_, _, None) => "start an agent as a standby".to_owned(),
         };
         Self { members: &report.members, types, remedy }
     }
 
-    /// The nodes that wait to be needed and take over this service.
+    /// The standbys that take over this service.
     fn of<'s>(&'s self, service: &'s ServiceName) -> impl Iterator<Item = &'a Member> + use<'s, 'a> {
         let service_type = self.types.get(service).cloned().or_else(|| service.default_type());
         let takes_over = move |member: &&Member| {
@@ -288,13 +288,12 @@ impl<'a> Spares<'a> {
         self.members.iter().filter(takes_over)
     }
 
-    /// How many they are.
     fn standbys(&self, service: &ServiceName) -> usize {
         self.of(service).count()
     }
 }
 
-/// One cluster has one store; while its members use several, nobody takes a shard.
+/// The warning that members use several stores. A cluster has one; while it has several, no node takes a shard.
 fn two_stores(members: &[Member]) -> Option<String> {
     let mut stores: BTreeMap<_, Vec<&str>> = BTreeMap::new();
     for member in members {
@@ -307,7 +306,7 @@ fn two_stores(members: &[Member]) -> Option<String> {
     let ids: BTreeSet<_> = stores.keys().map(|(id, _)| id).collect();
     (ids.len() > 1).then(|| {
         format!(
-            "the members use {} stores: {}; nobody takes a shard until it is one",
+            "the members use {} stores: {}; no node takes a shard until all use the same one",
             ids.len(),
             shown.join("; ")
         )
@@ -351,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_said_in_words() {
+    fn every_warning_is_in_words() {
         let mut failed = member("b", "api_gateway", Phase::Failed);
         failed.state.as_mut().unwrap().reason = Some("no port".to_owned());
         let mut a = member("a", "standby", Phase::Ready);
@@ -394,7 +393,7 @@ endpoints
 
 warnings
   - c is gone: its process 123 ended without leaving; `ctl logs c` shows its end, `ctl up` starts it
-  - d is paused: a signal stopped its process 124; `ctl kill d --signal CONT` lets it go on
+  - d is paused: a signal stopped its process 124; `ctl kill d --signal CONT` resumes it
   - b is failed: no port
   - b does not see a, b
 
@@ -404,7 +403,7 @@ drift
     }
 
     #[test]
-    fn a_cluster_that_is_well_has_no_warnings() {
+    fn a_healthy_cluster_has_no_warnings() {
         let seen = view(vec![member("a", "standby", Phase::Ready)]);
         let own = |ahead_ms| AgentSelf {
             cluster: "demo".parse().unwrap(),

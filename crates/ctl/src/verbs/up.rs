@@ -1,4 +1,4 @@
-//! `ctl up`: starts a cluster on this machine, or what is missing of it, and returns when all see all.
+//! `ctl up`: starts a cluster on this machine, or its missing nodes, and returns once every node sees every node.
 
 mod placement;
 mod report;
@@ -27,7 +27,7 @@ use crate::lock::Lock;
 use crate::manifest_file::{self, Loaded};
 use crate::out::{Format, OutputArg, Progress, StreamFormat, say};
 use crate::process::Processes;
-use crate::reach::{Cx, is_living};
+use crate::reach::{Cx, is_running};
 use crate::record::ClusterRecord;
 use crate::render;
 use crate::start::{Settled, Starter};
@@ -40,7 +40,7 @@ use crate::verbs::events;
 use crate::verbs::up::report::{DriftRow, Outdated, OutdatedSpec, Report, print};
 
 const ASK_LIMIT: Duration = Duration::from_secs(1);
-/// How long a node may carry out another command before its role is restored.
+/// How long to wait for a node that carries out another command before its role is restored.
 const BUSY_LIMIT: Duration = Duration::from_secs(20);
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -55,24 +55,24 @@ Examples:
   ctl up --reset
   ctl up - < coterie.yaml
 
-Run again it starts only what is missing, and says where nodes differ from the manifest; --reset gives \
+Another run starts only what is missing, and reports where nodes differ from the manifest; --reset gives \
 them their roles back, and restarts those with other settings, labels or addresses, one after the other.
 
-It returns once every node sees every node ready and every shard of the manifest's services has an owner, and with \
-exit code 3 when that is not so in time.
+It returns once every node sees every node ready and every shard of the manifest's services has an owner, or with \
+exit code 3 if that takes too long.
 
-A cluster that this run began is taken back as a whole at ^C, or when not all become ready in time. Nodes that it \
-started beside others that ran already stay.")]
+The start of a whole cluster is undone at ^C, or if not all nodes become ready in time. Nodes that were added to a \
+running cluster stay.")]
 pub(crate) struct Args {
     /// The manifest, or - for standard input [default: that of --cluster, else coterie.yaml, else manifests/demo.yaml]
     file: Option<PathBuf>,
     /// How long to wait until every node sees every node ready, and an owner of every shard, 0s to 365d
     #[arg(long, value_name = "TIME", default_value = "30s")]
     timeout: Timeout,
-    /// Then show what happens, until ^C; the cluster stays
+    /// Then show events, until ^C; the cluster keeps running
     #[arg(short, long)]
     follow: bool,
-    /// Make nodes that differ from the manifest what it says
+    /// Make nodes that differ from the manifest match it
     #[arg(long)]
     reset: bool,
     /// Make this the manifest of a cluster that runs from another one
@@ -109,16 +109,16 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
         Ok(report) => report,
         Err(error) => {
             let was_interrupted = explain(&error).exit() == Exit::Interrupted;
-            if is_taken_back(is_fresh, was_interrupted, args.keep) {
-                take_back(&mut starter, was_interrupted, &run_dir).await?;
+            if is_undone(is_fresh, was_interrupted, args.keep) {
+                undo(&mut starter, was_interrupted, &run_dir).await?;
             } else {
-                let left = starter.living();
+                let left = starter.running();
                 if !left.is_empty() {
                     say(&left_running(&left));
                 }
             }
             drop(lock);
-            // Gone if nothing is in it.
+            // Removed only if it is empty.
             let _ = std::fs::remove_dir(&run_dir);
             return Err(error);
         }
@@ -134,7 +134,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
         };
         tokio::select! {
             biased;
-            () = interrupt.wait() => say("the cluster runs on; `ctl down` stops it"),
+            () = interrupt.wait() => say("the cluster keeps running; `ctl down` stops it"),
             followed = events::follow(format, &here, None) => followed?,
         }
     }
@@ -157,7 +157,7 @@ async fn prepare(args: &Args, cx: &Cx) -> anyhow::Result<(PathBuf, Loaded, PathB
     Ok((file, loaded, binary))
 }
 
-/// What is known of the cluster, and whether none of it runs.
+/// The record of the cluster, and whether no node of it runs.
 async fn record(
     state: &State,
     loaded: &Loaded,
@@ -175,7 +175,7 @@ async fn record(
         nodes: Vec::new(),
     });
     supervision::settled(&state.run_dir(&manifest.cluster), &mut processes).await;
-    let is_fresh = !is_living(&record, &mut processes);
+    let is_fresh = !is_running(&record, &mut processes);
     if !may_replace {
         source::check(file, &record, !is_fresh)?;
     }
@@ -248,7 +248,7 @@ async fn bring_up(
         starter.await_owners(&shards, args.timeout.get(), deadline, &mut progress).await?;
     }
     let took = began.elapsed();
-    // A node that was started now may have another role as well: one that a person gave it, or a shard that it owns.
+    // A node that was just started may have another role too: one that an operator gave it, or a shard that it owns.
     let mut asked = ask_all(&starter.record).await?;
     let now = running(&starter.record, &asked)?;
     let plan = manifest::diff(manifest, &now.roles);
@@ -258,7 +258,7 @@ async fn bring_up(
             progress.show(&format!("restarting {}", row.node));
             restart(row, args.timeout.get(), manifest, starter, &mut progress).await?;
         }
-        // Who is to wait makes room for those who are to have copies.
+        // Nodes that become standbys go first, to make room for those that become replicas.
         drift.sort_by_key(|row| row.wanted != Role::Standby);
         for row in &mut drift {
             restore(row, manifest, &starter.record).await?;
@@ -272,7 +272,7 @@ async fn bring_up(
     let insecure: BTreeSet<_> = asked.iter().flat_map(|own| own.insecure.clone()).collect();
     let members = members(&starter.record).await?;
     let dropped = match starter.record.nodes.first() {
-        // What can't be read now is told of by `ctl status`.
+        // If the specs can't be read now, `ctl status` reports it.
         Some(node) => Client::new(&node.url())?.specs().await.ok(),
         None => None,
     };
@@ -294,14 +294,14 @@ async fn bring_up(
     })
 }
 
-/// The nodes whose processes live.
+/// The nodes whose processes run.
 #[derive(Debug, Default)]
 struct Now {
-    /// What they do.
+    /// Their roles.
     roles: BTreeMap<NodeId, Running>,
-    /// Those that a person has drained.
+    /// Those that an operator has drained.
     drained: BTreeSet<NodeId>,
-    /// Those that have a copy of their shard.
+    /// Those that are replicas.
     replicas: BTreeSet<NodeId>,
 }
 
@@ -317,14 +317,14 @@ fn running(record: &ClusterRecord, asked: &[AgentSelf]) -> anyhow::Result<Now> {
         if state.is_some_and(|state| state.duty == Some(Post::Replica)) {
             now.replicas.insert(node.id.clone());
         }
-        // One that does not answer is told of when the wait for it is over.
+        // A node that does not answer is reported when the wait for it ends.
         let role = state.map_or_else(|| node.role.clone(), |state| state.role.clone());
         now.roles.insert(node.id.clone(), Running { role });
     }
     Ok(now)
 }
 
-/// What each node of this cluster that answers says of itself.
+/// The self-report of each node of this cluster that answers.
 async fn ask_all(record: &ClusterRecord) -> anyhow::Result<Vec<AgentSelf>> {
     let client = Client::new("127.0.0.1")?.within(ASK_LIMIT);
     let calls = record.nodes.iter().map(|node| async {
@@ -339,7 +339,7 @@ async fn members(record: &ClusterRecord) -> anyhow::Result<Vec<Member>> {
     Ok(Client::new(&node.url())?.members().await?.members)
 }
 
-/// Where nodes differ from the manifest: in what they do, or in that they were drained. Pure.
+/// Where nodes differ from the manifest: by their roles, or because they were drained. Pure.
 fn differences(plan: &Plan, now: &Now) -> Vec<DriftRow> {
     let found = |node: &NodeId, role: &Role| {
         let post = now.replicas.contains(node).then_some(Post::Replica);
@@ -364,7 +364,7 @@ fn differences(plan: &Plan, now: &Now) -> Vec<DriftRow> {
     rows
 }
 
-/// The nodes that would be started in another way now.
+/// The nodes that would be started differently now.
 fn outdated(
     state: &State,
     manifest: &Manifest,
@@ -383,7 +383,7 @@ fn outdated(
     Ok(rows)
 }
 
-/// The nodes that run with an older spec than the store has; with `is_reset` they are given the latest one.
+/// The nodes that run with an older spec than the store has; with `is_reset` they get the latest one.
 async fn renew(
     specs: &BTreeMap<ServiceName, u64>,
     asked: &[AgentSelf],
@@ -415,7 +415,7 @@ async fn renew(
     Ok(rows)
 }
 
-/// Starts a node anew and returns when all see it ready.
+/// Restarts a node and returns once every node sees it ready.
 async fn restart(
     row: &mut Outdated,
     limit: Duration,
@@ -432,8 +432,8 @@ async fn restart(
     Ok(())
 }
 
-/// Gives a node the role back that its manifest says. A shard is taken from its owner only if the manifest does not give it
-/// to that one too: of several nodes that have it, any may be the owner.
+/// Gives a node its role in the manifest back. A shard is taken from its owner only if the owner does not have the same
+/// role in the manifest: of several nodes that do, any may be the owner.
 async fn restore(row: &mut DriftRow, manifest: &Manifest, record: &ClusterRecord) -> anyhow::Result<()> {
     let Some(node) = record.node(&row.node) else {
         return Ok(());
@@ -446,7 +446,7 @@ async fn restore(row: &mut DriftRow, manifest: &Manifest, record: &ClusterRecord
     loop {
         let changed = client.set_service(&row.node, &row.wanted, Wait::All, !is_rightful, None).await;
         match changed {
-            // It may just take over a shard that another node gave up.
+            // The node may be taking over a shard that another node has released.
             Err(error) if error.problem().map(Problem::code) == Some("busy") && Instant::now() < deadline => {
                 tokio::time::sleep(BUSY_PAUSE).await;
             }
@@ -459,7 +459,7 @@ async fn restore(row: &mut DriftRow, manifest: &Manifest, record: &ClusterRecord
     }
 }
 
-/// Gives nodes that run the roles of the manifest back, where they hold an address that a node to be started may need.
+/// Gives running nodes their roles in the manifest back if they hold an address that a node to be started may need.
 async fn make_room(
     now: &Now,
     plan: &Plan,
@@ -481,7 +481,7 @@ async fn make_room(
     Ok(rows)
 }
 
-/// Who owns the shard of a role, if it has one and that can be read.
+/// The owner of a role's shard, if it has one and the claim can be read.
 async fn owner(client: &Client, role: &Role) -> Option<NodeId> {
     let claims = client.claims().await.ok()?.claims;
     let claim = claims
@@ -490,9 +490,9 @@ async fn owner(client: &Client, role: &Role) -> Option<NodeId> {
     claim.holder.filter(|_| claim.honoured).map(|holder| holder.node)
 }
 
-/// Whether what was started is ended when not all became ready. Nodes that were missing beside others are of use: the
-/// others are not better off without them. Pure.
-fn is_taken_back(is_fresh: bool, was_interrupted: bool, keep: bool) -> bool {
+/// Whether to undo the start if not all nodes became ready. Nodes that were added to a running cluster stay: stopping
+/// them would not help the others. Pure.
+fn is_undone(is_fresh: bool, was_interrupted: bool, keep: bool) -> bool {
     is_fresh && (was_interrupted || !keep)
 }
 
@@ -501,10 +501,10 @@ fn left_running(nodes: &[NodeId]) -> String {
     format!("started and left running: {}", names.join(", "))
 }
 
-async fn take_back(starter: &mut Starter<'_>, remove_all: bool, run_dir: &Path) -> anyhow::Result<()> {
+async fn undo(starter: &mut Starter<'_>, remove_all: bool, run_dir: &Path) -> anyhow::Result<()> {
     let number = starter.started().len();
     if number > 0 {
-        say(&format!("taking back {}", render::count(number, "agent")));
+        say(&format!("undoing the start of {}", render::count(number, "agent")));
     }
     starter.undo().await?;
     if remove_all {
@@ -518,7 +518,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_cluster_that_this_run_began_is_taken_back() {
+    fn only_a_start_of_a_whole_cluster_is_undone() {
         for (is_fresh, was_interrupted, keep, expected) in [
             (true, false, false, true),
             (true, false, true, false),
@@ -527,7 +527,7 @@ mod tests {
             (false, true, false, false),
             (false, false, true, false),
         ] {
-            assert_eq!(is_taken_back(is_fresh, was_interrupted, keep), expected);
+            assert_eq!(is_undone(is_fresh, was_interrupted, keep), expected);
         }
         let nodes = ["a", "b"].map(|id| id.parse().unwrap());
         assert_eq!(left_running(&nodes), "started and left running: a, b");
@@ -547,10 +547,6 @@ mod tests {
         };
         let rows = differences(&plan, &now);
         let rows: Vec<_> = rows.iter().map(|row| format!("{}: {}", row.node, row.found)).collect();
-        assert_eq!(
-            rows,
-            ["c: storage/1 (replica)", "a: storage/0 but stopped"],
-            "in the words of `ctl status`"
-        );
+        assert_eq!(rows, ["c: storage/1 (replica)", "a: storage/0 but stopped"], "worded as in `ctl status`");
     }
 }

@@ -20,15 +20,15 @@ Examples:
   ctl validate manifests/demo.yaml -o yaml
   ctl validate --schema > coterie.schema.json
 
-With -o json or yaml a good manifest is printed with everything filled in; of a bad one, the mistakes.")]
+With -o json or yaml it prints a valid manifest with all defaults filled in, or the mistakes of an invalid one.")]
 pub(crate) struct Args {
     /// The manifest, or - for standard input [default: coterie.yaml, else manifests/demo.yaml]
     file: Option<PathBuf>,
     /// Print the JSON Schema of manifests, for editors, with the settings of each service type and their ranges
     #[arg(long, conflicts_with = "file")]
     schema: bool,
-    /// The agent that knows the settings [default: the one that the cluster was started with, else
-    /// beside ctl, else on the PATH]
+    /// The agent that checks the settings [default: the one that the cluster was started with, else beside ctl, else on
+    /// the PATH]
     #[arg(long, value_name = "PATH")]
     agent_bin: Option<PathBuf>,
     #[command(flatten)]
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     }
 }
 
-/// The agent that knows the settings, or a warning of what there is not without one.
+/// The agent that checks the settings; without one, warns what is missing.
 fn agent(
     args: &Args,
     cx: &Cx,

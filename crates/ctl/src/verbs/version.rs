@@ -1,4 +1,4 @@
-//! `ctl version`: of ctl, and of each agent where a cluster is reached.
+//! `ctl version`: the version of ctl, and of each agent if a cluster is reached.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// No cluster is no error here.
+/// It is not an error if there is no cluster.
 async fn agents(cx: &Cx) -> BTreeMap<NodeId, String> {
     let Ok(reached) = cx.reach().await else {
         return BTreeMap::new();

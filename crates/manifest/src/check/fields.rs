@@ -1,4 +1,4 @@
-//! Reads the fields of a mapping with their types, reporting what does not fit.
+//! Reads the fields of a mapping with their types, and reports values of the wrong type.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use crate::render::quoted;
 use crate::suggest;
 use crate::tree::{Key, Node, Position, Value, Writing};
 
-/// The fields of a mapping whose keys are all looked at.
+/// The fields of a mapping whose keys have all been checked.
 pub(super) struct Fields<'n> {
     node: &'n Node,
 }
@@ -30,26 +30,26 @@ impl<'n> Fields<'n> {
         Some(Field { key, value })
     }
 
-    /// Where the mapping stands.
+    /// The position of the mapping.
     pub(super) fn at(&self) -> Position {
         self.node.at
     }
 }
 
 impl Field<'_> {
-    /// Where a mistake in the value is shown.
+    /// The position at which a mistake in the value is shown.
     pub(super) fn at(&self) -> Position {
         shown(self.key, self.value)
     }
 }
 
 impl Check<'_> {
-    /// The fields of a mapping; a key that is not among `keys` is a mistake. Nothing written is no field.
+    /// The fields of a mapping; a key that is not in `keys` is a mistake. An absent value has no fields.
     pub(super) fn fields<'n>(&mut self, node: &'n Node, what: &str, keys: &[&str]) -> Option<Fields<'n>> {
         self.checked_fields(node, what, keys, |_| false)
     }
 
-    /// The same, but keys that begin with `prefix` are passed over.
+    /// Like [`fields`](Self::fields), but keys that begin with `prefix` are ignored.
     pub(super) fn fields_beside<'n>(
         &mut self,
         node: &'n Node,
@@ -65,7 +65,7 @@ impl Check<'_> {
         node: &'n Node,
         what: &str,
         keys: &[&str],
-        is_passed_over: impl Fn(&str) -> bool,
+        is_ignored: impl Fn(&str) -> bool,
     ) -> Option<Fields<'n>> {
         if !matches!(node.value, Value::Mapping(_) | Value::Null) {
             let message = format!("{what} is a mapping, found {}", found(node));
@@ -73,7 +73,7 @@ impl Check<'_> {
             self.report(Mistake::new(node.at, message).hint(hint));
             return None;
         }
-        let is_unknown = |key: &str| !keys.contains(&key) && !is_passed_over(key);
+        let is_unknown = |key: &str| !keys.contains(&key) && !is_ignored(key);
         for (key, _) in node.entries().iter().filter(|(key, _)| is_unknown(&key.text)) {
             let message = format!("unknown key {} in {what}", quoted(&key.text));
             let mistake = Mistake::new(key.at, message);
@@ -82,7 +82,7 @@ impl Check<'_> {
         Some(Fields { node })
     }
 
-    /// Text. A number is a mistake, because what it looked like is lost (`1.0`, `0x10`).
+    /// A text. A number is a mistake, because its original form is lost (`1.0`, `0x10`).
     pub(super) fn text<'n>(&mut self, field: Field<'n>) -> Option<&'n str> {
         let text = field.value.as_str();
         if text.is_none() {
@@ -95,7 +95,7 @@ impl Check<'_> {
         text
     }
 
-    /// Text that means something.
+    /// A text that is parsed as `T`.
     pub(super) fn parsed<T: FromStr<Err: Display>>(&mut self, field: Field<'_>) -> Option<T> {
         let text = self.text(field)?;
         match text.parse() {
@@ -157,7 +157,7 @@ impl Check<'_> {
         }
     }
 
-    /// The mistake that a value has another type than it should.
+    /// The mistake of a value with the wrong type.
     pub(super) fn unlike(&self, field: Field<'_>, wanted: &str) -> Mistake {
         let message = format!("`{}` wants {wanted}, found {}", field.key.text, found(field.value));
         Mistake::new(field.at(), message)

@@ -1,4 +1,4 @@
-//! Checks `nodes`, and makes as many of each entry as its count says.
+//! Checks `nodes`, and creates as many nodes from each entry as its count states.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,17 +14,17 @@ use crate::render::quoted;
 use crate::suggest;
 use crate::tree::{Node, Position, Value};
 
-/// Nodes of one manifest. Beyond it, one machine or one file is no longer the right tool.
+/// How many nodes a manifest may have. For more, one machine or one file is no longer the right tool.
 const MAX_NODES: u32 = 100;
-/// Keys and values of one node's labels, in bytes: gossip carries them to every member.
+/// The limit for the keys and values of one node's labels, in bytes: gossip carries them to every member.
 const MAX_LABELS: usize = 512;
 
-/// An entry of `nodes`; what had a mistake is absent.
+/// An entry of `nodes`, without the parts that had a mistake.
 struct Entry<'n> {
     at: Position,
     id: Name<'n>,
     role: Option<Role>,
-    /// The nodes of the entry have one shard after the other, because none was given.
+    /// Whether the nodes of the entry get consecutive shards, because no shard was given.
     counts_shards: bool,
     listen: Option<SocketAddr>,
     gossip: Option<SocketAddr>,
@@ -34,17 +34,17 @@ struct Entry<'n> {
     count: Option<u32>,
 }
 
-/// What an entry says about its nodes' names.
+/// How an entry names its nodes.
 enum Name<'n> {
-    /// This.
+    /// With this id.
     Given(&'n str, Position),
-    /// Nothing: they are named after their service.
+    /// Without an id: they are named after their service.
     Absent,
-    /// Something that is no text.
+    /// With a value that is not text.
     Mistaken,
 }
 
-/// Which kind of address: TCP and UDP ports are apart.
+/// The kind of an address: TCP and UDP ports are separate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Port {
     Listen,
@@ -85,8 +85,8 @@ impl Check<'_> {
         nodes
     }
 
-    /// Reports a service that has more nodes than its shards have owners and replicas, where the nodes' shards were
-    /// counted: one mistake for all of them. Gives the nodes whose shards are still to be checked one by one.
+    /// Reports a service with more nodes than owners and replicas of its shards, if the shards of its nodes were assigned
+    /// automatically: one mistake for all of them. Returns the nodes whose shards are still to be checked one by one.
     fn surplus<'n>(
         &mut self,
         nodes: &'n [NodeSpec],
@@ -103,13 +103,13 @@ impl Check<'_> {
             let have = u32::try_from(of_service.len()).unwrap_or(u32::MAX);
             let places_for_nodes = shards.saturating_mul(spec.replicas + 1);
             let Some(last) = of_service.last().filter(|_| have > places_for_nodes) else { continue };
-            let copies = match spec.replicas {
+            let replica_words = match spec.replicas {
                 0 => "and none has a replica".to_owned(),
                 1 => "each with a replica".to_owned(),
                 replicas => format!("each with {replicas} replicas"),
             };
             let shard_words = if shards == 1 { "1 shard".to_owned() } else { format!("{shards} shards") };
-            let message = format!("{have} nodes for `{service}`, which has {shard_words}, {copies}");
+            let message = format!("{have} nodes for `{service}`, which has {shard_words}, {replica_words}");
             let wanted = have.div_ceil(shards) - 1;
             let hint = if wanted <= Spec::MAX_REPLICAS {
                 format!("write `replicas: {wanted}` for `{service}`, or let the other nodes stand by")
@@ -127,7 +127,7 @@ impl Check<'_> {
         left
     }
 
-    /// Reports shards that do not exist, and shards that more nodes have than there may be.
+    /// Reports shards that do not exist, and shards with too many nodes.
     fn owners(
         &mut self,
         nodes: &[&NodeSpec],
@@ -246,7 +246,7 @@ impl Check<'_> {
             return None;
         }
         let shard = match shard {
-            // A mistake that is reported already.
+            // The mistake is already reported.
             Some(None) => return None,
             Some(Some(number)) => Some(number),
             None => (sharded == Some(true)).then_some(0),
@@ -300,7 +300,7 @@ impl Check<'_> {
         None
     }
 
-    /// Reports a fixed port that another node has, or that several nodes would share.
+    /// Reports a fixed port that another node has or that several nodes would share.
     fn claim_port(
         &mut self,
         port: Port,
@@ -325,7 +325,7 @@ impl Check<'_> {
         }
     }
 
-    /// The services that a node takes over by itself.
+    /// The services that a node takes over on its own.
     fn runs(
         &mut self,
         field: Field<'_>,
@@ -394,8 +394,8 @@ impl Check<'_> {
         labels
     }
 
-    /// The nodes of all entries, each with an id of its own, and those whose shards were counted. Given ids come first, so
-    /// that no name that is made up takes one of them.
+    /// The nodes of all entries, each with a unique id, and the ids of those whose shards were assigned automatically.
+    /// Given ids are reserved first, so that no generated id takes one of them.
     fn named(
         &mut self,
         entries: Vec<Entry<'_>>,
@@ -412,7 +412,7 @@ impl Check<'_> {
             };
             let ids = match (given, entry.id) {
                 (Some(ids), _) => ids,
-                (None, Name::Absent) => made_up_ids(&role, entry.count.unwrap_or(1), entry.at, places),
+                (None, Name::Absent) => generated_ids(&role, entry.count.unwrap_or(1), entry.at, places),
                 (None, Name::Given(..) | Name::Mistaken) => continue,
             };
             if entry.counts_shards {
@@ -420,7 +420,7 @@ impl Check<'_> {
             }
             nodes.extend((0..).zip(ids).map(|(number, id)| NodeSpec {
                 id,
-                role: if entry.counts_shards { further(&role, number, services) } else { role.clone() },
+                role: if entry.counts_shards { shifted(&role, number, services) } else { role.clone() },
                 listen: entry.listen,
                 gossip: entry.gossip,
                 labels: entry.labels.clone(),
@@ -431,7 +431,7 @@ impl Check<'_> {
         (nodes, counted)
     }
 
-    /// The ids an entry gives to its nodes; `None` if it gives none or a bad one.
+    /// The ids that an entry gives its nodes; `None` if it gives none or a bad one.
     fn given_ids(&mut self, entry: &Entry<'_>, places: &mut Places) -> Option<Vec<NodeId>> {
         let Name::Given(text, at) = entry.id else {
             return None;
@@ -464,8 +464,9 @@ impl Check<'_> {
     }
 }
 
-/// The same role with a shard so much further on, if it has one; from the first again where each has copies.
-fn further(role: &Role, number: u32, services: &BTreeMap<ServiceName, ServiceSpec>) -> Role {
+/// The role with its shard shifted by `number`, if it has one. If shards have replicas, the first shard follows the
+/// last one.
+fn shifted(role: &Role, number: u32, services: &BTreeMap<ServiceName, ServiceSpec>) -> Role {
     match role {
         Role::Service { service, shard: Some(shard) } => {
             let spec = services.get(service).filter(|spec| spec.replicas > 0);
@@ -473,7 +474,7 @@ fn further(role: &Role, number: u32, services: &BTreeMap<ServiceName, ServiceSpe
                 Some(shards) => number % shards,
                 None => number,
             };
-            // There are fewer nodes than shards could be.
+            // This is in range, since there are far fewer nodes than possible shards.
             let shard = ShardId::try_from(shard.as_u32() + number).ok();
             Role::Service { service: service.clone(), shard }
         }
@@ -481,8 +482,8 @@ fn further(role: &Role, number: u32, services: &BTreeMap<ServiceName, ServiceSpe
     }
 }
 
-/// `api-gateway-1`, `api-gateway-2`: named after the role, leaving out what is taken.
-fn made_up_ids(role: &Role, count: u32, at: Position, places: &mut Places) -> Vec<NodeId> {
+/// `api-gateway-1`, `api-gateway-2`: ids named after the role, except those that are taken.
+fn generated_ids(role: &Role, count: u32, at: Position, places: &mut Places) -> Vec<NodeId> {
     let name = role.service_name().replace('_', "-");
     let mut ids = Vec::new();
     for n in 1..=2 * MAX_NODES {

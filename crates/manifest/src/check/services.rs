@@ -1,4 +1,4 @@
-//! Checks `services`. What the settings mean is the plugins' business.
+//! Checks `services`. Plugins check the settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ impl Check<'_> {
             let settings = fields.as_ref().and_then(|fields| self.settings(fields));
             let shards = fields.as_ref().and_then(|fields| fields.get("shards"));
             if key.text == Role::STANDBY {
-                let mistake = Mistake::new(key.at, "`standby` is no service, it has no settings");
+                let mistake = Mistake::new(key.at, "`standby` is not a service and has no settings");
                 self.report(mistake.hint("leave it out, nodes may stand by without it"));
                 continue;
             }
@@ -61,7 +61,7 @@ impl Check<'_> {
                 None => {
                     let message = format!("unknown service type {}", quoted(&key.text));
                     let hint = suggest::hint(&key.text, "service types", &types);
-                    let hint = format!("{hint}; a service of another name says its `type`");
+                    let hint = format!("{hint}; a service with another name needs its `type`");
                     self.report(Mistake::new(key.at, message).hint(hint));
                     continue;
                 }
@@ -72,8 +72,8 @@ impl Check<'_> {
             if let Some(field) = shards {
                 places.shards.insert(service.clone(), field.at());
             }
-            let copies = fields.as_ref().and_then(|fields| fields.get("replicas"));
-            let replicas = copies.and_then(|field| self.replicas((&service, of_type.as_ref()), field));
+            let replicas = fields.as_ref().and_then(|fields| fields.get("replicas"));
+            let replicas = replicas.and_then(|field| self.replicas((&service, of_type.as_ref()), field));
             let service_type = service_type.filter(|service_type| !service.is_named_after(service_type));
             let spec =
                 ServiceSpec { service_type, settings: json, shards: number, replicas: replicas.unwrap_or(0) };
@@ -87,7 +87,7 @@ impl Check<'_> {
         service.default_type().is_some_and(|service_type| self.is_known(&service_type))
     }
 
-    /// The type that a service says it has.
+    /// The `type` of a service.
     fn service_type(&mut self, service: &ServiceName, field: Field<'_>) -> Option<ServiceType> {
         let text = self.text(field)?;
         let types = self.type_names();
@@ -136,7 +136,7 @@ impl Check<'_> {
         self.number(field, 1..=ShardId::MAX + 1)
     }
 
-    /// How many copies each shard has, of a type that can have some.
+    /// The number of replicas of each shard, of a type that supports replicas.
     fn replicas(
         &mut self,
         (service, service_type): (&ServiceName, Option<&ServiceType>),

@@ -14,10 +14,10 @@ const NOT_PROCESSED: HeaderName = HeaderName::from_static(api::NOT_PROCESSED);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
     /// The server must send the body without a transfer coding, or with `Transfer-Encoding: chunked` alone.
-    #[error("its body has the transfer coding `{0}`, and only `chunked` is undone")]
+    #[error("its body has the transfer coding `{0}`, and only `chunked` is decoded")]
     TransferCoding(String),
     /// The server must send one length.
-    #[error("it says two lengths of its body: `{0}`")]
+    #[error("it states two lengths of its body: `{0}`")]
     Lengths(String),
 }
 
@@ -51,8 +51,8 @@ fn one_length(headers: &mut HeaderMap) -> Result<(), AnswerError> {
         .unwrap_or_default();
     lengths.dedup();
     let [length] = lengths[..] else {
-        let said: Vec<_> = elements(headers, &CONTENT_LENGTH).collect();
-        return Err(AnswerError::Lengths(said.join(", ")));
+        let lengths: Vec<_> = elements(headers, &CONTENT_LENGTH).collect();
+        return Err(AnswerError::Lengths(lengths.join(", ")));
     };
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     Ok(())

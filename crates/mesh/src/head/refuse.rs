@@ -45,13 +45,13 @@ pub enum HeadError {
     #[error("the target of the request has a fragment: `{0}`")]
     Fragment(String),
     /// Send the body without a transfer coding, or with `chunked` alone.
-    #[error("the transfer coding `{0}` is not undone here")]
+    #[error("the transfer coding `{0}` is not decoded here")]
     TransferCoding(String),
     /// Send the request itself.
-    #[error("a tunnel is asked for, and none is opened here")]
+    #[error("tunnels are not supported")]
     Tunnel,
     /// Inspect the request at the client.
-    #[error("TRACE would show what the request carries to whoever made it")]
+    #[error("TRACE would return the headers of the request to its sender")]
     Trace,
     /// Use a standard method.
     #[error("the method has {0} letters, and none has more than {MAX_METHOD}")]
@@ -164,7 +164,7 @@ impl HeadError {
     /// The error as problem details, with a hint.
     pub fn to_problem(&self) -> Problem {
         let (code, status, hint) = match self {
-            Self::NoHost => ("no-host", 400, "send `Host: name`, as HTTP/1.1 asks for".to_owned()),
+            Self::NoHost => ("no-host", 400, "send `Host: name`, as HTTP/1.1 requires".to_owned()),
             Self::SeveralHosts => ("several-hosts", 400, "send one Host header".to_owned()),
             Self::BadHost(_) => ("bad-host", 400, "send `Host: name` or `Host: name:port`".to_owned()),
             Self::UserName => ("user-name", 400, "send credentials in an Authorization header".to_owned()),
@@ -175,7 +175,7 @@ impl HeadError {
                 ("transfer-coding", 501, "send `Transfer-Encoding: chunked` and no other one; what compresses the body is a Content-Encoding".to_owned())
             }
             Self::Tunnel => ("no-tunnels", 501, "send the request itself instead of CONNECT".to_owned()),
-            Self::Trace => ("no-trace", 405, "look at the request where it is made".to_owned()),
+            Self::Trace => ("no-trace", 405, "inspect the request at the client".to_owned()),
             Self::LongMethod(_) => ("bad-method", 400, "use a method like GET, PUT or POST".to_owned()),
             Self::Expectation(_) => {
                 ("bad-expectation", 417, "expect `100-continue`, or leave the header out".to_owned())
@@ -193,7 +193,7 @@ mod tests {
 
     use super::*;
 
-    fn verdict(method: &str, target: &str, lines: &[&str]) -> Result<(), u16> {
+    fn checked(method: &str, target: &str, lines: &[&str]) -> Result<(), u16> {
         let request = Request::builder().method(method).uri(target).body(()).unwrap();
         let (mut head, ()) = request.into_parts();
         head.headers = super::super::testing::headers(lines);
@@ -226,9 +226,9 @@ mod tests {
             ("/\u{e9}", &["host: x"], Err(400)),
             ("/a%zz?%00;//..", &["host: x"], Ok(())),
         ] {
-            assert_eq!(verdict("GET", target, lines), expected, "{target} {lines:?}");
+            assert_eq!(checked("GET", target, lines), expected, "{target} {lines:?}");
         }
-        assert_eq!(verdict("OPTIONS", "*", &["host: x"]), Ok(()));
+        assert_eq!(checked("OPTIONS", "*", &["host: x"]), Ok(()));
         let request = Request::get("/").version(Version::HTTP_10).body(()).unwrap();
         assert_eq!(refuse(&request.into_parts().0), Ok(()), "HTTP/1.0 has no Host");
     }
@@ -248,7 +248,7 @@ mod tests {
             ("get", &["host: x"], Ok(())),
             (&long[..], &["host: x"], Err(400)),
         ] {
-            assert_eq!(verdict(method, "/", lines), expected, "{method} {lines:?}");
+            assert_eq!(checked(method, "/", lines), expected, "{method} {lines:?}");
         }
         let connect = Request::builder().method("CONNECT").uri("x:80").body(()).unwrap();
         let error = refuse(&connect.into_parts().0).unwrap_err().to_problem();

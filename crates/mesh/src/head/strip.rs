@@ -23,7 +23,7 @@ pub fn strip(headers: &mut HeaderMap, source: Source) {
     strip_if(headers, forbidden);
 }
 
-/// The same for an answer: a stranger may send every field except those reserved for nodes of the cluster.
+/// The same for an answer: an untrusted sender may send every field except those reserved for nodes of the cluster.
 pub(super) fn strip_answer(headers: &mut HeaderMap, source: Source) {
     let forbidden = |name: &HeaderName| match source {
         Source::Trusted => false,

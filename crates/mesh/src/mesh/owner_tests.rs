@@ -26,7 +26,7 @@ fn by_key(members: impl IntoIterator<Item = Member>) -> (watch::Sender<ClusterVi
     let (views, receiver) = watch::channel(view(members));
     let targets = Targets::new(|_, head| {
         let key = KeyHash::of(head.uri.path().as_bytes());
-        if head.uri.query() == Some("stale") { Target::Copy(key) } else { Target::Key(key) }
+        if head.uri.query() == Some("stale") { Target::KeyReplica(key) } else { Target::Key(key) }
     });
     let limits = Limits { wait: Duration::from_secs(5), ..Limits::default() };
     (views, Mesh::new(receiver, targets, limits))

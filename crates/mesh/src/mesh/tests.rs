@@ -29,7 +29,7 @@ fn post(body: impl Into<Bytes>) -> Request<Full<Bytes>> {
 }
 
 /// Short limits for tests that wait for a timeout.
-fn hasty() -> Limits {
+fn short_limits() -> Limits {
     Limits {
         wait: Duration::from_millis(100),
         head: Duration::from_millis(100),
@@ -141,7 +141,7 @@ async fn an_address_that_refuses_is_replaced_and_then_avoided() {
 
 #[tokio::test]
 async fn if_all_addresses_refuse_the_error_says_so() {
-    let (_view, mesh) = mesh([], hasty());
+    let (_view, mesh) = mesh([], short_limits());
     let url = closed_port().await;
     let error = mesh.send_to_any(std::slice::from_ref(&url), get("/")).await.unwrap_err();
     let MeshError::Unreachable { address, why } = error else {
@@ -270,7 +270,7 @@ async fn an_answer_that_is_not_http_is_reported_as_such() {
 #[tokio::test]
 async fn a_silent_server_times_out() {
     let silent = Upstream::serving(|_| std::future::pending()).await;
-    let (_view, mesh) = mesh([], hasty());
+    let (_view, mesh) = mesh([], short_limits());
     let error = mesh.send_to_any(&[silent.url()], get("/")).await.unwrap_err();
     assert!(matches!(error, MeshError::TimedOut { .. }), "{error:?}");
     assert_eq!(silent.hits(), 1);
@@ -285,7 +285,7 @@ async fn a_stalled_answer_times_out() {
         std::future::pending::<()>().await;
     })
     .await;
-    let (_view, mesh) = mesh([], hasty());
+    let (_view, mesh) = mesh([], short_limits());
     let answer = mesh.send_to_any(&[stalling.url()], get("/")).await.unwrap();
     let error = whole(answer.into_body()).await.unwrap_err();
     assert!(matches!(error, MeshBodyError::Idle(_)), "{error:?}");
@@ -325,7 +325,7 @@ async fn a_stalled_client_and_a_silent_member_are_different_errors() {
         text("never")
     })
     .await;
-    let (_view, mesh) = mesh([], hasty());
+    let (_view, mesh) = mesh([], short_limits());
     let (pieces, body) = Pieces::new();
     let request = Request::post("/").body(body).unwrap();
     let error = mesh.send_to_any(&[upstream.url()], request).await.unwrap_err();
@@ -410,7 +410,7 @@ async fn the_refusal_of_a_member_reaches_the_client() {
         answer
     })
     .await;
-    let (_view, mesh) = mesh([member("a", full.addr, Phase::Ready)], hasty());
+    let (_view, mesh) = mesh([member("a", full.addr, Phase::Ready)], short_limits());
     let problem = mesh.send(&echo(), get("/")).await.unwrap_err().to_problem();
     assert_eq!((problem.status, problem.code(), problem.hint.as_deref()), (503, "too-busy", Some("wait")));
     assert!(problem.detail.starts_with("all room is taken (waited 1"), "{problem:?}");
@@ -418,7 +418,7 @@ async fn the_refusal_of_a_member_reaches_the_client() {
 }
 
 #[tokio::test]
-async fn a_body_held_back_for_100_continue_is_sent_after_a_moment() {
+async fn a_body_held_back_for_100_continue_is_sent_after_a_second() {
     // This server sends nothing before it has the body.
     let upstream = Upstream::raw(|mut stream| async move {
         let head = read_head(&mut stream).await;
@@ -466,7 +466,7 @@ async fn a_request_waits_for_a_member_that_is_about_to_serve() {
 }
 
 #[tokio::test]
-async fn a_request_waits_for_a_role_that_disappeared_a_moment_ago() {
+async fn a_request_waits_for_a_role_that_disappeared_recently() {
     let upstream = Upstream::serving(echoing).await;
     let (views, mesh) = mesh([member("a", upstream.addr, Phase::Ready)], Limits::default());
     views.send_replace(view([standby("a", upstream.addr, &[])]));
@@ -499,7 +499,7 @@ async fn a_drain_that_gossip_has_not_shown_yet_fails_no_request() {
 }
 
 #[tokio::test]
-async fn a_request_does_not_wait_for_a_type_that_will_not_appear() {
+async fn a_request_does_not_wait_for_a_type_that_no_node_can_run() {
     let addr = "127.0.0.1:1".parse().unwrap();
     let (_view, unknown) = mesh([standby("a", addr, &[])], Limits::default());
     let error = unknown.send(&echo(), get("/")).await.unwrap_err();
@@ -517,7 +517,7 @@ async fn a_request_does_not_wait_for_a_type_that_will_not_appear() {
 #[tokio::test]
 async fn waiting_requests_are_limited_in_time_and_number() {
     let addr = "127.0.0.1:1".parse().unwrap();
-    let limits = Limits { waiting: 1, ..hasty() };
+    let limits = Limits { waiting: 1, ..short_limits() };
     let (_view, mesh) = mesh([member("a", addr, Phase::Starting)], limits.clone());
     let service = echo();
     let first = mesh.send(&service, get("/"));
@@ -548,7 +548,7 @@ async fn a_request_finds_its_shard_or_waits_for_it() {
         let shard: ShardId = head.uri.path()[1..].parse().unwrap();
         Target::Shard(shard)
     });
-    let mesh = Mesh::new(receiver, targets, hasty());
+    let mesh = Mesh::new(receiver, targets, short_limits());
     for _ in 0..10 {
         mesh.send(&echo(), get("/1")).await.unwrap();
     }
@@ -567,12 +567,12 @@ async fn a_request_for_a_resigned_shard_waits_less_and_names_the_cause() {
     }
     let (_views, receiver) = watch::channel(view([owner]));
     let targets = Targets::new(|_, _| Target::Shard(ShardId::default()));
-    let successor = Duration::from_millis(200);
-    let limits = Limits { wait: Duration::from_secs(60), wait_for_successor: successor, ..Limits::default() };
+    let new_owner = Duration::from_millis(200);
+    let limits = Limits { wait: Duration::from_secs(60), wait_for_new_owner: new_owner, ..Limits::default() };
     let mesh = Mesh::new(receiver, targets, limits);
     let error = mesh.send(&echo(), get("/")).await.unwrap_err();
     assert!(
-        matches!(&error, MeshError::NoOwner { waited, .. } if (successor..successor * 100).contains(waited)),
+        matches!(&error, MeshError::NoOwner { waited, .. } if (new_owner..new_owner * 100).contains(waited)),
         "{error:?}"
     );
     let text = error.to_string();
@@ -583,7 +583,7 @@ async fn a_request_for_a_resigned_shard_waits_less_and_names_the_cause() {
 #[tokio::test]
 async fn retries_are_limited_to_a_fifth_of_the_requests() {
     let dying = Upstream::blurting(b"").await;
-    let limits = Limits { retry_floor: 0, ..hasty() };
+    let limits = Limits { retry_floor: 0, ..short_limits() };
     let (_view, mesh) = mesh([], limits);
     for _ in 0..100 {
         mesh.send_to_any(&[dying.url()], get("/")).await.unwrap_err();

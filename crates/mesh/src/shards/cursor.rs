@@ -1,6 +1,6 @@
-//! Where a follower of all shards is: a place in the stream of each shard, written as one word, `0:123.4,1:77.0`.
+//! A position in the streams of all shards: one for each shard, written as one word, `0:123.4,1:77.0`.
 //!
-//! Pure. What a place is, the service knows; it has no comma in it.
+//! Pure. The service defines the type of a position, which must not contain a comma.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,33 +8,33 @@ use std::str::FromStr;
 
 use types::ShardId;
 
-/// A place in each of some shards.
+/// A position in the stream of each of several shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor<P>(BTreeMap<ShardId, P>);
 
-/// Why a text is no cursor.
+/// Why a text is not a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
-    /// Give the `id` of an event as it came.
+    /// Give the unchanged `id` of an event.
     #[error("`{0}` is no cursor")]
     Malformed(String),
-    /// Give the cursor to the stream that it is of.
+    /// Use the cursor with the stream that it is from.
     #[error("the cursor names the shards {found}; this stream is of {expected}")]
     OtherShards {
-        /// Those that it names.
+        /// The shards that it names.
         found: String,
-        /// Those that it should name.
+        /// The shards of the stream.
         expected: String,
     },
 }
 
 impl<P: Copy + FromStr> Cursor<P> {
-    /// One of these places.
+    /// A cursor with these positions.
     pub fn new(places: impl IntoIterator<Item = (ShardId, P)>) -> Self {
         Self(places.into_iter().collect())
     }
 
-    /// Reads one that names just these shards.
+    /// Parses a cursor that names exactly these shards.
     pub fn parse(text: &str, shards: &[ShardId]) -> Result<Self, CursorError> {
         let mut places = BTreeMap::new();
         for part in text.split(',') {
@@ -58,12 +58,12 @@ impl<P: Copy + FromStr> Cursor<P> {
         Ok(Self(places))
     }
 
-    /// The place in a shard.
+    /// The position in a shard.
     pub fn place(&self, shard: ShardId) -> Option<P> {
         self.0.get(&shard).copied()
     }
 
-    /// Moves on in a shard.
+    /// Sets the position in a shard.
     pub fn set(&mut self, shard: ShardId, place: P) {
         self.0.insert(shard, place);
     }
@@ -80,7 +80,7 @@ impl<P: fmt::Display> fmt::Display for Cursor<P> {
     }
 }
 
-/// As much of what was sent as an error shows.
+/// The part of a text that an error shows.
 fn shortened(text: &str) -> String {
     const SHOWN: usize = 100;
     let mut shown: String = text.chars().take(SHOWN).collect();
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_is_read_as_it_was_written() {
+    fn a_cursor_that_is_printed_parses_to_the_same_cursor() {
         for text in ["0:0", "0:123,1:77", "0:1,1:18446744073709551615,2:3"] {
             let count = u32::try_from(text.split(',').count()).unwrap();
             assert_eq!(parse(text, count).unwrap().to_string(), text);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cursor_of_the_stream_is_refused() {
+    fn a_text_that_is_not_a_cursor_of_the_stream_is_refused() {
         for text in [
             "",
             ",",

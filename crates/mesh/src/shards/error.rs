@@ -10,22 +10,22 @@ use crate::MeshError;
 /// Why a shard did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShardError {
-    /// Ask again in a moment: no member that has it was reached, or none answered.
+    /// Try again soon: no member that has the shard was reached, or none answered.
     #[error(transparent)]
     Unreached(#[from] MeshError),
-    /// See what the member says.
+    /// See the member's problem.
     #[error("{0}")]
     Refused(Box<Problem>),
-    /// Look at the member's log: its answer is not what was asked for.
+    /// Check the member's log: its answer has an unexpected form.
     #[error("its owner's answer can't be used: {0}")]
     BadAnswer(String),
-    /// Ask again, or wait longer.
+    /// Try again, or wait longer.
     #[error("its owner did not answer within {0:?}")]
     TimedOut(Duration),
 }
 
 impl ShardError {
-    /// What a member answered instead: the problem in the body, or else the status alone.
+    /// The error of a member's refusal: the problem in the body, or else only the status.
     pub(crate) fn of_answer(status: StatusCode, body: &[u8]) -> Self {
         match serde_json::from_slice(body) {
             Ok(problem) => Self::Refused(Box::new(problem)),
@@ -33,7 +33,7 @@ impl ShardError {
         }
     }
 
-    /// Whether asking again will have the same outcome: what is stored is damaged.
+    /// Whether a retry has the same result, because the stored data is damaged.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused(problem) => problem.status == StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
@@ -41,8 +41,8 @@ impl ShardError {
         }
     }
 
-    /// As problem details for a request that needed this shard: `shard 2 could not be listed: …`. The member's own words
-    /// where they are final, else 503 `shard-missing`.
+    /// The error as problem details for a request that needed this shard: `shard 2 could not be listed: …`. The member's
+    /// own problem if it is final, else 503 `shard-missing`.
     pub fn to_problem(&self, shard: ShardId, could_not_be: &str) -> Problem {
         let detail = format!("shard {shard} could not be {could_not_be}: {self}");
         match self {
@@ -52,7 +52,7 @@ impl ShardError {
     }
 }
 
-/// A shard is missing for what was asked.
+/// The problem of a request for which a shard is missing.
 pub(crate) fn missing(detail: String) -> Problem {
     Problem::new(ErrorKind::Unavailable, "shard-missing", detail)
         .hint("try again in a moment; GET /v1/claims shows who owns which shard")
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_asking_again_can_not_change_is_passed_on_as_it_is() {
+    fn only_a_final_problem_of_a_member_is_forwarded() {
         let shard = ShardId::try_from(2).unwrap();
         let damaged =
             Problem::new(ErrorKind::Internal, "damaged-data", "a file is cut short").hint("restore it");

@@ -72,7 +72,7 @@ impl Events {
         Self { shard, bytes, parser: SseParser::new(most), frames: VecDeque::new() }
     }
 
-    /// The next one that is no heartbeat. Nothing at the end of the stream.
+    /// The next event that is not a heartbeat; `None` at the end of the stream.
     async fn frame(&mut self) -> Result<Option<Frame>, String> {
         loop {
             if let Some(frame) = self.frames.pop_front() {
@@ -98,7 +98,7 @@ impl Events {
             if !self.read().await? {
                 return Ok(None);
             }
-            // A heartbeat, or a part of an event. Either shows that the owner lives.
+            // A heartbeat, or a part of an event. Either shows that the owner is alive.
             if self.frames.is_empty()
                 && let Some(place) = place_of(self.parser.last_event_id(), self.shard)
             {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_owner_on_whose_shard_nothing_happens_is_heard_at_every_heartbeat() {
+    async fn an_idle_shard_still_gives_an_update_at_every_heartbeat() {
         let mut events = of(&[
             "id: 1:5\nevent: ready\ndata: {}\n\n",
             ":\nid: 1:5\n\n",
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_stream_of_the_shard_is_not_passed_on() {
+    async fn an_event_that_is_not_of_the_shards_stream_is_an_error() {
         for stream in
             ["event: put\ndata: {}\n\n", "event: put\nid: 2:5\ndata: {}\n\n", "event: gone\ndata: {}\n\n"]
         {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_begins_where_its_owner_says_or_not_at_all() {
+    async fn a_stream_begins_at_its_owners_position_or_fails() {
         let gone = Problem { status: 410, ..Problem::new(ErrorKind::NotFound, "history-gone", "too old") };
         let gone_body = serde_json::to_string(&gone).unwrap();
         for (status, body, expected) in [

@@ -1,4 +1,4 @@
-//! Asks the member that has a shard, for an answer in JSON that fits into memory.
+//! Requests to the member that has a shard, with answers in JSON that fit into memory.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use types::{ServiceName, Target};
 use super::ShardError;
 use crate::{Mesh, MeshError};
 
-/// The pause before a body is sent again that the mesh did not keep.
+/// The pause before resending a body that the mesh did not keep.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The largest refusal.
 const MAX_REFUSAL: usize = 64 * 1024;
 
 impl Mesh {
-    /// Sends a request to a member that may answer for the target, and reads its answer: JSON of at most `most` bytes, with
-    /// status 200. All of it ends within `limit`.
+    /// Sends a request to a member that may answer for the target, and parses its answer: JSON of at most `most` bytes, with
+    /// status 200. Takes at most `limit` in all.
     ///
     /// A body too large for the mesh to keep is kept here, and sent again when it was not processed.
     pub async fn fetch<T: DeserializeOwned>(
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_is_read_as_what_it_should_be() {
+    async fn an_answer_of_the_expected_form_is_parsed_and_any_other_is_an_error() {
         assert_eq!(fetch((200, "[1,2]".to_owned()), 5).await, Ok(vec![1, 2]));
         for (answer, most) in
             [((200, "[1,2]".to_owned()), 4), ((200, "{}".to_owned()), 9), ((502, "no".to_owned()), 9)]
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_wait_for_an_answer_has_an_end() {
+    async fn the_wait_for_an_answer_is_limited() {
         let upstream = Upstream::serving(|_| std::future::pending()).await;
         let (_view, mesh) = mesh([member("a", upstream.addr, Phase::Ready)], Limits::default());
         let limit = Duration::from_millis(50);

@@ -1,4 +1,4 @@
-//! The streams of all shards as one: follows each at its owner, and resumes it at the next owner when one ends.
+//! The streams of all shards merged into one: follows each at its owner, and resumes it at the next owner when it ends.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -14,49 +14,49 @@ use types::{Problem, ShardId};
 use super::Cursor;
 use super::error::missing;
 
-/// A stream in which nothing happens says so this often.
+/// How often an idle stream sends a heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
-/// How long a client waits at first until every shard is followed.
+/// How long a client waits until every shard is followed.
 const START: Duration = Duration::from_secs(10);
-/// An owner that sends nothing for so long, not even a heartbeat, is asked anew.
+/// After this long without data, not even a heartbeat, the stream is begun again.
 const SILENCE: Duration = Duration::from_secs(25);
-/// Pauses before a shard is followed again, the first and the longest.
+/// The first and the longest pause before a shard is followed again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
-/// What one shard sends.
+/// An update of one shard's stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Update<P, T> {
-    /// Something happened, and the place behind it.
+    /// An item, and the position after it.
     Item {
-        /// The place behind it.
+        /// The position after it.
         place: P,
-        /// What happened.
+        /// The item.
         item: T,
     },
-    /// Nothing for a while; what was not asked for is passed over up to this place.
+    /// No item for a while. The client may resume from this position; the stream skips what the client did not request.
     Silence(P),
-    /// The last one: what comes next is not kept any more.
+    /// The last update: the following items are no longer kept.
     Gone(Box<Problem>),
 }
 
-/// A shard's stream, or why it broke off.
+/// A shard's stream; an error states why it broke off.
 pub type Source<P, T> = BoxStream<'static, Result<Update<P, T>, String>>;
 
-/// A shard's stream that has begun at a place.
+/// A shard's stream that has begun at a position.
 pub struct Begun<P, S> {
-    /// All below it was seen.
+    /// All items before it were sent.
     pub place: P,
-    /// What comes after it.
+    /// The updates after it.
     pub updates: S,
 }
 
-/// What comes of beginning the stream of a shard.
+/// The result of beginning the stream of a shard.
 pub type Beginning<P, T> = Result<Begun<P, Source<P, T>>, NotBegun>;
 
 /// Why a shard's stream has not begun.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotBegun {
-    /// Begin anew, without a place: what comes after it is not kept any more.
+    /// Begin again, without a position: the items after it are no longer kept.
     #[error("{0}")]
     Gone(Box<Problem>),
     /// Try again.
@@ -64,14 +64,14 @@ pub enum NotBegun {
     Later(String),
 }
 
-/// What is followed, one shard at a time.
+/// How the stream of one shard is begun.
 pub trait Follow: Clone + Send + Sync + 'static {
-    /// Where a follower is in the stream of a shard.
+    /// A position in the stream of a shard.
     type Place: Copy + Display + FromStr + Send + Sync + 'static;
-    /// What the stream brings.
+    /// An item of the stream.
     type Item: Send + 'static;
 
-    /// Begins the stream of a shard at its present owner, from a place or from now.
+    /// Begins the stream of a shard at its present owner, from a position or from now.
     fn begin(
         &self,
         shard: ShardId,
@@ -80,7 +80,7 @@ pub trait Follow: Clone + Send + Sync + 'static {
 }
 
 impl<P, T> Update<P, T> {
-    /// The same with another item, or why there is none.
+    /// Converts the item; an error states why that failed.
     pub fn try_map<U>(self, f: impl FnOnce(T) -> Result<U, String>) -> Result<Update<P, U>, String> {
         Ok(match self {
             Self::Item { place, item } => Update::Item { place, item: f(item)? },
@@ -90,12 +90,12 @@ impl<P, T> Update<P, T> {
     }
 }
 
-/// Begins to follow these shards, from the places of a cursor or from now. The stream ends after the first
-/// [`Update::Gone`]: all shards go on, or none does.
+/// Begins to follow these shards, from the positions of a cursor or from now. The stream ends after the first
+/// [`Update::Gone`]: all shards continue, or none does.
 ///
 /// # Errors
 ///
-/// A shard could not be followed within ten seconds, or what comes after its place is not kept any more.
+/// A shard could not be followed within ten seconds, or the items after its position are no longer kept.
 pub async fn follow<F: Follow>(
     what: F,
     shards: &[ShardId],
@@ -135,18 +135,18 @@ pub async fn follow<F: Follow>(
     Ok((cursor, merged))
 }
 
-/// The stream of one shard, from one owner after the other.
+/// The stream of one shard, across its successive owners.
 struct Strand<F: Follow> {
     what: F,
     shard: ShardId,
-    /// All below it was sent; from now if there is none.
+    /// All items before it were sent; `None` to begin from now.
     from: Option<F::Place>,
     source: Option<Source<F::Place, F::Item>>,
     pause: Duration,
 }
 
 impl<F: Follow> Strand<F> {
-    /// Tries until the stream has begun. Gives the place.
+    /// Retries until the stream has begun. Returns the position.
     async fn begin(&mut self) -> Result<F::Place, Box<Problem>> {
         loop {
             match self.what.begin(self.shard, self.from).await {
@@ -164,11 +164,11 @@ impl<F: Follow> Strand<F> {
         }
     }
 
-    /// What comes next, from this owner or a later one.
+    /// The next update, from this owner or a later one.
     async fn next(&mut self) -> Update<F::Place, F::Item> {
         loop {
             let Some(source) = &mut self.source else {
-                // The client is told that the stream lives.
+                // The client gets a heartbeat meanwhile.
                 let begun = timeout(HEARTBEAT, self.begin()).await;
                 match (begun, self.from) {
                     (Ok(Ok(_)), _) => continue,

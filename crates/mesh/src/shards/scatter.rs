@@ -1,4 +1,4 @@
-//! Asks all shards at once.
+//! Requests to all shards at once.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use types::ShardId;
 
 use super::ShardError;
 
-/// Asks for something of each shard, all at once, and gives one result per shard, in their order. One that takes longer
-/// than `limit` has timed out. What a missing one means is for the caller to decide.
+/// Runs a request for each shard, all at once, and returns one result per shard, in their order. One that takes longer
+/// than `limit` has timed out. The caller decides what a missing one means.
 pub async fn scatter<T, F>(
     shards: impl IntoIterator<Item = ShardId>,
     limit: Duration,

@@ -1,4 +1,4 @@
-//! Answers of handlers, and errors as HTTP answers: the one function that turns a problem into a response.
+//! Answers of handlers. [`problem`] is the only function that turns a problem into an HTTP response.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -7,16 +7,16 @@ use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use types::{ErrorKind, Problem, api};
 
-/// What a handler returns: its answer, or the refusal that is sent instead.
+/// What a handler returns: its answer, or the refusal to send instead.
 pub type Answer = Result<Response, Response>;
 
-/// The answer for a problem: `application/problem+json`.
+/// The answer that reports a problem: `application/problem+json`.
 pub fn problem(problem: &Problem) -> Response {
     let body = serde_json::to_vec(problem).unwrap_or_default();
     written(problem.status, body)
 }
 
-/// The same with one more member for programs (RFC 9457, section 3.2).
+/// Like [`problem`], with an additional member for programs (RFC 9457, section 3.2).
 pub fn problem_with(problem: &Problem, member: &str, value: serde_json::Value) -> Response {
     let mut whole = serde_json::to_value(problem).unwrap_or_default();
     if let Some(members) = whole.as_object_mut() {
@@ -25,7 +25,7 @@ pub fn problem_with(problem: &Problem, member: &str, value: serde_json::Value) -
     written(problem.status, whole.to_string())
 }
 
-/// The same, marked as refused before any of the request was acted upon: the caller may send it again.
+/// Like [`problem`], with `Coterie-Not-Processed`: nothing of the request was done, so it can safely be sent again.
 pub fn not_processed(refusal: &Problem) -> Response {
     let mut response = problem(refusal);
     response.headers_mut().insert(HeaderName::from_static(api::NOT_PROCESSED), HeaderValue::from_static("1"));
@@ -37,7 +37,7 @@ pub fn invalid(code: &str, detail: &(impl ToString + ?Sized), hint: &str) -> Res
     problem(&Problem::new(ErrorKind::Invalid, code, detail.to_string()).hint(hint))
 }
 
-/// Refuses a method: 405 with the allowed ones, like `GET, HEAD`.
+/// Refuses a method: 405 with the allowed methods, such as `GET, HEAD`.
 pub fn method_not_allowed(allowed: &'static str) -> Response {
     let detail = format!("allowed here: {allowed}");
     let mut refusal =
@@ -48,7 +48,7 @@ pub fn method_not_allowed(allowed: &'static str) -> Response {
     answer
 }
 
-/// The same answer with `Retry-After: 1`: what is full now may have space in a second.
+/// Adds `Retry-After: 1`, for refusals because something is full.
 #[must_use]
 pub fn retry_later(mut answer: Response) -> Response {
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

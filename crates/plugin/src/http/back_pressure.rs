@@ -1,9 +1,8 @@
-//! Back-pressure for answers: what slow readers may hold of this node's memory, each a little, and all of them together
-//! a fixed amount.
+//! Back-pressure for answers: limits how much of this node's memory slow readers hold, each of them and in total.
 //!
-//! An answer that is not small takes space in an [`AnswerBuffer`] before it is made and gives it back once it was sent.
-//! It is sent in chunks, so a reader that pauses holds the rest of it here, and not in the connection. The space is
-//! taken from a paused reader when another answer waits for it; the answer breaks off then, and can be asked for again.
+//! An answer that is not small takes space in an [`AnswerBuffer`] before it is built, and returns it once it was sent. It
+//! is sent in chunks, so the rest of an answer with a paused reader is held here and not in the connection. If another
+//! answer waits for space, a paused reader loses its space: its answer breaks off, and can be requested again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -21,11 +20,12 @@ use types::{ErrorKind, Problem};
 use super::{Window, not_processed, retry_later};
 use crate::GaugeGuard;
 
-/// What is sent at once, and the most that a connection holds of a stream. What is not larger needs no space.
+/// How much is sent at once, and the most that a connection holds of a stream, in bytes. Answers up to this size need no
+/// space.
 pub const CHUNK: usize = 32 * 1024;
-/// A reader that has read nothing for so long loses its space to those that wait.
+/// A reader that has read nothing for this long loses its space if other answers wait.
 const PAUSED: Duration = Duration::from_secs(2);
-/// How often those that wait look for space.
+/// How often waiting answers look for space.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Space for large answers of one kind. Cheap to clone.
@@ -40,14 +40,14 @@ struct Shared {
     answers: Mutex<Answers>,
 }
 
-/// The answers that are being sent, and when they were last searched for paused readers.
+/// The answers being sent, and when they were last searched for paused readers.
 #[derive(Debug, Default)]
 struct Answers {
     all: Vec<Weak<Buffered>>,
     searched: Option<Instant>,
 }
 
-/// Space that was taken.
+/// Space that was taken from an [`AnswerBuffer`]; dropping it returns the space.
 #[derive(Debug)]
 pub struct Space {
     buffer: AnswerBuffer,
@@ -60,23 +60,23 @@ struct Buffered(Mutex<Held>);
 
 #[derive(Debug)]
 struct Held {
-    /// Nothing if it was taken away.
+    /// `None` after the reader has lost its space.
     left: Option<(Bytes, OwnedSemaphorePermit)>,
     read: Instant,
 }
 
-/// The answer was taken away from a reader that did not read it.
+/// The reader paused, so its answer lost its space and broke off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer was not read for {PAUSED:?}, and others waited")]
 pub struct SlowReader;
 
-/// No space became free in time. Try again in a moment, or ask for less.
+/// No space became free in time. Try again later, or request less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("large answers that are being sent left no space for this one within {:?}", AnswerBuffer::WAIT)]
 pub struct NoSpace;
 
 impl NoSpace {
-    /// The refusal: 503 `too-busy`, not processed, with a word on what to do next.
+    /// The refusal: 503 `too-busy`, not processed, with a hint on what to do next.
     pub fn to_response(self, hint: &str) -> Response {
         let problem = Problem::new(ErrorKind::Unavailable, "too-busy", self.to_string()).hint(hint);
         retry_later(not_processed(&problem))
@@ -84,10 +84,10 @@ impl NoSpace {
 }
 
 impl AnswerBuffer {
-    /// How long an answer waits for space: shorter than a member waits for an answer of another one.
+    /// How long an answer waits for space. Shorter than a member waits for another member's answer.
     pub const WAIT: Duration = Duration::from_secs(5);
 
-    /// Space of so many bytes, and a counter of the readers that were disconnected for being slow.
+    /// A buffer of this many bytes. `disconnected` counts the readers that lost their space.
     pub fn new(bytes: usize, disconnected: &Counter) -> Self {
         let size = u32::try_from(bytes).unwrap_or(u32::MAX);
         let (space, disconnected) = (Arc::new(Semaphore::new(bytes)), disconnected.clone());
@@ -98,20 +98,20 @@ impl AnswerBuffer {
         u32::try_from(bytes).unwrap_or(u32::MAX).min(self.0.size)
     }
 
-    /// Takes space for so many bytes if it is there now. What is larger than all space takes all of it.
+    /// Takes space for this many bytes if it is free now. An answer that is larger than the buffer takes all of it.
     pub fn try_take(&self, bytes: usize) -> Option<Space> {
         let permit = Arc::clone(&self.0.space).try_acquire_many_owned(self.cost(bytes)).ok()?;
         Some(Space { buffer: self.clone(), permit })
     }
 
-    /// Waits for space for so many bytes, and takes it from readers that are paused.
+    /// Waits for space for this many bytes, and takes it from paused readers if necessary.
     ///
-    /// There is no queue: the stream of a paused reader is not polled, and would hold up all behind it.
+    /// There is no queue: a stream with a paused reader is not polled, and would block all others behind it.
     pub async fn take(&self, bytes: usize) -> Result<Space, NoSpace> {
         self.take_until(bytes, Instant::now() + Self::WAIT).await
     }
 
-    /// The same with another end of the wait.
+    /// Like [`take`](Self::take), with another deadline.
     pub async fn take_until(&self, bytes: usize, deadline: Instant) -> Result<Space, NoSpace> {
         loop {
             if let Some(space) = self.try_take(bytes) {
@@ -127,7 +127,7 @@ impl AnswerBuffer {
 
     fn disconnect_paused(&self) {
         let mut answers = self.answers();
-        // One search serves all that wait.
+        // One search serves all waiting answers.
         if answers.searched.is_some_and(|at| at.elapsed() < POLL) {
             return;
         }
@@ -149,7 +149,7 @@ impl AnswerBuffer {
 }
 
 impl Space {
-    /// Takes more, so that it is space for so many bytes, if it is there now: what holds space does not wait.
+    /// Grows to this many bytes if the space is free now. It never waits, since a holder of space must not wait for more.
     pub fn try_grow(&mut self, bytes: usize) -> bool {
         let held = self.permit.num_permits();
         let wanted = usize::try_from(self.buffer.cost(bytes)).unwrap_or(usize::MAX);
@@ -160,7 +160,7 @@ impl Space {
         more.map(|more| self.permit.merge(more.permit)).is_some()
     }
 
-    /// Sends what the space was taken for.
+    /// Sends the answer that the space was taken for. Spare space is returned at once.
     pub fn send(mut self, bytes: Bytes) -> Outgoing {
         let spare = self.permit.num_permits().saturating_sub(bytes.len());
         drop(self.permit.split(spare));
@@ -173,7 +173,7 @@ impl Space {
         Outgoing(answer)
     }
 
-    /// The same as a body.
+    /// Like [`send`](Self::send), as a body.
     pub fn body(self, bytes: Bytes) -> Body {
         let outgoing = (self.send(bytes), Window::default());
         let chunks = stream::try_unfold(outgoing, |(outgoing, window)| async move {
@@ -184,12 +184,12 @@ impl Space {
     }
 }
 
-/// The rest of an answer.
+/// The unsent rest of an answer.
 #[derive(Debug)]
 pub struct Outgoing(Arc<Buffered>);
 
 impl Outgoing {
-    /// The next chunk; nothing at the end.
+    /// The next chunk; `None` at the end.
     pub fn next(&self) -> Result<Option<Bytes>, SlowReader> {
         let mut held = self.0.held();
         held.read = Instant::now();
@@ -198,7 +198,7 @@ impl Outgoing {
             return Ok(None);
         }
         let chunk = bytes.split_to(bytes.len().min(CHUNK));
-        // A part of the whole would keep the whole.
+        // A slice of `bytes` would keep all of it in memory.
         Ok(Some(Bytes::copy_from_slice(&chunk)))
     }
 }
@@ -209,7 +209,7 @@ impl Buffered {
     }
 }
 
-/// How many streams a member serves at once.
+/// Limits how many streams a member serves at once.
 #[derive(Debug, Clone)]
 pub struct StreamLimit {
     most: usize,
@@ -217,7 +217,7 @@ pub struct StreamLimit {
     open: Gauge,
 }
 
-/// A stream that was let in, as long as this lives.
+/// The permit of one stream; dropping it ends the stream's count.
 #[derive(Debug)]
 pub struct StreamPermit {
     _counted: GaugeGuard,
@@ -225,17 +225,17 @@ pub struct StreamPermit {
 }
 
 impl StreamLimit {
-    /// At most so many; the gauge shows how many there are.
+    /// At most this many streams; the gauge shows how many there are.
     pub fn new(most: usize, open: &Gauge) -> Self {
         Self { most, permits: Arc::new(Semaphore::new(most)), open: open.clone() }
     }
 
-    /// How many there may be.
+    /// The limit.
     pub fn most(&self) -> usize {
         self.most
     }
 
-    /// Lets another stream begin, unless there are too many.
+    /// Admits another stream, unless the limit is reached.
     pub fn enter(&self) -> Option<StreamPermit> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         Some(StreamPermit { _counted: GaugeGuard::new(&self.open), _permit: permit })

@@ -1,4 +1,4 @@
-//! Bodies of requests: taken whole, up to a bound, at a least rate, and counted as they arrive.
+//! Reads whole bodies of requests, with a maximum size and a minimum rate, and counts them as they arrive.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use types::{ErrorKind, Problem};
 use super::{LeastRate, TooSlow, problem};
 use crate::queue::{Arriving, QueueFull, Reserved};
 
-/// How long what is refused may still be sent.
+/// How long a client may continue to send a refused body.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// Why a body was not taken.
@@ -36,7 +36,7 @@ pub enum BodyError {
     /// Send it again, whole.
     #[error("the body broke off: {0}")]
     BrokenOff(String),
-    /// Try again in a moment: nothing was done.
+    /// Try again later: nothing was done.
     #[error(transparent)]
     Full(#[from] QueueFull),
 }
@@ -61,7 +61,7 @@ impl BodyError {
         }
     }
 
-    /// The refusal. What found no space was not processed, and says so.
+    /// The refusal. If there was no space, it is marked as not processed.
     pub fn to_response(&self) -> Response {
         match self {
             Self::Full(_) => super::not_processed(&self.to_problem()),
@@ -70,7 +70,7 @@ impl BodyError {
     }
 }
 
-/// Refuses a body that is announced as too large, or that is only a part. Reads nothing of what it lets through.
+/// Refuses a body that is announced as too large, encoded or only a part of a value. It reads nothing of accepted bodies.
 pub async fn accept_body(head: &Parts, body: Body, most: usize) -> Result<Body, BodyError> {
     for name in [CONTENT_RANGE, CONTENT_ENCODING] {
         if head.headers.contains_key(&name) {
@@ -80,8 +80,8 @@ pub async fn accept_body(head: &Parts, body: Body, most: usize) -> Result<Body, 
     let announced = body.size_hint().exact().map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     match announced {
         Some(announced) if announced > most => {
-            // Many clients hear no answer while they send; those with little to send may finish. One that waits for
-            // `100 Continue` hears at once.
+            // Many clients read no answer while they send, so short bodies are read to the end. A client that waits for
+            // `100 Continue` gets its answer at once.
             if announced <= most.saturating_mul(4) && !head.headers.contains_key(EXPECT) {
                 let _ = timeout(DRAIN, drain(body)).await;
             }
@@ -95,7 +95,7 @@ async fn drain(mut body: Body) {
     while let Some(Ok(_)) = body.frame().await {}
 }
 
-/// Reads a body of at most `most` bytes into memory. It takes space in a queue as it arrives.
+/// Reads a body of at most `most` bytes into memory. It takes space in the queue as it arrives.
 pub async fn read_body(
     mut body: Body,
     most: usize,
@@ -115,7 +115,7 @@ pub async fn read_body(
         rate.arrived(data.len(), arrived_at);
         space.grow(data.len()).await?;
         rate.paused(arrived_at.elapsed());
-        // Copied, since a part of a few bytes would keep the whole buffer of its connection.
+        // Copied, since a slice of a few bytes would keep the whole buffer of its connection in memory.
         whole.extend_from_slice(&data);
     }
     Ok((whole.freeze(), space.arrived()))
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_is_taken_whole_up_to_its_bound() {
+    async fn a_body_is_read_whole_up_to_its_limit() {
         assert_eq!(read(pieces([Ok("ab"), Ok(""), Ok("c")]), 3).await.unwrap(), "abc");
         assert_eq!(read(pieces([Ok("ab"), Ok("cd")]), 3).await, Err(BodyError::TooLarge { most: 3 }));
         let broken = read(pieces([Ok("ab"), Err("reset")]), 3).await.unwrap_err();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn parts_and_announced_excess_are_refused_unread() {
+    async fn partial_and_oversized_bodies_are_refused_unread() {
         for name in [CONTENT_RANGE, CONTENT_ENCODING] {
             let refused = accept_body(&head(Some(name.clone())), Body::from("a"), 10).await;
             assert_eq!(refused.err(), Some(BodyError::Unsupported(name)));

@@ -1,4 +1,5 @@
-//! How new an answer must be, as a query says it (`?consistency=any`), and how old it may be, as an answer says it.
+//! How fresh an answer must be, as a query states it (`?consistency=any`), and how stale it may be, as an answer states
+//! it.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use types::api;
 use super::query::{QueryError, parameters};
 use crate::shard::{ReadLevel, ReadLevelError};
 
-/// The header of an answer that may be old: how far behind it may be, in milliseconds, rounded up.
+/// The header of an answer that may be stale: how far behind it may be, in milliseconds, rounded up.
 pub const STALENESS: HeaderName = HeaderName::from_static(api::STALENESS_MS);
 
 impl From<ReadLevelError> for QueryError {
@@ -18,19 +19,19 @@ impl From<ReadLevelError> for QueryError {
     }
 }
 
-/// The read level of a query that can ask for nothing else; strong unless it says so.
+/// The read level in a query with no other parameters; strong by default.
 pub fn read_level(query: &str) -> Result<ReadLevel, QueryError> {
     let found = parameters(query, &["consistency"])?;
     found.first().map_or(Ok(ReadLevel::default()), |(_, text)| Ok(text.parse()?))
 }
 
-/// Notes in the headers of an answer how far behind it may be.
+/// Sets the header that states how far behind an answer may be.
 pub fn set_staleness(headers: &mut HeaderMap, staleness: Duration) {
     let ms = u64::try_from(staleness.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
     headers.insert(STALENESS, HeaderValue::from(ms));
 }
 
-/// How far behind an answer may be by its own headers.
+/// How far behind an answer may be, according to its headers.
 pub fn staleness(headers: &HeaderMap) -> Option<Duration> {
     let ms = headers.get(STALENESS)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_millis(ms))
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_names_the_level_and_a_mistake_says_what_was_meant() {
+    fn a_query_names_the_level_and_a_mistake_gets_a_hint() {
         assert_eq!(read_level("").unwrap(), ReadLevel::Strong);
         for level in [ReadLevel::Strong, ReadLevel::Primary, ReadLevel::Any] {
             assert_eq!(read_level(&format!("consistency={}", level.as_str())).unwrap(), level);

@@ -1,8 +1,9 @@
-//! Keeps pages of others from reading and changing a cluster's data through a visitor's browser.
+//! Prevents pages of other sites from reading and changing a cluster's data through a visitor's browser.
 //!
-//! A page of another site can make a browser send requests to any address it reaches (cross-site request forgery), and
-//! can point a name of its own at one (DNS rebinding), after which it reads the answers as well. So what reaches data
-//! must be asked for under a host that public DNS cannot give to a stranger, and by no page of another site. Pure.
+//! A page of another site can make a browser send requests to any address it reaches (cross-site request forgery). It
+//! can also point its own host name at such an address (DNS rebinding), and then read the answers too. So a request that
+//! reaches data must name a host that nobody can register in public DNS, and must not come from a page of another site.
+//! Pure.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -19,18 +20,18 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Names below these are never a stranger's: RFC 6761, RFC 6762, and what ICANN reserved in 2024.
+/// Nobody can register names below these: RFC 6761, RFC 6762, and the name that ICANN reserved in 2024.
 const PRIVATE: [&str; 3] = [".localhost", ".local", ".internal"];
 
-/// As many characters of what is refused are shown.
+/// How many characters of a refused text are shown.
 const SHOWN: usize = 80;
 
-/// The hosts under which a listener's data may be asked for, besides those that no stranger can have.
+/// The hosts under which a listener's data may be requested, besides those that nobody can register in public DNS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hosts {
-    /// Any host, and pages of any site.
+    /// Any host, and from pages of any site.
     Any,
-    /// These.
+    /// These hosts.
     Listed(Vec<HostPattern>),
 }
 
@@ -38,9 +39,9 @@ pub enum Hosts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPattern(String);
 
-/// A text is no host name.
+/// The text is not a host name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no host name")]
+#[error("`{0}` is not a host name")]
 pub struct HostError(String);
 
 impl Default for Hosts {
@@ -72,7 +73,7 @@ impl HostPattern {
     }
 }
 
-/// `any`, or names with commas between them.
+/// Parses `any`, or names separated by commas.
 impl FromStr for Hosts {
     type Err = HostError;
     fn from_str(text: &str) -> Result<Self, HostError> {
@@ -84,7 +85,7 @@ impl FromStr for Hosts {
     }
 }
 
-/// As it is written in settings.
+/// Writes the form that settings have.
 impl Serialize for Hosts {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -94,7 +95,7 @@ impl Serialize for Hosts {
     }
 }
 
-/// `any`, or a list of names.
+/// Reads `any`, or a list of names.
 impl<'de> Deserialize<'de> for Hosts {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -125,36 +126,36 @@ impl<'de> Deserialize<'de> for Hosts {
     }
 }
 
-/// What a listener lets reach its data.
+/// Decides which requests to a listener may reach data.
 #[derive(Debug, Clone)]
 pub struct Guard {
     hosts: Hosts,
-    /// What a person changes to let another host in: `the gateway's setting`.
+    /// How to allow another host, as the beginning of a hint: `add it to `hosts` in the settings of api_gateway`.
     setting: &'static str,
 }
 
 impl Guard {
-    /// A guard with the words for the place where its hosts are set, to which the name of a host is added:
+    /// A guard that allows these hosts. `setting` begins the hint of a refusal, which ends with the host's name:
     /// `add it to `hosts` in the settings of api_gateway`.
     pub fn new(hosts: Hosts, setting: &'static str) -> Self {
         Self { hosts, setting }
     }
 
-    /// Refuses a request that a page of another site may be behind.
+    /// Refuses a request that may come from a page of another site.
     pub fn check(&self, head: &Parts) -> Result<(), Problem> {
         self.check_host(head)?;
         self.check_page(head)
     }
 
-    /// Refuses a request under a host that may be a stranger's.
+    /// Refuses a request for a host name that anyone may register.
     pub fn check_host(&self, head: &Parts) -> Result<(), Problem> {
-        // Only HTTP/1.0 has none, and no browser speaks it.
+        // Only HTTP/1.0 requests have no host, and no browser sends those.
         let Some(host) = asked_host(head) else { return Ok(()) };
         if self.allows(host) {
             return Ok(());
         }
         let shown: String = host.chars().take(SHOWN).collect();
-        let detail = format!("the request is for the host `{shown}`, which may be anybody's");
+        let detail = format!("the request is for the host `{shown}`, a name that anyone may register");
         Err(Problem::new(ErrorKind::Forbidden, "foreign-host", detail).hint(format!(
             "{}: `{}`, or `any` for every host",
             self.setting,
@@ -166,7 +167,9 @@ impl Guard {
         let name = name_of(host);
         match &self.hosts {
             Hosts::Any => true,
-            Hosts::Listed(listed) => is_nobodys(&name) || listed.iter().any(|pattern| pattern.matches(&name)),
+            Hosts::Listed(listed) => {
+                is_unregistrable(&name) || listed.iter().any(|pattern| pattern.matches(&name))
+            }
         }
     }
 
@@ -186,12 +189,12 @@ impl Guard {
             && !is_followed_link(&head.method, &head.headers)
         {
             let shown: String = site.chars().take(SHOWN).collect();
-            return Err(self.foreign(format!("a browser says that the request is {shown}")));
+            return Err(self.foreign(format!("a browser marked the request as {shown}")));
         }
         Ok(())
     }
 
-    /// Whether a page has the host that it asks. A proxy may have added TLS for the hosts that are listed.
+    /// Whether a page has the same origin as its request. For listed hosts, a proxy may have added TLS.
     fn is_own_page(&self, origin: &str, host: &str) -> bool {
         let Ok(page) = origin.parse::<Uri>() else { return false };
         let Some(authority) = page.authority().map(Authority::as_str) else { return false };
@@ -216,21 +219,21 @@ impl Guard {
     }
 }
 
-/// The name in `name:port`, in lower case and without the dot at its end.
+/// The name in `name:port`, in lower case and without a trailing dot.
 fn name_of(host: &str) -> String {
     let name = host.parse::<Authority>().map_or_else(|_| host.to_owned(), |host| host.host().to_owned());
     name.strip_suffix('.').unwrap_or(&name).to_ascii_lowercase()
 }
 
-/// Whether public DNS can't give a name to a stranger: addresses, names without a dot, and private ones.
-fn is_nobodys(name: &str) -> bool {
+/// Whether a host is impossible to register in public DNS: an address, a name without a dot, or a private name.
+fn is_unregistrable(name: &str) -> bool {
     let bare = name.trim_start_matches('[').trim_end_matches(']');
     bare.parse::<IpAddr>().is_ok()
         || !name.is_empty() && !name.contains('.')
         || PRIVATE.iter().any(|private| name.ends_with(private))
 }
 
-/// Whether a person followed a link to show what is there: no page sees the answer.
+/// Whether a browser navigates to the address, for example after a click on a link: no page can read the answer.
 fn is_followed_link(method: &Method, headers: &HeaderMap) -> bool {
     let is = |name: &HeaderName, text: &str| headers.get(name).is_some_and(|value| value == text);
     matches!(*method, Method::GET | Method::HEAD)
@@ -244,7 +247,7 @@ mod tests {
 
     use super::*;
 
-    fn verdict(guard: &Guard, pairs: &[(&str, &str)]) -> Result<(), String> {
+    fn check(guard: &Guard, pairs: &[(&str, &str)]) -> Result<(), String> {
         let mut request = Request::get("/");
         for (name, value) in pairs {
             request = request.header(*name, *value);
@@ -258,9 +261,9 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_no_stranger_can_have_are_let_in() {
+    fn hosts_that_nobody_can_register_are_allowed() {
         let guard = guard("shop.example,*.shop.example");
-        for (host, is_let_in) in [
+        for (host, is_allowed) in [
             ("127.0.0.1:10000", true),
             ("[::1]:10000", true),
             ("10.0.0.7", true),
@@ -281,17 +284,17 @@ mod tests {
             ("evil.example.", false),
             ("127.1", false),
         ] {
-            let verdict = verdict(&guard, &[("host", host)]);
-            assert_eq!(verdict.is_ok(), is_let_in, "{host}: {verdict:?}");
+            let checked = check(&guard, &[("host", host)]);
+            assert_eq!(checked.is_ok(), is_allowed, "{host}: {checked:?}");
         }
-        let error = verdict(&guard, &[("host", "evil.example:80")]).unwrap_err();
+        let error = check(&guard, &[("host", "evil.example:80")]).unwrap_err();
         assert_eq!(error, "foreign-host add it to `hosts`: `evil.example`, or `any` for every host");
     }
 
     #[test]
-    fn pages_of_others_are_not() {
+    fn pages_of_other_sites_are_refused() {
         let guard = guard("shop.example");
-        for (pairs, is_let_in) in [
+        for (pairs, is_allowed) in [
             (&[("host", "127.0.0.1:1"), ("origin", "http://127.0.0.1:1")][..], true),
             (&[("host", "localhost"), ("origin", "http://localhost:80")], true),
             (&[("host", "[::1]:1"), ("sec-fetch-site", "same-origin")], true),
@@ -322,15 +325,15 @@ mod tests {
                 false,
             ),
         ] {
-            let verdict = verdict(&guard, pairs);
-            assert_eq!(verdict.is_ok(), is_let_in, "{pairs:?}: {verdict:?}");
+            let checked = check(&guard, pairs);
+            assert_eq!(checked.is_ok(), is_allowed, "{pairs:?}: {checked:?}");
         }
     }
 
     #[test]
-    fn any_switches_it_off() {
+    fn any_disables_the_guard() {
         let guard = guard("any");
-        assert_eq!(verdict(&guard, &[("host", "evil.example"), ("origin", "http://other.example")]), Ok(()));
+        assert_eq!(check(&guard, &[("host", "evil.example"), ("origin", "http://other.example")]), Ok(()));
     }
 
     #[test]

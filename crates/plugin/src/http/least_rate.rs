@@ -1,6 +1,6 @@
-//! The least rate at which a request's body has to arrive while it is held in memory.
+//! The minimum rate at which a request's body has to arrive while it is held in memory.
 //!
-//! Pure: callers pass the time. A body that is streamed on needs no such rate: it holds nothing.
+//! Pure: callers pass the time. A body that is forwarded as a stream needs no minimum rate, since it holds no memory.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tokio::time::Instant;
 /// Checks that a body arrives at [`LeastRate::BYTES_PER_SECOND`], measured over [`LeastRate::WINDOW`].
 #[derive(Debug, Clone)]
 pub struct LeastRate {
-    /// When the present window began.
+    /// When the current window began.
     since: Instant,
     /// Bytes that have arrived in it.
     arrived: usize,
 }
 
-/// A body arrives too slowly to be held in memory.
+/// The body arrives too slowly to be held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{arrived} bytes of the body came within {:?}; at least {} bytes per second are expected",
@@ -23,29 +23,29 @@ pub struct LeastRate {
     LeastRate::BYTES_PER_SECOND
 )]
 pub struct TooSlow {
-    /// Bytes that came within the window.
+    /// Bytes that arrived within the window.
     pub arrived: usize,
 }
 
 impl LeastRate {
-    /// The least rate, in bytes per second.
+    /// The minimum rate, in bytes per second.
     pub const BYTES_PER_SECOND: usize = 8 * 1024;
     /// The time over which it is measured.
     pub const WINDOW: Duration = Duration::from_secs(10);
-    /// What has to arrive within a window.
+    /// How many bytes have to arrive within a window.
     const LEAST: usize = Self::BYTES_PER_SECOND * 10;
 
-    /// Begins to measure.
+    /// Begins the first window.
     pub fn new(now: Instant) -> Self {
         Self { since: now, arrived: 0 }
     }
 
-    /// When the present window ends. Unless more arrives by then, call [`Self::window_ended`].
+    /// When the current window ends. If nothing more arrives by then, call [`Self::window_ended`].
     pub fn deadline(&self) -> Instant {
         self.since + Self::WINDOW
     }
 
-    /// Some bytes have arrived. A window that has had enough is over, and the next one begins.
+    /// Notes bytes that have arrived. Once a window has enough of them, the next one begins.
     pub fn arrived(&mut self, bytes: usize, now: Instant) {
         self.arrived = self.arrived.saturating_add(bytes);
         if self.arrived >= Self::LEAST {
@@ -53,12 +53,12 @@ impl LeastRate {
         }
     }
 
-    /// The body was not read for this long, which is not the sender's fault.
+    /// Notes that the body was not read for this long: such time does not count against the sender.
     pub fn paused(&mut self, pause: Duration) {
         self.since += pause;
     }
 
-    /// The window has ended without enough bytes.
+    /// The error for a window that has ended without enough bytes.
     pub fn window_ended(&self) -> TooSlow {
         TooSlow { arrived: self.arrived }
     }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_at_the_least_rate_is_never_too_slow_and_one_below_it_is() {
+    fn a_body_at_the_minimum_rate_is_never_too_slow_and_one_below_it_is() {
         for (bytes_per_second, limit) in [(8 * 1024, None), (8 * 1024 - 1, Some(10)), (1, Some(10))] {
             let start = Instant::now();
             let mut rate = LeastRate::new(start);

@@ -1,14 +1,14 @@
-//! The query of a URI: names that are known, each at most once; and percent-encoding (RFC 3986, section 2.1).
+//! The query of a URI: known names, each at most once; and percent-encoding (RFC 3986, section 2.1).
 //!
-//! Pure. It is stricter than the crates that parse forms: a name that is not known is refused, since the caller would
-//! take it for obeyed, and a `%` that encodes nothing is an error instead of a percent sign. A `+` is a plus.
+//! Pure. It is stricter than the crates that parse forms: an unknown name is refused, since the caller would assume that
+//! it has an effect, and a `%` that encodes nothing is an error instead of a percent sign. A `+` is a plus.
 
 use axum::response::Response;
 use types::{ShardId, did_you_mean};
 
 use super::invalid;
 
-/// Why a query can't be answered.
+/// Why a query is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct QueryError {
@@ -17,21 +17,21 @@ pub struct QueryError {
     pub hint: Option<String>,
 }
 
-/// Why a text is not percent-encoded.
+/// The text is not correctly percent-encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`%` at byte {at} is not followed by two hexadecimal digits; a percent sign itself is `%25`")]
 pub struct EncodingError {
-    /// Where, from 0.
+    /// The position of the `%`, from 0.
     pub at: usize,
 }
 
 impl QueryError {
-    /// One with a message alone.
+    /// An error without a hint.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None }
     }
 
-    /// The same with a word on what to write instead.
+    /// Adds a hint on what to write instead.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
@@ -44,7 +44,7 @@ impl QueryError {
     }
 }
 
-/// The parameters of a query, each known one at most once, values as they came.
+/// The parameters of a query, whose names must be in `known`, each at most once. The values are not decoded.
 pub fn parameters<'a>(
     query: &'a str,
     known: &[&'static str],
@@ -63,29 +63,29 @@ pub fn parameters<'a>(
     Ok(found)
 }
 
-/// A flag, `true` or `false`.
+/// Reads a flag, `true` or `false`.
 pub fn flag(name: &str, value: &str) -> Result<bool, QueryError> {
     let flag = value.parse();
     flag.map_err(|_| QueryError::new(format!("`{name}` is `true` or `false`, not `{value}`")))
 }
 
-/// The number of a shard.
+/// Reads the number of a shard.
 pub fn shard(value: &str) -> Result<ShardId, QueryError> {
     let shard = value.parse::<u32>().ok().and_then(|shard| ShardId::try_from(shard).ok());
     shard.ok_or_else(|| QueryError::new(format!("`shard` is the number of a shard, not `{value}`")))
 }
 
-/// The shard in a query that can have nothing else.
+/// Reads the shard in a query with no other parameters.
 pub fn only_shard(query: &str) -> Result<Option<ShardId>, QueryError> {
     parameters(query, &["shard"])?.first().map(|(_, value)| shard(value)).transpose()
 }
 
-/// The bytes of a parameter's value.
+/// Reads the bytes of a parameter's value, which is percent-encoded.
 pub fn bytes(name: &str, value: &str) -> Result<Vec<u8>, QueryError> {
     percent_decode(value).map_err(|error| QueryError::new(format!("`{name}`: {error}")))
 }
 
-/// The bytes that a percent-encoded text stands for. It is decoded once.
+/// Decodes a percent-encoded text, once.
 pub fn percent_decode(encoded: &str) -> Result<Vec<u8>, EncodingError> {
     let text = encoded.as_bytes();
     let mut bytes = Vec::with_capacity(text.len());
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_decoded_once_and_a_stray_percent_sign_is_found() {
+    fn a_text_is_decoded_once_and_an_unencoded_percent_sign_is_an_error() {
         for (text, bytes) in [("a/b+c", &b"a/b+c"[..]), ("%2525", b"%25"), ("%fF%00", &[255, 0]), ("", b"")] {
             assert_eq!(percent_decode(text).unwrap(), bytes, "{text}");
         }

@@ -1,7 +1,7 @@
-//! Server-sent events as the body of an answer (WHATWG HTML standard, section 9.2), no faster than they are read.
+//! Server-sent events as the body of an answer (WHATWG HTML standard, section 9.2), with back-pressure.
 //!
-//! Each event carries an id from which the stream can be resumed: a client sends it back as `Last-Event-ID`. In silence
-//! there is a comment now and then, with the id that is current, so that no proxy takes the stream for dead.
+//! Each event carries an id from which the stream can be resumed: a client sends it back as `Last-Event-ID`. While there
+//! are no events, a comment with the current id is sent regularly, so that no proxy takes the stream for dead.
 
 use std::pin::Pin;
 
@@ -16,11 +16,11 @@ use tracing::debug;
 
 use super::{AnswerBuffer, CHUNK, Outgoing, SlowReader, Space, Window};
 
-/// A heartbeat is sent after so long without an event.
+/// How long a stream has no event before a heartbeat is sent.
 pub use mesh::shards::HEARTBEAT;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// An event of more bytes needs space, wherever it comes from.
+/// An event of more bytes needs space, whatever its source.
 const LARGE: usize = 4 * CHUNK;
 
 /// What a stream sends next.
@@ -28,21 +28,21 @@ const LARGE: usize = 4 * CHUNK;
 pub enum Event {
     /// Something happened.
     Data {
-        /// Where a stream is resumed behind it.
+        /// The position after this event, from which a stream can be resumed.
         id: String,
         /// The event's name.
         name: &'static str,
         /// One line of text, as JSON is.
         data: String,
-        /// Space that was taken for it already.
+        /// Space that was already taken for it.
         space: Option<Space>,
     },
-    /// Nothing happened for a while. Several sources of one stream may each say so; one heartbeat is sent for them.
+    /// Nothing happened for [`HEARTBEAT`]. If several sources of one stream report this, one heartbeat is sent for all.
     Silence {
-        /// Where a stream is resumed now.
+        /// The position from which a stream can be resumed now.
         id: String,
     },
-    /// The last event. It has no id: a client that resumes from the one before is told the same again.
+    /// The last event. It has no id: a client that resumes from the previous one gets it again.
     Last {
         /// The event's name.
         name: &'static str,
@@ -51,13 +51,13 @@ pub enum Event {
     },
 }
 
-/// The id of the last event that a client has seen, by its own word.
+/// The id of the last event that the client has received, from its `Last-Event-ID` header.
 pub fn last_event_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty())?;
     Some(String::from_utf8_lossy(id.as_bytes()).into_owned())
 }
 
-/// The answer: all events as they come. Large ones take space in the buffer; `guard` is dropped at the end of the body.
+/// The answer that sends these events. Large events take space in `buffer`; `guard` is dropped when the body ends.
 pub fn answer(
     events: impl Stream<Item = Event> + Send + 'static,
     buffer: AnswerBuffer,
@@ -84,21 +84,21 @@ pub fn answer(
 struct Sending<G> {
     events: Pin<Box<dyn Stream<Item = Event> + Send>>,
     silent_since: Instant,
-    /// Of the last event.
+    /// The rest of the last event.
     rest: Rest,
     window: Window,
     buffer: AnswerBuffer,
     _guard: G,
 }
 
-/// What is still to be sent of an event.
+/// The unsent rest of an event.
 enum Rest {
     Small(Bytes),
     Large(Outgoing),
 }
 
 impl<G> Sending<G> {
-    /// The next bytes; nothing at the end. None are made before the connection has sent what it has.
+    /// The next bytes; `None` at the end. Waits until the connection has sent what it has.
     async fn next(&mut self) -> Result<Option<Bytes>, SlowReader> {
         loop {
             let chunk = match &mut self.rest {
@@ -111,7 +111,7 @@ impl<G> Sending<G> {
             if let Some(chunk) = chunk {
                 return Ok(Some(self.window.admit(chunk).await));
             }
-            // What holds space waits for nothing but its reader.
+            // Space is released before the wait for the next event: a holder of space may only wait for its reader.
             self.rest = Rest::Small(Bytes::new());
             let Some(event) = self.events.next().await else { return Ok(None) };
             let Some(rest) = self.rest_of(event).await else { return Ok(None) };
@@ -119,7 +119,7 @@ impl<G> Sending<G> {
         }
     }
 
-    /// An event as it is sent. Nothing if there is no space for it.
+    /// An event in the form that is sent; `None` if there is no space for it.
     async fn rest_of(&mut self, event: Event) -> Option<Rest> {
         Some(match event {
             Event::Data { id, name, data, mut space } => {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_heartbeat_is_sent_for_all_sources_that_are_silent() {
+    async fn one_heartbeat_is_sent_for_all_silent_sources() {
         let silence = |id: &str| Event::Silence { id: id.to_owned() };
         let events = stream::iter([silence("1"), silence("2"), silence("3")]).then(|event| async {
             tokio::time::sleep(HEARTBEAT / 2).await;
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_says_what_it_has_seen_last() {
+    fn a_client_reports_the_last_event_that_it_has_received() {
         let headers =
             |id: &'static str| HeaderMap::from_iter([(LAST_EVENT_ID, HeaderValue::from_static(id))]);
         assert_eq!(last_event_id(&headers("0:1")).as_deref(), Some("0:1"));

@@ -1,4 +1,4 @@
-//! Flow control for one streamed answer: what its connection was given and has not sent yet.
+//! Flow control for one streamed answer: bounds the bytes that its connection holds unsent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::CHUNK;
 
-/// What a connection was given of one stream and has not sent yet: at most a chunk, so that a stream of a slow reader
-/// waits here and not in the connection's buffers.
+/// Bounds the unsent bytes of one stream in its connection to a [`CHUNK`], so that a stream with a slow reader waits
+/// here and not in the connection's buffers.
 #[derive(Debug, Clone)]
 pub struct Window(Arc<Semaphore>);
 
@@ -20,7 +20,7 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Waits until the connection may be given these bytes as well, at most a chunk.
+    /// Waits until the connection may get these bytes, at most a chunk. They count as unsent until the result is dropped.
     pub async fn admit(&self, bytes: Bytes) -> Bytes {
         let cost = u32::try_from(bytes.len().min(CHUNK)).expect("a chunk is small");
         let permit = Arc::clone(&self.0).acquire_many_owned(cost).await.expect("it is never closed");
@@ -28,7 +28,7 @@ impl Window {
     }
 }
 
-/// Bytes that the connection has not sent yet; it drops them once it has.
+/// Bytes that the connection has not sent yet; it drops them after sending.
 struct Unsent {
     bytes: Bytes,
     _permit: OwnedSemaphorePermit,
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_has_a_chunk_of_a_stream_and_no_more() {
+    async fn a_connection_holds_at_most_a_chunk_of_a_stream() {
         let window = Window::default();
         let first = window.admit(Bytes::from(vec![0; CHUNK])).await;
         assert!(window.admit(Bytes::from_static(b"x")).now_or_never().is_none());

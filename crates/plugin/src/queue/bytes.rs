@@ -1,8 +1,8 @@
-//! The memory of a queue of writes, in bytes: taken as their bodies arrive and held until they are durable.
+//! The memory of a queue of writes, in bytes. It is taken as their bodies arrive and held until they are durable.
 //!
-//! A body takes space for the bytes that have arrived, so an announced length holds nothing. When there is no space, the
-//! oldest body is the first to get what becomes free, and the youngest that waits is refused after two seconds, which
-//! makes space for the older ones. So however many bodies arrive at once, the oldest of them completes.
+//! A body takes space only for the bytes that have arrived, not for its announced length. When there is no space, the
+//! oldest waiting body gets what becomes free first, and the youngest waiting body is refused after two seconds, which
+//! makes space for the older ones. So the oldest body always completes, however many arrive at once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until};
 
 /// How long a body waits for further space.
 const WAIT: Duration = Duration::from_secs(2);
-/// How often a body that has waited for so long, and may stay, looks again.
+/// How often a body that has waited longer than that, without being refused, tries again.
 const POLL: Duration = Duration::from_millis(50);
-/// What a write costs besides its bytes.
+/// How many bytes a write costs in addition to its body.
 const OVERHEAD: usize = 512;
 
 /// The memory of one queue of writes.
@@ -31,48 +31,48 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     free: usize,
-    /// The number of the next body; they are counted in the order in which they begin to arrive.
+    /// The number of the latest body. Bodies are numbered in the order in which they begin to arrive.
     next: u64,
-    /// The bodies that arrive, and what each of them holds.
+    /// The arriving bodies, by number, and how many bytes each of them holds.
     arriving: BTreeMap<u64, usize>,
-    /// Those of them that wait for space.
+    /// The arriving bodies that wait for space.
     waiting: BTreeMap<u64, Arc<Notify>>,
 }
 
-/// Space that was taken; it is free again when this is dropped.
+/// Space that was taken; dropping it frees the space.
 #[derive(Debug)]
 pub struct Reserved {
     queue: Arc<Shared>,
     held: usize,
 }
 
-/// A body that arrives, and the space for what has arrived of it.
+/// An arriving body, and the space for what has arrived of it.
 #[derive(Debug)]
 pub struct Arriving {
     place: Place,
     space: Reserved,
 }
 
-/// A place among the bodies that arrive, as long as it lives.
+/// An entry in [`State::arriving`]; dropping it removes the entry.
 #[derive(Debug)]
 struct Place {
     queue: Arc<Shared>,
     number: u64,
 }
 
-/// No space became free in time; try again in a moment.
+/// No space became free in time; try again later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too much waits to be written")]
 pub struct QueueFull;
 
 impl QueueBytes {
-    /// Space for so many bytes.
+    /// Space for this many bytes.
     pub fn new(bytes: usize) -> Self {
         let state = State { free: bytes, next: 0, arriving: BTreeMap::new(), waiting: BTreeMap::new() };
         Self(Arc::new(Shared { size: bytes, state: Mutex::new(state) }))
     }
 
-    /// Takes space for a write of this many bytes that is in memory already, if there is space now.
+    /// Takes space for a write of this many bytes that is already in memory, if it is free now.
     pub fn reserve(&self, bytes: usize) -> Option<Reserved> {
         let cost = bytes.saturating_add(OVERHEAD).min(self.0.size);
         let mut state = self.0.state();
@@ -80,7 +80,7 @@ impl QueueBytes {
         Some(Reserved { queue: Arc::clone(&self.0), held: cost })
     }
 
-    /// Begins to take space for a body that is about to arrive, with this many bytes besides it.
+    /// Takes the first space for a body that is about to arrive: for `bytes` bytes in addition to the body.
     pub async fn begin(&self, bytes: usize) -> Result<Arriving, QueueFull> {
         let space = Reserved { queue: Arc::clone(&self.0), held: 0 };
         let mut arriving = Arriving { place: Place::new(&self.0), space };
@@ -108,7 +108,7 @@ impl State {
         }
     }
 
-    /// Takes space for a body unless an older one waits for it.
+    /// Takes space for a body, unless an older one waits for space.
     fn take(&mut self, number: u64, bytes: usize) -> bool {
         let is_first = self.waiting.keys().next().is_none_or(|oldest| *oldest >= number);
         if !is_first || self.free < bytes {
@@ -119,9 +119,9 @@ impl State {
         true
     }
 
-    /// Whether a body that has waited for long has to go: the youngest of those that wait, unless it is the oldest of
-    /// all and others, which will have to wait or to end themselves, hold what it needs.
-    fn has_to_go(&self, number: u64) -> bool {
+    /// Whether to refuse a body that has waited for [`WAIT`]. That is the youngest waiting body, except if it is the oldest
+    /// of all bodies and others hold space: those will either end or have to wait as well.
+    fn must_be_refused(&self, number: u64) -> bool {
         let is_youngest = self.waiting.keys().next_back() == Some(&number);
         let is_oldest = self.arriving.keys().next() == Some(&number);
         let others_hold = self.arriving.iter().any(|(other, held)| *other != number && *held > 0);
@@ -146,7 +146,7 @@ impl Drop for Place {
 }
 
 impl Arriving {
-    /// Takes space for this many bytes more. A body that is larger than all space holds all of it.
+    /// Takes space for this many further bytes. A body that is larger than the whole space holds all of it.
     pub async fn grow(&mut self, bytes: usize) -> Result<(), QueueFull> {
         let (queue, number) = (Arc::clone(&self.space.queue), self.place.number);
         let wanted = self.space.held.saturating_add(bytes).min(queue.size) - self.space.held;
@@ -155,12 +155,12 @@ impl Arriving {
             return Ok(());
         }
         let waiting = Waiting::new(&queue, number);
-        let mut look = Instant::now() + WAIT;
+        let mut next_try = Instant::now() + WAIT;
         loop {
             tokio::select! {
                 biased;
                 () = waiting.woken.notified() => {}
-                () = sleep_until(look) => look = Instant::now() + POLL,
+                () = sleep_until(next_try) => next_try = Instant::now() + POLL,
             }
             let is_late = Instant::now() >= waiting.since + WAIT;
             let mut state = queue.state();
@@ -168,19 +168,19 @@ impl Arriving {
                 self.space.held += wanted;
                 return Ok(());
             }
-            if is_late && state.has_to_go(number) {
+            if is_late && state.must_be_refused(number) {
                 return Err(QueueFull);
             }
         }
     }
 
-    /// All of the body has arrived.
+    /// Call this when all of the body has arrived. Returns its space.
     pub fn arrived(self) -> Reserved {
         self.space
     }
 }
 
-/// A place among those that wait for space, as long as it lives.
+/// An entry in [`State::waiting`]; dropping it removes the entry.
 struct Waiting<'a> {
     queue: &'a Shared,
     number: u64,
@@ -200,7 +200,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut state = self.queue.state();
         state.waiting.remove(&self.number);
-        // What is left may be enough for the next one.
+        // The rest may be enough for the next body.
         state.wake_oldest();
     }
 }

@@ -1,13 +1,13 @@
-//! Group commit: what came while one group was served is served together by the next.
+//! Group commit: requests that arrive while one group is served form the next group.
 //!
-//! The work for a group begins after all that is in it had come. That makes one flush the commit of a whole group of
-//! writes, and one look at the store the proof for a whole group of reads.
+//! The work for a group begins after all its requests have arrived. So one flush commits a whole group of writes, and
+//! one check of the store confirms a whole group of reads.
 
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 
-/// Serves what comes through a queue, one group at a time and at most `most` in a group, until a group fails or the
-/// last sender is gone.
+/// Serves a queue in groups of at most `most` requests, one group at a time, until a group fails or the last sender is
+/// dropped.
 pub async fn group_commit<T, E, R>(
     queue: &mut mpsc::Receiver<T>,
     most: usize,
@@ -21,8 +21,8 @@ where
         if queue.recv_many(&mut group, most).await == 0 {
             return Ok(());
         }
-        // A group costs about the same for one as for many, so callers whose requests lie in a socket already are let in
-        // as well.
+        // A large group costs about as much as a small one, so this lets callers join whose requests are already in a
+        // socket.
         yield_now().await;
         while group.len() < most
             && let Ok(next) = queue.try_recv()
@@ -45,8 +45,8 @@ mod tests {
     const COMMIT: Duration = Duration::from_millis(10);
 
     #[tokio::test(start_paused = true)]
-    async fn what_comes_while_a_group_is_served_is_in_the_next_one() {
-        let (asks, mut queue) = mpsc::channel(10);
+    async fn requests_that_arrive_while_a_group_is_served_are_in_the_next_one() {
+        let (requests, mut queue) = mpsc::channel(10);
         let log = RefCell::new(Vec::new());
         let commit = async |served: Vec<u32>| {
             let began = Instant::now();
@@ -56,25 +56,25 @@ mod tests {
         };
         let serving = group_commit(&mut queue, 10, commit);
         let start = Instant::now();
-        let asking = async move {
-            asks.send(1).await.unwrap();
+        let sending = async move {
+            requests.send(1).await.unwrap();
             sleep(COMMIT / 2).await;
-            for ask in [2, 3, 4] {
-                asks.send(ask).await.unwrap();
+            for request in [2, 3, 4] {
+                requests.send(request).await.unwrap();
             }
         };
-        let (served, ()) = tokio::join!(serving, asking);
+        let (served, ()) = tokio::join!(serving, sending);
         assert_eq!(served, Ok(()), "it ends with the last sender");
         assert_eq!(log.into_inner(), [(start, vec![1]), (start + COMMIT, vec![2, 3, 4])]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_group_has_no_more_than_it_may() {
-        let (asks, mut queue) = mpsc::channel(10);
-        for ask in 0..5 {
-            asks.send(ask).await.unwrap();
+    async fn a_group_is_not_larger_than_its_limit() {
+        let (requests, mut queue) = mpsc::channel(10);
+        for request in 0..5 {
+            requests.send(request).await.unwrap();
         }
-        drop(asks);
+        drop(requests);
         let sizes = RefCell::new(Vec::new());
         let serve = async |served: Vec<u32>| {
             sizes.borrow_mut().push(served.len());
@@ -86,13 +86,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_group_that_fails_is_the_last() {
-        let (asks, mut queue) = mpsc::channel(10);
-        asks.send(1).await.unwrap();
+        let (requests, mut queue) = mpsc::channel(10);
+        requests.send(1).await.unwrap();
         assert_eq!(
             group_commit(&mut queue, 2, |_: Vec<u32>| std::future::ready(Err("broken"))).await,
             Err("broken")
         );
-        assert!(asks.send(2).await.is_ok(), "what came later is still in the queue");
+        assert!(requests.send(2).await.is_ok(), "later requests are still in the queue");
         assert_eq!(queue.recv().await, Some(2));
     }
 }

@@ -1,4 +1,4 @@
-//! Accepts connections of any protocol until it is stopped, then lets those that are open finish.
+//! Accepts connections of any protocol until it is stopped, then lets the open ones finish.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// How long to wait after the system refused a connection, for example for want of file descriptors.
+/// The pause after the system failed to accept a connection, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Ends a listener in two steps. One token alone is both at once.
+/// Stops a listener in two steps. Made of one token, it takes both steps at once.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
-    /// When cancelled, the listener is closed; connections go on.
+    /// When cancelled, the listener is closed; open connections continue.
     pub accepting: CancellationToken,
-    /// When cancelled, idle connections are closed, and the others after the request that runs.
+    /// When cancelled, idle connections are closed, and the others after their running request.
     pub serving: CancellationToken,
 }
 
@@ -30,16 +30,15 @@ impl From<CancellationToken> for Stop {
 /// Limits of a listener of any protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AcceptLimits {
-    /// Connections at once; the next one waits in the kernel's queue.
+    /// How many connections are open at most; further ones wait in the kernel's queue.
     pub connections: usize,
-    /// How long open connections may go on once `serving` was cancelled. Then they are cut.
+    /// How long open connections may continue after `serving` was cancelled. Then they are aborted.
     pub grace: Duration,
 }
 
-/// Accepts connections until it is stopped and every connection has ended, or `limits.grace` has passed since.
+/// Accepts connections until it is stopped; returns once every connection has ended or `limits.grace` has passed.
 ///
-/// `connection` serves one of them. It ends when its client is done, and soon after the token that it is given is
-/// cancelled.
+/// `connection` serves one connection. It must end when its client is done, and soon after its token is cancelled.
 pub async fn accept<C>(
     listener: TcpListener,
     stop: Stop,

@@ -1,4 +1,4 @@
-//! Answers that a listener gives itself.
+//! Answers that the listener itself sends.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -10,10 +10,10 @@ use types::{Problem, api};
 use super::ServeLimits;
 
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
-/// What a server as a whole can do.
+/// The methods that the server as a whole supports.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
-/// A refusal of a request for its head. The connection is closed, since what follows can't be trusted.
+/// Refuses a request because of its head. The connection is closed, since the bytes that follow can't be trusted.
 pub(super) fn refuse(error: &HeadError, limits: &ServeLimits) -> Response<Body> {
     let mut answer = signed(&error.to_problem(), limits);
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -30,7 +30,7 @@ pub(super) fn options() -> Response<Body> {
     answer
 }
 
-/// A problem as it goes over the wire, of which the connection ends.
+/// A problem as bytes to send, with `Connection: close`.
 pub(super) fn raw_problem(problem: &Problem, limits: &ServeLimits, is_head: bool) -> Bytes {
     let (body, answer) = {
         let problem = named(problem, limits);

@@ -1,4 +1,4 @@
-//! Bodies whose ends the connection must know.
+//! Bodies that report their end to the connection.
 
 use axum::body::Body;
 use http_body::Body as _;
@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use super::progress::Progress;
 use crate::{BodyEnd, on_end};
 
-/// The body of a request. One that is dropped unread may still be on its way.
+/// The body of a request. If it is dropped unread, the client may still be sending it.
 pub(super) fn request(incoming: Incoming, progress: Progress) -> Body {
     if incoming.is_end_stream() {
         return Body::empty();

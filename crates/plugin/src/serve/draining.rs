@@ -1,4 +1,4 @@
-//! A listener of a service's own, of any protocol, that finishes what is in flight before it closes.
+//! A listener that a service opens itself, for any protocol. It finishes the requests in flight before it closes.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,8 +17,8 @@ use super::in_flight::InFlight;
 use super::{ServeLimits, serve};
 use crate::{Context, Health};
 
-/// How long no request may be in flight before idle connections are closed: a client whose last answer told it to close
-/// may already have sent its next request.
+/// How long no request must be in flight before idle connections are closed: a client whose last answer had
+/// `Connection: close` may have sent its next request already.
 const QUIET: Duration = Duration::from_millis(30);
 
 /// A running listener. A service drains it in [`Service::drain`](crate::Service::drain) and stops it in
@@ -88,7 +88,7 @@ pub struct DrainingListener {
 }
 
 impl DrainingListener {
-    /// Serves HTTP/1.1 as [`serve`] does, in a task of this name. The service counts its requests in `in_flight`.
+    /// Serves HTTP/1.1 like [`serve`], in a task of this name. The service must count its requests in `in_flight`.
     pub fn http<S>(
         cx: &Context,
         name: &'static str,
@@ -106,7 +106,7 @@ impl DrainingListener {
         Self::run(cx, name, in_flight, stop, serving)
     }
 
-    /// Serves any other protocol as [`accept`] does. What the connections do counts in `in_flight`.
+    /// Serves any other protocol like [`accept`]. The connections must count their requests in `in_flight`.
     pub fn connections<C>(
         cx: &Context,
         name: &'static str,
@@ -145,7 +145,7 @@ impl DrainingListener {
         self.stop.accepting.clone()
     }
 
-    /// Failed if the listener has ended by itself.
+    /// `Failed` if the listener has ended without having been stopped.
     pub fn health(&self) -> Health {
         if self.closed.is_cancelled() && !self.stop.accepting.is_cancelled() {
             return Health::Failed("the listener has ended".to_owned());
@@ -153,7 +153,7 @@ impl DrainingListener {
         Health::Ready
     }
 
-    /// Refuses new connections, and waits until nothing is in flight on those that are open, or the deadline.
+    /// Refuses new connections and waits until the open ones have no requests in flight, or until the deadline.
     pub async fn drain(&self, deadline: Instant) {
         self.in_flight.drain();
         self.stop.accepting.cancel();
@@ -169,7 +169,7 @@ impl DrainingListener {
         }
     }
 
-    /// Closes every connection, within the grace of its limits. Idempotent.
+    /// Closes every connection, within the grace of the limits. Idempotent.
     pub async fn stop(&self) {
         self.stop.accepting.cancel();
         self.stop.serving.cancel();
@@ -188,7 +188,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A protocol of single bytes: each is answered, a zero when `release` is cancelled.
+    /// A protocol of single bytes: each is answered, but a zero only after `release` is cancelled.
     async fn listen(cx: &Context, release: &CancellationToken) -> (DrainingListener, SocketAddr) {
         let listener = cx.listen("bytes", "tcp", "127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_in_flight_is_finished_and_nothing_new_is_accepted() {
+    async fn requests_in_flight_finish_and_no_new_connections_are_accepted() {
         let (cx, mut failures) = Context::for_test("gateway".parse().unwrap());
         let release = CancellationToken::new();
         let (listener, address) = listen(&cx, &release).await;
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_never_ends_is_cut_after_the_deadline_and_the_grace() {
+    async fn a_request_that_never_ends_is_aborted_after_the_deadline_and_the_grace() {
         let (cx, _failures) = Context::for_test("gateway".parse().unwrap());
         let (listener, address) = listen(&cx, &CancellationToken::new()).await;
         let mut stuck = TcpStream::connect(address).await.unwrap();

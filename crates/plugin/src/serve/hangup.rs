@@ -1,7 +1,7 @@
-//! Notices that a client is gone while it is being answered.
+//! Notices that a client has gone away before it has its answer.
 //!
-//! A client that has ended its side of the connection may still read: `nc -N` does so, and a client that was ended
-//! looks the same. So its answer is delivered for a while. A reset ends the request at once.
+//! A client that has closed its side of the connection may still read: `nc -N` does so, and a client whose process has
+//! ended looks the same. So its answer is delivered for ten more seconds. A reset ends the request at once.
 
 use std::io;
 use std::pin::Pin;
@@ -15,26 +15,26 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::progress::Progress;
 
-/// How long an answer is delivered after the client has ended its side.
+/// How long an answer is delivered after the client has closed its side.
 const HALF_CLOSED: Duration = Duration::from_secs(10);
-/// How often it is looked meanwhile whether the connection was reset.
-const LOOK: Duration = Duration::from_millis(100);
+/// The interval of the checks for a reset during that time.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Watches a connection.
+/// Watches one connection.
 pub(super) struct Hangup {
     stream: Arc<TcpStream>,
     progress: Progress,
-    /// When the answer is due, once the client has ended its side.
+    /// The deadline of the answer, once the client has closed its side.
     due: Option<Instant>,
-    look: Pin<Box<Sleep>>,
+    next_check: Pin<Box<Sleep>>,
 }
 
 impl Hangup {
     pub(super) fn new(stream: Arc<TcpStream>, progress: Progress) -> Self {
-        Self { stream, progress, due: None, look: Box::pin(sleep_until(Instant::now())) }
+        Self { stream, progress, due: None, next_check: Box::pin(sleep_until(Instant::now())) }
     }
 
-    /// Ready once the client is gone. What the client sent and nobody has read yet hides what comes after it.
+    /// Ready once the client is gone. Bytes that it sent and that are still unread hide the end behind them.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.progress.is_busy() {
             self.due = None;
@@ -44,25 +44,25 @@ impl Hangup {
             Some(due) => due,
             None => match self.poll_end(cx) {
                 Poll::Ready(Ok(true)) => {
-                    self.look.as_mut().reset(Instant::now() + LOOK);
+                    self.next_check.as_mut().reset(Instant::now() + CHECK_INTERVAL);
                     *self.due.insert(Instant::now() + HALF_CLOSED)
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(false)) | Poll::Pending => return Poll::Pending,
             },
         };
-        while self.look.as_mut().poll(cx).is_ready() {
+        while self.next_check.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let is_reset = !matches!(self.stream.take_error(), Ok(None));
             if now >= due || is_reset {
                 return Poll::Ready(());
             }
-            self.look.as_mut().reset(due.min(now + LOOK));
+            self.next_check.as_mut().reset(due.min(now + CHECK_INTERVAL));
         }
         Poll::Pending
     }
 
-    /// Whether the client has ended its side.
+    /// Whether the client has closed its side.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut byte = [0];
         self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map_ok(|peeked| peeked == 0)

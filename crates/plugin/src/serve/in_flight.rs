@@ -1,4 +1,4 @@
-//! Counts requests in flight, from their heads to the ends of their answers, and waits for the last of them.
+//! Counts requests in flight, from the head to the end of the answer, and waits for the last one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,14 +11,14 @@ use tokio::time::sleep;
 
 use crate::on_end;
 
-/// Counts requests in flight, of whatever protocol. Cheap to clone.
+/// Counts requests in flight, of any protocol. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct InFlight(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     count: AtomicUsize,
-    /// The number of requests that ever began.
+    /// How many requests have ever begun.
     begun: AtomicUsize,
     became_idle: Notify,
     is_draining: AtomicBool,
@@ -30,19 +30,19 @@ struct Shared {
 pub struct InFlightGuard(Arc<Shared>);
 
 impl InFlight {
-    /// A request begins.
+    /// Counts a request that begins.
     pub fn enter(&self) -> InFlightGuard {
         self.0.begun.fetch_add(1, Ordering::SeqCst);
         self.0.count.fetch_add(1, Ordering::SeqCst);
         InFlightGuard(Arc::clone(&self.0))
     }
 
-    /// How many there are.
+    /// How many requests are in flight.
     pub fn count(&self) -> usize {
         self.0.count.load(Ordering::SeqCst)
     }
 
-    /// Whether the last requests are being finished: answers are to say that their connections close.
+    /// Whether the last requests are being finished. If so, send answers with `Connection: close`.
     pub fn is_draining(&self) -> bool {
         self.0.is_draining.load(Ordering::SeqCst)
     }
@@ -64,12 +64,12 @@ impl InFlight {
         }
     }
 
-    /// Waits until no request was in flight or began for a while.
-    pub async fn quiet(&self, a_while: Duration) {
+    /// Waits until no request has been in flight for this long.
+    pub async fn quiet(&self, time: Duration) {
         loop {
             self.idle().await;
             let begun = self.0.begun.load(Ordering::SeqCst);
-            sleep(a_while).await;
+            sleep(time).await;
             if self.count() == 0 && self.0.begun.load(Ordering::SeqCst) == begun {
                 return;
             }
@@ -99,17 +99,17 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn quiet_is_when_nothing_began_for_a_while() {
-        let (in_flight, a_while) = (InFlight::default(), Duration::from_millis(30));
+    async fn it_is_quiet_once_no_request_has_begun_for_the_given_time() {
+        let (in_flight, time) = (InFlight::default(), Duration::from_millis(30));
         let first = in_flight.enter();
-        let mut quiet = Box::pin(in_flight.quiet(a_while));
+        let mut quiet = Box::pin(in_flight.quiet(time));
         assert!((&mut quiet).now_or_never().is_none(), "one is in flight");
         drop(first);
         assert!((&mut quiet).now_or_never().is_none());
-        sleep(a_while / 2).await;
+        sleep(time / 2).await;
         drop(in_flight.enter());
-        sleep(a_while * 3 / 4).await;
-        assert!((&mut quiet).now_or_never().is_none(), "another was there meanwhile");
+        sleep(time * 3 / 4).await;
+        assert!((&mut quiet).now_or_never().is_none(), "another request came in between");
         quiet.await;
     }
 

@@ -1,5 +1,5 @@
-//! The transport of one connection: it lets refusals of the parser say what is wrong, and closes so that a client
-//! which still sends hears the answer.
+//! The transport of one connection: it adds problem details to refusals of the parser, and closes in such a way that a
+//! client that is still sending receives the answer.
 
 use std::io;
 use std::pin::Pin;
@@ -19,13 +19,13 @@ use super::answer::raw_problem;
 use super::progress::Progress;
 use super::refused;
 
-/// How long a client that still sends may do so after its answer: closing at once would reset the connection, and the
-/// answer with it (RFC 9112, section 9.6).
+/// How long a client may continue to send after its answer: closing at once would reset the connection, and the client
+/// could lose the answer (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 /// The same once the listener is being closed.
 const SHORT_LINGER: Duration = Duration::from_millis(100);
 
-/// A TCP connection that others may look at.
+/// A TCP connection that can be shared.
 #[derive(Debug, Clone)]
 pub(super) struct Tcp(pub(super) Arc<TcpStream>);
 
@@ -79,14 +79,14 @@ impl AsyncWrite for Tcp {
     }
 }
 
-/// A transport that knows what the service does.
+/// A transport that distinguishes refusals of the parser from answers of the service.
 pub(super) struct Link<T> {
     inner: T,
     progress: Progress,
     limits: ServeLimits,
     /// Cancelled once the listener is being closed.
     stopping: CancellationToken,
-    /// What is said instead of an empty refusal, as far as it is not written yet.
+    /// The unwritten rest of the problem that replaces the parser's empty refusal.
     refusal: Option<Bytes>,
     lingering: Option<Pin<Box<Sleep>>>,
 }
@@ -101,7 +101,7 @@ impl<T> Link<T> {
         Self { inner, progress, limits, stopping, refusal: None, lingering: None }
     }
 
-    /// Keeps back what the parser writes, and says what is wrong instead.
+    /// Discards what the parser writes, and prepares a problem that replaces it.
     fn refuse(&mut self, written: &[u8]) {
         if self.refusal.is_some() {
             return;
@@ -187,10 +187,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Link<T> {
         }
         let Some(lingering) = &mut this.lingering else { return Poll::Ready(Ok(())) };
         while lingering.as_mut().poll(cx).is_pending() {
-            let mut lost = [0; 8 * 1024];
-            let mut lost = ReadBuf::new(&mut lost);
-            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut lost))?;
-            if lost.filled().is_empty() {
+            let mut discarded = [0; 8 * 1024];
+            let mut discarded = ReadBuf::new(&mut discarded);
+            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut discarded))?;
+            if discarded.filled().is_empty() {
                 break;
             }
         }

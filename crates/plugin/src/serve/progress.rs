@@ -1,27 +1,27 @@
-//! What the transport and the service of one connection know of each other.
+//! The state that the transport and the service of one connection share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::request::Parts;
 
-/// As much of a head is kept for saying what is wrong with it, in bytes.
+/// How many bytes of a head are kept, to find out what is wrong with it.
 const KEPT: usize = 64 * 1024;
 
-/// How far a connection has come. Cheap to clone.
+/// How far the requests of a connection have proceeded. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Progress(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Requests that the service has, and whose answers have not ended.
+    /// Requests that the service has received and whose answers have not ended.
     open: usize,
-    /// Whether what is still to be written is the service's, and not a refusal of the parser.
+    /// Whether the bytes still to be written come from the service, and not from a refusal of the parser.
     has_answered: bool,
-    /// Whether the client may still be sending a body that nobody reads.
+    /// Whether the client may still be sending a body that is not read any more.
     is_unread: bool,
-    /// Whether what is read now is no head but a body.
+    /// Whether the bytes being read belong to a body instead of a head.
     reads_body: bool,
-    /// The head that is being read, as it came.
+    /// The bytes of the head that is being read.
     head: Vec<u8>,
 }
 
@@ -30,7 +30,7 @@ impl Progress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes have come.
+    /// Notes received bytes.
     pub(super) fn received(&self, bytes: &[u8]) {
         let mut state = self.state();
         if !state.reads_body {
@@ -39,7 +39,7 @@ impl Progress {
         }
     }
 
-    /// A request was understood. The fragment of its target, which the parser cuts off.
+    /// Notes that the parser has accepted a request. Returns the fragment of its target, which the parser removes.
     pub(super) fn began(&self, head: &Parts, has_body: bool) -> Option<String> {
         let mut state = self.state();
         let fragment = fragment(&state.head, head);
@@ -48,30 +48,30 @@ impl Progress {
         state.reads_body = has_body;
         let end = if has_body { None } else { end_of_head(&state.head) };
         match end {
-            // What comes after it may be the next head.
+            // The bytes after it may be the next head.
             Some(end) => drop(state.head.drain(..end)),
             None => state.head.clear(),
         }
         fragment
     }
 
-    /// The service has an answer.
+    /// Notes that the service has an answer.
     pub(super) fn answered(&self) {
         self.state().has_answered = true;
     }
 
-    /// An answer has ended.
+    /// Notes that an answer has ended.
     pub(super) fn ended(&self) {
         let mut state = self.state();
         state.open = state.open.saturating_sub(1);
     }
 
-    /// The body of the request was read to its end.
+    /// Notes that the body of the request was read to its end.
     pub(super) fn read_body(&self) {
         self.state().is_unread = false;
     }
 
-    /// All that was to be written is written.
+    /// Notes that everything has been written.
     pub(super) fn flushed(&self) {
         let mut state = self.state();
         if state.open == 0 {
@@ -85,18 +85,18 @@ impl Progress {
         self.state().open > 0
     }
 
-    /// Whether what is written now is a refusal of the parser: nothing else is, while the service has nothing.
+    /// Whether bytes written now are a refusal of the parser: nothing else is written while the service has no request.
     pub(super) fn is_refusing(&self) -> bool {
         let state = self.state();
         state.open == 0 && !state.has_answered
     }
 
-    /// Whether the client may still be sending a body that nobody reads.
+    /// Whether the client may still be sending a body that is not read any more.
     pub(super) fn is_unread(&self) -> bool {
         self.state().is_unread
     }
 
-    /// The head that is being read, as far as it came and is kept.
+    /// The head that is being read, as far as it was received and kept.
     pub(super) fn head(&self) -> Vec<u8> {
         self.state().head.clone()
     }
@@ -116,7 +116,7 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// The fragment in the target of a request, if the bytes are those of its head.
+/// The fragment in the target of a request, if the bytes are its head.
 fn fragment(bytes: &[u8], head: &Parts) -> Option<String> {
     let line = bytes.trim_ascii_start().split(|byte| *byte == b'\n').next()?;
     let rest = line.strip_prefix(head.method.as_str().as_bytes())?.strip_prefix(b" ")?;
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_what_is_written_while_the_service_has_nothing() {
+    fn bytes_written_while_the_service_has_no_request_are_a_refusal() {
         let progress = Progress::default();
         assert!(progress.is_refusing());
         progress.received(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\nGET /b");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_no_head() {
+    fn a_body_is_not_taken_for_a_head() {
         let progress = Progress::default();
         progress.received(b"GET /a HTTP/1.1\r\ncontent-length: 5\r\n\r\n12");
         progress.began(&head("/a"), true);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fragment_that_the_parser_cuts_off_is_found() {
+    fn the_fragment_that_the_parser_removes_is_found() {
         for (line, target, found) in [
             ("GET /a#/b HTTP/1.1", "/a", Some("#/b")),
             ("\r\nGET /a?q#b HTTP/1.1", "/a?q", Some("#b")),

@@ -1,4 +1,4 @@
-//! Says what is wrong with a request that the parser refused, from its bytes. Pure.
+//! Finds out, from its bytes, what is wrong with a request that the parser refused. Pure.
 
 use http::{StatusCode, Uri};
 use httparse::{EMPTY_HEADER, Error, Request, Status};
@@ -7,26 +7,26 @@ use types::{ErrorKind, Problem};
 
 use super::ServeLimits;
 
-/// As many characters of what is refused are shown.
+/// How many characters of a refused text are shown.
 const SHOWN: usize = 80;
-/// The longest target that the parser takes, in bytes.
+/// The longest target that the parser accepts, in bytes.
 const MAX_TARGET: usize = 65_534;
-/// Header fields that are looked at.
+/// How many header fields are checked.
 const FIELDS: usize = 256;
 
-/// The problem with a head that the parser answered with a status. All that is said is tried on the bytes first, so
-/// nothing is made up where they are not the whole of it.
+/// The problem with a head that the parser refused with this status. Each explanation is first checked against the bytes,
+/// which may be only part of the head.
 pub(super) fn problem(head: &[u8], status: StatusCode, limits: &ServeLimits) -> Problem {
     let head = head.trim_ascii_start();
     if head.starts_with(&[0x16, 0x03]) {
         return invalid("tls", 400, "this looks like TLS, and the listener speaks plain HTTP")
-            .hint("ask with http:// instead of https://");
+            .hint("use http:// instead of https://");
     }
     let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let target_len = line.split(|byte| *byte == b' ').nth(1).map_or(0, <[u8]>::len);
     if status == StatusCode::URI_TOO_LONG || target_len > MAX_TARGET.min(limits.head_size) {
         let detail = format!("the target of the request has more than {} bytes", limits.head_size);
-        return invalid("target-too-long", 414, detail).hint("send what is long in a body");
+        return invalid("target-too-long", 414, detail).hint("send long values in a body");
     }
     if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
         return too_large(limits);
@@ -53,15 +53,15 @@ pub(super) fn problem(head: &[u8], status: StatusCode, limits: &ServeLimits) -> 
     })
 }
 
-/// The head did not come in time.
+/// The problem with a head that did not arrive in time.
 pub(super) fn slow_head(limits: &ServeLimits) -> Problem {
     let detail = format!("the head of the request did not come within {:?}", limits.head_timeout);
     invalid("slow-head", 408, detail).hint("send the head of a request without pausing")
 }
 
-/// The client speaks HTTP/2 without having been asked to.
+/// The problem with a client that speaks HTTP/2 on its own initiative.
 pub(super) fn http_2() -> Problem {
-    invalid("http-version", 505, "the listener speaks HTTP/1.1 and not HTTP/2").hint("ask with HTTP/1.1")
+    invalid("http-version", 505, "the listener speaks HTTP/1.1 and not HTTP/2").hint("use HTTP/1.1")
 }
 
 fn invalid(code: &str, status: u16, detail: impl Into<String>) -> Problem {
@@ -88,14 +88,14 @@ fn version(line: &[u8]) -> Option<Problem> {
     });
     if is_version {
         let detail = format!("the listener speaks HTTP/1.1 and not {text}");
-        return Some(invalid("http-version", 505, detail).hint("ask with HTTP/1.1"));
+        return Some(invalid("http-version", 505, detail).hint("use HTTP/1.1"));
     }
     let hint = if words.next().is_some() || !text.starts_with("HTTP") && !version.is_empty() {
         "send `METHOD TARGET HTTP/1.1`; a space in the target is written `%20`"
     } else {
         "send `METHOD TARGET HTTP/1.1`"
     };
-    let detail = format!("`{}` is no request line", shown(line));
+    let detail = format!("`{}` is not a request line", shown(line));
     Some(invalid("bad-request-line", 400, detail).hint(hint))
 }
 
@@ -108,7 +108,7 @@ fn target(line: &[u8]) -> Option<Problem> {
     }
     let text = String::from_utf8_lossy(target);
     let bad = text.char_indices().find(|(at, letter)| {
-        // A query may hold other characters than a path.
+        // A query may contain other characters than a path.
         let alone = if text[..*at].contains('?') { format!("/?{letter}") } else { format!("/{letter}") };
         !is_fine(alone.as_bytes()) || Uri::try_from(alone).is_err()
     });
@@ -126,7 +126,7 @@ fn field(head: &[u8]) -> Option<Problem> {
             return None;
         }
         if line.starts_with(b" ") || line.starts_with(b"\t") {
-            return Some((line, "is folded, which nobody may send"));
+            return Some((line, "is folded into several lines, which is not allowed"));
         }
         let Some(colon) = line.iter().position(|byte| *byte == b':') else {
             return Some((line, "has no colon"));
@@ -136,7 +136,7 @@ fn field(head: &[u8]) -> Option<Problem> {
             return Some((line, "has a space before its colon"));
         }
         if http::HeaderName::from_bytes(name).is_err() {
-            return Some((line, "has a name that is none"));
+            return Some((line, "has an invalid name"));
         }
         let is_bad = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
         value.iter().any(is_bad).then_some((line, "has a control character in its value"))
@@ -147,7 +147,7 @@ fn field(head: &[u8]) -> Option<Problem> {
     })
 }
 
-/// What is wrong with the length or the transfer coding.
+/// The problem with the length or the transfer coding.
 fn framing(request: &Request<'_, '_>) -> Option<Problem> {
     let values = |name: &'static str| {
         request
@@ -175,7 +175,7 @@ fn framing(request: &Request<'_, '_>) -> Option<Problem> {
     if lengths.is_empty() || is_one {
         return None;
     }
-    let detail = format!("`{}` is no length of a body", shown(lengths.join(", ").as_bytes()));
+    let detail = format!("`{}` is not the length of a body", shown(lengths.join(", ").as_bytes()));
     Some(invalid("bad-length", 400, detail).hint("send one Content-Length, in digits"))
 }
 
@@ -188,7 +188,7 @@ fn shown(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn verdict(head: &str, status: u16) -> (u16, String, String) {
+    fn refusal(head: &str, status: u16) -> (u16, String, String) {
         let status = StatusCode::from_u16(status).unwrap();
         let problem = problem(head.as_bytes(), status, &ServeLimits::default());
         (problem.status, problem.code().to_owned(), problem.to_string() + " | " + &problem.hint.unwrap())
@@ -206,7 +206,7 @@ mod tests {
             ("GET /u/ HTTP/1.2\r\nHost: h\r\n\r\n", 505, "http-version", "not HTTP/1.2"),
             ("GET /u/ HTTP/2.0\r\n\r\n", 505, "http-version", "not HTTP/2.0"),
             ("GET /a b HTTP/1.1\r\n\r\n", 400, "bad-request-line", "%20"),
-            ("GET /a http/1.1\r\n\r\n", 400, "bad-request-line", "no request line"),
+            ("GET /a http/1.1\r\n\r\n", 400, "bad-request-line", "not a request line"),
             ("G{T /a HTTP/1.1\r\n\r\n", 400, "bad-method", "G{T"),
             ("GET /a HTTP/1.1\r\nHost h\r\n\r\n", 400, "bad-header", "no colon"),
             ("GET /a HTTP/1.1\r\nHost : h\r\n\r\n", 400, "bad-header", "space before"),
@@ -225,21 +225,21 @@ mod tests {
             ("\u{16}\u{3}\u{1}", 400, "tls", "http://"),
             ("", 400, "malformed-request", "HTTP/1.1"),
         ] {
-            let found = verdict(head, 400);
+            let found = refusal(head, 400);
             assert_eq!((found.0, &found.1[..]), (status, code), "{head:?}: {found:?}");
             assert!(found.2.contains(words), "{head:?}: {found:?}");
         }
     }
 
     #[test]
-    fn what_is_too_much_is_named() {
+    fn a_target_or_head_that_is_too_large_is_named() {
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101));
-        assert_eq!(verdict(&many, 431).1, "head-too-large");
+        assert_eq!(refusal(&many, 431).1, "head-too-large");
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(40_000));
-        assert_eq!(verdict(&long, 431), verdict(&long, 414));
-        assert_eq!(verdict(&long, 414).0, 414);
+        assert_eq!(refusal(&long, 431), refusal(&long, 414));
+        assert_eq!(refusal(&long, 414).0, 414);
         let large = format!("GET / HTTP/1.1\r\ncookie: {}", "a".repeat(40_000));
-        let found = verdict(&large, 431);
+        let found = refusal(&large, 431);
         assert!(found.2.contains("100 fields and 32768 bytes"), "{found:?}");
     }
 }

@@ -1,50 +1,50 @@
-//! What serde says of a value, in the words of somebody who writes YAML. Pure.
+//! Rewrites serde's error messages for people who write YAML. Pure.
 
 use types::did_you_mean;
 
-/// A message in plain words.
+/// A rewritten message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct Reworded {
     pub(super) message: String,
     pub(super) hint: Option<String>,
-    /// The key that does not exist, if that is what is wrong.
+    /// The unknown key, if that is the mistake.
     pub(super) unknown: Option<String>,
-    /// The key that is not there, if that is what is wrong.
+    /// The missing key, if that is the mistake.
     pub(super) missing: Option<String>,
 }
 
-/// The message of serde's error on JSON; what is in none of its forms stays as it is.
-pub(super) fn of(message: &str) -> Told {
-    // Text that is parsed by `FromStr` ends with the place in a text, which there is none of here.
+/// Rewrites the message of serde's error on JSON. A message of unknown form is kept as it is.
+pub(super) fn of(message: &str) -> Reworded {
+    // Errors of text that is parsed with `FromStr` end with a position, which is of no use here.
     let message = message.split_once(" at line ").map_or(message, |(message, _)| message);
-    let told = |message: String| Told { message, hint: None, unknown: None, missing: None };
+    let reworded = |message: String| Reworded { message, hint: None, unknown: None, missing: None };
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     if message.starts_with("unknown field ")
         && let [word, known @ ..] = &quoted[..]
     {
-        return Told {
+        return Reworded {
             hint: Some(hint(word, known, "settings")),
             unknown: Some((*word).to_owned()),
-            ..told(format!("unknown key `{word}`"))
+            ..reworded(format!("unknown key `{word}`"))
         };
     }
     if message.starts_with("unknown variant ")
         && let [word, known @ ..] = &quoted[..]
     {
-        return Told {
+        return Reworded {
             hint: Some(hint(word, known, "known")),
-            ..told(format!("`{word}` is not known here"))
+            ..reworded(format!("`{word}` is not known here"))
         };
     }
     if message.starts_with("missing field ")
         && let [key] = &quoted[..]
     {
-        return Told { missing: Some((*key).to_owned()), ..told(format!("missing key `{key}`")) };
+        return Reworded { missing: Some((*key).to_owned()), ..reworded(format!("missing key `{key}`")) };
     }
     if message.starts_with("duplicate field ")
         && let [key] = &quoted[..]
     {
-        return told(format!("key `{key}` is given twice"));
+        return reworded(format!("key `{key}` is given twice"));
     }
     let typed = message
         .strip_prefix("invalid type: ")
@@ -52,9 +52,9 @@ pub(super) fn of(message: &str) -> Told {
         .and_then(|rest| rest.rsplit_once(", expected "));
     match typed {
         Some((found, wanted)) => {
-            told(format!("{} is wanted, found {}", type_words(wanted), value_words(found)))
+            reworded(format!("{} is wanted, found {}", type_words(wanted), value_words(found)))
         }
-        None => told(message.to_owned()),
+        None => reworded(message.to_owned()),
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_serde_says_is_said_without_the_names_of_types() {
+    fn messages_of_serde_are_reworded_without_names_of_types() {
         for (message, expected) in [
             (
                 "invalid type: string \"x\", expected u8",
@@ -151,8 +151,8 @@ mod tests {
         let unknown = of("unknown field `lisen`, expected one of `listen`, `routes`");
         assert_eq!(unknown.unknown.as_deref(), Some("lisen"));
         assert_eq!(unknown.hint.as_deref(), Some("did you mean `listen`?"));
-        let stranger = of("unknown field `xyz`, expected one of `listen`, `routes`");
-        assert_eq!(stranger.hint.as_deref(), Some("settings: listen, routes"));
+        let unrelated = of("unknown field `xyz`, expected one of `listen`, `routes`");
+        assert_eq!(unrelated.hint.as_deref(), Some("settings: listen, routes"));
         assert_eq!(of("unknown field `x`, there are no fields").hint.as_deref(), Some("leave it out"));
     }
 }

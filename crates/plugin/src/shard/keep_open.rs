@@ -1,4 +1,4 @@
-//! Keeps a shard's data open, for its owner and for a replica alike: open, serve, close on failure, back off, report.
+//! Keeps a shard's data open, at its owner or a replica: opens, serves, closes on failure, backs off and reports.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::{Kept, NotOpen};
 
-/// How long an opening may still take when it is told to stop.
+/// How long an opening in progress may still take after the stop.
 const LAST_OPENING: Duration = Duration::from_secs(5);
 
 /// How a shard's data is opened, served and closed.
@@ -18,26 +18,26 @@ pub trait Open: Send + Sync {
     /// What requests use of it.
     type Data: Clone + Send + Sync;
 
-    /// Opens it. When the service must end, it may still take five seconds; what comes of it is closed.
+    /// Opens the data. When the service has to end, this may take five more seconds; the result is then closed.
     fn open(&self) -> impl Future<Output = Result<Self::Opened, OpenError>> + Send;
 
-    /// Lets requests use it ([`Kept::open`]) until it can't be trusted any more. Says why. Dropped when the service must
-    /// end.
+    /// Lets requests use the data ([`Kept::open`]) until it can't be trusted any more, and returns why. Dropped when the
+    /// service has to end.
     fn serve(&self, opened: &Self::Opened, kept: &Kept<Self::Data>) -> impl Future<Output = String> + Send;
 
-    /// Closes it.
+    /// Closes the data.
     fn close(&self, opened: Self::Opened, reason: Closing) -> impl Future<Output = ()> + Send;
 
-    /// The shard was found to be another's: the last thing that happens.
+    /// Called last, if another node turns out to own the shard.
     fn passed(&self, why: &str) {
         let _ = why;
     }
 }
 
-/// Why something is closed.
+/// Why the data is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
-    /// It can't be trusted any more, and is opened anew.
+    /// It can't be trusted any more, and is opened again.
     Failed,
     /// The service ends while requests may have been served.
     Ending,
@@ -45,16 +45,16 @@ pub enum Closing {
     Unused,
 }
 
-/// Why it was not opened.
+/// Why the data was not opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// Stop: the shard is not ours any more.
+    /// Stop: this node no longer owns the shard.
     #[error("{0}")]
     Passed(String),
     /// Try again later.
     #[error("{0}")]
     Failed(String),
-    /// What is on the store can't be understood, here or anywhere.
+    /// The stored data is damaged, so no other node could open it either.
     #[error("{0}")]
     Damaged(String),
 }
@@ -64,15 +64,15 @@ pub enum OpenError {
 pub struct Pauses {
     /// The first one; each is twice as long as the one before.
     pub first: Duration,
-    /// The longest.
+    /// The longest one.
     pub longest: Duration,
-    /// The longest while what is stored is damaged.
+    /// The longest one while the stored data is damaged.
     pub damaged: Duration,
-    /// What was open for longer begins with the first pause again.
+    /// After the data was open for longer than this, the pauses begin with the first one again.
     pub steady: Duration,
 }
 
-/// Whatever ends it, nobody waits for the data any more.
+/// Ends all waits for the data, however [`keep_open`] ends.
 struct EndOnDrop<'a, T: Clone>(&'a Kept<T>);
 
 impl<T: Clone> Drop for EndOnDrop<'_, T> {
@@ -81,7 +81,7 @@ impl<T: Clone> Drop for EndOnDrop<'_, T> {
     }
 }
 
-/// Keeps it open until it is told to stop or the shard has passed.
+/// Keeps the data open until `stop` is cancelled or the shard has passed to another node.
 pub async fn keep_open<O: Open>(open: &O, kept: &Kept<O::Data>, pauses: Pauses, stop: &CancellationToken) {
     let _ended = EndOnDrop(kept);
     let (mut pause, mut was_damaged) = (pauses.first, false);
@@ -114,13 +114,13 @@ pub async fn keep_open<O: Open>(open: &O, kept: &Kept<O::Data>, pauses: Pauses, 
             }
             Err(OpenError::Failed(why)) => {
                 let now = NotOpen::Opening(Some(why));
-                // Said once: a replica may wait for long until there is data.
+                // Logged once: a replica may wait a long time until there is data.
                 if kept.get().err().as_ref() != Some(&now) {
                     warn!(why = %now, "could not open the shard's data");
                 }
                 kept.not(now);
             }
-            // Damage that is gone at the next attempt was somebody else's half of a change.
+            // Damage that is gone at the next attempt was an unfinished change of another node.
             Err(OpenError::Damaged(why)) if !was_damaged => kept.not(NotOpen::Opening(Some(why))),
             Err(OpenError::Damaged(why)) => {
                 error!(why, "what is stored is damaged, and can't be opened");
@@ -137,7 +137,8 @@ pub async fn keep_open<O: Open>(open: &O, kept: &Kept<O::Data>, pauses: Pauses, 
     }
 }
 
-/// Opens it, unless it is told to stop. What is dropped half open would go on with its own work.
+/// Opens the data, unless `stop` is cancelled. An opening is not dropped at once, since its own background work would
+/// continue.
 async fn open_unless_stopped<O: Open>(
     open: &O,
     stop: &CancellationToken,

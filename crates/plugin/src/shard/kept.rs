@@ -1,11 +1,11 @@
-//! Whether a shard's data is open, as requests see it.
+//! Whether a shard's data is open, for requests.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// A shard's data that is kept open: what requests use while it is, and why not while it is not.
+/// A shard's data for requests while it is open, and the reason while it is not.
 #[derive(Debug)]
 pub struct Kept<T>(watch::Sender<State<T>>);
 
@@ -18,22 +18,22 @@ enum State<T> {
 /// Why a shard's data is not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotOpen {
-    /// Wait: it is being opened; why it is not open yet, once that is known.
+    /// Wait: it is being opened. Contains why it is not open yet, once that is known.
     #[error("{}", .0.as_deref().unwrap_or("it is being opened"))]
     Opening(Option<String>),
-    /// Restore it: it can't be opened, since what is stored is damaged. It is tried again all the same.
+    /// Restore it: it can't be opened, since the stored data is damaged. Attempts to open it continue.
     #[error("{0}")]
     Damaged(String),
-    /// Ask the owner: the shard is another's, for good.
+    /// Send the request to the owner: another node owns the shard. This is final.
     #[error("{0}")]
     Passed(String),
-    /// Ask elsewhere: the service has ended, for good.
+    /// Send the request to another member: the service has ended. This is final.
     #[error("the service has ended")]
     Ended,
 }
 
 impl NotOpen {
-    fn is_for_good(&self) -> bool {
+    fn is_final(&self) -> bool {
         matches!(self, Self::Passed(_) | Self::Ended)
     }
 }
@@ -45,12 +45,12 @@ impl<T: Clone> Default for Kept<T> {
 }
 
 impl<T: Clone> Kept<T> {
-    /// Data that is not open.
+    /// Data that is not open, for this reason.
     pub fn new(why: NotOpen) -> Self {
         Self(watch::Sender::new(State::Not(why)))
     }
 
-    /// What requests use, if it is open.
+    /// The data, if it is open.
     pub fn get(&self) -> Result<T, NotOpen> {
         match &*self.0.borrow() {
             State::Open(data) => Ok(data.clone()),
@@ -58,15 +58,15 @@ impl<T: Clone> Kept<T> {
         }
     }
 
-    /// Lets requests use it.
+    /// Lets requests use the data.
     pub fn open(&self, data: T) {
         self.0.send_replace(State::Open(data));
     }
 
-    /// Says why it is not open. What is so for good stays.
+    /// Sets why the data is not open. A final reason is kept.
     pub fn not(&self, why: NotOpen) {
         self.0.send_if_modified(|state| {
-            let stays = matches!(state, State::Not(known) if known.is_for_good());
+            let stays = matches!(state, State::Not(known) if known.is_final());
             if !stays {
                 *state = State::Not(why);
             }
@@ -74,21 +74,21 @@ impl<T: Clone> Kept<T> {
         });
     }
 
-    /// Waits until it is open, or it is known why it is not, or the time is over.
+    /// Waits until the data is open, the reason why it is not is known, or the limit has passed.
     pub async fn tried(&self, limit: Duration) {
         self.wait(limit, |state| !matches!(state, State::Not(NotOpen::Opening(None)))).await;
     }
 
-    /// Waits until it is open. Fails if it is known that it will not be, or the time is over.
+    /// Waits until the data is open. Fails once it is known that it won't be, or the limit has passed.
     pub async fn opened(&self, limit: Duration) -> Result<T, NotOpen> {
         self.wait(limit, |state| !matches!(state, State::Not(NotOpen::Opening(_)))).await;
         self.get()
     }
 
-    /// Waits until it is closed for good.
+    /// Waits until the data is closed for a final reason.
     pub async fn ended(&self) {
         let mut state = self.0.subscribe();
-        let _ = state.wait_for(|state| matches!(state, State::Not(why) if why.is_for_good())).await;
+        let _ = state.wait_for(|state| matches!(state, State::Not(why) if why.is_final())).await;
     }
 
     async fn wait(&self, limit: Duration, until: impl FnMut(&State<T>) -> bool) {
@@ -106,7 +106,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn what_has_passed_or_ended_stays_so() {
+    async fn a_final_reason_is_kept() {
         let kept = Kept::default();
         assert_eq!(kept.get(), Err(NotOpen::Opening(None)));
         kept.open(7);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_ends_when_it_is_known_how_it_is() {
+    async fn a_wait_ends_once_the_reason_is_known() {
         let kept = Kept::<u32>::default();
         let began = Instant::now();
         assert_eq!(kept.opened(LIMIT).await, Err(NotOpen::Opening(None)));

@@ -1,4 +1,4 @@
-//! Which shard this member has, and what it refuses because of that.
+//! Which shard this member has, and which requests it therefore refuses.
 
 use std::num::NonZeroU32;
 
@@ -11,7 +11,7 @@ use crate::{Context, Duty, ServiceError};
 /// The shard that this member has, as its owner or as a replica.
 #[derive(Debug, Clone)]
 pub struct ShardMember {
-    /// The service that it belongs to.
+    /// The service.
     pub service: ServiceName,
     /// The shard.
     pub shard: ShardId,
@@ -22,11 +22,11 @@ pub struct ShardMember {
 }
 
 impl ShardMember {
-    /// The member that a service is started as.
+    /// The member as which a service is started.
     ///
     /// # Errors
     ///
-    /// Its type has no owned shards.
+    /// If the service's type has no owned shards.
     pub fn of(cx: &Context) -> Result<Self, ServiceError> {
         let missing =
             |what: &str| ServiceError::internal(format!("a member of `{}` was given no {what}", cx.role));
@@ -41,7 +41,7 @@ impl ShardMember {
         }
     }
 
-    /// Whether it owns the shard.
+    /// Whether this member owns the shard.
     pub fn is_owner(&self) -> bool {
         matches!(self.duty, Duty::Primary(_))
     }
@@ -51,31 +51,31 @@ impl ShardMember {
         key.shard(self.shards)
     }
 
-    /// Every shard that the service has.
+    /// All shards of the service.
     pub fn all_shards(&self) -> Vec<ShardId> {
         (0..self.shards.get()).filter_map(|shard| ShardId::try_from(shard).ok()).collect()
     }
 
-    /// Refuses what a replica can't do. The mesh sends it to the owner.
+    /// Refuses the request if this member is a replica. The mesh then sends it to the owner.
     pub fn owner_only(&self) -> Result<(), Response> {
         if self.is_owner() { Ok(()) } else { Err(self.replica()) }
     }
 
-    /// The refusal of what only the owner answers: 421 `owner-only`, not processed.
+    /// The refusal of a request that only the owner answers: 421 `owner-only`, not processed.
     pub fn replica(&self) -> Response {
         let detail = format!("this node has a replica of shard {}; only its owner answers that", self.shard);
         let refusal = Problem::new(ErrorKind::Misdirected, "owner-only", detail);
-        not_processed(&refusal.hint("ask the owner or the gateway, or read with `?consistency=any`"))
+        not_processed(&refusal.hint("send it to the owner or a gateway, or read with `?consistency=any`"))
     }
 
-    /// The refusal of what belongs to another shard: 421 `misdirected`.
+    /// The refusal of a request for another shard: 421 `misdirected`.
     pub fn elsewhere(&self, shard: ShardId) -> Response {
         let detail = format!("that belongs to shard {shard}; this node has shard {}", self.shard);
         let refusal = Problem::new(ErrorKind::Misdirected, "misdirected", detail);
-        problem(&refusal.hint("ask the owner of the shard, or the gateway, which knows it"))
+        problem(&refusal.hint("send it to the owner of the shard, or to a gateway, which finds the owner"))
     }
 
-    /// Refuses a shard that does not exist, or that this member does not have.
+    /// Refuses a shard that does not exist or that this member does not have.
     pub fn has(&self, shard: Option<ShardId>) -> Result<(), Response> {
         match self.existing(shard)? {
             Some(shard) if shard != self.shard => Err(self.elsewhere(shard)),
@@ -92,8 +92,8 @@ impl ShardMember {
         Err(invalid("unknown-shard", &format!("there is no shard {unknown}"), &hint))
     }
 
-    /// The answer of another member to a request that was passed on to it; or that there was none. What was not asked of
-    /// anyone says that it was not processed.
+    /// The answer of another member to a forwarded request, or a refusal if there was none. The refusal is marked as not
+    /// processed if the request was not sent to any member.
     pub fn passed_on<B>(sent: Result<::http::Response<B>, mesh::MeshError>) -> Answer
     where
         B: axum::body::HttpBody<Data = bytes::Bytes> + Send + 'static,
@@ -138,21 +138,21 @@ mod tests {
     }
 
     #[test]
-    fn what_only_the_owner_answers_a_replica_sends_on_untouched() {
+    fn a_replica_refuses_requests_for_the_owner_as_not_processed() {
         let refusal = replica(0, 1).owner_only().unwrap_err();
         assert_eq!(refusal.status().as_u16(), 421);
         assert!(refusal.headers().contains_key(api::NOT_PROCESSED));
     }
 
     #[test]
-    fn a_role_without_an_owned_shard_is_no_member() {
+    fn a_role_without_an_owned_shard_is_refused() {
         let (context, _) = Context::for_test("storage/0".parse().unwrap());
         let error = ShardMember::of(&context).unwrap_err();
         assert_eq!(error.to_string(), "a member of `storage/0` was given no number of shards");
     }
 
     #[test]
-    fn what_nobody_was_asked_for_was_not_processed() {
+    fn a_request_that_was_sent_to_no_member_was_not_processed() {
         type Sent = Result<::http::Response<axum::body::Body>, MeshError>;
         for (error, status, is_untouched) in [
             (MeshError::QueueFull { waiting: 1 }, 503, true),

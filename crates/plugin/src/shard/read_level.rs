@@ -1,21 +1,21 @@
-//! How new the answer to a read must be, and how old one may be. Knows no HTTP.
+//! How fresh the answer to a read must be, and how stale one may be. Independent of HTTP.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How new the answer to a read must be.
+/// How fresh the answer to a read must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReadLevel {
-    /// It shows all that was answered before the request.
+    /// The answer includes every write that was acknowledged before the request.
     #[default]
     Strong,
-    /// The owner answers without asking the store whether it still is.
+    /// The owner answers without checking on the store that it still is the owner.
     Primary,
-    /// The owner or a replica answers, and says how far behind it may be.
+    /// The owner or a replica answers, and states how far behind it may be.
     Any,
 }
 
-/// Write one of the three.
+/// The text is none of the three levels; write one of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("is strong, primary or any, not `{0}`")]
 pub struct ReadLevelError(String);
@@ -44,22 +44,22 @@ impl FromStr for ReadLevel {
     }
 }
 
-/// What was read, and how far behind it may be, as far as that is known.
+/// What was read, and how far behind it may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read<T> {
     /// What was read.
     pub value: T,
-    /// How far behind the latest state it may be.
+    /// How far behind the latest state it may be; `None` if that is unknown.
     pub staleness: Option<Duration>,
 }
 
 impl<T> Read<T> {
-    /// The same with another value.
+    /// Converts the value and keeps the staleness.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Read<U> {
         Read { value: f(self.value), staleness: self.staleness }
     }
 
-    /// All of them; the whole is as stale as its stalest part, and unknown if one is.
+    /// Joins parts. The whole is as stale as its stalest part; its staleness is unknown if that of any part is.
     pub fn all(parts: impl IntoIterator<Item = Self>) -> Read<Vec<T>> {
         let mut all = Read { value: Vec::new(), staleness: Some(Duration::ZERO) };
         for part in parts {

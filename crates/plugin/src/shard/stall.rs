@@ -1,43 +1,42 @@
-//! Notices that this process was paused: it was stopped, swapped out, or its machine was suspended.
+//! Detects that this process was paused: it was stopped, swapped out, or its machine was suspended.
 //!
-//! Pure: callers pass the time. It is read from the clock that counts since boot and goes on while a machine is
-//! suspended. The time of day plays no part, since it may be set at any moment.
+//! Pure: callers pass the time. It comes from the clock since boot, which continues while a machine is suspended. The wall
+//! clock is not used, since it may be set at any time.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A process that was paused for longer may have missed what it must know, and what tells of it may have been deleted as
-/// garbage meanwhile.
+/// A process that was paused for longer may have missed changes that it must react to, and the records of those changes
+/// may have been collected as garbage in the meantime.
 pub const STALL: Duration = Duration::from_secs(60);
 
-/// A moment, as time since boot.
+/// A point in time, as time since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(Duration);
 
 impl Moment {
-    /// This moment.
+    /// The current time.
     pub fn now() -> Self {
         Self(since_boot())
     }
 
-    /// The moment that long ago.
+    /// The point in time that long ago.
     pub fn ago(time: Duration) -> Self {
         Self(since_boot().saturating_sub(time))
     }
 
-    /// How long ago it was.
+    /// The time that has passed since.
     pub fn elapsed(&self) -> Duration {
         since_boot().saturating_sub(self.0)
     }
 
-    /// Whether so much time lies between an earlier moment and this one that the process was paused, if it should have
-    /// done something in between.
+    /// Whether the process must have been paused in between, if it should have done something since `earlier`.
     pub fn is_long_after(&self, earlier: &Self) -> bool {
         self.0.saturating_sub(earlier.0) > STALL
     }
 }
 
-/// `CLOCK_BOOTTIME`: monotonic, and it counts the time in which the machine was suspended.
+/// `CLOCK_BOOTTIME`: monotonic, and includes the time for which the machine was suspended.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn since_boot() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -45,33 +44,33 @@ fn since_boot() -> Duration {
     Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
 }
 
-/// Elsewhere the monotonic clock, whether or not it counts while the machine is suspended.
+/// On other systems the monotonic clock, which may or may not count while the machine is suspended.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn since_boot() -> Duration {
     use std::sync::LazyLock;
     use std::time::Instant;
 
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // So that a moment in a test may lie before this process.
+    // A day is added so that tests can use times before the start of this process.
     BEGAN.elapsed() + Duration::from_secs(86_400)
 }
 
-/// Knows when the process was last seen to run. Cluster membership has its own, with the limits of its failure detector.
+/// Remembers when the process last ran. Cluster membership has its own detector, with the limits of its failure detector.
 #[derive(Debug)]
 pub struct StallDetector(Mutex<Moment>);
 
 impl StallDetector {
-    /// It runs now.
+    /// A detector for a process that runs now.
     pub fn new(now: Moment) -> Self {
         Self(Mutex::new(now))
     }
 
-    /// Whether the process was paused until now.
+    /// Whether the process was paused since the last beat.
     pub fn is_late(&self, now: &Moment) -> bool {
         now.is_long_after(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The process runs. Says whether it was paused until now.
+    /// Notes that the process runs now. Returns whether it was paused since the last beat.
     pub fn beat(&self, now: Moment) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let was_late = now.is_long_after(&last);

@@ -46,7 +46,7 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
     let mounted = app.mount.load().filter(|mounted| mounted.service == wanted);
     if let Some(wanted) = shard {
         let has_it = mounted.as_ref().is_some_and(|mounted| {
-            mounted.role.is_of(&wanted.shard) && (wanted.is_copy_enough || mounted.claim.is_some())
+            mounted.role.is_of(&wanted.shard) && (wanted.is_replica_enough || mounted.claim.is_some())
         });
         if !has_it {
             return misdirected(&app, &wanted.shard);
@@ -171,7 +171,7 @@ fn not_processed(problem: Problem) -> Response<Body> {
 struct Wanted {
     shard: ShardRef,
     /// Whether a replica may answer.
-    is_copy_enough: bool,
+    is_replica_enough: bool,
 }
 
 /// The shard that a request is meant for, if the service has shards with owners.
@@ -187,16 +187,18 @@ fn owned_shard(app: &App, service: &ServiceName, head: &Parts) -> Option<Wanted>
     let view = app.cluster.view();
     let shards = view.of_service(service).find_map(|member| NonZeroU32::new(member.state.as_ref()?.shards?));
     let shard = match (target, shards) {
-        (Target::Key(key) | Target::Copy(key), Some(shards)) => key.shard(shards),
+        (Target::Key(key) | Target::KeyReplica(key), Some(shards)) => key.shard(shards),
         // One that does not exist is the service's to refuse.
-        (Target::Shard(shard) | Target::CopyOf(shard), Some(shards)) if shard.as_u32() < shards.get() => {
+        (Target::Shard(shard) | Target::ShardReplica(shard), Some(shards))
+            if shard.as_u32() < shards.get() =>
+        {
             shard
         }
-        (Target::Shard(shard) | Target::CopyOf(shard), None) => shard,
+        (Target::Shard(shard) | Target::ShardReplica(shard), None) => shard,
         _ => return None,
     };
-    let is_copy_enough = matches!(target, Target::Copy(_) | Target::CopyOf(_));
-    Some(Wanted { shard: ShardRef::new(service.clone(), shard), is_copy_enough })
+    let is_replica_enough = matches!(target, Target::KeyReplica(_) | Target::ShardReplica(_));
+    Some(Wanted { shard: ShardRef::new(service.clone(), shard), is_replica_enough })
 }
 
 /// How old the store's word may be: who slept for longer than the failure detector takes has to ask anew.

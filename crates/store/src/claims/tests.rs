@@ -67,7 +67,7 @@ pub(crate) async fn racing_nodes_share_a_shard(objects: Objects, seed: u64, node
                         Err(ClaimError::Store(error)) => panic!("{error}"),
                     },
                 }
-                // what has passed cannot be released, unless it was by its own holder
+                // A take that another has followed cannot be released, unless its own holder had released it.
                 let Some(passed) = taken.iter().rev().nth(1) else { continue };
                 match claims.release(&shard(), passed, Farewell::default()).await {
                     Ok(()) => panic!("it has taken the shard again since"),
@@ -91,7 +91,7 @@ pub(crate) async fn racing_nodes_share_a_shard(objects: Objects, seed: u64, node
     }
     for holder in taken {
         let Record::Take { node, generation, .. } = &history[&holder.epoch.0] else {
-            panic!("who was told that it took a shard did");
+            panic!("a take that succeeded is in the log");
         };
         assert_eq!((node, *generation), (&holder.node, holder.generation));
     }
@@ -107,11 +107,11 @@ async fn racing_nodes_never_own_a_shard_together() {
 }
 
 #[tokio::test]
-async fn a_claim_goes_from_hand_to_hand_with_rising_epochs() {
+async fn a_claim_passes_from_node_to_node_with_rising_epochs() {
     let claims = claims(&Place::memory().objects());
-    let nobody = claims.read(&shard()).await.unwrap();
-    assert_eq!(nobody, ClaimState::default());
-    let a = take(&claims, &nobody, "a").await.unwrap();
+    let unowned = claims.read(&shard()).await.unwrap();
+    assert_eq!(unowned, ClaimState::default());
+    let a = take(&claims, &unowned, "a").await.unwrap();
     assert_eq!(a, Holder { node: node("a"), generation: Generation(1), epoch: Epoch(1) });
     let seen = claims.read(&shard()).await.unwrap();
     assert_eq!((seen.number, seen.holder.as_ref(), seen.latest.clone()), (1, Some(&a), Latest::Taken));
@@ -126,11 +126,11 @@ async fn a_claim_goes_from_hand_to_hand_with_rising_epochs() {
 }
 
 #[tokio::test]
-async fn of_two_that_take_from_the_same_state_one_is_told_who_won() {
+async fn of_two_that_take_from_the_same_state_the_loser_learns_who_won() {
     let claims = claims(&Place::memory().objects());
-    let nobody = ClaimState::default();
-    take(&claims, &nobody, "a").await.unwrap();
-    let error = take(&claims, &nobody, "b").await.unwrap_err();
+    let unowned = ClaimState::default();
+    take(&claims, &unowned, "a").await.unwrap();
+    let error = take(&claims, &unowned, "b").await.unwrap_err();
     assert_eq!(error.to_string(), "the claim has changed: taken by a");
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!(lost::<()>(Err(error)).holder.unwrap().node, node("a"));
@@ -164,36 +164,39 @@ async fn a_holder_that_is_challenged_keeps_its_shard_if_it_defends_itself() {
     let shard = shard();
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     let seen = claims.read(&shard).await.unwrap();
-    let doubted = claims.challenge(&shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
-    assert_eq!((doubted.number, doubted.holder.as_ref(), doubted.since_ms), (2, Some(&a), seen.since_ms));
-    assert_eq!(doubted.note().as_deref(), Some("b doubts that a is there"));
+    let challenged = claims.challenge(&shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
+    assert_eq!(
+        (challenged.number, challenged.holder.as_ref(), challenged.since_ms),
+        (2, Some(&a), seen.since_ms)
+    );
+    assert_eq!(challenged.note().as_deref(), Some("b challenges a"));
     assert!(!claims.is_latest(&shard, a.epoch.0).await.unwrap(), "the poll shows it");
 
     let known = claims.read(&shard).await.unwrap();
-    assert_eq!(known, doubted);
+    assert_eq!(known, challenged);
     let defended = claims.defend(&shard, &known).await.unwrap();
     assert_eq!((defended.holder.as_ref(), &defended.latest), (Some(&a), &Latest::Defended));
-    let now = lost(take(&claims, &doubted, "b").await);
+    let now = lost(take(&claims, &challenged, "b").await);
     assert_eq!(now, defended, "the challenger learns of it");
     assert!(claims.is_latest(&shard, defended.number).await.unwrap());
     claims.release(&shard, &a, why("done")).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_challenger_that_is_not_answered_takes_the_shard_and_the_holder_comes_too_late() {
+async fn a_challenger_without_an_answer_takes_the_shard_and_a_late_defence_fails() {
     let claims = claims(&Place::memory().objects());
     let shard = shard();
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     let seen = claims.read(&shard).await.unwrap();
-    let doubted = claims.challenge(&shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
-    let b = take(&claims, &doubted, "b").await.unwrap();
+    let challenged = claims.challenge(&shard, &seen, &node("b"), Generation(1), 1).await.unwrap();
+    let b = take(&claims, &challenged, "b").await.unwrap();
     assert_eq!(b.epoch, Epoch(3));
-    assert_eq!(lost(claims.defend(&shard, &doubted).await).holder, Some(b.clone()));
+    assert_eq!(lost(claims.defend(&shard, &challenged).await).holder, Some(b.clone()));
     assert_eq!(lost(claims.release(&shard, &a, why("late")).await).holder, Some(b));
 }
 
 #[tokio::test]
-async fn of_two_challengers_one_is_heard() {
+async fn of_two_challengers_one_succeeds() {
     let claims = claims(&Place::memory().objects());
     let shard = shard();
     take(&claims, &ClaimState::default(), "a").await.unwrap();
@@ -204,7 +207,7 @@ async fn of_two_challengers_one_is_heard() {
 }
 
 #[tokio::test]
-async fn a_holder_that_is_challenged_can_still_give_its_shard_up() {
+async fn a_holder_that_is_challenged_can_still_release_its_shard() {
     let claims = claims(&Place::memory().objects());
     let shard = shard();
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
@@ -224,14 +227,14 @@ async fn a_taker_that_slept_at_any_step_learns_that_it_lost() {
         let faults = Faults::new(Place::memory().store);
         let claims = claims(&objects(faults.objects()));
         let mut pause = faults.pause_next(op, when);
-        let nobody = ClaimState::default();
+        let unowned = ClaimState::default();
         let others = async {
             pause.reached().await;
             let seen = claims.read(&shard()).await.unwrap();
             take(&claims, &seen, "b").await.unwrap();
             pause.resume();
         };
-        let (slept, ()) = tokio::join!(take(&claims, &nobody, "a"), others);
+        let (slept, ()) = tokio::join!(take(&claims, &unowned, "a"), others);
         assert_eq!(lost(slept).holder.unwrap().node, node("b"), "{op:?} {when:?}");
     }
 }
@@ -240,16 +243,16 @@ async fn a_taker_that_slept_at_any_step_learns_that_it_lost() {
 async fn a_taker_that_slept_before_its_answer_sees_it_at_its_first_poll() {
     let faults = Faults::new(Place::memory().store);
     let claims = claims(&objects(faults.objects()));
-    // Its last look: on a folder the number after the highest that was listed is asked for.
+    // Its last read: on a folder the number after the highest listed one is read too.
     let mut pause = faults.pause_next(Op::Get, When::After);
-    let nobody = ClaimState::default();
+    let unowned = ClaimState::default();
     let others = async {
         pause.reached().await;
         let seen = claims.read(&shard()).await.unwrap();
         take(&claims, &seen, "b").await.unwrap();
         pause.resume();
     };
-    let (slept, ()) = tokio::join!(take(&claims, &nobody, "a"), others);
+    let (slept, ()) = tokio::join!(take(&claims, &unowned, "a"), others);
     assert!(!claims.is_latest(&shard(), slept.unwrap().epoch.0).await.unwrap());
 }
 
@@ -274,9 +277,9 @@ async fn a_holder_that_slept_at_any_step_of_its_release_never_ends_anothers_clai
             take(&claims, &seen, "b").await.unwrap();
             pause.resume();
         };
-        let shard = shard();
+        let (shard) = shard();
         let (released, ()) = tokio::join!(claims.release(&shard, &a, Farewell::default()), others);
-        // released first and taken then, or the other way round: b owns it
+        // Released and then taken, or the other way round: b owns it.
         let landed = (op, when) == (Op::Create, When::After);
         match released {
             Ok(()) => assert!(landed, "{op:?} {when:?}"),
@@ -290,7 +293,7 @@ async fn a_holder_that_slept_at_any_step_of_its_release_never_ends_anothers_clai
 }
 
 #[tokio::test]
-async fn a_kind_of_entry_that_is_not_known_is_a_newer_versions() {
+async fn an_unknown_kind_of_entry_is_reported_as_one_of_a_newer_version() {
     let place = Place::memory();
     let newer: Log<serde_json::Value> = Log::new(place.objects(), path(&shard()), LIMITS);
     newer.append(0, &serde_json::json!({"kind": "auction", "node": "b"})).await.unwrap();
@@ -305,15 +308,15 @@ async fn a_kind_of_entry_that_is_not_known_is_a_newer_versions() {
 }
 
 #[tokio::test]
-async fn where_a_holder_is_reached_is_kept_until_it_gives_the_shard_up() {
+async fn the_address_of_a_holder_is_kept_until_it_releases_the_shard() {
     let claims = claims(&Place::memory().objects());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
     let taken = claims.read(&shard()).await.unwrap();
     let (b, none) = (node("b"), Generation(1));
-    let doubted = claims.challenge(&shard(), &taken, &b, none, 1).await.unwrap();
-    let defended = claims.defend(&shard(), &doubted).await.unwrap();
+    let challenged = claims.challenge(&shard(), &taken, &b, none, 1).await.unwrap();
+    let defended = claims.defend(&shard(), &challenged).await.unwrap();
     let read = claims.read(&shard()).await.unwrap();
-    for state in [taken, doubted, defended, read] {
+    for state in [taken, challenged, defended, read] {
         assert_eq!(state.http.as_deref(), Some("http://10.0.0.1:7400"), "{:?}", state.latest);
     }
     claims.release(&shard(), &a, Farewell::default()).await.unwrap();
@@ -321,7 +324,7 @@ async fn where_a_holder_is_reached_is_kept_until_it_gives_the_shard_up() {
 }
 
 #[tokio::test]
-async fn claims_of_versions_that_note_no_address_are_read() {
+async fn claims_of_versions_that_record_no_address_are_read() {
     let place = Place::memory();
     let old = Log::<serde_json::Value>::new(place.objects(), path(&shard()), LIMITS);
     old.append(0, &serde_json::json!({"kind": "take", "node": "a", "generation": 3})).await.unwrap();
@@ -337,7 +340,7 @@ async fn claims_of_versions_that_note_no_address_are_read() {
 }
 
 #[tokio::test]
-async fn all_claims_are_read_and_strangers_folders_are_not() {
+async fn all_claims_are_read_and_foreign_folders_are_not() {
     let place = Place::folder();
     let claims = claims(&place.objects());
     for service in ["storage", "searcher"] {
@@ -346,9 +349,9 @@ async fn all_claims_are_read_and_strangers_folders_are_not() {
             claims.take(&shard, &ClaimState::default(), &node("a"), Generation(1)).await.unwrap();
         }
     }
-    for stray in ["claims/Storage/0/00000000000000000001.json", "claims/storage/x/00000000000000000001.json"]
+    for other in ["claims/Storage/0/00000000000000000001.json", "claims/storage/x/00000000000000000001.json"]
     {
-        place.objects().overwrite(&Path::from(stray), "x".into()).await.unwrap();
+        place.objects().overwrite(&Path::from(other), "x".into()).await.unwrap();
     }
     let all = claims.all().await.unwrap();
     assert_eq!(all.len(), 6);
@@ -357,7 +360,7 @@ async fn all_claims_are_read_and_strangers_folders_are_not() {
 }
 
 #[tokio::test]
-async fn a_folder_that_vanished_is_not_taken_for_a_claim_that_is_still_ours() {
+async fn a_missing_folder_does_not_count_as_a_claim_that_is_still_ours() {
     let place = Place::memory();
     let claims = claims(&place.objects());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
@@ -368,7 +371,7 @@ async fn a_folder_that_vanished_is_not_taken_for_a_claim_that_is_still_ours() {
 }
 
 #[tokio::test]
-async fn a_poll_of_a_store_that_fails_is_an_error_and_no_answer() {
+async fn a_poll_of_a_failing_store_is_an_error_and_not_an_answer() {
     let faults = Faults::new(Place::memory().store);
     let claims = claims(&objects(faults.objects()));
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
@@ -379,7 +382,7 @@ async fn a_poll_of_a_store_that_fails_is_an_error_and_no_answer() {
     assert!(claims.is_latest(&shard(), a.epoch.0).await.unwrap());
 }
 
-/// A step of a node: 0 to 2 are nodes; what it believes may be old.
+/// A step of a node: 0 to 2 are nodes; the state from which it acts may be stale.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Look(usize),
@@ -445,7 +448,7 @@ async fn follow(steps: &[Step]) {
 }
 
 #[tokio::test]
-async fn a_latest_entry_that_is_damaged_in_any_way_is_never_stepped_over() {
+async fn a_damaged_latest_entry_is_never_skipped() {
     let place = Place::memory();
     let claims = claims(&place.objects());
     let a = take(&claims, &ClaimState::default(), "a").await.unwrap();
@@ -468,7 +471,7 @@ async fn a_latest_entry_that_is_damaged_in_any_way_is_never_stepped_over() {
         let shown = String::from_utf8_lossy(&content).into_owned();
         place.objects().overwrite(&latest, content.into()).await.unwrap();
         match claims.read(&shard()).await {
-            // A name of a field that is not needed may change, as long as it says the same.
+            // The name of an optional field may change, if the state stays the same.
             Ok(state) => {
                 assert_eq!(state, released, "{shown}");
                 silent += 1;
@@ -486,6 +489,6 @@ async fn a_latest_entry_that_is_damaged_in_any_way_is_never_stepped_over() {
             }
         }
     }
-    // The checksum's own name may be spelt in another way, and is then the field of a later version.
+    // A damaged name of the checksum field counts as a field of a later version.
     assert!(silent < whole.len(), "{silent}");
 }

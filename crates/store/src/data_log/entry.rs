@@ -4,8 +4,8 @@
 //! "CDL" version | checksum | number | epoch | opening | floor | id | [count | (length | bytes)*]
 //!   3      1         8         8       8        8         8     16     4        4
 //! ```
-//! Numbers are little-endian. The checksum is SipHash-1-3 with a zero key over all that follows it: it finds changes, not
-//! forgers. An opening has nothing after the header, so that a listing tells it from the other entries by its size.
+//! Numbers are little-endian. The checksum is SipHash-1-3 with a zero key over all that follows it: it detects damage, not
+//! forgery. An opening has nothing after the header, so a listing shows by its size that it is one.
 
 use std::hash::Hasher;
 
@@ -17,14 +17,14 @@ use uuid::Uuid;
 use crate::error::Fault;
 
 const MAGIC: &[u8; 3] = b"CDL";
-/// The one form of an entry so far.
+/// The only format of an entry so far.
 const VERSION: u8 = 1;
-/// What comes before that which the checksum covers.
+/// The length of the part that the checksum does not cover.
 const PREAMBLE: usize = MAGIC.len() + 1 + 8;
 /// An opening's size.
 pub(super) const HEADER: usize = PREAMBLE + 4 * 8 + 16;
 
-/// What an entry says besides its records.
+/// An entry's fields besides its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) number: u64,
@@ -34,7 +34,7 @@ pub(super) struct Header {
     pub(super) opening: u64,
     /// Entries below this number are trimmed.
     pub(super) floor: u64,
-    /// Made for this entry, so that its writer knows it again.
+    /// Unique, so that the writer of the entry recognizes it.
     pub(super) id: Uuid,
 }
 
@@ -68,7 +68,7 @@ pub(super) fn encode(header: &Header, records: &[Bytes]) -> Bytes {
     content.freeze()
 }
 
-/// What an object of this number says; or what is wrong with it, and why.
+/// The entry in an object of this number, or what is wrong with it.
 pub(super) fn decode(number: u64, content: &Bytes) -> Result<(Header, Vec<Bytes>), (Fault, String)> {
     let damaged = |what: &str| (Fault::Damaged, format!("it is damaged: {what}"));
     if content.is_empty() {
@@ -118,7 +118,7 @@ fn records(mut rest: Bytes, is_opening: bool) -> Option<Vec<Bytes>> {
 
 fn length(len: usize) -> u32 {
     u32::try_from(len)
-        .expect("a record has at most `MAX_RECORD` bytes, and an entry at most `MAX_RECORDS` of them")
+        .expect("a record has at most `MAX_RECORD` bytes, and an entry at most `GROUP.0` records")
 }
 
 fn checksum(content: &[u8]) -> u64 {
@@ -138,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn an_opening_is_told_by_its_size_and_nothing_else_has_that() {
+    fn only_an_opening_has_the_size_of_a_header() {
         assert_eq!(encode(&header(5, 5), &[]).len(), HEADER);
         assert_eq!(encode(&header(6, 5), &[]).len(), HEADER + 4);
     }
 
     #[test]
-    fn what_is_no_entry_is_named() {
+    fn an_object_that_is_not_an_entry_is_reported_with_the_reason() {
         let whole = encode(&header(6, 5), &[Bytes::from_static(b"one")]);
         let fault = |number: u64, content: Bytes| decode(number, &content).unwrap_err();
         assert_eq!(fault(6, Bytes::new()), (Fault::Damaged, "it is damaged: it is empty".to_owned()));

@@ -1,4 +1,4 @@
-//! Reads a data log: by its owner when it opens it, and by replicas as it grows.
+//! Reads a data log: for its owner when it opens the log, and for replicas as the log grows.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::objects::Objects;
 
 /// At most this many entries are read at once, and this many bytes unless one entry has more.
 const MOST: (usize, u64) = (1_000, 16 * 1024 * 1024);
-/// Entries that are asked for at the same time.
+/// How many entries are read at the same time.
 const CONCURRENT: usize = 16;
 
 /// An entry of a data log: records that became durable together.
@@ -42,11 +42,11 @@ impl DataLogReader {
         Self { objects: Objects::of_role(objects), prefix: Path::from(prefix) }
     }
 
-    /// The entries from number `from` on, in order; nothing if there are none yet. A long log is read in parts: go on
-    /// after the last entry until nothing comes.
+    /// The entries from number `from` on, in order; empty if there are none yet. A long log is read in parts: continue
+    /// after the last entry until the result is empty.
     ///
-    /// One LIST, a GET for each entry, and one for the next number: a listing of a folder is no snapshot, so what it
-    /// lacks is asked for before it counts as missing.
+    /// One LIST, a GET for each entry, and one for the next number: a listing of a folder is not a snapshot, so an entry
+    /// that it lacks is read before it counts as missing.
     ///
     /// # Errors
     /// [`DataLogError::Trimmed`] if `from` is trimmed, and a store error for a gap or a damaged entry.
@@ -81,7 +81,7 @@ impl DataLogReader {
         Ok(read)
     }
 
-    /// What the entry with the highest number says. Nothing if there is none.
+    /// The header of the entry with the highest number; `None` if there is none.
     pub(super) async fn last(&self) -> Result<Option<Header>, DataLogError> {
         let mut gone = 0;
         for _ in 0..TRIES {
@@ -103,10 +103,10 @@ impl DataLogReader {
             return Ok(last);
         }
         let cause = format!("the latest entry was gone {TRIES} times before it could be read");
-        Err(self.objects.odd(Fault::Other, "read", &self.path(gone), cause).into())
+        Err(self.objects.error(Fault::Other, "read", &self.path(gone), cause).into())
     }
 
-    /// An entry that is not there, though a later one is.
+    /// The error for an entry that does not exist although a later one does.
     async fn missing(&self, number: u64) -> Result<DataLogError, DataLogError> {
         let first = self.last().await?.map_or(0, |last| last.floor);
         Ok(if number < first { DataLogError::Trimmed { first } } else { self.gone(number).into() })
@@ -114,18 +114,18 @@ impl DataLogReader {
 
     fn gone(&self, number: u64) -> StoreError {
         let cause = "it is gone, though later entries are there".to_owned();
-        self.objects.odd(Fault::Damaged, "read", &self.path(number), cause)
+        self.objects.error(Fault::Damaged, "read", &self.path(number), cause)
     }
 
-    /// One entry; nothing if there is none.
+    /// One entry; `None` if there is none.
     pub(super) async fn entry(&self, number: u64) -> Result<Option<(Header, Vec<Bytes>)>, StoreError> {
         let path = self.path(number);
         let Some(content) = self.objects.read(&path).await? else { return Ok(None) };
         let decoded = entry::decode(number, &content);
-        decoded.map(Some).map_err(|(fault, cause)| self.objects.odd(fault, "read", &path, cause))
+        decoded.map(Some).map_err(|(fault, cause)| self.objects.error(fault, "read", &path, cause))
     }
 
-    /// The entries among what was listed, in the order of their numbers.
+    /// The entries among the listed objects, in the order of their numbers.
     pub(super) fn numbered(&self, listed: Vec<ObjectMeta>) -> Vec<(u64, ObjectMeta)> {
         let numbered = |meta: ObjectMeta| {
             let mut below = meta.location.prefix_match(&self.prefix)?;
@@ -147,5 +147,5 @@ impl DataLogReader {
     }
 }
 
-/// How the names of entries end.
+/// The extension of an entry's name.
 const SUFFIX: &str = ".entry";

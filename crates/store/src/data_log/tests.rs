@@ -46,8 +46,8 @@ fn fenced(result: Result<u64, DataLogError>) -> (u64, u64) {
     }
 }
 
-/// Owners with rising epochs, of which the former ones do not know that they are; each appends and trims until it is
-/// fenced. What was acknowledged is there, once, where it was acknowledged, and epochs never fall.
+/// Owners with rising epochs. Former owners do not know that they were replaced; each appends and trims until it is
+/// fenced. Each acknowledged record is there, once, under the number that was returned, and epochs never fall.
 async fn owners_take_over_from_one_another(objects: Objects, seed: u64, owners: u64, each: u64) {
     let (epochs, acknowledged) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(BTreeMap::new())));
     let mut tasks = JoinSet::new();
@@ -128,10 +128,10 @@ async fn every_acknowledged_record_is_in_the_log_once() {
     owners_take_over_from_one_another(Arc::clone(&folder.store), 1, 4, 6).await;
 }
 
-/// Two owners, of which the first is held at each of its operations in turn, for as long as the second takes over, writes
-/// and trims all that it may.
+/// Two owners. The first is held at each of its operations in turn, while the second takes over, writes, and trims all
+/// that it may.
 #[tokio::test]
-async fn an_owner_that_slept_at_any_moment_writes_nothing_that_counts() {
+async fn an_owner_that_was_paused_at_any_step_loses_no_acknowledged_record() {
     for (held, when) in (0..12).flat_map(|held| [(held, When::Before), (held, When::After)]) {
         let faults = Faults::new(Place::memory().store);
         let objects = faults.objects();
@@ -161,7 +161,7 @@ async fn an_owner_that_slept_at_any_moment_writes_nothing_that_counts() {
             pause.resume();
             (second, last)
         };
-        // It may be done before it comes to that operation.
+        // It may finish before it reaches that operation.
         let (slept, after) = {
             let mut quick = Box::pin(quick);
             let slept = Box::pin(slow);
@@ -181,7 +181,7 @@ async fn an_owner_that_slept_at_any_moment_writes_nothing_that_counts() {
             let entry = before.iter().find(|entry| entry.number == number);
             assert!(
                 entry.is_some_and(|entry| entry.records == [record]),
-                "its successor reads {record}: {held} {when:?}"
+                "the new owner reads {record}: {held} {when:?}"
             );
         }
         let left = all(&objects, last).await;
@@ -191,7 +191,7 @@ async fn an_owner_that_slept_at_any_moment_writes_nothing_that_counts() {
 }
 
 #[tokio::test]
-async fn a_new_owner_that_slept_where_an_entry_was_trimmed_goes_on_at_the_end() {
+async fn a_new_owner_that_was_paused_while_its_number_was_trimmed_continues_at_the_end() {
     let faults = Faults::new(Place::memory().store);
     let objects = faults.objects();
     let first = open(&objects, 1).await.unwrap();
@@ -242,16 +242,16 @@ async fn appends_that_wait_for_one_another_become_one_entry() {
     });
     let numbers: Vec<u64> = numbers.into_iter().map(Result::unwrap).collect();
     let entries = all(&objects, 2).await;
-    assert_eq!(entries.len(), 2, "the first alone, and all that came meanwhile: {numbers:?}");
+    assert_eq!(entries.len(), 2, "the first alone, and all that arrived meanwhile: {numbers:?}");
     let written: Vec<_> = entries.iter().flat_map(|entry| &entry.records).collect();
     assert_eq!(written, records.iter().collect::<Vec<_>>());
-    assert_eq!(*seen.lock().unwrap(), entries, "whoever keeps them in memory sees them in their order");
+    assert_eq!(*seen.lock().unwrap(), entries, "the callback receives them in order");
     assert!(numbers[0] == 2 && numbers[1..].iter().all(|number| *number == 3));
     let large = vec![7; MAX_RECORD];
     let (one, other) = tokio::join!(log.append(large.clone()), log.append("small"));
     assert_eq!((one.unwrap(), other.unwrap()), (4, 5), "an entry has an end");
     assert!(matches!(log.append(vec![7; MAX_RECORD + 1]).await, Err(DataLogError::TooLong(_))));
-    assert_eq!(log.append("more").await.unwrap(), 6, "what is too long closes nothing");
+    assert_eq!(log.append("more").await.unwrap(), 6, "a record that is too long does not close the log");
 }
 
 #[tokio::test]
@@ -274,7 +274,7 @@ async fn a_caller_that_goes_away_leaves_its_entry_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_whose_answer_was_lost_is_known_as_our_own() {
+async fn an_entry_whose_answer_was_lost_is_recognized_as_our_own() {
     let faults = Faults::new(Place::memory().store);
     let objects = faults.objects();
     let log = open(&objects, 1).await.unwrap();
@@ -289,7 +289,7 @@ async fn an_entry_whose_answer_was_lost_is_known_as_our_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_error_the_log_is_closed_and_opened_anew_it_has_all_that_is_known() {
+async fn an_error_closes_the_log_and_opening_it_again_finds_all_acknowledged_records() {
     let faults = Faults::new(Place::memory().store);
     let objects = faults.objects();
     let log = open(&objects, 1).await.unwrap();
@@ -312,7 +312,7 @@ async fn after_an_error_the_log_is_closed_and_opened_anew_it_has_all_that_is_kno
 }
 
 #[tokio::test]
-async fn what_is_trimmed_is_told_from_what_is_lost() {
+async fn a_trimmed_entry_is_distinguished_from_a_lost_one() {
     let objects = Place::memory().store;
     let log = open(&objects, 1).await.unwrap();
     for number in 2..=10 {
@@ -355,7 +355,7 @@ async fn a_listing_of_a_folder_that_misses_entries_hides_none_of_them() {
 }
 
 #[tokio::test]
-async fn a_damaged_entry_is_named_and_never_read_as_something_else() {
+async fn a_damaged_entry_is_reported_and_never_read_as_something_else() {
     let objects = Place::memory().store;
     let log = open(&objects, 1).await.unwrap();
     log.append("whole").await.unwrap();
@@ -372,17 +372,17 @@ async fn a_damaged_entry_is_named_and_never_read_as_something_else() {
 }
 
 #[tokio::test]
-async fn a_long_log_is_read_in_parts_and_stray_files_are_no_entries() {
+async fn a_long_log_is_read_in_parts_and_other_files_are_not_entries() {
     let place = Place::memory();
     let objects = place.store;
     let log = open(&objects, 1).await.unwrap();
     for number in 2..=1_200 {
         assert_eq!(log.append("x").await.unwrap(), number);
     }
-    for stray in
+    for other in
         ["7.entry", "0000000000000000000x.entry", "00000000000000009999.json", "x/00000000000000009999.entry"]
     {
-        objects.put(&Path::from(format!("log/{stray}")), "x".into()).await.unwrap();
+        objects.put(&Path::from(format!("log/{other}")), "x".into()).await.unwrap();
     }
     let reader = reader(&objects);
     let part = reader.read(1).await.unwrap();

@@ -11,7 +11,7 @@ fn of_io(kind: io::ErrorKind) -> StoreError {
 }
 
 #[test]
-fn an_error_says_what_where_and_why_in_a_line() {
+fn an_error_names_operation_object_and_cause_in_a_line() {
     let full = of_io(io::ErrorKind::StorageFull);
     assert_eq!(full.to_string(), "cannot write `claims/storage/0/7.json` in file:///data: the disk is full");
     assert_eq!(full.kind(), ErrorKind::Unavailable);
@@ -20,7 +20,7 @@ fn an_error_says_what_where_and_why_in_a_line() {
 }
 
 #[test]
-fn failures_of_a_disk_and_of_a_network_are_told_apart() {
+fn failures_of_a_disk_and_of_a_network_are_distinguished() {
     for (kind, fault) in [
         (io::ErrorKind::StorageFull, Fault::Full),
         (io::ErrorKind::QuotaExceeded, Fault::Full),
@@ -36,7 +36,7 @@ fn failures_of_a_disk_and_of_a_network_are_told_apart() {
     let exhausted = Box::new(io::Error::from_raw_os_error(Errno::MFILE.raw_os_error()));
     let exhausted = of(Raw::Generic { store: "LocalFileSystem", source: exhausted });
     assert_eq!(exhausted.fault(), Fault::NoDescriptors);
-    assert!(crate::OpenError::from(exhausted).may_pass(), "a node that serves does not end for it");
+    assert!(crate::OpenError::from(exhausted).may_pass(), "it does not end a serving node");
 }
 
 #[test]

@@ -21,7 +21,7 @@ async fn an_operation_is_held_on_either_side_of_the_store() {
 }
 
 #[tokio::test]
-async fn what_hangs_goes_on_when_the_store_is_healed() {
+async fn hanging_operations_resume_when_the_store_works_again() {
     let faults = Faults::new(Arc::new(InMemory::new()));
     faults.set(Mode::Hang);
     let path = Path::from("x");
@@ -33,7 +33,7 @@ async fn what_hangs_goes_on_when_the_store_is_healed() {
 }
 
 #[tokio::test]
-async fn reads_go_on_while_writes_fail() {
+async fn reads_succeed_while_writes_fail() {
     let faults = Faults::new(Arc::new(InMemory::new()));
     faults.put(&Path::from("x"), "x".into()).await.unwrap();
     faults.set(Mode::FailWrites(io::ErrorKind::StorageFull));

@@ -29,8 +29,8 @@ fn lost(result: Result<u64, AppendError>) -> u64 {
     }
 }
 
-/// Many writers, one log: every number has one winner, no gap, and each value is there once, where it was
-/// acknowledged.
+/// Many writers, one log: every number has one winner, there is no gap, and each value is there once, under the
+/// number that was returned.
 pub(crate) async fn racing_writers_share_a_log(objects: Objects, writers: usize, each: usize) {
     let mut tasks = JoinSet::new();
     for writer in 0..writers {
@@ -61,8 +61,8 @@ pub(crate) async fn racing_writers_share_a_log(objects: Objects, writers: usize,
     }
 }
 
-/// Writers, some of which believe in a state long gone, while a pruner removes all that it may: no number is
-/// acknowledged twice, and whoever reads the latest never sees anything but what was acknowledged for it.
+/// Writers, some with a very stale state, while a pruner removes all that it may: no number is acknowledged twice,
+/// and a reader of the latest entry only gets the value that was acknowledged for it.
 pub(crate) async fn a_pruner_never_lets_a_stale_writer_win(objects: Objects, seed: u64, rounds: usize) {
     let acknowledged = Arc::new(Mutex::new(BTreeMap::<u64, String>::new()));
     let mut tasks = JoinSet::new();
@@ -103,7 +103,7 @@ pub(crate) async fn a_pruner_never_lets_a_stale_writer_win(objects: Objects, see
             assert_eq!(&value, expected, "{number} was read with another value than acknowledged");
         }
     }
-    assert!(acknowledged.len() >= rounds / 2, "the writers got on: {}", acknowledged.len());
+    assert!(acknowledged.len() >= rounds / 2, "the writers made progress: {}", acknowledged.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -132,7 +132,7 @@ async fn an_empty_log_has_no_latest_entry() {
 }
 
 #[tokio::test]
-async fn a_second_writer_of_a_number_learns_how_far_the_log_is() {
+async fn a_second_writer_of_a_number_learns_the_latest_number() {
     let log = log(&Place::memory().objects(), LIMITS);
     fill(&log, 1, 5).await;
     assert_eq!(lost(log.append(1, &"late".to_owned()).await), 5);
@@ -140,7 +140,7 @@ async fn a_second_writer_of_a_number_learns_how_far_the_log_is() {
 }
 
 #[tokio::test]
-async fn a_writer_that_slept_before_its_create_loses_also_when_its_number_was_pruned() {
+async fn a_writer_that_was_paused_before_its_create_loses_even_if_its_number_was_pruned() {
     let faults = Faults::new(Place::memory().store);
     let log = log(&objects(faults.objects()), TINY);
     let value = "slept".to_owned();
@@ -155,7 +155,7 @@ async fn a_writer_that_slept_before_its_create_loses_also_when_its_number_was_pr
     };
     let (slept, ()) = tokio::join!(sleeper, others);
     assert_eq!(lost(slept), 10);
-    // the late entry is there, and nobody takes it for the truth
+    // The late entry is there, but is not the latest.
     assert_eq!(log.entry(1).await.unwrap().unwrap(), "slept");
     assert_eq!(log.latest().await.unwrap().unwrap(), Entry { number: 10, value: "entry 10".to_owned() });
     fill(&log, 11, 11).await;
@@ -164,7 +164,7 @@ async fn a_writer_that_slept_before_its_create_loses_also_when_its_number_was_pr
 }
 
 #[tokio::test]
-async fn a_writer_that_slept_after_its_create_wins_unless_it_slept_too_long() {
+async fn a_writer_that_was_paused_after_its_create_wins_unless_the_pause_was_too_long() {
     for (op, when) in [(Op::Create, When::After), (Op::List, When::Before)] {
         for (others_write, wins) in [(0, true), (3, true), (4, false), (9, false)] {
             let faults = Faults::new(Place::memory().store);
@@ -207,7 +207,7 @@ async fn a_reader_whose_entry_was_pruned_reads_the_later_one() {
 }
 
 #[tokio::test]
-async fn a_reader_that_slept_never_takes_a_late_entry_for_the_latest() {
+async fn a_reader_that_was_paused_never_takes_a_late_entry_for_the_latest() {
     let faults = Faults::new(Place::memory().store);
     let log = log(&objects(faults.objects()), TINY);
     fill(&log, 1, 3).await;
@@ -233,7 +233,7 @@ async fn a_reader_that_slept_never_takes_a_late_entry_for_the_latest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_whose_answer_was_lost_is_known_as_our_own() {
+async fn an_append_whose_answer_was_lost_is_recognized_as_our_own() {
     let faults = Faults::new(Place::memory().store);
     let log = log(&objects(faults.objects()), LIMITS);
     let pause = faults.pause_next(Op::Create, When::After);
@@ -245,7 +245,7 @@ async fn an_append_whose_answer_was_lost_is_known_as_our_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_that_did_not_arrive_in_time_is_an_error_and_can_be_tried_again() {
+async fn an_append_that_did_not_arrive_in_time_is_an_error_and_can_be_retried() {
     let faults = Faults::new(Place::memory().store);
     let log = log(&objects(faults.objects()), LIMITS);
     let pause = faults.pause_next(Op::Create, When::Before);
@@ -262,7 +262,7 @@ async fn an_append_that_did_not_arrive_in_time_is_an_error_and_can_be_tried_agai
 }
 
 #[tokio::test]
-async fn a_refusal_while_nobody_wrote_is_tried_again() {
+async fn a_refusal_without_another_writer_is_retried() {
     let faults = Faults::new(Place::memory().store);
     let log = log(&objects(faults.objects()), LIMITS);
     faults.refuse_creates(3);
@@ -273,7 +273,7 @@ async fn a_refusal_while_nobody_wrote_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_is_given_up_in_time() {
+async fn a_call_to_a_hanging_store_times_out() {
     let faults = Faults::new(Place::memory().store);
     let log = log(&objects(faults.objects()), LIMITS);
     fill(&log, 1, 1).await;
@@ -290,7 +290,7 @@ async fn a_store_that_hangs_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_damaged_entry_is_named_and_never_read_as_something_else() {
+async fn a_damaged_entry_is_reported_and_never_read_as_something_else() {
     let place = Place::memory();
     let log = log(&place.objects(), LIMITS);
     fill(&log, 1, 1).await;
@@ -308,7 +308,7 @@ async fn a_damaged_entry_is_named_and_never_read_as_something_else() {
 }
 
 #[tokio::test]
-async fn an_entry_of_another_version_is_said_to_be_so() {
+async fn an_entry_of_a_newer_version_is_reported_as_such() {
     let place = Place::memory();
     let theirs: Log<BTreeMap<String, u32>> = Log::new(place.objects(), Path::from("log"), LIMITS);
     theirs.append(0, &BTreeMap::new()).await.unwrap();
@@ -318,14 +318,14 @@ async fn an_entry_of_another_version_is_said_to_be_so() {
 }
 
 #[tokio::test]
-async fn stray_files_are_no_entries() {
+async fn other_files_are_not_entries() {
     let place = Place::folder();
     let log = log(&place.objects(), LIMITS);
     fill(&log, 1, 2).await;
-    for stray in
+    for other in
         ["7.json", "0000000000000000000x.json", "00000000000000000009.json~", "x/00000000000000000009.json"]
     {
-        place.store.put(&Path::from(format!("log/{stray}")), "x".into()).await.unwrap();
+        place.store.put(&Path::from(format!("log/{other}")), "x".into()).await.unwrap();
     }
     place.store.put(&Path::from("logs/00000000000000000009.json"), "x".into()).await.unwrap();
     assert_eq!(log.latest().await.unwrap().unwrap().number, 2);

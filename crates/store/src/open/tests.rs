@@ -38,7 +38,7 @@ async fn a_store_keeps_its_identity_and_the_test_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_folder_is_made_whatever_its_name() {
+async fn a_folder_of_any_name_is_made() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("a b").join("100%20 #1?ü");
     let url = StoreUrl::folder(&folder).unwrap();
@@ -98,7 +98,7 @@ async fn a_store_that_ignores_if_none_match_is_refused_when_it_is_new_and_when_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_is_given_up_in_time() {
+async fn opening_a_hanging_store_times_out() {
     let faults = Faults::new(TestPlace::memory().store);
     faults.set(Mode::Hang);
     let began = tokio::time::Instant::now();
@@ -109,7 +109,7 @@ async fn a_store_that_hangs_is_given_up_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_store_is_opened_all_the_same() {
+async fn a_slow_store_can_be_opened() {
     let faults = Faults::new(TestPlace::memory().store);
     faults.delay(Duration::from_secs(2));
     over(&faults.objects()).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_folder_that_cannot_be_made_is_described() {
 }
 
 #[tokio::test]
-async fn a_damaged_identity_is_named_and_left_alone() {
+async fn a_damaged_identity_is_reported_and_left_alone() {
     let place = TestPlace::memory();
     let name = Path::from("demo/store.json");
     for content in ["", "garbage", "{}", r#"{"id": "01a2079d-73a6-77dd-af5b-00e4d17ff8e8"}"#] {
@@ -172,7 +172,7 @@ async fn each_store_in_memory_is_a_new_one() {
 }
 
 #[tokio::test]
-async fn of_those_who_find_a_new_store_the_patient_one_leaves_its_test_to_the_others() {
+async fn a_patient_node_leaves_the_test_of_a_new_store_to_the_others() {
     let place = TestPlace::memory();
     let made = std::sync::Mutex::new(None);
     let cluster = cluster();
@@ -183,5 +183,9 @@ async fn of_those_who_find_a_new_store_the_patient_one_leaves_its_test_to_the_ot
     let patient = Box::pin(patient).await.unwrap();
     assert_eq!(*made.lock().unwrap(), Some(patient.info().id), "it was made meanwhile");
     let again = Store::over_patiently(Arc::clone(&place.store), memory(), &cluster, std::future::pending());
-    assert_eq!(Box::pin(again).await.unwrap().info(), patient.info(), "where there is one, nobody waits");
+    assert_eq!(
+        Box::pin(again).await.unwrap().info(),
+        patient.info(),
+        "an existing store is opened without waiting"
+    );
 }

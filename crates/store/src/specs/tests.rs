@@ -13,7 +13,7 @@ fn spec(flush: u32, shards: Option<u32>) -> Spec {
 }
 
 #[tokio::test]
-async fn of_two_changes_from_the_same_spec_one_is_told_that_it_changed() {
+async fn of_two_changes_from_the_same_spec_one_fails_because_it_changed() {
     let specs = Specs::new(Place::memory().objects());
     assert_eq!(specs.latest(&service()).await.unwrap(), None);
     assert_eq!(specs.put(&service(), 0, &spec(1, Some(4))).await.unwrap(), 1);
@@ -26,7 +26,7 @@ async fn of_two_changes_from_the_same_spec_one_is_told_that_it_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_racing_changes_one_is_made() {
+async fn of_racing_changes_one_succeeds() {
     let place = Place::folder();
     let specs = Specs::new(place.objects());
     let race = (0..8).map(|number| {
@@ -75,12 +75,12 @@ async fn the_type_never_changes_once_written() {
     assert_eq!(specs.put(&sessions, 1, &typed(Some("storage"))).await.unwrap(), 2);
     specs.put(&service(), 0, &typed(Some("storage"))).await.unwrap();
     let written = specs.latest(&service()).await.unwrap().unwrap().spec;
-    assert_eq!(written.service_type, None, "the name says it");
+    assert_eq!(written.service_type, None, "the name is the type");
     assert_eq!(specs.put(&service(), 1, &typed(None)).await.unwrap(), 2);
 }
 
 #[tokio::test]
-async fn a_removed_service_has_no_spec_and_its_numbers_go_on() {
+async fn a_removed_service_has_no_spec_and_its_numbers_continue() {
     let specs = Specs::new(Place::folder().objects());
     specs.put(&service(), 0, &spec(1, Some(4))).await.unwrap();
     assert!(matches!(specs.remove(&service(), 2).await, Err(SpecError::Changed { latest: 1, .. })));
@@ -88,7 +88,7 @@ async fn a_removed_service_has_no_spec_and_its_numbers_go_on() {
     assert_eq!(specs.latest(&service()).await.unwrap(), None);
     assert!(specs.all().await.unwrap().is_empty());
     assert!(matches!(specs.remove(&service(), 0).await, Err(SpecError::Changed { latest: 0, .. })));
-    // Another service of its name, with another number of shards; one of a similar name may come as well.
+    // A new service of that name may have another number of shards. A similar name is free too.
     let similar: ServiceName = "stor-age".parse().unwrap();
     specs.put(&similar, 0, &spec(1, None)).await.unwrap();
     assert_eq!(specs.put(&service(), 0, &spec(2, Some(8))).await.unwrap(), 3);
@@ -107,7 +107,7 @@ async fn a_name_that_differs_in_hyphens_and_underscores_alone_is_refused() {
 }
 
 #[tokio::test]
-async fn all_specs_are_the_latest_of_each_type() {
+async fn all_specs_are_the_latest_of_each_service() {
     let place = Place::folder();
     let specs = Specs::new(place.objects());
     assert!(specs.all().await.unwrap().is_empty());
@@ -121,7 +121,7 @@ async fn all_specs_are_the_latest_of_each_type() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_named_and_nothing_changes() {
+async fn a_full_disk_is_reported_and_nothing_changes() {
     let faults = Faults::new(Place::memory().store);
     let specs = Specs::new(objects(faults.objects()));
     faults.set(Mode::FailWrites(std::io::ErrorKind::StorageFull));

@@ -65,7 +65,7 @@ fn credentials_in_a_url_are_refused_and_not_repeated() {
 }
 
 #[test]
-fn what_is_no_store_says_what_to_write() {
+fn a_text_that_is_no_store_is_refused_with_advice() {
     assert!(refused("").contains("give a folder"));
     assert!(refused("data/store").contains("neither an absolute path nor a url"));
     assert!(refused("https://minio:9000/bucket").contains("AWS_ENDPOINT"));
@@ -90,7 +90,7 @@ fn a_url_goes_through_json() {
 
 proptest::proptest! {
     #[test]
-    fn whatever_the_text_what_parses_prints_to_the_same_store(text in "(/|file:///|s3://|gs://|)[ -~äß]{0,30}") {
+    fn a_text_that_parses_prints_to_the_same_store(text in "(/|file:///|s3://|gs://|)[ -~äß]{0,30}") {
         if let Ok(url) = text.parse::<StoreUrl>() {
             proptest::prop_assert_eq!(url.to_string().parse::<StoreUrl>().unwrap(), url);
         }

@@ -42,7 +42,7 @@ async fn recorder() -> (Upstream, Record) {
 }
 
 /// A server that reads a head, sends some bytes and closes the connection.
-async fn saying(bytes: &'static [u8]) -> Upstream {
+async fn replying(bytes: &'static [u8]) -> Upstream {
     Upstream::accepting(Arc::default(), move |mut stream: TcpStream| async move {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -344,7 +344,7 @@ async fn answers_with_ambiguous_framing_are_repaired_or_refused() {
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", 502, "bad-answer", ""),
         (b"220 mail.example ESMTP\r\n\r\n", 502, "bad-answer", ""),
     ] {
-        let upstream = saying(answer).await;
+        let upstream = replying(answer).await;
         let gateway = Running::routing("/", &upstream).await;
         let came = gateway.raw("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
         let shown = String::from_utf8_lossy(answer);
@@ -363,7 +363,7 @@ async fn answers_with_ambiguous_framing_are_repaired_or_refused() {
 #[tokio::test]
 async fn an_answer_with_too_many_fields_is_reported_as_such() {
     let answer = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101));
-    let upstream = saying(answer.leak().as_bytes()).await;
+    let upstream = replying(answer.leak().as_bytes()).await;
     let gateway = Running::routing("/", &upstream).await;
     let problem = gateway.problem("/").await;
     assert_eq!((problem.status, problem.code()), (502, "answer-head-too-large"));
@@ -449,7 +449,7 @@ async fn a_100_continue_of_the_server_reaches_the_client() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert_eq!(status(&answer), 200, "{answer}");
     assert!(record.take().pop().unwrap().ends_with("hello"));
-    // Without a body there is nothing to ask for.
+    // A request without a body needs no 100.
     let answer =
         gateway.raw("GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n").await;
     assert_eq!(status(&answer), 200, "{answer}");
@@ -490,7 +490,7 @@ async fn a_client_that_disconnects_cancels_its_request() {
         until(|| gateway.in_flight()).await;
         stream
     };
-    // A reset cancels at once, even after the client has ended its sending side.
+    // A reset cancels the request at once, even after the client has ended its sending side.
     for ends_first in [false, true] {
         let mut stream = ask().await;
         if ends_first {
@@ -504,7 +504,7 @@ async fn a_client_that_disconnects_cancels_its_request() {
         until_awake(|| !gateway.in_flight()).await;
         assert!(began.elapsed() < Duration::from_secs(5));
     }
-    // A client that has ended its sending side is waited for, up to a limit.
+    // If the client has ended its sending side, the gateway waits for the answer, up to a limit.
     let mut stream = ask().await;
     stream.shutdown().await.unwrap();
     let began = Instant::now();
@@ -513,7 +513,7 @@ async fn a_client_that_disconnects_cancels_its_request() {
     assert!(gateway.metrics().contains(r#"requests_total{outcome="aborted"} 3"#));
 }
 
-/// Waits without keeping the processor busy.
+/// Like [`until`], but sleeps between the checks.
 async fn until_awake(mut condition: impl FnMut() -> bool) {
     let patience = Instant::now() + Duration::from_secs(30);
     while !condition() {

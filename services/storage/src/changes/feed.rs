@@ -1,7 +1,7 @@
-//! The latest changes of a shard, kept in memory for those who watch it.
+//! The latest changes of a shard, kept in memory for its watchers.
 //!
-//! What is put in here has become durable under the database that is open. It ends with that database; whoever reads
-//! then looks for the next one, here or on another node.
+//! A feed has only changes that are durable in the open database, and ends with that database. Its readers then
+//! continue with the next one, here or on another node.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,9 +12,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::changes::Place;
 
-/// What is kept, in bytes; the last batch in any case.
+/// How many bytes are kept; the last batch in any case.
 const KEPT: usize = 16 * 1024 * 1024;
-/// What a row costs besides its bytes, about.
+/// About what a row costs besides its bytes.
 const ROW: usize = 128;
 
 /// The latest changes. Cheap to clone.
@@ -24,7 +24,7 @@ pub(crate) struct Feed(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     ring: Mutex<Ring>,
-    /// The last batch that is durable.
+    /// The sequence number of the last durable batch.
     last: watch::Sender<u64>,
     ended: CancellationToken,
     most: usize,
@@ -32,43 +32,43 @@ struct Shared {
 
 #[derive(Debug)]
 struct Ring {
-    /// The last batch that is not kept.
+    /// The sequence number of the last batch that is not kept.
     floor: u64,
     batches: VecDeque<Arc<Batch>>,
     bytes: usize,
 }
 
-/// What was written at once.
+/// Rows that were written together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) seq: u64,
-    /// Keys as they lie in the database, in their order; no value: deleted.
+    /// Keys as stored in the database, in order; no value means deleted.
     pub(crate) rows: Vec<(Bytes, Option<Bytes>)>,
 }
 
 impl Batch {
-    /// What it takes of memory, about.
+    /// About how much memory it takes.
     pub(crate) fn bytes(&self) -> usize {
         let value = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
         self.rows.iter().map(|(key, of)| ROW + key.len() + value(of)).sum()
     }
 }
 
-/// What there is at a place.
+/// What the feed has at a place.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    /// A batch, of which some rows may have been seen.
+pub(crate) enum Lookup {
+    /// A batch; some of its rows may be before the place.
     Batch(Arc<Batch>),
     /// Nothing yet.
     Nothing,
-    /// It is not kept any more; the log may have all up to this batch and with it.
+    /// It is no longer kept; the log may have everything up to and including this batch.
     Below(u64),
-    /// There never was such a place.
+    /// There has never been such a place.
     Never,
 }
 
 impl Feed {
-    /// The changes after a batch, which is the last one that is durable.
+    /// A feed that begins after the last durable batch.
     pub(crate) fn new(last: u64) -> Self {
         Self::with_room(last, KEPT)
     }
@@ -78,7 +78,7 @@ impl Feed {
         Self(Arc::new(Shared { ring, last: watch::Sender::new(last), ended: CancellationToken::new(), most }))
     }
 
-    /// Takes a batch that has become durable. Of rows with the same key the last one counts, as in the database.
+    /// Adds a batch that has become durable. Of rows with the same key the last one counts, as in the database.
     pub(crate) fn wrote(&self, seq: u64, rows: impl IntoIterator<Item = (Bytes, Option<Bytes>)>) {
         let rows = rows.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect();
         let batch = Batch { seq, rows };
@@ -90,43 +90,43 @@ impl Feed {
             ring.bytes -= oldest.bytes();
             ring.floor = oldest.seq;
         }
-        // Under the lock, so that nobody who sees the batch takes the place behind it for one that never was.
+        // Under the lock, so that a reader of this batch never finds that the place after it does not exist.
         self.0.last.send_replace(seq);
     }
 
-    /// The place behind all that is durable.
+    /// The place after everything that is durable.
     pub(crate) fn head(&self) -> Place {
         Place::after(*self.0.last.borrow())
     }
 
-    /// What there is at a place.
-    pub(crate) fn look(&self, place: Place) -> Look {
+    /// What the feed has at a place.
+    pub(crate) fn lookup(&self, place: Place) -> Lookup {
         let ring = self.ring();
         if place.seq <= ring.floor {
-            return Look::Below(ring.floor);
+            return Lookup::Below(ring.floor);
         }
         let at = ring.batches.partition_point(|batch| batch.seq < place.seq);
         match ring.batches.get(at) {
-            Some(batch) if batch.seq == place.seq && batch.rows.len() <= place.row => Look::Never,
-            Some(batch) => Look::Batch(Arc::clone(batch)),
-            None if place == self.head() => Look::Nothing,
-            None => Look::Never,
+            Some(batch) if batch.seq == place.seq && batch.rows.len() <= place.row => Lookup::Never,
+            Some(batch) => Lookup::Batch(Arc::clone(batch)),
+            None if place == self.head() => Lookup::Nothing,
+            None => Lookup::Never,
         }
     }
 
     /// Waits until there is something at a place that had nothing.
     pub(crate) async fn more(&self, place: Place) {
         let mut last = self.0.last.subscribe();
-        // The sender lives in `self`, so the wait can't fail.
+        // `self` owns the sender, so the wait can't fail.
         let _ = last.wait_for(|last| *last >= place.seq).await;
     }
 
-    /// Waits until nothing more will come.
+    /// Waits until the feed has ended.
     pub(crate) async fn ended(&self) {
         self.0.ended.cancelled().await;
     }
 
-    /// Ends it when dropped.
+    /// Ends the feed when dropped.
     pub(crate) fn end_on_drop(&self) -> DropGuard {
         self.0.ended.clone().drop_guard()
     }
@@ -152,26 +152,26 @@ mod tests {
     fn rows_of_a_batch_are_in_the_order_of_their_keys_each_key_once() {
         let feed = Feed::new(4);
         feed.wrote(5, [row("b", "1"), row("a", "1"), row("b", "2")]);
-        let Look::Batch(batch) = feed.look(place(5, 0)) else { panic!("it is there") };
+        let Lookup::Batch(batch) = feed.lookup(place(5, 0)) else { panic!("it is there") };
         assert_eq!(batch.rows, [row("a", "1"), row("b", "2")]);
-        assert_eq!(feed.look(place(5, 1)), Look::Batch(batch));
+        assert_eq!(feed.lookup(place(5, 1)), Lookup::Batch(batch));
     }
 
     #[test]
-    fn a_place_is_below_or_there_or_next_or_never_was() {
+    fn a_place_is_dropped_or_kept_or_next_or_impossible() {
         let feed = Feed::new(4);
         assert_eq!(feed.head(), place(5, 0));
-        assert_eq!(feed.look(place(5, 0)), Look::Nothing);
+        assert_eq!(feed.lookup(place(5, 0)), Lookup::Nothing);
         feed.wrote(5, [row("a", "1"), row("b", "1")]);
         for (seq, row, expected) in [
-            (0, 0, Look::Below(4)),
-            (4, 9, Look::Below(4)),
-            (5, 2, Look::Never),
-            (6, 0, Look::Nothing),
-            (6, 1, Look::Never),
-            (7, 0, Look::Never),
+            (0, 0, Lookup::Below(4)),
+            (4, 9, Lookup::Below(4)),
+            (5, 2, Lookup::Never),
+            (6, 0, Lookup::Nothing),
+            (6, 1, Lookup::Never),
+            (7, 0, Lookup::Never),
         ] {
-            assert_eq!(feed.look(place(seq, row)), expected, "{seq}.{row}");
+            assert_eq!(feed.lookup(place(seq, row)), expected, "{seq}.{row}");
         }
     }
 
@@ -181,15 +181,15 @@ mod tests {
         for seq in 1..=3 {
             feed.wrote(seq, [row("a", "1")]);
         }
-        assert_eq!(feed.look(place(1, 0)), Look::Below(1));
-        assert!(matches!(feed.look(place(2, 0)), Look::Batch(batch) if batch.seq == 2));
+        assert_eq!(feed.lookup(place(1, 0)), Lookup::Below(1));
+        assert!(matches!(feed.lookup(place(2, 0)), Lookup::Batch(batch) if batch.seq == 2));
         feed.wrote(4, (0..9).map(|number| (Bytes::from(vec![number]), None)));
-        assert_eq!(feed.look(place(3, 0)), Look::Below(3));
-        assert!(matches!(feed.look(place(4, 0)), Look::Batch(batch) if batch.seq == 4));
+        assert_eq!(feed.lookup(place(3, 0)), Lookup::Below(3));
+        assert!(matches!(feed.lookup(place(4, 0)), Lookup::Batch(batch) if batch.seq == 4));
     }
 
     #[tokio::test]
-    async fn who_waits_is_told_of_the_next_batch_and_of_the_end() {
+    async fn waiting_ends_with_the_next_batch_or_with_the_feed() {
         let feed = Feed::new(0);
         let (writer, end) = (feed.clone(), feed.end_on_drop());
         tokio::join!(feed.more(place(1, 0)), async { writer.wrote(1, [row("a", "1")]) });

@@ -1,11 +1,11 @@
-//! Changes that are older than what is kept in memory: read from the database's own log.
+//! Changes older than those kept in memory, read from the database's own log.
 //!
-//! A file of the log has whole batches, in their order, and the files are numbered without a gap: a writer that takes
-//! over puts an empty one where its predecessor would have written next. So what the newest files without a gap have
-//! is all that was ever durable from their first batch on. Files are collected after a while; see [`crate::engine::garbage`].
+//! A file of the log has whole batches in order, and the files are numbered without a gap: a writer that takes over
+//! puts an empty file where its predecessor would have written next. So the newest files without a gap have everything
+//! that ever became durable since their first batch. Old files are collected; see [`crate::engine::garbage`].
 //!
-//! A listing of a folder is no snapshot: it may miss files that are made meanwhile. So where it shows a gap the file is
-//! asked for by its name before it counts as one.
+//! A listing of a folder is no snapshot: it may miss files that are created meanwhile. So where a listing shows a gap,
+//! the file is requested by name before it counts as missing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -23,18 +23,18 @@ use tokio::time::Instant;
 use crate::changes::feed::Batch;
 use crate::engine::open::PATH;
 
-/// What is kept of files that were read, in bytes; the last one in any case.
+/// How many bytes of the files that were read are kept; the last file in any case.
 const KEPT: usize = 16 * 1024 * 1024;
-/// Files whose beginnings are remembered.
+/// Of how many files the first batch is remembered.
 const BEGINNINGS: usize = 4_096;
-/// How old a listing may be. One that misses the newest files finds a place before them.
+/// How old a listing may be. One that misses the newest files still finds any place before them.
 const LISTED: Duration = Duration::from_secs(2);
 
 /// The log of a shard's database. Cheap to clone.
 ///
-/// Those who are behind come in crowds, after a move of the shard for one: so one thing is read at a time, and what was
-/// read is kept for a while for whoever wants the same. All who wait drive what is being read, whoever began it, since
-/// the stream of a reader that stands still is not polled.
+/// Many watchers fall behind at once, for example after a move of the shard. So only one thing is read at a time, and
+/// what was read is kept for a while for the others. All waiting readers poll the read in progress, whichever of them
+/// started it, since the stream of a slow client is not polled.
 #[derive(Clone)]
 pub(crate) struct History(Arc<Shared>);
 
@@ -44,7 +44,7 @@ struct Shared {
     reading: SingleFlight<What, Outcome>,
 }
 
-/// What can be read.
+/// Something to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
     List,
@@ -55,10 +55,10 @@ enum What {
 
 type Outcome = Result<Read, HistoryError>;
 
-/// What was read.
+/// The result of a read.
 #[derive(Clone)]
 enum Read {
-    /// Since when it holds, and the first and the last of the newest files without a gap.
+    /// When the listing began, and the first and the last of the newest files without a gap.
     List(Instant, u64, u64),
     /// A file, and the first batch in it.
     Beginning(u64, Option<u64>),
@@ -74,23 +74,23 @@ struct Kept {
     listed: Option<(Instant, u64, u64)>,
 }
 
-/// What is in a file.
+/// The batches of a file.
 pub(crate) type Batches = Arc<Vec<Batch>>;
 
-/// A place in the log: a file.
+/// A position in the log: a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reading(u64);
 
-/// Why history can't be read.
+/// Why the log can't be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum HistoryError {
-    /// Begin anew: some of it was collected.
+    /// Start over: some of it was collected.
     #[error("changes of that time are not kept any more")]
     Gone,
     /// Try again.
     #[error("the log could not be read: {0}")]
     Unread(#[source] Arc<slatedb::Error>),
-    /// The reader panicked over it.
+    /// SlateDB's reader panicked on it.
     #[error("the log has something that can't be read")]
     Undecodable,
 }
@@ -107,23 +107,23 @@ impl History {
         Self(Arc::new(Shared { log, kept: Mutex::default(), reading: SingleFlight::default() }))
     }
 
-    /// Finds the file that has a batch, or the first one after it if there is no such batch.
+    /// Finds the file with a batch, or with the first batch after it.
     pub(crate) async fn find(&self, seq: u64) -> Result<Reading, HistoryError> {
         let asked = Instant::now();
         let listed = self.listed(asked.checked_sub(LISTED).unwrap_or(asked)).await?;
         match self.search(listed, seq).await {
-            // What it named first may have been collected since.
+            // The first file of that listing may have been collected since.
             Err(HistoryError::Gone) => self.search(self.listed(asked).await?, seq).await,
             outcome => outcome,
         }
     }
 
     async fn search(&self, (first, last): (u64, u64), seq: u64) -> Result<Reading, HistoryError> {
-        // The first file of all has nothing before it.
+        // Nothing comes before the first file of the log.
         if first > 1 && self.first_batch(first, last).await?.is_none_or(|found| found > seq) {
             return Err(HistoryError::Gone);
         }
-        // The last file whose batches do not begin above it.
+        // The last file whose first batch is not after `seq`.
         let (mut low, mut high) = (first, last);
         while low < high {
             let middle = high - (high - low) / 2;
@@ -141,14 +141,14 @@ impl History {
         self.get(What::File(id), |kept| kept.file(id)).await
     }
 
-    /// The first and the last of the newest files without a gap, as of then or later.
+    /// The first and the last of the newest files without a gap, from a listing that began at `then` or later.
     async fn listed(&self, then: Instant) -> Result<(u64, u64), HistoryError> {
         let known =
             |kept: &Kept| kept.listed.filter(|(at, ..)| *at >= then).map(|(_, first, last)| (first, last));
         self.get(What::List, known).await
     }
 
-    /// The first batch in a file or those after it, up to the last one.
+    /// The first batch in a file or in those after it, up to the last one.
     async fn first_batch(&self, from: u64, last: u64) -> Result<Option<u64>, HistoryError> {
         for id in from..=last {
             let known = |kept: &Kept| kept.beginnings.get(&id).copied();
@@ -160,7 +160,7 @@ impl History {
         Ok(None)
     }
 
-    /// What is kept, or else what is read when nothing else is being read.
+    /// Returns what is kept, or reads it once no other read is in progress.
     async fn get<T>(&self, what: What, known: impl Fn(&Kept) -> Option<T>) -> Result<T, HistoryError> {
         let asked = Instant::now();
         loop {
@@ -176,13 +176,13 @@ impl History {
             match (known(&self.kept()), read.outcome) {
                 (Some(found), _) => return Ok(found),
                 (None, Err(error)) if read.key == what && read.since >= asked => return Err(error),
-                // It was something else, or is forgotten already, or whoever began it stood still since.
+                // That was another read, or its result was dropped already, or it began before this call.
                 (None, _) => {}
             }
         }
     }
 
-    /// Reads when it is polled.
+    /// A read that starts when it is polled.
     fn begin(&self, what: What) -> BoxFuture<'static, Outcome> {
         let log = Arc::clone(&self.0.log);
         reads(async move {
@@ -204,7 +204,7 @@ impl Kept {
         self.files.iter().find(|(kept, _)| *kept == id).map(|(_, batches)| Arc::clone(batches))
     }
 
-    /// Keeps what was read; the oldest of the same sort make room.
+    /// Keeps the result of a read; the oldest results of the same kind make room.
     fn keep(&mut self, read: Read) {
         match read {
             Read::List(at, first, last) => self.listed = Some((at, first, last)),
@@ -227,13 +227,13 @@ impl Kept {
 }
 
 impl Reading {
-    /// Goes on to the next file.
+    /// The next file.
     pub(crate) fn next_file(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-/// A panic on the way is an error of all who wait for it, and not the end of all reads.
+/// Turns a panic into an error for those who wait for this read, so that other reads continue.
 fn reads(read: impl Future<Output = Outcome> + Send + 'static) -> BoxFuture<'static, Outcome> {
     let read = AssertUnwindSafe(read).catch_unwind();
     read.map(|outcome| outcome.unwrap_or(Err(HistoryError::Undecodable))).boxed()
@@ -254,7 +254,7 @@ async fn list(log: Arc<WalReader>) -> Result<Read, HistoryError> {
     Ok(Read::List(began, first, last))
 }
 
-/// Whether the log has a file of that number.
+/// Whether the log has a file with that number.
 async fn is_there(log: &WalReader, id: u64) -> Result<bool, slatedb::Error> {
     match log.get(id).metadata().await {
         Ok(_) => Ok(true),
@@ -272,7 +272,7 @@ async fn file(log: Arc<WalReader>, id: u64) -> Result<Read, HistoryError> {
     let mut rows = log.get(id).iterator().await?;
     let mut batches: Vec<Batch> = Vec::new();
     while let Some(RowEntry { key, value, seq, .. }) = rows.next().await? {
-        // A part of a block would keep the block, and what was read with it.
+        // A slice would keep the whole block in memory, and everything that was read with it.
         let apart = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
         let value = match &value {
             ValueDeletable::Value(value) | ValueDeletable::Merge(value) => Some(apart(value)),
@@ -295,7 +295,7 @@ fn bytes(batches: &Batches) -> usize {
     batches.iter().map(Batch::bytes).sum()
 }
 
-/// Where the run of numbers without a gap begins that goes up to `last`.
+/// The first number of the run without a gap that ends at `last`.
 fn unbroken(rising: &[u64], last: u64) -> u64 {
     let mut first = last;
     for &id in rising.iter().rev().skip_while(|id| **id >= last) {
@@ -307,7 +307,7 @@ fn unbroken(rising: &[u64], last: u64) -> u64 {
     first
 }
 
-/// Whether the error says that there is no such file.
+/// Whether the error means that the file does not exist.
 pub(crate) fn is_missing(error: &slatedb::Error) -> bool {
     let mut below = std::error::Error::source(error);
     while let Some(cause) = below {
@@ -370,34 +370,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_stands_still_in_the_middle_of_a_read_holds_up_nobody() {
+    async fn a_reader_that_is_not_polled_blocks_no_other() {
         let history = with_a_file().await;
         let read = async {
             tokio::task::yield_now().await;
             Ok(Read::Beginning(7, None))
         };
         let mut stuck = std::pin::pin!(history.0.reading.join(What::Beginning(7), || reads(read), |_| ()));
-        assert!((&mut stuck).now_or_never().is_none(), "it is under way, and is not polled again");
+        assert!((&mut stuck).now_or_never().is_none(), "it is in progress, and is not polled again");
         let found = history.find(1).await.unwrap();
         let (one, other) = tokio::join!(history.read(found), history.read(found));
         assert!(Arc::ptr_eq(&one.unwrap(), &other.unwrap()), "it was read once");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_error_and_even_a_panic_is_of_those_who_wait_for_that_file_and_of_nobody_else() {
+    async fn an_error_or_a_panic_reaches_only_those_who_wait_for_that_file() {
         let history = with_a_file().await;
         let begin_to_panic = || {
             let panics = || {
                 reads(async {
-                    // Once for who began it, and once for the first of those who wait.
+                    // Once for the reader that began, and once for the first one that waits.
                     tokio::task::yield_now().await;
                     tokio::task::yield_now().await;
-                    panic!("a file that the reader was not made for");
+                    panic!("a file that the reader can't decode");
                 })
             };
             assert!(history.0.reading.join(What::File(9), panics, |_| ()).now_or_never().is_none());
         };
-        // The clock stands still: it is not older than those who wait for it.
+        // The clock is paused: this read is not older than those that wait for it.
         begin_to_panic();
         let (one, other, sound) =
             tokio::join!(history.read(Reading(9)), history.read(Reading(9)), history.find(1));
@@ -406,7 +406,7 @@ mod tests {
         }
         history.read(sound.unwrap()).await.unwrap();
 
-        // One that was begun long ago says nothing of now.
+        // The outcome of a read that began long ago does not count now.
         begin_to_panic();
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(matches!(history.read(Reading(9)).await, Err(HistoryError::Gone)));

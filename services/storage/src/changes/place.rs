@@ -1,28 +1,28 @@
 //! A place in the changes of one shard.
 //!
-//! Pure. The changes of a shard have one order: by the sequence number of the batch that they were written in, and in
-//! it by key. Both sources of changes, memory and the log, have it, so a place means the same in either.
+//! Pure. The changes of a shard have one order: by the sequence number of the batch in which they were written, and
+//! within a batch by key. Both sources, memory and the log, have this order, so a place means the same in either.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A place in the changes of one shard: all below it was seen.
+/// A place in the changes of one shard: everything before it has been seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
-    /// The batch that is seen next, by its sequence number.
+    /// The sequence number of the next batch.
     pub(crate) seq: u64,
-    /// How many of its rows were seen, those that the watcher did not ask for among them. Never all of them: then it
-    /// is the next batch that is seen next.
+    /// How many of its rows have been seen, including those that the watch filters out. Never all of them: then the
+    /// place is the beginning of the next batch.
     pub(crate) row: usize,
 }
 
 impl Place {
-    /// Behind a whole batch.
+    /// The place after a whole batch.
     pub(crate) fn after(seq: u64) -> Self {
         Self { seq: seq + 1, row: 0 }
     }
 
-    /// Behind a row of a batch that has so many.
+    /// The place after a row of a batch with this many rows.
     pub(crate) fn after_row(seq: u64, row: usize, rows: usize) -> Self {
         if row + 1 < rows { Self { seq, row: row + 1 } } else { Self::after(seq) }
     }
@@ -41,13 +41,13 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Self, NotAPlace> {
         let parts = text.split_once('.').and_then(|(seq, row)| Some((number(seq)?, number(row)?)));
         let (seq, row) = parts.ok_or(NotAPlace)?;
-        // There is no batch behind the last number.
+        // No batch follows the highest number.
         let row = usize::try_from(row).ok().filter(|_| seq < u64::MAX);
         row.map(|row| Self { seq, row }).ok_or(NotAPlace)
     }
 }
 
-/// A text is no place. Give one as it came.
+/// The text is no place. Pass a place exactly as it was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is no place in the changes of a shard")]
 pub(crate) struct NotAPlace;

@@ -1,4 +1,4 @@
-//! The changes of one shard as events, as fast as they are read.
+//! The changes of one shard as events, sent as fast as they are read.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,19 +24,19 @@ use crate::engine::{Engine, EngineError, scan};
 /// Which changes are sent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Filter {
-    /// Those of keys that begin with it.
+    /// Those of keys with this prefix.
     pub(crate) prefix: Vec<u8>,
     /// Whether the values are sent.
     pub(crate) values: bool,
 }
 
-/// A change as it is sent.
+/// A change that is sent.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) kind: Kind,
-    /// In JSON.
+    /// The event's data, in JSON.
     pub(crate) data: String,
-    /// The space that was taken for it if it is large.
+    /// The space that was taken for it, if it is large.
     pub(crate) space: Option<Space>,
 }
 
@@ -64,7 +64,7 @@ impl Kind {
         }
     }
 
-    /// The kind that an event's name says.
+    /// The kind with an event's name.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
         [Self::Put, Self::Delete].into_iter().find(|kind| kind.as_str() == name)
     }
@@ -86,10 +86,10 @@ struct Data<'a> {
     value_base64: Option<String>,
 }
 
-/// Why a shard of this node is not watched.
+/// Why a shard of this node can't be watched.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotWatched {
-    /// Begin anew.
+    /// Start over.
     #[error("{0}")]
     Gone(Box<Problem>),
     /// Try again.
@@ -106,7 +106,7 @@ impl From<NotWatched> for NotBegun {
     }
 }
 
-/// Begins to watch the shard that this node owns, from a place or from now.
+/// Starts to watch the shard that this node owns, from a place or from now.
 pub(crate) async fn begin(
     engine: &Engine,
     filter: &Filter,
@@ -142,34 +142,34 @@ pub(crate) async fn begin(
     Ok(Begun { place, updates: changes })
 }
 
-/// The changes of a shard on their way.
+/// The state of a stream of changes.
 struct Strand {
     shard: ShardId,
-    /// As keys lie in the database.
+    /// The prefix of keys as stored in the database.
     prefix: Bytes,
     values: bool,
     events: AnswerBuffer,
     place: Place,
     sending: Option<Rows>,
-    /// Follows the changes, unless it is on its way in `next`.
+    /// Follows the changes; `None` while `next` has it.
     watcher: Option<Watcher>,
-    /// What comes after `sending`. It goes on while a heartbeat is sent.
+    /// The step after `sending`. It continues while a heartbeat is sent.
     next: Option<BoxFuture<'static, (Watcher, Result<Step, WatchEnd>)>>,
     silent_since: Instant,
     changes: Counter,
     _counted: GaugeGuard,
 }
 
-/// What comes next.
+/// The result of a step.
 enum Step {
     Rows(Rows),
-    /// A row that is large, and the space for it.
+    /// A large row, and the space for it.
     Large(Rows, Space),
-    /// A row that is large, and there was no space for it.
+    /// A large row for which there was no space.
     NoSpace,
 }
 
-/// Takes the next step. A large value that will be sent waits where it is until there is space for it.
+/// Takes the next step. A large value that will be sent is not held until there is space for it.
 async fn step(
     mut watcher: Watcher,
     sent: Option<Bytes>,
@@ -177,14 +177,14 @@ async fn step(
 ) -> (Watcher, Result<Step, WatchEnd>) {
     let place = watcher.place();
     let mut space: Option<Space> = None;
-    // Of all the waits for space together: what it was taken for may be gone from memory when it is there.
+    // One deadline for all waits for space: when there is space, the value may be gone from memory.
     let mut deadline = None;
     loop {
         let mut next = Box::pin(watcher.next());
         let rows = match (&mut next).now_or_never() {
             Some(rows) => rows,
             None => {
-                // What holds space waits for nothing.
+                // A step that holds space waits for nothing else.
                 space = None;
                 next.as_mut().await
             }
@@ -196,7 +196,7 @@ async fn step(
         };
         let large = sent.as_ref().and_then(|prefix| rows.large(prefix));
         let Some(size) = large else { return (watcher, Ok(Step::Rows(rows))) };
-        // The value, and what it becomes.
+        // The value, and its JSON.
         let needed = 2 * size;
         if let Some(space) = space.or_else(|| events.try_take(needed)) {
             return (watcher, Ok(Step::Large(rows, space)));
@@ -250,7 +250,7 @@ impl Strand {
         }
     }
 
-    /// The next row that was asked for, if there is one in hand.
+    /// The next row that passes the filter, if one is in memory.
     fn send(&mut self, space: &mut Option<Space>) -> Option<Sent> {
         let mut rows = self.sending.take()?;
         while let Some((key, value)) = rows.take() {
@@ -268,7 +268,7 @@ impl Strand {
 
 /// A change as the data of an event.
 fn describe(shard: ShardId, version: u64, key: &[u8], value: Option<&Bytes>, values: bool) -> (Kind, String) {
-    // What can't be read is still a change; to read the key tells what is wrong with it.
+    // A change with an unreadable value is still a change; a read of the key reports what is wrong.
     let record = value.and_then(|stored| Record::decode(stored).ok());
     let shown = record.as_ref().filter(|_| values).map(|record| record.value().as_ref());
     let text = shown.and_then(scan::text);
@@ -287,7 +287,7 @@ fn describe(shard: ShardId, version: u64, key: &[u8], value: Option<&Bytes>, val
     (kind, serde_json::to_string(&data).expect("it is strings and numbers"))
 }
 
-/// What is told to whoever has been away for too long.
+/// The problem for a cursor that is too old.
 fn gone(shard: ShardId, place: Place) -> Problem {
     let detail = format!("changes of shard {shard} from {place} on are not kept any more");
     let mut problem = Problem::new(ErrorKind::NotFound, "history-gone", detail)

@@ -1,16 +1,16 @@
-//! Follows the changes of one shard, a few rows at a time: from memory, and from the log for whoever is behind.
+//! Follows the changes of one shard, a few rows at a time: from memory, or from the log for a watcher that is behind.
 //!
-//! Between two steps it holds a place and nothing else, so it does not matter how slowly it is followed.
+//! Between two steps it holds nothing but a place, so a slow reader costs no memory.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use crate::changes::Place;
-use crate::changes::feed::{Batch, Feed, Look};
+use crate::changes::feed::{Batch, Feed, Lookup};
 use crate::changes::history::{History, HistoryError, Reading};
 
-/// Bytes of the rows that are given at once; the first one in any case.
+/// How many bytes of rows are returned at once; the first row in any case.
 const ROWS: usize = 32 * 1024;
 
 /// Follows the changes of a shard.
@@ -18,17 +18,17 @@ pub(crate) struct Watcher {
     feed: Feed,
     history: History,
     place: Place,
-    /// Where the log is read, while it is.
+    /// The file of the log that is being read, if any.
     reading: Option<Reading>,
 }
 
 /// Why there are no more changes.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WatchEnd {
-    /// Go on elsewhere, or here in a moment: the database was closed.
+    /// Continue elsewhere, or here once the database is open again: it was closed.
     #[error("the database was closed")]
     Closed,
-    /// Begin anew: what comes next is not kept any more.
+    /// Start over: the next changes are no longer kept.
     #[error("changes after {0} are not kept any more")]
     Gone(Place),
     /// Try again.
@@ -36,13 +36,13 @@ pub(crate) enum WatchEnd {
     Unread(#[from] HistoryError),
 }
 
-/// Some rows of a batch, in their order.
+/// Some rows of a batch, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rows {
     seq: u64,
-    /// The number of the first of these in the batch.
+    /// The index in the batch of the first of these rows.
     first: usize,
-    /// How many the batch has.
+    /// The number of rows in the batch.
     of: usize,
     rows: VecDeque<(Bytes, Option<Bytes>)>,
 }
@@ -60,29 +60,29 @@ impl Rows {
         Self { seq: batch.seq, first, of: batch.rows.len(), rows }
     }
 
-    /// Their batch.
+    /// The sequence number of their batch.
     pub(crate) fn seq(&self) -> u64 {
         self.seq
     }
 
-    /// Takes the next one.
+    /// Takes the next row.
     pub(crate) fn take(&mut self) -> Option<(Bytes, Option<Bytes>)> {
         let row = self.rows.pop_front()?;
         self.first += 1;
         Some(row)
     }
 
-    /// The place behind what was taken, of which there is some.
+    /// The place after the last row that was taken. At least one must have been.
     pub(crate) fn place(&self) -> Place {
         self.place_after(0)
     }
 
-    /// The place behind so many more.
+    /// The place after this many more rows.
     fn place_after(&self, rows: usize) -> Place {
         Place::after_row(self.seq, self.first + rows - 1, self.of)
     }
 
-    /// How large the first one is, if its key has the prefix and it is more than may be held.
+    /// The size of the first row, if its key has the prefix and it is larger than what may be held.
     pub(crate) fn large(&self, prefix: &[u8]) -> Option<usize> {
         let first = self.rows.front().filter(|(key, _)| key.starts_with(prefix))?;
         Some(size(first)).filter(|size| *size > ROWS)
@@ -94,24 +94,24 @@ fn size((key, value): &(Bytes, Option<Bytes>)) -> usize {
 }
 
 impl Watcher {
-    /// Goes on from a place, or from now. Fails at once if what is behind that place is gone.
+    /// Begins at a place, or now. Fails at once if the changes after that place are gone.
     pub(crate) async fn begin(feed: Feed, history: History, from: Option<Place>) -> Result<Self, WatchEnd> {
         let place = from.unwrap_or_else(|| feed.head());
         let mut watcher = Self { feed, history, place, reading: None };
-        match watcher.feed.look(place) {
-            Look::Batch(_) | Look::Nothing => {}
-            Look::Never => return Err(WatchEnd::Gone(place)),
-            Look::Below(_) => watcher.reading = Some(watcher.find().await?),
+        match watcher.feed.lookup(place) {
+            Lookup::Batch(_) | Lookup::Nothing => {}
+            Lookup::Never => return Err(WatchEnd::Gone(place)),
+            Lookup::Below(_) => watcher.reading = Some(watcher.find().await?),
         }
         Ok(watcher)
     }
 
-    /// All below it was seen.
+    /// Everything before it has been seen.
     pub(crate) fn place(&self) -> Place {
         self.place
     }
 
-    /// What comes next. Waits until there is something.
+    /// The next rows. Waits until there are some.
     pub(crate) async fn next(&mut self) -> Result<Rows, WatchEnd> {
         let feed = self.feed.clone();
         tokio::select! {
@@ -121,21 +121,21 @@ impl Watcher {
         }
     }
 
-    /// Goes back to a place that was left behind.
+    /// Goes back to an earlier place.
     pub(crate) fn back_to(&mut self, place: Place) {
         self.place = place;
     }
 
     async fn find_next(&mut self) -> Result<Rows, WatchEnd> {
         loop {
-            match self.feed.look(self.place) {
-                Look::Batch(batch) => {
+            match self.feed.lookup(self.place) {
+                Lookup::Batch(batch) => {
                     self.reading = None;
                     return self.rows_of(&batch);
                 }
-                Look::Nothing => self.feed.more(self.place).await,
-                Look::Never => return Err(WatchEnd::Gone(self.place)),
-                Look::Below(floor) => {
+                Lookup::Nothing => self.feed.more(self.place).await,
+                Lookup::Never => return Err(WatchEnd::Gone(self.place)),
+                Lookup::Below(floor) => {
                     let reading = match self.reading {
                         Some(reading) => reading,
                         None => self.find().await?,
@@ -144,7 +144,7 @@ impl Watcher {
                     let batches = self.history.read(reading).await;
                     let batches = batches.map_err(|error| ended(error, self.place))?;
                     let at = batches.partition_point(|batch| batch.seq < self.place.seq);
-                    // Above the floor it may not be durable yet, and memory has it.
+                    // A batch above the floor may not be durable yet; memory has it once it is.
                     match batches.get(at).filter(|batch| batch.seq <= floor) {
                         Some(batch) => return self.rows_of(batch),
                         None if at < batches.len() => self.place = Place::after(floor),
@@ -158,7 +158,7 @@ impl Watcher {
     fn rows_of(&mut self, batch: &Batch) -> Result<Rows, WatchEnd> {
         let first = if batch.seq == self.place.seq { self.place.row } else { 0 };
         if first >= batch.rows.len() {
-            // It has another batch under that number: the place is of another history.
+            // The batch with that number is another one: the place is from another history.
             return Err(WatchEnd::Gone(self.place));
         }
         let rows = Rows::of(batch, first);

@@ -1,4 +1,4 @@
-//! What a write changes, and under which conditions.
+//! What a write changes, and on which conditions.
 //!
 //! Pure.
 
@@ -9,12 +9,12 @@ use bytes::Bytes;
 use crate::data::key::Key;
 use crate::data::record::Record;
 
-/// What is to become of a key.
+/// What happens to a key, and on which condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) key: Key,
     pub(crate) effect: Effect,
-    /// Only if this holds.
+    /// The condition on which it happens.
     pub(crate) condition: Option<Condition>,
 }
 
@@ -23,26 +23,26 @@ pub(crate) struct Change {
 pub(crate) enum Effect {
     /// It gets a value: a record's stored form, and when it expires.
     Put(Bytes, Option<NonZeroU64>),
-    /// It has none any more.
+    /// Its value is removed.
     Delete,
-    /// It has none any more if it still expires then.
+    /// Its value is removed if it still expires at this time.
     Expire(NonZeroU64),
-    /// Nothing; only the condition counts.
+    /// Nothing; only the condition is checked.
     Check,
 }
 
-/// What must hold of a key.
+/// What must hold for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
     /// It has no value.
     Absent,
-    /// It has one.
+    /// It has a value.
     Present,
-    /// It has the one that this write put.
+    /// It has the value that this write put.
     Version(u64),
 }
 
-/// What is known of a key that has a value.
+/// The version and expiry of a key that has a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) version: u64,
@@ -52,33 +52,33 @@ pub(crate) struct Known {
 /// A condition that did not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unmet {
-    /// Of which change, from 0.
+    /// The index of the change, from 0.
     pub(crate) index: usize,
-    /// The version that the key has, if it has a value.
+    /// The version of the key, if it has a value.
     pub(crate) version: Option<u64>,
 }
 
-/// Whether a write's changes belong together.
+/// Whether the changes of a write are atomic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unity {
-    /// All of them at one moment and with one version, or none of them. No key is among them twice.
+    /// All or none of them are made, with one version. No key appears twice.
     Whole,
-    /// Each by itself, in their order.
+    /// Each is made separately, in order.
     Apart,
 }
 
-/// Changes that are made durable together, and how they belong together.
+/// Changes that become durable together, and whether they are atomic.
 #[derive(Debug)]
 pub(crate) struct Write {
     pub(crate) changes: Vec<Change>,
     pub(crate) unity: Unity,
 }
 
-/// The version of what was written; none if nothing was.
+/// The version of what was written; `None` if nothing was.
 pub(crate) type Written = Option<u64>;
 
 impl Write {
-    /// What it takes of the log, about.
+    /// About how many bytes it takes in the log.
     pub(crate) fn size(&self) -> usize {
         self.changes.iter().map(Change::size).sum()
     }
@@ -96,18 +96,18 @@ impl Change {
         Self { key, effect: Effect::Delete, condition: None }
     }
 
-    /// The same under a condition.
+    /// The same on a condition.
     #[must_use]
     pub(crate) fn provided(self, condition: Option<Condition>) -> Self {
         Self { condition, ..self }
     }
 
-    /// Whether the key must be looked at first. A put without a time to live never needs it.
-    pub(crate) fn looks(&self) -> bool {
+    /// Whether the key must be read first. A put without a condition or a time to live never needs it.
+    pub(crate) fn needs_read(&self) -> bool {
         self.condition.is_some() || matches!(self.effect, Effect::Put(_, Some(_)) | Effect::Expire(_))
     }
 
-    /// Its bytes, about.
+    /// About how many bytes it has.
     pub(crate) fn size(&self) -> usize {
         let value = match &self.effect {
             Effect::Put(value, _) => value.len(),
@@ -118,7 +118,7 @@ impl Change {
 }
 
 impl Condition {
-    /// Whether it holds of a key.
+    /// Whether it holds for a key.
     pub(crate) fn holds(self, known: Option<&Known>) -> bool {
         match self {
             Self::Absent => known.is_none(),
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_condition_holds_of_what_it_names() {
+    fn a_condition_holds_for_what_it_names() {
         let known = Known { version: 3, expires_ms: None };
         for (condition, of_nothing, of_it) in [
             (Condition::Absent, true, false),
@@ -148,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_put_pays_no_look() {
+    fn an_ordinary_put_reads_nothing() {
         let key = || Key::new("a").unwrap();
         let record = Record::new(None, Bytes::from_static(b"1"));
-        assert!(!Change::put(key(), &record).looks());
-        assert!(!Change::delete(key()).looks());
-        assert!(Change::put(key(), &record.expiring(NonZeroU64::new(1))).looks());
-        assert!(Change::delete(key()).provided(Some(Condition::Present)).looks());
+        assert!(!Change::put(key(), &record).needs_read());
+        assert!(!Change::delete(key()).needs_read());
+        assert!(Change::put(key(), &record.expiring(NonZeroU64::new(1))).needs_read());
+        assert!(Change::delete(key()).provided(Some(Condition::Present)).needs_read());
     }
 }

@@ -1,6 +1,6 @@
 //! Keys: any bytes, and how they are written in paths and queries.
 //!
-//! Pure. One function decodes for the handler and for the choice of a shard, so that they cannot disagree.
+//! Pure. One function decodes keys for the handler and for the choice of a shard, so that they cannot disagree.
 
 use std::fmt;
 
@@ -16,10 +16,10 @@ pub(crate) struct Key(Bytes);
 /// Why a text is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum KeyError {
-    /// Name one.
+    /// Name a key.
     #[error("the key is empty")]
     Empty,
-    /// Shorten it.
+    /// Use a shorter key.
     #[error("the key has {0} bytes; at most {MAX_KEY} are allowed")]
     TooLong(usize),
     /// Write a percent sign as `%25`.
@@ -48,7 +48,7 @@ impl Key {
         &self.0
     }
 
-    /// What decides its shard: what stands in its first braces, or all of it.
+    /// The hash that decides its shard: of the text in its first braces, or of all of it.
     pub(crate) fn hash(&self) -> KeyHash {
         KeyHash::of_tagged(&self.0)
     }
@@ -67,10 +67,10 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The one way in which a key is written in answers: it may be put into a path or a query as it is.
+/// The one way in which answers write a key, so that it can be put into a path or a query unchanged.
 ///
-/// Letters, digits and `-._~` stand for themselves (RFC 3986, section 2.3), all else is percent-encoded. `/` stands
-/// for itself too, unless a client would take a part between two of them for an empty or dotted step and leave it out.
+/// Letters, digits and `-._~` stand for themselves (RFC 3986, section 2.3); everything else is percent-encoded. `/`
+/// stands for itself too, unless a client could take a segment of the key for empty or dotted and normalise it away.
 pub(crate) fn encode(bytes: &[u8]) -> String {
     use std::fmt::Write;
     let is_plain_path = bytes.split(|&byte| byte == b'/').all(|step| !matches!(step, b"" | b"." | b".."));
@@ -114,12 +114,12 @@ mod tests {
             assert_eq!(Key::from_path(path), Err(EncodingError { at }.into()), "{path}");
         }
         assert!(Key::from_path(&"a".repeat(MAX_KEY)).is_ok());
-        assert!(Key::from_path(&"%61".repeat(MAX_KEY)).is_ok(), "what counts is the key itself");
+        assert!(Key::from_path(&"%61".repeat(MAX_KEY)).is_ok(), "the decoded key counts");
         assert_eq!(Key::from_path(&"a".repeat(MAX_KEY + 1)), Err(KeyError::TooLong(MAX_KEY + 1)));
     }
 
     #[test]
-    fn steps_that_a_client_would_leave_out_are_hidden_from_it() {
+    fn segments_that_a_client_would_normalise_away_are_encoded() {
         for (bytes, text) in [
             ("user/1", "user/1"),
             ("a b&c=d?e#f%g+h", "a%20b%26c%3Dd%3Fe%23f%25g%2Bh"),
@@ -134,7 +134,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_key_comes_back_from_what_is_written_of_it(bytes in prop::collection::vec(any::<u8>(), 1..64)) {
+        fn every_key_is_read_back_from_its_encoded_form(bytes in prop::collection::vec(any::<u8>(), 1..64)) {
             let key = Key::new(bytes).unwrap();
             prop_assert_eq!(Key::from_path(&key.to_string()).unwrap(), key);
         }

@@ -1,59 +1,60 @@
-//! Keys in their order, and how the pages of several shards become one.
+//! Pages of keys in order, and how the pages of several shards are merged into one.
 
 use serde::{Deserialize, Serialize};
 
 use super::key::Key;
 
-/// What a listed key takes besides its texts.
+/// About what a listed key takes besides its texts.
 const LISTED: usize = 128;
 
 /// A key of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Listed {
-    /// The key as it may be put into a path.
+    /// The key, encoded for a path.
     pub(crate) key: String,
-    /// Bytes of the value.
+    /// The size of the value in bytes.
     pub(crate) size: u64,
-    /// The write that the value came from.
+    /// The version of the value.
     pub(crate) version: u64,
     /// The value's content type.
     pub(crate) content_type: String,
     /// When it expires, in milliseconds since 1970.
     #[serde(default)]
     pub(crate) expires_ms: Option<u64>,
-    /// The value, if it was asked for and is text.
+    /// The value, if values were requested and it is text.
     #[serde(default)]
     pub(crate) value: Option<String>,
-    /// The value in base64, if it was asked for and is no text.
+    /// The value in base64, if values were requested and it is no text.
     #[serde(default)]
     pub(crate) value_base64: Option<String>,
 }
 
 impl Listed {
-    /// What it takes of a page, about.
+    /// About how many bytes of a page it takes.
     pub(crate) fn size(&self) -> usize {
         let values = [&self.value, &self.value_base64].into_iter().flatten().map(String::len);
         self.key.len() + self.content_type.len() + values.sum::<usize>() + LISTED
     }
 }
 
-/// Keys in their order.
+/// Keys in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Page {
     /// The keys.
     pub(crate) keys: Vec<Listed>,
-    /// What to ask `after` for the next page; nothing if this is the last.
+    /// The `after` of the next page; `None` if this is the last one.
     pub(crate) next: Option<String>,
 }
 
-/// Why the parts do not make a page.
+/// Why the parts can't be merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no key")]
 pub(crate) struct NotAKey(String);
 
-/// One page of the pages of several shards, which all asked for the same.
+/// Merges the pages of several shards, all with the same range.
 ///
-/// A page that is not its shard's last says nothing of keys above its own last one, so the outcome ends there.
+/// A page that is not the last one of its shard ends before some of its keys, so the merged page ends with that page's
+/// last key.
 pub(crate) fn merge(pages: Vec<Page>, limit: usize, bytes: usize) -> Result<Page, NotAKey> {
     let mut horizon: Option<Key> = None;
     let mut all = Vec::new();
@@ -74,7 +75,7 @@ pub(crate) fn merge(pages: Vec<Page>, limit: usize, bytes: usize) -> Result<Page
     }
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
     let known = horizon.as_ref().map_or(all.len(), |horizon| all.partition_point(|(key, _)| key <= horizon));
-    // The first one is always given, so that asking again leads further.
+    // The first key is always returned, so that the next request makes progress.
     let mut size = 0;
     let fits = all.iter().take_while(|(_, listed)| {
         let is_room = size <= bytes;
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_merged_page_ends_where_a_shard_says_no_more() {
+    fn a_merged_page_ends_where_the_page_of_a_shard_is_cut() {
         let merged =
             merge(vec![page(&["a", "d"], true), page(&["b", "c", "e"], false)], 10, MAX_BYTES).unwrap();
         assert_eq!(merged, page(&["a", "b", "c", "d"], true), "what a shard has above `d` is not known");

@@ -1,28 +1,28 @@
-//! A part of the keys in their order, and how much of it is wanted at once.
+//! A range of keys in order, and how many of them make a page.
 
-/// Keys in a page unless the caller says.
+/// The default number of keys in a page.
 const DEFAULT_LIMIT: usize = 1_000;
-/// The most keys in a page.
+/// The largest number of keys in a page.
 pub(crate) const MAX_LIMIT: usize = 10_000;
-/// The most bytes that a page has before its last key, about.
+/// About how many bytes a page has at most before its last key.
 pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// What is asked for.
+/// Which keys are listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ScanRange {
-    /// Keys that begin with it.
+    /// The prefix of all listed keys.
     pub(crate) prefix: Vec<u8>,
-    /// Keys that are not below it.
+    /// The first key that may be listed.
     pub(crate) start: Vec<u8>,
-    /// Keys below it.
+    /// The first key that is no longer listed.
     pub(crate) end: Option<Vec<u8>>,
-    /// Keys above it.
+    /// Only keys after this one are listed.
     pub(crate) after: Option<Vec<u8>>,
-    /// Keys at once.
+    /// The largest number of keys in a page.
     pub(crate) limit: usize,
-    /// With their values.
+    /// Whether values are listed too.
     pub(crate) values: bool,
-    /// Bytes of a page before its last key, about.
+    /// About how many bytes a page has before its last key.
     pub(crate) bytes: usize,
 }
 
@@ -35,11 +35,11 @@ impl Default for ScanRange {
 }
 
 impl ScanRange {
-    /// The first key that it may be, and the first one above that it can't be, if any. Nothing if no key is asked for.
+    /// The first possible key, and the first one after the range, if any. `None` if the range is empty.
     pub(crate) fn limits(&self) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
         let mut first = self.start.as_slice().max(self.prefix.as_slice()).to_vec();
         if let Some(after) = &self.after {
-            // The smallest key above another one is that key and a zero byte.
+            // The smallest key after another one is that key and a zero byte.
             let next = [after.as_slice(), &[0]].concat();
             first = first.max(next);
         }
@@ -52,7 +52,7 @@ impl ScanRange {
     }
 }
 
-/// The first key above all that begin with a prefix; none if there can be none.
+/// The first key after all that begin with a prefix; `None` if there is none.
 fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
     let mut next = prefix[..=last].to_vec();

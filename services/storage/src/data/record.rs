@@ -1,4 +1,4 @@
-//! How a value lies in the database: a small header before the bytes that were put.
+//! How a value is stored in the database: a small header, then the bytes that were put.
 //!
 //! ```text
 //! 1 byte    version of this format: 2
@@ -9,7 +9,7 @@
 //! …         the value
 //! ```
 //!
-//! The hash is checked whenever any of it is shown, so that what was damaged on its way is never taken for data.
+//! The hash is checked before any of the value is returned, so that damaged bytes are never returned as data.
 
 use std::hash::Hasher;
 use std::num::NonZeroU64;
@@ -36,22 +36,22 @@ pub(crate) struct Record {
     value: Bytes,
 }
 
-/// What lies under a key: a record and which write it came from.
+/// A record and the version of the write that put it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Versioned {
-    /// The number of the write. The shard's writes have ever higher ones.
+    /// The number of the write. Numbers rise with each write to a shard.
     pub(crate) version: u64,
-    /// What was put.
+    /// The record that was put.
     pub(crate) record: Record,
 }
 
-/// Why stored bytes are no value.
+/// Why stored bytes are no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RecordError {
     /// Run the version of Coterie that wrote it.
     #[error("the value was stored in format {0}; this version of Coterie reads format {VERSION}")]
     UnknownVersion(u8),
-    /// The data is damaged, or something else wrote it.
+    /// The data is damaged, or another program wrote it.
     #[error("the stored value is cut short")]
     CutShort,
     /// The data is damaged.
@@ -68,7 +68,7 @@ impl Record {
         Self { expires_ms: None, content_type, value }
     }
 
-    /// The same, with a time at which it expires.
+    /// The same with an expiry time.
     #[must_use]
     pub(crate) fn expiring(self, expires_ms: Option<NonZeroU64>) -> Self {
         Self { expires_ms, ..self }
@@ -88,7 +88,7 @@ impl Record {
         out.freeze()
     }
 
-    /// Reads the stored form, and checks that it is what was put.
+    /// Decodes the stored form and checks its hash.
     pub(crate) fn decode(stored: &Bytes) -> Result<Self, RecordError> {
         let record = Self::skim(stored)?;
         if stored[HASH] == checksum(&stored[HASH.end..]).to_be_bytes() {
@@ -98,7 +98,7 @@ impl Record {
         }
     }
 
-    /// Reads the stored form without its checksum, for whoever shows nothing of the value.
+    /// Decodes the stored form without checking its hash, for callers that return nothing of the value.
     pub(crate) fn skim(stored: &Bytes) -> Result<Self, RecordError> {
         match stored.first() {
             None => return Err(RecordError::CutShort),
@@ -133,13 +133,13 @@ impl Record {
         &self.value
     }
 
-    /// The value alone.
+    /// Takes the value out.
     pub(crate) fn into_value(self) -> Bytes {
         self.value
     }
 }
 
-/// SipHash-1-3 with 128 bits and a zero key (Aumasson and Bernstein, 2012): it finds changes, not forgers.
+/// SipHash-1-3 with 128 bits and a zero key (Aumasson and Bernstein, 2012): it detects damage, not forgery.
 fn checksum(bytes: &[u8]) -> u128 {
     let mut hasher = SipHasher13::new();
     hasher.write(bytes);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_told_apart() {
+    fn bytes_that_are_no_record_are_refused() {
         let stored = record(Some("text/plain"), b"").encode();
         assert_eq!(Record::decode(&Bytes::new()), Err(RecordError::CutShort));
         assert_eq!(Record::decode(&stored.slice(..25)), Err(RecordError::CutShort));

@@ -1,6 +1,6 @@
-//! The cache for what was read from tables, shared by all shards of this process unless one has a cache of its own.
+//! The cache for data read from tables, shared by all shards of this process that have no cache of their own.
 //!
-//! SlateDB asks for entries and hands over what it wrote; [`entries`] decides what stays. Several readers that miss the
+//! SlateDB requests entries and inserts what it wrote; [`entries`] decides what is kept. Several readers that miss the
 //! same entry wait for one of them to read it.
 
 mod entries;
@@ -20,16 +20,16 @@ use entries::{Entries, Map};
 pub(crate) use entries::{Kind, Limits};
 
 const MIB: u64 = 1024 * 1024;
-/// The least that a cache has by default.
+/// The smallest default size of a cache.
 const LEAST: u64 = 32 * MIB;
-/// The most that blocks have by default. The system keeps what was read from files as well, and gives it back when
-/// memory is short; filters and indexes are of use only here.
+/// The largest default size of all blocks. The system also caches what was read from files, and drops it when memory is
+/// short; filters and indexes are cached only here.
 const MOST_BLOCKS: u64 = 64 * MIB;
 
 /// The cache of this process, for all shards that have none of their own.
 static SHARED: LazyLock<Arc<Cache>> = LazyLock::new(|| Arc::new(Cache::new(by_default(memory_limit()))));
 
-/// The limits for a process that may use so many bytes of memory: a sixteenth of it.
+/// The default limits for a process that may use `memory` bytes: a sixteenth of it.
 fn by_default(memory: u64) -> Limits {
     let all = (memory / 16).max(LEAST);
     Limits { all, blocks: all.min(MOST_BLOCKS) }
@@ -38,39 +38,39 @@ fn by_default(memory: u64) -> Limits {
 /// A cache of one or several shards.
 pub(crate) struct Cache {
     entries: RwLock<Entries<CachedKey, CachedEntry>>,
-    /// What is being read, for those who want the same.
+    /// Entries that are being read, for other readers of the same entry.
     loading: Mutex<Map<CachedKey, Arc<OnceCell<CachedEntry>>>>,
-    /// What the filters and indexes of each shard's tables take, by the number of its opening.
+    /// The size of the filters and indexes of each shard's tables, by the scope of its part.
     needs: Mutex<BTreeMap<u64, u64>>,
 }
 
-/// A shard's part of a cache. What it holds is dropped with it.
+/// A shard's part of a cache. Dropping it drops its entries.
 pub(crate) struct Part {
     cache: Arc<Cache>,
-    /// Tells its entries from those of other shards, and from those of an earlier opening.
+    /// Distinguishes its entries from those of other shards and of earlier openings.
     scope: u64,
 }
 
-/// What the filters and indexes of a shard's tables need of its cache, and what there is; in bytes.
+/// How much cache the filters and indexes of a shard's tables need, and how much there is; in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Need {
     /// What those of this shard need.
     pub(crate) bytes: u64,
-    /// The same and what those of the other shards need that share the cache.
+    /// What those of all shards that share the cache need.
     pub(crate) of_all: u64,
     /// The size of the cache.
     pub(crate) cache: u64,
-    /// What filters and indexes may have of it.
+    /// How much of it filters and indexes may take.
     pub(crate) room: u64,
 }
 
 impl Need {
-    /// What is missing for all to fit.
+    /// By how much they do not fit.
     pub(crate) fn missing(self) -> u64 {
         self.of_all.saturating_sub(self.room)
     }
 
-    /// The size of a cache for this shard alone that would do.
+    /// The size of a cache for this shard alone into which they would fit.
     pub(crate) fn would_do(self) -> u64 {
         Limits::for_metadata(self.bytes)
     }
@@ -82,12 +82,12 @@ impl Cache {
         Self { entries, loading: Mutex::default(), needs: Mutex::default() }
     }
 
-    /// The cache that a shard's settings ask for: one of its own, or the one that is shared.
+    /// The cache for a shard's settings: one of its own with this size, or the shared one.
     pub(crate) fn of_size(bytes: Option<u64>) -> Arc<Self> {
         bytes.map_or_else(|| Arc::clone(&SHARED), |all| Arc::new(Self::new(Limits { all, blocks: all })))
     }
 
-    /// A part for a shard that is opened now.
+    /// A part for a shard that is about to be opened.
     pub(crate) fn part(self: &Arc<Self>) -> Part {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Part { cache: Arc::clone(self), scope: NEXT.fetch_add(1, Ordering::Relaxed) }
@@ -106,7 +106,7 @@ impl Cache {
         self.change(|entries| entries.insert(kind, key, entry, bytes));
     }
 
-    /// What is held, or else read by whoever asks first.
+    /// Returns the cached entry, or reads it; other readers of the same entry wait for that.
     async fn fetch(&self, kind: Kind, key: CachedKey, loader: CacheLoader) -> Result<CacheFetch, Error> {
         if let Some(entry) = self.get(&key) {
             return Ok(CacheFetch::hit(entry));
@@ -133,7 +133,7 @@ impl fmt::Debug for Cache {
     }
 }
 
-/// A place among those who want an entry that is being read.
+/// One of the readers that wait for an entry.
 struct Loading<'a> {
     cache: &'a Cache,
     key: &'a CachedKey,
@@ -148,10 +148,10 @@ impl<'a> Loading<'a> {
 }
 
 impl Drop for Loading<'_> {
-    /// The last one takes the place away; one that is dropped while it reads leaves that to the next.
+    /// The last reader removes the entry from the map. If the one that reads is dropped, the next reader reads it.
     fn drop(&mut self) {
         let mut loading = lock(&self.cache.loading);
-        // The map's own, and this one.
+        // One reference is the map's, and one is `self`'s.
         if Arc::strong_count(&self.entry) <= 2 {
             loading.remove(self.key);
         }
@@ -164,14 +164,14 @@ impl Part {
         self.scope
     }
 
-    /// The same for SlateDB, which alone knows what an entry is.
+    /// The same as SlateDB's cache, since only SlateDB knows the type of an entry.
     pub(crate) fn for_database(&self) -> Arc<SplitCache> {
         let of = |kind| Some(Arc::new(OfKind { cache: Arc::clone(&self.cache), kind }) as Arc<dyn DbCache>);
         let split = SplitCache::new().with_block_cache(of(Kind::Block)).with_meta_cache(of(Kind::Metadata));
         Arc::new(split.build())
     }
 
-    /// Notes what the filters and indexes of the shard's tables need.
+    /// Records what the filters and indexes of the shard's tables need.
     pub(crate) fn needs(&self, bytes: u64) -> Need {
         let of_all: u64 = {
             let mut needs = lock(&self.cache.needs);

@@ -21,7 +21,7 @@ use crate::engine::testing::Owners;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
-/// A wall clock that is wrong by a number of seconds, which may be changed.
+/// A wall clock that is off by a number of seconds, which can be changed.
 #[derive(Clone)]
 struct Skewed {
     seconds: Arc<AtomicI64>,
@@ -34,7 +34,7 @@ impl Skewed {
         Self { seconds: Arc::new(AtomicI64::new(seconds)), began: (SystemTime::now(), Instant::now()) }
     }
 
-    /// A machine whose time of day is set to be wrong by this many seconds.
+    /// Sets the clock, off by this many seconds.
     fn set(&self, seconds: i64) {
         self.seconds.store(seconds, Ordering::SeqCst);
     }
@@ -50,12 +50,12 @@ impl Skewed {
     }
 }
 
-/// Where what the predecessor wrote lies when it ends.
+/// Where the writes of the first owner are when the second one opens the database.
 #[derive(Debug, Clone, Copy)]
 enum Left {
-    /// It is fenced while it runs: all is in the log.
+    /// The first owner still runs and is fenced: all is in the log.
     InLog,
-    /// It closes: all is in tables.
+    /// It was closed: all is in tables.
     InTables,
     /// Its tables were compacted, some time after the last write.
     Compacted,
@@ -81,7 +81,7 @@ async fn compact(running: &Running, objects: &Arc<dyn ObjectStore>, round: &str)
     assert!(compactions(objects).await > 0);
 }
 
-async fn a_successor_writes_at_once(first_off: i64, second_off: i64, left: Left) {
+async fn a_new_owner_writes_at_once(first_off: i64, second_off: i64, left: Left) {
     let at = format!("{first_off} s, then {second_off} s, {left:?}");
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let owners = Arc::<Owners>::default();
@@ -113,12 +113,12 @@ async fn a_successor_writes_at_once(first_off: i64, second_off: i64, left: Left)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_successor_writes_at_once_however_far_its_clock_is_from_its_predecessors() {
+async fn a_new_owner_writes_at_once_however_far_its_clock_is_from_its_predecessors() {
     for left in [Left::InLog, Left::InTables, Left::Compacted] {
         for (first, second) in
             [(0, -5), (0, -30), (0, -HOUR), (DAY, 0), (400 * DAY, -DAY), (0, HOUR), (-HOUR, 0)]
         {
-            a_successor_writes_at_once(first, second, left).await;
+            a_new_owner_writes_at_once(first, second, left).await;
         }
     }
 }
@@ -144,7 +144,7 @@ async fn a_clock_that_is_set_while_an_owner_runs_stops_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_lives_as_long_as_it_was_asked_to_though_the_clock_is_set() {
+async fn a_ttl_is_kept_even_if_the_clock_is_set() {
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     for (off, corrected) in [(0, -HOUR), (0, HOUR), (DAY, 0), (-DAY, 0)] {
         let wall = Skewed::by(off);
@@ -164,7 +164,7 @@ async fn a_value_lives_as_long_as_it_was_asked_to_though_the_clock_is_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_of_day_means_the_same_where_data_time_is_ahead() {
+async fn a_time_of_day_means_the_same_when_data_time_is_ahead() {
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let owners = Arc::<Owners>::default();
     let ahead = Running::start_at(Skewed::by(DAY).clock(), Arc::clone(&objects), &owners).await;
@@ -180,14 +180,14 @@ async fn a_time_of_day_means_the_same_where_data_time_is_ahead() {
 }
 
 #[tokio::test]
-async fn a_table_that_was_uploaded_a_moment_ago_stays_though_data_time_is_a_day_ahead() {
+async fn a_table_that_was_just_uploaded_stays_even_if_data_time_is_a_day_ahead() {
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let owners = Arc::<Owners>::default();
     let running = Running::start_at(Skewed::by(DAY).clock(), Arc::clone(&objects), &owners).await;
     compact(&running, &objects, "a").await;
     running.put("b", "1").await.unwrap();
     flush(&running).await;
-    // By its name it is a day old; no manifest names it.
+    // Its name says that it is a day old, and no manifest names it.
     let folder = Path::from(PATH).join("compacted");
     let tables: Vec<_> = objects.list(Some(&folder)).try_collect().await.unwrap();
     let day_old = folder.clone().join("01KB5W2V00000000000000000A.sst");
@@ -196,6 +196,6 @@ async fn a_table_that_was_uploaded_a_moment_ago_stays_though_data_time_is_a_day_
     garbage::testing::collect_aged(&objects, running.engine.now_ms(), Duration::from_mins(20)).await;
     assert!(objects.head(&day_old).await.is_ok(), "it may be named by the next manifest");
     garbage::testing::collect_aged(&objects, running.engine.now_ms(), Duration::ZERO).await;
-    assert!(objects.head(&day_old).await.is_err(), "it was garbage but for its age");
+    assert!(objects.head(&day_old).await.is_err(), "only its age had protected it");
     running.stop().await;
 }

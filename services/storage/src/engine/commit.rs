@@ -1,12 +1,13 @@
-//! One group of writes: what waits becomes batches of the database in the order in which it came, then one flush.
+//! Group commit: waiting writes become batches of the database in the order in which they arrived, and then one flush.
 //!
-//! All rows of a batch get one sequence number, and that number is the version of what was put. So no two writes to
-//! one key share a batch: each is acknowledged with a version of its own, and whoever watches sees both.
+//! All rows of a batch get one sequence number, which is the version of everything put in it. So two writes to one key
+//! never share a batch: each is acknowledged with a version of its own, and watchers see both.
 //!
-//! Conditions are judged in that order too: against what the group's earlier writes have made of the key, else against
-//! the database. A verdict shows that state to whoever asked, so it is answered like a write: once the state is
-//! durable, and it is proven that nobody else had opened the database until then. The flush proves it, since a new
-//! owner first takes the place in the log that the flush would write to; a group that wrote nothing asks the manifest.
+//! Conditions are checked in that order too: against what the group's earlier writes have made of the key, else against
+//! the database. The outcome of a condition shows the state of the key to the client, so it is answered like a write:
+//! once that state is durable, and once it is certain that no other node had opened the database until then. The flush
+//! ensures that, since a new owner first takes the place in the log that the flush would write to; a group that wrote
+//! nothing checks the manifest.
 
 use std::collections::BTreeMap;
 use std::mem::take;
@@ -24,51 +25,52 @@ use crate::engine::EngineError;
 use crate::engine::expiry;
 use crate::engine::shared::Shared;
 
-/// Keys that are looked at together.
-const LOOKS: usize = 64;
-/// What one flush of the log holds at most, or one write: it is in memory twice while it is written to the store.
+/// How many keys are read concurrently.
+const READS: usize = 64;
+/// The most that one flush of the log holds, unless a single write is larger: it is in memory twice while it is written
+/// to the store.
 const FLUSH: usize = 8 * 1024 * 1024;
-/// What a batch holds at most, unless its changes belong together.
+/// The most that a batch holds, unless its changes are atomic.
 const BATCH: usize = 4 * 1024 * 1024;
 
-/// What was found out of a key that it had to look at.
+/// The state of a key that had to be read, or why it can't be read.
 type State = Result<Option<Known>, String>;
 
-/// Rows of a batch; no value: deleted.
+/// Rows of a batch; no value means deleted.
 type Rows = Vec<(Bytes, Option<Bytes>)>;
 
 /// A write that waits to become durable.
 type Waiting = Queued<Write, Result<Written, EngineError>>;
 
-/// A group on its way.
+/// A group that is being committed.
 struct Group<'a> {
     db: &'a Db,
-    /// The keys with conditions, as the batches that are in the database have left them.
+    /// The keys that had to be read, in the state in which the written batches have left them.
     known: BTreeMap<Bytes, State>,
     batch: WriteBatch,
-    /// The same, for those who watch.
+    /// The rows of the batch, for watchers.
     rows: Rows,
-    /// What the batches had that are in the database.
+    /// The rows of the batches already written, by version.
     written: Vec<(u64, Rows)>,
     size: usize,
-    /// What the batch makes of its keys: a value that expires or not, or none.
+    /// The state in which the batch leaves its keys.
     touched: BTreeMap<Bytes, Option<Known>>,
-    /// The writes that are in the batch, by their place in the group.
+    /// The writes that are in the batch, by their index in the group.
     pending: Vec<usize>,
     outcomes: Vec<Result<Written, EngineError>>,
-    /// The earliest time at which something expires that was put.
+    /// The earliest time at which something that was put expires.
     earliest: u64,
     has_written: bool,
 }
 
-/// Makes a group of writes durable, in their order, and answers them.
+/// Makes a group of writes durable, in order, and answers them.
 pub(crate) async fn commit(
     db: &Db,
     shared: &Shared,
     feed: &Feed,
     group: Vec<Waiting>,
 ) -> Result<(), slatedb::Error> {
-    // Whoever does not wait any more was told that the outcome is open.
+    // An abandoned write was already answered: its outcome is unknown.
     let mut waiting = group.into_iter().filter(|write| !write.is_abandoned()).peekable();
     while let Some(first) = waiting.next() {
         let mut size = first.item.size();
@@ -103,7 +105,7 @@ async fn commit_part(
             for (version, rows) in written {
                 feed.wrote(version, rows);
             }
-            // Only now, so that whoever looks for what expires finds it.
+            // Only now, so that a sweep that starts after this finds the values.
             shared.expiry.expires_at(earliest);
             for (write, outcome) in group.into_iter().zip(outcomes) {
                 shared.meters.became_durable(write.came.elapsed());
@@ -125,7 +127,7 @@ type Outcomes = (Vec<Result<Written, EngineError>>, u64, Vec<(u64, Rows)>);
 async fn run(db: &Db, writes: &mut [(Unity, Vec<Change>)]) -> Result<Outcomes, slatedb::Error> {
     let mut group = Group {
         db,
-        known: look(db, writes).await?,
+        known: read_keys(db, writes).await?,
         batch: WriteBatch::new(),
         rows: Vec::new(),
         written: Vec::new(),
@@ -148,28 +150,31 @@ async fn run(db: &Db, writes: &mut [(Unity, Vec<Change>)]) -> Result<Outcomes, s
     Ok((group.outcomes, group.earliest, group.written))
 }
 
-/// What the keys hold that must be looked at, before the group.
-async fn look(db: &Db, writes: &[(Unity, Vec<Change>)]) -> Result<BTreeMap<Bytes, State>, slatedb::Error> {
+/// Reads the keys that must be read before the group is applied.
+async fn read_keys(
+    db: &Db,
+    writes: &[(Unity, Vec<Change>)],
+) -> Result<BTreeMap<Bytes, State>, slatedb::Error> {
     let changes = writes.iter().flat_map(|(_, changes)| changes);
     let mut keys: Vec<_> =
-        changes.filter(|change| change.looks()).map(|change| stored(change.key.bytes())).collect();
+        changes.filter(|change| change.needs_read()).map(|change| stored(change.key.bytes())).collect();
     keys.sort_unstable();
     keys.dedup();
-    let mut looks = stream::iter(keys)
+    let mut reads = stream::iter(keys)
         .map(|key| async move {
             let found = db.get_key_value(&key).await;
             (key, found)
         })
-        .buffer_unordered(LOOKS);
+        .buffer_unordered(READS);
     let mut known = BTreeMap::new();
-    while let Some((key, found)) = looks.next().await {
+    while let Some((key, found)) = reads.next().await {
         let state = match found {
             Ok(None) => Ok(None),
             Ok(Some(row)) => match Record::skim(&row.value) {
                 Ok(record) => Ok(Some(Known { version: row.seq, expires_ms: record.expires_ms() })),
                 Err(error) => Err(error.to_string()),
             },
-            // One damaged table must not stop all writes.
+            // One damaged table must not block all writes.
             Err(error) if error.kind() == ErrorKind::Data => Err(error.to_string()),
             Err(error) => return Err(error),
         };
@@ -179,14 +184,14 @@ async fn look(db: &Db, writes: &[(Unity, Vec<Change>)]) -> Result<BTreeMap<Bytes
 }
 
 impl Group<'_> {
-    /// Takes the next write into the batch, if its conditions hold.
+    /// Adds the next write to the batch, if its conditions hold.
     async fn take(&mut self, unity: Unity, changes: Vec<Change>) -> Result<(), slatedb::Error> {
         let keys: Vec<_> = changes.iter().map(|change| stored(change.key.bytes())).collect();
         if unity == Unity::Whole && keys.iter().any(|key| self.touched.contains_key(key)) {
             self.cut().await?;
         }
         let place = self.outcomes.len();
-        self.outcomes.push(self.judge(unity, &changes, &keys));
+        self.outcomes.push(self.check(unity, &changes, &keys));
         if self.outcomes[place].is_err() {
             return Ok(());
         }
@@ -201,13 +206,13 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Whether all conditions of a write hold, now that none of its keys is in the batch.
-    fn judge(&self, unity: Unity, changes: &[Change], keys: &[Bytes]) -> Result<Written, EngineError> {
+    /// Whether all conditions of a write hold. None of its keys is in the batch.
+    fn check(&self, unity: Unity, changes: &[Change], keys: &[Bytes]) -> Result<Written, EngineError> {
         let mut unmet = Vec::new();
         for (index, (change, key)) in changes.iter().zip(keys).enumerate() {
             let Some(condition) = change.condition else { continue };
-            debug_assert_eq!(unity, Unity::Whole, "conditions are for all or nothing");
-            match self.known.get(key).expect("a key with a condition was looked at") {
+            debug_assert_eq!(unity, Unity::Whole, "only atomic writes have conditions");
+            match self.known.get(key).expect("a key with a condition was read") {
                 Ok(known) if condition.holds(known.as_ref()) => {}
                 Ok(known) => unmet.push(Unmet { index, version: known.map(|known| known.version) }),
                 Err(why) => return Err(EngineError::Damaged(format!("{}: {why}", change.key))),
@@ -216,7 +221,7 @@ impl Group<'_> {
         if unmet.is_empty() { Ok(None) } else { Err(EngineError::Unmet(unmet)) }
     }
 
-    /// Puts a change into the batch. Says whether it changes anything.
+    /// Adds a change to the batch. Returns whether it changes anything.
     fn apply(&mut self, change: Change, key: Bytes) -> bool {
         let known = self.known.get(&key).and_then(|state| *state.as_ref().ok()?);
         let old = known.and_then(|known| known.expires_ms);
@@ -229,7 +234,7 @@ impl Group<'_> {
                     self.put(expiry::row(at, change.key.bytes()), Bytes::new());
                     self.earliest = self.earliest.min(at.get());
                 }
-                // The version comes when the batch is written.
+                // The version is known once the batch is written.
                 self.touched.insert(key, Some(Known { version: 0, expires_ms }));
                 if let Some(old) = old.filter(|old| Some(*old) != expires_ms) {
                     self.delete(expiry::row(old, change.key.bytes()));
@@ -263,7 +268,7 @@ impl Group<'_> {
         self.rows.push((row, None));
     }
 
-    /// Writes the batch into the database and begins another one.
+    /// Writes the batch into the database and starts another one.
     async fn cut(&mut self) -> Result<(), slatedb::Error> {
         self.size = 0;
         if self.batch.is_empty() {

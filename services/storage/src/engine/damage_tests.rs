@@ -1,4 +1,4 @@
-//! Bits that flip on the store are told of, and never answered as data.
+//! Damaged files on the store are reported, and never returned as data.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::tests::{Running, until};
 use super::*;
 use crate::engine::testing::Owners;
 
-/// Places in a file at which a bit is flipped.
+/// The number of places in a file at which a bit is flipped.
 const PLACES: usize = 24;
 const KEYS: usize = 8;
 
@@ -42,12 +42,12 @@ fn value(number: usize) -> String {
     format!("value {number} ").repeat(20)
 }
 
-/// Whether a read was refused because the disk took its time, which says nothing of damage.
+/// Whether a read failed because the disk was slow, which is no sign of damage.
 fn is_busy(why: &str) -> bool {
     why.contains("has not answered")
 }
 
-/// Reads a key. A busy disk may take its time: that is said, and it is asked again.
+/// Reads a key, again if the disk was too slow.
 async fn read_key(running: &Running, number: usize) -> Result<Option<String>, EngineError> {
     loop {
         match running.get(&format!("key-{number}")).await {
@@ -57,7 +57,7 @@ async fn read_key(running: &Running, number: usize) -> Result<Option<String>, En
     }
 }
 
-/// What was found of a damaged folder: how many reads were refused, and whether it was told of.
+/// Reads all keys of a damaged folder: how many reads failed, and whether health reported damage.
 async fn read_all(folder: &Path, at: &str) -> (usize, bool) {
     let running = Running::begin(store(folder), Arc::<Owners>::default().take().await);
     running.engine.0.kept.tried(Duration::from_secs(60)).await;
@@ -66,11 +66,11 @@ async fn read_all(folder: &Path, at: &str) -> (usize, bool) {
         match read_key(&running, number).await {
             Ok(found) => assert_eq!(found, Some(value(number)), "{at}: key-{number}"),
             Err(error) => {
-                let is_told = matches!(
+                let is_reported = matches!(
                     error,
                     EngineError::Damaged(_) | EngineError::Broken(_) | EngineError::NotOpen(_)
                 );
-                assert!(is_told, "{at}: key-{number}: {error}");
+                assert!(is_reported, "{at}: key-{number}: {error}");
                 refused += 1;
             }
         }
@@ -84,14 +84,14 @@ async fn read_all(folder: &Path, at: &str) -> (usize, bool) {
         Err(EngineError::Unread(why)) => assert!(is_busy(&why), "{at}: {why}"),
         Err(_) => {}
     }
-    let told = matches!(running.engine.health(), Health::Degraded(_));
+    let is_degraded = matches!(running.engine.health(), Health::Degraded(_));
     running.stop().await;
-    (refused, told)
+    (refused, is_degraded)
 }
 
-/// Flips bits in the files of one kind. How many flips were told of.
+/// Flips bits in the files of one kind. Returns how many flips health reported.
 async fn flipped(whole: &Path, kind: &str) -> usize {
-    let mut told = 0;
+    let mut reported = 0;
     let victims = files(&whole.join("db").join(kind));
     let victim = victims.iter().max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap();
     let length = fs::read(victim).unwrap().len();
@@ -103,15 +103,15 @@ async fn flipped(whole: &Path, kind: &str) -> usize {
         bytes[byte] ^= 1 << (place % 8);
         fs::write(&damaged, bytes).unwrap();
         let at = format!("{kind}, byte {byte} of {length}");
-        let (refused, is_told) = read_all(folder.path(), &at).await;
-        assert!(refused == 0 || is_told, "{at}: health says nothing");
-        told += usize::from(is_told);
+        let (refused, is_reported) = read_all(folder.path(), &at).await;
+        assert!(refused == 0 || is_reported, "{at}: health says nothing");
+        reported += usize::from(is_reported);
     }
-    told
+    reported
 }
 
 #[tokio::test]
-async fn a_bit_that_flips_in_a_table_or_in_the_log_is_told_of_and_never_shown_as_data() {
+async fn a_flipped_bit_in_a_table_or_in_the_log_is_reported_and_never_returned_as_data() {
     let folder = tempfile::tempdir().unwrap();
     let owners = Arc::<Owners>::default();
     let running = Running::start(store(folder.path()), &owners).await;
@@ -120,19 +120,19 @@ async fn a_bit_that_flips_in_a_table_or_in_the_log_is_told_of_and_never_shown_as
     for put in futures_util::future::join_all(puts).await {
         put.unwrap();
     }
-    // As if it had been killed here: all is in the log, nothing in a table.
+    // The state after a kill: all is in the log, nothing in a table.
     let logged = copy(folder.path());
     running.stop().await;
     until(async || folder.path().join("db/compacted").is_dir()).await;
 
-    let told = flipped(logged.path(), "wal").await;
-    assert!(told > PLACES / 2, "{told} of {PLACES} flips in the log were told of");
-    let told = flipped(folder.path(), "compacted").await;
-    assert!(told > PLACES / 2, "{told} of {PLACES} flips in a table were told of");
+    let reported = flipped(logged.path(), "wal").await;
+    assert!(reported > PLACES / 2, "{reported} of {PLACES} flips in the log were reported");
+    let reported = flipped(folder.path(), "compacted").await;
+    assert!(reported > PLACES / 2, "{reported} of {PLACES} flips in a table were reported");
 }
 
 #[tokio::test]
-async fn what_can_not_be_opened_is_told_as_damaged_until_it_is_restored() {
+async fn a_database_that_can_not_be_opened_is_reported_as_damaged_until_it_is_restored() {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::start(store(folder.path()), &Arc::default()).await;
     running.put("key-0", &value(0)).await.unwrap();
@@ -158,23 +158,23 @@ async fn what_can_not_be_opened_is_told_as_damaged_until_it_is_restored() {
     running.stop().await;
 }
 
-/// What is done to a file.
+/// A way to damage a file.
 #[derive(Debug, Clone, Copy)]
 enum Harm {
     Removed,
     Emptied,
     Halved,
-    /// The last byte is gone.
+    /// The last byte is missing.
     Shortened,
-    /// All of it is other bytes.
+    /// Every byte is changed.
     Replaced,
 }
 
 const HARMS: [Harm; 5] = [Harm::Removed, Harm::Emptied, Harm::Halved, Harm::Shortened, Harm::Replaced];
 
 impl Harm {
-    /// Whether there is anything to be harmed in it.
-    fn does(self, file: &Path) -> bool {
+    /// Damages a file. Returns whether that changed anything.
+    fn apply(self, file: &Path) -> bool {
         let whole = fs::read(file).unwrap();
         let left = match self {
             Self::Removed => {
@@ -191,7 +191,7 @@ impl Harm {
     }
 }
 
-/// Writes all keys anew, each for itself, beginning with one of them.
+/// Writes all keys again, one by one, beginning with `first`.
 async fn write_all(running: &Running, first: usize) {
     for number in 0..KEYS {
         let number = (first + number) % KEYS;
@@ -199,8 +199,8 @@ async fn write_all(running: &Running, first: usize) {
     }
 }
 
-/// Folders as owners left them: killed with all in the log, in tables only, and both, after several owners.
-async fn left_behind() -> Vec<(&'static str, tempfile::TempDir)> {
+/// Folders as owners left them: killed with everything in the log; with tables only; and both, after several owners.
+async fn folders() -> Vec<(&'static str, tempfile::TempDir)> {
     let folder = tempfile::tempdir().unwrap();
     let owners = Arc::<Owners>::default();
     let running = Running::start(store(folder.path()), &owners).await;
@@ -216,7 +216,7 @@ async fn left_behind() -> Vec<(&'static str, tempfile::TempDir)> {
             running.stop().await;
             return vec![("logged", logged), ("closed", closed), ("mixed", mixed)];
         }
-        // It is fenced by the next one while it runs, and closes nothing.
+        // The next owner fences it while it runs, so its stop closes nothing.
         let next = Running::start(store(folder.path()), &owners).await;
         write_all(&next, owner + 1).await;
         running.stop().await;
@@ -225,7 +225,7 @@ async fn left_behind() -> Vec<(&'static str, tempfile::TempDir)> {
     unreachable!("it returns");
 }
 
-/// Whether all is read as it was written; if not, it must be said that it is damaged, and by which file.
+/// Whether all keys are read as written; if not, checks that damage is reported, with the file.
 async fn is_whole(folder: &Path, victim: &Path, at: &str) -> bool {
     let running = Running::begin(store(folder), Arc::<Owners>::default().take().await);
     let opened = running.engine.opened(Duration::from_secs(60)).await;
@@ -250,14 +250,14 @@ async fn is_whole(folder: &Path, victim: &Path, at: &str) -> bool {
 }
 
 #[tokio::test]
-async fn whatever_happens_to_a_file_no_acknowledged_write_vanishes_without_a_word() {
-    let states = left_behind().await;
+async fn no_damage_to_a_file_silently_loses_an_acknowledged_write() {
+    let states = folders().await;
     let mut cases = Vec::new();
     for (state, whole) in &states {
         let all = files(&whole.path().join("db"));
         assert!(all.len() > 3, "{state}: {all:?}");
         let newest = all.iter().filter(|file| file.parent().unwrap().ends_with("wal")).max().cloned();
-        // Of manifests and lists of compactions all but the last few are history.
+        // All but the last few manifests and lists of compactions are not used any longer.
         let is_history = |file: &PathBuf| {
             let folder = file.parent().unwrap();
             let later = all.iter().filter(|other| *other > file && other.parent() == Some(folder)).count();
@@ -268,9 +268,9 @@ async fn whatever_happens_to_a_file_no_acknowledged_write_vanishes_without_a_wor
                 let folder = copy(whole.path());
                 let name = victim.strip_prefix(whole.path()).unwrap();
                 let damaged = folder.path().join(name);
-                // The newest file of the log leaves no trace until the next note.
+                // Without a later note, the removal of the newest file of the log leaves no trace.
                 let is_newest = newest.as_ref() == Some(victim);
-                if (is_newest && matches!(harm, Harm::Removed)) || !harm.does(&damaged) {
+                if (is_newest && matches!(harm, Harm::Removed)) || !harm.apply(&damaged) {
                     continue;
                 }
                 let at = format!("{state}: {} {harm:?}", name.display());
@@ -285,7 +285,7 @@ async fn whatever_happens_to_a_file_no_acknowledged_write_vanishes_without_a_wor
 }
 
 #[tokio::test]
-async fn a_newest_file_that_was_removed_is_missed_once_it_was_noted_and_can_be_given_up() {
+async fn a_removed_newest_file_is_reported_once_it_was_noted_and_can_be_declared_lost() {
     let folder = tempfile::tempdir().unwrap();
     let owners = Arc::<Owners>::default();
     let running = Running::start(store(folder.path()), &owners).await;
@@ -306,20 +306,20 @@ async fn a_newest_file_that_was_removed_is_missed_once_it_was_noted_and_can_be_g
     fs::write(noted.path().join(lost), "").unwrap();
     until(async || running.engine.health() == Health::Ready).await;
     assert_eq!(running.get("key-0").await.unwrap(), Some(value(0)));
-    assert_eq!(running.get("key-1").await.unwrap(), None, "it was given up");
+    assert_eq!(running.get("key-1").await.unwrap(), None, "it was declared lost");
     running.put("key-1", "anew").await.unwrap();
     running.stop().await;
 }
 
 #[tokio::test]
-async fn a_file_in_the_middle_of_the_log_can_be_given_up() {
+async fn a_file_in_the_middle_of_the_log_can_be_declared_lost() {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::start(store(folder.path()), &Arc::default()).await;
     write_all(&running, 0).await;
     for harm in [Harm::Removed, Harm::Emptied] {
         let logged = copy(folder.path());
         let log = files(&logged.path().join("db/wal"));
-        harm.does(&log[KEYS / 2]);
+        harm.apply(&log[KEYS / 2]);
         let damaged = Running::begin(store(logged.path()), Arc::<Owners>::default().take().await);
         let opened = damaged.engine.opened(Duration::from_secs(60)).await;
         let Err(EngineError::Broken(why)) = opened else { panic!("{harm:?}: {opened:?}") };
@@ -339,14 +339,14 @@ async fn a_file_in_the_middle_of_the_log_can_be_given_up() {
 }
 
 #[tokio::test]
-async fn openings_that_ended_early_explain_the_fences_that_they_left() {
+async fn fences_of_openings_that_ended_early_are_no_damage() {
     let folder = tempfile::tempdir().unwrap();
     let owners = Arc::<Owners>::default();
     let running = Running::start(store(folder.path()), &owners).await;
     write_all(&running, 0).await;
     let logged = copy(folder.path());
     running.stop().await;
-    // As if each of these had been killed before it noted anything.
+    // The state after each of these was killed before it wrote a note.
     for _ in 0..3 {
         let db = Db::builder("db", store(logged.path())).build().await.unwrap();
         drop(db);

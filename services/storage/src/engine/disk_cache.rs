@@ -1,8 +1,8 @@
-//! Parts of tables on this node's disk, so that what was read once from a cloud store costs no second request.
+//! Parts of tables on this node's disk, so that data read once from a cloud store costs no second request.
 //!
-//! SlateDB keeps them: what a read misses is fetched in whole parts, and the parts that were not read for the longest time
-//! are deleted when there are too many. Nothing rests on them. Whatever comes from a table is checked by its checksum, and
-//! a part that fails is fetched again from the store; so is one that is gone. A disk that is full holds no new parts.
+//! SlateDB manages them: it fetches whole parts on a miss, and deletes the least recently read parts when there are too
+//! many. Nothing depends on them. Everything from a table is verified by its checksum, and a part that fails is fetched
+//! from the store again; so is one that is missing. A full disk takes no new parts.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,18 +13,18 @@ use slatedb::config::ObjectStoreCacheOptions;
 use crate::settings::Settings;
 
 const MIB: usize = 1024 * 1024;
-/// What is fetched at once: a request costs as much as any other, and holds this much memory meanwhile.
+/// The size of a part. A request costs the same whatever its size, and holds this much memory.
 const PART: usize = MIB;
-/// The most by default.
+/// The largest default size.
 const MOST: usize = 4096 * MIB;
-/// The default where the size of the disk is unknown.
+/// The default size where the size of the disk is unknown.
 const UNKNOWN: usize = 1024 * MIB;
-/// How often the folder is looked through, for what others have deleted.
+/// How often the folder is scanned for files that others have deleted.
 const SCAN: Duration = Duration::from_secs(600);
-/// Files of it that are open at once.
+/// The largest number of open files.
 const FILES: usize = 256;
 
-/// Where parts of tables are kept, and how many bytes of them.
+/// Where parts of tables are cached, and how many bytes of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DiskCache {
     pub(crate) folder: PathBuf,
@@ -32,8 +32,8 @@ pub(crate) struct DiskCache {
 }
 
 impl DiskCache {
-    /// What the settings ask for, or else what suits the store. One folder for whatever shard the node has: names of tables
-    /// are unique, and so the bound holds for all that it ever had.
+    /// The cache for these settings, or the default for this store. All shards share one folder: names of tables are
+    /// unique, so the bound holds for all shards that the node ever had.
     pub(crate) fn of(settings: &Settings, cx: &Context) -> Option<Self> {
         let wanted = settings.disk_cache_bytes().map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let bytes = size(wanted, cx.objects_are_remote, || disk(&cx.cache_dir))?;
@@ -41,7 +41,7 @@ impl DiskCache {
     }
 }
 
-/// How many bytes it may have; none for no cache.
+/// The size of the cache in bytes; `None` for no cache.
 fn size(wanted: Option<usize>, is_remote: bool, disk: impl FnOnce() -> Option<u64>) -> Option<usize> {
     match wanted {
         Some(0) => None,
@@ -54,13 +54,13 @@ fn size(wanted: Option<usize>, is_remote: bool, disk: impl FnOnce() -> Option<u6
     }
 }
 
-/// The size of the disk that a folder is on, or will be on.
+/// The size of the disk that has the folder, or will have it.
 fn disk(folder: &Path) -> Option<u64> {
     let known = folder.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok())?;
     known.f_blocks.checked_mul(known.f_frsize)
 }
 
-/// The same as SlateDB has it.
+/// The same as settings for SlateDB.
 pub(crate) fn options(disk: Option<&DiskCache>) -> ObjectStoreCacheOptions {
     ObjectStoreCacheOptions {
         root_folder: disk.map(|disk| disk.folder.clone()),

@@ -1,34 +1,34 @@
-//! Why the engine did not do what it was asked. Knows no HTTP.
+//! Why the engine did not do what was requested. Independent of HTTP.
 
 use plugin::shard::NotOpen;
 
 use crate::data::change::Unmet;
 
-/// Why a request was not served.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EngineError {
-    /// Wait: the data is being opened, or closed. Nothing was done.
+    /// Wait: the data is being opened or closed. Nothing was done.
     #[error("the data is not open: {0}")]
     NotOpen(String),
-    /// Ask again: the shard has gone to another node. Nothing was done.
+    /// Ask again: another node owns the shard now. Nothing was done.
     #[error("the shard has gone to another node: {0}")]
     Passed(String),
-    /// Wait: so many writes wait for the object store that no more are taken. Nothing was done.
+    /// Wait: the queue of writes is full. Nothing was done.
     #[error("too much waits to be written to the object store{}", because(.0.as_ref()))]
     Full(Option<String>),
-    /// Look before writing again: it may still become durable.
+    /// Read the key before writing again: the write may still become durable.
     #[error("the write is not durable yet and may still become so: {0}")]
     Unsettled(String),
-    /// Ask again later.
+    /// Try again later.
     #[error("the data could not be read in time: {0}")]
     Unread(String),
-    /// Look at what is there now: conditions did not hold, and nothing was changed.
+    /// Read the keys again: conditions did not hold, and nothing was changed.
     #[error("{}", unmet(.0))]
     Unmet(Vec<Unmet>),
-    /// Stored bytes can't be understood.
+    /// Put the key again, or restore the data: stored bytes can't be decoded.
     #[error("{0}")]
     Damaged(String),
-    /// So much of what is stored can't be understood that nothing is served.
+    /// Restore the data: so much of it is damaged that nothing is served.
     #[error("what is stored is damaged: {0}")]
     Broken(String),
 }
@@ -37,7 +37,7 @@ fn because(why: Option<&String>) -> String {
     why.map(|why| format!(": {why}")).unwrap_or_default()
 }
 
-/// Of one key; the answer to a batch names them all.
+/// Words for one condition; the answer to a batch lists them all.
 fn unmet(unmet: &[Unmet]) -> String {
     match unmet {
         [Unmet { version: Some(version), .. }] => {

@@ -1,15 +1,15 @@
-//! Values that live for a time: how long, where it is noted, and who removes them.
+//! Values with a time to live: how long it may be, where the expiry is recorded, and how expired values are deleted.
 //!
-//! A value that expires has a row of its own beside it, ordered by time. The owner of the shard looks at these rows
-//! about once a second and deletes what is due by an ordinary write, on the condition that the value still expires
-//! then. So a reader never compares clocks: a value is there until its owner has deleted it, and then it is gone for
-//! everybody, in the order of writes. A shard without an owner delays that.
+//! A value that expires has a row of its own beside it, ordered by time. About once a second, the owner of the shard
+//! reads these rows and deletes what is due by an ordinary write, on the condition that the value still expires then.
+//! So a reader never compares clocks: a value exists until its owner has deleted it, and then it is gone for every
+//! reader, in the order of writes. While a shard has no owner, its values do not expire.
 //!
-//! The time is the shard's data time ([`crate::engine::data_clock`]), when a value is put as well as when it is due. It does not
-//! follow the wall clock's steps, so a value lives for as long as was asked for, however wrong the owner's clock is; only
-//! a new owner whose wall clock is ahead of its predecessor's takes data time forward.
+//! The time is the shard's data time ([`crate::engine::data_clock`]), both when a value is put and when it is due. Data
+//! time does not follow changes of the wall clock, so a value lives as long as requested even if the owner's clock is
+//! wrong; only a new owner whose wall clock is ahead of its predecessor's moves data time forward.
 //!
-//! Who replaces a value without looking at it leaves its row behind, and it is dropped when it comes due.
+//! A write that replaces a value without reading it leaves the old expiry row behind, which is dropped when it is due.
 
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -30,20 +30,20 @@ use crate::data::key::Key;
 use crate::engine::data_clock::DataClock;
 use crate::meters::Meters;
 
-/// How long a value may live.
+/// The length of a time to live.
 type Ttl = DurationIn<1_000, TEN_YEARS_MS>;
-/// How often it is looked for what is due.
+/// How often the owner looks for values that are due.
 const EVERY: Duration = Duration::from_secs(1);
-/// What is deleted at once, at most.
+/// How many values are deleted at once, at most.
 const SWEEP: usize = 10_000;
-/// And in bytes of keys.
+/// How many bytes of keys are deleted at once, about.
 const SWEEP_BYTES: usize = 1024 * 1024;
-/// The rows lie below this byte.
+/// The first byte of every expiry row.
 const ROWS: u8 = b'x';
-/// The byte before the time's eight.
+/// The length of that byte and the eight bytes of the time.
 const HEAD: usize = 9;
 
-/// A text is no time to live. Write a number and its unit.
+/// The text is no time to live. Write a number and its unit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is no time to live: {why}")]
 pub(crate) struct TtlError {
@@ -51,61 +51,61 @@ pub(crate) struct TtlError {
     why: RangeError,
 }
 
-/// Reads a time to live, `30s` or `1h 30m`, and says when it ends if it begins now, in milliseconds since 1970.
+/// Parses a time to live, `30s` or `1h 30m`, and returns when it ends if it begins now, in milliseconds since 1970.
 pub(crate) fn ends_at(ttl: &str, now_ms: u64) -> Result<NonZeroU64, TtlError> {
     let length = ttl.parse::<Ttl>().map_err(|why| TtlError { text: ttl.to_owned(), why })?;
     let length = u64::try_from(length.get().as_millis()).unwrap_or(u64::MAX);
     Ok(NonZeroU64::MIN.saturating_add(now_ms.saturating_add(length).saturating_sub(1)))
 }
 
-/// The row that notes when a key expires.
+/// The row that records when a key expires.
 pub(crate) fn row(at: NonZeroU64, key: &[u8]) -> Bytes {
     [&[ROWS], &at.get().to_be_bytes()[..], key].concat().into()
 }
 
-/// What a row notes.
-fn noted(row: &Bytes) -> Option<(NonZeroU64, Key)> {
+/// The time and the key of a row.
+fn parse(row: &Bytes) -> Option<(NonZeroU64, Key)> {
     let at = row.get(1..HEAD)?.try_into().map(u64::from_be_bytes).ok()?;
     Some((NonZeroU64::new(at)?, Key::new(row.slice(HEAD..)).ok()?))
 }
 
-/// The rows from a time on.
+/// The rows from a time onwards.
 fn rows(from: u64) -> Range<Bytes> {
     let first = [&[ROWS], &from.to_be_bytes()[..]].concat();
     first.into()..Bytes::from_static(&[ROWS + 1])
 }
 
-/// When the next value expires, as far as is known: nothing does before.
+/// When the next value may expire: none expires earlier.
 #[derive(Debug)]
 pub(crate) struct Expiry(AtomicU64);
 
 impl Expiry {
-    /// Nothing is known: some may be due.
+    /// Nothing is known: some values may be due.
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// Something that is durable expires then.
+    /// Records that a durable value expires at this time.
     pub(crate) fn expires_at(&self, at: u64) {
         self.0.fetch_min(at, Ordering::SeqCst);
     }
 
-    /// Takes what is known away if something may be due by then.
+    /// Takes the recorded time if it is `now` or earlier, since a value may be due.
     fn due(&self, now: u64) -> Option<u64> {
         let known = self.0.load(Ordering::SeqCst);
-        // What comes in meanwhile makes it smaller only.
+        // Concurrent calls can only lower it.
         (known <= now).then(|| self.0.swap(u64::MAX, Ordering::SeqCst))
     }
 }
 
-/// What is due, and when the next row after that is.
+/// The changes that delete what is due, and when the next row is due.
 struct Due {
     changes: Vec<Change>,
     bytes: usize,
     next: u64,
 }
 
-/// Deletes what is due, again and again. Never ends; may be dropped at any moment.
+/// Deletes periodically what is due. Never ends; may be dropped at any time.
 pub(crate) async fn sweep(
     db: &Db,
     clock: &DataClock,
@@ -114,7 +114,7 @@ pub(crate) async fn sweep(
     meters: &Meters,
     writes: &Writes,
 ) {
-    // Another database may have been open meanwhile, or another node's.
+    // Another database may have been open meanwhile, here or on another node.
     expiry.expires_at(0);
     let mut beat = interval(EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -135,7 +135,7 @@ pub(crate) async fn sweep(
                 }
             }
             Err(error) => {
-                warn!(%error, "could not look for what has expired");
+                warn!(%error, "could not read which values have expired");
                 from
             }
         };
@@ -152,8 +152,8 @@ async fn due(db: &Db, from: u64, now: u64) -> Result<Due, slatedb::Error> {
     let mut found = db.scan_with_options(rows(from), &options).await?;
     let mut due = Due { changes: Vec::new(), bytes: 0, next: u64::MAX };
     while let Some(row) = found.next().await? {
-        let Some((at, key)) = noted(&row.key) else {
-            warn!("a row among those of what expires can't be understood");
+        let Some((at, key)) = parse(&row.key) else {
+            warn!("an expiry row can't be parsed");
             continue;
         };
         if at.get() > now || due.changes.len() >= SWEEP || due.bytes > SWEEP_BYTES {
@@ -166,9 +166,9 @@ async fn due(db: &Db, from: u64, now: u64) -> Result<Due, slatedb::Error> {
     Ok(due)
 }
 
-/// Whether it worked.
+/// Returns whether it succeeded.
 async fn delete(due: Due, space: &QueueBytes, writes: &Writes) -> bool {
-    // When writers fill the queue they go first.
+    // When writers fill the queue, they have priority.
     let Some(space) = space.reserve(due.bytes) else { return false };
     let write = Write { changes: due.changes, unity: Unity::Apart };
     let Ok(answered) = writes.put(write, space) else { return false };
@@ -203,17 +203,17 @@ mod tests {
         let at = |ms| NonZeroU64::new(ms).unwrap();
         let key = Key::new(vec![0, 255]).unwrap();
         let made = row(at(258), key.bytes());
-        assert_eq!(noted(&made), Some((at(258), key)));
+        assert_eq!(parse(&made), Some((at(258), key)));
         assert!(row(at(255), b"z") < row(at(256), b"a"));
         assert!(rows(258).contains(&made) && !rows(259).contains(&made));
         assert!(rows(0).contains(&row(NonZeroU64::MAX, &[255; 1024])));
-        assert_eq!(noted(&Bytes::from_static(b"x123")), None);
+        assert_eq!(parse(&Bytes::from_static(b"x123")), None);
     }
 
     #[test]
-    fn what_is_put_while_others_are_swept_is_not_forgotten() {
+    fn an_expiry_recorded_during_a_sweep_is_not_lost() {
         let expiry = Expiry::new();
-        assert_eq!(expiry.due(10), Some(0), "at first all is looked at");
+        assert_eq!(expiry.due(10), Some(0), "at first every row is read");
         expiry.expires_at(12);
         expiry.expires_at(40);
         assert_eq!(expiry.due(11), None);

@@ -1,18 +1,18 @@
-//! Removes what no reader of the database needs any more.
+//! Removes what no reader of the database needs any longer.
 //!
-//! SlateDB could do it by itself, from what its open database knows. After a long sleep that knowledge may be so old
-//! that its collector would take the tables of the shard's new owner for garbage. So it is switched off, and each
-//! collection here begins with the newest manifest that a listing of the store shows. What is garbage then stays
-//! garbage, so it does no harm to sleep in the middle of it, nor to be no longer the owner.
+//! SlateDB's own collector uses what its open database knows. After a long pause of the process, that may be so old
+//! that the collector would take the tables of the shard's new owner for garbage. So it is switched off, and each
+//! collection here begins with the newest manifest in a listing of the store. What is garbage then stays garbage, so a
+//! pause in the middle of a collection does no harm, and neither does the loss of the shard.
 //!
-//! How old things are is never read from a wall clock, which may be wrong or may jump. Tables are aged by their names,
-//! which are in data time, and by that time alone; all else by the store's own stamps, compared with that of an object
-//! just written. A table must be old by both, since it may have been uploaded just now and be named by no manifest yet.
-//! And an object is deleted only if it was garbage in an earlier collection too, so that no step of the store's own
-//! clock makes garbage of what is new.
+//! Ages never depend on a wall clock, which may be wrong or jump. Tables are aged by their names, which are in data
+//! time, and by data time alone; everything else by the store's own timestamps, compared with that of an object just
+//! written. A table must be old by both, since it may have been uploaded just now and no manifest may name it yet. And
+//! an object is deleted only if an earlier collection found it to be garbage too, so that a jump of the store's own
+//! clock makes nothing new garbage.
 //!
-//! What a compaction replaced stays for a quarter of an hour, for readers, so it is gone within an hour. So a shard
-//! takes what is live, what was rewritten in that time, and the log of a memtable.
+//! What a compaction replaced is kept for a quarter of an hour, for readers, so it is gone within an hour. So a shard
+//! takes the space of its live data, of what was rewritten in that time, and of the log of a memtable.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,25 +35,26 @@ use crate::engine::restamped::Restamped;
 
 /// How often the log is collected.
 const EVERY: Duration = Duration::from_mins(1);
-/// At every how manyth time all the rest is collected too.
+/// One in this many collections of the log collects everything else too.
 const ALL: u32 = 10;
-/// What was found to be garbage and is not found again is forgotten after this.
+/// After this time, garbage that no collection finds any longer is forgotten.
 const FORGOTTEN: Duration = Duration::from_hours(1);
 
-/// How old each kind of thing must be.
+/// The minimum ages of garbage, by kind.
 #[derive(Debug, Clone, Copy)]
 struct Ages {
-    /// Manifests. A reader of the store asks for the number after the one that it knows; if that one is gone it takes
-    /// its own for the newest. A process that was paused for longer than [`plugin::shard::STALL`] asks nothing before it
-    /// has listed them all, but the clocks of a frozen machine may have stood still too. Hundreds a minute are written
-    /// while a shard is written to without a pause, and each opening lists them, so they can't stay for weeks.
+    /// Manifests. A reader of the store asks for the number after the newest one that it knows, and if that is missing,
+    /// takes its own for the newest. A process that was paused for longer than [`plugin::shard::STALL`] reads nothing
+    /// before it has listed them all; but on a frozen machine the clocks may have been paused too. A shard under
+    /// constant writes gets hundreds a minute, and each opening lists them, so they can't be kept for weeks.
     manifests: Duration,
-    /// Tables: may be half written, or be uploaded and not yet named by a manifest, which may take five minutes when
-    /// the store is slow.
+    /// Tables. They may be partly written, or uploaded but not named by a manifest yet, which may take five minutes
+    /// when the store is slow.
     tables: Duration,
-    /// Files of the log: one that was flushed into a table serves nobody. What a sleeper would write anew is the number
-    /// after its last one; there its successor put an empty fence, and fences are never collected. Who watches the
-    /// shard can go back as far; more would make openings slower, each of which lists them all.
+    /// Files of the log. Once flushed into a table, a file is needed only by watchers that resume. A process that was
+    /// paused would write the number after its last one; there the new owner put an empty fence, and fences are never
+    /// collected. A watch can resume from this far back; a longer time would make openings slower, since each lists all
+    /// files.
     log: Duration,
 }
 
@@ -63,15 +64,16 @@ const AGES: Ages = Ages {
     log: Duration::from_mins(2),
 };
 
-/// How long an object must have been garbage, as this process has seen it.
+/// For how long an object must have been garbage, as seen by this process.
 const SEEN: Duration = Duration::from_secs(50);
 
-/// Notes how far the log goes and collects garbage, again and again, in the data time of the open database. Never ends; may be dropped at any moment.
+/// Notes how far the log goes and collects garbage periodically, in the data time of the open database. Never ends; may
+/// be dropped at any time.
 pub(crate) async fn collect(objects: &Arc<dyn ObjectStore>, clock: DataClock, seen: &Seen, epoch: u64) {
     let collector = Collector::new(Arc::clone(objects), clock, AGES, SEEN);
     for round in 1_u32.. {
         sleep(EVERY).await;
-        // What was found garbage in one collection of all is deleted in the next one, a minute later.
+        // Garbage found by a collection of everything is deleted by the next one, a minute later.
         let (all, after) = (round.is_multiple_of(ALL), round % ALL == 1 && round > 1);
         let collected = async { collector.collect_once(all || after, &seen.note(), epoch).await };
         if let Err(error) = collected.await {
@@ -93,13 +95,13 @@ impl Collector {
         Self { objects, clock, ages, found: Arc::new(Found { seen, since: Mutex::default() }) }
     }
 
-    /// Notes how far the log goes, and collects what is garbage by the stamp of that note.
+    /// Notes how far the log goes, and collects garbage by the timestamp of that note.
     async fn collect_once(&self, all: bool, note: &Note, epoch: u64) -> Result<(), object_store::Error> {
         let store_time = note.write(&self.objects, epoch).await?;
         let shift = self.clock.time() - store_time;
         let objects = Arc::new(Restamped::new(Arc::clone(&self.objects), shift));
         let old = Old { found: Arc::clone(&self.found), tables: self.clock.time() - self.ages.tables };
-        // New each time: what it once read it would not read again.
+        // A new collector each time, since one does not read again what it has read once.
         let collector = GarbageCollectorBuilder::new(PATH, objects as Arc<dyn ObjectStore>)
             .with_system_clock(Arc::new(self.clock))
             .with_gc_filter(Arc::new(old))
@@ -110,18 +112,18 @@ impl Collector {
     }
 }
 
-/// What was found to be garbage, and since when.
+/// The objects found to be garbage, and since when.
 #[derive(Debug)]
 struct Found {
-    /// How long it must have been.
+    /// For how long an object must have been garbage.
     seen: Duration,
     since: Mutex<BTreeMap<Path, Instant>>,
 }
 
-/// Lets those objects be deleted that were found to be garbage before.
+/// Allows the deletion of objects that an earlier collection found to be garbage.
 struct Old {
     found: Arc<Found>,
-    /// Tables that were uploaded later stay.
+    /// Tables that were uploaded after this stay.
     tables: DateTime<Utc>,
 }
 
@@ -146,7 +148,7 @@ impl GcFilter for Old {
         for object in &old {
             since.remove(&object.location);
         }
-        // What somebody else has deleted is not found any more.
+        // Objects that another process has deleted are never found again.
         since.retain(|_, first| now.duration_since(*first) < FORGOTTEN);
         old
     }
@@ -165,12 +167,12 @@ fn options(ages: Ages, all: bool) -> GarbageCollectorOptions {
         compacted_options: also(ages.tables),
         manifest_options: also(ages.manifests),
         compactions_options: also(ages.manifests),
-        // A fence that is gone would let a writer that slept write where nobody reads. One empty object a start stays.
+        // Without a fence, a paused writer would write where no reader reads. One empty object per opening stays.
         wal_fence_options: None,
         // There are no clones.
         detach_options: None,
         metric_level: None,
-        // Needs a conditional overwrite, which folders do not have.
+        // It needs a conditional overwrite, which folders do not have.
         boundary_files_enabled: false,
         object_store_max_retries: None,
     }
@@ -178,26 +180,26 @@ fn options(ages: Ages, all: bool) -> GarbageCollectorOptions {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! Collections that do not wait.
+    //! Collections without waiting times.
 
     use super::{Ages, Arc, Collector, DataClock, Duration, Note, ObjectStore, sleep};
 
     const NOW: Ages = Ages { manifests: Duration::ZERO, tables: Duration::ZERO, log: Duration::ZERO };
 
-    /// Collects whatever is garbage now, though it may have been written a moment ago.
+    /// Collects everything that is garbage now, however new.
     pub(crate) async fn collect_now(objects: &Arc<dyn ObjectStore>) {
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
         collect_with(objects, u64::try_from(now).unwrap(), NOW).await;
     }
 
-    /// The same at a data time, of tables that are old enough.
+    /// The same at a data time, with a minimum age of tables.
     pub(crate) async fn collect_aged(objects: &Arc<dyn ObjectStore>, now_ms: u64, tables: Duration) {
         collect_with(objects, now_ms, Ages { tables, ..NOW }).await;
     }
 
     async fn collect_with(objects: &Arc<dyn ObjectStore>, now_ms: u64, ages: Ages) {
         let clock = DataClock::begin(i64::try_from(now_ms).unwrap());
-        // What is younger than the time by a millisecond is not old, not even of no age.
+        // Even with a minimum age of zero, an object must be at least a millisecond old.
         sleep(Duration::from_millis(2)).await;
         let collector = Collector::new(Arc::clone(objects), clock, ages, Duration::ZERO);
         for _ in 0..2 {
@@ -222,7 +224,7 @@ mod tests {
     use plugin::shard::STALL;
 
     #[test]
-    fn nothing_that_wakes_a_sleeper_is_collected_while_it_may_sleep() {
+    fn what_a_paused_process_needs_is_kept_for_longer_than_a_pause() {
         assert!(AGES.manifests > 1_000 * STALL);
         assert!(AGES.tables > slatedb::Settings::default().manifest_update_timeout);
         assert!(options(AGES, true).wal_fence_options.is_none());
@@ -238,10 +240,10 @@ mod tests {
     async fn garbage_goes_and_data_stays() {
         let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let owners = Arc::<Owners>::default();
-        for life in 0..4 {
+        for incarnation in 0..4 {
             let running = Running::start(Arc::clone(&objects), &owners).await;
             for write in 0..4 {
-                running.put(&format!("{life}-{write}"), "1").await.unwrap();
+                running.put(&format!("{incarnation}-{write}"), "1").await.unwrap();
             }
             running.stop().await;
         }
@@ -252,7 +254,7 @@ mod tests {
         collect_now(&objects).await;
         let left = sizes(&objects, "db/wal").await;
         assert!(left.iter().filter(|size| **size > 0).count() <= 1, "{left:?}");
-        assert_eq!(left.iter().filter(|size| **size == 0).count(), 5, "a fence for each life");
+        assert_eq!(left.iter().filter(|size| **size == 0).count(), 5, "a fence for each incarnation");
         assert!(sizes(&objects, "db/manifest").await.len() < manifests.len());
 
         running.put("after", "1").await.unwrap();
@@ -265,14 +267,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_garbage_is_told_by_the_stores_own_stamps_and_only_when_it_was_found_before() {
+    async fn garbage_is_aged_by_the_stores_own_timestamps_and_must_have_been_found_before() {
         const DAY: i64 = 24 * 3_600_000;
         for off in [-DAY, 0, DAY] {
             let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
             let owners = Arc::<Owners>::default();
-            for life in 0..3 {
+            for incarnation in 0..3 {
                 let running = Running::start(Arc::clone(&objects), &owners).await;
-                running.put(&format!("{life}"), "1").await.unwrap();
+                running.put(&format!("{incarnation}"), "1").await.unwrap();
                 running.stop().await;
             }
             let logged = async || sizes(&objects, "db/wal").await.iter().filter(|size| **size > 0).count();
@@ -293,19 +295,20 @@ mod tests {
                 assert_eq!(logged().await, all, "{off} {age:?} {seen:?}: it was not found before");
                 sleep(Duration::from_millis(5)).await;
                 collector.collect_once(false, &Note::default(), u64::MAX).await.unwrap();
-                // SlateDB keeps the file at the point from which it would replay.
+                // SlateDB keeps the file from which it would replay.
                 let found = logged().await;
                 assert!(found == left || left == 0 && found == 1, "{off} {age:?} {seen:?}: {found}");
             }
         }
     }
 
-    /// Bytes of all that lies on the store.
+    /// The size of everything on the store.
     async fn stored(objects: &Arc<dyn ObjectStore>) -> u64 {
         sizes(objects, "db").await.into_iter().sum()
     }
 
-    /// Each compaction holds what it has replaced for a quarter of an hour, for readers. As if that were over.
+    /// Removes the checkpoints with which each compaction keeps what it has replaced, for readers, for a quarter of an
+    /// hour.
     async fn let_go(objects: &Arc<dyn ObjectStore>) {
         let admin = AdminBuilder::new(PATH, Arc::clone(objects)).build();
         for checkpoint in admin.list_checkpoints(None).await.unwrap() {
@@ -313,9 +316,9 @@ mod tests {
         }
     }
 
-    /// In real time: the clock of SlateDB would run ahead with a paused one, and tables from the future stay.
+    /// In real time: with paused time SlateDB's clock would run ahead, and tables from the future stay.
     #[tokio::test]
-    async fn a_thousand_keys_that_are_rewritten_for_ever_do_not_grow_for_ever() {
+    async fn a_thousand_keys_that_are_rewritten_forever_take_bounded_space() {
         const KEYS: u64 = 1_000;
         const VALUE: u64 = 1_000;
         const ROUNDS: u64 = 60;
@@ -328,14 +331,14 @@ mod tests {
                 running.rewrite(KEYS, &value).await;
             }
             let grown = stored(&objects).await;
-            // The compactor works in the background, once four tables wait for it.
+            // The compactor runs in the background, once four tables wait for it.
             until(async || running.engine.db().manifest().l0().len() < 4).await;
             let_go(&objects).await;
             collect_now(&objects).await;
             kept.push(stored(&objects).await);
             assert!(grown > KEYS * VALUE * 16, "there was something to collect: {grown}");
         }
-        // The log of one memtable, 16 MiB, waits for its table; a few tables wait to become one.
+        // The log of one memtable, 16 MiB, waits for its table; a few tables wait to be compacted.
         let live = KEYS * VALUE;
         assert!(kept.iter().all(|kept| *kept < 32 * live), "{kept:?} bytes are kept of {live} live ones");
         let mut text = String::new();
@@ -344,15 +347,15 @@ mod tests {
         running.stop().await;
     }
 
-    /// What the guard is for: with the manifests gone that came after its own, the sleeper's database takes that one
-    /// for the newest.
+    /// Why the stall detector is needed: when the manifests after its own are gone, the database of a paused process
+    /// takes its own for the newest.
     #[tokio::test(start_paused = true)]
-    async fn a_sleeper_whose_successors_traces_are_gone_reads_nothing() {
+    async fn a_paused_owner_reads_nothing_once_the_manifests_of_new_owners_are_gone() {
         let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let owners = Arc::<Owners>::default();
         let way = Faults::new(Arc::clone(&objects));
-        let sleeper = Running::start(way.objects(), &owners).await;
-        sleeper.put("a", "old").await.unwrap();
+        let paused = Running::start(way.objects(), &owners).await;
+        paused.put("a", "old").await.unwrap();
         way.set(Mode::Hang);
         for value in ["newer", "newest"] {
             let owner = Running::start(Arc::clone(&objects), &owners).await;
@@ -362,15 +365,15 @@ mod tests {
         collect_now(&objects).await;
         assert_eq!(sizes(&objects, "db/manifest").await.len(), 1);
 
-        sleeper.slept();
+        paused.simulate_pause();
         way.set(Mode::Work);
-        assert!(matches!(sleeper.get("a").await, Err(EngineError::NotOpen(why)) if why.contains("paused")));
-        let error = sleeper.put("a", "oldest").await.unwrap_err();
+        assert!(matches!(paused.get("a").await, Err(EngineError::NotOpen(why)) if why.contains("paused")));
+        let error = paused.put("a", "oldest").await.unwrap_err();
         assert!(!error.to_string().is_empty());
-        while !matches!(sleeper.get("a").await, Err(EngineError::Passed(_))) {
+        while !matches!(paused.get("a").await, Err(EngineError::Passed(_))) {
             sleep(Duration::from_millis(10)).await;
         }
-        sleeper.stop().await;
+        paused.stop().await;
         let owner = Running::start(objects, &owners).await;
         assert_eq!(owner.get("a").await.unwrap().as_deref(), Some("newest"));
         owner.stop().await;

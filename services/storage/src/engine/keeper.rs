@@ -1,4 +1,4 @@
-//! Keeps the database open: opens it by the open rule, serves its queues, and opens it anew when it has closed itself.
+//! Keeps the database open: opens it by the open rule, serves its queues, and opens it again when it has closed itself.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,22 +32,22 @@ const PAUSES: Pauses = Pauses {
     damaged: Duration::from_secs(60),
     steady: Duration::from_secs(10),
 };
-/// Why a database is given up after a stall.
+/// Why a database is closed after a stall.
 const PAUSED: &str = "this process was paused for over a minute";
 /// How often it is checked whether the process was paused.
 const BEAT: Duration = Duration::from_secs(1);
-/// Requests that may wait for the next group.
+/// How many requests may wait for the next group.
 const QUEUE: usize = 64 * 1024;
-/// Writes that become durable together at most.
+/// The largest number of writes that become durable together.
 const GROUP: usize = 4096;
-/// How long flushing all into tables may take while the last requests are answered.
+/// How long a flush into tables may take while the last requests are answered.
 const EARLY_FLUSH: Duration = Duration::from_millis(100);
 /// The same for a service that is stopped without a drain.
 const FLUSH: Duration = Duration::from_millis(250);
-/// How long closing may take at the end: the shard has no owner meanwhile. Nothing that was answered depends on it, for the
-/// log is on the store.
+/// How long closing may take at the end, since the shard has no owner meanwhile. No acknowledged write depends on it:
+/// the log is on the store.
 const CLOSE: Duration = Duration::from_millis(100);
-/// How long an opening may still take when the process was paused meanwhile.
+/// How long an opening may still take after it was found that the process was paused.
 const LAST_OPENING: Duration = Duration::from_secs(5);
 /// How long closing a database that has failed may take.
 const CLOSE_FAILED: Duration = Duration::from_millis(500);
@@ -64,7 +64,7 @@ impl shard::Open for Keeper {
     type Data = Open;
 
     async fn open(&self) -> Result<Opened, OpenError> {
-        // A process that was paused since it read the claim knows nothing any more.
+        // After a pause since it read the claim, a process can't rely on it.
         self.shared.stall.beat(Moment::now());
         let mut stalled = pin!(self.stalled());
         let mut opening = pin!(self.opener.open());
@@ -73,7 +73,7 @@ impl shard::Open for Keeper {
             () = &mut stalled => {}
             opened = &mut opening => return opened,
         }
-        // A database that is dropped half open would go on with its own work.
+        // A database that is dropped while it opens would continue its own work.
         if let Ok(Ok(opened)) = timeout(LAST_OPENING, opening).await {
             give_up(opened.db).await;
         }
@@ -104,12 +104,12 @@ impl shard::Open for Keeper {
 }
 
 impl Keeper {
-    /// Runs until it is told to stop or the shard has passed.
+    /// Runs until it is stopped or the shard has passed to another node.
     pub(crate) async fn run(self) {
         keep_open(&self, &self.shared.kept, PAUSES, &self.stop).await;
     }
 
-    /// Waits until it is found that the process was paused.
+    /// Waits until a pause of the process is detected.
     async fn stalled(&self) {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -121,7 +121,7 @@ impl Keeper {
         }
     }
 
-    /// Serves requests until the database can't be trusted any more. Says why.
+    /// Serves requests until the database can't be trusted any longer. Returns why.
     async fn serve_until_closed(&self, opened: &Opened, kept: &Kept<Open>) -> String {
         let Opened { db, clock, .. } = opened;
         let clock = *clock;
@@ -132,13 +132,13 @@ impl Keeper {
             return PAUSED.to_owned();
         }
         let feed = Feed::new(status.borrow().durable_seq);
-        // Watchers look elsewhere when this database is served no more.
+        // Watchers use the next database once this one is no longer served.
         let _end = feed.end_on_drop();
         kept.open(Open { db: db.clone(), writes: writes.clone(), proofs, feed: feed.clone(), clock });
         let Shared { expiry, queue: space, meters, .. } = &*self.shared;
         let epoch = db.manifest().writer_epoch();
         let committing = async {
-            // Before anything is acknowledged; reads do not wait for it.
+            // Before any write is acknowledged; reads do not wait for it.
             self.note(opened, epoch).await;
             group_commit(&mut waiting, GROUP, |group| commit(db, &self.shared, &feed, group)).await
         };
@@ -158,10 +158,10 @@ impl Keeper {
             },
         };
         if status.borrow().close_reason == Some(CloseReason::Fenced) {
-            // So it seems; whether the claim has passed is for the supervisor to find out.
+            // It seems so; the supervisor finds out whether the claim has passed.
             self.opener.claim.fenced(why.clone());
         }
-        // What still waits in the queue was not touched.
+        // Writes that still wait in the queue were not touched.
         waiting.close();
         while let Ok(write) = waiting.try_recv() {
             write.answer(Err(EngineError::NotOpen(why.clone())));
@@ -169,7 +169,8 @@ impl Keeper {
         why
     }
 
-    /// Notes where the log of this owner begins. Tries until it works: without a store no write would be durable either.
+    /// Notes where the log of this owner begins. Retries until it succeeds: without a store no write would become
+    /// durable either.
     async fn note(&self, opened: &Opened, epoch: u64) {
         let mut pause = PAUSES.first;
         while let Err(error) = self.shared.seen.note().write(&self.opener.objects, epoch).await {
@@ -182,7 +183,7 @@ impl Keeper {
         }
     }
 
-    /// Proves by the manifest on the store that nobody else has opened the database. Fails if somebody has.
+    /// Proves by the manifest on the store that no other node has opened the database. Fails if one has.
     async fn prove(&self, db: &Db, readers: Vec<oneshot::Sender<()>>) -> Result<(), slatedb::Error> {
         let began = Moment::now();
         db.refresh_manifest().await?;
@@ -201,7 +202,7 @@ fn said(outcome: Result<(), slatedb::Error>) -> String {
     }
 }
 
-/// Lets go of a database that can't be trusted any more.
+/// Closes a database that can't be trusted any longer.
 async fn give_up(db: Db) {
     let options = CloseOptions::default().with_flush_type(None);
     if timeout(CLOSE_FAILED, db.close_with_options(options)).await.is_err() {
@@ -209,8 +210,8 @@ async fn give_up(db: Db) {
     }
 }
 
-/// If there is room for one more table and it takes no time, puts all that the database holds into tables, so that the
-/// next owner has little to replay.
+/// Flushes the database into tables if there is room for one more table and it is quick, so that the next owner has
+/// little to replay.
 async fn flush_tables(db: &Db, limit: Duration) {
     let tables = FlushOptions { flush_type: FlushType::MemTable };
     if db.manifest().l0().len() + 1 < tuning::TABLES
@@ -229,7 +230,7 @@ pub(crate) async fn flush_early(shared: &Shared) {
     }
 }
 
-/// Closes the database with its log whole on the store.
+/// Closes the database with its whole log on the store.
 async fn close(db: Db) {
     let log = CloseOptions::default().with_flush_type(Some(FlushType::Wal));
     if timeout(CLOSE, db.close_with_options(log)).await.is_err() {

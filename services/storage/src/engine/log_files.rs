@@ -1,7 +1,7 @@
-//! The object store as a shard's database uses it: knows what is special about its files.
+//! The object store of a shard's database, with special treatment of the database's files.
 //!
-//! It sees which files of the log are written, for [`crate::engine::notes`], and counts the objects that are deleted. And it knows
-//! one answer without asking: there are no *boundaries*, see [`no_boundary`].
+//! It observes which files of the log are written, for [`crate::engine::notes`], and counts deleted objects. And it
+//! answers one request itself: there are no *boundaries*, see [`no_boundary`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -30,14 +30,14 @@ pub(crate) struct LogFiles {
     seen: Arc<Seen>,
 }
 
-/// SlateDB's own collector can note up to which number it has deleted manifests, and each look at the newest manifest
-/// asks for that note besides. Ours leaves none (see [`crate::engine::garbage`]), so this saves half of what a look costs.
+/// SlateDB's own collector can record up to which number it has deleted manifests, and each poll of the newest manifest
+/// reads that record too. Ours writes none (see [`crate::engine::garbage`]), so this saves half of a poll's requests.
 fn no_boundary(location: &Path) -> Option<Error> {
     let is_boundary = location.extension() == Some("boundary");
     is_boundary.then(|| Error::NotFound { path: location.to_string(), source: "none is ever written".into() })
 }
 
-/// What was seen of an object store.
+/// What was observed of an object store.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     health: Arc<StoreHealth>,
@@ -55,28 +55,28 @@ struct Log {
 }
 
 impl Seen {
-    /// What is wrong with the store, as far as can be seen.
+    /// The known fault of the store, if any.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.health.trouble()
     }
 
-    /// The database is about to be opened.
+    /// Records that the database is about to be opened.
     pub(crate) fn opening(&self) {
         *self.log() = Log::default();
     }
 
-    /// What an owner notes of its log.
+    /// The note of the owner about its log.
     pub(crate) fn note(&self) -> Note {
         let log = self.log();
         Note { fences: log.fences.clone(), last: log.last }
     }
 
-    /// How many objects were deleted. Only garbage is.
+    /// The number of objects deleted. Only garbage is.
     pub(crate) fn deleted(&self) -> &Counter {
         &self.deleted
     }
 
-    /// How many calls there have been.
+    /// The number of requests so far.
     #[cfg(test)]
     pub(crate) fn asked(&self) -> u64 {
         self.health.begun()
@@ -86,7 +86,7 @@ impl Seen {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A file of the log is written. Of one that fails it is not known whether it was, unless there was one already.
+    /// Writes a file of the log. If that fails, the file may exist or not, unless the error is that it existed already.
     async fn write_log(
         &self,
         number: u64,
@@ -108,14 +108,14 @@ impl Seen {
 }
 
 impl LogFiles {
-    /// The database's view of a store.
+    /// The store as the database uses it.
     pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Self {
         let inner = Instrumented::new(inner);
         let seen = Arc::new(Seen { health: inner.health(), ..Seen::default() });
         Self { inner, seen }
     }
 
-    /// What it sees.
+    /// What it observes.
     pub(crate) fn seen(&self) -> Arc<Seen> {
         Arc::clone(&self.seen)
     }

@@ -1,6 +1,6 @@
-//! What the database knows of its own size and work, as metrics.
+//! Metrics of the database's size and work, from what it knows itself.
 //!
-//! The manifest says it for nothing: it is in memory anyway.
+//! The manifest costs nothing: it is in memory anyway.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::engine::data_clock::{DataClock, WallClock};
 use crate::meters::Meters;
 
-/// How often it is looked.
+/// How often the metrics are updated.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Looks again and again. Never ends; may be dropped at any moment.
+/// Updates the metrics periodically. Never ends; may be dropped at any time.
 pub(crate) async fn measure(
     db: &Db,
     recorder: &DefaultMetricsRecorder,

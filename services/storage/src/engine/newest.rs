@@ -1,11 +1,11 @@
-//! Lists numbered files from the newest one that is known on, and not all of them.
+//! Lists numbered files from the newest known one onwards, instead of all of them.
 //!
-//! SlateDB finds its newest manifest, and the newest state of its compactions, by listing every one, several times for
-//! each opening. They stay for a day ([`super::garbage`]), and a shard that is written to without a pause adds hundreds
-//! a minute, so each opening, and with it each takeover, would take longer than the one before. Numbers only rise and
-//! the newest file is never collected, so a search for it can begin at any number that was there.
+//! SlateDB finds its newest manifest, and the newest state of its compactions, by listing all of them, several times in
+//! each opening. They are kept for a day ([`super::garbage`]), and a shard under constant writes adds hundreds a
+//! minute, so each opening, and with it each takeover, would take longer than the one before. Numbers only rise and the
+//! newest file is never collected, so a search for it can begin at any number that has existed.
 //!
-//! If nothing is left from that number on, because an operator removed what was damaged, everything is listed.
+//! If no file is left from that number onwards, because an operator removed damaged ones, everything is listed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +27,7 @@ use super::open::PATH;
 /// The folders of numbered files, below [`PATH`].
 const FOLDERS: [&str; 2] = ["manifest", "compactions"];
 
-/// An object store that lists the folders of numbered files from the newest known one on.
+/// An object store that lists the folders of numbered files from the newest known one onwards.
 #[derive(Debug)]
 pub(crate) struct Newest {
     inner: Arc<dyn ObjectStore>,
@@ -62,7 +62,7 @@ fn split(file: &Path) -> Option<(Path, u64)> {
 }
 
 impl Newest {
-    /// Nothing is known yet.
+    /// A store without known files.
     pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Self {
         Self { inner, known: Arc::default() }
     }
@@ -105,7 +105,7 @@ impl ObjectStore for Newest {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let known = Arc::clone(&self.known);
         let note = move |object: &ObjectMeta| known.note(&object.location);
-        // What comes after this sorts after the file before the newest known one, so that one is listed too.
+        // This offset sorts after the file before the newest known one, so the newest known one is listed too.
         let before = prefix.and_then(|folder| {
             Some(folder.clone().join(format!("{:020}.zz", self.known.of(folder)?.checked_sub(1)?)))
         });
@@ -167,7 +167,7 @@ mod tests {
         let store = Newest::new(Arc::clone(&inner));
         assert_eq!(names(&store, "db/manifest").await.len(), 9, "nothing is known at first");
         assert_eq!(names(&store, "db/manifest").await, ["00000000000000000009.manifest"]);
-        // One of its own, and one of another process.
+        // One file of this process, and one of another.
         store.put(&manifest(10), "own".into()).await.unwrap();
         inner.put(&manifest(11), "other".into()).await.unwrap();
         let newest = ["00000000000000000010.manifest", "00000000000000000011.manifest"];

@@ -1,14 +1,14 @@
-//! What an owner notes beside its database, so that damage to the log can be told from its fences.
+//! Notes of an owner beside its database, to distinguish damage to the log from its fences.
 //!
-//! SlateDB's fence is an empty file in the log, and a file that was emptied looks like one. So an owner notes, before it
-//! acknowledges its first write, which numbers its opening has fenced; and once a minute, how far its log goes, since a
-//! newest file that is removed whole leaves no other trace. There is one note for each epoch, `notes/{epoch}.json`, and
-//! only that epoch's writer writes it.
+//! SlateDB's fence is an empty file in the log, and an emptied file looks the same. So before an owner acknowledges
+//! its first write, it notes which numbers its opening has fenced; and once a minute it notes how far its log goes,
+//! since a newest file that is removed leaves no other trace. There is one note for each epoch, `notes/{epoch}.json`,
+//! which only that epoch's writer writes.
 //!
-//! An opening that ended early has no note. Fences lie in the log in the order of their epochs, so an empty file that
-//! nobody has noted may be the fence of an epoch without a note, if there is one between those noted before and after it.
+//! An opening that ended early has no note. Fences are in the log in the order of their epochs, so an empty file in no
+//! note may be the fence of an epoch without a note, if there is one between the epochs noted before and after it.
 //!
-//! An operator who has lost a file of the log for good says so with an object `notes/lost-{number}`.
+//! An operator who has permanently lost a file of the log creates an object `notes/lost-{number}` to declare that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use slatedb::object_store::path::Path;
 use slatedb::object_store::{self, ObjectStore, ObjectStoreExt};
 use tracing::warn;
 
-/// Notes that are asked for by name when a listing may have missed one.
+/// How many notes are requested by name when a listing may have missed one.
 const MOST_READ: u64 = 64;
 
-/// What one owner has noted.
+/// The note of one owner.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Note {
     /// The numbers at which its opening put a fence, or may have.
@@ -32,7 +32,7 @@ pub(crate) struct Note {
     pub(crate) last: u64,
 }
 
-/// What all owners have noted, by epoch.
+/// The notes of all owners, by epoch.
 #[derive(Debug, Default)]
 pub(crate) struct Notes(BTreeMap<u64, Note>);
 
@@ -44,12 +44,12 @@ fn path(epoch: u64) -> Path {
     folder().join(format!("{epoch:020}.json"))
 }
 
-/// Where an operator says that a file of the log is lost for good.
+/// The object by which an operator declares a file of the log lost.
 pub(crate) fn lost(number: u64) -> Path {
     folder().join(format!("lost-{number}"))
 }
 
-/// Whether an operator has said that a file of the log is lost for good.
+/// Whether an operator has declared a file of the log lost.
 pub(crate) async fn is_lost(objects: &Arc<dyn ObjectStore>, number: u64) -> object_store::Result<bool> {
     match objects.head(&lost(number)).await {
         Ok(_) => Ok(true),
@@ -59,7 +59,7 @@ pub(crate) async fn is_lost(objects: &Arc<dyn ObjectStore>, number: u64) -> obje
 }
 
 impl Note {
-    /// Writes it down. Says what the store's clock showed then.
+    /// Writes the note. Returns the timestamp that the store gave it.
     pub(crate) async fn write(
         &self,
         objects: &Arc<dyn ObjectStore>,
@@ -72,7 +72,7 @@ impl Note {
 }
 
 impl Notes {
-    /// Reads all of them.
+    /// Reads all notes.
     pub(crate) async fn read(objects: &Arc<dyn ObjectStore>) -> object_store::Result<Self> {
         let mut notes = Self::default();
         let mut listed = objects.list(Some(&folder()));
@@ -95,13 +95,13 @@ impl Notes {
             Ok(note) => {
                 self.0.insert(epoch, note);
             }
-            // As if it had not been written: it only helps to find damage elsewhere.
+            // Treated as missing: a note only helps to find damage elsewhere.
             Err(error) => warn!(%error, epoch, "an owner's note can't be read"),
         }
         Ok(())
     }
 
-    /// Reads those by name that may say what an empty file is.
+    /// Reads those notes by name that may explain an empty file.
     pub(crate) async fn read_around(
         &mut self,
         objects: &Arc<dyn ObjectStore>,
@@ -115,12 +115,12 @@ impl Notes {
         self.read_one(objects, writer_epoch).await
     }
 
-    /// How far the log is known to go; 0 if nobody has noted it.
+    /// How far the log is known to go; 0 if no note says.
     pub(crate) fn last(&self) -> u64 {
         self.0.values().map(|note| note.last).max().unwrap_or_default()
     }
 
-    /// Whether an empty file of that number is a fence, or may be that of an opening which did not come to note it.
+    /// Whether an empty file with that number is a fence, or may be one of an opening without a note.
     pub(crate) fn explain(&self, number: u64, writer_epoch: u64) -> bool {
         if self.0.values().any(|note| note.fences.contains(&number)) {
             return true;
@@ -129,7 +129,7 @@ impl Notes {
         before.saturating_add(1) < after
     }
 
-    /// The last epoch that has noted a fence before a number, and the first one that has noted one after it.
+    /// The last epoch that noted a fence before a number, and the first one that noted one after it.
     fn around(&self, number: u64, writer_epoch: u64) -> (u64, u64) {
         let is_before = |note: &Note| note.fences.last().is_some_and(|last| *last < number);
         let is_after = |note: &Note| note.fences.first().is_some_and(|first| *first > number);
@@ -138,7 +138,7 @@ impl Notes {
         (before.unwrap_or_default(), after.unwrap_or_else(|| writer_epoch.saturating_add(1)))
     }
 
-    /// Deletes those that say nothing of the log after a number any more: all below the last one that fenced before it.
+    /// Deletes the notes that are not needed for the log after a number: all before the last one with a fence up to it.
     pub(crate) async fn prune(&self, objects: &Arc<dyn ObjectStore>, after: u64) -> object_store::Result<()> {
         let is_over = |note: &Note| note.fences.last().is_some_and(|last| *last <= after);
         let Some(newest) = self.0.iter().rev().find(|(_, note)| is_over(note)).map(|(epoch, _)| *epoch)
@@ -164,13 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_a_fence_if_it_was_noted_or_if_an_opening_without_a_note_may_have_put_it() {
+    fn an_empty_file_is_a_fence_if_it_was_noted_or_may_be_one_of_an_opening_without_a_note() {
         let known = notes(&[(1, &[1], 5), (2, &[6], 9), (4, &[20, 21], 25)]);
         for (number, writer, is_explained) in [
             (1, 4, true),
             (21, 4, true),
             (3, 4, false),
-            // Epoch 3 has no note, and lies between 2 and 4.
+            // Epoch 3 has no note, and is between 2 and 4.
             (15, 4, true),
             (24, 4, false),
             // An opening has begun since.
@@ -178,7 +178,7 @@ mod tests {
         ] {
             assert_eq!(known.explain(number, writer), is_explained, "{number} {writer}");
         }
-        assert!(Notes::default().explain(3, 7), "of a store without notes nothing is known");
+        assert!(Notes::default().explain(3, 7), "without notes any empty file may be a fence");
         assert_eq!((known.last(), Notes::default().last()), (25, 0));
     }
 

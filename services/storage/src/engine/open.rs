@@ -1,12 +1,13 @@
-//! Opens the database so that only the owner of the shard ever holds it.
+//! Opens the database so that only the owner of the shard ever has it open.
 //!
-//! The claim on the shard and the writer's epoch in SlateDB's manifest are two things, and an opener may sleep at any
-//! moment between looking at one and the other. So there is one order, the *open rule*: read the writer's epoch, then
-//! read the claim, then open with exactly the epoch that was read. Who took the shard over while we slept has opened
-//! it since, with a higher epoch, and our opening fails. Then all begins anew, and the claim tells.
+//! The claim on the shard and the writer's epoch in SlateDB's manifest are independent, and the process may be paused
+//! at any time between reading one and the other. So there is one order, the *open rule*: read the writer's epoch, then
+//! read the claim, then open with exactly the epoch that was read. A node that took the shard over during a pause has
+//! opened the database since, with a higher epoch, and our opening fails. Then everything starts again, and the claim
+//! shows the new owner.
 //!
-//! Together with the epoch it is read how far data time has come, see [`crate::engine::data_clock`]. A predecessor that still
-//! writes may go on by as much as passes until it is fenced; SlateDB waits for twice that.
+//! Together with the epoch, the opening reads how far data time has come; see [`crate::engine::data_clock`]. A
+//! predecessor that still writes may advance it by as much as passes until it is fenced; SlateDB waits for twice that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,11 +28,11 @@ use crate::engine::notes::Notes;
 use crate::engine::survey::{Damage, Survey, SurveyError, find_damage, survey};
 use crate::engine::tuning;
 
-/// Where the database lies, below the shard's own part of the store.
+/// The folder of the database, below the shard's own folder on the store.
 pub(crate) const PATH: &str = "db";
 
-/// How often the rule is begun anew before it counts as a failure. Each time somebody else opened meanwhile, though the
-/// shard is ours; that can only be someone who slept.
+/// How often the open rule is tried before it counts as failed. Each retry means that another process opened the
+/// database meanwhile although the shard is ours; only a process that had been paused can do that.
 const ATTEMPTS: u32 = 5;
 
 /// Opens the database of a shard.
@@ -40,31 +41,31 @@ pub(crate) struct Opener {
     pub(crate) claim: Claim,
     pub(crate) cache: Part,
     pub(crate) disk: Option<DiskCache>,
-    /// How often a reader may look at the store.
+    /// How often a reader may poll the store.
     pub(crate) poll: Duration,
-    /// Where data time begins, unless it is further already.
+    /// Where data time begins, unless it is already later.
     pub(crate) wall: WallClock,
-    /// Where the shard's data lies on the store, for messages.
+    /// The folder of the shard's data on the store, for messages.
     pub(crate) folder: String,
-    /// What is seen of the store.
+    /// What was observed of the store.
     pub(crate) seen: Arc<Seen>,
-    /// What the database counts of its own work.
+    /// The database's own metrics.
     pub(crate) recorder: Arc<DefaultMetricsRecorder>,
 }
 
-/// An open database and the time that it lives in.
+/// An open database and its clock.
 pub(crate) struct Opened {
     pub(crate) db: Db,
     pub(crate) clock: DataClock,
-    /// What earlier owners have noted, and the last number of the log that no replay needs.
+    /// The notes of earlier owners, and the last number of the log that a replay does not need.
     pub(crate) notes: Notes,
     pub(crate) replay_after: u64,
 }
 
-/// What an error of the database means for an opening.
+/// Classifies an error of the database during an opening.
 fn of_database(error: &slatedb::Error) -> OpenError {
     let why = error.to_string();
-    // `Data` is also what is of another version, or was collected just now; only words tell them apart.
+    // `Data` also means another format version, or a file that was just collected; only the text differs.
     let is_damaged = error.kind() == ErrorKind::Data && why.contains("checksum mismatch");
     if is_damaged { OpenError::Damaged(why) } else { OpenError::Failed(why) }
 }
@@ -86,7 +87,7 @@ impl From<SurveyError> for OpenError {
 }
 
 impl Opener {
-    /// Opens it by the open rule. Does not end before the store answers.
+    /// Opens the database by the open rule. Does not return before the store answers.
     pub(crate) async fn open(&self) -> Result<Opened, OpenError> {
         self.try_open().await.map_err(|error| match error {
             OpenError::Damaged(why) => OpenError::Damaged(format!("in `{}`: {why}", self.folder)),
@@ -112,10 +113,10 @@ impl Opener {
                     return Ok(Opened { db, clock, notes, replay_after });
                 }
                 Err(error) if is_fenced(&error) => {
-                    debug!(epoch, attempt, "somebody opened the database meanwhile");
+                    debug!(epoch, attempt, "another process opened the database meanwhile");
                 }
                 Err(error) => {
-                    // Files of the log are read whole, and what SlateDB says does not name them.
+                    // SlateDB reads whole files of the log, and its error does not name the damaged one.
                     let damage = find_damage(&self.objects, found.replay_after).await;
                     return Err(damage.map_or_else(|| of_database(&error), OpenError::from));
                 }
@@ -142,7 +143,7 @@ impl Opener {
     }
 }
 
-/// Whether an error says that somebody else opened the database.
+/// Whether an error means that another process opened the database.
 fn is_fenced(error: &slatedb::Error) -> bool {
     matches!(error.kind(), ErrorKind::Closed(CloseReason::Fenced))
 }

@@ -1,5 +1,5 @@
-//! How long a request waits for the object store: shorter once the store is known to be in trouble, so that a client hears
-//! why before it stops waiting.
+//! How long a request waits for the object store: less once the store is known to be in trouble, so that the client
+//! learns the reason before it stops waiting.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use crate::engine::log_files::Seen;
 
 /// How long a request may wait for the object store.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// The same while the store fails or does not answer.
+/// The same while the store fails or hangs.
 pub(crate) const IN_TROUBLE: Duration = Duration::from_secs(3);
-/// How often it is looked after that whether it does.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the state of the store is checked after that.
+const CHECK: Duration = Duration::from_millis(100);
 
-/// Does something that needs the store. If that takes too long: what is wrong with the store, if anything is known.
+/// Runs work that needs the store. If that takes too long, returns the known fault of the store, if any.
 pub(crate) async fn patiently<T>(seen: &Seen, work: impl Future<Output = T>) -> Result<T, Option<String>> {
     let began = Instant::now();
-    let (mut look_at, deadline) = (began + IN_TROUBLE, began + PATIENCE);
+    let (mut check_at, deadline) = (began + IN_TROUBLE, began + PATIENCE);
     let mut work = pin!(work);
     loop {
-        if let Ok(done) = timeout_at(look_at, &mut work).await {
+        if let Ok(done) = timeout_at(check_at, &mut work).await {
             return Ok(done);
         }
         let trouble = seen.trouble();
-        if look_at >= deadline || trouble.is_some() {
+        if check_at >= deadline || trouble.is_some() {
             return Err(trouble);
         }
-        look_at = deadline.min(look_at + LOOK);
+        check_at = deadline.min(check_at + CHECK);
     }
 }

@@ -1,8 +1,8 @@
-//! An object store whose stamps are shown in another clock's time.
+//! An object store whose timestamps are converted to another clock.
 //!
-//! SlateDB's collector of garbage has one clock. It ages tables by their names, which are in data time, and the files of
-//! the log, manifests and lists of compactions by the stamps of the store, which has a clock of its own. Seen through
-//! this, both are in data time.
+//! SlateDB's garbage collector has one clock. It ages tables by their names, which are in data time, and files of the
+//! log, manifests and lists of compactions by the store's timestamps, which are from another clock. Through this store,
+//! both are in data time.
 
 use std::fmt;
 use std::ops::Range;
@@ -19,7 +19,7 @@ use slatedb::object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// An object store whose stamps are shifted.
+/// An object store whose timestamps are shifted.
 #[derive(Debug)]
 pub(crate) struct Restamped {
     inner: Arc<dyn ObjectStore>,
@@ -27,7 +27,7 @@ pub(crate) struct Restamped {
 }
 
 impl Restamped {
-    /// Shows stamps later by `shift`.
+    /// Adds `shift` to each timestamp.
     pub(crate) fn new(inner: Arc<dyn ObjectStore>, shift: TimeDelta) -> Self {
         Self { inner, shift }
     }

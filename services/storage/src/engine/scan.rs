@@ -1,4 +1,4 @@
-//! A page of one shard's database.
+//! Lists one page of a shard's database.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::data::range::ScanRange;
 use crate::data::record::{Record, RecordError};
 use crate::engine::EngineError;
 
-/// Values that are larger are shown in the shorter way.
+/// Larger values are returned as text only if base64 is not shorter.
 const LARGE: usize = 1024 * 1024;
-/// How long a listing reads before it gives what it has.
+/// How long a listing reads before it returns what it has.
 const TIME: Duration = Duration::from_secs(3);
 
-/// A page of the database. Of values that are not shown, and which may be large, only one is held at a time.
+/// A page of the database. Of values that are not listed, which may be large, only one is held at a time.
 pub(crate) async fn page(
     db: &(impl DbReadOps + Sync),
     keys: Range<Bytes>,
@@ -37,7 +37,7 @@ pub(crate) async fn page(
     let mut found = db.scan_with_options(keys, &options).await?;
     let (mut listed, mut bytes) = (Vec::<Listed>::new(), 0);
     while let Some(row) = found.next().await? {
-        // The first one is always given, so that asking again leads further.
+        // The first key is always returned, so that the next request makes progress.
         if let Some(last) = listed.last()
             && (listed.len() >= range.limit || bytes > range.bytes || Instant::now() > enough)
         {
@@ -66,7 +66,8 @@ fn entry(key: String, version: u64, stored: &Bytes, with_value: bool) -> Result<
     Ok(Listed { key, size, version, content_type, expires_ms, value: text, value_base64 })
 }
 
-/// A value that JSON can show without making it much longer; a large one, not longer than base64 would.
+/// The value as text, if JSON can show it without making it much longer; a large value only if base64 would not be
+/// shorter.
 pub(crate) fn text(value: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(value).ok()?;
     let takes_two = |byte: &&u8| matches!(byte, b'"' | b'\\' | b'\n' | b'\r' | b'\t');
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_shown_as_text_if_it_is_some() {
+    fn a_value_is_shown_as_text_if_it_is_text() {
         assert_eq!(text("a\"ü\n\t\\".as_bytes()), Some("a\"ü\n\t\\"));
         assert_eq!(text(b""), Some(""));
         assert_eq!(text(b"a\0"), None);

@@ -30,18 +30,18 @@ pub(crate) struct Shared {
     pub(crate) meters: Meters,
     pub(crate) expiry: Expiry,
     pub(crate) history: History,
-    /// When a look at the manifest began that showed that nobody else had opened the database.
+    /// When the last check of the manifest began that showed that no other node had opened the database.
     proven: Mutex<Option<Moment>>,
-    /// The last thing that was found to be damaged.
+    /// The latest damage that was found.
     damage: Mutex<Option<String>>,
     pub(crate) queue: QueueBytes,
     pub(crate) wall: WallClock,
     pub(crate) stop: CancellationToken,
-    /// Whether a drain has put what the database held into tables.
+    /// Whether a drain has flushed the database into tables.
     pub(crate) is_flushed: AtomicBool,
 }
 
-/// The writes that wait to be made durable.
+/// Writes that wait to become durable.
 pub(crate) type Writes = Queue<Write, Result<Written, EngineError>>;
 
 /// An open database.
@@ -49,9 +49,9 @@ pub(crate) type Writes = Queue<Write, Result<Written, EngineError>>;
 pub(crate) struct Open {
     pub(crate) db: Db,
     pub(crate) writes: Writes,
-    /// Reads that wait for the next proof that nobody else has opened the database.
+    /// Reads that wait for the next check that no other node has opened the database.
     pub(crate) proofs: mpsc::Sender<oneshot::Sender<()>>,
-    /// What became durable since it was opened.
+    /// What has become durable since it was opened.
     pub(crate) feed: Feed,
     /// Data time.
     pub(crate) clock: DataClock,
@@ -83,12 +83,12 @@ impl Shared {
         }
     }
 
-    /// When it was last seen that nobody else had opened the database.
+    /// When the last check began that showed that no other node had opened the database.
     pub(crate) fn proven(&self) -> Option<Moment> {
         *lock(&self.proven)
     }
 
-    /// A look that began then has shown that nobody else had opened the database.
+    /// Records that a check that began then showed that no other node had opened the database.
     pub(crate) fn prove(&self, began: Moment) {
         *lock(&self.proven) = Some(began);
     }
@@ -101,12 +101,12 @@ impl Shared {
         })
     }
 
-    /// What is known to be wrong with the store, or else what was found here.
+    /// The known fault of the store, or else this reason.
     pub(crate) fn why(&self, otherwise: &str) -> String {
         self.seen.trouble().unwrap_or_else(|| otherwise.to_owned())
     }
 
-    /// Remembers damage, so that it is told of before somebody asks for the same again.
+    /// Remembers damage, so that health reports it.
     pub(crate) fn noted(&self, error: EngineError) -> EngineError {
         if let EngineError::Damaged(what) = &error {
             error!(what, "stored data is damaged");
@@ -115,7 +115,7 @@ impl Shared {
         error
     }
 
-    /// What is wrong though requests are served: with the store, or with what is stored.
+    /// What is wrong although requests are served: with the store, or with the stored data.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.seen.trouble().or_else(|| lock(&self.damage).clone())
     }

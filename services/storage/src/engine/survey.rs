@@ -1,17 +1,17 @@
-//! What is on the store before the database is opened: who wrote last, how far data time has come, and whether all is
-//! there.
+//! What is on the store before the database is opened: who wrote last, how far data time has come, and whether
+//! everything is there.
 //!
-//! SlateDB finds the end of its log by trying numbers, and reads tables when it needs them. So it takes a hole in the log
-//! for its end, and then puts a fence there; and it takes a file that was emptied for a fence, which is an empty file.
-//! Either would make acknowledged writes vanish without a word. So before it is opened it is checked that the numbers of
-//! the log have no hole from the point of replay on, that each empty file is a fence ([`crate::engine::notes`]), and that each
-//! table that the manifest names is there and long enough. What files contain is checked when it is read.
+//! SlateDB finds the end of its log by trying numbers, and reads tables when it needs them. So it takes a hole in the
+//! log for its end, and puts a fence there; and it takes an emptied file for a fence, which is an empty file. Either
+//! would silently lose acknowledged writes. So before the database is opened, the survey checks that the numbers of the
+//! log have no hole after the point of replay, that each empty file is a fence ([`crate::engine::notes`]), and that
+//! each table that the manifest names exists and is long enough. The contents of files are checked when they are read.
 //!
-//! What a listing does not show is asked for by its name before it counts as gone.
+//! A file that a listing does not show is requested by name before it counts as missing.
 //!
-//! Stamps of data time are in four places: the manifest has the last one of the rows that are in tables, the newest file
-//! of the log has those that came after, and the names of tables and of compactions have the times at which they began.
-//! SlateDB compares with each of them.
+//! Data time is recorded in four places: the manifest has the last timestamp of the rows in tables, the newest file of
+//! the log has the later ones, and the names of tables and of compactions have the times at which they began. SlateDB
+//! compares with each of them.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -27,16 +27,16 @@ use crate::changes::history::is_missing;
 use crate::engine::notes::{self, Notes};
 use crate::engine::open::PATH;
 
-/// What was found.
+/// The result of a survey.
 #[derive(Debug)]
 pub(crate) struct Survey {
     /// The epoch of the last writer; 0 if there was none.
     pub(crate) epoch: u64,
-    /// The latest stamp of data time, in milliseconds since 1970; 0 if there is none.
+    /// The latest data time on the store, in milliseconds since 1970; 0 if there is none.
     pub(crate) stamped_ms: i64,
-    /// The last number of the log that no replay needs.
+    /// The last number of the log that a replay does not need.
     pub(crate) replay_after: u64,
-    /// What earlier owners have noted.
+    /// The notes of earlier owners.
     pub(crate) notes: Notes,
 }
 
@@ -54,7 +54,7 @@ pub(crate) enum SurveyError {
     Damage(#[from] Damage),
 }
 
-/// A file that is not what was written.
+/// A file that differs from what was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{file}` {what}; {remedy}")]
 pub(crate) struct Damage {
@@ -80,7 +80,7 @@ impl Damage {
     }
 }
 
-/// Looks at what is on the store.
+/// Surveys the store.
 pub(crate) async fn survey(objects: &Arc<dyn ObjectStore>) -> Result<Survey, SurveyError> {
     let admin = AdminBuilder::new(PATH, Arc::clone(objects)).build();
     let (manifest, compactions) = tokio::join!(
@@ -107,7 +107,7 @@ pub(crate) async fn survey(objects: &Arc<dyn ObjectStore>) -> Result<Survey, Sur
     Ok(Survey { epoch: manifest.writer_epoch(), stamped_ms, replay_after, notes })
 }
 
-/// The latest of numbered files that hold the state of the database, or else which of them can't be read.
+/// The latest of the numbered files with the database's state, or which of them can't be read.
 async fn decoded<T>(
     objects: &Arc<dyn ObjectStore>,
     folder: &str,
@@ -127,11 +127,11 @@ async fn decoded<T>(
         source: "it was there a moment ago".into(),
     })?;
     let what = if newest.size == 0 { "is empty".to_owned() } else { format!("can't be read: {why}") };
-    let remedy = "restore it from a copy, or delete it: the one before it is used then if all that it names is still there";
+    let remedy = "restore it from a copy, or delete it: then the previous one is used, if everything that it names still exists";
     Err(Damage::new(newest.location, what, remedy).into())
 }
 
-/// Whether an error says that what was read makes no sense, and not that it could not be read.
+/// Whether an error means that the content is invalid, and not that it could not be read.
 fn is_of_content(error: &slatedb::Error) -> bool {
     if is_missing(error) {
         return false;
@@ -147,7 +147,7 @@ fn is_of_content(error: &slatedb::Error) -> bool {
     matches!(error.kind(), ErrorKind::Data | ErrorKind::Internal | ErrorKind::Invalid)
 }
 
-/// The files of the log from the point of replay on, without a hole.
+/// The files of the log after the point of replay, without a hole.
 async fn whole_log(
     objects: &Arc<dyn ObjectStore>,
     admin: &Admin,
@@ -181,7 +181,7 @@ async fn whole_log(
     Ok(log)
 }
 
-/// Fails if there is a newer manifest by now: an owner that lives flushes its log and collects it.
+/// Fails if there is a newer manifest by now: a running owner flushes its log and collects it.
 async fn still_latest(admin: &Admin, manifest: &VersionedManifest) -> Result<(), SurveyError> {
     let latest = admin.read_manifest(None).await?;
     if latest.is_some_and(|latest| latest.id() == manifest.id()) {
@@ -191,7 +191,7 @@ async fn still_latest(admin: &Admin, manifest: &VersionedManifest) -> Result<(),
     Err(object_store::Error::Generic { store: "survey", source }.into())
 }
 
-/// Each table that the manifest names is there and long enough for all that it is said to have.
+/// Checks that each table that the manifest names exists and is long enough for its parts.
 async fn whole_tables(
     objects: &Arc<dyn ObjectStore>,
     admin: &Admin,
@@ -237,7 +237,7 @@ async fn whole_tables(
     Ok(())
 }
 
-/// The log reaches as far as it was noted to.
+/// Checks that the log goes as far as was noted.
 async fn check_ends(
     objects: &Arc<dyn ObjectStore>,
     log: &BTreeMap<u64, ObjectMeta>,
@@ -251,7 +251,7 @@ async fn check_ends(
     }
     let number = end + 1;
     match objects.head(&log_file(number)).await {
-        // It was made since.
+        // It was created since.
         Ok(_) => {
             let source = "another process writes to the log".into();
             Err(object_store::Error::Generic { store: "survey", source }.into())
@@ -269,7 +269,7 @@ async fn check_ends(
     }
 }
 
-/// Each empty file of the log is a fence: noted as one, or left behind by an opening that did not come to note it.
+/// Checks that each empty file of the log is a fence: one that was noted, or may be one of an opening without a note.
 async fn check_fences(
     objects: &Arc<dyn ObjectStore>,
     log: &BTreeMap<u64, ObjectMeta>,
@@ -280,7 +280,7 @@ async fn check_fences(
         if notes.explain(number, manifest.writer_epoch()) || notes::is_lost(objects, number).await? {
             continue;
         }
-        // A note is written over each minute, and a listing of a folder may miss it just then.
+        // A note is overwritten each minute, and a listing of a folder may miss it at that time.
         notes.read_around(objects, number, manifest.writer_epoch()).await?;
         if !notes.explain(number, manifest.writer_epoch()) {
             return Err(Damage::of_log(number, "is empty, and no owner has begun there").into());
@@ -289,7 +289,7 @@ async fn check_fences(
     Ok(notes)
 }
 
-/// Reads the log from the point of replay on, for whoever could not open the database: says which file is damaged.
+/// Reads the log after the point of replay, when the database could not be opened. Returns the damaged file.
 pub(crate) async fn find_damage(objects: &Arc<dyn ObjectStore>, after: u64) -> Option<Damage> {
     for (number, file) in log_after(objects, after).await.ok()? {
         if file.size == 0 {
@@ -337,7 +337,7 @@ pub(crate) fn log_number(location: &Path) -> Option<u64> {
     below.next().is_none().then(|| name.as_ref().strip_suffix(".sst")?.parse().ok())?
 }
 
-/// The stamp of the last row in a file of the log. Files and the rows in them are in the order of their stamps.
+/// The timestamp of the last row in a file of the log. Files and the rows in them are in the order of their timestamps.
 async fn last_row_ms(objects: &Arc<dyn ObjectStore>, number: u64) -> Result<i64, SurveyError> {
     let read = async {
         let mut rows = WalReader::new(PATH, Arc::clone(objects)).get(number).iterator().await?;

@@ -6,12 +6,12 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use types::{Generation, ShardRef};
 
-/// Takes the claim on a shard for one owner after the other.
+/// Takes the claim on a shard for one owner after another.
 #[derive(Debug, Default)]
 pub(crate) struct Owners(OnceCell<Store>);
 
 impl Owners {
-    /// The claim of a new owner; those of earlier ones have passed.
+    /// The claim of a new owner; those of earlier owners are outdated.
     pub(crate) async fn take(&self) -> Claim {
         let open =
             async || Store::open(&"memory:///".parse().unwrap(), &"test".parse().unwrap()).await.unwrap();

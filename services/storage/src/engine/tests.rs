@@ -13,7 +13,7 @@ use super::*;
 use crate::engine::patience::IN_TROUBLE;
 use crate::engine::testing::Owners;
 
-/// An engine that runs.
+/// A running engine.
 pub(crate) struct Running {
     pub(crate) engine: Engine,
     pub(crate) claim: Claim,
@@ -26,19 +26,19 @@ pub(crate) struct Running {
 const POLL: Duration = Duration::from_millis(100);
 
 impl Engine {
-    /// The database, which is open.
+    /// The open database.
     pub(crate) fn db(&self) -> Db {
         self.0.open().unwrap().db
     }
 }
 
 impl Running {
-    /// Starts one and does not wait.
+    /// Starts an engine without waiting until it is open.
     pub(crate) fn begin(objects: Arc<dyn ObjectStore>, claim: Claim) -> Self {
         Self::begin_at(WallClock::system(), objects, claim)
     }
 
-    /// The same by another wall clock.
+    /// The same with another wall clock.
     pub(crate) fn begin_at(wall: WallClock, objects: Arc<dyn ObjectStore>, claim: Claim) -> Self {
         let settings = Settings {
             write_queue: types::range::NumberIn::of::<{ 9 * 1024 * 1024 }>(),
@@ -75,7 +75,7 @@ impl Running {
         get(&self.engine, key).await
     }
 
-    /// Puts the same value under so many keys.
+    /// Puts the same value under this many keys.
     pub(crate) async fn rewrite(&self, keys: u64, value: &[u8]) {
         let record = Record::new(None, Bytes::copy_from_slice(value));
         let changes = (0..keys).map(|number| Change::put(key(&format!("key-{number}")), &record));
@@ -83,8 +83,8 @@ impl Running {
         self.engine.import(changes.collect(), space).await.unwrap();
     }
 
-    /// As if it had been paused for an hour until now.
-    pub(crate) fn slept(&self) {
+    /// Simulates a pause of the process of an hour, until now.
+    pub(crate) fn simulate_pause(&self) {
         self.engine.0.stall.beat(Moment::ago(Duration::from_secs(3600)));
     }
 
@@ -109,7 +109,7 @@ async fn get(engine: &Engine, name: &str) -> Result<Option<String>, EngineError>
     Ok(record.map(|found| String::from_utf8_lossy(found.record.value()).into_owned()))
 }
 
-/// Waits for something that is about to become true.
+/// Waits for a condition to become true.
 pub(crate) async fn until(mut condition: impl AsyncFnMut() -> bool) {
     for _ in 0..10_000 {
         if condition().await {
@@ -125,7 +125,7 @@ pub(crate) fn memory() -> (Faults, Arc<Owners>) {
 }
 
 #[tokio::test]
-async fn what_was_answered_is_read_at_once_and_after_a_restart() {
+async fn an_acknowledged_write_is_read_at_once_and_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let store = LocalFileSystem::new_with_prefix(folder.path()).unwrap().with_fsync(true);
     let (store, owners): (Arc<dyn ObjectStore>, Arc<Owners>) = (Arc::new(store), Arc::default());
@@ -147,7 +147,7 @@ async fn what_was_answered_is_read_at_once_and_after_a_restart() {
 }
 
 #[tokio::test]
-async fn of_two_owners_only_the_second_answers_and_nothing_answered_is_lost() {
+async fn of_two_owners_only_the_second_answers_and_no_acknowledged_write_is_lost() {
     let (store, owners) = memory();
     let first = Running::start(store.objects(), &owners).await;
     let writer = async {
@@ -179,22 +179,22 @@ async fn of_two_owners_only_the_second_answers_and_nothing_answered_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_was_replaced_reads_nothing_any_more() {
+async fn a_replaced_owner_reads_nothing() {
     let (store, owners) = memory();
     let first = Running::start(store.objects(), &owners).await;
     first.put("a", "old").await.unwrap();
     let second = Running::start(store.objects(), &owners).await;
     second.put("a", "new").await.unwrap();
-    // Time is paused: no poll of the first has shown it yet. Its next read must find out.
+    // Time is paused, so the first owner has not polled since. Its next read must notice.
     assert!(first.get("a").await.is_err());
     let listed = first.engine.scan(&ScanRange::default(), ReadLevel::Strong).await;
-    assert!(listed.is_err(), "neither does a listing: {listed:?}");
+    assert!(listed.is_err(), "nor does it list: {listed:?}");
     assert_eq!(second.get("a").await.unwrap().as_deref(), Some("new"));
     first.stop().await;
     second.stop().await;
 }
 
-/// A store in trouble, and out of it again.
+/// Checks an engine while its store is in trouble, and afterwards.
 async fn survives(trouble: Mode, cause: &str, reads: bool) {
     let (store, owners) = memory();
     let running = Running::start(store.objects(), &owners).await;
@@ -203,8 +203,11 @@ async fn survives(trouble: Mode, cause: &str, reads: bool) {
     let began = Instant::now();
     let error = running.put("during", "1").await.unwrap_err();
     assert!(matches!(&error, EngineError::Unsettled(why) if why.contains(cause)), "{error}");
-    let told = began.elapsed();
-    assert!((IN_TROUBLE..IN_TROUBLE * 3 / 2).contains(&told), "before its client stops waiting: {told:?}");
+    let answered = began.elapsed();
+    assert!(
+        (IN_TROUBLE..IN_TROUBLE * 3 / 2).contains(&answered),
+        "before its client stops waiting: {answered:?}"
+    );
     assert!(matches!(running.engine.health(), Health::Degraded(why) if why.contains(cause)));
     let began = Instant::now();
     let read = running.get("before").await;
@@ -223,22 +226,22 @@ async fn survives(trouble: Mode, cause: &str, reads: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_disk_is_told_and_heals() {
+async fn a_full_disk_is_reported_until_it_recovers() {
     survives(Mode::FailWrites(std::io::ErrorKind::StorageFull), "no storage space", true).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_is_told_and_heals() {
+async fn a_failing_store_is_reported_until_it_recovers() {
     survives(Mode::Unreachable, "connection refused", false).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_is_told_and_heals() {
+async fn a_hanging_store_is_reported_until_it_recovers() {
     survives(Mode::Hang, "has not answered", false).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_alone_says_in_time_that_the_store_hangs() {
+async fn a_read_without_writes_reports_in_time_that_the_store_hangs() {
     let (store, owners) = memory();
     let running = Running::start(store.objects(), &owners).await;
     running.put("a", "1").await.unwrap();
@@ -288,23 +291,23 @@ async fn a_database_that_closed_itself_is_opened_again_by_its_owner() {
     let running = Running::start(store.objects(), &owners).await;
     running.put("before", "1").await.unwrap();
     store.refuse_creates(1);
-    // As if a write had been done and its answer lost: SlateDB takes that for another owner.
+    // As after a write that succeeded although its answer was lost: SlateDB takes that for another owner.
     let error = running.put("during", "1").await.unwrap_err();
     assert!(matches!(error, EngineError::Unsettled(_)), "{error}");
     until(async || running.put("after", "1").await.is_ok()).await;
     assert_eq!(running.get("before").await.unwrap().as_deref(), Some("1"));
-    // So it seemed.
+    // It only seemed so.
     running.claim.suspected().await;
     running.claim.confirm().await.unwrap();
     running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_stood_still_opens_its_data_again_before_it_reads() {
+async fn a_paused_process_opens_its_data_again_before_it_reads() {
     let (store, owners) = memory();
     let running = Running::start(store.objects(), &owners).await;
     running.put("a", "1").await.unwrap();
-    running.slept();
+    running.simulate_pause();
     assert!(matches!(running.get("a").await, Err(EngineError::NotOpen(why)) if why.contains("paused")));
     until(async || running.get("a").await == Ok(Some("1".to_owned()))).await;
     assert_eq!(running.engine.0.meters.openings.get(), 2);
@@ -312,12 +315,12 @@ async fn a_process_that_stood_still_opens_its_data_again_before_it_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_stood_still_while_it_opened_begins_anew() {
+async fn a_process_that_was_paused_while_it_opened_starts_again() {
     let (store, owners) = memory();
     store.set(Mode::Hang);
     let running = Running::begin(store.objects(), owners.take().await);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    running.slept();
+    running.simulate_pause();
     store.set(Mode::Work);
     running.engine.opened(Duration::from_secs(30)).await.unwrap();
     let epoch = running.engine.db().manifest().writer_epoch();
@@ -326,30 +329,30 @@ async fn a_process_that_stood_still_while_it_opened_begins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_ends_an_opening_that_goes_nowhere() {
+async fn a_stop_ends_an_opening_that_makes_no_progress() {
     let (store, owners) = memory();
     store.set(Mode::Hang);
     let running = Running::begin(store.objects(), owners.take().await);
     assert!(running.engine.opened(Duration::from_secs(1)).await.is_err());
     let began = Instant::now();
     running.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(10), "sooner than the supervisor loses its patience");
+    assert!(began.elapsed() < Duration::from_secs(10), "before the supervisor's time limit");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_moves_too_often_for_compaction_still_closes_at_once() {
     let (store, owners) = memory();
-    for life in 0..40 {
+    for owner in 0..40 {
         let running = Running::start(store.objects(), &owners).await;
-        running.put("a", &life.to_string()).await.unwrap();
+        running.put("a", &owner.to_string()).await.unwrap();
         let began = Instant::now();
         running.stop().await;
-        assert!(began.elapsed() < Duration::from_millis(200), "life {life}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_millis(200), "owner {owner}: {:?}", began.elapsed());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_in_memory_is_bounded() {
+async fn the_size_of_waiting_writes_is_bounded() {
     let (store, owners) = memory();
     let running = Running::start(store.objects(), &owners).await;
     store.set(Mode::Hang);
@@ -381,7 +384,7 @@ async fn many_writes_become_durable_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listing_is_in_order_and_goes_on_where_it_ended() {
+async fn a_listing_is_in_order_and_continues_where_it_ended() {
     let (store, owners) = memory();
     let running = Running::start(store.objects(), &owners).await;
     for name in ["b", "a/2", "a/1", "a/3", "c"] {
@@ -411,7 +414,7 @@ enum Op {
     Get(u8),
     List,
     Reopen,
-    /// A new owner while the old one still runs.
+    /// A new owner opens it while the old one still runs.
     TakeOver,
 }
 

@@ -1,4 +1,4 @@
-//! Several changes at one moment: all of them or none, within one shard.
+//! Several changes at once: all of them or none, within one shard.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,17 +27,17 @@ use crate::service::StorageService;
 
 /// The largest body of a batch.
 const MAX_BODY: usize = 8 * 1024 * 1024;
-/// Operations in a batch.
+/// The largest number of operations in a batch.
 const MOST: usize = 1_000;
 
-/// A batch as it is sent.
+/// A batch as the client sends it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Batch {
     operations: Vec<Operation>,
 }
 
-/// An operation as it is sent: one of `put`, `delete` and `check` names its key.
+/// An operation as the client sends it: one of `put`, `delete` and `check` names its key.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Operation {
@@ -52,31 +52,31 @@ struct Operation {
     if_none_match: Option<bool>,
 }
 
-/// Why a batch is refused before anything is judged.
+/// Why a batch is refused before its conditions are checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BatchError {
-    /// Write JSON as the documentation shows it.
+    /// Write JSON as documented.
     #[error("the batch can't be read: {0}")]
     Json(String),
-    /// Send fewer at once, and at least one.
+    /// Send at least one operation, and no more than the limit.
     #[error("a batch has 1 to {MOST} operations, this one has {0}")]
     Number(usize),
     /// Change this operation.
     #[error("operation {index}: {why}")]
     Operation {
-        /// Which one, from 0.
+        /// The index of the operation, from 0.
         index: usize,
-        /// What is wrong with it.
+        /// What is wrong with the operation.
         why: OperationError,
     },
-    /// Leave one of them out: what comes of two is not defined.
+    /// Leave one of them out: the result of two would be undefined.
     #[error("operation {index} has the key `{key}` of operation {first}")]
     Twice {
         /// The later one.
         index: usize,
         /// The earlier one.
         first: usize,
-        /// As in paths.
+        /// The key that both have.
         key: Key,
     },
 }
@@ -90,16 +90,16 @@ pub(crate) enum OperationError {
     /// Leave the value out.
     #[error("only a `put` has a value, a content type or a `ttl`")]
     ValueWithoutPut,
-    /// Say what is checked.
+    /// Write what to check.
     #[error("a `check` has `if_match` or `if_none_match`")]
     NothingChecked,
-    /// Choose one.
+    /// Choose one of them.
     #[error("`if_match` and `if_none_match` are both given")]
     TwoConditions,
-    /// Leave it out, or say `true`.
+    /// Leave it out, or write `true`.
     #[error("`if_none_match` can only be `true`")]
     NotTrue,
-    /// Write a version as an answer showed it.
+    /// Write a version exactly as an answer showed it.
     #[error("`if_match` is a version or `*`, not `{0}`")]
     NotAVersion(String),
     /// See the message.
@@ -151,7 +151,7 @@ fn condition(
     }
 }
 
-/// The changes that a batch is.
+/// Parses a batch into changes.
 pub(crate) fn parse(body: &[u8], now_ms: u64, max_value: usize) -> Result<Vec<Change>, BatchError> {
     let given: Batch = serde_json::from_slice(body).map_err(|error| BatchError::Json(error.to_string()))?;
     let number = given.operations.len();
@@ -172,7 +172,7 @@ pub(crate) fn parse(body: &[u8], now_ms: u64, max_value: usize) -> Result<Vec<Ch
 }
 
 impl StorageService {
-    /// Answers a batch: by itself if the keys are its own, else by asking their owner.
+    /// Answers a batch: from this node's own shard if the keys are in it, else by forwarding it to their owner.
     pub(crate) async fn batch(&self, head: &Parts, body: Body) -> Answer {
         if head.method != Method::POST {
             return Err(method_not_allowed("POST"));
@@ -195,9 +195,9 @@ impl StorageService {
             return if asked.is_some() {
                 Err(self.member.elsewhere(shard))
             } else {
-                // Its owner answers, not this member's shard.
+                // The owner of the keys answers, so the request does not need this member's shard.
                 Detach::of(&head.extensions);
-                self.pass_on(shard, body).await
+                self.forward(shard, body).await
             };
         }
         let keys: Vec<_> = changes.iter().map(|change| change.key.clone()).collect();
@@ -214,7 +214,7 @@ impl StorageService {
         }
     }
 
-    /// The one shard of all keys.
+    /// The shard that has all keys.
     fn shard_of(&self, changes: &[Change]) -> Result<ShardId, Response> {
         let mut shards = BTreeMap::<ShardId, BTreeSet<String>>::new();
         for change in changes {
@@ -231,20 +231,20 @@ impl StorageService {
         Err(problem_with(&refusal, "shards", json!(shards)))
     }
 
-    async fn pass_on(&self, shard: ShardId, body: Bytes) -> Answer {
+    async fn forward(&self, shard: ShardId, body: Bytes) -> Answer {
         let request = Request::post(format!("/batch?shard={shard}")).body(Full::new(body));
         let request = request.expect("a path with a number is a path");
         ShardMember::passed_on(self.mesh.send_to(&self.member.service, Target::Shard(shard), request).await)
     }
 
-    /// The shard that a batch or an import says all its keys are in.
+    /// The shard that a batch or an import names for all of its keys.
     pub(crate) fn asked_shard(&self, head: &Parts) -> Result<Option<ShardId>, Response> {
         let asked = only_shard(head.uri.query().unwrap_or_default()).map_err(|error| error.to_response())?;
         self.member.existing(asked)
     }
 }
 
-/// Names each operation whose condition did not hold.
+/// Lists each operation whose condition did not hold.
 fn failed(keys: &[Key], unmet: Vec<Unmet>) -> Response {
     let failed: Vec<_> = unmet
         .iter()
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_place() {
+    fn a_mistake_is_reported_with_its_place() {
         let why = |operation| match parsed(&json!({"operations": [{"delete": "ok"}, operation]})) {
             Err(BatchError::Operation { index: 1, why }) => why.to_string(),
             other => panic!("{other:?}"),

@@ -1,4 +1,4 @@
-//! What slow readers may hold of this node's memory, and how many may watch.
+//! The memory that answers to slow readers may hold, and the number of watches.
 
 use axum::response::Response;
 use plugin::http::{AnswerBuffer, NoSpace, StreamLimit, StreamPermit, not_processed, retry_later};
@@ -8,19 +8,19 @@ use types::{ErrorKind, Problem};
 use crate::meters::Meters;
 use crate::settings::Settings;
 
-/// What the large answers of one kind hold at once, in bytes.
+/// The size of all large answers of one kind, in bytes.
 const SIZE: usize = 32 * 1024 * 1024;
 
-/// The memory for answers of a member.
+/// The memory of a member for large answers.
 #[derive(Debug, Clone)]
 pub(crate) struct Buffers {
-    /// Large values that were asked for by their keys.
+    /// Large values that were requested by key.
     pub(crate) values: AnswerBuffer,
     /// Large events of watches.
     pub(crate) events: AnswerBuffer,
     /// Listings of one shard.
     pub(crate) pages: AnswerBuffer,
-    /// Listings of all shards. They ask for those of one, which therefore never wait for them.
+    /// Listings of all shards. They request listings of one shard, which therefore never wait for them.
     pub(crate) gathered: AnswerBuffer,
     watches: StreamLimit,
     refused_watches: Counter,
@@ -39,7 +39,7 @@ impl Buffers {
         }
     }
 
-    /// Lets another watch begin, if there are not too many.
+    /// Admits another watch, if there are not too many.
     pub(crate) fn watch(&self) -> Result<StreamPermit, Response> {
         self.watches.enter().ok_or_else(|| {
             self.refused_watches.inc();
@@ -51,7 +51,7 @@ impl Buffers {
     }
 }
 
-/// Refuses an answer that found no space.
+/// The refusal of an answer that found no space.
 pub(crate) fn no_space(error: NoSpace) -> Response {
     error.to_response("try again in a moment; a listing may ask for less with `limit` or `bytes`")
 }

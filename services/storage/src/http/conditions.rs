@@ -1,7 +1,7 @@
-//! Conditions of writes as headers say them (RFC 9110, section 13), and versions as entity tags.
+//! Conditions of writes in headers (RFC 9110, section 13), and versions as entity tags.
 //!
-//! Pure. A write hears one condition that it can judge; every other one is refused, since a condition that is not
-//! heard would be taken for one that held.
+//! Pure. A write takes one condition of a supported kind. Every other condition is refused: if it were ignored, the
+//! client would believe that it held.
 
 use axum::response::Response;
 use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
@@ -10,19 +10,19 @@ use plugin::http::invalid;
 
 use crate::data::change::Condition;
 
-/// Why a write's conditions are not judged.
+/// Why the condition of a write is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConditionError {
-    /// Leave it out.
+    /// Leave the header out.
     #[error("writes with `{0}` are not supported")]
     Unsupported(HeaderName),
-    /// Write one of them.
+    /// Send one condition.
     #[error("a write has one condition, and this one has several")]
     Several,
     /// Write `*`.
     #[error("`If-None-Match` of a write is `*`, not `{0}`")]
     NotAny(String),
-    /// Write a version as an answer showed it.
+    /// Write a version exactly as an answer showed it.
     #[error("`If-Match` of a write is `*` or one version in double quotes, not `{0}`")]
     NotAVersion(String),
 }
@@ -32,13 +32,13 @@ pub(crate) fn etag(version: u64) -> String {
     format!("\"{version}\"")
 }
 
-/// The version that a text names; there is one way to write each.
+/// The version in a text; each version has only one spelling.
 pub(crate) fn version(text: &str) -> Option<u64> {
     let version = text.parse::<u64>().ok()?;
     (version.to_string() == text).then_some(version)
 }
 
-/// The condition of a write, or the refusal of it.
+/// The condition of a write, or a refusal.
 pub(crate) fn of_write(headers: &HeaderMap) -> Result<Option<Condition>, Response> {
     let hint = "send one of `If-None-Match: *`, `If-Match: *` and `If-Match: \"17\"`, or none of them";
     condition(headers).map_err(|error| invalid("bad-condition", &error, hint))
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_hears_one_condition() {
+    fn a_write_takes_one_condition() {
         assert_eq!(of(&[]), Ok(None));
         assert_eq!(of(&[(IF_NONE_MATCH, "*")]), Ok(Some(Condition::Absent)));
         assert_eq!(of(&[(IF_MATCH, "*")]), Ok(Some(Condition::Present)));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_taken_for_heard_is_refused() {
+    fn a_condition_that_would_be_ignored_is_refused() {
         for tag in ["W/\"17\"", "\"1\", \"2\"", "17", "\"\"", "\"x\"", "\"017\"", "\"+1\"", "\"-1\"", ""] {
             assert_eq!(of(&[(IF_MATCH, tag)]), Err(ConditionError::NotAVersion(tag.to_owned())), "{tag}");
         }

@@ -1,4 +1,4 @@
-//! A key to a reader: found as new as it is asked for, judged by the request's headers, sent a chunk at a time.
+//! Reads a key: at its read level, with the conditions of the request, sent a chunk at a time.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -20,14 +20,14 @@ use crate::data::key::Key;
 use crate::data::record::{Record, Versioned};
 use crate::service::StorageService;
 
-/// What is sent of what was found.
+/// Which part of the found value is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Whole,
     Head,
-    /// The reader has it already.
+    /// Nothing: the client has this version already.
     Nothing,
-    /// It is not what was asked for.
+    /// Nothing: the condition does not hold.
     EngineError,
 }
 
@@ -53,7 +53,7 @@ impl StorageService {
         if let Some(staleness) = staleness.filter(|_| level == ReadLevel::Any) {
             set_staleness(answer.headers_mut(), staleness);
         }
-        // What is sent is in memory, however slowly it is read.
+        // The answer is in memory, however slowly the client reads it.
         Detach::of(&head.extensions);
         Ok(answer)
     }
@@ -81,10 +81,10 @@ impl StorageService {
                 return Ok((found, part, fitting));
             }
             if had_space {
-                // It has become larger.
+                // It has become larger meanwhile.
                 return Err(no_space(NoSpace));
             }
-            // It does not wait here, and may be another one then.
+            // The value does not wait in memory, and may have changed when there is space.
             drop(found);
             space = Some(self.buffers.values.take(size).await.map_err(no_space)?);
         }
@@ -107,7 +107,7 @@ fn changed(version: Option<u64>) -> Response {
     let what = version.map_or("no value".to_owned(), |version| format!("version {version}"));
     let detail = format!("the condition does not hold: the key has {what}");
     let refusal = Problem::new(ErrorKind::Changed, "precondition-failed", detail);
-    let mut answer = problem(&refusal.hint("without `If-Match` what is there now is read"));
+    let mut answer = problem(&refusal.hint("leave out `If-Match` to read the current value"));
     if let Some(version) = version {
         answer.headers_mut().insert(ETAG, header(etag(version)));
     }
@@ -135,19 +135,19 @@ fn show(Versioned { version, record }: Versioned, part: Part, space: Option<Spac
     if let Some(at) = expires_ms {
         headers.insert(HeaderName::from_static(api::EXPIRES_MS), HeaderValue::from(at.get()));
     }
-    // What anyone stored must not act as a page of this node's API.
+    // A stored value must not act as a page of this node's API.
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
 }
 
-/// The content type that a value was put with.
+/// The content type with which a value was put.
 fn content_type(record: &Record) -> HeaderValue {
     let unknown = HeaderValue::from_static("application/octet-stream");
     HeaderValue::from_maybe_shared(record.content_type()).unwrap_or(unknown)
 }
 
-/// Whether what is there is what `If-Match` asks for, if it asks (RFC 9110, section 13.1.1).
+/// Whether the version is one that `If-Match` lists, if the request has one (RFC 9110, section 13.1.1).
 fn is_asked_for(headers: &HeaderMap, etag: Option<&str>) -> bool {
     let asked = headers.get_all(IF_MATCH);
     let mut tags = asked.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
@@ -155,7 +155,7 @@ fn is_asked_for(headers: &HeaderMap, etag: Option<&str>) -> bool {
         || etag.is_some_and(|etag| tags.any(|tag| ["*", etag].contains(&tag.trim())))
 }
 
-/// Whether `If-None-Match` names an entity tag (RFC 9110, section 13.1.2).
+/// Whether `If-None-Match` lists an entity tag (RFC 9110, section 13.1.2).
 fn names(headers: &HeaderMap, etag: &str) -> bool {
     headers
         .get_all(IF_NONE_MATCH)
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_can_ask_for_one_of_some_versions() {
+    fn a_read_can_require_one_of_several_versions() {
         let asks = |value: &'static str, etag| {
             is_asked_for(&HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static(value))]), etag)
         };
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_found_in_a_list_of_them() {
+    fn a_tag_is_found_in_a_list() {
         let matches = |value: &'static str| {
             names(&HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(value))]), "\"1\"")
         };

@@ -1,7 +1,8 @@
-//! Many values at once, fast: each line of a request is one, and each shard gets its lines in one write.
+//! Stores many values at once: each line of a request is one, and each shard gets its lines in one write.
 //!
-//! Lines are read before anything is written, so a bad one spoils nothing. The parts of several shards are written
-//! beside each other; it is answered once all are durable. It is not atomic, but repeating it does no harm.
+//! All lines are parsed before anything is written, so nothing is written if one is bad. The parts of several shards
+//! are written concurrently, and the request is answered once all are durable. An import is not atomic, but repeating
+//! it does no harm.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -25,19 +26,19 @@ use super::json_value::{self, JsonValue, JsonValueError};
 use crate::data::change::Change;
 use crate::service::StorageService;
 
-/// The largest request: the largest value as base64, and what else is in its line.
+/// The largest request: a value of the largest size as base64, and the rest of its line.
 const MAX_BODY: usize = 12 * 1024 * 1024;
-/// Lines in a request.
+/// The largest number of lines in a request.
 const MOST: usize = 10_000;
 /// How long the shards may take.
 const LIMIT: Duration = Duration::from_secs(20);
-/// The longest answer to a part.
+/// The largest answer to a part.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// Milliseconds since 1970, up to the end of the year 9999.
+/// Milliseconds since 1970, until the end of the year 9999.
 type ExpiresMs = NumberIn<1, 253_402_300_799_999>;
 
-/// A line as it is sent.
+/// A line as the client sends it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GivenLine {
@@ -48,27 +49,27 @@ struct GivenLine {
     expires_ms: Option<ExpiresMs>,
 }
 
-/// What one line says.
+/// A parsed line.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
-    /// As it came.
+    /// Its bytes as received.
     pub(crate) text: &'a [u8],
-    /// What it means.
+    /// The change that it makes.
     pub(crate) change: Change,
 }
 
-/// Why a line, or the number of them, is refused.
+/// Why an import is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ImportError {
-    /// Send fewer at once.
+    /// Send fewer lines at once.
     #[error("there are more than {MOST} lines")]
     TooMany,
     /// Change this line.
     #[error("line {line}: {why}")]
     Line {
-        /// Which one, from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// What is wrong with the line.
         why: LineError,
     },
 }
@@ -76,10 +77,10 @@ pub(crate) enum ImportError {
 /// What is wrong with a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LineError {
-    /// Write one JSON object a line.
+    /// Write one JSON object per line.
     #[error("it is no JSON object: one begins with a brace")]
     NoObject,
-    /// Change what it says there.
+    /// Correct what the message names.
     #[error("{0}")]
     Json(String),
     /// See the message.
@@ -87,14 +88,14 @@ pub(crate) enum LineError {
     Given(#[from] JsonValueError),
 }
 
-/// Reads all lines; empty ones are passed over. `expires` turns a time of day into data time.
+/// Parses all lines, without empty ones. `expires` turns a time of day into data time.
 pub(crate) fn parse(
     body: &[u8],
     max_value: usize,
     expires: impl Fn(NonZeroU64) -> NonZeroU64,
 ) -> Result<Vec<Line<'_>>, ImportError> {
     let mut lines = Vec::new();
-    // Some programs begin a file with a mark of its encoding.
+    // Some programs begin a file with a byte order mark.
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     for (index, text) in body.split(|byte| *byte == b'\n').enumerate() {
         if text.iter().all(u8::is_ascii_whitespace) {
@@ -126,13 +127,13 @@ fn change(
     Ok(Change::put(key, &value.record(expires_ms.map(expires), max_value)?))
 }
 
-/// What is wrong with the JSON, and where in the line; that it is the first line of it says nothing.
+/// What is wrong with the JSON, and at which column; each JSON text is one line, so its line number is left out.
 fn in_one_line(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
 }
 
 impl StorageService {
-    /// Imports lines.
+    /// Answers an import.
     pub(crate) async fn import(&self, head: &Parts, body: Body) -> Answer {
         if head.method != Method::POST {
             return Err(method_not_allowed("POST"));
@@ -156,7 +157,7 @@ impl StorageService {
                 return Err(self.member.elsewhere(shard));
             } else {
                 let part = others.entry(shard).or_default();
-                // Between them only, so that no part is longer than the whole.
+                // Only between lines, so that no part is longer than the whole.
                 if !part.is_empty() {
                     part.extend_from_slice(b"\n");
                 }
@@ -174,7 +175,7 @@ impl StorageService {
         Ok(done(imported))
     }
 
-    /// Writes all parts beside each other.
+    /// Writes all parts concurrently.
     async fn import_everywhere(
         &self,
         own: Vec<Change>,
@@ -187,14 +188,14 @@ impl StorageService {
             let part = parts.get(&shard).cloned().unwrap_or_default();
             async move { self.import_at(shard, part).await }
         });
-        // The space is held until the end of what it was taken for.
+        // The space is held until the write for which it was taken ends.
         let (own_space, _held) = if own.is_empty() { (None, Some(space)) } else { (Some(space), None) };
         let here = async {
             let written = match own_space {
                 Some(space) => self.engine.import(own, space).await,
                 None => Ok(None),
             };
-            // The rest is for other members to write: a role that ends does not wait for them.
+            // Other members write the rest, so a role that ends does not wait for them.
             Detach::of(request);
             written.err().map(|error| format!("shard {}: {error}", self.member.shard))
         };
@@ -208,10 +209,10 @@ impl StorageService {
         }
         let detail = format!("not all is stored: {}", failed.join("; "));
         let refusal = Problem::new(ErrorKind::Unavailable, "import-incomplete", detail);
-        Err(problem(&refusal.hint("send all of it again; what is stored already is stored once more")))
+        Err(problem(&refusal.hint("send all of it again; lines that are already stored are stored again")))
     }
 
-    /// Has the owner of a shard import its lines.
+    /// Sends lines to the owner of their shard.
     async fn import_at(&self, shard: ShardId, lines: Bytes) -> Result<(), ShardError> {
         let request = Request::post(format!("/import?shard={shard}")).body(lines);
         let request = request.expect("a path with a number is a path");
@@ -252,22 +253,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_values_and_empty_ones_are_passed_over() {
+    fn lines_are_values_and_empty_ones_are_skipped() {
         let body = b"{\"key\":\"a%20b\",\"value\":\"1\"}\r\n\n  \n{\"key\":\"b\",\"value_base64\":\"AP8=\",\"expires_ms\":7}";
         let lines = parse(body, 10, |at| at).unwrap();
         let keys: Vec<_> = lines.iter().map(|line| line.change.key.to_string()).collect();
         assert_eq!(keys, ["a%20b", "b"]);
         assert!(parse(b"", 10, |at| at).unwrap().is_empty());
         let marked = "\u{feff}{\"key\":\"a\",\"value\":\"\"}";
-        assert_eq!(
-            parse(marked.as_bytes(), 10, |at| at).unwrap().len(),
-            1,
-            "a mark of the encoding is no part of it"
-        );
+        assert_eq!(parse(marked.as_bytes(), 10, |at| at).unwrap().len(), 1, "the byte order mark is skipped");
     }
 
     #[test]
-    fn a_bad_line_is_told_with_its_number() {
+    fn a_bad_line_is_reported_with_its_number() {
         for (line, words) in [
             ("{", "column"),
             ("[]", "no JSON object"),

@@ -1,7 +1,7 @@
-//! Keys and values in JSON, as batches and imports have them.
+//! Keys and values in the JSON of batches and imports.
 //!
-//! Pure. A key is written as in a path and in listings: percent-encoded, where what needs no encoding stands for
-//! itself. A value is text, or base64 (RFC 4648, section 4) under another name.
+//! Pure. A key is written as in paths and listings: percent-encoded where necessary. A value is text, or base64 (RFC
+//! 4648, section 4) under another name.
 
 use std::num::NonZeroU64;
 
@@ -13,25 +13,25 @@ use http::HeaderValue;
 use crate::data::key::{Key, KeyError};
 use crate::data::record::{MAX_CONTENT_TYPE, Record};
 
-/// What a text has, if its content type is not given.
+/// The default content type of a text.
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Why a key or a value in JSON is not stored.
+/// Why a key or a value in JSON is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum JsonValueError {
     /// See the message.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// Give one.
+    /// Give a value.
     #[error("there is no value: give `value` with text, or `value_base64`")]
     NoValue,
-    /// Give one of them.
+    /// Give only one of them.
     #[error("`value` and `value_base64` are both given")]
     TwoValues,
-    /// Encode it with padding.
+    /// Encode the value with padding.
     #[error("`value_base64` is not base64: {0}")]
     Base64(String),
-    /// Shorten it.
+    /// Send a shorter value.
     #[error("the value has {has} bytes; at most {most} are allowed")]
     TooLarge {
         /// Its length.
@@ -39,7 +39,7 @@ pub(crate) enum JsonValueError {
         /// What is allowed.
         most: usize,
     },
-    /// Write one as in HTTP.
+    /// Write a content type as in HTTP.
     #[error("`{0}` is no content type")]
     ContentType(String),
 }
@@ -51,22 +51,22 @@ pub(crate) struct JsonValue {
     pub(crate) text: Option<String>,
     /// Or in base64.
     pub(crate) base64: Option<String>,
-    /// What it is.
+    /// Its content type.
     pub(crate) content_type: Option<String>,
 }
 
-/// The key that is meant.
+/// Parses a key.
 pub(crate) fn key(given: &str) -> Result<Key, JsonValueError> {
     Ok(Key::from_path(given)?)
 }
 
 impl JsonValue {
-    /// Whether nothing of it is given.
+    /// Whether no part of it is given.
     pub(crate) fn is_none(&self) -> bool {
         self.text.is_none() && self.base64.is_none() && self.content_type.is_none()
     }
 
-    /// The record of it, of at most so many bytes.
+    /// The record of the value, which may have at most `most` bytes.
     pub(crate) fn record(
         self,
         expires_ms: Option<NonZeroU64>,
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_value_is_told() {
+    fn what_is_no_value_is_refused() {
         assert_eq!(record(None, None, None), Err(JsonValueError::NoValue));
         assert_eq!(record(Some(""), Some(""), None), Err(JsonValueError::TwoValues));
         assert!(matches!(record(None, Some("AP8"), None), Err(JsonValueError::Base64(_))));

@@ -1,4 +1,4 @@
-//! The query of a listing: what is asked for, of which shard, and how new it must be.
+//! The query of a listing: which keys, of which shard, and at which read level.
 
 use plugin::http::query::{self, QueryError, parameters};
 use plugin::shard::ReadLevel;
@@ -7,20 +7,20 @@ use types::ShardId;
 use crate::data::key::encode;
 use crate::data::range::{MAX_BYTES, MAX_LIMIT, ScanRange};
 
-/// What a page with values is taken for at least, in bytes.
+/// The least that a page with values is counted as, in bytes.
 const LEAST: usize = 1024 * 1024;
-/// What a long key takes without its value.
+/// About what a long key takes without its value.
 const MOST_LISTED: usize = 2 * 1024;
 
 const PARAMETERS: [&str; 9] =
     ["prefix", "start", "end", "after", "limit", "values", "bytes", "consistency", "shard"];
 
-/// What is asked for.
+/// A parsed query.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ListQuery {
     /// Only this shard.
     pub(crate) shard: Option<ShardId>,
-    /// How new it must be.
+    /// The read level.
     pub(crate) level: ReadLevel,
     /// Which keys.
     pub(crate) range: ScanRange,
@@ -48,7 +48,7 @@ impl ListQuery {
         Ok(found)
     }
 
-    /// The same for one shard alone, with so many bytes, as it is written in a URI.
+    /// The same query as it is written in a URI, for one shard and this many bytes.
     pub(crate) fn for_shard(&self, shard: ShardId, bytes: usize) -> String {
         let range = &self.range;
         let (limit, level) = (range.limit, self.level.as_str());
@@ -73,7 +73,7 @@ impl ListQuery {
         text
     }
 
-    /// What the answer takes of memory, about. The last value of a page may be of any length, so it may be more.
+    /// About how much memory the answer takes. It may be more, since the last value of a page may have any length.
     pub(crate) fn cost(&self) -> usize {
         if self.range.values {
             self.range.bytes.max(LEAST)

@@ -1,4 +1,4 @@
-//! A listing: of one shard, or of all of them, each asked at its owner. It fails when one does not answer.
+//! Lists the keys of one shard, or of all of them, each from its owner or a replica. Fails if one does not answer.
 
 use std::time::Duration;
 
@@ -25,12 +25,12 @@ use crate::data::page::{Listed, Page, merge};
 use crate::engine::EngineError;
 use crate::service::StorageService;
 
-/// How long a shard may take.
+/// The time limit of a shard.
 const LIMIT: Duration = Duration::from_secs(10);
-/// The largest answer of a shard: a page has at most 4 MiB before its last key, and that one has 8 MiB, of which each
-/// byte may take two.
+/// The largest answer of a shard: a page has at most 4 MiB before its last key, whose value has at most 8 MiB, and each
+/// byte may take two in JSON.
 const MAX_ANSWER: usize = 24 * 1024 * 1024;
-/// The least that a shard is asked for, in bytes.
+/// The least that is requested of a shard, in bytes.
 const LEAST: usize = 64 * 1024;
 
 impl StorageService {
@@ -55,7 +55,7 @@ impl StorageService {
         if let Some(staleness) = page.staleness.filter(|_| query.level == ReadLevel::Any) {
             set_staleness(answer.headers_mut(), staleness);
         }
-        // It is in memory.
+        // The answer is in memory.
         Detach::of(&head.extensions);
         Ok(answer)
     }
@@ -70,7 +70,7 @@ impl StorageService {
 
     /// Some of the keys of all shards.
     async fn all_pages(&self, query: &ListQuery) -> Result<Read<Page>, Problem> {
-        // What all give together is held here.
+        // The pages of all shards are held here together.
         let whole = query.range.bytes;
         let share = whole / usize::try_from(self.member.shards.get()).unwrap_or(usize::MAX);
         let mut part = query.clone();
@@ -100,14 +100,15 @@ impl StorageService {
         let uri = format!("/kv?{}", query.for_shard(shard, query.range.bytes));
         let request = Request::get(uri).body(Bytes::new());
         let request = request.map_err(|error| ShardError::BadAnswer(error.to_string()))?;
-        let target = if query.level == ReadLevel::Any { Target::CopyOf(shard) } else { Target::Shard(shard) };
+        let target =
+            if query.level == ReadLevel::Any { Target::ShardReplica(shard) } else { Target::Shard(shard) };
         let page = self.mesh.fetch(&self.member.service, target, request, MAX_ANSWER, LIMIT).await?;
         let staleness = staleness(page.headers());
         Ok(Read { value: page.into_body(), staleness })
     }
 }
 
-/// The page as an answer. None if it needs more space than there is.
+/// The page as an answer. Fails if it needs more space than there is.
 fn written(page: &Page, mut space: Space) -> Result<Response, NoSpace> {
     let body = serde_json::to_vec(page).expect("a page is strings and numbers");
     let length = body.len();
@@ -122,7 +123,7 @@ fn written(page: &Page, mut space: Space) -> Result<Response, NoSpace> {
     Ok(answer)
 }
 
-/// With the version as an entity tag besides.
+/// Adds the version as an entity tag.
 impl Serialize for Listed {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut fields = serializer.serialize_struct("Listed", 8)?;

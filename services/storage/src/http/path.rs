@@ -1,6 +1,6 @@
 //! What a path names, and which member may answer.
 //!
-//! Paths are read raw, by the same functions for the choice of a member and for the answer.
+//! Paths are parsed raw, by the same functions for the choice of a member and for the answer.
 
 use http::Method;
 use http::request::Parts;
@@ -41,18 +41,18 @@ pub(crate) fn endpoint(path: &str) -> Endpoint {
     }
 }
 
-/// Which member may answer. What is malformed anyone may refuse.
+/// Which member may answer. Any member may refuse a malformed request.
 pub(crate) fn target(head: &Parts) -> Target {
     let query = head.uri.query().unwrap_or_default();
     match endpoint(head.uri.path()) {
-        // What a write says in its query, a `ttl`, is for its owner to judge.
+        // The query of a write, a `ttl`, is checked by the owner.
         Endpoint::Key(Ok(key)) if is_read(&head.method) => match read_level(query) {
-            Ok(ReadLevel::Any) => Target::Copy(key.hash()),
+            Ok(ReadLevel::Any) => Target::KeyReplica(key.hash()),
             Ok(ReadLevel::Strong | ReadLevel::Primary) | Err(_) => Target::Key(key.hash()),
         },
         Endpoint::Key(Ok(key)) => Target::Key(key.hash()),
         Endpoint::Listing => match ListQuery::parse(query) {
-            Ok(ListQuery { shard: Some(shard), level: ReadLevel::Any, .. }) => Target::CopyOf(shard),
+            Ok(ListQuery { shard: Some(shard), level: ReadLevel::Any, .. }) => Target::ShardReplica(shard),
             Ok(ListQuery { shard: Some(shard), .. }) => Target::Shard(shard),
             _ => Target::Any,
         },
@@ -81,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_write_says_in_its_query_does_not_choose_a_member() {
+    fn the_query_of_a_write_does_not_choose_a_member() {
         let key = Target::Key(KeyHash::of(b"a"));
         for query in ["", "?ttl=30s", "?ttl=", "?consistency=any", "?consistency=weak", "?%"] {
             for method in [Method::PUT, Method::DELETE, Method::PATCH] {
                 assert_eq!(of(method.clone(), &format!("/kv/a{query}")), key, "{method} {query}");
             }
         }
-        assert_eq!(of(Method::HEAD, "/kv/a?consistency=any"), Target::Copy(KeyHash::of(b"a")));
+        assert_eq!(of(Method::HEAD, "/kv/a?consistency=any"), Target::KeyReplica(KeyHash::of(b"a")));
     }
 
     #[test]
@@ -105,10 +105,10 @@ mod tests {
             ("/kv", Target::Any),
             ("/kv?shard=2&limit=3", Target::Shard(ShardId::try_from(2).unwrap())),
             ("/kv?shard=x", Target::Any),
-            ("/kv/a?consistency=any", Target::Copy(KeyHash::of(b"a"))),
+            ("/kv/a?consistency=any", Target::KeyReplica(KeyHash::of(b"a"))),
             ("/kv/a?consistency=primary", Target::Key(KeyHash::of(b"a"))),
             ("/kv?consistency=any", Target::Any),
-            ("/kv?shard=2&consistency=any", Target::CopyOf(ShardId::try_from(2).unwrap())),
+            ("/kv?shard=2&consistency=any", Target::ShardReplica(ShardId::try_from(2).unwrap())),
             ("/watch", Target::Any),
             ("/watch?prefix=a&from=0:1.0", Target::Any),
             ("/watch?shard=2&from=2:1.0", Target::Shard(ShardId::try_from(2).unwrap())),

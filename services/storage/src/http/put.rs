@@ -39,7 +39,8 @@ impl StorageService {
         Ok((StatusCode::OK, headers).into_response())
     }
 
-    /// Reads a body of at most `most` bytes, which takes space among the writes of this shard, with so many bytes besides.
+    /// Reads a body of at most `most` bytes, and takes space for it and for `besides` bytes in this shard's queue of
+    /// writes.
     pub(crate) async fn read_body(
         &self,
         head: &Parts,

@@ -20,10 +20,10 @@ impl EngineError {
             Self::Passed(_) => unavailable("not-the-owner").hint("ask again; GET /v1/claims shows the owner"),
             Self::Full(_) => unavailable("too-busy").hint("try again in a moment, or raise `write_queue`"),
             Self::Unsettled(_) => unavailable("not-durable-in-time")
-                .hint("read the key to see whether it was written; writing the same again does no harm, but a condition may then meet what this write itself has done"),
+                .hint("read the key to see whether it was written; repeating the write does no harm, but its condition may then fail because of the first write"),
             Self::Unread(_) => unavailable("not-read-in-time").hint("try again in a moment"),
             Self::Unmet(_) => Problem::new(ErrorKind::Changed, "precondition-failed", detail.clone())
-                .hint("nothing was changed; read the key, then decide anew"),
+                .hint("nothing was changed; read the key, then decide again"),
             Self::Damaged(_) => Problem::new(ErrorKind::Internal, "unreadable-value", detail.clone())
                 .hint("put the key again, or delete it; if that does not help, the object store has damaged files: restore them from a copy"),
             Self::Broken(_) => Problem::new(ErrorKind::Internal, "damaged-data", detail.clone())
@@ -31,7 +31,7 @@ impl EngineError {
         }
     }
 
-    /// The answer to a read. One that may be old is better asked of a replica than of damaged data.
+    /// The answer to a read. If it accepts stale data, a replica answers it better than damaged data does.
     pub(crate) fn to_reader(&self, level: ReadLevel) -> Response {
         match (self, level) {
             (Self::Broken(_), ReadLevel::Any) => not_processed(&self.problem()),
@@ -45,7 +45,7 @@ impl EngineError {
             Self::NotOpen(_) | Self::Passed(_) | Self::Full(_) => not_processed(&self.problem()),
             Self::Unmet(unmet) => {
                 let mut answer = problem(&self.problem());
-                // Of several keys none is *the* current one.
+                // With several keys, none of their versions is *the* current one.
                 if let [only] = &unmet[..]
                     && let Some(version) = only.version
                     && let Ok(tag) = HeaderValue::from_str(&etag(version))
@@ -61,10 +61,10 @@ impl EngineError {
     }
 }
 
-/// The refusal of a body.
+/// The answer to a body that can't be read.
 pub(crate) fn bad_body(engine: &Engine, error: &BodyError) -> Response {
     match error {
-        // The engine knows why so much waits.
+        // The engine knows why the queue is full.
         BodyError::Full(_) => engine.full().to_response(),
         BodyError::TooLarge { .. } => {
             let refusal = Problem::new(ErrorKind::TooLarge, "value-too-large", error.to_string());
@@ -82,7 +82,7 @@ mod tests {
     use crate::data::change::Unmet;
 
     #[test]
-    fn each_error_has_its_status_and_only_what_was_not_touched_says_so() {
+    fn each_error_has_its_status_and_only_untouched_requests_are_marked_as_not_processed() {
         let why = || "why".to_owned();
         for (error, status, is_untouched) in [
             (EngineError::NotOpen(why()), 503, true),
@@ -97,8 +97,8 @@ mod tests {
             let answer = error.to_response();
             assert_eq!(answer.status(), status, "{error}");
             assert_eq!(answer.headers().contains_key(api::NOT_PROCESSED), is_untouched, "{error}");
-            let is_verdict = matches!(error, EngineError::Unmet(_));
-            assert_eq!(answer.headers().get(ETAG).is_some_and(|tag| tag == "\"7\""), is_verdict, "{error}");
+            let is_unmet = matches!(error, EngineError::Unmet(_));
+            assert_eq!(answer.headers().get(ETAG).is_some_and(|tag| tag == "\"7\""), is_unmet, "{error}");
             assert!(error.problem().hint.is_some(), "{error}");
         }
         let broken = EngineError::Broken(why());

@@ -1,4 +1,4 @@
-//! Chooses who answers a request.
+//! Routes each request to its handler.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use super::path::{Endpoint, endpoint, is_read};
 use crate::data::key::Key;
 use crate::service::StorageService;
 
-/// How keys are written.
+/// The hint for a key that can't be parsed.
 const KEYS: &str = "a key has 1 to 1024 bytes, percent-encoded in the path";
 /// How long reads may still take once the role ends. Some wait for members whose shards move as well, or for space that
-/// slow readers hold; asked elsewhere, they are answered.
+/// slow readers hold; another member can answer them.
 const LAST_READS: Duration = Duration::from_millis(50);
 
 /// Everything below `/svc/{service}`.
@@ -31,7 +31,7 @@ pub(crate) fn router(service: Arc<StorageService>) -> Router {
 }
 
 async fn answer(State(service): State<Arc<StorageService>>, request: Request) -> Response {
-    // A body can't be shared between threads, so only writes see it.
+    // A body can't be shared between threads, so only writes get it.
     let (head, body) = request.into_parts();
     let answering = answer_whole(&service, &head, body);
     if !is_read(&head.method) {
@@ -68,7 +68,7 @@ async fn answer_whole(service: &Arc<StorageService>, head: &Parts, body: Body) -
 }
 
 impl StorageService {
-    /// Waits until reads that are not answered yet have to go elsewhere.
+    /// Waits until reads that are not answered yet must go to another member.
     async fn reads_end(&self) {
         self.ending.cancelled().await;
         sleep(LAST_READS).await;
@@ -101,7 +101,7 @@ impl StorageService {
     }
 }
 
-/// Refuses parameters where there are none: one that is not obeyed would be taken for obeyed.
+/// Refuses parameters where there are none: the client would believe that an ignored one had taken effect.
 fn no_query(head: &Parts) -> Result<(), Response> {
     if head.uri.query().is_none_or(str::is_empty) {
         return Ok(());
@@ -110,7 +110,7 @@ fn no_query(head: &Parts) -> Result<(), Response> {
     Err(invalid("bad-query", detail, "`?` in a key itself is `%3F`"))
 }
 
-/// A header of an entity tag.
+/// An entity tag as a header value.
 pub(crate) fn header(text: String) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(text)).expect("an entity tag is printable")
 }

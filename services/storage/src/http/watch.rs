@@ -1,4 +1,4 @@
-//! `GET /watch`: what is asked for, and the changes of one shard or of all of them as server-sent events.
+//! `GET /watch`: its query, and the changes of one shard or of all of them as server-sent events.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::changes::stream::{Change, Filter, Kind, NotWatched, Sent, begin};
 use crate::data::key::encode;
 use crate::service::StorageService;
 
-/// The largest event: a value has at most 8 MiB, and its JSON not twice as much.
+/// The largest event: a value has at most 8 MiB, and its JSON less than twice as much.
 const MAX_EVENT: usize = 20 * 1024 * 1024;
 
 const PARAMETERS: [&str; 4] = ["prefix", "from", "values", "shard"];
@@ -27,7 +27,7 @@ const PARAMETERS: [&str; 4] = ["prefix", "from", "values", "shard"];
 pub(crate) struct Watch {
     /// Only this shard.
     pub(crate) shard: Option<ShardId>,
-    /// Where to go on, as it came.
+    /// The cursor to begin at, as received.
     from: Option<String>,
     /// Which changes are sent.
     filter: Filter,
@@ -52,7 +52,7 @@ impl Watch {
         Ok(found)
     }
 
-    /// The request of a client. The last event that it has seen by its own word is newer than what its URL says.
+    /// The watch that a client requests. Its last event id is newer than the cursor in its URL.
     fn of(head: &Parts) -> Result<Self, QueryError> {
         let watch = Self::parse(head.uri.query().unwrap_or_default())?;
         let from = sse::last_event_id(&head.headers).or(watch.from);
@@ -65,7 +65,7 @@ impl Watch {
     }
 }
 
-/// The path and query that watch one shard, from a place in it.
+/// The path and query for watching one shard, from a place in it.
 fn for_shard(filter: &Filter, shard: ShardId, from: Option<Place>) -> String {
     let mut text = format!("/watch?shard={shard}&values={}", filter.values);
     if !filter.prefix.is_empty() {
@@ -97,7 +97,7 @@ impl StorageService {
             let all = AllShards { service: Arc::clone(self), filter: watch.filter };
             let begun = follow(all, &shards, from.as_ref()).await;
             let (cursor, updates) = begun.map_err(|gone| problem(&gone))?;
-            // The stream ends by itself when the role does, however slowly the rest of it is read.
+            // The stream ends when the role does, however slowly the rest of it is read.
             Detach::of(&head.extensions);
             let updates = as_events(cursor, updates.take_until(ending));
             return Ok(sse::answer(updates, self.buffers.events.clone(), permit));
@@ -148,7 +148,7 @@ fn change(frame: Frame) -> Result<Change, String> {
     Ok(Change { kind, data: frame.data, space: None })
 }
 
-/// First where the stream begins, then what is sent, with the place in every shard as its id.
+/// Turns updates into events: first `ready` with the cursor, then each update with the place in every shard as its id.
 fn as_events(
     mut cursor: Cursor<Place>,
     updates: impl Stream<Item = (ShardId, Sent)> + Send + 'static,
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_has_seen_last_counts_more_than_its_url() {
+    fn the_last_event_id_takes_precedence_over_the_url() {
         let head = Request::get("/watch?from=0:1.0").header("last-event-id", "0:7.0").body(()).unwrap();
         assert_eq!(Watch::of(&head.into_parts().0).unwrap().from.as_deref(), Some("0:7.0"));
     }

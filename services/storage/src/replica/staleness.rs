@@ -1,9 +1,10 @@
-//! How far behind a replica may be: counted from the beginning of the last poll of the log that was taken in whole.
+//! How stale a replica may be: the time since the start of the last poll of the log that the replica has applied
+//! completely.
 //!
-//! SlateDB's reader does not say when it polled. But it asks for the newest file of the log once in each poll, after the
-//! manifest; so it is given a reader of the log that notes it. All that was durable when it was asked is in the replica
-//! once the poll is over, unless the poll failed. And polls follow one another: when the next one begins, the one
-//! before it is over. So the bound is one poll longer than it could be, and never too short.
+//! SlateDB's reader does not report when it polls. But in each poll, after the manifest, it asks for the newest file of
+//! the log. So we give it a log reader that records this. Everything that was durable at that time is in the replica
+//! once the poll is over, unless the poll failed. Polls follow one another: when one begins, the one before it is over.
+//! So the bound may be too long by one poll, but is never too short.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -20,10 +21,10 @@ use crate::changes::history::is_missing;
 use crate::engine::open::PATH;
 use plugin::shard::Moment;
 
-/// A replica that has polled within this time has missed no file that is collected already.
+/// A replica that has polled within this time has not missed a file that was collected.
 const LATELY: Duration = Duration::from_secs(30);
 
-/// When a replica was last current.
+/// When a replica was last up to date.
 #[derive(Default)]
 pub(crate) struct Staleness {
     notes: Mutex<Notes>,
@@ -32,9 +33,9 @@ pub(crate) struct Staleness {
 
 #[derive(Debug, Default)]
 struct Notes {
-    /// When the last poll began that is over and did not fail.
+    /// The start of the last poll that is over and did not fail.
     current: Option<Moment>,
-    /// The last one that began.
+    /// The last poll that began.
     now: Option<Poll>,
     begun: u64,
 }
@@ -43,12 +44,12 @@ struct Notes {
 struct Poll {
     began: Moment,
     has_failed: bool,
-    /// The last write that it found.
+    /// The sequence number of the last write that it found.
     last: u64,
 }
 
 impl Notes {
-    /// The last poll is over. The replica has all up to this write, if that is known.
+    /// Ends the last poll. `durable` is the sequence number up to which the replica has everything, if known.
     fn over(&mut self, durable: Option<u64>) {
         if let Some(poll) = self.now.take()
             && !poll.has_failed
@@ -66,13 +67,13 @@ impl Staleness {
         self.notes().begun
     }
 
-    /// All up to this moment is in the replica. Nothing as long as there is no replica.
+    /// The replica has everything up to this time. `None` until it has been opened.
     pub(crate) fn current(&self) -> Option<Moment> {
         self.notes().current
     }
 
-    /// The replica was opened, so that the first poll is over; `status` tells how far it is. The second one may have
-    /// begun already, and then its end tells.
+    /// Records that the replica was opened, so its first poll is over. If the second one has begun already, the end of
+    /// that one counts. `status` reports how far the replica is.
     pub(crate) fn opened(&self, status: watch::Receiver<DbStatus>) {
         let _ = self.status.set(status);
         let mut notes = self.notes();
@@ -107,14 +108,14 @@ impl Staleness {
     }
 }
 
-/// Reads the log and notes each poll.
+/// A log reader that records each poll.
 pub(crate) struct Noting {
     log: SlateDbWalReader,
     files: slatedb::WalReader,
     staleness: Arc<Staleness>,
-    /// What the last poll was about.
+    /// The files of the last poll.
     stretch: Mutex<Stretch>,
-    /// Files without a row: each owner begins with one. The replica does not remember having read them.
+    /// Files without a row: each owner begins with one. The replica does not remember that it has read them.
     bare: Arc<Mutex<Stretch>>,
 }
 
@@ -134,13 +135,13 @@ impl Noting {
         Ok(Self { log, files, staleness, stretch: Mutex::default(), bare: Arc::default() })
     }
 
-    /// Whether the replica is so new that none of the files that it has not read can have been collected.
+    /// Whether the replica is so fresh that no file that it has not read can have been collected.
     fn is_recent(&self) -> bool {
         self.staleness.current().is_some_and(|moment| moment.elapsed() < LATELY)
     }
 
-    /// Whether there is certainly nothing new. Most polls find nothing, and one question to the store is enough for
-    /// that; SlateDB asks ten. (The manifest takes one more.)
+    /// Whether there is certainly no file after this one. Most polls find nothing new, and one request to the store is
+    /// enough for that; SlateDB makes ten. (The manifest takes one more.)
     async fn is_last(&self, file: u64) -> bool {
         let bare = lock(&self.bare).filter(|(after, _)| *after == file);
         let last = bare.map_or(file, |(_, last)| last);
@@ -148,7 +149,7 @@ impl Noting {
             return false;
         }
         let next = self.files.get(last + 1).metadata().await;
-        // An answer that took long may have missed a file that came and was collected meanwhile.
+        // A slow answer may have missed a file that was both created and collected meanwhile.
         next.is_err_and(|error| is_missing(&error)) && self.is_recent()
     }
 }
@@ -185,7 +186,7 @@ impl WalReader for Noting {
 struct NotingRows {
     rows: Box<dyn WalIterator>,
     staleness: Arc<Staleness>,
-    /// Nothing if some of its files have rows, or may have been collected.
+    /// `None` if some of its files have rows, or may have been collected.
     stretch: Stretch,
     bare: Arc<Mutex<Stretch>>,
     is_over: bool,
@@ -194,7 +195,7 @@ struct NotingRows {
 #[async_trait]
 impl WalIterator for NotingRows {
     async fn next(&mut self) -> Result<Option<WalRows>, WalError> {
-        // A file that was collected meanwhile ends a poll as if there had been no more of them.
+        // A file that was collected meanwhile ends a poll as if it had been the last one.
         let next = self.rows.next().await.inspect_err(|_| self.staleness.failed())?;
         match &next {
             Some(rows) => {
@@ -227,7 +228,7 @@ mod tests {
     fn only_a_poll_that_is_over_did_not_fail_and_is_in_the_replica_counts() {
         let staleness = Staleness::default();
         staleness.begins();
-        assert!(staleness.current().is_none(), "it goes on");
+        assert!(staleness.current().is_none(), "it is not over");
         staleness.failed();
         staleness.begins();
         assert!(staleness.current().is_none(), "it failed");
@@ -244,6 +245,6 @@ mod tests {
         staleness.begins();
         let began = staleness.notes().now.as_ref().map(|poll| poll.began);
         staleness.begins();
-        assert_eq!(staleness.current(), began, "it counts from its beginning");
+        assert_eq!(staleness.current(), began, "it counts from its start");
     }
 }

@@ -18,14 +18,14 @@ fn source(objects: Arc<dyn ObjectStore>) -> Source {
     Source { objects, poll: POLL, disk: None }
 }
 
-/// A replica that runs, with its own way to the store.
-struct Follower {
+/// A running replica with its own handle to the store.
+struct RunningReplica {
     replica: Replica,
     tasks: Tasks,
     failures: mpsc::UnboundedReceiver<TaskFailure>,
 }
 
-impl Follower {
+impl RunningReplica {
     async fn start(objects: Arc<dyn ObjectStore>) -> Self {
         let (tasks, failures) = Tasks::new();
         let meters = Meters::new(&Metrics::new("test"), &Seen::default());
@@ -52,7 +52,7 @@ impl Follower {
     }
 }
 
-/// Waits for something that is about to become true.
+/// Waits for a condition to become true.
 async fn until(mut condition: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !condition().await {
@@ -69,23 +69,23 @@ fn memory() -> (Arc<dyn ObjectStore>, Arc<Owners>) {
 #[tokio::test]
 async fn a_replica_shows_what_its_owner_wrote_and_what_the_next_one_writes() {
     let (objects, owners) = memory();
-    let follower = Follower::start(Arc::clone(&objects)).await;
+    let running = RunningReplica::start(Arc::clone(&objects)).await;
     assert!(
-        matches!(follower.get("a").await, Err(EngineError::NotOpen(why)) if why.contains("no replica yet"))
+        matches!(running.get("a").await, Err(EngineError::NotOpen(why)) if why.contains("no replica yet"))
     );
-    assert!(matches!(follower.replica.health(), Health::Degraded(_)), "there is no data yet");
-    for life in ["1", "2", "3"] {
+    assert!(matches!(running.replica.health(), Health::Degraded(_)), "there is no data yet");
+    for incarnation in ["1", "2", "3"] {
         let owner = Running::start(Arc::clone(&objects), &owners).await;
         for round in 0..20 {
-            owner.put("a", &format!("{life}-{round}")).await.unwrap();
-            follower.shows("a", &format!("{life}-{round}")).await;
+            owner.put("a", &format!("{incarnation}-{round}")).await.unwrap();
+            running.shows("a", &format!("{incarnation}-{round}")).await;
         }
         owner.stop().await;
     }
-    let listed = follower.replica.scan(&ScanRange::default()).await.unwrap();
+    let listed = running.replica.scan(&ScanRange::default()).await.unwrap();
     assert_eq!(listed.value.keys[0].key, "a");
-    assert_eq!(follower.replica.health(), Health::Ready);
-    follower.stop().await;
+    assert_eq!(running.replica.health(), Health::Ready);
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -94,23 +94,23 @@ async fn a_replica_does_not_show_what_is_not_durable() {
     let way = Faults::new(Arc::clone(&objects));
     let owner = Running::start(way.objects(), &owners).await;
     owner.put("a", "durable").await.unwrap();
-    let follower = Follower::start(objects).await;
-    follower.shows("a", "durable").await;
+    let running = RunningReplica::start(objects).await;
+    running.shows("a", "durable").await;
     way.set(Mode::Hang);
     let (written, ()) = tokio::join!(owner.put("a", "pending"), async {
         let began = Moment::now();
-        // Polls that began after the write see it neither.
-        until(async || follower.replica.staleness() < began.elapsed()).await;
-        assert_eq!(follower.get("a").await.unwrap().0.as_deref(), Some("durable"));
+        // Polls that began after the write do not see it either.
+        until(async || running.replica.staleness() < began.elapsed()).await;
+        assert_eq!(running.get("a").await.unwrap().0.as_deref(), Some("durable"));
         way.set(Mode::Work);
     });
     written.unwrap();
-    follower.shows("a", "pending").await;
+    running.shows("a", "pending").await;
     owner.stop().await;
-    follower.stop().await;
+    running.stop().await;
 }
 
-/// What was answered as written, and when.
+/// The numbers whose writes were acknowledged, and when.
 type Answered = Mutex<Vec<(u64, Instant)>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +119,7 @@ async fn a_replica_is_never_further_behind_than_it_says() {
     let way = Faults::new(Arc::clone(&objects));
     let owner = Running::start(objects, &owners).await;
     owner.put("n", "0").await.unwrap();
-    let follower = Follower::start(way.objects()).await;
+    let running = RunningReplica::start(way.objects()).await;
     let answered = Answered::default();
     let stop = CancellationToken::new();
     let writing = async {
@@ -134,9 +134,9 @@ async fn a_replica_is_never_further_behind_than_it_says() {
     let reading = async {
         let mut reads = 0_u32;
         while !stop.is_cancelled() {
-            // Of the moments at which it may have been said, the earliest: this thread may stand still at any.
+            // The staleness may have been computed at any time since this one: the thread may be paused in between.
             let asked = Instant::now();
-            let Ok((value, by)) = follower.get("n").await else { continue };
+            let Ok((value, by)) = running.get("n").await else { continue };
             let all_before = asked.checked_sub(by).unwrap();
             let expected =
                 answered.lock().unwrap().iter().rev().find(|(_, at)| *at < all_before).map(|(n, _)| *n);
@@ -149,43 +149,43 @@ async fn a_replica_is_never_further_behind_than_it_says() {
     };
     let trouble = async {
         for mode in [Mode::Hang, Mode::Unreachable, Mode::Hang] {
-            let before = follower.replica.staleness();
+            let before = running.replica.staleness();
             way.set(mode);
-            until(async || follower.replica.staleness() > before + 20 * POLL).await;
+            until(async || running.replica.staleness() > before + 20 * POLL).await;
             way.set(Mode::Work);
-            until(async || follower.replica.staleness() < 15 * POLL).await;
+            until(async || running.replica.staleness() < 15 * POLL).await;
         }
         stop.cancel();
     };
     let ((), reads, ()) = tokio::join!(writing, reading, trouble);
     assert!(reads > 10, "{reads}");
     owner.stop().await;
-    follower.stop().await;
+    running.stop().await;
 }
 
 #[tokio::test]
-async fn a_replica_survives_that_the_store_goes_away_and_the_log_it_missed_is_collected() {
+async fn a_replica_survives_a_store_outage_in_which_the_log_that_it_missed_is_collected() {
     for trouble in [Mode::Hang, Mode::Unreachable] {
         let (objects, owners) = memory();
         let way = Faults::new(Arc::clone(&objects));
         let owner = Running::start(Arc::clone(&objects), &owners).await;
         owner.put("before", "1").await.unwrap();
-        let follower = Follower::start(way.objects()).await;
-        follower.shows("before", "1").await;
+        let running = RunningReplica::start(way.objects()).await;
+        running.shows("before", "1").await;
         way.set(trouble);
         owner.put("during", "1").await.unwrap();
-        // All goes from the log to tables, and what was the log is collected.
+        // Everything moves from the log to tables, and the old log is collected.
         owner.stop().await;
         let owner = Running::start(Arc::clone(&objects), &owners).await;
         collect_now(&objects).await;
         owner.put("after", "1").await.unwrap();
         way.set(Mode::Work);
         for name in ["before", "during", "after"] {
-            follower.shows(name, "1").await;
+            running.shows(name, "1").await;
         }
-        until(async || follower.replica.staleness() < 20 * POLL).await;
+        until(async || running.replica.staleness() < 20 * POLL).await;
         owner.stop().await;
-        follower.stop().await;
+        running.stop().await;
     }
 }
 
@@ -196,26 +196,26 @@ async fn a_replica_writes_nothing_and_disturbs_no_owner() {
     way.set(Mode::FailWrites(std::io::ErrorKind::ReadOnlyFilesystem));
     let before = Running::start(Arc::clone(&objects), &owners).await;
     before.put("a", "1").await.unwrap();
-    let follower = Follower::start(way.objects()).await;
-    follower.shows("a", "1").await;
-    // The next owner opens by the rule, and the one before it is told.
+    let running = RunningReplica::start(way.objects()).await;
+    running.shows("a", "1").await;
+    // The next owner opens by the open rule, and the previous owner notices.
     let owner = Running::start(Arc::clone(&objects), &owners).await;
     owner.put("a", "2").await.unwrap();
-    follower.shows("a", "2").await;
+    running.shows("a", "2").await;
     until(async || matches!(before.get("a").await, Err(EngineError::Passed(_)))).await;
-    assert_eq!(follower.replica.0.seen.trouble(), None, "nothing was tried that failed");
+    assert_eq!(running.replica.0.seen.trouble(), None, "nothing was tried that failed");
     for running in [before, owner] {
         running.stop().await;
     }
-    follower.stop().await;
+    running.stop().await;
 }
 
 #[tokio::test]
-async fn a_replica_ends_at_once_though_the_store_hangs() {
+async fn a_replica_stops_at_once_while_the_store_hangs() {
     let (objects, owners) = memory();
     let way = Faults::new(Arc::clone(&objects));
     let owner = Running::start(objects, &owners).await;
-    let open = Follower::start(way.objects()).await;
+    let open = RunningReplica::start(way.objects()).await;
     way.set(Mode::Hang);
     until(async || open.replica.staleness() > 10 * POLL).await;
     let opening = async {
@@ -223,46 +223,46 @@ async fn a_replica_ends_at_once_though_the_store_hangs() {
         let meters = Meters::new(&Metrics::new("test"), &Seen::default());
         let stop = CancellationToken::new();
         let replica = Replica::start(source(way.objects()), &Settings::default(), meters, &tasks, stop);
-        Follower { replica, tasks, failures }
+        RunningReplica { replica, tasks, failures }
     };
-    for follower in [open, opening.await] {
+    for running in [open, opening.await] {
         let began = Instant::now();
-        follower.stop().await;
+        running.stop().await;
         assert!(began.elapsed() < CLOSE / 2, "{:?}", began.elapsed());
     }
     way.set(Mode::Work);
     owner.stop().await;
 }
 
-/// What twenty polls and a few more ask of the store, and how many they were.
-async fn twenty_polls(follower: &Follower) -> (u64, u64) {
-    let staleness = follower.replica.open().unwrap().staleness;
-    let (begun, asked) = (staleness.begun(), follower.replica.0.seen.asked());
+/// Waits for at least twenty polls; the number of polls, and of requests to the store.
+async fn twenty_polls(running: &RunningReplica) -> (u64, u64) {
+    let staleness = running.replica.open().unwrap().staleness;
+    let (begun, requests) = (staleness.begun(), running.replica.0.seen.asked());
     until(async || staleness.begun() >= begun + 20).await;
-    (staleness.begun() - begun, follower.replica.0.seen.asked() - asked)
+    (staleness.begun() - begun, running.replica.0.seen.asked() - requests)
 }
 
 #[tokio::test]
-async fn a_poll_that_finds_nothing_asks_the_store_twice() {
+async fn a_poll_that_finds_nothing_makes_two_requests() {
     let (objects, owners) = memory();
     let owner = Running::start(Arc::clone(&objects), &owners).await;
     owner.put("a", "1").await.unwrap();
-    let follower = Follower::start(Arc::clone(&objects)).await;
-    follower.shows("a", "1").await;
+    let running = RunningReplica::start(Arc::clone(&objects)).await;
+    running.shows("a", "1").await;
     // The owner's compactor may have written a manifest meanwhile.
-    let (begun, asked) = twenty_polls(&follower).await;
-    assert!(asked <= 2 * begun + 12, "{asked} operations for {begun} polls");
+    let (begun, requests) = twenty_polls(&running).await;
+    assert!(requests <= 2 * begun + 12, "{requests} requests for {begun} polls");
     owner.stop().await;
 
-    // The next owner begins with a file of the log in which there is nothing.
+    // The next owner begins with an empty file in the log.
     let owner = Running::start(objects, &owners).await;
-    twenty_polls(&follower).await;
-    let (begun, asked) = twenty_polls(&follower).await;
-    assert!(asked <= 2 * begun + 12, "{asked} operations for {begun} polls");
+    twenty_polls(&running).await;
+    let (begun, requests) = twenty_polls(&running).await;
+    assert!(requests <= 2 * begun + 12, "{requests} requests for {begun} polls");
     owner.put("a", "2").await.unwrap();
-    follower.shows("a", "2").await;
+    running.shows("a", "2").await;
     owner.stop().await;
-    follower.stop().await;
+    running.stop().await;
 }
 
 #[test]

@@ -48,7 +48,7 @@ async fn a_write_happens_only_if_its_condition_holds() {
 }
 
 #[tokio::test]
-async fn a_condition_that_can_not_be_judged_is_refused() {
+async fn an_unsupported_condition_is_refused() {
     let node = Node::owning(0, json!({})).await;
     for header in [
         ("if-match", "W/\"1\""),
@@ -69,7 +69,7 @@ async fn a_condition_that_can_not_be_judged_is_refused() {
 }
 
 #[tokio::test]
-async fn a_value_tells_when_it_expires_and_then_it_is_gone() {
+async fn a_value_has_its_expiry_in_a_header_and_then_disappears() {
     let node = Node::owning(0, json!({})).await;
     let at = |answer: &Answer| answer.headers.get(api::EXPIRES_MS)?.to_str().unwrap().parse::<u128>().ok();
     assert_eq!(node.call("PUT", "/kv/long?ttl=2h%2030m", "1").await.status, StatusCode::OK);
@@ -84,7 +84,7 @@ async fn a_value_tells_when_it_expires_and_then_it_is_gone() {
     assert_eq!(node.call("PUT", "/kv/short?ttl=1s", "1").await.status, StatusCode::OK);
     let due = at(&node.get("/kv/short").await).unwrap();
     while node.get("/kv/short").await.status != StatusCode::NOT_FOUND {
-        assert!(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() < due + 30_000, "it never went");
+        assert!(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() < due + 30_000, "it never expired");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert!(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() >= due, "not before its time");
@@ -111,7 +111,7 @@ async fn the_largest_value_that_is_listed_can_be_imported_again() {
 }
 
 #[tokio::test]
-async fn what_is_too_much_or_misplaced_is_refused() {
+async fn requests_that_are_too_large_or_misdirected_are_refused() {
     let node = Node::owning(1, json!({})).await;
     for (path, most) in [("/batch", 8), ("/import", 12)] {
         let answer = node.call("POST", path, "x".repeat(most * 1024 * 1024 + 1)).await;
@@ -139,7 +139,7 @@ async fn what_is_too_much_or_misplaced_is_refused() {
     node.stop().await;
 }
 
-/// A body of which one byte comes, and then no more.
+/// A body that stalls after one byte.
 fn one_byte() -> Body {
     let byte =
         futures_util::stream::once(async { Ok::<_, std::convert::Infallible>(Bytes::from_static(b"x")) });
@@ -169,7 +169,7 @@ async fn bodies_that_announce_much_and_send_little_hold_no_space() {
 }
 
 #[tokio::test]
-async fn a_body_that_stands_still_is_refused_after_ten_seconds() {
+async fn a_body_that_stalls_is_refused_after_ten_seconds() {
     let node = Node::owning(0, json!({})).await;
     tokio::time::pause();
     let began = tokio::time::Instant::now();

@@ -20,7 +20,7 @@ fn get(at: u64, outcome: Outcome) -> Record {
 }
 
 /// One key that was put, deleted, and created again; another one that may have been put.
-fn asked() -> BTreeMap<Key, Vec<Record>> {
+fn requested() -> BTreeMap<Key, Vec<Record>> {
     let key = vec![
         put(1, Condition::Always, Outcome::Stored(5)),
         delete(2, Outcome::Deleted),
@@ -43,9 +43,9 @@ fn observed() -> Vec<Change> {
 
 #[test]
 fn every_change_once_and_in_order_is_right() {
-    assert_eq!(check(&observed(), &asked()), []);
+    assert_eq!(check(&observed(), &requested()), []);
     let without_the_open_one: Vec<_> = observed().into_iter().filter(|change| change.key == KEY).collect();
-    assert_eq!(check(&without_the_open_one, &asked()), []);
+    assert_eq!(check(&without_the_open_one, &requested()), []);
     let in_one_batch = [change(0, 4, KEY, Some(1)), change(0, 4, OTHER, Some(10))];
     assert_eq!(order(&in_one_batch), []);
 }
@@ -54,7 +54,7 @@ fn every_change_once_and_in_order_is_right() {
 fn a_gap_is_found() {
     let mut observed = observed();
     let missed = observed.remove(3);
-    let flaws = check(&observed, &asked());
+    let flaws = check(&observed, &requested());
     assert!(flaws.contains(&Flaw::Gap { key: KEY, value: 3, version: 7 }), "{flaws:?}");
     assert!(
         flaws.contains(&Flaw::Ends { key: KEY, observed: None, holds: Some(3) }),
@@ -66,19 +66,19 @@ fn a_gap_is_found() {
 fn a_missed_deletion_is_found() {
     let mut observed = observed();
     observed.remove(2);
-    assert_eq!(check(&observed, &asked()), [Flaw::NoDeletion { key: KEY, created: 3, over: 1 }]);
+    assert_eq!(check(&observed, &requested()), [Flaw::NoDeletion { key: KEY, created: 3, over: 1 }]);
 }
 
 #[test]
 fn a_change_that_is_observed_twice_is_found() {
     let mut observed = observed();
     observed.push(observed[3]);
-    assert!(check(&observed, &asked()).contains(&Flaw::Twice(observed[3])));
+    assert!(check(&observed, &requested()).contains(&Flaw::Twice(observed[3])));
     let mut observed = self::observed();
     let deleted_again = change(0, 8, KEY, None);
     observed.insert(3, deleted_again);
-    let flaws = check(&observed, &asked());
-    assert!(flaws.contains(&Flaw::Deletions { key: KEY, observed: 2, asked: 1 }), "{flaws:?}");
+    let flaws = check(&observed, &requested());
+    assert!(flaws.contains(&Flaw::Deletions { key: KEY, observed: 2, requested: 1 }), "{flaws:?}");
 }
 
 #[test]
@@ -96,10 +96,10 @@ fn a_change_that_no_client_requested_is_found() {
     ] {
         let mut observed = observed();
         observed.push(odd);
-        assert!(check(&observed, &asked()).contains(&Flaw::Unasked(odd)), "{why}");
+        assert!(check(&observed, &requested()).contains(&Flaw::Unrequested(odd)), "{why}");
     }
     let mut observed = observed();
     observed[3].version = 8;
-    let flaws = check(&observed, &asked());
-    assert!(flaws.contains(&Flaw::Unasked(observed[3])), "another version: {flaws:?}");
+    let flaws = check(&observed, &requested());
+    assert!(flaws.contains(&Flaw::Unrequested(observed[3])), "another version: {flaws:?}");
 }

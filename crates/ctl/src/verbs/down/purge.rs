@@ -1,4 +1,4 @@
-//! Deletes what a cluster has stored on this machine, once a person has agreed.
+//! Deletes what a cluster has stored on this machine, once the user has confirmed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use crate::out::say;
 use crate::reach::Cx;
 use crate::render;
 
-/// The folders that go, of those that exist.
+/// The folders to delete, of those that exist.
 fn folders(cx: &Cx, cluster: &ClusterId) -> Vec<PathBuf> {
     let store = cx.state.store().join(cluster.as_str());
     let all = [cx.state.cluster_data_dir(cluster), store, cx.state.run_dir(cluster)];
     all.into_iter().filter(|folder| folder.exists()).collect()
 }
 
-/// Says what will be deleted and asks. Logs alone are nothing to ask about.
+/// Lists what will be deleted and asks. Logs alone are deleted without asking.
 pub(super) fn confirm(cx: &Cx, cluster: &ClusterId, is_agreed: bool) -> Result<(), Failure> {
     let folders = folders(cx, cluster);
     let logs = cx.state.run_dir(cluster);
@@ -35,7 +35,7 @@ pub(super) fn confirm(cx: &Cx, cluster: &ClusterId, is_agreed: bool) -> Result<(
         return Ok(());
     }
     match ask::yes(
-        &format!("delete it for good? type the name of the cluster, {cluster}, to agree"),
+        &format!("delete it permanently? type the name of the cluster, {cluster}, to agree"),
         cluster.as_str(),
     ) {
         Some(true) => Ok(()),
@@ -45,7 +45,7 @@ pub(super) fn confirm(cx: &Cx, cluster: &ClusterId, is_agreed: bool) -> Result<(
     }
 }
 
-/// Why `--purge` alone does nothing where nothing runs but data of some clusters is left.
+/// The error of `--purge` without a name if no cluster runs but data of some is left.
 pub(super) fn which(cx: &Cx) -> anyhow::Result<Option<Failure>> {
     let stopped: Vec<_> =
         cx.state.with_data()?.into_iter().filter(|cluster| !folders(cx, cluster).is_empty()).collect();

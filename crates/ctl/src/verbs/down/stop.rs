@@ -1,4 +1,4 @@
-//! Ends every process of a cluster: parents first, so that none starts its agent again; then what is left.
+//! Ends every process of a cluster: parents first, so that none restarts its agent, then what is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::state::State;
 const POLL: Duration = Duration::from_millis(15);
 /// How long the kernel may take to end a killed process.
 const KERNEL_LIMIT: Duration = Duration::from_secs(3);
-/// How long a process may be on its way that a killed ctl had just begun to start.
-const BIRTH_LIMIT: Duration = Duration::from_millis(200);
+/// How long a process may take to appear that a killed ctl had just begun to start.
+const START_LIMIT: Duration = Duration::from_millis(200);
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Default)]
 pub(super) struct Stopped {
     /// Agents that ran and have ended.
@@ -30,11 +30,11 @@ pub(super) struct Stopped {
     pub(super) killed: usize,
     /// Processes that still run.
     pub(super) left: Vec<u32>,
-    /// Why they do, where the kernel says so.
+    /// Why they do, if the kernel gives a reason.
     pub(super) refused: Vec<String>,
 }
 
-/// The processes of a cluster, and what was done to them.
+/// The processes of a cluster, and the signals sent to them.
 struct Ending<'a> {
     state: &'a State,
     cluster: &'a ClusterId,
@@ -42,19 +42,19 @@ struct Ending<'a> {
     processes: Processes,
     /// Every agent that was seen alive, by pid.
     agents: BTreeMap<u32, String>,
-    told: BTreeSet<u32>,
+    signalled: BTreeSet<u32>,
     killed: BTreeSet<u32>,
     refused: BTreeMap<u32, Errno>,
 }
 
-/// What lives of a cluster.
+/// The processes of a cluster that run.
 #[derive(Debug, Default)]
-struct Living {
+struct Running {
     parents: Vec<ProcessId>,
     agents: Vec<ProcessId>,
 }
 
-/// Has all agents leave within a time, and kills those that do not.
+/// Makes all agents leave, and kills those that have not left within the limit.
 pub(super) async fn stop(
     state: &State,
     cluster: &ClusterId,
@@ -67,59 +67,59 @@ pub(super) async fn stop(
         record,
         processes: Processes::new()?,
         agents: BTreeMap::new(),
-        told: BTreeSet::new(),
+        signalled: BTreeSet::new(),
         killed: BTreeSet::new(),
         refused: BTreeMap::new(),
     };
     let mut progress = Progress::new();
-    ending.await_births().await;
+    ending.await_starting().await;
     let deadline = Instant::now() + limit;
     let left = loop {
-        let living = ending.living();
-        ending.tell(&living);
-        if living.is_empty() || ending.is_hopeless(&living) || Instant::now() >= deadline {
-            break living;
+        let running = ending.running();
+        ending.request_leave(&running);
+        if running.is_empty() || ending.is_hopeless(&running) || Instant::now() >= deadline {
+            break running;
         }
-        progress.show(&format!("waiting for {} to leave", render::count(living.agents.len(), "agent")));
+        progress.show(&format!("waiting for {} to leave", render::count(running.agents.len(), "agent")));
         sleep(POLL).await;
     };
     drop(progress);
     ending.kill(&left, limit);
     let deadline = Instant::now() + KERNEL_LIMIT;
-    let mut left = ending.living();
+    let mut left = ending.running();
     while !left.is_empty() && !ending.is_hopeless(&left) && Instant::now() < deadline {
-        // A parent that was killed while it started an agent leaves that one.
+        // A parent that was killed while it started an agent leaves that agent running.
         ending.kill(&left, limit);
         sleep(POLL).await;
-        left = ending.living();
+        left = ending.running();
     }
     Ok(ending.outcome(&left))
 }
 
 impl Ending<'_> {
-    /// A ctl that was killed may just have begun to start a parent, and that an agent.
-    async fn await_births(&mut self) {
+    /// Waits for processes to appear: a killed ctl may just have begun to start a parent, and the parent an agent.
+    async fn await_starting(&mut self) {
         let run_dir = self.state.run_dir(self.cluster);
-        let deadline = Instant::now() + BIRTH_LIMIT;
+        let deadline = Instant::now() + START_LIMIT;
         while Instant::now() < deadline {
             let parents = self.processes.below(&run_dir);
-            let is_unborn = self.record.iter().flat_map(|record| &record.nodes).any(|node| {
+            let is_starting = self.record.iter().flat_map(|record| &record.nodes).any(|node| {
                 let start = node.start_file();
                 let is_found = parents.iter().any(|parent| parent.data_dir == start);
                 start.exists() && !PidFile::beside(&start).exists() && !is_found
             });
-            if !is_unborn {
+            if !is_starting {
                 return;
             }
             sleep(POLL).await;
         }
     }
 
-    fn living(&mut self) -> Living {
+    fn running(&mut self) -> Running {
         let mut parents = self.processes.below(&self.state.run_dir(self.cluster));
         let mut agents = self.processes.below(&self.state.cluster_data_dir(self.cluster));
         for node in self.record.iter().flat_map(|record| &record.nodes) {
-            // They were started under another name of the state folder, by way of a link.
+            // Processes that were started under another path of the state folder, through a link.
             let parent = node.parent(&mut self.processes);
             parents.extend(parent.filter(|parent| parents.iter().all(|known| known.pid != parent.pid)));
             let Some(process) = node.process() else { continue };
@@ -132,30 +132,31 @@ impl Ending<'_> {
             let name = agent.data_dir.file_name().map(|name| name.to_string_lossy().into_owned());
             self.agents.entry(agent.pid).or_insert(name.unwrap_or_default());
         }
-        Living { parents, agents }
+        Running { parents, agents }
     }
 
-    /// Has those leave that were not told yet. An agent that has a parent is told by it: one that is told twice aborts.
-    fn tell(&mut self, living: &Living) {
+    /// Signals those to leave that were not signalled yet. An agent that has a parent is signalled by it: an agent that
+    /// receives two signals aborts.
+    fn request_leave(&mut self, running: &Running) {
         let names: BTreeSet<_> =
-            living.parents.iter().filter_map(|parent| parent.data_dir.file_stem()).collect();
-        let orphans = living
+            running.parents.iter().filter_map(|parent| parent.data_dir.file_stem()).collect();
+        let orphans = running
             .agents
             .iter()
             .filter(|agent| agent.data_dir.file_name().is_none_or(|name| !names.contains(name)));
-        let told: Vec<_> = living.parents.iter().chain(orphans).collect();
-        for process in told {
-            if self.told.insert(process.pid) {
+        let targets: Vec<_> = running.parents.iter().chain(orphans).collect();
+        for process in targets {
+            if self.signalled.insert(process.pid) {
                 self.signal(process, Signal::TERM);
             }
         }
-        // One that was stopped must run to leave.
-        for process in living.parents.iter().chain(&living.agents) {
+        // A paused process must run to leave.
+        for process in running.parents.iter().chain(&running.agents) {
             self.signal(process, Signal::CONT);
         }
     }
 
-    fn kill(&mut self, left: &Living, limit: Duration) {
+    fn kill(&mut self, left: &Running, limit: Duration) {
         for parent in &left.parents {
             self.signal(parent, Signal::KILL);
         }
@@ -167,7 +168,7 @@ impl Ending<'_> {
         }
     }
 
-    /// Whether the signal was sent. One that ends meanwhile needs none.
+    /// Whether the signal was sent. A process that has ended needs none.
     fn signal(&mut self, process: &ProcessId, signal: Signal) -> bool {
         match self.processes.signal(process, signal) {
             Ok(()) => true,
@@ -179,17 +180,17 @@ impl Ending<'_> {
         }
     }
 
-    /// Whether nothing that lives can be signalled: waiting changes nothing.
-    fn is_hopeless(&self, living: &Living) -> bool {
-        !living.is_empty()
-            && living
+    /// Whether no running process can be signalled, so that waiting is useless.
+    fn is_hopeless(&self, running: &Running) -> bool {
+        !running.is_empty()
+            && running
                 .parents
                 .iter()
-                .chain(&living.agents)
+                .chain(&running.agents)
                 .all(|process| self.refused.contains_key(&process.pid))
     }
 
-    fn outcome(&self, left: &Living) -> Stopped {
+    fn outcome(&self, left: &Running) -> Stopped {
         let pids: BTreeSet<_> = left.parents.iter().chain(&left.agents).map(|process| process.pid).collect();
         let refused = left.agents.iter().chain(&left.parents).filter_map(|process| {
             let why = self.refused.get(&process.pid)?;
@@ -205,7 +206,7 @@ impl Ending<'_> {
     }
 }
 
-impl Living {
+impl Running {
     fn is_empty(&self) -> bool {
         self.parents.is_empty() && self.agents.is_empty()
     }

@@ -22,12 +22,12 @@ Examples:
   ctl kv export user/ --output users.ndjson
 
 A line is {\"key\":\"user/1\",\"value\":\"text\",\"content_type\":\"text/plain\",\"expires_ms\":1764000000000}; a value \
-that is no text is `value_base64` instead, and `expires_ms` is there only if the value expires. A key is \
+that is not text is in `value_base64` instead, and `expires_ms` is there only if the value expires. A key is \
 percent-encoded, as in a URL and as `ctl kv ls -o json` shows it; `ctl kv import` takes the same.
 
-What is written meanwhile may be in it or not; each key has its latest value of the moment at which it was read.";
+Changes made during the export may be missing; each key has the value that it had when it was read.";
 
-/// How many keys are asked for at once.
+/// How many keys are requested at once.
 const PAGE: usize = 10_000;
 
 #[derive(Debug, clap::Args)]
@@ -35,12 +35,13 @@ pub(super) struct Args {
     /// Only keys that begin with this
     #[arg(default_value = "")]
     prefix: String,
-    /// Write to a file, which is there once it is whole, or - for standard output [default: -]
+    /// Write to a file, which appears once it is complete, or - for standard output [default: -]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-/// A file that is being written: half of it must not be taken for the whole. Dropped, as by ^C, it is removed.
+/// A file that is being written under another name, so that an incomplete file is not mistaken for a complete one. If
+/// it is dropped, as by ^C, it is removed.
 #[derive(Debug)]
 struct Part {
     file: File,
@@ -72,7 +73,7 @@ impl Drop for Part {
     }
 }
 
-/// A line.
+/// A line of the output.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     key: &'a str,
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_there_once_it_is_whole_and_half_of_it_never() {
+    fn a_file_appears_only_once_it_is_complete() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("all.ndjson");
         let files = || std::fs::read_dir(dir.path()).unwrap().count();

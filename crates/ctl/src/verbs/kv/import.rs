@@ -1,6 +1,6 @@
 //! `ctl kv import`: lines of JSON become keys, several requests at once.
 //!
-//! Answers are heard in the order of the file. So when one is a failure, all lines before it are known to be stored.
+//! Answers are processed in the order of the file. So if a request fails, all lines before it are known to be stored.
 
 mod lines;
 
@@ -36,14 +36,14 @@ Examples:
 A line is {\"key\":\"user/1\",\"value\":\"text\"}, or has `value_base64` instead; `content_type` and `expires_ms` \
 (milliseconds since 1970) may be there too. A key is percent-encoded, as in a URL: a percent sign itself is %25.
 
-It is not atomic, but repeating it does no harm. If it fails, or at ^C, it says from which line on to repeat it. A key should be \
-there once: of two lines with the same key either may be the last.";
+An import is not atomic, but it is safe to repeat. If it fails, or at ^C, it reports the line to resume from. A key \
+should appear only once: of two lines with the same key, either may win.";
 
-/// Requests at once.
+/// Requests in flight.
 const IN_FLIGHT: usize = 4;
-/// And their bytes: half of what waits for a shard to become durable.
+/// Their total bytes: half of the shard's queue of writes that are not durable yet.
 const BYTES_IN_FLIGHT: usize = 16 * 1024 * 1024;
-/// From when on it is shown how far it is.
+/// Progress is shown once an import takes longer than this.
 const LONG: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
@@ -55,20 +55,20 @@ pub(super) struct Args {
     output: StreamOutputArg,
 }
 
-/// How far it came: the numbers of the last lines that were sent, and that are known to be stored.
+/// The progress: the numbers of the last line that was sent, and of the last line that is known to be stored.
 #[derive(Debug, Clone, Copy)]
 struct Reach {
     sent: usize,
     stored: usize,
 }
 
-/// A line that has a mistake; repeating it without mending it fails again.
+/// A line with a mistake; a retry fails again until the line is fixed.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 struct BadLine {
     /// Its number in the file.
     line: usize,
-    /// With the number.
+    /// The message, with the number.
     message: String,
 }
 
@@ -78,7 +78,7 @@ struct Summary {
     seconds: f64,
 }
 
-/// Whether it takes so long that it should be shown how far it is.
+/// Whether it takes so long that progress should be shown.
 pub(super) fn is_long(began: Instant) -> bool {
     began.elapsed() > LONG
 }
@@ -96,10 +96,10 @@ pub(super) fn pace(keys: usize, time: Duration) -> String {
     format!("{seconds} s ({pace}/s)")
 }
 
-/// Reads beside the requests: a slow pipe must not stop them.
+/// Reads in parallel with the requests, so that a slow pipe does not stop them.
 fn chunks(source: Box<dyn BufRead + Send>) -> mpsc::Receiver<Result<Chunk, LinesError>> {
     let (chunks, queue) = mpsc::channel(IN_FLIGHT);
-    // A thread of its own, which does not hold up the end of the process while it waits for input.
+    // A separate thread, which does not delay the exit of the process while it waits for input.
     std::thread::spawn(move || {
         let mut lines = Lines::new(source);
         while let Some(read) = lines.chunk().transpose() {
@@ -167,7 +167,7 @@ pub(super) async fn run(
     Ok(Exit::Ok)
 }
 
-/// Keys and lines that are stored.
+/// Returns the numbers of stored keys and lines.
 async fn send(
     reached: &Reached,
     chunk: Result<Chunk, LinesError>,
@@ -206,7 +206,7 @@ fn in_file(error: anyhow::Error, first: usize) -> anyhow::Error {
     }
 }
 
-/// What went wrong, what is stored, and how to go on.
+/// The error, what is stored, and how to resume.
 fn failed(error: anyhow::Error, reach: Reach, file: Option<&Path>) -> anyhow::Error {
     let bad = error.downcast_ref::<BadLine>();
     let unread = error.downcast_ref::<LinesError>();
@@ -227,8 +227,8 @@ fn failed(error: anyhow::Error, reach: Reach, file: Option<&Path>) -> anyhow::Er
     }
 }
 
-/// What is stored, and how to go on; nothing where nothing was sent and nothing is to be mended. What came from standard
-/// input can't be read again. Pure.
+/// What is stored, and how to resume; `None` if nothing was sent and no line needs a fix. Standard input can't be read
+/// again. Pure.
 fn advice(reach: Reach, bad_line: Option<usize>, file: Option<&Path>) -> Option<String> {
     if reach.sent == 0 && bad_line.is_none() {
         return None;
@@ -238,16 +238,16 @@ fn advice(reach: Reach, bad_line: Option<usize>, file: Option<&Path>) -> Option<
         1 => "line 1 is stored".to_owned(),
         lines => format!("lines 1 to {lines} are stored"),
     };
-    let mend = bad_line.map(|line| format!("mend line {line}, then ")).unwrap_or_default();
+    let fix = bad_line.map(|line| format!("fix line {line}, then ")).unwrap_or_default();
     let from = reach.stored + 1;
     let file = file.map(|file| quoted(&file.display().to_string()));
-    let go_on = match (file, reach.stored) {
-        (Some(file), 0) => format!("`ctl kv import {file}` begins again"),
-        (Some(file), _) => format!("`tail -n +{from} {file} | ctl kv import -` goes on"),
-        (None, 0) => "give all lines again".to_owned(),
-        (None, _) => format!("give the lines from {from} on again"),
+    let resume = match (file, reach.stored) {
+        (Some(file), 0) => format!("`ctl kv import {file}` starts over"),
+        (Some(file), _) => format!("`tail -n +{from} {file} | ctl kv import -` resumes"),
+        (None, 0) => "import all lines again".to_owned(),
+        (None, _) => format!("import the lines from {from} on again"),
     };
-    Some(format!("{stored}; {mend}{go_on}, and repeating does no harm"))
+    Some(format!("{stored}; {fix}{resume}, and repeating does no harm"))
 }
 
 #[cfg(test)]
@@ -256,12 +256,12 @@ mod tests {
 
     use super::*;
 
-    fn told(error: anyhow::Error, sent: usize, stored: usize, file: Option<&str>) -> Failure {
+    fn failure(error: anyhow::Error, sent: usize, stored: usize, file: Option<&str>) -> Failure {
         explain(&failed(error, Reach { sent, stored }, file.map(Path::new)))
     }
 
     fn lost() -> anyhow::Error {
-        Failure::new(Exit::NoAgent, "nobody answers").into()
+        Failure::new(Exit::NoAgent, "no agent answers").into()
     }
 
     fn bad() -> anyhow::Error {
@@ -270,51 +270,51 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_line_in_the_file_and_is_to_be_mended() {
+    fn a_mistake_is_reported_with_its_line_in_the_file_and_must_be_fixed() {
         let mistake = Failure::new(Exit::Usage, "line 10003: the key is empty");
-        let hint = "lines 1 to 10000 are stored; mend line 10003, then `tail -n +10001 a.ndjson | ctl kv import -` \
-                    goes on, and repeating does no harm";
-        assert_eq!(told(bad(), 20_000, 10_000, Some("a.ndjson")), mistake.clone().hint(hint));
-        let hint = "none of the lines is known to be stored; mend line 10003, then give all lines again, and \
+        let hint = "lines 1 to 10000 are stored; fix line 10003, then `tail -n +10001 a.ndjson | ctl kv import -` \
+                    resumes, and repeating does no harm";
+        assert_eq!(failure(bad(), 20_000, 10_000, Some("a.ndjson")), mistake.clone().hint(hint));
+        let hint = "none of the lines is known to be stored; fix line 10003, then import all lines again, and \
                     repeating does no harm";
-        assert_eq!(told(bad(), 20_000, 0, None), mistake.hint(hint));
-        let long = told(unread(LinesError::TooLong { line: 1 }), 0, 0, Some("a.ndjson"));
+        assert_eq!(failure(bad(), 20_000, 0, None), mistake.hint(hint));
+        let long = failure(unread(LinesError::TooLong { line: 1 }), 0, 0, Some("a.ndjson"));
         assert_eq!(long.exit(), Exit::Usage);
         assert!(long.to_string().starts_with("line 1 has more than "), "{long}");
     }
 
     #[test]
-    fn how_to_go_on_is_told_for_a_file_and_for_what_cannot_be_read_again() {
+    fn the_hint_says_how_to_resume_from_a_file_and_from_standard_input() {
         for (stored, file, hint) in [
-            (7, Some("a.ndjson"), "lines 1 to 7 are stored; `tail -n +8 a.ndjson | ctl kv import -` goes on"),
-            (1, None, "line 1 is stored; give the lines from 2 on again"),
+            (7, Some("a.ndjson"), "lines 1 to 7 are stored; `tail -n +8 a.ndjson | ctl kv import -` resumes"),
+            (1, None, "line 1 is stored; import the lines from 2 on again"),
             (
                 0,
                 Some("a.ndjson"),
-                "none of the lines is known to be stored; `ctl kv import a.ndjson` begins again",
+                "none of the lines is known to be stored; `ctl kv import a.ndjson` starts over",
             ),
-            (0, None, "none of the lines is known to be stored; give all lines again"),
+            (0, None, "none of the lines is known to be stored; import all lines again"),
         ] {
             let hint = format!("{hint}, and repeating does no harm");
-            let expected = Failure::new(Exit::NoAgent, "nobody answers").hint(hint.clone());
-            assert_eq!(told(lost(), 9, stored, file), expected);
-            let interrupted = told(Failure::interrupted().into(), 9, stored, file);
-            assert_eq!(interrupted, Failure::interrupted().hint(hint), "^C tells the same");
+            let expected = Failure::new(Exit::NoAgent, "no agent answers").hint(hint.clone());
+            assert_eq!(failure(lost(), 9, stored, file), expected);
+            let interrupted = failure(Failure::interrupted().into(), 9, stored, file);
+            assert_eq!(interrupted, Failure::interrupted().hint(hint), "^C gives the same hint");
         }
     }
 
     #[test]
-    fn where_nothing_was_read_there_is_nothing_to_repeat() {
+    fn if_nothing_was_read_there_is_nothing_to_repeat() {
         let folder = unread(io::Error::from(io::ErrorKind::IsADirectory).into());
         assert_eq!(
-            told(folder, 0, 0, Some("/tmp")),
+            failure(folder, 0, 0, Some("/tmp")),
             Failure::new(Exit::Error, "reading /tmp: is a directory")
         );
-        assert_eq!(told(lost(), 0, 0, None), Failure::new(Exit::NoAgent, "nobody answers"));
+        assert_eq!(failure(lost(), 0, 0, None), Failure::new(Exit::NoAgent, "no agent answers"));
     }
 
     #[test]
-    fn a_pace_is_told_in_thousands() {
+    fn a_pace_is_given_in_thousands() {
         assert_eq!(pace(1_000_000, Duration::from_secs(41)), "41 s (24 k/s)");
         assert_eq!(pace(3, Duration::from_millis(1_500)), "1.5 s (2/s)");
         assert_eq!(pace(0, Duration::ZERO), "0.0 s (0/s)");

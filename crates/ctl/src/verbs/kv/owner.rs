@@ -1,4 +1,4 @@
-//! Which member to ask for a key, and when to ask again.
+//! Chooses the member to send a request for a key to, and retries.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -12,32 +12,32 @@ use crate::exit::{Exit, Failure};
 use crate::out::Progress;
 use crate::reach::Reached;
 
-/// How long a shard that changes hands is waited for: longer than it takes to replace an owner that was paused, on a
-/// network of the `wan` profile.
+/// How long to wait for a shard that changes its owner: longer than it takes to replace a paused owner with the `wan`
+/// profile.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often it is looked for.
+/// The pause between two attempts.
 const POLL: Duration = Duration::from_millis(100);
-/// How long a member may take to say that it is there, before anything is sent to it: one that was paused takes
-/// requests into its socket and answers none.
+/// How long a member may take to answer a probe, before anything is sent to it: the socket of a paused member accepts
+/// requests, but none is answered.
 const PROBE: Duration = Duration::from_secs(1);
-/// How often it is looked whether the shard of a request on its way has moved.
+/// How often to check whether the shard of a request in flight has moved.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long a member from which the shard has moved may still answer.
+/// How long a member may still answer after its shard has moved.
 const LATE: Duration = Duration::from_secs(2);
-/// How long one request may take on its way.
+/// How long one request may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What doing it twice means.
+/// The effect of sending a request twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Twice {
-    /// The same as once.
+    /// The same as of sending it once.
     Harmless,
-    /// It would undo what others did in between, or a condition would meet what the first attempt has done.
+    /// The second one could undo what others did in between, or its condition could see the result of the first one.
     Differs,
 }
 
-/// Asks the owner of a key's shard, or any member of the service, until one answers or it has taken too long. What is waited
-/// for is shown.
+/// Sends a request to the owner of a key's shard, or to any member of the service, until one answers or it has taken
+/// too long. It shows what it waits for.
 pub(super) async fn with_owner<T>(
     reached: &Reached,
     key: Option<&[u8]>,
@@ -59,7 +59,7 @@ pub(super) async fn with_owner<T>(
     }
 }
 
-/// One attempt: its answer, or why it is to be tried again. An error where it is not.
+/// One attempt: its answer, or the error after which to try again. The outer error is final.
 async fn attempt<T>(
     reached: &Reached,
     key: Option<&[u8]>,
@@ -80,7 +80,7 @@ async fn attempt<T>(
     if let Err(error) = client.within(PROBE).agent_self().await
         && error.is_unreachable()
     {
-        return Ok(Err(Failure::new(Exit::NoAgent, silent(member)).into()));
+        return Ok(Err(Failure::new(Exit::NoAgent, no_answer(member)).into()));
     }
     let client = client.within(LIMIT);
     let began = Instant::now();
@@ -91,8 +91,8 @@ async fn attempt<T>(
             answer => Ok(Ok(answer?)),
         },
         () = moved(reached, key, member) => match twice {
-            Twice::Harmless => Ok(Err(Failure::new(Exit::NoAgent, silent(member)).into())),
-            // It may have been done before the member stopped answering.
+            Twice::Harmless => Ok(Err(Failure::new(Exit::NoAgent, no_answer(member)).into())),
+            // The write may have happened before the member stopped answering.
             Twice::Differs => {
                 Err(ClientError::Timeout { url: member.http.clone(), limit: began.elapsed() }.into())
             }
@@ -100,14 +100,14 @@ async fn attempt<T>(
     }
 }
 
-fn silent(member: &Member) -> String {
+fn no_answer(member: &Member) -> String {
     match member.state.as_ref() {
         Some(state) => format!("{}, which has {}, does not answer", member.id, state.role),
         None => format!("{} does not answer", member.id),
     }
 }
 
-/// Ends when another member than this one has been the one to ask for a while. Cancel-safe.
+/// Returns once another member has been the right one for [`LATE`]. Cancel-safe.
 async fn moved(reached: &Reached, key: Option<&[u8]>, asked: &Member) {
     let service = reached.client.keys_of();
     let mut since = None;
@@ -125,7 +125,7 @@ async fn moved(reached: &Reached, key: Option<&[u8]>, asked: &Member) {
     }
 }
 
-/// Whether an error is one of a shard that is on its way from one node to another, and asking again does no harm.
+/// Whether an error can come from a shard that is moving between nodes, and a retry does no harm.
 pub(super) fn may_repeat(error: &ClientError, twice: Twice) -> bool {
     match error {
         ClientError::Problem(problem) => match (problem.status, twice) {
@@ -138,7 +138,7 @@ pub(super) fn may_repeat(error: &ClientError, twice: Twice) -> bool {
     }
 }
 
-/// The members of a service, with what they say of themselves.
+/// The members of a service, with their role states.
 fn members<'a>(
     view: &'a Members,
     service: &'a ServiceName,
@@ -156,12 +156,12 @@ fn serving<'a>(
     members(view, service).filter(|(_, state)| state.phase.is_serving())
 }
 
-/// The member to ask for a key, or for all of them.
+/// The member to send a request for a key to, or for all keys.
 fn owner<'a>(view: &'a Members, service: &'a ServiceName, key: Option<&[u8]>) -> Result<&'a Member, Failure> {
     let shard = match key {
         Some(key) => {
             let states = members(view, service).map(|(_, state)| state);
-            Some(shard_of(key, states).ok_or_else(|| nobody_serves(service))?)
+            Some(shard_of(key, states).ok_or_else(|| no_member_serves(service))?)
         }
         None => None,
     };
@@ -170,9 +170,9 @@ fn owner<'a>(view: &'a Members, service: &'a ServiceName, key: Option<&[u8]>) ->
         .max_by_key(|(_, state)| state.epoch)
         .map(|(member, _)| member)
         .ok_or_else(|| match shard {
-            Some(shard) => Failure::new(Exit::Error, format!("nobody serves {service}/{shard} now"))
+            Some(shard) => Failure::new(Exit::Error, format!("no member serves {service}/{shard} now"))
                 .hint("`ctl claims` shows its owner, `ctl status` what is wrong"),
-            None => nobody_serves(service),
+            None => no_member_serves(service),
         })
 }
 
@@ -181,7 +181,7 @@ fn shard_of<'a>(key: &[u8], states: impl Iterator<Item = &'a RoleState>) -> Opti
     Some(KeyHash::of_tagged(key).shard(shards))
 }
 
-fn nobody_serves(service: &ServiceName) -> Failure {
+fn no_member_serves(service: &ServiceName) -> Failure {
     Failure::new(Exit::Error, format!("no member serves {service}"))
         .hint("`ctl members` shows what each node does")
 }
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_have_been_done_is_repeated_only_if_twice_is_as_good_as_once() {
+    fn a_request_that_may_have_been_carried_out_is_repeated_only_if_that_is_harmless() {
         let problem = |kind, code| ClientError::Problem(Box::new(Problem::new(kind, code, "x")));
         let unreachable =
             |is_unsent| ClientError::Unreachable { url: String::new(), why: String::new(), is_unsent };

@@ -10,7 +10,7 @@ use types::key_value::MAX_VALUE;
 use types::range::{DurationIn, TEN_YEARS_MS};
 
 use super::owner::{Twice, with_owner};
-use super::{Spelling, Version, judged};
+use super::{Spelling, Version, with_outcome};
 use crate::aside::aside;
 use crate::exit::{Exit, Failure};
 use crate::hints::quoted;
@@ -40,13 +40,13 @@ pub(super) struct Args {
     /// Read the value from a file, or - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "value")]
     file: Option<PathBuf>,
-    /// Take a file or standard input without a byte in it as a value
+    /// Accept an empty file or standard input as a value
     #[arg(long, conflicts_with = "value")]
     empty: bool,
-    /// What the value is, as in HTTP: text/plain, image/jpeg
+    /// The media type of the value, as in HTTP: text/plain, image/jpeg
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// How long it lives, 1s to 10y: 30s, 1h, 7d [default: for ever]
+    /// Time to live, 1s to 10y: 30s, 1h, 7d [default: forever]
     #[arg(long, value_name = "TIME")]
     ttl: Option<DurationIn<1_000, TEN_YEARS_MS>>,
     /// Only if the key has no value
@@ -60,16 +60,16 @@ pub(super) struct Args {
 /// Why there is no value to send.
 #[derive(Debug, thiserror::Error)]
 enum ValueError {
-    /// Cut it into several keys, or keep it elsewhere.
-    #[error("the value has {} bytes; at most {MAX_VALUE} (8 MiB) are allowed", told(*.0))]
+    /// Split it over several keys, or store it elsewhere.
+    #[error("the value has {} bytes; at most {MAX_VALUE} (8 MiB) are allowed", shown_length(*.0))]
     TooLong(Option<u64>),
     /// See the cause.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// How long a value is that is too long, where that is known.
-fn told(length: Option<u64>) -> String {
+/// The length of a value that is too long, if known.
+fn shown_length(length: Option<u64>) -> String {
     length.map_or_else(|| format!("more than {MAX_VALUE}"), |length| length.to_string())
 }
 
@@ -84,9 +84,9 @@ pub(super) async fn run(reached: &Reached, args: &Args) -> anyhow::Result<Exit> 
     let value = value(args).await?;
     let is_argument = args.value.as_deref().is_some_and(|value| value != "-");
     if value.is_empty() && !is_argument && !args.empty {
-        // `< /dev/null`, or a command before the pipe that failed.
-        return Err(Failure::new(Exit::Usage, "there is nothing to store: not a byte came")
-            .hint(format!("an empty value is asked for: `ctl kv put {} --empty`", quoted(&args.key)))
+        // The input is `/dev/null`, or the command before the pipe failed.
+        return Err(Failure::new(Exit::Usage, "there is nothing to store: the input is empty")
+            .hint(format!("to store an empty value: `ctl kv put {} --empty`", quoted(&args.key)))
             .into());
     }
     let is_text = args.content_type.is_none() && is_argument;
@@ -103,13 +103,14 @@ pub(super) async fn run(reached: &Reached, args: &Args) -> anyhow::Result<Exit> 
     let size = value.len();
     let putting = async |owner: &client::Client| owner.kv_put(key, value.clone(), how).await;
     let version = with_owner(reached, Some(key), Twice::Differs, putting).await;
-    let version = version.map_err(|error| judged(error, &args.key))?;
+    let version = version.map_err(|error| with_outcome(error, &args.key))?;
     let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
     say(&format!("stored {}, {}{version}", render::clean(&args.key), render::count(size, "byte")));
     Ok(Exit::Ok)
 }
 
-/// A member refuses a longer one in the middle of it, which can't be told from a connection that broke.
+/// Checks the length here: a member refuses a longer value in the middle of the upload, which looks like a connection
+/// that broke.
 async fn value(args: &Args) -> anyhow::Result<Vec<u8>> {
     let file = args.file.as_deref().filter(|path| path.as_os_str() != "-");
     let text = args.value.as_deref().filter(|value| *value != "-");
@@ -139,7 +140,7 @@ fn of_file(path: &Path) -> Result<Vec<u8>, ValueError> {
     bounded(file)
 }
 
-/// Reads all of it, and never more than a byte too many.
+/// Reads all of it, up to one byte more than is allowed.
 fn bounded(source: impl Read) -> Result<Vec<u8>, ValueError> {
     let most = u64::try_from(MAX_VALUE).unwrap_or(u64::MAX);
     let mut value = Vec::new();

@@ -14,9 +14,9 @@ use crate::interrupt::Interrupt;
 use crate::out::{StreamFormat, StreamOutputArg, reader_gone, say};
 use crate::reach::Cx;
 
-/// The pause before it is watched again.
+/// The pause before a stream is opened again.
 const RECONNECT_AFTER: Duration = Duration::from_millis(300);
-/// Of a value, as many characters are shown on its line.
+/// How many characters of a value are shown on its line.
 const SHOWN: usize = 80;
 
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Only keys that begin with this
     #[arg(default_value = "")]
     prefix: String,
-    /// Go on where an earlier watch ended [default: now]
+    /// Resume where an earlier watch ended [default: now]
     #[arg(long, value_name = "CURSOR")]
     from: Option<String>,
     /// Show the values too
@@ -43,7 +43,7 @@ pub(crate) struct Args {
     output: StreamOutputArg,
 }
 
-/// Watches until ^C. When the stream breaks off it is opened again, for ever.
+/// Watches until ^C. If the stream breaks off, it is opened again, without limit.
 pub(crate) async fn run(
     args: &Args,
     service: Option<&ServiceName>,
@@ -80,20 +80,20 @@ pub(crate) async fn run(
             }
         };
         let cursor = watch.cursor().to_owned();
-        say(&format!("the stream broke off: {why}; going on from {cursor}"));
+        say(&format!("the stream broke off: {why}; resuming from {cursor}"));
         query.from = Some(cursor);
         sleep(RECONNECT_AFTER).await;
     }
 }
 
-/// Opens the stream. At first only a shard that moves is waited for, later on anything that may pass.
+/// Opens the stream. The first time it waits only for a shard that moves, later for any error that may pass.
 async fn open(
     cx: &Cx,
     service: Option<&ServiceName>,
     query: &KvWatchQuery,
     is_first: bool,
 ) -> anyhow::Result<KvWatch> {
-    let mut is_told = is_first;
+    let mut is_said = is_first;
     loop {
         let opened = async {
             let reached = super::reach(cx, service).await?;
@@ -105,23 +105,23 @@ async fn open(
         };
         match error.downcast::<ClientError>() {
             Ok(error) if is_first || !may_repeat(&error, Twice::Harmless) => return Err(in_words(error)),
-            Ok(error) => tell(&mut is_told, &error.to_string()),
+            Ok(error) => say_once(&mut is_said, &error.to_string()),
             Err(error) if is_first => return Err(error),
-            Err(error) => tell(&mut is_told, &explain(&error).to_string()),
+            Err(error) => say_once(&mut is_said, &explain(&error).to_string()),
         }
         sleep(RECONNECT_AFTER).await;
     }
 }
 
-fn tell(is_told: &mut bool, why: &str) {
-    if !std::mem::replace(is_told, true) {
+fn say_once(is_said: &mut bool, why: &str) {
+    if !std::mem::replace(is_said, true) {
         say(&format!("{why}; trying again"));
     }
 }
 
 fn done(cursor: Option<&str>) -> Exit {
     if let Some(cursor) = cursor {
-        say(&format!("go on with: --from {cursor}"));
+        say(&format!("resume with: --from {cursor}"));
     }
     Exit::Ok
 }

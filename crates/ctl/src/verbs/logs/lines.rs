@@ -1,6 +1,6 @@
-//! Pieces of a log made into lines. Pure.
+//! Splits pieces of a log into lines. Pure.
 
-/// A line that is longer is passed on in parts.
+/// A longer line is passed on in parts.
 const LONGEST: usize = 64 * 1024;
 
 /// A line, or a part of one.
@@ -42,7 +42,7 @@ impl Lines {
         parts
     }
 
-    /// What is left of a log that ends without a newline.
+    /// The rest of a log that ends without a newline.
     pub(super) fn finish(&mut self) -> Option<Part> {
         let is_unfinished = self.is_continued || !self.rest.is_empty();
         is_unfinished.then(|| self.take(true))
@@ -55,7 +55,7 @@ impl Lines {
     }
 }
 
-/// Where a line that is too long is cut: not within a character.
+/// The position at which to cut a line that is too long, not within a character.
 fn boundary(bytes: &[u8]) -> usize {
     let is_start = |place: &usize| bytes.get(*place).is_none_or(|byte| byte & 0b1100_0000 != 0b1000_0000);
     (LONGEST - 3..=LONGEST).rev().find(is_start).unwrap_or(LONGEST)

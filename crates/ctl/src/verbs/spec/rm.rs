@@ -1,4 +1,4 @@
-//! `ctl spec rm`: removes a service that no manifest names any more, once a person has agreed.
+//! `ctl spec rm`: removes a service that is no longer in the manifest, once the user has confirmed.
 
 use types::api::{Members, NumberedSpec, Removed};
 use types::{NodeId, ServiceName};
@@ -16,7 +16,8 @@ Examples:
   ctl spec rm sessions
   ctl spec rm sessions --yes
 
-Take the service out of the manifest first, and end its nodes. A node that has taken a shard of it over stands by again.")]
+Remove the service from the manifest and stop its nodes first. A node that has taken over a shard of it becomes a \
+standby again.")]
 pub(crate) struct Args {
     /// The service, by its name
     #[arg(add = complete::services())]
@@ -61,14 +62,14 @@ fn runs(view: &Members, service: &ServiceName) -> Vec<NodeId> {
     view.members.iter().filter(runs).map(|member| member.id.clone()).collect()
 }
 
-/// Says what goes, and asks.
+/// Lists what will be removed, and asks.
 fn confirm(args: &Args, known: &NumberedSpec, runs: &[NodeId]) -> Result<(), Failure> {
     let service = &args.service;
     say(&question(service, known, runs));
     if args.yes {
         return Ok(());
     }
-    let asked = format!("delete it for good? type the name of the service, {service}, to agree");
+    let asked = format!("delete it permanently? type the name of the service, {service}, to agree");
     match ask::yes(&asked, service.as_str()) {
         Some(true) => Ok(()),
         Some(false) => Err(Failure::new(Exit::Usage, "nothing was deleted")),
@@ -79,7 +80,7 @@ fn confirm(args: &Args, known: &NumberedSpec, runs: &[NodeId]) -> Result<(), Fai
     }
 }
 
-/// What goes, in words. Pure.
+/// What will be removed, in words. Pure.
 fn question(service: &ServiceName, known: &NumberedSpec, runs: &[NodeId]) -> String {
     let titled = match known.spec.type_of(service) {
         Some(service_type) => service.with_type(&service_type),
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_person_is_told_what_goes() {
+    fn the_question_lists_what_is_removed() {
         let known = |service_type: Option<&str>, shards| NumberedSpec {
             number: 3,
             spec: Spec {

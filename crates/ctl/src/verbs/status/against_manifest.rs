@@ -1,4 +1,4 @@
-//! Where a cluster is not as its manifest says. A person may have wanted it so: nothing of it is a warning.
+//! Where a cluster differs from its manifest. An operator may have wanted it, so none of this is a warning.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::dropped;
 use crate::record::ClusterRecord;
 use crate::spec_diff;
 
-/// Stands for every variable: settings that differ under it have one.
+/// A value for every variable. A setting that it changes contains a variable.
 const PROBE: &str = "1";
 
 /// Nodes that run with an older spec than the store has.
@@ -28,8 +28,8 @@ pub(super) fn old_specs(members: &[Member], specs: &Specs) -> Vec<String> {
     old.collect()
 }
 
-/// What the manifest says now and the cluster does not: settings, nodes that were never started, nodes that are not
-/// in it. Nothing where the manifest cannot be read.
+/// Differences between the manifest and the cluster: settings, nodes that were never started, nodes that are not in the
+/// manifest. Only one line if the manifest can't be read.
 pub(super) fn differences(record: &ClusterRecord, members: &[Member], specs: &Specs) -> Vec<String> {
     let name = record.manifest.display().to_string();
     let Ok(source) = std::fs::read_to_string(&record.manifest) else {
@@ -37,12 +37,12 @@ pub(super) fn differences(record: &ClusterRecord, members: &[Member], specs: &Sp
     };
     let parsed = |variables: manifest::Variables<'_>| manifest::parse(&name, &source, variables, None);
     let set = |variable: &str| std::env::var(variable).ok();
-    // One that was set for `ctl up` alone must not hide all the rest.
+    // A variable that was set for `ctl up` alone must not hide all other differences.
     let checked = parsed(&set).or_else(|_| parsed(&|variable| set(variable).or_else(probe)));
     let Ok(checked) = checked else {
         return vec![format!("the manifest {name} has mistakes now; `ctl validate {name}` shows them")];
     };
-    // Variables may have been set when the cluster was started and not be now, or the other way round.
+    // Variables may have been set when the cluster was started and not be set now, or vice versa.
     let probed = parsed(&|_| probe()).ok();
     let manifest = &checked.manifest;
     let mut lines = settings(manifest, probed.as_ref().map(|checked| &checked.manifest), specs);
@@ -68,7 +68,7 @@ fn probe() -> Option<String> {
 fn settings(manifest: &Manifest, probed: Option<&Manifest>, specs: &Specs) -> Vec<String> {
     let mut lines = Vec::new();
     for (written, spec) in &manifest.services {
-        // Without an agent it is not known which types there are; what was settled says it.
+        // Without an agent the types are not known; the settled specs name them.
         let service = &written
             .clone()
             .normalized(|service_type| specs.specs.contains_key(&service_type.clone().into()));

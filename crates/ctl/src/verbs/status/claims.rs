@@ -6,10 +6,10 @@ use types::{NodeId, Phase, Post, Role, ServiceName, ServiceType};
 use super::Spares;
 use crate::render;
 
-/// A replica that may be further behind is a warning.
+/// A replica that may be further behind than this causes a warning.
 const LAG_MS: u64 = 5_000;
 
-/// Whether a node waits to be needed, and takes over services of this type.
+/// Whether a node is a standby that takes over services of this type.
 pub(super) fn can_take_over(member: &Member, service: &ServiceName, service_type: &ServiceType) -> bool {
     member.about.takes_over(service, service_type)
         && member
@@ -18,28 +18,28 @@ pub(super) fn can_take_over(member: &Member, service: &ServiceName, service_type
             .is_some_and(|state| state.role == Role::Standby && state.phase == Phase::Ready)
 }
 
-/// A node that the shard can be moved to: a replica of it, else one that waits to be needed.
+/// A node that the shard can be moved to: a replica of it, else a standby.
 fn next_owner<'a>(claim: &'a ClaimView, spares: &Spares<'a>) -> Option<&'a NodeId> {
     let replica = claim.replicas.first().map(|replica| &replica.node);
     let mut standbys = spares.of(&claim.service);
     replica.or_else(|| standbys.next().map(|member| &member.id))
 }
 
-/// What to know of a service whose shards nobody could take over.
+/// The note on a service whose shards no node could take over.
 pub(super) fn no_spare(service: &ServiceName, spares: &Spares<'_>) -> Option<String> {
     (spares.standbys(service) == 0).then(|| {
         format!("no standby is left to take over a shard of {service} whose owner dies; {}", spares.remedy)
     })
 }
 
-/// How many replicas a shard is to have, with the role of one in words.
+/// How many replicas a shard should have, with the role of a replica in words.
 pub(super) fn wanted_replicas(claim: &ClaimView) -> (String, usize) {
     let role = Role::Service { service: claim.service.clone(), shard: Some(claim.shard) };
     let wanted = usize::try_from(claim.wanted_replicas).unwrap_or(usize::MAX);
     (render::role_words(&role, Some(Post::Replica)), wanted)
 }
 
-/// What to know of a shard that has more replicas than it is to have.
+/// The note on a shard that has more replicas than it should have.
 pub(super) fn surplus(claim: &ClaimView) -> Option<String> {
     let ClaimView { service, shard, .. } = claim;
     let (_, wanted) = wanted_replicas(claim);
@@ -52,12 +52,12 @@ pub(super) fn surplus(claim: &ClaimView) -> Option<String> {
     })
 }
 
-/// What is wrong with a shard: nobody runs it, or it has too few replicas, or one that lags.
+/// The warnings about a shard: no node runs it, or it has too few replicas, or one that lags.
 pub(super) fn warnings(claim: &ClaimView, spares: &Spares<'_>) -> Vec<String> {
     let ClaimView { service, shard, .. } = claim;
     let standbys = spares.standbys(service);
     let next = if standbys + claim.replicas.len() > 0 {
-        "another node takes it over in a moment".to_owned()
+        "another node takes it over shortly".to_owned()
     } else {
         format!("no node is there to take it over; {}", spares.remedy)
     };
@@ -93,7 +93,7 @@ pub(super) fn warnings(claim: &ClaimView, spares: &Spares<'_>) -> Vec<String> {
     if u32::try_from(there).is_ok_and(|there| there < claim.wanted_replicas) {
         let next = match standbys {
             0 => "; no standby is left to become one",
-            _ => "; a standby becomes one in a moment",
+            _ => "; a standby becomes one shortly",
         };
         warnings.push(format!("{service}/{shard} has {there} of {} replicas{next}", claim.wanted_replicas));
     }
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_shard_is_said_in_words() {
+    fn warnings_about_a_shard_are_in_words() {
         let replica = |ms| types::api::ReplicaView {
             node: "b".parse().unwrap(),
             phase: Phase::Ready,
@@ -164,8 +164,8 @@ mod tests {
         assert_eq!(
             warnings_with(&gone, 1),
             [
-                "storage/0 is owned by a (epoch 3), which is not seen to run it; another node takes it over in a moment",
-                "storage/0 has 0 of 1 replicas; a standby becomes one in a moment",
+                "storage/0 is owned by a (epoch 3), which is not seen to run it; another node takes it over shortly",
+                "storage/0 has 0 of 1 replicas; a standby becomes one shortly",
             ]
         );
         let cut_off = ClaimView { defended: true, wanted_replicas: 0, ..gone.clone() };

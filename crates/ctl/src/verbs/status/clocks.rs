@@ -6,10 +6,10 @@ use std::time::Duration;
 use types::NodeId;
 use types::api::CLOCK_WARNING_MS;
 
-/// A difference that is worth a note, in milliseconds: more than a busy machine feigns.
+/// A difference that is worth a note, in milliseconds: above the error that a busy machine causes.
 const NOTED_MS: u64 = 250;
 
-/// One line for each member whose clock is far from those of most others, given by how many milliseconds it is ahead.
+/// A warning for each member whose clock is far from most others. `ahead_ms` is by how many milliseconds each is ahead.
 pub(super) fn warnings(ahead_ms: &BTreeMap<NodeId, i64>) -> Vec<String> {
     let far = ahead_ms.iter().filter(|(_, ahead)| ahead.unsigned_abs() > CLOCK_WARNING_MS);
     let words = |(id, ahead): (&NodeId, &i64)| {
@@ -23,7 +23,7 @@ pub(super) fn warnings(ahead_ms: &BTreeMap<NodeId, i64>) -> Vec<String> {
     far.map(words).collect()
 }
 
-/// That clocks differ, though by too little for a warning; none where they agree as well as an estimate can say.
+/// A note that clocks differ, but by too little for a warning; `None` if they agree within the error of the estimate.
 pub(super) fn note(ahead_ms: &BTreeMap<NodeId, i64>) -> Option<String> {
     let (least, most) = (ahead_ms.values().min()?, ahead_ms.values().max()?);
     let apart = most.abs_diff(*least);
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_agree_are_not_spoken_of() {
+    fn clocks_that_agree_are_not_mentioned() {
         let said = |ahead: &[(&str, i64)]| note(&clocks(ahead));
         assert_eq!(said(&[]), None);
         assert_eq!(said(&[("a", 0), ("b", 249)]), None);

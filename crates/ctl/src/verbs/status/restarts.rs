@@ -1,4 +1,4 @@
-//! What became of processes: ends, restarts, and versions that differ.
+//! Ended and restarted processes, and versions that differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,25 +11,25 @@ use crate::process::Processes;
 use crate::record::{ClusterRecord, NodeRecord};
 use crate::render;
 
-/// Why a node's process is gone, and what comes next.
+/// Why a node's process has ended, and what happens next.
 pub(super) fn gone(id: &NodeId, pid: u32, node: Option<&NodeRecord>) -> String {
     let has_parent =
         |node: &NodeRecord| Processes::new().is_ok_and(|mut processes| node.parent(&mut processes).is_some());
-    let told = node.and_then(NodeRecord::pid_file);
-    words(id, pid, told.as_ref(), node.is_some_and(has_parent))
+    let pid_file = node.and_then(NodeRecord::pid_file);
+    words(id, pid, pid_file.as_ref(), node.is_some_and(has_parent))
 }
 
-fn words(id: &NodeId, pid: u32, told: Option<&PidFile>, has_parent: bool) -> String {
-    let end = told.and_then(|told| told.last_end.as_deref());
-    match (told.and_then(|told| told.over.as_deref()), end) {
+fn words(id: &NodeId, pid: u32, pid_file: Option<&PidFile>, has_parent: bool) -> String {
+    let end = pid_file.and_then(|pid_file| pid_file.last_end.as_deref());
+    match (pid_file.and_then(|pid_file| pid_file.over.as_deref()), end) {
         (Some(why), Some(end)) if !has_parent => {
             format!(
-                "{id} is gone: {end}; it is not started again: {why}; `ctl logs {id}` tells more, `ctl start {id}` starts it"
+                "{id} is gone: {end}; it is not started again: {why}; `ctl logs {id}` shows more, `ctl start {id}` starts it"
             )
         }
         (Some(why), None) => format!("{id} is stopped: {why}; `ctl start {id}` starts it"),
         (_, Some(end)) if has_parent => {
-            format!("{id} is down: {end}; its parent starts it again in a moment")
+            format!("{id} is down: {end}; its parent starts it again shortly")
         }
         _ => format!(
             "{id} is gone: its process {pid} ended without leaving; `ctl logs {id}` shows its end, `ctl up` starts it"
@@ -37,7 +37,7 @@ fn words(id: &NodeId, pid: u32, told: Option<&PidFile>, has_parent: bool) -> Str
     }
 }
 
-/// Members that were started again, and members of several versions.
+/// Notes on members that were restarted, and on differing versions.
 pub(super) fn notes(members: &[Member]) -> Vec<String> {
     let mut notes: Vec<_> = members
         .iter()
@@ -95,7 +95,7 @@ mod tests {
     use crate::render::tests::member;
 
     #[test]
-    fn an_end_is_told_with_its_reason_and_what_comes_next() {
+    fn an_end_is_reported_with_its_reason_and_what_happens_next() {
         let id = "n".parse().unwrap();
         let file = |end: Option<&str>, over: Option<&str>| PidFile {
             agent: None,
@@ -105,14 +105,14 @@ mod tests {
             over: over.map(str::to_owned),
         };
         let killed = Some("killed by SIGKILL");
-        for (told, has_parent, expected) in [
+        for (pid_file, has_parent, expected) in [
             (None, false, "n is gone: its process 7 ended without leaving"),
             (Some(file(killed, None)), true, "n is down: killed by SIGKILL; its parent starts it again"),
             (Some(file(killed, Some("too often"))), false, "it is not started again: too often"),
             (Some(file(None, Some("it left"))), false, "n is stopped: it left; `ctl start n` starts it"),
             (Some(file(killed, None)), false, "n is gone: its process 7 ended without leaving"),
         ] {
-            let words = words(&id, 7, told.as_ref(), has_parent);
+            let words = words(&id, 7, pid_file.as_ref(), has_parent);
             assert!(words.contains(expected), "{words}");
         }
     }

@@ -60,7 +60,7 @@ fn by_phase(members: &[Member]) -> BTreeMap<&'static str, usize> {
     phases
 }
 
-/// One row a role, with the nodes that have it and those that should. Of replicas it is known how many there should be.
+/// One row for each role, with the nodes that have it and those that should. For replicas, the wanted number is known.
 fn services(Report { members, missing, wanted_replicas, .. }: &Report) -> String {
     let mut roles: BTreeMap<String, (Vec<&Member>, Vec<&Missing>)> = BTreeMap::new();
     for member in members {

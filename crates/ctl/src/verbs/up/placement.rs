@@ -1,4 +1,4 @@
-//! Whether all nodes can run on this machine as they will: by the role that a person gave, where one is kept.
+//! Checks that all nodes can run on this machine with the roles that they will have, including kept ones.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::listens::{Binding, Collision, collisions};
 use crate::manifest_file::Loaded;
 use crate::state::State;
 
-/// Fails if a role that a node keeps would bind an address that another node binds. The manifest's own roles were checked
-/// with it.
+/// Fails if a kept role would bind an address that another node binds. The manifest's own roles were checked with the
+/// manifest.
 pub(super) fn check(
     loaded: &Loaded,
     running: &BTreeMap<NodeId, Running>,
@@ -31,7 +31,7 @@ pub(super) fn check(
         };
         Binding { node: &node.id, role, api: node.listen }
     });
-    // A node with a kept role comes last, so that it is the one that is named as in the way.
+    // Nodes with a kept role come last, so that the error blames them.
     let (with_kept, others): (Vec<_>, Vec<_>) =
         of_starting.partition(|binding| kept.contains_key(binding.node));
     let found = collisions(of_running.chain(others).chain(with_kept), &loaded.listens);

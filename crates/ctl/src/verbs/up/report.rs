@@ -1,4 +1,4 @@
-//! What `ctl up` says at its end: what was done, what differs from the manifest, what to try next.
+//! The report of `ctl up`: what was done, what differs from the manifest, what to try next.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::reach::Cx;
 use crate::render;
 use crate::spec_diff::Changed;
 
-/// What was done and what there is now.
+/// What was done, and the result.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) cluster: ClusterId,
@@ -28,7 +28,7 @@ pub(super) struct Report {
     pub(super) running_before: Vec<NodeId>,
     pub(super) drift: Vec<DriftRow>,
     pub(super) outdated: Vec<Outdated>,
-    /// Nodes that run with other settings than the store says now.
+    /// Nodes that run with other settings than those on the store now.
     pub(super) outdated_specs: Vec<OutdatedSpec>,
     /// Nodes that run but are not in the manifest.
     pub(super) extra: Vec<NodeId>,
@@ -39,7 +39,7 @@ pub(super) struct Report {
     pub(super) members: Vec<Member>,
 }
 
-/// A node that does something else than its manifest says.
+/// A node whose role differs from its manifest.
 #[derive(Debug, Serialize)]
 pub(super) struct DriftRow {
     pub(super) node: NodeId,
@@ -79,7 +79,7 @@ pub(super) fn print(report: &Report, output: OutputArg, cx: &Cx) -> anyhow::Resu
     Ok(())
 }
 
-/// How long it took, what differs, what is insecure, what to try next.
+/// The time it took, what differs, what is insecure, what to try next.
 fn notes(report: &Report) -> String {
     let seconds = Duration::from_millis(report.took_ms).as_secs_f64();
     let mut lines = vec![if report.started.is_empty() {
@@ -162,7 +162,7 @@ fn of_type<'a>(report: &'a Report, wanted: &'a str) -> impl Iterator<Item = &'a 
     of_type.filter_map(|state| state.role.service())
 }
 
-/// A role change that can work: one more gateway, if it may have a port of its own, else a shard that moves.
+/// A role change that can work: one more gateway if its port is not fixed, else a shard that moves.
 fn role_change(report: &Report) -> Option<String> {
     let states = || report.members.iter().filter_map(|member| Some((&member.id, member.state.as_ref()?)));
     let (standby, _) =
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_tells_how_long_it_took_what_is_insecure_and_what_to_try() {
+    fn a_start_reports_how_long_it_took_what_is_insecure_and_what_to_try() {
         assert_eq!(
             notes(&report()),
             "\
@@ -222,7 +222,7 @@ try next:
     }
 
     #[test]
-    fn a_second_start_tells_what_differs() {
+    fn a_second_start_reports_what_differs() {
         let mut report = report();
         report.running_before = std::mem::take(&mut report.started);
         report.insecure.clear();

@@ -1,4 +1,4 @@
-//! Which manifest `ctl up` starts from, and whether it may: a cluster that runs keeps to its own.
+//! Chooses the manifest of `ctl up`. A running cluster keeps its own.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use crate::manifest_file::{self, is_stdin};
 use crate::reach::Cx;
 use crate::record::{ClusterRecord, LastRun};
 
-/// The text of a manifest that came from standard input, in the run folder.
+/// The file in the run folder that keeps a manifest from standard input.
 const KEPT: &str = "manifest.stdin";
 
-/// The file named; else that of the cluster named, where one is known; else the first default that exists here.
+/// The named file, else that of the named cluster if known, else the first default that exists here.
 pub(super) fn choose(named: Option<&Path>, cx: &Cx) -> anyhow::Result<PathBuf> {
     let (None, Some(cluster)) = (named, &cx.cluster) else {
         return Ok(manifest_file::choose(named)?);
@@ -42,7 +42,7 @@ pub(super) fn choose(named: Option<&Path>, cx: &Cx) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Refuses to make another manifest that of a cluster that runs.
+/// Refuses to start a running cluster from another manifest.
 pub(super) fn check(file: &Path, record: &ClusterRecord, is_running: bool) -> Result<(), Failure> {
     if !is_running || is_same(&record.manifest, file) {
         return Ok(());
@@ -66,7 +66,7 @@ fn is_same(recorded: &Path, file: &Path) -> bool {
     !is_stdin(file) && canonical(recorded) == canonical(file)
 }
 
-/// The path to write down for a manifest; one from standard input is kept in the run folder first.
+/// The path to record for a manifest; one from standard input is first stored in the run folder.
 pub(super) fn keep(file: &Path, text: &str, run_dir: &Path) -> anyhow::Result<PathBuf> {
     if !is_stdin(file) {
         return Ok(std::path::absolute(file)?);
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_that_runs_keeps_to_its_manifest_by_whatever_name_that_is_given() {
+    fn a_running_cluster_keeps_its_manifest_under_any_path_to_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         std::fs::create_dir(path("sub")).unwrap();

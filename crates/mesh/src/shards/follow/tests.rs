@@ -5,16 +5,16 @@ use types::ErrorKind;
 
 use super::*;
 
-/// What an owner sends.
+/// The updates that an owner sends.
 type Sent = Vec<Result<Update<u64, &'static str>, String>>;
 
-/// The owners of a shard, one after the other.
+/// The successive owners of a shard.
 type Script = VecDeque<Result<Sent, NotBegun>>;
 
-/// A shard, and the place from which its owner was asked.
+/// A shard, and the position from which its stream was begun.
 type Asked = (u32, Option<u64>);
 
-/// Owners that come one after the other, and from where each of them was asked.
+/// Successive owners, and the position from which each stream was begun.
 #[derive(Clone, Default)]
 struct Owners {
     scripts: Arc<Mutex<BTreeMap<ShardId, Script>>>,
@@ -87,7 +87,7 @@ async fn a_silent_stream_says_that_it_lives_and_its_owner_is_asked_anew() {
     let (_, updates) = follow(owners.clone(), &[shard(0)], None).await.unwrap();
     let began = Instant::now();
     let mut updates = Box::pin(updates);
-    assert!(timeout(SILENCE * 3, updates.next()).await.is_err(), "a source says itself that it is silent");
+    assert!(timeout(SILENCE * 3, updates.next()).await.is_err(), "a source reports its silence itself");
     assert!(owners.asked.lock().unwrap().len() >= 3, "{:?}", began.elapsed());
 }
 

@@ -15,7 +15,7 @@ fn whole(chunks: usize) -> Bytes {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_comes_whole_and_gives_its_space_back() {
+async fn an_answer_arrives_whole_and_returns_its_space() {
     let (buffer, disconnected) = buffer();
     for attempt in 0..3 {
         let space = buffer.take(4 * CHUNK).await.unwrap();
@@ -30,7 +30,7 @@ async fn an_answer_comes_whole_and_gives_its_space_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn space_that_an_answer_does_not_need_is_given_back_at_once() {
+async fn space_that_an_answer_does_not_need_is_returned_at_once() {
     let (buffer, _) = buffer();
     let outgoing = buffer.take(4 * CHUNK).await.unwrap().send(whole(1));
     assert!(buffer.try_take(3 * CHUNK).is_some());
@@ -52,14 +52,14 @@ async fn an_answer_that_became_larger_takes_more_space_or_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_reader_loses_its_space_to_those_that_wait_and_no_other_reader_does() {
+async fn only_a_paused_reader_loses_its_space_to_waiting_answers() {
     let (buffer, disconnected) = buffer();
     let mut paused = buffer.take(2 * CHUNK).await.unwrap().body(whole(2)).into_data_stream();
     let reading = buffer.take(2 * CHUNK).await.unwrap().send(whole(2));
     assert_eq!(paused.next().await.unwrap().unwrap().len(), CHUNK);
     sleep(PAUSED * 2).await;
     assert_eq!(reading.next().unwrap().map(|chunk| chunk.len()), Some(CHUNK));
-    assert_eq!(disconnected.get(), 0, "nobody waits");
+    assert_eq!(disconnected.get(), 0, "no answer waits");
     let began = Instant::now();
     assert!(buffer.take(CHUNK).await.is_ok());
     assert!(began.elapsed() <= POLL);
@@ -80,12 +80,12 @@ async fn a_wait_for_space_has_an_end() {
 }
 
 #[tokio::test]
-async fn an_answer_waits_here_until_its_connection_has_sent_what_it_has() {
+async fn an_answer_waits_until_its_connection_has_sent_the_previous_chunk() {
     let (buffer, _) = buffer();
     let mut chunks = buffer.take(2 * CHUNK).await.unwrap().body(whole(2)).into_data_stream();
     let first = chunks.next().await.unwrap().unwrap();
     assert!(chunks.next().now_or_never().is_none());
-    assert!(buffer.try_take(3 * CHUNK).is_none(), "it has its space still");
+    assert!(buffer.try_take(3 * CHUNK).is_none(), "it still has its space");
     drop(first);
     assert_eq!(chunks.next().await.unwrap().unwrap().len(), CHUNK);
 }

@@ -2,7 +2,7 @@ use super::*;
 
 const SIZE: usize = 100 * 1024;
 
-/// A body of which so much has arrived.
+/// A body of which this many bytes have arrived.
 async fn arrived(queue: &QueueBytes, bytes: usize) -> Arriving {
     let mut body = queue.begin(0).await.unwrap();
     body.grow(bytes).await.unwrap();
@@ -48,14 +48,14 @@ async fn a_write_that_finds_no_space_is_refused_after_two_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_youngest_of_those_that_wait_is_refused_and_the_oldest_completes() {
+async fn the_youngest_waiting_body_is_refused_and_the_oldest_completes() {
     let queue = QueueBytes::new(SIZE);
     let mut bodies = Vec::new();
     for _ in 0..4 {
         bodies.push(arrived(&queue, SIZE / 4 - OVERHEAD).await);
     }
     assert!(free(&queue) < 1_024);
-    // Each wants three times what there is for it, a little at a time.
+    // Each wants three times its share of the space, a kibibyte at a time.
     let ends = bodies.into_iter().enumerate().map(|(number, mut body)| async move {
         for _ in 0..SIZE / 2 / 1024 {
             if body.grow(1024).await.is_err() {
@@ -82,7 +82,7 @@ async fn what_becomes_free_goes_to_the_oldest_body() {
     let waits = async {
         let young = young.grow(1_000);
         tokio::pin!(young);
-        // The younger one waits first.
+        // The younger one begins to wait first.
         assert!(tokio::time::timeout(POLL, &mut young).await.is_err());
         let frees = async move {
             tokio::time::sleep(POLL).await;

@@ -12,7 +12,7 @@ const PAUSES: Pauses = Pauses {
     steady: Duration::from_secs(10),
 };
 
-/// What happens at each opening: how long it is served, or why it fails. After the last it is served for ever.
+/// What happens at each opening: how long the data is served, or why it fails. After the last one it is served forever.
 #[derive(Default)]
 struct Script {
     openings: Mutex<VecDeque<Result<Duration, OpenError>>>,
@@ -75,7 +75,7 @@ fn damaged() -> Result<Duration, OpenError> {
     Err(OpenError::Damaged("a file is gone".to_owned()))
 }
 
-/// Keeps it open in the background.
+/// Keeps the data open in the background.
 fn begin(script: Script) -> (Arc<Script>, Arc<Kept<u32>>, CancellationToken, Tasks) {
     let (script, kept, stop) = (Arc::new(script), Arc::new(Kept::default()), CancellationToken::new());
     let (its, data, token) = (Arc::clone(&script), Arc::clone(&kept), stop.clone());
@@ -145,7 +145,7 @@ async fn a_shard_that_has_passed_is_not_opened_again() {
     assert_eq!(script.log(), log(&[(0, "open"), (0, "node b has it")]));
 }
 
-/// Takes a while to open.
+/// Takes this long to open.
 struct Slow(Duration, Mutex<Vec<Closing>>);
 
 impl Open for Slow {

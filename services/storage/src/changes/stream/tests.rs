@@ -14,9 +14,9 @@ use crate::engine::garbage::testing::collect_now;
 use crate::engine::testing::Owners;
 use crate::engine::tests::Running;
 
-/// A change as it is told.
+/// A change as the watcher received it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Told {
+struct Received {
     place: Place,
     kind: Kind,
     key: String,
@@ -40,7 +40,7 @@ fn without_values(prefix: &str) -> Filter {
     Filter { values: false, ..with_values(prefix) }
 }
 
-/// Space for so many bytes of large events.
+/// Space for large events, in bytes.
 fn space(bytes: usize) -> AnswerBuffer {
     AnswerBuffer::new(bytes, &Default::default())
 }
@@ -52,7 +52,7 @@ async fn watch(running: &Running, filter: Filter, from: Option<Place>) -> Result
 }
 
 impl Seen {
-    async fn next(&mut self) -> Option<Told> {
+    async fn next(&mut self) -> Option<Received> {
         loop {
             match self.0.next().await? {
                 Sent::Item { place, item: Change { kind, data, .. } } => {
@@ -60,7 +60,7 @@ impl Seen {
                     self.1 = place;
                     let data: serde_json::Value = serde_json::from_str(&data).unwrap();
                     let string = |name: &str| data[name].as_str().map(str::to_owned);
-                    return Some(Told {
+                    return Some(Received {
                         place,
                         kind,
                         key: string("key").unwrap(),
@@ -74,12 +74,12 @@ impl Seen {
         }
     }
 
-    async fn take(&mut self, count: usize) -> Vec<Told> {
-        let mut told = Vec::new();
+    async fn take(&mut self, count: usize) -> Vec<Received> {
+        let mut received = Vec::new();
         for _ in 0..count {
-            told.push(self.next().await.unwrap());
+            received.push(self.next().await.unwrap());
         }
-        told
+        received
     }
 }
 
@@ -87,8 +87,8 @@ fn memory() -> (Arc<dyn ObjectStore>, Arc<Owners>) {
     (Arc::new(InMemory::new()), Arc::default())
 }
 
-fn names(told: &[Told]) -> Vec<&str> {
-    told.iter().map(|told| told.key.as_str()).collect()
+fn names(received: &[Received]) -> Vec<&str> {
+    received.iter().map(|received| received.key.as_str()).collect()
 }
 
 async fn delete(running: &Running, name: &str) {
@@ -96,7 +96,7 @@ async fn delete(running: &Running, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_change_is_told_once_and_in_the_order_of_writes_whoever_writes_beside() {
+async fn each_change_is_sent_once_and_in_the_order_of_writes_with_concurrent_writers() {
     const WRITERS: usize = 8;
     const EACH: usize = 50;
     let (objects, owners) = memory();
@@ -110,28 +110,28 @@ async fn each_change_is_told_once_and_in_the_order_of_writes_whoever_writes_besi
             }
         }
     });
-    let (told, _) = tokio::join!(all.take(WRITERS * EACH), futures_util::future::join_all(writers));
+    let (received, _) = tokio::join!(all.take(WRITERS * EACH), futures_util::future::join_all(writers));
     let mut last = BTreeMap::new();
-    for told in &told {
-        let number: usize = told.value.as_ref().unwrap().parse().unwrap();
-        let expected = last.get(&told.key).map_or(0, |last| last + 1);
-        assert_eq!(number, expected, "writer {}", told.key);
-        last.insert(told.key.clone(), number);
+    for received in &received {
+        let number: usize = received.value.as_ref().unwrap().parse().unwrap();
+        let expected = last.get(&received.key).map_or(0, |last| last + 1);
+        assert_eq!(number, expected, "writer {}", received.key);
+        last.insert(received.key.clone(), number);
     }
     assert_eq!(last.values().sum::<usize>(), WRITERS * (EACH - 1));
-    let cut = told.iter().find(|told| told.place.row > 0);
+    let cut = received.iter().find(|received| received.place.row > 0);
     assert!(cut.is_some(), "some were written together");
 
-    // Whoever begins at any of these places is told the rest, and no more.
-    for (at, from) in told.iter().enumerate().step_by(7) {
+    // A watch that begins at any of these places receives the rest, and nothing else.
+    for (at, from) in received.iter().enumerate().step_by(7) {
         let mut again = watch(&running, with_values(""), Some(from.place)).await.unwrap();
-        assert_eq!(again.take(told.len() - at - 1).await, told[at + 1..], "from {}", from.place);
+        assert_eq!(again.take(received.len() - at - 1).await, received[at + 1..], "from {}", from.place);
     }
     running.stop().await;
 }
 
 #[tokio::test]
-async fn a_key_that_is_written_twice_is_told_twice_and_its_end_too() {
+async fn both_writes_of_a_key_are_sent_and_its_deletion_too() {
     let (objects, owners) = memory();
     let running = Running::start(objects, &owners).await;
     let mut all = watch(&running, with_values(""), None).await.unwrap();
@@ -139,58 +139,58 @@ async fn a_key_that_is_written_twice_is_told_twice_and_its_end_too() {
         running.put("a", value).await.unwrap();
     }
     delete(&running, "a").await;
-    let told = all.take(3).await;
-    let seen: Vec<_> = told.iter().map(|told| (told.kind, told.value.as_deref())).collect();
+    let received = all.take(3).await;
+    let seen: Vec<_> = received.iter().map(|received| (received.kind, received.value.as_deref())).collect();
     assert_eq!(seen, [(Kind::Put, Some("1")), (Kind::Put, Some("2")), (Kind::Delete, None)]);
-    let versions: BTreeSet<_> = told.iter().map(|told| told.version).collect();
+    let versions: BTreeSet<_> = received.iter().map(|received| received.version).collect();
     assert_eq!(versions.len(), 3);
     running.stop().await;
 }
 
 #[tokio::test]
-async fn only_keys_with_the_prefix_are_told_and_places_are_the_same_for_all() {
+async fn only_keys_with_the_prefix_are_sent_and_places_do_not_depend_on_it() {
     let (objects, owners) = memory();
     let running = Running::start(objects, &owners).await;
     let mut all = watch(&running, without_values(""), None).await.unwrap();
     let mut some = watch(&running, without_values("b/"), None).await.unwrap();
     let names = ["a", "b/1", "b", "b/2", "c", "b0"];
     futures_util::future::join_all(names.map(|name| running.put(name, "1"))).await;
-    let told = all.take(names.len()).await;
-    let expected: Vec<_> = told.into_iter().filter(|told| told.key.starts_with("b/")).collect();
+    let received = all.take(names.len()).await;
+    let expected: Vec<_> = received.into_iter().filter(|received| received.key.starts_with("b/")).collect();
     assert_eq!(some.take(2).await, expected);
     running.stop().await;
 }
 
-/// Writes in three lives of the database; gives what a watcher of each was told.
-async fn three_lives(objects: &Arc<dyn ObjectStore>, owners: &Arc<Owners>) -> Vec<Told> {
-    let mut told = Vec::new();
+/// Writes in three incarnations of the database; returns what a watcher of each received.
+async fn three_incarnations(objects: &Arc<dyn ObjectStore>, owners: &Arc<Owners>) -> Vec<Received> {
+    let mut received = Vec::new();
     let mut from = None;
-    for life in 0..3 {
+    for incarnation in 0..3 {
         let running = Running::start(Arc::clone(objects), owners).await;
         let mut all = watch(&running, with_values(""), from).await.unwrap();
         for number in 0..5 {
-            let names = ["x", "y", "z"].map(|name| format!("{life}-{number}-{name}"));
+            let names = ["x", "y", "z"].map(|name| format!("{incarnation}-{number}-{name}"));
             futures_util::future::join_all(names.iter().map(|name| running.put(name, "1"))).await;
         }
-        told.extend(all.take(15).await);
-        from = told.last().map(|told: &Told| told.place);
+        received.extend(all.take(15).await);
+        from = received.last().map(|received: &Received| received.place);
         running.stop().await;
         assert_eq!(all.next().await, None, "it ends with the database");
     }
-    told
+    received
 }
 
 #[tokio::test]
-async fn the_next_owner_goes_on_where_the_last_one_ended_and_has_what_was_before() {
+async fn the_next_owner_continues_where_the_last_one_ended_and_has_all_earlier_changes() {
     let (objects, owners) = memory();
-    let told = three_lives(&objects, &owners).await;
-    assert_eq!(names(&told).into_iter().collect::<BTreeSet<_>>().len(), 45);
+    let received = three_incarnations(&objects, &owners).await;
+    assert_eq!(names(&received).into_iter().collect::<BTreeSet<_>>().len(), 45);
     let running = Running::start(objects, &owners).await;
     let mut from = Place { seq: 0, row: 0 };
-    for at in 0..=told.len() {
+    for at in 0..=received.len() {
         let mut again = watch(&running, with_values(""), Some(from)).await.unwrap();
-        assert_eq!(again.take(told.len() - at).await, told[at..], "from {from}");
-        let Some(next) = told.get(at) else { break };
+        assert_eq!(again.take(received.len() - at).await, received[at..], "from {from}");
+        let Some(next) = received.get(at) else { break };
         from = next.place;
     }
     let mut all = watch(&running, without_values(""), Some(from)).await.unwrap();
@@ -202,7 +202,7 @@ async fn the_next_owner_goes_on_where_the_last_one_ended_and_has_what_was_before
 #[tokio::test]
 async fn a_listing_that_misses_files_of_the_log_ends_no_watch() {
     let (objects, owners) = memory();
-    let told = three_lives(&objects, &owners).await;
+    let received = three_incarnations(&objects, &owners).await;
     let files = objects.list(Some(&"db/wal".into())).map(|file| file.unwrap().location);
     let mut files: Vec<_> = files.collect().await;
     files.sort();
@@ -222,32 +222,33 @@ async fn a_listing_that_misses_files_of_the_log_ends_no_watch() {
         way.hide(missed.iter().map(|number| files[*number].clone()));
         let from = Some(Place { seq: 0, row: 0 });
         let mut all = watch(&running, with_values(""), from).await.unwrap();
-        assert_eq!(all.take(told.len()).await, told, "{missed:?}");
-        let mut rest = watch(&running, with_values(""), Some(told[20].place)).await.unwrap();
-        assert_eq!(rest.take(told.len() - 21).await, told[21..], "{missed:?}");
+        assert_eq!(all.take(received.len()).await, received, "{missed:?}");
+        let mut rest = watch(&running, with_values(""), Some(received[20].place)).await.unwrap();
+        assert_eq!(rest.take(received.len() - 21).await, received[21..], "{missed:?}");
         way.hide([]);
         running.stop().await;
     }
 }
 
 #[tokio::test]
-async fn whoever_was_away_until_the_log_was_collected_is_told_so() {
+async fn a_cursor_older_than_the_log_is_refused_as_gone() {
     let (objects, owners) = memory();
-    let told = three_lives(&objects, &owners).await;
+    let received = three_incarnations(&objects, &owners).await;
     let running = Running::start(Arc::clone(&objects), &owners).await;
     collect_now(&objects).await;
-    for from in [Place { seq: 0, row: 0 }, told[3].place] {
+    for from in [Place { seq: 0, row: 0 }, received[3].place] {
         let Err(NotWatched::Gone(problem)) = watch(&running, without_values(""), Some(from)).await else {
             panic!("it is gone: {from}")
         };
         assert_eq!((problem.status, problem.code()), (410, "history-gone"));
         assert!(problem.hint.unwrap().contains("list"));
     }
-    // Whoever has seen all misses nothing.
-    let mut last = watch(&running, without_values(""), told.last().map(|told| told.place)).await.unwrap();
+    // A cursor after all changes misses nothing.
+    let mut last =
+        watch(&running, without_values(""), received.last().map(|received| received.place)).await.unwrap();
     running.put("new", "1").await.unwrap();
     assert_eq!(last.next().await.unwrap().key, "new");
-    // Neither is a place in the future one of this history, nor one behind the end of a batch.
+    // A place in the future is not one of this history, and neither is one after the end of a batch.
     let last = last.1;
     for never in
         [Place { seq: last.seq + 9, row: 0 }, Place { row: 1, ..last }, Place { seq: last.seq - 1, row: 7 }]
@@ -260,7 +261,7 @@ async fn whoever_was_away_until_the_log_was_collected_is_told_so() {
     running.stop().await;
 }
 
-/// More than is kept in memory.
+/// Writes more than is kept in memory.
 async fn write_much(running: &Running) -> usize {
     let value = "v".repeat(4 * 1024 * 1024);
     for number in 0..8 {
@@ -270,7 +271,7 @@ async fn write_much(running: &Running) -> usize {
 }
 
 #[tokio::test]
-async fn a_reader_who_is_slow_is_told_all_from_the_log() {
+async fn a_slow_reader_receives_all_changes_from_the_log() {
     let (objects, owners) = memory();
     let running = Running::start(objects, &owners).await;
     let mut slow = watch(&running, without_values(""), None).await.unwrap();
@@ -287,7 +288,7 @@ async fn a_reader_who_is_slow_is_told_all_from_the_log() {
 }
 
 #[tokio::test]
-async fn a_reader_who_is_too_slow_is_told_in_the_stream_that_history_is_gone() {
+async fn a_reader_that_is_too_slow_receives_gone_in_its_stream() {
     let (objects, owners) = memory();
     let running = Running::start(Arc::clone(&objects), &owners).await;
     let mut slow = watch(&running, without_values(""), None).await.unwrap();
@@ -305,22 +306,22 @@ async fn a_reader_who_is_too_slow_is_told_in_the_stream_that_history_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_durable_is_not_told() {
+async fn what_is_not_durable_is_not_sent() {
     let (objects, owners) = memory();
     let way = Faults::new(objects);
     let running = Running::start(way.objects(), &owners).await;
     let mut all = watch(&running, without_values(""), None).await.unwrap();
     way.set(Mode::Hang);
-    let told = tokio::time::timeout(Duration::from_secs(5), all.next());
-    let (written, told) = tokio::join!(running.put("a", "1"), told);
-    assert!(written.is_err() && told.is_err());
+    let received = tokio::time::timeout(Duration::from_secs(5), all.next());
+    let (written, received) = tokio::join!(running.put("a", "1"), received);
+    assert!(written.is_err() && received.is_err());
     way.set(Mode::Work);
     assert_eq!(all.next().await.unwrap().key, "a", "it was not lost");
     running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_owner_wrote_after_it_was_replaced_is_told_by_nobody() {
+async fn what_an_owner_wrote_after_it_was_replaced_is_sent_by_no_owner() {
     let (objects, owners) = memory();
     let way = Faults::new(Arc::clone(&objects));
     let old = Running::start(way.objects(), &owners).await;
@@ -362,51 +363,51 @@ async fn a_large_value_that_finds_no_space_ends_its_stream_and_no_other() {
     assert_eq!(names(&others[1].take(1).await), ["b"]);
     assert_eq!(large.next().await.unwrap().value.as_deref(), Some("1"));
     assert_eq!(large.next().await, None);
-    // Whoever goes on from there is told all when there is space again.
+    // A watch from that place receives everything once there is space again.
     drop(full);
     let mut again = open(with_values(""), Some(large.1)).await;
-    let told = again.take(2).await;
-    assert_eq!(told[0].value.as_ref().map(String::len), Some(100 * 1024));
-    assert_eq!(told[1].key, "b");
+    let received = again.take(2).await;
+    assert_eq!(received[0].value.as_ref().map(String::len), Some(100 * 1024));
+    assert_eq!(received[1].key, "b");
     running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_on_which_nothing_happens_says_where_it_is() {
+async fn an_idle_stream_sends_its_place() {
     let (objects, owners) = memory();
     let running = Running::start(objects, &owners).await;
     let mut some = watch(&running, without_values("b"), None).await.unwrap();
     running.put("a", "1").await.unwrap();
     let began = Instant::now();
-    let Some(Sent::Silence(place)) = some.0.next().await else { panic!("nothing was asked for") };
+    let Some(Sent::Silence(place)) = some.0.next().await else { panic!("no key matches the prefix") };
     assert!(began.elapsed() <= HEARTBEAT, "{:?}", began.elapsed());
-    assert!(place > some.1, "what was passed over counts");
+    assert!(place > some.1, "filtered rows count");
     running.stop().await;
 }
 
 #[test]
-fn a_value_is_told_as_text_where_it_is_text() {
-    let told = |value: &'static [u8]| {
+fn a_value_is_sent_as_text_if_it_is_text() {
+    let received = |value: &'static [u8]| {
         let stored = Record::new(None, Bytes::from_static(value)).encode();
         let (_, data) = describe(zero(), 3, b"ka/b", Some(&stored), true);
         serde_json::from_str::<serde_json::Value>(&data).unwrap()
     };
     assert_eq!(
-        told("grüße\n\"".as_bytes()),
+        received("grüße\n\"".as_bytes()),
         serde_json::json!({
             "key": "a/b", "version": 3, "shard": 0, "size": 9, "content_type": "application/octet-stream",
             "value": "grüße\n\"",
         })
     );
     for binary in [&b"\xff"[..], b"\0", b"\x1b[2J"] {
-        let told = told(binary);
-        assert_eq!(told["value_base64"], STANDARD.encode(binary));
-        assert!(told.get("value").is_none());
+        let received = received(binary);
+        assert_eq!(received["value_base64"], STANDARD.encode(binary));
+        assert!(received.get("value").is_none());
     }
 }
 
 #[tokio::test]
-async fn a_place_is_the_same_in_memory_and_in_the_log_though_rows_lie_beside_the_keys() {
+async fn a_place_is_the_same_in_memory_and_in_the_log_despite_rows_of_other_kinds() {
     let (objects, owners) = memory();
     let running = Running::start(Arc::clone(&objects), &owners).await;
     let mut all = watch(&running, without_values(""), None).await.unwrap();
@@ -423,10 +424,10 @@ async fn a_place_is_the_same_in_memory_and_in_the_log_though_rows_lie_beside_the
         });
         futures_util::future::join_all(puts).await;
     }
-    let told = all.take(9).await;
+    let received = all.take(9).await;
     running.stop().await;
     let running = Running::start(objects, &owners).await;
     let mut again = watch(&running, without_values(""), Some(begun)).await.unwrap();
-    assert_eq!(again.take(9).await, told);
+    assert_eq!(again.take(9).await, received);
     running.stop().await;
 }

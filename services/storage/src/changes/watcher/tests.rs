@@ -7,7 +7,7 @@ use slatedb::{Db, WriteBatch};
 use super::*;
 use crate::engine::open::PATH;
 
-/// Batches of a row each, so many in a file of the log.
+/// Writes batches of one row each into one file of the log.
 async fn write(db: &Db, feed: &Feed, batches: usize, value: &Bytes) {
     let mut written = Vec::new();
     for _ in 0..batches {
@@ -37,29 +37,29 @@ async fn seqs(watcher: &mut Watcher, count: usize) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn nothing_is_passed_over_when_memory_forgets_the_rest_of_a_file_that_is_being_read() {
+async fn nothing_is_skipped_when_memory_drops_the_rest_of_a_file_that_is_being_read() {
     let (db, history) = database().await;
     let value = Bytes::from(vec![0; 1_000]);
-    // Room for two.
+    // Room for two batches.
     let feed = Feed::with_room(0, 2_500);
     write(&db, &feed, 4, &value).await;
     let begin = Some(Place { seq: 1, row: 0 });
     let mut watcher = Watcher::begin(feed.clone(), history, begin).await.unwrap();
     assert_eq!(seqs(&mut watcher, 2).await, [1, 2]);
-    // Of the first file, memory had what was not yet seen; now it does not.
+    // Memory had the unseen batches of the first file; now it does not.
     write(&db, &feed, 4, &value).await;
     assert_eq!(seqs(&mut watcher, 6).await, [3, 4, 5, 6, 7, 8]);
     db.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn whoever_follows_slowly_holds_a_place_and_no_batch() {
+async fn a_slow_watcher_holds_a_place_and_no_batch() {
     let (db, history) = database().await;
     let value = Bytes::from(vec![0; 1_000]);
     let feed = Feed::with_room(0, 1);
     write(&db, &feed, 2, &value).await;
-    let last = match feed.look(Place { seq: 2, row: 0 }) {
-        Look::Batch(last) => Arc::downgrade(&last),
+    let last = match feed.lookup(Place { seq: 2, row: 0 }) {
+        Lookup::Batch(last) => Arc::downgrade(&last),
         other => panic!("{other:?}"),
     };
     let mut watcher = Watcher::begin(feed.clone(), history, Some(Place { seq: 1, row: 0 })).await.unwrap();
@@ -70,7 +70,7 @@ async fn whoever_follows_slowly_holds_a_place_and_no_batch() {
 }
 
 #[test]
-fn rows_are_given_a_few_at_a_time_each_once() {
+fn rows_come_a_few_at_a_time_each_once() {
     let of = |size: usize| Some(Bytes::from(vec![0; size]));
     let sizes = [10, ROWS, 10, 10, 3 * ROWS, ROWS - 100, 10];
     let rows = sizes
@@ -78,17 +78,17 @@ fn rows_are_given_a_few_at_a_time_each_once() {
         .enumerate()
         .map(|(at, size)| (Bytes::from(vec![b'a', u8::try_from(at).unwrap()]), of(*size)));
     let batch = Batch { seq: 7, rows: rows.collect() };
-    let (mut place, mut told, mut steps) = (Place { seq: 7, row: 0 }, Vec::new(), Vec::new());
+    let (mut place, mut taken, mut steps) = (Place { seq: 7, row: 0 }, Vec::new(), Vec::new());
     while place.seq == 7 {
         let mut rows = Rows::of(&batch, place.row);
         assert_eq!(rows.large(b"b"), None);
         steps.push((rows.rows.len(), rows.large(b"a").is_some()));
         place = rows.place_after(rows.rows.len());
         while let Some(row) = rows.take() {
-            told.push(row);
+            taken.push(row);
         }
         assert_eq!(rows.place(), place);
     }
-    assert_eq!(told, batch.rows);
+    assert_eq!(taken, batch.rows);
     assert_eq!(steps, [(1, false), (1, true), (2, false), (1, true), (2, false)]);
 }

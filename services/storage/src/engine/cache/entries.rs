@@ -1,23 +1,23 @@
-//! What a cache holds within its limits, and what it drops for something new.
+//! What a cache holds within its limits, and what it evicts for a new entry.
 //!
-//! Pure. Filters and indexes come before blocks: a read needs those of each table that may have its key, and one that is
-//! missing costs as much as many blocks. So blocks are dropped first, until an eighth of the cache is left to them. Within
-//! a kind the oldest entry goes that nobody has asked for since it was last spared (second chance, also known as CLOCK;
-//! here with a count up to three, as in S3-FIFO, Yang et al., SOSP 2023). Asking for an entry changes no order, so
+//! Pure. Filters and indexes have priority over blocks: a read needs those of each table that may have its key, and a
+//! missing one costs as much as many blocks. So blocks are evicted first, until they have only an eighth of the cache.
+//! Within a kind, the oldest entry is evicted that has not been read since it was last spared (second chance, also
+//! known as CLOCK; here with a count up to three, as in S3-FIFO, Yang et al., SOSP 2023). A read changes no order, so
 //! readers need no exclusive access.
 
 use std::collections::VecDeque;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// By key, in no order.
+/// Unordered, by key.
 #[expect(clippy::disallowed_types, reason = "SlateDB's keys have no order, and nothing here goes by one")]
 pub(crate) type Map<K, V> = std::collections::HashMap<K, V>;
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A table's index, filters or statistics: what it takes to find a block.
+    /// A table's index, filters or statistics: what is needed to find a block.
     Metadata,
     /// Keys and values.
     Block,
@@ -26,15 +26,15 @@ pub(crate) enum Kind {
 /// How much a cache may hold, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// In all.
+    /// All entries together.
     pub(crate) all: u64,
-    /// Blocks, at most.
+    /// All blocks together.
     pub(crate) blocks: u64,
 }
 
-/// An entry is spared so often at most, however often it was asked for.
+/// How often an entry is spared at most, however often it was read.
 const MOST_USES: u8 = 3;
-/// Places of entries that are gone may pile up to this many beside those of the entries there are.
+/// How many places of removed entries a queue may have, beyond twice the number of its entries.
 const SLACK: usize = 64;
 
 /// The entries of a cache.
@@ -53,13 +53,13 @@ struct Entry<V> {
     value: V,
     kind: Kind,
     bytes: u64,
-    /// How often it was asked for since it was last spared.
+    /// How often it was read since it was last spared, up to [`MOST_USES`].
     uses: AtomicU8,
-    /// Tells it from an earlier entry of the same key.
+    /// Distinguishes it from an earlier entry with the same key.
     number: u64,
 }
 
-/// Entries of one kind, the oldest first; some of them may be gone.
+/// Entries of one kind, the oldest first; some may have been removed.
 #[derive(Debug)]
 struct Queue<K> {
     places: VecDeque<(K, u64)>,
@@ -74,12 +74,12 @@ impl<K> Default for Queue<K> {
 }
 
 impl Limits {
-    /// How much of it filters and indexes may have: all but an eighth.
+    /// How much of it filters and indexes may take: all but an eighth.
     pub(crate) fn metadata(self) -> u64 {
         self.all - self.all / 8
     }
 
-    /// A cache that would have room for so many bytes of filters and indexes, in whole MiB.
+    /// The size of a cache with room for this many bytes of filters and indexes, in whole MiB.
     pub(crate) fn for_metadata(bytes: u64) -> u64 {
         const MIB: u64 = 1024 * 1024;
         bytes.div_ceil(7).saturating_mul(8).div_ceil(MIB).saturating_mul(MIB)
@@ -100,7 +100,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Entries<K, V> {
         self.entries.len()
     }
 
-    /// What entries of a kind take.
+    /// The size of all entries of a kind.
     #[cfg(test)]
     pub(crate) fn bytes(&self, kind: Kind) -> u64 {
         match kind {
@@ -113,13 +113,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Entries<K, V> {
         let entry = self.entries.get(key)?;
         let uses = entry.uses.load(Ordering::Relaxed);
         if uses < MOST_USES {
-            // Of two who ask at once one may not be counted.
+            // Of two concurrent reads one may not be counted.
             entry.uses.store(uses + 1, Ordering::Relaxed);
         }
         Some(entry.value.clone())
     }
 
-    /// Adds an entry or replaces it, and drops others until all fit. One that would never fit is not added.
+    /// Adds or replaces an entry, and evicts others until all fit. An entry that could never fit is not added.
     pub(crate) fn insert(&mut self, kind: Kind, key: K, value: V, bytes: u64) {
         self.remove(&key);
         let most = match kind {
@@ -147,7 +147,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Entries<K, V> {
         }
     }
 
-    /// Drops all entries that are not to be kept.
+    /// Removes all entries but those to keep.
     pub(crate) fn retain(&mut self, is_kept: impl Fn(&K) -> bool) {
         let gone: Vec<K> = self.entries.keys().filter(|key| !is_kept(key)).cloned().collect();
         for key in &gone {
@@ -162,7 +162,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Entries<K, V> {
         }
     }
 
-    /// Of which kind an entry has to go.
+    /// The kind of which an entry must be evicted, if any.
     fn is_over(&self) -> Option<Kind> {
         let (metadata, blocks) = (self.metadata.bytes, self.blocks.bytes);
         if blocks > self.limits.blocks {
@@ -174,7 +174,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Entries<K, V> {
         Some(if metadata > self.limits.metadata() || blocks == 0 { Kind::Metadata } else { Kind::Block })
     }
 
-    /// Drops the oldest entry of a kind that is not spared.
+    /// Evicts the oldest entry of a kind that is not spared.
     fn drop_one(&mut self, kind: Kind) {
         while let Some((key, number)) = self.queue(kind).places.pop_front() {
             let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.number == number) else {
@@ -190,7 +190,8 @@ impl<K: Hash + Eq + Clone, V: Clone> Entries<K, V> {
         }
     }
 
-    /// Counts an entry no more. Its place stays in the queue until it is met there or too many are like it.
+    /// Stops counting an entry. Its place stays in the queue until it is reached, or until there are too many such
+    /// places.
     fn forget(&mut self, entry: &Entry<V>) {
         let entries = &self.entries;
         let queue = match entry.kind {
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_outlives_what_was_not() {
+    fn entries_that_were_read_outlive_those_that_were_not() {
         let mut cache = entries(30, 30);
         for key in 0..3 {
             cache.insert(Kind::Block, key, key, 10);
@@ -262,11 +263,11 @@ mod tests {
         for key in 4..40 {
             cache.insert(Kind::Block, key, key, 10);
         }
-        assert_eq!(held(&cache, 0..40), [37, 38, 39], "old fame fades");
+        assert_eq!(held(&cache, 0..40), [37, 38, 39], "earlier reads count less and less");
     }
 
     #[test]
-    fn what_never_fits_is_not_held_and_drops_nothing() {
+    fn an_entry_that_could_never_fit_is_not_added_and_evicts_nothing() {
         let mut cache = entries(80, 40);
         cache.insert(Kind::Block, 1, 1, 10);
         cache.insert(Kind::Block, 2, 2, 41);
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_replaced_or_removed_counts_no_more() {
+    fn a_replaced_or_removed_entry_is_no_longer_counted() {
         let mut cache = entries(100, 100);
         for round in 0..1_000 {
             cache.insert(Kind::Block, 1, round, 10);
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_that_would_do_has_room_for_them() {
+    fn the_recommended_size_has_room_for_them() {
         for bytes in [0, 1, 7, 24 * 1024 * 1024, 1 << 40] {
             let all = Limits::for_metadata(bytes);
             assert!(Limits { all, blocks: all }.metadata() >= bytes, "{bytes}");

@@ -37,7 +37,7 @@ async fn fill(db: &Db) {
     db.flush_with_options(FlushOptions { flush_type: FlushType::MemTable }).await.unwrap();
 }
 
-/// What the filters and indexes of all tables take.
+/// The size of the filters and indexes of all tables.
 fn needed(manifest: &VersionedManifest) -> u64 {
     manifest.all_sst_views().map(|view| view.sst.info.filter_len + view.sst.info.index_len).sum()
 }
@@ -79,11 +79,11 @@ fn shards_share_a_cache_unless_one_asks_for_its_own() {
     assert_eq!((need.bytes, need.of_all, need.missing()), (100, room + 100, 100));
     assert_eq!((need.cache, need.would_do()), (MIB, MIB));
     drop(first);
-    assert_eq!(second.needs(100).missing(), 0, "a shard that has gone needs nothing");
+    assert_eq!(second.needs(100).missing(), 0, "a dropped part needs nothing");
 }
 
 #[tokio::test]
-async fn the_cache_has_the_filters_and_indexes_of_the_tables_that_there_are() {
+async fn the_cache_has_the_filters_and_indexes_of_the_current_tables() {
     let cache = Cache::of_size(Some(16 * MIB));
     let part = cache.part();
     let db = open(Arc::new(InMemory::new()), &part, &Arc::default()).await;
@@ -96,14 +96,14 @@ async fn the_cache_has_the_filters_and_indexes_of_the_tables_that_there_are() {
         until(async || db.manifest().l0().is_empty() && !db.manifest().compacted().is_empty()).await;
         let needed = needed(&db.manifest());
         assert!(needed > u64::from(KEYS), "{needed}");
-        // In memory they are a little smaller than on the store; those of one table more would be twice as much.
+        // In memory they are a little smaller than on the store; those of one more table would double them.
         until(async || (needed * 8 / 10..=needed).contains(&cache.bytes(Kind::Metadata))).await;
         let metadata = cache.bytes(Kind::Metadata);
-        assert_eq!(cache.bytes(Kind::Block), 0, "nobody has read anything");
+        assert_eq!(cache.bytes(Kind::Block), 0, "nothing was read");
         assert!(db.get(5_u32.to_be_bytes()).await.unwrap().is_some());
         let blocks = cache.bytes(Kind::Block);
         assert!((1..100_000).contains(&blocks), "{blocks}");
-        assert_eq!(cache.bytes(Kind::Metadata), metadata, "they were there already");
+        assert_eq!(cache.bytes(Kind::Metadata), metadata, "they were cached already");
         needed
     };
     let needed = tokio::select! {
@@ -120,12 +120,12 @@ async fn the_cache_has_the_filters_and_indexes_of_the_tables_that_there_are() {
     assert_eq!(
         (cache.bytes(Kind::Metadata), cache.bytes(Kind::Block)),
         (0, 0),
-        "what is closed holds nothing"
+        "a dropped part holds nothing"
     );
 }
 
 #[tokio::test]
-async fn a_cache_that_is_too_small_for_filters_and_indexes_says_by_how_much() {
+async fn a_cache_that_is_too_small_for_filters_and_indexes_reports_by_how_much() {
     let part = Cache::of_size(Some(1_000)).part();
     let db = open(Arc::new(InMemory::new()), &part, &Arc::default()).await;
     fill(&db).await;
@@ -144,12 +144,12 @@ async fn a_cache_that_is_too_small_for_filters_and_indexes_says_by_how_much() {
         () = missing => {}
         () = follow_tables(&db, &part, &meters) => unreachable!("it never ends"),
     }
-    assert!(db.get(5_u32.to_be_bytes()).await.unwrap().is_some(), "it is read all the same");
+    assert!(db.get(5_u32.to_be_bytes()).await.unwrap().is_some(), "reads still work");
     db.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn several_readers_of_what_is_missing_read_it_once() {
+async fn several_readers_that_miss_an_entry_read_it_once() {
     let (faults, cache) = (Faults::new(Arc::new(InMemory::new())), Cache::of_size(Some(16 * MIB)));
     let first = cache.part();
     let db = open(faults.objects(), &first, &Arc::default()).await;
@@ -162,7 +162,7 @@ async fn several_readers_of_what_is_missing_read_it_once() {
     let mut pause = faults.pause_next(Op::Get, When::Before);
     let mut readers = tokio::task::JoinSet::new();
     let read = |db: Db| async move { db.get(5_u32.to_be_bytes()).await.unwrap().is_some() };
-    // The first one may be dropped while it reads; then the next one takes its place.
+    // The first reader may be dropped while it reads; then the next one takes its place.
     let dropped = readers.spawn(read(db.clone()));
     pause.reached().await;
     for _ in 0..16 {
@@ -184,6 +184,6 @@ async fn several_readers_of_what_is_missing_read_it_once() {
         }
     };
     assert_eq!((misses("filter"), misses("index"), misses("data_block")), (1, 1, 1));
-    assert!(cache.loading.lock().unwrap().is_empty(), "nobody waits any more");
+    assert!(cache.loading.lock().unwrap().is_empty(), "no reader waits any longer");
     db.close().await.unwrap();
 }

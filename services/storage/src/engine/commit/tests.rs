@@ -44,8 +44,8 @@ impl Running {
         self.engine.get(&key(name), ReadLevel::Strong).await.unwrap().value.map(|found| found.version)
     }
 
-    /// How many rows note when something expires.
-    async fn notes(&self) -> usize {
+    /// The number of rows that record when something expires.
+    async fn expiry_rows(&self) -> usize {
         let db = self.engine.db();
         let mut rows = db.scan(Bytes::from_static(b"x")..Bytes::from_static(b"y")).await.unwrap();
         let mut count = 0;
@@ -61,7 +61,7 @@ fn unmet(index: usize, version: Option<u64>) -> Result<Written, EngineError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_writes_to_a_key_have_versions_of_their_own_though_they_become_durable_together() {
+async fn two_writes_to_a_key_have_their_own_versions_even_if_they_become_durable_together() {
     let (store, owners) = memory();
     let running = Running::start(store.objects(), &owners).await;
     let writes = (0..20).map(|number| {
@@ -81,7 +81,7 @@ async fn two_writes_to_a_key_have_versions_of_their_own_though_they_become_durab
 }
 
 #[tokio::test(start_paused = true)]
-async fn conditions_are_judged_in_the_order_in_which_writes_came() {
+async fn conditions_are_checked_in_the_order_in_which_writes_arrived() {
     let (store, owners) = memory();
     let running = Running::start(store.objects(), &owners).await;
     let creators = (0..5).map(|number| {
@@ -92,11 +92,11 @@ async fn conditions_are_judged_in_the_order_in_which_writes_came() {
     let first = answers[0].clone().unwrap();
     assert!(first.is_some());
     for answer in &answers[1..] {
-        assert_eq!(*answer, unmet(0, first), "the round's own first write was seen");
+        assert_eq!(*answer, unmet(0, first), "the first write of the same group counts");
     }
     assert_eq!(running.get("a").await.unwrap().as_deref(), Some("0"));
 
-    // One of two who both saw the same version wins.
+    // Of two writes on the condition of the same version, one wins.
     let both = Condition::Version(first.unwrap());
     let (one, other) = tokio::join!(running.put_if("a", "one", both), running.put_if("a", "other", both));
     assert_eq!(other, unmet(0, one.unwrap()));
@@ -110,7 +110,7 @@ async fn conditions_are_judged_in_the_order_in_which_writes_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_is_made_whole_or_not_at_all_and_has_one_version() {
+async fn a_batch_is_atomic_and_has_one_version() {
     let (store, owners) = memory();
     let running = Running::start(store.objects(), &owners).await;
     running.put("old", "1").await.unwrap();
@@ -126,10 +126,10 @@ async fn a_batch_is_made_whole_or_not_at_all_and_has_one_version() {
             check("old", Condition::Version(at)),
         ]
     };
-    // The last one is of another key, for no key may be there twice.
+    // The last operation is on another key, since no key may appear twice.
     let mut wrong = changes(0);
     wrong[4].key = key("other");
-    let (earlier, refused) = tokio::join!(running.put("b", "in the same round"), running.batch(wrong));
+    let (earlier, refused) = tokio::join!(running.put("b", "in the same group"), running.batch(wrong));
     earlier.unwrap();
     let of_b = running.version("b").await;
     assert!(of_b.is_some());
@@ -149,13 +149,13 @@ async fn a_batch_is_made_whole_or_not_at_all_and_has_one_version() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_verdict_waits_for_the_store_as_a_write_does() {
+async fn the_outcome_of_a_condition_waits_for_the_store_as_a_write_does() {
     let (store, owners) = memory();
     let running = Running::start(store.objects(), &owners).await;
     running.put("a", "1").await.unwrap();
     store.set(Mode::Hang);
-    let verdict = running.put_if("a", "2", Condition::Absent).await;
-    assert!(matches!(verdict, Err(EngineError::Unsettled(_))), "{verdict:?}");
+    let outcome = running.put_if("a", "2", Condition::Absent).await;
+    assert!(matches!(outcome, Err(EngineError::Unsettled(_))), "{outcome:?}");
     store.set(Mode::Work);
     until(async || matches!(running.put_if("a", "2", Condition::Absent).await, Err(EngineError::Unmet(_))))
         .await;
@@ -163,21 +163,21 @@ async fn a_verdict_waits_for_the_store_as_a_write_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_lost_the_shard_judges_nothing() {
+async fn an_owner_that_lost_the_shard_checks_no_condition() {
     let (store, owners) = memory();
     let first = Running::start(store.objects(), &owners).await;
     first.put("a", "1").await.unwrap();
     let second = Running::start(store.objects(), &owners).await;
     second.engine.delete(&key("a"), None).await.unwrap();
-    let verdict = first.put_if("a", "2", Condition::Absent).await;
-    assert!(verdict.is_err() && !matches!(verdict, Err(EngineError::Unmet(_))), "{verdict:?}");
+    let outcome = first.put_if("a", "2", Condition::Absent).await;
+    assert!(outcome.is_err() && !matches!(outcome, Err(EngineError::Unmet(_))), "{outcome:?}");
     first.stop().await;
     assert!(second.put_if("a", "2", Condition::Absent).await.is_ok());
     second.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn lines_of_an_import_are_stored_in_their_order() {
+async fn lines_of_an_import_are_stored_in_order() {
     let (store, owners) = memory();
     let running = Running::start(store.objects(), &owners).await;
     let changes: Vec<_> = (0..5_000).map(|n| put(&format!("key-{}", n % 4_000), &n.to_string())).collect();
@@ -190,7 +190,7 @@ async fn lines_of_an_import_are_stored_in_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_expired_is_deleted_and_nothing_else_is() {
+async fn expired_values_are_deleted_and_nothing_else_is() {
     let (store, owners) = memory();
     let running = Running::start(store.objects(), &owners).await;
     running.put_until("later", u64::MAX).await;
@@ -204,29 +204,29 @@ async fn what_has_expired_is_deleted_and_nothing_else_is() {
     until(async || running.version("due").await.is_none()).await;
     assert_eq!(running.get("replaced").await.unwrap().as_deref(), Some("by one that stays"));
     assert!(running.version("prolonged").await.is_some() && running.version("later").await.is_some());
-    until(async || running.notes().await == 2).await;
-    // Also what comes due out of order, after all that was known is looked through.
+    until(async || running.expiry_rows().await == 2).await;
+    // So is a value that is due earlier, after everything known was swept.
     running.put_until("due again", 3).await;
     until(async || running.version("due again").await.is_none()).await;
-    assert_eq!(running.notes().await, 2);
+    assert_eq!(running.expiry_rows().await, 2);
     running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_prolonged_for_ever_leaves_one_note() {
+async fn a_key_that_is_prolonged_again_and_again_has_one_expiry_row() {
     let (store, owners) = memory();
     let running = Running::start(store.objects(), &owners).await;
     for number in 0..50 {
         running.put_until("session", u64::MAX - number).await;
     }
-    assert_eq!(running.notes().await, 1);
+    assert_eq!(running.expiry_rows().await, 1);
     running.engine.delete(&key("session"), Some(Condition::Present)).await.unwrap();
-    assert_eq!(running.notes().await, 0);
+    assert_eq!(running.expiry_rows().await, 0);
     running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_a_sweep_holds_expires_too_and_under_the_next_owner() {
+async fn more_values_than_a_sweep_holds_expire_too_under_the_next_owner() {
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let owners = Arc::<Owners>::default();
     let running = Running::start(Arc::clone(&objects), &owners).await;
@@ -236,7 +236,7 @@ async fn more_than_a_sweep_holds_expires_too_and_under_the_next_owner() {
     running.stop().await;
     let running = Running::start(objects, &owners).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    until(async || running.notes().await == 0).await;
+    until(async || running.expiry_rows().await == 0).await;
     assert_eq!(running.version("24999").await, None);
     running.stop().await;
 }

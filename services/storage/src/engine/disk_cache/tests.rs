@@ -72,7 +72,7 @@ impl Owner {
         until(async || self.engine.db().manifest().all_sst_views().count() > 0).await;
     }
 
-    /// Reads every key; fails if one is not as it was written.
+    /// Reads every key, and checks that it is as it was written.
     async fn read(&self) -> Result<(), String> {
         for number in 0..KEYS {
             let found = self.engine.get(&key(&number.to_string()), ReadLevel::Primary).await;
@@ -95,7 +95,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// A kind of damage, and how it is done to a file.
+/// A kind of damage, and a function that does it to a file.
 type Damage = (&'static str, fn(&Path));
 
 fn is_part(path: &Path) -> bool {
@@ -103,7 +103,7 @@ fn is_part(path: &Path) -> bool {
 }
 
 #[tokio::test]
-async fn what_was_read_once_is_read_from_the_disk_also_after_a_restart() {
+async fn data_read_once_is_read_from_disk_even_after_a_restart() {
     let (faults, owners) = (Faults::new(Arc::new(InMemory::new())), Arc::default());
     let folder = tempfile::tempdir().unwrap();
     let first = Owner::start(faults.objects(), folder.path(), &owners).await;
@@ -112,13 +112,13 @@ async fn what_was_read_once_is_read_from_the_disk_also_after_a_restart() {
     until(async || files(folder.path()).iter().any(|path| is_part(path))).await;
     first.read().await.unwrap();
     faults.set(Mode::Unreachable);
-    first.read().await.expect("the store is not asked");
+    first.read().await.expect("no request to the store is needed");
     faults.set(Mode::Work);
     first.stop().await;
 
     let second = Owner::start(faults.objects(), folder.path(), &owners).await;
     faults.set(Mode::Unreachable);
-    second.read().await.expect("the store is not asked");
+    second.read().await.expect("no request to the store is needed");
     faults.set(Mode::Work);
     second.stop().await;
 }
@@ -155,7 +155,7 @@ async fn a_cache_on_disk_may_be_damaged_and_deleted_while_it_is_used() {
     fs::remove_dir_all(&folder).unwrap();
     owner.read().await.unwrap();
     owner.read().await.unwrap();
-    // What is in its way is no folder.
+    // A file is in the place of the folder.
     let _ = fs::remove_dir_all(&folder);
     fs::write(&folder, "a file").unwrap();
     owner.read().await.unwrap();

@@ -10,8 +10,8 @@ use crate::engine::tests::Running;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Begins to open a database and holds it at one of its steps. Nothing if there are fewer.
-async fn asleep(
+/// Starts to open a database and pauses it at one of its steps. `None` if there are fewer steps.
+async fn paused(
     way: &Faults,
     owners: &Arc<Owners>,
     op: Op,
@@ -19,30 +19,30 @@ async fn asleep(
     step: u32,
 ) -> Option<(Running, Pause)> {
     let mut pause = way.pause_next(op, when);
-    let sleeper = Running::begin(way.objects(), owners.take().await);
+    let opening = Running::begin(way.objects(), owners.take().await);
     for _ in 0..step {
         tokio::select! {
             biased;
             () = pause.reached() => {}
-            _ = sleeper.engine.opened(PATIENCE) => {}
+            _ = opening.engine.opened(PATIENCE) => {}
         }
-        // The next one is asked for before this one goes on, so that none gets through.
+        // The next pause is requested before this step resumes, so that no step is missed.
         let next = way.pause_next(op, when);
         std::mem::replace(&mut pause, next).resume();
     }
     tokio::select! {
         biased;
-        () = pause.reached() => Some((sleeper, pause)),
-        _ = sleeper.engine.opened(PATIENCE) => {
+        () = pause.reached() => Some((opening, pause)),
+        _ = opening.engine.opened(PATIENCE) => {
             pause.resume();
-            sleeper.stop().await;
+            opening.stop().await;
             None
         }
     }
 }
 
-/// Sleeps at a step while another takes over. Whether there is such a step.
-async fn survives_a_sleeper(existed: bool, op: Op, when: When, step: u32) -> bool {
+/// Pauses an opening at a step while another node takes over. Returns whether there is such a step.
+async fn survives_a_pause(existed: bool, op: Op, when: When, step: u32) -> bool {
     let at = format!("{op:?} {when:?} {step}");
     let memory = Arc::new(InMemory::new());
     let owners = Arc::<Owners>::default();
@@ -52,46 +52,46 @@ async fn survives_a_sleeper(existed: bool, op: Op, when: When, step: u32) -> boo
         before.put("before", "1").await.unwrap();
         before.stop().await;
     }
-    // The sleeper has its own way to the store; only there things are held.
+    // The paused process has its own handle to the store; only there requests are held.
     let way = Faults::new(memory.clone());
-    let Some((sleeper, pause)) = asleep(&way, &owners, op, when, step).await else { return false };
+    let Some((old, pause)) = paused(&way, &owners, op, when, step).await else { return false };
     let owner = Running::begin(memory, owners.take().await);
     owner.engine.opened(PATIENCE).await.unwrap();
     owner.put("during", "1").await.unwrap();
     pause.resume();
     loop {
-        match sleeper.put("wrong", "1").await {
+        match old.put("wrong", "1").await {
             Err(EngineError::Passed(_)) => break,
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            Ok(()) => panic!("{at}: the sleeper answered a write"),
+            Ok(()) => panic!("{at}: the paused process acknowledged a write"),
         }
     }
-    assert!(sleeper.get("during").await.is_err(), "{at}");
+    assert!(old.get("during").await.is_err(), "{at}");
     owner.put("after", "1").await.unwrap_or_else(|error| panic!("{at}: {error}"));
     for name in ["during", "after"] {
         assert_eq!(owner.get(name).await.unwrap().as_deref(), Some("1"), "{at}");
     }
     assert_eq!(owner.get("wrong").await.unwrap(), None, "{at}");
     assert_eq!(owner.get("before").await.unwrap().is_some(), existed, "{at}");
-    sleeper.stop().await;
+    old.stop().await;
     owner.stop().await;
     true
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_slept_at_any_step_of_opening_never_harms_the_one_who_took_over() {
-    let mut slept = 0;
+async fn an_opening_that_was_paused_at_any_step_never_harms_the_new_owner() {
+    let mut pauses = 0;
     for existed in [false, true] {
         for op in [Op::Get, Op::Create, Op::List] {
             for when in [When::Before, When::After] {
                 for step in 0.. {
-                    if !survives_a_sleeper(existed, op, when, step).await {
+                    if !survives_a_pause(existed, op, when, step).await {
                         break;
                     }
-                    slept += 1;
+                    pauses += 1;
                 }
             }
         }
     }
-    assert!(slept > 30, "it slept at {slept} steps only");
+    assert!(pauses > 30, "it was paused at only {pauses} steps");
 }

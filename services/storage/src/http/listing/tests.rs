@@ -80,7 +80,7 @@ async fn call(mesh: &Mesh, method: &str, path: &str, body: String) -> (StatusCod
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
-/// A cluster of one node a shard.
+/// A cluster with one node per shard.
 struct Cluster {
     nodes: Vec<Node>,
     mesh: Mesh,
@@ -107,7 +107,7 @@ impl Cluster {
         Self { nodes, mesh, everyone, view }
     }
 
-    /// The last one is not seen any more.
+    /// Removes the last node from the view.
     fn lose_one(&self) {
         let fewer: Vec<_> = self.everyone.members().take(2).cloned().collect();
         let fewer = ClusterView::new("test".parse().unwrap(), "node-0".parse().unwrap(), fewer);

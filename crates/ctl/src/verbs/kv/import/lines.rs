@@ -1,16 +1,16 @@
-//! Cuts the lines of a source into chunks that a member takes, and never holds more of a line than that.
+//! Cuts the lines of a source into chunks that a member accepts, and never buffers more of a line than that.
 
 use std::io::{self, BufRead, Read as _};
 
-/// Lines in a request, and their bytes unless one line has more.
+/// Most lines in a request, and most bytes unless one line has more.
 const CHUNK: (usize, usize) = (10_000, 1024 * 1024);
-/// The longest line, its end included: as much as a member takes at once. A value of 8 MiB in base64 takes less.
+/// The longest line, its end included: as much as a member accepts at once. A value of 8 MiB takes less in base64.
 const MAX_LINE: usize = 12 * 1024 * 1024;
 
 /// Lines that are sent together.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Chunk {
-    /// The number of the first one, from 1.
+    /// The number of its first line, from 1.
     pub(super) first: usize,
     pub(super) lines: usize,
     pub(super) text: Vec<u8>,
@@ -31,7 +31,7 @@ pub(super) enum LinesError {
         "line {line} has more than {MAX_LINE} bytes; a value of 8 MiB, the largest, takes less in base64"
     )]
     TooLong {
-        /// Which one, from 1.
+        /// Its number, from 1.
         line: usize,
     },
     /// See the cause.
@@ -43,11 +43,11 @@ pub(super) enum LinesError {
 #[derive(Debug)]
 pub(super) struct Lines<R> {
     source: R,
-    /// The number of the next one that is given.
+    /// The number of the next line to be returned.
     next: usize,
-    /// It was read already, and found no room in the chunk before.
+    /// A line that was read already but did not fit into the previous chunk.
     carried: Vec<u8>,
-    /// What came in its place.
+    /// The error that came instead of a next line.
     failed: Option<LinesError>,
 }
 
@@ -56,7 +56,7 @@ impl<R: BufRead> Lines<R> {
         Self { source, next: 1, carried: Vec::new(), failed: None }
     }
 
-    /// The next lines, none at the end. All before a mistake are given first.
+    /// The next lines, `None` at the end. All lines before a mistake are returned first.
     pub(super) fn chunk(&mut self) -> Result<Option<Chunk>, LinesError> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -99,7 +99,8 @@ fn append(source: &mut impl BufRead, text: &mut Vec<u8>, line: usize) -> Result<
 mod tests {
     use super::*;
 
-    /// Of each chunk the number of its first line, its lines and its bytes; the error at the end, if there is one.
+    /// For each chunk, the number of its first line, its lines and its bytes; then the error at the end, if there is
+    /// one.
     fn cut(source: impl BufRead) -> (Vec<(usize, usize, usize)>, Option<LinesError>) {
         let mut lines = Lines::new(source);
         let mut chunks = Vec::new();
@@ -154,16 +155,16 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_no_member_takes_is_told_with_its_number_once_all_before_it_were_given() {
+    fn a_line_that_is_too_long_is_reported_with_its_number_after_all_lines_before_it() {
         let text = line(2) + &line(2) + &line(MAX_LINE + 1);
         let (chunks, error) = cut(text.as_bytes());
         assert_eq!(chunks, [(1, 2, 4)]);
-        let told = error.unwrap().to_string();
-        assert!(told.starts_with("line 3 has more than 12582912 bytes; "), "{told}");
+        let message = error.unwrap().to_string();
+        assert!(message.starts_with("line 3 has more than 12582912 bytes; "), "{message}");
     }
 
     #[test]
-    fn a_line_without_an_end_is_not_held() {
+    fn a_line_without_an_end_is_not_buffered() {
         let (chunks, error) = cut(io::BufReader::new(io::repeat(b'x')));
         assert!(chunks.is_empty());
         assert!(matches!(error, Some(LinesError::TooLong { line: 1 })));

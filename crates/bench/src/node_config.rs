@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 /// The name, role and addresses of a node. They stay the same when it restarts.
 #[derive(Debug, Clone)]
-pub(crate) struct Seat {
+pub(crate) struct NodeConfig {
     pub(crate) name: String,
     /// Two gateways, all others standbys, as in `manifests/demo.yaml`.
     pub(crate) role: &'static str,
