@@ -28,7 +28,7 @@ use crate::takeover::vacancy::{
     Action, Gone, Pace, Place, Vacancies, is_owned, owners_to_watch, replicas_elsewhere,
 };
 
-/// What a node knows of the shards that lack an owner or a replica, and its part in providing these.
+/// Finds shards that lack an owner or a replica, and what this node has to do for them.
 pub(super) struct Takeover {
     vacancies: Vacancies,
     surplus: Surplus,

@@ -29,7 +29,7 @@ pub(crate) struct Layout {
     pub(crate) spec: u64,
     pub(crate) service_type: ServiceType,
     pub(crate) shards: NonZeroU32,
-    /// Replicas of each shard beside its owner's.
+    /// Replicas of each shard besides its owner.
     pub(crate) replicas: u32,
 }
 
