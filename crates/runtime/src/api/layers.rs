@@ -56,7 +56,7 @@ pub(crate) async fn limit_time(request: Request, next: Next) -> Result<Response<
         let detail = format!("{path} took longer than {CONTROL_REQUEST:?}");
         ApiError(
             Problem::new(ErrorKind::Timeout, "too-slow", detail)
-                .hint("what it began goes on; look again later"),
+                .hint("the work that it began continues; look again later"),
         )
     })
 }

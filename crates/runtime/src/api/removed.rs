@@ -112,7 +112,7 @@ async fn unused(app: &App, store: &Store, service: &ServiceName) -> Result<(), A
         claims.iter().filter(|((claimed, _), _)| claimed == service).find_map(|((_, shard), state)| {
             let holder = match state {
                 Ok(state) => state.holder.as_ref()?.node.to_string(),
-                Err(error) => format!("somebody who can't be read: {error}"),
+                Err(error) => format!("a node whose claim can't be read: {error}"),
             };
             Some((*shard, holder))
         });

@@ -85,7 +85,7 @@ fn conflict(code: &str, error: &SpecError) -> ApiError {
     ApiError(Problem { hint: error.hint(), ..problem })
 }
 
-/// Who owns which shard, read from the store now.
+/// The owner of each shard, read from the store now.
 #[utoipa::path(get, path = "/v1/claims",
     responses((status = 200, body = Claims), (status = 503, body = Problem)))]
 pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiError> {

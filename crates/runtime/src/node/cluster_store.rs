@@ -79,7 +79,7 @@ pub(crate) struct Terms {
     pub(crate) service_type: ServiceType,
     pub(crate) settings: Value,
     pub(crate) shards: Option<NonZeroU32>,
-    /// Replicas of each shard beside its owner's.
+    /// Replicas of each shard besides its owner.
     pub(crate) replicas: u32,
 }
 

@@ -78,7 +78,7 @@ impl From<Unfit> for NodeError {
 }
 
 impl NodeError {
-    /// What to do next, if there is anything to say.
+    /// What to do next, if that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Listen(error) => Some(error.hint().to_owned()),

@@ -30,7 +30,7 @@ pub enum DataDirError {
         /// The system's error.
         source: io::Error,
     },
-    /// Mend or remove the file.
+    /// Repair or remove the file.
     #[error("data folder: {path} is damaged ({source}); mend it, or remove it to let the node start anew")]
     Damaged {
         /// The file.

@@ -5,7 +5,7 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 use types::NodeId;
 
-/// Adjectives that nobody wants on a machine of theirs.
+/// Adjectives that would be unkind in the name of a machine.
 const UNKIND: [&str; 38] = [
     "angry",
     "anxious",

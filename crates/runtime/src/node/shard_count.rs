@@ -14,15 +14,15 @@ pub enum ShardsError {
     /// Give a smaller number.
     #[error("a service has at most {most} shards, not {shards}", most = ShardId::MAX + 1)]
     TooMany {
-        /// What `--shards` says.
+        /// The value of `--shards`.
         shards: NonZeroU32,
     },
     /// Give another shard, or more shards.
     #[error("shards are counted from 0: there is no shard {shard} of {shards}")]
     NoSuchShard {
-        /// What `--shard` says.
+        /// The value of `--shard`.
         shard: ShardId,
-        /// What `--shards` says.
+        /// The value of `--shards`.
         shards: NonZeroU32,
     },
 }

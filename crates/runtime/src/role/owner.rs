@@ -235,7 +235,7 @@ impl Candidate<'_> {
                 Way::Ask(holder) | Way::Seize(holder) => {
                     warn!(
                         %service, %shard, from = %holder.node, epoch = %holder.epoch,
-                        "taking a shard from an owner who does not run it, as a person wants it"
+                        "taking a shard from an owner that does not run it, as an operator wants it"
                     );
                 }
                 Way::Take => {}

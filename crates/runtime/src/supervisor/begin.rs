@@ -25,11 +25,11 @@ const CANDIDATE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How a shard is acquired.
 pub(super) enum Acquisition {
-    /// As a node starts: unless somebody else owns it.
+    /// As a node starts: unless another node owns it.
     Start,
     /// By a command.
     Command {
-        /// Whether it is taken from its owner.
+        /// Whether it is taken even from its owner.
         is_forced: bool,
         /// The owner's answer before anything was disturbed.
         consent: Consent,

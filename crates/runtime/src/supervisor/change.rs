@@ -185,7 +185,7 @@ impl Supervisor {
                 None => self.tools.data.forget(),
             };
             if let Err(error) = restored {
-                warn!(%error, "what was asked before could not be written back");
+                warn!(%error, "the earlier command could not be restored");
             }
         }
         outcome

@@ -3,7 +3,7 @@
 //! The failure detector needs ten rounds of gossip to declare a member dead. But the system closes the connections of a
 //! process that ends, and refuses new ones. So the first candidates for a shard each hold an idle connection to its owner.
 //! Once that connection has closed, the address refuses new ones, and no heartbeat has come for some rounds, the owner
-//! counts as crashed. A machine or network that fails closes no connection: its owners are left to the failure detector.
+//! counts as crashed. A machine or network that fails closes no connection: such owners are left to the failure detector.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -34,7 +34,7 @@ impl Isolation {
         Self(Arc::new(Inner { has_seeds, state: Mutex::default() }))
     }
 
-    /// Follows a view until it ends.
+    /// Tracks a view until it ends.
     pub(crate) async fn keep(self, mut view: watch::Receiver<ClusterView>) {
         loop {
             self.look(&view.borrow_and_update().clone());

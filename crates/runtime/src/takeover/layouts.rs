@@ -37,7 +37,7 @@ pub(crate) async fn keep(
 ) {
     loop {
         let before = catalog.borrow().clone();
-        // Specs that members run with before the read do not trigger the next one, whatever the store returns.
+        // Specs that members run with before the read do not trigger another read, whatever the store returns.
         let noted = gossiped(&view.borrow());
         let is_read = match timeout(LIMIT, read(&cluster_store, &before)).await {
             Ok(Ok(read)) => {
