@@ -1,4 +1,4 @@
-//! The HTTP API of a node: who it is, whom it sees, what it is told, and the service mounted under `/svc`.
+//! The HTTP API of a node: its identity, its view, its commands, and the service mounted under `/svc`.
 
 mod arrival;
 mod commands;
@@ -36,7 +36,7 @@ use crate::supervisor::control::Control;
 /// The largest body of a control request, in bytes.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// What never changes in a node's life.
+/// The facts of a node that never change while it runs.
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) cluster: ClusterId,
@@ -46,17 +46,17 @@ pub(crate) struct Facts {
     pub(crate) data_dir: String,
     pub(crate) profile: Profile,
     pub(crate) insecure: Vec<String>,
-    /// Keeps pages of other sites from this node.
+    /// Guards this node against web pages of other sites.
     pub(crate) guard: Guard,
     pub(crate) http: String,
     pub(crate) gossip: String,
-    /// Whether there is anybody to look for.
+    /// Whether the node has a seed other than itself.
     pub(crate) has_seeds: bool,
-    /// A role that a person asked for earlier.
+    /// The role of an operator's earlier command.
     pub(crate) kept_role: Option<Role>,
 }
 
-/// What the handlers work with. Cheap to clone: it is for each request.
+/// What the handlers work with. Cheap to clone, since every request clones it.
 #[derive(Debug, Clone)]
 pub(crate) struct App(Arc<Parts>);
 
@@ -85,9 +85,9 @@ pub(crate) struct Parts {
     pub(crate) control: Control,
     pub(crate) events: Events,
     pub(crate) clocks: Clocks,
-    /// The node's own numbers.
+    /// The node's own metrics.
     pub(crate) metrics: Metrics,
-    /// Those of the service it runs.
+    /// Those of the service that it runs.
     pub(crate) service_metrics: Arc<ArcSwapOption<Metrics>>,
     /// Restarts of the service after a failure.
     pub(crate) restarts: Counter,

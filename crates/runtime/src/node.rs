@@ -46,7 +46,7 @@ use crate::supervisor::control::Control;
 use crate::supervisor::{Supervisor, Tools, Untyped};
 use crate::takeover::isolation::Isolation;
 
-/// A running node. When it is dropped without [`Node::shutdown`], it ends without a word, like a crash.
+/// A running node. Dropping it without [`Node::shutdown`] ends it like a crash.
 #[derive(Debug)]
 pub struct Node {
     facts: Arc<Facts>,
@@ -55,13 +55,13 @@ pub struct Node {
     cluster_store: ClusterStore,
     control: Control,
     failure: watch::Receiver<Option<String>>,
-    /// None once it is waited for.
+    /// None once a caller waits for it.
     finished: Option<oneshot::Receiver<Result<(), NodeError>>>,
     /// Dropping it aborts the main task, and with it everything that belongs to the node.
     _main: JoinSet<()>,
 }
 
-/// What a node is made of once it has joined.
+/// The parts of a node that has joined.
 struct Parts {
     identity: Identity,
     registry: Registry,
@@ -74,7 +74,7 @@ struct Parts {
     cluster_store: ClusterStore,
     services: Services,
     catalog: watch::Sender<Catalog>,
-    life_kept: JoinHandle<Result<(), DataDirError>>,
+    identity_kept: JoinHandle<Result<(), DataDirError>>,
 }
 
 /// Starts a node, and runs it until it leaves on a signal or a command. A second signal aborts.
@@ -82,18 +82,18 @@ pub async fn run(config: Config, registry: Registry) -> Result<(), NodeError> {
     run_and_show(config, registry, async |_| {}).await
 }
 
-/// The same; `show` is given the node once it has started, for example to print its addresses.
+/// The same; `show` receives the node once it has started, for example to print its addresses.
 pub async fn run_and_show(
     config: Config,
     registry: Registry,
     show: impl AsyncFnOnce(&Node),
 ) -> Result<(), NodeError> {
-    // From here on, so that a signal during the start is no crash.
+    // First of all, so that a signal during the start is no crash.
     let mut signals = Signals::listen().map_err(NodeError::Signals)?;
     let mut node = tokio::select! {
         biased;
         name = signals.next() => {
-            info!(signal = name, "ended before it had started");
+            info!(signal = name, "stopped before the start was complete");
             return Ok(());
         }
         node = Node::start(config, registry) => node?,
@@ -137,21 +137,20 @@ impl Leaver {
         self.0.leave();
     }
 
-    /// Whether the node is on its way out.
+    /// Whether the node is leaving.
     pub fn is_leaving(&self) -> bool {
         self.0.is_leaving()
     }
 }
 
 impl Node {
-    /// Starts a node. It returns once the node serves its API and gossips; the role may still be starting. That the data
-    /// folder can't be written, or that the store can't hold a cluster, is found after that: the node leaves, and
-    /// [`Node::wait`] returns the error.
+    /// Starts a node. Returns once the node serves its API and gossips; the role may still be starting. If the data folder
+    /// can't be written or the store can't hold a cluster, the node leaves later, and [`Node::wait`] returns the error.
     pub async fn start(config: Config, registry: Registry) -> Result<Self, NodeError> {
         Self::begin(config, registry, None).await
     }
 
-    /// The same over an object store that is there already; the URL in the config is what others are told of it.
+    /// The same over an object store that is already open; other members see the URL of the config.
     pub async fn start_over(
         config: Config,
         registry: Registry,
@@ -179,8 +178,8 @@ impl Node {
         let data = Arc::new(DataDir::open(&config.data_dir)?);
         let started_at_ms = now_ms();
         let wanted = config.node_id.clone();
-        // Before anything that the folder keeps is believed.
-        let identity = data.next_life(&config.cluster, wanted, started_at_ms, generated_id)?;
+        // First, since it checks that the folder belongs to this node and cluster.
+        let identity = data.next_incarnation(&config.cluster, wanted, started_at_ms, generated_id)?;
         if config.reset_role {
             data.forget()?;
         }
@@ -199,10 +198,10 @@ impl Node {
             Err(role) => (role, Some(origin)),
         };
         let asked = Asked { role, drained: asked.drained };
-        // The disk takes its time. Until it is done the node is no member.
-        let life_kept = spawn_blocking({
+        // Writing to disk takes time; the node becomes a member only once it is done.
+        let identity_kept = spawn_blocking({
             let (data, identity) = (Arc::clone(&data), identity.clone());
-            move || data.keep_life(&identity)
+            move || data.keep_identity(&identity)
         });
         let opened = listen::open(&config).await?;
         let gossip = ClusterConfig {
@@ -238,7 +237,7 @@ impl Node {
         let cluster = Cluster::join(gossip, Network::Udp).await.map_err(join_error)?;
         let (catalog, known) = watch::channel(Catalog::default());
         let services = Services::new(registry.clone(), cluster.watch(), known);
-        let told = ClusterStoreConfig {
+        let store_config = ClusterStoreConfig {
             url,
             objects,
             id: config.cluster.clone(),
@@ -248,7 +247,7 @@ impl Node {
             http: facts.http.clone(),
             has_seeds: facts.has_seeds,
         };
-        let cluster_store = ClusterStore::new(told, cluster.clone(), registry.clone(), data.clone());
+        let cluster_store = ClusterStore::new(store_config, cluster.clone(), registry.clone(), data.clone());
         info!(node = %identity.id, generation = %identity.generation, http = %opened.http, "started");
         let parts = Parts {
             identity,
@@ -262,14 +261,14 @@ impl Node {
             cluster_store,
             services,
             catalog,
-            life_kept,
+            identity_kept,
         };
         Ok(Self::assemble(&config, parts))
     }
 
     fn assemble(config: &Config, parts: Parts) -> Self {
         let Parts { identity, registry, data, asked, untyped, facts, opened, .. } = parts;
-        let Parts { cluster, cluster_store, services, catalog, life_kept, .. } = parts;
+        let Parts { cluster, cluster_store, services, catalog, identity_kept, .. } = parts;
         let mesh = Mesh::new(cluster.watch(), targets(services), mesh::Limits::default());
         let (leaving, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let (control, commands) = Control::new(leaving.clone());
@@ -334,14 +333,14 @@ impl Node {
         let mut tasks = JoinSet::new();
         let main = async move {
             let outcome =
-                incarnation.run(life_kept, supervisor, commands, events, router, opened.listener).await;
+                incarnation.run(identity_kept, supervisor, commands, events, router, opened.listener).await;
             if let Err(error) = &outcome {
                 error!(%error, "the node ended");
             }
             failure_tx.send_replace(outcome.as_ref().err().map(ToString::to_string));
-            // Whoever waits for the end may start the node again at once.
+            // Unlocks the folder first: a caller that waits for the end may restart the node at once.
             drop(data);
-            // Nobody may be waiting.
+            // There may be no caller that waits.
             let _ = finished_tx.send(outcome);
         };
         tasks.spawn(main.instrument(info_span!("node", id = %facts.node)));
@@ -358,12 +357,12 @@ impl Node {
         self.http
     }
 
-    /// The URL of its API, as others are told.
+    /// The URL of its API, as it is advertised.
     pub fn url(&self) -> &str {
         &self.facts.http
     }
 
-    /// Its gossip address, as others are told.
+    /// Its gossip address, as it is advertised.
     pub fn gossip(&self) -> &str {
         &self.facts.gossip
     }
@@ -373,12 +372,12 @@ impl Node {
         &self.facts.insecure
     }
 
-    /// The role that a person asked for earlier and that beats the flags, if there is one.
+    /// The role of an operator's earlier command, which takes precedence over the flags, if there is one.
     pub fn kept_role(&self) -> Option<&Role> {
         self.facts.kept_role.as_ref()
     }
 
-    /// Its folder.
+    /// Its data folder.
     pub fn data_dir(&self) -> &str {
         &self.facts.data_dir
     }
@@ -393,7 +392,7 @@ impl Node {
         self.cluster.watch()
     }
 
-    /// What makes it leave, as on a signal; [`Node::wait`] returns when it has left.
+    /// A handle that makes it leave, as on a signal; [`Node::wait`] returns when it has left.
     pub fn leaver(&self) -> Leaver {
         Leaver(self.control.clone())
     }
@@ -415,7 +414,7 @@ impl Node {
     }
 }
 
-/// The role of the flags, and the type of its service as far as they say it.
+/// The role of the flags, and the type of its service if they give it.
 fn given_role(config: &Config, registry: &Registry) -> Result<(Role, Option<ServiceType>), RegistryError> {
     let Role::Service { service, shard } = config.role.clone() else { return Ok((Role::Standby, None)) };
     let service = registry.normalized(service);
@@ -428,7 +427,7 @@ fn given_role(config: &Config, registry: &Registry) -> Result<(Role, Option<Serv
     }
 }
 
-/// A role as this agent runs it, or as it is if the type of its service is for the store to say.
+/// A role as this agent runs it; as an inner error the same role, if only the store knows the type of its service.
 fn typed(
     registry: &Registry,
     data: &DataDir,
@@ -444,7 +443,7 @@ fn typed(
     }
 }
 
-/// Checks the settings that the agent was given, each with the type of its service.
+/// Checks the settings that the agent was started with, each with the type of its service.
 fn check_settings(
     config: &Config,
     registry: &Registry,
@@ -455,7 +454,7 @@ fn check_settings(
         let service_type = match (of_role, registry.named(service)) {
             (Some(service_type), _) => service_type.clone(),
             (None, Some(plugin)) => plugin.service_type(),
-            // Checked with the spec, once that says the type.
+            // Checked with the spec, which has the type.
             (None, None) if role.service() == Some(service) => continue,
             (None, None) => return Err(registry.unknown(service).into()),
         };

@@ -48,11 +48,11 @@ use crate::takeover::isolation::Isolation;
 
 /// How long the store may take to be opened before the role is started without it.
 const STORE_LIMIT: Duration = Duration::from_secs(3);
-/// How often a service is asked how it is.
+/// How often a service's health is checked.
 const PROBE: Duration = Duration::from_secs(1);
-/// A primary that has not heard of the store for so long gives way to others.
+/// A primary resigns its shard once the store has not answered for this long.
 const RESIGN: Duration = Duration::from_secs(3);
-/// After so many failures in a row others may try to run the shard.
+/// After this many failures in a row, the shard is released to other nodes.
 const FAILURES: u32 = 3;
 /// The longest reason that is gossiped, in characters.
 const REASON_LIMIT: usize = 600;
@@ -61,15 +61,15 @@ const REASON_LIMIT: usize = 600;
 pub(crate) struct Tools {
     pub(crate) node: NodeId,
     pub(crate) generation: Generation,
-    /// Which claims are its own.
+    /// Decides which claims are this node's.
     pub(crate) identity: Identity,
     pub(crate) registry: Registry,
     pub(crate) cluster_store: ClusterStore,
-    /// Where what the specs say is kept.
+    /// The cache of the specs.
     pub(crate) catalog: watch::Sender<Catalog>,
-    /// The role that the node was started with, while its service's type is for the store to say.
+    /// Where the role comes from, if only the store knows the type of its service.
     pub(crate) untyped: Option<Untyped>,
-    /// Whether shards that this node owned in an earlier life are taken up again.
+    /// Whether the node resumes shards that it owned in an earlier incarnation.
     pub(crate) resumes: bool,
     pub(crate) profile: Profile,
     pub(crate) exposure: Exposure,
@@ -84,16 +84,16 @@ pub(crate) struct Tools {
     pub(crate) leaving: CancellationToken,
 }
 
-/// Where a role comes from whose service's type only the store knows.
+/// The origin of a role whose service's type only the store knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Untyped {
     /// From the flags.
     Given,
-    /// A person gave it earlier.
+    /// From an operator's earlier command.
     Kept,
 }
 
-/// Why a node can't be what it was started as.
+/// Why a node can't run as it was started.
 #[derive(Debug)]
 pub(crate) enum Unfit {
     /// The store can't hold a cluster.
@@ -107,18 +107,17 @@ pub(crate) struct Supervisor {
     tools: Tools,
     assigned: Assignment,
     state: State,
-    /// Whether it is kept on disk that this life has begun to run a shard and may fail.
+    /// Whether the file of failed incarnations counts this one, which has begun to run a shard, until it proves sound.
     is_on_trial: bool,
-    /// Shards that others ought to own.
     takeover: Takeover,
     running: Option<Running>,
-    /// Shards that this node may own on the store without running them, with why it gave them up.
+    /// Shards that this node may own on the store without running them, and why it released them.
     orphans: BTreeMap<ShardRef, String>,
-    /// When they are looked after next.
+    /// When the node next tries to release them.
     tidy_at: Instant,
-    /// Whether it was found out what this node owned in an earlier life.
+    /// Whether the node has read from the store what it owned in earlier incarnations.
     is_swept: bool,
-    /// What came of the last command, if it failed and the node went back: said until the node changes again.
+    /// Why the last command failed, if the node returned to its old role: shown until its role changes again.
     failed_change: Option<String>,
     revision: u64,
     published: Option<(RoleState, u64)>,
@@ -126,7 +125,7 @@ pub(crate) struct Supervisor {
 
 /// A role that is ready to be started.
 pub(crate) struct Plan {
-    /// The role as it is run: with a shard where the service's type has some.
+    /// The role as it is run: with a shard if the service's type is sharded.
     role: Role,
     /// None for standby.
     prepared: Option<Box<dyn Prepared>>,
@@ -135,7 +134,7 @@ pub(crate) struct Plan {
 }
 
 impl Supervisor {
-    /// A supervisor for what a person last asked, or the flags say.
+    /// A supervisor for the role of the operator's last command, or else of the flags.
     pub(crate) fn new(tools: Tools, asked: Asked) -> Self {
         let mut state = State::Starting { failures: 0 };
         if asked.drained {
@@ -158,10 +157,10 @@ impl Supervisor {
         }
     }
 
-    /// Runs until the node leaves; the role has ended then. Fails if the store can't hold a cluster, or says that the role is
-    /// one that this agent can't run: nothing was run then.
+    /// Runs until the node leaves and its role has ended. Fails, before any role runs, if the store can't hold a cluster, or
+    /// if this agent can't run a service of the type in the spec.
     ///
-    /// The node is a member before its store is opened: who is alive does not depend on the store, and its test takes
+    /// The node is a member before its store is opened: membership does not depend on the store, and testing the store takes
     /// longer than everything else at the start.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), Unfit> {
         let leaving = self.tools.leaving.clone();
@@ -182,7 +181,7 @@ impl Supervisor {
             _ = self.sweep() => {}
         }
         if matches!(self.state, State::Starting { .. }) && !leaving.is_cancelled() {
-            self.begin_life().await;
+            self.begin_first_role().await;
         }
         let mut probe = interval(PROBE);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -200,7 +199,7 @@ impl Supervisor {
                     }
                     let receipt = self.carry_out(order, wait).await;
                     drop(busy);
-                    // Whoever asked may have stopped waiting; the order is carried out all the same.
+                    // The caller may have gone away; the order is carried out all the same.
                     let _ = done.send(receipt);
                 }
                 failure = next_failure(self.running.as_mut()) => {
@@ -222,8 +221,8 @@ impl Supervisor {
                     self.publish().await;
                     self.begin().await;
                 }
-                stir = self.takeover.stir() => {
-                    unless(&leaving, Box::pin(self.succeed(stir))).await;
+                trigger = self.takeover.next_trigger() => {
+                    unless(&leaving, Box::pin(self.handle(trigger))).await;
                 }
                 _ = probe.tick() => {
                     self.probe().await;
@@ -238,7 +237,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Opens and tests the store. One that is away for now is tried again later; fails if it can never be used.
+    /// Opens and tests the store. If it does not answer, that is retried later; fails if it can never be used.
     async fn open_store(&self) -> Result<(), OpenError> {
         match timeout(STORE_LIMIT, self.tools.cluster_store.store()).await {
             Ok(Ok(_)) => {}
@@ -249,8 +248,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Finds out whether this agent can run a role whose service's type only the store knows. A store that is away is asked
-    /// again when the role is started.
+    /// Checks whether this agent can run the role, if only the store knows the type of its service. If the store does not
+    /// answer, the type is read when the role is started.
     async fn find_type(&mut self) -> Result<(), Unfit> {
         let (Some(origin), Some(service)) = (self.tools.untyped, self.assigned.role.service().cloned())
         else {
@@ -309,7 +308,7 @@ impl Supervisor {
         }
     }
 
-    /// The running service failed: it is taken down and started again after a pause.
+    /// The running service failed: stops it; it is restarted after a pause.
     async fn fail(&mut self, reason: String) {
         error!(role = %self.assigned.role, reason, "the service failed");
         if let Some(running) = self.running.take() {
@@ -338,13 +337,13 @@ impl Supervisor {
         self.end_trial();
     }
 
-    /// Reads what a role runs with and checks its settings, so that it can be started. Disturbs nothing. `is_told` says that a
-    /// person wants the role.
-    async fn prepare(&self, role: &Role, is_told: bool) -> Result<Plan, Problem> {
+    /// Reads what a role runs with and checks its settings, so that it can be started. Disturbs nothing. `is_wanted`: an
+    /// operator wants the role.
+    async fn prepare(&self, role: &Role, is_wanted: bool) -> Result<Plan, Problem> {
         let Role::Service { service, shard } = role else {
             return Ok(Plan { role: Role::Standby, prepared: None, terms: None, is_owned: false });
         };
-        let terms = self.tools.cluster_store.terms(service, *shard, is_told).await?;
+        let terms = self.tools.cluster_store.terms(service, *shard, is_wanted).await?;
         let registry = &self.tools.registry;
         let plugin =
             registry.check_type(service, &terms.service_type).map_err(|error| unknown_role(&error))?;
@@ -453,7 +452,7 @@ impl Supervisor {
         }
     }
 
-    /// The type of the role's service, where that is not the service's name.
+    /// The type of the role's service, if that is not the service's name.
     fn gossiped_type(&self) -> Option<ServiceType> {
         let service = self.assigned.role.service()?;
         let settled = self.assigned.terms.as_ref().map(|terms| terms.service_type.clone());
@@ -461,7 +460,7 @@ impl Supervisor {
         known.filter(|service_type| !service.is_named_after(service_type))
     }
 
-    /// Gossips the present state if it is news. Returns the version that shows it.
+    /// Gossips the present state if it has changed. Returns the version that shows it.
     async fn publish(&mut self) -> u64 {
         let state = self.role_state();
         if let Some((published, version)) = &self.published
@@ -492,7 +491,7 @@ impl Supervisor {
     }
 }
 
-/// A reason that is not too long to be gossiped.
+/// Cuts a reason to the longest that is gossiped.
 fn shortened(mut reason: String) -> String {
     if let Some((end, _)) = reason.char_indices().nth(REASON_LIMIT) {
         reason.truncate(end);
@@ -509,7 +508,8 @@ fn drained(node: &NodeId, role: &Role) -> Happening {
     Happening::Stopped { reason: format!("drained; `{command}` starts it again") }
 }
 
-/// Does something unless the node is told to leave meanwhile. What is cut short is given up as the node winds down.
+/// Runs `work` unless the node leaves meanwhile. A shard that interrupted work may have taken is released as the node winds
+/// down.
 async fn unless(leaving: &CancellationToken, work: impl Future<Output = ()>) {
     tokio::select! {
         biased;
@@ -539,7 +539,7 @@ async fn yielding(claim_watch: Option<&ClaimWatch>) -> NodeId {
     }
 }
 
-/// Waits until the store has not said for too long that the shard is this node's.
+/// Waits until the last confirmation of the claim is older than [`RESIGN`].
 async fn silent(claim_watch: Option<&ClaimWatch>) {
     let Some(claim_watch) = claim_watch else { return std::future::pending().await };
     loop {

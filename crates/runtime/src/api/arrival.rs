@@ -1,8 +1,8 @@
-//! The body of a request on its way in: whether all of it has come, and what is answered when it has not.
+//! Tracks whether the body of a request has arrived, and limits how long a role that ends waits for it.
 //!
 //! A shard has no owner between the end of its old one and the start of the next, and that time must not depend on how
 //! fast a client sends. So a body that still arrives when its role ends gets [`GRACE`]; then the request is refused as not
-//! processed, and whoever sent it, or the gateway on the way, sends it to the next owner.
+//! processed, and the client, or the gateway in between, sends it to the next owner.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use crate::role::gate::Gate;
 /// How long a body may still arrive once the gate is shut.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Whether all of a body has come. Cheap to clone.
+/// Whether all of a body has arrived. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival(Arc<AtomicBool>);
 
@@ -31,7 +31,7 @@ impl Arrival {
         }
         let watched = arrival.clone();
         let body = on_end(body, move |end| match end {
-            // One that broke off will not come either; its handler decides what that means.
+            // Nothing more arrives of a body that broke off; its handler decides what that means.
             BodyEnd::Whole | BodyEnd::Broken => watched.0.store(true, Ordering::SeqCst),
             BodyEnd::Dropped => {}
         });
@@ -43,7 +43,7 @@ impl Arrival {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// Waits until the gate was shut and the body did not come in the time that it had. Never ends if it did.
+    /// Waits until the gate is shut and [`GRACE`] has passed. Never returns if the body has arrived by then.
     pub(crate) async fn is_late(&self, gate: &Gate) {
         gate.is_shut().await;
         sleep(GRACE).await;

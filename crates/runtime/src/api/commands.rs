@@ -1,4 +1,4 @@
-//! Requests that change a node: carried out here, or passed on once to the node they name.
+//! Requests that change a node: carried out here, or forwarded once to the node that they name.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ use crate::node::cluster_store::RoleRefused;
 use crate::node::services::without_shard;
 use crate::supervisor::control::Order;
 
-/// How long a node that has gone may still take to answer.
+/// How long a node that has left the view may still take to answer.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// How a change is waited for.
+/// How long the answer to a change waits.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -35,7 +35,7 @@ pub(crate) struct HowToWait {
     wait: Wait,
 }
 
-/// How a role is given, and waited for.
+/// How a role is changed, and how long the answer waits.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -43,7 +43,7 @@ pub(crate) struct HowToChange {
     /// `local`: until the node is done; `all`: until every live member shows it, or a second has passed.
     #[serde(default)]
     wait: Wait,
-    /// Whether a shard that somebody else owns is moved here.
+    /// Whether a shard that another node owns is moved here.
     #[serde(default)]
     take: bool,
 }
@@ -67,7 +67,7 @@ pub(crate) struct FirstSpelling {
 pub(crate) struct Leaving {
     /// The node.
     node: NodeId,
-    /// Which of its lives ends.
+    /// The generation that ends.
     generation: Generation,
 }
 
@@ -92,17 +92,17 @@ pub(crate) async fn change_service(
         let rest = format!("/service?wait={}&take={take}", name(wait));
         return pass_on(&app, &id, Method::PUT, &rest, &headers, body).await;
     }
-    // Refused before anything is disturbed, and without keeping others from their commands.
+    // Refused before anything is disturbed, and without blocking other commands.
     let role = app.cluster_store.checked(role).await.map_err(Problem::from)?;
     check_match(&app, &headers)?;
     let receipt = app.control.order(Order::Change { role, take }, wait).await?;
     Ok(Json(receipt).into_response())
 }
 
-/// `POST /v1/members/{id}:drain` finishes what runs and keeps the role without running it;
+/// `POST /v1/members/{id}:drain` finishes running requests, then keeps the role without running it;
 /// `POST /v1/members/{id}:leave` ends the node gracefully; `POST /v1/members/{id}:release` has the owner of a shard
 /// hand it over to the node that asks, and `POST /v1/members/{id}:offer` has a node take a shard that its owner has just
-/// given up.
+/// released.
 #[utoipa::path(post, path = "/v1/members/{id}:{verb}",
     params(("id" = String, Path), ("verb" = String, Path, description = "`drain`, `leave`, `release` or `offer`"), HowToWait),
     request_body(content = Option<Release>, description = "for `release` and `offer` only"),
@@ -142,11 +142,11 @@ pub(crate) async fn drain_leave_or_release(
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
         if verb == "offer" {
-            // A node that gives its shard up does not wait for the next owner to be ready.
+            // The node that has released the shard does not wait for the next owner to be ready.
             app.control.post(Order::Offer(release))?;
             return Ok(StatusCode::ACCEPTED.into_response());
         }
-        // Whoever takes the shard waits for this, not for everybody to see it.
+        // The node that takes the shard waits for the release, but not until all members show it.
         return Ok(Json(app.control.order(Order::Release(release), Wait::Local).await?).into_response());
     }
     app.control.leave();
@@ -154,7 +154,7 @@ pub(crate) async fn drain_leave_or_release(
     Ok((StatusCode::ACCEPTED, Json(leaving)).into_response())
 }
 
-/// Refuses what this node would refuse if it were told to give a shard up, or to take one. Disturbs nothing.
+/// Fails if this node would refuse to release a shard, or to take one. Disturbs nothing.
 fn willing(app: &App, release: &Release, is_offer: bool) -> Result<(), Problem> {
     app.control.is_idle()?;
     let view = app.cluster.view();
@@ -174,8 +174,8 @@ fn willing(app: &App, release: &Release, is_offer: bool) -> Result<(), Problem> 
     if is_ours { Ok(()) } else { Err(crate::role::owner::not_the_owner(&app.facts.node, release)) }
 }
 
-/// The first spelling of a role change: of the node that answers. Either of `service` and `service_type` names the service. A
-/// shard of a service that has none is ignored, here alone.
+/// The first spelling of a role change, for the node that answers. Either of `service` and `service_type` names the service.
+/// Only here, a shard is ignored if the service has none.
 #[utoipa::path(get, path = "/update_service", params(FirstSpelling),
     responses((status = 200, body = Receipt), (status = 400, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn update_service(
@@ -227,7 +227,7 @@ fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
     })
 }
 
-/// The role in a body. Unlike in answers, a field that is not known is a mistake.
+/// The role in a body. Unlike in answers, an unknown field is an error.
 fn wanted_role(body: &[u8]) -> Result<Role, serde_json::Error> {
     use serde::de::Error;
     let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)?;
@@ -267,7 +267,7 @@ fn is_tag(value: &HeaderValue) -> bool {
         })
 }
 
-/// Any revision of this life.
+/// Any revision of this generation.
 fn any_of(generation: Generation) -> String {
     format!("\"{generation}.*\"")
 }
@@ -293,7 +293,7 @@ fn check_match(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     Err(problem.hint("the node was restarted or changed meanwhile; look at it, then try again").into())
 }
 
-/// Passes a command on to the node it names, with what this node knows of it. Never twice.
+/// Forwards a command to the node that it names, for the generation that this node sees. Never forwards it twice.
 async fn pass_on(
     app: &App,
     id: &NodeId,
@@ -340,7 +340,7 @@ async fn pass_on(
     Ok(response)
 }
 
-/// Waits until a member is no longer seen in this life, and a moment longer: it may answer while it goes.
+/// Waits until the view no longer shows this incarnation of a member, and [`LAST_WORD`] longer: it may answer as it leaves.
 async fn gone(app: &App, member: &Member) {
     let mut view = app.cluster.watch();
     let is_gone =

@@ -5,7 +5,7 @@ use axum::response::IntoResponse;
 use http::{Method, Response, StatusCode, Uri};
 use types::{ErrorKind, Problem};
 
-/// A problem on its way out; the outermost layer adds who answered which request, and writes it.
+/// A problem as an answer; the outermost layer adds the node and the request's id, and writes it.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError(pub(crate) Problem);
 

@@ -1,4 +1,4 @@
-//! `GET /v1/events`: what is kept as JSON, or a stream that can be resumed.
+//! `GET /v1/events`: the kept events as JSON, or a stream that can be resumed.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -26,9 +26,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// The events that are kept.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct KeptEvents {
-    /// Whose view it is.
+    /// The node whose view it is.
     viewed_by: NodeId,
-    /// From the earliest on.
+    /// The earliest first.
     events: Vec<Event>,
 }
 
@@ -88,8 +88,8 @@ impl Feed {
         self.queue.pop_front().map(|event| {
             let data = serde_json::to_string(&event).expect("our own types always serialize");
             let sent = sse::Event::default().event(event.kind.as_str()).data(data);
-            // Of the members that are present at first only the last one has an id: who is cut off among them
-            // has to begin again.
+            // Of the members that are present at first only the last one has an id: a client that is cut off
+            // among them has to begin again.
             let is_resumable = event.kind != EventKind::Present || self.queue.is_empty();
             Ok(if is_resumable { sent.id(event.id) } else { sent })
         })

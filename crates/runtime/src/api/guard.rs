@@ -1,8 +1,8 @@
-//! Which requests to a node the guard against pages of other sites judges.
+//! Decides which requests to a node the guard against web pages of other sites checks.
 //!
-//! All services are behind it, whatever they do, so that none has to think of it. Of the node's own paths, what changes
-//! the node must come from no page of another site, and looking at it must be asked for under a host that no stranger can
-//! have. Probes and metrics are for anybody.
+//! All services are behind it, so that no service has to add it. A request to the node's own paths that changes the node must
+//! not come from a page of another site; one that reads must use a host that no foreign site can have. Probes and metrics
+//! are open to all.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -46,9 +46,9 @@ pub(crate) async fn guard(
 /// What a request reaches.
 #[derive(Debug, PartialEq, Eq)]
 enum Stake {
-    /// What anybody may see, or what has a layer of its own.
+    /// A path that is open to all, or that has a layer of its own.
     Nothing,
-    /// What the node says of itself and of the cluster.
+    /// What the node reports about itself and the cluster.
     View,
     /// The node's state.
     State,
@@ -69,8 +69,8 @@ fn stake(method: &Method, path: &str) -> Stake {
 /// The one path that changes state by GET.
 const BY_GET: &str = "/update_service";
 
-/// A page can have an image fetched without an Origin, and towards plain addresses browsers say nothing of the site
-/// either: so what looks like a browser must say that it is no page of others.
+/// A page can have an image fetched without an Origin, and to plain addresses browsers do not send Sec-Fetch-Site either. So a
+/// request that looks like a browser's must show that no page of another site is behind it.
 fn check_by_get(headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if headers.contains_key("sec-fetch-site") {

@@ -1,4 +1,4 @@
-//! What is done around every request: ids, names, limits, and the writing of problems.
+//! The layers around every request: ids, names, limits, and the writing of problems.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -10,7 +10,7 @@ use types::{ErrorKind, Problem, api};
 use super::App;
 use super::error::ApiError;
 
-/// The longest request id that is taken from a caller, in bytes.
+/// The longest request id that is accepted from a caller, in bytes.
 const ID_LIMIT: usize = 128;
 
 /// Gives every answer the request's id and the node's name, and writes problems.
@@ -49,14 +49,14 @@ fn new_id() -> HeaderValue {
     HeaderValue::from_str(&id).expect("a UUID is plain ASCII")
 }
 
-/// Ends control requests that take too long. What they began goes on.
+/// Ends control requests that take too long. The work that they began continues.
 pub(crate) async fn limit_time(request: Request, next: Next) -> Result<Response<Body>, ApiError> {
     let path = request.uri().path().to_owned();
     tokio::time::timeout(CONTROL_REQUEST, next.run(request)).await.map_err(|_| {
         let detail = format!("{path} took longer than {CONTROL_REQUEST:?}");
         ApiError(
             Problem::new(ErrorKind::Timeout, "too-slow", detail)
-                .hint("what it began goes on; look again later"),
+                .hint("the work that it began continues; look again later"),
         )
     })
 }

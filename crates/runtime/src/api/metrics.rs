@@ -1,4 +1,4 @@
-//! `GET /metrics`: the node's own numbers and those of the service it runs, in the OpenMetrics text format.
+//! `GET /metrics`: the node's own metrics and those of the service it runs, in the OpenMetrics text format.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::node::config::Config;
 const MEDIA_TYPE: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// The node's own numbers and those of the service it runs.
+/// The node's own metrics and those of the service it runs.
 #[utoipa::path(get, path = "/metrics", responses((status = 200, body = String)))]
 pub(crate) async fn metrics(
     State(app): State<App>,
@@ -30,7 +30,7 @@ pub(crate) async fn metrics(
     Ok(([(CONTENT_TYPE, MEDIA_TYPE)], text))
 }
 
-/// Declares the numbers of the process and of its view.
+/// Declares the metrics of the process and of its view.
 pub(crate) fn declare(
     metrics: &Metrics,
     config: &Config,

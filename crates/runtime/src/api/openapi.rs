@@ -43,8 +43,8 @@ struct Api;
 
 /// The description of the API, as OpenAPI 3.1.
 ///
-/// What every route has in common is filled in here: each answer has a description, and problems their media type. The
-/// services that the agent can run are described below `/svc`, each under the name of its type.
+/// Fills in what all routes have in common: each answer has a description, and problems have their media type. The services
+/// that the agent can run are described below `/svc`, each under the name of its type.
 pub fn description(registry: &Registry) -> Value {
     let mut document = serde_json::to_value(Api::openapi()).expect("the description is plain data");
     for plugin in registry.plugins() {

@@ -1,4 +1,4 @@
-//! Requests that only look.
+//! Requests that only read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::App;
 use super::error::ApiError;
 use crate::node::clock_skew;
 
-/// How long a long poll waits unless it says otherwise.
+/// How long a long poll waits by default.
 const USUAL_POLL: Duration = Duration::from_secs(1);
 /// The longest that a long poll waits, in milliseconds.
 const LONGEST_POLL: u64 = 30_000;
@@ -43,7 +43,7 @@ pub(crate) async fn agent_self(State(app): State<App>) -> Json<AgentSelf> {
     Json(describe(&app))
 }
 
-/// Rounded up: what is a bound stays one.
+/// Rounded up, so that a bound stays one.
 fn whole_millis(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
@@ -99,7 +99,7 @@ pub(crate) async fn members_first_spelling(app: State<App>) -> Json<Members> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Poll {
-    /// The life that is meant; any, if there is none.
+    /// The generation to wait for; any by default.
     #[serde(default, deserialize_with = "from_text")]
     #[param(value_type = Option<u64>)]
     generation: Option<NumberIn<0, { u64::MAX }>>,
@@ -107,7 +107,7 @@ pub(crate) struct Poll {
     #[serde(default, deserialize_with = "from_text")]
     #[param(value_type = Option<u64>)]
     min_version: Option<NumberIn<0, { u64::MAX }>>,
-    /// How long to wait for it, in milliseconds; 1,000 unless said otherwise, at most 30,000.
+    /// How long to wait for it, in milliseconds; 1,000 by default, at most 30,000.
     #[serde(default, deserialize_with = "from_text")]
     #[param(value_type = Option<u64>, minimum = 0, maximum = 30_000)]
     wait_ms: Option<NumberIn<0, LONGEST_POLL>>,
@@ -160,8 +160,8 @@ pub(crate) fn unknown_member(app: &App, id: &NodeId) -> ApiError {
         .into()
 }
 
-/// Each service by its name: its type, the number of its spec, how many members it is to have and how many are ready, and
-/// where each member is reached.
+/// Each service by its name: its type, the number of its spec, how many members are wanted and how many are ready, and the
+/// URL of each member.
 #[utoipa::path(get, path = "/v1/services", responses((status = 200, body = Services)))]
 pub(crate) async fn services(State(app): State<App>) -> Json<Services> {
     let view = app.cluster.view();

@@ -1,4 +1,4 @@
-//! Removing a service: its spec and its data, once nobody runs it.
+//! Removes a service: its spec and its data, once no member runs it.
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -28,8 +28,8 @@ pub(crate) struct HowToRemove {
     stop: bool,
 }
 
-/// Removes a service for good: its spec and all of its data. Refused while a member runs it, unless `stop` is set, or while a
-/// shard of it has an owner.
+/// Removes a service permanently: its spec and all of its data. Refused while a member runs it, unless `stop` is set, or while
+/// a shard of it has an owner.
 #[utoipa::path(delete, path = "/v1/spec/{service}", params(
         ("service" = String, Path, description = "name of the service"), HowToRemove,
         ("If-Match" = Option<String>, Header, description = "`\"{number}\"` of its spec")),
@@ -54,7 +54,7 @@ pub(crate) async fn remove(
     if spec.is_some() && !stop {
         unused(&app, store, &service).await?;
     }
-    // Without a spec no node takes the service over: those that run it end one after the other, and nobody follows.
+    // First the spec: without it, no node takes over a shard of a member that ends.
     let removed = specs.remove(&service, last).await.map_err(|error| not_written(&error))?;
     let ended = async {
         if stop {
@@ -98,7 +98,7 @@ async fn end_at(app: &App, service: &ServiceName, member: &Member) -> Result<(),
     Err(failed(refusal.map_or_else(|| answer.status().to_string(), |refusal| refusal.detail)))
 }
 
-/// Fails while a member runs the service, or the store says that somebody owns a shard of it.
+/// Fails while a member runs the service, or a shard of it has an owner on the store.
 async fn unused(app: &App, store: &Store, service: &ServiceName) -> Result<(), ApiError> {
     let view = app.cluster.view();
     let members: Vec<_> = view.of_service(service).map(|member| member.id.to_string()).collect();
@@ -112,7 +112,7 @@ async fn unused(app: &App, store: &Store, service: &ServiceName) -> Result<(), A
         claims.iter().filter(|(claimed, _)| claimed.service == *service).find_map(|(claimed, state)| {
             let holder = match state {
                 Ok(state) => state.holder.as_ref()?.node.to_string(),
-                Err(error) => format!("somebody who can't be read: {error}"),
+                Err(error) => format!("a node whose claim can't be read: {error}"),
             };
             Some((claimed.shard, holder))
         });

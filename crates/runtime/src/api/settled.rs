@@ -1,4 +1,4 @@
-//! What is settled on the store: specs and claims.
+//! The records on the store: specs and claims.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::node::services::unknown_role;
 use crate::role::owner::is_honoured;
 use crate::takeover::twins;
 
-/// How long a replica may take to say how far behind it is.
+/// How long a replica may take to report how far it is behind.
 const REPLICA_LIMIT: Duration = Duration::from_millis(300);
 
 /// What every service runs with, read from the store now.
@@ -36,7 +36,7 @@ pub(crate) async fn specs(State(app): State<App>) -> Result<Json<Specs>, ApiErro
 }
 
 /// Changes what a service runs with, by compare-and-set: `If-Match: "{number}"`, or `If-None-Match: *` for a service
-/// that has no spec yet. Members run with it once their role is started anew.
+/// that has no spec yet. Members run with it once their role is restarted.
 #[utoipa::path(put, path = "/v1/spec/{service}", params(("service" = String, Path, description = "name of the service"),
         ("If-Match" = Option<String>, Header, description = "`\"{number}\"` of the spec that is replaced"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: there is none yet")),
@@ -84,7 +84,7 @@ fn conflict(code: &str, error: &SpecError) -> ApiError {
     ApiError(Problem { hint: error.hint(), ..problem })
 }
 
-/// Who owns which shard, read from the store now.
+/// The owner of each shard, read from the store now.
 #[utoipa::path(get, path = "/v1/claims",
     responses((status = 200, body = Claims), (status = 503, body = Problem)))]
 pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiError> {
@@ -92,7 +92,7 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
     let specs = store.specs();
     let claims = store.claims();
     let (specs, mut known) = tokio::try_join!(specs.all(), claims.all()).map_err(|error| unread(&error))?;
-    // A service that was removed leaves its claims behind, so that the epochs go on if it comes again.
+    // A service that was removed leaves its claims behind, so that the epochs continue if it is created again.
     known.retain(|shard, state| {
         specs.contains_key(&shard.service) || state.as_ref().map_or(true, |state| state.holder.is_some())
     });
@@ -115,7 +115,7 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
                 let note = state.note();
                 (state, note)
             }
-            // Nobody takes it as long as that is so.
+            // No node takes a shard whose claim can't be read.
             Err(error) => (ClaimState::default(), Some(error.to_string())),
         };
         let defended = state.latest == Latest::Defended;
@@ -143,7 +143,7 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
     Ok(Json(Claims { store: store.info().clone(), claims: listed.collect() }))
 }
 
-/// The shards whose owners answer and are no members in this node's view.
+/// The shards whose owners answer but are not in this node's view.
 async fn elsewhere(
     app: &App,
     store: &Store,
@@ -157,7 +157,7 @@ async fn elsewhere(
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// The replicas of shards in this node's view, each asked how far it may be behind.
+/// The replicas of shards in this node's view, each with how far it reports that it may be behind.
 async fn replicas(app: &App) -> BTreeMap<ShardRef, Vec<ReplicaView>> {
     let view = app.cluster.view();
     let replicas = view.members().filter_map(|member| {
@@ -185,7 +185,7 @@ pub(super) fn unread(error: &StoreError) -> ApiError {
     unreadable(error).into()
 }
 
-/// The spec in a body. Unlike in answers, a field that is not known is a mistake.
+/// The spec in a body. Unlike in answers, an unknown field is an error.
 fn wanted_spec(body: &[u8]) -> Result<Spec, ApiError> {
     let bad = |detail: String| -> ApiError {
         let problem = Problem::new(ErrorKind::Invalid, "bad-spec", detail);

@@ -1,4 +1,4 @@
-//! `/svc/{service}/…`: what the mounted service answers.
+//! `/svc/{service}/…`: requests to the mounted service.
 
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
@@ -22,12 +22,12 @@ use super::error::ApiError;
 use crate::api::arrival::Arrival;
 use crate::role::gate::{Gate, hold};
 
-/// The store's word that a shard is this node's is not older than this, unless a poll was late.
+/// The last confirmation of a claim is not older than this, unless a poll was late.
 const SHORTEST_TRUST: Duration = Duration::from_millis(1_500);
-/// How long a request waits for the store to say it anew.
+/// How long a request waits for the next confirmation.
 const TRUST_LIMIT: Duration = Duration::from_secs(3);
 
-/// What the service on this node answers; any method, any path below. The raw path arrives as it came. A node that does
+/// A request to the service on this node; any method, any path below. The raw path is passed on unchanged. A node that does
 /// not run the service, or is ending it, refuses with `Coterie-Not-Processed`.
 #[utoipa::path(get, path = "/svc/{service}/", params(("service" = String, Path, description = "name of the service")),
     responses((status = 200, description = "what the service answers"), (status = 404, body = Problem),
@@ -63,7 +63,7 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
     {
         return not_processed(problem);
     }
-    // What the agent's own router noted about the path would mix with what the service's router finds in it.
+    // Path parameters that the agent's own router has noted would mix with those of the service's router.
     let peer = request.extensions_mut().remove::<plugin::Peer>();
     request.extensions_mut().clear();
     if let Some(peer) = peer {
@@ -99,7 +99,7 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
     }
 }
 
-/// Waits until what is still inside may not go on. A request that is detached may.
+/// Waits until the requests inside must end. Never returns if the request is detached.
 async fn is_cut(gate: &Gate, tie: &Detach) {
     gate.is_cut().await;
     if tie.is_detached() {
@@ -137,7 +137,7 @@ fn refuse(app: &App, wanted: &ServiceName, why: &str) -> Response<Body> {
         })
         .map(|member| member.id.to_string())
         .collect();
-    // A node that has just started may not even see itself yet.
+    // A node that has just started may not even be in its own view yet.
     let is_known = match app.cluster_store.services().kind(wanted) {
         Kind::Settled(_) | Kind::NotYetKnown => true,
         Kind::Assumed(service_type) => {
@@ -188,7 +188,7 @@ fn owned_shard(app: &App, service: &ServiceName, head: &Parts) -> Option<Wanted>
     let shards = view.of_service(service).find_map(|member| NonZeroU32::new(member.state.as_ref()?.shards?));
     let shard = match (target, shards) {
         (Target::Key(key) | Target::KeyReplica(key), Some(shards)) => key.shard(shards),
-        // One that does not exist is the service's to refuse.
+        // The service refuses a shard that does not exist.
         (Target::Shard(shard) | Target::ShardReplica(shard), Some(shards))
             if shard.as_u32() < shards.get() =>
         {
@@ -201,12 +201,12 @@ fn owned_shard(app: &App, service: &ServiceName, head: &Parts) -> Option<Wanted>
     Some(Wanted { shard: ShardRef::new(service.clone(), shard), is_replica_enough })
 }
 
-/// How old the store's word may be: who slept for longer than the failure detector takes has to ask anew.
+/// How old the last confirmation may be: a node that was paused for longer than the failure detector takes needs a new one.
 fn trust(profile: Profile) -> Duration {
     Timing::of(profile).silence().max(SHORTEST_TRUST)
 }
 
-/// Whether the shard is still this node's, as far as the store said not long ago. After a stall it has to say so anew.
+/// Whether the shard is still this node's: its claim was confirmed recently. After a stall, waits for the next confirmation.
 async fn still_owns(claim: &Claim, trust: Duration) -> Result<(), Problem> {
     let passed = || {
         let detail = format!("{} is not this node's any more", claim.shard_ref());
@@ -233,7 +233,7 @@ async fn still_owns(claim: &Claim, trust: Duration) -> Result<(), Problem> {
     }
 }
 
-/// The refusal of a request for a shard that this node does not own: who does, as far as it knows.
+/// The refusal of a request for a shard that this node does not own. Names the owner in the view.
 fn misdirected(app: &App, shard: &ShardRef) -> Response<Body> {
     let view = app.cluster.view();
     let me = &app.facts.node;

@@ -1,8 +1,8 @@
 //! How far the members' wall clocks are apart, as estimated by this node.
 //!
-//! Nothing is decided by wall time, but people compare logs, events and expiry by it. Each peer is asked for its time
-//! now and then; as in NTP (RFC 5905, section 8) its clock is taken to have been read in the middle of the exchange, and
-//! of several exchanges the one with the shortest round trip counts, for it is wrong by half of that at most.
+//! No decision compares wall clocks, but people compare the times of logs, events and expiry. Each peer is asked for its
+//! time about every half minute. As in NTP (RFC 5905, section 8), the answer is taken to be of the middle of the exchange.
+//! Of several exchanges the one with the shortest round trip counts, since its error is at most half of that.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,38 +18,38 @@ use tracing::{info, warn};
 use types::api::{CLOCK_WARNING_MS, Member};
 use types::{Generation, NodeId};
 
-/// Every peer is asked about this often, one at a time.
+/// How often, approximately, each peer is asked; one at a time.
 const ROUND: Duration = Duration::from_secs(30);
-/// The shortest pause between two questions: in a large cluster a round takes longer.
+/// The shortest pause between two requests: in a large cluster a round takes longer.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
-/// The pause before the first question: members become known, and the start is over.
+/// The pause before the first request, so that members are known and the start is over.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
-/// How long an answer may take: after a longer time the estimate could be wrong by more than what is warned of.
+/// How long an answer may take: after a longer time, the error of the estimate could exceed the limit for a warning.
 const LIMIT: Duration = Duration::from_secs(2);
 /// Exchanges that are kept of each peer.
 const KEPT: usize = 8;
-/// How long an exchange counts while there are later ones.
+/// How long an exchange counts once there are later ones.
 const FRESH: Duration = Duration::from_secs(600);
-/// What two sound clocks may drift apart, in millionths: an oscillator's error and the rate at which NTP corrects it.
+/// How fast two sound clocks may drift apart, in millionths: an oscillator's error and the rate at which NTP corrects it.
 const DRIFT_PPM: u128 = 1_000;
 
-/// One question to a peer and its answer.
+/// One request to a peer and its answer.
 #[derive(Debug, Clone, Copy)]
 struct Exchange {
     /// Unix microseconds on this node's clock as it asked.
     asked_at_us: i64,
-    /// How long the answer took, by a clock that nobody sets.
+    /// How long the answer took, by the monotonic clock.
     took: Duration,
     /// Unix microseconds on the peer's clock as it answered.
     answered_at_us: i64,
 }
 
-/// What one exchange says.
+/// The result of one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sample {
     /// How far the peer's clock is ahead of this node's, in microseconds.
     ahead_us: i64,
-    /// How far that may be wrong, either way.
+    /// The largest error of that, in either direction.
     within: Duration,
     at: Instant,
 }
@@ -63,7 +63,7 @@ impl Exchange {
 }
 
 impl Sample {
-    /// Whether both can be right if nobody set a clock in between.
+    /// Whether both can be right if no clock was set in between.
     fn agrees_with(&self, other: &Self) -> bool {
         let apart = Duration::from_micros(self.ahead_us.abs_diff(other.ahead_us));
         let between = other.at.saturating_duration_since(self.at);
@@ -72,13 +72,13 @@ impl Sample {
     }
 }
 
-/// What the latest exchanges with one peer say.
+/// The results of the latest exchanges with one peer.
 #[derive(Debug, Default)]
 struct Estimate(VecDeque<Sample>);
 
 impl Estimate {
     fn add(&mut self, sample: Sample) {
-        // What was measured before a clock was set says nothing of it any more.
+        // Results from before a clock was set are outdated.
         self.0.retain(|kept| {
             sample.at.saturating_duration_since(kept.at) <= FRESH && kept.agrees_with(&sample)
         });
@@ -88,7 +88,7 @@ impl Estimate {
         self.0.push_back(sample);
     }
 
-    /// The exchange that tells most.
+    /// The result with the smallest error.
     fn best(&self) -> Option<&Sample> {
         self.0.iter().min_by_key(|sample| sample.within)
     }
@@ -96,8 +96,8 @@ impl Estimate {
 
 /// How far one clock is ahead of those of most others, given how far each of the others is ahead of it.
 ///
-/// The median, so that a few wrong clocks among many do not make the others look wrong; of an even number the middle one
-/// that speaks for this clock.
+/// The median, so that a few wrong clocks among many do not make the others look wrong. Of the two middle values of an even
+/// number, the one nearer to this clock counts.
 fn ahead_of_most(mut others_us: Vec<i64>) -> Option<i64> {
     others_us.sort_unstable();
     let (low, high) =
@@ -106,13 +106,13 @@ fn ahead_of_most(mut others_us: Vec<i64>) -> Option<i64> {
     Some(median.saturating_neg())
 }
 
-/// The pause between two questions when each of so many peers is to be asked once a round.
+/// The pause between two requests if each of `peers` is to be asked once a round.
 fn pause(peers: usize) -> Duration {
     let peers = u32::try_from(peers).unwrap_or(u32::MAX).max(1);
     (ROUND / peers).max(LEAST_PAUSE)
 }
 
-/// What is estimated of the peers' clocks. Cheap to clone.
+/// The estimates of the peers' clocks. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Clocks(Arc<Mutex<BTreeMap<NodeId, (Generation, Estimate)>>>);
 
@@ -173,7 +173,7 @@ impl Clocks {
                 last = Some(peer.id.clone());
             }
             next_pause = if self.lock().len() < peers.len() { LEAST_PAUSE } else { pause(peers.len()) };
-            is_off = self.judge(is_off);
+            is_off = self.log_if_changed(is_off);
         }
     }
 
@@ -185,8 +185,8 @@ impl Clocks {
         }
     }
 
-    /// Says when this node's clock begins and ceases to be off. Whether it is.
-    fn judge(&self, was_off: bool) -> bool {
+    /// Logs when this node's clock begins and ceases to be off. Returns whether it is.
+    fn log_if_changed(&self, was_off: bool) -> bool {
         let ahead = self.own_ahead_us().unwrap_or_default();
         let ahead_ms = ahead / 1_000;
         let is_off = ahead_ms.unsigned_abs() > CLOCK_WARNING_MS;
@@ -208,7 +208,7 @@ impl Clocks {
     }
 }
 
-/// Asks a peer for its time. None if it does not answer, or its version of Coterie does not say.
+/// Asks a peer for its time. None if it does not answer, or its version of Coterie does not report the time.
 async fn ask(mesh: &Mesh, peer: &Member) -> Option<Sample> {
     let (asked_at_us, asked) = (now_us(), Instant::now());
     let agent = mesh.agent(&peer.http).itself(LIMIT).await.ok()?;
@@ -290,14 +290,14 @@ mod tests {
     }
 
     #[test]
-    fn the_wrong_clock_is_named_and_not_those_that_it_differs_from() {
+    fn a_wrong_clock_is_reported_and_not_those_that_it_differs_from() {
         let own = |others: &[i64]| {
             let others = others.iter().map(|seconds| seconds * SECOND).collect();
             ahead_of_most(others).map(|ahead| ahead / SECOND)
         };
         for (others, ahead, why) in [
-            (vec![], None, "nobody was asked"),
-            (vec![30], Some(-30), "one of two: nobody knows which"),
+            (vec![], None, "no peer was asked"),
+            (vec![30], Some(-30), "one of two: unknown which"),
             (vec![0, 30], Some(0), "one other is wrong"),
             (vec![-30, -30], Some(30), "this one is wrong"),
             (vec![0, 0, 30, 30], Some(0), "two of five others are wrong"),

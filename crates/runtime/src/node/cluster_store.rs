@@ -1,4 +1,4 @@
-//! The cluster's object store as a node uses it: opened when it can be, gossiped, and the same as everybody else's.
+//! The cluster's object store as a node uses it: opened as soon as it answers, gossiped, and the same for all members.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -23,15 +23,15 @@ use crate::node::shard_count::{GivenShards, type_fixed};
 /// How often a spec is written while others write it at the same time.
 const SPEC_ATTEMPTS: u32 = 5;
 
-/// How long the store may take to say of which type a service is.
+/// How long the store may take to return the type of a service.
 const TYPE_LIMIT: Duration = Duration::from_secs(3);
 
-/// How long a node looks for others before it believes that none is there.
+/// How long a node looks for others before it assumes that there are none.
 const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(1);
 
-/// A node has met those that start with it when nothing has changed in its view for this long.
+/// A node has met those that start with it once its view has not changed for this long.
 const SETTLED: Duration = Duration::from_millis(20);
-/// How long it waits for that, before it tests a store that is new.
+/// How long it waits for that before it tests a new store.
 const MEETING_LIMIT: Duration = Duration::from_millis(100);
 
 /// The cluster's object store, opened when it can be. Cheap to clone.
@@ -41,12 +41,12 @@ pub(crate) struct ClusterStore(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     url: StoreUrl,
-    /// A store that is there already, instead of the one behind the URL.
+    /// A store that is already open, instead of the one behind the URL.
     objects: Option<Arc<dyn ObjectStore>>,
     id: ClusterId,
     cluster: Cluster,
     registry: Registry,
-    /// What this agent was told, for a store that says nothing yet.
+    /// The settings that this agent was started with, for services that have no spec yet.
     settings: BTreeMap<ServiceName, Value>,
     shards: GivenShards,
     services: Services,
@@ -58,7 +58,7 @@ struct Inner {
     store: OnceCell<Store>,
 }
 
-/// What a node is told of its store.
+/// The configuration of a node's store.
 pub(crate) struct ClusterStoreConfig {
     pub(crate) url: StoreUrl,
     pub(crate) objects: Option<Arc<dyn ObjectStore>>,
@@ -73,13 +73,13 @@ pub(crate) struct ClusterStoreConfig {
 /// What a role runs with.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Terms {
-    /// The number of the spec; none while the store can't be read and nothing is remembered.
+    /// The number of the spec; none while the store can't be read and the data folder has no spec.
     pub(crate) number: Option<u64>,
     /// The type of the service.
     pub(crate) service_type: ServiceType,
     pub(crate) settings: Value,
     pub(crate) shards: Option<NonZeroU32>,
-    /// Replicas of each shard beside its owner's.
+    /// Replicas of each shard besides its owner.
     pub(crate) replicas: u32,
 }
 
@@ -108,7 +108,7 @@ impl ClusterStore {
         }))
     }
 
-    /// The store; opened and tested now if it was not before.
+    /// The store; opens and tests it if that has not been done yet.
     pub(crate) async fn store(&self) -> Result<&Store, OpenError> {
         let inner = &self.0;
         // Boxed: a client's futures are large, and it is opened once.
@@ -130,7 +130,7 @@ impl ClusterStore {
         inner.store.get_or_try_init(|| open).await
     }
 
-    /// The store, and the word of every member that it is theirs as well: needed before anything is claimed on it.
+    /// The store, once no live member is seen to use another one: required before a node takes a claim.
     pub(crate) async fn shared_store(&self) -> Result<&Store, Problem> {
         let store = self.store().await.map_err(|error| not_opened(&error))?;
         self.first_contact().await;
@@ -154,20 +154,20 @@ impl ClusterStore {
         stranger(&self.0.cluster.view(), self.0.store.get()?)
     }
 
-    /// A node that looks for others has met those that start with it, or has looked for long enough. Then it has time to test
-    /// a new store; and not all of them do that at once.
+    /// Waits, if the node has seeds, until it has met the nodes that start with it, at most for [`MEETING_LIMIT`]; then for a
+    /// random time, so that they do not all test a new store at once.
     async fn met(&self) {
         if self.0.has_seeds {
             let mut view = self.0.cluster.watch();
             let settled = async { while let Ok(Ok(())) = timeout(SETTLED, view.changed()).await {} };
-            // It goes on without them.
+            // After the limit it continues without them.
             let _ = timeout(MEETING_LIMIT, settled).await;
             sleep(SETTLED.mul_f64(rand::random())).await;
         }
     }
 
-    /// A node that looks for others has met one and knows which store each of those it has met uses, or has looked for
-    /// long enough. Members open their stores after they have become members.
+    /// Waits, if the node has seeds, until it has met a member and knows the store of each one that it has met, at most for
+    /// [`FIRST_CONTACT_LIMIT`] since its start. Members open their stores after they have become members.
     async fn first_contact(&self) {
         if self.0.has_seeds {
             let mut view = self.0.cluster.watch();
@@ -175,7 +175,8 @@ impl ClusterStore {
                 let mut peers = view.peers().peekable();
                 peers.peek().is_some() && peers.all(|peer| peer.store.is_some())
             });
-            // It is alone, or the others' stores are away. Who opens another store later sees this node's, and says so.
+            // After the limit: it is alone, or the others can't open their stores. A node that opens another store later
+            // sees this node's and reports it.
             let _ = timeout_at(self.0.began + FIRST_CONTACT_LIMIT, met).await;
         }
     }
@@ -185,7 +186,7 @@ impl ClusterStore {
         &self.0.services
     }
 
-    /// The type of a service: a type's name is its own, else the spec says it, else the flags of this node.
+    /// The type of a service: the type of that name, else the type in its spec, else the one in this node's flags.
     pub(crate) async fn service_type(&self, service: &ServiceName) -> Result<ServiceType, TypeError> {
         let inner = &self.0;
         if let Some(plugin) = inner.registry.named(service) {
@@ -219,7 +220,7 @@ impl ClusterStore {
         store.specs().latest(service).await.map_err(|error| unreadable(&error))
     }
 
-    /// A role as this agent runs it: its service by its name, with a shard where the service's type has some.
+    /// A role as this agent runs it: its service by its name, with a shard if the service's type is sharded.
     pub(crate) async fn checked(&self, role: Role) -> Result<Role, RoleRefused> {
         let Role::Service { service, shard } = role else { return Ok(Role::Standby) };
         let service = self.0.registry.normalized(service);
@@ -230,8 +231,8 @@ impl ClusterStore {
         self.0.registry.check(role, &service_type).map_err(RoleRefused::Registry)
     }
 
-    /// What a role of this service runs with. Written to the store if it says nothing yet and a person wants the role; what a node
-    /// does by itself needs a spec.
+    /// What a role of this service runs with. If the service has no spec yet, one is written to the store if `is_told`: an
+    /// operator wants the role. A node that acts on its own needs a spec.
     pub(crate) async fn terms(
         &self,
         service: &ServiceName,
@@ -252,7 +253,7 @@ impl ClusterStore {
         };
         let numbered = match read {
             Ok(numbered) => numbered,
-            // A refusal holds; a store that did not do its part is done without.
+            // A refusal is final; a service without owned shards runs without a store that failed.
             Err(error) if sharding != Sharding::Owned && error.status >= 500 => {
                 warn!(%service, %error, "the spec can't be read; what was known of it has to do");
                 return Ok(self.remembered(service, service_type));
@@ -327,7 +328,7 @@ impl ClusterStore {
             };
             match specs.put(service, number, &spec).await {
                 Ok(number) => info!(%service, number, shards = spec.shards, "wrote the spec"),
-                // Somebody else was faster; what they wrote holds.
+                // Another node was faster; its spec counts.
                 Err(
                     SpecError::Changed { .. } | SpecError::ShardsFixed { .. } | SpecError::TypeFixed { .. },
                 ) => {}
@@ -369,12 +370,12 @@ impl ClusterStore {
     }
 }
 
-/// Why a role is none that this agent can run.
+/// Why this agent can't run a role.
 #[derive(Debug)]
 pub(crate) enum RoleRefused {
     /// The service's type does not allow it.
     Registry(RegistryError),
-    /// Whether it is one can't be said, or another service is meant.
+    /// The type of the service is not known, or another service is meant.
     Problem(Problem),
 }
 
@@ -404,7 +405,7 @@ fn stranger(view: &ClusterView, store: &Store) -> Option<Problem> {
     Some(Problem::new(ErrorKind::Conflict, "another-store", detail).hint(hint))
 }
 
-/// What can't be done because the store was not opened.
+/// The problem of a store that could not be opened.
 pub(crate) fn not_opened(error: &OpenError) -> Problem {
     if matches!(error, OpenError::Damaged { .. }) {
         return damaged(error.kind(), error.to_string(), error.hint());
@@ -412,7 +413,7 @@ pub(crate) fn not_opened(error: &OpenError) -> Problem {
     unavailable(error.kind(), error.to_string(), error.hint())
 }
 
-/// What can't be done because the store did not do its part.
+/// The problem of a store that failed a request.
 pub(crate) fn unreadable(error: &StoreError) -> Problem {
     if error.fault() == Fault::Damaged {
         return damaged(error.kind(), error.to_string(), error.hint());

@@ -1,4 +1,4 @@
-//! What an agent is told: data only, checked where it is used.
+//! The configuration of an agent: data only, checked where it is used.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use store::StoreUrl;
 use types::{ClusterId, NodeId, Profile, Role, ServiceName, ServiceType};
 
-/// What an agent is told.
+/// The configuration of an agent.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The cluster to join.
@@ -23,30 +23,30 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The gossip address; none is the same as `listen`, port 0 the port that the HTTP listener got.
     pub gossip: Option<SocketAddr>,
-    /// The address that others are told; derived from `listen` when there is none.
+    /// The address that other nodes use; derived from `listen` when there is none.
     pub advertise: Option<IpAddr>,
     /// Where to look for others, `host:port` each.
     pub seeds: Vec<String>,
-    /// What to do, unless a person asked for something else before.
+    /// The role to start with, unless an operator has commanded another one before.
     pub role: Role,
-    /// The type of the service of `role`; the one that its spec says, or else that it is named after, if there is none.
+    /// The type of the service of `role`. If there is none, it is that of the service's spec, or else the service's name.
     pub service_type: Option<ServiceType>,
-    /// The only services that the node takes over by itself; all that it can run if there is none.
+    /// The only services whose shards the node takes over on its own; all that it can run if there is none.
     pub runs: Option<Vec<ServiceName>>,
     /// How many shards the service of `role` has, for a store that has no spec of it yet; another number than the one
     /// on the store is refused.
     pub shards: Option<NonZeroU32>,
-    /// The command line of this agent as a person can type it, for hints.
+    /// The command line of this agent as an operator can type it, for hints.
     pub command: Option<String>,
     /// How fast to gossip.
     pub profile: Profile,
     /// Where to keep what must survive a restart.
     pub data_dir: PathBuf,
-    /// Labels that others are shown.
+    /// Labels that other members show.
     pub labels: BTreeMap<String, String>,
-    /// Where the node stands.
+    /// The zone of the node.
     pub zone: Option<String>,
-    /// Hosts under which the node may be asked, besides those that no stranger can have.
+    /// Host names that requests may use, besides those that no foreign site can have.
     pub hosts: Hosts,
     /// The object store of the cluster; none is the folder `store` in the data folder, which suits a node that stays
     /// alone.
@@ -55,11 +55,11 @@ pub struct Config {
     pub settings: BTreeMap<ServiceName, Value>,
     /// Whether addresses other than loopback may be opened, though nothing is encrypted or authenticated.
     pub insecure: bool,
-    /// Whether to forget what a person asked before.
+    /// Whether to forget the operator's last command.
     pub reset_role: bool,
-    /// How often this node's process was started again after it had ended without leaving.
+    /// How often this node's process was restarted after it had ended without leaving.
     pub restarts: u64,
-    /// Why it ended the last time, if it was started again.
+    /// Why it ended the last time, if it was restarted.
     pub last_end: Option<String>,
     /// Lines that this process could not log, as `/metrics` shows them.
     pub dropped_log_lines: Arc<AtomicU64>,

@@ -16,13 +16,13 @@ pub enum NodeError {
     /// Choose a role that this agent can run.
     #[error(transparent)]
     Role(#[from] RegistryError),
-    /// Let the node forget it.
+    /// Start with `--reset-role`.
     #[error("the role that a person gave this node earlier: {0}")]
     KeptRole(#[source] RegistryError),
-    /// Leave `--shards` out, or mend it.
+    /// Leave `--shards` out, or correct it.
     #[error(transparent)]
     Shards(#[from] ShardsError),
-    /// Mend the settings.
+    /// Correct the settings.
     #[error("the settings of {service}: {source}")]
     Settings {
         /// The service, with its type where that differs from its name.
@@ -30,10 +30,10 @@ pub enum NodeError {
         /// What is wrong with them.
         source: SettingsError,
     },
-    /// Mend or change the data folder.
+    /// Repair or change the data folder.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// Choose a store that can be used, or mend this one.
+    /// Choose a store that can be used, or repair this one.
     #[error(transparent)]
     Store(OpenError),
     /// Give the store as a URL.
@@ -42,7 +42,7 @@ pub enum NodeError {
     /// Change an address.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// Change the gossip address, or gossip less.
+    /// Change the gossip address, or shorten what the node gossips.
     #[error(transparent)]
     Join(JoinError),
     /// Give this node another `--node-id`.
@@ -50,7 +50,7 @@ pub enum NodeError {
     IdTaken {
         /// The id.
         node: NodeId,
-        /// Who has it.
+        /// The API of the agent that has it.
         http: String,
     },
     /// Look at the log, then start the agent again.
@@ -62,7 +62,7 @@ pub enum NodeError {
     /// A second signal came while the node was leaving.
     #[error("aborted by a second signal")]
     Aborted,
-    /// The system refused to say when it sends signals.
+    /// The system can't notify the agent of signals.
     #[error("signals can't be listened for")]
     Signals(#[source] std::io::Error),
 }
@@ -78,7 +78,7 @@ impl From<Unfit> for NodeError {
 }
 
 impl NodeError {
-    /// What to do next, if there is anything to say.
+    /// What to do next, if that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Listen(error) => Some(error.hint().to_owned()),

@@ -1,4 +1,4 @@
-//! What happened, in this node's view: numbered, kept for a while, streamed without a gap.
+//! The changes in this node's view: numbered, the latest kept, streamed with every gap reported.
 
 mod words;
 
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use types::Generation;
 use types::api::{Event, EventKind, Member};
 
-/// Events that are kept for those who come back.
+/// Events that are kept for clients that resume a stream.
 const KEPT: usize = 1_024;
 
 /// The events of one node's view. Cheap to clone.
@@ -25,7 +25,7 @@ pub(crate) struct Events {
 
 #[derive(Debug, Default)]
 struct Log {
-    /// Numbers follow one another.
+    /// The numbers have no gap.
     kept: VecDeque<(u64, Event)>,
 }
 
@@ -37,7 +37,7 @@ impl Events {
         Self { log: Arc::default(), last, generation }
     }
 
-    /// Numbers and keeps every change that is news, until the node's view ends.
+    /// Numbers and keeps every change that is worth an event, until the node's view ends.
     pub(crate) async fn record(self, mut changes: Changes) {
         while let Some(change) = changes.next().await {
             if !words::is_news(&change) {
@@ -55,7 +55,7 @@ impl Events {
         }
     }
 
-    /// All that is kept, from the earliest on.
+    /// All events that are kept, the earliest first.
     pub(crate) fn kept(&self) -> Vec<Event> {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.kept.iter().map(|(_, event)| event.clone()).collect()
@@ -74,7 +74,7 @@ impl Events {
     /// The events after a number; waits for the next one if there is none. A gap is an event of its own.
     pub(crate) async fn after(&self, number: u64) -> Vec<(u64, Event)> {
         let mut last = self.last.subscribe();
-        // The sender lives in `self`, so the wait can't fail.
+        // `self` holds the sender, so the wait can't fail.
         let _ = last.wait_for(|last| *last > number).await;
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let first = log.kept.front().map_or(0, |(first, _)| *first);
@@ -89,7 +89,7 @@ impl Events {
         gap.into_iter().chain(log.kept.iter().filter(|(at, _)| *at > number).cloned()).collect()
     }
 
-    /// The number in an event's id, if it is one of this node's present life.
+    /// The number in an event's id, if the event is of this node's present incarnation.
     pub(crate) fn number(&self, id: &str) -> Option<u64> {
         let (generation, number) = id.split_once('.')?;
         (generation.parse() == Ok(self.generation.0)).then(|| number.parse().ok())?
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_goes_on_where_it_stopped_and_a_gap_is_said() {
+    async fn a_stream_continues_where_it_stopped_and_reports_a_gap() {
         let (sender, receiver) = watch::channel(view(vec![member(1)]));
         let events = Events::new(Generation(9), &Metrics::new("test"));
         let recording = events.clone().record(Changes::new(receiver));
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!((after[0].0, after.len()), (1_001, 27));
         let after = events.after(1).await;
         assert_eq!((after[0].1.kind, after[0].0, after[1].0), (EventKind::Gap, 3, 4));
-        assert_eq!(events.number("8.4"), None, "an id of an earlier life");
+        assert_eq!(events.number("8.4"), None, "an id of an earlier incarnation");
         assert_eq!(events.number("junk"), None);
     }
 }

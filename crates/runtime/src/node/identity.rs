@@ -1,4 +1,4 @@
-//! What a node keeps in its data folder: its id, the number of its life, and what a person last asked of it.
+//! What a node keeps in its data folder: its id, its generation, and the last command of an operator.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -27,10 +27,10 @@ pub enum DataDirError {
         path: PathBuf,
         /// `created`, `read`, `written`.
         doing: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Mend or remove the file.
+    /// Repair or remove the file.
     #[error("data folder: {path} is damaged ({source}); mend it, or remove it to let the node start anew")]
     Damaged {
         /// The file.
@@ -43,9 +43,9 @@ pub enum DataDirError {
     Foreign {
         /// The folder.
         path: PathBuf,
-        /// Whose it is.
+        /// The node that it belongs to.
         owner: NodeId,
-        /// Who wanted it.
+        /// The node that was to use it.
         wanted: NodeId,
     },
     /// Choose another `--data-dir`, or the cluster that it belongs to.
@@ -53,14 +53,14 @@ pub enum DataDirError {
     OtherCluster {
         /// The folder.
         path: PathBuf,
-        /// The cluster whose node keeps it.
+        /// The cluster of the node that it belongs to.
         owner: ClusterId,
         /// The cluster that the node was to join.
         wanted: ClusterId,
     },
 }
 
-/// A node's data folder, locked while this lives.
+/// A node's data folder, locked until this is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
@@ -68,38 +68,38 @@ pub(crate) struct DataDir {
     _lock: File,
 }
 
-/// Who a node is in this life.
+/// A node's id and generation, and those of its generations that it remembers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     pub(crate) id: NodeId,
     pub(crate) generation: Generation,
-    /// The first life that this folder remembers: an earlier one may be another node's of the same name.
+    /// The first generation that this folder records: an earlier one may be another node's of the same name.
     #[serde(default)]
     pub(crate) born: Option<Generation>,
-    /// The cluster that it belongs to. What the folder keeps of roles, specs and lives is of this cluster alone.
+    /// The cluster that it belongs to. The roles, specs and generations in the folder are of this cluster alone.
     #[serde(default)]
     pub(crate) cluster: Option<ClusterId>,
-    /// Its lives, this one last: another node of the same name, in another cluster on the same store, may live between
-    /// them.
+    /// Its generations, the present one last: another node of the same name, in another cluster on the same store, may have
+    /// generations between them.
     #[serde(default)]
     pub(crate) lives: Vec<Generation>,
-    /// Its lives before this one are not listed: there were too many, or an older version did not keep them.
+    /// Its generations before this one are not listed: there were too many, or an older version did not record them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) listed_from: Option<Generation>,
 }
 
 impl Identity {
-    /// Whether a claim was made by this node, in this life or an earlier one.
+    /// Whether a claim is of this node, in this incarnation or an earlier one.
     pub(crate) fn is_mine(&self, holder: &Holder) -> bool {
-        let life = holder.generation;
-        let is_listed = life == self.generation || self.lives.contains(&life);
+        let generation = holder.generation;
+        let is_listed = generation == self.generation || self.lives.contains(&generation);
         let born = self.born.unwrap_or(self.generation);
-        let is_unlisted = self.listed_from.is_some_and(|from| (born..from).contains(&life));
+        let is_unlisted = self.listed_from.is_some_and(|from| (born..from).contains(&generation));
         holder.node == self.id && (is_listed || is_unlisted)
     }
 
-    /// The next life of the same node.
-    fn reborn(mut self, now_ms: u64, cluster: Option<ClusterId>) -> Self {
+    /// The next incarnation of the same node.
+    fn restarted(mut self, now_ms: u64, cluster: Option<ClusterId>) -> Self {
         if self.lives.is_empty() {
             self.lives.push(self.generation);
             self.listed_from = Some(self.generation);
@@ -107,7 +107,7 @@ impl Identity {
         let generation = Generation(now_ms.max(self.generation.0.saturating_add(1)));
         let born = self.born.or(Some(self.generation));
         self.lives.push(generation);
-        if self.lives.len() > LISTED_LIVES {
+        if self.lives.len() > LISTED_GENERATIONS {
             self.lives.remove(0);
             self.listed_from = self.lives.first().copied();
         }
@@ -115,16 +115,16 @@ impl Identity {
     }
 }
 
-/// How many lives of a node are listed.
-const LISTED_LIVES: usize = 256;
+/// How many generations of a node are listed.
+const LISTED_GENERATIONS: usize = 256;
 
-/// What a person last asked of a node.
+/// The last command of an operator to a node.
 pub(crate) use types::KeptRole as Asked;
 
 const LOCK: &str = "lock";
 const NODE: &str = "node.json";
 const ROLE: &str = Asked::FILE;
-const LIVES: &str = "failed-lives.json";
+const FAILED_INCARNATIONS: &str = "failed-lives.json";
 const CACHE: &str = "cache";
 
 impl DataDir {
@@ -161,14 +161,14 @@ impl DataDir {
         &self.path
     }
 
-    /// Where services keep what can be had again; made by the first one that does.
+    /// The folder for caches of services; the first service that needs it creates it.
     pub(crate) fn cache(&self) -> PathBuf {
         self.path.join(CACHE)
     }
 
-    /// Who the node is in a new life: the id as kept or wanted or else generated, with a generation above the last one. The
-    /// life has begun once it is kept.
-    pub(crate) fn next_life(
+    /// The node's identity in a new incarnation: the id as kept or wanted or else generated, with a generation above the last
+    /// one. The incarnation begins once its identity is written.
+    pub(crate) fn next_incarnation(
         &self,
         cluster: &ClusterId,
         wanted: Option<NodeId>,
@@ -183,7 +183,7 @@ impl DataDir {
             return Err(DataDirError::OtherCluster { path, owner, wanted });
         }
         if kept.is_none() {
-            // A new node has been asked for nothing yet, whatever an earlier one has left here.
+            // A new node has had no command yet, whatever an earlier one has left here.
             self.forget()?;
         }
         let cluster = Some(cluster.clone());
@@ -191,7 +191,7 @@ impl DataDir {
             (Some(kept), Some(wanted)) if kept.id != wanted => {
                 return Err(DataDirError::Foreign { path: self.path.clone(), owner: kept.id, wanted });
             }
-            (Some(kept), _) => kept.reborn(now_ms, cluster),
+            (Some(kept), _) => kept.restarted(now_ms, cluster),
             (None, wanted) => {
                 let (id, generation) = (wanted.unwrap_or_else(generate), Generation(now_ms));
                 let (born, lives) = (Some(generation), vec![generation]);
@@ -201,22 +201,22 @@ impl DataDir {
         Ok(identity)
     }
 
-    /// Keeps who the node is in this life: the next one will be later. Waits for the disk.
-    pub(crate) fn keep_life(&self, identity: &Identity) -> Result<(), DataDirError> {
+    /// Writes the identity of this incarnation, so that the next one gets a higher generation. Waits for the disk.
+    pub(crate) fn keep_identity(&self, identity: &Identity) -> Result<(), DataDirError> {
         self.write(NODE, identity)
     }
 
-    /// What a person last asked of this node.
+    /// The last command of an operator to this node.
     pub(crate) fn asked(&self) -> Result<Option<Asked>, DataDirError> {
         self.read(ROLE)
     }
 
-    /// Keeps what a person asks of this node.
+    /// Writes the command of an operator to this node.
     pub(crate) fn keep(&self, asked: &Asked) -> Result<(), DataDirError> {
         self.write(ROLE, asked)
     }
 
-    /// Forgets what a person asked of this node.
+    /// Deletes the last command of an operator to this node.
     pub(crate) fn forget(&self) -> Result<(), DataDirError> {
         let path = self.path.join(ROLE);
         match std::fs::remove_file(&path) {
@@ -225,25 +225,24 @@ impl DataDir {
         }
     }
 
-    /// The spec of a type as it was last read from the store.
+    /// The spec of a service as it was last read from the store.
     pub(crate) fn spec(&self, service: &ServiceName) -> Result<Option<NumberedSpec>, DataDirError> {
         self.read(&format!("spec-{service}.json"))
     }
 
-    /// Keeps the spec of a type for a time without the store.
+    /// Writes the spec of a service, for starts while the store does not answer.
     pub(crate) fn keep_spec(&self, service: &ServiceName, spec: &NumberedSpec) -> Result<(), DataDirError> {
         self.write(&format!("spec-{service}.json"), spec)
     }
 
-    /// How many lives in a row have ended without a word soon after they had begun to run a shard. What can't be read
-    /// counts for nothing.
-    pub(crate) fn failed_lives(&self) -> u32 {
-        self.read(LIVES).ok().flatten().unwrap_or(0)
+    /// How many incarnations in a row crashed soon after they had begun to run a shard; 0 if the file can't be read.
+    pub(crate) fn failed_incarnations(&self) -> u32 {
+        self.read(FAILED_INCARNATIONS).ok().flatten().unwrap_or(0)
     }
 
-    /// Keeps that number.
-    pub(crate) fn keep_failed_lives(&self, number: u32) -> Result<(), DataDirError> {
-        self.write(LIVES, &number)
+    /// Writes that number.
+    pub(crate) fn keep_failed_incarnations(&self, number: u32) -> Result<(), DataDirError> {
+        self.write(FAILED_INCARNATIONS, &number)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DataDirError> {
@@ -256,7 +255,7 @@ impl DataDir {
         serde_json::from_slice(&text).map(Some).map_err(|source| DataDirError::Damaged { path, source })
     }
 
-    /// Written beside and renamed, so that a crash leaves the old or the new, never half of it.
+    /// Written to another file and renamed, so that a crash leaves the old or the new content, never a part of it.
     fn write(&self, name: &str, value: &impl Serialize) -> Result<(), DataDirError> {
         let path = self.path.join(name);
         let beside = self.path.join(format!("{name}.new"));
@@ -288,25 +287,25 @@ mod tests {
         "shop".parse().unwrap()
     }
 
-    fn begin_life(
+    fn begin_incarnation(
         data: &DataDir,
         cluster: &ClusterId,
         now_ms: u64,
         generated: &str,
     ) -> Result<Identity, DataDirError> {
-        let identity = data.next_life(cluster, None, now_ms, || id(generated))?;
-        data.keep_life(&identity)?;
+        let identity = data.next_incarnation(cluster, None, now_ms, || id(generated))?;
+        data.keep_identity(&identity)?;
         Ok(identity)
     }
 
     #[test]
-    fn a_node_keeps_its_name_and_never_lives_the_same_life_twice() {
+    fn a_node_keeps_its_name_and_never_has_the_same_generation_twice() {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
-        let first = begin_life(&data, &shop(), 1_000, "fancy-fox").unwrap();
+        let first = begin_incarnation(&data, &shop(), 1_000, "fancy-fox").unwrap();
         assert_eq!((&first.id, first.generation), (&id("fancy-fox"), Generation(1_000)));
         assert_eq!(first.cluster, Some(shop()));
-        let second = begin_life(&data, &shop(), 500, "other").unwrap();
+        let second = begin_incarnation(&data, &shop(), 500, "other").unwrap();
         assert_eq!((&second.id, second.generation), (&first.id, Generation(1_001)), "the clock jumped back");
         for (holder, is_mine) in [
             (claim("fancy-fox", 1_000), true),
@@ -317,7 +316,7 @@ mod tests {
         ] {
             assert_eq!(second.is_mine(&holder), is_mine, "{holder:?}");
         }
-        let error = data.next_life(&shop(), Some(id("thief")), 2_000, || id("other")).unwrap_err();
+        let error = data.next_incarnation(&shop(), Some(id("thief")), 2_000, || id("other")).unwrap_err();
         assert!(error.to_string().contains("belongs to node `fancy-fox`"), "{error}");
     }
 
@@ -326,7 +325,7 @@ mod tests {
     }
 
     fn begin(folder: &Path, now_ms: u64) -> Identity {
-        begin_life(&DataDir::open(folder).unwrap(), &shop(), now_ms, "a").unwrap()
+        begin_incarnation(&DataDir::open(folder).unwrap(), &shop(), now_ms, "a").unwrap()
     }
 
     #[test]
@@ -340,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn lives_that_an_older_version_did_not_list_are_mine_all_the_same() {
+    fn claims_of_generations_that_an_older_version_did_not_list_are_mine_too() {
         let folder = tempfile::tempdir().unwrap();
         let old = r#"{"id": "a", "generation": 2000, "born": 1000}"#;
         std::fs::write(folder.path().join(NODE), old).unwrap();
@@ -353,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_lives_are_listed_and_none_is_forgotten() {
+    fn a_limited_number_of_generations_is_listed_and_none_is_forgotten() {
         let mut me = Identity {
             id: id("a"),
             generation: Generation(1_000),
@@ -362,10 +361,10 @@ mod tests {
             lives: vec![Generation(1_000)],
             listed_from: None,
         };
-        for life in 101..600 {
-            me = me.reborn(life * 10, Some(shop()));
+        for generation in 101..600 {
+            me = me.restarted(generation * 10, Some(shop()));
         }
-        assert_eq!(me.lives.len(), LISTED_LIVES);
+        assert_eq!(me.lives.len(), LISTED_GENERATIONS);
         for (generation, is_mine) in
             [(999, false), (1_000, true), (1_010, true), (5_980, true), (5_985, false)]
         {
@@ -377,21 +376,21 @@ mod tests {
     fn a_folder_of_another_cluster_is_refused_and_left_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
-        let first = begin_life(&data, &shop(), 1_000, "a").unwrap();
+        let first = begin_incarnation(&data, &shop(), 1_000, "a").unwrap();
         data.keep(&Asked { role: "storage/2".parse().unwrap(), drained: false }).unwrap();
         let bank = "bank".parse().unwrap();
-        let error = begin_life(&data, &bank, 2_000, "b").unwrap_err().to_string();
+        let error = begin_incarnation(&data, &bank, 2_000, "b").unwrap_err().to_string();
         assert!(error.ends_with("belongs to cluster `shop`, not to `bank`"), "{error}");
         assert_eq!(data.read::<Identity>(NODE).unwrap().unwrap(), first);
         assert!(data.asked().unwrap().is_some());
 
-        // One that an earlier version wrote does not say whose it is; now it does.
+        // The file of an earlier version names no cluster; from now on it does.
         data.write(NODE, &serde_json::json!({ "id": "a", "generation": 1_000 })).unwrap();
-        begin_life(&data, &bank, 2_000, "b").unwrap();
-        assert!(begin_life(&data, &shop(), 3_000, "b").is_err());
-        // Without an identity nobody was asked for anything.
+        begin_incarnation(&data, &bank, 2_000, "b").unwrap();
+        assert!(begin_incarnation(&data, &shop(), 3_000, "b").is_err());
+        // Without an identity, the node has had no command.
         std::fs::remove_file(folder.path().join(NODE)).unwrap();
-        begin_life(&data, &shop(), 3_000, "b").unwrap();
+        begin_incarnation(&data, &shop(), 3_000, "b").unwrap();
         assert_eq!(data.asked().unwrap(), None);
     }
 
@@ -406,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_person_asked_is_kept_until_it_is_forgotten() {
+    fn the_last_command_is_kept_until_it_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
         assert_eq!(data.asked().unwrap(), None);
@@ -423,7 +422,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
         std::fs::write(folder.path().join(NODE), "{ half").unwrap();
-        let error = data.next_life(&shop(), None, 1, || id("x")).unwrap_err();
+        let error = data.next_incarnation(&shop(), None, 1, || id("x")).unwrap_err();
         assert!(error.to_string().contains("node.json is damaged"), "{error}");
         assert_eq!(std::fs::read_to_string(folder.path().join(NODE)).unwrap(), "{ half");
     }

@@ -1,4 +1,4 @@
-//! The order of things in a node's life: listen, serve, supervise; on leave end the role, say goodbye, stop serving.
+//! The main task of a node: serve and supervise; on leave end the role, gossip the leave, stop serving.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::node::identity::DataDirError;
 use crate::supervisor::Supervisor;
 use crate::supervisor::control::Control;
 
-/// How often another life of this node's id is asked who it is.
+/// How often another agent with this node's id is asked for its identity.
 const RIVAL_PAUSE: Duration = Duration::from_millis(500);
-/// How long it may take to answer.
+/// How long that agent may take to answer.
 const RIVAL_LIMIT: Duration = Duration::from_secs(1);
 /// How long a node looks for its seeds before it becomes a member without having met one.
 const FIRST_CONTACT_LIMIT: Duration = Duration::from_millis(300);
-/// How long requests to the API, and values on their way to slow clients, may go on after the node has left.
+/// How long requests to the API, and values on their way to slow clients, may continue after the node has left.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Header fields and bytes of a request's head: more than a gateway takes, since it adds some.
@@ -42,11 +42,11 @@ pub(crate) struct Incarnation {
 }
 
 impl Incarnation {
-    /// The order of things: serve and supervise; on leave end the role, say goodbye, then stop serving. `life_kept` ends
-    /// once the data folder knows of this life.
+    /// Serves and supervises; on leave ends the role, gossips the leave, then stops serving. `identity_kept` ends once this
+    /// incarnation is recorded in the data folder.
     pub(crate) async fn run(
         self,
-        life_kept: JoinHandle<Result<(), DataDirError>>,
+        identity_kept: JoinHandle<Result<(), DataDirError>>,
         supervisor: Supervisor,
         commands: tokio::sync::mpsc::Receiver<crate::supervisor::control::Command>,
         events: Events,
@@ -71,10 +71,10 @@ impl Incarnation {
         let refused = tokio::select! {
             biased;
             () = self.control.until_leaving() => None,
-            ended = self.may_become_a_member(life_kept) => ended.err(),
+            ended = self.may_become_a_member(identity_kept) => ended.err(),
         };
         if refused.is_some() || self.control.is_leaving() {
-            // Nobody has seen this node as a member, and nobody will: it leaves without a goodbye.
+            // This node never became a member, so no other node has to learn that it leaves.
             self.cluster.leave().await;
             self.stop_http.cancel();
             while parts.join_next().await.is_some() {}
@@ -102,26 +102,27 @@ impl Incarnation {
         outcome
     }
 
-    /// Waits until this life is on the disk, so that the next one will be later, and nobody met has this node's id.
+    /// Waits until this incarnation is on the disk, so that the next one gets a higher generation, and checks that no node
+    /// that was met has this node's id.
     async fn may_become_a_member(
         &self,
-        life_kept: JoinHandle<Result<(), DataDirError>>,
+        identity_kept: JoinHandle<Result<(), DataDirError>>,
     ) -> Result<(), NodeError> {
-        let (life_kept, owner) = tokio::join!(life_kept, self.owner_of_the_name());
-        life_kept.map_err(|_| NodeError::Panicked("task that writes the data folder"))??;
+        let (identity_kept, owner) = tokio::join!(identity_kept, self.owner_of_the_id());
+        identity_kept.map_err(|_| NodeError::Panicked("task that writes the data folder"))??;
         match owner {
             Some(owner) => Err(NodeError::IdTaken { node: self.facts.node.clone(), http: owner.http }),
             None => Ok(()),
         }
     }
 
-    /// Asks whoever is met first whether this node's id is taken, before the node becomes a member.
-    async fn owner_of_the_name(&self) -> Option<Rival> {
+    /// Looks for a live agent with this node's id among the nodes met first, before the node becomes a member.
+    async fn owner_of_the_id(&self) -> Option<Rival> {
         if !self.facts.has_seeds {
             return None;
         }
         let met = tokio::time::timeout(FIRST_CONTACT_LIMIT, self.cluster.namesakes()).await;
-        // Nobody was met: the seeds are dead or not up yet. What is noticed later is judged later.
+        // On a timeout no node was met: the seeds are dead or not up yet. `taken` notices a rival that appears later.
         let asked = met.unwrap_or_default().into_iter().map(async |namesake| {
             let is_alive = self.is_alive(&namesake).await;
             is_alive.then_some(namesake)
@@ -129,13 +130,13 @@ impl Incarnation {
         futures_util::future::join_all(asked).await.into_iter().flatten().next()
     }
 
-    /// Waits until another live agent turns out to have this node's id and the older right to it.
+    /// Waits until gossip shows a live agent that has this node's id and started earlier.
     async fn taken(&self) -> Rival {
         let mut rivals = self.cluster.rival();
         loop {
             let noticed = rivals.wait_for(Option::is_some).await.map(|rival| rival.clone());
             let Ok(rival) = noticed else {
-                // Gossip has ended, which others notice.
+                // Gossip has ended, which `run` notices.
                 std::future::pending().await
             };
             if let Some(rival) = rival
@@ -144,16 +145,16 @@ impl Incarnation {
                 if rival.generation < self.facts.generation {
                     return rival;
                 }
-                warn!(http = rival.http, "another agent was started with this node's id; it has to go");
+                warn!(http = rival.http, "another agent was started with this node's id; it has to exit");
             }
             tokio::time::sleep(RIVAL_PAUSE).await;
         }
     }
 
-    /// Whether a rival is a process of its own: its URL answers with its generation. This node's earlier life does not.
+    /// Whether a rival is alive: its URL answers with its generation. An earlier incarnation of this node does not.
     async fn is_alive(&self, rival: &Rival) -> bool {
-        let told = self.mesh.agent(&rival.http).itself(RIVAL_LIMIT).await;
-        told.is_ok_and(|agent| {
+        let answer = self.mesh.agent(&rival.http).itself(RIVAL_LIMIT).await;
+        answer.is_ok_and(|agent| {
             agent.member.id == self.facts.node
                 && agent.member.generation == rival.generation
                 && agent.cluster == self.facts.cluster

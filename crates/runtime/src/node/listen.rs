@@ -1,4 +1,4 @@
-//! Opens a node's addresses: HTTP on TCP, gossip on UDP, on the same port number unless told otherwise.
+//! Opens a node's addresses: HTTP on TCP, gossip on UDP, on the same port number unless the settings differ.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -8,10 +8,10 @@ use types::Loopback;
 
 use crate::Config;
 
-/// How often another free port is tried whose UDP twin is free as well.
+/// How many free TCP ports are tried until the UDP port of the same number is free as well.
 const PORT_TRIES: u32 = 32;
 
-/// How long finding out the way to a seed may take, its name's resolution included.
+/// How long finding the route to a seed may take, including the resolution of its name.
 const ROUTE_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Why a node's addresses can't be opened.
@@ -20,12 +20,12 @@ pub enum ListenError {
     /// Change the flag.
     #[error("{flag}: {source}")]
     Bind {
-        /// The flag that says otherwise.
+        /// The flag that sets the address.
         flag: &'static str,
         /// What is wrong with the address.
         source: BindError,
     },
-    /// Use a loopback address or say `--insecure`.
+    /// Use a loopback address, or add `--insecure`.
     #[error("{flag} {addr} is open to the network, and nothing is encrypted or authenticated yet")]
     Exposed {
         /// The flag.
@@ -36,7 +36,7 @@ pub enum ListenError {
     /// Give an address that others can reach.
     #[error("--advertise-addr {0} is not an address that others can reach")]
     Unreachable(IpAddr),
-    /// Say which address others shall use.
+    /// State the address that others shall use.
     #[error("the address that others shall use can't be derived from {0}")]
     NotDerivable(SocketAddr),
 }
@@ -63,14 +63,14 @@ pub(crate) struct Opened {
     pub(crate) listener: TcpListener,
     pub(crate) http: SocketAddr,
     pub(crate) gossip: SocketAddr,
-    /// The address that others are told for HTTP.
+    /// The address that others use for HTTP.
     pub(crate) advertise: IpAddr,
-    /// The address that others are told for gossip.
+    /// The address that others use for gossip.
     pub(crate) advertise_gossip: IpAddr,
 }
 
-/// Opens the HTTP listener and finds a gossip address whose UDP port is free. The port is opened by gossip itself a
-/// moment later; whoever takes it in between is reported as its holder.
+/// Opens the HTTP listener and finds a gossip address whose UDP port is free. Gossip itself opens that port shortly
+/// afterwards; if another process takes it in between, the error says that it is in use.
 pub(crate) async fn open(config: &Config) -> Result<Opened, ListenError> {
     let gossip_wanted = config.gossip.unwrap_or(SocketAddr::new(config.listen.ip(), 0));
     let same_port = config.gossip.is_none_or(|gossip| gossip.port() == 0);
@@ -106,7 +106,7 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, ListenError> {
     }
 }
 
-/// The address that others are told for an address that is opened here.
+/// The address that others use for an address that is opened here.
 async fn advertise_of(config: &Config, opened: SocketAddr) -> Result<IpAddr, ListenError> {
     if let Some(given) = config.advertise {
         let reachable = !given.is_unspecified() && !given.is_multicast();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_open_to_the_network_needs_the_word_insecure() {
+    async fn an_address_open_to_the_network_needs_the_insecure_flag() {
         let mut config = config("0.0.0.0:0");
         assert!(matches!(open(&config).await, Err(ListenError::Exposed { .. })));
         config.insecure = true;

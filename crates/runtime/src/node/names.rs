@@ -1,11 +1,11 @@
-//! Names for nodes that were given none: short, kind, and easy to say aloud.
+//! Generated names for nodes: short, kind, and easy to say aloud.
 
 use cool_id_generator::words::{ADJECTIVES, ANIMALS};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use types::NodeId;
 
-/// Adjectives that nobody wants on a machine of theirs.
+/// Adjectives that would be unkind in the name of a machine.
 const UNKIND: [&str; 38] = [
     "angry",
     "anxious",
@@ -46,7 +46,7 @@ const UNKIND: [&str; 38] = [
     "worried",
     "self-disciplined",
 ];
-/// Animals whose names are meant for people at times, or that exist in a game alone.
+/// Animals whose names can be insults, or that exist only in a game.
 const ODD: [&str; 14] = [
     "alphabeaver",
     "boomalope",

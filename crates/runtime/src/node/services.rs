@@ -1,6 +1,6 @@
 //! The services of the cluster, their types and what their specs want, as far as this node knows.
 //!
-//! The store says it; members keep what they read last. What gossip shows fills in until then.
+//! The specs on the store decide; members cache what they read last. What gossip shows fills in until the first read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -20,14 +20,14 @@ pub(crate) struct Catalog {
     pub(crate) services: BTreeMap<ServiceName, Entry>,
 }
 
-/// What the spec of a service says.
+/// The cached part of a service's spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// The number of the spec.
     pub(crate) spec: u64,
     pub(crate) service_type: ServiceType,
     pub(crate) shards: Option<NonZeroU32>,
-    /// Copies of each shard beside its owner's.
+    /// Replicas of each shard besides its owner.
     pub(crate) replicas: u32,
 }
 
@@ -71,7 +71,7 @@ impl Services {
         self.registry.plugin(&self.type_of(service)?)
     }
 
-    /// Refuses the name of a type where no service has that name and others have that type: one of them is meant.
+    /// Refuses the name of a type if no service has that name but others have that type: one of them is meant.
     pub(crate) fn refuse_type(&self, service: &ServiceName) -> Result<(), Problem> {
         let named = named_otherwise(service, &self.catalog.borrow(), &self.registry, &self.view.borrow());
         let Some(first) = named.first() else { return Ok(()) };
@@ -126,7 +126,7 @@ fn named_otherwise(
 pub(crate) enum TypeError {
     /// The service has no spec, and there is no type of its name here.
     Unknown(RegistryError),
-    /// The store could not be asked.
+    /// The store could not be read.
     Unread(Problem),
 }
 
@@ -139,7 +139,7 @@ impl From<TypeError> for Problem {
     }
 }
 
-/// A role that can't be run here.
+/// The refusal of a role that can't be run here.
 pub(crate) fn unknown_role(error: &RegistryError) -> Problem {
     let (code, hint) = match error {
         RegistryError::UnknownType { .. } => {

@@ -1,4 +1,4 @@
-//! How many shards a service has: what this agent was started with, against what the store says. Pure.
+//! The number of shards of a service: the one in this agent's flags against the one on the store. Pure.
 
 use std::num::NonZeroU32;
 
@@ -14,25 +14,25 @@ pub enum ShardsError {
     /// Give a smaller number.
     #[error("a service has at most {most} shards, not {shards}", most = ShardId::MAX + 1)]
     TooMany {
-        /// What `--shards` says.
+        /// The value of `--shards`.
         shards: NonZeroU32,
     },
     /// Give another shard, or more shards.
     #[error("shards are counted from 0: there is no shard {shard} of {shards}")]
     NoSuchShard {
-        /// What `--shard` says.
+        /// The value of `--shard`.
         shard: ShardId,
-        /// What `--shards` says.
+        /// The value of `--shards`.
         shards: NonZeroU32,
     },
 }
 
-/// What an agent was started with.
+/// The number of shards that an agent was started with, and for which role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GivenShards {
     /// The role of the command line.
     role: Role,
-    /// The type of its service, if the command line says it.
+    /// The type of its service, if the command line has it.
     service_type: Option<ServiceType>,
     /// How many shards its service has.
     number: Option<NonZeroU32>,
@@ -51,7 +51,7 @@ impl GivenShards {
         if let Some(shards) = number {
             let known = service_type.clone().or_else(|| role.service()?.default_type());
             let plugin = known.and_then(|service_type| registry.plugin(&service_type));
-            // Of a service whose type the store alone knows, that is found out with the type.
+            // If only the store knows the type of the service, this is checked once the type has been read.
             let is_untyped = role != Role::Standby && plugin.is_none();
             if !is_untyped && plugin.is_none_or(|plugin| plugin.sharding() != Sharding::Owned) {
                 return Err(ShardsError::NotFixed(role.service_name().to_owned()));
@@ -66,7 +66,7 @@ impl GivenShards {
         Ok(Self { role, service_type, number, command })
     }
 
-    /// The type that this agent was told a service has.
+    /// The type of a service in this agent's flags.
     pub(crate) fn service_type(&self, service: &ServiceName) -> Option<&ServiceType> {
         self.service_type.as_ref().filter(|_| self.role.service() == Some(service))
     }

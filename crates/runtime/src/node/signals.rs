@@ -18,7 +18,7 @@ pub struct Signals {
     quit: Signal,
     hangup: Signal,
     leaves_on_hangup: bool,
-    /// Without someone who listens they would end the process.
+    /// Without a listener, these would end the process.
     _ignored: [Signal; 2],
 }
 
@@ -27,7 +27,7 @@ impl Signals {
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self {
             last: None,
-            // Asked before the signal has a listener.
+            // Read before the signal has a listener.
             leaves_on_hangup: has_terminal() && !is_hangup_ignored(),
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -37,8 +37,8 @@ impl Signals {
         })
     }
 
-    /// The name of the next one. Some senders signal a process and its group: what comes within a moment of the
-    /// last one is the same. Cancel-safe.
+    /// The name of the next signal. Some senders signal a process and its group, so a signal that comes within
+    /// 300 ms of the last one counts as the same. Cancel-safe.
     pub async fn next(&mut self) -> &'static str {
         loop {
             let name = tokio::select! {
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_under_nohup_is_told_by_its_mask_of_signals() {
+    fn a_process_under_nohup_is_recognized_by_its_signal_mask() {
         let status = |mask: &str| format!("Name:\tagent\nSigBlk:\t0000000000000001\nSigIgn:\t{mask}\n");
         for (mask, expected) in
             [("0000000000001001", true), ("0000000000001000", false), ("0000000000000000", false)]

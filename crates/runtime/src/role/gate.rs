@@ -23,14 +23,14 @@ use types::{Role, ServiceName};
 /// Set in a gate's state once it is shut; the rest of the state counts requests.
 const SHUT: u64 = 1 << 63;
 
-/// Counts the requests inside, and can be shut for good.
+/// Counts the requests inside; once shut, it stays shut.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     state: AtomicU64,
     emptied: Notify,
     /// Cancelled once it is shut.
     shut: CancellationToken,
-    /// Cancelled when those inside may not go on.
+    /// Cancelled when the requests inside must end.
     cut: CancellationToken,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Pass(Arc<Gate>);
 impl Gate {
     /// Lets a request in, unless the gate is shut.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<Pass> {
-        // Counted first and looked at afterwards: whoever shuts the gate sees every request that got in.
+        // Counted before the check, so that `shut` counts every request that gets in.
         let before = self.state.fetch_add(1, Ordering::SeqCst);
         let pass = Pass(self.clone());
         (before & SHUT == 0).then_some(pass)
@@ -70,12 +70,12 @@ impl Gate {
         self.cut.cancel();
     }
 
-    /// Waits until requests inside may not go on.
+    /// Waits until the requests inside must end.
     pub(crate) async fn is_cut(&self) {
         self.cut.cancelled().await;
     }
 
-    /// Waits until nobody is inside. Meant for a gate that is shut.
+    /// Waits until no request is inside. Meant for a gate that is shut.
     pub(crate) async fn empty(&self) {
         loop {
             let emptied = self.emptied.notified();
@@ -106,17 +106,17 @@ pub(crate) struct Mounted {
     pub(crate) gate: Arc<Gate>,
     /// The claim under which its shard is owned.
     pub(crate) claim: Option<Claim>,
-    /// Whether shards of the service have owners, so that its end waits for no client.
+    /// Whether shards of the service have owners, so that no client may delay its end.
     pub(crate) is_owned: bool,
     pub(crate) probe: Probe,
 }
 
-/// Asks a running service what it knows of itself.
+/// Reads the staleness of a running service.
 #[derive(Clone)]
 pub(crate) struct Probe(pub(crate) Arc<dyn Service>);
 
 impl Probe {
-    /// How far behind its owner's its replica may be. A service that panics says nothing.
+    /// How far its replica may be behind the owner. None if the service panics.
     pub(crate) fn staleness(&self) -> Option<Duration> {
         std::panic::catch_unwind(AssertUnwindSafe(|| self.0.staleness())).ok().flatten()
     }
@@ -163,7 +163,7 @@ impl Mount {
     }
 }
 
-/// Keeps the request inside its gate until the body of its answer has been sent or given up, or it was detached.
+/// Keeps the request inside its gate until the body of its answer has been sent or dropped, or the request is detached.
 pub(crate) fn hold(response: Response<Body>, gate: &Gate, tie: Detach) -> Response<Body> {
     if response.body().is_end_stream() {
         tie.detach();
@@ -179,7 +179,7 @@ pub(crate) fn hold(response: Response<Body>, gate: &Gate, tie: Detach) -> Respon
     })
 }
 
-/// A body that fails once its service may not go on, unless it was detached.
+/// A body that fails once the gate ends its requests, unless its request was detached.
 struct Cuttable {
     body: Body,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_shut_gate_lets_nobody_in_and_waits_for_those_inside() {
+    async fn a_shut_gate_lets_no_request_in_and_waits_for_those_inside() {
         let gate = Arc::new(Gate::default());
         let first = gate.enter().unwrap();
         let second = gate.enter().unwrap();

@@ -1,4 +1,4 @@
-//! How far a role has come, as a pure function: what happened in, the next state out.
+//! The state machine of a role, as a pure function: an event goes in, the next state comes out.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use types::{Backoff, Phase};
 
 /// The pause before a restart.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-/// Who ran this long has recovered: the next failure is the first again.
+/// A service that ran this long has recovered: the next failure counts as the first.
 const RECOVERED_AFTER: Duration = Duration::from_secs(60);
 
-/// How far a role has come.
+/// The state of a role.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum State {
     /// The service is being started.
@@ -22,14 +22,14 @@ pub(crate) enum State {
     Waiting { failures: u32, retry_at: Instant, reason: String },
     /// Requests in flight are being finished.
     Draining { reason: Option<String> },
-    /// Nothing runs, because a person said so.
+    /// Nothing runs, on an operator's command.
     Stopped { reason: String },
 }
 
-/// What happened to it.
+/// An event that changes the state of a role.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Happening {
-    /// A start was begun by a person or at the agent's start.
+    /// A start was begun, by a command or by the node itself.
     Start,
     /// The service is up.
     Started { at: Instant },
@@ -37,11 +37,11 @@ pub(crate) enum Happening {
     Failed { at: Instant, reason: String, jitter: f64 },
     /// The pause is over.
     Retry,
-    /// The service was asked how it is.
+    /// The service's health was checked.
     Probed(Health),
     /// A drain was begun.
     Drain { reason: Option<String> },
-    /// The service is down, as wanted.
+    /// The service has been stopped by a command.
     Stopped { reason: String },
 }
 
@@ -83,7 +83,7 @@ impl State {
         }
     }
 
-    /// The phase that others are shown, with the reason.
+    /// The phase that is gossiped, with the reason.
     pub(crate) fn phase(&self) -> (Phase, Option<String>) {
         match self {
             Self::Starting { .. } => (Phase::Starting, None),
@@ -101,7 +101,7 @@ impl State {
         }
     }
 
-    /// Whether it has run for so long that it counts as sound.
+    /// Whether it has run long enough to count as sound.
     pub(crate) fn is_sound(&self, now: Instant) -> bool {
         matches!(self, Self::Running { since, .. } if now.saturating_duration_since(*since) >= RECOVERED_AFTER)
     }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_that_keeps_failing_waits_longer_and_says_why() {
+    async fn a_service_that_keeps_failing_waits_longer_and_reports_why() {
         let now = Instant::now();
         let once = State::Starting { failures: 0 }.after(failed(now, "port taken"));
         assert_eq!(once.phase().0, Phase::Failed);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_ran_for_a_minute_has_recovered() {
+    async fn a_service_that_ran_for_a_minute_has_recovered() {
         let now = Instant::now();
         let running = State::Starting { failures: 5 }.after(Happening::Started { at: now });
         let soon = running.after(failed(now + Duration::from_secs(1), "x"));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_probe_changes_only_what_runs() {
+    async fn a_probe_changes_only_a_running_service() {
         let now = Instant::now();
         let running = State::Starting { failures: 0 }.after(Happening::Started { at: now });
         let degraded = running.after(Happening::Probed(Health::Degraded("slow disk".to_owned())));

@@ -1,7 +1,7 @@
-//! Becoming the owner of a shard, and ceasing to be it.
+//! Takes and releases the claim of a shard.
 //!
-//! Who may take a shard is a pure function of what the store says and whom gossip shows; the store then decides who of
-//! those who try is right.
+//! Whether a node may take a shard is a pure function of the claim on the store and the view; among the nodes that try, the
+//! store decides.
 
 use std::time::Duration;
 
@@ -20,36 +20,36 @@ use crate::node::services::Services;
 use crate::takeover::twins;
 use crate::takeover::vacancy::has_heir;
 
-/// How long an owner may take to say that it is there at all.
+/// How long an owner may take to show that it is alive.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
-/// How long an owner that leaves is waited for before the claim is looked at again.
+/// The pause before the claim is read again, if its owner is leaving.
 const LEAVING_PAUSE: Duration = Duration::from_millis(500);
-/// How long an owner that does something else is left to it.
+/// The pause before an owner is asked again, if it carries out another command.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
 /// How long the store may take to answer a node that acts on its own.
 pub(crate) const STORE_LIMIT: Duration = Duration::from_secs(5);
-/// How often a claim is tried for while others write to its log.
+/// How often a node tries to take a claim while others write to its log.
 const ATTEMPTS: u32 = 5;
 
 /// What a node that wants a shard may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Take it: nobody has it, or this node had it in an earlier life.
+    /// Take it: it has no owner, or this node owned it in an earlier incarnation.
     Take,
-    /// Ask its owner, who is there, to hand it over.
+    /// Ask its owner, which is a live member, to hand it over.
     Ask(Holder),
-    /// Take it from an owner who is not there: a person says so.
+    /// Take it from an owner that is no live member: an operator forces the move.
     Seize(Holder),
     /// Leave it to its owner.
     Leave {
         /// The owner.
         holder: Holder,
-        /// Whether it is seen to honour its claim.
+        /// Whether gossip shows that it honours its claim.
         honoured: bool,
     },
 }
 
-/// What a node may do about a shard. `is_told` says that a person wants the shard moved, whoever has it.
+/// What a node may do about a shard. `is_forced`: an operator wants the shard moved, even from its owner.
 pub(crate) fn way(state: &ClaimState, me: &Identity, is_forced: bool, view: &ClusterView) -> Way {
     let Some(holder) = state.holder.clone() else {
         return Way::Take;
@@ -57,7 +57,7 @@ pub(crate) fn way(state: &ClaimState, me: &Identity, is_forced: bool, view: &Clu
     if me.is_mine(&holder) {
         return Way::Take;
     }
-    // One of its own name is another node, or this one in a life that it has forgotten.
+    // An owner with this node's id is another node, or an incarnation of this one that its data folder does not record.
     let is_there = holder.node != me.id && view.member(&holder.node).is_some();
     match (is_forced, is_there) {
         (true, true) => Way::Ask(holder),
@@ -69,7 +69,7 @@ pub(crate) fn way(state: &ClaimState, me: &Identity, is_forced: bool, view: &Clu
     }
 }
 
-/// Whether the owner is seen, in the life in which it took the shard, to say that it has it.
+/// Whether the incarnation that took the shard is in the view and gossips the epoch of the claim.
 pub(crate) fn is_honoured(holder: &Holder, view: &ClusterView) -> bool {
     let says_so = |state: &RoleState| state.epoch == Some(holder.epoch);
     view.member(&holder.node).is_some_and(|member| {
@@ -77,21 +77,21 @@ pub(crate) fn is_honoured(holder: &Holder, view: &ClusterView) -> bool {
     })
 }
 
-/// What came of asking an owner for its shard.
+/// The outcome of asking an owner for its shard.
 enum Asked {
     /// It has handed it over.
     HandedOver,
-    /// It does not own it, so it says.
+    /// It answers that it does not own it.
     NotTheOwner,
-    /// It is on its way out, and will have given it up.
+    /// It is leaving, and releases the shard as it does.
     Leaving,
-    /// It does something else for the moment.
+    /// It is carrying out another command.
     Busy(Problem),
     /// It does not answer.
     Silent,
 }
 
-/// What was found out before anything was disturbed.
+/// The result of the checks that come before anything is disturbed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Consent {
     /// The number of the claim whose owner does not answer.
@@ -104,7 +104,7 @@ pub(crate) enum AcquireError {
     /// Another node owns it: be a replica, or stand by.
     #[error("{0}")]
     Owned(Problem),
-    /// This node could not run it a moment ago, and other nodes could: stand by.
+    /// This node has refused it recently, and there are other candidates: stand by.
     #[error("{0}")]
     LeftToOthers(Problem),
     /// Anything else: try again later.
@@ -138,7 +138,7 @@ impl From<AcquireError> for Problem {
     }
 }
 
-/// Who wants to own a shard.
+/// A node that wants to own a shard.
 pub(crate) struct Candidate<'a> {
     pub(crate) identity: &'a Identity,
     pub(crate) cluster: &'a Cluster,
@@ -147,7 +147,7 @@ pub(crate) struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// Asks everything that can refuse, the owner as well if a person wants the shard moved, and disturbs nothing.
+    /// Checks everything that can refuse, and asks the owner if an operator forces the move. Disturbs nothing.
     pub(crate) async fn consent(
         &self,
         store: &Store,
@@ -184,7 +184,7 @@ impl Candidate<'_> {
         }
     }
 
-    /// Takes a shard, by way of its owner if a person wants it moved.
+    /// Takes a shard; if an operator forces the move, asks its owner first.
     pub(crate) async fn take(
         &self,
         store: &Store,
@@ -193,7 +193,7 @@ impl Candidate<'_> {
         consent: Consent,
     ) -> Result<Claim, AcquireError> {
         let claims = store.claims();
-        // An owner that does not answer, or denies what the store says of it twice, is not asked again.
+        // An owner that does not answer, or that denies the same claim twice, is not asked again.
         let (mut is_given_up, mut denied) = (false, None);
         let (mut was_handed_over, mut busy) = (false, None);
         for _ in 0..ATTEMPTS {
@@ -229,7 +229,7 @@ impl Candidate<'_> {
                 Way::Ask(holder) | Way::Seize(holder) => {
                     warn!(
                         %shard, from = %holder.node, epoch = %holder.epoch,
-                        "taking a shard from an owner who does not run it, as a person wants it"
+                        "taking a shard from an owner that does not run it, as an operator wants it"
                     );
                 }
                 Way::Take => {}
@@ -272,13 +272,13 @@ impl Candidate<'_> {
         }
     }
 
-    /// Fails if the owner is alive in another cluster on the same store: no person here can know what it does there.
+    /// Fails if the owner is alive in another cluster on the same store, since an operator of this one can't know its state.
     async fn refuse_twins(&self, store: &Store, shard: &ShardRef, state: &ClaimState) -> Result<(), Problem> {
         let twin = twins::find(self.mesh, &self.cluster.view(), store, (shard, state)).await;
         twin.map_or(Ok(()), |twin| Err(twin.to_problem()))
     }
 
-    /// Whether this node could not run the shard a moment ago, and others are there who may.
+    /// Whether this node was the last to refuse the shard, and there are other candidates.
     fn leaves_it_to_others(&self, shard: &ShardRef, state: &ClaimState) -> bool {
         let is_refused =
             matches!(&state.latest, Latest::Released { by, is_refused: true, .. } if *by == self.identity.id);
@@ -286,7 +286,7 @@ impl Candidate<'_> {
         is_refused && has_heir(&self.cluster.view(), shard, service_type.as_ref())
     }
 
-    /// Asks the owner to hand its shard over, or only if it would. Fails if it has a reason not to.
+    /// Asks the owner to hand its shard over, or with `dry_run` whether it would. Fails if the owner refuses.
     async fn ask(&self, shard: &ShardRef, holder: &Holder, dry_run: bool) -> Result<Asked, Problem> {
         let view = self.cluster.view();
         let Some(owner) = view.member(&holder.node) else {
@@ -335,7 +335,7 @@ pub(crate) fn not_the_owner(me: &NodeId, release: &Release) -> Problem {
     Problem::new(ErrorKind::Changed, "not-the-owner", detail).hint("GET /v1/claims says who owns what")
 }
 
-/// The same problem, with the word that the shard has nobody now.
+/// The same problem, which also reports that the shard has no owner now.
 pub(crate) fn ownerless(shard: &ShardRef, problem: Problem, view: &ClusterView) -> Problem {
     let detail = format!("{}; {shard} has no owner now", problem.detail);
     Problem { detail, ..problem }.hint(new_owner(view, shard))
@@ -354,7 +354,7 @@ pub(crate) fn new_owner(view: &ClusterView, shard: &ShardRef) -> String {
     }
 }
 
-/// Gives a claim up, as well as the store lets it. Whether it is noted there.
+/// Releases a claim, if the store answers in time. Returns whether this node no longer has it.
 pub(crate) async fn release(
     claims: &Claims,
     shard: &ShardRef,
@@ -366,7 +366,7 @@ pub(crate) async fn release(
             info!(%shard, epoch = %holder.epoch, why = farewell.why, "released a shard");
             true
         }
-        // It is somebody else's already.
+        // Another node has it already.
         Ok(Err(ClaimError::Lost(_))) => true,
         Ok(Err(ClaimError::Store(error))) => {
             warn!(%shard, %error, "a shard could not be released yet");

@@ -27,14 +27,14 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts a service. `context` makes the context around the parts that end with it.
+    /// Starts a service. `context` builds its context from the parts that end with it.
     pub(crate) async fn start(
         prepared: Box<dyn Prepared>,
         context: impl FnOnce(Tasks, CancellationToken) -> Context,
     ) -> Result<Self, ServiceError> {
         let (tasks, failures) = Tasks::new();
         let token = CancellationToken::new();
-        // A start that is given up halfway must not leave its tasks behind.
+        // A start that is cancelled must not leave its tasks behind.
         let shutdown = token.clone().drop_guard();
         let context = context(tasks.clone(), token);
         let (endpoints, metrics) = (context.endpoints.clone(), context.metrics.clone());
@@ -72,7 +72,7 @@ impl Running {
         }
     }
 
-    /// Ends the service. What does not end in time is left behind, and said.
+    /// Ends the service. What does not end in time is dropped or aborted, with a warning.
     pub(crate) async fn stop(self) {
         drop(self.shutdown);
         match timeout(STOP, AssertUnwindSafe(self.service.stop()).catch_unwind()).await {
@@ -81,18 +81,18 @@ impl Running {
             Ok(Err(_panic)) => warn!("the service panicked while it stopped"),
             Err(_) => warn!(limit = ?STOP, "the service did not stop in time"),
         }
-        // Whoever is still inside would wait for a service that is no more.
+        // Requests that are still inside would wait for a service that has ended.
         self.gate.cut();
         drop(self.service);
         end_tasks(&self.tasks).await;
     }
 
-    /// What asks the service what it knows of itself.
+    /// A handle that reads the staleness of the service.
     pub(crate) fn probe(&self) -> Probe {
         Probe(self.service.clone())
     }
 
-    /// How the service is; a panic counts as a failure.
+    /// The health of the service; a panic counts as a failure.
     pub(crate) fn health(&self) -> Health {
         std::panic::catch_unwind(AssertUnwindSafe(|| self.service.health()))
             .unwrap_or_else(|_| Health::Failed("the health check panicked".to_owned()))
@@ -108,7 +108,7 @@ impl Running {
     }
 }
 
-/// The router of a service that has started; making it must not end the agent.
+/// The router of a service that has started; a panic of the service must not end the agent.
 fn routes(service: &Arc<dyn Service>) -> Result<axum::Router, ServiceError> {
     let service = service.clone();
     std::panic::catch_unwind(AssertUnwindSafe(|| service.routes()))

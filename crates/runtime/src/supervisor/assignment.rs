@@ -6,14 +6,14 @@ use types::{Post, Role};
 use crate::node::cluster_store::Terms;
 use crate::takeover::claim_watch::ClaimWatch;
 
-/// All that is true of a node only as long as it has its role. A change of roles replaces it as a whole; a change that
-/// fails puts the old one back.
+/// The state of a node that belongs to its role. A role change replaces it as a whole; a change that fails restores the old
+/// one.
 pub(super) struct Assignment {
     pub(super) role: Role,
-    /// What the role runs with, once that has been read.
+    /// What the role runs with, once the spec has been read.
     pub(super) terms: Option<Terms>,
     pub(super) duty: ShardDuty,
-    /// Why the node has this role, if no person asked for it.
+    /// Why the node has this role, if no operator commanded it.
     pub(super) note: Option<String>,
 }
 
@@ -45,12 +45,12 @@ impl ShardDuty {
         self.claim_watch().map(ClaimWatch::claim)
     }
 
-    /// The claim, if the shard is known to be still this node's.
+    /// Whether this node has the claim, and is not known to have lost it.
     pub(super) fn is_held(&self) -> bool {
         self.claim().is_some_and(|claim| claim.successor().is_none())
     }
 
-    /// Hands the claim out; afterwards the node does nothing with the shard. A replica stays one.
+    /// Removes the claim and returns it; the duty is none afterwards. A replica stays one.
     pub(super) fn take_claim(&mut self) -> Option<ClaimWatch> {
         match std::mem::replace(self, Self::None) {
             Self::Primary(watch) => Some(watch),

@@ -1,4 +1,4 @@
-//! How a role begins by itself, with its shard where it has one; and how it ends when the shard is somebody else's.
+//! How a role starts without a command, with its shard if it has one; and how it ends once another node owns the shard.
 
 use std::time::Duration;
 
@@ -16,48 +16,48 @@ use crate::role::running::Running;
 use crate::takeover::claim_watch::ClaimWatch;
 use crate::takeover::vacancy::has_heir;
 
-/// For how many gossip intervals it is looked for somebody else who could run a shard: a node that starts among others
-/// sees them after one or two.
-const HEIR_INTERVALS: u32 = 5;
-/// The longest that is.
-const HEIR_LIMIT: Duration = Duration::from_secs(2);
+/// For how many gossip intervals a node looks for another candidate for its shard: a node that starts sees the others after
+/// one or two.
+const CANDIDATE_INTERVALS: u32 = 5;
+/// The longest that it looks.
+const CANDIDATE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How a shard is acquired.
 pub(super) enum Acquisition {
-    /// As a node starts: unless somebody else owns it.
+    /// As a node starts: unless another node owns it.
     Start,
     /// By a command.
     Command {
-        /// Whether it is moved here, whoever owns it.
+        /// Whether it is taken even from its owner.
         is_forced: bool,
-        /// What the owner said before anything was disturbed.
+        /// The owner's answer before anything was disturbed.
         consent: Consent,
     },
     /// In a takeover: from a state of the claim that no live owner honours.
     Vacant(ClaimState),
 }
 
-/// After so many lives in a row that ended soon after they had begun to run a shard, it is left to others.
-const FAILED_LIVES: u32 = 3;
+/// After this many incarnations in a row that ended soon after they had begun to run a shard, it is left to others.
+const FAILED_INCARNATIONS: u32 = 3;
 
 impl Supervisor {
-    /// Begins the first role of a life. A process that dies again and again must not keep a shard that others could run.
-    pub(super) async fn begin_life(&mut self) {
+    /// Starts the first role of an incarnation. A process that keeps dying must not keep a shard that others could run.
+    pub(super) async fn begin_first_role(&mut self) {
         let data = self.tools.data.clone();
         let Some(shard) = self.assigned.role.shard_ref() else { return self.begin().await };
         if !self.may_own().await {
             return self.begin().await;
         }
-        let failed = data.failed_lives();
-        if failed < FAILED_LIVES || !self.meets_an_heir(&shard).await {
+        let failed = data.failed_incarnations();
+        if failed < FAILED_INCARNATIONS || !self.meets_a_candidate(&shard).await {
             self.is_on_trial = true;
-            if let Err(error) = data.keep_failed_lives(failed.saturating_add(1)) {
-                warn!(%error, "that this life has begun could not be kept");
+            if let Err(error) = data.keep_failed_incarnations(failed.saturating_add(1)) {
+                warn!(%error, "the start of the role could not be recorded");
             }
             return self.begin().await;
         }
         let why = format!(
-            "{failed} lives of this node in a row ended soon after they had begun to run {}",
+            "this node ended {failed} times in a row soon after it had begun to run {}",
             self.assigned.role
         );
         warn!(role = %self.assigned.role, why, "leaving the shard to others");
@@ -68,20 +68,20 @@ impl Supervisor {
             let farewell = Farewell { is_refused: true, why: Some(&why), ..Farewell::default() };
             release(&store.claims(), &shard, &holder, farewell).await;
         }
-        // The next life tries again, as this one does after a while.
-        if let Err(error) = data.keep_failed_lives(0) {
-            warn!(%error, "the number of failed lives could not be kept");
+        // The next incarnation tries again, as this one does after a while.
+        if let Err(error) = data.keep_failed_incarnations(0) {
+            warn!(%error, "the number of failed incarnations could not be reset");
         }
         self.stand_by(why);
         self.publish().await;
     }
 
-    /// Whether somebody else is there who could take the shard. Waits a moment for it to be seen.
-    async fn meets_an_heir(&self, shard: &ShardRef) -> bool {
+    /// Whether another candidate for the shard is in the view, or comes into it within the limit.
+    async fn meets_a_candidate(&self, shard: &ShardRef) -> bool {
         let mut view = self.tools.cluster.watch();
         let service_type = self.tools.cluster_store.services().type_of(&shard.service);
         let met = view.wait_for(|view| has_heir(view, shard, service_type.as_ref()));
-        let limit = (Timing::of(self.tools.profile).interval * HEIR_INTERVALS).min(HEIR_LIMIT);
+        let limit = (Timing::of(self.tools.profile).interval * CANDIDATE_INTERVALS).min(CANDIDATE_LIMIT);
         matches!(timeout(limit, met).await, Ok(Ok(_)))
     }
 
@@ -93,16 +93,16 @@ impl Supervisor {
         plugin.is_some_and(|plugin| plugin.sharding() == Sharding::Owned)
     }
 
-    /// This life has run for long enough, or ends as it should.
+    /// This incarnation has run for long enough, or ends in an orderly way.
     pub(super) fn end_trial(&mut self) {
         if std::mem::take(&mut self.is_on_trial)
-            && let Err(error) = self.tools.data.keep_failed_lives(0)
+            && let Err(error) = self.tools.data.keep_failed_incarnations(0)
         {
-            warn!(%error, "that this life is sound could not be kept");
+            warn!(%error, "the number of failed incarnations could not be reset");
         }
     }
 
-    /// Starts the role as it is, unless the node is told to leave meanwhile.
+    /// Starts the assigned role, unless the node leaves meanwhile.
     pub(super) async fn begin(&mut self) {
         let leaving = self.tools.leaving.clone();
         let started = tokio::select! {
@@ -131,7 +131,7 @@ impl Supervisor {
         let plan = self.prepare(&self.assigned.role, true).await?;
         let role = plan.role.clone();
         self.assigned.role = role.clone();
-        // Told before the shard is taken: whoever has a key for it knows from this which shard that is.
+        // Published before the shard is taken: from the number of shards, other members know the shard of a key.
         self.assigned.terms = plan.terms;
         self.publish().await;
         if plan.is_owned && !self.assigned.duty.is_held() {
@@ -144,7 +144,7 @@ impl Supervisor {
         started.map_err(|error| error.to_problem("role-not-started").into())
     }
 
-    /// Asks everything that can refuse the shard of a role, and disturbs nothing. Being a replica is no refusal.
+    /// Checks everything that can refuse the shard of a role, and disturbs nothing. Becoming a replica is no refusal.
     pub(super) async fn consent(&self, role: &Role, is_forced: bool) -> Result<Consent, AcquireError> {
         let Some(shard) = role.shard_ref() else { return Ok(Consent::default()) };
         let store = self.tools.cluster_store.shared_store().await?;
@@ -159,9 +159,9 @@ impl Supervisor {
         Candidate { identity, cluster, mesh, services: cluster_store.services() }
     }
 
-    /// Takes the shard of a role, or finds that the node is to have a replica. The only way to a claim.
+    /// Takes the shard of a role, or decides that the node is to have a replica. The only way to a claim.
     ///
-    /// Until it is known what came of it, the shard counts as one that may have to be released.
+    /// Until the outcome is known, the shard is listed as orphaned, since it may have to be released.
     pub(super) async fn acquire(&mut self, role: &Role, how: Acquisition) -> Result<ShardDuty, AcquireError> {
         let Some(shard) = role.shard_ref() else {
             let detail = format!("{role} has no shard that could be owned");
@@ -194,7 +194,7 @@ impl Supervisor {
         }
     }
 
-    /// Gives up a shard; what the store does not note is tried again later. Whether it has noted it.
+    /// Releases a shard. Returns whether the store has recorded that; if not, it is retried later.
     pub(super) async fn release(&mut self, claim_watch: &ClaimWatch, farewell: Farewell<'_>) -> bool {
         let claim = claim_watch.claim();
         let is_noted = match self.tools.cluster_store.store().await {
@@ -208,7 +208,8 @@ impl Supervisor {
         is_noted
     }
 
-    /// Somebody else owns the shard now: whatever runs ends, and the node has a replica if one is wanted, or stands by.
+    /// Another node owns the shard now: the running role ends, and the node becomes a replica if one is wanted, else a
+    /// standby.
     pub(super) async fn step_down(&mut self) {
         let Some(claim_watch) = self.assigned.duty.take_claim() else {
             return;
@@ -238,7 +239,7 @@ impl Supervisor {
         self.publish().await;
     }
 
-    /// No other member reaches this node, and one that sees others wants the shard: it gets it.
+    /// Hands the shard to a challenger that sees other members, since this node sees none.
     pub(super) async fn yield_shard(&mut self, to: NodeId) {
         let Some(claim_watch) = self.assigned.duty.take_claim() else { return };
         self.failed_change = None;
@@ -250,8 +251,8 @@ impl Supervisor {
             running.gate.shut();
         }
         self.publish().await;
-        // Released before it is stopped: the challenger takes it within a moment, from us or from nobody. What this node
-        // still writes is fenced by whoever opens the data next.
+        // Released before the service stops: the challenger takes the shard soon, released or not. Writes that this node
+        // still makes are fenced once the next owner opens the data.
         let farewell = Farewell { to: Some(&to), is_yielded: true, why: Some(&why), ..Farewell::default() };
         self.release(&claim_watch, farewell).await;
         self.unmount();
@@ -263,7 +264,7 @@ impl Supervisor {
         self.publish().await;
     }
 
-    /// Waits to be needed, though no person wanted it so.
+    /// Becomes a standby without a command.
     pub(super) fn stand_by(&mut self, note: String) {
         info!(note, "standing by");
         let note = Some(note).filter(|note| !note.is_empty());

@@ -1,4 +1,4 @@
-//! Carries out a command: from one role to another, or to none, with a receipt and a way back.
+//! Carries out a command: changes from one role to another, or to none, with a receipt; goes back if the change fails.
 
 use store::Farewell;
 use tokio::time::Instant;
@@ -17,23 +17,23 @@ use crate::supervisor::control::{Order, leaving};
 use crate::supervisor::stopwatch::{Stopwatch, millis};
 use crate::takeover::claim_watch::ClaimWatch;
 
-/// What a command comes down to.
+/// The change that a command wants.
 struct Wish {
     asked: Asked,
-    /// Whether a shard is moved here, whoever owns it.
+    /// Whether a shard is moved here even from its owner.
     is_forced: bool,
-    /// Who gets the shard that this node owns.
+    /// The node that gets the shard that this node owns.
     successor: Option<NodeId>,
 }
 
 /// What a new role needs of its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
-    /// It has none that is owned.
+    /// It has no shard with an owner.
     None,
     /// This node owns it already.
     Held,
-    /// This node has a replica, and that will do.
+    /// This node has a replica, which is enough.
     Replica,
     /// It is to be taken.
     Sought,
@@ -128,7 +128,7 @@ impl Supervisor {
         }
     }
 
-    /// Gives up a shard that somebody asks for, that the store says is this node's, and that this node does not run.
+    /// Releases a shard that another node asks for, if this node owns it on the store but does not run it.
     async fn disown(&mut self, wanted: &Release) {
         let is_run = self
             .assigned
@@ -151,8 +151,8 @@ impl Supervisor {
         }
     }
 
-    /// Asks everything that can refuse, keeps what was asked, and switches; what was kept before is kept again if that
-    /// fails.
+    /// Checks everything that can refuse, writes the command to the data folder, and switches; restores the earlier command
+    /// there if that fails.
     async fn change(
         &mut self,
         wish: &Wish,
@@ -160,7 +160,7 @@ impl Supervisor {
         watch: &mut Stopwatch,
     ) -> Result<u64, Problem> {
         watch.step("prepare");
-        // Whether it can be read is found out before anything is disturbed.
+        // First of all, so that a file that can't be read disturbs nothing.
         let kept = self.tools.data.asked().map_err(|error| not_kept(&error))?;
         let need = self.need(wish, plan.as_ref());
         let consent = match need {
@@ -186,7 +186,7 @@ impl Supervisor {
                 None => self.tools.data.forget(),
             };
             if let Err(error) = restored {
-                warn!(%error, "what was asked before could not be written back");
+                warn!(%error, "the earlier command could not be restored");
             }
         }
         outcome
@@ -302,7 +302,7 @@ impl Supervisor {
         }
     }
 
-    /// Takes the shard of the new role. What is cut short as the node leaves is given up when it winds down.
+    /// Takes the shard of the new role. If the node leaves meanwhile, a shard that it took is released as it winds down.
     async fn take(&mut self, wish: &Wish, consent: Consent) -> Result<ShardDuty, Problem> {
         let leaving = self.tools.leaving.clone();
         let how = Acquisition::Command { is_forced: wish.is_forced, consent };
@@ -313,7 +313,7 @@ impl Supervisor {
         }
     }
 
-    /// Runs the old role again, and says why. Its shard, which was released, is taken again if it is still free.
+    /// Runs the old role again, and records why. Its shard, which was released, is taken again if it is still free.
     async fn go_back(&mut self, before: State, wish: &Wish, why: &str) {
         self.failed_change = Some(match wish.asked.drained {
             true => format!("it could not be drained: {why}"),
@@ -340,7 +340,7 @@ impl Supervisor {
         self.publish().await;
     }
 
-    /// What the node is after it went back, in words.
+    /// The role and phase of the node after it went back, in words.
     fn present(&self) -> String {
         match self.state.phase() {
             (phase, None) => format!("the node is {} again, {phase}", self.assigned.role),
@@ -348,8 +348,8 @@ impl Supervisor {
         }
     }
 
-    /// Announces the end of what runs, refuses new requests, lets running ones finish, and stops it. Returns how many were
-    /// in flight and, if the shard is given up, who takes it next: looked for while all goes on.
+    /// Announces the end of the running role, refuses new requests, lets running ones finish, and stops it. Returns how many
+    /// were in flight and, if the shard is released, the member that takes it next, chosen during the announcement.
     pub(super) async fn finish(
         &mut self,
         reason: Option<String>,

@@ -1,4 +1,4 @@
-//! Commands for the supervisor: one at a time, leaving beats all.
+//! Commands for the supervisor: one at a time; leaving interrupts them all.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,16 +7,16 @@ use tokio_util::sync::CancellationToken;
 use types::api::{Receipt, Release, Wait};
 use types::{ErrorKind, Problem, Role};
 
-/// What a person may ask of a node.
+/// A command to a node, from an operator or another node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Take this role; with `take` also a shard that somebody else owns.
+    /// Take this role; with `take` also a shard that another node owns.
     Change { role: Role, take: bool },
-    /// Finish what runs and keep the role without running it.
+    /// Finish running requests, then keep the role without running it.
     Drain,
-    /// Hand a shard over to who was told to take it.
+    /// Hand a shard over to the node that takes it.
     Release(Release),
-    /// Take a shard that its owner has just given up.
+    /// Take a shard that its owner has just released.
     Offer(Release),
 }
 
@@ -54,7 +54,7 @@ impl Control {
         (Self { commands, busy: Arc::default(), leaving }, receiver)
     }
 
-    /// Has an order carried out, and waits for its receipt. Goes on even if the caller stops waiting.
+    /// Has an order carried out, and waits for its receipt. The order is carried out even if the caller goes away.
     pub(crate) async fn order(&self, order: Order, wait: Wait) -> Result<Receipt, Problem> {
         if self.leaving.is_cancelled() {
             return Err(leaving());
@@ -66,7 +66,7 @@ impl Control {
         receipt.await.unwrap_or_else(|_| Err(leaving()))
     }
 
-    /// Has an order carried out that nobody waits for.
+    /// Has an order carried out without waiting for it.
     pub(crate) fn post(&self, order: Order) -> Result<(), Problem> {
         self.is_idle()?;
         let busy = self.begin(&order)?;
@@ -74,7 +74,7 @@ impl Control {
         self.commands.try_send(command).map_err(|_| leaving())
     }
 
-    /// Refuses while another command is carried out, or the node leaves.
+    /// Fails while another command is carried out, or the node leaves.
     pub(crate) fn is_idle(&self) -> Result<(), Problem> {
         if self.leaving.is_cancelled() {
             return Err(leaving());
@@ -82,22 +82,22 @@ impl Control {
         self.busy_with().map_or(Ok(()), |other| Err(occupied(&other)))
     }
 
-    /// What is being carried out now, in words.
+    /// The command that is being carried out now, in words.
     pub(crate) fn busy_with(&self) -> Option<String> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the node is on its way out.
+    /// Whether the node is leaving.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.is_cancelled()
     }
 
-    /// Waits until the node is on its way out.
+    /// Waits until the node begins to leave.
     pub(crate) async fn until_leaving(&self) {
         self.leaving.cancelled().await;
     }
 
-    /// Begins to leave; whatever is being carried out is cut short.
+    /// Begins to leave; a running command is interrupted.
     pub(crate) fn leave(&self) {
         self.leaving.cancel();
     }
@@ -119,13 +119,13 @@ impl Control {
     }
 }
 
-/// The refusal of a node that does something else.
+/// The refusal of a node that carries out another command.
 fn occupied(other: &str) -> Problem {
     let detail = format!("the node is carrying out another command: {other}");
     Problem::new(ErrorKind::Conflict, "busy", detail).hint("try again in a moment")
 }
 
-/// The refusal of a node that goes.
+/// The refusal of a node that is leaving.
 pub(crate) fn leaving() -> Problem {
     Problem::new(ErrorKind::Conflict, "leaving", "the node is leaving the cluster")
         .hint("wait until it is gone, then start it again if you need it")
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_second_command_is_told_which_one_runs() {
+    async fn a_second_command_is_refused_with_the_name_of_the_running_one() {
         let (control, mut commands) = Control::new(CancellationToken::new());
         let first =
             control.order(Order::Change { role: "storage/1".parse().unwrap(), take: false }, Wait::All);

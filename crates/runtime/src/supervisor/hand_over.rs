@@ -1,7 +1,7 @@
-//! Gives a shard to the member that runs it next, so that nobody has to notice that its owner is gone.
+//! Hands a shard to the member that runs it next, so that no member has to detect that its owner is gone.
 //!
-//! The member is looked for and asked before anything is disturbed. Once the shard is released on the store, it is told; if
-//! that word is lost, it finds the shard vacant as any other member does.
+//! The member is chosen and asked before anything is disturbed. Once the shard is released on the store, the member is
+//! notified; if that message is lost, it finds the shard vacant as any other member does.
 
 use std::time::Duration;
 
@@ -25,19 +25,19 @@ const ANSWER: Duration = Duration::from_millis(100);
 pub(super) struct Heir {
     node: NodeId,
     http: String,
-    /// Whether it has a replica: then the shard is promised to it.
-    is_copy: bool,
+    /// Whether it has a replica: then the shard is released to it.
+    has_replica: bool,
 }
 
 impl Supervisor {
-    /// The first member that would take this node's shard if it were given up now.
+    /// The first member that would take this node's shard if it were released now.
     pub(super) async fn heir(&self) -> Option<Heir> {
         let epoch = self.assigned.duty.claim_watch()?.claim().epoch();
         let shard = self.assigned.role.shard_ref()?;
         let view = self.tools.cluster.view();
         let nearest = heirs(&view, &shard, &self.takeover.layouts.borrow().clone());
-        for (member, is_copy) in nearest.into_iter().take(ASKED) {
-            let heir = Heir { node: member.id, http: member.http, is_copy };
+        for (member, has_replica) in nearest.into_iter().take(ASKED) {
+            let heir = Heir { node: member.id, http: member.http, has_replica };
             if self.offer(&heir, &shard, epoch, true).await {
                 return Some(heir);
             }
@@ -45,10 +45,10 @@ impl Supervisor {
         None
     }
 
-    /// Gives the shard up, for an heir if there is one, and says why.
+    /// Releases the shard, to the next owner if there is one, and records why.
     pub(super) async fn hand_over(&mut self, heir: Option<Heir>, why: &str) {
         let Some(claim_watch) = self.assigned.duty.take_claim() else { return };
-        let to = heir.as_ref().filter(|heir| heir.is_copy).map(|heir| heir.node.clone());
+        let to = heir.as_ref().filter(|heir| heir.has_replica).map(|heir| heir.node.clone());
         let farewell = Farewell { to: to.as_ref(), why: Some(why), ..Farewell::default() };
         if self.release(&claim_watch, farewell).await
             && let Some(heir) = heir
@@ -59,14 +59,14 @@ impl Supervisor {
         }
     }
 
-    /// Offers a shard to a member, or only asks whether it would take it.
+    /// Offers a shard to a member, or with `dry_run` only asks whether it would take it.
     async fn offer(&self, heir: &Heir, shard: &ShardRef, epoch: Epoch, dry_run: bool) -> bool {
         let ShardRef { service, shard } = shard.clone();
         let offer = Release { service, shard, epoch, to: heir.node.clone(), dry_run };
         self.tools.mesh.agent(&heir.http).offer(&heir.node, &offer, ANSWER).await.is_ok()
     }
 
-    /// Takes a shard that its owner has offered, if the store says that nobody has it.
+    /// Takes a shard that its owner has offered, if it has no owner on the store.
     pub(super) async fn offered(&mut self, offer: &Release) {
         let shard = offer.shard_ref();
         if !self.is_free() || self.takeover.has_refused(&shard, Action::Own) {
@@ -79,7 +79,7 @@ impl Supervisor {
             Ok(Ok(state)) => info!(note = state.note(), "a shard that was offered has an owner"),
             Ok(Err(error)) => info!(%error, "whether a shard that was offered is free can't be read"),
             Err(_) => {
-                info!(limit = ?STORE_LIMIT, "the store does not say whether an offered shard is free");
+                info!(limit = ?STORE_LIMIT, "the store does not answer whether an offered shard is free");
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Shards that this node owns on the store and does not run: from an earlier life, or because the store did not note that
-//! they were given up. They are taken up again or given up, so that nobody waits for an owner who does nothing.
+//! Shards that this node owns on the store but does not run: from an earlier incarnation, or because the store did not
+//! record their release. The node resumes or releases them, so that no request waits for an owner that does not run them.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::node::cluster_store::{not_opened, unreadable};
 use crate::role::lifecycle::{Happening, State};
 use crate::role::owner::release;
 
-/// How long the store may take to say what this node owns.
+/// How long the store may take to list what this node owns.
 const SWEEP_LIMIT: Duration = Duration::from_secs(3);
 
-/// The pause before the next attempt, when the store did not do its part.
+/// The pause before the next attempt, after the store failed.
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl Supervisor {
-    /// Looks after what was left over.
+    /// Resumes or releases orphaned claims.
     pub(super) async fn tidy(&mut self) {
         if self.sweep().await {
             self.begin().await;
@@ -31,9 +31,8 @@ impl Supervisor {
         }
     }
 
-    /// Looks once for shards that this node owned in an earlier life. The role becomes the one of such a shard, whatever
-    /// the flags say, unless a person has said something since; all others are to be given up. Whether there was one to
-    /// take up.
+    /// Looks once for shards that this node owned in an earlier incarnation. Unless an operator has given a command since,
+    /// the node resumes one of them, whatever the flags say; the others are to be released. Returns whether it resumes one.
     pub(super) async fn sweep(&mut self) -> bool {
         self.is_swept |= !self.tools.registry.plugins().any(|plugin| plugin.sharding() == Sharding::Owned);
         if self.is_swept {
@@ -46,7 +45,7 @@ impl Supervisor {
                 return false;
             }
             Err(_) => {
-                warn!(limit = ?SWEEP_LIMIT, "the store does not say in time whether this node owns shards");
+                warn!(limit = ?SWEEP_LIMIT, "the store does not answer in time whether this node owns shards");
                 return false;
             }
         };
@@ -70,7 +69,7 @@ impl Supervisor {
         }
         let Some(role) = resumed else { return false };
         if role != self.assigned.role {
-            info!(%role, instead_of = %self.assigned.role, "taking up what this node owned before");
+            info!(%role, instead_of = %self.assigned.role, "resuming a shard that this node owned before");
             self.assigned.role = role;
             self.assigned.note = None;
             self.state = self.state.after(Happening::Start);
@@ -78,15 +77,15 @@ impl Supervisor {
         true
     }
 
-    /// The shards that the store says are this node's, in whichever life.
+    /// The shards that this node owns on the store, under any of its generations.
     async fn own_shards(&self) -> Result<Vec<ShardRef>, Problem> {
         let store = self.tools.cluster_store.store().await.map_err(|error| not_opened(&error))?;
         let all = store.claims().all().await.map_err(|error| unreadable(&error))?;
         let readable = all.into_iter().filter_map(|(shard, state)| match state {
             Ok(state) => Some((shard, state)),
-            // Of other shards it says nothing.
+            // The claims of other shards can still be read.
             Err(error) => {
-                warn!(%error, "a claim can't be understood");
+                warn!(%error, "a claim can't be parsed");
                 None
             }
         });
@@ -95,7 +94,7 @@ impl Supervisor {
         });
         let mut runnable = Vec::new();
         for (shard, _) in own {
-            // What it can't run any more is left to others.
+            // A shard that this agent can't run any more is left to others.
             if let Ok(service_type) = self.tools.cluster_store.service_type(&shard.service).await {
                 if self.tools.registry.check(Role::from(&shard), &service_type).is_ok() {
                     runnable.push(shard);
@@ -105,7 +104,7 @@ impl Supervisor {
         Ok(runnable)
     }
 
-    /// Gives up what this node owns and does not run, as far as the store lets it.
+    /// Releases the shards that this node owns and does not run, as far as the store allows it.
     pub(super) async fn settle_orphans(&mut self) {
         if self.orphans.is_empty() {
             return;
@@ -139,7 +138,7 @@ impl Supervisor {
         }
     }
 
-    /// What is still to be given up, in words.
+    /// The shards that are still to be released, in words.
     pub(super) fn orphans_in_words(&self) -> Option<String> {
         let shards: Vec<_> = self.orphans.keys().map(ShardRef::to_string).collect();
         let is_any = !shards.is_empty();

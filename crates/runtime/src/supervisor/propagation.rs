@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout_at};
 use types::api::{MemberView, Missing, Seen};
 use types::{Generation, NodeId};
 
-/// Members that are asked at once.
+/// How many members are asked at the same time.
 const AT_ONCE: usize = 256;
 
-/// A change: this node shows it in this life from this version on.
+/// A change of this node: shown from this version of this generation on.
 #[derive(Debug, Clone)]
 pub(crate) struct Shown {
     pub(crate) node: NodeId,
@@ -21,7 +21,7 @@ pub(crate) struct Shown {
     pub(crate) version: u64,
 }
 
-/// Asks every live member. All of it takes at most `limit`; who has not answered by then is missing.
+/// Asks every live member. Takes at most `limit`; members that have not answered by then are missing.
 pub(crate) async fn ask_all(mesh: &Mesh, view: &ClusterView, shown: &Shown, limit: Duration) -> Seen {
     let deadline = Instant::now() + limit;
     let questions: Vec<_> = view
@@ -37,7 +37,7 @@ pub(crate) async fn ask_all(mesh: &Mesh, view: &ClusterView, shown: &Shown, limi
     summary(answers)
 }
 
-/// Nobody was asked.
+/// The result if no member was asked.
 pub(crate) fn not_asked(view: &ClusterView) -> Seen {
     summary(view.peers().map(|peer| (peer.id.clone(), Err("was not asked".to_owned()))).collect())
 }
@@ -50,7 +50,7 @@ fn summary(answers: BTreeMap<NodeId, Result<(), String>>) -> Seen {
     Seen { by: of - count(missing.len()), of, missing }
 }
 
-/// Owns what it needs, so that many can run at once.
+/// Owns its arguments, so that many requests can run at once.
 async fn ask(
     mesh: Mesh,
     peer: NodeId,
@@ -60,14 +60,14 @@ async fn ask(
 ) -> (NodeId, Result<(), String>) {
     let Shown { node, generation, version } = shown;
     let answer = match mesh.agent(&http).member(&node, generation, version, limit).await {
-        Ok(seen) => verdict(&seen, generation, version),
+        Ok(seen) => check(&seen, generation, version),
         Err(AgentError::Unanswered(_)) => Err("did not answer".to_owned()),
         Err(AgentError::Refused(_) | AgentError::NoAgent(_)) => Err("does not know this node".to_owned()),
     };
     (peer, answer)
 }
 
-fn verdict(seen: &MemberView, generation: Generation, version: u64) -> Result<(), String> {
+fn check(seen: &MemberView, generation: Generation, version: u64) -> Result<(), String> {
     let member = &seen.member;
     let is_shown =
         member.generation > generation || (member.generation == generation && member.version >= version);

@@ -1,6 +1,6 @@
 //! Takes over shards that have lost their owner, and gives replicas to shards that have too few.
 //!
-//! When it is this node's turn is decided in [`crate::takeover::vacancy`], whether a shard may be taken in [`crate::takeover::owner_check`].
+//! [`crate::takeover::vacancy`] decides when this node acts, [`crate::takeover::owner_check`] whether it may take a shard.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,34 +24,34 @@ use crate::takeover::layouts::{self, Layouts};
 use crate::takeover::owner_check::{AGAIN, Finding, OwnerCheck, is_needed};
 use crate::takeover::surplus::Surplus;
 use crate::takeover::twins::{self, Twin};
-use crate::takeover::vacancy::{Action, Gone, Pace, Vacancies, predecessors};
+use crate::takeover::vacancy::{Action, Gone, Pace, Vacancies, owners_to_watch};
 
-/// What a node knows and does about shards that others ought to own.
+/// Finds shards that lack an owner or a replica, and what this node has to do for them.
 pub(super) struct Takeover {
     vacancies: Vacancies,
     surplus: Surplus,
     view: watch::Receiver<ClusterView>,
     pub(super) layouts: watch::Receiver<Layouts>,
     crash_detector: CrashDetector,
-    /// Owners that have ended for sure.
+    /// Owners that have crashed.
     gone: watch::Receiver<Gone>,
-    /// Shards that a person took from this node: it does not take them back by itself.
+    /// Shards that an operator took from this node: it does not take them back on its own.
     refused: BTreeSet<(ShardRef, Action)>,
-    /// At most one; ends with this.
+    /// At most one; dropping this aborts it.
     owner_check: JoinSet<(ShardRef, Finding)>,
-    /// What it is about.
-    asking: Option<ShardRef>,
+    /// The shard that it checks.
+    checking: Option<ShardRef>,
     /// The owner of a shard that is in another cluster on the same store.
     pub(super) twin: watch::Receiver<Option<Twin>>,
-    /// When it may be this node's turn.
-    turn_at: Option<Instant>,
-    /// Read the specs; end with this.
+    /// When the next action may be due on this node.
+    act_at: Option<Instant>,
+    /// Dropping this aborts them.
     _tasks: JoinSet<()>,
 }
 
-/// What is to be looked after.
-pub(super) enum Stir {
-    /// The view or the specs have changed, or the time has come.
+/// Why the supervisor looks at the shards again.
+pub(super) enum Trigger {
+    /// The view, the specs or the crashed owners have changed, or an action may be due.
     Look,
     /// An owner check has ended.
     Found(ShardRef, Finding),
@@ -87,35 +87,35 @@ impl Takeover {
             crash_detector,
             refused: BTreeSet::new(),
             owner_check: JoinSet::new(),
-            asking: None,
+            checking: None,
             twin,
-            turn_at: None,
+            act_at: None,
             _tasks: tasks,
         }
     }
 
-    /// Waits until there is something to look after. Cancel-safe.
-    pub(super) async fn stir(&mut self) -> Stir {
+    /// Waits for the next trigger. Cancel-safe.
+    pub(super) async fn next_trigger(&mut self) -> Trigger {
         tokio::select! {
             biased;
             Some(found) = self.owner_check.join_next() => match found {
-                Ok((shard, finding)) => Stir::Found(shard, finding),
+                Ok((shard, finding)) => Trigger::Found(shard, finding),
                 Err(error) => {
                     error!(%error, "the check of an owner failed");
-                    if let Some(shard) = self.asking.take() {
+                    if let Some(shard) = self.checking.take() {
                         self.vacancies.failed(&shard, Action::Own, Instant::now());
                     }
-                    Stir::Look
+                    Trigger::Look
                 }
             },
             changed = changed(&mut self.view) => changed,
             changed = changed(&mut self.layouts) => changed,
             changed = changed(&mut self.gone) => changed,
-            () = super::until(self.turn_at) => Stir::Look,
+            () = super::until(self.act_at) => Trigger::Look,
         }
     }
 
-    /// A person took a shard, or the replica of one, from this node.
+    /// An operator took a shard, or a replica of one, from this node.
     pub(super) fn mark_refused(&mut self, role: &Role, duty: Option<Post>) {
         if let (Some(shard), Some(duty)) = (role.shard_ref(), duty) {
             if duty == Post::Primary {
@@ -125,19 +125,19 @@ impl Takeover {
         }
     }
 
-    /// Whether a person took it from this node.
+    /// Whether an operator took it from this node.
     pub(super) fn has_refused(&self, shard: &ShardRef, action: Action) -> bool {
         self.refused.contains(&(shard.clone(), action))
     }
 
-    /// A person gave a shard to this node.
+    /// An operator gave a shard to this node.
     pub(super) fn accept(&mut self, role: &Role) {
         if let Some(shard) = role.shard_ref() {
             self.refused.retain(|(refused, _)| *refused != shard);
         }
     }
 
-    /// Once somebody else has done it, the person's word has had its effect.
+    /// Once another node has taken a shard or replica, the operator's command has had its effect.
     fn forget_what_others_took(&mut self, me: &NodeId) {
         let vacancies = &self.vacancies;
         self.refused.retain(|(shard, action)| match action {
@@ -147,47 +147,47 @@ impl Takeover {
     }
 }
 
-/// The next change. When nobody is left who could change it, there is none.
-async fn changed<T>(watched: &mut watch::Receiver<T>) -> Stir {
+/// Waits for the next change; forever once the sender is gone.
+async fn changed<T>(watched: &mut watch::Receiver<T>) -> Trigger {
     match watched.changed().await {
-        Ok(()) => Stir::Look,
+        Ok(()) => Trigger::Look,
         Err(_) => std::future::pending().await,
     }
 }
 
 impl Supervisor {
-    /// Does what has come up.
-    pub(super) async fn succeed(&mut self, stir: Stir) {
-        match stir {
-            Stir::Look => {}
-            Stir::Found(shard, Finding::Vacant(state)) => self.inherit(&shard, *state).await,
-            Stir::Found(shard, Finding::Leave(pause, why)) => {
+    /// Acts on a trigger.
+    pub(super) async fn handle(&mut self, trigger: Trigger) {
+        match trigger {
+            Trigger::Look => {}
+            Trigger::Found(shard, Finding::Vacant(state)) => self.take_over_vacant(&shard, *state).await,
+            Trigger::Found(shard, Finding::Leave(pause, why)) => {
                 info!(%shard, why, ?pause, "a shard is left alone");
                 self.takeover.vacancies.put_off(&shard, Instant::now() + pause, true);
             }
-            Stir::Found(shard, Finding::LeaveToOthers(pause, why)) => {
+            Trigger::Found(shard, Finding::LeaveToOthers(pause, why)) => {
                 info!(%shard, why, ?pause, "a shard is left to others");
                 self.takeover.vacancies.leave_to_others(&shard, Instant::now() + pause);
             }
-            Stir::Found(shard, Finding::Wait(pause, why)) => {
+            Trigger::Found(shard, Finding::Wait(pause, why)) => {
                 debug!(%shard, why, ?pause, "a shard may be about to have an owner");
                 self.takeover.vacancies.put_off(&shard, Instant::now() + pause, false);
             }
-            Stir::Found(shard, Finding::Settling { epoch, pause, why }) => {
+            Trigger::Found(shard, Finding::Settling { epoch, pause, why }) => {
                 info!(%shard, why, ?pause, "a shard is left alone");
                 let now = Instant::now();
                 self.takeover.vacancies.note_epoch(&shard, epoch, now);
                 self.takeover.vacancies.put_off(&shard, now + pause, false);
             }
-            Stir::Found(shard, Finding::Unknown(why)) => {
-                debug!(%shard, why, "nothing was found out about a shard");
+            Trigger::Found(shard, Finding::Unknown(why)) => {
+                debug!(%shard, why, "an owner check had no result");
                 self.takeover.vacancies.put_off(&shard, Instant::now() + AGAIN, false);
             }
         }
         self.look().await;
     }
 
-    /// Whether this node waits to be needed, or has a replica and could own a shard.
+    /// Whether this node could take a shard: it is a standby or has a replica.
     pub(super) fn is_free(&self) -> bool {
         let runs = matches!(self.state, State::Running { .. });
         runs && self.is_swept
@@ -195,25 +195,26 @@ impl Supervisor {
             && (self.assigned.role == Role::Standby || self.assigned.duty.is_replica())
     }
 
-    /// Looks whether it is this node's turn to do something.
+    /// Does what is due on this node.
     async fn look(&mut self) {
         let now = Instant::now();
         let takeover = &mut self.takeover;
         let seen = takeover.view.borrow_and_update().clone();
         let layouts = takeover.layouts.borrow_and_update().clone();
-        takeover.crash_detector.hold(predecessors(&seen, &layouts));
+        takeover.crash_detector.hold(owners_to_watch(&seen, &layouts));
         let gone = takeover.gone.borrow_and_update().clone();
         let view = seen.without(&gone);
         takeover.vacancies.look(&view, &gone, &layouts, now);
         takeover.forget_what_others_took(&self.tools.node);
-        let copied = self
+        let own_replica = self
             .assigned
             .role
             .shard_ref()
             .filter(|_| self.assigned.duty.is_replica() && matches!(self.state, State::Running { .. }));
-        let copied = copied.as_ref().and_then(|shard| Some((shard, layouts.get(&shard.service)?.replicas)));
-        let surplus_at = takeover.surplus.look(&view, copied, now);
-        takeover.turn_at = surplus_at.filter(|at| *at > now);
+        let own_replica =
+            own_replica.as_ref().and_then(|shard| Some((shard, layouts.get(&shard.service)?.replicas)));
+        let surplus_at = takeover.surplus.look(&view, own_replica, now);
+        takeover.act_at = surplus_at.filter(|at| *at > now);
         if surplus_at.is_some_and(|at| at <= now) && !self.is_placed() {
             return Box::pin(self.end_surplus()).await;
         }
@@ -222,8 +223,8 @@ impl Supervisor {
             return;
         }
         let takeover = &mut self.takeover;
-        match takeover.vacancies.turn(&view, &layouts, &takeover.refused, now) {
-            Err(next) => takeover.turn_at = takeover.turn_at.into_iter().chain(next).min(),
+        match takeover.vacancies.next_action(&view, &layouts, &takeover.refused, now) {
+            Err(next) => takeover.act_at = takeover.act_at.into_iter().chain(next).min(),
             Ok((shard, Action::Own)) => {
                 let vacancies = &takeover.vacancies;
                 let owner_check = OwnerCheck {
@@ -238,15 +239,15 @@ impl Supervisor {
                     cluster_store: self.tools.cluster_store.clone(),
                     shard: shard.clone(),
                 };
-                takeover.asking = Some(shard);
+                takeover.checking = Some(shard);
                 takeover.owner_check.spawn(owner_check.run().instrument(Span::current()));
             }
-            Ok((shard, Action::Replicate)) => self.follow(&shard).await,
+            Ok((shard, Action::Replicate)) => self.become_replica(&shard).await,
         }
     }
 
     /// Takes a shard that was found to be vacant, and runs it.
-    async fn inherit(&mut self, shard: &ShardRef, state: ClaimState) {
+    async fn take_over_vacant(&mut self, shard: &ShardRef, state: ClaimState) {
         let view = self.tools.cluster.view().without(&self.takeover.gone.borrow());
         if !self.is_free() || view.owner(shard).is_some() || self.takeover.has_refused(shard, Action::Own) {
             return;
@@ -261,7 +262,7 @@ impl Supervisor {
             Some(node) => format!("took over from {node}, which did not run it any more"),
             None => state.note().map_or_else(|| "took over".to_owned(), |note| format!("took over: {note}")),
         };
-        match self.try_inherit(shard, state).await {
+        match self.try_take_over(shard, state).await {
             Ok(true) => {
                 info!(role = %self.assigned.role, note, took = ?began.elapsed(), "took a shard over");
                 self.assigned.note = Some(note);
@@ -275,10 +276,10 @@ impl Supervisor {
         }
     }
 
-    /// Whether it is this node's now: somebody else may have been faster.
-    async fn try_inherit(&mut self, shard: &ShardRef, state: ClaimState) -> Result<bool, Problem> {
+    /// Whether the shard is this node's now: another node may have been faster.
+    async fn try_take_over(&mut self, shard: &ShardRef, state: ClaimState) -> Result<bool, Problem> {
         let role = Role::from(shard);
-        // All that can fail without the shard comes first.
+        // First all that can fail without the shard.
         let plan = timeout(STORE_LIMIT, self.prepare(&role, false)).await.map_err(|_| no_answer())??;
         let duty = match self.acquire(&role, Acquisition::Vacant(state)).await {
             Ok(duty) => duty,
@@ -293,7 +294,7 @@ impl Supervisor {
         let assigned = Assignment { role: role.clone(), terms: plan.terms, duty, note: None };
         let before = std::mem::replace(&mut self.assigned, assigned);
         self.state = self.state.after(Happening::Start);
-        // Told before anything that takes time, so that nobody else looks for an owner.
+        // Published before anything that takes time, so that no other node looks for an owner.
         self.publish().await;
         if let Some(running) = self.running.take() {
             running.gate.shut();
@@ -323,7 +324,7 @@ impl Supervisor {
     }
 
     /// Becomes a replica of a shard.
-    async fn follow(&mut self, shard: &ShardRef) {
+    async fn become_replica(&mut self, shard: &ShardRef) {
         let role = Role::from(shard);
         let can = self
             .tools
@@ -347,19 +348,19 @@ impl Supervisor {
         self.publish().await;
     }
 
-    /// Whether a person gave this node its role by a command.
+    /// Whether an operator gave this node its role by a command.
     fn is_placed(&self) -> bool {
         match self.tools.data.asked() {
             Ok(asked) => asked.is_some_and(|asked| asked.role == self.assigned.role),
-            // What can't be read may be a person's word.
+            // A record that can't be read may be an operator's command.
             Err(_) => true,
         }
     }
 
-    /// Stands by: the shard has more replicas than it is to have, and nobody placed this one.
+    /// Stands by: the shard has more replicas than are wanted, and no operator placed this one.
     async fn end_surplus(&mut self) {
         let why = format!("{} had more replicas than it is to have", self.assigned.role);
-        info!(role = %self.assigned.role, why, "ending a replica that is one too many");
+        info!(role = %self.assigned.role, why, "ending a surplus replica");
         self.finish(Some(why.clone()), false, &mut Stopwatch::start()).await;
         self.stand_by(why);
         self.publish().await;
@@ -378,7 +379,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Whether a shard that somebody else owns is to have one more replica than it has.
+    /// Whether a shard that another node owns lacks a replica.
     pub(super) fn wants_replica(&self, role: &Role) -> bool {
         let Some(shard) = role.shard_ref() else { return false };
         let can = self
@@ -387,14 +388,14 @@ impl Supervisor {
             .services()
             .plugin(&shard.service)
             .is_some_and(|plugin| plugin.replicates());
-        let told = self.assigned.terms.as_ref().map_or(0, |terms| terms.replicas);
+        let wanted = self.assigned.terms.as_ref().map_or(0, |terms| terms.replicas);
         let known = self.takeover.layouts.borrow().get(&shard.service).map_or(0, |layout| layout.replicas);
         let view = self.tools.cluster.view();
         let others = view.replicas(&shard).filter(|replica| replica.id != *view.me()).count();
-        can && u32::try_from(others).is_ok_and(|others| others < told.max(known))
+        can && u32::try_from(others).is_ok_and(|others| others < wanted.max(known))
     }
 
-    /// Gives up a shard that this node can't run, so that others try.
+    /// Releases a shard that this node can't run, so that others try.
     pub(super) async fn refuse(&mut self, why: &str) {
         if let Some(claim_watch) = self.assigned.duty.take_claim() {
             let farewell = Farewell { is_refused: true, why: Some(why), ..Farewell::default() };

@@ -1,4 +1,4 @@
-//! Keeps what is known of a claim young: asks the store at each poll, and at once when something hints at a change.
+//! Keeps a claim confirmed: polls the store at an interval, and at once when something hints at a change.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use tracing::{Instrument, Span, debug, warn};
 
 use crate::takeover::isolation::Isolation;
 
-/// After so many more entries the old ones of a claim's log are removed.
+/// The old entries of a claim's log are removed after this many new ones.
 const PRUNE_EVERY: u64 = 64;
-/// How often it is looked whether there are so many.
+/// How often the new entries are counted.
 const PRUNE_LOOK: Duration = Duration::from_mins(1);
-/// How long a poll, reading the claim anew and defending it may take together.
+/// How long a poll, reading the claim again and defending it may take together.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 
-/// Watches over a claim until it is dropped.
+/// Watches a claim until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ClaimWatch {
     claim: Claim,
     /// Whether others may take the shard, since the store has not answered for too long.
     pub(crate) is_resigned: bool,
-    /// End with the watch.
+    /// Dropping this aborts them.
     _tasks: JoinSet<()>,
 }
 
@@ -38,7 +38,7 @@ impl ClaimWatch {
         claim.yield_when(move |sees| sees > 0 && isolation.is_cut_off());
         let mut tasks = JoinSet::new();
         tasks.spawn(keep(claim.clone(), interval, view).instrument(Span::current()));
-        // Beside the polls: the claim must not grow old over it.
+        // A task of its own, so that pruning delays no poll.
         tasks.spawn(prune(claim.clone()).instrument(Span::current()));
         Self { claim, is_resigned: false, _tasks: tasks }
     }
@@ -48,7 +48,7 @@ impl ClaimWatch {
     }
 }
 
-/// Removes old entries now and whenever there are many new ones: each doubt and each defence is one. Never ends.
+/// Removes old entries now and whenever there are many new ones: each challenge and each defence adds one. Never ends.
 async fn prune(claim: Claim) {
     loop {
         let latest = claim.latest();
@@ -61,20 +61,20 @@ async fn prune(claim: Claim) {
     }
 }
 
-/// Asks until the claim has passed.
+/// Polls until the claim is outdated.
 async fn keep(claim: Claim, interval: Duration, mut view: watch::Receiver<ClusterView>) {
     loop {
         let is_suspect = tokio::select! {
             biased;
             why = claim.suspected() => {
-                warn!(epoch = %claim.epoch(), why, "the service says that it was fenced");
+                warn!(epoch = %claim.epoch(), why, "the service reports that it was fenced");
                 true
             }
             () = surpassed(&claim, &mut view) => true,
             () = sleep(interval) => false,
         };
         let asked = async {
-            // A challenger waits for two polls, so one that hangs is soon asked again.
+            // A challenger waits for two polls, so a poll that hangs must be followed soon.
             if !is_suspect && timeout(interval, claim.poll_next()).await.is_ok_and(|is_ours| is_ours) {
                 return Ok(());
             }
@@ -89,7 +89,7 @@ async fn keep(claim: Claim, interval: Duration, mut view: watch::Receiver<Cluste
             Err(_) => warn!(epoch = %claim.epoch(), age = ?claim.age(), "the store does not answer"),
         }
         if is_suspect {
-            // A hint that was wrong must not make a busy loop.
+            // A wrong hint must not cause a busy loop.
             sleep(interval).await;
         }
     }

@@ -1,10 +1,9 @@
-//! Notices within a moment that an owner's process has ended.
+//! Detects that an owner's process has ended, sooner than the failure detector.
 //!
-//! The failure detector needs ten rounds of gossip to give a member up. But a system closes the connections of a process
-//! that ends, and refuses new ones. So whoever would be among the first to take a shard over keeps a connection to its
-//! owner, over which nothing is said. When that has closed, nobody is at the address any more, and gossip brings no
-//! heartbeat for some rounds, the owner is gone for sure. One whose machine or network fails closes nothing: such a one
-//! is left to the failure detector.
+//! The failure detector needs ten rounds of gossip to declare a member dead. But the system closes the connections of a
+//! process that ends, and refuses new ones. So the first candidates for a shard each hold an idle connection to its owner.
+//! Once that connection has closed, the address refuses new ones, and no heartbeat has come for some rounds, the owner
+//! counts as crashed. A machine or network that fails closes no connection: such owners are left to the failure detector.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,9 +26,9 @@ use crate::takeover::vacancy::{Gone, Sighting};
 const ROUNDS: u32 = 3;
 /// How long a connection may take to open.
 const CONNECT: Duration = Duration::from_secs(2);
-/// Between two looks at an address that refuses.
+/// The pause between two attempts to connect to an address that refuses.
 const LOOK: Duration = Duration::from_millis(50);
-/// Between two attempts to connect to one that does not even refuse, or that closes what it has just opened.
+/// The same for an address that neither accepts nor refuses, or that closes a connection that it has just accepted.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The connections to owners.
@@ -38,14 +37,14 @@ pub(crate) struct CrashDetector {
     cluster: Cluster,
     silence: Duration,
     held: BTreeMap<(NodeId, Generation), AbortHandle>,
-    /// Ends with this.
-    lines: JoinSet<()>,
+    /// Dropping this aborts them.
+    monitors: JoinSet<()>,
     gone: Arc<watch::Sender<Gone>>,
 }
 
-/// One of them.
-struct Line {
-    life: (NodeId, Generation),
+/// Watches one owner.
+struct Monitor {
+    incarnation: (NodeId, Generation),
     /// Host and port.
     address: String,
     cluster: Cluster,
@@ -59,57 +58,57 @@ impl CrashDetector {
             cluster,
             silence: Timing::of(profile).interval * ROUNDS,
             held: BTreeMap::new(),
-            lines: JoinSet::new(),
+            monitors: JoinSet::new(),
             gone: Arc::default(),
         }
     }
 
-    /// Those of the owners that are gone for sure.
+    /// The owners that have crashed.
     pub(crate) fn gone(&self) -> watch::Receiver<Gone> {
         self.gone.subscribe()
     }
 
-    /// Looks closely at these owners and at nobody else.
+    /// Watches these owners and no others.
     pub(crate) fn hold(&mut self, owners: Vec<Sighting>) {
         let wanted: BTreeMap<_, _> =
             owners.into_iter().map(|owner| ((owner.node, owner.generation), owner.http)).collect();
-        self.held.retain(|life, line| {
-            let is_wanted = wanted.contains_key(life);
+        self.held.retain(|incarnation, monitor| {
+            let is_wanted = wanted.contains_key(incarnation);
             if !is_wanted {
-                line.abort();
+                monitor.abort();
             }
             is_wanted
         });
-        while self.lines.try_join_next().is_some() {}
-        // Every time: one that was aborted may have told its last word after that.
+        while self.monitors.try_join_next().is_some() {}
+        // Every time: a monitor that was aborted may still have reported its owner after that.
         self.gone.send_if_modified(|gone| {
             let before = gone.len();
-            gone.retain(|life| wanted.contains_key(life));
+            gone.retain(|incarnation| wanted.contains_key(incarnation));
             gone.len() < before
         });
-        for (life, http) in wanted {
+        for (incarnation, http) in wanted {
             let Ok(url) = http.parse::<BaseUrl>() else { continue };
-            if self.held.contains_key(&life) {
+            if self.held.contains_key(&incarnation) {
                 continue;
             }
-            let line = Line {
-                life: life.clone(),
+            let monitor = Monitor {
+                incarnation: incarnation.clone(),
                 address: url.authority().to_owned(),
                 cluster: self.cluster.clone(),
                 silence: self.silence,
                 gone: Arc::clone(&self.gone),
             };
-            self.held.insert(life, self.lines.spawn(line.keep().instrument(Span::current())));
+            self.held.insert(incarnation, self.monitors.spawn(monitor.keep().instrument(Span::current())));
         }
     }
 }
 
-impl Line {
-    /// Never ends by itself.
+impl Monitor {
+    /// Never returns.
     async fn keep(self) {
         let (mut was_open, mut was_short) = (false, false);
-        // An earlier line to the same owner may have said so with its last word.
-        self.tell(false);
+        // An earlier monitor of the same owner may have reported it gone just before it was aborted.
+        self.report(false);
         loop {
             match connect(&self.address).await {
                 Ok(connection) => {
@@ -128,38 +127,38 @@ impl Line {
         }
     }
 
-    /// Listens for heartbeats for as long as the address refuses.
+    /// Watches for heartbeats while the address refuses.
     async fn refused(&self) {
         let mut last = (None, Instant::now());
         loop {
-            let heartbeat = self.cluster.heartbeat(&self.life.0, self.life.1).await;
+            let heartbeat = self.cluster.heartbeat(&self.incarnation.0, self.incarnation.1).await;
             if heartbeat != last.0 {
                 last = (heartbeat, Instant::now());
             }
-            self.tell(last.1.elapsed() >= self.silence);
+            self.report(last.1.elapsed() >= self.silence);
             sleep(LOOK).await;
             match connect(&self.address).await {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-                _ => return self.tell(false),
+                _ => return self.report(false),
             }
         }
     }
 
-    fn tell(&self, is_gone: bool) {
-        let (node, address) = (&self.life.0, &self.address);
+    fn report(&self, is_gone: bool) {
+        let (node, address) = (&self.incarnation.0, &self.address);
         let is_news = self.gone.send_if_modified(|gone| match is_gone {
-            true => gone.insert(self.life.clone()),
-            false => gone.remove(&self.life),
+            true => gone.insert(self.incarnation.clone()),
+            false => gone.remove(&self.incarnation),
         });
         if is_news && is_gone {
-            info!(%node, address, "an owner is gone: it is silent, and its address refuses");
+            info!(%node, address, "an owner has crashed: it is silent, and its address refuses");
         } else if is_news {
-            info!(%node, address, "an owner is there after all");
+            info!(%node, address, "an owner is alive after all");
         }
     }
 }
 
-/// Opens a connection. A free port of this machine may be chosen for both ends of it: then nobody listens there.
+/// Opens a connection. The system may choose a free port of this machine for both ends of it: then nothing listens there.
 async fn connect(address: &str) -> io::Result<TcpStream> {
     let connection = timeout(CONNECT, TcpStream::connect(address)).await??;
     if connection.local_addr()? == connection.peer_addr()? {
@@ -211,10 +210,10 @@ mod tests {
         cluster
     }
 
-    /// Two members of which one looks closely at the other, whose API is a listener here.
+    /// Two members; one watches the other, whose API is a listener of the test.
     struct Pair {
-        lines: CrashDetector,
-        life: (NodeId, Generation),
+        detector: CrashDetector,
+        incarnation: (NodeId, Generation),
         network: MemoryNetwork,
         listener: TcpListener,
         _owner: Cluster,
@@ -226,68 +225,71 @@ mod tests {
             let (network, mut drivers) = (MemoryNetwork::new(), JoinSet::new());
             let me = join("me", 1, &network, &mut drivers).await;
             let owner = join("owner", 2, &network, &mut drivers).await;
-            let life = ("owner".parse().unwrap(), Generation(1));
+            let incarnation = ("owner".parse().unwrap(), Generation(1));
             let mut view = me.watch();
-            view.wait_for(|view| view.member(&life.0).is_some()).await.unwrap();
+            view.wait_for(|view| view.member(&incarnation.0).is_some()).await.unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut lines = CrashDetector::new(me, Profile::Local);
-            lines.hold(vec![sighting(&life, &listener)]);
-            Self { lines, life, network, listener, _owner: owner, _drivers: drivers }
+            let mut detector = CrashDetector::new(me, Profile::Local);
+            detector.hold(vec![sighting(&incarnation, &listener)]);
+            Self { detector, incarnation, network, listener, _owner: owner, _drivers: drivers }
         }
     }
 
-    fn sighting(life: &(NodeId, Generation), listener: &TcpListener) -> Sighting {
+    fn sighting(incarnation: &(NodeId, Generation), listener: &TcpListener) -> Sighting {
         let http = format!("http://{}", listener.local_addr().unwrap());
-        Sighting { node: life.0.clone(), generation: life.1, epoch: Epoch(1), http }
+        Sighting { node: incarnation.0.clone(), generation: incarnation.1, epoch: Epoch(1), http }
     }
 
-    async fn told(gone: &mut watch::Receiver<Gone>, is_gone: impl Fn(&Gone) -> bool) {
-        timeout(LONG, gone.wait_for(is_gone)).await.expect("it is told in time").unwrap();
+    async fn wait_until(gone: &mut watch::Receiver<Gone>, is_gone: impl Fn(&Gone) -> bool) {
+        timeout(LONG, gone.wait_for(is_gone)).await.expect("it is reported in time").unwrap();
     }
 
     #[tokio::test]
-    async fn an_owner_is_gone_when_it_refuses_and_is_silent_and_only_then() {
+    async fn an_owner_counts_as_crashed_only_when_its_address_refuses_and_it_is_silent() {
         let pair = Pair::new().await;
-        let (mut gone, life) = (pair.lines.gone(), pair.life.clone());
+        let (mut gone, incarnation) = (pair.detector.gone(), pair.incarnation.clone());
         let (connection, _) = pair.listener.accept().await.unwrap();
         let address = pair.listener.local_addr().unwrap();
         drop((connection, pair.listener));
-        let silence = pair.lines.silence;
-        assert!(timeout(silence * 4, gone.changed()).await.is_err(), "its heart beats");
+        let silence = pair.detector.silence;
+        assert!(timeout(silence * 4, gone.changed()).await.is_err(), "its heartbeats arrive");
 
         pair.network.hold(addr(2));
-        told(&mut gone, |gone| gone.contains(&life)).await;
+        wait_until(&mut gone, |gone| gone.contains(&incarnation)).await;
 
         pair.network.release(addr(2));
-        told(&mut gone, Gone::is_empty).await;
+        wait_until(&mut gone, Gone::is_empty).await;
 
         pair.network.hold(addr(2));
-        told(&mut gone, |gone| gone.contains(&life)).await;
+        wait_until(&mut gone, |gone| gone.contains(&incarnation)).await;
         let _back = TcpListener::bind(address).await.unwrap();
-        told(&mut gone, Gone::is_empty).await;
+        wait_until(&mut gone, Gone::is_empty).await;
     }
 
     #[tokio::test]
-    async fn an_owner_that_is_silent_but_there_is_left_to_the_failure_detector() {
+    async fn a_silent_owner_whose_connection_is_open_is_left_to_the_failure_detector() {
         let pair = Pair::new().await;
-        let mut gone = pair.lines.gone();
+        let mut gone = pair.detector.gone();
         let _connection = pair.listener.accept().await.unwrap();
         pair.network.hold(addr(2));
-        assert!(timeout(pair.lines.silence * 4, gone.changed()).await.is_err());
+        assert!(timeout(pair.detector.silence * 4, gone.changed()).await.is_err());
     }
 
     #[tokio::test]
-    async fn an_address_that_was_never_open_and_one_that_nobody_asks_for_tell_nothing() {
+    async fn an_address_that_was_never_open_and_one_that_is_not_watched_report_no_crash() {
         let pair = Pair::new().await;
-        let mut lines = pair.lines;
-        let never = sighting(&pair.life, &pair.listener);
+        let mut detector = pair.detector;
+        let never = sighting(&pair.incarnation, &pair.listener);
         drop(pair.listener);
         pair.network.hold(addr(2));
-        lines.hold(vec![]);
-        let mut gone = lines.gone();
-        lines.hold(vec![never]);
-        assert!(timeout(lines.silence * 4, gone.changed()).await.is_err(), "it refused from the beginning");
-        lines.hold(vec![]);
-        assert!(lines.held.is_empty() && gone.borrow().is_empty());
+        detector.hold(vec![]);
+        let mut gone = detector.gone();
+        detector.hold(vec![never]);
+        assert!(
+            timeout(detector.silence * 4, gone.changed()).await.is_err(),
+            "it refused from the beginning"
+        );
+        detector.hold(vec![]);
+        assert!(detector.held.is_empty() && gone.borrow().is_empty());
     }
 }

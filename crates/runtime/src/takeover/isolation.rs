@@ -1,8 +1,8 @@
 //! Whether a node has lost sight of all others.
 //!
-//! An owner that reaches the store but no other member is of no use to anybody, and can't tell that from gossip about
-//! itself. So it remembers who vanished without a goodbye: one that sees nobody, though it once saw somebody who did not say
-//! goodbye or was told where to look, is cut off.
+//! An owner that reaches the store but no other member is of no use to clients. So each node remembers the members that
+//! vanished without leaving. A node that sees no other member is cut off if it remembers such a member, or if it has seeds
+//! and has not met any member yet.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use cluster::ClusterView;
 use tokio::sync::watch;
 use types::{Generation, NodeId};
 
-/// What a node sees of others, and saw. Cheap to clone.
+/// The other members that a node sees, and those that it has lost. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Isolation(Arc<Inner>);
 
@@ -24,7 +24,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     present: BTreeMap<NodeId, Generation>,
-    /// Those that vanished without a goodbye.
+    /// Members that vanished without leaving.
     lost: BTreeMap<NodeId, Generation>,
     has_met: bool,
 }
@@ -34,7 +34,7 @@ impl Isolation {
         Self(Arc::new(Inner { has_seeds, state: Mutex::default() }))
     }
 
-    /// Follows a view until it ends.
+    /// Tracks a view until it ends.
     pub(crate) async fn keep(self, mut view: watch::Receiver<ClusterView>) {
         loop {
             self.look(&view.borrow_and_update().clone());
@@ -54,7 +54,7 @@ impl Isolation {
         lost.retain(|id, generation| !present.contains_key(id) && !view.has_left(id, *generation));
     }
 
-    /// Whether it sees nobody, and not because all said goodbye or there never was anybody.
+    /// Whether it sees no other member, although there should be one.
     pub(crate) fn is_cut_off(&self) -> bool {
         let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         let should_see = if state.has_met { !state.lost.is_empty() } else { self.0.has_seeds };
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_cut_off_when_others_vanish_and_not_when_they_say_goodbye() {
+    fn a_node_is_cut_off_when_others_vanish_and_not_when_they_leave() {
         for (has_seeds, views, is_cut_off) in [
             (false, vec![view(&[], &[])], false),
             (true, vec![view(&[], &[])], true),

@@ -1,4 +1,4 @@
-//! Reads what the specs of all services say, again and again.
+//! Keeps this node's cache of the specs of all services up to date.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -15,19 +15,19 @@ use crate::node::cluster_store::ClusterStore;
 use crate::node::services::{Catalog, Entry};
 use crate::takeover::vacancy::Layout;
 
-/// By service, of those whose shards have owners and that this agent can run.
+/// By service, for those whose shards have owners and that this agent can run.
 pub(crate) type Layouts = BTreeMap<ServiceName, Layout>;
 
-/// How often the specs are read though nobody is seen to run with a newer one.
+/// How often the specs are read while gossip shows no newer one.
 const EVERY: Duration = Duration::from_secs(30);
-/// The pause after they could not be read.
+/// The pause after a read that failed.
 const AGAIN: Duration = Duration::from_secs(2);
 /// The pause after each read.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long the store may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Reads the specs at once, then and again, and when gossip shows that one has changed. Never ends.
+/// Reads the specs at once, then at an interval, and when gossip shows that one has changed. Never ends.
 pub(crate) async fn keep(
     cluster_store: ClusterStore,
     registry: Registry,
@@ -37,7 +37,7 @@ pub(crate) async fn keep(
 ) {
     loop {
         let before = catalog.borrow().clone();
-        // What members ran with then is no news afterwards, whatever the store says of it.
+        // Specs that members run with before the read do not trigger another read, whatever the store returns.
         let noted = gossiped(&view.borrow());
         let is_read = match timeout(LIMIT, read(&cluster_store, &before)).await {
             Ok(Ok(read)) => {
@@ -60,7 +60,7 @@ pub(crate) async fn keep(
                 number > number_of(&service).max(noted.get(&service).copied().unwrap_or(0))
             })
         };
-        // Whoever runs with a spec of another store must not make a busy loop.
+        // A member that runs with a spec of another store must not cause a busy loop.
         sleep(PAUSE).await;
         tokio::select! {
             biased;
@@ -95,8 +95,8 @@ fn replace<T: PartialEq>(kept: &watch::Sender<T>, read: T) {
     });
 }
 
-/// What the specs want of the services whose shards have owners, as far as this agent can run them. A service of a type that
-/// it lacks is not listed, so this node is no candidate for its shards.
+/// The layouts of the services whose shards have owners and that this agent can run. A service of a type that it lacks is
+/// not listed, so this node is no candidate for its shards.
 fn layouts(catalog: &Catalog, registry: &Registry) -> Layouts {
     let layout = |(service, entry): (&ServiceName, &Entry)| {
         let plugin = registry.plugin(&entry.service_type)?;
@@ -107,7 +107,7 @@ fn layouts(catalog: &Catalog, registry: &Registry) -> Layouts {
     catalog.services.iter().filter_map(layout).collect()
 }
 
-/// A spec that can't be understood leaves what was known before; a service whose type is not known is not listed.
+/// For a spec that can't be parsed, the entry of the last read stays; a service whose type is not known is not listed.
 async fn read(cluster_store: &ClusterStore, before: &Catalog) -> Result<Catalog, String> {
     let store = cluster_store.store().await.map_err(|error| error.to_string())?;
     let specs = store.specs().all().await.map_err(|error| error.to_string())?;
@@ -115,7 +115,7 @@ async fn read(cluster_store: &ClusterStore, before: &Catalog) -> Result<Catalog,
         let numbered = match numbered {
             Ok(numbered) => numbered,
             Err(error) => {
-                warn!(%error, "a spec can't be understood");
+                warn!(%error, "a spec can't be parsed");
                 return before.services.get(&service).cloned().map(|entry| (service, entry));
             }
         };

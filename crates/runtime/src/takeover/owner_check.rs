@@ -1,9 +1,9 @@
-//! The gates between "no member seems to own this shard" and taking it.
+//! The checks between "no member seems to own this shard" and taking it.
 //!
-//! Gossip may be wrong, so the claim is read, its owner is asked directly, and an owner that neither answers nor is
-//! surely gone is challenged on the store: it has two of its polls' time to say that it is there. One that sees no other
-//! member yields to a challenger that does. Nothing here needs to be right for the data's sake; it keeps shards from moving
-//! for nothing.
+//! Gossip may be wrong, so the candidate reads the claim and asks its owner directly. An owner that does not answer, but
+//! need not have ended, is challenged on the store: it has the time of two of its polls to defend its claim. An owner that
+//! sees no other member yields to a challenger that does. The data is safe whatever is found here; the checks only prevent
+//! needless moves.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -28,21 +28,21 @@ use crate::takeover::vacancy::{Gone, Sighting, UNSEEN, has_heir};
 const ANSWER: Duration = Duration::from_millis(200);
 /// How long the store may take to answer.
 const STORE_ANSWER: Duration = Duration::from_secs(5);
-/// How long a shard is left alone that its owner has yielded because it saw nobody: the first time and at most. It doubles
-/// with each time in a row.
+/// How long a shard is left alone after its owner yielded it because it saw no other member: the first time and at most.
+/// Doubles each time in a row.
 const YIELDED: Backoff = Backoff::new(Duration::from_secs(30), Duration::from_hours(1));
-/// How long a shard that nobody ever owned is left to who was told to own it.
+/// How long a shard that never had an owner is left to the node that was started to own it.
 const NEVER_OWNED: Duration = Duration::from_secs(10);
-/// The pause before an owner is doubted again that was there after all.
+/// The pause before an owner that was alive after all is checked again.
 const REBUFF: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
-/// The pause after nothing could be found out.
+/// The pause after a check without a result.
 pub(crate) const AGAIN: Duration = Duration::from_secs(2);
 /// How long a node that could not run a shard leaves it to others.
 const REFUSED: Duration = Duration::from_secs(30);
-/// How long a shard that was given up for somebody is left to them.
+/// How long a shard that was released to another node is left to it.
 const PROMISED: Duration = Duration::from_secs(3);
 /// How long a shard whose owner left in an orderly way, before this node had ever seen it, is left to nodes that start now:
-/// after the stop of a whole cluster each of them comes back to its own shard.
+/// after a stop of the whole cluster, each node returns to its own shard.
 const RETURNING: Duration = Duration::from_secs(2);
 
 /// What an owner check found.
@@ -50,24 +50,24 @@ const RETURNING: Duration = Duration::from_secs(2);
 pub(crate) enum Finding {
     /// The shard may be taken from this state.
     Vacant(Box<ClaimState>),
-    /// It is to be left alone for so long.
+    /// Leave it alone for this time.
     Leave(Duration, String),
-    /// The same, as long as there are others who could take it.
+    /// The same, but only while there are other candidates.
     LeaveToOthers(Duration, String),
-    /// Its owner may be starting: it is left alone for so long.
+    /// Its owner may be starting: leave it alone for this time.
     Wait(Duration, String),
-    /// It moved a moment ago and is left alone for so long, though its owner does not answer.
+    /// It was yielded recently: leave it alone for `pause`, though its owner does not answer.
     Settling {
         /// The owner's.
         epoch: Epoch,
         pause: Duration,
         why: String,
     },
-    /// Nothing could be found out; ask again.
+    /// The check had no result; try again.
     Unknown(String),
 }
 
-/// A question about a shard.
+/// A check whether a shard's owner is alive.
 pub(crate) struct OwnerCheck {
     pub(crate) shard: ShardRef,
     pub(crate) me: Identity,
@@ -75,30 +75,30 @@ pub(crate) struct OwnerCheck {
     pub(crate) last_owner: Option<Sighting>,
     /// For how long this node has known of the shard.
     pub(crate) known_for: Duration,
-    /// How often in a row nothing was to be done.
+    /// How many checks in a row found nothing to do.
     pub(crate) rebuffs: u32,
     /// The epoch of its owner, and for how long this node has known it.
     pub(crate) epoch_known: Option<(Epoch, Duration)>,
     pub(crate) cluster: Cluster,
-    /// Who has ended for sure, whatever gossip still says.
+    /// Owners that have crashed, even if gossip still shows them.
     pub(crate) gone: watch::Receiver<Gone>,
     pub(crate) mesh: Mesh,
     pub(crate) cluster_store: ClusterStore,
 }
 
-/// What the owner itself says.
+/// What the owner itself answers.
 #[derive(Debug, PartialEq, Eq)]
-enum Word {
-    /// It owns the shard, and is there.
+enum OwnerAnswer {
+    /// It owns the shard, and is alive.
     Owns,
-    /// Nobody is at its address, or it lives anew.
+    /// Its address refuses connections, or a later incarnation answers.
     Gone,
-    /// It does not say, or says that it can't go on.
+    /// It does not answer, or its answer shows neither.
     Unclear,
 }
 
 impl OwnerCheck {
-    /// Goes through the gates.
+    /// Runs the checks.
     pub(crate) async fn run(self) -> (ShardRef, Finding) {
         let finding = match self.cluster_store.shared_store().await {
             Ok(store) => self.ask(store).await,
@@ -120,7 +120,7 @@ impl OwnerCheck {
         };
         if self.last_owner.is_none() && self.known_for < UNSEEN {
             let why = format!("{} owns it and may be starting", holder.node);
-            // Asked again soon: it may come to say that it does not want the shard.
+            // Checked again soon: the owner may refuse the shard as it starts.
             let pause = (store.poll_interval() * 2).min(UNSEEN.saturating_sub(self.known_for));
             return Finding::Wait(pause, why);
         }
@@ -130,31 +130,32 @@ impl OwnerCheck {
         if is_honoured(&holder, &self.view()) {
             return Finding::Unknown(format!("{} owns it", holder.node));
         }
-        // Before anybody else is asked: a node of its name may be a member here. One that was seen needs no such look.
+        // First the address in the claim: another node of the owner's name may be a member here. An owner that was seen
+        // needs no such check.
         let was_seen = self.last_owner.as_ref().is_some_and(|last| last.generation == holder.generation);
-        let told = match suspect(&self.view(), &state).filter(|_| !was_seen) {
+        let agent = match suspect(&self.view(), &state).filter(|_| !was_seen) {
             Some((holder, http)) => {
-                let told = self.mesh.agent(http).itself(ANSWER).await.ok();
-                told.filter(|told| holder.is(&told.member))
+                let agent = self.mesh.agent(http).itself(ANSWER).await.ok();
+                agent.filter(|agent| holder.is(&agent.member))
             }
             None => None,
         };
-        let word = match &told {
-            Some(told) if judge(told, &holder) == Word::Owns => {
-                let http = &told.member.http;
+        let answer = match &agent {
+            Some(agent) if judge(agent, &holder) == OwnerAnswer::Owns => {
+                let http = &agent.member.http;
                 return Finding::Unknown(format!(
                     "{} owns it, is no member, and answers at {http}",
                     holder.node
                 ));
             }
-            // It may have given the shard up; if not, it says so on the store.
-            Some(_) => Word::Unclear,
-            None => self.word_of(&holder).await,
+            // It may have released the shard; if not, it defends its claim on the store.
+            Some(_) => OwnerAnswer::Unclear,
+            None => self.ask_owner(&holder).await,
         };
-        match word {
-            Word::Owns => self.rebuffed(format!("{} answers that it owns it", holder.node)),
-            Word::Gone => Finding::Vacant(Box::new(state)),
-            Word::Unclear => match self.settling(&state, holder.epoch) {
+        match answer {
+            OwnerAnswer::Owns => self.rebuffed(format!("{} answers that it owns it", holder.node)),
+            OwnerAnswer::Gone => Finding::Vacant(Box::new(state)),
+            OwnerAnswer::Unclear => match self.settling(&state, holder.epoch) {
                 Some(finding) => finding,
                 None => self.challenge(&claims, (store.poll_interval(), store.defence_slack()), state).await,
             },
@@ -165,15 +166,15 @@ impl OwnerCheck {
         self.cluster.view().without(&self.gone.borrow())
     }
 
-    /// A shard that was yielded a moment ago is left alone, so that it does not go to and fro between nodes that come and
-    /// go out of sight.
+    /// A shard that was yielded recently is left alone, so that it does not move back and forth between nodes that lose
+    /// sight of each other.
     fn settling(&self, state: &ClaimState, epoch: Epoch) -> Option<Finding> {
         // Without jitter: every candidate leaves it alone for the whole time.
         let alone = YIELDED.limit(NonZeroU32::new(state.yielded)?.get());
         let known_for =
             self.epoch_known.filter(|(known, _)| *known == epoch).map_or(Duration::ZERO, |(_, d)| d);
         let pause = alone.checked_sub(known_for).filter(|pause| !pause.is_zero())?;
-        let why = "its former owner, which nobody reached, has yielded it a moment ago".to_owned();
+        let why = "its last owner yielded it recently, as no member reached it".to_owned();
         Some(Finding::Settling { epoch, pause, why })
     }
 
@@ -189,37 +190,37 @@ impl OwnerCheck {
         reservation(&state.latest, &known).unwrap_or_else(|| Finding::Vacant(Box::new(state)))
     }
 
-    /// The pause doubles with each time.
+    /// The pause doubles each time.
     fn rebuffed(&self, why: String) -> Finding {
         let pause = REBUFF.pause(self.rebuffs.saturating_add(1), rand::random());
         Finding::Leave(pause, why)
     }
 
-    /// Asks the owner at its address, twice if need be: a connection that was kept may have died with it.
-    async fn word_of(&self, holder: &Holder) -> Word {
+    /// Asks the owner at its address, twice if need be: a reused connection may have ended with its last process.
+    async fn ask_owner(&self, holder: &Holder) -> OwnerAnswer {
         let view = self.view();
         let seen = self.last_owner.as_ref().filter(|last| last.node == holder.node);
         let http = view.member(&holder.node).map(|member| &member.http).or(seen.map(|last| &last.http));
-        // Another node of this one's name is nowhere to be asked.
-        let Some(http) = http.filter(|_| holder.node != self.me.id) else { return Word::Unclear };
+        // Another node with this node's name has no known address.
+        let Some(http) = http.filter(|_| holder.node != self.me.id) else { return OwnerAnswer::Unclear };
         for _ in 0..2 {
             match self.mesh.agent(http).itself(ANSWER).await {
-                Ok(told) => return judge(&told, holder),
-                Err(AgentError::Unanswered(CallError::Refused)) => return Word::Gone,
+                Ok(agent) => return judge(&agent, holder),
+                Err(AgentError::Unanswered(CallError::Refused)) => return OwnerAnswer::Gone,
                 Err(
                     AgentError::Unanswered(CallError::TimedOut(_) | CallError::Malformed(_))
                     | AgentError::Refused(_)
                     | AgentError::NoAgent(_),
-                ) => return Word::Unclear,
+                ) => return OwnerAnswer::Unclear,
                 Err(AgentError::Unanswered(error)) => {
                     debug!(owner = %holder.node, %error, "the owner can't be asked");
                 }
             }
         }
-        Word::Unclear
+        OwnerAnswer::Unclear
     }
 
-    /// Doubts the owner on the store, and waits for it to say that it is there.
+    /// Challenges the owner on the store, and waits for it to defend its claim.
     async fn challenge(
         &self,
         claims: &Claims,
@@ -228,42 +229,42 @@ impl OwnerCheck {
     ) -> Finding {
         let shard = &self.shard;
         let sees = u32::try_from(self.view().peers().count()).unwrap_or(u32::MAX);
-        let doubted = match &state.latest {
-            // Whoever did it may be gone, but the owner has not answered yet either.
+        let challenged = match &state.latest {
+            // The challenger may be gone, but the owner has not defended its claim yet either.
             Latest::Challenged { sees: seen, .. } if (*seen > 0) == (sees > 0) => Ok(state),
             Latest::Never
             | Latest::Taken
             | Latest::Challenged { .. }
             | Latest::Defended
             | Latest::Released { .. } => {
-                info!(%shard, note = state.note(), sees, "doubting the owner of a shard");
+                info!(%shard, note = state.note(), sees, "challenging the owner of a shard");
                 claims.challenge(shard, &state, &self.me.id, self.me.generation, sees).await
             }
         };
-        let doubted = match doubted {
-            Ok(doubted) => doubted,
-            Err(ClaimError::Lost(now)) => return self.beaten(&now),
+        let challenged = match challenged {
+            Ok(challenged) => challenged,
+            Err(ClaimError::Lost(now)) => return self.claim_changed(&now),
             Err(ClaimError::Store(error)) => return unread(&error),
         };
         let enough = Instant::now() + poll * 2 + slack;
         while Instant::now() < enough {
             sleep(poll / 4).await;
-            match claims.is_latest(shard, doubted.number).await {
+            match claims.is_latest(shard, challenged.number).await {
                 Ok(true) => {}
                 Ok(false) => {
                     return match claims.read(shard).await {
-                        Ok(now) => self.beaten(&now),
+                        Ok(now) => self.claim_changed(&now),
                         Err(error) => unread(&error),
                     };
                 }
                 Err(error) => return unread(&error),
             }
         }
-        Finding::Vacant(Box::new(doubted))
+        Finding::Vacant(Box::new(challenged))
     }
 
-    /// The claim went on meanwhile.
-    fn beaten(&self, now: &ClaimState) -> Finding {
+    /// The claim has changed meanwhile.
+    fn claim_changed(&self, now: &ClaimState) -> Finding {
         if now.holder.is_none() {
             return self.ownerless(now.clone());
         }
@@ -280,11 +281,11 @@ struct Known<'a> {
     rebuffs: u32,
     /// Whether this node has ever seen an owner of it.
     has_seen_owner: bool,
-    /// Whether others are there who could take it.
+    /// Whether there are other candidates.
     has_others: bool,
 }
 
-/// Why a shard that nobody owns is not taken yet, if there is a reason.
+/// Why a shard without an owner is not taken yet, if there is a reason.
 fn reservation(latest: &Latest, known: &Known<'_>) -> Option<Finding> {
     match latest {
         Latest::Never if known.known_for < NEVER_OWNED => {
@@ -297,13 +298,13 @@ fn reservation(latest: &Latest, known: &Known<'_>) -> Option<Finding> {
                 .then(|| Finding::LeaveToOthers(REFUSED, "it could not be run here a moment ago".to_owned()))
         }
         Latest::Released { to: Some(to), .. } if to != known.me && known.rebuffs == 0 => {
-            Some(Finding::Leave(PROMISED, format!("it was given up for {to}")))
+            Some(Finding::Leave(PROMISED, format!("it was released to {to}")))
         }
         Latest::Released { by, .. } if !known.has_seen_owner => {
-            // What this node gave up itself it wants less than anybody who may come.
+            // A shard that this node released itself is left longer to the nodes that start now.
             let wait = if by == known.me { UNSEEN } else { RETURNING };
             let pause = wait.checked_sub(known.known_for).filter(|pause| !pause.is_zero())?;
-            Some(Finding::Wait(pause, format!("{by} gave it up and may be starting")))
+            Some(Finding::Wait(pause, format!("{by} released it and may be starting")))
         }
         Latest::Never
         | Latest::Taken
@@ -313,18 +314,18 @@ fn reservation(latest: &Latest, known: &Known<'_>) -> Option<Finding> {
     }
 }
 
-/// What an agent's word about itself means for a claim.
-fn judge(told: &AgentSelf, holder: &Holder) -> Word {
-    let member = &told.member;
+/// What an agent's answer about itself means for a claim.
+fn judge(agent: &AgentSelf, holder: &Holder) -> OwnerAnswer {
+    let member = &agent.member;
     if member.id != holder.node {
-        // Somebody else has its address now; that says nothing of where it went.
-        return Word::Unclear;
+        // Another node has its address now; where the owner is stays unknown.
+        return OwnerAnswer::Unclear;
     }
     if member.generation > holder.generation {
-        return Word::Gone;
+        return OwnerAnswer::Gone;
     }
     let says_so = member.state.as_ref().is_some_and(|state| state.epoch == Some(holder.epoch));
-    if member.generation == holder.generation && says_so { Word::Owns } else { Word::Unclear }
+    if member.generation == holder.generation && says_so { OwnerAnswer::Owns } else { OwnerAnswer::Unclear }
 }
 
 fn unread(error: &StoreError) -> Finding {
@@ -341,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shard_that_was_refused_is_taken_at_once_and_one_that_was_released_before_long() {
+    fn a_refused_shard_is_taken_at_once_and_a_released_one_after_a_pause() {
         let me: NodeId = "me".parse().unwrap();
         let released = |by: &str, to: Option<&str>, is_refused| Latest::Released {
             by: by.parse().unwrap(),

@@ -1,7 +1,7 @@
-//! When a replica that is one too many stands by again.
+//! When a surplus replica becomes a standby again.
 //!
-//! Pure: the view and the time come in. Two standbys may become replicas of one shard at once, and an owner that comes back may
-//! be one before it has seen the others. A replica that a person placed by a command stays; that is the caller's to know.
+//! Pure: the view and the time are arguments. Two standbys may become replicas of one shard at once, and an owner that
+//! returns may become one before it has seen the others. A replica that an operator placed stays; the caller checks that.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -12,28 +12,28 @@ use types::ShardRef;
 
 use crate::takeover::vacancy::weight;
 
-/// How long a shard may have more replicas than it is to have.
+/// How long a shard may have more replicas than are wanted.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Each replica goes so much later than the one before it, so that one alone goes; it takes a moment until all know.
+/// How much later than the one before it each replica ends, so that only one ends: gossip takes some time to show it.
 const STEP: Duration = Duration::from_secs(5);
 
-/// Knows since when this node's replica may be one too many.
+/// Tracks since when this node's replica may be surplus.
 #[derive(Debug, Default)]
 pub(crate) struct Surplus {
     since: Option<(ShardRef, Instant)>,
 }
 
 impl Surplus {
-    /// Notes what the view shows of a shard that this node has a replica of, or that it has none. When it is to stand by, if
-    /// nothing changes until then.
+    /// Notes what the view shows of the shard of this node's replica, if it has one. Returns when the node is to stand by,
+    /// unless something changes before.
     pub(crate) fn look(
         &mut self,
         view: &ClusterView,
-        copied: Option<(&ShardRef, u32)>,
+        own_replica: Option<(&ShardRef, u32)>,
         now: Instant,
     ) -> Option<Instant> {
-        let surplus = copied.filter(|(shard, wanted)| {
-            // A replica of a shard without an owner may be its next one.
+        let surplus = own_replica.filter(|(shard, wanted)| {
+            // A replica of a shard without an owner may be its next owner.
             view.owner(shard).is_some()
                 && usize::try_from(*wanted).is_ok_and(|wanted| view.replicas(shard).count() > wanted)
         });
@@ -46,7 +46,7 @@ impl Surplus {
             _ => now,
         };
         self.since = Some((shard.clone(), since));
-        // Who would take the shard last goes first.
+        // The replica that would take the shard last ends first.
         let order = |id| Reverse(weight(id, shard));
         let mine = order(view.me());
         let before = view.replicas(shard).filter(|replica| order(&replica.id) > mine);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_copies_that_are_too_many_one_after_the_other_stands_by_after_a_minute() {
+    async fn surplus_replicas_stand_by_one_after_the_other_after_a_minute() {
         let shard = shard();
         let now = Instant::now();
         let mut waits: Vec<_> = [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]]
@@ -100,11 +100,11 @@ mod tests {
             })
             .collect();
         waits.sort_unstable();
-        assert_eq!(waits, [PATIENCE, PATIENCE + STEP, PATIENCE + STEP * 2], "all agree on the order");
+        assert_eq!(waits, [PATIENCE, PATIENCE + STEP, PATIENCE + STEP * 2], "all nodes agree on the order");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_minute_begins_anew_once_there_were_no_more_than_wanted() {
+    async fn the_minute_restarts_once_there_was_no_surplus() {
         let shard = shard();
         let (two, one) = (view(&["a", "b"], true), view(&["a"], true));
         let ownerless = view(&["a", "b"], false);
@@ -113,8 +113,9 @@ mod tests {
         let mut surplus = Surplus::default();
         let first = surplus.look(&two, Some((&shard, 1)), start).unwrap();
         assert_eq!(surplus.look(&two, Some((&shard, 1)), start + second * 9), Some(first));
-        for (view, copied) in [(&one, Some((&shard, 1))), (&ownerless, Some((&shard, 1))), (&two, None)] {
-            assert_eq!(surplus.look(view, copied, start + second * 10), None);
+        for (view, own_replica) in [(&one, Some((&shard, 1))), (&ownerless, Some((&shard, 1))), (&two, None)]
+        {
+            assert_eq!(surplus.look(view, own_replica, start + second * 10), None);
             let anew = surplus.look(&two, Some((&shard, 1)), start + second * 11).unwrap();
             assert_eq!(anew, first + second * 11);
         }

@@ -1,9 +1,9 @@
-//! Notices another cluster that uses the same store: the owner of a shard answers at the address that it noted in its
-//! claim, and is no member here.
+//! Detects another cluster that uses the same store: the owner of a shard answers at the address in its claim, and is no
+//! member of this cluster.
 //!
-//! The store keeps the data right, whoever serves it. What is kept from happening here is that two clusters take each
-//! other's shards, each seeing nobody who runs them. A cluster whose gossip is cut in two looks the same from inside, and
-//! for it the same is right: what has an owner that answers is left to it.
+//! The store keeps the data correct in any case. The detection keeps two clusters from taking each other's shards, since
+//! each sees no member that runs them. A partition of one cluster's gossip looks the same from inside, and needs the same: a
+//! shard whose owner answers stays with it.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,20 +21,20 @@ use crate::node::cluster_store::ClusterStore;
 use crate::takeover::layouts::Layouts;
 use crate::takeover::vacancy::ownerless;
 
-/// How long a shard is without a visible owner before it is looked where that is. Starts and failovers take less.
+/// How long a shard must have no owner in the view before a node looks for it elsewhere. Starts and failovers take less.
 const UNSEEN: Duration = Duration::from_secs(3);
-/// The pause after each look that found nobody.
+/// The pause after each search that found no such owner.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
 /// How often an owner that was found is asked again.
 const STILL_THERE: Duration = Duration::from_secs(2);
-/// After so many questions in a row without its answer it is looked for anew.
+/// After this many requests in a row without an answer, the search starts again.
 const MISSES: u32 = 2;
-/// How long it may take to answer.
+/// How long an owner may take to answer.
 const ANSWER: Duration = Duration::from_millis(300);
 /// How long the store may take to answer.
 const STORE_ANSWER: Duration = Duration::from_secs(5);
 
-/// The owner of a shard that answers and is no member here.
+/// The owner of a shard that answers and is no member of this cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Twin {
     shard: ShardRef,
@@ -59,15 +59,15 @@ impl fmt::Display for Twin {
 }
 
 impl Twin {
-    /// What can't be done because of it.
+    /// The refusal to take its shard.
     pub(crate) fn to_problem(&self) -> Problem {
         Problem::new(ErrorKind::Conflict, "another-cluster", self.to_string())
             .hint("no node takes a shard from an owner that is alive in another cluster")
     }
 }
 
-/// The owner of a shard, if it answers where it said that it would, in the life in which it took the shard, and the view
-/// does not show it. One that an older version took says nothing of where that is.
+/// The owner of a shard, if the view does not show it, and the incarnation that took the shard answers at the address in
+/// the claim. A claim from an older version has no address.
 pub(crate) async fn find(
     mesh: &Mesh,
     view: &ClusterView,
@@ -75,9 +75,9 @@ pub(crate) async fn find(
     (shard, state): (&ShardRef, &ClaimState),
 ) -> Option<Twin> {
     let (holder, http) = suspect(view, state)?;
-    let told = mesh.agent(http).itself(ANSWER).await.ok()?;
-    // Another process may have its address by now.
-    holder.is(&told.member).then(|| Twin {
+    let agent = mesh.agent(http).itself(ANSWER).await.ok()?;
+    // Another process may have the address by now.
+    holder.is(&agent.member).then(|| Twin {
         shard: shard.clone(),
         holder: holder.clone(),
         http: http.to_owned(),
@@ -85,14 +85,14 @@ pub(crate) async fn find(
     })
 }
 
-/// The owner that the view does not show, and where it may be. Pure.
+/// The owner, if the view does not show it, and the address in its claim. Pure.
 pub(crate) fn suspect<'a>(view: &ClusterView, state: &'a ClaimState) -> Option<(&'a Holder, &'a str)> {
     let holder = state.holder.as_ref()?;
     let is_seen = view.member(&holder.node).is_some_and(|member| holder.is(member));
     Some((holder, state.http.as_deref()?)).filter(|_| !is_seen)
 }
 
-/// Looks for owners that are elsewhere while shards have none here.
+/// Looks for owners outside the cluster while shards have none in it.
 pub(crate) struct Watch {
     pub(crate) cluster: Cluster,
     pub(crate) mesh: Mesh,
@@ -101,7 +101,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Keeps what is found up to date. Never ends.
+    /// Keeps `found` up to date. Never ends.
     pub(crate) async fn keep(mut self, found: watch::Sender<Option<Twin>>) {
         let mut view = self.cluster.watch();
         loop {
@@ -184,17 +184,17 @@ impl Watch {
         join_all(looks).await.into_iter().flatten().next()
     }
 
-    /// Returns when an owner has not answered several times in a row, or is seen.
+    /// Returns once an owner has not answered [`MISSES`] times in a row or is in the view, or no shard lacks an owner.
     async fn while_there(&self, twin: &Twin) {
         let mut misses = 0;
         while misses < MISSES {
             sleep(STILL_THERE).await;
             let view = self.cluster.view();
             let is_seen = view.member(&twin.holder.node).is_some_and(|member| twin.holder.is(member));
-            let told = self.mesh.agent(&twin.http).itself(ANSWER).await;
-            let owns = told.is_ok_and(|told| {
-                let epoch = told.member.state.as_ref().and_then(|state| state.epoch);
-                twin.holder.is(&told.member) && epoch == Some(twin.holder.epoch)
+            let agent = self.mesh.agent(&twin.http).itself(ANSWER).await;
+            let owns = agent.is_ok_and(|agent| {
+                let epoch = agent.member.state.as_ref().and_then(|state| state.epoch);
+                twin.holder.is(&agent.member) && epoch == Some(twin.holder.epoch)
             });
             misses = if owns { 0 } else { misses + 1 };
             if is_seen || self.wanting(&view).is_none() {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_the_view_does_not_show_is_suspect_if_it_said_where_it_is() {
+    fn an_owner_that_the_view_does_not_show_is_suspect_if_its_claim_has_an_address() {
         let view = ClusterView::new("c".parse().unwrap(), node("me"), vec![member("me", 7), member("a", 4)]);
         let there = Some("http://10.0.0.9:1");
         for (state, is_suspect, why) in [
@@ -244,14 +244,14 @@ mod tests {
             (claim("b", 4, None), false, "an older version took it"),
             (claim("me", 7, there), false, "it is this node"),
             (claim("me", 5, there), true, "another node has this one's name"),
-            (ClaimState::default(), false, "nobody owns it"),
+            (ClaimState::default(), false, "it has no owner"),
         ] {
             assert_eq!(suspect(&view, &state).is_some(), is_suspect, "{why}");
         }
     }
 
     #[test]
-    fn what_is_found_names_the_owner_its_address_and_the_store() {
+    fn the_refusal_names_the_owner_its_address_and_the_store() {
         let state = claim("a", 4, None);
         let twin = Twin {
             shard: "storage/0".parse().unwrap(),

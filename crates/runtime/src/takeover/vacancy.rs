@@ -1,7 +1,7 @@
-//! Which shards want an owner or a replica, and when it is this node's turn to give them one.
+//! Which shards lack an owner or a replica, and when this node is to provide it.
 //!
-//! Pure: the view and the time come in. What is found here is only a reason to look closer; see [`crate::takeover::owner_check`] for
-//! the gates that come next, and the store for who is right.
+//! Pure: the view and the time are arguments. The result is only a reason to look closer: the checks of
+//! [`crate::takeover::owner_check`] come next, and the store decides who owns the shard.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ use types::{
     ShardRef,
 };
 
-/// Lives of nodes that are over.
+/// Incarnations of nodes that have ended.
 pub(crate) type Gone = BTreeSet<(NodeId, Generation)>;
 
 /// What the spec of a service wants.
@@ -26,11 +26,11 @@ pub(crate) struct Layout {
     pub(crate) spec: u64,
     pub(crate) service_type: ServiceType,
     pub(crate) shards: NonZeroU32,
-    /// Replicas of each shard beside its owner's.
+    /// Replicas of each shard besides its owner.
     pub(crate) replicas: u32,
 }
 
-/// What is to be done for a shard.
+/// What a node can do for a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Action {
     /// Own it.
@@ -48,25 +48,25 @@ pub(crate) struct Sighting {
     pub(crate) http: String,
 }
 
-/// How long is waited before something is done.
+/// How long a node waits before it acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pace {
-    /// A shard is without its owner for so long before anybody stirs.
+    /// How long a shard must be without its owner before the first candidate acts.
     settle: Duration,
-    /// Each candidate stirs so much later than the one before it.
+    /// How much later than the one before it each candidate acts.
     step: Duration,
 }
 
-/// How long an owner that this node never saw is waited for, and a member whose role is the shard and that has not taken
-/// it yet: it may be starting, as all may.
+/// How long a node waits for an owner that it has never seen, and for a member that has the shard as its role but has not
+/// taken it yet: that node may be starting, perhaps with the whole cluster.
 pub(crate) const UNSEEN: Duration = Duration::from_secs(10);
-/// The same for the replicas of a shard that never were as many as are wanted.
-const UNSEEN_COPIES: Duration = Duration::from_secs(15);
-/// How long a node leaves alone what it could not do, the first time and at most.
+/// The same for the replicas of a shard that has never had all that are wanted.
+const UNSEEN_REPLICAS: Duration = Duration::from_secs(15);
+/// How long a node waits after an action failed on it, the first time and at most.
 const FAILED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
-/// How many times longer a missing replica is waited for than a missing owner: it is less urgent.
-const COPIES_WAIT: u32 = 4;
-/// Of the candidates for a shard, so many look closely at its owner.
+/// How many times longer a node waits for a missing replica than for a missing owner: it is less urgent.
+const REPLICA_WAIT: u32 = 4;
+/// How many candidates for a shard, in order, watch its owner for a crash.
 const NEAR: u32 = 2;
 
 impl Pace {
@@ -76,7 +76,7 @@ impl Pace {
     }
 }
 
-/// Knows since when shards have been without an owner, or with too few replicas.
+/// Tracks since when shards have been without an owner, or with too few replicas.
 #[derive(Debug)]
 pub(crate) struct Vacancies {
     pace: Pace,
@@ -88,33 +88,33 @@ struct Watched {
     known_since: Instant,
     owner: Option<Sighting>,
     ownerless_since: Option<Instant>,
-    /// Its owner has ended for sure, so that there is nothing to wait for.
-    is_orphan: bool,
+    /// Its owner has crashed, so that there is nothing to wait for.
+    has_owner_crashed: bool,
     thin_since: Option<Instant>,
-    had_all_copies: bool,
-    /// It is not owned before, for some reason that was found.
+    had_all_replicas: bool,
+    /// This node does not take it before then, for a reason that an owner check found.
     not_before: Option<Instant>,
-    /// That reason is that others are to try first; it holds while there are others.
+    /// That reason is that others are to try first; it counts only while there are other candidates.
     is_left_to_others: bool,
-    /// Since when its owner's epoch is known, from gossip or from the store.
+    /// Its owner's epoch, and since when that is known, from gossip or from the store.
     epoch: Option<(Epoch, Instant)>,
-    /// How often in a row it was found that nothing is to be done.
+    /// How many owner checks in a row found nothing to do.
     rebuffs: u32,
-    /// This node could not do it, and leaves it to others for a while.
+    /// Actions that failed on this node, which leaves them to others for a while.
     failed: BTreeMap<Action, Failed>,
-    /// How often in a row it could not.
+    /// How many actions in a row have failed on this node.
     failures: u32,
 }
 
-/// When this node tries again what it could not do.
+/// When this node retries an action that failed.
 #[derive(Debug, Clone, Copy)]
 struct Failed {
     until: Instant,
-    /// The same if there is nobody else who could try.
+    /// The same if there is no other candidate.
     until_if_alone: Instant,
 }
 
-/// The owner of a shard as far as is seen, and its phase.
+/// The owner of a shard in the view, and its phase.
 fn owner(view: &ClusterView, shard: &ShardRef) -> Option<(Sighting, Phase)> {
     let Member { id, generation, http, state, .. } = view.owner(shard)?;
     let state = state.as_ref()?;
@@ -122,14 +122,14 @@ fn owner(view: &ClusterView, shard: &ShardRef) -> Option<(Sighting, Phase)> {
     Some((Sighting { node, generation: *generation, epoch, http }, state.phase))
 }
 
-/// The owners that this node would be among the first to follow.
-pub(crate) fn predecessors(view: &ClusterView, layouts: &BTreeMap<ServiceName, Layout>) -> Vec<Sighting> {
+/// The owners that this node would be among the first to replace.
+pub(crate) fn owners_to_watch(view: &ClusterView, layouts: &BTreeMap<ServiceName, Layout>) -> Vec<Sighting> {
     let shards = shards(layouts).into_iter();
     let near = shards.filter(|shard| rank(view, shard, layouts, Action::Own).is_some_and(|rank| rank < NEAR));
     near.filter_map(|shard| Some(owner(view, &shard)?.0)).collect()
 }
 
-/// The shards that no member owns, as far as is seen.
+/// The shards that no member in the view owns.
 pub(crate) fn ownerless(view: &ClusterView, layouts: &BTreeMap<ServiceName, Layout>) -> Vec<ShardRef> {
     shards(layouts).into_iter().filter(|shard| owner(view, shard).is_none()).collect()
 }
@@ -154,7 +154,7 @@ impl Vacancies {
         Self { pace, watched: BTreeMap::new() }
     }
 
-    /// Notes what the view shows now. It does not show those who are gone for sure.
+    /// Notes what the view shows now. The view must not contain the incarnations in `gone`.
     pub(crate) fn look(
         &mut self,
         view: &ClusterView,
@@ -171,34 +171,34 @@ impl Vacancies {
         }
     }
 
-    /// What this node is to do, if its turn has come, and else when it may come.
-    pub(crate) fn turn(
+    /// The action that is due on this node, else when the next one may be.
+    pub(crate) fn next_action(
         &self,
         view: &ClusterView,
         layouts: &BTreeMap<ServiceName, Layout>,
         refused: &BTreeSet<(ShardRef, Action)>,
         now: Instant,
     ) -> Result<(ShardRef, Action), Option<Instant>> {
-        let turns = self.watched.iter().filter_map(|(shard, watched)| {
+        let actions = self.watched.iter().filter_map(|(shard, watched)| {
             let (action, at) = self.due(shard, watched, view, layouts)?;
             // A refusal counts only while another candidate is left.
             let is_alone = action == Action::Own && !has_heir(view, shard, type_of(layouts, shard));
-            let doubted = watched
+            let not_before = watched
                 .not_before
                 .filter(|_| action == Action::Own && !(is_alone && watched.is_left_to_others));
             let failed = watched.failed.get(&action);
             let failed = failed.map(|failed| if is_alone { failed.until_if_alone } else { failed.until });
-            let at = [doubted, failed].into_iter().flatten().fold(at, Instant::max);
-            let turn = (shard.clone(), action);
-            (!refused.contains(&turn)).then_some((turn, at))
+            let at = [not_before, failed].into_iter().flatten().fold(at, Instant::max);
+            let next = (shard.clone(), action);
+            (!refused.contains(&next)).then_some((next, at))
         });
-        let (due, later): (Vec<_>, Vec<_>) = turns.partition(|(_, at)| *at <= now);
+        let (due, later): (Vec<_>, Vec<_>) = actions.partition(|(_, at)| *at <= now);
         // A shard without an owner is worse than a missing replica.
-        let first = due.into_iter().map(|(turn, _)| turn).min_by_key(|(_, action)| *action);
+        let first = due.into_iter().map(|(next, _)| next).min_by_key(|(_, action)| *action);
         first.ok_or_else(|| later.into_iter().map(|(_, at)| at).min())
     }
 
-    /// When this node's turn comes, as far as can be seen.
+    /// What this node can do for a shard, and when, as far as the view shows.
     fn due(
         &self,
         shard: &ShardRef,
@@ -210,22 +210,22 @@ impl Vacancies {
         if let Some(since) = watched.ownerless_since {
             let rank = rank(view, shard, layouts, Action::Own)?;
             let settle = match &watched.owner {
-                Some(_) if watched.is_orphan => Duration::ZERO,
+                Some(_) if watched.has_owner_crashed => Duration::ZERO,
                 Some(_) => settle,
                 None if is_awaited(view, shard) => settle.max(UNSEEN),
-                // The claim says whether there is an owner to wait for.
+                // The claim shows whether there is an owner to wait for.
                 None => settle,
             };
             return Some((Action::Own, since + settle + step * rank));
         }
         let since = watched.thin_since?;
         let rank = rank(view, shard, layouts, Action::Replicate)?;
-        let settle = if watched.had_all_copies {
-            settle * COPIES_WAIT
+        let settle = if watched.had_all_replicas {
+            settle * REPLICA_WAIT
         } else {
-            (settle * COPIES_WAIT).max(UNSEEN_COPIES)
+            (settle * REPLICA_WAIT).max(UNSEEN_REPLICAS)
         };
-        Some((Action::Replicate, since + settle + step * COPIES_WAIT * rank))
+        Some((Action::Replicate, since + settle + step * REPLICA_WAIT * rank))
     }
 
     /// The owner of a shard as it was last seen.
@@ -240,7 +240,7 @@ impl Vacancies {
             .map_or(Duration::ZERO, |watched| now.saturating_duration_since(watched.known_since))
     }
 
-    /// The epoch of a shard's owner, and for how long it is known.
+    /// The epoch of a shard's owner, and for how long this node has known it.
     pub(crate) fn epoch_known(&self, shard: &ShardRef, now: Instant) -> Option<(Epoch, Duration)> {
         let (epoch, since) = self.watched.get(shard)?.epoch?;
         Some((epoch, now.saturating_duration_since(since)))
@@ -253,12 +253,12 @@ impl Vacancies {
         }
     }
 
-    /// How often in a row it was found that nothing is to be done for a shard.
+    /// How many owner checks in a row found nothing to do for a shard.
     pub(crate) fn rebuffs(&self, shard: &ShardRef) -> u32 {
         self.watched.get(shard).map_or(0, |watched| watched.rebuffs)
     }
 
-    /// Does not take a shard before then. `is_rebuff` says that its owner was there after all, or had reason not to be.
+    /// Does not take a shard before `until`. `is_rebuff`: its owner was alive after all, or another node is to take it.
     pub(crate) fn put_off(&mut self, shard: &ShardRef, until: Instant, is_rebuff: bool) {
         if let Some(watched) = self.watched.get_mut(shard) {
             (watched.not_before, watched.is_left_to_others) = (Some(until), false);
@@ -266,7 +266,7 @@ impl Vacancies {
         }
     }
 
-    /// Does not take a shard before then, unless there is nobody else who could.
+    /// Does not take a shard before `until`, unless there is no other candidate.
     pub(crate) fn leave_to_others(&mut self, shard: &ShardRef, until: Instant) {
         self.put_off(shard, until, true);
         if let Some(watched) = self.watched.get_mut(shard) {
@@ -274,7 +274,7 @@ impl Vacancies {
         }
     }
 
-    /// This node could not do it: it leaves it to others, longer each time.
+    /// An action failed on this node, which leaves it to others, longer each time.
     pub(crate) fn failed(&mut self, shard: &ShardRef, action: Action, now: Instant) {
         if let Some(watched) = self.watched.get_mut(shard) {
             let pause = FAILED.0.saturating_mul(1 << watched.failures.min(10)).min(FAILED.1);
@@ -284,12 +284,12 @@ impl Vacancies {
         }
     }
 
-    /// Whether a shard has its replicas, so that a missing one is news.
+    /// Whether a shard has all of its replicas, so that one that is missing later is a new case.
     pub(crate) fn has_all_replicas(&self, shard: &ShardRef) -> bool {
         self.watched.get(shard).is_some_and(|watched| watched.thin_since.is_none())
     }
 
-    /// Whether somebody owns a shard now, as far as is seen.
+    /// The present owner of a shard, if the view shows one.
     pub(crate) fn owner_now(&self, shard: &ShardRef) -> Option<&Sighting> {
         let watched = self.watched.get(shard)?;
         watched.owner.as_ref().filter(|_| watched.ownerless_since.is_none())
@@ -302,9 +302,9 @@ impl Watched {
             known_since: now,
             owner: None,
             ownerless_since: None,
-            is_orphan: false,
+            has_owner_crashed: false,
             thin_since: None,
-            had_all_copies: false,
+            had_all_replicas: false,
             not_before: None,
             is_left_to_others: false,
             epoch: None,
@@ -324,7 +324,7 @@ impl Watched {
         match owner(view, shard) {
             Some((sighting, phase)) => {
                 if self.ownerless_since.take().is_some() {
-                    // What was found of the last time says nothing of the next.
+                    // What was found about one vacancy does not apply to the next.
                     (self.not_before, self.rebuffs) = (None, 0);
                 }
                 if phase == Phase::Ready {
@@ -339,9 +339,9 @@ impl Watched {
             }
         }
         let is_gone = |owner: &Sighting| gone.contains(&(owner.node.clone(), owner.generation));
-        self.is_orphan = self.owner.as_ref().is_some_and(is_gone);
+        self.has_owner_crashed = self.owner.as_ref().is_some_and(is_gone);
         let has_all = u32::try_from(view.replicas(shard).count()).is_ok_and(|replicas| replicas >= wanted);
-        self.had_all_copies |= has_all && wanted > 0;
+        self.had_all_replicas |= has_all && wanted > 0;
         if has_all {
             self.thin_since = None;
         } else {
@@ -350,7 +350,7 @@ impl Watched {
     }
 }
 
-/// How many others go before this node; nothing if it is no candidate.
+/// How many candidates act before this node; `None` if it is no candidate.
 fn rank(
     view: &ClusterView,
     shard: &ShardRef,
@@ -378,7 +378,7 @@ fn type_of<'a>(layouts: &'a BTreeMap<ServiceName, Layout>, shard: &ShardRef) -> 
     layouts.get(&shard.service).map(|layout| &layout.service_type)
 }
 
-/// The peers that could take a shard, the nearest first, each with whether it has a replica of it.
+/// The peers that could take a shard, the first candidate first, and whether each has a replica of it.
 pub(crate) fn heirs(
     view: &ClusterView,
     shard: &ShardRef,
@@ -394,7 +394,7 @@ pub(crate) fn heirs(
     heirs.into_iter().map(|((class, _), peer)| (peer.clone(), class == 0)).collect()
 }
 
-/// How near a member is to the shard: 0 is the nearest; nothing if it can't do it.
+/// The group of candidates that a member belongs to: 0 acts first; `None` if it is no candidate.
 fn class(
     member: &Member,
     view: &ClusterView,
@@ -423,7 +423,7 @@ fn class(
     }
 }
 
-/// Rendezvous hashing (Thaler and Ravishankar, 1998): each shard has its own order of nodes, and all agree on it.
+/// Rendezvous hashing (Thaler and Ravishankar, 1998): each shard has its own order of nodes, the same on all nodes.
 pub(crate) fn weight(node: &NodeId, shard: &ShardRef) -> KeyHash {
     KeyHash::of(format!("{node} {shard}").as_bytes())
 }

@@ -277,7 +277,7 @@ async fn a_holder_that_slept_at_any_step_of_its_release_never_ends_anothers_clai
             take(&claims, &seen, "b").await.unwrap();
             pause.resume();
         };
-        let (shard) = shard();
+        let shard = shard();
         let (released, ()) = tokio::join!(claims.release(&shard, &a, Farewell::default()), others);
         // Released and then taken, or the other way round: b owns it.
         let landed = (op, when) == (Op::Create, When::After);

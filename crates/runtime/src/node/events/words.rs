@@ -1,14 +1,13 @@
-//! Which changes of a member are news, and what an event says of them. Pure.
+//! Which changes of a member are worth an event, and the event's message. Pure.
 //!
-//! A member's state is gossiped whenever anything in it differs. An event is for what people act on: what the node does,
-//! whether it owns its shard or has a replica of it, how it is, and where it is reached.
+//! A member's state is gossiped whenever anything in it changes. An event is for what people act on: the node's role,
+//! whether it owns its shard or has a replica of it, its health, and its addresses.
 
 use cluster::Change;
 use types::api::{EventKind, Member};
 use types::{Epoch, Phase, Post, Role, RoleState};
 
-/// Whether a change is worth an event. A number in a reason that went on counting is none, nor is a reason that has ended
-/// by itself.
+/// Whether a change is worth an event. A number that changes in a reason is not, nor is the end of a reason.
 pub(super) fn is_news(change: &Change) -> bool {
     let (EventKind::Changed, Some(before)) = (change.kind, &change.before) else { return true };
     let after = &change.member;
@@ -25,7 +24,7 @@ pub(super) fn is_news(change: &Change) -> bool {
     }
 }
 
-/// The parts of a state that are told in every message.
+/// The parts of a state that every message has.
 fn essence(state: &RoleState) -> (&Role, Phase, Option<Post>, Option<Epoch>, Option<Epoch>) {
     (&state.role, state.phase, state.duty, state.epoch, state.resigned)
 }
@@ -50,7 +49,7 @@ pub(super) fn message(change: &Change) -> String {
     }
 }
 
-/// What changed about a member: nothing is said of what stayed as it was.
+/// What changed about a member. Parts that did not change are left out.
 fn changed(before: Option<&Member>, after: &Member) -> String {
     let now = || format!("is now {}", described(after));
     let (Some(before), Some(state)) = (before, &after.state) else { return now() };
@@ -101,7 +100,7 @@ fn described(member: &Member) -> String {
 }
 
 /// The words of a reason, without amounts and their units: `may be 19 s behind` and `may be 1m 4s behind` are the same.
-/// What only has digits in it stays: names, addresses, versions.
+/// Words that merely contain digits stay: names, addresses, versions.
 fn without_numbers(reason: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut is_after_amount = false;

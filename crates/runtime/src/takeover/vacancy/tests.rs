@@ -46,7 +46,7 @@ fn member(id: &str, role: &str) -> Member {
     }
 }
 
-/// The view of the first one.
+/// The first member's view.
 fn view(members: &[(&str, &str)]) -> ClusterView {
     let me = members[0].0.parse().unwrap();
     ClusterView::new("test".parse().unwrap(), me, members.iter().map(|(id, role)| member(id, role)))
@@ -58,17 +58,17 @@ fn with_the_other_shard<'a>(members: &[(&'a str, &'a str)]) -> ClusterView {
 }
 
 /// The same with a replica of shard 1.
-fn with_the_other_copy<'a>(members: &[(&'a str, &'a str)]) -> ClusterView {
+fn with_the_other_replica<'a>(members: &[(&'a str, &'a str)]) -> ClusterView {
     with_the_other_shard(&[members, &[("other-replica", "storage/1+")]].concat())
 }
 
-fn turn(
+fn next_action(
     vacancies: &Vacancies,
     view: &ClusterView,
     replicas: u32,
     now: Instant,
 ) -> Result<(ShardRef, Action), Option<Instant>> {
-    vacancies.turn(view, &layouts(replicas), &BTreeSet::new(), now)
+    vacancies.next_action(view, &layouts(replicas), &BTreeSet::new(), now)
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,22 +77,22 @@ async fn a_shard_whose_owner_was_seen_is_taken_after_the_settle_time() {
     let start = Instant::now();
     let owned = with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]);
     vacancies.look(&owned, &Gone::new(), &layouts(0), start);
-    assert_eq!(turn(&vacancies, &owned, 0, start + 100 * SECOND), Err(None), "it has an owner");
+    assert_eq!(next_action(&vacancies, &owned, 0, start + 100 * SECOND), Err(None), "it has an owner");
 
     let gone = with_the_other_shard(&[("me", "standby")]);
     vacancies.look(&gone, &Gone::new(), &layouts(0), start + 10 * SECOND);
     let due = start + 11 * SECOND;
-    assert_eq!(turn(&vacancies, &gone, 0, due - SECOND / 2), Err(Some(due)));
-    assert_eq!(turn(&vacancies, &gone, 0, due), Ok((shard(), Action::Own)));
+    assert_eq!(next_action(&vacancies, &gone, 0, due - SECOND / 2), Err(Some(due)));
+    assert_eq!(next_action(&vacancies, &gone, 0, due), Ok((shard(), Action::Own)));
     let last = vacancies.last_owner(&shard()).unwrap();
     assert_eq!((last.node.as_str(), last.epoch, last.http.as_str()), ("a", Epoch(3), "http://a"));
 
     vacancies.look(&owned, &Gone::new(), &layouts(0), due);
-    assert_eq!(turn(&vacancies, &owned, 0, due + SECOND), Err(None), "it was a false alarm");
+    assert_eq!(next_action(&vacancies, &owned, 0, due + SECOND), Err(None), "it was a false alarm");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_is_gone_for_sure_is_not_waited_for() {
+async fn an_owner_that_has_crashed_is_replaced_at_once() {
     let mut vacancies = Vacancies::new(pace());
     let start = Instant::now();
     let seen = with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]);
@@ -100,29 +100,29 @@ async fn an_owner_that_is_gone_for_sure_is_not_waited_for() {
     let gone = Gone::from([("a".parse().unwrap(), Generation(1))]);
     let view = seen.without(&gone);
     vacancies.look(&view, &gone, &layouts(0), start);
-    assert_eq!(turn(&vacancies, &view, 0, start), Ok((shard(), Action::Own)));
+    assert_eq!(next_action(&vacancies, &view, 0, start), Ok((shard(), Action::Own)));
 
     vacancies.look(&seen, &Gone::new(), &layouts(0), start);
-    assert_eq!(turn(&vacancies, &seen, 0, start + SECOND), Err(None), "it was there after all");
+    assert_eq!(next_action(&vacancies, &seen, 0, start + SECOND), Err(None), "it was alive after all");
     let earlier = Gone::from([("a".parse().unwrap(), Generation(0))]);
-    assert_eq!(seen.without(&earlier), seen, "an earlier life of it says nothing");
+    assert_eq!(seen.without(&earlier), seen, "an earlier incarnation does not count");
 }
 
 #[test]
-fn the_first_two_candidates_look_closely_at_the_owner() {
+fn the_first_two_candidates_watch_the_owner() {
     let members =
         [("a", "storage/0*3"), ("b", "standby"), ("c", "storage/0+"), ("d", "standby"), ("e", "standby")];
     let looks = |me: &str| {
         let all = members.iter().chain(&[("other", "storage/1*1")]).map(|(id, role)| member(id, role));
         let view = ClusterView::new("test".parse().unwrap(), me.parse().unwrap(), all);
         let mut owners: Vec<_> =
-            predecessors(&view, &layouts(1)).into_iter().map(|owner| owner.node.to_string()).collect();
+            owners_to_watch(&view, &layouts(1)).into_iter().map(|owner| owner.node.to_string()).collect();
         owners.retain(|owner| owner == "a");
         owners.len()
     };
     assert_eq!(looks("c"), 1, "the replica is the first one");
     assert_eq!(["b", "d", "e"].map(looks).iter().sum::<usize>(), 1, "one standby is the second");
-    assert_eq!(looks("a"), 0, "nobody looks at itself");
+    assert_eq!(looks("a"), 0, "no node watches itself");
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,14 +134,14 @@ async fn a_member_that_starts_with_the_shard_is_waited_for_longer() {
     let mut vacancies = Vacancies::new(pace());
     let start = Instant::now();
     vacancies.look(&awaited, &Gone::new(), &layouts(0), start);
-    assert_eq!(turn(&vacancies, &awaited, 0, start + 2 * SECOND), Err(Some(start + UNSEEN)));
-    assert_eq!(turn(&vacancies, &awaited, 0, start + UNSEEN), Ok((shard(), Action::Own)));
+    assert_eq!(next_action(&vacancies, &awaited, 0, start + 2 * SECOND), Err(Some(start + UNSEEN)));
+    assert_eq!(next_action(&vacancies, &awaited, 0, start + UNSEEN), Ok((shard(), Action::Own)));
 
     let given_up = with_the_other_shard(&[("me", "standby"), ("gateway", "api_gateway")]);
     assert_eq!(
-        turn(&vacancies, &given_up, 0, start + SECOND),
+        next_action(&vacancies, &given_up, 0, start + SECOND),
         Ok((shard(), Action::Own)),
-        "the claim says more"
+        "the claim decides"
     );
 }
 
@@ -155,12 +155,12 @@ async fn a_refusal_counts_only_while_another_candidate_is_left() {
     let start = Instant::now();
     vacancies.look(&others, &Gone::new(), &layouts(0), start);
     vacancies.leave_to_others(&shard(), start + 30 * SECOND);
-    assert_eq!(turn(&vacancies, &others, 0, start + 5 * SECOND), Err(Some(start + 30 * SECOND)));
-    assert_eq!(turn(&vacancies, &alone, 0, start + 5 * SECOND), Ok((shard(), Action::Own)));
+    assert_eq!(next_action(&vacancies, &others, 0, start + 5 * SECOND), Err(Some(start + 30 * SECOND)));
+    assert_eq!(next_action(&vacancies, &alone, 0, start + 5 * SECOND), Ok((shard(), Action::Own)));
 
     vacancies.put_off(&shard(), start + 30 * SECOND, false);
     assert_eq!(
-        turn(&vacancies, &alone, 0, start + 5 * SECOND),
+        next_action(&vacancies, &alone, 0, start + 5 * SECOND),
         Err(Some(start + 30 * SECOND)),
         "another reason"
     );
@@ -168,12 +168,12 @@ async fn a_refusal_counts_only_while_another_candidate_is_left() {
     for _ in 0..3 {
         vacancies.failed(&shard(), Action::Own, start + 20 * SECOND);
     }
-    assert_eq!(turn(&vacancies, &others, 0, start + 30 * SECOND), Err(Some(start + 60 * SECOND)));
-    assert_eq!(turn(&vacancies, &alone, 0, start + 30 * SECOND), Ok((shard(), Action::Own)));
+    assert_eq!(next_action(&vacancies, &others, 0, start + 30 * SECOND), Err(Some(start + 60 * SECOND)));
+    assert_eq!(next_action(&vacancies, &alone, 0, start + 30 * SECOND), Ok((shard(), Action::Own)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_resigned_or_stopped_is_no_owner_but_who_restarts_is() {
+async fn a_member_that_resigned_or_stopped_is_no_owner_but_one_that_restarts_is() {
     let change = |change: fn(&mut RoleState)| {
         let mut owner = member("a", "storage/0*3");
         change(owner.state.as_mut().unwrap());
@@ -198,12 +198,12 @@ async fn who_resigned_or_stopped_is_no_owner_but_who_restarts_is() {
             start,
         );
         vacancies.look(&view, &Gone::new(), &layouts(0), start);
-        let found = turn(&vacancies, &view, 0, start + SECOND);
+        let found = next_action(&vacancies, &view, 0, start + SECOND);
         assert_eq!(found.is_err(), is_owned, "{:?}", view.member(&"a".parse().unwrap()));
     }
 }
 
-/// Who goes how many steps after the others, of those that are there.
+/// The rank of each member, the first candidate first; members that are no candidates come last.
 fn ranks(members: &[(&str, &str)], replicas: u32, action: Action) -> Vec<(String, Option<u32>)> {
     let all: Vec<_> = members.iter().map(|(id, role)| member(id, role)).collect();
     let rank_of = |id: &str| {
@@ -216,7 +216,7 @@ fn ranks(members: &[(&str, &str)], replicas: u32, action: Action) -> Vec<(String
 }
 
 #[test]
-fn copies_of_the_shard_go_first_then_surplus_ones_then_standbys_then_copies_of_others() {
+fn replicas_of_the_shard_go_first_then_surplus_ones_then_standbys_then_replicas_of_others() {
     let members = [
         ("standby", "standby"),
         ("needed", "storage/1+"),
@@ -235,7 +235,7 @@ fn copies_of_the_shard_go_first_then_surplus_ones_then_standbys_then_copies_of_o
 }
 
 #[test]
-fn a_standby_is_a_candidate_for_a_named_service_if_it_knows_such_and_may_run_it() {
+fn a_standby_is_a_candidate_for_a_named_service_if_it_supports_these_and_may_run_it() {
     let sessions: ServiceName = "sessions".parse().unwrap();
     let shard = ShardRef::new(sessions.clone(), ShardId::default());
     let of = |service_type: &str| {
@@ -260,7 +260,7 @@ fn a_standby_is_a_candidate_for_a_named_service_if_it_knows_such_and_may_run_it(
 }
 
 #[test]
-fn all_agree_on_the_order_of_standbys_and_each_shard_has_its_own() {
+fn all_nodes_agree_on_the_order_of_standbys_and_each_shard_has_its_own() {
     let names: Vec<String> = (0..8).map(|number| format!("n{number}")).collect();
     let members: Vec<_> = names.iter().map(|name| (name.as_str(), "standby")).collect();
     let found = ranks(&members, 0, Action::Own);
@@ -276,42 +276,42 @@ fn all_agree_on_the_order_of_standbys_and_each_shard_has_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_copy_is_given_by_a_standby_once_there_is_an_owner() {
+async fn a_standby_becomes_a_missing_replica_once_there_is_an_owner() {
     let mut vacancies = Vacancies::new(pace());
     let start = Instant::now();
-    let whole = with_the_other_copy(&[("me", "standby"), ("a", "storage/0*3"), ("b", "storage/0+")]);
+    let whole = with_the_other_replica(&[("me", "standby"), ("a", "storage/0*3"), ("b", "storage/0+")]);
     vacancies.look(&whole, &Gone::new(), &layouts(1), start);
-    assert_eq!(turn(&vacancies, &whole, 1, start), Err(None));
+    assert_eq!(next_action(&vacancies, &whole, 1, start), Err(None));
 
-    let thin = with_the_other_copy(&[("me", "standby"), ("a", "storage/0*3")]);
+    let thin = with_the_other_replica(&[("me", "standby"), ("a", "storage/0*3")]);
     vacancies.look(&thin, &Gone::new(), &layouts(1), start);
-    assert_eq!(turn(&vacancies, &thin, 1, start + 4 * SECOND), Ok((shard(), Action::Replicate)));
-    assert_eq!(turn(&vacancies, &thin, 1, start + SECOND), Err(Some(start + 4 * SECOND)));
+    assert_eq!(next_action(&vacancies, &thin, 1, start + 4 * SECOND), Ok((shard(), Action::Replicate)));
+    assert_eq!(next_action(&vacancies, &thin, 1, start + SECOND), Err(Some(start + 4 * SECOND)));
 
-    let busy = with_the_other_copy(&[("me", "api_gateway"), ("a", "storage/0*3")]);
-    assert_eq!(turn(&vacancies, &busy, 1, start + 100 * SECOND), Err(None), "it has something else to do");
+    let busy = with_the_other_replica(&[("me", "api_gateway"), ("a", "storage/0*3")]);
+    assert_eq!(next_action(&vacancies, &busy, 1, start + 100 * SECOND), Err(None), "it has another role");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_put_off_or_renounced_is_left_alone() {
+async fn a_shard_that_was_put_off_or_refused_is_left_alone() {
     let mut vacancies = Vacancies::new(pace());
     let (start, empty) = (Instant::now(), with_the_other_shard(&[("me", "standby")]));
     vacancies.look(&empty, &Gone::new(), &layouts(0), start);
     vacancies.put_off(&shard(), start + 60 * SECOND, true);
     assert_eq!(vacancies.rebuffs(&shard()), 1);
-    assert_eq!(turn(&vacancies, &empty, 0, start + UNSEEN), Err(Some(start + 60 * SECOND)));
-    assert!(turn(&vacancies, &empty, 0, start + 60 * SECOND).is_ok());
+    assert_eq!(next_action(&vacancies, &empty, 0, start + UNSEEN), Err(Some(start + 60 * SECOND)));
+    assert!(next_action(&vacancies, &empty, 0, start + 60 * SECOND).is_ok());
     let refused = BTreeSet::from([(shard(), Action::Own)]);
-    assert_eq!(vacancies.turn(&empty, &layouts(0), &refused, start + 60 * SECOND), Err(None));
+    assert_eq!(vacancies.next_action(&empty, &layouts(0), &refused, start + 60 * SECOND), Err(None));
 
     let back = with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]);
     vacancies.look(&back, &Gone::new(), &layouts(0), start);
     vacancies.look(&empty, &Gone::new(), &layouts(0), start + SECOND);
-    assert!(turn(&vacancies, &empty, 0, start + 2 * SECOND).is_ok(), "a new owner is a new case");
+    assert!(next_action(&vacancies, &empty, 0, start + 2 * SECOND).is_ok(), "a new owner is a new case");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_false_alarm_does_not_delay_the_next_takeover_but_an_own_failure_does() {
+async fn a_false_alarm_does_not_delay_the_next_takeover_but_a_failed_takeover_does() {
     let (owned, empty) = (
         with_the_other_shard(&[("me", "standby"), ("a", "storage/0*3")]),
         with_the_other_shard(&[("me", "standby")]),
@@ -325,7 +325,7 @@ async fn a_false_alarm_does_not_delay_the_next_takeover_but_an_own_failure_does(
     for view in [&owned, &empty] {
         vacancies.look(view, &Gone::new(), &layouts(0), start);
     }
-    assert!(turn(&vacancies, &empty, 0, start + SECOND).is_ok(), "the same owner, once more");
+    assert!(next_action(&vacancies, &empty, 0, start + SECOND).is_ok(), "the same owner, once more");
 
     vacancies.failed(&shard(), Action::Own, start);
     let starting = {
@@ -338,18 +338,21 @@ async fn a_false_alarm_does_not_delay_the_next_takeover_but_an_own_failure_does(
         vacancies.look(view, &Gone::new(), &layouts(0), start);
     }
     assert_eq!(
-        turn(&vacancies, &empty, 0, start + SECOND),
+        next_action(&vacancies, &empty, 0, start + SECOND),
         Err(Some(start + FAILED.0)),
         "another failed too"
     );
     for view in [&owned, &empty] {
         vacancies.look(view, &Gone::new(), &layouts(0), start);
     }
-    assert!(turn(&vacancies, &empty, 0, start + SECOND).is_ok(), "somebody could run it meanwhile");
+    assert!(
+        next_action(&vacancies, &empty, 0, start + SECOND).is_ok(),
+        "another node could run it meanwhile"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_without_an_owner_goes_before_a_missing_copy() {
+async fn a_missing_owner_goes_before_a_missing_replica() {
     let mut vacancies = Vacancies::new(pace());
     let start = Instant::now();
     let seen = view(&[("me", "standby"), ("a", "storage/0*3"), ("b", "storage/1*3")]);
@@ -358,5 +361,5 @@ async fn a_shard_without_an_owner_goes_before_a_missing_copy() {
         vacancies.look(view, &Gone::new(), &layouts(1), start);
     }
     let shard_1 = ShardRef::new(storage(), ShardId::try_from(1).unwrap());
-    assert_eq!(turn(&vacancies, &thin, 1, start + 100 * SECOND), Ok((shard_1, Action::Own)));
+    assert_eq!(next_action(&vacancies, &thin, 1, start + 100 * SECOND), Ok((shard_1, Action::Own)));
 }

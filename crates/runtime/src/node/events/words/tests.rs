@@ -37,14 +37,14 @@ fn change(before: RoleState, after: RoleState) -> Change {
     Change { kind: EventKind::Changed, member, before }
 }
 
-/// What is told of a state after another one; nothing if it is no news.
-fn told(before: RoleState, after: RoleState) -> Option<String> {
+/// The message of a change from one state to another; none if it is not worth an event.
+fn event(before: RoleState, after: RoleState) -> Option<String> {
     let change = change(before, after);
     is_news(&change).then(|| message(&change))
 }
 
 #[test]
-fn events_say_what_a_node_is_of_its_shard() {
+fn events_report_the_duty_of_a_node_for_its_shard() {
     use Phase::{Degraded, Draining, Ready, Starting};
     let mut resigned = because("no store", owner(Degraded, 4));
     (resigned.epoch, resigned.resigned) = (None, Some(Epoch(4)));
@@ -72,19 +72,19 @@ fn events_say_what_a_node_is_of_its_shard() {
             "a is now storage/0 (owner that resigned epoch 4), degraded: no store",
         ),
     ] {
-        assert_eq!(told(before, after).as_deref(), Some(expected));
+        assert_eq!(event(before, after).as_deref(), Some(expected));
     }
 }
 
 #[test]
-fn what_nobody_acts_on_is_no_event() {
+fn a_change_that_needs_no_action_is_no_event() {
     use Phase::{Degraded, Failed, Ready, Starting};
     let spec = RoleState { spec: Some(3), shards: Some(2), revision: 1, ..state("storage/0", Starting) };
     for (before, after) in [
         (state("storage/0", Starting), spec),
         (
-            because("the copy may be 19 s behind", replica(Degraded)),
-            because("the copy may be 20 s behind", replica(Degraded)),
+            because("the replica may be 19 s behind", replica(Degraded)),
+            because("the replica may be 20 s behind", replica(Degraded)),
         ),
         (
             because("x (failed 2 times, will be tried again)", state("echo", Failed)),
@@ -92,7 +92,7 @@ fn what_nobody_acts_on_is_no_event() {
         ),
         (because("took over from b", owner(Ready, 4)), owner(Ready, 4)),
     ] {
-        assert_eq!(told(before, after), None);
+        assert_eq!(event(before, after), None);
     }
     let (mut before, mut after) = (member(1, None), member(2, None));
     let store = serde_json::json!({ "id": "00000000-0000-0000-0000-000000000001", "url": "file:///x" });
@@ -102,7 +102,7 @@ fn what_nobody_acts_on_is_no_event() {
         member: after.clone(),
         before: Some(before.clone()),
     };
-    assert!(!is_news(&change(&before, &after)), "that it opened its store");
+    assert!(!is_news(&change(&before, &after)), "it opened its store");
     before.state = Some(state("standby", Ready));
     assert!(is_news(&change(&before, &after)));
     assert_eq!(message(&change(&before, &after)), "a is now in a role that this version does not know");
@@ -113,16 +113,16 @@ fn another_cause_is_an_event_and_so_is_another_address() {
     use Phase::{Degraded, Ready};
     let degraded = |reason: &str| because(reason, state("api_gateway", Degraded));
     assert_eq!(
-        told(degraded("b does not answer"), degraded("c does not answer")).as_deref(),
+        event(degraded("b does not answer"), degraded("c does not answer")).as_deref(),
         Some("a is now api_gateway, degraded: c does not answer")
     );
     let mut listening = state("api_gateway", Ready);
     listening.endpoints.insert("gateway".to_owned(), "http://10.0.0.1:80".to_owned());
     assert_eq!(
-        told(state("api_gateway", Ready), listening.clone()).as_deref(),
+        event(state("api_gateway", Ready), listening.clone()).as_deref(),
         Some("a listens at gateway=http://10.0.0.1:80")
     );
-    assert_eq!(told(listening, state("api_gateway", Ready)).as_deref(), Some("a has closed its listeners"));
+    assert_eq!(event(listening, state("api_gateway", Ready)).as_deref(), Some("a has closed its listeners"));
     let mut moved = change(state("standby", Ready), state("standby", Ready));
     moved.member.http = "http://10.0.0.2:1".to_owned();
     assert!(is_news(&moved));
@@ -130,7 +130,7 @@ fn another_cause_is_an_event_and_so_is_another_address() {
 }
 
 #[test]
-fn a_node_that_comes_or_goes_is_always_an_event() {
+fn a_node_that_joins_or_leaves_is_always_an_event() {
     let member = member(1, Some(state("standby", Phase::Ready)));
     for (kind, expected) in [
         (EventKind::Present, "a is standby, ready"),
@@ -145,9 +145,9 @@ fn a_node_that_comes_or_goes_is_always_an_event() {
     }
 }
 
-/// A role change from its beginning to its end: no message is like the one before it.
+/// A complete role change: no message repeats the one before it.
 #[test]
-fn no_phase_is_told_twice() {
+fn no_phase_is_reported_twice() {
     use Phase::{Ready, Starting};
     let known = RoleState { spec: Some(1), shards: Some(2), ..state("storage/0", Starting) };
     let states = [
@@ -159,9 +159,10 @@ fn no_phase_is_told_twice() {
         RoleState { spec: Some(1), ..owner(Starting, 1) },
         owner(Ready, 1),
     ];
-    let told: Vec<_> = states.windows(2).filter_map(|pair| told(pair[0].clone(), pair[1].clone())).collect();
+    let events: Vec<_> =
+        states.windows(2).filter_map(|pair| event(pair[0].clone(), pair[1].clone())).collect();
     assert_eq!(
-        told,
+        events,
         [
             "a is now storage/0, starting",
             "a is the owner of storage/0 under epoch 1",
@@ -171,7 +172,7 @@ fn no_phase_is_told_twice() {
 }
 
 #[test]
-fn amounts_are_told_from_names_that_have_digits() {
+fn amounts_are_distinguished_from_names_that_have_digits() {
     for amount in ["0", "19", "1.5s", "261.0ns", "1m30s", "2h", "1,024", "99%", "12ms", "3days", "8KiB"] {
         assert!(is_amount(amount), "{amount}");
     }
