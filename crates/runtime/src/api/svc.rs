@@ -249,8 +249,7 @@ fn misdirected(app: &App, service: &ServiceName, shard: ShardId) -> Response<Bod
             && own.duty != Some(Post::Replica)
     };
     if let Some(own) = own.filter(is_ours) {
-        let reason = own.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let detail = format!("{service}/{shard} on {me} is {}{reason}", own.phase);
+        let detail = format!("{service}/{shard} on {me} is {}", own.phase_and_reason());
         let problem = Problem::new(ErrorKind::Unavailable, "not-ready", detail);
         return not_processed(problem.hint("try again in a moment"));
     }

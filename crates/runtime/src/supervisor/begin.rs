@@ -6,13 +6,15 @@ use cluster::Timing;
 use store::{ClaimState, Farewell};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
-use types::{ErrorKind, NodeId, Problem, Role, Sharding, limits};
+use types::reason::CLAIM_PASSED;
+use types::{ErrorKind, NodeId, Problem, Reason, Role, Sharding, limits};
 
 use super::assignment::{Assignment, ShardDuty};
 use super::takeover::place;
 use super::{Supervisor, Tools};
 use crate::role::lifecycle::Happening;
 use crate::role::owner::{AcquireError, Candidate, Consent, release};
+use crate::role::reasons::{CRASH_LOOP, ISOLATED};
 use crate::role::running::Running;
 use crate::takeover::claim_watch::ClaimWatch;
 use crate::takeover::vacancy::{Place, has_heir};
@@ -73,7 +75,7 @@ impl Supervisor {
         if let Err(error) = data.keep_failed_lives(0) {
             warn!(%error, "the number of failed lives could not be kept");
         }
-        self.stand_by(why);
+        self.stand_by(Reason::new(CRASH_LOOP, why));
         self.publish().await;
     }
 
@@ -115,14 +117,15 @@ impl Supervisor {
             Ok(running) => self.mount(running),
             Err(AcquireError::Owned(problem) | AcquireError::LeftToOthers(problem)) => {
                 warn!(role = %self.assigned.role, %problem, "standing by instead");
-                self.stand_by(problem.detail);
+                self.stand_by(Reason::from(&problem));
             }
             Err(AcquireError::Failed(problem)) => {
                 warn!(role = %self.assigned.role, %problem, hint = problem.hint, "the role could not be started");
                 self.refuse(&problem.detail).await;
                 self.assigned.duty = ShardDuty::None;
-                let hint = problem.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-                self.state = self.failed(format!("{}{hint}", problem.detail));
+                let hint = problem.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+                let reason = Reason::from(&problem);
+                self.state = self.failed(Reason { text: format!("{reason}{hint}"), ..reason });
             }
         }
         self.publish().await;
@@ -222,12 +225,13 @@ impl Supervisor {
         };
         self.failed_change = None;
         let claim = claim_watch.claim();
-        let why = format!(
+        let text = format!(
             "{} is not this node's any more: {}",
             self.assigned.role,
             claim.successor().unwrap_or("its claim has passed")
         );
-        warn!(role = %self.assigned.role, epoch = %claim.epoch(), why, "stepping down");
+        let why = Reason::new(CLAIM_PASSED, text);
+        warn!(role = %self.assigned.role, epoch = %claim.epoch(), %why, "stepping down");
         self.state = self.state.after(Happening::Drain { reason: Some(why.clone()) });
         if let Some(running) = self.running.take() {
             running.gate.shut();
@@ -249,7 +253,7 @@ impl Supervisor {
     pub(super) async fn yield_shard(&mut self, to: NodeId) {
         let Some(claim_watch) = self.assigned.duty.take_claim() else { return };
         self.failed_change = None;
-        let why = format!("{} saw no other member, and {to} does", self.tools.node);
+        let why = Reason::new(ISOLATED, format!("{} saw no other member, and {to} does", self.tools.node));
         warn!(role = %self.assigned.role, epoch = %claim_watch.claim().epoch(), %to, "yielding a shard: no other member is seen");
         self.state = self.state.after(Happening::Drain { reason: Some(why.clone()) });
         let running = self.running.take();
@@ -259,7 +263,8 @@ impl Supervisor {
         self.publish().await;
         // Released before it is stopped: the challenger takes it within a moment, from us or from nobody. What this node
         // still writes is fenced by whoever opens the data next.
-        let farewell = Farewell { to: Some(&to), is_yielded: true, why: Some(&why), ..Farewell::default() };
+        let farewell =
+            Farewell { to: Some(&to), is_yielded: true, why: Some(&why.text), ..Farewell::default() };
         self.release(&claim_watch, farewell).await;
         self.unmount();
         if let Some(running) = running {
@@ -271,9 +276,9 @@ impl Supervisor {
     }
 
     /// Waits to be needed, though no person wanted it so.
-    pub(super) fn stand_by(&mut self, note: String) {
-        info!(note, "standing by");
-        let note = Some(note).filter(|note| !note.is_empty());
+    pub(super) fn stand_by(&mut self, note: Reason) {
+        info!(code = %note.code, %note, "standing by");
+        let note = Some(note).filter(|note| !note.text.is_empty());
         self.assigned = Assignment { note, ..Assignment::new(Role::Standby) };
         self.state = self.state.after(Happening::Start).after(Happening::Started { at: Instant::now() });
     }
