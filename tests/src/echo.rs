@@ -12,7 +12,10 @@ use axum::routing::{any, post};
 use http::Response;
 use plugin::{Context, Duty, Health, Plugin, Prepared, Service, ServiceError, SettingsError, parse_settings};
 use serde::Deserialize;
-use types::{NodeId, ServiceType, Sharding};
+use types::{NodeId, ReasonCode, ServiceType, Sharding};
+
+/// It was asked to say so.
+const FORCED: ReasonCode = ReasonCode::new("forced");
 
 /// The service type `echo`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -148,11 +151,11 @@ async fn set_health(
 ) {
     let health = match how.as_str() {
         "ready" => Health::Ready,
-        "degraded" => Health::Degraded("forced degradation".to_owned()),
+        "degraded" => Health::degraded(FORCED, "forced degradation"),
         behind if behind.starts_with("behind-") => {
-            Health::Degraded(format!("may be {} s behind", behind.trim_start_matches("behind-")))
+            Health::degraded(FORCED, format!("may be {} s behind", behind.trim_start_matches("behind-")))
         }
-        _ => Health::Failed("forced failure".to_owned()),
+        _ => Health::failed(FORCED, "forced failure"),
     };
     *echo.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
 }

@@ -154,15 +154,12 @@ fn codes(code: &str) -> BTreeSet<String> {
     found
 }
 
-#[test]
-fn the_troubleshooting_page_lists_every_error_code() -> anyhow::Result<()> {
-    let mut wanted: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for (path, code) in sources()? {
-        wanted.extend(codes(&code).into_iter().map(|code| (code, path.clone())));
-    }
-    ensure!(wanted.len() > 60, "codes are not found any more: {wanted:?}");
-    let text = std::fs::read_to_string(repository().join("docs/troubleshooting.org"))?;
-    let listed: BTreeSet<&str> = text
+/// The title of the section that lists the codes of health reasons. All before it lists the codes of errors.
+const REASONS: &str = "\n* Health reasons\n";
+
+/// Compares the codes in a part of the page with those in the code.
+fn compare(page: &str, wanted: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
+    let listed: BTreeSet<&str> = page
         .lines()
         .filter_map(|line| line.strip_prefix("- =")?.split_once("= :: "))
         .map(|(code, _)| code)
@@ -172,4 +169,35 @@ fn the_troubleshooting_page_lists_every_error_code() -> anyhow::Result<()> {
     let stale: Vec<_> = listed.iter().filter(|code| !wanted.contains_key(**code)).collect();
     ensure!(stale.is_empty(), "docs/troubleshooting.org has codes that no code returns: {stale:?}");
     Ok(())
+}
+
+/// The page of troubles: what is before the section of health reasons, and that section.
+fn troubles() -> anyhow::Result<(String, String)> {
+    let text = std::fs::read_to_string(repository().join("docs/troubleshooting.org"))?;
+    let (errors, reasons) = text.split_once(REASONS).context("there is no section of health reasons")?;
+    Ok((errors.to_owned(), reasons.to_owned()))
+}
+
+#[test]
+fn the_page_of_troubles_lists_every_error_code() -> anyhow::Result<()> {
+    let mut wanted: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for (path, code) in sources()? {
+        wanted.extend(codes(&code).into_iter().map(|code| (code, path.clone())));
+    }
+    ensure!(wanted.len() > 60, "codes are not found any more: {wanted:?}");
+    compare(&troubles()?.0, &wanted)
+}
+
+/// Codes of reasons are constants; examples in comments declare some that nobody gives.
+#[test]
+fn the_page_of_troubles_lists_every_health_reason() -> anyhow::Result<()> {
+    let mut wanted: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for (path, code) in sources()? {
+        let is_comment = |line: &&str| line.trim_start().starts_with("//");
+        let code = code.lines().filter(|line| !is_comment(line)).collect::<Vec<_>>().join("\n");
+        let found = code.split("ReasonCode::new(").skip(1).filter_map(code_after);
+        wanted.extend(found.map(|code| (code, path.clone())));
+    }
+    ensure!(wanted.len() > 20, "codes are not found any more: {wanted:?}");
+    compare(&troubles()?.1, &wanted)
 }

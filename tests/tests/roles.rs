@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use e2e::{NodeOptions, Sandbox, eventually};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use types::Phase;
 use types::api::Receipt;
+use types::{Phase, ReasonCode};
 
 async fn change(
     sandbox: &Sandbox,
@@ -223,17 +223,25 @@ async fn a_service_that_fails_is_restarted_and_a_panic_harms_no_other() -> anyho
         move |member: &types::api::Member| member.state.as_ref().is_some_and(|s| s.phase == phase)
     };
     let member = sandbox.seen("b", "a", is(Phase::Degraded)).await?;
-    assert_eq!(member.state.and_then(|state| state.reason).as_deref(), Some("forced degradation"));
+    let state = member.state.unwrap_or_else(|| unreachable!("it has just been seen"));
+    assert_eq!(state.reason.as_deref(), Some("forced degradation"));
+    assert_eq!(state.reason_code.as_ref().map(ReasonCode::as_str), Some("forced"));
+    for path in ["/v1/agent/self", "/v1/members", "/v1/services"] {
+        let answer = sandbox.http().get(format!("{a}{path}")).send().await?.text().await?;
+        assert!(answer.contains(r#""reason_code":"forced""#), "{path}: {answer}");
+    }
     post("/health/ready").await?.error_for_status()?;
     sandbox.seen("b", "a", is(Phase::Ready)).await?;
 
-    for (path, reason) in [
-        ("/panic/task", "task `doomed` failed: panicked: forced panic"),
-        ("/health/failed", "forced failure"),
+    for (path, code, reason) in [
+        ("/panic/task", "task-failed", "task `doomed` failed: panicked: forced panic"),
+        ("/health/failed", "forced", "forced failure"),
     ] {
         post(path).await?.error_for_status()?;
         let member = sandbox.seen("b", "a", is(Phase::Failed)).await?;
-        let shown = member.state.and_then(|state| state.reason).unwrap_or_default();
+        let state = member.state.unwrap_or_else(|| unreachable!("it has just been seen"));
+        assert_eq!(state.reason_code.as_ref().map(ReasonCode::as_str), Some(code));
+        let shown = state.reason.unwrap_or_default();
         assert!(shown.starts_with(reason), "{shown}");
         sandbox.seen("b", "a", is(Phase::Ready)).await?;
     }

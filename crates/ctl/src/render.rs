@@ -209,9 +209,11 @@ pub(crate) fn endpoints(member: &Member) -> String {
     words.join(" ")
 }
 
+/// Why its phase is what it is: `replica-behind: the replica may be 12 s behind`.
 fn reason(member: &Member) -> String {
-    let reason = member.state.as_ref().and_then(|state| state.reason.clone());
-    reason.unwrap_or_default()
+    let Some(state) = &member.state else { return String::new() };
+    let Some(reason) = &state.reason else { return String::new() };
+    state.reason_code.as_ref().map_or_else(|| reason.clone(), |code| format!("{code}: {reason}"))
 }
 
 /// `1 agent`, `5 agents`.
@@ -298,7 +300,9 @@ n2         storage/0    starting  127.0.0.1:10000  3m12s"
         state.endpoints.insert("gateway".to_owned(), "http://127.0.0.1:8080".to_owned());
         gateway.gossip = "127.0.0.1:9".to_owned();
         let mut failed = member("f", "standby", Phase::Failed);
-        failed.state.as_mut().unwrap().reason = Some("no\nport \u{1b}[2J".to_owned());
+        let state = failed.state.as_mut().unwrap();
+        state.reason = Some("no\nport \u{1b}[2J".to_owned());
+        state.reason_code = Some("role-not-started".parse().unwrap());
         let mut newer = member("n", "standby", Phase::Ready);
         newer.state = None;
         assert_eq!(
@@ -306,7 +310,7 @@ n2         storage/0    starting  127.0.0.1:10000  3m12s"
             "\
 NODE  ROLE         PHASE   HTTP             GOSSIP           UP  ENDPOINTS              REASON
 g     api_gateway  ready   127.0.0.1:10000  127.0.0.1:9      0s  http://127.0.0.1:8080
-f     standby      failed  127.0.0.1:10000  127.0.0.1:10000  0s                         no port  [2J
+f     standby      failed  127.0.0.1:10000  127.0.0.1:10000  0s                         role-not-started: no port  [2J
 n     ?            ?       127.0.0.1:10000  127.0.0.1:10000  0s"
         );
         assert_eq!(
@@ -320,7 +324,7 @@ endpoints
   - g: http://127.0.0.1:8080
 
 reasons
-  - f: no port  [2J"
+  - f: role-not-started: no port  [2J"
         );
     }
 

@@ -97,10 +97,7 @@ fn shortcoming(view: &Members, node: &Expected, generation: Option<Generation>) 
         None => Some("seen in a state that this version does not know".to_owned()),
         // An operator stopped its role, in an earlier incarnation.
         Some(state) if state.phase == Phase::Stopped || does_its_part(state) => None,
-        Some(state) => Some(match &state.reason {
-            Some(reason) => format!("seen {}: {reason}", state.phase),
-            None => format!("seen {}", state.phase),
-        }),
+        Some(state) => Some(format!("seen {}", state.phase_and_reason())),
     }
 }
 

@@ -21,11 +21,14 @@
 //! use std::sync::{Arc, Mutex};
 //!
 //! use plugin::axum::{Router, extract::State, response::Response, routing::put};
-//! use plugin::types::{ErrorKind, Problem, ServiceType, Sharding};
+//! use plugin::types::{ErrorKind, Problem, ReasonCode, ServiceType, Sharding};
 //! use plugin::{
 //!     Claim, Context, DataLog, DataLogError, Duty, Health, NoSettings, Plugin, Prepared, Service, ServiceError,
 //!     SettingsError, async_trait, http, parse_settings, serde_json::Value,
 //! };
+//!
+//! /// A note could not be written.
+//! const LOG_CLOSED: ReasonCode = ReasonCode::new("log-closed");
 //!
 //! /// The service type `notes`: each shard stores the notes that are put into it.
 //! struct Notes;
@@ -95,7 +98,7 @@
 //!     fn health(&self) -> Health {
 //!         // After `Failed` the supervisor restarts the service, which reopens the log.
 //!         let failure = self.failure.lock().expect("no holder of the lock panics");
-//!         failure.clone().map_or(Health::Ready, Health::Failed)
+//!         failure.clone().map_or(Health::Ready, |why| Health::failed(LOG_CLOSED, why))
 //!     }
 //! }
 //!
@@ -135,7 +138,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use types::{ServiceType, Sharding, Target};
+use types::{Reason, ReasonCode, ServiceType, Sharding, Target};
 
 pub use claim::{Claim, ClaimLost, Duty};
 pub use context::{Context, Endpoints, Exposure};
@@ -268,7 +271,20 @@ pub enum Health {
     /// It answers.
     Ready,
     /// It answers, but something is wrong.
-    Degraded(String),
+    Degraded(Reason),
     /// It does not answer any more and must be restarted.
-    Failed(String),
+    Failed(Reason),
+}
+
+impl Health {
+    /// It answers, but something is wrong. A service declares a code for each of its reasons; those that several services
+    /// have are in [`types::reason`].
+    pub fn degraded(code: ReasonCode, text: impl Into<String>) -> Self {
+        Self::Degraded(Reason::new(code, text))
+    }
+
+    /// It does not answer any more and must be restarted.
+    pub fn failed(code: ReasonCode, text: impl Into<String>) -> Self {
+        Self::Failed(Reason::new(code, text))
+    }
 }

@@ -9,9 +9,15 @@ use bytes::Bytes;
 use store::{DataEntry, DataLog, DataLogError, DataLogReader};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
-use types::{ErrorKind, KeyHash, NodeId, Problem, ShardId};
+use types::reason::CLAIM_PASSED;
+use types::{ErrorKind, KeyHash, NodeId, Problem, Reason, ReasonCode, ShardId};
 
 use crate::{Claim, Context, Duty, Health, ServiceError, http};
+
+/// An owner could not write its log, so that the log is closed.
+const LOG_CLOSED: ReasonCode = ReasonCode::new("log-closed");
+/// A replica can't read its owner's log.
+const LOG_UNREADABLE: ReasonCode = ReasonCode::new("log-unreadable");
 
 /// State that results from applying the records of a log in their order (state machine replication).
 pub trait StateMachine: Default + Send + 'static {
@@ -40,7 +46,7 @@ struct Applied<S> {
     /// When a replica last had all entries.
     current_at: Instant,
     /// Why the log can no longer be read or written.
-    failure: Option<String>,
+    failure: Option<Reason>,
 }
 
 impl<S: StateMachine> Applied<S> {
@@ -92,8 +98,10 @@ impl<S: StateMachine> Replicated<S> {
         if let DataLogError::TooLong(_) = error {
             return Err(http::problem(&ServiceError::from(error).to_problem("record-too-long")));
         }
-        lock(&self.applied).failure = Some(error.to_string());
-        if let DataLogError::Fenced { .. } = error {
+        let is_fenced = matches!(error, DataLogError::Fenced { .. });
+        let code = if is_fenced { CLAIM_PASSED } else { LOG_CLOSED };
+        lock(&self.applied).failure = Some(Reason::new(code, error.to_string()));
+        if is_fenced {
             claim.fenced(error.to_string());
             return Err(self.elsewhere());
         }
@@ -155,7 +163,7 @@ async fn follow<S: StateMachine>(
         if let Err(error) = &read {
             debug!(%error, "a replica can't read its log");
         }
-        lock(&applied).failure = read.err().map(|error| error.to_string());
+        lock(&applied).failure = read.err().map(|error| Reason::new(LOG_UNREADABLE, error.to_string()));
     }
     Ok(())
 }
@@ -237,7 +245,7 @@ mod tests {
         let refused = first.write("late").await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::MISDIRECTED_REQUEST);
         assert!(refused.headers().contains_key(types::api::NOT_PROCESSED));
-        assert!(matches!(first.health(), Health::Failed(_)));
+        assert!(matches!(first.health(), Health::Failed(why) if why.code == CLAIM_PASSED));
         assert_eq!(
             (text(&second).as_str(), second.health(), second.staleness()),
             ("abcde", Health::Ready, None)
@@ -259,7 +267,7 @@ mod tests {
         world.faults.set(Mode::Unreachable);
         sleep(Duration::from_secs(60)).await;
         assert!(replica.staleness().unwrap() >= Duration::from_secs(50));
-        assert!(matches!(replica.health(), Health::Degraded(_)));
+        assert!(matches!(replica.health(), Health::Degraded(why) if why.code == LOG_UNREADABLE));
         world.faults.set(Mode::Work);
         owner.write("b").await.unwrap();
         while text(&replica) != "ab" || replica.health() != Health::Ready {
@@ -277,7 +285,7 @@ mod tests {
         let failed = owner.write("a").await.unwrap_err();
         assert_eq!(failed.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(!failed.headers().contains_key(types::api::NOT_PROCESSED), "it may have been written");
-        assert!(matches!(owner.health(), Health::Failed(_)));
+        assert!(matches!(owner.health(), Health::Failed(why) if why.code == LOG_CLOSED));
         world.faults.set(Mode::Work);
         let (_, again) = world.owner().await;
         again.write("b").await.unwrap();

@@ -3,4 +3,5 @@
 pub(crate) mod gate;
 pub(crate) mod lifecycle;
 pub(crate) mod owner;
+pub(crate) mod reasons;
 pub(crate) mod running;

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use types::api::{Seen, Wait};
 use types::{
-    ErrorKind, Generation, NodeId, Problem, Profile, Role, RoleState, ServiceType, ShardRef, Sharding,
+    ErrorKind, Generation, NodeId, Problem, Profile, Reason, Role, RoleState, ServiceType, ShardRef, Sharding,
 };
 
 use crate::node::cluster_store::{ClusterStore, Terms};
@@ -37,6 +37,7 @@ use crate::node::identity::{Asked, DataDir, Identity};
 use crate::node::services::{Catalog, TypeError, unknown_role};
 use crate::role::gate::{Mount, Mounted};
 use crate::role::lifecycle::{Happening, State};
+use crate::role::reasons;
 use crate::role::running::Running;
 use crate::supervisor::assignment::{Assignment, ShardDuty};
 use crate::supervisor::control::{Command, Order};
@@ -118,7 +119,7 @@ pub(crate) struct Supervisor {
     /// Whether the node has read from the store what it owned in earlier incarnations.
     is_swept: bool,
     /// Why the last command failed, if the node returned to its old role: shown until its role changes again.
-    failed_change: Option<String>,
+    failed_change: Option<Reason>,
     revision: u64,
     published: Option<(RoleState, u64)>,
 }
@@ -203,7 +204,8 @@ impl Supervisor {
                     let _ = done.send(receipt);
                 }
                 failure = next_failure(self.running.as_mut()) => {
-                    self.fail(format!("task `{}` failed: {}", failure.task, failure.reason)).await;
+                    let text = format!("task `{}` failed: {}", failure.task, failure.reason);
+                    self.fail(Reason::new(reasons::TASK_FAILED, text)).await;
                 }
                 () = passed(self.assigned.duty.claim_watch()) => {
                     unless(&leaving, self.step_down()).await;
@@ -270,7 +272,12 @@ impl Supervisor {
     }
 
     async fn probe(&mut self) {
-        let twin = self.takeover.twin.borrow().as_ref().map(ToString::to_string);
+        let twin = self
+            .takeover
+            .twin
+            .borrow()
+            .as_ref()
+            .map(|twin| Reason::new(reasons::ANOTHER_CLUSTER, twin.to_string()));
         let Some(running) = &self.running else {
             if self.assigned.role == Role::Standby {
                 let health = twin.map_or(Health::Ready, Health::Degraded);
@@ -293,13 +300,14 @@ impl Supervisor {
             let stranger = self.tools.cluster_store.stranger();
             claim_watch.is_resigned = stranger.is_none() && age > RESIGN;
             if let Some(error) = stranger {
-                health = Health::Degraded(error.to_string());
+                health = Health::degraded(reasons::ANOTHER_STORE, error.to_string());
             } else if claim_watch.is_resigned {
                 let epoch = claim_watch.claim().epoch();
-                health = Health::Degraded(format!(
+                let text = format!(
                     "resigned epoch {epoch}: the store has not answered for {} s, so others may take the shard",
                     age.as_secs()
-                ));
+                );
+                health = Health::degraded(reasons::OWNER_RESIGNED, text);
             }
         }
         self.state = self.state.after(Happening::Probed(health));
@@ -309,8 +317,8 @@ impl Supervisor {
     }
 
     /// The running service failed: stops it; it is restarted after a pause.
-    async fn fail(&mut self, reason: String) {
-        error!(role = %self.assigned.role, reason, "the service failed");
+    async fn fail(&mut self, reason: Reason) {
+        error!(role = %self.assigned.role, code = %reason.code, %reason, "the service failed");
         if let Some(running) = self.running.take() {
             running.gate.shut();
             self.unmount();
@@ -318,19 +326,19 @@ impl Supervisor {
             self.publish().await;
             running.stop().await;
             if matches!(self.state, State::Waiting { failures, .. } if failures >= FAILURES) {
-                self.refuse(&reason).await;
+                self.refuse(&reason.text).await;
                 self.publish().await;
             }
         }
     }
 
-    fn failed(&self, reason: String) -> State {
+    fn failed(&self, reason: Reason) -> State {
         self.state.after(Happening::Failed { at: Instant::now(), reason, jitter: rand::random() })
     }
 
     async fn wind_down(&mut self) {
         let mut watch = Stopwatch::start();
-        let (_, heir) = self.finish(Some("leaving".to_owned()), true, &mut watch).await;
+        let (_, heir) = self.finish(Some(Reason::new(reasons::LEAVING, "leaving")), true, &mut watch).await;
         self.unmount();
         self.hand_over(heir, "leaving").await;
         self.settle_orphans().await;
@@ -431,9 +439,9 @@ impl Supervisor {
 
     fn role_state(&self) -> RoleState {
         let (phase, reason) = self.state.phase();
-        let reason = reason.or_else(|| self.assigned.note.clone()).or_else(|| self.orphans_in_words());
-        let reasons: Vec<_> = reason.into_iter().chain(self.failed_change.clone()).collect();
-        let reason = (!reasons.is_empty()).then(|| shortened(reasons.join("; ")));
+        let reason = reason.or_else(|| self.assigned.note.clone()).or_else(|| self.left_over());
+        let reason = both(reason, self.failed_change.clone());
+        let (reason_code, reason) = reason.map(|Reason { code, text }| (code, shortened(text))).unzip();
         let epoch = self.assigned.duty.claim().map(Claim::epoch);
         let is_resigned = self.assigned.duty.is_resigned();
         let endpoints = self.running.as_ref().map(|running| running.endpoints.urls()).unwrap_or_default();
@@ -442,6 +450,7 @@ impl Supervisor {
             service_type: self.gossiped_type(),
             phase,
             reason,
+            reason_code,
             revision: self.revision,
             duty: self.assigned.duty.post(),
             epoch: epoch.filter(|_| !is_resigned),
@@ -470,7 +479,7 @@ impl Supervisor {
         }
         match self.tools.cluster.set_role(state.clone()).await {
             Ok(version) => {
-                info!(role = %state.role, phase = %state.phase, reason = state.reason, "phase");
+                info!(role = %state.role, phase = %state.phase, reason = state.reason, code = state.reason_code.as_ref().map(tracing::field::display), "phase");
                 self.published = Some((state, version));
                 version
             }
@@ -491,6 +500,14 @@ impl Supervisor {
     }
 }
 
+/// Two reasons as one, with the code of the first.
+fn both(first: Option<Reason>, second: Option<Reason>) -> Option<Reason> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(Reason { text: format!("{first}; {second}"), ..first }),
+        (first, second) => first.or(second),
+    }
+}
+
 /// Cuts a reason to the longest that is gossiped.
 fn shortened(mut reason: String) -> String {
     if let Some((end, _)) = reason.char_indices().nth(REASON_LIMIT) {
@@ -505,7 +522,8 @@ fn drained(node: &NodeId, role: &Role) -> Happening {
         Some(shard) => format!("ctl set-service {node} {} --shard {shard}", role.service_name()),
         None => format!("ctl set-service {node} {}", role.service_name()),
     };
-    Happening::Stopped { reason: format!("drained; `{command}` starts it again") }
+    let text = format!("drained; `{command}` starts it again");
+    Happening::Stopped { reason: Reason::new(reasons::DRAINED, text) }
 }
 
 /// Runs `work` unless the node leaves meanwhile. A shard that interrupted work may have taken is released as the node winds

@@ -47,7 +47,7 @@ fn check_name(what: &'static str, text: &str, max: usize) -> Result<(), IdError>
 }
 
 /// Keeps error messages readable when the input is not.
-fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     const SHOWN: usize = 80;
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, IdError, ServiceName, ServiceType, ShardId};
+use crate::reason::ReasonCode;
 use crate::shard_ref::ShardRef;
 
 /// What a node does. A node has exactly one role.
@@ -212,6 +213,10 @@ pub struct RoleState {
     /// The reason for the phase, in words; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Names the reason for programs: `replica-behind`; the same for every occurrence.
+    #[serde(default, deserialize_with = "crate::reason::lenient", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub reason_code: Option<ReasonCode>,
     /// Counts the operators' commands to this node in its present incarnation.
     #[serde(default)]
     pub revision: u64,
@@ -244,6 +249,7 @@ impl RoleState {
             service_type: None,
             phase: Phase::Starting,
             reason: None,
+            reason_code: None,
             revision: 0,
             duty: None,
             epoch: None,
@@ -269,6 +275,13 @@ impl RoleState {
     /// The type of its service, unless the node is a standby.
     pub fn service_type(&self) -> Option<ServiceType> {
         self.service_type.clone().or_else(|| self.role.service()?.default_type())
+    }
+
+    /// The phase with its reason: `degraded (replica-behind): the replica may be 12 s behind`.
+    pub fn phase_and_reason(&self) -> String {
+        let code = self.reason_code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
+        let reason = self.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        format!("{}{code}{reason}", self.phase)
     }
 }
 
@@ -297,6 +310,26 @@ mod tests {
         let text = serde_json::to_string(&state).unwrap();
         assert!(text.contains(r#""type":"storage""#), "{text}");
         assert_eq!(serde_json::from_str::<RoleState>(&text).unwrap(), state);
+    }
+
+    #[test]
+    fn the_code_of_a_reason_is_optional_and_a_strange_one_harms_nothing() {
+        let mut state = RoleState::starting("storage/0".parse().unwrap());
+        state.phase = Phase::Degraded;
+        state.reason = Some("slow".to_owned());
+        let before = serde_json::to_string(&state).unwrap();
+        assert!(!before.contains("reason_code"), "as agents wrote it before reasons had codes: {before}");
+        assert_eq!(serde_json::from_str::<RoleState>(&before).unwrap(), state);
+        assert_eq!(state.phase_and_reason(), "degraded: slow");
+        for strange in ["7", "null", "\"Slow Disk\"", "{\"code\": \"slow\"}"] {
+            let text = before.replacen('{', &format!("{{\"reason_code\":{strange},"), 1);
+            assert_eq!(serde_json::from_str::<RoleState>(&text).unwrap(), state, "{strange}");
+        }
+        state.reason_code = Some(crate::reason::REPLICA_BEHIND);
+        let text = serde_json::to_string(&state).unwrap();
+        assert!(text.contains(r#""reason_code":"replica-behind""#), "{text}");
+        assert_eq!(serde_json::from_str::<RoleState>(&text).unwrap(), state);
+        assert_eq!(state.phase_and_reason(), "degraded (replica-behind): slow");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod gateway;
 mod meters;
+mod openapi;
 mod probes;
 mod routes;
 mod service;
@@ -37,6 +38,10 @@ impl Plugin for ApiGateway {
 
     fn settings_schema(&self) -> serde_json::Value {
         settings_schema::<Settings>()
+    }
+
+    fn openapi_paths(&self) -> serde_json::Value {
+        openapi::paths()
     }
 
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {

@@ -12,6 +12,7 @@ use mesh::BaseUrl;
 use plugin::Health;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+use types::ReasonCode;
 
 use crate::table::RouteTable;
 
@@ -23,6 +24,8 @@ const JITTER: f64 = 0.1;
 const LIMIT: Duration = Duration::from_secs(3);
 /// The largest number of concurrent probes.
 const AT_ONCE: usize = 64;
+/// No address of a route takes connections.
+const UPSTREAM_UNREACHABLE: ReasonCode = ReasonCode::new("upstream-unreachable");
 /// The number of routes, and of addresses of each route, that the health reason names.
 const NAMED: usize = 3;
 
@@ -97,7 +100,7 @@ impl Probes {
                 Some((route.prefix.as_str(), down?))
             })
             .collect();
-        if dead.is_empty() { Health::Ready } else { Health::Degraded(in_words(&dead)) }
+        if dead.is_empty() { Health::Ready } else { Health::degraded(UPSTREAM_UNREACHABLE, in_words(&dead)) }
     }
 
     /// The number of routes with no address that is up.
@@ -262,7 +265,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(4)).await;
             let reason = "no address of route /a answers: http://a:1 refuses connections, http://b:2 refuses \
                         connections; no address of route /b answers: http://b:2 refuses connections";
-            assert_eq!(probes.health(), Health::Degraded(reason.to_owned()));
+            assert_eq!(probes.health(), Health::degraded(UPSTREAM_UNREACHABLE, reason));
             assert_eq!((probes.dead_routes(), tries.load(Ordering::SeqCst)), (2, 2), "b is tried once");
             b_is_up.store(true, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_secs(12)).await;

@@ -28,6 +28,7 @@ use types::{Generation, Phase, Problem, Role, RoleState, api};
 
 use crate::ApiGateway;
 
+mod described;
 mod raw;
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;

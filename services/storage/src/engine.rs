@@ -321,7 +321,7 @@ impl Engine {
     pub(crate) fn health(&self) -> Health {
         match self.0.open() {
             Ok(_) => self.0.trouble().map_or(Health::Ready, Health::Degraded),
-            Err(error) => Health::Degraded(error.to_string()),
+            Err(error) => error.to_health(),
         }
     }
 

@@ -19,6 +19,7 @@ use store::Cancellable;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+use types::reason::REPLICA_BEHIND;
 
 use crate::changes::history::is_missing;
 use crate::data::key::Key;
@@ -181,7 +182,7 @@ impl Replica {
     /// Its health.
     pub(crate) fn health(&self) -> Health {
         if let Err(error) = self.open() {
-            return Health::Degraded(error.to_string());
+            return error.to_health();
         }
         health(self.staleness(), self.0.seen.trouble())
     }
@@ -199,7 +200,7 @@ fn health(staleness: Duration, trouble: Option<String>) -> Health {
         return Health::Ready;
     }
     let why = trouble.map(|why| format!(": {why}")).unwrap_or_default();
-    Health::Degraded(format!("the replica may be {} s behind{why}", staleness.as_secs()))
+    Health::degraded(REPLICA_BEHIND, format!("the replica may be {} s behind{why}", staleness.as_secs()))
 }
 
 impl Open for Follow {

@@ -222,13 +222,7 @@ async fn launch(
         if Instant::now() >= deadline {
             let how = state.map_or_else(
                 || "it does not answer".to_owned(),
-                |state| {
-                    format!(
-                        "it is {}{}",
-                        state.phase,
-                        state.reason.map(|why| format!(": {why}")).unwrap_or_default()
-                    )
-                },
+                |state| format!("it is {}", state.phase_and_reason()),
             );
             return Err(Failure::new(
                 Exit::NotConverged,

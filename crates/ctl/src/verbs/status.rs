@@ -320,10 +320,7 @@ fn member_warning(member: &Member) -> Option<String> {
     if state.phase == Phase::Ready {
         return None;
     }
-    Some(match &state.reason {
-        Some(reason) => format!("{} is {}: {reason}", member.id, state.phase),
-        None => format!("{} is {}", member.id, state.phase),
-    })
+    Some(format!("{} is {}", member.id, state.phase_and_reason()))
 }
 
 #[cfg(test)]
@@ -352,7 +349,9 @@ mod tests {
     #[test]
     fn every_warning_is_in_words() {
         let mut failed = member("b", "api_gateway", Phase::Failed);
-        failed.state.as_mut().unwrap().reason = Some("no port".to_owned());
+        let state = failed.state.as_mut().unwrap();
+        state.reason = Some("no port".to_owned());
+        state.reason_code = Some("role-not-started".parse().unwrap());
         let mut a = member("a", "standby", Phase::Ready);
         let state = a.state.as_mut().unwrap();
         state.endpoints.insert("x".to_owned(), "http://127.0.0.1:8080".to_owned());
@@ -394,7 +393,7 @@ endpoints
 warnings
   - c is gone: its process 123 ended without leaving; `ctl logs c` shows its end, `ctl up` starts it
   - d is paused: a signal stopped its process 124; `ctl kill d --signal CONT` resumes it
-  - b is failed: no port
+  - b is failed (role-not-started): no port
   - b does not see a, b
 
 drift

@@ -11,11 +11,15 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::{info, warn};
+use types::ReasonCode;
 
 use super::accept::{AcceptLimits, Stop, accept};
 use super::in_flight::InFlight;
 use super::{ServeLimits, serve};
 use crate::{Context, Health};
+
+/// The task of a listener has ended though it was not stopped.
+const LISTENER_ENDED: ReasonCode = ReasonCode::new("listener-ended");
 
 /// How long no request must be in flight before idle connections are closed: a client whose last answer had
 /// `Connection: close` may have sent its next request already.
@@ -148,7 +152,7 @@ impl DrainingListener {
     /// `Failed` if the listener has ended without having been stopped.
     pub fn health(&self) -> Health {
         if self.closed.is_cancelled() && !self.stop.accepting.is_cancelled() {
-            return Health::Failed("the listener has ended".to_owned());
+            return Health::failed(LISTENER_ENDED, "the listener has ended");
         }
         Health::Ready
     }

@@ -215,7 +215,7 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<(StatusCode, String
 
 fn not_ready(state: Option<RoleState>) -> Problem {
     let detail = match state {
-        Some(RoleState { phase, reason: Some(reason), .. }) => format!("{phase}: {reason}"),
+        Some(state) if state.reason.is_some() => state.phase_and_reason(),
         Some(RoleState { phase, .. }) if phase.is_serving() => "the node is leaving".to_owned(),
         Some(RoleState { phase, .. }) => phase.to_string(),
         None => Phase::Starting.to_string(),

@@ -242,8 +242,7 @@ fn misdirected(app: &App, shard: &ShardRef) -> Response<Body> {
     let own = view.member(me).and_then(|member| member.state.as_ref());
     let is_ours = |own: &&RoleState| own.role.is_of(shard) && own.duty != Some(Post::Replica);
     if let Some(own) = own.filter(is_ours) {
-        let reason = own.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let detail = format!("{shard} on {me} is {}{reason}", own.phase);
+        let detail = format!("{shard} on {me} is {}", own.phase_and_reason());
         let problem = Problem::new(ErrorKind::Unavailable, "not-ready", detail);
         return not_processed(problem.hint("try again in a moment"));
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plugin::Health;
 use tokio::time::Instant;
-use types::{Backoff, Phase};
+use types::{Backoff, Phase, Reason};
 
 /// The pause before a restart.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
@@ -19,11 +19,11 @@ pub(crate) enum State {
     /// The service runs.
     Running { failures: u32, since: Instant, health: Health },
     /// The service failed and is started again at `retry_at`.
-    Waiting { failures: u32, retry_at: Instant, reason: String },
+    Waiting { failures: u32, retry_at: Instant, reason: Reason },
     /// Requests in flight are being finished.
-    Draining { reason: Option<String> },
+    Draining { reason: Option<Reason> },
     /// Nothing runs, on an operator's command.
-    Stopped { reason: String },
+    Stopped { reason: Reason },
 }
 
 /// An event that changes the state of a role.
@@ -34,15 +34,15 @@ pub(crate) enum Happening {
     /// The service is up.
     Started { at: Instant },
     /// The start failed, or the running service did. `jitter` is a random number in [0, 1).
-    Failed { at: Instant, reason: String, jitter: f64 },
+    Failed { at: Instant, reason: Reason, jitter: f64 },
     /// The pause is over.
     Retry,
     /// The service's health was checked.
     Probed(Health),
     /// A drain was begun.
-    Drain { reason: Option<String> },
+    Drain { reason: Option<Reason> },
     /// The service has been stopped by a command.
-    Stopped { reason: String },
+    Stopped { reason: Reason },
 }
 
 impl State {
@@ -84,7 +84,7 @@ impl State {
     }
 
     /// The phase that is gossiped, with the reason.
-    pub(crate) fn phase(&self) -> (Phase, Option<String>) {
+    pub(crate) fn phase(&self) -> (Phase, Option<Reason>) {
         match self {
             Self::Starting { .. } => (Phase::Starting, None),
             Self::Running { health, .. } => match health {
@@ -94,7 +94,8 @@ impl State {
             },
             Self::Waiting { failures, reason, .. } => {
                 let times = if *failures == 1 { "once".to_owned() } else { format!("{failures} times") };
-                (Phase::Failed, Some(format!("{reason} (failed {times}, will be tried again)")))
+                let text = format!("{reason} (failed {times}, will be tried again)");
+                (Phase::Failed, Some(Reason { text, ..reason.clone() }))
             }
             Self::Draining { reason } => (Phase::Draining, reason.clone()),
             Self::Stopped { reason } => (Phase::Stopped, Some(reason.clone())),
@@ -118,9 +119,14 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::role::reasons::TASK_FAILED;
+
+    fn because(text: &str) -> Reason {
+        Reason::new(TASK_FAILED, text)
+    }
 
     fn failed(at: Instant, reason: &str) -> Happening {
-        Happening::Failed { at, reason: reason.to_owned(), jitter: 1.0 }
+        Happening::Failed { at, reason: because(reason), jitter: 1.0 }
     }
 
     #[tokio::test]
@@ -128,7 +134,7 @@ mod tests {
         let now = Instant::now();
         let once = State::Starting { failures: 0 }.after(failed(now, "port taken"));
         assert_eq!(once.phase().0, Phase::Failed);
-        assert_eq!(once.phase().1.unwrap(), "port taken (failed once, will be tried again)");
+        assert_eq!(once.phase().1.unwrap(), because("port taken (failed once, will be tried again)"));
         let again = once.after(Happening::Retry);
         assert_eq!(again, State::Starting { failures: 1 });
         let twice = again.after(failed(now, "port taken"));
@@ -149,9 +155,9 @@ mod tests {
     async fn a_probe_changes_only_a_running_service() {
         let now = Instant::now();
         let running = State::Starting { failures: 0 }.after(Happening::Started { at: now });
-        let degraded = running.after(Happening::Probed(Health::Degraded("slow disk".to_owned())));
-        assert_eq!(degraded.phase(), (Phase::Degraded, Some("slow disk".to_owned())));
-        let stopped = State::Stopped { reason: "drained".to_owned() };
+        let degraded = running.after(Happening::Probed(Health::Degraded(because("slow disk"))));
+        assert_eq!(degraded.phase(), (Phase::Degraded, Some(because("slow disk"))));
+        let stopped = State::Stopped { reason: because("drained") };
         assert_eq!(stopped.after(Happening::Probed(Health::Ready)), stopped);
         assert_eq!(stopped.after(Happening::Retry), stopped);
     }

@@ -12,6 +12,7 @@ use tracing::warn;
 use types::limits::{START, STOP};
 
 use crate::role::gate::{Gate, Probe};
+use crate::role::reasons::HEALTH_CHECK_PANICKED;
 
 /// A service that runs, with everything that must end with it.
 pub(crate) struct Running {
@@ -95,7 +96,7 @@ impl Running {
     /// The health of the service; a panic counts as a failure.
     pub(crate) fn health(&self) -> Health {
         std::panic::catch_unwind(AssertUnwindSafe(|| self.service.health()))
-            .unwrap_or_else(|_| Health::Failed("the health check panicked".to_owned()))
+            .unwrap_or_else(|_| Health::failed(HEALTH_CHECK_PANICKED, "the health check panicked"))
     }
 
     /// The next task of the service that fails. Cancel-safe.

@@ -1,7 +1,7 @@
 //! What a node is assigned: its role, what the role runs with, and what the node does with the role's shard.
 
 use plugin::{Claim, Duty};
-use types::{Post, Role};
+use types::{Post, Reason, Role};
 
 use crate::node::cluster_store::Terms;
 use crate::takeover::claim_watch::ClaimWatch;
@@ -14,7 +14,7 @@ pub(super) struct Assignment {
     pub(super) terms: Option<Terms>,
     pub(super) duty: ShardDuty,
     /// Why the node has this role, if no operator commanded it.
-    pub(super) note: Option<String>,
+    pub(super) note: Option<Reason>,
 }
 
 /// What a node does with the shard of its role.

@@ -6,12 +6,14 @@ use cluster::Timing;
 use store::{ClaimState, Farewell};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
-use types::{ErrorKind, NodeId, Problem, Role, ShardRef, Sharding, limits};
+use types::reason::CLAIM_PASSED;
+use types::{ErrorKind, NodeId, Problem, Reason, Role, ShardRef, Sharding, limits};
 
 use super::assignment::{Assignment, ShardDuty};
 use super::{Supervisor, Tools};
 use crate::role::lifecycle::Happening;
 use crate::role::owner::{AcquireError, Candidate, Consent, release};
+use crate::role::reasons::{CRASH_LOOP, ISOLATED};
 use crate::role::running::Running;
 use crate::takeover::claim_watch::ClaimWatch;
 use crate::takeover::vacancy::has_heir;
@@ -72,7 +74,7 @@ impl Supervisor {
         if let Err(error) = data.keep_failed_incarnations(0) {
             warn!(%error, "the number of failed incarnations could not be reset");
         }
-        self.stand_by(why);
+        self.stand_by(Reason::new(CRASH_LOOP, why));
         self.publish().await;
     }
 
@@ -114,14 +116,15 @@ impl Supervisor {
             Ok(running) => self.mount(running),
             Err(AcquireError::Owned(problem) | AcquireError::LeftToOthers(problem)) => {
                 warn!(role = %self.assigned.role, %problem, "standing by instead");
-                self.stand_by(problem.detail);
+                self.stand_by(Reason::from(&problem));
             }
             Err(AcquireError::Failed(problem)) => {
                 warn!(role = %self.assigned.role, %problem, hint = problem.hint, "the role could not be started");
                 self.refuse(&problem.detail).await;
                 self.assigned.duty = ShardDuty::None;
-                let hint = problem.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-                self.state = self.failed(format!("{}{hint}", problem.detail));
+                let hint = problem.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+                let reason = Reason::from(&problem);
+                self.state = self.failed(Reason { text: format!("{reason}{hint}"), ..reason });
             }
         }
         self.publish().await;
@@ -216,12 +219,13 @@ impl Supervisor {
         };
         self.failed_change = None;
         let claim = claim_watch.claim();
-        let why = format!(
+        let text = format!(
             "{} is not this node's any more: {}",
             self.assigned.role,
             claim.successor().unwrap_or("its claim has passed")
         );
-        warn!(role = %self.assigned.role, epoch = %claim.epoch(), why, "stepping down");
+        let why = Reason::new(CLAIM_PASSED, text);
+        warn!(role = %self.assigned.role, epoch = %claim.epoch(), %why, "stepping down");
         self.state = self.state.after(Happening::Drain { reason: Some(why.clone()) });
         if let Some(running) = self.running.take() {
             running.gate.shut();
@@ -243,7 +247,7 @@ impl Supervisor {
     pub(super) async fn yield_shard(&mut self, to: NodeId) {
         let Some(claim_watch) = self.assigned.duty.take_claim() else { return };
         self.failed_change = None;
-        let why = format!("{} saw no other member, and {to} does", self.tools.node);
+        let why = Reason::new(ISOLATED, format!("{} saw no other member, and {to} does", self.tools.node));
         warn!(role = %self.assigned.role, epoch = %claim_watch.claim().epoch(), %to, "yielding a shard: no other member is seen");
         self.state = self.state.after(Happening::Drain { reason: Some(why.clone()) });
         let running = self.running.take();
@@ -253,7 +257,8 @@ impl Supervisor {
         self.publish().await;
         // Released before the service stops: the challenger takes the shard soon, released or not. Writes that this node
         // still makes are fenced once the next owner opens the data.
-        let farewell = Farewell { to: Some(&to), is_yielded: true, why: Some(&why), ..Farewell::default() };
+        let farewell =
+            Farewell { to: Some(&to), is_yielded: true, why: Some(&why.text), ..Farewell::default() };
         self.release(&claim_watch, farewell).await;
         self.unmount();
         if let Some(running) = running {
@@ -265,9 +270,9 @@ impl Supervisor {
     }
 
     /// Becomes a standby without a command.
-    pub(super) fn stand_by(&mut self, note: String) {
-        info!(note, "standing by");
-        let note = Some(note).filter(|note| !note.is_empty());
+    pub(super) fn stand_by(&mut self, note: Reason) {
+        info!(code = %note.code, %note, "standing by");
+        let note = Some(note).filter(|note| !note.text.is_empty());
         self.assigned = Assignment { note, ..Assignment::new(Role::Standby) };
         self.state = self.state.after(Happening::Start).after(Happening::Started { at: Instant::now() });
     }

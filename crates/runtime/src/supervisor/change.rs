@@ -4,7 +4,7 @@ use store::Farewell;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use types::api::{Receipt, Release, Wait};
-use types::{ErrorKind, NodeId, Problem, Role, limits};
+use types::{ErrorKind, NodeId, Problem, Reason, Role, limits};
 
 use super::assignment::{Assignment, ShardDuty};
 use super::begin::Acquisition;
@@ -13,6 +13,7 @@ use super::{Plan, Supervisor, drained};
 use crate::node::identity::{Asked, DataDirError};
 use crate::role::lifecycle::{Happening, State};
 use crate::role::owner::{Consent, not_the_owner, ownerless};
+use crate::role::reasons::{CHANGE_FAILED, HANDING_OVER};
 use crate::supervisor::control::{Order, leaving};
 use crate::supervisor::stopwatch::{Stopwatch, millis};
 use crate::takeover::claim_watch::ClaimWatch;
@@ -218,7 +219,8 @@ impl Supervisor {
         watch: &mut Stopwatch,
     ) -> Result<u64, Problem> {
         let before = self.state.clone();
-        let reason = wish.successor.as_ref().map(|to| format!("handing {} over to {to}", self.assigned.role));
+        let handing = |to| format!("handing {} over to {to}", self.assigned.role);
+        let reason = wish.successor.as_ref().map(|to| Reason::new(HANDING_OVER, handing(to)));
         let gives_up = wish.asked.role != self.assigned.role || wish.asked.drained;
         let (in_flight, heir) = self.finish(reason, gives_up && wish.successor.is_none(), watch).await;
         if self.tools.leaving.is_cancelled() {
@@ -315,10 +317,11 @@ impl Supervisor {
 
     /// Runs the old role again, and records why. Its shard, which was released, is taken again if it is still free.
     async fn go_back(&mut self, before: State, wish: &Wish, why: &str) {
-        self.failed_change = Some(match wish.asked.drained {
+        let text = match wish.asked.drained {
             true => format!("it could not be drained: {why}"),
             false => format!("it could not become {}: {why}", wish.asked.role),
-        });
+        };
+        self.failed_change = Some(Reason::new(CHANGE_FAILED, text));
         if matches!(before, State::Running { .. }) {
             self.state = self.state.after(Happening::Start);
             if !self.assigned.duty.is_replica() {
@@ -331,7 +334,7 @@ impl Supervisor {
                 Ok(()) => self.assigned.note = note,
                 Err(problem) => {
                     warn!(%role, %problem, "could not become a replica again");
-                    self.stand_by(problem.detail);
+                    self.stand_by(Reason::from(&problem));
                 }
             }
         } else {
@@ -352,7 +355,7 @@ impl Supervisor {
     /// were in flight and, if the shard is released, the member that takes it next, chosen during the announcement.
     pub(super) async fn finish(
         &mut self,
-        reason: Option<String>,
+        reason: Option<Reason>,
         gives_up: bool,
         watch: &mut Stopwatch,
     ) -> (u64, Option<Heir>) {

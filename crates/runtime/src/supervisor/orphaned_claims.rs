@@ -6,12 +6,13 @@ use std::time::Duration;
 use store::Farewell;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
-use types::{Problem, Role, ShardRef, Sharding};
+use types::{Problem, Reason, Role, ShardRef, Sharding};
 
 use super::Supervisor;
 use crate::node::cluster_store::{not_opened, unreadable};
 use crate::role::lifecycle::{Happening, State};
 use crate::role::owner::release;
+use crate::role::reasons::CLAIM_LEFT_OVER;
 
 /// How long the store may take to list what this node owns.
 const SWEEP_LIMIT: Duration = Duration::from_secs(3);
@@ -138,10 +139,11 @@ impl Supervisor {
         }
     }
 
-    /// The shards that are still to be released, in words.
-    pub(super) fn orphans_in_words(&self) -> Option<String> {
+    /// The reason that names the shards that are still to be released.
+    pub(super) fn left_over(&self) -> Option<Reason> {
         let shards: Vec<_> = self.orphans.keys().map(ShardRef::to_string).collect();
         let is_any = !shards.is_empty();
-        is_any.then(|| format!("the store has not noted yet that {} was given up", shards.join(", ")))
+        let text = || format!("the store has not noted yet that {} was given up", shards.join(", "));
+        is_any.then(|| Reason::new(CLAIM_LEFT_OVER, text()))
     }
 }

@@ -11,13 +11,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, error, info, warn};
-use types::{NodeId, Post, Problem, Role, ShardRef, limits};
+use types::{NodeId, Post, Problem, Reason, Role, ShardRef, limits};
 
 use super::assignment::{Assignment, ShardDuty};
 use super::begin::Acquisition;
 use super::{Supervisor, Tools};
 use crate::role::lifecycle::{Happening, State};
 use crate::role::owner::{AcquireError, STORE_LIMIT, no_answer};
+use crate::role::reasons::{REPLICA_ADDED, REPLICA_NOT_STARTED, REPLICA_SURPLUS, TAKEOVER_FAILED, TOOK_OVER};
 use crate::supervisor::stopwatch::Stopwatch;
 use crate::takeover::crash_detector::CrashDetector;
 use crate::takeover::layouts::{self, Layouts};
@@ -265,7 +266,7 @@ impl Supervisor {
         match self.try_take_over(shard, state).await {
             Ok(true) => {
                 info!(role = %self.assigned.role, note, took = ?began.elapsed(), "took a shard over");
-                self.assigned.note = Some(note);
+                self.assigned.note = Some(Reason::new(TOOK_OVER, note));
                 self.publish().await;
             }
             Ok(false) => {}
@@ -313,9 +314,11 @@ impl Supervisor {
                 self.refuse(&problem.detail).await;
                 let was_replica = before.duty.is_replica();
                 if was_replica && self.try_replicate(&before.role).await.is_ok() {
-                    self.assigned.note = Some(format!("it could not own {role}: {}", problem.detail));
+                    let text = format!("it could not own {role}: {}", problem.detail);
+                    self.assigned.note = Some(Reason::new(TAKEOVER_FAILED, text));
                 } else {
-                    self.stand_by(format!("it could not run {role}: {}", problem.detail));
+                    let text = format!("it could not run {role}: {}", problem.detail);
+                    self.stand_by(Reason::new(TAKEOVER_FAILED, text));
                 }
                 self.publish().await;
                 Err(problem)
@@ -341,9 +344,11 @@ impl Supervisor {
         if let Err(problem) = self.try_replicate(&role).await {
             warn!(%role, %problem, "could not become a replica");
             self.takeover.vacancies.failed(shard, Action::Replicate, Instant::now());
-            self.stand_by(format!("it could not become a replica of {role}: {}", problem.detail));
+            let text = format!("it could not become a replica of {role}: {}", problem.detail);
+            self.stand_by(Reason::new(REPLICA_NOT_STARTED, text));
         } else {
-            self.assigned.note = Some(format!("a replica of {role} was missing"));
+            let text = format!("a replica of {role} was missing");
+            self.assigned.note = Some(Reason::new(REPLICA_ADDED, text));
         }
         self.publish().await;
     }
@@ -359,8 +364,9 @@ impl Supervisor {
 
     /// Stands by: the shard has more replicas than are wanted, and no operator placed this one.
     async fn end_surplus(&mut self) {
-        let why = format!("{} had more replicas than it is to have", self.assigned.role);
-        info!(role = %self.assigned.role, why, "ending a surplus replica");
+        let text = format!("{} had more replicas than it is to have", self.assigned.role);
+        let why = Reason::new(REPLICA_SURPLUS, text);
+        info!(role = %self.assigned.role, %why, "ending a surplus replica");
         self.finish(Some(why.clone()), false, &mut Stopwatch::start()).await;
         self.stand_by(why);
         self.publish().await;

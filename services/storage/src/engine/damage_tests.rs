@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use futures_util::{StreamExt, stream};
 use slatedb::object_store::local::LocalFileSystem;
+use types::reason::DAMAGED_DATA;
 
 use super::tests::{Running, until};
 use super::*;
@@ -148,7 +149,7 @@ async fn a_database_that_can_not_be_opened_is_reported_as_damaged_until_it_is_re
     let running = Running::begin(store(logged.path()), Arc::<Owners>::default().take().await);
     let opened = running.engine.opened(Duration::from_secs(60)).await;
     let Err(error @ EngineError::Broken(_)) = opened else { panic!("{opened:?}") };
-    assert_eq!(running.engine.health(), Health::Degraded(error.to_string()));
+    assert_eq!(running.engine.health(), Health::degraded(DAMAGED_DATA, error.to_string()));
     assert_eq!(running.get("key-0").await, Err(error.clone()));
     assert_eq!(running.put("key-0", "x").await, Err(error));
 
@@ -236,7 +237,7 @@ async fn is_whole(folder: &Path, victim: &Path, at: &str) -> bool {
         let names_a_file = ["db/wal/", "db/manifest/", "db/compacted/", "db/compactions/"];
         let text = error.to_string();
         assert!(text.contains(name) || names_a_file.iter().any(|of| text.contains(of)), "{at}: {text}");
-        assert_eq!(running.engine.health(), Health::Degraded(text), "{at}");
+        assert_eq!(running.engine.health(), Health::degraded(DAMAGED_DATA, text), "{at}");
     }
     for number in 0..KEYS {
         match read_key(&running, number).await {

@@ -1,8 +1,14 @@
 //! Why the engine did not do what was requested. Independent of HTTP.
 
+use plugin::Health;
 use plugin::shard::NotOpen;
+use types::ReasonCode;
+use types::reason::{CLAIM_PASSED, DAMAGED_DATA};
 
 use crate::data::change::Unmet;
+
+/// The data is being opened, or is closed permanently.
+const DATA_NOT_OPEN: ReasonCode = ReasonCode::new("data-not-open");
 
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +37,20 @@ pub(crate) enum EngineError {
     /// Restore the data: so much of it is damaged that nothing is served.
     #[error("what is stored is damaged: {0}")]
     Broken(String),
+}
+
+impl EngineError {
+    /// The health of a shard whose data is not open.
+    pub(crate) fn to_health(&self) -> Health {
+        let code = match self {
+            Self::Passed(_) => CLAIM_PASSED,
+            Self::Damaged(_) | Self::Broken(_) => DAMAGED_DATA,
+            Self::NotOpen(_) | Self::Full(_) | Self::Unsettled(_) | Self::Unread(_) | Self::Unmet(_) => {
+                DATA_NOT_OPEN
+            }
+        };
+        Health::degraded(code, self.to_string())
+    }
 }
 
 fn because(why: Option<&String>) -> String {

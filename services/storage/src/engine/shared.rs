@@ -10,6 +10,8 @@ use slatedb::object_store::ObjectStore;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
+use types::Reason;
+use types::reason::{DAMAGED_DATA, STORE_UNAVAILABLE};
 
 use super::data_clock::{DataClock, WallClock};
 use super::expiry::Expiry;
@@ -116,8 +118,9 @@ impl Shared {
     }
 
     /// What is wrong although requests are served: with the store, or with the stored data.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.seen.trouble().or_else(|| lock(&self.damage).clone())
+    pub(crate) fn trouble(&self) -> Option<Reason> {
+        let store = self.seen.trouble().map(|text| Reason::new(STORE_UNAVAILABLE, text));
+        store.or_else(|| lock(&self.damage).clone().map(|text| Reason::new(DAMAGED_DATA, text)))
     }
 }
 

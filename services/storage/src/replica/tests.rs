@@ -6,6 +6,7 @@ use slatedb::object_store::memory::InMemory;
 use store::faults::{Faults, Mode};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use types::Reason;
 
 use super::*;
 use crate::engine::garbage::testing::collect_now;
@@ -269,7 +270,7 @@ async fn a_poll_that_finds_nothing_makes_two_requests() {
 fn a_replica_that_may_be_far_behind_is_degraded_and_says_why() {
     assert_eq!(health(BEHIND, Some("slow".to_owned())), Health::Ready);
     let words = |trouble| match health(BEHIND + Duration::from_secs(2), trouble) {
-        Health::Degraded(words) => words,
+        Health::Degraded(Reason { code, text }) if code == REPLICA_BEHIND => text,
         other => panic!("{other:?}"),
     };
     assert_eq!(words(None), "the replica may be 7 s behind");

@@ -1,0 +1,101 @@
+//! What is described of the gateway's HTTP API is what it answers, on its own listener and below `/svc` of an agent.
+
+use std::collections::BTreeSet;
+
+use tower::ServiceExt;
+
+use super::*;
+use crate::openapi::METHODS;
+
+const PASSED_ON: &str = "/{service}/{path}";
+
+fn keys(of: &Value) -> BTreeSet<&str> {
+    of.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// The answer of the service's router, as the agent mounts it.
+async fn below_svc(gateway: &Running, method: &str, path: &str) -> (u16, String) {
+    let request = Request::builder().method(method).uri(path).header("host", "127.0.0.1");
+    let request = request.body(axum::body::Body::empty()).unwrap();
+    let answer = gateway.service.clone().routes().oneshot(request).await.unwrap();
+    let status = answer.status().as_u16();
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn each_path_that_is_described_is_answered_as_described() {
+    let upstream = Upstream::serving(reflecting).await;
+    let members = vec![member("n1", "key_value", upstream.addr, Phase::Ready)];
+    let gateway = Running::with(json!({}), members).await;
+    let paths = ApiGateway.openapi_paths();
+    assert_eq!(keys(&paths), BTreeSet::from(["/", PASSED_ON]), "the index, and what is passed on");
+    assert_eq!(keys(&paths["/"]), BTreeSet::from(["get"]));
+    let shown = &paths["/"]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
+    for index in [whole(gateway.get("/").await).await, below_svc(&gateway, "GET", "/").await.1] {
+        let index: Value = serde_json::from_str(&index).unwrap();
+        assert_eq!(keys(&index), keys(&shown["properties"]));
+    }
+    assert_eq!(keys(&paths[PASSED_ON]), BTreeSet::from(METHODS));
+    for method in METHODS.map(str::to_uppercase) {
+        let arrived = format!("{method} /svc/key_value/a/b?c\n");
+        let expected = if method == "HEAD" { "" } else { arrived.as_str() };
+        let (status, body) = below_svc(&gateway, &method, "/key_value/a/b?c").await;
+        assert!(status == 200 && body.starts_with(expected), "{method}: {status} {body}");
+        let url = format!("http://{}/key_value/a/b?c", gateway.addr);
+        let answer = send(Request::builder().method(&*method).uri(url), "").await;
+        let (status, body) = (answer.status(), whole(answer).await);
+        assert!(status == 200 && body.starts_with(expected), "{method}: {status} {body}");
+    }
+    // The one method of OpenAPI that is not described.
+    let traced =
+        send(Request::builder().method("TRACE").uri(format!("http://{}/key_value/a", gateway.addr)), "");
+    assert!(traced.await.status().is_client_error());
+}
+
+#[tokio::test]
+async fn each_error_of_the_gateway_is_described_and_no_other_is() {
+    let silent = Upstream::serving(|_| std::future::pending()).await;
+    let based = Upstream::serving(reflecting).await;
+    let reading = Upstream::serving(|request: Request<Incoming>| async {
+        let _ = request.into_body().collect().await;
+        text("read")
+    })
+    .await;
+    let settings = json!({
+        "routes": [
+            {"prefix": "/reading", "to": [reading.url()]},
+            {"prefix": "/closed", "to": ["http://127.0.0.1:1"]},
+            {"prefix": "/silent", "to": [silent.url()]},
+            {"prefix": "/based", "to": [based.url() + "/base"]},
+        ],
+        "response_timeout": "100ms",
+        "idle_timeout": "100ms",
+        "wait": "0s",
+    });
+    let members = vec![member("n1", "key_value", based.addr, Phase::Starting)];
+    let gateway = Running::with(settings, members).await;
+    let mut seen = BTreeSet::new();
+    for (path, more) in [
+        ("/based/../x", ""),
+        ("/key_value/x", "sec-fetch-site: cross-site\r\n"),
+        ("/nothing/x", ""),
+        ("/reading/x", "content-length: 9\r\n"),
+        ("/closed/x", ""),
+        ("/key_value/x", ""),
+        ("/silent/x", ""),
+        ("/based/x", "cdn-loop: coterie, coterie, coterie, coterie\r\n"),
+    ] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n{more}\r\n");
+        let answer = gateway.raw(&head).await;
+        let status = answer.split(' ').nth(1).unwrap_or_default().to_owned();
+        assert!(answer.contains("application/problem+json"), "{path} {more}: {answer}");
+        assert!(seen.insert(status), "{path} {more} is answered as another one: {answer}");
+    }
+    let paths = ApiGateway.openapi_paths();
+    for method in METHODS {
+        let mut described = keys(&paths[PASSED_ON][method]["responses"]);
+        assert!(described.remove("default"), "what is passed on is answered by others");
+        assert_eq!(described, seen.iter().map(String::as_str).collect(), "{method}");
+    }
+}
