@@ -19,6 +19,7 @@ use store::Cancellable;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+use types::Backoff;
 
 use crate::changes::history::is_missing;
 use crate::data::key::Key;
@@ -98,8 +99,7 @@ impl Replica {
         });
         let source = Source { objects: Arc::new(files), ..source };
         let pauses = Pauses {
-            first: source.poll,
-            longest: PAUSE.max(source.poll),
+            backoff: Backoff::new(source.poll, PAUSE.max(source.poll)),
             damaged: PAUSE.max(source.poll),
             steady: Duration::ZERO,
         };

@@ -12,8 +12,8 @@ use cluster::{ClusterView, Timing};
 use tokio::time::Instant;
 use types::api::Member;
 use types::{
-    Epoch, Generation, KeyHash, NodeId, Phase, Post, Profile, Role, RoleState, ServiceName, ServiceType,
-    ShardId,
+    Backoff, Epoch, Generation, KeyHash, NodeId, Phase, Post, Profile, Role, RoleState, ServiceName,
+    ServiceType, ShardId,
 };
 
 /// A shard of a service.
@@ -66,7 +66,7 @@ pub(crate) const UNSEEN: Duration = Duration::from_secs(10);
 /// The same for the replicas of a shard that never were as many as are wanted.
 const UNSEEN_COPIES: Duration = Duration::from_secs(15);
 /// How long a node leaves alone what it could not do, the first time and at most.
-const FAILED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+const FAILED: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
 /// How many times longer a missing replica is waited for than a missing owner: it is less urgent.
 const COPIES_WAIT: u32 = 4;
 /// Of the candidates for a shard, so many look closely at its owner.
@@ -316,10 +316,9 @@ impl Vacancies {
     /// This node could not do it: it leaves it to others, longer each time.
     pub(crate) fn failed(&mut self, place: &Place, action: Action, now: Instant) {
         if let Some(watched) = self.watched.get_mut(place) {
-            let pause = FAILED.0.saturating_mul(1 << watched.failures.min(10)).min(FAILED.1);
-            let failed = Failed { until: now + pause, until_if_alone: now + FAILED.0 };
-            watched.failed.insert(action, failed);
             watched.failures += 1;
+            let (pause, first) = (FAILED.limit(watched.failures), FAILED.limit(1));
+            watched.failed.insert(action, Failed { until: now + pause, until_if_alone: now + first });
         }
     }
 
