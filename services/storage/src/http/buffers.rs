@@ -1,8 +1,8 @@
 //! What slow readers may hold of this node's memory, and how many may watch.
 
 use axum::response::Response;
+use plugin::Counter;
 use plugin::http::{AnswerBuffer, NoSpace, StreamLimit, StreamPermit, not_processed, retry_later};
-use prometheus_client::metrics::counter::Counter;
 use types::{ErrorKind, Problem};
 
 use crate::meters::Meters;
