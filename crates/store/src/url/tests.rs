@@ -71,6 +71,9 @@ fn what_is_no_store_says_what_to_write() {
     assert!(refused("https://minio:9000/bucket").contains("AWS_ENDPOINT"));
     assert!(refused("s3://").contains("write `s3://bucket/prefix`"));
     assert!(refused("s3:///prefix").contains("names no bucket"));
+    assert!(refused("s3:// /prefix").contains("names no bucket"));
+    assert!(refused("s3://bucket /prefix").contains("white space"));
+    assert!(refused("s3://bucket/prefix /").contains("white space"));
     assert!(refused("s3://bucket/a//b").contains("cannot be used"));
     assert!(refused("file://host/tmp").contains("three slashes"));
     assert!(refused("file:///tmp?a=b").contains("%3F"));
