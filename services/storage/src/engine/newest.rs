@@ -8,19 +8,13 @@
 //! If nothing is left from that number on, because an operator removed what was damaged, everything is listed.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use slatedb::object_store::path::Path;
-use slatedb::object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use slatedb::object_store::{Error, ObjectMeta, ObjectStore, PutOptions, PutPayload, PutResult, Result};
+use store::{Layer, Layered};
 
 use super::open::PATH;
 
@@ -63,43 +57,20 @@ fn split(file: &Path) -> Option<(Path, u64)> {
 
 impl Newest {
     /// Nothing is known yet.
-    pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner, known: Arc::default() }
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Layered<Self> {
+        Layered::new(Self { inner, known: Arc::default() })
     }
 }
 
-impl fmt::Display for Newest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
+impl Layer for Newest {
+    fn inner(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner
     }
-}
 
-#[async_trait]
-impl ObjectStore for Newest {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let result = self.inner.put_opts(location, payload, options).await?;
         self.known.note(location);
         Ok(result)
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -118,22 +89,6 @@ impl ObjectStore for Newest {
             Ok::<_, Error>(stream::iter(newest.into_iter().map(Ok)).chain(stream::iter(all).flatten()))
         };
         stream::once(listed).try_flatten().inspect_ok(note).boxed()
-    }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
     }
 }
 

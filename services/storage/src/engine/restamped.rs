@@ -4,20 +4,14 @@
 //! the log, manifests and lists of compactions by the stamps of the store, which has a clock of its own. Seen through
 //! this, both are in data time.
 
-use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use chrono::TimeDelta;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use slatedb::object_store::path::Path;
-use slatedb::object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use slatedb::object_store::{GetOptions, GetResult, ListResult, ObjectMeta, ObjectStore, Result};
+use store::{Layer, Layered};
 
 /// An object store whose stamps are shifted.
 #[derive(Debug)]
@@ -28,8 +22,8 @@ pub(crate) struct Restamped {
 
 impl Restamped {
     /// Shows stamps later by `shift`.
-    pub(crate) fn new(inner: Arc<dyn ObjectStore>, shift: TimeDelta) -> Self {
-        Self { inner, shift }
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>, shift: TimeDelta) -> Layered<Self> {
+        Layered::new(Self { inner, shift })
     }
 }
 
@@ -39,38 +33,15 @@ fn shifted(mut object: ObjectMeta, shift: TimeDelta) -> ObjectMeta {
     object
 }
 
-impl fmt::Display for Restamped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Restamped {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
+impl Layer for Restamped {
+    fn inner(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let mut found = self.inner.get_opts(location, options).await?;
         found.meta = shifted(found.meta, self.shift);
         Ok(found)
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -91,9 +62,5 @@ impl ObjectStore for Restamped {
         let mut found = self.inner.list_with_delimiter(prefix).await?;
         found.objects = found.objects.into_iter().map(|object| shifted(object, self.shift)).collect();
         Ok(found)
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
     }
 }
