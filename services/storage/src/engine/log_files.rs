@@ -50,6 +50,11 @@ struct Log {
 }
 
 impl Seen {
+    /// What the calls to the store tell.
+    pub(crate) fn health(&self) -> &StoreHealth {
+        &self.health
+    }
+
     /// What is wrong with the store, as far as can be seen.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.health.trouble()

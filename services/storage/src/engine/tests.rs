@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::*;
-use crate::engine::patience::IN_TROUBLE;
+use crate::engine::TIMEOUT;
 use crate::engine::testing::Owners;
 
 /// An engine that runs.
@@ -204,11 +204,14 @@ async fn survives(trouble: Mode, cause: &str, reads: bool) {
     let error = running.put("during", "1").await.unwrap_err();
     assert!(matches!(&error, EngineError::Unsettled(why) if why.contains(cause)), "{error}");
     let told = began.elapsed();
-    assert!((IN_TROUBLE..IN_TROUBLE * 3 / 2).contains(&told), "before its client stops waiting: {told:?}");
+    assert!(
+        (TIMEOUT.in_trouble..TIMEOUT.in_trouble * 3 / 2).contains(&told),
+        "before its client stops waiting: {told:?}"
+    );
     assert!(matches!(running.engine.health(), Health::Degraded(why) if why.contains(cause)));
     let began = Instant::now();
     let read = running.get("before").await;
-    assert!(began.elapsed() < IN_TROUBLE * 3 / 2, "{:?}", began.elapsed());
+    assert!(began.elapsed() < TIMEOUT.in_trouble * 3 / 2, "{:?}", began.elapsed());
     match read {
         Ok(value) => assert!(reads && value.as_deref() == Some("1")),
         Err(error) => assert!(!reads && error.to_string().contains(cause), "{error}"),
@@ -246,7 +249,7 @@ async fn a_read_alone_says_in_time_that_the_store_hangs() {
     let began = Instant::now();
     let error = running.get("a").await.unwrap_err();
     assert!(matches!(&error, EngineError::Unread(why) if why.contains("has not answered")), "{error}");
-    assert!(began.elapsed() < IN_TROUBLE * 3 / 2, "{:?}", began.elapsed());
+    assert!(began.elapsed() < TIMEOUT.in_trouble * 3 / 2, "{:?}", began.elapsed());
     store.set(Mode::Work);
     until(async || running.get("a").await.is_ok()).await;
     running.stop().await;
