@@ -19,8 +19,7 @@ mod retry;
 mod roster;
 pub mod shards;
 mod targets;
-#[cfg(test)]
-mod testing;
+pub mod testing;
 mod tolerant;
 mod upload;
 mod wire;

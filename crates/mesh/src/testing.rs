@@ -1,16 +1,28 @@
-//! Servers, members and bodies for the tests of this crate.
+//! An HTTP server on this machine for tests: it answers as the test says, counts, and can stall or break.
+//!
+//! ```
+//! # #[tokio::main]
+//! # async fn main() {
+//! use mesh::testing::{Upstream, text};
+//!
+//! let works = Upstream::serving(async |_| text("it works")).await;
+//! let stalls = Upstream::serving(async |_| std::future::pending().await).await;
+//! let breaks = Upstream::writing("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+//! assert_eq!(works.hits() + stalls.hits() + breaks.hits(), 0);
+//! # }
+//! ```
+
+#[cfg(test)]
+mod fixtures;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use cluster::ClusterView;
-use http::{Request, Response, StatusCode};
-use http_body::{Body, Frame};
+use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -18,36 +30,53 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use types::api::{About, Member};
-use types::{Generation, NodeId, Phase, Role, RoleState, ServiceName, api};
+use tokio::time::timeout;
 
-use crate::{BaseUrl, Limits, Mesh, Targets};
+#[cfg(test)]
+pub(crate) use self::fixtures::{Pieces, echo, member, mesh, not_processed, standby, until, view, whole};
+use crate::BaseUrl;
 
-pub(crate) type Answer = Response<BoxBody<Bytes, hyper::Error>>;
+/// What an [`Upstream`] answers.
+pub type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
-/// A server that runs until it is dropped.
-pub(crate) struct Upstream {
-    pub(crate) addr: SocketAddr,
-    /// The number of requests or connections received.
-    pub(crate) hits: Arc<AtomicUsize>,
+const HERE: &str = "this machine has a loopback address";
+/// How long the client may take to close a connection that is over.
+const LAST_READ: Duration = Duration::from_secs(5);
+
+/// A server on a free port of this machine that runs until it is dropped.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    seen: Arc<Seen>,
     _tasks: JoinSet<()>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// Requests, or connections where those are not parsed.
+    hits: AtomicUsize,
+    /// The heads that [`Upstream::writing`] read.
+    heads: Mutex<Vec<String>>,
 }
 
 impl Upstream {
     /// Answers each request with the handler's answer.
-    pub(crate) async fn serving<F, A>(handler: F) -> Self
+    ///
+    /// # Panics
+    /// When this machine has no free port.
+    pub async fn serving<F, A>(handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
         A: Future<Output = Answer> + Send + 'static,
     {
-        let hits = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&hits);
-        Self::accepting(hits, move |stream| {
+        let seen = Arc::<Seen>::default();
+        let count = Arc::clone(&seen);
+        Self::accepting(seen, move |stream| {
             let (handler, count) = (handler.clone(), Arc::clone(&count));
             let service = service_fn(move |request| {
-                count.fetch_add(1, Ordering::SeqCst);
+                count.hits.fetch_add(1, Ordering::SeqCst);
                 let answer = handler(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
@@ -60,37 +89,55 @@ impl Upstream {
         .await
     }
 
-    /// Reads the head of a request and any data that came with it, writes some bytes and closes the connection.
-    pub(crate) async fn blurting(bytes: &'static [u8]) -> Self {
-        Self::raw(move |mut stream| async move {
-            read_head(&mut stream).await;
-            let _ = stream.write_all(bytes).await;
+    /// Reads the head of a request, writes these bytes and closes the connection.
+    ///
+    /// # Panics
+    /// When this machine has no free port.
+    pub async fn writing(bytes: impl Into<Bytes>) -> Self {
+        let (bytes, seen) = (bytes.into(), Arc::<Seen>::default());
+        let noted = Arc::clone(&seen);
+        Self::accepting(seen, move |mut stream| {
+            noted.hits.fetch_add(1, Ordering::SeqCst);
+            let (bytes, noted) = (bytes.clone(), Arc::clone(&noted));
+            async move {
+                let head = read_head(&mut stream).await;
+                noted.heads.lock().unwrap_or_else(PoisonError::into_inner).push(head);
+                let _ = stream.write_all(&bytes).await;
+                let _ = stream.shutdown().await;
+                // Data that is left unread would reset the connection before the answer has been read.
+                let _ =
+                    timeout(LAST_READ, async { while let Ok(1..) = stream.read(&mut [0; 1024]).await {} })
+                        .await;
+            }
         })
         .await
     }
 
     /// Passes each connection to the handler.
-    pub(crate) async fn raw<F, A>(handler: F) -> Self
+    ///
+    /// # Panics
+    /// When this machine has no free port.
+    pub async fn raw<F, A>(handler: F) -> Self
     where
         F: Fn(TcpStream) -> A + Clone + Send + 'static,
         A: Future<Output = ()> + Send + 'static,
     {
-        let hits = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&hits);
-        Self::accepting(hits, move |stream| {
-            count.fetch_add(1, Ordering::SeqCst);
+        let seen = Arc::<Seen>::default();
+        let count = Arc::clone(&seen);
+        Self::accepting(seen, move |stream| {
+            count.hits.fetch_add(1, Ordering::SeqCst);
             handler(stream)
         })
         .await
     }
 
-    async fn accepting<F, A>(hits: Arc<AtomicUsize>, handler: F) -> Self
+    async fn accepting<F, A>(seen: Arc<Seen>, handler: F) -> Self
     where
         F: Fn(TcpStream) -> A + Send + 'static,
         A: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect(HERE);
+        let addr = listener.local_addr().expect(HERE);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
@@ -98,26 +145,43 @@ impl Upstream {
                 connections.spawn(handler(stream));
             }
         });
-        Self { addr, hits, _tasks: tasks }
+        Self { addr, seen, _tasks: tasks }
     }
 
-    pub(crate) fn url(&self) -> BaseUrl {
-        format!("http://{}", self.addr).parse().unwrap()
+    /// Its URL.
+    ///
+    /// # Panics
+    /// Never: an address makes a valid URL.
+    pub fn url(&self) -> BaseUrl {
+        url_of(self.addr)
     }
 
-    pub(crate) fn hits(&self) -> usize {
-        self.hits.load(Ordering::SeqCst)
+    /// How many requests have come; how many connections, where requests are not parsed.
+    pub fn hits(&self) -> usize {
+        self.seen.hits.load(Ordering::SeqCst)
+    }
+
+    /// The heads of the requests so far, of one that is [`writing`](Self::writing).
+    pub fn heads(&self) -> Vec<String> {
+        self.seen.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// An address where no process listens.
-pub(crate) async fn closed_port() -> BaseUrl {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap()).parse().unwrap()
+/// The URL of a port of this machine where no process listens.
+///
+/// # Panics
+/// When this machine has no free port.
+pub async fn closed_port() -> BaseUrl {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect(HERE);
+    url_of(listener.local_addr().expect(HERE))
+}
+
+fn url_of(addr: SocketAddr) -> BaseUrl {
+    format!("http://{addr}").parse().expect("an address makes a valid URL")
 }
 
 /// Reads until the end of a request's head.
-pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
+pub async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).await.is_ok_and(|read| read > 0) {
@@ -126,93 +190,11 @@ pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
-pub(crate) fn text(text: impl Into<Bytes>) -> Answer {
+/// The answer 200 with this body.
+pub fn text(text: impl Into<Bytes>) -> Answer {
     let body = Full::new(text.into()).map_err(|never| match never {});
     Response::new(BodyExt::boxed(body))
 }
 
-pub(crate) fn not_processed() -> Answer {
-    let mut answer = text("not now");
-    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    answer.headers_mut().insert(api::NOT_PROCESSED, http::HeaderValue::from_static("1"));
-    answer
-}
-
-/// The whole body, as text.
-pub(crate) async fn whole<B>(body: B) -> Result<String, B::Error>
-where
-    B: Body<Data = Bytes>,
-{
-    let bytes = body.collect().await?.to_bytes();
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// A body whose pieces arrive through a channel.
-pub(crate) struct Pieces(mpsc::Receiver<Result<Bytes, &'static str>>);
-
-impl Pieces {
-    pub(crate) fn new() -> (mpsc::Sender<Result<Bytes, &'static str>>, Self) {
-        let (sender, receiver) = mpsc::channel(1);
-        (sender, Self(receiver))
-    }
-}
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = &'static str;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
-        self.0.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
-    }
-}
-
-pub(crate) fn echo() -> ServiceName {
-    "echo".parse().unwrap()
-}
-
-pub(crate) fn member(id: &str, addr: SocketAddr, phase: Phase) -> Member {
-    let role = Role::Service { service: echo(), shard: None };
-    Member { state: Some(RoleState { phase, ..RoleState::starting(role) }), ..standby(id, addr, &[]) }
-}
-
-pub(crate) fn standby(id: &str, addr: SocketAddr, runnable: &[ServiceName]) -> Member {
-    Member {
-        id: id.parse().unwrap(),
-        generation: Generation(1),
-        version: 1,
-        http: format!("http://{addr}"),
-        gossip: String::new(),
-        state: Some(RoleState { phase: Phase::Ready, ..RoleState::starting(Role::Standby) }),
-        about: About {
-            runnable: runnable.iter().filter_map(ServiceName::default_type).collect(),
-            ..About::default()
-        },
-        store: None,
-    }
-}
-
-pub(crate) fn view(members: impl IntoIterator<Item = Member>) -> ClusterView {
-    let me: NodeId = "me".parse().unwrap();
-    ClusterView::new("test".parse().unwrap(), me, members)
-}
-
-/// A mesh and the sender of its view.
-pub(crate) fn mesh(
-    members: impl IntoIterator<Item = Member>,
-    limits: Limits,
-) -> (watch::Sender<ClusterView>, Mesh) {
-    let (sender, receiver) = watch::channel(view(members));
-    (sender, Mesh::new(receiver, Targets::any(), limits))
-}
-
-/// Waits until a condition becomes true.
-pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
-    let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
-    while !condition() {
-        assert!(tokio::time::Instant::now() < patience, "it never became true");
-        tokio::task::yield_now().await;
-    }
-}
+#[cfg(test)]
+mod tests;

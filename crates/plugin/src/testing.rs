@@ -1,6 +1,7 @@
-//! A service with all its shards in one process, for tests: one owner per shard, with real connections and without
-//! gossip.
+//! A service with all its shards in one process, for tests: owners and replicas on one store in memory, with real
+//! connections and without gossip.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -10,17 +11,17 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use cluster::ClusterView;
-use http::{Request, StatusCode};
+use http::{Request, Response};
 use http_body_util::BodyExt;
 use mesh::{Limits, Mesh, Targets};
 use serde_json::Value;
 use store::Store;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tower::ServiceExt;
 use types::api::{About, Member};
-use types::{Epoch, Generation, Phase, Role, RoleState, ServiceName, ShardId};
+use types::{Generation, NodeId, Phase, Post, Role, RoleState, ServiceName, ShardId};
 
-use crate::{Context, Plugin, ServeLimits, Service, bind, serve};
+use crate::{Context, Duty, Plugin, ServeLimits, Service, bind, serve};
 
 const HERE: &str = "this machine has a loopback address";
 const NAME: &str = "the name follows the rule";
@@ -30,53 +31,74 @@ const NAME: &str = "the name follows the rule";
 /// # Panics
 /// Every method panics if something fails: this is for tests.
 pub struct ShardCluster {
+    plugin: Arc<dyn Plugin>,
+    settings: Value,
     service: ServiceName,
-    nodes: Vec<Node>,
+    shards: NonZeroU32,
+    store: Store,
+    nodes: BTreeMap<NodeId, Node>,
+    /// How many nodes have been started.
+    started: usize,
     mesh: Mesh,
-    everyone: ClusterView,
     view: watch::Sender<ClusterView>,
 }
 
-/// The owner of a shard.
+/// An owner of a shard or a replica.
 struct Node {
     context: Context,
     service: Arc<dyn Service>,
+    routes: Router,
 }
 
 impl ShardCluster {
-    /// Starts an owner for each shard, with these settings.
+    /// Starts an owner for each shard, with these settings: `node-0` owns shard 0, and so on.
     pub async fn start(plugin: Arc<dyn Plugin>, settings: &Value, shards: NonZeroU32) -> Self {
         let url = "memory:///".parse().expect("it is a store's URL");
         let store = Store::open(&url, &"test".parse().expect(NAME)).await.expect("memory is a store");
-        let service = ServiceName::from(plugin.service_type());
-        let mut listeners = Vec::new();
-        for number in 0..shards.get() {
-            let shard = ShardId::try_from(number).expect("there are fewer shards than that");
-            listeners.push((shard, bind(([127, 0, 0, 1], 0).into()).await.expect(HERE)));
-        }
-        let members = listeners.iter().map(|(shard, listener)| member(&service, *shard, shards, listener));
-        let everyone = view(members);
-        let (view, seen) = watch::channel(everyone.clone());
+        let (view, seen) = watch::channel(view([]));
         let limits = Limits { wait: Duration::ZERO, ..Limits::default() };
-        let targets = Arc::clone(&plugin);
-        let mesh = Mesh::new(seen, Targets::new(move |_, head| targets.target(head)), limits);
-        let mut nodes = Vec::new();
-        for (shard, listener) in listeners {
-            let role = Role::Service { service: service.clone(), shard: Some(shard) };
-            let (context, _) = Context::for_owner_test(role, &store).await;
-            let context = Context { shards: Some(shards), mesh: mesh.clone(), ..context };
-            let Ok(prepared) = plugin.prepare(settings) else { panic!("the settings are right") };
-            let running = prepared.start(context.clone()).await.expect("the service starts");
-            let routes = Arc::clone(&running).routes();
-            let router = Router::new().nest_service(&format!("/svc/{service}"), routes);
-            let serving = serve(listener, router, context.shutdown.clone().into(), ServeLimits::default());
-            context.tasks.spawn("listener", async move {
-                serving.await;
-                Ok(())
-            });
-            nodes.push(Node { context, service: running });
+        let (targets, repeats) = (Arc::clone(&plugin), Arc::clone(&plugin));
+        let targets = Targets::new(move |_, head| targets.target(head));
+        let mesh = Mesh::new(seen, targets.repeating(move |_, head| repeats.may_repeat(head)), limits);
+        let mut cluster = Self {
+            service: ServiceName::from(plugin.service_type()),
+            settings: settings.clone(),
+            plugin,
+            shards,
+            store,
+            nodes: BTreeMap::new(),
+            started: 0,
+            mesh,
+            view,
+        };
+        for number in 0..shards.get() {
+            cluster.own(ShardId::try_from(number).expect("there are fewer shards than that")).await;
         }
-        Self { service, nodes, mesh, everyone, view }
+        cluster
+    }
+
+    /// Starts a replica of a shard. Returns its id.
+    pub async fn replicate(&mut self, shard: ShardId) -> NodeId {
+        self.run(shard, Post::Replica).await
+    }
+
+    /// Another node takes a shard over while its owner still runs and knows nothing of it. From now on everyone sees the
+    /// new owner, and nobody the former one. Returns the id of the former owner.
+    pub async fn take_over(&mut self, shard: ShardId) -> NodeId {
+        let former = self.owner(shard);
+        self.lose(shard);
+        self.own(shard).await;
+        former
+    }
+
+    /// Moves a shard: its owner drains and stops, then another node owns it. Returns the id of the new owner.
+    pub async fn move_shard(&mut self, shard: ShardId) -> NodeId {
+        let former = self.owner(shard);
+        self.lose(shard);
+        let former = self.nodes.remove(&former).expect("it is seen, so it runs");
+        former.service.drain(tokio::time::Instant::now() + Duration::from_secs(1)).await;
+        former.stop().await;
+        self.own(shard).await
     }
 
     /// The mesh with which any of its members sends requests.
@@ -84,30 +106,118 @@ impl ShardCluster {
         &self.mesh
     }
 
+    /// A running service.
+    pub fn service(&self, node: &NodeId) -> &Arc<dyn Service> {
+        &self.node(node).service
+    }
+
+    /// The owner of a shard in the members' view.
+    ///
+    /// # Panics
+    /// When the view shows none.
+    pub fn owner(&self, shard: ShardId) -> NodeId {
+        let view = self.view.borrow();
+        view.members().find(|member| owns(member, shard)).expect("the view shows an owner").id.clone()
+    }
+
     /// Removes the owner of this shard from every member's view.
     pub fn lose(&self, shard: ShardId) {
-        let others = self
-            .everyone
-            .members()
-            .filter(|member| member.state.as_ref().is_none_or(|state| state.role.shard() != Some(shard)));
-        self.view.send_replace(view(others.cloned()));
+        self.show(|members| members.retain(|member| !owns(member, shard)));
     }
 
-    /// Sends a request through the mesh. Returns the status and the whole body.
-    pub async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> (StatusCode, Bytes) {
-        let request = Request::builder().method(method).uri(path).body(body.into()).expect("it is a request");
-        let answer = self.mesh.send(&self.service, request).await.expect("there is an answer");
-        let status = answer.status();
-        (status, answer.into_body().collect().await.expect("the answer is whole").to_bytes())
+    /// Sends a request through the mesh. The path is the one below `/svc/{service}`. Returns the whole answer.
+    pub async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> Response<Bytes> {
+        let sent = self.mesh.send(&self.service, request(method, path, body)).await;
+        whole(sent.expect("there is an answer").map(Body::new)).await
     }
 
-    /// Stops every owner and waits until all its tasks have ended.
+    /// Sends a request to one node, whatever its duty and whether the view shows it or not.
+    pub async fn call_at(
+        &self,
+        node: &NodeId,
+        method: &str,
+        path: &str,
+        body: impl Into<Body>,
+    ) -> Response<Bytes> {
+        let Ok(answer) = self.node(node).routes.clone().oneshot(request(method, path, body)).await;
+        whole(answer).await
+    }
+
+    /// Stops every node and waits until all its tasks have ended.
     pub async fn stop(self) {
-        for Node { context, service } in self.nodes {
-            context.shutdown.cancel();
-            service.stop().await.expect("the service stops");
-            context.tasks.wait().await;
+        for node in self.nodes.into_values() {
+            node.stop().await;
         }
+    }
+
+    fn node(&self, id: &NodeId) -> &Node {
+        self.nodes.get(id).expect("the node runs")
+    }
+
+    async fn own(&mut self, shard: ShardId) -> NodeId {
+        self.run(shard, Post::Primary).await
+    }
+
+    /// Starts a node, which everyone sees from then on.
+    async fn run(&mut self, shard: ShardId, post: Post) -> NodeId {
+        let id: NodeId = format!("node-{}", self.started).parse().expect(NAME);
+        self.started += 1;
+        let role = Role::Service { service: self.service.clone(), shard: Some(shard) };
+        let (context, _) = match post {
+            Post::Primary => Context::for_owner_test(role.clone(), &self.store).await,
+            Post::Replica => Context::for_replica_test(role.clone(), &self.store),
+        };
+        let context = Context {
+            node: id.clone(),
+            shards: Some(self.shards),
+            mesh: self.mesh.clone(),
+            view: self.view.subscribe(),
+            ..context
+        };
+        let Ok(prepared) = self.plugin.prepare(&self.settings) else { panic!("the settings are right") };
+        let service = prepared.start(context.clone()).await.expect("the service starts");
+        let routes = Arc::clone(&service).routes();
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.expect(HERE);
+        let http = format!("http://{}", listener.local_addr().expect(HERE));
+        let router = Router::new().nest_service(&format!("/svc/{}", self.service), routes.clone());
+        let serving = serve(listener, router, context.shutdown.clone().into(), ServeLimits::default());
+        context.tasks.spawn("listener", async move {
+            serving.await;
+            Ok(())
+        });
+        let epoch = match &context.duty {
+            Duty::Primary(claim) => Some(claim.epoch()),
+            Duty::Replica | Duty::None => None,
+        };
+        let (phase, shards) = (Phase::Ready, Some(self.shards.get()));
+        let state = RoleState { phase, epoch, shards, duty: Some(post), ..RoleState::starting(role) };
+        let member = Member {
+            id: id.clone(),
+            generation: Generation(1),
+            version: 1,
+            http,
+            gossip: String::new(),
+            state: Some(state),
+            about: About::default(),
+            store: None,
+        };
+        self.nodes.insert(id.clone(), Node { context, service, routes });
+        self.show(|members| members.push(member));
+        id
+    }
+
+    fn show(&self, change: impl FnOnce(&mut Vec<Member>)) {
+        let mut members: Vec<_> = self.view.borrow().members().cloned().collect();
+        change(&mut members);
+        self.view.send_replace(view(members));
+    }
+}
+
+impl Node {
+    async fn stop(self) {
+        self.context.shutdown.cancel();
+        self.service.stop().await.expect("the service stops");
+        self.context.tasks.wait().await;
     }
 }
 
@@ -115,31 +225,30 @@ impl fmt::Debug for ShardCluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ShardCluster")
             .field("service", &self.service)
-            .field("shards", &self.nodes.len())
+            .field("shards", &self.shards)
+            .field("nodes", &self.nodes.keys())
             .finish_non_exhaustive()
     }
+}
+
+fn owns(member: &Member, shard: ShardId) -> bool {
+    let of = |state: &RoleState| state.role.shard() == Some(shard) && state.duty == Some(Post::Primary);
+    member.state.as_ref().is_some_and(of)
 }
 
 fn view(members: impl IntoIterator<Item = Member>) -> ClusterView {
     ClusterView::new("test".parse().expect(NAME), "node-0".parse().expect(NAME), members)
 }
 
-fn member(service: &ServiceName, shard: ShardId, shards: NonZeroU32, listener: &TcpListener) -> Member {
-    let role = Role::Service { service: service.clone(), shard: Some(shard) };
-    let state = RoleState {
-        phase: Phase::Ready,
-        epoch: Some(Epoch(1)),
-        shards: Some(shards.get()),
-        ..RoleState::starting(role)
-    };
-    Member {
-        id: format!("node-{shard}").parse().expect(NAME),
-        generation: Generation(1),
-        version: 1,
-        http: format!("http://{}", listener.local_addr().expect(HERE)),
-        gossip: String::new(),
-        state: Some(state),
-        about: About::default(),
-        store: None,
-    }
+fn request(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
+    Request::builder().method(method).uri(path).body(body.into()).expect("it is a request")
 }
+
+async fn whole(answer: Response<Body>) -> Response<Bytes> {
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await.expect("the answer is whole").to_bytes();
+    Response::from_parts(head, body)
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,20 +2,19 @@
 //!
 //! Without it, a store that hangs would keep a service from ending for as long as a library retries its calls.
 
-use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, stream};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    Error, GetOptions, GetResult, GetResultPayload, MultipartUpload, ObjectStore, PutMultipartOptions,
+    PutPayload, PutResult, Result, UploadPart,
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::{Access, Layer, Layered};
 
 /// An object store that works until a token is cancelled. After that every call fails with an error that clients do not
 /// retry.
@@ -30,35 +29,13 @@ pub struct Cancellable {
 
 impl Cancellable {
     /// Forwards all calls to `inner` until the token is cancelled.
-    pub fn new(inner: Arc<dyn ObjectStore>, cancelled: CancellationToken) -> Self {
-        Self { inner, cancelled, is_read_only: false }
+    pub fn new(inner: Arc<dyn ObjectStore>, cancelled: CancellationToken) -> Layered<Self> {
+        Layered::new(Self { inner, cancelled, is_read_only: false })
     }
 
     /// The same for a caller that must not write, such as a replica: every write fails.
-    pub fn read_only(inner: Arc<dyn ObjectStore>, cancelled: CancellationToken) -> Self {
-        Self { inner, cancelled, is_read_only: true }
-    }
-
-    async fn read<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::select! {
-            biased;
-            () = self.cancelled.cancelled() => Err(is_cancelled()),
-            outcome = operation => outcome,
-        }
-    }
-
-    async fn write<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
-        if self.is_read_only { Err(only_read()) } else { self.read(operation).await }
-    }
-
-    fn stream<T: Send + 'static>(
-        &self,
-        stream: BoxStream<'static, Result<T>>,
-    ) -> BoxStream<'static, Result<T>> {
-        let token = self.cancelled.clone();
-        let end = stream::once(async move { token.is_cancelled().then(|| Err(is_cancelled())) });
-        let end = end.filter_map(std::future::ready);
-        stream.take_until(self.cancelled.clone().cancelled_owned()).chain(end).boxed()
+    pub fn read_only(inner: Arc<dyn ObjectStore>, cancelled: CancellationToken) -> Layered<Self> {
+        Layered::new(Self { inner, cancelled, is_read_only: true })
     }
 }
 
@@ -72,16 +49,39 @@ fn only_read() -> Error {
     Error::NotSupported { source: "the store is only read here".into() }
 }
 
-impl fmt::Display for Cancellable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
+impl Layer for Cancellable {
+    fn inner(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner
     }
-}
 
-#[async_trait]
-impl ObjectStore for Cancellable {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.write(self.inner.put_opts(location, payload, options)).await
+    async fn call<T: Send>(
+        &self,
+        access: Access,
+        _bytes: usize,
+        operation: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        if self.is_read_only && access == Access::Write {
+            return Err(only_read());
+        }
+        tokio::select! {
+            biased;
+            () = self.cancelled.cancelled() => Err(is_cancelled()),
+            outcome = operation => outcome,
+        }
+    }
+
+    fn stream<T: Send + 'static>(
+        &self,
+        access: Access,
+        stream: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
+        if self.is_read_only && access == Access::Write {
+            return stream::once(std::future::ready(Err(only_read()))).boxed();
+        }
+        let token = self.cancelled.clone();
+        let end = stream::once(async move { token.is_cancelled().then(|| Err(is_cancelled())) });
+        let end = end.filter_map(std::future::ready);
+        stream.take_until(self.cancelled.clone().cancelled_owned()).chain(end).boxed()
     }
 
     async fn put_multipart_opts(
@@ -89,48 +89,18 @@ impl ObjectStore for Cancellable {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        let inner = self.write(self.inner.put_multipart_opts(location, options)).await?;
+        let begin = self.inner.put_multipart_opts(location, options);
+        let inner = self.call(Access::Write, 0, begin).await?;
         Ok(Box::new(Upload { inner, cancelled: self.cancelled.clone() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let found = self.read(self.inner.get_opts(location, options)).await?;
+        let found = self.call(Access::Read, 0, self.inner.get_opts(location, options)).await?;
         let payload = match found.payload {
-            GetResultPayload::Stream(body) => GetResultPayload::Stream(self.stream(body)),
+            GetResultPayload::Stream(body) => GetResultPayload::Stream(self.stream(Access::Read, body)),
             file => file,
         };
         Ok(GetResult { payload, ..found })
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.read(self.inner.get_ranges(location, ranges)).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        if self.is_read_only {
-            return stream::once(std::future::ready(Err(only_read()))).boxed();
-        }
-        self.stream(self.inner.delete_stream(locations))
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.stream(self.inner.list(prefix))
-    }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.stream(self.inner.list_with_offset(prefix, offset))
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.read(self.inner.list_with_delimiter(prefix)).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.write(self.inner.copy_opts(from, to, options)).await
     }
 }
 

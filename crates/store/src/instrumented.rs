@@ -4,23 +4,17 @@
 //! the same kind succeeds, and the calls that have not been answered yet.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use object_store::{Error, ObjectStore, Result};
 use tokio::time::Instant;
+
+use crate::{Access, Layer, Layered};
 
 /// An answer that takes longer counts as trouble.
 const SLOW: Duration = Duration::from_millis(2_500);
@@ -54,12 +48,6 @@ struct Pending {
     limit: Duration,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Read,
-    Write,
-}
-
 impl StoreHealth {
     /// What is wrong with the store, if anything: the last failure, else for how long the slowest call has been waiting.
     pub fn trouble(&self) -> Option<String> {
@@ -81,10 +69,10 @@ impl StoreHealth {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_outcome<T>(&self, kind: Kind, outcome: &Result<T>) {
+    fn note_outcome<T>(&self, access: Access, outcome: &Result<T>) {
         let failure = outcome.as_ref().err().filter(|error| is_trouble(error)).map(in_words);
         let mut calls = self.calls();
-        let slot = &mut calls.failed[kind as usize];
+        let slot = &mut calls.failed[access as usize];
         if *slot != failure {
             *slot = failure;
         }
@@ -107,14 +95,14 @@ impl StoreHealth {
 
     async fn call<T>(
         &self,
-        kind: Kind,
+        access: Access,
         bytes: usize,
         operation: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let pending = EndOnDrop { health: self, number: self.begin(bytes) };
         let outcome = operation.await;
         drop(pending);
-        self.note_outcome(kind, &outcome);
+        self.note_outcome(access, &outcome);
         outcome
     }
 }
@@ -162,7 +150,7 @@ impl Drop for EndOnDrop<'_> {
 struct Recorded<T> {
     stream: BoxStream<'static, Result<T>>,
     health: Arc<StoreHealth>,
-    kind: Kind,
+    access: Access,
     pending: Option<u64>,
 }
 
@@ -178,7 +166,7 @@ impl<T> Stream for Recorded<T> {
                 if let Some(number) = self.pending.take() {
                     self.health.end(number);
                 }
-                item.iter().for_each(|outcome| self.health.note_outcome(self.kind, outcome));
+                item.iter().for_each(|outcome| self.health.note_outcome(self.access, outcome));
             }
         }
         next
@@ -195,79 +183,36 @@ impl<T> Drop for Recorded<T> {
 
 impl Instrumented {
     /// Records the calls to a store.
-    pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner, health: Arc::default() }
+    pub fn new(inner: Arc<dyn ObjectStore>) -> Layered<Self> {
+        Layered::new(Self { inner, health: Arc::default() })
     }
 
     /// The health that the calls show, updated with each call.
     pub fn health(&self) -> Arc<StoreHealth> {
         Arc::clone(&self.health)
     }
+}
 
-    fn recorded<T: 'static>(
+impl Layer for Instrumented {
+    fn inner(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner
+    }
+
+    async fn call<T: Send>(
         &self,
-        kind: Kind,
+        access: Access,
+        bytes: usize,
+        operation: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        self.health.call(access, bytes, operation).await
+    }
+
+    fn stream<T: Send + 'static>(
+        &self,
+        access: Access,
         stream: BoxStream<'static, Result<T>>,
     ) -> BoxStream<'static, Result<T>> {
-        Recorded { stream, health: self.health(), kind, pending: None }.boxed()
-    }
-}
-
-impl fmt::Display for Instrumented {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Instrumented {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let bytes = payload.content_length();
-        self.health.call(Kind::Write, bytes, self.inner.put_opts(location, payload, options)).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.health.call(Kind::Write, 0, self.inner.put_multipart_opts(location, options)).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.health.call(Kind::Read, 0, self.inner.get_opts(location, options)).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let bytes = ranges
-            .iter()
-            .map(|range| usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX));
-        let bytes = bytes.fold(0, usize::saturating_add);
-        self.health.call(Kind::Read, bytes, self.inner.get_ranges(location, ranges)).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.recorded(Kind::Write, self.inner.delete_stream(locations))
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.recorded(Kind::Read, self.inner.list(prefix))
-    }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.recorded(Kind::Read, self.inner.list_with_offset(prefix, offset))
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.health.call(Kind::Read, 0, self.inner.list_with_delimiter(prefix)).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.health.call(Kind::Write, 0, self.inner.copy_opts(from, to, options)).await
+        Recorded { stream, health: self.health(), access, pending: None }.boxed()
     }
 }
 
@@ -275,6 +220,7 @@ impl ObjectStore for Instrumented {
 mod tests {
     use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
+    use object_store::path::Path;
 
     use super::*;
     use crate::faults::{Faults, Mode};

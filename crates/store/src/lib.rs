@@ -18,7 +18,9 @@ mod connect;
 mod data_log;
 mod error;
 pub mod faults;
+mod incremental_listing;
 mod instrumented;
+mod layer;
 mod log;
 mod mount_guard;
 mod objects;
@@ -28,8 +30,10 @@ mod probe;
 #[cfg(test)]
 mod s3_tests;
 mod specs;
+mod store_timeout;
 #[cfg(test)]
 mod testing;
+mod timestamp_offset;
 mod url;
 
 pub use object_store;
@@ -39,8 +43,12 @@ pub use crate::cancellable::Cancellable;
 pub use crate::claims::{ClaimError, ClaimState, Claims, Farewell, Latest};
 pub use crate::data_log::{DataEntry, DataLog, DataLogError, DataLogReader, MAX_RECORD};
 pub use crate::error::{Fault, StoreError};
+pub use crate::incremental_listing::IncrementalListing;
 pub use crate::instrumented::{Instrumented, StoreHealth};
+pub use crate::layer::{Access, Layer, Layered};
 pub use crate::log::{AppendError, Entry, Log};
 pub use crate::open::{OpenError, Store};
 pub use crate::specs::{SpecError, Specs};
+pub use crate::store_timeout::StoreTimeout;
+pub use crate::timestamp_offset::TimestampOffset;
 pub use crate::url::{StoreUrl, StoreUrlError};

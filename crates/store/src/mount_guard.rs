@@ -7,23 +7,25 @@
 //!
 //! The mark is checked after each change, and before it unless it was checked in the last few milliseconds.
 
-use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    Error, GetOptions, GetResult, ListResult, MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutPayload, PutResult, Result, UploadPart, coalesce_ranges,
 };
 
 use crate::page_cache::read_if_cached;
+use crate::{Access, Layer, Layered};
 
 /// The file that identifies the folder.
 #[derive(Debug)]
@@ -78,10 +80,10 @@ fn gone(path: &std::path::Path, what: &str) -> Error {
 
 impl MountGuard {
     /// The store in a folder whose `store.json` is at `path`.
-    pub(crate) fn new(inner: Arc<dyn ObjectStore>, path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>, path: PathBuf) -> io::Result<Layered<Self>> {
         let found = std::fs::metadata(&path)?;
         let mark = Arc::new(Mark { path, file: (found.dev(), found.ino()), right_at: Mutex::default() });
-        Ok(Self { inner, mark })
+        Ok(Layered::new(Self { inner, mark }))
     }
 
     /// Not on the threads that answer requests: a mount that hangs would block them.
@@ -99,25 +101,34 @@ impl MountGuard {
         self.mark.check()?;
         changed
     }
+}
 
-    /// A list of objects; it ends with an error if the folder is gone, since objects may be missing from it.
-    fn listed(&self, list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+impl Layer for MountGuard {
+    fn inner(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner
+    }
+
+    async fn call<T: Send>(
+        &self,
+        access: Access,
+        _bytes: usize,
+        operation: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        match access {
+            Access::Read => operation.await,
+            Access::Write => self.change(operation).await,
+        }
+    }
+
+    /// Ends a list with an error if the folder is gone, since objects may be missing from it.
+    fn stream<T: Send + 'static>(
+        &self,
+        _access: Access,
+        stream: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
         let mark = Arc::clone(&self.mark);
         let end = stream::once(async move { mark.check() }).filter_map(async |end| end.err().map(Err));
-        list.chain(end).boxed()
-    }
-}
-
-impl fmt::Display for MountGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-#[async_trait]
-impl ObjectStore for MountGuard {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.change(self.inner.put_opts(location, payload, opts)).await
+        stream.chain(end).boxed()
     }
 
     async fn put_multipart_opts(
@@ -137,6 +148,15 @@ impl ObjectStore for MountGuard {
         found.map(read_if_cached)
     }
 
+    /// Each range by [`get_opts`](Layer::get_opts), which reads small ones at once.
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let read = async |range: Range<u64>| {
+            let options = GetOptions::default().with_range(Some(range));
+            Layer::get_opts(self, location, options).await?.bytes().await
+        };
+        coalesce_ranges(ranges, read, OBJECT_STORE_COALESCE_DEFAULT).await
+    }
+
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let this = self.clone();
         let delete = move |location: Path| {
@@ -149,26 +169,10 @@ impl ObjectStore for MountGuard {
         locations.and_then(delete).boxed()
     }
 
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.listed(self.inner.list(prefix))
-    }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.listed(self.inner.list_with_offset(prefix, offset))
-    }
-
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let listed = self.inner.list_with_delimiter(prefix).await;
         self.mark.check()?;
         listed
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.change(self.inner.copy_opts(from, to, options)).await
     }
 }
 

@@ -202,10 +202,17 @@ fn bucket(cloud: Cloud, rest: &str) -> Result<StoreUrl, StoreUrlError> {
     if bucket.contains(['@', ':']) || rest.contains(['?', '#']) {
         return Err(StoreUrlError::Credentials { scheme });
     }
-    if bucket.is_empty() {
+    if bucket.trim().is_empty() {
         return Err(StoreUrlError::NoBucket { text: format!("{scheme}://{rest}"), scheme });
     }
     let prefix = prefix.trim_matches('/');
+    // A URL is read without the white space around it, so one that ends with some would come back as another.
+    for part in [bucket, prefix] {
+        if part.trim() != part {
+            let reason = "it begins or ends with white space".to_owned();
+            return Err(StoreUrlError::Path { path: part.to_owned(), reason });
+        }
+    }
     object_store::path::Path::parse(prefix)
         .map_err(|error| StoreUrlError::Path { path: prefix.to_owned(), reason: error.to_string() })?;
     Ok(StoreUrl(Place::Bucket { cloud, bucket: bucket.to_owned(), prefix: prefix.to_owned() }))

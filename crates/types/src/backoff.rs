@@ -28,6 +28,11 @@ impl Backoff {
         Self { first, longest }
     }
 
+    /// The longest pause.
+    pub const fn longest(&self) -> Duration {
+        self.longest
+    }
+
     /// The longest pause after this many failures in a row; 0 counts as 1.
     pub fn limit(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(MAX_DOUBLINGS);

@@ -1,6 +1,5 @@
 //! The gateway as its clients see it: real connections on both sides.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,17 +8,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster::ClusterView;
 use http::{Request, Response, StatusCode};
-use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioExecutor;
+use mesh::testing::{Answer, Upstream, closed_port, text};
 use mesh::{Limits, Mesh, Targets};
 use plugin::{Context, Plugin, Service, conformance};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -30,8 +28,6 @@ use crate::ApiGateway;
 
 mod described;
 mod raw;
-
-type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
 #[tokio::test]
 async fn the_plugin_keeps_the_promises_of_every_plugin() {
@@ -63,7 +59,7 @@ impl Running {
     }
 
     async fn routing(prefix: &str, to: &Upstream) -> Self {
-        let route = json!({"prefix": prefix, "to": [to.url()]});
+        let route = json!({"prefix": prefix, "to": [to.url().to_string()]});
         Self::with(json!({"routes": [route]}), Vec::new()).await
     }
 
@@ -111,64 +107,6 @@ async fn send(request: http::request::Builder, body: &'static str) -> Response<I
 async fn whole(answer: Response<Incoming>) -> String {
     let bytes = answer.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// A server behind the gateway that runs until it is dropped.
-struct Upstream {
-    addr: SocketAddr,
-    hits: Arc<AtomicUsize>,
-    _tasks: JoinSet<()>,
-}
-
-impl Upstream {
-    async fn serving<F, A>(handler: F) -> Self
-    where
-        F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
-        A: Future<Output = Answer> + Send + 'static,
-    {
-        let hits = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&hits);
-        Self::accepting(hits, move |stream| {
-            let (handler, count) = (handler.clone(), Arc::clone(&count));
-            let service = service_fn(move |request| {
-                count.fetch_add(1, Ordering::SeqCst);
-                let answer = handler(request);
-                async move { Ok::<_, Infallible>(answer.await) }
-            });
-            let connection =
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            async move {
-                let _ = connection.await;
-            }
-        })
-        .await
-    }
-
-    async fn accepting<F, A>(hits: Arc<AtomicUsize>, handler: F) -> Self
-    where
-        F: Fn(TcpStream) -> A + Send + 'static,
-        A: Future<Output = ()> + Send + 'static,
-    {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(handler(stream));
-            }
-        });
-        Self { addr, hits, _tasks: tasks }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.addr)
-    }
-}
-
-fn text(text: impl Into<Bytes>) -> Answer {
-    let body = Full::new(text.into()).map_err(|never| match never {});
-    Response::new(BodyExt::boxed(body))
 }
 
 async fn echoing(request: Request<Incoming>) -> Answer {
@@ -235,7 +173,8 @@ async fn a_route_forwards_the_rest_of_the_path_byte_for_byte() {
 #[tokio::test]
 async fn a_route_may_keep_its_prefix() {
     let upstream = Upstream::serving(reflecting).await;
-    let route = json!({"prefix": "/api/v1", "to": [upstream.url() + "/base"], "strip_prefix": false});
+    let route =
+        json!({"prefix": "/api/v1", "to": [format!("{}/base", upstream.url())], "strip_prefix": false});
     let gateway = Running::with(json!({"routes": [route]}), Vec::new()).await;
     let reflected = whole(gateway.get("/api/v1/x?y").await).await;
     assert!(reflected.starts_with("GET /base/api/v1/x?y\n"), "{reflected}");
@@ -258,7 +197,7 @@ async fn a_service_type_leads_to_a_member_that_serves_it() {
 #[tokio::test]
 async fn a_forwarded_request_names_its_client_and_keeps_its_id() {
     let upstream = Upstream::serving(reflecting).await;
-    let route = json!({"prefix": "/", "to": [upstream.url()]});
+    let route = json!({"prefix": "/", "to": [upstream.url().to_string()]});
     let settings = json!({"routes": [route], "trust": ["127.0.0.0/8"]});
     let gateway = Running::with(settings, Vec::new()).await;
     let request = Request::get(format!("http://{}/", gateway.addr))
@@ -287,7 +226,7 @@ async fn a_forwarded_request_names_its_client_and_keeps_its_id() {
 async fn an_unknown_path_is_answered_with_the_list_of_routes_and_services() {
     let upstream = Upstream::serving(reflecting).await;
     let members = vec![member("n1", "storage", upstream.addr, Phase::Starting)];
-    let route = json!({"prefix": "/files", "to": [upstream.url()]});
+    let route = json!({"prefix": "/files", "to": [upstream.url().to_string()]});
     let gateway = Running::with(json!({"routes": [route], "wait": "0s"}), members).await;
     for path in ["/no_such_type/x", "/NOT/a/type", "//"] {
         let problem = gateway.problem(path).await;
@@ -299,14 +238,14 @@ async fn an_unknown_path_is_answered_with_the_list_of_routes_and_services() {
     let index: Value = serde_json::from_str(&whole(gateway.get("/").await).await).unwrap();
     assert_eq!(
         index,
-        json!({"node": "test-node", "routes": {"/files": [upstream.url()]}, "services": {"storage": 0}})
+        json!({"node": "test-node", "routes": {"/files": [upstream.url().to_string()]}, "services": {"storage": 0}})
     );
 }
 
 #[tokio::test]
 async fn each_fault_behind_the_gateway_has_its_own_code() {
     let silent = Upstream::serving(|_| std::future::pending()).await;
-    let strange = Upstream::accepting(Arc::default(), |mut stream: TcpStream| async move {
+    let strange = Upstream::raw(|mut stream: TcpStream| async move {
         let _ = stream.write_all(b"220 mail.example ESMTP\r\n\r\n").await;
         let _ = stream.read(&mut [0; 1024]).await;
     })
@@ -314,8 +253,8 @@ async fn each_fault_behind_the_gateway_has_its_own_code() {
     let settings = json!({
         "routes": [
             {"prefix": "/closed", "to": ["http://127.0.0.1:1"]},
-            {"prefix": "/silent", "to": [silent.url()]},
-            {"prefix": "/strange", "to": [strange.url()]},
+            {"prefix": "/silent", "to": [silent.url().to_string()]},
+            {"prefix": "/strange", "to": [strange.url().to_string()]},
         ],
         "response_timeout": "100ms",
     });
@@ -340,11 +279,9 @@ async fn tunnels_are_refused() {
 
 #[tokio::test]
 async fn a_forwarding_loop_is_detected() {
-    let placeholder = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let own = placeholder.local_addr().unwrap();
-    drop(placeholder);
-    let route = json!({"prefix": "/", "to": [format!("http://{own}")]});
-    let settings = json!({"listen": own.to_string(), "routes": [route]});
+    let own = closed_port().await.to_string();
+    let listen = own.trim_start_matches("http://");
+    let settings = json!({"listen": listen, "routes": [{"prefix": "/", "to": [own]}]});
     let gateway = Running::with(settings, Vec::new()).await;
     let problem = gateway.problem("/round/and/round").await;
     assert_eq!((problem.status, problem.code()), (508, "loop-detected"));
@@ -401,7 +338,7 @@ async fn an_answer_without_a_body_has_none_on_the_wire_either() {
 
 #[tokio::test]
 async fn http_1_0_is_supported_on_both_sides() {
-    let upstream = Upstream::accepting(Arc::default(), |mut stream: TcpStream| async move {
+    let upstream = Upstream::raw(|mut stream: TcpStream| async move {
         let _ = stream.read(&mut [0; 1024]).await;
         let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nuntil the end").await;
     })
@@ -428,13 +365,13 @@ async fn a_drain_refuses_new_connections_and_answers_those_that_are_open() {
     let gateway = Running::routing("/", &upstream).await;
     let mut kept = TcpStream::connect(gateway.addr).await.unwrap();
     kept.write_all(b"GET /nowhere HTTP/1.1\r\nhost: gw\r\n\r\n").await.unwrap();
-    until(|| upstream.hits.load(Ordering::SeqCst) == 1).await;
+    until(|| upstream.hits() == 1).await;
     release.notify_one();
     let mut first = [0; 64];
     assert!(kept.read(&mut first).await.unwrap() > 0);
     let mut running = JoinSet::new();
     running.spawn(send(Request::get(format!("http://{}/", gateway.addr)), ""));
-    until(|| upstream.hits.load(Ordering::SeqCst) == 2).await;
+    until(|| upstream.hits() == 2).await;
 
     let cut_short = gateway.service.drain(Instant::now() + Duration::from_millis(10));
     cut_short.await;
@@ -445,7 +382,7 @@ async fn a_drain_refuses_new_connections_and_answers_those_that_are_open() {
     let meanwhile = async {
         until(|| std::net::TcpStream::connect(gateway.addr).is_err()).await;
         kept.write_all(b"GET / HTTP/1.1\r\nhost: gw\r\n\r\n").await.unwrap();
-        until(|| upstream.hits.load(Ordering::SeqCst) == 3).await;
+        until(|| upstream.hits() == 3).await;
         release.notify_one();
         release.notify_one();
     };
@@ -481,7 +418,7 @@ async fn a_client_that_hangs_up_leaves_nothing_behind() {
     {
         let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
-        until(|| upstream.hits.load(Ordering::SeqCst) > number).await;
+        until(|| upstream.hits() > number).await;
         assert!(gateway.in_flight());
         // A client that only ends its sending side may still read.
         stream.set_zero_linger().unwrap();
@@ -510,7 +447,7 @@ async fn while_a_role_moves_no_request_fails() {
         let (answer, ()) = tokio::join!(answer, moving);
         assert_eq!(whole(answer.unwrap()).await, "moved");
     }
-    let hits = [&one, &two].map(|upstream| upstream.hits.load(Ordering::SeqCst));
+    let hits = [&one, &two].map(Upstream::hits);
     assert_eq!(hits, [10, 10]);
 }
 
@@ -562,7 +499,7 @@ async fn a_route_with_a_limit_never_has_more_requests_at_once() {
         }
     })
     .await;
-    let route = json!({"prefix": "/few", "to": [upstream.url()], "max_in_flight": 2});
+    let route = json!({"prefix": "/few", "to": [upstream.url().to_string()], "max_in_flight": 2});
     let gateway = Running::with(json!({"routes": [route]}), Vec::new()).await;
     let answers = futures_util::future::join_all((0..40).map(|_| gateway.get("/few/"))).await;
     assert!(answers.iter().all(|answer| answer.status() == StatusCode::OK));
@@ -572,14 +509,14 @@ async fn a_route_with_a_limit_never_has_more_requests_at_once() {
 #[tokio::test]
 async fn a_request_that_gets_no_permit_in_time_is_refused_as_route_busy() {
     let upstream = Upstream::serving(|_| std::future::pending()).await;
-    let route = json!({"prefix": "/few", "to": [upstream.url()], "max_in_flight": 1});
+    let route = json!({"prefix": "/few", "to": [upstream.url().to_string()], "max_in_flight": 1});
     let gateway = Running::with(json!({"routes": [route], "wait": "50ms"}), Vec::new()).await;
     let first = gateway.get("/few/");
     tokio::pin!(first);
     let problem = tokio::select! {
         _ = &mut first => panic!("the server is silent"),
         problem = async {
-            while upstream.hits.load(Ordering::SeqCst) == 0 {
+            while upstream.hits() == 0 {
                 tokio::task::yield_now().await;
             }
             gateway.problem("/few/").await

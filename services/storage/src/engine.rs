@@ -20,11 +20,8 @@ pub(crate) mod garbage;
 mod keeper;
 pub(crate) mod log_files;
 mod measure;
-mod newest;
 pub(crate) mod notes;
 pub(crate) mod open;
-pub(crate) mod patience;
-mod restamped;
 pub(crate) mod scan;
 mod shared;
 pub(crate) mod survey;
@@ -43,6 +40,7 @@ use plugin::{Claim, Health, Metrics, Tasks};
 use slatedb::config::{DurabilityLevel, ReadOptions};
 use slatedb::object_store::ObjectStore;
 use slatedb::{Db, ErrorKind};
+use store::StoreTimeout;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -62,11 +60,13 @@ use disk_cache::DiskCache;
 use keeper::{Keeper, flush_early};
 use log_files::LogFiles;
 use open::Opener;
-use patience::{PATIENCE, patiently};
 use shared::Shared;
 
 pub(crate) use error::EngineError;
 
+/// How long a request may wait for the object store.
+pub(crate) const TIMEOUT: StoreTimeout =
+    StoreTimeout { usual: Duration::from_secs(10), in_trouble: Duration::from_secs(3) };
 /// How old the last check of ownership may be for a read that accepts stale data to do without a new one.
 const LATELY: Duration = Duration::from_secs(1);
 /// How close the wall clock must be to data time to count as equal, in milliseconds.
@@ -206,7 +206,7 @@ impl Engine {
             NotQueued::Full(QueueFull) => self.full(),
             NotQueued::Closed => EngineError::NotOpen("it is being opened again".to_owned()),
         })?;
-        match patiently(&self.0.seen, answered).await {
+        match TIMEOUT.run(self.0.seen.health(), answered).await {
             Ok(Ok(answer)) => answer.map_err(|error| self.0.noted(error)),
             Ok(Err(_)) => Err(EngineError::Unsettled(self.0.why("the data was closed meanwhile"))),
             Err(trouble) => Err(EngineError::Unsettled(trouble.unwrap_or_else(|| self.late(&open.db)))),
@@ -298,7 +298,7 @@ impl Engine {
                 _ => EngineError::Unread(self.0.why(&error.to_string())),
             })
         };
-        let outcome = patiently(&self.0.seen, reading).await;
+        let outcome = TIMEOUT.run(self.0.seen.health(), reading).await;
         if Moment::now().is_long_after(&began) {
             return Err(was_paused());
         }
@@ -312,7 +312,10 @@ impl Engine {
     /// Why a write took too long although the store works.
     fn late(&self, db: &Db) -> String {
         if db.manifest().l0().len() >= tuning::TABLES {
-            return format!("its tables are being compacted, and writes have waited {PATIENCE:?} for that");
+            return format!(
+                "its tables are being compacted, and writes have waited {:?} for that",
+                TIMEOUT.usual
+            );
         }
         late()
     }
@@ -339,7 +342,7 @@ impl Engine {
 
 /// Why something took too long although no fault of the store is known.
 pub(crate) fn late() -> String {
-    format!("it took over {PATIENCE:?}, though the object store answers")
+    format!("it took over {:?}, though the object store answers", TIMEOUT.usual)
 }
 
 fn was_paused() -> EngineError {

@@ -19,6 +19,7 @@ use store::Cancellable;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+use types::Backoff;
 use types::reason::REPLICA_BEHIND;
 
 use crate::changes::history::is_missing;
@@ -31,9 +32,8 @@ use crate::engine::cache::{Cache, Part};
 use crate::engine::disk_cache::{self, DiskCache};
 use crate::engine::log_files::{LogFiles, Seen};
 use crate::engine::open::PATH;
-use crate::engine::patience::patiently;
 use crate::engine::table_cache::follow_tables;
-use crate::engine::{EngineError, late, scan};
+use crate::engine::{EngineError, TIMEOUT, late, scan};
 use crate::meters::Meters;
 use crate::settings::Settings;
 use staleness::{Noting, Staleness};
@@ -99,8 +99,7 @@ impl Replica {
         });
         let source = Source { objects: Arc::new(files), ..source };
         let pauses = Pauses {
-            first: source.poll,
-            longest: PAUSE.max(source.poll),
+            backoff: Backoff::new(source.poll, PAUSE.max(source.poll)),
             damaged: PAUSE.max(source.poll),
             steady: Duration::ZERO,
         };
@@ -153,7 +152,7 @@ impl Replica {
         let current =
             open.staleness.current().ok_or_else(|| EngineError::NotOpen("it was just opened".to_owned()))?;
         let unread = |why: String| EngineError::Unread(self.0.seen.trouble().unwrap_or(why));
-        match patiently(&self.0.seen, read(open.reader)).await {
+        match TIMEOUT.run(self.0.seen.health(), read(open.reader)).await {
             Ok(Ok(value)) => Ok(Read { value, staleness: Some(current.elapsed()) }),
             Ok(Err(error)) if error.kind() == ErrorKind::Data && !is_missing(&error) => {
                 Err(EngineError::Damaged(error.to_string()))

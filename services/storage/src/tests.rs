@@ -1,3 +1,4 @@
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::Router;
@@ -6,6 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
+use plugin::testing::ShardCluster;
 use plugin::{Context, Health, Plugin, Service};
 use serde_json::{Value, json};
 use store::Store;
@@ -435,25 +437,18 @@ async fn a_large_value_is_watched_and_listed_in_slices_and_whole() {
     node.stop().await;
 }
 
-/// A node with a replica of the last shard, and the node that owns the shard, on the same store.
-async fn owner_and_replica(shard: u32) -> (Node, Node) {
-    let owner = Node::owning(shard, json!({})).await;
-    let role = owner.context.role.clone();
-    let store = folder_store(owner._folder.path()).await;
-    let (context, _) = Context::for_replica_test(role, &store);
-    let Ok(prepared) = Storage.prepare(&json!({})) else { panic!("good settings") };
-    let service = prepared.start(context.clone()).await.unwrap();
-    let router = Arc::clone(&service).routes();
-    (owner, Node { router, service, context, _folder: tempfile::tempdir().unwrap() })
-}
-
 #[tokio::test]
 async fn a_replica_answers_reads_that_may_be_old_and_nothing_else() {
-    let (owner, replica) = owner_and_replica(0).await;
-    assert_eq!(replica.service.health(), Health::Ready);
-    let put = owner.call("PUT", "/kv/a", "1").await;
+    let mut cluster = ShardCluster::start(Arc::new(Storage), &json!({}), NonZeroU32::MIN).await;
+    let replica = cluster.replicate(0.try_into().unwrap()).await;
+    assert_eq!(cluster.service(&replica).health(), Health::Ready);
+    let put = cluster.call("PUT", "/kv/a", "1").await;
+    let ask = async |method, path, body| {
+        let (head, body) = cluster.call_at(&replica, method, path, body).await.into_parts();
+        Answer { status: head.status, headers: head.headers, body }
+    };
     let answer = loop {
-        let answer = replica.get("/kv/a?consistency=any").await;
+        let answer = ask("GET", "/kv/a?consistency=any", "").await;
         let stale: u64 = answer.headers["coterie-staleness-ms"].to_str().unwrap().parse().unwrap();
         assert!(stale < 30_000, "{stale}");
         if answer.status == StatusCode::OK {
@@ -462,13 +457,13 @@ async fn a_replica_answers_reads_that_may_be_old_and_nothing_else() {
         assert_eq!(answer.problem().code(), "no-such-key");
         tokio::task::yield_now().await;
     };
-    assert_eq!((&answer.body[..], &answer.headers["etag"]), (&b"1"[..], &put.headers["etag"]));
+    assert_eq!((&answer.body[..], &answer.headers["etag"]), (&b"1"[..], &put.headers()["etag"]));
     for path in ["/kv?consistency=any", "/kv?consistency=any&shard=0"] {
-        let listed = replica.get(path).await;
+        let listed = ask("GET", path, "").await;
         assert_eq!(listed.json()["keys"][0]["key"], "a", "{path}");
         assert!(listed.headers.contains_key("coterie-staleness-ms"));
     }
-    assert_eq!(replica.call("HEAD", "/kv/a?consistency=any", "").await.status, StatusCode::OK);
+    assert_eq!(ask("HEAD", "/kv/a?consistency=any", "").await.status, StatusCode::OK);
     for (method, path) in [
         ("GET", "/kv/a"),
         ("GET", "/kv/a?consistency=strong"),
@@ -478,14 +473,13 @@ async fn a_replica_answers_reads_that_may_be_old_and_nothing_else() {
         ("GET", "/kv?shard=0"),
         ("GET", "/watch?shard=0"),
     ] {
-        let answer = replica.call(method, path, "2").await;
+        let answer = ask(method, path, "2").await;
         let found = (answer.status.as_u16(), answer.problem().code().to_owned());
         assert_eq!(found, (421, "owner-only".to_owned()), "{method} {path}");
         assert!(answer.headers.contains_key(api::NOT_PROCESSED), "{method} {path}");
     }
-    assert!(replica.service.staleness().is_some());
-    replica.stop().await;
-    owner.stop().await;
+    assert!(cluster.service(&replica).staleness().is_some());
+    cluster.stop().await;
 }
 
 #[tokio::test]

@@ -226,14 +226,14 @@ async fn a_503_of_the_service_itself_is_forwarded() {
 
 #[tokio::test]
 async fn after_a_broken_connection_only_idempotent_requests_are_sent_again() {
-    let dying = Upstream::blurting(b"").await;
+    let dying = Upstream::writing("").await;
     let (_view, mesh) = mesh([], Limits::default());
     let error = mesh.send_to_any(&[dying.url()], post("once")).await.unwrap_err();
     assert!(matches!(error, MeshError::Broken { .. }), "{error:?}");
     assert_eq!(dying.hits(), 1, "a POST may have been acted on");
 
     let serving = Upstream::serving(echoing).await;
-    let dying = Upstream::blurting(b"").await;
+    let dying = Upstream::writing("").await;
     let urls = [dying.url(), serving.url()];
     for _ in 0..20 {
         assert!(mesh.send_to_any(&urls, get("/")).await.is_ok());
@@ -244,7 +244,7 @@ async fn after_a_broken_connection_only_idempotent_requests_are_sent_again() {
 
 #[tokio::test]
 async fn a_truncated_answer_is_an_error() {
-    let dying = Upstream::blurting(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+    let dying = Upstream::writing("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
     let (_view, mesh) = mesh([], Limits::default());
     let answer = mesh.send_to_any(&[dying.url()], get("/")).await.unwrap();
     let error = whole(answer.into_body()).await.unwrap_err();
@@ -259,7 +259,7 @@ async fn an_answer_that_is_not_http_is_reported_as_such() {
         &b"SSH-2.0-OpenSSH_9.9\r\n\r\n"[..],
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n",
     ] {
-        let strange = Upstream::blurting(bytes).await;
+        let strange = Upstream::writing(bytes).await;
         let (_view, mesh) = mesh([], Limits::default());
         let error = mesh.send_to_any(&[strange.url()], get("/")).await.unwrap_err();
         assert!(matches!(error, MeshError::Garbage { .. }), "{error:?}");
@@ -582,7 +582,7 @@ async fn a_request_for_a_resigned_shard_waits_less_and_names_the_cause() {
 
 #[tokio::test]
 async fn retries_are_limited_to_a_fifth_of_the_requests() {
-    let dying = Upstream::blurting(b"").await;
+    let dying = Upstream::writing("").await;
     let limits = Limits { retry_floor: 0, ..short_limits() };
     let (_view, mesh) = mesh([], limits);
     for _ in 0..100 {
@@ -645,6 +645,6 @@ async fn a_call_distinguishes_a_dead_process_from_a_slow_one() {
     assert!(matches!(error(call(format!("{url}/large"), "").await), CallError::TooLarge(_)));
     assert_eq!(error(call(closed_port().await.to_string(), "").await), CallError::Refused);
     assert!(matches!(error(call("/x".to_owned(), "").await), CallError::Malformed(_)));
-    let dying = Upstream::blurting(b"").await;
+    let dying = Upstream::writing("").await;
     assert!(matches!(error(call(dying.url().to_string(), "").await), CallError::Unreachable(_)));
 }

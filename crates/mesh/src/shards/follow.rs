@@ -9,7 +9,7 @@ use futures_util::stream::{BoxStream, select_all};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
-use types::{Problem, ShardId};
+use types::{Backoff, Problem, Retries, ShardId};
 
 use super::Cursor;
 use super::error::missing;
@@ -20,8 +20,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(10);
 const START: Duration = Duration::from_secs(10);
 /// After this long without data, not even a heartbeat, the stream is begun again.
 const SILENCE: Duration = Duration::from_secs(25);
-/// The first and the longest pause before a shard is followed again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// The pauses before a shard is followed again.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
 
 /// An update of one shard's stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +107,7 @@ pub async fn follow<F: Follow>(
     let deadline = Instant::now() + START;
     let begun = join_all(shards.iter().map(|&shard| {
         let from = from.and_then(|cursor| cursor.place(shard));
-        let mut strand = Strand { what: what.clone(), shard, from, source: None, pause: PAUSE.0 };
+        let mut strand = Strand { what: what.clone(), shard, from, source: None, retries: BACKOFF.retries() };
         async move {
             let begun = timeout_at(deadline, strand.begin()).await;
             match begun.unwrap_or_else(|_| Err(late(shard))) {
@@ -142,7 +142,7 @@ struct Strand<F: Follow> {
     /// All items before it were sent; `None` to begin from now.
     from: Option<F::Place>,
     source: Option<Source<F::Place, F::Item>>,
-    pause: Duration,
+    retries: Retries,
 }
 
 impl<F: Follow> Strand<F> {
@@ -179,7 +179,7 @@ impl<F: Follow> Strand<F> {
             };
             match timeout(SILENCE, source.next()).await {
                 Ok(Some(Ok(update))) => {
-                    self.pause = PAUSE.0;
+                    self.retries.reset();
                     match &update {
                         Update::Item { place, .. } | Update::Silence(place) => self.from = Some(*place),
                         Update::Gone(_) => {}
@@ -201,8 +201,7 @@ impl<F: Follow> Strand<F> {
     }
 
     async fn rest(&mut self) {
-        sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(PAUSE.1);
+        sleep(self.retries.failed(rand::random())).await;
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use types::Backoff;
 
 use super::{Kept, NotOpen};
 
@@ -62,10 +63,8 @@ pub enum OpenError {
 /// The pauses between attempts to open.
 #[derive(Debug, Clone, Copy)]
 pub struct Pauses {
-    /// The first one; each is twice as long as the one before.
-    pub first: Duration,
-    /// The longest one.
-    pub longest: Duration,
+    /// The usual ones.
+    pub backoff: Backoff,
     /// The longest one while the stored data is damaged.
     pub damaged: Duration,
     /// After the data was open for longer than this, the pauses begin with the first one again.
@@ -84,7 +83,7 @@ impl<T: Clone> Drop for EndOnDrop<'_, T> {
 /// Keeps the data open until `stop` is cancelled or the shard has passed to another node.
 pub async fn keep_open<O: Open>(open: &O, kept: &Kept<O::Data>, pauses: Pauses, stop: &CancellationToken) {
     let _ended = EndOnDrop(kept);
-    let (mut pause, mut was_damaged) = (pauses.first, false);
+    let (mut retries, mut was_damaged) = (pauses.backoff.retries(), false);
     loop {
         let Some(outcome) = open_unless_stopped(open, stop).await else { return };
         let is_damaged = matches!(outcome, Err(OpenError::Damaged(_)));
@@ -104,7 +103,7 @@ pub async fn keep_open<O: Open>(open: &O, kept: &Kept<O::Data>, pauses: Pauses, 
                 kept.not(NotOpen::Opening(Some(why)));
                 open.close(opened, Closing::Failed).await;
                 if began.elapsed() > pauses.steady {
-                    pause = pauses.first;
+                    retries.reset();
                 }
             }
             Err(OpenError::Passed(why)) => {
@@ -127,12 +126,13 @@ pub async fn keep_open<O: Open>(open: &O, kept: &Kept<O::Data>, pauses: Pauses, 
                 kept.not(NotOpen::Damaged(why));
             }
         }
-        let longest = if is_damaged { pauses.damaged } else { pauses.longest };
+        // The second look at damage follows soon, so that it is reported; the ones after it are rare.
+        retries.at_most(if is_damaged && was_damaged { pauses.damaged } else { pauses.backoff.longest() });
         was_damaged = is_damaged;
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = sleep(pause) => pause = (pause * 2).min(longest),
+            () = sleep(retries.failed(rand::random())) => {}
         }
     }
 }

@@ -12,8 +12,8 @@ use cluster::{ClusterView, Timing};
 use tokio::time::Instant;
 use types::api::Member;
 use types::{
-    Epoch, Generation, KeyHash, NodeId, Phase, Post, Profile, Role, ServiceName, ServiceType, ShardId,
-    ShardRef,
+    Backoff, Epoch, Generation, KeyHash, NodeId, Phase, Post, Profile, Role, ServiceName, ServiceType,
+    ShardId, ShardRef,
 };
 
 /// Incarnations of nodes that have ended.
@@ -62,8 +62,8 @@ pub(crate) struct Pace {
 pub(crate) const UNSEEN: Duration = Duration::from_secs(10);
 /// The same for the replicas of a shard that has never had all that are wanted.
 const UNSEEN_REPLICAS: Duration = Duration::from_secs(15);
-/// How long a node waits after an action failed on it, the first time and at most.
-const FAILED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// How long a node waits after an action failed on it.
+const FAILED: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
 /// How many times longer a node waits for a missing replica than for a missing owner: it is less urgent.
 const REPLICA_WAIT: u32 = 4;
 /// How many candidates for a shard, in order, watch its owner for a crash.
@@ -277,10 +277,9 @@ impl Vacancies {
     /// An action failed on this node, which leaves it to others, longer each time.
     pub(crate) fn failed(&mut self, shard: &ShardRef, action: Action, now: Instant) {
         if let Some(watched) = self.watched.get_mut(shard) {
-            let pause = FAILED.0.saturating_mul(1 << watched.failures.min(10)).min(FAILED.1);
-            let failed = Failed { until: now + pause, until_if_alone: now + FAILED.0 };
-            watched.failed.insert(action, failed);
             watched.failures += 1;
+            let (pause, first) = (FAILED.limit(watched.failures), FAILED.limit(1));
+            watched.failed.insert(action, Failed { until: now + pause, until_if_alone: now + first });
         }
     }
 

@@ -71,6 +71,9 @@ fn a_text_that_is_no_store_is_refused_with_advice() {
     assert!(refused("https://minio:9000/bucket").contains("AWS_ENDPOINT"));
     assert!(refused("s3://").contains("write `s3://bucket/prefix`"));
     assert!(refused("s3:///prefix").contains("names no bucket"));
+    assert!(refused("s3:// /prefix").contains("names no bucket"));
+    assert!(refused("s3://bucket /prefix").contains("white space"));
+    assert!(refused("s3://bucket/prefix /").contains("white space"));
     assert!(refused("s3://bucket/a//b").contains("cannot be used"));
     assert!(refused("file://host/tmp").contains("three slashes"));
     assert!(refused("file:///tmp?a=b").contains("%3F"));

@@ -64,10 +64,10 @@ async fn each_error_of_the_gateway_is_described_and_no_other_is() {
     .await;
     let settings = json!({
         "routes": [
-            {"prefix": "/reading", "to": [reading.url()]},
+            {"prefix": "/reading", "to": [reading.url().to_string()]},
             {"prefix": "/closed", "to": ["http://127.0.0.1:1"]},
-            {"prefix": "/silent", "to": [silent.url()]},
-            {"prefix": "/based", "to": [based.url() + "/base"]},
+            {"prefix": "/silent", "to": [silent.url().to_string()]},
+            {"prefix": "/based", "to": [format!("{}/base", based.url())]},
         ],
         "response_timeout": "100ms",
         "idle_timeout": "100ms",

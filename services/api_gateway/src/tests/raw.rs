@@ -41,22 +41,6 @@ async fn recorder() -> (Upstream, Record) {
     (upstream, record)
 }
 
-/// A server that reads a head, sends some bytes and closes the connection.
-async fn replying(bytes: &'static [u8]) -> Upstream {
-    Upstream::accepting(Arc::default(), move |mut stream: TcpStream| async move {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).await.is_ok_and(|read| read > 0) {
-            head.push(byte[0]);
-        }
-        let _ = stream.write_all(bytes).await;
-        let _ = stream.shutdown().await;
-        // Wait until the gateway is done with the connection.
-        let _ = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut [0; 1024])).await;
-    })
-    .await
-}
-
 fn status(answer: &str) -> u16 {
     answer.get(9..12).and_then(|code| code.parse().ok()).unwrap_or_default()
 }
@@ -275,7 +259,7 @@ async fn a_client_can_neither_remove_nor_forge_the_fields_of_the_gateway() {
 #[tokio::test]
 async fn a_route_is_not_left_by_dot_segments() {
     let (upstream, record) = recorder().await;
-    let route = json!({"prefix": "/base", "to": [upstream.url() + "/public"]});
+    let route = json!({"prefix": "/base", "to": [format!("{}/public", upstream.url())]});
     let gateway = Running::with(json!({"routes": [route]}), Vec::new()).await;
     for (path, arrives) in [
         ("/base/../secret", None),
@@ -303,7 +287,7 @@ async fn a_route_is_not_left_by_dot_segments() {
 async fn trailers_forge_nothing_and_reach_only_members() {
     let (upstream, record) = recorder().await;
     let members = vec![member("n1", "key_value", upstream.addr, Phase::Ready)];
-    let route = json!({"prefix": "/u", "to": [upstream.url()]});
+    let route = json!({"prefix": "/u", "to": [upstream.url().to_string()]});
     let gateway = Running::with(json!({"routes": [route]}), members).await;
     let trailers = "Checksum: 1\r\nX-Forwarded-For: 9.9.9.9\r\nContent-Length: 3\r\nHost: z\r\n";
     for (path, has_checksum) in [("/u/", false), ("/key_value/", true)] {
@@ -344,7 +328,7 @@ async fn answers_with_ambiguous_framing_are_repaired_or_refused() {
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", 502, "bad-answer", ""),
         (b"220 mail.example ESMTP\r\n\r\n", 502, "bad-answer", ""),
     ] {
-        let upstream = replying(answer).await;
+        let upstream = Upstream::writing(answer).await;
         let gateway = Running::routing("/", &upstream).await;
         let came = gateway.raw("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
         let shown = String::from_utf8_lossy(answer);
@@ -363,7 +347,7 @@ async fn answers_with_ambiguous_framing_are_repaired_or_refused() {
 #[tokio::test]
 async fn an_answer_with_too_many_fields_is_reported_as_such() {
     let answer = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101));
-    let upstream = replying(answer.leak().as_bytes()).await;
+    let upstream = Upstream::writing(answer.leak().as_bytes()).await;
     let gateway = Running::routing("/", &upstream).await;
     let problem = gateway.problem("/").await;
     assert_eq!((problem.status, problem.code()), (502, "answer-head-too-large"));
@@ -400,7 +384,7 @@ async fn a_final_answer_is_passed_on_while_the_body_is_still_being_sent() {
     const REFUSAL: &[u8] =
         b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     // This server closes its connection without reading the body, which resets it.
-    let upstream = Upstream::accepting(Arc::default(), |mut stream: TcpStream| async move {
+    let upstream = Upstream::raw(|mut stream: TcpStream| async move {
         let mut head = Vec::new();
         while !head.windows(4).any(|end| end == b"\r\n\r\n") {
             let mut some = [0; 4096];
@@ -526,7 +510,7 @@ async fn until_awake(mut condition: impl FnMut() -> bool) {
 async fn web_pages_of_other_sites_reach_routes_but_no_service() {
     let (upstream, record) = recorder().await;
     let members = || vec![member("n1", "key_value", upstream.addr, Phase::Ready)];
-    let route = json!({"prefix": "/u", "to": [upstream.url()]});
+    let route = json!({"prefix": "/u", "to": [upstream.url().to_string()]});
     let gateway = Running::with(json!({"routes": [route.clone()]}), members()).await;
     let ask = async |gateway: &Running, method: &str, path: &str, host: &str, more: &str| {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n");

@@ -24,6 +24,7 @@ use slatedb::config::{GarbageCollectorDirectoryOptions, GarbageCollectorOptions}
 use slatedb::object_store::path::Path;
 use slatedb::object_store::{self, ObjectStore};
 use slatedb::{GarbageCollectorBuilder, GcFilter, ObjectMetadata};
+use store::TimestampOffset;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
@@ -31,7 +32,6 @@ use crate::engine::data_clock::DataClock;
 use crate::engine::log_files::Seen;
 use crate::engine::notes::Note;
 use crate::engine::open::PATH;
-use crate::engine::restamped::Restamped;
 
 /// How often the log is collected.
 const EVERY: Duration = Duration::from_mins(1);
@@ -98,8 +98,10 @@ impl Collector {
     /// Notes how far the log goes, and collects garbage by the timestamp of that note.
     async fn collect_once(&self, all: bool, note: &Note, epoch: u64) -> Result<(), object_store::Error> {
         let store_time = note.write(&self.objects, epoch).await?;
-        let shift = self.clock.time() - store_time;
-        let objects = Arc::new(Restamped::new(Arc::clone(&self.objects), shift));
+        // SlateDB's collector has one clock. It ages tables by their names, which are in data time, and all else by the
+        // stamps of the store; with this offset both are in data time.
+        let offset = self.clock.time() - store_time;
+        let objects = Arc::new(TimestampOffset::new(Arc::clone(&self.objects), offset));
         let old = Old { found: Arc::clone(&self.found), tables: self.clock.time() - self.ages.tables };
         // A new collector each time, since one does not read again what it has read once.
         let collector = GarbageCollectorBuilder::new(PATH, objects as Arc<dyn ObjectStore>)

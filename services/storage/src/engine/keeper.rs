@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+use types::Backoff;
 
 use super::EngineError;
 use super::commit::commit;
@@ -27,8 +28,7 @@ use crate::changes::feed::Feed;
 
 /// Pauses between attempts to open, the longest while data is damaged: each attempt leaves an empty file in the log.
 const PAUSES: Pauses = Pauses {
-    first: Duration::from_millis(50),
-    longest: Duration::from_secs(2),
+    backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(2)),
     damaged: Duration::from_secs(60),
     steady: Duration::from_secs(10),
 };
@@ -172,11 +172,10 @@ impl Keeper {
     /// Notes where the log of this owner begins. Retries until it succeeds: without a store no write would become
     /// durable either.
     async fn note(&self, opened: &Opened, epoch: u64) {
-        let mut pause = PAUSES.first;
+        let mut retries = PAUSES.backoff.retries();
         while let Err(error) = self.shared.seen.note().write(&self.opener.objects, epoch).await {
             warn!(%error, "could not note where the log begins");
-            sleep(pause).await;
-            pause = (pause * 2).min(PAUSES.longest);
+            sleep(retries.failed(rand::random())).await;
         }
         if let Err(error) = opened.notes.prune(&self.opener.objects, opened.replay_after).await {
             debug!(%error, "could not delete notes of earlier owners");

@@ -4,21 +4,16 @@
 //! answers one request itself: there are no *boundaries*, see [`no_boundary`].
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use prometheus_client::metrics::counter::Counter;
+use plugin::Counter;
 use slatedb::object_store::path::Path;
 use slatedb::object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    Error, GetOptions, GetResult, ObjectStore, PutOptions, PutPayload, PutResult, Result,
 };
-use store::{Instrumented, StoreHealth};
+use store::{Instrumented, Layer, Layered, StoreHealth};
 
 use crate::engine::notes::Note;
 use crate::engine::survey::log_number;
@@ -26,7 +21,7 @@ use crate::engine::survey::log_number;
 /// The object store of a shard's database.
 #[derive(Debug)]
 pub(crate) struct LogFiles {
-    inner: Instrumented,
+    inner: Arc<dyn ObjectStore>,
     seen: Arc<Seen>,
 }
 
@@ -55,6 +50,11 @@ struct Log {
 }
 
 impl Seen {
+    /// The health of the store, from the calls to it.
+    pub(crate) fn health(&self) -> &StoreHealth {
+        &self.health
+    }
+
     /// The known fault of the store, if any.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.health.trouble()
@@ -109,10 +109,10 @@ impl Seen {
 
 impl LogFiles {
     /// The store as the database uses it.
-    pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Layered<Self> {
         let inner = Instrumented::new(inner);
         let seen = Arc::new(Seen { health: inner.health(), ..Seen::default() });
-        Self { inner, seen }
+        Layered::new(Self { inner: Arc::new(inner), seen })
     }
 
     /// What it observes.
@@ -121,14 +121,11 @@ impl LogFiles {
     }
 }
 
-impl fmt::Display for LogFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.inner, f)
+impl Layer for LogFiles {
+    fn inner(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner
     }
-}
 
-#[async_trait]
-impl ObjectStore for LogFiles {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let is_empty = payload.content_length() == 0;
         let write = self.inner.put_opts(location, payload, options);
@@ -138,23 +135,11 @@ impl ObjectStore for LogFiles {
         }
     }
 
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
-    }
-
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         match no_boundary(location) {
             Some(answer) => Err(answer),
             None => self.inner.get_opts(location, options).await,
         }
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -163,26 +148,6 @@ impl ObjectStore for LogFiles {
             seen.deleted.inc_by(u64::from(outcome.is_ok()));
         };
         self.inner.delete_stream(locations).inspect(count).boxed()
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
     }
 }
 

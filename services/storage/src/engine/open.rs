@@ -15,11 +15,12 @@ use std::time::Duration;
 use plugin::shard::OpenError;
 use plugin::{Claim, ClaimLost};
 use slatedb::object_store::ObjectStore;
+use slatedb::object_store::path::Path;
 use slatedb::{CloseReason, Db, ErrorKind};
 use slatedb_common::metrics::DefaultMetricsRecorder;
+use store::IncrementalListing;
 use tracing::{debug, info};
 
-use super::newest::Newest;
 use crate::engine::cache::Part;
 use crate::engine::data_clock::{DataClock, WallClock};
 use crate::engine::disk_cache::DiskCache;
@@ -96,7 +97,11 @@ impl Opener {
     }
 
     async fn try_open(&self) -> Result<Opened, OpenError> {
-        let objects: Arc<dyn ObjectStore> = Arc::new(Newest::new(Arc::clone(&self.objects)));
+        // SlateDB finds the newest of these by listing all, several times for each opening. They stay for a day, and a
+        // shard that is written to without a pause adds hundreds a minute. The newest is never collected.
+        let numbered = ["manifest", "compactions"].map(|folder| Path::from(PATH).join(folder));
+        let objects: Arc<dyn ObjectStore> =
+            Arc::new(IncrementalListing::new(Arc::clone(&self.objects), numbered));
         for attempt in 1..=ATTEMPTS {
             let found = survey(&objects).await?;
             let (epoch, clock) = (found.epoch, DataClock::begin(self.wall.now_ms().max(found.stamped_ms)));

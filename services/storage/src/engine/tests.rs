@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use types::reason::{CLAIM_PASSED, STORE_UNAVAILABLE};
 
 use super::*;
-use crate::engine::patience::IN_TROUBLE;
+use crate::engine::TIMEOUT;
 use crate::engine::testing::Owners;
 
 /// A running engine.
@@ -206,7 +206,7 @@ async fn survives(trouble: Mode, cause: &str, reads: bool) {
     assert!(matches!(&error, EngineError::Unsettled(why) if why.contains(cause)), "{error}");
     let answered = began.elapsed();
     assert!(
-        (IN_TROUBLE..IN_TROUBLE * 3 / 2).contains(&answered),
+        (TIMEOUT.in_trouble..TIMEOUT.in_trouble * 3 / 2).contains(&answered),
         "before its client stops waiting: {answered:?}"
     );
     assert!(
@@ -214,7 +214,7 @@ async fn survives(trouble: Mode, cause: &str, reads: bool) {
     );
     let began = Instant::now();
     let read = running.get("before").await;
-    assert!(began.elapsed() < IN_TROUBLE * 3 / 2, "{:?}", began.elapsed());
+    assert!(began.elapsed() < TIMEOUT.in_trouble * 3 / 2, "{:?}", began.elapsed());
     match read {
         Ok(value) => assert!(reads && value.as_deref() == Some("1")),
         Err(error) => assert!(!reads && error.to_string().contains(cause), "{error}"),
@@ -252,7 +252,7 @@ async fn a_read_without_writes_reports_in_time_that_the_store_hangs() {
     let began = Instant::now();
     let error = running.get("a").await.unwrap_err();
     assert!(matches!(&error, EngineError::Unread(why) if why.contains("has not answered")), "{error}");
-    assert!(began.elapsed() < IN_TROUBLE * 3 / 2, "{:?}", began.elapsed());
+    assert!(began.elapsed() < TIMEOUT.in_trouble * 3 / 2, "{:?}", began.elapsed());
     store.set(Mode::Work);
     until(async || running.get("a").await.is_ok()).await;
     running.stop().await;

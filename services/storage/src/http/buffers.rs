@@ -1,8 +1,8 @@
 //! The memory that answers to slow readers may hold, and the number of watches.
 
 use axum::response::Response;
+use plugin::Counter;
 use plugin::http::{AnswerBuffer, NoSpace, StreamLimit, StreamPermit, not_processed, retry_later};
-use prometheus_client::metrics::counter::Counter;
 use types::{ErrorKind, Problem};
 
 use crate::meters::Meters;

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 
 use super::*;
@@ -6,8 +7,7 @@ use crate::Tasks;
 
 const SECOND: Duration = Duration::from_secs(1);
 const PAUSES: Pauses = Pauses {
-    first: SECOND,
-    longest: Duration::from_secs(4),
+    backoff: Backoff::new(SECOND, Duration::from_secs(4)),
     damaged: Duration::from_secs(60),
     steady: Duration::from_secs(10),
 };
@@ -16,7 +16,7 @@ const PAUSES: Pauses = Pauses {
 #[derive(Default)]
 struct Script {
     openings: Mutex<VecDeque<Result<Duration, OpenError>>>,
-    log: Mutex<Vec<(u64, String)>>,
+    log: Mutex<Vec<(Duration, String)>>,
     began: Option<Instant>,
 }
 
@@ -27,12 +27,15 @@ impl Script {
     }
 
     fn note(&self, what: &str) {
-        let at = self.began.map(|began| began.elapsed().as_secs()).unwrap_or_default();
+        let at = self.began.map(|began| began.elapsed()).unwrap_or_default();
         self.log.lock().unwrap().push((at, what.to_owned()));
     }
 
-    fn log(&self) -> Vec<(u64, String)> {
-        self.log.lock().unwrap().clone()
+    /// What happened, each with the time since what happened before it.
+    fn log(&self) -> Vec<(Duration, String)> {
+        let mut before = Duration::ZERO;
+        let gap = |(at, what): &(Duration, String)| (*at - std::mem::replace(&mut before, *at), what.clone());
+        self.log.lock().unwrap().iter().map(gap).collect()
     }
 }
 
@@ -63,8 +66,27 @@ impl Open for Script {
     }
 }
 
-fn log(entries: &[(u64, &str)]) -> Vec<(u64, String)> {
-    entries.iter().map(|(at, what)| (*at, (*what).to_owned())).collect()
+/// The time from one entry to the next, in seconds.
+type Gap = RangeInclusive<f64>;
+
+/// A pause with jitter: from half of it to all of it.
+fn up_to(seconds: f64) -> Gap {
+    seconds / 2.0..=seconds
+}
+
+fn exactly(seconds: f64) -> Gap {
+    seconds..=seconds
+}
+
+#[track_caller]
+fn assert_log(log: &[(Duration, String)], expected: &[(Gap, &str)]) {
+    let is_expected = |((gap, what), (range, expected)): (&(Duration, String), &(Gap, &str))| {
+        // The timer counts whole milliseconds.
+        let gap = gap.as_secs_f64();
+        what == expected && *range.start() <= gap && gap <= *range.end() + 0.002
+    };
+    let is_same = log.len() == expected.len() && log.iter().zip(expected).all(is_expected);
+    assert!(is_same, "{log:?} is not {expected:?}");
 }
 
 fn failed() -> Result<Duration, OpenError> {
@@ -90,14 +112,21 @@ fn begin(script: Script) -> (Arc<Script>, Arc<Kept<u32>>, CancellationToken, Tas
 #[tokio::test(start_paused = true)]
 async fn what_fails_is_opened_again_after_longer_and_longer_pauses() {
     let (script, kept, stop, tasks) = begin(Script::of([failed(), failed(), failed(), failed()]));
-    sleep(SECOND / 2).await;
+    sleep(SECOND / 4).await;
     assert_eq!(kept.get(), Err(NotOpen::Opening(Some("no store".to_owned()))));
     assert_eq!(kept.opened(60 * SECOND).await, Ok(7));
     stop.cancel();
     tasks.wait().await;
     assert_eq!(kept.get(), Err(NotOpen::Ended));
-    let opened = [(0, "open"), (1, "open"), (3, "open"), (7, "open"), (11, "open"), (11, "Ending")];
-    assert_eq!(script.log(), log(&opened));
+    let opened = [
+        (exactly(0.0), "open"),
+        (up_to(1.0), "open"),
+        (up_to(2.0), "open"),
+        (up_to(4.0), "open"),
+        (up_to(4.0), "open"),
+        (exactly(0.0), "Ending"),
+    ];
+    assert_log(&script.log(), &opened);
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,31 +138,46 @@ async fn what_was_served_for_long_is_opened_again_soon() {
     stop.cancel();
     tasks.wait().await;
     let opened = [
-        (0, "open"),
-        (1, "open"),
-        (3, "open"),
-        (4, "Failed"),
-        (8, "open"),
-        (28, "Failed"),
-        (29, "open"),
-        (40, "Ending"),
+        (exactly(0.0), "open"),
+        (up_to(1.0), "open"),
+        (up_to(2.0), "open"),
+        (exactly(1.0), "Failed"),
+        (up_to(4.0), "open"),
+        (exactly(20.0), "Failed"),
+        (up_to(1.0), "open"),
+        (11.0..=40.0, "Ending"),
     ];
-    assert_eq!(script.log(), log(&opened));
+    assert_log(&script.log(), &opened);
 }
 
 #[tokio::test(start_paused = true)]
 async fn damage_is_reported_when_it_is_seen_twice_and_looked_at_rarely() {
     let (script, kept, stop, tasks) = begin(Script::of((0..10).map(|_| damaged())));
-    sleep(SECOND / 2).await;
+    sleep(SECOND / 4).await;
     assert_eq!(kept.get(), Err(NotOpen::Opening(Some("a file is gone".to_owned()))));
     sleep(SECOND).await;
     assert_eq!(kept.get(), Err(NotOpen::Damaged("a file is gone".to_owned())));
     sleep(600 * SECOND).await;
     assert_eq!(kept.get(), Ok(7));
-    let openings = script.log().len();
-    assert!(openings <= 11, "{openings}");
+    let mut pauses: Vec<_> = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0].map(up_to).into();
+    pauses.insert(0, exactly(0.0));
+    assert_log(&script.log(), &pauses.into_iter().map(|gap| (gap, "open")).collect::<Vec<_>>());
     stop.cancel();
     tasks.wait().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_is_reported_soon_however_often_it_failed_before() {
+    let openings = (0..9).map(|_| failed()).chain((0..3).map(|_| damaged()));
+    let (script, kept, stop, tasks) = begin(Script::of(openings));
+    sleep(200 * SECOND).await;
+    assert_eq!(kept.get(), Ok(7));
+    stop.cancel();
+    tasks.wait().await;
+    let gaps: Vec<_> = script.log().into_iter().map(|(gap, _)| gap).collect();
+    let [seen_again, looked_at, served, _ending] = gaps[gaps.len() - 4..] else { panic!("{gaps:?}") };
+    assert!(seen_again <= 4 * SECOND + SECOND / 100, "{gaps:?}");
+    assert!(looked_at >= 30 * SECOND && served >= 30 * SECOND, "{gaps:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,7 +186,7 @@ async fn a_shard_that_has_passed_is_not_opened_again() {
         begin(Script::of([Err(OpenError::Passed("node b has it".to_owned()))]));
     tasks.wait().await;
     assert_eq!(kept.get(), Err(NotOpen::Passed("node b has it".to_owned())));
-    assert_eq!(script.log(), log(&[(0, "open"), (0, "node b has it")]));
+    assert_log(&script.log(), &[(exactly(0.0), "open"), (exactly(0.0), "node b has it")]);
 }
 
 /// Takes this long to open.

@@ -1,105 +1,70 @@
-//! Lists numbered files from the newest known one onwards, instead of all of them.
+//! Lists folders of numbered files from the newest known file onwards, instead of all of them.
 //!
-//! SlateDB finds its newest manifest, and the newest state of its compactions, by listing all of them, several times in
-//! each opening. They are kept for a day ([`super::garbage`]), and a shard under constant writes adds hundreds a
-//! minute, so each opening, and with it each takeover, would take longer than the one before. Numbers only rise and the
-//! newest file is never collected, so a search for it can begin at any number that has existed.
+//! A reader that finds the newest file of a folder by listing takes longer with every file that was ever added. Where
+//! numbers only rise and the newest file is never deleted, a listing can begin at any number that has existed
+//! (`start-after` in S3).
 //!
 //! If no file is left from that number onwards, because an operator removed damaged ones, everything is listed.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
-use slatedb::object_store::path::Path;
-use slatedb::object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use object_store::path::Path;
+use object_store::{Error, ObjectMeta, ObjectStore, PutOptions, PutPayload, PutResult, Result};
 
-use super::open::PATH;
+use crate::{Layer, Layered};
 
-/// The folders of numbered files, below [`PATH`].
-const FOLDERS: [&str; 2] = ["manifest", "compactions"];
-
-/// An object store that lists the folders of numbered files from the newest known one onwards.
+/// An object store that lists its folders of numbered files from the newest known one onwards: the newest that it has
+/// listed or written itself.
+///
+/// Each file's name begins with its number, in twenty digits, and a dot: `00000000000000000007.json`.
 #[derive(Debug)]
-pub(crate) struct Newest {
+pub struct IncrementalListing {
     inner: Arc<dyn ObjectStore>,
     known: Arc<Known>,
 }
 
-/// The highest number that was seen in each folder.
-#[derive(Debug, Default)]
-struct Known(Mutex<BTreeMap<Path, u64>>);
+/// The highest number that was seen in each folder of numbered files; none where there was none yet.
+#[derive(Debug)]
+struct Known(Mutex<BTreeMap<Path, Option<u64>>>);
 
 impl Known {
     fn note(&self, file: &Path) {
-        let Some((folder, number)) = split(file) else { return };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = known.entry(folder).or_default();
-        *newest = number.max(*newest);
+        let is_in = |folder: &Path| file.prefix_match(folder).is_some_and(|below| below.count() == 1);
+        let Some((_, newest)) = known.iter_mut().find(|(folder, _)| is_in(folder)) else { return };
+        *newest = number(file).max(*newest);
     }
 
     fn of(&self, folder: &Path) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(folder).copied()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(folder).copied().flatten()
     }
 }
 
-/// The folder and the number of a numbered file: `db/manifest/00000000000000000007.manifest`.
-fn split(file: &Path) -> Option<(Path, u64)> {
-    let folder = FOLDERS
-        .into_iter()
-        .map(|name| Path::from(PATH).join(name))
-        .find(|folder| file.prefix_match(folder).is_some_and(|below| below.count() == 1))?;
-    let number = file.filename()?.split_once('.')?.0.parse().ok()?;
-    Some((folder, number))
+/// The number of a numbered file.
+fn number(file: &Path) -> Option<u64> {
+    file.filename()?.split_once('.')?.0.parse().ok()
 }
 
-impl Newest {
-    /// A store without known files.
-    pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner, known: Arc::default() }
+impl IncrementalListing {
+    /// A store without known files in these folders of numbered files. All others are listed whole.
+    pub fn new(inner: Arc<dyn ObjectStore>, folders: impl IntoIterator<Item = Path>) -> Layered<Self> {
+        let known = folders.into_iter().map(|folder| (folder, None)).collect();
+        Layered::new(Self { inner, known: Arc::new(Known(Mutex::new(known))) })
     }
 }
 
-impl fmt::Display for Newest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
+impl Layer for IncrementalListing {
+    fn inner(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner
     }
-}
 
-#[async_trait]
-impl ObjectStore for Newest {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let result = self.inner.put_opts(location, payload, options).await?;
         self.known.note(location);
         Ok(result)
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -119,30 +84,18 @@ impl ObjectStore for Newest {
         };
         stream::once(listed).try_flatten().inspect_ok(note).boxed()
     }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use slatedb::object_store::ObjectStoreExt;
-    use slatedb::object_store::memory::InMemory;
+    use object_store::ObjectStoreExt;
+    use object_store::memory::InMemory;
 
     use super::*;
+
+    fn listing(inner: Arc<dyn ObjectStore>) -> Layered<IncrementalListing> {
+        IncrementalListing::new(inner, [Path::from("db/manifest"), Path::from("db/compactions")])
+    }
 
     async fn names(store: &impl ObjectStore, folder: &str) -> Vec<String> {
         let listed = store
@@ -164,7 +117,7 @@ mod tests {
             inner.put(&manifest(number), "old".into()).await.unwrap();
             inner.put(&Path::from(format!("db/wal/{number:020}.sst")), "log".into()).await.unwrap();
         }
-        let store = Newest::new(Arc::clone(&inner));
+        let store = listing(Arc::clone(&inner));
         assert_eq!(names(&store, "db/manifest").await.len(), 9, "nothing is known at first");
         assert_eq!(names(&store, "db/manifest").await, ["00000000000000000009.manifest"]);
         // One file of this process, and one of another.
@@ -178,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn everything_is_listed_when_the_newest_known_file_was_removed() {
-        let store = Newest::new(Arc::new(InMemory::new()));
+        let store = listing(Arc::new(InMemory::new()));
         for number in 1..=3 {
             store.put(&manifest(number), "state".into()).await.unwrap();
         }
