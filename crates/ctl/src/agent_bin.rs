@@ -18,6 +18,8 @@ use types::{ClusterId, ServiceName, ServiceType, Spec};
 
 use crate::exit::{Exit, Failure};
 use crate::listens::Listens;
+use crate::out::say;
+use crate::reach::Cx;
 use crate::record::agent_of;
 use crate::state::State;
 
@@ -57,6 +59,9 @@ pub(crate) struct RunnableType {
     /// Whether other nodes may have replicas of its shards.
     #[serde(default)]
     pub(crate) replicated: bool,
+    /// What it does, in a line.
+    #[serde(default)]
+    pub(crate) about: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,6 +112,24 @@ pub(crate) fn of_cluster(
             Err(Failure::new(Exit::Usage, message).hint("name another with --agent-bin").into())
         }
         None => Ok(find(named)?),
+    }
+}
+
+/// The same for what can be done without an agent, with a warning of what there is not then. One that is named must be
+/// there.
+pub(crate) fn or_warn(
+    named: Option<&Path>,
+    cx: &Cx,
+    cluster: Option<&ClusterId>,
+    without: &str,
+) -> anyhow::Result<Option<PathBuf>> {
+    match of_cluster(named, &cx.state, cx.cluster.as_ref().or(cluster)) {
+        Ok(agent) => Ok(Some(agent)),
+        Err(failure) if named.is_some() => Err(failure),
+        Err(failure) => {
+            say(&format!("warning: {without}: {failure}"));
+            Ok(None)
+        }
     }
 }
 

@@ -71,7 +71,7 @@ async fn dispatch(verb: Verb, cx: &Cx) -> anyhow::Result<Exit> {
         Verb::Spec(args) => spec::run(&args, cx).await,
         Verb::Claims(args) => claims::run(&args, cx).await,
         Verb::Validate(args) => validate::run(&args, cx).await,
-        Verb::Init(args) => init::run(&args, cx),
+        Verb::Init(args) => init::run(&args, cx).await,
         Verb::Completion(args) => completion::run(&args, cx),
         Verb::Version(args) => version::run(&args, cx).await,
     }

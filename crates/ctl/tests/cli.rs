@@ -137,7 +137,10 @@ fn up_without_a_manifest_points_to_init_which_overwrites_nothing() {
     assert_eq!(code, Some(1));
     assert!(err.starts_with("error: coterie.yaml exists already\n"), "{err}");
     assert_eq!(std::fs::read_to_string(machine.path().join("coterie.yaml")).unwrap(), written);
-    assert_eq!(machine.ctl(&["init", "-"]), (Some(0), written, nothing()));
+    let (code, out, _) = machine.ctl(&["init", "-"]);
+    assert_eq!((code, out), (Some(0), written));
+    assert_eq!(machine.ctl(&["init", "other.yaml", "--agent-bin", "nowhere"]).0, Some(2));
+    assert!(!machine.path().join("other.yaml").exists());
 }
 
 #[test]

@@ -115,7 +115,6 @@ impl Gateway {
             }
             Destination::Service(service) => {
                 let service = self.view.borrow().normalized(service);
-                let service = self.view.borrow().normalized(service);
                 if self.is_known(&service) {
                     self.guard.check(&parts)?;
                 }

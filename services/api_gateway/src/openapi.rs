@@ -29,8 +29,7 @@ const ERRORS: [(u16, &str); 8] = [
 
 /// The paths. Below the gateway's own listener they are the same as below `/svc/{service}` of an agent.
 pub(crate) fn paths() -> Value {
-    let methods: Map<_, _> =
-        METHODS.iter().map(|method| ((*method).to_owned(), passed_on(*method))).collect();
+    let methods: Map<_, _> = METHODS.iter().map(|method| ((*method).to_owned(), passed_on(method))).collect();
     json!({ "/": { "get": index() }, "/{service}/{path}": methods })
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use e2e::{Machine, eventually, example, free_port};
+use serde_json::Value;
 
 use crate::members_become;
 
@@ -28,6 +29,25 @@ async fn counter(method: reqwest::Method, url: &str, name: &str) -> anyhow::Resu
     Ok(answer.text().await?.trim().parse()?)
 }
 
+/// A manifest of `ctl init` with all services and settings uncommented that have a value.
+fn uncommented(manifest: &str) -> String {
+    let is_line = |line: &str| {
+        let text = line.trim_start_matches(['#', ' ']);
+        let key = text.split(':').next().unwrap_or_default();
+        let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        is_key && (text.ends_with(':') || text.contains(": "))
+    };
+    let mut in_services = false;
+    let lines = manifest.lines().map(|line| {
+        in_services = (in_services || line == "services:") && !line.starts_with("nodes:");
+        match in_services && is_line(line) {
+            true => line.replacen("# ", "", 1),
+            false => line.to_owned(),
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 async fn add(url: &str, name: &str) -> anyhow::Result<u64> {
     counter(reqwest::Method::POST, url, name).await
 }
@@ -48,6 +68,33 @@ async fn an_agent_with_a_plugin_of_its_own_is_used_as_any_and_keeps_its_counts_t
     machine.ctl(&["up", &manifest, "--agent-bin", &agent, "--timeout", "60s"]).await?.exits(0)?;
     for (round, name) in (1..=3).flat_map(|round| NAMES.map(|name| (round, name))) {
         assert_eq!(add(&gateway, name).await?, round, "{name}");
+    }
+    // The manifest that `ctl init` writes shows the type of an agent that is named or remembered, and is valid.
+    let named = ["--agent-bin", &agent];
+    let remembered = ["--cluster", machine.cluster()];
+    for (file, init, checked) in [("named.yaml", named, &named[..]), ("remembered.yaml", remembered, &[])] {
+        machine.ctl(&[&["init", file][..], &init].concat()).await?.exits(0)?;
+        machine.ctl(&[&["validate", file], checked].concat()).await?.exits(0)?;
+        let text = std::fs::read_to_string(machine.folder().join(file))?;
+        for shown in [
+            "  # counter:\n  #   shards: 2\n  #   replicas: 1\n",
+            "  # storage:\n",
+            "  # max_connections: 10000\n",
+        ] {
+            anyhow::ensure!(text.contains(shown.trim_start()), "{file} does not show {shown}:\n{text}");
+        }
+        // It stays valid when all of it is uncommented.
+        let uncommented = machine.write("all.yaml", &uncommented(&text))?;
+        let all = machine
+            .ctl(&["validate", &uncommented, "--agent-bin", &agent, "-o", "json"])
+            .await?
+            .exits(0)?
+            .json()?;
+        anyhow::ensure!(
+            all["services"]["counter"]["shards"] == 2
+                && all["services"]["storage"]["settings"] != Value::Null,
+            "{all}"
+        );
     }
     // The owners are killed, one after the other. The new owner has all acknowledged counts.
     for (killed, counted) in [("zero", 3), ("one", 4)] {

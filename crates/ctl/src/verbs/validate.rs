@@ -36,8 +36,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+    let agent = |cx: &Cx, cluster: Option<&ClusterId>, without: &str| {
+        agent_bin::or_warn(args.agent_bin.as_deref(), cx, cluster, without)
+    };
     if args.schema {
-        let settings = match agent(args, cx, None, "settings of services are not in the schema")? {
+        let settings = match agent(cx, None, "settings of services are not in the schema")? {
             Some(agent) => agent_bin::settings_schema(&agent).await?,
             None => BTreeMap::new(),
         };
@@ -46,7 +49,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     }
     let file = manifest_file::choose(args.file.as_deref())?;
     let format = args.output.output;
-    match manifest_file::load(&file, |cluster| agent(args, cx, cluster, "settings are not checked")).await {
+    match manifest_file::load(&file, |cluster| agent(cx, cluster, "settings are not checked")).await {
         Ok(loaded) => {
             let manifest = &loaded.checked.manifest;
             cx.out.data(format, manifest, table, names)?;
@@ -66,24 +69,6 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
             }
             _ => Err(error),
         },
-    }
-}
-
-/// The agent that checks the settings; without one, warns what is missing.
-fn agent(
-    args: &Args,
-    cx: &Cx,
-    cluster: Option<&ClusterId>,
-    without: &str,
-) -> anyhow::Result<Option<PathBuf>> {
-    let cluster = cx.cluster.as_ref().or(cluster);
-    match agent_bin::of_cluster(args.agent_bin.as_deref(), &cx.state, cluster) {
-        Ok(agent) => Ok(Some(agent)),
-        Err(failure) if args.agent_bin.is_some() => Err(failure),
-        Err(failure) => {
-            say(&format!("warning: {without}: {failure}"));
-            Ok(None)
-        }
     }
 }
 

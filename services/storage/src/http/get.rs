@@ -28,7 +28,7 @@ enum Part {
     /// Nothing: the client has this version already.
     Nothing,
     /// Nothing: the condition does not hold.
-    EngineError,
+    PreconditionFailed,
 }
 
 /// What was read, and the space for it if it is large and will be sent.
@@ -40,7 +40,7 @@ impl StorageService {
         let level = read_level(head.uri.query().unwrap_or_default()).map_err(|error| error.to_response())?;
         let (Read { value, staleness }, part, space) = self.find(key, head, level).await?;
         let mut answer = match (part, value) {
-            (Part::EngineError, value) => changed(value.map(|found| found.version)),
+            (Part::PreconditionFailed, value) => changed(value.map(|found| found.version)),
             (_, Some(found)) => show(found, part, space),
             (_, None) => {
                 let detail = format!("there is no key `{key}`");
@@ -93,7 +93,7 @@ impl StorageService {
 
 fn part(head: &Parts, etag: Option<&str>) -> Part {
     if !is_asked_for(&head.headers, etag) {
-        Part::EngineError
+        Part::PreconditionFailed
     } else if etag.is_some_and(|etag| names(&head.headers, etag)) {
         Part::Nothing
     } else if head.method == Method::HEAD {
