@@ -49,6 +49,11 @@ impl ServiceError {
         self.kind
     }
 
+    /// What a person can do next.
+    pub fn next_step(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// As problem details, with a code for programs (kebab case).
     pub fn to_problem(&self, code: &str) -> Problem {
         let problem = Problem::new(self.kind, code, self.to_string());

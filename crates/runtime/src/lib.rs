@@ -10,6 +10,7 @@
 //! ```
 
 mod api;
+mod failure;
 mod node;
 mod role;
 mod supervisor;

@@ -4,6 +4,7 @@ mod assignment;
 mod begin;
 mod change;
 pub(crate) mod control;
+pub(crate) mod error;
 mod hand_over;
 mod orphaned_claims;
 mod propagation;
@@ -28,19 +29,18 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use types::api::{Seen, Wait};
-use types::{
-    ErrorKind, Generation, NodeId, Problem, Profile, Reason, Role, RoleState, ServiceType, ShardRef, Sharding,
-};
+use types::{Generation, NodeId, Profile, Reason, Role, RoleState, ServiceType, ShardRef, Sharding};
 
 use crate::node::cluster_store::{ClusterStore, Terms};
 use crate::node::identity::{Asked, DataDir, Identity};
-use crate::node::services::{Catalog, TypeError, unknown_role};
+use crate::node::services::{Catalog, TypeError};
 use crate::role::gate::{Mount, Mounted};
 use crate::role::lifecycle::{Happening, State};
 use crate::role::reasons;
 use crate::role::running::Running;
 use crate::supervisor::assignment::{Assignment, ShardDuty};
 use crate::supervisor::control::{Command, Order};
+use crate::supervisor::error::PrepareError;
 use crate::supervisor::propagation::{Shown, ask_all, not_asked};
 use crate::supervisor::stopwatch::Stopwatch;
 use crate::supervisor::takeover::Takeover;
@@ -261,8 +261,8 @@ impl Supervisor {
         let checked = match self.tools.cluster_store.service_type(&service).await {
             Ok(service_type) => registry.check(self.assigned.role.clone(), &service_type),
             Err(TypeError::Unknown(error)) => Err(error),
-            Err(TypeError::Unread(problem)) => {
-                warn!(%service, %problem, "the type of a service is not known yet");
+            Err(TypeError::Unread(_, error)) => {
+                warn!(%service, %error, "the type of a service is not known yet");
                 return Ok(());
             }
         };
@@ -297,9 +297,9 @@ impl Supervisor {
         }
         if let ShardDuty::Primary(claim_watch) = &mut self.assigned.duty {
             let age = claim_watch.claim().age();
-            let stranger = self.tools.cluster_store.stranger();
-            claim_watch.is_resigned = stranger.is_none() && age > RESIGN;
-            if let Some(error) = stranger {
+            let other_store = self.tools.cluster_store.other_store();
+            claim_watch.is_resigned = other_store.is_none() && age > RESIGN;
+            if let Some(error) = other_store {
                 health = Health::degraded(reasons::ANOTHER_STORE, error.to_string());
             } else if claim_watch.is_resigned {
                 let epoch = claim_watch.claim().epoch();
@@ -347,25 +347,18 @@ impl Supervisor {
 
     /// Reads what a role runs with and checks its settings, so that it can be started. Disturbs nothing. `is_wanted`: an
     /// operator wants the role.
-    async fn prepare(&self, role: &Role, is_wanted: bool) -> Result<Plan, Problem> {
+    async fn prepare(&self, role: &Role, is_wanted: bool) -> Result<Plan, PrepareError> {
         let Role::Service { service, shard } = role else {
             return Ok(Plan { role: Role::Standby, prepared: None, terms: None, is_owned: false });
         };
         let terms = self.tools.cluster_store.terms(service, *shard, is_wanted).await?;
         let registry = &self.tools.registry;
-        let plugin =
-            registry.check_type(service, &terms.service_type).map_err(|error| unknown_role(&error))?;
-        let role = registry.check(role.clone(), &terms.service_type).map_err(|error| unknown_role(&error))?;
+        let plugin = registry.check_type(service, &terms.service_type)?;
+        let role = registry.check(role.clone(), &terms.service_type)?;
         let titled = service.with_type(&terms.service_type);
         let prepared = std::panic::catch_unwind(AssertUnwindSafe(|| plugin.prepare(&terms.settings)))
-            .map_err(|_panic| {
-                let detail = format!("checking the settings of {titled} panicked");
-                Problem::new(ErrorKind::Internal, "bad-settings", detail)
-            })?;
-        let prepared = prepared.map_err(|error| {
-            let detail = format!("the settings of {titled}: {error}");
-            Problem::new(ErrorKind::Invalid, "bad-settings", detail)
-        })?;
+            .map_err(|_panic| PrepareError::Panicked(titled.clone()))?;
+        let prepared = prepared.map_err(|error| PrepareError::Settings { titled: titled.clone(), error })?;
         let is_owned = plugin.sharding() == Sharding::Owned;
         Ok(Plan { role, prepared: Some(prepared), terms: Some(terms), is_owned })
     }

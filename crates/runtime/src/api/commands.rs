@@ -18,8 +18,9 @@ use types::{ErrorKind, Generation, NodeId, Post, Problem, Role, RoleBody, ShardI
 use super::App;
 use super::error::{ApiError, wrong_method};
 use super::queries::{member_id, path, unknown_member};
-use crate::node::cluster_store::RoleRefused;
+use crate::node::cluster_store::RoleError;
 use crate::node::services::without_shard;
+use crate::role::owner::NotTheOwner;
 use crate::supervisor::control::Order;
 
 /// How long a node that has left the view may still take to answer.
@@ -93,7 +94,7 @@ pub(crate) async fn change_service(
         return pass_on(&app, &id, Method::PUT, &rest, &headers, body).await;
     }
     // Refused before anything is disturbed, and without blocking other commands.
-    let role = app.cluster_store.checked(role).await.map_err(Problem::from)?;
+    let role = app.cluster_store.checked(role).await?;
     check_match(&app, &headers)?;
     let receipt = app.control.order(Order::Change { role, take }, wait).await?;
     Ok(Json(receipt).into_response())
@@ -155,7 +156,7 @@ pub(crate) async fn drain_leave_or_release(
 }
 
 /// Fails if this node would refuse to release a shard, or to take one. Disturbs nothing.
-fn willing(app: &App, release: &Release, is_offer: bool) -> Result<(), Problem> {
+fn willing(app: &App, release: &Release, is_offer: bool) -> Result<(), ApiError> {
     app.control.is_idle()?;
     let view = app.cluster.view();
     let state = view.member(&app.facts.node).and_then(|member| member.state.as_ref());
@@ -164,14 +165,18 @@ fn willing(app: &App, release: &Release, is_offer: bool) -> Result<(), Problem> 
             state.phase.is_serving() && (state.role == Role::Standby || state.duty == Some(Post::Replica))
         });
         let detail = format!("{} has a role of its own", app.facts.node);
-        return if is_free { Ok(()) } else { Err(Problem::new(ErrorKind::Conflict, "not-free", detail)) };
+        return if is_free {
+            Ok(())
+        } else {
+            Err(Problem::new(ErrorKind::Conflict, "not-free", detail).into())
+        };
     }
     let is_ours = state.is_some_and(|state| {
         state.role.service() == Some(&release.service)
             && state.role.shard() == Some(release.shard)
             && state.epoch == Some(release.epoch)
     });
-    if is_ours { Ok(()) } else { Err(crate::role::owner::not_the_owner(&app.facts.node, release)) }
+    if is_ours { Ok(()) } else { Err(NotTheOwner::new(&app.facts.node, release).into()) }
 }
 
 /// The first spelling of a role change, for the node that answers. Either of `service` and `service_type` names the service.
@@ -195,10 +200,10 @@ pub(crate) async fn update_service(
         .and_then(|shard| Role::new(&service, shard).map_err(|error| error.to_string()))
         .map_err(|error| ApiError::invalid("bad-role", error))?;
     let role = match app.cluster_store.checked(role.clone()).await {
-        Err(RoleRefused::Registry(RegistryError::NoShards { .. })) => {
-            app.cluster_store.checked(without_shard(role)).await.map_err(Problem::from)?
+        Err(RoleError::Registry(RegistryError::NoShards { .. })) => {
+            app.cluster_store.checked(without_shard(role)).await?
         }
-        checked => checked.map_err(Problem::from)?,
+        checked => checked?,
     };
     Ok(Json(app.control.order(Order::Change { role, take: false }, Wait::All).await?))
 }

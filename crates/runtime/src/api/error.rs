@@ -5,6 +5,8 @@ use axum::response::IntoResponse;
 use http::{Method, Response, StatusCode, Uri};
 use types::{ErrorKind, Problem};
 
+use crate::failure::{Explanation, Failure};
+
 /// A problem as an answer; the outermost layer adds the node and the request's id, and writes it.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError(pub(crate) Problem);
@@ -12,6 +14,14 @@ pub(crate) struct ApiError(pub(crate) Problem);
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
         Self(problem)
+    }
+}
+
+/// The one place where an error of the runtime becomes problem details.
+impl<F: Failure> From<F> for ApiError {
+    fn from(error: F) -> Self {
+        let Explanation { kind, code, hint } = error.explain();
+        Self(Problem { hint, ..Problem::new(kind, &code, error.to_string()) })
     }
 }
 

@@ -16,7 +16,7 @@ use types::{ErrorKind, Problem, ServiceName, limits};
 use super::App;
 use super::error::ApiError;
 use super::queries::path;
-use super::settled::{not_written, opened, replaced, unread};
+use super::settled::{opened, replaced};
 
 /// How a service is removed.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -50,12 +50,12 @@ pub(crate) async fn remove(
     let last = replaced(&headers)?;
     let store = opened(&app).await?;
     let specs = store.specs();
-    let spec = specs.latest(&service).await.map_err(|error| unread(&error))?;
+    let spec = specs.latest(&service).await?;
     if spec.is_some() && !stop {
         unused(&app, store, &service).await?;
     }
     // First the spec: without it, no node takes over a shard of a member that ends.
-    let removed = specs.remove(&service, last).await.map_err(|error| not_written(&error))?;
+    let removed = specs.remove(&service, last).await?;
     let ended = async {
         if stop {
             end(&app, &service).await?;
@@ -64,11 +64,11 @@ pub(crate) async fn remove(
     };
     if let Err(problem) = ended.await {
         if let Some(spec) = spec {
-            specs.put(&service, 0, &spec.spec).await.map_err(|error| not_written(&error))?;
+            specs.put(&service, 0, &spec.spec).await?;
         }
         return Err(problem);
     }
-    let objects = store.delete_data(&service).await.map_err(|error| unread(&error))?;
+    let objects = store.delete_data(&service).await?;
     info!(%service, number = removed, objects, "removed a service");
     Ok(Json(Removed { service, objects: u64::try_from(objects).unwrap_or(u64::MAX) }))
 }
@@ -107,7 +107,7 @@ async fn unused(app: &App, store: &Store, service: &ServiceName) -> Result<(), A
         let problem = Problem::new(ErrorKind::Conflict, "in-use", detail);
         return Err(problem.hint(format!("`ctl set-service {first} standby` ends it there")).into());
     }
-    let claims = store.claims().all().await.map_err(|error| unread(&error))?;
+    let claims = store.claims().all().await?;
     let owned =
         claims.iter().filter(|(claimed, _)| claimed.service == *service).find_map(|(claimed, state)| {
             let holder = match state {

@@ -10,15 +10,13 @@ use axum::extract::{Path, State};
 use futures_util::future::join_all;
 use http::HeaderMap;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
-use store::{ClaimState, Latest, SpecError, Store, StoreError};
+use store::{ClaimState, Latest, Store, StoreError};
 use types::api::{ClaimView, Claims, NumberedSpec, ReplicaView, Specs};
 use types::{ErrorKind, Post, Problem, ServiceName, ServiceType, ShardId, ShardRef, Sharding, Spec};
 
 use super::App;
 use super::error::ApiError;
 use super::queries::path;
-use crate::node::cluster_store::{not_opened, unreadable};
-use crate::node::services::unknown_role;
 use crate::role::owner::is_honoured;
 use crate::takeover::twins;
 
@@ -29,9 +27,9 @@ const REPLICA_LIMIT: Duration = Duration::from_millis(300);
 #[utoipa::path(get, path = "/v1/spec", responses((status = 200, body = Specs), (status = 503, body = Problem)))]
 pub(crate) async fn specs(State(app): State<App>) -> Result<Json<Specs>, ApiError> {
     let store = opened(&app).await?;
-    let specs = store.specs().all().await.map_err(|error| unread(&error))?;
+    let specs = store.specs().all().await?;
     let specs = specs.into_iter().map(|(service, spec)| Ok((service, spec?)));
-    let specs = specs.collect::<Result<_, _>>().map_err(|error| unread(&error))?;
+    let specs = specs.collect::<Result<_, StoreError>>()?;
     Ok(Json(Specs { store: store.info().clone(), specs }))
 }
 
@@ -58,30 +56,8 @@ pub(crate) async fn put_spec(
     let last = replaced(&headers)?;
     check(&app, &service, &spec)?;
     let store = opened(&app).await?;
-    let number = store.specs().put(&service, last, &spec).await.map_err(|error| not_written(&error))?;
+    let number = store.specs().put(&service, last, &spec).await?;
     Ok(Json(NumberedSpec { number, spec }))
-}
-
-/// Why a spec was not written or removed.
-pub(super) fn not_written(error: &SpecError) -> ApiError {
-    match error {
-        SpecError::Changed { .. } => {
-            let problem = Problem::new(ErrorKind::Changed, "changed", error.to_string());
-            problem.hint("GET /v1/spec, apply your change to what it says, then try again").into()
-        }
-        SpecError::ShardsFixed { .. } => {
-            let problem = Problem::new(ErrorKind::Conflict, "shards-fixed", error.to_string());
-            problem.hint("keys lie in their shards; for another number use another cluster").into()
-        }
-        SpecError::TypeFixed { .. } => conflict("type-fixed", error),
-        SpecError::Similar { .. } => conflict("similar-name", error),
-        SpecError::Store(error) => unread(error),
-    }
-}
-
-fn conflict(code: &str, error: &SpecError) -> ApiError {
-    let problem = Problem::new(ErrorKind::Conflict, code, error.to_string());
-    ApiError(Problem { hint: error.hint(), ..problem })
 }
 
 /// The owner of each shard, read from the store now.
@@ -91,7 +67,7 @@ pub(crate) async fn claims(State(app): State<App>) -> Result<Json<Claims>, ApiEr
     let store = opened(&app).await?;
     let specs = store.specs();
     let claims = store.claims();
-    let (specs, mut known) = tokio::try_join!(specs.all(), claims.all()).map_err(|error| unread(&error))?;
+    let (specs, mut known) = tokio::try_join!(specs.all(), claims.all())?;
     // A service that was removed leaves its claims behind, so that the epochs continue if it is created again.
     known.retain(|shard, state| {
         specs.contains_key(&shard.service) || state.as_ref().map_or(true, |state| state.holder.is_some())
@@ -178,11 +154,7 @@ async fn replicas(app: &App) -> BTreeMap<ShardRef, Vec<ReplicaView>> {
 }
 
 pub(super) async fn opened(app: &App) -> Result<&Store, ApiError> {
-    app.cluster_store.store().await.map_err(|error| not_opened(&error).into())
-}
-
-pub(super) fn unread(error: &StoreError) -> ApiError {
-    unreadable(error).into()
+    Ok(app.cluster_store.store().await?)
 }
 
 /// The spec in a body. Unlike in answers, an unknown field is an error.
@@ -233,7 +205,7 @@ fn check(app: &App, service: &ServiceName, spec: &Spec) -> Result<(), ApiError> 
             .hint("give one of the types that GET /v1/services lists as `type`, or name the service after it")
             .into());
     };
-    let plugin = app.registry.check_type(service, &service_type).map_err(|error| unknown_role(&error))?;
+    let plugin = app.registry.check_type(service, &service_type)?;
     let service = service.with_type(&service_type);
     plugin
         .prepare(&spec.settings)

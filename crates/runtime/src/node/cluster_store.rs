@@ -1,5 +1,7 @@
 //! The cluster's object store as a node uses it: opened as soon as it answers, gossiped, and the same for all members.
 
+mod error;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -7,18 +9,20 @@ use std::time::Duration;
 
 use cluster::{Cluster, ClusterView};
 use mesh::Kind;
-use plugin::{Registry, RegistryError};
+use plugin::Registry;
 use serde_json::Value;
-use store::{Fault, ObjectStore, OpenError, SpecError, Store, StoreError, StoreUrl};
+use store::{ObjectStore, OpenError, SpecError, Store, StoreUrl};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 use types::api::NumberedSpec;
-use types::{ClusterId, ErrorKind, Problem, Role, ServiceName, ServiceType, ShardId, Sharding, Spec};
+use types::{ClusterId, Role, ServiceName, ServiceType, ShardId, ShardRef, Sharding, Spec};
 
+pub(crate) use self::error::{OtherStore, RoleError, StoreAccessError, TermsError};
+use crate::failure::Failure;
 use crate::node::identity::DataDir;
-use crate::node::services::{Services, TypeError, unknown_role};
-use crate::node::shard_count::{GivenShards, type_fixed};
+use crate::node::services::{Services, TypeError};
+use crate::node::shard_count::{GivenShards, ShardCountError};
 
 /// How often a spec is written while others write it at the same time.
 const SPEC_ATTEMPTS: u32 = 5;
@@ -131,12 +135,12 @@ impl ClusterStore {
     }
 
     /// The store, once no live member is seen to use another one: required before a node takes a claim.
-    pub(crate) async fn shared_store(&self) -> Result<&Store, Problem> {
-        let store = self.store().await.map_err(|error| not_opened(&error))?;
+    pub(crate) async fn shared_store(&self) -> Result<&Store, StoreAccessError> {
+        let store = self.store().await?;
         self.first_contact().await;
-        match stranger(&self.0.cluster.view(), store) {
+        match other_store(&self.0.cluster.view(), store) {
             None => Ok(store),
-            Some(error) => Err(error),
+            Some(other) => Err(other.into()),
         }
     }
 
@@ -149,9 +153,9 @@ impl ClusterStore {
         }
     }
 
-    /// A live member that uses another store, as an error; none while this node has not opened its own.
-    pub(crate) fn stranger(&self) -> Option<Problem> {
-        stranger(&self.0.cluster.view(), self.0.store.get()?)
+    /// A live member that uses another store; none while this node has not opened its own.
+    pub(crate) fn other_store(&self) -> Option<OtherStore> {
+        other_store(&self.0.cluster.view(), self.0.store.get()?)
     }
 
     /// Waits, if the node has seeds, until it has met the nodes that start with it, at most for [`MEETING_LIMIT`]; then for a
@@ -202,33 +206,25 @@ impl ClusterStore {
                 let unknown = || TypeError::Unknown(inner.registry.unknown(service));
                 return settled.or(given).ok_or_else(unknown);
             }
-            Ok(Err(problem)) => problem,
-            Err(_) => {
-                let detail = format!("the store did not answer within {TYPE_LIMIT:?}");
-                Problem::new(ErrorKind::Unavailable, "store-unavailable", detail)
-            }
+            Ok(Err(error)) => error,
+            Err(_) => StoreAccessError::NoAnswer(TYPE_LIMIT),
         };
         let kept = inner.data.spec(service).ok().flatten().and_then(|kept| kept.spec.type_of(service));
-        kept.or(given).ok_or_else(|| {
-            let detail = format!("the type of {service} is not known: {}", unread.detail);
-            TypeError::Unread(Problem { detail, ..unread })
-        })
+        kept.or(given).ok_or_else(|| TypeError::Unread(service.clone(), unread))
     }
 
-    async fn read_spec(&self, service: &ServiceName) -> Result<Option<NumberedSpec>, Problem> {
-        let store = self.store().await.map_err(|error| not_opened(&error))?;
-        store.specs().latest(service).await.map_err(|error| unreadable(&error))
+    async fn read_spec(&self, service: &ServiceName) -> Result<Option<NumberedSpec>, StoreAccessError> {
+        Ok(self.store().await?.specs().latest(service).await?)
     }
 
     /// A role as this agent runs it: its service by its name, with a shard if the service's type is sharded.
-    pub(crate) async fn checked(&self, role: Role) -> Result<Role, RoleRefused> {
+    pub(crate) async fn checked(&self, role: Role) -> Result<Role, RoleError> {
         let Role::Service { service, shard } = role else { return Ok(Role::Standby) };
         let service = self.0.registry.normalized(service);
-        self.0.services.refuse_type(&service).map_err(RoleRefused::Problem)?;
-        let service_type =
-            self.service_type(&service).await.map_err(|error| RoleRefused::Problem(error.into()))?;
+        self.0.services.refuse_type(&service)?;
+        let service_type = self.service_type(&service).await?;
         let role = Role::Service { service, shard };
-        self.0.registry.check(role, &service_type).map_err(RoleRefused::Registry)
+        Ok(self.0.registry.check(role, &service_type)?)
     }
 
     /// What a role of this service runs with. If the service has no spec yet, one is written to the store if `is_told`: an
@@ -238,23 +234,22 @@ impl ClusterStore {
         service: &ServiceName,
         shard: Option<ShardId>,
         is_told: bool,
-    ) -> Result<Terms, Problem> {
+    ) -> Result<Terms, TermsError> {
         let service_type = self.service_type(service).await?;
         self.0.shards.check_type(service, &service_type)?;
-        let plugin = self.0.registry.check_type(service, &service_type);
-        let sharding = plugin.map_err(|error| unknown_role(&error))?.sharding();
+        let sharding = self.0.registry.check_type(service, &service_type)?.sharding();
         let opened = match sharding {
             Sharding::Owned => self.shared_store().await,
-            Sharding::None | Sharding::Unowned => self.store().await.map_err(|error| not_opened(&error)),
+            Sharding::None | Sharding::Unowned => self.store().await.map_err(StoreAccessError::from),
         };
         let read = match opened {
             Ok(store) => self.settle(store, (service, &service_type), shard, (sharding, is_told)).await,
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         let numbered = match read {
             Ok(numbered) => numbered,
             // A refusal is final; a service without owned shards runs without a store that failed.
-            Err(error) if sharding != Sharding::Owned && error.status >= 500 => {
+            Err(error) if sharding != Sharding::Owned && error.explain().kind.status() >= 500 => {
                 warn!(%service, %error, "the spec can't be read; what was known of it has to do");
                 return Ok(self.remembered(service, service_type));
             }
@@ -267,14 +262,7 @@ impl ClusterStore {
         if let (Sharding::Owned, Some(shards), Some(shard)) = (sharding, shards, shard)
             && shard.as_u32() >= shards.get()
         {
-            let what = match shards.get() {
-                1 => format!("{service} has one shard, 0: there is no shard {shard}"),
-                _ => format!("{service} has shards 0 to {}: there is no shard {shard}", shards.get() - 1),
-            };
-            return Err(Problem::new(ErrorKind::Invalid, "no-such-shard", what).hint(
-                "the first node of a service says how many there are (`agent --shards N`, 1 without it), unless `ctl up` \
-                 did; that never changes",
-            ));
+            return Err(TermsError::NoSuchShard { shard: ShardRef::new(service.clone(), shard), shards });
         }
         let NumberedSpec { number, spec } = numbered;
         let (settings, replicas) = (spec.settings, spec.replicas);
@@ -287,17 +275,17 @@ impl ClusterStore {
         (service, service_type): (&ServiceName, &ServiceType),
         shard: Option<ShardId>,
         (sharding, is_told): (Sharding, bool),
-    ) -> Result<NumberedSpec, Problem> {
+    ) -> Result<NumberedSpec, TermsError> {
         let told = self.0.settings.get(service);
         let is_owned = sharding == Sharding::Owned;
         let place = (service, service_type, shard.unwrap_or_default());
         let first = || self.0.shards.first(place, &self.0.http);
         let specs = store.specs();
         for _ in 0..SPEC_ATTEMPTS {
-            let known = specs.latest(service).await.map_err(|error| unreadable(&error))?;
+            let known = specs.latest(service).await.map_err(StoreAccessError::from)?;
             let settled = known.as_ref().and_then(|known| known.spec.type_of(service));
             if let Some(settled) = settled.filter(|settled| settled != service_type) {
-                return Err(type_fixed(service, &settled, service_type));
+                return Err(ShardCountError::type_fixed(service, settled, service_type.clone()).into());
             }
             let wanted = match &known {
                 Some(known) if known.spec.shards.is_some() => None,
@@ -316,10 +304,7 @@ impl ClusterStore {
                     return Ok(known);
                 }
                 Some(known) => (known.number, Spec { shards: wanted, ..known.spec }),
-                None if !is_told => {
-                    let detail = format!("{service} was removed: it has no spec");
-                    return Err(Problem::new(ErrorKind::NotFound, "no-spec", detail));
-                }
+                None if !is_told => return Err(TermsError::Removed(service.clone())),
                 None => {
                     let settings = told.cloned().unwrap_or_else(|| serde_json::json!({}));
                     let service_type = Some(service_type.clone());
@@ -332,15 +317,10 @@ impl ClusterStore {
                 Err(
                     SpecError::Changed { .. } | SpecError::ShardsFixed { .. } | SpecError::TypeFixed { .. },
                 ) => {}
-                Err(error @ SpecError::Similar { .. }) => {
-                    let problem = Problem::new(error.kind(), "similar-name", error.to_string());
-                    return Err(Problem { hint: error.hint(), ..problem });
-                }
-                Err(SpecError::Store(error)) => return Err(unreadable(&error)),
+                Err(error @ (SpecError::Similar { .. } | SpecError::Store(_))) => return Err(error.into()),
             }
         }
-        let detail = format!("the spec of {service} is changed all the time");
-        Err(Problem::new(ErrorKind::Unavailable, "contended", detail).hint("try again in a moment"))
+        Err(TermsError::Contended(service.clone()))
     }
 
     fn remember(&self, service: &ServiceName, known: &NumberedSpec) {
@@ -370,63 +350,13 @@ impl ClusterStore {
     }
 }
 
-/// Why this agent can't run a role.
-#[derive(Debug)]
-pub(crate) enum RoleRefused {
-    /// The service's type does not allow it.
-    Registry(RegistryError),
-    /// The type of the service is not known, or another service is meant.
-    Problem(Problem),
-}
-
-impl From<RoleRefused> for Problem {
-    fn from(refused: RoleRefused) -> Self {
-        match refused {
-            RoleRefused::Registry(error) => unknown_role(&error),
-            RoleRefused::Problem(problem) => problem,
-        }
-    }
-}
-
-/// A live member that uses another store, as an error.
-fn stranger(view: &ClusterView, store: &Store) -> Option<Problem> {
+/// A live member that uses another store.
+fn other_store(view: &ClusterView, store: &Store) -> Option<OtherStore> {
     let ours = store.info();
     let (node, theirs) = view
         .peers()
         .filter_map(|peer| peer.store.as_ref().map(|theirs| (&peer.id, theirs)))
         .find(|(_, theirs)| theirs.id != ours.id)?;
-    let me = view.me();
-    let detail = format!(
-        "{me} uses the store {} at {}, {node} the store {} at {}",
-        ours.id, ours.url, theirs.id, theirs.url
-    );
-    let hint = "one cluster has one store, and nobody takes a shard while there are two: one of these nodes was \
-                started with the wrong --store";
-    Some(Problem::new(ErrorKind::Conflict, "another-store", detail).hint(hint))
-}
-
-/// The problem of a store that could not be opened.
-pub(crate) fn not_opened(error: &OpenError) -> Problem {
-    if matches!(error, OpenError::Damaged { .. }) {
-        return damaged(error.kind(), error.to_string(), error.hint());
-    }
-    unavailable(error.kind(), error.to_string(), error.hint())
-}
-
-/// The problem of a store that failed a request.
-pub(crate) fn unreadable(error: &StoreError) -> Problem {
-    if error.fault() == Fault::Damaged {
-        return damaged(error.kind(), error.to_string(), error.hint());
-    }
-    unavailable(error.kind(), error.to_string(), error.hint())
-}
-
-fn damaged(kind: ErrorKind, detail: String, hint: Option<String>) -> Problem {
-    let problem = Problem::new(kind, "damaged-data", detail);
-    Problem { hint, ..problem }
-}
-
-fn unavailable(kind: ErrorKind, detail: String, hint: Option<String>) -> Problem {
-    let problem = Problem::new(kind, "store-unavailable", detail);
-    Problem { hint, ..problem }
+    let (me, node) = (view.me().clone(), node.clone());
+    Some(OtherStore { me, ours: ours.clone(), node, theirs: theirs.clone() })
 }

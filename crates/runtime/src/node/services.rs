@@ -10,7 +10,10 @@ use cluster::ClusterView;
 use mesh::Kind;
 use plugin::{Plugin, Registry, RegistryError};
 use tokio::sync::watch;
-use types::{ErrorKind, Problem, Role, ServiceName, ServiceType};
+use types::{ErrorKind, Role, ServiceName, ServiceType};
+
+use crate::failure::{Explanation, Failure};
+use crate::node::cluster_store::StoreAccessError;
 
 /// The services that have specs, as they were last read from the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,18 +75,12 @@ impl Services {
     }
 
     /// Refuses the name of a type if no service has that name but others have that type: one of them is meant.
-    pub(crate) fn refuse_type(&self, service: &ServiceName) -> Result<(), Problem> {
+    pub(crate) fn refuse_type(&self, service: &ServiceName) -> Result<(), AmbiguousService> {
         let named = named_otherwise(service, &self.catalog.borrow(), &self.registry, &self.view.borrow());
-        let Some(first) = named.first() else { return Ok(()) };
-        let names: Vec<_> = named.iter().map(ServiceName::as_str).collect();
-        let detail = match names.as_slice() {
-            [one] => format!("`{service}` is a service type, and the service of that type is called {one}"),
-            _ => {
-                format!("`{service}` is a service type, and several services are of it: {}", names.join(", "))
-            }
-        };
-        let problem = Problem::new(ErrorKind::Invalid, "ambiguous-service", detail);
-        Err(problem.hint(format!("name the service, for example `{first}`")))
+        match named.into_iter().collect::<Vec<_>>() {
+            named if named.is_empty() => Ok(()),
+            named => Err(AmbiguousService { service: service.clone(), named }),
+        }
     }
 }
 
@@ -121,34 +118,53 @@ fn named_otherwise(
     listed.map(|(name, _)| name).chain(seen).cloned().collect()
 }
 
-/// Why the type of a service is not known.
-#[derive(Debug)]
-pub(crate) enum TypeError {
-    /// The service has no spec, and there is no type of its name here.
-    Unknown(RegistryError),
-    /// The store could not be read.
-    Unread(Problem),
+/// The name of a type where a service is meant: no service has it, and others have that type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", in_words(service, named))]
+pub(crate) struct AmbiguousService {
+    service: ServiceName,
+    /// The services of that type, at least one.
+    named: Vec<ServiceName>,
 }
 
-impl From<TypeError> for Problem {
-    fn from(error: TypeError) -> Self {
-        match error {
-            TypeError::Unknown(error) => unknown_role(&error),
-            TypeError::Unread(problem) => problem,
+fn in_words(service: &ServiceName, named: &[ServiceName]) -> String {
+    match named {
+        [one] => format!("`{service}` is a service type, and the service of that type is called {one}"),
+        _ => {
+            let names: Vec<_> = named.iter().map(ServiceName::as_str).collect();
+            format!("`{service}` is a service type, and several services are of it: {}", names.join(", "))
         }
     }
 }
 
-/// The refusal of a role that can't be run here.
-pub(crate) fn unknown_role(error: &RegistryError) -> Problem {
-    let (code, hint) = match error {
-        RegistryError::UnknownType { .. } => {
-            ("unknown-service-type", "GET /v1/services lists what this cluster can run")
+impl Failure for AmbiguousService {
+    fn explain(&self) -> Explanation {
+        let explanation = Explanation::new(ErrorKind::Invalid, "ambiguous-service");
+        match self.named.first() {
+            Some(first) => explanation.hint(format!("name the service, for example `{first}`")),
+            None => explanation,
         }
-        RegistryError::OtherType { .. } => ("bad-service-type", "give the service another name"),
-        RegistryError::NoShards { .. } => ("bad-shard", "leave the shard out"),
-    };
-    Problem::new(ErrorKind::Invalid, code, error.to_string()).hint(hint)
+    }
+}
+
+/// Why the type of a service is not known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TypeError {
+    /// The service has no spec, and there is no type of its name here.
+    #[error(transparent)]
+    Unknown(#[from] RegistryError),
+    /// The store could not be read.
+    #[error("the type of {0} is not known: {1}")]
+    Unread(ServiceName, StoreAccessError),
+}
+
+impl Failure for TypeError {
+    fn explain(&self) -> Explanation {
+        match self {
+            Self::Unknown(error) => error.explain(),
+            Self::Unread(_, error) => error.explain(),
+        }
+    }
 }
 
 /// A role without its shard, for a type that has none.

@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 
 use plugin::Registry;
-use types::{ErrorKind, Problem, Role, ServiceName, ServiceType, ShardId, Sharding};
+use types::{ErrorKind, Role, ServiceName, ServiceType, ShardId, ShardRef, Sharding};
+
+use crate::failure::{Explanation, Failure};
 
 /// Why a node can't be started with a number of shards.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,9 +74,15 @@ impl GivenShards {
     }
 
     /// Refuses a type that is not the one on the store.
-    pub(crate) fn check_type(&self, service: &ServiceName, on_store: &ServiceType) -> Result<(), Problem> {
+    pub(crate) fn check_type(
+        &self,
+        service: &ServiceName,
+        on_store: &ServiceType,
+    ) -> Result<(), ShardCountError> {
         match self.service_type(service) {
-            Some(given) if given != on_store => Err(type_fixed(service, on_store, given)),
+            Some(given) if given != on_store => {
+                Err(ShardCountError::type_fixed(service, on_store.clone(), given.clone()))
+            }
             _ => Ok(()),
         }
     }
@@ -88,7 +96,7 @@ impl GivenShards {
         &self,
         (service, service_type, shard): (&ServiceName, &ServiceType, ShardId),
         http: &str,
-    ) -> Result<u32, Problem> {
+    ) -> Result<u32, ShardCountError> {
         if let Some(shards) = self.of(service) {
             return Ok(shards.get());
         }
@@ -96,9 +104,6 @@ impl GivenShards {
             return Ok(1);
         }
         let least = shard.as_u32() + 1;
-        let detail = format!(
-            "the store does not say yet how many shards {service} has, and shard {shard} alone does not tell"
-        );
         let by_flag = self
             .command
             .as_ref()
@@ -116,32 +121,66 @@ impl GivenShards {
                 )
             }
         };
-        let hint = format!("say how many there are, for example `{command}`; that never changes afterwards");
-        Err(Problem::new(ErrorKind::Invalid, "no-shards", detail).hint(hint))
+        Err(ShardCountError::Unknown { shard: ShardRef::new(service.clone(), shard), command })
     }
 
     /// Refuses a number that is not the one on the store.
-    pub(crate) fn check(&self, service: &ServiceName, on_store: Option<NonZeroU32>) -> Result<(), Problem> {
+    pub(crate) fn check(
+        &self,
+        service: &ServiceName,
+        on_store: Option<NonZeroU32>,
+    ) -> Result<(), ShardCountError> {
         match (self.of(service), on_store) {
             (Some(given), Some(known)) if given != known => {
-                let detail =
-                    format!("{service} has {} on the store, and --shards says {given}", counted(known));
-                let problem = Problem::new(ErrorKind::Conflict, "shards-fixed", detail);
-                Err(problem.hint(format!(
-                    "the number never changes, for keys lie in their shards: start this agent with --shards {known} or \
-                     without it, or with another --cluster or --store"
-                )))
+                Err(ShardCountError::Fixed { service: service.clone(), known, given })
             }
             _ => Ok(()),
         }
     }
 }
 
-/// The refusal of another type than the one that a service has.
-pub(crate) fn type_fixed(service: &ServiceName, is: &ServiceType, wanted: &ServiceType) -> Problem {
-    let detail = format!("{service} is of type {is} on the store, not of type {wanted}");
-    let problem = Problem::new(ErrorKind::Conflict, "type-fixed", detail);
-    problem.hint(format!("the type never changes: leave {wanted} out, or give the service another name"))
+/// Why the agent's flags can't be used for a service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ShardCountError {
+    /// Give the number: the service has no spec yet.
+    #[error(
+        "the store does not say yet how many shards {} has, and shard {} alone does not tell",
+        shard.service, shard.shard
+    )]
+    Unknown {
+        shard: ShardRef,
+        /// A command that gives it.
+        command: String,
+    },
+    /// Leave the number out.
+    #[error("{service} has {} on the store, and --shards says {given}", counted(*known))]
+    Fixed { service: ServiceName, known: NonZeroU32, given: NonZeroU32 },
+    /// Leave the type out, or name another service.
+    #[error("{service} is of type {is} on the store, not of type {wanted}")]
+    TypeFixed { service: ServiceName, is: ServiceType, wanted: ServiceType },
+}
+
+impl ShardCountError {
+    pub(crate) fn type_fixed(service: &ServiceName, is: ServiceType, wanted: ServiceType) -> Self {
+        Self::TypeFixed { service: service.clone(), is, wanted }
+    }
+}
+
+impl Failure for ShardCountError {
+    fn explain(&self) -> Explanation {
+        match self {
+            Self::Unknown { command, .. } => Explanation::new(ErrorKind::Invalid, "no-shards").hint(format!(
+                "say how many there are, for example `{command}`; that never changes afterwards"
+            )),
+            Self::Fixed { known, .. } => Explanation::new(ErrorKind::Conflict, "shards-fixed").hint(format!(
+                "the number never changes, since the shard of a key depends on it: start this agent with --shards \
+                 {known} or without it, or with another --cluster or --store"
+            )),
+            Self::TypeFixed { wanted, .. } => Explanation::new(ErrorKind::Conflict, "type-fixed").hint(format!(
+                "the type never changes: leave {wanted} out, or give the service another name"
+            )),
+        }
+    }
 }
 
 fn counted(shards: NonZeroU32) -> String {
@@ -172,7 +211,7 @@ mod tests {
             let storage_type = "storage".parse().unwrap();
             given
                 .first((&storage, &storage_type, shard), "http://a")
-                .map_err(|problem| problem.hint.unwrap_or_default())
+                .map_err(|error| error.explain().hint.unwrap_or_default())
         };
         assert_eq!(first(given("storage/0", None), 0), Ok(1));
         assert_eq!(first(given("storage/0", Some(3)), 0), Ok(3));
@@ -196,6 +235,7 @@ mod tests {
         let hint = given("standby", None)
             .first((&sessions, &storage, "1".parse().unwrap()), "http://a")
             .unwrap_err()
+            .explain()
             .hint
             .unwrap();
         assert!(hint.contains(r#"'{"type": "storage", "settings": {}, "shards": 2}'"#), "{hint}");
@@ -215,7 +255,7 @@ mod tests {
         }
         let other = "other".parse().unwrap();
         assert_eq!(given("storage/0", Some(3)).check(&other, NonZeroU32::new(2)), Ok(()));
-        let problem = given("storage/0", Some(3)).check(&storage, NonZeroU32::new(1)).unwrap_err();
-        assert_eq!(problem.detail, "storage has 1 shard on the store, and --shards says 3");
+        let error = given("storage/0", Some(3)).check(&storage, NonZeroU32::new(1)).unwrap_err();
+        assert_eq!(error.to_string(), "storage has 1 shard on the store, and --shards says 3");
     }
 }

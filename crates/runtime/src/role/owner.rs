@@ -3,21 +3,25 @@
 //! Whether a node may take a shard is a pure function of the claim on the store and the view; among the nodes that try, the
 //! store decides.
 
+mod error;
+
 use std::time::Duration;
 
 use cluster::{Cluster, ClusterView};
 use mesh::{AgentError, Mesh};
 use plugin::Claim;
-use store::{ClaimError, ClaimState, Claims, Farewell, Latest, Store};
+use store::{ClaimError, ClaimState, Claims, Farewell, Latest, Store, StoreError};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use types::api::Release;
-use types::{ErrorKind, Holder, NodeId, Problem, RoleState, ShardRef, limits};
+use types::{Holder, NodeId, RoleState, ShardRef, limits};
 
-use crate::node::cluster_store::unreadable;
+pub(crate) use self::error::{AcquireError, NotTheOwner};
+use self::error::{HandOverRefused, Owned};
+use crate::node::cluster_store::StoreAccessError;
 use crate::node::identity::Identity;
 use crate::node::services::Services;
-use crate::takeover::twins;
+use crate::takeover::twins::{self, Twin};
 use crate::takeover::vacancy::has_heir;
 
 /// How long an owner may take to show that it is alive.
@@ -86,7 +90,7 @@ enum Asked {
     /// It is leaving, and releases the shard as it does.
     Leaving,
     /// It is carrying out another command.
-    Busy(Problem),
+    Busy(HandOverRefused),
     /// It does not answer.
     Silent,
 }
@@ -96,46 +100,6 @@ enum Asked {
 pub(crate) struct Consent {
     /// The number of the claim whose owner does not answer.
     silent: Option<u64>,
-}
-
-/// Why a node did not get a shard.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AcquireError {
-    /// Another node owns it: be a replica, or stand by.
-    #[error("{0}")]
-    Owned(Problem),
-    /// This node has refused it recently, and there are other candidates: stand by.
-    #[error("{0}")]
-    LeftToOthers(Problem),
-    /// Anything else: try again later.
-    #[error("{0}")]
-    Failed(Problem),
-}
-
-impl AcquireError {
-    /// Whether the claim is known not to be this node's.
-    pub(crate) fn is_settled(&self) -> bool {
-        match self {
-            Self::Owned(_) | Self::LeftToOthers(_) => true,
-            Self::Failed(problem) => problem.status < 500,
-        }
-    }
-}
-
-impl From<Problem> for AcquireError {
-    fn from(problem: Problem) -> Self {
-        Self::Failed(problem)
-    }
-}
-
-impl From<AcquireError> for Problem {
-    fn from(error: AcquireError) -> Self {
-        match error {
-            AcquireError::Owned(problem)
-            | AcquireError::LeftToOthers(problem)
-            | AcquireError::Failed(problem) => problem,
-        }
-    }
 }
 
 /// A node that wants to own a shard.
@@ -154,17 +118,16 @@ impl Candidate<'_> {
         shard: &ShardRef,
         is_forced: bool,
     ) -> Result<Consent, AcquireError> {
-        let state = store.claims().read(shard).await.map_err(|error| unreadable(&error))?;
+        let state = store.claims().read(shard).await.map_err(StoreAccessError::from)?;
         if !is_forced && self.leaves_it_to_others(shard, &state) {
-            return Err(AcquireError::LeftToOthers(refused_here(shard, &state)));
+            return Err(left_to_others(shard, &state));
         }
         if is_forced {
             self.refuse_twins(store, shard, &state).await?;
         }
         match way(&state, self.identity, is_forced, &self.cluster.view()) {
             Way::Leave { holder, honoured } => {
-                let problem = owned(shard, &holder, honoured, &state, &self.identity.id);
-                Err(AcquireError::Owned(problem))
+                Err(owned(shard, &holder, honoured, &state, &self.identity.id))
             }
             Way::Ask(holder) => {
                 let deadline = Instant::now() + limits::CONSENT;
@@ -175,7 +138,7 @@ impl Candidate<'_> {
                         }
                         // It may just be taking the shard itself.
                         Asked::Busy(_) if Instant::now() < deadline => sleep(BUSY_PAUSE).await,
-                        Asked::Busy(problem) => return Err(problem.into()),
+                        Asked::Busy(refused) => return Err(refused.into()),
                         Asked::Silent => return Ok(Consent { silent: Some(state.number) }),
                     }
                 }
@@ -197,18 +160,17 @@ impl Candidate<'_> {
         let (mut is_given_up, mut denied) = (false, None);
         let (mut was_handed_over, mut busy) = (false, None);
         for _ in 0..ATTEMPTS {
-            let unread = |error| {
-                let problem = unreadable(&error);
-                if was_handed_over { ownerless(shard, problem, &self.cluster.view()) } else { problem }
+            let unread = |error: StoreError| {
+                let failed = AcquireError::from(StoreAccessError::from(error));
+                if was_handed_over { failed.ownerless(shard, &self.cluster.view()) } else { failed }
             };
             let state = claims.read(shard).await.map_err(unread)?;
             if !is_forced && self.leaves_it_to_others(shard, &state) {
-                return Err(AcquireError::LeftToOthers(refused_here(shard, &state)));
+                return Err(left_to_others(shard, &state));
             }
             match way(&state, self.identity, is_forced, &self.cluster.view()) {
                 Way::Leave { holder, honoured } => {
-                    let problem = owned(shard, &holder, honoured, &state, &self.identity.id);
-                    return Err(AcquireError::Owned(problem));
+                    return Err(owned(shard, &holder, honoured, &state, &self.identity.id));
                 }
                 Way::Ask(holder) if !is_given_up && consent.silent != Some(state.number) => {
                     match self.ask(shard, &holder, false).await? {
@@ -218,9 +180,9 @@ impl Candidate<'_> {
                             denied = Some(state.number);
                         }
                         Asked::Leaving => sleep(LEAVING_PAUSE).await,
-                        Asked::Busy(problem) => {
+                        Asked::Busy(refused) => {
                             sleep(BUSY_PAUSE).await;
-                            busy = Some(problem);
+                            busy = Some(refused);
                         }
                         Asked::Silent => is_given_up = true,
                     }
@@ -241,14 +203,10 @@ impl Candidate<'_> {
                     return Ok(Claim::new(claims, shard.clone(), holder, asked_at));
                 }
                 Err(ClaimError::Lost(_)) => {}
-                Err(ClaimError::Store(error)) => return Err(unread(error).into()),
+                Err(ClaimError::Store(error)) => return Err(unread(error)),
             }
         }
-        if let Some(problem) = busy {
-            return Err(problem.into());
-        }
-        let detail = format!("{shard} changes its owner all the time");
-        Err(Problem::new(ErrorKind::Conflict, "contended", detail).hint("try again in a moment").into())
+        Err(busy.map_or_else(|| AcquireError::Contended(shard.clone()), AcquireError::from))
     }
 
     /// Takes a shard from a state of its claim that no live owner honours.
@@ -261,21 +219,20 @@ impl Candidate<'_> {
         let (claims, asked_at) = (store.claims(), Instant::now());
         let Identity { id, generation, .. } = self.identity;
         let taken = timeout(STORE_LIMIT, claims.take(shard, state, id, *generation)).await;
-        match taken.map_err(|_| no_answer())? {
+        match taken.map_err(|_| StoreAccessError::NoAnswer(STORE_LIMIT))? {
             Ok(holder) => Ok(Claim::new(claims, shard.clone(), holder, asked_at)),
             Err(ClaimError::Lost(now)) => {
                 let note = now.note().unwrap_or_default();
-                let detail = format!("another node took {shard} first: {note}");
-                Err(AcquireError::Owned(Problem::new(ErrorKind::Conflict, "owned", detail)))
+                Err(AcquireError::TakenFirst { shard: shard.clone(), note })
             }
-            Err(ClaimError::Store(error)) => Err(unreadable(&error).into()),
+            Err(ClaimError::Store(error)) => Err(StoreAccessError::from(error).into()),
         }
     }
 
     /// Fails if the owner is alive in another cluster on the same store, since an operator of this one can't know its state.
-    async fn refuse_twins(&self, store: &Store, shard: &ShardRef, state: &ClaimState) -> Result<(), Problem> {
+    async fn refuse_twins(&self, store: &Store, shard: &ShardRef, state: &ClaimState) -> Result<(), Twin> {
         let twin = twins::find(self.mesh, &self.cluster.view(), store, (shard, state)).await;
-        twin.map_or(Ok(()), |twin| Err(twin.to_problem()))
+        twin.map_or(Ok(()), Err)
     }
 
     /// Whether this node was the last to refuse the shard, and there are other candidates.
@@ -287,7 +244,7 @@ impl Candidate<'_> {
     }
 
     /// Asks the owner to hand its shard over, or with `dry_run` whether it would. Fails if the owner refuses.
-    async fn ask(&self, shard: &ShardRef, holder: &Holder, dry_run: bool) -> Result<Asked, Problem> {
+    async fn ask(&self, shard: &ShardRef, holder: &Holder, dry_run: bool) -> Result<Asked, HandOverRefused> {
         let view = self.cluster.view();
         let Some(owner) = view.member(&holder.node) else {
             return Ok(Asked::Silent);
@@ -306,14 +263,15 @@ impl Candidate<'_> {
         let limit = if dry_run { ASK_LIMIT } else { limits::HAND_OVER };
         match agent.release(&owner.id, &wish, limit).await {
             Ok(()) => Ok(Asked::HandedOver),
-            Err(AgentError::Refused(refusal)) if refusal.code() == "not-the-owner" => Ok(Asked::NotTheOwner),
-            Err(AgentError::Refused(refusal)) if refusal.code() == "leaving" => Ok(Asked::Leaving),
-            Err(AgentError::Refused(refusal)) => {
-                let detail = format!("{} does not hand {shard} over: {refusal}", owner.id);
-                let is_busy = refusal.code() == "busy";
-                let told = Problem::new(ErrorKind::Conflict, refusal.code(), detail);
-                let told = Problem { hint: refusal.hint, ..told };
-                if is_busy { Ok(Asked::Busy(told)) } else { Err(told) }
+            Err(AgentError::Refused(problem)) => {
+                let refused = HandOverRefused { owner: owner.id.clone(), shard: shard.clone(), problem };
+                // The owner's word on the wire.
+                match refused.problem.code() {
+                    "not-the-owner" => Ok(Asked::NotTheOwner),
+                    "leaving" => Ok(Asked::Leaving),
+                    "busy" => Ok(Asked::Busy(refused)),
+                    _ => Err(refused),
+                }
             }
             Err(error @ (AgentError::Unanswered(_) | AgentError::NoAgent(_))) => {
                 warn!(owner = %owner.id, %error, "the owner did not hand its shard over in time");
@@ -321,24 +279,6 @@ impl Candidate<'_> {
             }
         }
     }
-}
-
-/// The store did not answer a node that acts on its own.
-pub(crate) fn no_answer() -> Problem {
-    let detail = format!("the store did not answer within {STORE_LIMIT:?}");
-    Problem::new(ErrorKind::Unavailable, "store-unavailable", detail)
-}
-
-/// The refusal of a node that is asked for a shard that it does not own.
-pub(crate) fn not_the_owner(me: &NodeId, release: &Release) -> Problem {
-    let detail = format!("{me} does not own {} under epoch {}", release.shard_ref(), release.epoch);
-    Problem::new(ErrorKind::Changed, "not-the-owner", detail).hint("GET /v1/claims says who owns what")
-}
-
-/// The same problem, which also reports that the shard has no owner now.
-pub(crate) fn ownerless(shard: &ShardRef, problem: Problem, view: &ClusterView) -> Problem {
-    let detail = format!("{}; {shard} has no owner now", problem.detail);
-    Problem { detail, ..problem }.hint(new_owner(view, shard))
 }
 
 /// How a shard without an owner gets one.
@@ -379,29 +319,19 @@ pub(crate) async fn release(
     }
 }
 
-fn refused_here(shard: &ShardRef, state: &ClaimState) -> Problem {
-    let note = state.note().unwrap_or_default();
-    let detail = format!("{shard} is left to others: {note}");
-    Problem::new(ErrorKind::Conflict, "refused-here", detail)
-        .hint("another node takes it over; this one tries again after a while")
+fn left_to_others(shard: &ShardRef, state: &ClaimState) -> AcquireError {
+    AcquireError::LeftToOthers { shard: shard.clone(), note: state.note().unwrap_or_default() }
 }
 
-fn owned(shard: &ShardRef, holder: &Holder, honoured: bool, state: &ClaimState, me: &NodeId) -> Problem {
-    let there = match &state.latest {
-        _ if honoured => "",
-        Latest::Defended => ", which is not seen here and defends it on the store",
-        Latest::Never | Latest::Taken | Latest::Challenged { .. } | Latest::Released { .. } => {
-            ", which is not seen to run it"
-        }
-    };
-    let at = state.http.as_ref().filter(|_| !honoured).map(|http| format!(" at {http}")).unwrap_or_default();
-    let detail = format!("{shard} is owned by {} (epoch {}){at}{there}", holder.node, holder.epoch);
-    let mut problem = Problem::new(ErrorKind::Conflict, "owned", detail);
-    problem = problem.hint(format!(
-        "`ctl set-service {me} {} --shard {} --take` moves it without losing anything",
-        shard.service, shard.shard
-    ));
-    problem
+fn owned(shard: &ShardRef, holder: &Holder, honoured: bool, state: &ClaimState, me: &NodeId) -> AcquireError {
+    AcquireError::Owned(Box::new(Owned {
+        shard: shard.clone(),
+        holder: holder.clone(),
+        honoured,
+        defended: state.latest == Latest::Defended,
+        http: state.http.clone(),
+        me: me.clone(),
+    }))
 }
 
 #[cfg(test)]

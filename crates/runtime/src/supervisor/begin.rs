@@ -7,10 +7,12 @@ use store::{ClaimState, Farewell};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use types::reason::CLAIM_PASSED;
-use types::{ErrorKind, NodeId, Problem, Reason, Role, ShardRef, Sharding, limits};
+use types::{NodeId, Reason, Role, ShardRef, Sharding, limits};
 
 use super::assignment::{Assignment, ShardDuty};
+use super::error::BeginError;
 use super::{Supervisor, Tools};
+use crate::failure::Failure;
 use crate::role::lifecycle::Happening;
 use crate::role::owner::{AcquireError, Candidate, Consent, release};
 use crate::role::reasons::{CRASH_LOOP, ISOLATED};
@@ -114,23 +116,27 @@ impl Supervisor {
         };
         match started {
             Ok(running) => self.mount(running),
-            Err(AcquireError::Owned(problem) | AcquireError::LeftToOthers(problem)) => {
-                warn!(role = %self.assigned.role, %problem, "standing by instead");
-                self.stand_by(Reason::from(&problem));
+            Err(BeginError::Acquire(
+                error @ (AcquireError::Owned(_)
+                | AcquireError::TakenFirst { .. }
+                | AcquireError::LeftToOthers { .. }),
+            )) => {
+                warn!(role = %self.assigned.role, %error, "standing by instead");
+                self.stand_by(error.reason());
             }
-            Err(AcquireError::Failed(problem)) => {
-                warn!(role = %self.assigned.role, %problem, hint = problem.hint, "the role could not be started");
-                self.refuse(&problem.detail).await;
+            Err(error) => {
+                let hint = error.explain().hint;
+                warn!(role = %self.assigned.role, %error, hint, "the role could not be started");
+                self.refuse(&error.to_string()).await;
                 self.assigned.duty = ShardDuty::None;
-                let hint = problem.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-                let reason = Reason::from(&problem);
-                self.state = self.failed(Reason { text: format!("{reason}{hint}"), ..reason });
+                let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+                self.state = self.failed(Reason { text: format!("{error}{hint}"), ..error.reason() });
             }
         }
         self.publish().await;
     }
 
-    async fn try_begin(&mut self) -> Result<Option<Running>, AcquireError> {
+    async fn try_begin(&mut self) -> Result<Option<Running>, BeginError> {
         let plan = self.prepare(&self.assigned.role, true).await?;
         let role = plan.role.clone();
         self.assigned.role = role.clone();
@@ -143,8 +149,7 @@ impl Supervisor {
             self.publish().await;
         }
         let duty = self.assigned.duty.of_service();
-        let started = self.start(plan.prepared, &role, duty).await;
-        started.map_err(|error| error.to_problem("role-not-started").into())
+        Ok(self.start(plan.prepared, &role, duty).await?)
     }
 
     /// Checks everything that can refuse the shard of a role, and disturbs nothing. Becoming a replica is no refusal.
@@ -167,8 +172,7 @@ impl Supervisor {
     /// Until the outcome is known, the shard is listed as orphaned, since it may have to be released.
     pub(super) async fn acquire(&mut self, role: &Role, how: Acquisition) -> Result<ShardDuty, AcquireError> {
         let Some(shard) = role.shard_ref() else {
-            let detail = format!("{role} has no shard that could be owned");
-            return Err(Problem::new(ErrorKind::Internal, "no-shard", detail).into());
+            return Err(AcquireError::NoShard(role.clone()));
         };
         let store = self.tools.cluster_store.shared_store().await?;
         self.orphans.insert(shard.clone(), "its take was not finished".to_owned());
@@ -189,8 +193,8 @@ impl Supervisor {
                 let (view, isolation) = (self.tools.cluster.watch(), self.tools.isolation.clone());
                 Ok(ShardDuty::Primary(ClaimWatch::new(claim, poll, view, isolation)))
             }
-            Err(AcquireError::Owned(problem)) if may_replicate && self.wants_replica(role) => {
-                info!(%role, why = problem.detail, "having a replica of the shard");
+            Err(error @ AcquireError::Owned(_)) if may_replicate && self.wants_replica(role) => {
+                info!(%role, why = %error, "having a replica of the shard");
                 Ok(ShardDuty::Replica)
             }
             Err(error) => Err(error),

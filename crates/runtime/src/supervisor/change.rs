@@ -4,17 +4,19 @@ use store::Farewell;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use types::api::{Receipt, Release, Wait};
-use types::{ErrorKind, NodeId, Problem, Reason, Role, limits};
+use types::{NodeId, Reason, Role, limits};
 
 use super::assignment::{Assignment, ShardDuty};
 use super::begin::Acquisition;
+use super::error::ChangeError;
 use super::hand_over::Heir;
 use super::{Plan, Supervisor, drained};
-use crate::node::identity::{Asked, DataDirError};
+use crate::failure::Failure;
+use crate::node::identity::Asked;
 use crate::role::lifecycle::{Happening, State};
-use crate::role::owner::{Consent, not_the_owner, ownerless};
+use crate::role::owner::{Consent, NotTheOwner, new_owner};
 use crate::role::reasons::{CHANGE_FAILED, HANDING_OVER};
-use crate::supervisor::control::{Order, leaving};
+use crate::supervisor::control::Order;
 use crate::supervisor::stopwatch::{Stopwatch, millis};
 use crate::takeover::claim_watch::ClaimWatch;
 
@@ -41,7 +43,7 @@ enum Need {
 }
 
 impl Supervisor {
-    pub(super) async fn carry_out(&mut self, order: Order, wait: Wait) -> Result<Receipt, Problem> {
+    pub(super) async fn carry_out(&mut self, order: Order, wait: Wait) -> Result<Receipt, ChangeError> {
         let from = self.assigned.role.clone();
         let duty = self.role_state().duty;
         if let Order::Release(release) = &order {
@@ -72,7 +74,7 @@ impl Supervisor {
         };
         let mut in_flight = 0;
         if is_done {
-            self.tools.data.keep(&asked).map_err(|error| not_kept(&error))?;
+            self.tools.data.keep(&asked).map_err(ChangeError::NotKept)?;
             (self.assigned.note, self.failed_change) = (None, None);
         } else {
             in_flight = self.change(&wish, plan, &mut watch).await?;
@@ -102,7 +104,7 @@ impl Supervisor {
         })
     }
 
-    fn wish(&self, order: Order) -> Result<Wish, Problem> {
+    fn wish(&self, order: Order) -> Result<Wish, ChangeError> {
         match order {
             Order::Change { role, take } => {
                 Ok(Wish { asked: Asked { role, drained: false }, is_forced: take, successor: None })
@@ -111,17 +113,14 @@ impl Supervisor {
                 let asked = Asked { role: self.assigned.role.clone(), drained: true };
                 Ok(Wish { asked, is_forced: false, successor: None })
             }
-            Order::Offer(offer) => {
-                let detail = format!("{} is taken by who it was offered to", offer.shard_ref());
-                Err(Problem::new(ErrorKind::Internal, "bad-order", detail))
-            }
+            Order::Offer(offer) => Err(ChangeError::BadOrder(offer.shard_ref())),
             Order::Release(release) => {
                 let claim = self.assigned.duty.claim_watch().map(ClaimWatch::claim);
                 let is_ours = claim.is_some_and(|claim| {
                     *claim.shard_ref() == release.shard_ref() && claim.epoch() == release.epoch
                 });
                 if !is_ours {
-                    return Err(not_the_owner(&self.tools.node, &release));
+                    return Err(NotTheOwner::new(&self.tools.node, &release).into());
                 }
                 let asked = Asked { role: Role::Standby, drained: false };
                 Ok(Wish { asked, is_forced: false, successor: Some(release.to) })
@@ -143,12 +142,12 @@ impl Supervisor {
         }
     }
 
-    async fn plan(&self, role: &Role) -> Result<Plan, Problem> {
+    async fn plan(&self, role: &Role) -> Result<Plan, ChangeError> {
         let leaving = self.tools.leaving.clone();
         tokio::select! {
             biased;
-            () = leaving.cancelled() => Err(crate::supervisor::control::leaving()),
-            plan = self.prepare(role, true) => plan,
+            () = leaving.cancelled() => Err(ChangeError::Leaving),
+            plan = self.prepare(role, true) => Ok(plan?),
         }
     }
 
@@ -159,17 +158,17 @@ impl Supervisor {
         wish: &Wish,
         plan: Option<Plan>,
         watch: &mut Stopwatch,
-    ) -> Result<u64, Problem> {
+    ) -> Result<u64, ChangeError> {
         watch.step("prepare");
         // First of all, so that a file that can't be read disturbs nothing.
-        let kept = self.tools.data.asked().map_err(|error| not_kept(&error))?;
+        let kept = self.tools.data.asked().map_err(ChangeError::NotKept)?;
         let need = self.need(wish, plan.as_ref());
         let consent = match need {
             Need::Sought => {
                 let leaving = self.tools.leaving.clone();
                 let consent = tokio::select! {
                     biased;
-                    () = leaving.cancelled() => return Err(crate::supervisor::control::leaving()),
+                    () = leaving.cancelled() => return Err(ChangeError::Leaving),
                     consent = self.consent(&wish.asked.role, wish.is_forced) => consent?,
                 };
                 watch.step("ask");
@@ -177,7 +176,7 @@ impl Supervisor {
             }
             Need::None | Need::Held | Need::Replica => Consent::default(),
         };
-        self.tools.data.keep(&wish.asked).map_err(|error| not_kept(&error))?;
+        self.tools.data.keep(&wish.asked).map_err(ChangeError::NotKept)?;
         self.revision += 1;
         self.failed_change = None;
         let outcome = self.switch(wish, plan, need, consent, watch).await;
@@ -217,14 +216,14 @@ impl Supervisor {
         need: Need,
         consent: Consent,
         watch: &mut Stopwatch,
-    ) -> Result<u64, Problem> {
+    ) -> Result<u64, ChangeError> {
         let before = self.state.clone();
         let handing = |to| format!("handing {} over to {to}", self.assigned.role);
         let reason = wish.successor.as_ref().map(|to| Reason::new(HANDING_OVER, handing(to)));
         let gives_up = wish.asked.role != self.assigned.role || wish.asked.drained;
         let (in_flight, heir) = self.finish(reason, gives_up && wish.successor.is_none(), watch).await;
         if self.tools.leaving.is_cancelled() {
-            return Err(leaving());
+            return Err(ChangeError::Leaving);
         }
         if gives_up && let Some(claim_watch) = self.assigned.duty.take_claim() {
             let why = if wish.asked.drained { "drained" } else { "its owner got another role" };
@@ -235,9 +234,7 @@ impl Supervisor {
                 if !is_noted {
                     self.assigned.duty = ShardDuty::Primary(claim_watch);
                     self.go_back(before, wish, "the store did not note the release").await;
-                    let detail = format!("the store did not note the release; {}", self.present());
-                    return Err(Problem::new(ErrorKind::Unavailable, "not-released", detail)
-                        .hint("try again when the store answers"));
+                    return Err(ChangeError::NotReleased.went_back(self.present()));
                 }
             } else {
                 self.assigned.duty = ShardDuty::Primary(claim_watch);
@@ -259,12 +256,11 @@ impl Supervisor {
                     watch.step("take");
                     duty
                 }
-                Err(problem) if self.tools.leaving.is_cancelled() => return Err(problem),
-                Err(problem) => {
-                    warn!(role = %wish.asked.role, %problem, "the shard could not be taken; going back");
-                    self.go_back(before, wish, &problem.detail).await;
-                    let detail = format!("{}; {}", problem.detail, self.present());
-                    return Err(Problem { detail, ..problem });
+                Err(error) if self.tools.leaving.is_cancelled() => return Err(error),
+                Err(error) => {
+                    warn!(role = %wish.asked.role, %error, "the shard could not be taken; going back");
+                    self.go_back(before, wish, &error.to_string()).await;
+                    return Err(error.went_back(self.present()));
                 }
             },
         };
@@ -278,7 +274,7 @@ impl Supervisor {
         let leaving_token = self.tools.leaving.clone();
         let started = tokio::select! {
             biased;
-            () = leaving_token.cancelled() => return Err(leaving()),
+            () = leaving_token.cancelled() => return Err(ChangeError::Leaving),
             started = self.start(prepared, &wish.asked.role, duty) => started,
         };
         watch.step("start");
@@ -293,24 +289,26 @@ impl Supervisor {
                 self.refuse(&error.to_string()).await;
                 self.assigned = old;
                 self.go_back(before, wish, &error.to_string()).await;
-                let problem = error.to_problem("role-not-started");
-                let detail = format!("{} could not be started: {error}; {}", wish.asked.role, self.present());
-                let problem = Problem { detail, ..problem };
+                let not_started = ChangeError::NotStarted { role: wish.asked.role.clone(), error };
+                let cause = Box::new(not_started.went_back(self.present()));
                 Err(match wish.asked.role.shard_ref().filter(|_| was_taken) {
-                    Some(shard) => ownerless(&shard, problem, &self.tools.cluster.view()),
-                    None => problem,
+                    Some(shard) => {
+                        let hint = new_owner(&self.tools.cluster.view(), &shard);
+                        ChangeError::Ownerless { cause, shard, hint }
+                    }
+                    None => *cause,
                 })
             }
         }
     }
 
     /// Takes the shard of the new role. If the node leaves meanwhile, a shard that it took is released as it winds down.
-    async fn take(&mut self, wish: &Wish, consent: Consent) -> Result<ShardDuty, Problem> {
+    async fn take(&mut self, wish: &Wish, consent: Consent) -> Result<ShardDuty, ChangeError> {
         let leaving = self.tools.leaving.clone();
         let how = Acquisition::Command { is_forced: wish.is_forced, consent };
         tokio::select! {
             biased;
-            () = leaving.cancelled() => Err(crate::supervisor::control::leaving()),
+            () = leaving.cancelled() => Err(ChangeError::Leaving),
             taken = self.acquire(&wish.asked.role, how) => Ok(taken?),
         }
     }
@@ -332,9 +330,9 @@ impl Supervisor {
             let note = self.assigned.note.take();
             match self.try_replicate(&role).await {
                 Ok(()) => self.assigned.note = note,
-                Err(problem) => {
-                    warn!(%role, %problem, "could not become a replica again");
-                    self.stand_by(Reason::from(&problem));
+                Err(error) => {
+                    warn!(%role, %error, "could not become a replica again");
+                    self.stand_by(error.reason());
                 }
             }
         } else {
@@ -378,18 +376,4 @@ impl Supervisor {
         watch.step("stop");
         (in_flight, heir)
     }
-}
-
-fn not_kept(error: &DataDirError) -> Problem {
-    let mut detail = error.to_string();
-    if let Some(source) = std::error::Error::source(error).map(ToString::to_string)
-        && !detail.contains(&source)
-    {
-        detail = format!("{detail}: {source}");
-    }
-    let hint = match error {
-        DataDirError::Damaged { .. } => "nothing was changed",
-        _ => "nothing was changed; make room or the folder writable, then try again",
-    };
-    Problem::new(ErrorKind::Unavailable, "not-kept", detail).hint(hint)
 }

@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use types::Role;
 use types::api::{Receipt, Release, Wait};
-use types::{ErrorKind, Problem, Role};
+
+use super::error::ChangeError;
 
 /// A command to a node, from an operator or another node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub(crate) enum Order {
 pub(crate) struct Command {
     pub(crate) order: Order,
     pub(crate) wait: Wait,
-    pub(crate) done: oneshot::Sender<Result<Receipt, Problem>>,
+    pub(crate) done: oneshot::Sender<Result<Receipt, ChangeError>>,
     /// Dropped when the order has been carried out.
     pub(crate) busy: Busy,
 }
@@ -55,31 +57,31 @@ impl Control {
     }
 
     /// Has an order carried out, and waits for its receipt. The order is carried out even if the caller goes away.
-    pub(crate) async fn order(&self, order: Order, wait: Wait) -> Result<Receipt, Problem> {
+    pub(crate) async fn order(&self, order: Order, wait: Wait) -> Result<Receipt, ChangeError> {
         if self.leaving.is_cancelled() {
-            return Err(leaving());
+            return Err(ChangeError::Leaving);
         }
         let busy = self.begin(&order)?;
         let (done, receipt) = oneshot::channel();
         let command = Command { order, wait, done, busy };
-        self.commands.send(command).await.map_err(|_| leaving())?;
-        receipt.await.unwrap_or_else(|_| Err(leaving()))
+        self.commands.send(command).await.map_err(|_| ChangeError::Leaving)?;
+        receipt.await.unwrap_or_else(|_| Err(ChangeError::Leaving))
     }
 
     /// Has an order carried out without waiting for it.
-    pub(crate) fn post(&self, order: Order) -> Result<(), Problem> {
+    pub(crate) fn post(&self, order: Order) -> Result<(), ChangeError> {
         self.is_idle()?;
         let busy = self.begin(&order)?;
         let command = Command { order, wait: Wait::Local, done: oneshot::channel().0, busy };
-        self.commands.try_send(command).map_err(|_| leaving())
+        self.commands.try_send(command).map_err(|_| ChangeError::Leaving)
     }
 
     /// Fails while another command is carried out, or the node leaves.
-    pub(crate) fn is_idle(&self) -> Result<(), Problem> {
+    pub(crate) fn is_idle(&self) -> Result<(), ChangeError> {
         if self.leaving.is_cancelled() {
-            return Err(leaving());
+            return Err(ChangeError::Leaving);
         }
-        self.busy_with().map_or(Ok(()), |other| Err(occupied(&other)))
+        self.busy_with().map_or(Ok(()), |other| Err(ChangeError::Busy(other)))
     }
 
     /// The command that is being carried out now, in words.
@@ -102,10 +104,10 @@ impl Control {
         self.leaving.cancel();
     }
 
-    fn begin(&self, order: &Order) -> Result<Busy, Problem> {
+    fn begin(&self, order: &Order) -> Result<Busy, ChangeError> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(other) = busy.as_ref() {
-            return Err(occupied(other));
+            return Err(ChangeError::Busy(other.clone()));
         }
         *busy = Some(match order {
             Order::Change { role, .. } => format!("change to {role}"),
@@ -117,18 +119,6 @@ impl Control {
         });
         Ok(Busy(self.busy.clone()))
     }
-}
-
-/// The refusal of a node that carries out another command.
-fn occupied(other: &str) -> Problem {
-    let detail = format!("the node is carrying out another command: {other}");
-    Problem::new(ErrorKind::Conflict, "busy", detail).hint("try again in a moment")
-}
-
-/// The refusal of a node that is leaving.
-pub(crate) fn leaving() -> Problem {
-    Problem::new(ErrorKind::Conflict, "leaving", "the node is leaving the cluster")
-        .hint("wait until it is gone, then start it again if you need it")
 }
 
 #[cfg(test)]
@@ -143,8 +133,8 @@ mod tests {
         tokio::pin!(first);
         assert!(futures_util::poll!(first.as_mut()).is_pending());
         let refused = control.order(Order::Drain, Wait::All).await.unwrap_err();
-        assert_eq!((refused.status, refused.code()), (409, "busy"));
-        assert!(refused.detail.contains("change to storage/1"), "{refused}");
+        assert!(matches!(refused, ChangeError::Busy(_)), "{refused:?}");
+        assert!(refused.to_string().contains("change to storage/1"), "{refused}");
         drop(commands.recv().await);
         assert_eq!(control.busy_with(), None, "free again once it is over");
     }
@@ -153,6 +143,6 @@ mod tests {
     async fn a_leaving_node_takes_no_orders() {
         let (control, _commands) = Control::new(CancellationToken::new());
         control.leave();
-        assert_eq!(control.order(Order::Drain, Wait::All).await.unwrap_err().code(), "leaving");
+        assert!(matches!(control.order(Order::Drain, Wait::All).await, Err(ChangeError::Leaving)));
     }
 }

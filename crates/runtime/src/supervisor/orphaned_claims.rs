@@ -6,10 +6,10 @@ use std::time::Duration;
 use store::Farewell;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
-use types::{Problem, Reason, Role, ShardRef, Sharding};
+use types::{Reason, Role, ShardRef, Sharding};
 
 use super::Supervisor;
-use crate::node::cluster_store::{not_opened, unreadable};
+use crate::node::cluster_store::StoreAccessError;
 use crate::role::lifecycle::{Happening, State};
 use crate::role::owner::release;
 use crate::role::reasons::CLAIM_LEFT_OVER;
@@ -41,8 +41,8 @@ impl Supervisor {
         }
         let mut own = match timeout(SWEEP_LIMIT, self.own_shards()).await {
             Ok(Ok(own)) => own,
-            Ok(Err(problem)) => {
-                warn!(%problem, "whether this node owns shards can't be read yet");
+            Ok(Err(error)) => {
+                warn!(%error, "whether this node owns shards can't be read yet");
                 return false;
             }
             Err(_) => {
@@ -79,9 +79,8 @@ impl Supervisor {
     }
 
     /// The shards that this node owns on the store, under any of its generations.
-    async fn own_shards(&self) -> Result<Vec<ShardRef>, Problem> {
-        let store = self.tools.cluster_store.store().await.map_err(|error| not_opened(&error))?;
-        let all = store.claims().all().await.map_err(|error| unreadable(&error))?;
+    async fn own_shards(&self) -> Result<Vec<ShardRef>, StoreAccessError> {
+        let all = self.tools.cluster_store.store().await?.claims().all().await?;
         let readable = all.into_iter().filter_map(|(shard, state)| match state {
             Ok(state) => Some((shard, state)),
             // The claims of other shards can still be read.
@@ -96,10 +95,10 @@ impl Supervisor {
         let mut runnable = Vec::new();
         for (shard, _) in own {
             // A shard that this agent can't run any more is left to others.
-            if let Ok(service_type) = self.tools.cluster_store.service_type(&shard.service).await {
-                if self.tools.registry.check(Role::from(&shard), &service_type).is_ok() {
-                    runnable.push(shard);
-                }
+            if let Ok(service_type) = self.tools.cluster_store.service_type(&shard.service).await
+                && self.tools.registry.check(Role::from(&shard), &service_type).is_ok()
+            {
+                runnable.push(shard);
             }
         }
         Ok(runnable)

@@ -11,13 +11,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, error, info, warn};
-use types::{NodeId, Post, Problem, Reason, Role, ShardRef, limits};
+use types::{NodeId, Post, Reason, Role, ShardRef, limits};
 
 use super::assignment::{Assignment, ShardDuty};
 use super::begin::Acquisition;
+use super::error::BeginError;
 use super::{Supervisor, Tools};
+use crate::node::cluster_store::StoreAccessError;
 use crate::role::lifecycle::{Happening, State};
-use crate::role::owner::{AcquireError, STORE_LIMIT, no_answer};
+use crate::role::owner::{AcquireError, STORE_LIMIT};
 use crate::role::reasons::{REPLICA_ADDED, REPLICA_NOT_STARTED, REPLICA_SURPLUS, TAKEOVER_FAILED, TOOK_OVER};
 use crate::supervisor::stopwatch::Stopwatch;
 use crate::takeover::crash_detector::CrashDetector;
@@ -270,25 +272,27 @@ impl Supervisor {
                 self.publish().await;
             }
             Ok(false) => {}
-            Err(problem) => {
-                warn!(%shard, %problem, "a shard could not be taken over");
+            Err(error) => {
+                warn!(%shard, %error, "a shard could not be taken over");
                 self.takeover.vacancies.failed(shard, Action::Own, Instant::now());
             }
         }
     }
 
     /// Whether the shard is this node's now: another node may have been faster.
-    async fn try_take_over(&mut self, shard: &ShardRef, state: ClaimState) -> Result<bool, Problem> {
+    async fn try_take_over(&mut self, shard: &ShardRef, state: ClaimState) -> Result<bool, BeginError> {
         let role = Role::from(shard);
         // First all that can fail without the shard.
-        let plan = timeout(STORE_LIMIT, self.prepare(&role, false)).await.map_err(|_| no_answer())??;
+        let plan = timeout(STORE_LIMIT, self.prepare(&role, false))
+            .await
+            .map_err(|_| StoreAccessError::NoAnswer(STORE_LIMIT))??;
         let duty = match self.acquire(&role, Acquisition::Vacant(state)).await {
             Ok(duty) => duty,
-            Err(AcquireError::Owned(problem)) => {
-                info!(%role, %problem, "another node was faster");
+            Err(error @ (AcquireError::Owned(_) | AcquireError::TakenFirst { .. })) => {
+                info!(%role, %error, "another node was faster");
                 return Ok(false);
             }
-            Err(AcquireError::LeftToOthers(problem) | AcquireError::Failed(problem)) => return Err(problem),
+            Err(error) => return Err(error.into()),
         };
         info!(%role, epoch = ?duty.claim().map(Claim::epoch), "taking a shard over");
         self.failed_change = None;
@@ -310,18 +314,17 @@ impl Supervisor {
                 Ok(true)
             }
             Err(error) => {
-                let problem = error.to_problem("role-not-started");
-                self.refuse(&problem.detail).await;
+                self.refuse(&error.to_string()).await;
                 let was_replica = before.duty.is_replica();
                 if was_replica && self.try_replicate(&before.role).await.is_ok() {
-                    let text = format!("it could not own {role}: {}", problem.detail);
+                    let text = format!("it could not own {role}: {error}");
                     self.assigned.note = Some(Reason::new(TAKEOVER_FAILED, text));
                 } else {
-                    let text = format!("it could not run {role}: {}", problem.detail);
+                    let text = format!("it could not run {role}: {error}");
                     self.stand_by(Reason::new(TAKEOVER_FAILED, text));
                 }
                 self.publish().await;
-                Err(problem)
+                Err(error.into())
             }
         }
     }
@@ -341,10 +344,10 @@ impl Supervisor {
         }
         info!(%role, "becoming a replica of a shard that has too few");
         self.failed_change = None;
-        if let Err(problem) = self.try_replicate(&role).await {
-            warn!(%role, %problem, "could not become a replica");
+        if let Err(error) = self.try_replicate(&role).await {
+            warn!(%role, %error, "could not become a replica");
             self.takeover.vacancies.failed(shard, Action::Replicate, Instant::now());
-            let text = format!("it could not become a replica of {role}: {}", problem.detail);
+            let text = format!("it could not become a replica of {role}: {error}");
             self.stand_by(Reason::new(REPLICA_NOT_STARTED, text));
         } else {
             let text = format!("a replica of {role} was missing");
@@ -373,14 +376,15 @@ impl Supervisor {
     }
 
     /// Runs as a replica of a shard.
-    pub(super) async fn try_replicate(&mut self, role: &Role) -> Result<(), Problem> {
-        let plan = timeout(STORE_LIMIT, self.prepare(role, false)).await.map_err(|_| no_answer())??;
+    pub(super) async fn try_replicate(&mut self, role: &Role) -> Result<(), BeginError> {
+        let plan = timeout(STORE_LIMIT, self.prepare(role, false))
+            .await
+            .map_err(|_| StoreAccessError::NoAnswer(STORE_LIMIT))??;
         let duty = ShardDuty::Replica;
         self.assigned = Assignment { role: role.clone(), terms: plan.terms, duty, note: None };
         self.state = self.state.after(Happening::Start);
         self.publish().await;
-        let started = self.start(plan.prepared, role, Duty::Replica).await;
-        let running = started.map_err(|error| error.to_problem("role-not-started"))?;
+        let running = self.start(plan.prepared, role, Duty::Replica).await?;
         self.mount(running);
         Ok(())
     }

@@ -102,7 +102,7 @@ impl OwnerCheck {
     pub(crate) async fn run(self) -> (ShardRef, Finding) {
         let finding = match self.cluster_store.shared_store().await {
             Ok(store) => self.ask(store).await,
-            Err(problem) => Finding::Unknown(problem.detail),
+            Err(error) => Finding::Unknown(error.to_string()),
         };
         (self.shard, finding)
     }

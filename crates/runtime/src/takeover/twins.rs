@@ -15,8 +15,9 @@ use store::{ClaimState, Store};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
-use types::{Backoff, ErrorKind, Holder, Post, Problem, Role, ShardRef};
+use types::{Backoff, ErrorKind, Holder, Post, Role, ShardRef};
 
+use crate::failure::{Explanation, Failure};
 use crate::node::cluster_store::ClusterStore;
 use crate::takeover::layouts::Layouts;
 use crate::takeover::vacancy::ownerless;
@@ -58,10 +59,12 @@ impl fmt::Display for Twin {
     }
 }
 
-impl Twin {
-    /// The refusal to take its shard.
-    pub(crate) fn to_problem(&self) -> Problem {
-        Problem::new(ErrorKind::Conflict, "another-cluster", self.to_string())
+impl std::error::Error for Twin {}
+
+/// The refusal to take its shard.
+impl Failure for Twin {
+    fn explain(&self) -> Explanation {
+        Explanation::new(ErrorKind::Conflict, "another-cluster")
             .hint("no node takes a shard from an owner that is alive in another cluster")
     }
 }
@@ -173,7 +176,7 @@ impl Watch {
         let store = self.cluster_store.store().await.ok()?;
         let claims = store.claims();
         let view = self.cluster.view();
-        let looks = shards.iter().map(async |shard| match timeout(STORE_ANSWER, claims.read(&shard)).await {
+        let looks = shards.iter().map(async |shard| match timeout(STORE_ANSWER, claims.read(shard)).await {
             Ok(Ok(state)) => find(&self.mesh, &view, store, (shard, &state)).await,
             Ok(Err(error)) => {
                 debug!(%shard, %error, "a claim can't be read");
@@ -259,10 +262,11 @@ mod tests {
             http: "http://10.0.0.9:1".to_owned(),
             store: "file:///var/lib/coterie".to_owned(),
         };
-        let problem = twin.to_problem();
-        assert_eq!((problem.status, problem.code()), (409, "another-cluster"));
+        let explanation = twin.explain();
+        assert_eq!((explanation.kind, &*explanation.code), (ErrorKind::Conflict, "another-cluster"));
+        let text = twin.to_string();
         for word in ["storage/0", "a (epoch 2)", "http://10.0.0.9:1", "file:///var/lib/coterie"] {
-            assert!(problem.detail.contains(word), "{}", problem.detail);
+            assert!(text.contains(word), "{text}");
         }
     }
 }
