@@ -274,8 +274,8 @@ mod tests {
             }
         };
         assert_eq!(ours.pid, child.id());
-        let stranger = ProcessId { data_dir: PathBuf::from("/d/c/n2"), ..ours.clone() };
-        let refused = processes.signal(&stranger, Signal::KILL);
+        let foreign = ProcessId { data_dir: PathBuf::from("/d/c/n2"), ..ours.clone() };
+        let refused = processes.signal(&foreign, Signal::KILL);
         assert!(matches!(refused, Err(SignalError::Gone(_))));
         assert!(processes.is_alive(&ours) && !processes.is_stopped(&ours));
         processes.signal(&ours, Signal::STOP).unwrap();

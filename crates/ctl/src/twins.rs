@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use client::Client;
 use types::api::{AgentSelf, Member};
-use types::apply::{Held, Life, Ours, Process};
+use types::apply::{Held, Incarnation, Ours, Process};
 use types::{ClusterId, NodeId};
 
 use crate::exit::{Exit, Failure};
@@ -28,8 +28,9 @@ pub(crate) async fn ours(record: &ClusterRecord, asked: &[AgentSelf]) -> Ours {
         let Ok(client) = Client::new(&node.url()) else { continue };
         if let Ok(view) = client.within(VIEW_LIMIT).members().await {
             let incarnations = view.members.into_iter();
-            ours.members =
-                incarnations.map(|Member { id, generation, .. }| Life { node: id, generation }).collect();
+            ours.members = incarnations
+                .map(|Member { id, generation, .. }| Incarnation { node: id, generation })
+                .collect();
             break;
         }
     }

@@ -355,7 +355,7 @@ impl Inner {
         upload: Upload,
     ) -> Result<Response<MeshBody>, MeshError> {
         let (mut head, body) = answer.into_parts();
-        let source = if goal.is_member() { Source::Trusted } else { Source::Stranger };
+        let source = if goal.is_member() { Source::Trusted } else { Source::Untrusted };
         head::answer(&mut head, source)
             .map_err(|why| MeshError::BadAnswer { address: url.authority().to_owned(), why })?;
         upload.settle();

@@ -55,7 +55,7 @@ struct Inner {
     confirmed: watch::Sender<Instant>,
     passed: CancellationToken,
     /// Who owns the shard instead, in words.
-    successor: OnceLock<String>,
+    new_owner: OnceLock<String>,
     /// Why the service thinks that the claim has passed, until the supervisor has checked it.
     suspicion: watch::Sender<Option<String>>,
     /// Decides whether to yield to a challenge.
@@ -101,7 +101,7 @@ impl Claim {
             claims,
             confirmed: watch::channel(asked_at).0,
             passed: CancellationToken::new(),
-            successor: OnceLock::new(),
+            new_owner: OnceLock::new(),
             suspicion: watch::channel(None).0,
             policy: OnceLock::new(),
             yielding: watch::channel(None).0,
@@ -181,7 +181,7 @@ impl Claim {
             Some(holder) => format!("owned by {} since epoch {}", holder.node, holder.epoch),
             None => now.note().unwrap_or_else(|| "nobody owns it".to_owned()),
         };
-        inner.successor.get_or_init(|| now.clone());
+        inner.new_owner.get_or_init(|| now.clone());
         inner.passed.cancel();
         Err(ClaimLost::Passed { shard: inner.shard.clone(), epoch: inner.holder.epoch, now })
     }
@@ -225,8 +225,8 @@ impl Claim {
     }
 
     /// Who owns the shard now, in words, once the claim is known to have passed.
-    pub fn successor(&self) -> Option<&str> {
-        self.0.successor.get().map(String::as_str)
+    pub fn new_owner(&self) -> Option<&str> {
+        self.0.new_owner.get().map(String::as_str)
     }
 
     /// For services: reports that the data rejected a write because this node is no longer the owner. The supervisor

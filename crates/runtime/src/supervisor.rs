@@ -338,9 +338,10 @@ impl Supervisor {
 
     async fn wind_down(&mut self) {
         let mut watch = Stopwatch::start();
-        let (_, heir) = self.finish(Some(Reason::new(reasons::LEAVING, "leaving")), true, &mut watch).await;
+        let (_, next_owner) =
+            self.finish(Some(Reason::new(reasons::LEAVING, "leaving")), true, &mut watch).await;
         self.unmount();
-        self.hand_over(heir, "leaving").await;
+        self.hand_over(next_owner, "leaving").await;
         self.settle_orphans().await;
         self.end_trial();
     }

@@ -10,7 +10,7 @@ use crate::{Epoch, Generation, NodeId, ServiceName, ShardId};
 pub struct Ours {
     /// Members in the views of its nodes.
     #[serde(default)]
-    pub members: Vec<Life>,
+    pub members: Vec<Incarnation>,
     /// Processes on this machine, members or not.
     #[serde(default)]
     pub processes: Vec<Process>,
@@ -19,7 +19,7 @@ pub struct Ours {
 /// An incarnation of a node.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Life {
+pub struct Incarnation {
     /// The node.
     pub node: NodeId,
     /// The number of the incarnation.

@@ -142,7 +142,7 @@ impl Gateway {
         let peer = peer.map(|peer| peer.to_canonical());
         match peer {
             Some(peer) if self.trust.iter().any(|trusted| trusted.contains(&peer)) => Source::Trusted,
-            _ => Source::Stranger,
+            _ => Source::Untrusted,
         }
     }
 

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use store::{ClaimState, Store, StoreError};
 use types::Holder;
 use types::api::AgentSelf;
-use types::apply::{Held, Life, Ours, Process};
+use types::apply::{Held, Incarnation, Ours, Process};
 
 /// How long all owners together may take to answer. In most cases no process listens there, and a machine that is gone
 /// does not even refuse connections.
@@ -17,7 +17,7 @@ const ANSWER: Duration = Duration::from_millis(300);
 /// The owner in a claim and its address, if it may belong to another cluster. Pure.
 fn suspect<'a>(ours: &Ours, state: &'a ClaimState) -> Option<(&'a Holder, &'a str)> {
     let holder = state.holder.as_ref()?;
-    let is_ours = |life: &Life| life.node == holder.node && life.generation == holder.generation;
+    let is_ours = |known: &Incarnation| known.node == holder.node && known.generation == holder.generation;
     Some((holder, state.http.as_deref()?)).filter(|_| !ours.members.iter().any(is_ours))
 }
 

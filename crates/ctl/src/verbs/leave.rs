@@ -47,12 +47,12 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let mut processes = Processes::new()?;
     loop {
         let is_seen = is_seen(observer.as_ref(), &leaving).await;
-        let lives = process.as_ref().is_some_and(|process| processes.is_alive(process));
-        if !is_seen && !lives {
+        let is_running = process.as_ref().is_some_and(|process| processes.is_alive(process));
+        if !is_seen && !is_running {
             break;
         }
         if Instant::now() >= deadline {
-            let what = if lives { "its process still runs" } else { "it is still seen" };
+            let what = if is_running { "its process still runs" } else { "it is still seen" };
             return Err(Failure::new(
                 Exit::NotConverged,
                 format!("{} agreed to leave, but after {:?} {what}", leaving.node, args.timeout.get()),

@@ -97,7 +97,7 @@ mod tests {
             (&["transfer-encoding: xchunked"], None),
             (&["transfer-encoding: identity"], None),
         ] {
-            let passed = passed(before, Source::Stranger).ok();
+            let passed = passed(before, Source::Untrusted).ok();
             let after = after.map(|lines| lines.iter().map(ToString::to_string).collect::<Vec<_>>());
             assert_eq!(passed, after, "{before:?}");
         }
@@ -107,7 +107,7 @@ mod tests {
     fn only_a_node_of_the_cluster_may_send_coterie_headers() {
         let said =
             ["connection: set-cookie", "coterie-not-processed: 1", "coterie_epoch: 4", "set-cookie: a=b"];
-        assert_eq!(passed(&said, Source::Stranger).unwrap(), ["set-cookie: a=b"]);
+        assert_eq!(passed(&said, Source::Untrusted).unwrap(), ["set-cookie: a=b"]);
         assert_eq!(
             passed(&said, Source::Trusted).unwrap(),
             ["coterie-not-processed: 1", "set-cookie: a=b"],

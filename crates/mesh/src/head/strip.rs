@@ -10,7 +10,7 @@ pub enum Source {
     /// A proxy that may name the client it forwards for, or a node of the cluster.
     Trusted,
     /// Any other sender.
-    Stranger,
+    Untrusted,
 }
 
 /// Removes from a request's head the fields of its connection, the fields that only a trusted proxy may send, and names
@@ -18,7 +18,7 @@ pub enum Source {
 pub fn strip(headers: &mut HeaderMap, source: Source) {
     let forbidden = |name: &HeaderName| match source {
         Source::Trusted => false,
-        Source::Stranger => is_managed(name),
+        Source::Untrusted => is_managed(name),
     };
     strip_if(headers, forbidden);
 }
@@ -27,7 +27,7 @@ pub fn strip(headers: &mut HeaderMap, source: Source) {
 pub(super) fn strip_answer(headers: &mut HeaderMap, source: Source) {
     let forbidden = |name: &HeaderName| match source {
         Source::Trusted => false,
-        Source::Stranger => is_own(name),
+        Source::Untrusted => is_own(name),
     };
     strip_if(headers, forbidden);
 }
@@ -105,9 +105,9 @@ mod tests {
             "trailer: checksum",
             "accept: */*",
         ];
-        assert_eq!(stripped(&before, Source::Stranger), ["accept: */*", "trailer: checksum"]);
+        assert_eq!(stripped(&before, Source::Untrusted), ["accept: */*", "trailer: checksum"]);
         assert_eq!(
-            stripped(&["te: gzip, Trailers;q=1", "connection: te"], Source::Stranger),
+            stripped(&["te: gzip, Trailers;q=1", "connection: te"], Source::Untrusted),
             ["te: trailers"]
         );
     }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_cannot_send_the_fields_of_a_proxy() {
+    fn an_untrusted_sender_cannot_send_the_fields_of_a_proxy() {
         let claims = [
             "forwarded: for=1.2.3.4",
             "x-forwarded-for: 9.9.9.9",
@@ -146,10 +146,10 @@ mod tests {
             "coterie-epoch: 99",
             "coterie-hops: 3",
         ];
-        assert!(stripped(&claims, Source::Stranger).is_empty());
+        assert!(stripped(&claims, Source::Untrusted).is_empty());
         assert_eq!(stripped(&claims, Source::Trusted).len(), claims.len());
         let aliases = ["x_forwarded_for: 1", "x.forwarded.for: 1", "transfer_encoding: chunked", "x_mine: 1"];
-        for source in [Source::Stranger, Source::Trusted] {
+        for source in [Source::Untrusted, Source::Trusted] {
             assert_eq!(stripped(&aliases, source), ["x_mine: 1"]);
         }
     }

@@ -212,7 +212,7 @@ async fn still_owns(claim: &Claim, trust: Duration) -> Result<(), Problem> {
         let detail = format!("{} is not this node's any more", claim.shard_ref());
         Problem::new(ErrorKind::Unavailable, "not-the-owner", detail).hint("try again in a moment")
     };
-    if claim.successor().is_some() {
+    if claim.new_owner().is_some() {
         return Err(passed());
     }
     if claim.age() <= trust {

@@ -81,8 +81,8 @@ pub(crate) struct Identity {
     pub(crate) cluster: Option<ClusterId>,
     /// Its generations, the present one last: another node of the same name, in another cluster on the same store, may have
     /// generations between them.
-    #[serde(default)]
-    pub(crate) lives: Vec<Generation>,
+    #[serde(default, rename = "lives")]
+    pub(crate) generations: Vec<Generation>,
     /// Its generations before this one are not listed: there were too many, or an older version did not record them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) listed_from: Option<Generation>,
@@ -92,7 +92,7 @@ impl Identity {
     /// Whether a claim is of this node, in this incarnation or an earlier one.
     pub(crate) fn is_mine(&self, holder: &Holder) -> bool {
         let generation = holder.generation;
-        let is_listed = generation == self.generation || self.lives.contains(&generation);
+        let is_listed = generation == self.generation || self.generations.contains(&generation);
         let born = self.born.unwrap_or(self.generation);
         let is_unlisted = self.listed_from.is_some_and(|from| (born..from).contains(&generation));
         holder.node == self.id && (is_listed || is_unlisted)
@@ -100,16 +100,16 @@ impl Identity {
 
     /// The next incarnation of the same node.
     fn restarted(mut self, now_ms: u64, cluster: Option<ClusterId>) -> Self {
-        if self.lives.is_empty() {
-            self.lives.push(self.generation);
+        if self.generations.is_empty() {
+            self.generations.push(self.generation);
             self.listed_from = Some(self.generation);
         }
         let generation = Generation(now_ms.max(self.generation.0.saturating_add(1)));
         let born = self.born.or(Some(self.generation));
-        self.lives.push(generation);
-        if self.lives.len() > LISTED_GENERATIONS {
-            self.lives.remove(0);
-            self.listed_from = self.lives.first().copied();
+        self.generations.push(generation);
+        if self.generations.len() > LISTED_GENERATIONS {
+            self.generations.remove(0);
+            self.listed_from = self.generations.first().copied();
         }
         Self { generation, born, cluster, ..self }
     }
@@ -194,8 +194,8 @@ impl DataDir {
             (Some(kept), _) => kept.restarted(now_ms, cluster),
             (None, wanted) => {
                 let (id, generation) = (wanted.unwrap_or_else(generate), Generation(now_ms));
-                let (born, lives) = (Some(generation), vec![generation]);
-                Identity { id, generation, born, cluster, lives, listed_from: None }
+                let (born, generations) = (Some(generation), vec![generation]);
+                Identity { id, generation, born, cluster, generations, listed_from: None }
             }
         };
         Ok(identity)
@@ -358,13 +358,13 @@ mod tests {
             generation: Generation(1_000),
             born: Some(Generation(1_000)),
             cluster: Some(shop()),
-            lives: vec![Generation(1_000)],
+            generations: vec![Generation(1_000)],
             listed_from: None,
         };
         for generation in 101..600 {
             me = me.restarted(generation * 10, Some(shop()));
         }
-        assert_eq!(me.lives.len(), LISTED_GENERATIONS);
+        assert_eq!(me.generations.len(), LISTED_GENERATIONS);
         for (generation, is_mine) in
             [(999, false), (1_000, true), (1_010, true), (5_980, true), (5_985, false)]
         {

@@ -22,7 +22,7 @@ use crate::node::cluster_store::StoreAccessError;
 use crate::node::identity::Identity;
 use crate::node::services::Services;
 use crate::takeover::twins::{self, Twin};
-use crate::takeover::vacancy::has_heir;
+use crate::takeover::vacancy::has_candidate;
 
 /// How long an owner may take to show that it is alive.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
@@ -240,7 +240,7 @@ impl Candidate<'_> {
         let is_refused =
             matches!(&state.latest, Latest::Released { by, is_refused: true, .. } if *by == self.identity.id);
         let service_type = self.services.type_of(&shard.service);
-        is_refused && has_heir(&self.cluster.view(), shard, service_type.as_ref())
+        is_refused && has_candidate(&self.cluster.view(), shard, service_type.as_ref())
     }
 
     /// Asks the owner to hand its shard over, or with `dry_run` whether it would. Fails if the owner refuses.
@@ -346,9 +346,9 @@ mod tests {
     }
 
     fn me() -> Identity {
-        let lives = vec![Generation(1), Generation(5)];
+        let generations = vec![Generation(1), Generation(5)];
         let (id, generation, born) = (node("me"), Generation(5), Some(Generation(1)));
-        Identity { id, generation, born, cluster: None, lives, listed_from: None }
+        Identity { id, generation, born, cluster: None, generations, listed_from: None }
     }
 
     fn held_by(name: &str, generation: u64, epoch: u64) -> ClaimState {
@@ -378,10 +378,10 @@ mod tests {
         let nobody = view(&[]);
         assert_eq!(way(&ClaimState::default(), &me(), false, &nobody), Way::Take);
         assert_eq!(way(&held_by("me", 1, 3), &me(), false, &nobody), Way::Take);
-        let stranger = way(&held_by("me", 6, 3), &me(), false, &view(&[("me", 5, None)]));
+        let namesake = way(&held_by("me", 6, 3), &me(), false, &view(&[("me", 5, None)]));
         assert!(
-            matches!(stranger, Way::Leave { honoured: false, .. }),
-            "another node of its name: {stranger:?}"
+            matches!(namesake, Way::Leave { honoured: false, .. }),
+            "another node of its name: {namesake:?}"
         );
     }
 

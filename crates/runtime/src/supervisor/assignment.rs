@@ -47,7 +47,7 @@ impl ShardDuty {
 
     /// Whether this node has the claim, and is not known to have lost it.
     pub(super) fn is_held(&self) -> bool {
-        self.claim().is_some_and(|claim| claim.successor().is_none())
+        self.claim().is_some_and(|claim| claim.new_owner().is_none())
     }
 
     /// Removes the claim and returns it; the duty is none afterwards. A replica stays one.

@@ -18,7 +18,7 @@ use crate::role::owner::{AcquireError, Candidate, Consent, release};
 use crate::role::reasons::{CRASH_LOOP, ISOLATED};
 use crate::role::running::Running;
 use crate::takeover::claim_watch::ClaimWatch;
-use crate::takeover::vacancy::has_heir;
+use crate::takeover::vacancy::has_candidate;
 
 /// For how many gossip intervals a node looks for another candidate for its shard: a node that starts sees the others after
 /// one or two.
@@ -84,7 +84,7 @@ impl Supervisor {
     async fn meets_a_candidate(&self, shard: &ShardRef) -> bool {
         let mut view = self.tools.cluster.watch();
         let service_type = self.tools.cluster_store.services().type_of(&shard.service);
-        let met = view.wait_for(|view| has_heir(view, shard, service_type.as_ref()));
+        let met = view.wait_for(|view| has_candidate(view, shard, service_type.as_ref()));
         let limit = (Timing::of(self.tools.profile).interval * CANDIDATE_INTERVALS).min(CANDIDATE_LIMIT);
         matches!(timeout(limit, met).await, Ok(Ok(_)))
     }
@@ -226,7 +226,7 @@ impl Supervisor {
         let text = format!(
             "{} is not this node's any more: {}",
             self.assigned.role,
-            claim.successor().unwrap_or("its claim has passed")
+            claim.new_owner().unwrap_or("its claim has passed")
         );
         let why = Reason::new(CLAIM_PASSED, text);
         warn!(role = %self.assigned.role, epoch = %claim.epoch(), %why, "stepping down");

@@ -9,7 +9,7 @@ use types::{NodeId, Reason, Role, limits};
 use super::assignment::{Assignment, ShardDuty};
 use super::begin::Acquisition;
 use super::error::ChangeError;
-use super::hand_over::Heir;
+use super::hand_over::NextOwner;
 use super::{Plan, Supervisor, drained};
 use crate::failure::Failure;
 use crate::node::identity::Asked;
@@ -26,7 +26,7 @@ struct Wish {
     /// Whether a shard is moved here even from its owner.
     is_forced: bool,
     /// The node that gets the shard that this node owns.
-    successor: Option<NodeId>,
+    next_owner: Option<NodeId>,
 }
 
 /// What a new role needs of its shard.
@@ -107,11 +107,11 @@ impl Supervisor {
     fn wish(&self, order: Order) -> Result<Wish, ChangeError> {
         match order {
             Order::Change { role, take } => {
-                Ok(Wish { asked: Asked { role, drained: false }, is_forced: take, successor: None })
+                Ok(Wish { asked: Asked { role, drained: false }, is_forced: take, next_owner: None })
             }
             Order::Drain => {
                 let asked = Asked { role: self.assigned.role.clone(), drained: true };
-                Ok(Wish { asked, is_forced: false, successor: None })
+                Ok(Wish { asked, is_forced: false, next_owner: None })
             }
             Order::Offer(offer) => Err(ChangeError::BadOrder(offer.shard_ref())),
             Order::Release(release) => {
@@ -123,7 +123,7 @@ impl Supervisor {
                     return Err(NotTheOwner::new(&self.tools.node, &release).into());
                 }
                 let asked = Asked { role: Role::Standby, drained: false };
-                Ok(Wish { asked, is_forced: false, successor: Some(release.to) })
+                Ok(Wish { asked, is_forced: false, next_owner: Some(release.to) })
             }
         }
     }
@@ -219,15 +219,15 @@ impl Supervisor {
     ) -> Result<u64, ChangeError> {
         let before = self.state.clone();
         let handing = |to| format!("handing {} over to {to}", self.assigned.role);
-        let reason = wish.successor.as_ref().map(|to| Reason::new(HANDING_OVER, handing(to)));
+        let reason = wish.next_owner.as_ref().map(|to| Reason::new(HANDING_OVER, handing(to)));
         let gives_up = wish.asked.role != self.assigned.role || wish.asked.drained;
-        let (in_flight, heir) = self.finish(reason, gives_up && wish.successor.is_none(), watch).await;
+        let (in_flight, next_owner) = self.finish(reason, gives_up && wish.next_owner.is_none(), watch).await;
         if self.tools.leaving.is_cancelled() {
             return Err(ChangeError::Leaving);
         }
         if gives_up && let Some(claim_watch) = self.assigned.duty.take_claim() {
             let why = if wish.asked.drained { "drained" } else { "its owner got another role" };
-            if let Some(to) = &wish.successor {
+            if let Some(to) = &wish.next_owner {
                 let farewell = Farewell { to: Some(to), why: Some(why), ..Farewell::default() };
                 let is_noted = self.release(&claim_watch, farewell).await;
                 watch.step("release");
@@ -238,7 +238,7 @@ impl Supervisor {
                 }
             } else {
                 self.assigned.duty = ShardDuty::Primary(claim_watch);
-                self.hand_over(heir, why).await;
+                self.hand_over(next_owner, why).await;
                 watch.step("release");
             }
         }
@@ -356,17 +356,17 @@ impl Supervisor {
         reason: Option<Reason>,
         gives_up: bool,
         watch: &mut Stopwatch,
-    ) -> (u64, Option<Heir>) {
+    ) -> (u64, Option<NextOwner>) {
         if self.running.is_none() {
             return (0, None);
         }
         self.state = self.state.after(Happening::Drain { reason });
         let version = self.publish().await;
-        let heir = async { if gives_up { self.heir().await } else { None } };
-        let (_, heir) = tokio::join!(self.confirm(version, Wait::All, limits::ANNOUNCE), heir);
+        let next_owner = async { if gives_up { self.next_owner().await } else { None } };
+        let (_, next_owner) = tokio::join!(self.confirm(version, Wait::All, limits::ANNOUNCE), next_owner);
         watch.step("announce");
         let Some(running) = self.running.take() else {
-            return (0, heir);
+            return (0, next_owner);
         };
         let in_flight = running.gate.shut();
         running.drain(Instant::now() + limits::DRAIN).await;
@@ -374,6 +374,6 @@ impl Supervisor {
         self.unmount();
         running.stop().await;
         watch.step("stop");
-        (in_flight, heir)
+        (in_flight, next_owner)
     }
 }

@@ -13,7 +13,7 @@ use types::{Epoch, NodeId, ShardRef};
 
 use super::Supervisor;
 use crate::role::owner::STORE_LIMIT;
-use crate::takeover::vacancy::{Action, heirs};
+use crate::takeover::vacancy::{Action, candidates};
 
 /// How many members are asked whether they would take the shard.
 const ASKED: usize = 2;
@@ -22,7 +22,7 @@ const ANSWER: Duration = Duration::from_millis(100);
 
 /// The member that takes a shard next.
 #[derive(Debug)]
-pub(super) struct Heir {
+pub(super) struct NextOwner {
     node: NodeId,
     http: String,
     /// Whether it has a replica: then the shard is released to it.
@@ -31,39 +31,42 @@ pub(super) struct Heir {
 
 impl Supervisor {
     /// The first member that would take this node's shard if it were released now.
-    pub(super) async fn heir(&self) -> Option<Heir> {
+    pub(super) async fn next_owner(&self) -> Option<NextOwner> {
         let epoch = self.assigned.duty.claim_watch()?.claim().epoch();
         let shard = self.assigned.role.shard_ref()?;
         let view = self.tools.cluster.view();
-        let nearest = heirs(&view, &shard, &self.takeover.layouts.borrow().clone());
+        let nearest = candidates(&view, &shard, &self.takeover.layouts.borrow().clone());
         for (member, has_replica) in nearest.into_iter().take(ASKED) {
-            let heir = Heir { node: member.id, http: member.http, has_replica };
-            if self.offer(&heir, &shard, epoch, true).await {
-                return Some(heir);
+            let next_owner = NextOwner { node: member.id, http: member.http, has_replica };
+            if self.offer(&next_owner, &shard, epoch, true).await {
+                return Some(next_owner);
             }
         }
         None
     }
 
     /// Releases the shard, to the next owner if there is one, and records why.
-    pub(super) async fn hand_over(&mut self, heir: Option<Heir>, why: &str) {
+    pub(super) async fn hand_over(&mut self, next_owner: Option<NextOwner>, why: &str) {
         let Some(claim_watch) = self.assigned.duty.take_claim() else { return };
-        let to = heir.as_ref().filter(|heir| heir.has_replica).map(|heir| heir.node.clone());
+        let to = next_owner
+            .as_ref()
+            .filter(|next_owner| next_owner.has_replica)
+            .map(|next_owner| next_owner.node.clone());
         let farewell = Farewell { to: to.as_ref(), why: Some(why), ..Farewell::default() };
         if self.release(&claim_watch, farewell).await
-            && let Some(heir) = heir
+            && let Some(next_owner) = next_owner
         {
             let claim = claim_watch.claim();
-            let is_taken = self.offer(&heir, claim.shard_ref(), claim.epoch(), false).await;
-            debug!(heir = %heir.node, is_taken, "offered a shard");
+            let is_taken = self.offer(&next_owner, claim.shard_ref(), claim.epoch(), false).await;
+            debug!(next_owner = %next_owner.node, is_taken, "offered a shard");
         }
     }
 
     /// Offers a shard to a member, or with `dry_run` only asks whether it would take it.
-    async fn offer(&self, heir: &Heir, shard: &ShardRef, epoch: Epoch, dry_run: bool) -> bool {
+    async fn offer(&self, next_owner: &NextOwner, shard: &ShardRef, epoch: Epoch, dry_run: bool) -> bool {
         let ShardRef { service, shard } = shard.clone();
-        let offer = Release { service, shard, epoch, to: heir.node.clone(), dry_run };
-        self.tools.mesh.agent(&heir.http).offer(&heir.node, &offer, ANSWER).await.is_ok()
+        let offer = Release { service, shard, epoch, to: next_owner.node.clone(), dry_run };
+        self.tools.mesh.agent(&next_owner.http).offer(&next_owner.node, &offer, ANSWER).await.is_ok()
     }
 
     /// Takes a shard that its owner has offered, if it has no owner on the store.

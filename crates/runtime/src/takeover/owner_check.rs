@@ -22,7 +22,7 @@ use crate::node::cluster_store::ClusterStore;
 use crate::node::identity::Identity;
 use crate::role::owner::is_honoured;
 use crate::takeover::twins::suspect;
-use crate::takeover::vacancy::{Gone, Sighting, UNSEEN, has_heir};
+use crate::takeover::vacancy::{Gone, Sighting, UNSEEN, has_candidate};
 
 /// How long an owner may take to answer.
 const ANSWER: Duration = Duration::from_millis(200);
@@ -185,7 +185,7 @@ impl OwnerCheck {
             known_for: self.known_for,
             rebuffs: self.rebuffs,
             has_seen_owner: self.last_owner.is_some(),
-            has_others: has_heir(&self.view(), &self.shard, service_type.as_ref()),
+            has_others: has_candidate(&self.view(), &self.shard, service_type.as_ref()),
         };
         reservation(&state.latest, &known).unwrap_or_else(|| Finding::Vacant(Box::new(state)))
     }

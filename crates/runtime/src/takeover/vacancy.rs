@@ -182,7 +182,7 @@ impl Vacancies {
         let actions = self.watched.iter().filter_map(|(shard, watched)| {
             let (action, at) = self.due(shard, watched, view, layouts)?;
             // A refusal counts only while another candidate is left.
-            let is_alone = action == Action::Own && !has_heir(view, shard, type_of(layouts, shard));
+            let is_alone = action == Action::Own && !has_candidate(view, shard, type_of(layouts, shard));
             let not_before = watched
                 .not_before
                 .filter(|_| action == Action::Own && !(is_alone && watched.is_left_to_others));
@@ -367,7 +367,11 @@ fn rank(
 }
 
 /// Whether a peer could take a shard, as a standby or with its replica.
-pub(crate) fn has_heir(view: &ClusterView, shard: &ShardRef, service_type: Option<&ServiceType>) -> bool {
+pub(crate) fn has_candidate(
+    view: &ClusterView,
+    shard: &ShardRef,
+    service_type: Option<&ServiceType>,
+) -> bool {
     let layouts = BTreeMap::new();
     view.peers().any(|peer| class(peer, view, (shard, service_type), &layouts, Action::Own).is_some())
 }
@@ -378,19 +382,19 @@ fn type_of<'a>(layouts: &'a BTreeMap<ServiceName, Layout>, shard: &ShardRef) -> 
 }
 
 /// The peers that could take a shard, the first candidate first, and whether each has a replica of it.
-pub(crate) fn heirs(
+pub(crate) fn candidates(
     view: &ClusterView,
     shard: &ShardRef,
     layouts: &BTreeMap<ServiceName, Layout>,
 ) -> Vec<(Member, bool)> {
     let service_type = type_of(layouts, shard);
-    let mut heirs: Vec<_> = view
+    let mut candidates: Vec<_> = view
         .peers()
         .filter_map(|peer| Some((class(peer, view, (shard, service_type), layouts, Action::Own)?, peer)))
         .map(|(class, peer)| ((class, Reverse(weight(&peer.id, shard))), peer))
         .collect();
-    heirs.sort_unstable_by_key(|(order, _)| *order);
-    heirs.into_iter().map(|((class, _), peer)| (peer.clone(), class == 0)).collect()
+    candidates.sort_unstable_by_key(|(order, _)| *order);
+    candidates.into_iter().map(|((class, _), peer)| (peer.clone(), class == 0)).collect()
 }
 
 /// The group of candidates that a member belongs to: 0 acts first; `None` if it is no candidate.
