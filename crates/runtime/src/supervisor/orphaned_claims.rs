@@ -96,10 +96,10 @@ impl Supervisor {
         let mut runnable = Vec::new();
         for (shard, _) in own {
             // A shard that this agent can't run any more is left to others.
-            if let Ok(service_type) = self.tools.cluster_store.service_type(&shard.service).await {
-                if self.tools.registry.check(Role::from(&shard), &service_type).is_ok() {
-                    runnable.push(shard);
-                }
+            if let Ok(service_type) = self.tools.cluster_store.service_type(&shard.service).await
+                && self.tools.registry.check(Role::from(&shard), &service_type).is_ok()
+            {
+                runnable.push(shard);
             }
         }
         Ok(runnable)

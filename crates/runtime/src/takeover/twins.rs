@@ -173,7 +173,7 @@ impl Watch {
         let store = self.cluster_store.store().await.ok()?;
         let claims = store.claims();
         let view = self.cluster.view();
-        let looks = shards.iter().map(async |shard| match timeout(STORE_ANSWER, claims.read(&shard)).await {
+        let looks = shards.iter().map(async |shard| match timeout(STORE_ANSWER, claims.read(shard)).await {
             Ok(Ok(state)) => find(&self.mesh, &view, store, (shard, &state)).await,
             Ok(Err(error)) => {
                 debug!(%shard, %error, "a claim can't be read");
