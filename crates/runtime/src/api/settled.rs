@@ -71,7 +71,7 @@ pub(super) fn not_written(error: &SpecError) -> ApiError {
         }
         SpecError::ShardsFixed { .. } => {
             let problem = Problem::new(ErrorKind::Conflict, "shards-fixed", error.to_string());
-            problem.hint("keys lie in their shards; for another number use another cluster").into()
+            problem.hint("the number determines which shard a key belongs to; for another number use another cluster").into()
         }
         SpecError::TypeFixed { .. } => conflict("type-fixed", error),
         SpecError::Similar { .. } => conflict("similar-name", error),

@@ -339,7 +339,7 @@ impl ClusterStore {
                 Err(SpecError::Store(error)) => return Err(unreadable(&error)),
             }
         }
-        let detail = format!("the spec of {service} is changed all the time");
+        let detail = format!("others kept changing the spec of {service}");
         Err(Problem::new(ErrorKind::Unavailable, "contended", detail).hint("try again in a moment"))
     }
 
@@ -400,7 +400,7 @@ fn stranger(view: &ClusterView, store: &Store) -> Option<Problem> {
         "{me} uses the store {} at {}, {node} the store {} at {}",
         ours.id, ours.url, theirs.id, theirs.url
     );
-    let hint = "one cluster has one store, and nobody takes a shard while there are two: one of these nodes was \
+    let hint = "one cluster has one store, and no node takes a shard while there are two: one of these nodes was \
                 started with the wrong --store";
     Some(Problem::new(ErrorKind::Conflict, "another-store", detail).hint(hint))
 }

@@ -128,8 +128,8 @@ impl GivenShards {
                     format!("{service} has {} on the store, and --shards says {given}", counted(known));
                 let problem = Problem::new(ErrorKind::Conflict, "shards-fixed", detail);
                 Err(problem.hint(format!(
-                    "the number never changes, for keys lie in their shards: start this agent with --shards {known} or \
-                     without it, or with another --cluster or --store"
+                    "the number never changes, because it determines which shard a key belongs to: start this agent with \
+                     --shards {known} or without it, or with another --cluster or --store"
                 )))
             }
             _ => Ok(()),

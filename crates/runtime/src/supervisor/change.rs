@@ -112,7 +112,7 @@ impl Supervisor {
                 Ok(Wish { asked, is_forced: false, successor: None })
             }
             Order::Offer(offer) => {
-                let detail = format!("{} is taken by who it was offered to", offer.shard_ref());
+                let detail = format!("{} is taken by the node that it was offered to", offer.shard_ref());
                 Err(Problem::new(ErrorKind::Internal, "bad-order", detail))
             }
             Order::Release(release) => {
