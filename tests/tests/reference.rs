@@ -132,13 +132,18 @@ fn code_after(code: &str) -> Option<String> {
     is_code.then(|| text.to_owned())
 }
 
-/// The problem codes in some Rust code: the literals after a constructor of a problem or a row of a table of them, and
-/// those that a function named `code` returns.
+/// The problem codes in some Rust code: the literals after a constructor of a problem or at the head of a tuple that a match
+/// arm returns, and those that a function named `code` returns.
 fn codes(code: &str) -> BTreeSet<String> {
     let is_path = |c: char| c.is_alphanumeric() || "_.:()&".contains(c);
     let mut found = BTreeSet::new();
-    for maker in ["to_problem(", "invalid(", "=> ("] {
+    for maker in ["to_problem(", "invalid(", "unavailable("] {
         found.extend(code.split(maker).skip(1).filter_map(code_after));
+    }
+    // rustfmt puts a long arm into braces.
+    for arm in code.split("=>").skip(1) {
+        let value = arm.trim_start_matches([' ', '\n', '{']);
+        found.extend(value.strip_prefix('(').and_then(code_after));
     }
     for maker in ["ErrorKind::", "Problem::new("] {
         let kinds = code.split(maker).skip(1);

@@ -544,7 +544,7 @@ async fn a_release_that_the_store_did_not_record_is_repeated_later() -> anyhow::
         .await?
         .map_err(|(_, problem)| anyhow::anyhow!("{problem}"))?;
     assert_eq!(claims(&sandbox, "b").await?, ["0=a"]);
-    sandbox.seen("b", "a", |member| is_standby_because(member, "not noted yet that storage/0")).await?;
+    sandbox.seen("b", "a", |member| is_standby_because(member, "not recorded yet that storage/0")).await?;
     a.set(Mode::Work);
     eventually("it is released", || async { (claims(&sandbox, "b").await.ok()? == ["0=-"]).then_some(()) })
         .await?;

@@ -102,7 +102,7 @@ async fn a_standby_takes_over_from_a_dead_owner_which_stands_by_when_it_returns(
         put(&sandbox, &gateway, &format!("later-{number}"), &number.to_string()).await?;
     }
     let spare = owner(&sandbox, "b", "spare", "storage/0").await?;
-    assert_eq!(reason(&spare), "took over from a, which did not run it any more");
+    assert_eq!(reason(&spare), "took over from a, which no longer ran it");
     assert_eq!(epoch(&spare), Some(Epoch(2)), "the owner had certainly crashed, so there was no challenge");
     for number in 0..20 {
         assert_eq!(get(&sandbox, &gateway, &format!("key-{number}")).await?, number.to_string());

@@ -186,8 +186,7 @@ async fn settle_one(
             }
             Err(SpecError::Changed { .. }) => {}
             Err(error @ SpecError::ShardsFixed { .. }) => {
-                let hint =
-                    "keys lie in their shards; for another number use another cluster or another store";
+                let hint = "the number determines which shard a key belongs to; for another number use another cluster or another store";
                 return Err((error.to_string(), Some(hint.to_owned())));
             }
             Err(error @ (SpecError::TypeFixed { .. } | SpecError::Similar { .. })) => {
@@ -196,5 +195,5 @@ async fn settle_one(
             Err(SpecError::Store(error)) => return Err(failed(&error)),
         }
     }
-    Err((format!("the spec of {service} is changed all the time"), Some("try again in a moment".to_owned())))
+    Err((format!("others kept changing the spec of {service}"), Some("try again in a moment".to_owned())))
 }

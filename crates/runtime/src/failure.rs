@@ -67,8 +67,9 @@ impl Failure for SpecError {
         match self {
             Self::Changed { .. } => Explanation::new(ErrorKind::Changed, "changed")
                 .hint("GET /v1/spec, apply your change to what it says, then try again"),
-            Self::ShardsFixed { .. } => Explanation::new(ErrorKind::Conflict, "shards-fixed")
-                .hint("the shard of a key depends on the number; for another number use another cluster"),
+            Self::ShardsFixed { .. } => Explanation::new(ErrorKind::Conflict, "shards-fixed").hint(
+                "the number determines which shard a key belongs to; for another number use another cluster",
+            ),
             Self::TypeFixed { .. } => {
                 Explanation { hint: self.hint(), ..Explanation::new(ErrorKind::Conflict, "type-fixed") }
             }

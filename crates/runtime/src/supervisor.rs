@@ -338,8 +338,9 @@ impl Supervisor {
 
     async fn wind_down(&mut self) {
         let mut watch = Stopwatch::start();
-        let (_, next_owner) =
-            self.finish(Some(Reason::new(reasons::LEAVING, "leaving")), true, &mut watch).await;
+        let (_, next_owner) = self
+            .finish(Some(Reason::new(reasons::LEAVING, "the node is leaving the cluster")), true, &mut watch)
+            .await;
         self.unmount();
         self.hand_over(next_owner, "leaving").await;
         self.settle_orphans().await;
@@ -516,7 +517,7 @@ fn drained(node: &NodeId, role: &Role) -> Happening {
         Some(shard) => format!("ctl set-service {node} {} --shard {shard}", role.service_name()),
         None => format!("ctl set-service {node} {}", role.service_name()),
     };
-    let text = format!("drained; `{command}` starts it again");
+    let text = format!("`{command}` starts it again");
     Happening::Stopped { reason: Reason::new(reasons::DRAINED, text) }
 }
 

@@ -267,7 +267,7 @@ impl Claims {
             };
             match read.await {
                 Err(error) if !error.is_of_content() => Err(error),
-                state => Ok(((shard), state)),
+                state => Ok((shard, state)),
             }
         };
         stream::iter(shards).map(read).buffer_unordered(AT_ONCE).try_collect().await

@@ -131,7 +131,7 @@ pub trait Layer: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// The object store that a layer makes of the one below. It is named as that one is.
+/// The object store that a layer makes of the one below. It is displayed as that one is.
 #[derive(Debug, Clone)]
 pub struct Layered<L>(L);
 

@@ -1,35 +1,38 @@
-//! What the gateway answers over HTTP, as paths of an OpenAPI document.
+//! The gateway's HTTP API, as paths of an OpenAPI document.
 //!
-//! It has two resources: its index, and everything that it passes on. Whatever the method, the same is done with a request
-//! that is passed on, so all of them are described by one.
+//! It has two resources: its index, and everything that it forwards. The gateway forwards requests of all methods in the
+//! same way, so one description serves them all.
 
 use serde_json::{Map, Value, json};
 use types::Problem;
 
-/// The methods of what is passed on: all that OpenAPI knows but `TRACE`, which the listeners refuse.
+/// The methods that are forwarded: all that OpenAPI knows except `TRACE`, which the listeners refuse.
 pub(crate) const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
 
-/// The errors of a request that is passed on, when the gateway gives them itself.
+/// The errors that the gateway itself answers to a request that it should forward.
 const ERRORS: [(u16, &str); 8] = [
     (
         400,
-        "The path has dot segments that the route can't take, a header is malformed, or the client ended the body",
+        "The path has dot segments that the route can't accept, a header is malformed, or the client broke off the body",
     ),
-    (403, "The host or the web page may be a stranger's; `hosts` of the settings lets more in"),
-    (404, "The path begins with no route and no service; the hint lists both"),
+    (
+        403,
+        "The request may come from a web page of another site, or names a host that is not allowed; the setting `hosts` allows more",
+    ),
+    (404, "The path begins with neither a route nor a service; the hint lists both"),
     (408, "The body of the request paused for longer than `idle_timeout`"),
-    (502, "The member or the address takes no connection, or its answer is not one of HTTP/1.1"),
+    (502, "The member or the address accepts no connection, or its answer is not valid HTTP/1.1"),
     (
         503,
-        "No member served it for as long as it could wait, or too much waits; with `Coterie-Not-Processed` nothing was done",
+        "No member served the service while the request could wait, or too many requests wait; with `Coterie-Not-Processed` nothing was done",
     ),
-    (504, "There was no answer within `response_timeout`; the request may have been acted upon"),
-    (508, "The request has come by this gateway too often: a route leads back to it"),
+    (504, "There was no answer within `response_timeout`; the request may have been processed"),
+    (508, "The request has passed through this gateway too often: a route leads back to it"),
 ];
 
 /// The paths. Below the gateway's own listener they are the same as below `/svc/{service}` of an agent.
 pub(crate) fn paths() -> Value {
-    let methods: Map<_, _> = METHODS.iter().map(|method| ((*method).to_owned(), passed_on(method))).collect();
+    let methods: Map<_, _> = METHODS.iter().map(|method| ((*method).to_owned(), forwarded(method))).collect();
     json!({ "/": { "get": index() }, "/{service}/{path}": methods })
 }
 
@@ -39,10 +42,10 @@ fn index() -> Value {
     let serving = json!({ "type": "integer", "minimum": 0 });
     json!({
         "summary": "Lists the routes and services behind the gateway",
-        "description": "A route with the prefix `/` takes this path as well. The same is at the root of the gateway's own \
+        "description": "A route with the prefix `/` replaces this path. The index is also at the root of the gateway's own \
                         listener, whose URL `ctl members` shows under ENDPOINTS.",
         "responses": { "200": {
-            "description": "What is behind it",
+            "description": "The routes and services",
             "content": { "application/json": { "schema": {
                 "type": "object",
                 "required": ["node", "routes", "services"],
@@ -56,10 +59,10 @@ fn index() -> Value {
     })
 }
 
-fn passed_on(method: &str) -> Value {
+fn forwarded(method: &str) -> Value {
     let path = |name: &str, about: &str| json!({ "name": name, "in": "path", "required": true, "description": about, "schema": { "type": "string" } });
     let mut responses = json!({ "default": {
-        "description": "The answer of the member or of the route's address, as it is",
+        "description": "The answer of the member or of the route's address, unchanged",
         "content": { "*/*": { "schema": { "type": "string", "format": "binary" } } },
     } });
     for (status, about) in ERRORS {
@@ -68,20 +71,20 @@ fn passed_on(method: &str) -> Value {
             json!({ "description": about, "content": { Problem::MEDIA_TYPE: { "schema": schema } } });
     }
     let mut operation = json!({
-        "summary": "Passes the request on",
+        "summary": "Forwards the request",
         "description": "To a member that serves the service, below its `/svc/{service}`; for a service with shards to the one \
                         that has the shard. A route of the settings takes precedence: of those whose prefix the path \
                         begins with, the longest. Bodies are streamed both ways. At the gateway's own listener the path is \
                         `/{service}/{path}` below its URL.",
         "parameters": [
             path("service", "The name of a service, or the first segment of a route's prefix."),
-            path("path", "The rest of the path, with as many segments as there are, and the query: passed on byte for byte."),
+            path("path", "The rest of the path, with any number of segments, and the query: forwarded byte for byte."),
         ],
         "responses": responses,
     });
     if matches!(method, "put" | "post" | "patch" | "delete") {
         operation["requestBody"] = json!({
-            "description": "Passed on as it comes",
+            "description": "Forwarded unchanged",
             "content": { "*/*": { "schema": { "type": "string", "format": "binary" } } },
         });
     }

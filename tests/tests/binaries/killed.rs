@@ -116,7 +116,7 @@ async fn a_killed_agent_is_gone_for_all_and_returns_once_with_its_id() -> anyhow
     }
     assert_eq!(machine.members().await?, others);
     let status = machine.ctl(&["status"]).await?.exits(1)?;
-    assert!(status.out.contains("standby-2 is stopped: it was killed for good"), "{}", status.out);
+    assert!(status.out.contains("standby-2 is stopped: it was killed with --for-good"), "{}", status.out);
 
     let manifest = machine.manifest(FIVE)?;
     machine.ctl(&["up", &manifest]).await?.exits(0)?.tells("started 1 agent,")?;
@@ -289,9 +289,9 @@ nodes:
     let machine = Machine::new()?;
     let manifest = machine.manifest(NODES)?;
     let late = machine.ctl(&["up", &manifest, "--timeout", "2s", "--keep"]).await?.exits(3)?;
-    late.tells("a shard has no owner that runs after 2s:\n  storage/1 (nobody ever owned it)")?;
+    late.tells("a shard has no running owner after 2s:\n  storage/1 (it never had an owner)")?;
     let late = machine.ctl(&["up", &manifest, "--timeout", "1s"]).await?.exits(3)?;
-    late.tells("storage/1 (nobody ever owned it)")?.tells(" status --cluster ")?;
+    late.tells("storage/1 (it never had an owner)")?.tells(" status --cluster ")?;
     // `ctl up` does not wait for a shard that an operator took from its node.
     machine.ctl(&["set-service", "a", "storage/1"]).await?.exits(0)?;
     machine.ctl(&["up", &manifest, "--timeout", "5s"]).await?.exits(0)?.tells("drift: a is storage/1")?;

@@ -399,7 +399,7 @@ async fn shards_never_change_and_status_names_those_without_an_owner() -> anyhow
     .await?;
     assert_eq!(status.code(), Some(1));
     for words in [
-        "storage/0 has no owner (nobody ever owned it)",
+        "storage/0 has no owner (it never had an owner)",
         "no node is there to take it over; `",
         "--service standby --listen-addr 127.0.0.1:0 --seed ",
         "storage/1 has no owner",

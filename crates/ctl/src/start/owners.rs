@@ -69,7 +69,7 @@ impl Starter<'_> {
         let lines: Vec<_> = without
             .iter()
             .map(|shard| {
-                let note = notes.get(shard).map_or("nobody ever owned it", String::as_str);
+                let note = notes.get(shard).map_or("it never had an owner", String::as_str);
                 format!("{shard} ({})", render::clean(note))
             })
             .collect();
@@ -77,7 +77,7 @@ impl Starter<'_> {
             1 => "a shard has",
             _ => "shards have",
         };
-        let message = format!("{what} no owner that runs after {limit:?}:\n  {}", lines.join("\n  "));
+        let message = format!("{what} no running owner after {limit:?}:\n  {}", lines.join("\n  "));
         let cluster = &self.manifest.cluster;
         Failure::new(Exit::NotConverged, message).hint(if self.is_fresh {
             "--timeout waits longer, --keep leaves the agents running for a look at them".to_owned()

@@ -125,7 +125,7 @@ async fn end_parent(node: &NodeRecord, processes: &mut Processes) -> anyhow::Res
     }
     if let Some(mut known) = known {
         known.parent = None;
-        known.over = Some("it was killed for good".to_owned());
+        known.over = Some("it was killed with --for-good".to_owned());
         let path = PidFile::beside(&node.start_file());
         // Without it, only `ctl status` reports less.
         let _ = std::fs::write(path, serde_json::to_vec(&known)?);

@@ -247,7 +247,7 @@ fn misdirected(app: &App, shard: &ShardRef) -> Response<Body> {
         return not_processed(problem.hint("try again in a moment"));
     }
     let Some((owner, epoch)) = owner else {
-        let detail = format!("{me} does not own {shard}, and sees nobody who does");
+        let detail = format!("{me} does not own {shard}, and sees no node that does");
         let problem = Problem::new(ErrorKind::Unavailable, "no-owner", detail);
         return not_processed(problem.hint(crate::role::owner::new_owner(&view, shard)));
     };

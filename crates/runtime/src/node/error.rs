@@ -17,7 +17,7 @@ pub enum NodeError {
     #[error(transparent)]
     Role(#[from] RegistryError),
     /// Start with `--reset-role`.
-    #[error("the role that a person gave this node earlier: {0}")]
+    #[error("the role that an operator gave this node earlier: {0}")]
     KeptRole(#[source] RegistryError),
     /// Leave `--shards` out, or correct it.
     #[error(transparent)]

@@ -173,8 +173,8 @@ impl Failure for ShardCountError {
                 "say how many there are, for example `{command}`; that never changes afterwards"
             )),
             Self::Fixed { known, .. } => Explanation::new(ErrorKind::Conflict, "shards-fixed").hint(format!(
-                "the number never changes, since the shard of a key depends on it: start this agent with --shards \
-                 {known} or without it, or with another --cluster or --store"
+                "the number never changes, because it determines which shard a key belongs to: start this agent with \
+                 --shards {known} or without it, or with another --cluster or --store"
             )),
             Self::TypeFixed { wanted, .. } => Explanation::new(ErrorKind::Conflict, "type-fixed").hint(format!(
                 "the type never changes: leave {wanted} out, or give the service another name"

@@ -290,7 +290,7 @@ pub(crate) fn new_owner(view: &ClusterView, shard: &ShardRef) -> String {
                 "`ctl set-service {spare} {service} --shard {shard}` gives it to {spare}, which stands by"
             )
         }
-        None => "`ctl claims` shows who has it; no node that is seen stands by to take it".to_owned(),
+        None => "`ctl claims` shows its state; this node sees no ready standby that can take it".to_owned(),
     }
 }
 
@@ -313,7 +313,7 @@ pub(crate) async fn release(
             false
         }
         Err(_) => {
-            warn!(%shard, limit = ?limits::RELEASE, "the store did not note in time that a shard was released");
+            warn!(%shard, limit = ?limits::RELEASE, "the store did not record the release of a shard in time");
             false
         }
     }

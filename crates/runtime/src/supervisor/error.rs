@@ -81,7 +81,7 @@ pub(crate) enum ChangeError {
     #[error("{}", with_source(.0))]
     NotKept(DataDirError),
     /// A bug: an offer is no change.
-    #[error("an offer of {0} is not carried out as a change")]
+    #[error("{0} is taken by the node that it was offered to")]
     BadOrder(ShardRef),
     /// Look who owns the shard.
     #[error(transparent)]

@@ -142,7 +142,7 @@ impl Supervisor {
     pub(super) fn left_over(&self) -> Option<Reason> {
         let shards: Vec<_> = self.orphans.keys().map(ShardRef::to_string).collect();
         let is_any = !shards.is_empty();
-        let text = || format!("the store has not noted yet that {} was given up", shards.join(", "));
+        let text = || format!("the store has not recorded yet that {} was released", shards.join(", "));
         is_any.then(|| Reason::new(CLAIM_LEFT_OVER, text()))
     }
 }

@@ -262,7 +262,7 @@ impl Supervisor {
     pub(super) async fn take_over(&mut self, shard: &ShardRef, state: ClaimState) {
         let began = Instant::now();
         let note = match state.holder.as_ref().map(|holder| holder.node.to_string()) {
-            Some(node) => format!("took over from {node}, which did not run it any more"),
+            Some(node) => format!("took over from {node}, which no longer ran it"),
             None => state.note().map_or_else(|| "took over".to_owned(), |note| format!("took over: {note}")),
         };
         match self.try_take_over(shard, state).await {

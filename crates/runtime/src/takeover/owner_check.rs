@@ -290,7 +290,7 @@ fn reservation(latest: &Latest, known: &Known<'_>) -> Option<Finding> {
     match latest {
         Latest::Never if known.known_for < NEVER_OWNED => {
             let pause = NEVER_OWNED.saturating_sub(known.known_for);
-            Some(Finding::Leave(pause, "nobody ever owned it".to_owned()))
+            Some(Finding::Leave(pause, "it never had an owner".to_owned()))
         }
         Latest::Released { by, is_refused: true, .. } => {
             let is_left = by == known.me && known.rebuffs == 0 && known.has_others;

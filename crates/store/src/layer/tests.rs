@@ -48,7 +48,7 @@ impl Layer for Plain {
     }
 }
 
-/// Does each operation once. What was found says that each was done.
+/// Does each operation once. The results show that each was done.
 async fn use_all(store: &impl ObjectStore) {
     let (a, b, c) = (Path::from("a"), Path::from("f/b"), Path::from("c"));
     store.put(&a, "12345".into()).await.unwrap();

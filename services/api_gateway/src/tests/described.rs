@@ -1,4 +1,4 @@
-//! What is described of the gateway's HTTP API is what it answers, on its own listener and below `/svc` of an agent.
+//! The description of the gateway's HTTP API matches its answers, on its own listener and below `/svc` of an agent.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::openapi::METHODS;
 
-const PASSED_ON: &str = "/{service}/{path}";
+const FORWARDED: &str = "/{service}/{path}";
 
 fn keys(of: &Value) -> BTreeSet<&str> {
     of.as_object().unwrap().keys().map(String::as_str).collect()
@@ -29,14 +29,14 @@ async fn each_path_that_is_described_is_answered_as_described() {
     let members = vec![member("n1", "key_value", upstream.addr, Phase::Ready)];
     let gateway = Running::with(json!({}), members).await;
     let paths = ApiGateway.openapi_paths();
-    assert_eq!(keys(&paths), BTreeSet::from(["/", PASSED_ON]), "the index, and what is passed on");
+    assert_eq!(keys(&paths), BTreeSet::from(["/", FORWARDED]), "the index, and what is forwarded");
     assert_eq!(keys(&paths["/"]), BTreeSet::from(["get"]));
     let shown = &paths["/"]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
     for index in [whole(gateway.get("/").await).await, below_svc(&gateway, "GET", "/").await.1] {
         let index: Value = serde_json::from_str(&index).unwrap();
         assert_eq!(keys(&index), keys(&shown["properties"]));
     }
-    assert_eq!(keys(&paths[PASSED_ON]), BTreeSet::from(METHODS));
+    assert_eq!(keys(&paths[FORWARDED]), BTreeSet::from(METHODS));
     for method in METHODS.map(str::to_uppercase) {
         let arrived = format!("{method} /svc/key_value/a/b?c\n");
         let expected = if method == "HEAD" { "" } else { arrived.as_str() };
@@ -94,8 +94,8 @@ async fn each_error_of_the_gateway_is_described_and_no_other_is() {
     }
     let paths = ApiGateway.openapi_paths();
     for method in METHODS {
-        let mut described = keys(&paths[PASSED_ON][method]["responses"]);
-        assert!(described.remove("default"), "what is passed on is answered by others");
+        let mut described = keys(&paths[FORWARDED][method]["responses"]);
+        assert!(described.remove("default"), "others answer what is forwarded");
         assert_eq!(described, seen.iter().map(String::as_str).collect(), "{method}");
     }
 }

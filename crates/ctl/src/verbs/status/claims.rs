@@ -85,7 +85,7 @@ pub(super) fn warnings(claim: &ClaimView, spares: &Spares<'_>) -> Vec<String> {
             holder.node, holder.epoch
         )),
         None => {
-            let why = claim.note.as_deref().unwrap_or("nobody ever owned it");
+            let why = claim.note.as_deref().unwrap_or("it never had an owner");
             warnings.push(format!("{service}/{shard} has no owner ({why}); {next}"));
         }
     }

@@ -42,7 +42,7 @@ pub(super) fn check(
         let role = kept.get(second).map(|kept| &kept.role);
         match role {
             Some(role) => format!(
-                "{second} keeps the role {role} that a person gave it and would listen on {address}, as {first} does"
+                "{second} keeps the role {role} that an operator gave it and would listen on {address}, as {first} does"
             ),
             None => format!("{second} would listen on {address}, as {first} does now"),
         }

@@ -85,7 +85,7 @@ pub(crate) enum TermsError {
     #[error("{0} was removed: it has no spec")]
     Removed(ServiceName),
     /// Try again.
-    #[error("the spec of {0} is being changed by others")]
+    #[error("others kept changing the spec of {0}")]
     Contended(ServiceName),
 }
 

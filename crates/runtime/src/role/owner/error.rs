@@ -30,7 +30,7 @@ pub(crate) enum AcquireError {
     #[error(transparent)]
     Refused(#[from] HandOverRefused),
     /// Its claim changed at each attempt: try again.
-    #[error("{0} changes its owner all the time")]
+    #[error("the owner of {0} keeps changing")]
     Contended(ShardRef),
     /// The store can't be used: try again later.
     #[error(transparent)]
