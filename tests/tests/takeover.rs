@@ -485,7 +485,7 @@ async fn a_node_whose_process_dies_repeatedly_leaves_its_shard_to_others() -> an
         sandbox.start("a", "owned_echo/0", &NodeOptions::default()).await?;
     }
     let a = standby(&sandbox, "watcher", "a").await?;
-    assert!(reason(&a).contains("3 lives of this node in a row ended soon"), "{a:?}");
+    assert!(reason(&a).contains("this node ended 3 times in a row soon after"), "{a:?}");
     owner(&sandbox, "watcher", "spare", "owned_echo/0").await?;
     Ok(())
 }

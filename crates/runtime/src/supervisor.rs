@@ -338,9 +338,8 @@ impl Supervisor {
 
     async fn wind_down(&mut self) {
         let mut watch = Stopwatch::start();
-        let (_, next_owner) = self
-            .finish(Some(Reason::new(reasons::LEAVING, "the node is leaving the cluster")), true, &mut watch)
-            .await;
+        let why = Reason::new(reasons::LEAVING, "the node is leaving the cluster");
+        let (_, next_owner) = self.finish(Some(why), true, &mut watch).await;
         self.unmount();
         self.hand_over(next_owner, "leaving").await;
         self.settle_orphans().await;

@@ -57,7 +57,7 @@ impl Meters {
             imports,
             openings: counter("openings", "Times that the database was opened"),
             tables: gauge("tables", "Tables of this shard"),
-            table_bytes: gauge("table_bytes", "Estimated size of these tables"),
+            table_bytes: gauge("table_bytes", "Estimated size of this shard's tables"),
             log_files: gauge("log_files", "Files of the log that are not in tables yet"),
             compacted_bytes: counter("compacted_bytes", "Bytes written by compactions"),
             cache: gauge("cache_bytes", "Size of the cache that this shard uses"),

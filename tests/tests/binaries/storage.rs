@@ -319,7 +319,7 @@ async fn an_unusable_store_is_refused_before_anything_starts() -> anyhow::Result
         (format!("file://{file}/below"), "no-folder"),
         ("ftp://host/x".to_owned(), "s3"),
         ("s3://key:secret@bucket/x".to_owned(), "environment"),
-        ("memory:///".to_owned(), "for one agent alone"),
+        ("memory:///".to_owned(), "serves one agent only"),
         ("relative/folder".to_owned(), "absolute"),
     ] {
         let manifest = machine.manifest(&format!("store: '{store}'\n{STORAGE}"))?;

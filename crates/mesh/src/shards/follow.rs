@@ -192,7 +192,7 @@ impl<F: Follow> Strand<F> {
                         Ok(_) => "its owner ended it".to_owned(),
                         Err(_) => format!("its owner was silent for {SILENCE:?}"),
                     };
-                    debug!(shard = %self.shard, why, "a shard is followed anew");
+                    debug!(shard = %self.shard, why, "following a shard again");
                     self.source = None;
                     self.rest().await;
                 }

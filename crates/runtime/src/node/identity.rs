@@ -31,7 +31,9 @@ pub enum DataDirError {
         source: io::Error,
     },
     /// Repair or remove the file.
-    #[error("data folder: {path} is damaged ({source}); mend it, or remove it to let the node start anew")]
+    #[error(
+        "data folder: {path} is damaged ({source}); repair it, or remove it so that the node starts afresh"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

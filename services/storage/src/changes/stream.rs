@@ -290,7 +290,7 @@ fn describe(shard: ShardId, version: u64, key: &[u8], value: Option<&Bytes>, val
 fn gone(shard: ShardId, place: Place) -> Problem {
     let detail = format!("changes of shard {shard} from {place} on are not kept any more");
     let mut problem = Problem::new(ErrorKind::NotFound, "history-gone", detail)
-        .hint("watch anew without a cursor, then list the keys to see what they are now");
+        .hint("watch again without a cursor, then list the keys to get their present state");
     problem.status = 410;
     problem
 }
