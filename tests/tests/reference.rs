@@ -145,7 +145,7 @@ fn codes(code: &str) -> BTreeSet<String> {
         let value = arm.trim_start_matches([' ', '\n', '{']);
         found.extend(value.strip_prefix('(').and_then(code_after));
     }
-    for maker in ["ErrorKind::", "Problem::new("] {
+    for maker in ["ErrorKind::", "Problem::new(", "Explanation::new("] {
         let kinds = code.split(maker).skip(1);
         found
             .extend(kinds.filter_map(|rest| code_after(rest.trim_start_matches(is_path).strip_prefix(',')?)));

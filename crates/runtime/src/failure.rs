@@ -83,13 +83,15 @@ impl Failure for SpecError {
 
 impl Failure for RegistryError {
     fn explain(&self) -> Explanation {
-        let explained = |code| Explanation::new(ErrorKind::Invalid, code);
         match self {
-            Self::UnknownType { .. } => {
-                explained("unknown-service-type").hint("GET /v1/services lists what this cluster can run")
+            Self::UnknownType { .. } => Explanation::new(ErrorKind::Invalid, "unknown-service-type")
+                .hint("GET /v1/services lists what this cluster can run"),
+            Self::OtherType { .. } => {
+                Explanation::new(ErrorKind::Invalid, "bad-service-type").hint("give the service another name")
             }
-            Self::OtherType { .. } => explained("bad-service-type").hint("give the service another name"),
-            Self::NoShards { .. } => explained("bad-shard").hint("leave the shard out"),
+            Self::NoShards { .. } => {
+                Explanation::new(ErrorKind::Invalid, "bad-shard").hint("leave the shard out")
+            }
         }
     }
 }
