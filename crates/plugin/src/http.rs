@@ -4,6 +4,7 @@
 //! - [`query`]: the parameters of a URI. Unknown and repeated ones are refused.
 //! - [`accept_body`] and [`read_body`]: whole bodies of requests, with limits on size, memory and time.
 //! - [`read_level`]: how fresh an answer must be (`?consistency=`); [`set_staleness`]: how far behind it may be.
+//! - [`conditions`]: versions as entity tags, and conditions of reads and writes (`If-Match`, `If-None-Match`).
 //! - [`AnswerBuffer`]: back-pressure for large answers and slow readers.
 //! - [`sse`]: server-sent events with ids from which a stream can be resumed.
 //! - [`Guard`]: refuses requests of other sites' pages. It already protects everything under `/svc`; a service only needs
@@ -12,6 +13,7 @@
 mod answer;
 mod back_pressure;
 mod body;
+pub mod conditions;
 mod consistency;
 mod guard;
 mod least_rate;

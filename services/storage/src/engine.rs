@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plugin::queue::{Arriving, NotQueued, QueueFull, Reserved};
-use plugin::shard::{Moment, NotOpen, Read, ReadLevel};
+use plugin::shard::{Condition, Moment, NotOpen, Read, ReadLevel};
 use plugin::{Claim, Health, Metrics, Tasks};
 use slatedb::config::{DurabilityLevel, ReadOptions};
 use slatedb::object_store::ObjectStore;
@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::changes::feed::Feed;
 use crate::changes::history::History;
-use crate::data::change::{Change, Condition, Unity, Write, Written};
+use crate::data::change::{Change, Unity, Write, Written};
 use crate::data::key::Key;
 use crate::data::layout::{key_range, stored};
 use crate::data::page::Page;

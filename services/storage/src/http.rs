@@ -2,7 +2,6 @@
 
 mod batch;
 mod buffers;
-mod conditions;
 mod get;
 mod import;
 mod json_value;

@@ -9,6 +9,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use mesh::shards::{ShardError, scatter};
 use plugin::Detach;
+use plugin::http::conditions::etag;
 use plugin::http::{
     Answer, CHUNK, NoSpace, Space, json, method_not_allowed, problem, set_staleness, staleness,
 };
@@ -18,7 +19,6 @@ use serde::{Serialize, Serializer};
 use types::{Problem, ShardId, Target};
 
 use super::buffers::no_space;
-use super::conditions::etag;
 use super::list_query::ListQuery;
 use super::path::is_read;
 use crate::data::page::{Listed, Page, merge};
