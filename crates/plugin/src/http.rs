@@ -2,6 +2,7 @@
 //!
 //! - [`problem`] and the functions beside it: answers that refuse a request, as problem details (RFC 9457).
 //! - [`query`]: the parameters of a URI. Unknown and repeated ones are refused.
+//! - [`ListQuery`]: which keys a listing shows.
 //! - [`accept_body`] and [`read_body`]: whole bodies of requests, with limits on size, memory and time.
 //! - [`read_level`]: how fresh an answer must be (`?consistency=`); [`set_staleness`]: how far behind it may be.
 //! - [`conditions`]: versions as entity tags, and conditions of reads and writes (`If-Match`, `If-None-Match`).
@@ -17,6 +18,7 @@ pub mod conditions;
 mod consistency;
 mod guard;
 mod least_rate;
+mod list_query;
 pub mod query;
 pub mod sse;
 mod window;
@@ -31,4 +33,5 @@ pub use body::{BodyError, accept_body, read_body};
 pub use consistency::{STALENESS, read_level, set_staleness, staleness};
 pub use guard::{Guard, HostError, HostPattern, Hosts};
 pub use least_rate::{LeastRate, TooSlow};
+pub use list_query::ListQuery;
 pub use window::Window;

@@ -5,7 +5,6 @@ mod buffers;
 mod get;
 mod import;
 mod json_value;
-mod list_query;
 mod listing;
 mod path;
 mod put;

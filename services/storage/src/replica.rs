@@ -10,7 +10,9 @@ mod staleness;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugin::shard::{Closing, Kept, Moment, NotOpen, Open, OpenError, Pauses, Read, keep_open};
+use plugin::shard::{
+    Closing, Kept, Key, Moment, NotOpen, Open, OpenError, Pauses, Read, ScanRange, keep_open,
+};
 use plugin::{Health, Tasks};
 use slatedb::config::{DbReaderOptions, ReadOptions};
 use slatedb::object_store::ObjectStore;
@@ -23,10 +25,8 @@ use types::Backoff;
 use types::reason::REPLICA_BEHIND;
 
 use crate::changes::history::is_missing;
-use crate::data::key::Key;
 use crate::data::layout::{key_range, stored};
 use crate::data::page::Page;
-use crate::data::range::ScanRange;
 use crate::data::record::{Record, Versioned};
 use crate::engine::cache::{Cache, Part};
 use crate::engine::disk_cache::{self, DiskCache};

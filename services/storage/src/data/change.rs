@@ -5,9 +5,8 @@
 use std::num::NonZeroU64;
 
 use bytes::Bytes;
-use plugin::shard::Condition;
+use plugin::shard::{Condition, Key};
 
-use crate::data::key::Key;
 use crate::data::record::Record;
 
 /// What happens to a key, and on which condition.

@@ -12,14 +12,13 @@ use plugin::Detach;
 use plugin::http::conditions::{set_etag, version};
 use plugin::http::query::only_shard;
 use plugin::http::{Answer, json, method_not_allowed, problem, problem_with};
-use plugin::shard::{Condition, ShardMember};
+use plugin::shard::{Condition, Key, ShardMember};
 use serde::Deserialize;
 use serde_json::json;
 use types::{ErrorKind, Problem, ShardId, Target};
 
 use super::json_value::{self, JsonValue, JsonValueError};
 use crate::data::change::{Change, Effect, Unmet};
-use crate::data::key::Key;
 use crate::engine::EngineError;
 use crate::engine::expiry::{TtlError, ends_at};
 use crate::service::StorageService;

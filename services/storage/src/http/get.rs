@@ -8,11 +8,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use plugin::Detach;
 use plugin::http::conditions::{self, Precondition, set_etag};
 use plugin::http::{Answer, CHUNK, NoSpace, Space, problem, read_level, set_staleness};
-use plugin::shard::{Read, ReadLevel};
+use plugin::shard::{Key, Read, ReadLevel};
 use types::{ErrorKind, Problem, api};
 
 use super::buffers::no_space;
-use crate::data::key::Key;
 use crate::data::record::{Record, Versioned};
 use crate::service::StorageService;
 

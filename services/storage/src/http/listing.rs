@@ -9,19 +9,19 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use mesh::shards::{ShardError, scatter};
 use plugin::Detach;
+use plugin::http::ListQuery;
 use plugin::http::conditions::etag;
 use plugin::http::{
     Answer, CHUNK, NoSpace, Space, json, method_not_allowed, problem, set_staleness, staleness,
 };
-use plugin::shard::{Read, ReadLevel};
+use plugin::shard::{Read, ReadLevel, merge};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use types::{Problem, ShardId, Target};
 
 use super::buffers::no_space;
-use super::list_query::ListQuery;
 use super::path::is_read;
-use crate::data::page::{Listed, Page, merge};
+use crate::data::page::{Listed, Page};
 use crate::engine::EngineError;
 use crate::service::StorageService;
 

@@ -12,9 +12,9 @@ use plugin::http::conditions::{self, set_etag};
 use plugin::http::query::{self, QueryError, parameters};
 use plugin::http::{Answer, accept_body, invalid, read_body};
 use plugin::queue::Reserved;
+use plugin::shard::Key;
 
 use super::refusal::bad_body;
-use crate::data::key::Key;
 use crate::data::record::{MAX_CONTENT_TYPE, Record};
 use crate::engine::expiry::ends_at;
 use crate::service::StorageService;

@@ -10,11 +10,11 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use plugin::http::{Answer, conditions, invalid, method_not_allowed, not_processed, problem};
+use plugin::shard::Key;
 use tokio::time::sleep;
 use types::{ErrorKind, Problem};
 
 use super::path::{Endpoint, endpoint, is_read};
-use crate::data::key::Key;
 use crate::service::StorageService;
 
 /// The hint for a key that can't be parsed.

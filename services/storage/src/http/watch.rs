@@ -7,14 +7,13 @@ use http::Method;
 use http::request::Parts;
 use mesh::shards::{Beginning, Begun, Cursor, Follow, Update, events, follow};
 use plugin::Detach;
-use plugin::http::query::{self, QueryError, parameters};
+use plugin::http::query::{self, QueryError, parameters, percent_encode};
 use plugin::http::sse::{self, Event};
 use plugin::http::{Answer, invalid, method_not_allowed, problem};
 use types::{Frame, ShardId};
 
 use crate::changes::Place;
 use crate::changes::stream::{Change, Filter, Kind, NotWatched, Sent, begin};
-use crate::data::key::encode;
 use crate::service::StorageService;
 
 /// The largest event: a value has at most 8 MiB, and its JSON less than twice as much.
@@ -69,7 +68,7 @@ impl Watch {
 fn for_shard(filter: &Filter, shard: ShardId, from: Option<Place>) -> String {
     let mut text = format!("/watch?shard={shard}&values={}", filter.values);
     if !filter.prefix.is_empty() {
-        text.push_str(&format!("&prefix={}", encode(&filter.prefix)));
+        text.push_str(&format!("&prefix={}", percent_encode(&filter.prefix)));
     }
     if let Some(place) = from {
         text.push_str(&format!("&from={}", Cursor::new([(shard, place)])));
