@@ -2,7 +2,8 @@
 //!
 //! - [`problem`] and the functions beside it: answers that refuse a request, as problem details (RFC 9457).
 //! - [`query`]: the parameters of a URI. Unknown and repeated ones are refused.
-//! - [`ListQuery`]: which keys a listing shows.
+//! - [`ListQuery`]: which keys a listing shows; [`ShardMember::list_all`](crate::shard::ShardMember::list_all): a page of
+//!   all shards.
 //! - [`accept_body`] and [`read_body`]: whole bodies of requests, with limits on size, memory and time.
 //! - [`read_level`]: how fresh an answer must be (`?consistency=`); [`set_staleness`]: how far behind it may be.
 //! - [`conditions`]: versions as entity tags, and conditions of reads and writes (`If-Match`, `If-None-Match`).
@@ -19,6 +20,7 @@ mod consistency;
 mod guard;
 mod least_rate;
 mod list_query;
+mod listing;
 pub mod query;
 pub mod sse;
 mod window;
