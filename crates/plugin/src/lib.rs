@@ -108,6 +108,7 @@
 //! # }
 //! ```
 
+pub mod cache;
 mod claim;
 pub mod conformance;
 mod context;
