@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use plugin::queue::{Arriving, NotQueued, QueueFull, Reserved};
 use plugin::shard::{Condition, Key, Moment, NotOpen, Read, ReadLevel, ScanRange};
-use plugin::{Claim, Health, Metrics, Tasks};
+use plugin::{Claim, DiskCache, Health, Metrics, Tasks};
 use slatedb::config::{DurabilityLevel, ReadOptions};
 use slatedb::object_store::ObjectStore;
 use slatedb::{Db, ErrorKind};
@@ -54,7 +54,6 @@ use crate::meters::Meters;
 use crate::settings::Settings;
 use cache::Cache;
 use data_clock::WallClock;
-use disk_cache::DiskCache;
 use keeper::{Keeper, flush_early};
 use log_files::LogFiles;
 use open::Opener;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use plugin::shard::{
     Closing, Kept, Key, Moment, NotOpen, Open, OpenError, Pauses, Read, ScanRange, keep_open,
 };
-use plugin::{Health, Tasks};
+use plugin::{DiskCache, Health, Tasks};
 use slatedb::config::{DbReaderOptions, ReadOptions};
 use slatedb::object_store::ObjectStore;
 use slatedb::{DbReader, DbReaderMode, Error, ErrorKind};
@@ -29,7 +29,7 @@ use crate::data::layout::{key_range, stored};
 use crate::data::page::Page;
 use crate::data::record::{Record, Versioned};
 use crate::engine::cache::{Cache, Part};
-use crate::engine::disk_cache::{self, DiskCache};
+use crate::engine::disk_cache;
 use crate::engine::log_files::{LogFiles, Seen};
 use crate::engine::open::PATH;
 use crate::engine::table_cache::follow_tables;

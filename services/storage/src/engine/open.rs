@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plugin::shard::OpenError;
-use plugin::{Claim, ClaimLost};
+use plugin::{Claim, ClaimLost, DiskCache};
 use slatedb::object_store::ObjectStore;
 use slatedb::object_store::path::Path;
 use slatedb::{CloseReason, Db, ErrorKind};
@@ -23,7 +23,6 @@ use tracing::{debug, info};
 
 use crate::engine::cache::Part;
 use crate::engine::data_clock::{DataClock, WallClock};
-use crate::engine::disk_cache::DiskCache;
 use crate::engine::log_files::Seen;
 use crate::engine::notes::Notes;
 use crate::engine::survey::{Damage, Survey, SurveyError, find_damage, survey};
