@@ -23,7 +23,7 @@ use slatedb::object_store::path::Path;
 use slatedb::object_store::{self, ObjectMeta, ObjectStore, ObjectStoreExt};
 use slatedb::{ErrorKind, VersionedCompactions, VersionedManifest, WalReader};
 
-use crate::changes::history::is_missing;
+use crate::changes::history::store_errors;
 use crate::engine::notes::{self, Notes};
 use crate::engine::open::PATH;
 
@@ -133,18 +133,8 @@ async fn decoded<T>(
 
 /// Whether an error means that the content is invalid, and not that it could not be read.
 fn is_of_content(error: &slatedb::Error) -> bool {
-    if is_missing(error) {
-        return false;
-    }
-    let mut below = std::error::Error::source(error);
-    while let Some(cause) = below {
-        let shared = cause.downcast_ref::<Arc<object_store::Error>>().is_some();
-        if shared || cause.is::<object_store::Error>() {
-            return false;
-        }
-        below = cause.source();
-    }
-    matches!(error.kind(), ErrorKind::Data | ErrorKind::Internal | ErrorKind::Invalid)
+    let is_of_store = store_errors(error).next().is_some();
+    !is_of_store && matches!(error.kind(), ErrorKind::Data | ErrorKind::Internal | ErrorKind::Invalid)
 }
 
 /// The files of the log after the point of replay, without a hole.
