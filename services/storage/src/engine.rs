@@ -80,6 +80,7 @@ pub(crate) struct Place {
     pub(crate) folder: String,
     /// How often a reader may poll it.
     pub(crate) poll: Duration,
+    /// Where data time begins, unless it is already later.
     pub(crate) wall: WallClock,
     /// Where parts of it are cached on this node's disk, if they are.
     pub(crate) disk: Option<DiskCache>,
@@ -95,27 +96,16 @@ impl Engine {
         tasks: &Tasks,
         stop: CancellationToken,
     ) -> Self {
-        let Place { objects, folder, poll, wall, disk } = place;
-        let files = LogFiles::new(objects);
+        let files = LogFiles::new(place.objects);
         let seen = files.seen();
-        let objects: Arc<dyn ObjectStore> = Arc::new(files);
+        let place = Place { objects: Arc::new(files), ..place };
         let meters = Meters::new(metrics, &seen);
-        let log = Arc::clone(&objects);
+        let (log, wall) = (Arc::clone(&place.objects), place.wall.clone());
         let not_yet = NotOpen::Opening(None);
-        let shared = Shared::new(not_yet, log, settings, meters, seen, wall.clone(), stop.clone());
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(not_yet, log, settings, meters, seen, wall, stop.clone()));
         let cache = Cache::of_size(settings.cache_bytes()).part();
-        let opener = Opener {
-            objects,
-            claim,
-            cache,
-            disk,
-            poll,
-            wall,
-            folder,
-            seen: Arc::clone(&shared.seen),
-            recorder: Arc::default(),
-        };
+        let seen = Arc::clone(&shared.seen);
+        let opener = Opener { place, claim, cache, seen, recorder: Arc::default() };
         let keeper = Keeper { opener, shared: Arc::clone(&shared), stop };
         tasks.spawn("database", async move {
             keeper.run().await;

@@ -135,9 +135,9 @@ impl Keeper {
             outcome = committing => said(outcome),
             outcome = proving => said(outcome),
             () = sweep(db, &clock, expiry, space, meters, &writes) => "deleting what expired has ended".to_owned(),
-            () = measure(db, &self.opener.recorder, &clock, &self.opener.wall, meters) => "measuring has ended".to_owned(),
+            () = measure(db, &self.opener.recorder, &clock, &self.opener.place.wall, meters) => "measuring has ended".to_owned(),
             () = follow_tables(db, &self.opener.cache, meters) => "following its tables has ended".to_owned(),
-            () = collect(&self.opener.objects, clock, &self.shared.seen, epoch) => "collecting garbage has ended".to_owned(),
+            () = collect(&self.opener.place.objects, clock, &self.shared.seen, epoch) => "collecting garbage has ended".to_owned(),
             closed = status.wait_for(|status| status.close_reason.is_some()) => match closed {
                 Ok(status) => format!("the database closed itself: {:?}", status.close_reason),
                 Err(_) => "the database closed itself".to_owned(),
@@ -159,11 +159,11 @@ impl Keeper {
     /// durable either.
     async fn note(&self, opened: &Opened, epoch: u64) {
         let mut retries = PAUSES.backoff.retries();
-        while let Err(error) = self.shared.seen.note().write(&self.opener.objects, epoch).await {
+        while let Err(error) = self.shared.seen.note().write(&self.opener.place.objects, epoch).await {
             warn!(%error, "could not note where the log begins");
             sleep(retries.failed(rand::random())).await;
         }
-        if let Err(error) = opened.notes.prune(&self.opener.objects, opened.replay_after).await {
+        if let Err(error) = opened.notes.prune(&self.opener.place.objects, opened.replay_after).await {
             debug!(%error, "could not delete notes of earlier owners");
         }
     }
