@@ -14,10 +14,12 @@ mod error;
 mod events;
 mod fetch;
 mod follow;
+mod place;
 mod scatter;
 
 pub use cursor::{Cursor, CursorError};
 pub use error::ShardError;
 pub use events::events;
 pub use follow::{Beginning, Begun, Follow, HEARTBEAT, NotBegun, Source, Update, follow};
+pub use place::{NotAPlace, Place};
 pub use scatter::scatter;

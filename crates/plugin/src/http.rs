@@ -2,8 +2,11 @@
 //!
 //! - [`problem`] and the functions beside it: answers that refuse a request, as problem details (RFC 9457).
 //! - [`query`]: the parameters of a URI. Unknown and repeated ones are refused.
+//! - [`ListQuery`]: which keys a listing shows; [`ShardMember::list_all`](crate::shard::ShardMember::list_all): a page of
+//!   all shards.
 //! - [`accept_body`] and [`read_body`]: whole bodies of requests, with limits on size, memory and time.
 //! - [`read_level`]: how fresh an answer must be (`?consistency=`); [`set_staleness`]: how far behind it may be.
+//! - [`conditions`]: versions as entity tags, and conditions of reads and writes (`If-Match`, `If-None-Match`).
 //! - [`AnswerBuffer`]: back-pressure for large answers and slow readers.
 //! - [`sse`]: server-sent events with ids from which a stream can be resumed.
 //! - [`Guard`]: refuses requests of other sites' pages. It already protects everything under `/svc`; a service only needs
@@ -12,9 +15,12 @@
 mod answer;
 mod back_pressure;
 mod body;
+pub mod conditions;
 mod consistency;
 mod guard;
 mod least_rate;
+mod list_query;
+mod listing;
 pub mod query;
 pub mod sse;
 mod window;
@@ -29,4 +35,5 @@ pub use body::{BodyError, accept_body, read_body};
 pub use consistency::{STALENESS, read_level, set_staleness, staleness};
 pub use guard::{Guard, HostError, HostPattern, Hosts};
 pub use least_rate::{LeastRate, TooSlow};
+pub use list_query::ListQuery;
 pub use window::Window;

@@ -108,10 +108,12 @@
 //! # }
 //! ```
 
+pub mod cache;
 mod claim;
 pub mod conformance;
 mod context;
 mod detach;
+mod disk_cache;
 mod error;
 pub mod http;
 mod memory;
@@ -143,6 +145,7 @@ use types::{Reason, ReasonCode, ServiceType, Sharding, Target};
 pub use claim::{Claim, ClaimLost, Duty};
 pub use context::{Context, Endpoints, Exposure};
 pub use detach::Detach;
+pub use disk_cache::DiskCache;
 pub use error::ServiceError;
 pub use memory::memory_limit;
 pub use metrics::{Counter, Gauge, GaugeGuard, Histogram, Metrics};

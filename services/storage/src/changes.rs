@@ -2,8 +2,7 @@
 
 pub(crate) mod feed;
 pub(crate) mod history;
-mod place;
 pub(crate) mod stream;
 pub(crate) mod watcher;
 
-pub(crate) use place::Place;
+pub(crate) use mesh::shards::Place;

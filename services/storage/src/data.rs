@@ -1,8 +1,6 @@
-//! What is stored and requested: keys, records, changes and ranges. Pure.
+//! What is stored and requested: records, changes and what a listing shows. Pure.
 
 pub(crate) mod change;
-pub(crate) mod key;
 pub(crate) mod layout;
 pub(crate) mod page;
-pub(crate) mod range;
 pub(crate) mod record;

@@ -35,8 +35,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plugin::queue::{Arriving, NotQueued, QueueFull, Reserved};
-use plugin::shard::{Moment, NotOpen, Read, ReadLevel};
-use plugin::{Claim, Health, Metrics, Tasks};
+use plugin::shard::{Condition, Key, Moment, NotOpen, Read, ReadLevel, ScanRange};
+use plugin::{Claim, DiskCache, Health, Metrics, Tasks};
 use slatedb::config::{DurabilityLevel, ReadOptions};
 use slatedb::object_store::ObjectStore;
 use slatedb::{Db, ErrorKind};
@@ -46,17 +46,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::changes::feed::Feed;
 use crate::changes::history::History;
-use crate::data::change::{Change, Condition, Unity, Write, Written};
-use crate::data::key::Key;
+use crate::data::change::{Change, Unity, Write, Written};
 use crate::data::layout::{key_range, stored};
 use crate::data::page::Page;
-use crate::data::range::ScanRange;
 use crate::data::record::{Record, Versioned};
 use crate::meters::Meters;
 use crate::settings::Settings;
 use cache::Cache;
 use data_clock::WallClock;
-use disk_cache::DiskCache;
 use keeper::{Keeper, flush_early};
 use log_files::LogFiles;
 use open::Opener;
@@ -83,6 +80,7 @@ pub(crate) struct Place {
     pub(crate) folder: String,
     /// How often a reader may poll it.
     pub(crate) poll: Duration,
+    /// Where data time begins, unless it is already later.
     pub(crate) wall: WallClock,
     /// Where parts of it are cached on this node's disk, if they are.
     pub(crate) disk: Option<DiskCache>,
@@ -98,27 +96,16 @@ impl Engine {
         tasks: &Tasks,
         stop: CancellationToken,
     ) -> Self {
-        let Place { objects, folder, poll, wall, disk } = place;
-        let files = LogFiles::new(objects);
+        let files = LogFiles::new(place.objects);
         let seen = files.seen();
-        let objects: Arc<dyn ObjectStore> = Arc::new(files);
+        let place = Place { objects: Arc::new(files), ..place };
         let meters = Meters::new(metrics, &seen);
-        let log = Arc::clone(&objects);
+        let (log, wall) = (Arc::clone(&place.objects), place.wall.clone());
         let not_yet = NotOpen::Opening(None);
-        let shared = Shared::new(not_yet, log, settings, meters, seen, wall.clone(), stop.clone());
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(not_yet, log, settings, meters, seen, wall, stop.clone()));
         let cache = Cache::of_size(settings.cache_bytes()).part();
-        let opener = Opener {
-            objects,
-            claim,
-            cache,
-            disk,
-            poll,
-            wall,
-            folder,
-            seen: Arc::clone(&shared.seen),
-            recorder: Arc::default(),
-        };
+        let seen = Arc::clone(&shared.seen);
+        let opener = Opener { place, claim, cache, seen, recorder: Arc::default() };
         let keeper = Keeper { opener, shared: Arc::clone(&shared), stop };
         tasks.spawn("database", async move {
             keeper.run().await;

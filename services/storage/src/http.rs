@@ -2,11 +2,9 @@
 
 mod batch;
 mod buffers;
-mod conditions;
 mod get;
 mod import;
 mod json_value;
-mod list_query;
 mod listing;
 mod path;
 mod put;

@@ -10,8 +10,10 @@ mod staleness;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugin::shard::{Closing, Kept, Moment, NotOpen, Open, OpenError, Pauses, Read, keep_open};
-use plugin::{Health, Tasks};
+use plugin::shard::{
+    Closing, Kept, Key, Moment, NotOpen, Open, OpenError, Pauses, Read, ScanRange, keep_open,
+};
+use plugin::{DiskCache, Health, Tasks};
 use slatedb::config::{DbReaderOptions, ReadOptions};
 use slatedb::object_store::ObjectStore;
 use slatedb::{DbReader, DbReaderMode, Error, ErrorKind};
@@ -23,13 +25,11 @@ use types::Backoff;
 use types::reason::REPLICA_BEHIND;
 
 use crate::changes::history::is_missing;
-use crate::data::key::Key;
 use crate::data::layout::{key_range, stored};
 use crate::data::page::Page;
-use crate::data::range::ScanRange;
 use crate::data::record::{Record, Versioned};
 use crate::engine::cache::{Cache, Part};
-use crate::engine::disk_cache::{self, DiskCache};
+use crate::engine::disk_cache;
 use crate::engine::log_files::{LogFiles, Seen};
 use crate::engine::open::PATH;
 use crate::engine::table_cache::follow_tables;

@@ -11,9 +11,9 @@ use plugin::{Context, Duty, Health, Prepared, Service, ServiceError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use types::ErrorKind;
+use types::range::NumberIn;
 
 use crate::engine::data_clock::WallClock;
-use crate::engine::disk_cache::DiskCache;
 use crate::engine::log_files::Seen;
 use crate::engine::{Engine, EngineError, Place};
 use crate::http::{self, Buffers};
@@ -50,7 +50,7 @@ impl Prepared for Settings {
             ServiceError::internal(format!("a member of `{}` was given no object store", cx.role))
         })?;
         let stop = cx.shutdown.child_token();
-        let disk = DiskCache::of(&self, &cx);
+        let disk = cx.disk_cache("storage", self.disk_cache.map(NumberIn::as_usize));
         let (engine, replica) = if let Duty::Primary(claim) = &cx.duty {
             let folder = format!("{}/data/{}/{}", cx.view.borrow().cluster(), member.service, member.shard);
             let place = Place { objects, folder, poll: cx.objects_poll, wall: WallClock::system(), disk };

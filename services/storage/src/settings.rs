@@ -92,11 +92,6 @@ impl Settings {
     pub(crate) fn cache_bytes(&self) -> Option<u64> {
         self.cache.map(NumberIn::get)
     }
-
-    /// The size of the cache on disk, if it is given.
-    pub(crate) fn disk_cache_bytes(&self) -> Option<u64> {
-        self.disk_cache.map(NumberIn::get)
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A position in the streams of all shards: one for each shard, written as one word, `0:123.4,1:77.0`.
 //!
-//! Pure. The service defines the type of a position, which must not contain a comma.
+//! Pure. The service defines the type of a position, which must not contain a comma; [`Place`](super::Place) is one.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -11,13 +11,14 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
+use http::header::CONTENT_LENGTH;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 use types::{ErrorKind, Problem};
 
-use super::{Window, not_processed, retry_later};
+use super::{Window, json, not_processed, retry_later};
 use crate::GaugeGuard;
 
 /// How much is sent at once, and the most that a connection holds of a stream, in bytes. Answers up to this size need no
@@ -171,6 +172,20 @@ impl Space {
         answers.all.push(Arc::downgrade(&answer));
         drop(answers);
         Outgoing(answer)
+    }
+
+    /// The answer in JSON that the space was taken for. Fails if it needs more space than there is.
+    pub fn json(mut self, body: Vec<u8>) -> Result<Response, NoSpace> {
+        let length = body.len();
+        let mut answer = if length <= CHUNK {
+            json(body)
+        } else if self.try_grow(length) {
+            json(self.body(body.into()))
+        } else {
+            return Err(NoSpace);
+        };
+        answer.headers_mut().insert(CONTENT_LENGTH, length.into());
+        Ok(answer)
     }
 
     /// Like [`send`](Self::send), as a body.

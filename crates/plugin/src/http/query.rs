@@ -4,6 +4,7 @@
 //! it has an effect, and a `%` that encodes nothing is an error instead of a percent sign. A `+` is a plus.
 
 use axum::response::Response;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use types::{ShardId, did_you_mean};
 
 use super::invalid;
@@ -106,6 +107,17 @@ pub fn percent_decode(encoded: &str) -> Result<Vec<u8>, EncodingError> {
     Ok(bytes)
 }
 
+/// Percent-encodes bytes for a path or a query, in the one way in which answers write keys.
+///
+/// Letters, digits and `-._~` stand for themselves (RFC 3986, section 2.3); everything else is percent-encoded. `/`
+/// stands for itself too, unless a client could take a segment for empty or dotted and normalise it away.
+pub fn percent_encode(bytes: &[u8]) -> String {
+    const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    const PATH: &AsciiSet = &SEGMENT.remove(b'/');
+    let is_plain_path = bytes.split(|&byte| byte == b'/').all(|step| !matches!(step, b"" | b"." | b".."));
+    percent_encoding::percent_encode(bytes, if is_plain_path { PATH } else { SEGMENT }).to_string()
+}
+
 fn unknown(name: &str, known: &[&'static str]) -> QueryError {
     let near = did_you_mean(name, known.iter().copied()).map(|known| format!("did you mean `{known}`?"));
     let hint = match (near, known) {
@@ -161,5 +173,19 @@ mod tests {
             assert_eq!(percent_decode(text), Err(EncodingError { at }), "{text}");
         }
         assert!(bytes("prefix", "%").unwrap_err().to_string().starts_with("`prefix`: `%` at byte 0"));
+    }
+
+    #[test]
+    fn segments_that_a_client_would_normalise_away_are_encoded() {
+        for (bytes, text) in [
+            ("user/1", "user/1"),
+            ("a b&c=d?e#f%g+h", "a%20b%26c%3Dd%3Fe%23f%25g%2Bh"),
+            ("a/../b", "a%2F..%2Fb"),
+            ("/a", "%2Fa"),
+            ("a/", "a%2F"),
+            ("a//b/c", "a%2F%2Fb%2Fc"),
+        ] {
+            assert_eq!(percent_encode(bytes.as_bytes()), text);
+        }
     }
 }

@@ -3,7 +3,9 @@
 //! Each event carries an id from which the stream can be resumed: a client sends it back as `Last-Event-ID`. While there
 //! are no events, a comment with the current id is sent regularly, so that no proxy takes the stream for dead.
 
+use std::fmt::Display;
 use std::pin::Pin;
+use std::str::FromStr;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -11,8 +13,10 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue};
+use mesh::shards::{Cursor, Update};
 use tokio::time::Instant;
 use tracing::debug;
+use types::ShardId;
 
 use super::{AnswerBuffer, CHUNK, Outgoing, SlowReader, Space, Window};
 
@@ -55,6 +59,37 @@ pub enum Event {
 pub fn last_event_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty())?;
     Some(String::from_utf8_lossy(id.as_bytes()).into_owned())
+}
+
+/// The events of shards' streams, as [`mesh::shards::events`] reads them: first `ready` with the cursor, then each item with
+/// the cursor after it. `data` gives the name and the data of an item's event, and the space that was taken for it.
+pub fn of_updates<P, T>(
+    mut cursor: Cursor<P>,
+    updates: impl Stream<Item = (ShardId, Update<P, T>)> + Send + 'static,
+    data: impl Fn(T) -> (&'static str, String, Option<Space>) + Send + 'static,
+) -> impl Stream<Item = Event> + Send + 'static
+where
+    P: Copy + Display + FromStr + Send + 'static,
+    T: 'static,
+{
+    let ready = serde_json::json!({ "cursor": cursor.to_string() }).to_string();
+    let ready = Event::Data { id: cursor.to_string(), name: "ready", data: ready, space: None };
+    let updates = updates.map(move |(shard, update)| match update {
+        Update::Item { place, item } => {
+            cursor.set(shard, place);
+            let (name, data, space) = data(item);
+            Event::Data { id: cursor.to_string(), name, data, space }
+        }
+        Update::Silence(place) => {
+            cursor.set(shard, place);
+            Event::Silence { id: cursor.to_string() }
+        }
+        Update::Gone(gone) => {
+            let data = serde_json::to_string(&gone).expect("it is strings and numbers");
+            Event::Last { name: "gone", data }
+        }
+    });
+    stream::iter([ready]).chain(updates)
 }
 
 /// The answer that sends these events. Large events take space in `buffer`; `guard` is dropped when the body ends.
@@ -209,6 +244,28 @@ mod tests {
 
     fn sent_now(events: impl Stream<Item = Event> + Send + 'static) -> Response {
         answer(events, AnswerBuffer::new(LARGE, &Counter::default()), ())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_event_of_several_shards_has_the_cursor_of_all() {
+        let shard = |number: u32| ShardId::try_from(number).unwrap();
+        let gone = types::Problem::new(types::ErrorKind::NotFound, "history-gone", "too old");
+        let updates = stream::iter([
+            (shard(1), Update::Item { place: 7, item: "a" }),
+            (shard(0), Update::Silence(6)),
+            (shard(0), Update::Gone(Box::new(gone))),
+        ]);
+        let cursor = Cursor::new([(shard(0), 5), (shard(1), 5)]);
+        let events = of_updates(cursor, updates, |item| ("put", item.to_owned(), None));
+        let shown: Vec<_> = events
+            .map(|event| match event {
+                Event::Data { id, name, data, .. } => format!("{name} {id} {data}"),
+                Event::Silence { id } => id,
+                Event::Last { name, data } => format!("{name} {}", data.contains("history-gone")),
+            })
+            .collect()
+            .await;
+        assert_eq!(shown, [r#"ready 0:5,1:5 {"cursor":"0:5,1:5"}"#, "put 0:5,1:7 a", "0:6,1:7", "gone true"]);
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! Detects that this process was paused: it was stopped, swapped out, or its machine was suspended.
 //!
-//! Pure: callers pass the time. It comes from the clock since boot, which continues while a machine is suspended. The wall
+//! Callers pass the time. It comes from the clock since boot, which continues while a machine is suspended. The wall
 //! clock is not used, since it may be set at any time.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::{MissedTickBehavior, interval};
+
 /// A process that was paused for longer may have missed changes that it must react to, and the records of those changes
 /// may have been collected as garbage in the meantime.
 pub const STALL: Duration = Duration::from_secs(60);
+
+/// How often it is checked whether the process was paused.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// A point in time, as time since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +82,18 @@ impl StallDetector {
         *last = now;
         was_late
     }
+
+    /// Beats once a second, and returns once the process was paused.
+    pub async fn stalled(&self) {
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            if self.beat(Moment::now()) {
+                return;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +110,13 @@ mod tests {
             assert_eq!(detector.beat(after), late, "{seconds}");
             assert!(!detector.is_late(&after), "reported once");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_for_a_pause_ends_only_after_one() {
+        StallDetector::new(Moment::ago(2 * STALL)).stalled().await;
+        let running = StallDetector::new(Moment::now());
+        assert!(tokio::time::timeout(10 * BEAT, running.stalled()).await.is_err());
     }
 
     #[test]

@@ -309,16 +309,16 @@ fn unbroken(rising: &[u64], last: u64) -> u64 {
 
 /// Whether the error means that the file does not exist.
 pub(crate) fn is_missing(error: &slatedb::Error) -> bool {
-    let mut below = std::error::Error::source(error);
-    while let Some(cause) = below {
+    store_errors(error).any(|error| matches!(error, object_store::Error::NotFound { .. }))
+}
+
+/// The errors of the store among the causes of an error.
+pub(crate) fn store_errors(error: &slatedb::Error) -> impl Iterator<Item = &object_store::Error> {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.filter_map(|cause| {
         let shared = cause.downcast_ref::<Arc<object_store::Error>>().map(AsRef::as_ref);
-        let found = shared.or_else(|| cause.downcast_ref::<object_store::Error>());
-        if let Some(object_store::Error::NotFound { .. }) = found {
-            return true;
-        }
-        below = cause.source();
-    }
-    false
+        shared.or_else(|| cause.downcast_ref::<object_store::Error>())
+    })
 }
 
 #[cfg(test)]

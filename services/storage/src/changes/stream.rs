@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, stream};
 use mesh::shards::{Begun, HEARTBEAT, NotBegun, Update};
+use plugin::http::query::percent_encode;
 use plugin::http::{AnswerBuffer, Space};
 use plugin::{Counter, GaugeGuard};
 use serde::Serialize;
@@ -15,7 +16,6 @@ use types::{ErrorKind, Problem, ShardId};
 
 use super::Place;
 use super::watcher::{Rows, WatchEnd, Watcher};
-use crate::data::key::encode;
 use crate::data::layout::stored;
 use crate::data::record::Record;
 use crate::engine::{Engine, EngineError, scan};
@@ -272,7 +272,7 @@ fn describe(shard: ShardId, version: u64, key: &[u8], value: Option<&Bytes>, val
     let shown = record.as_ref().filter(|_| values).map(|record| record.value().as_ref());
     let text = shown.and_then(scan::text);
     let data = Data {
-        key: encode(key.get(1..).unwrap_or_default()),
+        key: percent_encode(key.get(1..).unwrap_or_default()),
         version,
         shard,
         size: record.as_ref().map(|record| record.value().len()),

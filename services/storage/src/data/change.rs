@@ -5,8 +5,8 @@
 use std::num::NonZeroU64;
 
 use bytes::Bytes;
+use plugin::shard::{Condition, Key};
 
-use crate::data::key::Key;
 use crate::data::record::Record;
 
 /// What happens to a key, and on which condition.
@@ -29,17 +29,6 @@ pub(crate) enum Effect {
     Expire(NonZeroU64),
     /// Nothing; only the condition is checked.
     Check,
-}
-
-/// What must hold for a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Condition {
-    /// It has no value.
-    Absent,
-    /// It has a value.
-    Present,
-    /// It has the value that this write put.
-    Version(u64),
 }
 
 /// The version and expiry of a key that has a value.
@@ -117,35 +106,9 @@ impl Change {
     }
 }
 
-impl Condition {
-    /// Whether it holds for a key.
-    pub(crate) fn holds(self, known: Option<&Known>) -> bool {
-        match self {
-            Self::Absent => known.is_none(),
-            Self::Present => known.is_some(),
-            Self::Version(version) => known.is_some_and(|known| known.version == version),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_condition_holds_for_what_it_names() {
-        let known = Known { version: 3, expires_ms: None };
-        for (condition, of_nothing, of_it) in [
-            (Condition::Absent, true, false),
-            (Condition::Present, false, true),
-            (Condition::Version(3), false, true),
-            (Condition::Version(2), false, false),
-            (Condition::Version(4), false, false),
-        ] {
-            assert_eq!(condition.holds(None), of_nothing, "{condition:?}");
-            assert_eq!(condition.holds(Some(&known)), of_it, "{condition:?}");
-        }
-    }
 
     #[test]
     fn an_ordinary_put_reads_nothing() {

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-
-use super::range::ScanRange;
+use plugin::shard::ScanRange;
 
 /// The first byte of every stored key; other bytes are left for other kinds of rows.
 const KEYS: u8 = b'k';

@@ -1,9 +1,7 @@
 //! The cache for data read from tables, shared by all shards of this process that have no cache of their own.
 //!
-//! SlateDB requests entries and inserts what it wrote; [`entries`] decides what is kept. Several readers that miss the
+//! SlateDB requests entries and inserts what it wrote; [`plugin::cache`] decides what is kept. Several readers that miss the
 //! same entry wait for one of them to read it.
-
-mod entries;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,13 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock};
 
 use async_trait::async_trait;
+use plugin::cache::{Entries, Kind, Limits};
 use plugin::memory_limit;
 use slatedb::Error;
 use slatedb::db_cache::{CacheFetch, CacheLoader, CachedEntry, CachedKey, DbCache, SplitCache};
 use tokio::sync::OnceCell;
 
-use entries::{Entries, Map};
-pub(crate) use entries::{Kind, Limits};
+/// Unordered, by key.
+#[expect(clippy::disallowed_types, reason = "SlateDB's keys have no order, and nothing here goes by one")]
+type Map<K, V> = std::collections::HashMap<K, V>;
 
 const MIB: u64 = 1024 * 1024;
 /// The smallest default size of a cache.

@@ -213,7 +213,7 @@ impl Group<'_> {
             let Some(condition) = change.condition else { continue };
             debug_assert_eq!(unity, Unity::Whole, "only atomic writes have conditions");
             match self.known.get(key).expect("a key with a condition was read") {
-                Ok(known) if condition.holds(known.as_ref()) => {}
+                Ok(known) if condition.holds(known.map(|known| known.version)) => {}
                 Ok(known) => unmet.push(Unmet { index, version: known.map(|known| known.version) }),
                 Err(why) => return Err(EngineError::Damaged(format!("{}: {why}", change.key))),
             }

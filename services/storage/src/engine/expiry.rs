@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plugin::queue::QueueBytes;
+use plugin::shard::Key;
 use slatedb::Db;
 use slatedb::config::{DurabilityLevel, ScanOptions};
 use tokio::time::{MissedTickBehavior, interval};
@@ -26,7 +27,6 @@ use types::range::{DurationIn, RangeError, TEN_YEARS_MS};
 
 use super::shared::Writes;
 use crate::data::change::{Change, Effect, Unity, Write};
-use crate::data::key::Key;
 use crate::engine::data_clock::DataClock;
 use crate::meters::Meters;
 

@@ -10,7 +10,7 @@ use plugin::shard::{self, Closing, Kept, Moment, OpenError, Pauses, keep_open};
 use slatedb::config::{CloseOptions, FlushOptions, FlushType};
 use slatedb::{CloseReason, Db};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use types::Backoff;
@@ -34,8 +34,6 @@ const PAUSES: Pauses = Pauses {
 };
 /// Why a database is closed after a stall.
 const PAUSED: &str = "this process was paused for over a minute";
-/// How often it is checked whether the process was paused.
-const BEAT: Duration = Duration::from_secs(1);
 /// How many requests may wait for the next group.
 const QUEUE: usize = 64 * 1024;
 /// The largest number of writes that become durable together.
@@ -66,7 +64,7 @@ impl shard::Open for Keeper {
     async fn open(&self) -> Result<Opened, OpenError> {
         // After a pause since it read the claim, a process can't rely on it.
         self.shared.stall.beat(Moment::now());
-        let mut stalled = pin!(self.stalled());
+        let mut stalled = pin!(self.shared.stall.stalled());
         let mut opening = pin!(self.opener.open());
         tokio::select! {
             biased;
@@ -109,18 +107,6 @@ impl Keeper {
         keep_open(&self, &self.shared.kept, PAUSES, &self.stop).await;
     }
 
-    /// Waits until a pause of the process is detected.
-    async fn stalled(&self) {
-        let mut beat = interval(BEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            beat.tick().await;
-            if self.shared.stall.beat(Moment::now()) {
-                return;
-            }
-        }
-    }
-
     /// Serves requests until the database can't be trusted any longer. Returns why.
     async fn serve_until_closed(&self, opened: &Opened, kept: &Kept<Open>) -> String {
         let Opened { db, clock, .. } = opened;
@@ -145,13 +131,13 @@ impl Keeper {
         let proving = group_commit(&mut unproven, usize::MAX, |readers| self.prove(db, readers));
         let why = tokio::select! {
             biased;
-            () = self.stalled() => PAUSED.to_owned(),
+            () = self.shared.stall.stalled() => PAUSED.to_owned(),
             outcome = committing => said(outcome),
             outcome = proving => said(outcome),
             () = sweep(db, &clock, expiry, space, meters, &writes) => "deleting what expired has ended".to_owned(),
-            () = measure(db, &self.opener.recorder, &clock, &self.opener.wall, meters) => "measuring has ended".to_owned(),
+            () = measure(db, &self.opener.recorder, &clock, &self.opener.place.wall, meters) => "measuring has ended".to_owned(),
             () = follow_tables(db, &self.opener.cache, meters) => "following its tables has ended".to_owned(),
-            () = collect(&self.opener.objects, clock, &self.shared.seen, epoch) => "collecting garbage has ended".to_owned(),
+            () = collect(&self.opener.place.objects, clock, &self.shared.seen, epoch) => "collecting garbage has ended".to_owned(),
             closed = status.wait_for(|status| status.close_reason.is_some()) => match closed {
                 Ok(status) => format!("the database closed itself: {:?}", status.close_reason),
                 Err(_) => "the database closed itself".to_owned(),
@@ -173,11 +159,11 @@ impl Keeper {
     /// durable either.
     async fn note(&self, opened: &Opened, epoch: u64) {
         let mut retries = PAUSES.backoff.retries();
-        while let Err(error) = self.shared.seen.note().write(&self.opener.objects, epoch).await {
+        while let Err(error) = self.shared.seen.note().write(&self.opener.place.objects, epoch).await {
             warn!(%error, "could not note where the log begins");
             sleep(retries.failed(rand::random())).await;
         }
-        if let Err(error) = opened.notes.prune(&self.opener.objects, opened.replay_after).await {
+        if let Err(error) = opened.notes.prune(&self.opener.place.objects, opened.replay_after).await {
             debug!(%error, "could not delete notes of earlier owners");
         }
     }

@@ -18,6 +18,7 @@ use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use slatedb::object_store::path::Path;
 use slatedb::object_store::{self, ObjectStore, ObjectStoreExt};
+use store::find;
 use tracing::warn;
 
 /// How many notes are requested by name when a listing may have missed one.
@@ -51,11 +52,7 @@ pub(crate) fn lost(number: u64) -> Path {
 
 /// Whether an operator has declared a file of the log lost.
 pub(crate) async fn is_lost(objects: &Arc<dyn ObjectStore>, number: u64) -> object_store::Result<bool> {
-    match objects.head(&lost(number)).await {
-        Ok(_) => Ok(true),
-        Err(object_store::Error::NotFound { .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(find(objects, &lost(number)).await?.is_some())
 }
 
 impl Note {

@@ -10,7 +10,6 @@
 //! predecessor that still writes may advance it by as much as passes until it is fenced; SlateDB waits for twice that.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use plugin::shard::OpenError;
 use plugin::{Claim, ClaimLost};
@@ -21,9 +20,9 @@ use slatedb_common::metrics::DefaultMetricsRecorder;
 use store::IncrementalListing;
 use tracing::{debug, info};
 
+use crate::engine::Place;
 use crate::engine::cache::Part;
-use crate::engine::data_clock::{DataClock, WallClock};
-use crate::engine::disk_cache::DiskCache;
+use crate::engine::data_clock::DataClock;
 use crate::engine::log_files::Seen;
 use crate::engine::notes::Notes;
 use crate::engine::survey::{Damage, Survey, SurveyError, find_damage, survey};
@@ -38,16 +37,9 @@ const ATTEMPTS: u32 = 5;
 
 /// Opens the database of a shard.
 pub(crate) struct Opener {
-    pub(crate) objects: Arc<dyn ObjectStore>,
+    pub(crate) place: Place,
     pub(crate) claim: Claim,
     pub(crate) cache: Part,
-    pub(crate) disk: Option<DiskCache>,
-    /// How often a reader may poll the store.
-    pub(crate) poll: Duration,
-    /// Where data time begins, unless it is already later.
-    pub(crate) wall: WallClock,
-    /// The folder of the shard's data on the store, for messages.
-    pub(crate) folder: String,
     /// What was observed of the store.
     pub(crate) seen: Arc<Seen>,
     /// The database's own metrics.
@@ -91,7 +83,7 @@ impl Opener {
     /// Opens the database by the open rule. Does not return before the store answers.
     pub(crate) async fn open(&self) -> Result<Opened, OpenError> {
         self.try_open().await.map_err(|error| match error {
-            OpenError::Damaged(why) => OpenError::Damaged(format!("in `{}`: {why}", self.folder)),
+            OpenError::Damaged(why) => OpenError::Damaged(format!("in `{}`: {why}", self.place.folder)),
             error => error,
         })
     }
@@ -101,10 +93,11 @@ impl Opener {
         // shard that is written to without a pause adds hundreds a minute. The newest is never collected.
         let numbered = ["manifest", "compactions"].map(|folder| Path::from(PATH).join(folder));
         let objects: Arc<dyn ObjectStore> =
-            Arc::new(IncrementalListing::new(Arc::clone(&self.objects), numbered));
+            Arc::new(IncrementalListing::new(Arc::clone(&self.place.objects), numbered));
         for attempt in 1..=ATTEMPTS {
             let found = survey(&objects).await?;
-            let (epoch, clock) = (found.epoch, DataClock::begin(self.wall.now_ms().max(found.stamped_ms)));
+            let (epoch, clock) =
+                (found.epoch, DataClock::begin(self.place.wall.now_ms().max(found.stamped_ms)));
             self.claim.confirm().await.map_err(|lost| match lost {
                 passed @ ClaimLost::Passed { .. } => OpenError::Passed(passed.to_string()),
                 ClaimLost::Unknown(error) => OpenError::Failed(error.to_string()),
@@ -112,7 +105,7 @@ impl Opener {
             self.seen.opening();
             match self.build(&objects, epoch, clock).await {
                 Ok(db) => {
-                    let ahead_ms = clock.now_ms().saturating_sub(self.wall.now_ms());
+                    let ahead_ms = clock.now_ms().saturating_sub(self.place.wall.now_ms());
                     info!(epoch, attempt, ahead_ms, "opened the database");
                     let Survey { notes, replay_after, .. } = found;
                     return Ok(Opened { db, clock, notes, replay_after });
@@ -122,7 +115,7 @@ impl Opener {
                 }
                 Err(error) => {
                     // SlateDB reads whole files of the log, and its error does not name the damaged one.
-                    let damage = find_damage(&self.objects, found.replay_after).await;
+                    let damage = find_damage(&self.place.objects, found.replay_after).await;
                     return Err(damage.map_or_else(|| of_database(&error), OpenError::from));
                 }
             }
@@ -137,7 +130,7 @@ impl Opener {
         clock: DataClock,
     ) -> Result<Db, slatedb::Error> {
         Db::builder(PATH, Arc::clone(objects))
-            .with_settings(tuning::settings(self.poll, self.disk.as_ref()))
+            .with_settings(tuning::settings(self.place.poll, self.place.disk.as_ref()))
             .with_db_cache(self.cache.for_database(), self.cache.scope())
             .with_block_cache_policy(tuning::kept_when_written())
             .with_metrics_recorder(Arc::clone(&self.recorder) as _)

@@ -6,15 +6,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use plugin::http::query::percent_encode;
 use slatedb::DbReadOps;
 use slatedb::config::{DurabilityLevel, ScanOptions};
 use tokio::time::Instant;
 
-use crate::data::key::encode;
 use crate::data::page::{Listed, Page};
-use crate::data::range::ScanRange;
 use crate::data::record::{Record, RecordError};
 use crate::engine::EngineError;
+use plugin::shard::{Listed as _, ScanRange};
 
 /// Larger values are returned as text only if base64 is not shorter.
 const LARGE: usize = 1024 * 1024;
@@ -44,7 +44,7 @@ pub(crate) async fn page(
             let next = Some(last.key.clone());
             return Ok(Ok(Page { keys: listed, next }));
         }
-        let key = encode(&row.key[1..]);
+        let key = percent_encode(&row.key[1..]);
         match entry(key.clone(), row.seq, &row.value, range.values) {
             Ok(entry) => {
                 bytes += entry.size();

@@ -22,8 +22,9 @@ use slatedb::admin::{Admin, AdminBuilder};
 use slatedb::object_store::path::Path;
 use slatedb::object_store::{self, ObjectMeta, ObjectStore, ObjectStoreExt};
 use slatedb::{ErrorKind, VersionedCompactions, VersionedManifest, WalReader};
+use store::find;
 
-use crate::changes::history::is_missing;
+use crate::changes::history::store_errors;
 use crate::engine::notes::{self, Notes};
 use crate::engine::open::PATH;
 
@@ -113,11 +114,9 @@ async fn decoded<T>(
     folder: &str,
     read: impl Future<Output = Result<Option<T>, slatedb::Error>>,
 ) -> Result<Option<T>, SurveyError> {
-    let why = match AssertUnwindSafe(read).catch_unwind().await {
-        Ok(Ok(found)) => return Ok(found),
-        Ok(Err(error)) if is_of_content(&error) => error.to_string(),
-        Ok(Err(error)) => return Err(error.into()),
-        Err(_) => "it is no such file".to_owned(),
+    let why = match content(read, "it is no such file").await? {
+        Ok(found) => return Ok(found),
+        Err(why) => why,
     };
     let folder = Path::from(PATH).join(folder);
     let all: Vec<ObjectMeta> = objects.list(Some(&folder)).try_collect().await?;
@@ -131,20 +130,23 @@ async fn decoded<T>(
     Err(Damage::new(newest.location, what, remedy).into())
 }
 
+/// What was read, or else why the content is invalid. SlateDB's readers panic on some of it.
+async fn content<T>(
+    read: impl Future<Output = Result<T, slatedb::Error>>,
+    otherwise: &str,
+) -> Result<Result<T, String>, slatedb::Error> {
+    match AssertUnwindSafe(read).catch_unwind().await {
+        Ok(Ok(found)) => Ok(Ok(found)),
+        Ok(Err(error)) if is_of_content(&error) => Ok(Err(error.to_string())),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Ok(Err(otherwise.to_owned())),
+    }
+}
+
 /// Whether an error means that the content is invalid, and not that it could not be read.
 fn is_of_content(error: &slatedb::Error) -> bool {
-    if is_missing(error) {
-        return false;
-    }
-    let mut below = std::error::Error::source(error);
-    while let Some(cause) = below {
-        let shared = cause.downcast_ref::<Arc<object_store::Error>>().is_some();
-        if shared || cause.is::<object_store::Error>() {
-            return false;
-        }
-        below = cause.source();
-    }
-    matches!(error.kind(), ErrorKind::Data | ErrorKind::Internal | ErrorKind::Invalid)
+    let is_of_store = store_errors(error).next().is_some();
+    !is_of_store && matches!(error.kind(), ErrorKind::Data | ErrorKind::Internal | ErrorKind::Invalid)
 }
 
 /// The files of the log after the point of replay, without a hole.
@@ -160,23 +162,18 @@ async fn whole_log(
         if log.contains_key(&number) {
             continue;
         }
-        match objects.head(&log_file(number)).await {
-            Ok(file) => {
-                log.insert(number, file);
-            }
-            Err(object_store::Error::NotFound { .. }) => {
-                still_latest(admin, manifest).await?;
-                if notes::is_lost(objects, number).await? {
-                    // SlateDB would take the hole for the end.
-                    objects.put(&log_file(number), Vec::new().into()).await?;
-                    log.insert(number, objects.head(&log_file(number)).await?);
-                    continue;
-                }
-                let what = format!("is gone, though the log goes on up to number {last}");
-                return Err(Damage::of_log(number, what).into());
-            }
-            Err(error) => return Err(error.into()),
+        if let Some(file) = find(objects, &log_file(number)).await? {
+            log.insert(number, file);
+            continue;
         }
+        still_latest(admin, manifest).await?;
+        if !notes::is_lost(objects, number).await? {
+            let what = format!("is gone, though the log goes on up to number {last}");
+            return Err(Damage::of_log(number, what).into());
+        }
+        // SlateDB would take the hole for the end.
+        objects.put(&log_file(number), Vec::new().into()).await?;
+        log.insert(number, objects.head(&log_file(number)).await?);
     }
     Ok(log)
 }
@@ -187,8 +184,12 @@ async fn still_latest(admin: &Admin, manifest: &VersionedManifest) -> Result<(),
     if latest.is_some_and(|latest| latest.id() == manifest.id()) {
         return Ok(());
     }
-    let source = "another process writes to the database".into();
-    Err(object_store::Error::Generic { store: "survey", source }.into())
+    Err(busy("another process writes to the database"))
+}
+
+/// The error for a store that changes during the survey.
+fn busy(why: &str) -> SurveyError {
+    object_store::Error::Generic { store: "survey", source: why.into() }.into()
 }
 
 /// Checks that each table that the manifest names exists and is long enough for its parts.
@@ -219,15 +220,12 @@ async fn whole_tables(
     }
     for (file, least) in wanted {
         let size = match sizes.get(&file) {
-            Some(size) => *size,
-            None => match objects.head(&file).await {
-                Ok(found) => found.size,
-                Err(object_store::Error::NotFound { .. }) => {
-                    still_latest(admin, manifest).await?;
-                    return Err(Damage::of_table(file, "is gone").into());
-                }
-                Err(error) => return Err(error.into()),
-            },
+            Some(size) => Some(*size),
+            None => find(objects, &file).await?.map(|found| found.size),
+        };
+        let Some(size) = size else {
+            still_latest(admin, manifest).await?;
+            return Err(Damage::of_table(file, "is gone").into());
         };
         if size < least {
             let what = format!("has {size} bytes where at least {least} were written");
@@ -249,24 +247,17 @@ async fn check_ends(
     if noted <= end {
         return Ok(());
     }
-    let number = end + 1;
-    match objects.head(&log_file(number)).await {
+    if find(objects, &log_file(end + 1)).await?.is_some() {
         // It was created since.
-        Ok(_) => {
-            let source = "another process writes to the log".into();
-            Err(object_store::Error::Generic { store: "survey", source }.into())
-        }
-        Err(object_store::Error::NotFound { .. }) => {
-            for number in end + 1..=noted {
-                if !notes::is_lost(objects, number).await? {
-                    let what = format!("is gone, though the log went on up to number {noted}");
-                    return Err(Damage::of_log(number, what).into());
-                }
-            }
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
+        return Err(busy("another process writes to the log"));
     }
+    for number in end + 1..=noted {
+        if !notes::is_lost(objects, number).await? {
+            let what = format!("is gone, though the log went on up to number {noted}");
+            return Err(Damage::of_log(number, what).into());
+        }
+    }
+    Ok(())
 }
 
 /// Checks that each empty file of the log is a fence: one that was noted, or may be one of an opening without a note.
@@ -295,10 +286,8 @@ pub(crate) async fn find_damage(objects: &Arc<dyn ObjectStore>, after: u64) -> O
         if file.size == 0 {
             continue;
         }
-        match AssertUnwindSafe(last_row_ms(objects, number)).catch_unwind().await {
-            Err(_) => return Some(Damage::of_log(number, "can't be read: it is no file of the log")),
-            Ok(Err(SurveyError::Damage(damage))) => return Some(damage),
-            Ok(_) => {}
+        if let Err(SurveyError::Damage(damage)) = last_row_ms(objects, number).await {
+            return Some(damage);
         }
     }
     None
@@ -347,13 +336,8 @@ async fn last_row_ms(objects: &Arc<dyn ObjectStore>, number: u64) -> Result<i64,
         }
         Ok(last)
     };
-    let why = match AssertUnwindSafe(read).catch_unwind().await {
-        Ok(Ok(last)) => return Ok(last),
-        Ok(Err(error)) if is_of_content(&error) => error.to_string(),
-        Ok(Err(error)) => return Err(SurveyError::Database(error)),
-        Err(_) => "it is no file of the log".to_owned(),
-    };
-    Err(Damage::of_log(number, format!("can't be read: {why}")).into())
+    let last = content(read, "it is no file of the log").await?;
+    last.map_err(|why| Damage::of_log(number, format!("can't be read: {why}")).into())
 }
 
 fn in_tables(manifest: &VersionedManifest) -> i64 {

@@ -9,10 +9,11 @@
 
 use std::time::Duration;
 
+use plugin::DiskCache;
 use slatedb::config::{CompactionWorkerOptions, CompactorOptions};
 use slatedb::{BlockCachePolicy, CacheTarget, Settings};
 
-use crate::engine::disk_cache::{self, DiskCache};
+use crate::engine::disk_cache;
 
 /// The shortest interval at which an idle database polls the store.
 const SHORTEST: Duration = Duration::from_secs(1);

@@ -5,22 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::ETAG;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request};
+use http::{Method, Request};
 use http_body_util::Full;
 use plugin::Detach;
+use plugin::http::conditions::{set_etag, version};
 use plugin::http::query::only_shard;
 use plugin::http::{Answer, json, method_not_allowed, problem, problem_with};
-use plugin::shard::ShardMember;
+use plugin::shard::{Condition, Key, ShardMember};
 use serde::Deserialize;
 use serde_json::json;
 use types::{ErrorKind, Problem, ShardId, Target};
 
-use super::conditions::{etag, version};
 use super::json_value::{self, JsonValue, JsonValueError};
-use crate::data::change::{Change, Condition, Effect, Unmet};
-use crate::data::key::Key;
+use crate::data::change::{Change, Effect, Unmet};
 use crate::engine::EngineError;
 use crate::engine::expiry::{TtlError, ends_at};
 use crate::service::StorageService;
@@ -204,8 +202,8 @@ impl StorageService {
         match self.engine.batch(changes, space).await {
             Ok(written) => {
                 let mut answer = json(json!({ "version": written }).to_string());
-                if let Some(tag) = written.and_then(|version| HeaderValue::from_str(&etag(version)).ok()) {
-                    answer.headers_mut().insert(ETAG, tag);
+                if let Some(version) = written {
+                    set_etag(answer.headers_mut(), version);
                 }
                 Ok(answer)
             }

@@ -2,21 +2,16 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{
-    CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use plugin::Detach;
+use plugin::http::conditions::{self, Precondition, set_etag};
 use plugin::http::{Answer, CHUNK, NoSpace, Space, problem, read_level, set_staleness};
-use plugin::shard::{Read, ReadLevel};
+use plugin::shard::{Key, Read, ReadLevel};
 use types::{ErrorKind, Problem, api};
 
 use super::buffers::no_space;
-use super::conditions::etag;
-use super::routes::header;
-use crate::data::key::Key;
 use crate::data::record::{Record, Versioned};
 use crate::service::StorageService;
 
@@ -68,7 +63,7 @@ impl StorageService {
             };
             let found = found.map_err(|error| error.to_reader(level))?;
             let size = found.value.as_ref().map_or(0, |found| found.record.value().len());
-            let part = part(head, found.value.as_ref().map(|found| etag(found.version)).as_deref());
+            let part = part(head, found.value.as_ref().map(|found| found.version));
             if part != Part::Whole || size <= CHUNK {
                 return Ok((found, part, None));
             }
@@ -91,15 +86,12 @@ impl StorageService {
     }
 }
 
-fn part(head: &Parts, etag: Option<&str>) -> Part {
-    if !is_asked_for(&head.headers, etag) {
-        Part::PreconditionFailed
-    } else if etag.is_some_and(|etag| names(&head.headers, etag)) {
-        Part::Nothing
-    } else if head.method == Method::HEAD {
-        Part::Head
-    } else {
-        Part::Whole
+fn part(head: &Parts, version: Option<u64>) -> Part {
+    match conditions::of_read(&head.headers, version) {
+        Precondition::Failed => Part::PreconditionFailed,
+        Precondition::NotModified => Part::Nothing,
+        Precondition::Holds if head.method == Method::HEAD => Part::Head,
+        Precondition::Holds => Part::Whole,
     }
 }
 
@@ -109,7 +101,7 @@ fn changed(version: Option<u64>) -> Response {
     let refusal = Problem::new(ErrorKind::Changed, "precondition-failed", detail);
     let mut answer = problem(&refusal.hint("leave out `If-Match` to read the current value"));
     if let Some(version) = version {
-        answer.headers_mut().insert(ETAG, header(etag(version)));
+        set_etag(answer.headers_mut(), version);
     }
     answer
 }
@@ -131,7 +123,7 @@ fn show(Versioned { version, record }: Versioned, part: Part, space: Option<Spac
         answer
     };
     let headers = answer.headers_mut();
-    headers.insert(ETAG, header(etag(version)));
+    set_etag(headers, version);
     if let Some(at) = expires_ms {
         headers.insert(HeaderName::from_static(api::EXPIRES_MS), HeaderValue::from(at.get()));
     }
@@ -145,48 +137,4 @@ fn show(Versioned { version, record }: Versioned, part: Part, space: Option<Spac
 fn content_type(record: &Record) -> HeaderValue {
     let unknown = HeaderValue::from_static("application/octet-stream");
     HeaderValue::from_maybe_shared(record.content_type()).unwrap_or(unknown)
-}
-
-/// Whether the version is one that `If-Match` lists, if the request has one (RFC 9110, section 13.1.1).
-fn is_asked_for(headers: &HeaderMap, etag: Option<&str>) -> bool {
-    let asked = headers.get_all(IF_MATCH);
-    let mut tags = asked.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    asked.iter().next().is_none()
-        || etag.is_some_and(|etag| tags.any(|tag| ["*", etag].contains(&tag.trim())))
-}
-
-/// Whether `If-None-Match` lists an entity tag (RFC 9110, section 13.1.2).
-fn names(headers: &HeaderMap, etag: &str) -> bool {
-    headers
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_read_can_require_one_of_several_versions() {
-        let asks = |value: &'static str, etag| {
-            is_asked_for(&HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static(value))]), etag)
-        };
-        let there = Some("\"17\"");
-        assert!(asks("\"17\"", there) && asks("\"1\", \"17\"", there) && asks("*", there));
-        assert!(!asks("\"1\"", there) && !asks("W/\"17\"", there), "a weak tag matches nothing");
-        assert!(!asks("*", None) && is_asked_for(&HeaderMap::new(), None));
-    }
-
-    #[test]
-    fn a_tag_is_found_in_a_list() {
-        let matches = |value: &'static str| {
-            names(&HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(value))]), "\"1\"")
-        };
-        assert!(matches("\"1\"") && matches("\"0\", W/\"1\"") && matches("*"));
-        assert!(!matches("\"11\"") && !matches("1") && !matches(""));
-    }
 }

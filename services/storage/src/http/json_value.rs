@@ -9,8 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::HeaderValue;
+use plugin::shard::{Key, KeyError};
 
-use crate::data::key::{Key, KeyError};
 use crate::data::record::{MAX_CONTENT_TYPE, Record};
 
 /// The default content type of a text.

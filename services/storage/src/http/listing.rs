@@ -1,37 +1,23 @@
 //! Lists the keys of one shard, or of all of them, each from its owner or a replica. Fails if one does not answer.
 
-use std::time::Duration;
-
-use axum::response::Response;
-use bytes::Bytes;
-use http::Request;
-use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use mesh::shards::{ShardError, scatter};
 use plugin::Detach;
-use plugin::http::{
-    Answer, CHUNK, NoSpace, Space, json, method_not_allowed, problem, set_staleness, staleness,
-};
+use plugin::http::conditions::etag;
+use plugin::http::{Answer, ListQuery, method_not_allowed, problem, set_staleness};
 use plugin::shard::{Read, ReadLevel};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
-use types::{Problem, ShardId, Target};
+use types::Problem;
 
 use super::buffers::no_space;
-use super::conditions::etag;
-use super::list_query::ListQuery;
 use super::path::is_read;
-use crate::data::page::{Listed, Page, merge};
+use crate::data::page::{Listed, Page};
 use crate::engine::EngineError;
 use crate::service::StorageService;
 
-/// The time limit of a shard.
-const LIMIT: Duration = Duration::from_secs(10);
 /// The largest answer of a shard: a page has at most 4 MiB before its last key, whose value has at most 8 MiB, and each
 /// byte may take two in JSON.
 const MAX_ANSWER: usize = 24 * 1024 * 1024;
-/// The least that is requested of a shard, in bytes.
-const LEAST: usize = 64 * 1024;
 
 impl StorageService {
     /// Answers a listing.
@@ -51,7 +37,8 @@ impl StorageService {
             Some(_) => self.page(&query).await.map_err(|error| error.to_reader(query.level))?,
             None => self.all_pages(&query).await.map_err(|refusal| problem(&refusal))?,
         };
-        let mut answer = written(&page.value, space).map_err(no_space)?;
+        let body = serde_json::to_vec(&page.value).expect("a page is strings and numbers");
+        let mut answer = space.json(body).map_err(no_space)?;
         if let Some(staleness) = page.staleness.filter(|_| query.level == ReadLevel::Any) {
             set_staleness(answer.headers_mut(), staleness);
         }
@@ -70,57 +57,9 @@ impl StorageService {
 
     /// Some of the keys of all shards.
     async fn all_pages(&self, query: &ListQuery) -> Result<Read<Page>, Problem> {
-        // The pages of all shards are held here together.
-        let whole = query.range.bytes;
-        let share = whole / usize::try_from(self.member.shards.get()).unwrap_or(usize::MAX);
-        let mut part = query.clone();
-        part.range.bytes = share.max(LEAST).min(whole);
-        let part = &part;
-        let asked = scatter(self.member.all_shards(), LIMIT, |shard| async move {
-            let may_answer = self.member.is_owner() || part.level == ReadLevel::Any;
-            if shard == self.member.shard && may_answer {
-                let page = self.page(part).await;
-                return page.map_err(|error| ShardError::Refused(Box::new(error.problem())));
-            }
-            self.page_of(shard, part).await
-        });
-        let pages = asked
-            .await
-            .into_iter()
-            .map(|(shard, page)| page.map_err(|error| error.to_problem(shard, "listed")));
-        let pages = Read::all(pages.collect::<Result<Vec<_>, _>>()?);
-        let merged = merge(pages.value, query.range.limit, whole);
-        let value = merged.map_err(|error| {
-            ShardError::BadAnswer(error.to_string()).to_problem(self.member.shard, "listed")
-        })?;
-        Ok(Read { value, staleness: pages.staleness })
+        let own = |part| async move { self.page(&part).await.map_err(|error| error.problem()) };
+        self.member.list_all(&self.mesh, "/kv", query, MAX_ANSWER, own).await
     }
-
-    async fn page_of(&self, shard: ShardId, query: &ListQuery) -> Result<Read<Page>, ShardError> {
-        let uri = format!("/kv?{}", query.for_shard(shard, query.range.bytes));
-        let request = Request::get(uri).body(Bytes::new());
-        let request = request.map_err(|error| ShardError::BadAnswer(error.to_string()))?;
-        let target =
-            if query.level == ReadLevel::Any { Target::ShardReplica(shard) } else { Target::Shard(shard) };
-        let page = self.mesh.fetch(&self.member.service, target, request, MAX_ANSWER, LIMIT).await?;
-        let staleness = staleness(page.headers());
-        Ok(Read { value: page.into_body(), staleness })
-    }
-}
-
-/// The page as an answer. Fails if it needs more space than there is.
-fn written(page: &Page, mut space: Space) -> Result<Response, NoSpace> {
-    let body = serde_json::to_vec(page).expect("a page is strings and numbers");
-    let length = body.len();
-    let mut answer = if length <= CHUNK {
-        json(body)
-    } else if space.try_grow(length) {
-        json(space.body(body.into()))
-    } else {
-        return Err(NoSpace);
-    };
-    answer.headers_mut().insert(CONTENT_LENGTH, length.into());
-    Ok(answer)
 }
 
 /// Adds the version as an entity tag.

@@ -5,13 +5,11 @@
 use http::Method;
 use http::request::Parts;
 use plugin::http::query::only_shard;
-use plugin::http::read_level;
-use plugin::shard::ReadLevel;
+use plugin::http::{ListQuery, read_level};
+use plugin::shard::{Key, KeyError, ReadLevel};
 use types::Target;
 
-use super::list_query::ListQuery;
 use super::watch::Watch;
-use crate::data::key::{Key, KeyError};
 
 /// What a path names.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,17 +5,16 @@ use std::num::NonZeroU64;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ETAG};
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
+use plugin::http::conditions::{self, set_etag};
 use plugin::http::query::{self, QueryError, parameters};
 use plugin::http::{Answer, accept_body, invalid, read_body};
 use plugin::queue::Reserved;
+use plugin::shard::Key;
 
-use super::conditions::{self, etag};
 use super::refusal::bad_body;
-use super::routes::header;
-use crate::data::key::Key;
 use crate::data::record::{MAX_CONTENT_TYPE, Record};
 use crate::engine::expiry::ends_at;
 use crate::service::StorageService;
@@ -35,8 +34,11 @@ impl StorageService {
         let record = Record::new(content_type, value).expiring(expires_ms);
         let written = self.engine.put(key, record, condition, space).await;
         let written = written.map_err(|error| error.to_response())?;
-        let headers: HeaderMap = written.map(|version| (ETAG, header(etag(version)))).into_iter().collect();
-        Ok((StatusCode::OK, headers).into_response())
+        let mut answer = StatusCode::OK.into_response();
+        if let Some(version) = written {
+            set_etag(answer.headers_mut(), version);
+        }
+        Ok(answer)
     }
 
     /// Reads a body of at most `most` bytes, and takes space for it and for `besides` bytes in this shard's queue of

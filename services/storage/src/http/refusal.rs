@@ -1,13 +1,11 @@
 //! The engine's errors as answers.
 
 use axum::response::Response;
-use http::HeaderValue;
-use http::header::ETAG;
+use plugin::http::conditions::set_etag;
 use plugin::http::{BodyError, not_processed, problem};
 use plugin::shard::ReadLevel;
 use types::{ErrorKind, Problem};
 
-use super::conditions::etag;
 use crate::engine::{Engine, EngineError};
 
 impl EngineError {
@@ -48,9 +46,8 @@ impl EngineError {
                 // With several keys, none of their versions is *the* current one.
                 if let [only] = &unmet[..]
                     && let Some(version) = only.version
-                    && let Ok(tag) = HeaderValue::from_str(&etag(version))
                 {
-                    answer.headers_mut().insert(ETAG, tag);
+                    set_etag(answer.headers_mut(), version);
                 }
                 answer
             }
@@ -76,6 +73,7 @@ pub(crate) fn bad_body(engine: &Engine, error: &BodyError) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use http::header::ETAG;
     use types::api;
 
     use super::*;

@@ -7,16 +7,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
-use plugin::http::{Answer, invalid, method_not_allowed, not_processed, problem};
+use http::{Method, StatusCode};
+use plugin::http::{Answer, conditions, invalid, method_not_allowed, not_processed, problem};
+use plugin::shard::Key;
 use tokio::time::sleep;
 use types::{ErrorKind, Problem};
 
-use super::conditions;
 use super::path::{Endpoint, endpoint, is_read};
-use crate::data::key::Key;
 use crate::service::StorageService;
 
 /// The hint for a key that can't be parsed.
@@ -108,9 +106,4 @@ fn no_query(head: &Parts) -> Result<(), Response> {
     }
     let detail = "a key takes a `ttl` when it is put, a `consistency` when it is read, and nothing else";
     Err(invalid("bad-query", detail, "`?` in a key itself is `%3F`"))
-}
-
-/// An entity tag as a header value.
-pub(crate) fn header(text: String) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("an entity tag is printable")
 }

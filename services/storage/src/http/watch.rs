@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::StreamExt;
 use http::Method;
 use http::request::Parts;
-use mesh::shards::{Beginning, Begun, Cursor, Follow, Update, events, follow};
+use mesh::shards::{Beginning, Begun, Cursor, Follow, events, follow};
 use plugin::Detach;
-use plugin::http::query::{self, QueryError, parameters};
-use plugin::http::sse::{self, Event};
-use plugin::http::{Answer, invalid, method_not_allowed, problem};
+use plugin::http::query::{self, QueryError, parameters, percent_encode};
+use plugin::http::{Answer, invalid, method_not_allowed, problem, sse};
 use types::{Frame, ShardId};
 
 use crate::changes::Place;
-use crate::changes::stream::{Change, Filter, Kind, NotWatched, Sent, begin};
-use crate::data::key::encode;
+use crate::changes::stream::{Change, Filter, Kind, NotWatched, begin};
 use crate::service::StorageService;
 
 /// The largest event: a value has at most 8 MiB, and its JSON less than twice as much.
@@ -69,7 +67,7 @@ impl Watch {
 fn for_shard(filter: &Filter, shard: ShardId, from: Option<Place>) -> String {
     let mut text = format!("/watch?shard={shard}&values={}", filter.values);
     if !filter.prefix.is_empty() {
-        text.push_str(&format!("&prefix={}", encode(&filter.prefix)));
+        text.push_str(&format!("&prefix={}", percent_encode(&filter.prefix)));
     }
     if let Some(place) = from {
         text.push_str(&format!("&from={}", Cursor::new([(shard, place)])));
@@ -92,27 +90,27 @@ impl StorageService {
             invalid("bad-cursor", &error, hint)
         })?;
         let permit = self.buffers.watch()?;
-        let ending = self.ending.clone().cancelled_owned();
-        let Some(shard) = watch.shard else {
+        let (cursor, updates) = if let Some(shard) = watch.shard {
+            self.member.owner_only()?;
+            let from = from.and_then(|cursor| cursor.place(shard));
+            let begun = begin(&self.engine, &watch.filter, shard, from, &self.buffers.events).await;
+            let begun = begun.map_err(|why| match why {
+                NotWatched::Gone(gone) => problem(&gone),
+                NotWatched::Engine(error) => error.to_response(),
+            })?;
+            let updates = begun.updates.map(move |sent| (shard, sent));
+            (Cursor::new([(shard, begun.place)]), updates.boxed())
+        } else {
             let all = AllShards { service: Arc::clone(self), filter: watch.filter };
             let begun = follow(all, &shards, from.as_ref()).await;
             let (cursor, updates) = begun.map_err(|gone| problem(&gone))?;
-            // The stream ends when the role does, however slowly the rest of it is read.
-            Detach::of(&head.extensions);
-            let updates = as_events(cursor, updates.take_until(ending));
-            return Ok(sse::answer(updates, self.buffers.events.clone(), permit));
+            (cursor, updates.boxed())
         };
-        self.member.owner_only()?;
-        let from = from.and_then(|cursor| cursor.place(shard));
-        let begun = begin(&self.engine, &watch.filter, shard, from, &self.buffers.events).await;
-        let begun = begun.map_err(|why| match why {
-            NotWatched::Gone(gone) => problem(&gone),
-            NotWatched::Engine(error) => error.to_response(),
-        })?;
+        // The stream ends when the role does, however slowly the rest of it is read.
         Detach::of(&head.extensions);
-        let updates = begun.updates.map(move |sent| (shard, sent)).take_until(ending);
-        let updates = as_events(Cursor::new([(shard, begun.place)]), updates);
-        Ok(sse::answer(updates, self.buffers.events.clone(), permit))
+        let updates = updates.take_until(self.ending.clone().cancelled_owned());
+        let data = |Change { kind, data, space }| (kind.as_str(), data, space);
+        Ok(sse::answer(sse::of_updates(cursor, updates, data), self.buffers.events.clone(), permit))
     }
 }
 
@@ -146,30 +144,6 @@ fn change(frame: Frame) -> Result<Change, String> {
     let kind = Kind::of_name(&frame.event);
     let kind = kind.ok_or_else(|| format!("its owner sent an event `{}`", frame.event))?;
     Ok(Change { kind, data: frame.data, space: None })
-}
-
-/// Turns updates into events: first `ready` with the cursor, then each update with the place in every shard as its id.
-fn as_events(
-    mut cursor: Cursor<Place>,
-    updates: impl Stream<Item = (ShardId, Sent)> + Send + 'static,
-) -> impl Stream<Item = Event> + Send + 'static {
-    let data = serde_json::json!({ "cursor": cursor.to_string() }).to_string();
-    let ready = Event::Data { id: cursor.to_string(), name: "ready", data, space: None };
-    let updates = updates.map(move |(shard, sent)| match sent {
-        Update::Item { place, item: Change { kind, data, space } } => {
-            cursor.set(shard, place);
-            Event::Data { id: cursor.to_string(), name: kind.as_str(), data, space }
-        }
-        Update::Silence(place) => {
-            cursor.set(shard, place);
-            Event::Silence { id: cursor.to_string() }
-        }
-        Update::Gone(gone) => {
-            let data = serde_json::to_string(&gone).expect("it is strings and numbers");
-            Event::Last { name: "gone", data }
-        }
-    });
-    stream::iter([ready]).chain(updates)
 }
 
 #[cfg(test)]

@@ -52,6 +52,18 @@ async fn an_answer_that_became_larger_takes_more_space_or_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_in_json_grows_within_the_buffer_and_a_small_one_needs_no_space() {
+    let (buffer, _) = buffer();
+    let answer = buffer.take(1).await.unwrap().json(vec![b'1'; 3 * CHUNK]).unwrap();
+    assert_eq!(answer.headers()[CONTENT_LENGTH], (3 * CHUNK).to_string());
+    assert!(buffer.try_take(CHUNK + 1).is_none());
+    let more = buffer.try_take(1).unwrap();
+    assert_eq!(more.json(vec![b'1'; 2 * CHUNK]).unwrap_err(), NoSpace);
+    assert!(buffer.try_take(1).unwrap().json(b"{}".to_vec()).is_ok());
+    assert!(buffer.try_take(CHUNK).is_some(), "it is in no buffer");
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_a_paused_reader_loses_its_space_to_waiting_answers() {
     let (buffer, disconnected) = buffer();
     let mut paused = buffer.take(2 * CHUNK).await.unwrap().body(whole(2)).into_data_stream();

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use plugin::shard::Key;
 use slatedb::object_store::ObjectStore;
 use slatedb::object_store::memory::InMemory;
 use store::faults::{Faults, Mode};
 
 use super::*;
-use crate::data::key::Key;
 use crate::engine::garbage::testing::collect_now;
 use crate::engine::testing::Owners;
 use crate::engine::tests::Running;

@@ -7,10 +7,9 @@ use slatedb::object_store::memory::InMemory;
 use store::faults::Mode;
 
 use super::*;
-use crate::data::change::Condition;
 use crate::engine::testing::Owners;
 use crate::engine::tests::{Running, key, memory, until};
-use plugin::shard::ReadLevel;
+use plugin::shard::{Condition, ReadLevel};
 
 fn record(value: &str) -> Record {
     Record::new(None, value.to_owned().into())

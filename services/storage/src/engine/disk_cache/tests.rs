@@ -1,4 +1,5 @@
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,25 +17,10 @@ use crate::engine::data_clock::WallClock;
 use crate::engine::testing::Owners;
 use crate::engine::tests::{key, until};
 use crate::engine::{Engine, Place};
+use crate::settings::Settings;
 use plugin::shard::ReadLevel;
 
-#[test]
-fn a_cloud_store_has_a_bounded_cache_on_disk_and_a_folder_has_none() {
-    const GIB: usize = 1024 * MIB;
-    for (wanted, is_remote, disk, expected) in [
-        (None, false, Some(1 << 40), None),
-        (None, true, Some(1 << 40), Some(4 * GIB)),
-        (None, true, Some(20 << 30), Some(2 * GIB)),
-        (None, true, None, Some(GIB)),
-        (None, true, Some(1 << 20), None),
-        (Some(0), true, Some(1 << 40), None),
-        (Some(64 * MIB), true, Some(1 << 40), Some(64 * MIB)),
-        (Some(8 * GIB), false, None, Some(8 * GIB)),
-    ] {
-        assert_eq!(size(wanted, is_remote, || disk), expected, "{wanted:?} {is_remote} {disk:?}");
-    }
-    assert!(disk(Path::new("/there/is/no/such/folder")).is_some_and(|bytes| bytes > 0));
-}
+const MIB: usize = 1024 * 1024;
 
 /// An owner whose reads all miss the cache in memory.
 struct Owner {

@@ -1,18 +1,19 @@
-//! Conditions of writes in headers (RFC 9110, section 13), and versions as entity tags.
+//! Conditions in headers (RFC 9110, section 13), and versions as entity tags.
 //!
-//! Pure. A write takes one condition of a supported kind. Every other condition is refused: if it were ignored, the
+//! A write takes one condition of a supported kind. Every other condition is refused: if it were ignored, the
 //! client would believe that it held.
 
 use axum::response::Response;
-use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
-use http::{HeaderMap, HeaderName};
-use plugin::http::invalid;
+use bytes::Bytes;
+use http::header::{ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::data::change::Condition;
+use super::invalid;
+use crate::shard::Condition;
 
 /// Why the condition of a write is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ConditionError {
+enum ConditionError {
     /// Leave the header out.
     #[error("writes with `{0}` are not supported")]
     Unsupported(HeaderName),
@@ -28,18 +29,24 @@ pub(crate) enum ConditionError {
 }
 
 /// The strong entity tag of a version, quoted.
-pub(crate) fn etag(version: u64) -> String {
+pub fn etag(version: u64) -> String {
     format!("\"{version}\"")
 }
 
+/// Sets the header that states the version of the value.
+pub fn set_etag(headers: &mut HeaderMap, version: u64) {
+    let tag = HeaderValue::from_maybe_shared(Bytes::from(etag(version)));
+    headers.insert(ETAG, tag.expect("an entity tag is printable"));
+}
+
 /// The version in a text; each version has only one spelling.
-pub(crate) fn version(text: &str) -> Option<u64> {
+pub fn version(text: &str) -> Option<u64> {
     let version = text.parse::<u64>().ok()?;
     (version.to_string() == text).then_some(version)
 }
 
 /// The condition of a write, or a refusal.
-pub(crate) fn of_write(headers: &HeaderMap) -> Result<Option<Condition>, Response> {
+pub fn of_write(headers: &HeaderMap) -> Result<Option<Condition>, Response> {
     let hint = "send one of `If-None-Match: *`, `If-Match: *` and `If-Match: \"17\"`, or none of them";
     condition(headers).map_err(|error| invalid("bad-condition", &error, hint))
 }
@@ -69,10 +76,50 @@ fn condition(headers: &HeaderMap) -> Result<Option<Condition>, ConditionError> {
     }
 }
 
+/// What the conditions of a read decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// The value is sent.
+    Holds,
+    /// The client has this version already: 304.
+    NotModified,
+    /// The value is none that the client asks for: 412.
+    Failed,
+}
+
+/// What the conditions of a read decide for a value of this version; `None` if there is no value.
+pub fn of_read(headers: &HeaderMap, version: Option<u64>) -> Precondition {
+    let tag = version.map(etag);
+    if !is_asked_for(headers, tag.as_deref()) {
+        Precondition::Failed
+    } else if tag.is_some_and(|tag| names(headers, &tag)) {
+        Precondition::NotModified
+    } else {
+        Precondition::Holds
+    }
+}
+
+/// Whether the version is one that `If-Match` lists, if the request has one (RFC 9110, section 13.1.1).
+fn is_asked_for(headers: &HeaderMap, etag: Option<&str>) -> bool {
+    let asked = headers.get_all(IF_MATCH);
+    let mut tags = asked.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    asked.iter().next().is_none()
+        || etag.is_some_and(|etag| tags.any(|tag| ["*", etag].contains(&tag.trim())))
+}
+
+/// Whether `If-None-Match` lists an entity tag (RFC 9110, section 13.1.2).
+fn names(headers: &HeaderMap, etag: &str) -> bool {
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn of(headers: &[(HeaderName, &'static str)]) -> Result<Option<Condition>, ConditionError> {
@@ -110,5 +157,25 @@ mod tests {
         for name in [IF_UNMODIFIED_SINCE, IF_MODIFIED_SINCE, IF_RANGE] {
             assert_eq!(of(&[(name.clone(), "x")]), Err(ConditionError::Unsupported(name)));
         }
+    }
+
+    #[test]
+    fn a_read_can_require_one_of_several_versions() {
+        let asks = |value: &'static str, etag| {
+            is_asked_for(&HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static(value))]), etag)
+        };
+        let there = Some("\"17\"");
+        assert!(asks("\"17\"", there) && asks("\"1\", \"17\"", there) && asks("*", there));
+        assert!(!asks("\"1\"", there) && !asks("W/\"17\"", there), "a weak tag matches nothing");
+        assert!(!asks("*", None) && is_asked_for(&HeaderMap::new(), None));
+    }
+
+    #[test]
+    fn a_tag_is_found_in_a_list() {
+        let matches = |value: &'static str| {
+            names(&HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(value))]), "\"1\"")
+        };
+        assert!(matches("\"1\"") && matches("\"0\", W/\"1\"") && matches("*"));
+        assert!(!matches("\"11\"") && !matches("1") && !matches(""));
     }
 }

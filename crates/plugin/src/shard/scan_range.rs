@@ -1,29 +1,29 @@
-//! A range of keys in order, and how many of them make a page.
+//! A range of keys in order, and how many of them make a page. Independent of HTTP.
 
 /// The default number of keys in a page.
 const DEFAULT_LIMIT: usize = 1_000;
 /// The largest number of keys in a page.
-pub(crate) const MAX_LIMIT: usize = 10_000;
+pub const MAX_LIMIT: usize = 10_000;
 /// About how many bytes a page has at most before its last key.
-pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
+pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Which keys are listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ScanRange {
+pub struct ScanRange {
     /// The prefix of all listed keys.
-    pub(crate) prefix: Vec<u8>,
+    pub prefix: Vec<u8>,
     /// The first key that may be listed.
-    pub(crate) start: Vec<u8>,
+    pub start: Vec<u8>,
     /// The first key that is no longer listed.
-    pub(crate) end: Option<Vec<u8>>,
+    pub end: Option<Vec<u8>>,
     /// Only keys after this one are listed.
-    pub(crate) after: Option<Vec<u8>>,
+    pub after: Option<Vec<u8>>,
     /// The largest number of keys in a page.
-    pub(crate) limit: usize,
+    pub limit: usize,
     /// Whether values are listed too.
-    pub(crate) values: bool,
+    pub values: bool,
     /// About how many bytes a page has before its last key.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
 }
 
 impl Default for ScanRange {
@@ -36,7 +36,7 @@ impl Default for ScanRange {
 
 impl ScanRange {
     /// The first possible key, and the first one after the range, if any. `None` if the range is empty.
-    pub(crate) fn limits(&self) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+    pub fn limits(&self) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
         let mut first = self.start.as_slice().max(self.prefix.as_slice()).to_vec();
         if let Some(after) = &self.after {
             // The smallest key after another one is that key and a zero byte.

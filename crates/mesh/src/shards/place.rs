@@ -1,29 +1,30 @@
-//! A place in the changes of one shard.
+//! A place in the changes of one shard, for services that write changes in batches.
 //!
 //! Pure. The changes of a shard have one order: by the sequence number of the batch in which they were written, and
-//! within a batch by key. Both sources, memory and the log, have this order, so a place means the same in either.
+//! within a batch by row. Every source of them, memory or a log, must have this order, so that a place means the same in
+//! each.
 
 use std::fmt;
 use std::str::FromStr;
 
 /// A place in the changes of one shard: everything before it has been seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub struct Place {
     /// The sequence number of the next batch.
-    pub(crate) seq: u64,
+    pub seq: u64,
     /// How many of its rows have been seen, including those that the watch filters out. Never all of them: then the
     /// place is the beginning of the next batch.
-    pub(crate) row: usize,
+    pub row: usize,
 }
 
 impl Place {
     /// The place after a whole batch.
-    pub(crate) fn after(seq: u64) -> Self {
+    pub fn after(seq: u64) -> Self {
         Self { seq: seq + 1, row: 0 }
     }
 
     /// The place after a row of a batch with this many rows.
-    pub(crate) fn after_row(seq: u64, row: usize, rows: usize) -> Self {
+    pub fn after_row(seq: u64, row: usize, rows: usize) -> Self {
         if row + 1 < rows { Self { seq, row: row + 1 } } else { Self::after(seq) }
     }
 }
@@ -50,7 +51,7 @@ impl FromStr for Place {
 /// The text is no place. Pass a place exactly as it was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is no place in the changes of a shard")]
-pub(crate) struct NotAPlace;
+pub struct NotAPlace;
 
 /// A number without a sign.
 fn number(text: &str) -> Option<u64> {

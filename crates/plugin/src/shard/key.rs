@@ -1,21 +1,22 @@
 //! Keys: any bytes, and how they are written in paths and queries.
 //!
-//! Pure. One function decodes keys for the handler and for the choice of a shard, so that they cannot disagree.
+//! One function decodes keys for the handler and for the choice of a shard, so that they cannot disagree.
 
 use std::fmt;
 
 use bytes::Bytes;
-use plugin::http::query::{EncodingError, percent_decode};
 use types::KeyHash;
 use types::key_value::MAX_KEY;
 
+use crate::http::query::{EncodingError, percent_decode, percent_encode};
+
 /// A key: 1 to [`MAX_KEY`] bytes, any bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key(Bytes);
+pub struct Key(Bytes);
 
 /// Why a text is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum KeyError {
+pub enum KeyError {
     /// Name a key.
     #[error("the key is empty")]
     Empty,
@@ -29,7 +30,7 @@ pub(crate) enum KeyError {
 
 impl Key {
     /// The key with these bytes.
-    pub(crate) fn new(bytes: impl Into<Bytes>) -> Result<Self, KeyError> {
+    pub fn new(bytes: impl Into<Bytes>) -> Result<Self, KeyError> {
         let bytes = bytes.into();
         match bytes.len() {
             0 => Err(KeyError::Empty),
@@ -39,17 +40,17 @@ impl Key {
     }
 
     /// The key that a part of a path names: decoded once; `/` and `+` stand for themselves.
-    pub(crate) fn from_path(encoded: &str) -> Result<Self, KeyError> {
+    pub fn from_path(encoded: &str) -> Result<Self, KeyError> {
         Self::new(percent_decode(encoded)?)
     }
 
     /// Its bytes.
-    pub(crate) fn bytes(&self) -> &Bytes {
+    pub fn bytes(&self) -> &Bytes {
         &self.0
     }
 
     /// The hash that decides its shard: of the text in its first braces, or of all of it.
-    pub(crate) fn hash(&self) -> KeyHash {
+    pub fn hash(&self) -> KeyHash {
         KeyHash::of_tagged(&self.0)
     }
 }
@@ -57,7 +58,7 @@ impl Key {
 /// As in paths and listings.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&encode(&self.0))
+        f.pad(&percent_encode(&self.0))
     }
 }
 
@@ -65,25 +66,6 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({self})")
     }
-}
-
-/// The one way in which answers write a key, so that it can be put into a path or a query unchanged.
-///
-/// Letters, digits and `-._~` stand for themselves (RFC 3986, section 2.3); everything else is percent-encoded. `/`
-/// stands for itself too, unless a client could take a segment of the key for empty or dotted and normalise it away.
-pub(crate) fn encode(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let is_plain_path = bytes.split(|&byte| byte == b'/').all(|step| !matches!(step, b"" | b"." | b".."));
-    let mut text = String::with_capacity(bytes.len());
-    for &byte in bytes {
-        match byte {
-            b'/' if is_plain_path => text.push('/'),
-            b'-' | b'.' | b'_' | b'~' => text.push(char::from(byte)),
-            _ if byte.is_ascii_alphanumeric() => text.push(char::from(byte)),
-            _ => write!(text, "%{byte:02X}").expect("writing to a string cannot fail"),
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -116,20 +98,6 @@ mod tests {
         assert!(Key::from_path(&"a".repeat(MAX_KEY)).is_ok());
         assert!(Key::from_path(&"%61".repeat(MAX_KEY)).is_ok(), "the decoded key counts");
         assert_eq!(Key::from_path(&"a".repeat(MAX_KEY + 1)), Err(KeyError::TooLong(MAX_KEY + 1)));
-    }
-
-    #[test]
-    fn segments_that_a_client_would_normalise_away_are_encoded() {
-        for (bytes, text) in [
-            ("user/1", "user/1"),
-            ("a b&c=d?e#f%g+h", "a%20b%26c%3Dd%3Fe%23f%25g%2Bh"),
-            ("a/../b", "a%2F..%2Fb"),
-            ("/a", "%2Fa"),
-            ("a/", "a%2F"),
-            ("a//b/c", "a%2F%2Fb%2Fc"),
-        ] {
-            assert_eq!(encode(bytes.as_bytes()), text);
-        }
     }
 
     proptest! {

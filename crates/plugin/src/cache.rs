@@ -1,6 +1,7 @@
-//! What a cache holds within its limits, and what it evicts for a new entry.
+//! A cache in memory for parts of objects that were read from the store, bounded in bytes: what it holds, and what it evicts
+//! for a new entry. [`memory_limit`](crate::memory_limit) helps to choose its size.
 //!
-//! Pure. Filters and indexes have priority over blocks: a read needs those of each table that may have its key, and a
+//! Pure. Filters and indexes have priority over blocks: a read needs those of each file that may have its key, and a
 //! missing one costs as much as many blocks. So blocks are evicted first, until they have only an eighth of the cache.
 //! Within a kind, the oldest entry is evicted that has not been read since it was last spared (second chance, also
 //! known as CLOCK; here with a count up to three, as in S3-FIFO, Yang et al., SOSP 2023). A read changes no order, so
@@ -11,13 +12,16 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Unordered, by key.
-#[expect(clippy::disallowed_types, reason = "SlateDB's keys have no order, and nothing here goes by one")]
-pub(crate) type Map<K, V> = std::collections::HashMap<K, V>;
+#[expect(
+    clippy::disallowed_types,
+    reason = "keys need no order, as SlateDB's have none, and nothing here goes by one"
+)]
+type Map<K, V> = std::collections::HashMap<K, V>;
 
 /// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A table's index, filters or statistics: what is needed to find a block.
+pub enum Kind {
+    /// A file's index, filters or statistics: what is needed to find a block.
     Metadata,
     /// Keys and values.
     Block,
@@ -25,11 +29,11 @@ pub(crate) enum Kind {
 
 /// How much a cache may hold, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// All entries together.
-    pub(crate) all: u64,
+    pub all: u64,
     /// All blocks together.
-    pub(crate) blocks: u64,
+    pub blocks: u64,
 }
 
 /// How often an entry is spared at most, however often it was read.
@@ -39,7 +43,7 @@ const SLACK: usize = 64;
 
 /// The entries of a cache.
 #[derive(Debug)]
-pub(crate) struct Entries<K, V> {
+pub struct Entries<K, V> {
     limits: Limits,
     entries: Map<K, Entry<V>>,
     metadata: Queue<K>,
@@ -75,41 +79,49 @@ impl<K> Default for Queue<K> {
 
 impl Limits {
     /// How much of it filters and indexes may take: all but an eighth.
-    pub(crate) fn metadata(self) -> u64 {
+    pub fn metadata(self) -> u64 {
         self.all - self.all / 8
     }
 
     /// The size of a cache with room for this many bytes of filters and indexes, in whole MiB.
-    pub(crate) fn for_metadata(bytes: u64) -> u64 {
+    pub fn for_metadata(bytes: u64) -> u64 {
         const MIB: u64 = 1024 * 1024;
         bytes.div_ceil(7).saturating_mul(8).div_ceil(MIB).saturating_mul(MIB)
     }
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Entries<K, V> {
-    pub(crate) fn new(limits: Limits) -> Self {
+    /// An empty cache.
+    pub fn new(limits: Limits) -> Self {
         let (metadata, blocks) = (Queue::default(), Queue::default());
         Self { limits, entries: Map::default(), metadata, blocks, next: 0 }
     }
 
-    pub(crate) fn limits(&self) -> Limits {
+    /// Its limits.
+    pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// The number of entries.
+    pub fn len(&self) -> usize {
         self.entries.len()
     }
 
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// The size of all entries of a kind.
-    #[cfg(test)]
-    pub(crate) fn bytes(&self, kind: Kind) -> u64 {
+    pub fn bytes(&self, kind: Kind) -> u64 {
         match kind {
             Kind::Metadata => self.metadata.bytes,
             Kind::Block => self.blocks.bytes,
         }
     }
 
-    pub(crate) fn get(&self, key: &K) -> Option<V> {
+    /// The entry with a key, which counts as a use.
+    pub fn get(&self, key: &K) -> Option<V> {
         let entry = self.entries.get(key)?;
         let uses = entry.uses.load(Ordering::Relaxed);
         if uses < MOST_USES {
@@ -120,7 +132,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Entries<K, V> {
     }
 
     /// Adds or replaces an entry, and evicts others until all fit. An entry that could never fit is not added.
-    pub(crate) fn insert(&mut self, kind: Kind, key: K, value: V, bytes: u64) {
+    pub fn insert(&mut self, kind: Kind, key: K, value: V, bytes: u64) {
         self.remove(&key);
         let most = match kind {
             Kind::Metadata => self.limits.metadata(),
@@ -141,14 +153,15 @@ impl<K: Hash + Eq + Clone, V: Clone> Entries<K, V> {
         }
     }
 
-    pub(crate) fn remove(&mut self, key: &K) {
+    /// Removes the entry with a key.
+    pub fn remove(&mut self, key: &K) {
         if let Some(entry) = self.entries.remove(key) {
             self.forget(&entry);
         }
     }
 
     /// Removes all entries but those to keep.
-    pub(crate) fn retain(&mut self, is_kept: impl Fn(&K) -> bool) {
+    pub fn retain(&mut self, is_kept: impl Fn(&K) -> bool) {
         let gone: Vec<K> = self.entries.keys().filter(|key| !is_kept(key)).cloned().collect();
         for key in &gone {
             self.remove(key);
@@ -275,7 +288,7 @@ mod tests {
         assert_eq!(held(&cache, 0..4), [1]);
         let mut nothing = entries(0, 0);
         nothing.insert(Kind::Metadata, 1, 1, 1);
-        assert_eq!(nothing.len(), 0);
+        assert!(nothing.is_empty());
     }
 
     #[test]

@@ -1,11 +1,9 @@
 //! The query of a listing: which keys, of which shard, and at which read level.
 
-use plugin::http::query::{self, QueryError, parameters};
-use plugin::shard::ReadLevel;
 use types::ShardId;
 
-use crate::data::key::encode;
-use crate::data::range::{MAX_BYTES, MAX_LIMIT, ScanRange};
+use super::query::{self, QueryError, parameters, percent_encode};
+use crate::shard::{MAX_BYTES, MAX_LIMIT, ReadLevel, ScanRange};
 
 /// The least that a page with values is counted as, in bytes.
 const LEAST: usize = 1024 * 1024;
@@ -17,18 +15,18 @@ const PARAMETERS: [&str; 9] =
 
 /// A parsed query.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct ListQuery {
+pub struct ListQuery {
     /// Only this shard.
-    pub(crate) shard: Option<ShardId>,
+    pub shard: Option<ShardId>,
     /// The read level.
-    pub(crate) level: ReadLevel,
+    pub level: ReadLevel,
     /// Which keys.
-    pub(crate) range: ScanRange,
+    pub range: ScanRange,
 }
 
 impl ListQuery {
     /// Reads the query of a URI: `prefix=user/&limit=10`. A `+` is a plus.
-    pub(crate) fn parse(query: &str) -> Result<Self, QueryError> {
+    pub fn parse(query: &str) -> Result<Self, QueryError> {
         let mut found = Self::default();
         let range = &mut found.range;
         for (name, value) in parameters(query, &PARAMETERS)? {
@@ -49,7 +47,7 @@ impl ListQuery {
     }
 
     /// The same query as it is written in a URI, for one shard and this many bytes.
-    pub(crate) fn for_shard(&self, shard: ShardId, bytes: usize) -> String {
+    pub fn for_shard(&self, shard: ShardId, bytes: usize) -> String {
         let range = &self.range;
         let (limit, level) = (range.limit, self.level.as_str());
         let mut text = format!("shard={shard}&limit={limit}&consistency={level}");
@@ -67,14 +65,14 @@ impl ListQuery {
         ];
         for (name, bytes) in parts {
             if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
-                text.push_str(&format!("&{name}={}", encode(bytes)));
+                text.push_str(&format!("&{name}={}", percent_encode(bytes)));
             }
         }
         text
     }
 
     /// About how much memory the answer takes. It may be more, since the last value of a page may have any length.
-    pub(crate) fn cost(&self) -> usize {
+    pub fn cost(&self) -> usize {
         if self.range.values {
             self.range.bytes.max(LEAST)
         } else {
