@@ -95,7 +95,7 @@ mod tests {
 
     fn page(keys: &[&str], is_cut: bool) -> Page<String> {
         let keys: Vec<_> = keys.iter().map(|key| listed(key.as_bytes())).collect();
-        Page { next: keys.last().filter(|_| is_cut).map(|last| last.clone()), keys }
+        Page { next: keys.last().filter(|_| is_cut).cloned(), keys }
     }
 
     #[test]
@@ -125,7 +125,7 @@ mod tests {
                     let mut own = keys.iter().enumerate().filter(|(at, _)| at % shards == shard)
                         .map(|(_, key)| key).filter(|key| after.as_ref().is_none_or(|after| *key > after));
                     let page: Vec<_> = own.by_ref().take(limit).map(|key| listed(key)).collect();
-                    let next = page.last().filter(|_| own.next().is_some()).map(|last| last.clone());
+                    let next = page.last().filter(|_| own.next().is_some()).cloned();
                     Page { keys: page, next }
                 });
                 let page = merge(pages.collect(), limit, bytes).unwrap();
