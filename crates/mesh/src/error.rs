@@ -174,7 +174,7 @@ impl MeshError {
             }
             Self::NoOwner { service, shard, spare: Some(spare), .. } => {
                 problem = problem.hint(format!(
-                    "`ctl claims` shows its owner; one that reaches the store and no member defends it there, \
+                    "`ctl claims` shows its owner; an owner that reaches the store but no other member keeps the shard \
                      until `ctl set-service {spare} {service} --shard {shard} --take` moves it"
                 ));
             }
