@@ -1,6 +1,6 @@
 //! What the runtime's errors have in common: each names itself for programs and says what to do next.
 //!
-//! An error inside the runtime knows no HTTP. The API renders it as problem details in one place ([`crate::api::error`]); the
+//! An error inside the runtime knows no HTTP. The API renders it as problem details in one place (`api/error.rs`); the
 //! supervisor shows it as the reason of a phase.
 
 use std::borrow::Cow;
