@@ -34,7 +34,7 @@ use crate::node::cluster_store::{ClusterStore, ClusterStoreConfig};
 use crate::node::config::Config;
 use crate::node::error::NodeError;
 use crate::node::events::{Events, now_ms};
-use crate::node::identity::{Asked, DataDir, DataDirError, Identity};
+use crate::node::identity::{DataDir, DataDirError, Identity, KeptRole};
 use crate::node::incarnation::Incarnation;
 use crate::node::listen::ListenError;
 use crate::node::names::generated_id;
@@ -66,7 +66,7 @@ struct Parts {
     identity: Identity,
     registry: Registry,
     data: Arc<DataDir>,
-    asked: Asked,
+    wanted: KeptRole,
     untyped: Option<Untyped>,
     facts: Arc<Facts>,
     opened: listen::Opened,
@@ -183,13 +183,13 @@ impl Node {
         if config.reset_role {
             data.forget()?;
         }
-        let kept = data.asked()?;
+        let kept = data.kept_role()?;
         let is_kept = kept.is_some();
         let origin = if is_kept { Untyped::Kept } else { Untyped::Given };
         let given_service = role.service().cloned();
-        let asked = kept.unwrap_or(Asked { role, drained: false });
-        let given_type = given_type.as_ref().filter(|_| asked.role.service() == given_service.as_ref());
-        let typed = typed(&registry, &data, asked.role, given_type).map_err(|error| match origin {
+        let wanted = kept.unwrap_or(KeptRole { role, drained: false });
+        let given_type = given_type.as_ref().filter(|_| wanted.role.service() == given_service.as_ref());
+        let typed = typed(&registry, &data, wanted.role, given_type).map_err(|error| match origin {
             Untyped::Kept => NodeError::KeptRole(error),
             Untyped::Given => NodeError::Role(error),
         })?;
@@ -197,7 +197,7 @@ impl Node {
             Ok(role) => (role, None),
             Err(role) => (role, Some(origin)),
         };
-        let asked = Asked { role, drained: asked.drained };
+        let wanted = KeptRole { role, drained: wanted.drained };
         // Writing to disk takes time; the node becomes a member only once it is done.
         let identity_kept = spawn_blocking({
             let (data, identity) = (Arc::clone(&data), identity.clone());
@@ -228,7 +228,7 @@ impl Node {
             guard: Guard::new(config.hosts.clone(), "add it to --hosts of the agent"),
             http: gossip.http.clone(),
             gossip: gossip.advertise.to_string(),
-            kept_role: is_kept.then(|| asked.role.clone()),
+            kept_role: is_kept.then(|| wanted.role.clone()),
         });
         let url = match &config.store {
             Some(url) => url.clone(),
@@ -253,7 +253,7 @@ impl Node {
             identity,
             registry,
             data,
-            asked,
+            wanted,
             untyped,
             facts,
             opened,
@@ -267,7 +267,7 @@ impl Node {
     }
 
     fn assemble(config: &Config, parts: Parts) -> Self {
-        let Parts { identity, registry, data, asked, untyped, facts, opened, .. } = parts;
+        let Parts { identity, registry, data, wanted, untyped, facts, opened, .. } = parts;
         let Parts { cluster, cluster_store, services, catalog, identity_kept, .. } = parts;
         let mesh = Mesh::new(cluster.watch(), targets(services), mesh::Limits::default());
         let (leaving, stop_http) = (CancellationToken::new(), CancellationToken::new());
@@ -317,7 +317,7 @@ impl Node {
             restarts,
             leaving,
         };
-        let supervisor = Supervisor::new(tools, asked);
+        let supervisor = Supervisor::new(tools, wanted);
         let (failure_tx, failure) = watch::channel(None);
         let (finished_tx, finished) = oneshot::channel();
         let incarnation = Incarnation {

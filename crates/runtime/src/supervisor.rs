@@ -32,7 +32,7 @@ use types::api::{Seen, Wait};
 use types::{Generation, NodeId, Profile, Reason, Role, RoleState, ServiceType, ShardRef, Sharding};
 
 use crate::node::cluster_store::{ClusterStore, Terms};
-use crate::node::identity::{Asked, DataDir, Identity};
+use crate::node::identity::{DataDir, Identity, KeptRole};
 use crate::node::services::{Catalog, TypeError};
 use crate::role::gate::{Mount, Mounted};
 use crate::role::lifecycle::{Happening, State};
@@ -136,15 +136,15 @@ pub(crate) struct Plan {
 
 impl Supervisor {
     /// A supervisor for the role of the operator's last command, or else of the flags.
-    pub(crate) fn new(tools: Tools, asked: Asked) -> Self {
+    pub(crate) fn new(tools: Tools, wanted: KeptRole) -> Self {
         let mut state = State::Starting { failures: 0 };
-        if asked.drained {
-            state = state.after(drained(&tools.node, &asked.role));
+        if wanted.drained {
+            state = state.after(drained(&tools.node, &wanted.role));
         }
         let takeover = Takeover::new(&tools);
         Self {
             tools,
-            assigned: Assignment::new(asked.role),
+            assigned: Assignment::new(wanted.role),
             state,
             is_on_trial: false,
             takeover,

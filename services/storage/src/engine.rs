@@ -17,11 +17,11 @@ pub(crate) mod disk_cache;
 mod error;
 pub(crate) mod expiry;
 pub(crate) mod garbage;
-mod keeper;
 pub(crate) mod log_files;
 mod measure;
 pub(crate) mod notes;
 pub(crate) mod open;
+mod runner;
 pub(crate) mod scan;
 mod shared;
 pub(crate) mod survey;
@@ -54,9 +54,9 @@ use crate::meters::Meters;
 use crate::settings::Settings;
 use cache::Cache;
 use data_clock::WallClock;
-use keeper::{Keeper, flush_early};
 use log_files::LogFiles;
 use open::Opener;
+use runner::{Runner, flush_early};
 use shared::Shared;
 
 pub(crate) use error::EngineError;
@@ -106,9 +106,9 @@ impl Engine {
         let cache = Cache::of_size(settings.cache_bytes()).part();
         let seen = Arc::clone(&shared.seen);
         let opener = Opener { place, claim, cache, seen, recorder: Arc::default() };
-        let keeper = Keeper { opener, shared: Arc::clone(&shared), stop };
+        let runner = Runner { opener, shared: Arc::clone(&shared), stop };
         tasks.spawn("database", async move {
-            keeper.run().await;
+            runner.run().await;
             Ok(())
         });
         Self(shared)

@@ -142,8 +142,8 @@ async fn replicas(app: &App) -> BTreeMap<ShardRef, Vec<ReplicaView>> {
         Some((shard, member, state.phase))
     });
     let asked = replicas.map(async |(shard, member, phase)| {
-        let told = app.mesh.agent(&member.http).itself(REPLICA_LIMIT).await.ok();
-        let staleness_ms = told.and_then(|told| told.staleness_ms);
+        let reported = app.mesh.agent(&member.http).itself(REPLICA_LIMIT).await.ok();
+        let staleness_ms = reported.and_then(|reported| reported.staleness_ms);
         (shard, ReplicaView { node: member.id.clone(), phase, staleness_ms })
     });
     let mut replicas: BTreeMap<ShardRef, Vec<ReplicaView>> = BTreeMap::new();

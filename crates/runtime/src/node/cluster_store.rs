@@ -227,13 +227,13 @@ impl ClusterStore {
         Ok(self.0.registry.check(role, &service_type)?)
     }
 
-    /// What a role of this service runs with. If the service has no spec yet, one is written to the store if `is_told`: an
+    /// What a role of this service runs with. If the service has no spec yet, one is written to the store if `is_wanted`: an
     /// operator wants the role. A node that acts on its own needs a spec.
     pub(crate) async fn terms(
         &self,
         service: &ServiceName,
         shard: Option<ShardId>,
-        is_told: bool,
+        is_wanted: bool,
     ) -> Result<Terms, TermsError> {
         let service_type = self.service_type(service).await?;
         self.0.shards.check_type(service, &service_type)?;
@@ -243,7 +243,7 @@ impl ClusterStore {
             Sharding::None | Sharding::Unowned => self.store().await.map_err(StoreAccessError::from),
         };
         let read = match opened {
-            Ok(store) => self.settle(store, (service, &service_type), shard, (sharding, is_told)).await,
+            Ok(store) => self.settle(store, (service, &service_type), shard, (sharding, is_wanted)).await,
             Err(error) => Err(error.into()),
         };
         let numbered = match read {
@@ -274,9 +274,9 @@ impl ClusterStore {
         store: &Store,
         (service, service_type): (&ServiceName, &ServiceType),
         shard: Option<ShardId>,
-        (sharding, is_told): (Sharding, bool),
+        (sharding, is_wanted): (Sharding, bool),
     ) -> Result<NumberedSpec, TermsError> {
-        let told = self.0.settings.get(service);
+        let given = self.0.settings.get(service);
         let is_owned = sharding == Sharding::Owned;
         let place = (service, service_type, shard.unwrap_or_default());
         let first = || self.0.shards.first(place, &self.0.http);
@@ -293,7 +293,7 @@ impl ClusterStore {
             };
             let (number, spec) = match known {
                 Some(known) if known.spec.shards.is_some() || !is_owned => {
-                    if told.is_some_and(|told| *told != known.spec.settings) {
+                    if given.is_some_and(|given| *given != known.spec.settings) {
                         warn!(
                             %service, spec = known.number,
                             "the settings that this agent was given are not used: the store has others; \
@@ -304,9 +304,9 @@ impl ClusterStore {
                     return Ok(known);
                 }
                 Some(known) => (known.number, Spec { shards: wanted, ..known.spec }),
-                None if !is_told => return Err(TermsError::Removed(service.clone())),
+                None if !is_wanted => return Err(TermsError::Removed(service.clone())),
                 None => {
-                    let settings = told.cloned().unwrap_or_else(|| serde_json::json!({}));
+                    let settings = given.cloned().unwrap_or_else(|| serde_json::json!({}));
                     let service_type = Some(service_type.clone());
                     (0, Spec { service_type, settings, shards: wanted, replicas: 0 })
                 }

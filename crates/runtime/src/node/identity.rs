@@ -121,11 +121,11 @@ impl Identity {
 const LISTED_GENERATIONS: usize = 256;
 
 /// The last command of an operator to a node.
-pub(crate) use types::KeptRole as Asked;
+pub(crate) use types::KeptRole;
 
 const LOCK: &str = "lock";
 const NODE: &str = "node.json";
-const ROLE: &str = Asked::FILE;
+const ROLE: &str = KeptRole::FILE;
 const FAILED_INCARNATIONS: &str = "failed-lives.json";
 const CACHE: &str = "cache";
 
@@ -209,13 +209,13 @@ impl DataDir {
     }
 
     /// The last command of an operator to this node.
-    pub(crate) fn asked(&self) -> Result<Option<Asked>, DataDirError> {
+    pub(crate) fn kept_role(&self) -> Result<Option<KeptRole>, DataDirError> {
         self.read(ROLE)
     }
 
     /// Writes the command of an operator to this node.
-    pub(crate) fn keep(&self, asked: &Asked) -> Result<(), DataDirError> {
-        self.write(ROLE, asked)
+    pub(crate) fn keep(&self, role: &KeptRole) -> Result<(), DataDirError> {
+        self.write(ROLE, role)
     }
 
     /// Deletes the last command of an operator to this node.
@@ -379,12 +379,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
         let first = begin_incarnation(&data, &shop(), 1_000, "a").unwrap();
-        data.keep(&Asked { role: "storage/2".parse().unwrap(), drained: false }).unwrap();
+        data.keep(&KeptRole { role: "storage/2".parse().unwrap(), drained: false }).unwrap();
         let bank = "bank".parse().unwrap();
         let error = begin_incarnation(&data, &bank, 2_000, "b").unwrap_err().to_string();
         assert!(error.ends_with("belongs to cluster `shop`, not to `bank`"), "{error}");
         assert_eq!(data.read::<Identity>(NODE).unwrap().unwrap(), first);
-        assert!(data.asked().unwrap().is_some());
+        assert!(data.kept_role().unwrap().is_some());
 
         // The file of an earlier version names no cluster; from now on it does.
         data.write(NODE, &serde_json::json!({ "id": "a", "generation": 1_000 })).unwrap();
@@ -393,7 +393,7 @@ mod tests {
         // Without an identity, the node has had no command.
         std::fs::remove_file(folder.path().join(NODE)).unwrap();
         begin_incarnation(&data, &shop(), 3_000, "b").unwrap();
-        assert_eq!(data.asked().unwrap(), None);
+        assert_eq!(data.kept_role().unwrap(), None);
     }
 
     #[test]
@@ -410,13 +410,13 @@ mod tests {
     fn the_last_command_is_kept_until_it_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
-        assert_eq!(data.asked().unwrap(), None);
-        let asked = Asked { role: "storage/2".parse().unwrap(), drained: true };
-        data.keep(&asked).unwrap();
-        assert_eq!(data.asked().unwrap(), Some(asked));
+        assert_eq!(data.kept_role().unwrap(), None);
+        let kept = KeptRole { role: "storage/2".parse().unwrap(), drained: true };
+        data.keep(&kept).unwrap();
+        assert_eq!(data.kept_role().unwrap(), Some(kept));
         data.forget().unwrap();
         data.forget().unwrap();
-        assert_eq!(data.asked().unwrap(), None);
+        assert_eq!(data.kept_role().unwrap(), None);
     }
 
     #[test]

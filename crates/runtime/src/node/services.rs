@@ -92,8 +92,8 @@ fn kind(service: &ServiceName, catalog: &Catalog, registry: &Registry, view: &Cl
     if let Some(plugin) = registry.named(service) {
         return Kind::Assumed(plugin.service_type());
     }
-    let told = view.of_service(service).find_map(|member| member.state.as_ref()?.service_type.clone());
-    match (told, service.default_type()) {
+    let gossiped = view.of_service(service).find_map(|member| member.state.as_ref()?.service_type.clone());
+    match (gossiped, service.default_type()) {
         (Some(service_type), _) => Kind::Settled(service_type),
         (None, _) if !catalog.is_read => Kind::NotYetKnown,
         (None, Some(service_type)) => Kind::Assumed(service_type),

@@ -82,7 +82,7 @@ pub(crate) fn is_honoured(holder: &Holder, view: &ClusterView) -> bool {
 }
 
 /// The outcome of asking an owner for its shard.
-enum Asked {
+enum OwnerReply {
     /// It has handed it over.
     HandedOver,
     /// It answers that it does not own it.
@@ -133,13 +133,13 @@ impl Candidate<'_> {
                 let deadline = Instant::now() + limits::CONSENT;
                 loop {
                     match self.ask(shard, &holder, true).await? {
-                        Asked::HandedOver | Asked::NotTheOwner | Asked::Leaving => {
+                        OwnerReply::HandedOver | OwnerReply::NotTheOwner | OwnerReply::Leaving => {
                             return Ok(Consent::default());
                         }
                         // It may just be taking the shard itself.
-                        Asked::Busy(_) if Instant::now() < deadline => sleep(BUSY_PAUSE).await,
-                        Asked::Busy(refused) => return Err(refused.into()),
-                        Asked::Silent => return Ok(Consent { silent: Some(state.number) }),
+                        OwnerReply::Busy(_) if Instant::now() < deadline => sleep(BUSY_PAUSE).await,
+                        OwnerReply::Busy(refused) => return Err(refused.into()),
+                        OwnerReply::Silent => return Ok(Consent { silent: Some(state.number) }),
                     }
                 }
             }
@@ -174,17 +174,17 @@ impl Candidate<'_> {
                 }
                 Way::Ask(holder) if !is_given_up && consent.silent != Some(state.number) => {
                     match self.ask(shard, &holder, false).await? {
-                        Asked::HandedOver => was_handed_over = true,
-                        Asked::NotTheOwner => {
+                        OwnerReply::HandedOver => was_handed_over = true,
+                        OwnerReply::NotTheOwner => {
                             is_given_up = denied == Some(state.number);
                             denied = Some(state.number);
                         }
-                        Asked::Leaving => sleep(LEAVING_PAUSE).await,
-                        Asked::Busy(refused) => {
+                        OwnerReply::Leaving => sleep(LEAVING_PAUSE).await,
+                        OwnerReply::Busy(refused) => {
                             sleep(BUSY_PAUSE).await;
                             busy = Some(refused);
                         }
-                        Asked::Silent => is_given_up = true,
+                        OwnerReply::Silent => is_given_up = true,
                     }
                     continue;
                 }
@@ -244,16 +244,21 @@ impl Candidate<'_> {
     }
 
     /// Asks the owner to hand its shard over, or with `dry_run` whether it would. Fails if the owner refuses.
-    async fn ask(&self, shard: &ShardRef, holder: &Holder, dry_run: bool) -> Result<Asked, HandOverRefused> {
+    async fn ask(
+        &self,
+        shard: &ShardRef,
+        holder: &Holder,
+        dry_run: bool,
+    ) -> Result<OwnerReply, HandOverRefused> {
         let view = self.cluster.view();
         let Some(owner) = view.member(&holder.node) else {
-            return Ok(Asked::Silent);
+            return Ok(OwnerReply::Silent);
         };
         let agent = self.mesh.agent(&owner.http);
         if agent.itself(ASK_LIMIT).await.is_err() {
-            return Ok(Asked::Silent);
+            return Ok(OwnerReply::Silent);
         }
-        let wish = Release {
+        let wanted = Release {
             service: shard.service.clone(),
             shard: shard.shard,
             epoch: holder.epoch,
@@ -261,21 +266,21 @@ impl Candidate<'_> {
             dry_run,
         };
         let limit = if dry_run { ASK_LIMIT } else { limits::HAND_OVER };
-        match agent.release(&owner.id, &wish, limit).await {
-            Ok(()) => Ok(Asked::HandedOver),
+        match agent.release(&owner.id, &wanted, limit).await {
+            Ok(()) => Ok(OwnerReply::HandedOver),
             Err(AgentError::Refused(problem)) => {
                 let refused = HandOverRefused { owner: owner.id.clone(), shard: shard.clone(), problem };
                 // The owner's word on the wire.
                 match refused.problem.code() {
-                    "not-the-owner" => Ok(Asked::NotTheOwner),
-                    "leaving" => Ok(Asked::Leaving),
-                    "busy" => Ok(Asked::Busy(refused)),
+                    "not-the-owner" => Ok(OwnerReply::NotTheOwner),
+                    "leaving" => Ok(OwnerReply::Leaving),
+                    "busy" => Ok(OwnerReply::Busy(refused)),
                     _ => Err(refused),
                 }
             }
             Err(error @ (AgentError::Unanswered(_) | AgentError::NoAgent(_))) => {
                 warn!(owner = %owner.id, %error, "the owner did not hand its shard over in time");
-                Ok(Asked::Silent)
+                Ok(OwnerReply::Silent)
             }
         }
     }
@@ -388,7 +393,7 @@ mod tests {
     #[test]
     fn a_shard_of_somebody_else_is_left_alone_unless_a_person_wants_it() {
         let (state, me) = (held_by("a", 1, 3), me());
-        for (members, told, expected) in [
+        for (members, is_forced, expected) in [
             (vec![("a", 1, Some(3))], false, "left, honoured"),
             (vec![("a", 1, Some(2))], false, "left"),
             (vec![("a", 2, Some(3))], false, "left"),
@@ -397,14 +402,14 @@ mod tests {
             (vec![("a", 2, None)], true, "asked"),
             (vec![], true, "seized"),
         ] {
-            let found = match way(&state, &me, told, &view(&members)) {
+            let found = match way(&state, &me, is_forced, &view(&members)) {
                 Way::Take => "taken",
                 Way::Ask(_) => "asked",
                 Way::Seize(_) => "seized",
                 Way::Leave { honoured: true, .. } => "left, honoured",
                 Way::Leave { honoured: false, .. } => "left",
             };
-            assert_eq!(found, expected, "{members:?} told={told}");
+            assert_eq!(found, expected, "{members:?} is_forced={is_forced}");
         }
     }
 }

@@ -12,7 +12,7 @@ use super::error::ChangeError;
 use super::hand_over::NextOwner;
 use super::{Plan, Supervisor, drained};
 use crate::failure::Failure;
-use crate::node::identity::Asked;
+use crate::node::identity::KeptRole;
 use crate::role::lifecycle::{Happening, State};
 use crate::role::owner::{Consent, NotTheOwner, new_owner};
 use crate::role::reasons::{CHANGE_FAILED, HANDING_OVER};
@@ -21,8 +21,8 @@ use crate::supervisor::stopwatch::{Stopwatch, millis};
 use crate::takeover::claim_watch::ClaimWatch;
 
 /// The change that a command wants.
-struct Wish {
-    asked: Asked,
+struct Goal {
+    wanted: KeptRole,
     /// Whether a shard is moved here even from its owner.
     is_forced: bool,
     /// The node that gets the shard that this node owns.
@@ -49,52 +49,52 @@ impl Supervisor {
         if let Order::Release(release) = &order {
             self.disown(release).await;
         }
-        let mut wish = self.wish(order)?;
+        let mut goal = self.goal(order)?;
         let mut watch = Stopwatch::start();
-        let plan = match wish.asked.drained {
+        let plan = match goal.wanted.drained {
             true => None,
-            false => Some(self.plan(&wish.asked.role).await?),
+            false => Some(self.plan(&goal.wanted.role).await?),
         };
         if let Some(plan) = &plan {
-            wish.asked.role = plan.role.clone();
+            goal.wanted.role = plan.role.clone();
         }
-        let asked = wish.asked.clone();
+        let wanted = goal.wanted.clone();
         let is_done = match &self.state {
             State::Running { .. } => {
                 let terms = plan.as_ref().and_then(|plan| plan.terms.as_ref());
-                let owns_it = !wish.is_forced
+                let owns_it = !goal.is_forced
                     || self.assigned.duty.claim_watch().is_some()
                     || !self.assigned.duty.is_replica();
-                asked == Asked { role: from.clone(), drained: false }
+                wanted == KeptRole { role: from.clone(), drained: false }
                     && terms == self.assigned.terms.as_ref()
                     && owns_it
             }
-            State::Stopped { .. } => asked == Asked { role: from.clone(), drained: true },
+            State::Stopped { .. } => wanted == KeptRole { role: from.clone(), drained: true },
             _ => false,
         };
         let mut in_flight = 0;
         if is_done {
-            self.tools.data.keep(&asked).map_err(ChangeError::NotKept)?;
+            self.tools.data.keep(&wanted).map_err(ChangeError::NotKept)?;
             (self.assigned.note, self.failed_change) = (None, None);
         } else {
-            in_flight = self.change(&wish, plan, &mut watch).await?;
-            if asked.drained || asked.role != from {
+            in_flight = self.change(&goal, plan, &mut watch).await?;
+            if wanted.drained || wanted.role != from {
                 self.takeover.mark_refused(&from, duty);
             }
         }
-        if !asked.drained {
-            self.takeover.accept(&asked.role);
+        if !wanted.drained {
+            self.takeover.accept(&wanted.role);
         }
         let version = self.publish().await;
         let seen = self.confirm(version, wait, limits::RECEIPT).await;
         watch.step("receipt");
-        info!(%from, to = %asked.role, in_flight, took = ?watch.began.elapsed(), "carried out a command");
+        info!(%from, to = %wanted.role, in_flight, took = ?watch.began.elapsed(), "carried out a command");
         Ok(Receipt {
             node: self.tools.node.clone(),
             generation: self.tools.generation,
             version,
             from,
-            to: asked.role,
+            to: wanted.role,
             state: self.role_state(),
             changed: !is_done,
             steps: watch.steps,
@@ -104,14 +104,14 @@ impl Supervisor {
         })
     }
 
-    fn wish(&self, order: Order) -> Result<Wish, ChangeError> {
+    fn goal(&self, order: Order) -> Result<Goal, ChangeError> {
         match order {
             Order::Change { role, take } => {
-                Ok(Wish { asked: Asked { role, drained: false }, is_forced: take, next_owner: None })
+                Ok(Goal { wanted: KeptRole { role, drained: false }, is_forced: take, next_owner: None })
             }
             Order::Drain => {
-                let asked = Asked { role: self.assigned.role.clone(), drained: true };
-                Ok(Wish { asked, is_forced: false, next_owner: None })
+                let wanted = KeptRole { role: self.assigned.role.clone(), drained: true };
+                Ok(Goal { wanted, is_forced: false, next_owner: None })
             }
             Order::Offer(offer) => Err(ChangeError::BadOrder(offer.shard_ref())),
             Order::Release(release) => {
@@ -122,8 +122,8 @@ impl Supervisor {
                 if !is_ours {
                     return Err(NotTheOwner::new(&self.tools.node, &release).into());
                 }
-                let asked = Asked { role: Role::Standby, drained: false };
-                Ok(Wish { asked, is_forced: false, next_owner: Some(release.to) })
+                let wanted = KeptRole { role: Role::Standby, drained: false };
+                Ok(Goal { wanted, is_forced: false, next_owner: Some(release.to) })
             }
         }
     }
@@ -155,31 +155,31 @@ impl Supervisor {
     /// there if that fails.
     async fn change(
         &mut self,
-        wish: &Wish,
+        goal: &Goal,
         plan: Option<Plan>,
         watch: &mut Stopwatch,
     ) -> Result<u64, ChangeError> {
         watch.step("prepare");
         // First of all, so that a file that can't be read disturbs nothing.
-        let kept = self.tools.data.asked().map_err(ChangeError::NotKept)?;
-        let need = self.need(wish, plan.as_ref());
+        let kept = self.tools.data.kept_role().map_err(ChangeError::NotKept)?;
+        let need = self.need(goal, plan.as_ref());
         let consent = match need {
             Need::Sought => {
                 let leaving = self.tools.leaving.clone();
                 let consent = tokio::select! {
                     biased;
                     () = leaving.cancelled() => return Err(ChangeError::Leaving),
-                    consent = self.consent(&wish.asked.role, wish.is_forced) => consent?,
+                    consent = self.consent(&goal.wanted.role, goal.is_forced) => consent?,
                 };
                 watch.step("ask");
                 consent
             }
             Need::None | Need::Held | Need::Replica => Consent::default(),
         };
-        self.tools.data.keep(&wish.asked).map_err(ChangeError::NotKept)?;
+        self.tools.data.keep(&goal.wanted).map_err(ChangeError::NotKept)?;
         self.revision += 1;
         self.failed_change = None;
-        let outcome = self.switch(wish, plan, need, consent, watch).await;
+        let outcome = self.switch(goal, plan, need, consent, watch).await;
         if outcome.is_err() {
             let restored = match &kept {
                 Some(kept) => self.tools.data.keep(kept),
@@ -193,14 +193,14 @@ impl Supervisor {
     }
 
     /// What the new role needs of its shard.
-    fn need(&self, wish: &Wish, plan: Option<&Plan>) -> Need {
+    fn need(&self, goal: &Goal, plan: Option<&Plan>) -> Need {
         if !plan.is_some_and(|plan| plan.is_owned) {
             return Need::None;
         }
-        let is_same = wish.asked.role == self.assigned.role;
+        let is_same = goal.wanted.role == self.assigned.role;
         if is_same && self.assigned.duty.is_held() {
             Need::Held
-        } else if is_same && self.assigned.duty.is_replica() && !wish.is_forced {
+        } else if is_same && self.assigned.duty.is_replica() && !goal.is_forced {
             Need::Replica
         } else {
             Need::Sought
@@ -211,7 +211,7 @@ impl Supervisor {
     /// flight.
     async fn switch(
         &mut self,
-        wish: &Wish,
+        goal: &Goal,
         plan: Option<Plan>,
         need: Need,
         consent: Consent,
@@ -219,21 +219,21 @@ impl Supervisor {
     ) -> Result<u64, ChangeError> {
         let before = self.state.clone();
         let handing = |to| format!("handing {} over to {to}", self.assigned.role);
-        let reason = wish.next_owner.as_ref().map(|to| Reason::new(HANDING_OVER, handing(to)));
-        let gives_up = wish.asked.role != self.assigned.role || wish.asked.drained;
-        let (in_flight, next_owner) = self.finish(reason, gives_up && wish.next_owner.is_none(), watch).await;
+        let reason = goal.next_owner.as_ref().map(|to| Reason::new(HANDING_OVER, handing(to)));
+        let gives_up = goal.wanted.role != self.assigned.role || goal.wanted.drained;
+        let (in_flight, next_owner) = self.finish(reason, gives_up && goal.next_owner.is_none(), watch).await;
         if self.tools.leaving.is_cancelled() {
             return Err(ChangeError::Leaving);
         }
         if gives_up && let Some(claim_watch) = self.assigned.duty.take_claim() {
-            let why = if wish.asked.drained { "drained" } else { "its owner got another role" };
-            if let Some(to) = &wish.next_owner {
+            let why = if goal.wanted.drained { "drained" } else { "its owner got another role" };
+            if let Some(to) = &goal.next_owner {
                 let farewell = Farewell { to: Some(to), why: Some(why), ..Farewell::default() };
                 let is_noted = self.release(&claim_watch, farewell).await;
                 watch.step("release");
                 if !is_noted {
                     self.assigned.duty = ShardDuty::Primary(claim_watch);
-                    self.go_back(before, wish, "the store did not note the release").await;
+                    self.go_back(before, goal, "the store did not note the release").await;
                     return Err(ChangeError::NotReleased.went_back(self.present()));
                 }
             } else {
@@ -242,31 +242,31 @@ impl Supervisor {
                 watch.step("release");
             }
         }
-        if wish.asked.drained {
+        if goal.wanted.drained {
             self.assigned.note = None;
-            self.state = self.state.after(drained(&self.tools.node, &wish.asked.role));
+            self.state = self.state.after(drained(&self.tools.node, &goal.wanted.role));
             return Ok(in_flight);
         }
         let duty = match need {
             Need::None => ShardDuty::None,
             Need::Held => self.assigned.duty.take_claim().map_or(ShardDuty::None, ShardDuty::Primary),
             Need::Replica => ShardDuty::Replica,
-            Need::Sought => match self.take(wish, consent).await {
+            Need::Sought => match self.take(goal, consent).await {
                 Ok(duty) => {
                     watch.step("take");
                     duty
                 }
                 Err(error) if self.tools.leaving.is_cancelled() => return Err(error),
                 Err(error) => {
-                    warn!(role = %wish.asked.role, %error, "the shard could not be taken; going back");
-                    self.go_back(before, wish, &error.to_string()).await;
+                    warn!(role = %goal.wanted.role, %error, "the shard could not be taken; going back");
+                    self.go_back(before, goal, &error.to_string()).await;
                     return Err(error.went_back(self.present()));
                 }
             },
         };
         let was_taken = matches!(duty, ShardDuty::Primary(_));
         let (prepared, terms) = plan.map_or((None, None), |plan| (plan.prepared, plan.terms));
-        let assigned = Assignment { role: wish.asked.role.clone(), terms, duty, note: None };
+        let assigned = Assignment { role: goal.wanted.role.clone(), terms, duty, note: None };
         let old = std::mem::replace(&mut self.assigned, assigned);
         self.state = self.state.after(Happening::Start);
         self.publish().await;
@@ -275,7 +275,7 @@ impl Supervisor {
         let started = tokio::select! {
             biased;
             () = leaving_token.cancelled() => return Err(ChangeError::Leaving),
-            started = self.start(prepared, &wish.asked.role, duty) => started,
+            started = self.start(prepared, &goal.wanted.role, duty) => started,
         };
         watch.step("start");
         match started {
@@ -285,13 +285,13 @@ impl Supervisor {
                 Ok(in_flight)
             }
             Err(error) => {
-                warn!(role = %wish.asked.role, %error, "the new role could not be started; going back");
+                warn!(role = %goal.wanted.role, %error, "the new role could not be started; going back");
                 self.refuse(&error.to_string()).await;
                 self.assigned = old;
-                self.go_back(before, wish, &error.to_string()).await;
-                let not_started = ChangeError::NotStarted { role: wish.asked.role.clone(), error };
+                self.go_back(before, goal, &error.to_string()).await;
+                let not_started = ChangeError::NotStarted { role: goal.wanted.role.clone(), error };
                 let cause = Box::new(not_started.went_back(self.present()));
-                Err(match wish.asked.role.shard_ref().filter(|_| was_taken) {
+                Err(match goal.wanted.role.shard_ref().filter(|_| was_taken) {
                     Some(shard) => {
                         let hint = new_owner(&self.tools.cluster.view(), &shard);
                         ChangeError::Ownerless { cause, shard, hint }
@@ -303,21 +303,21 @@ impl Supervisor {
     }
 
     /// Takes the shard of the new role. If the node leaves meanwhile, a shard that it took is released as it winds down.
-    async fn take(&mut self, wish: &Wish, consent: Consent) -> Result<ShardDuty, ChangeError> {
+    async fn take(&mut self, goal: &Goal, consent: Consent) -> Result<ShardDuty, ChangeError> {
         let leaving = self.tools.leaving.clone();
-        let how = Acquisition::Command { is_forced: wish.is_forced, consent };
+        let how = Acquisition::Command { is_forced: goal.is_forced, consent };
         tokio::select! {
             biased;
             () = leaving.cancelled() => Err(ChangeError::Leaving),
-            taken = self.acquire(&wish.asked.role, how) => Ok(taken?),
+            taken = self.acquire(&goal.wanted.role, how) => Ok(taken?),
         }
     }
 
     /// Runs the old role again, and records why. Its shard, which was released, is taken again if it is still free.
-    async fn go_back(&mut self, before: State, wish: &Wish, why: &str) {
-        let text = match wish.asked.drained {
+    async fn go_back(&mut self, before: State, goal: &Goal, why: &str) {
+        let text = match goal.wanted.drained {
             true => format!("it could not be drained: {why}"),
-            false => format!("it could not become {}: {why}", wish.asked.role),
+            false => format!("it could not become {}: {why}", goal.wanted.role),
         };
         self.failed_change = Some(Reason::new(CHANGE_FAILED, text));
         if matches!(before, State::Running { .. }) {

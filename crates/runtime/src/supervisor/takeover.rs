@@ -358,8 +358,8 @@ impl Supervisor {
 
     /// Whether an operator gave this node its role by a command.
     fn is_placed(&self) -> bool {
-        match self.tools.data.asked() {
-            Ok(asked) => asked.is_some_and(|asked| asked.role == self.assigned.role),
+        match self.tools.data.kept_role() {
+            Ok(kept) => kept.is_some_and(|kept| kept.role == self.assigned.role),
             // A record that can't be read may be an operator's command.
             Err(_) => true,
         }

@@ -1,4 +1,4 @@
-//! What requests and the keeper of the database share: how it is, and what is known of it.
+//! What requests and the runner of the database share: its state, and what is known of it.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ use crate::engine::EngineError;
 use crate::meters::Meters;
 use crate::settings::Settings;
 
-/// What requests and the keeper of the database share.
+/// What requests and the runner of the database share.
 pub(crate) struct Shared {
     pub(crate) kept: Kept<Open>,
     pub(crate) seen: Arc<Seen>,

@@ -51,13 +51,13 @@ const LAST_OPENING: Duration = Duration::from_secs(5);
 const CLOSE_FAILED: Duration = Duration::from_millis(500);
 
 /// Keeps the database open.
-pub(crate) struct Keeper {
+pub(crate) struct Runner {
     pub(crate) opener: Opener,
     pub(crate) shared: Arc<Shared>,
     pub(crate) stop: CancellationToken,
 }
 
-impl shard::Open for Keeper {
+impl shard::Open for Runner {
     type Opened = Opened;
     type Data = Open;
 
@@ -101,7 +101,7 @@ impl shard::Open for Keeper {
     }
 }
 
-impl Keeper {
+impl Runner {
     /// Runs until it is stopped or the shard has passed to another node.
     pub(crate) async fn run(self) {
         keep_open(&self, &self.shared.kept, PAUSES, &self.stop).await;
