@@ -12,10 +12,7 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Unordered, by key.
-#[expect(
-    clippy::disallowed_types,
-    reason = "keys need no order, as SlateDB's have none, and nothing here goes by one"
-)]
+#[expect(clippy::disallowed_types, reason = "keys need no order, and nothing here depends on one")]
 type Map<K, V> = std::collections::HashMap<K, V>;
 
 /// The kind of an entry.
