@@ -28,9 +28,10 @@ impl Backoff {
         Self { first, longest }
     }
 
-    /// The longest pause.
-    pub const fn longest(&self) -> Duration {
-        self.longest
+    /// The same with another longest pause.
+    #[must_use]
+    pub const fn up_to(self, longest: Duration) -> Self {
+        Self { longest, ..self }
     }
 
     /// The longest pause after this many failures in a row; 0 counts as 1.
@@ -61,11 +62,6 @@ impl Retries {
     /// Resets the count after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
-    }
-
-    /// The same count with another longest pause.
-    pub fn at_most(&mut self, longest: Duration) {
-        self.backoff.longest = longest;
     }
 }
 
@@ -102,7 +98,11 @@ mod tests {
         assert_eq!(pauses, [200, 400, 400]);
         retries.reset();
         assert_eq!(retries.failed(1.0).as_millis(), 200);
-        retries.at_most(Duration::from_millis(300));
-        assert_eq!(retries.failed(1.0).as_millis(), 300);
+    }
+
+    #[test]
+    fn another_longest_pause_keeps_the_first() {
+        let mut retries = BACKOFF.up_to(Duration::from_millis(300)).retries();
+        assert_eq!([1.0, 1.0].map(|random| retries.failed(random).as_millis()), [200, 300]);
     }
 }

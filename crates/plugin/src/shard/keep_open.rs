@@ -84,6 +84,7 @@ impl<T: Clone> Drop for EndOnDrop<'_, T> {
 pub async fn keep_open<O: Open>(open: &O, kept: &Kept<O::Data>, pauses: Pauses, stop: &CancellationToken) {
     let _ended = EndOnDrop(kept);
     let (mut retries, mut was_damaged) = (pauses.backoff.retries(), false);
+    let mut damage = pauses.backoff.up_to(pauses.damaged).retries();
     loop {
         let Some(outcome) = open_unless_stopped(open, stop).await else { return };
         let is_damaged = matches!(outcome, Err(OpenError::Damaged(_)));
@@ -126,13 +127,18 @@ pub async fn keep_open<O: Open>(open: &O, kept: &Kept<O::Data>, pauses: Pauses, 
                 kept.not(NotOpen::Damaged(why));
             }
         }
-        // The second look at damage follows soon, so that it is reported; the ones after it are rare.
-        retries.at_most(if is_damaged && was_damaged { pauses.damaged } else { pauses.backoff.longest() });
+        // Damage has its own count: after a long outage, data that only looks damaged for a moment is opened again soon.
+        let pause = if is_damaged && was_damaged {
+            damage.failed(rand::random())
+        } else {
+            damage.reset();
+            retries.failed(rand::random())
+        };
         was_damaged = is_damaged;
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = sleep(retries.failed(rand::random())) => {}
+            () = sleep(pause) => {}
         }
     }
 }
