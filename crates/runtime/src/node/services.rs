@@ -74,6 +74,11 @@ impl Services {
         self.registry.plugin(&self.type_of(service)?)
     }
 
+    /// Whether this agent can run a replica of the service's shards.
+    pub(crate) fn replicates(&self, service: &ServiceName) -> bool {
+        self.plugin(service).is_some_and(|plugin| plugin.replicates())
+    }
+
     /// Refuses the name of a type if no service has that name but others have that type: one of them is meant.
     pub(crate) fn refuse_type(&self, service: &ServiceName) -> Result<(), AmbiguousService> {
         let named = named_otherwise(service, &self.catalog.borrow(), &self.registry, &self.view.borrow());

@@ -332,12 +332,7 @@ impl Supervisor {
     /// Becomes a replica of a shard.
     async fn become_replica(&mut self, shard: &ShardRef) {
         let role = Role::from(shard);
-        let can = self
-            .tools
-            .cluster_store
-            .services()
-            .plugin(&shard.service)
-            .is_some_and(|plugin| plugin.replicates());
+        let can = self.tools.cluster_store.services().replicates(&shard.service);
         if self.assigned.role != Role::Standby || !can {
             self.takeover.vacancies.failed(shard, Action::Replicate, Instant::now());
             return;
@@ -392,12 +387,7 @@ impl Supervisor {
     /// Whether a shard that another node owns lacks a replica.
     pub(super) fn wants_replica(&self, role: &Role) -> bool {
         let Some(shard) = role.shard_ref() else { return false };
-        let can = self
-            .tools
-            .cluster_store
-            .services()
-            .plugin(&shard.service)
-            .is_some_and(|plugin| plugin.replicates());
+        let can = self.tools.cluster_store.services().replicates(&shard.service);
         let wanted = self.assigned.terms.as_ref().map_or(0, |terms| terms.replicas);
         let known = self.takeover.layouts.borrow().get(&shard.service).map_or(0, |layout| layout.replicas);
         let view = self.tools.cluster.view();
