@@ -273,6 +273,10 @@ impl Client {
                 let key = Key { lane, group, number: self.rng.random_range(0..KEYS) };
                 let action = self.choose(key);
                 self.once(key, action).await;
+                if shared.reads == Reads::Any && is_write(action) {
+                    // A replica has hardly seen the write yet, so the check must find stale reads.
+                    self.once(key, Action::Get).await;
+                }
             }
             let is_direct = matches!(self.endpoint, Some(Endpoint::Member(_)));
             let pause = self.rng.random_range(0..=if is_direct { PAUSE / 4 } else { PAUSE });
@@ -321,7 +325,7 @@ impl Client {
         };
         let end = self.shared.history.now();
         let outcome = self.count_reply(kind(action), reply);
-        let is_write = matches!(action, Action::Put { .. } | Action::Delete { .. });
+        let is_write = is_write(action);
         match outcome {
             Some(Outcome::Stored(_) | Outcome::Deleted) => self.shared.acknowledge(key),
             Some(Outcome::Open) if is_write => self.shared.open(key),
@@ -501,6 +505,13 @@ impl Client {
             };
         }
         self.endpoint.map(Endpoint::base)
+    }
+}
+
+fn is_write(action: Action) -> bool {
+    match action {
+        Action::Put { .. } | Action::Delete { .. } => true,
+        Action::Get | Action::StaleRead | Action::Scan => false,
     }
 }
 
