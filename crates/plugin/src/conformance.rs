@@ -216,4 +216,6 @@ async fn end(context: &Context, service: Arc<dyn Service>) {
     let _ = service.health();
     drop(service);
     timeout(PATIENCE, context.tasks.wait()).await.expect("every task ends with its service");
+    // Not every service has one.
+    let _ = std::fs::remove_dir_all(&context.cache_dir);
 }

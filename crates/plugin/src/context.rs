@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cluster::ClusterView;
 use mesh::Mesh;
-use store::{ObjectStore, Store};
+use store::{ObjectStore, RoleLogs, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ pub struct Context {
     pub shards: Option<NonZeroU32>,
     /// The shard's part of the object store; `None` for types whose shards have no owners.
     pub objects: Option<Arc<dyn ObjectStore>>,
+    /// The shard's numbered logs on the object store, and those that all shards of its service share; `None` as for `objects`.
+    pub logs: Option<RoleLogs>,
     /// How often a replica may poll it: rarely where each request costs money.
     pub objects_poll: Duration,
     /// Whether the store is remote, so that each request has network latency and may cost money.
@@ -139,10 +142,10 @@ impl Context {
             duty: Duty::None,
             shards: None,
             objects: None,
+            logs: None,
             objects_poll: Duration::from_millis(100),
             objects_are_remote: false,
-            // Only created by tests whose objects are remote; those set a folder themselves.
-            cache_dir: std::env::temp_dir().join("coterie-test-cache"),
+            cache_dir: test_cache_dir(),
             mesh: Mesh::new(view.clone(), mesh::Targets::any(), mesh::Limits::default()),
             view,
             tasks,
@@ -166,6 +169,7 @@ impl Context {
         let taken = claims.take(&shard, &seen, &context.node, Generation(1)).await;
         let holder = taken.expect("the store works, and no other node takes the shard");
         context.objects = Some(store.data(&shard));
+        context.logs = Some(store.logs(&shard));
         context.shards = NonZeroU32::new(shard.shard.as_u32() + 1);
         context.duty = Duty::Primary(Claim::new(claims, shard, holder, asked_at));
         (context, failures)
@@ -179,10 +183,18 @@ impl Context {
         let (mut context, failures) = Self::for_test(role);
         let shard = context.role.shard_ref().expect("a role with a shard");
         context.objects = Some(store.data(&shard));
+        context.logs = Some(store.logs(&shard));
         context.shards = NonZeroU32::new(shard.shard.as_u32() + 1);
         context.duty = Duty::Replica;
         (context, failures)
     }
+}
+
+/// A folder that no other context of a test has. It is created by services that keep something there.
+fn test_cache_dir() -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    std::env::temp_dir().join(format!("coterie-test-cache-{process}-{number}"))
 }
 
 /// Whether a text is a URL scheme (RFC 3986, section 3.1) in lower case, its canonical form.

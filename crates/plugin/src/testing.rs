@@ -218,6 +218,8 @@ impl Node {
         self.context.shutdown.cancel();
         self.service.stop().await.expect("the service stops");
         self.context.tasks.wait().await;
+        // Not every service has one.
+        let _ = std::fs::remove_dir_all(&self.context.cache_dir);
     }
 }
 

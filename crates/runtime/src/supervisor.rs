@@ -374,11 +374,13 @@ impl Supervisor {
         let Some(prepared) = prepared else {
             return Ok(None);
         };
-        let (mut objects, mut objects_poll, mut objects_are_remote) = (None, Duration::ZERO, false);
+        let (mut objects, mut logs) = (None, None);
+        let (mut objects_poll, mut objects_are_remote) = (Duration::ZERO, false);
         if let (Duty::Primary(_) | Duty::Replica, Some(shard)) = (&duty, role.shard_ref()) {
             let store = self.tools.cluster_store.store().await;
             let store = store.map_err(|error| ServiceError::unavailable(error.to_string()))?;
             objects = Some(store.data(&shard));
+            logs = Some(store.logs(&shard));
             objects_poll = store.replica_poll();
             objects_are_remote = store.is_remote();
         }
@@ -393,6 +395,7 @@ impl Supervisor {
             duty,
             shards,
             objects,
+            logs,
             objects_poll,
             objects_are_remote,
             cache_dir: self.tools.data.cache(),

@@ -28,6 +28,7 @@ mod objects;
 mod open;
 mod page_cache;
 mod probe;
+mod role_logs;
 #[cfg(test)]
 mod s3_tests;
 mod specs;
@@ -50,6 +51,7 @@ pub use crate::instrumented::{Instrumented, StoreHealth};
 pub use crate::layer::{Access, Layer, Layered};
 pub use crate::log::{AppendError, Entry, Log};
 pub use crate::open::{OpenError, Store};
+pub use crate::role_logs::RoleLogs;
 pub use crate::specs::{SpecError, Specs};
 pub use crate::store_timeout::StoreTimeout;
 pub use crate::timestamp_offset::TimestampOffset;

@@ -90,6 +90,18 @@ impl Objects {
         self.limited("read", path, read).await
     }
 
+    /// The metadata of an object; `None` if there is none.
+    pub(crate) async fn head(&self, path: &Path) -> Result<Option<ObjectMeta>, StoreError> {
+        let look = async {
+            match self.store.head(path).await {
+                Ok(meta) => Ok(Some(meta)),
+                Err(error @ object_store::Error::NotFound { .. }) if !is_missing_bucket(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        self.limited("read", path, look).await
+    }
+
     /// Writes an object unless there is one of that name.
     pub(crate) async fn create(&self, path: &Path, content: Bytes) -> Result<Created, StoreError> {
         let create = async {

@@ -19,6 +19,7 @@ use crate::error::{Fault, StoreError};
 use crate::mount_guard::MountGuard;
 use crate::objects::{Created, Objects};
 use crate::probe::{self, Depth, RACERS, Refusal};
+use crate::role_logs::RoleLogs;
 use crate::specs::Specs;
 use crate::url::{Place, StoreUrl};
 
@@ -273,6 +274,11 @@ impl Store {
     pub fn data(&self, ShardRef { service, shard }: &ShardRef) -> Arc<dyn ObjectStore> {
         let below = Path::from("data").join(service.as_str()).join(shard.to_string());
         Arc::new(PrefixStore::new(Arc::clone(self.objects.store()), below))
+    }
+
+    /// The logs among a role's own data, and those of its service.
+    pub fn logs(&self, shard: &ShardRef) -> RoleLogs {
+        RoleLogs::new(self.objects.clone(), shard)
     }
 
     /// Deletes all data of a service, which must not run on any node. Returns the number of objects.

@@ -22,12 +22,16 @@ pub enum ErrorKind {
     TooLarge,
     /// Send it to the node that the answer names: 421.
     Misdirected,
+    /// Send less at a time, and try again later; nothing was done: 429.
+    TooManyRequests,
     /// Try again later; nothing was done: 503.
     Unavailable,
     /// A member behind this one did not answer properly: 502.
     BadGateway,
     /// A member behind this one did not answer in time: 504.
     Timeout,
+    /// Make room on the disk, or delete data: 507.
+    InsufficientStorage,
     /// A bug or a broken machine: 500.
     Internal,
 }
@@ -43,9 +47,11 @@ impl ErrorKind {
             Self::Changed => 412,
             Self::TooLarge => 413,
             Self::Misdirected => 421,
+            Self::TooManyRequests => 429,
             Self::Unavailable => 503,
             Self::BadGateway => 502,
             Self::Timeout => 504,
+            Self::InsufficientStorage => 507,
             Self::Internal => 500,
         }
     }

@@ -30,6 +30,12 @@ impl Moment {
         Self(since_boot().saturating_sub(time))
     }
 
+    /// The point in time that long before this one.
+    #[must_use]
+    pub fn before(self, time: Duration) -> Self {
+        Self(self.0.saturating_sub(time))
+    }
+
     /// The time that has passed since.
     pub fn elapsed(&self) -> Duration {
         since_boot().saturating_sub(self.0)

@@ -1,6 +1,7 @@
 //! Reads a data log: for its owner when it opens the log, and for replicas as the log grows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -79,6 +80,37 @@ impl DataLogReader {
             end += 1;
         }
         Ok(read)
+    }
+
+    /// Whether an entry is there: `false` if it is not written yet, or trimmed. One HEAD.
+    pub async fn has(&self, number: u64) -> Result<bool, DataLogError> {
+        Ok(self.objects.head(&self.path(number)).await?.is_some())
+    }
+
+    /// The number of the last entry, from that of an entry which is there or was trimmed. Takes a number of HEADs that grows
+    /// with the logarithm of the entries between them. Nothing above `from` may be trimmed meanwhile.
+    pub async fn end(&self, from: u64) -> Result<u64, DataLogError> {
+        let (mut end, mut step) = (from, 1);
+        while self.has(end + step).await? {
+            end += step;
+            step *= 2;
+        }
+        while step > 1 {
+            step /= 2;
+            if self.has(end + step).await? {
+                end += step;
+            }
+        }
+        Ok(end)
+    }
+
+    /// How much later one entry was written than another, by the store's own timestamps, to the second. `None` if one of them
+    /// is not there.
+    pub async fn written_between(&self, first: u64, last: u64) -> Result<Option<Duration>, DataLogError> {
+        let first = self.objects.head(&self.path(first)).await?;
+        let last = self.objects.head(&self.path(last)).await?;
+        let between = first.zip(last).map(|(first, last)| last.last_modified - first.last_modified);
+        Ok(between.map(|between| between.to_std().unwrap_or_default()))
     }
 
     /// The header of the entry with the highest number; `None` if there is none.

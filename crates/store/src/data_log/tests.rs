@@ -391,3 +391,29 @@ async fn a_long_log_is_read_in_parts_and_other_files_are_not_entries() {
     assert_eq!(log.trim(1_201).await.unwrap(), 1_199);
     assert!(matches!(reader.read(2).await, Err(DataLogError::Trimmed { first: 1_201 })));
 }
+
+#[tokio::test]
+async fn an_entry_is_there_from_its_append_until_it_is_trimmed() {
+    let objects = Place::memory().store;
+    let log = open(&objects, 1).await.unwrap();
+    let number = log.append("a").await.unwrap();
+    let reader = log.reader();
+    assert!(reader.has(number).await.unwrap() && !reader.has(number + 1).await.unwrap());
+    log.append("b").await.unwrap();
+    assert!(reader.written_between(number, number + 1).await.unwrap().is_some());
+    assert_eq!(reader.written_between(number, number + 2).await.unwrap(), None);
+    log.trim(number + 1).await.unwrap();
+    assert!(!reader.has(number).await.unwrap() && reader.has(number + 1).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_end_of_the_log_is_found_from_any_entry() {
+    let objects = Place::memory().store;
+    let log = open(&objects, 1).await.unwrap();
+    for last in 1..40 {
+        for from in 0..=last {
+            assert_eq!(log.reader().end(from).await.unwrap(), last, "from {from}");
+        }
+        log.append("a").await.unwrap();
+    }
+}
