@@ -1,0 +1,56 @@
+//! A definition as a request or the settings give it: what is left out stays as it is in an index that exists.
+
+use std::collections::BTreeMap;
+
+use plugin::SettingsError;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Definition, Dynamic, FieldDefinition};
+
+/// What an index shall be, as users write it in JSON or YAML.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PartialDefinition {
+    /// The declared fields, by path: `title`, `author.name`. At most 1000. Fields can be added later; the type of a field
+    /// can't be changed.
+    pub(crate) fields: BTreeMap<String, FieldDefinition>,
+    /// What happens to fields that are not declared: `true` indexes them, `false` only stores them, `strict` refuses a document
+    /// that has one. `true` unless given. It can't be changed later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Dynamic")]
+    pub(crate) dynamic: Option<Dynamic>,
+    /// The field whose value, a string or an integer, is a document's id. Unless given, the id comes with the request, or
+    /// is generated. It can't be changed later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+    /// The fields that a query without a field name searches, with their boosts. All text if there are none. Unless given,
+    /// those of an index that exists stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BTreeMap<String, f32>")]
+    pub(crate) default_fields: Option<BTreeMap<String, f32>>,
+    /// Synonyms that are applied when a query is analyzed. `tv, television` makes all of them equal; `usb => universal
+    /// serial bus` replaces what is left of the arrow. Unless given, those of an index that exists stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>")]
+    pub(crate) synonyms: Option<Vec<String>>,
+}
+
+impl PartialDefinition {
+    /// The definition of a new index.
+    pub(crate) fn complete(&self) -> Definition {
+        let Self { fields, dynamic, id, default_fields, synonyms } = self.clone();
+        Definition {
+            fields,
+            dynamic: dynamic.unwrap_or_default(),
+            id,
+            default_fields: default_fields.unwrap_or_default(),
+            synonyms: synonyms.unwrap_or_default(),
+        }
+    }
+
+    /// Finds all mistakes. Their pointers begin at the definition.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        self.complete().check()
+    }
+}

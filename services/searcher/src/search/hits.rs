@@ -1,0 +1,66 @@
+//! What is returned of a hit: its id, source, highlights and the explanation of its score.
+
+use serde_json::value::to_raw_value;
+use tantivy::TantivyDocument;
+use tantivy::query::{EnableScoring, Query, Weight};
+use tantivy::schema::{Field, Value};
+
+use super::highlight::Highlighter;
+use super::order::SortedDoc;
+use super::sort::SortField;
+use super::{Hit, SearchError, SearchRequest};
+use crate::shard::Snapshot;
+
+/// Reads the hits of one search.
+pub(super) struct HitReader<'a> {
+    snapshot: &'a Snapshot,
+    request: &'a SearchRequest,
+    has_score: bool,
+    highlighter: Option<Highlighter<'a>>,
+    /// Explains with the statistics of all shards.
+    explaining: Option<Box<dyn Weight>>,
+}
+
+impl<'a> HitReader<'a> {
+    pub(super) fn new(
+        snapshot: &'a Snapshot,
+        request: &'a SearchRequest,
+        scored: &dyn Query,
+        whole: &dyn Query,
+        scoring: EnableScoring<'_>,
+    ) -> Result<Self, SearchError> {
+        let highlight = request.highlight.as_ref();
+        let highlighter = highlight.map(|options| Highlighter::new(options, &snapshot.index.schema, scored));
+        let has_score =
+            request.sort.is_empty() || request.sort.iter().any(|key| key.field == SortField::Score);
+        let explaining = (request.explain && has_score).then(|| whole.weight(scoring)).transpose()?;
+        Ok(Self { snapshot, request, has_score, highlighter, explaining })
+    }
+
+    pub(super) fn read(&mut self, hit: SortedDoc) -> Result<Hit, SearchError> {
+        let schema = &self.snapshot.index.schema;
+        let document: TantivyDocument = self.snapshot.searcher.doc(hit.address)?;
+        let text = |field: Field| document.get_first(field).and_then(|value| value.as_str());
+        let missing = || SearchError::Engine("a stored document has no id or source".to_owned());
+        let (id, source) = (text(schema.id).ok_or_else(missing)?, text(schema.source).ok_or_else(missing)?);
+        let highlight = self.highlighter.as_mut().map(|highlighter| highlighter.highlight(source));
+        let explanation = match &self.explaining {
+            Some(weight) => {
+                let reader = self.snapshot.searcher.segment_reader(hit.address.segment_ord);
+                let explanation = weight.explain(reader, hit.address.doc_id)?;
+                let json =
+                    to_raw_value(&explanation).map_err(|error| SearchError::Engine(error.to_string()))?;
+                Some(json)
+            }
+            None => None,
+        };
+        Ok(Hit {
+            id: id.to_owned(),
+            score: self.has_score.then_some(hit.score),
+            cursor: hit.cursor,
+            source: self.request.source.apply(source)?,
+            highlight: highlight.filter(|fields| !fields.is_empty()),
+            explanation,
+        })
+    }
+}

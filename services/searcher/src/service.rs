@@ -1,0 +1,106 @@
+//! The running service: a shard that opens, drains and closes, and the catalog of indexes beside it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use plugin::http::AnswerBuffer;
+use plugin::shard::ShardMember;
+use plugin::{Context, Health, Prepared, Service, ServiceError};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use types::ReasonCode;
+
+use crate::catalog::{Catalog, Declared};
+use crate::http::{self, Bodies};
+use crate::query_pool::QueryPool;
+use crate::settings::Settings;
+use crate::shard::Shard;
+
+/// The catalog can't be read.
+const CATALOG_UNAVAILABLE: ReasonCode = ReasonCode::new("catalog-unavailable");
+/// The memory of a member for large answers to slow readers, in bytes.
+const ANSWERS: usize = 32 * 1024 * 1024;
+
+/// A shard that this node owns, or has a replica of.
+pub(crate) struct SearcherService {
+    pub(crate) member: ShardMember,
+    pub(crate) catalog: Catalog,
+    pub(crate) declared: Declared,
+    pub(crate) shard: Shard,
+    /// The members of the cluster and the mesh.
+    pub(crate) cx: Context,
+    pub(crate) pool: QueryPool,
+    pub(crate) bodies: Bodies,
+    pub(crate) answers: AnswerBuffer,
+    pub(crate) max_body: usize,
+    /// When the service was started.
+    began: Instant,
+    /// Cancelled when requests that wait for others have to end.
+    pub(crate) ending: CancellationToken,
+}
+
+#[async_trait]
+impl Prepared for Settings {
+    async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
+        let member = ShardMember::of(&cx)?;
+        let catalog = Catalog::start(&cx).await?;
+        let limits = self.limits();
+        let declared = Declared::new(self.indexes.clone());
+        let shard = Shard::start(&cx, catalog.clone(), limits).await?;
+        declared.start(&cx, &catalog);
+        let (threads, waiting) = (self.query_threads.as_usize(), self.max_queries.as_usize());
+        let cut = cx.metrics.counter("answers_cut", "Answers that broke off because nobody read them");
+        let max_body = self.max_body.as_usize();
+        Ok(Arc::new(SearcherService {
+            member,
+            catalog,
+            declared,
+            shard,
+            pool: QueryPool::new(threads, waiting, &cx.metrics),
+            bodies: Bodies::new(max_body),
+            answers: AnswerBuffer::new(ANSWERS, &cut),
+            max_body,
+            began: Instant::now(),
+            ending: cx.shutdown.child_token(),
+            cx,
+        }))
+    }
+}
+
+#[async_trait]
+impl Service for SearcherService {
+    fn routes(self: Arc<Self>) -> Router {
+        http::router(self)
+    }
+
+    /// The shard's own health counts most.
+    fn health(&self) -> Health {
+        match self.shard.health() {
+            Health::Ready => {}
+            worse @ (Health::Degraded(_) | Health::Failed(_)) => return worse,
+        }
+        match self.catalog.failure() {
+            Some(error) => Health::degraded(CATALOG_UNAVAILABLE, error.to_string()),
+            None => self.declared.health(),
+        }
+    }
+
+    /// Until the replica is open, the time since it began to open.
+    fn staleness(&self) -> Option<Duration> {
+        let is_replica = !self.member.is_owner();
+        is_replica.then(|| self.shard.staleness().unwrap_or_else(|| self.began.elapsed()))
+    }
+
+    async fn drain(&self, deadline: Instant) {
+        self.ending.cancel();
+        self.shard.drain(deadline).await;
+    }
+
+    async fn stop(&self) -> Result<(), ServiceError> {
+        self.ending.cancel();
+        self.shard.stop().await;
+        Ok(())
+    }
+}

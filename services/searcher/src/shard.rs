@@ -1,0 +1,484 @@
+//! A shard: its log, its Tantivy indexes and their manifests, at its owner or at a replica.
+//!
+//! The log is what is acknowledged. The indexes follow it in a local folder, and are stored as packs that manifests name.
+//! See [`open`] for why no acknowledged operation is lost.
+
+mod decide;
+mod directory;
+mod garbage;
+mod indexer;
+mod local;
+mod local_indexes;
+mod lookup;
+mod manifest;
+mod open;
+mod owner;
+mod pack;
+mod pending;
+mod read;
+mod replica;
+mod segments;
+mod status;
+mod view;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use plugin::queue::{NotQueued, QueueBytes, QueueFull};
+use plugin::shard::{Kept, NotOpen, Pauses, keep_open};
+use plugin::{Claim, Context, Duty, Health, ServiceError};
+use serde_json::value::RawValue;
+use tokio::time::{sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use types::Backoff;
+
+use self::indexer::blocking;
+use self::lookup::LookupError;
+use self::open::{Owner, PAUSES, Serving};
+use self::owner::end_of;
+use self::pending::Pending;
+pub(crate) use self::read::{FoundDocument, Snapshot};
+use self::replica::Replica;
+use self::status::{Meters, Status, Trouble};
+use self::view::Views;
+use crate::catalog::{Catalog, Index};
+
+/// How long a request waits until the shard is open, unless its caller gives up before.
+const OPENING: Duration = Duration::from_secs(30);
+/// How long a write that is durable may wait until it is visible.
+pub(crate) const VISIBLE: Duration = Duration::from_secs(30);
+/// An operation that is not visible for this long, and for ten refreshes, is reported.
+const BEHIND: Duration = Duration::from_secs(10);
+/// A replica that may be further behind is reported.
+const REPLICA_BEHIND: Duration = Duration::from_secs(5);
+/// How often a compaction tries to merge segments that another merge has just replaced, and the pause between.
+const COMPACTION: (usize, Duration) = (50, Duration::from_millis(100));
+
+/// The limits and pauses of a shard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// The pause between two refreshes.
+    pub(crate) refresh: Duration,
+    /// Operations that are acknowledged and in no manifest yet, at most: bytes and number.
+    pub(crate) max_behind: (usize, usize),
+    /// How long a write may wait until it is visible.
+    pub(crate) visible: Duration,
+    /// The heap of all writers of this node, in bytes.
+    pub(crate) heap: usize,
+    /// The disk space of all local segments of this shard, in bytes.
+    pub(crate) disk: u64,
+}
+
+/// What to do with one id of an index.
+#[derive(Debug, Clone)]
+pub(crate) struct Write {
+    pub(crate) index: Arc<Index>,
+    pub(crate) id: String,
+    pub(crate) change: Change,
+    pub(crate) condition: Option<Condition>,
+}
+
+/// A change of one id. Documents are checked by the schema, and are one line of JSON.
+#[derive(Debug, Clone)]
+pub(crate) enum Change {
+    Put(Box<RawValue>),
+    /// Merges an object into the document: objects deeply, everything else is replaced; `null` is a value.
+    Merge {
+        patch: Box<RawValue>,
+        /// The document if there is none; without it a missing document is an error.
+        upsert: Option<Box<RawValue>>,
+    },
+    Delete,
+}
+
+/// What must hold for a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// The id has no document.
+    Absent,
+    /// The id's document was written by this operation, under this epoch.
+    Is { seq: u64, term: u64 },
+    /// The id's document was written by this operation.
+    Unchanged { seq: u64 },
+}
+
+/// A write that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) seq: u64,
+    /// The claim's epoch.
+    pub(crate) term: u64,
+    pub(crate) version: u64,
+    pub(crate) outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Created,
+    Updated,
+    Deleted,
+    /// A merge that changed nothing; nothing was written.
+    Noop,
+    /// There was no document to delete; nothing was written.
+    NotFound,
+}
+
+/// Why one write of a request was refused. Nothing of it was done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// Read the document and decide again.
+    #[error("the document {}", .now.map_or("does not exist".to_owned(), |seq| format!("was written by operation {seq}")))]
+    Changed { now: Option<u64> },
+    /// Put the whole document.
+    #[error("there is no document to merge into")]
+    NoDocument,
+    /// Change the document.
+    #[error("{0}")]
+    Document(String),
+}
+
+/// Why a shard can't do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ShardError {
+    /// Send it to the owner: this node does not own the shard (any more). Nothing was done.
+    #[error("{0}")]
+    Elsewhere(String),
+    /// Wait: it is being opened. Nothing was done.
+    #[error("{0}")]
+    Opening(String),
+    /// Send it again later, more slowly: too much is in no manifest yet, or the queue is full. Nothing was done.
+    #[error("{0}")]
+    Behind(String),
+    /// Make room on the disk, or raise `disk`. Nothing was done.
+    #[error("{0}")]
+    NoSpace(String),
+    /// The stored data is damaged; restore it.
+    #[error("{0}")]
+    Damaged(String),
+    /// The write may or may not be durable: look before you send it again.
+    #[error("{0}")]
+    OutcomeUnknown(String),
+    /// Do nothing: the write is durable, and searches show it later.
+    #[error("{0}")]
+    NotVisible(String),
+    /// The store did not answer; try again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// There is no such index any more.
+    #[error("the index `{0}` was deleted")]
+    NoIndex(String),
+}
+
+/// When a write is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Refresh {
+    /// Once it is durable.
+    #[default]
+    Durable,
+    /// Once the next refresh has made it visible to searches, and a manifest has it.
+    Wait,
+    /// As `Wait`, with a refresh at once.
+    Now,
+}
+
+/// A shard at its owner or at a replica. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Shard(Arc<Shared>);
+
+/// What requests and the tasks of a shard share.
+struct Shared {
+    role: Role,
+    catalog: Catalog,
+    limits: Limits,
+    views: Views,
+    status: Arc<Status>,
+    meters: Meters,
+    queue: QueueBytes,
+    is_draining: AtomicBool,
+    stop: CancellationToken,
+}
+
+/// What is open.
+enum Role {
+    Owner { claim: Claim, kept: Kept<Serving> },
+    Replica { kept: Kept<()>, poll: Duration },
+}
+
+impl From<NotOpen> for ShardError {
+    fn from(why: NotOpen) -> Self {
+        match why {
+            NotOpen::Opening(_) => Self::Opening(why.to_string()),
+            NotOpen::Damaged(why) => Self::Damaged(why),
+            NotOpen::Passed(_) | NotOpen::Ended => Self::Elsewhere(why.to_string()),
+        }
+    }
+}
+
+impl From<LookupError> for ShardError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Tantivy(_) => Self::Unavailable(error.to_string()),
+            LookupError::Damaged(_) => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl Shard {
+    /// Opens the shard; keeps it open in tasks of the context.
+    pub(crate) async fn start(cx: &Context, catalog: Catalog, limits: Limits) -> Result<Self, ServiceError> {
+        let missing = || ServiceError::internal("the role has no shard, or no data on the store");
+        let shard = cx.role.shard_ref().ok_or_else(missing)?;
+        let (objects, logs) = (cx.objects.clone().ok_or_else(missing)?, cx.logs.clone().ok_or_else(missing)?);
+        let folder = cx.cache_dir.join("searcher").join(shard.service.as_str()).join(shard.shard.to_string());
+        let poll = cx.objects_poll;
+        let role = match &cx.duty {
+            Duty::Primary(claim) => Role::Owner { claim: claim.clone(), kept: Kept::default() },
+            Duty::Replica => Role::Replica { kept: Kept::default(), poll },
+            Duty::None => return Err(missing()),
+        };
+        let shared = Arc::new(Shared {
+            role,
+            catalog,
+            limits,
+            views: Views::new(),
+            status: Arc::default(),
+            meters: Meters::new(&cx.metrics),
+            queue: QueueBytes::new(limits.max_behind.0),
+            is_draining: AtomicBool::new(false),
+            stop: cx.shutdown.child_token(),
+        });
+        let of = Arc::clone(&shared);
+        cx.tasks.spawn("shard", async move {
+            match &of.role {
+                Role::Owner { claim, kept } => {
+                    let shared = Arc::clone(&of);
+                    let owner = Owner { shared, claim: claim.clone(), objects, logs, folder };
+                    keep_open(&owner, kept, PAUSES, &of.stop).await;
+                }
+                Role::Replica { kept, poll } => {
+                    let longest = Duration::from_secs(2).max(*poll);
+                    let pauses = Pauses {
+                        backoff: Backoff::new(*poll, longest),
+                        damaged: longest,
+                        steady: Duration::ZERO,
+                    };
+                    let shared = Arc::clone(&of);
+                    let replica = Replica { shared, objects, logs, folder, poll: *poll };
+                    keep_open(&replica, kept, pauses, &of.stop).await;
+                }
+            }
+            Ok(())
+        });
+        Ok(Self(shared))
+    }
+
+    /// Writes all, in order; each is refused or durable on its own. Only the owner. A request of more than eight mebibytes
+    /// becomes several records of the log, so after [`ShardError::OutcomeUnknown`] a part of it may be durable. After
+    /// [`ShardError::NotVisible`] all of it is that was not refused.
+    pub(crate) async fn write(
+        &self,
+        writes: Vec<Write>,
+        refresh: Refresh,
+    ) -> Result<Vec<Result<Written, Refused>>, ShardError> {
+        let results = self.write_durably(writes).await?;
+        self.until_visible(end_of(&results), refresh).await?;
+        Ok(results)
+    }
+
+    /// Waits as the request wants it, until all operations below this number are visible to searches and in a manifest.
+    pub(crate) async fn until_visible(&self, end: u64, refresh: Refresh) -> Result<(), ShardError> {
+        if refresh == Refresh::Durable || end == 0 {
+            return Ok(());
+        }
+        let limit = self.0.limits.visible;
+        let waiting = async {
+            let Ok(open) = self.open().await else { return false };
+            if refresh == Refresh::Now {
+                open.pending.want(end);
+            }
+            open.pending.until_stored(end).await
+        };
+        let why = match timeout(limit, waiting).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => "the shard was closed meanwhile".to_owned(),
+            Err(_) => {
+                let trouble = [Trouble::Store, Trouble::Unreadable, Trouble::DiskFull, Trouble::Indexing];
+                let why = trouble.into_iter().find_map(|trouble| self.0.status.why(trouble));
+                why.unwrap_or_else(|| format!("its segments were not stored within {limit:?}"))
+            }
+        };
+        Err(ShardError::NotVisible(format!("it is durable, but not visible to all searches yet: {why}")))
+    }
+
+    async fn write_durably(&self, writes: Vec<Write>) -> Result<Vec<Result<Written, Refused>>, ShardError> {
+        let open = self.open().await?;
+        if self.0.is_draining.load(Ordering::SeqCst) {
+            return Err(ShardError::Elsewhere("the shard is about to move to another node".to_owned()));
+        }
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.check_indexes(&writes).await?;
+        if let Some(why) = self.0.status.why(Trouble::DiskFull) {
+            return Err(ShardError::NoSpace(why));
+        }
+        let (behind, (bytes, operations)) = (open.pending.behind(), self.0.limits.max_behind);
+        if behind.bytes >= bytes || behind.operations >= operations {
+            let why = format!("{} operations are in no manifest on the store yet", behind.operations);
+            return Err(ShardError::Behind(why));
+        }
+        let size = writes.iter().map(size).sum();
+        let space = self.0.queue.reserve(size).ok_or_else(|| ShardError::Behind(QueueFull.to_string()))?;
+        let answered = open.writes.put(writes, space).map_err(|error| match error {
+            NotQueued::Full(full) => ShardError::Behind(full.to_string()),
+            NotQueued::Closed => ShardError::Opening("it is being opened again".to_owned()),
+        })?;
+        let unknown = || ShardError::OutcomeUnknown("the shard was closed meanwhile".to_owned());
+        answered.await.map_err(|_| unknown())?
+    }
+
+    /// Makes everything visible that was acknowledged before, here and in a manifest. Only the owner.
+    pub(crate) async fn refresh(&self) -> Result<(), ShardError> {
+        let open = self.open().await?;
+        let end = open.pending.next_seq();
+        self.make_visible(&open.pending).await?;
+        if open.pending.until_stored(end).await { Ok(()) } else { Err(closed()) }
+    }
+
+    /// Merges all segments of an index into one, without deleted documents. Only the owner.
+    pub(crate) async fn compact(&self, index: &Arc<Index>) -> Result<(), ShardError> {
+        let open = self.open().await?;
+        self.make_visible(&open.pending).await?;
+        let (tries, pause) = COMPACTION;
+        let mut failed = None;
+        for _ in 0..tries {
+            let local = open.local.upgrade().ok_or_else(closed)?;
+            let of = Arc::clone(index);
+            let merging =
+                blocking(&local, move |local| local.merge(&of)).await.map_err(ShardError::Unavailable)?;
+            drop(local);
+            let Some(merging) = merging.map_err(|error| ShardError::Unavailable(error.to_string()))? else {
+                return if open.pending.until_merged().await { Ok(()) } else { Err(closed()) };
+            };
+            if let Err(error) = merging.await {
+                failed = Some(error.to_string());
+                sleep(pause).await;
+            }
+        }
+        Err(ShardError::Unavailable(failed.unwrap_or_else(|| "new segments keep arriving".to_owned())))
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let shared = &self.0;
+        match &shared.role {
+            Role::Owner { kept, .. } => match kept.get() {
+                Ok(open) => {
+                    let lag = open.pending.lag();
+                    let health = shared.status.health(None);
+                    if health == Health::Ready && lag > BEHIND.max(10 * shared.limits.refresh) {
+                        return status::indexing_behind(lag);
+                    }
+                    health
+                }
+                Err(why) => shared.status.health(Some(why)),
+            },
+            Role::Replica { kept, poll } => {
+                let health = shared.status.health(kept.get().err());
+                match self.staleness() {
+                    Some(staleness)
+                        if health == Health::Ready && staleness > REPLICA_BEHIND.max(10 * *poll) =>
+                    {
+                        status::replica_behind(staleness)
+                    }
+                    _ => health,
+                }
+            }
+        }
+    }
+
+    /// The epoch of the claim, at the owner.
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        match &self.0.role {
+            Role::Owner { claim, .. } => Some(claim.epoch().0),
+            Role::Replica { .. } => None,
+        }
+    }
+
+    /// Indexes and uploads what is acknowledged, until the deadline; what is left is replayed by the next owner.
+    pub(crate) async fn drain(&self, deadline: tokio::time::Instant) {
+        self.0.is_draining.store(true, Ordering::SeqCst);
+        if let Role::Owner { kept, .. } = &self.0.role
+            && kept.get().is_ok()
+        {
+            // What is left is replayed.
+            let _ = timeout_at(deadline, self.refresh()).await;
+        }
+    }
+
+    /// Closes the shard, and waits until it is closed. Does not wait for merges.
+    pub(crate) async fn stop(&self) {
+        self.0.stop.cancel();
+        match &self.0.role {
+            Role::Owner { kept, .. } => kept.ended().await,
+            Role::Replica { kept, .. } => kept.ended().await,
+        }
+    }
+
+    /// Makes everything visible that was acknowledged before.
+    async fn make_visible(&self, pending: &Pending) -> Result<(), ShardError> {
+        let end = pending.next_seq();
+        if let Some(why) = self.0.status.why(Trouble::DiskFull).filter(|_| !pending.is_visible(end)) {
+            return Err(ShardError::NoSpace(why));
+        }
+        pending.want(end);
+        if pending.until_visible(end).await { Ok(()) } else { Err(closed()) }
+    }
+
+    /// What requests use of the open shard. Waits for it, a while.
+    async fn open(&self) -> Result<Serving, ShardError> {
+        match &self.0.role {
+            Role::Owner { .. } if self.0.stop.is_cancelled() => {
+                Err(ShardError::Elsewhere("the shard is being closed".to_owned()))
+            }
+            Role::Owner { kept, .. } => Ok(kept.opened(OPENING).await?),
+            Role::Replica { .. } => {
+                Err(ShardError::Elsewhere("this node has a replica of the shard".to_owned()))
+            }
+        }
+    }
+
+    /// Checks that all indexes still exist.
+    async fn check_indexes(&self, writes: &[Write]) -> Result<(), ShardError> {
+        let missing = |indexes: &crate::catalog::Indexes| {
+            writes.iter().map(|write| &write.index).find(|index| indexes.index(index.uuid).is_none()).cloned()
+        };
+        if missing(&self.0.catalog.now()).is_none() {
+            return Ok(());
+        }
+        // It may be newer than what is known here.
+        let fresh = self.0.catalog.fresh().await;
+        let fresh = fresh.map_err(|error| ShardError::Unavailable(error.to_string()))?;
+        missing(&fresh).map_or(Ok(()), |index| Err(ShardError::NoIndex(index.name.clone())))
+    }
+}
+
+fn closed() -> ShardError {
+    ShardError::Opening("the shard was closed meanwhile; it is being opened again".to_owned())
+}
+
+/// About how many bytes a write needs in memory.
+fn size(write: &Write) -> usize {
+    let source = match &write.change {
+        Change::Put(source) => source.get().len(),
+        Change::Merge { patch, upsert } => {
+            patch.get().len() + upsert.as_ref().map_or(0, |source| source.get().len())
+        }
+        Change::Delete => 0,
+    };
+    let fixed = 128;
+    fixed + write.id.len() + source
+}
+
+#[cfg(test)]
+mod tests;
