@@ -28,8 +28,8 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     limit: Duration,
-    /// The service whose keys are read and written.
-    keys_of: ServiceName,
+    /// The service that calls for keys and for documents go to.
+    service: ServiceName,
 }
 
 /// The precondition of a change: the node is still in this incarnation, and no other command came in between.
@@ -81,8 +81,8 @@ impl Client {
             .user_agent(concat!("coterie/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| ClientError::BadUrl { url: base.clone(), why: error.to_string() })?;
-        let keys_of = STORAGE.parse().expect("the name follows the rule");
-        Ok(Self { http, base, limit: DEFAULT_LIMIT, keys_of })
+        let service = STORAGE.parse().expect("the name follows the rule");
+        Ok(Self { http, base, limit: DEFAULT_LIMIT, service })
     }
 
     /// The same client for another agent.
@@ -96,15 +96,15 @@ impl Client {
         Self { limit, ..self.clone() }
     }
 
-    /// The same client for the keys of another service of type `storage`.
+    /// The same client for the keys of another service of type `storage`, or the indexes of one of type `searcher`.
     #[must_use]
-    pub fn with_keys_of(&self, service: ServiceName) -> Self {
-        Self { keys_of: service, ..self.clone() }
+    pub fn with_service(&self, service: ServiceName) -> Self {
+        Self { service, ..self.clone() }
     }
 
-    /// The service whose keys are read and written: `storage` unless another was chosen.
-    pub fn keys_of(&self) -> &ServiceName {
-        &self.keys_of
+    /// The service that calls for keys and for documents go to: `storage` unless another was chosen.
+    pub fn service(&self) -> &ServiceName {
+        &self.service
     }
 
     /// The agent's URL, without a trailing slash.
@@ -268,10 +268,15 @@ impl Client {
             return Err(problem_or_unexpected(&self.base, self.limit, response).await);
         }
         let body = body(&self.base, self.limit, response).await?;
-        serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected {
+        self.parsed(status.as_u16(), &body)
+    }
+
+    /// The value of a body in JSON.
+    pub(crate) fn parsed<T: DeserializeOwned>(&self, status: u16, body: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(body).map_err(|error| ClientError::Unexpected {
             url: self.base.clone(),
-            status: status.as_u16(),
-            excerpt: format!("{error}: {}", excerpt(&body)),
+            status,
+            excerpt: format!("{error}: {}", excerpt(body)),
         })
     }
 }
@@ -324,17 +329,12 @@ pub(crate) async fn problem_or_unexpected(
 }
 
 async fn body(url: &str, limit: Duration, mut response: reqwest::Response) -> Result<Vec<u8>, ClientError> {
-    let status = response.status().as_u16();
     let mut body = Vec::new();
     loop {
         let chunk = response.chunk().await.map_err(|error| ClientError::transport(url, limit, &error))?;
         let Some(chunk) = chunk else { return Ok(body) };
         if body.len() + chunk.len() > BODY_LIMIT {
-            return Err(ClientError::Unexpected {
-                url: url.to_owned(),
-                status,
-                excerpt: format!("the body is longer than {BODY_LIMIT} bytes"),
-            });
+            return Err(ClientError::TooLong { url: url.to_owned(), limit: BODY_LIMIT });
         }
         body.extend_from_slice(&chunk);
     }

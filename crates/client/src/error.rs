@@ -37,6 +37,14 @@ pub enum ClientError {
     /// The agent answered with a problem, often with a hint.
     #[error("{0}")]
     Problem(Box<Problem>),
+    /// The answer is longer than any of the API; ask for less at once.
+    #[error("the answer from {url} has more than {limit} bytes")]
+    TooLong {
+        /// The URL of the request.
+        url: String,
+        /// The limit that was exceeded.
+        limit: usize,
+    },
     /// The server at this address does not speak this API, or speaks another version of it.
     #[error("unexpected answer from {url}, status {status}: {excerpt}")]
     Unexpected {
@@ -62,6 +70,7 @@ impl ClientError {
             Self::BadUrl { .. }
             | Self::Unreachable { .. }
             | Self::Timeout { .. }
+            | Self::TooLong { .. }
             | Self::Unexpected { .. } => None,
         }
     }

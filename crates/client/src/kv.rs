@@ -168,7 +168,7 @@ impl Client {
 
     /// A path below the service whose keys are read and written.
     pub(crate) fn keys_path(&self, below: &str) -> String {
-        format!("/svc/{}/{below}", self.keys_of())
+        format!("/svc/{}/{below}", self.service())
     }
 
     fn key_url(&self, key: &[u8]) -> String {

@@ -8,11 +8,15 @@ mod call;
 mod error;
 mod events;
 mod frames;
+mod index;
 mod kv;
 mod kv_dot;
 mod kv_watch;
+mod search;
 
 pub use call::{Client, IfMatch, Leaving, plain_http};
 pub use error::ClientError;
+pub use index::{Created, Imported, IndexSummary, RefusedLine};
 pub use kv::{KeyCondition, KeyPage, KeyQuery, ListedKey, PutKey, Stored};
 pub use kv_watch::{KvChange, KvChangeKind, KvChanged, KvWatch, KvWatchQuery};
+pub use search::{FacetValue, FailedShard, Highlight, Hit, Search, SearchAnswer, SearchedShards};

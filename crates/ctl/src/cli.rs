@@ -10,8 +10,8 @@ use crate::complete;
 use crate::exit::Exit;
 use crate::out::{ColorChoice, is_plain};
 use crate::verbs::{
-    claims, completion, down, drain, events, init, kill, kv, leave, logs, ls, members, node, set_service,
-    spec, status, up, validate, version,
+    claims, completion, down, drain, events, index, init, kill, kv, leave, logs, ls, members, node, search,
+    set_service, spec, status, up, validate, version,
 };
 
 const GLOBAL: &str = "Global options";
@@ -21,6 +21,7 @@ Examples:
   ctl members                            list the members and what each one does
   ctl set-service standby-1 api_gateway  change what a node does, while it runs
   ctl kv put greeting hello              store a key
+  ctl search packages http proxy         search an index
   ctl down                               stop the cluster
 
 Which cluster: --agent URL or COTERIE_AGENT for one elsewhere, --cluster NAME for one on this machine, \
@@ -100,6 +101,10 @@ pub(crate) enum Verb {
     Claims(claims::Args),
     /// Read and write keys of the cluster's storage
     Kv(kv::Args),
+    /// Search the documents of an index
+    Search(search::Args),
+    /// Create and fill the indexes of the cluster's search
+    Index(index::Args),
     /// Check a manifest
     Validate(validate::Args),
     /// Write a commented manifest to start from

@@ -124,6 +124,7 @@ fn of_client(error: &ClientError) -> Failure {
                 None => failure,
             }
         }
+        ClientError::TooLong { .. } => Failure::new(Exit::Error, error.to_string()),
         ClientError::Unexpected { .. } => Failure::new(Exit::Error, error.to_string())
             .hint("is that the address of an agent, and of the same version as ctl?"),
     }

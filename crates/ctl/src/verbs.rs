@@ -5,6 +5,7 @@ pub(crate) mod completion;
 pub(crate) mod down;
 pub(crate) mod drain;
 pub(crate) mod events;
+pub(crate) mod index;
 pub(crate) mod init;
 pub(crate) mod kill;
 pub(crate) mod kv;
@@ -13,6 +14,7 @@ pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod members;
 pub(crate) mod node;
+pub(crate) mod search;
 pub(crate) mod set_service;
 pub(crate) mod spec;
 pub(crate) mod status;
@@ -43,18 +45,19 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         cluster: cli.cluster,
     };
     let mut interrupt = Interrupt::new()?;
-    // On ^C `up` undoes what it began, and some verbs of `kv` report how far they came; every other verb may stop
-    // anywhere.
+    // On ^C `up` undoes what it began, and some verbs of `kv` and `index` report how far they came; every other verb
+    // may stop anywhere.
     match cli.verb {
         Verb::Up(args) => Box::pin(up::run(&args, &cx, &mut interrupt)).await,
         Verb::Kv(args) => Box::pin(kv::run(&args, &cx, &mut interrupt)).await,
+        Verb::Index(args) => Box::pin(index::run(&args, &cx, &mut interrupt)).await,
         verb => interrupt.unless(Box::pin(dispatch(verb, &cx))).await,
     }
 }
 
 async fn dispatch(verb: Verb, cx: &Cx) -> anyhow::Result<Exit> {
     match verb {
-        Verb::Up(_) | Verb::Kv(_) => unreachable!("handled by the caller"),
+        Verb::Up(_) | Verb::Kv(_) | Verb::Index(_) => unreachable!("handled by the caller"),
         Verb::Down(args) => down::run(&args, cx).await,
         Verb::Ls(args) => ls::run(&args, cx),
         Verb::Members(args) => members::run(&args, cx).await,
@@ -70,6 +73,7 @@ async fn dispatch(verb: Verb, cx: &Cx) -> anyhow::Result<Exit> {
         Verb::Events(args) => events::run(&args, cx).await,
         Verb::Spec(args) => spec::run(&args, cx).await,
         Verb::Claims(args) => claims::run(&args, cx).await,
+        Verb::Search(args) => search::run(&args, cx).await,
         Verb::Validate(args) => validate::run(&args, cx).await,
         Verb::Init(args) => init::run(&args, cx).await,
         Verb::Completion(args) => completion::run(&args, cx),

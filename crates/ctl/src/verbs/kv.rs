@@ -2,11 +2,9 @@
 
 mod export;
 mod import;
-mod owner;
 mod put;
 mod watch;
 
-use std::collections::BTreeSet;
 use std::io::Write;
 
 use base64::Engine as _;
@@ -14,7 +12,6 @@ use base64::engine::general_purpose::STANDARD;
 use client::{ClientError, KeyCondition, KeyPage, KeyQuery, ListedKey, Stored};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use serde::Serialize;
-use types::api::Members;
 use types::key_value::MAX_KEY;
 use types::range::NumberIn;
 use types::{Problem, ServiceName};
@@ -23,12 +20,11 @@ use crate::complete;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::out::{Format, OutputArg, Progress, StreamFormat, StreamOutputArg, say};
+use crate::owner::{Twice, with_owner};
 use crate::reach::{Cx, Reached};
 use crate::render;
-use owner::{Twice, with_owner};
+use crate::service::{self, KEYS};
 
-/// The type of services that have keys, and the usual name of one.
-const STORAGE: &str = "storage";
 /// Keys that are requested at once.
 const PAGE: usize = 1_000;
 /// Characters of a key that are not percent-encoded, as in the listings of storage.
@@ -148,33 +144,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
 
 /// Reaches an agent for the keys of a service: the named one, else `storage`, else the only one of that type.
 async fn reach(cx: &Cx, service: Option<&ServiceName>) -> anyhow::Result<Reached> {
-    let mut reached = cx.reach().await?;
-    let service = match service {
-        Some(service) => service.clone(),
-        None => only_one(&reached.view().await?)?,
-    };
-    reached.client = reached.client.with_keys_of(service);
-    Ok(reached)
-}
-
-/// The service to use if none is named. Pure.
-fn only_one(view: &Members) -> Result<ServiceName, Failure> {
-    let states = view.members.iter().filter_map(|member| member.state.as_ref());
-    let of_storage = states
-        .filter(|state| state.service_type().is_some_and(|service_type| service_type.as_str() == STORAGE));
-    let services: BTreeSet<_> = of_storage.filter_map(|state| state.role.service()).collect();
-    let storage = STORAGE.parse().expect("the name follows the rule");
-    match services.iter().collect::<Vec<_>>().as_slice() {
-        [] => Ok(storage),
-        [one] => Ok((**one).clone()),
-        _ if services.contains(&storage) => Ok(storage),
-        several => {
-            let names: Vec<_> = several.iter().map(|name| name.as_str()).collect();
-            let message = format!("several services have keys: {}", names.join(", "));
-            Err(Failure::new(Exit::Usage, message)
-                .hint(format!("name one: `ctl kv --service {} …`", names[0])))
-        }
-    }
+    service::reach(cx, service, &KEYS).await
 }
 
 async fn dispatch(verb: &Verb, service: Option<&ServiceName>, cx: &Cx) -> anyhow::Result<Exit> {
@@ -377,36 +347,6 @@ mod tests {
             expires_ms,
             value: None,
             value_base64: None,
-        }
-    }
-
-    #[test]
-    fn the_service_must_be_named_only_if_several_have_keys() {
-        let view = |roles: &[(&str, Option<&str>)]| {
-            let members = roles.iter().map(|(role, service_type)| {
-                let mut member = render::tests::member("n", role, types::Phase::Ready);
-                let state = member.state.as_mut().unwrap();
-                state.service_type = service_type.map(|text| text.parse().unwrap());
-                member
-            });
-            Members {
-                cluster: "demo".parse().unwrap(),
-                viewed_by: "n".parse().unwrap(),
-                members: members.collect(),
-            }
-        };
-        let (sessions, users) = (("sessions/0", Some(STORAGE)), ("users/0", Some(STORAGE)));
-        let (storage, edge) = (("storage/0", None), ("edge", Some("api_gateway")));
-        for (roles, expected) in [
-            (&[edge][..], Ok("storage")),
-            (&[edge, storage], Ok("storage")),
-            (&[edge, sessions, ("sessions/1", Some(STORAGE))], Ok("sessions")),
-            (&[sessions, users, storage], Ok("storage")),
-            (&[users, sessions], Err("several services have keys: sessions, users")),
-        ] {
-            let found =
-                only_one(&view(roles)).map(|name| name.to_string()).map_err(|failure| failure.to_string());
-            assert_eq!(found.as_deref().map_err(String::as_str), expected, "{roles:?}");
         }
     }
 

@@ -1,18 +1,17 @@
 //! `ctl kv export`: keys with their values, a line of JSON each.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context;
 use client::{KeyPage, KeyQuery, ListedKey};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::import::{is_long, pace};
-use super::owner::{Twice, with_owner};
 use crate::exit::Exit;
 use crate::out::{Progress, say};
+use crate::owner::{Twice, with_owner};
+use crate::pace::{is_long, pace};
+use crate::part::Part;
 use crate::reach::Reached;
 use crate::render;
 
@@ -40,39 +39,6 @@ pub(super) struct Args {
     output: Option<PathBuf>,
 }
 
-/// A file that is being written under another name, so that an incomplete file is not mistaken for a complete one. If
-/// it is dropped, as by ^C, it is removed.
-#[derive(Debug)]
-struct Part {
-    file: File,
-    path: PathBuf,
-    is_whole: bool,
-}
-
-impl Part {
-    fn create(whole: &Path) -> anyhow::Result<Self> {
-        let path = whole.with_added_extension("part");
-        let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self { file, path, is_whole: false })
-    }
-
-    fn finish(mut self, whole: &Path) -> anyhow::Result<()> {
-        self.file.sync_all().with_context(|| format!("writing {}", self.path.display()))?;
-        std::fs::rename(&self.path, whole).with_context(|| format!("naming {}", whole.display()))?;
-        self.is_whole = true;
-        Ok(())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if !self.is_whole {
-            // It may be gone already.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
 /// A line of the output.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
@@ -97,7 +63,7 @@ pub(super) async fn run(reached: &Reached, args: &Args) -> anyhow::Result<Exit> 
         }
         Some(path) => {
             let part = Part::create(path)?;
-            let out = BufWriter::new(&part.file);
+            let out = BufWriter::new(part.file());
             let exported = export(reached, &args.prefix, out, &mut progress, began).await?;
             part.finish(path)?;
             exported
@@ -144,23 +110,5 @@ fn line(listed: &ListedKey) -> Line<'_> {
         value_base64: listed.value_base64.as_deref(),
         content_type: &listed.content_type,
         expires_ms: listed.expires_ms,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_appears_only_once_it_is_complete() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("all.ndjson");
-        let files = || std::fs::read_dir(dir.path()).unwrap().count();
-        drop(Part::create(&path).unwrap());
-        assert_eq!(files(), 0);
-        let part = Part::create(&path).unwrap();
-        assert_eq!((path.exists(), files()), (false, 1));
-        part.finish(&path).unwrap();
-        assert_eq!((path.exists(), files()), (true, 1));
     }
 }

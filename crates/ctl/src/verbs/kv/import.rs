@@ -2,31 +2,29 @@
 //!
 //! Answers are processed in the order of the file. So if a request fails, all lines before it are known to be stored.
 
-mod lines;
-
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context;
 use client::ClientError;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use types::{Problem, ServiceName};
 
-use super::owner::{Twice, with_owner};
 use crate::aside::aside;
 use crate::exit::{Exit, Failure, explain};
 use crate::hints::quoted;
 use crate::interrupt::Interrupt;
+use crate::lines::{Chunk, LinesError, chunks};
 use crate::out::{Progress, StreamFormat, StreamOutputArg, say};
+use crate::owner::{Twice, with_owner};
+use crate::pace::{is_long, pace};
 use crate::reach::{Cx, Reached};
 use crate::render;
-use lines::{Chunk, Lines, LinesError};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
@@ -43,8 +41,6 @@ should appear only once: of two lines with the same key, either may win.";
 const IN_FLIGHT: usize = 4;
 /// Their total bytes: half of the shard's queue of writes that are not durable yet.
 const BYTES_IN_FLIGHT: usize = 16 * 1024 * 1024;
-/// Progress is shown once an import takes longer than this.
-const LONG: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -78,40 +74,6 @@ struct Summary {
     seconds: f64,
 }
 
-/// Whether it takes so long that progress should be shown.
-pub(super) fn is_long(began: Instant) -> bool {
-    began.elapsed() > LONG
-}
-
-/// `41 s (24 k/s)`.
-pub(super) fn pace(keys: usize, time: Duration) -> String {
-    let millis = usize::try_from(time.as_millis()).unwrap_or(usize::MAX).max(1);
-    let each_second = keys.saturating_mul(1_000) / millis;
-    let pace = match each_second {
-        0..10_000 => each_second.to_string(),
-        _ => format!("{} k", each_second / 1_000),
-    };
-    let seconds =
-        if millis < 10_000 { format!("{:.1}", time.as_secs_f64()) } else { (millis / 1_000).to_string() };
-    format!("{seconds} s ({pace}/s)")
-}
-
-/// Reads in parallel with the requests, so that a slow pipe does not stop them.
-fn chunks(source: Box<dyn BufRead + Send>) -> mpsc::Receiver<Result<Chunk, LinesError>> {
-    let (chunks, queue) = mpsc::channel(IN_FLIGHT);
-    // A separate thread, which does not delay the exit of the process while it waits for input.
-    std::thread::spawn(move || {
-        let mut lines = Lines::new(source);
-        while let Some(read) = lines.chunk().transpose() {
-            let is_last = read.is_err();
-            if chunks.blocking_send(read).is_err() || is_last {
-                return;
-            }
-        }
-    });
-    queue
-}
-
 pub(super) async fn run(
     args: &Args,
     service: Option<&ServiceName>,
@@ -130,7 +92,8 @@ pub(super) async fn run(
     };
     let began = Instant::now();
     let (sent_lines, room) = (&Cell::new(0), &Semaphore::new(BYTES_IN_FLIGHT));
-    let queue = stream::unfold(chunks(source), async |mut queue| Some((queue.recv().await?, queue)));
+    let queue =
+        stream::unfold(chunks(source, 0, IN_FLIGHT), async |mut queue| Some((queue.recv().await?, queue)));
     let sending = queue.map(|chunk| {
         sent_lines.set(chunk.as_ref().map_or(sent_lines.get(), Chunk::last));
         send(reached, chunk, room)
@@ -185,7 +148,10 @@ async fn send(
 
 fn unread(error: LinesError) -> anyhow::Error {
     match error {
-        LinesError::TooLong { line } => BadLine { line, message: error.to_string() }.into(),
+        LinesError::TooLong { line } => {
+            let message = format!("{error}; a value of 8 MiB, the largest, takes less in base64");
+            BadLine { line, message }.into()
+        }
         LinesError::Io(_) => error.into(),
     }
 }
@@ -311,12 +277,5 @@ mod tests {
             Failure::new(Exit::Error, "reading /tmp: is a directory")
         );
         assert_eq!(failure(lost(), 0, 0, None), Failure::new(Exit::NoAgent, "no agent answers"));
-    }
-
-    #[test]
-    fn a_pace_is_given_in_thousands() {
-        assert_eq!(pace(1_000_000, Duration::from_secs(41)), "41 s (24 k/s)");
-        assert_eq!(pace(3, Duration::from_millis(1_500)), "1.5 s (2/s)");
-        assert_eq!(pace(0, Duration::ZERO), "0.0 s (0/s)");
     }
 }

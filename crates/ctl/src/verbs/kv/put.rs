@@ -9,12 +9,12 @@ use client::{KeyCondition, PutKey};
 use types::key_value::MAX_VALUE;
 use types::range::{DurationIn, TEN_YEARS_MS};
 
-use super::owner::{Twice, with_owner};
 use super::{Spelling, Version, with_outcome};
 use crate::aside::aside;
 use crate::exit::{Exit, Failure};
 use crate::hints::quoted;
 use crate::out::say;
+use crate::owner::{Twice, with_owner};
 use crate::reach::Reached;
 use crate::render;
 

@@ -7,11 +7,11 @@ use client::{ClientError, KvChange, KvWatch, KvWatchQuery};
 use tokio::time::sleep;
 use types::ServiceName;
 
-use super::owner::{Twice, may_repeat, with_owner};
 use super::readable;
 use crate::exit::{Exit, Failure, explain};
 use crate::interrupt::Interrupt;
 use crate::out::{StreamFormat, StreamOutputArg, reader_gone, say};
+use crate::owner::{Twice, may_repeat, with_owner};
 use crate::reach::Cx;
 
 /// The pause before a stream is opened again.

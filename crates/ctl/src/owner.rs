@@ -1,4 +1,4 @@
-//! Chooses the member to send a request for a key to, and retries.
+//! Chooses the member to send a request for a key or to a service to, and retries.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The effect of sending a request twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Twice {
+pub(crate) enum Twice {
     /// The same as of sending it once.
     Harmless,
     /// The second one could undo what others did in between, or its condition could see the result of the first one.
@@ -38,7 +38,7 @@ pub(super) enum Twice {
 
 /// Sends a request to the owner of a key's shard, or to any member of the service, until one answers or it has taken
 /// too long. It shows what it waits for.
-pub(super) async fn with_owner<T>(
+pub(crate) async fn with_owner<T>(
     reached: &Reached,
     key: Option<&[u8]>,
     twice: Twice,
@@ -71,7 +71,7 @@ async fn attempt<T>(
         Err(error) if error.is_unreachable() => return Ok(Err(error.into())),
         Err(error) => return Err(error.into()),
     };
-    let service = reached.client.keys_of();
+    let service = reached.client.service();
     let member = match owner(&view, service, key) {
         Ok(member) => member,
         Err(failure) => return Ok(Err(failure.into())),
@@ -109,7 +109,7 @@ fn no_answer(member: &Member) -> String {
 
 /// Returns once another member has been the right one for [`LATE`]. Cancel-safe.
 async fn moved(reached: &Reached, key: Option<&[u8]>, asked: &Member) {
-    let service = reached.client.keys_of();
+    let service = reached.client.service();
     let mut since = None;
     loop {
         sleep(LOOK).await;
@@ -126,7 +126,7 @@ async fn moved(reached: &Reached, key: Option<&[u8]>, asked: &Member) {
 }
 
 /// Whether an error can come from a shard that is moving between nodes, and a retry does no harm.
-pub(super) fn may_repeat(error: &ClientError, twice: Twice) -> bool {
+pub(crate) fn may_repeat(error: &ClientError, twice: Twice) -> bool {
     match error {
         ClientError::Problem(problem) => match (problem.status, twice) {
             (421, _) | (503, Twice::Harmless) => true,

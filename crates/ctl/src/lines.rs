@@ -2,34 +2,35 @@
 
 use std::io::{self, BufRead, Read as _};
 
+use tokio::sync::mpsc;
+
 /// Most lines in a request, and most bytes unless one line has more.
 const CHUNK: (usize, usize) = (10_000, 1024 * 1024);
-/// The longest line, its end included: as much as a member accepts at once. A value of 8 MiB takes less in base64.
+/// The longest line, its end included: as much as a member accepts at once. A value of 8 MiB, the largest of storage,
+/// takes less in base64.
 const MAX_LINE: usize = 12 * 1024 * 1024;
 
 /// Lines that are sent together.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     /// The number of its first line, from 1.
-    pub(super) first: usize,
-    pub(super) lines: usize,
-    pub(super) text: Vec<u8>,
+    pub(crate) first: usize,
+    pub(crate) lines: usize,
+    pub(crate) text: Vec<u8>,
 }
 
 impl Chunk {
     /// The number of its last line.
-    pub(super) fn last(&self) -> usize {
+    pub(crate) fn last(&self) -> usize {
         self.first + self.lines - 1
     }
 }
 
 /// Why there are no more lines.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LinesError {
-    /// Give its key a shorter value.
-    #[error(
-        "line {line} has more than {MAX_LINE} bytes; a value of 8 MiB, the largest, takes less in base64"
-    )]
+pub(crate) enum LinesError {
+    /// Make it shorter.
+    #[error("line {line} has more than {MAX_LINE} bytes")]
     TooLong {
         /// Its number, from 1.
         line: usize,
@@ -41,7 +42,7 @@ pub(super) enum LinesError {
 
 /// The lines of a source.
 #[derive(Debug)]
-pub(super) struct Lines<R> {
+pub(crate) struct Lines<R> {
     source: R,
     /// The number of the next line to be returned.
     next: usize,
@@ -52,12 +53,18 @@ pub(super) struct Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    pub(super) fn new(source: R) -> Self {
-        Self { source, next: 1, carried: Vec::new(), failed: None }
+    /// The lines after the first ones.
+    pub(crate) fn after(mut source: R, skipped: usize) -> Result<Self, LinesError> {
+        for _ in 0..skipped {
+            if source.skip_until(b'\n')? == 0 {
+                break;
+            }
+        }
+        Ok(Self { source, next: skipped.saturating_add(1), carried: Vec::new(), failed: None })
     }
 
     /// The next lines, `None` at the end. All lines before a mistake are returned first.
-    pub(super) fn chunk(&mut self) -> Result<Option<Chunk>, LinesError> {
+    pub(crate) fn chunk(&mut self) -> Result<Option<Chunk>, LinesError> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
@@ -95,6 +102,34 @@ fn append(source: &mut impl BufRead, text: &mut Vec<u8>, line: usize) -> Result<
     Ok(read)
 }
 
+/// Reads chunks in parallel with the requests that send them, so that a slow pipe does not stop those. The
+/// first `skip` lines are left out, and at most `at_once` chunks are read ahead.
+pub(crate) fn chunks(
+    source: Box<dyn BufRead + Send>,
+    skip: usize,
+    at_once: usize,
+) -> mpsc::Receiver<Result<Chunk, LinesError>> {
+    let (chunks, queue) = mpsc::channel(at_once);
+    // A separate thread, which does not delay the exit of the process while it waits for input.
+    std::thread::spawn(move || {
+        let mut lines = match Lines::after(source, skip) {
+            Ok(lines) => lines,
+            Err(error) => {
+                // If nobody waits for it, the error is not needed.
+                let _ = chunks.blocking_send(Err(error));
+                return;
+            }
+        };
+        while let Some(read) = lines.chunk().transpose() {
+            let is_last = read.is_err();
+            if chunks.blocking_send(read).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    queue
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,7 +137,7 @@ mod tests {
     /// For each chunk, the number of its first line, its lines and its bytes; then the error at the end, if there is
     /// one.
     fn cut(source: impl BufRead) -> (Vec<(usize, usize, usize)>, Option<LinesError>) {
-        let mut lines = Lines::new(source);
+        let mut lines = Lines::after(source, 0).unwrap();
         let mut chunks = Vec::new();
         loop {
             match lines.chunk() {
@@ -120,13 +155,21 @@ mod tests {
     #[test]
     fn lines_are_sent_together_and_keep_their_numbers() {
         let text = "a\n".repeat(CHUNK.0 + 2) + "the end";
-        let mut lines = Lines::new(text.as_bytes());
+        let mut lines = Lines::after(text.as_bytes(), 0).unwrap();
         let one = lines.chunk().unwrap().unwrap();
         assert_eq!((one.first, one.lines, one.last(), one.text.len()), (1, CHUNK.0, CHUNK.0, CHUNK.0 * 2));
         let other = lines.chunk().unwrap().unwrap();
         assert_eq!((other.first, other.lines, other.last()), (CHUNK.0 + 1, 3, CHUNK.0 + 3));
         assert_eq!(other.text, b"a\na\nthe end");
         assert_eq!(lines.chunk().unwrap(), None);
+    }
+
+    #[test]
+    fn lines_after_those_that_are_skipped_keep_their_numbers() {
+        let mut lines = Lines::after(&b"a\nb\nc\nd"[..], 2).unwrap();
+        let chunk = lines.chunk().unwrap().unwrap();
+        assert_eq!((chunk.first, chunk.lines, chunk.text), (3, 2, b"c\nd".to_vec()));
+        assert_eq!(Lines::after(&b"a\nb"[..], 3).unwrap().chunk().unwrap(), None);
     }
 
     #[test]
@@ -160,7 +203,7 @@ mod tests {
         let (chunks, error) = cut(text.as_bytes());
         assert_eq!(chunks, [(1, 2, 4)]);
         let message = error.unwrap().to_string();
-        assert!(message.starts_with("line 3 has more than 12582912 bytes; "), "{message}");
+        assert_eq!(message, "line 3 has more than 12582912 bytes");
     }
 
     #[test]

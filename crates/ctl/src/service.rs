@@ -1,0 +1,100 @@
+//! Which service a command is about, if several have the same type.
+
+use std::collections::BTreeSet;
+
+use types::ServiceName;
+use types::api::Members;
+
+use crate::exit::{Exit, Failure};
+use crate::reach::{Cx, Reached};
+
+/// What a command works with.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// The type of the services that have it, and the usual name of one.
+    service_type: &'static str,
+    /// What they have.
+    have: &'static str,
+    /// A command that names a service, up to the name.
+    named_by: &'static str,
+}
+
+/// Keys.
+pub(crate) const KEYS: Kind = Kind { service_type: "storage", have: "keys", named_by: "kv --service" };
+/// Indexes, for `ctl index`.
+pub(crate) const INDEXES: Kind = Kind { named_by: "index --service", ..SEARCHES };
+/// Indexes, for `ctl search`.
+pub(crate) const SEARCHES: Kind =
+    Kind { service_type: "searcher", have: "indexes", named_by: "search --service" };
+
+/// Reaches an agent for a service: the named one, else the one that is named after its type, else the only one of that
+/// type.
+pub(crate) async fn reach(cx: &Cx, service: Option<&ServiceName>, kind: &Kind) -> anyhow::Result<Reached> {
+    let mut reached = cx.reach().await?;
+    let service = match service {
+        Some(service) => service.clone(),
+        None => only_one(&reached.view().await?, kind)?,
+    };
+    reached.client = reached.client.with_service(service);
+    Ok(reached)
+}
+
+/// The service to use if none is named. Pure.
+pub(crate) fn only_one(view: &Members, kind: &Kind) -> Result<ServiceName, Failure> {
+    let states = view.members.iter().filter_map(|member| member.state.as_ref());
+    let of_type = states.filter(|state| {
+        state.service_type().is_some_and(|service_type| service_type.as_str() == kind.service_type)
+    });
+    let services: BTreeSet<_> = of_type.filter_map(|state| state.role.service()).collect();
+    let usual = kind.service_type.parse().expect("the name follows the rule");
+    match services.iter().collect::<Vec<_>>().as_slice() {
+        [] => Ok(usual),
+        [one] => Ok((**one).clone()),
+        _ if services.contains(&usual) => Ok(usual),
+        several => {
+            let names: Vec<_> = several.iter().map(|name| name.as_str()).collect();
+            let message = format!("several services have {}: {}", kind.have, names.join(", "));
+            Err(Failure::new(Exit::Usage, message)
+                .hint(format!("name one: `ctl {} {} …`", kind.named_by, names[0])))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render;
+
+    #[test]
+    fn the_service_must_be_named_only_if_several_have_keys() {
+        let view = |roles: &[(&str, Option<&str>)]| {
+            let members = roles.iter().map(|(role, service_type)| {
+                let mut member = render::tests::member("n", role, types::Phase::Ready);
+                let state = member.state.as_mut().unwrap();
+                state.service_type = service_type.map(|text| text.parse().unwrap());
+                member
+            });
+            Members {
+                cluster: "demo".parse().unwrap(),
+                viewed_by: "n".parse().unwrap(),
+                members: members.collect(),
+            }
+        };
+        let (sessions, users) = (("sessions/0", Some("storage")), ("users/0", Some("storage")));
+        let (storage, edge) = (("storage/0", None), ("edge", Some("api_gateway")));
+        for (roles, expected) in [
+            (&[edge][..], Ok("storage")),
+            (&[edge, storage], Ok("storage")),
+            (&[edge, sessions, ("sessions/1", Some("storage"))], Ok("sessions")),
+            (&[sessions, users, storage], Ok("storage")),
+            (&[users, sessions], Err("several services have keys: sessions, users")),
+        ] {
+            let found = only_one(&view(roles), &KEYS)
+                .map(|name| name.to_string())
+                .map_err(|failure| failure.to_string());
+            assert_eq!(found.as_deref().map_err(String::as_str), expected, "{roles:?}");
+        }
+        let finder = [("finder/0", Some("searcher")), sessions];
+        assert_eq!(only_one(&view(&finder), &INDEXES).unwrap().as_str(), "finder");
+    }
+}
