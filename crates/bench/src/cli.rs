@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::{Parser, Subcommand};
 
 use crate::report::Report;
-use crate::{detect, failover, idle, kv, moves, readme, results, swap, torture, up};
+use crate::{detect, failover, idle, kv, moves, readme, results, search, swap, torture, up};
 
 const EXAMPLES: &str = "\
 Build first; bench expects agent and ctl in its own folder:
@@ -19,9 +19,12 @@ Examples:
   cargo run --release -p bench -- move --moves 100       a shard moves back and forth under load
   cargo run --release -p bench -- kv                     durable writes and reads of keys, compared with etcd
   cargo run --release -p bench -- kv --clients 64 --values 100 --choices zipf --ways gateway --no-million
+  cargo run --release -p bench -- search                 searches and indexing, compared with Tantivy, SQLite and DuckDB
+  cargo run --release -p bench -- search --parts searches --corpora generated --kinds term,facet
   cargo run --release -p bench -- failover               write outage after an owner (etcd: the leader) is killed
   cargo run --release -p bench -- idle --seconds 60      memory and CPU of idle agents
   cargo run --release -p bench -- torture --seconds 600  clients, injected faults, and a consistency check
+  cargo run --release -p bench -- torture --service searcher  the same with documents, which clients also search for
   cargo run --release -p bench -- up --json up.json      write the results to this file instead of target/bench/
   cargo run --release -p bench -- up --record            also write crates/bench/results/up.json
   cargo run --release -p bench -- readme                 write README's tables from crates/bench/results
@@ -29,7 +32,9 @@ Examples:
 With fewer than 100 samples, p99 is the maximum; p99.9 needs 1,000 samples. RATIO is our p50 divided by the peer's p50.
 Serf runs with its `local` and its `lan` profile; etcd is called through gRPC, JSON and its v2 API. Each row shows the
 better one. etcd has no gateway for keys, so rows for our gateway show direct calls to etcd. If `serf` or `etcd` is not
-installed, the row says so. Everything runs on loopback and in temporary folders, and stops when bench exits.";
+installed, the row says so. `search` starts a process with Tantivy itself; for SQLite and DuckDB it needs python3, and for
+DuckDB the PyPI packages duckdb, duckdb-extensions and duckdb-extension-fts. Everything runs on loopback and in temporary
+folders, and stops when bench exits.";
 
 /// Measure Coterie, and Debian's `serf` or `etcd` on the same task in the same run
 #[derive(Debug, Parser)]
@@ -56,6 +61,11 @@ enum Verb {
     Move(moves::Args),
     /// Rates and latencies of durable writes and of reads, compared with etcd
     Kv(kv::Args),
+    /// Searches, indexing and takeover of a searcher, compared with Tantivy, SQLite and DuckDB
+    Search(search::Args),
+    /// Serve Tantivy, for `search`
+    #[command(hide = true)]
+    SearchPeer(search::peer::Args),
     /// Write outage after the owner of a shard was killed, compared with etcd
     Failover(failover::Args),
     /// Time until all nodes see a crash and a leave
@@ -75,6 +85,8 @@ impl Verb {
             Self::Swap(_) => "swap",
             Self::Move(_) => "move",
             Self::Kv(_) => "kv",
+            Self::Search(_) => "search",
+            Self::SearchPeer(_) => "search-peer",
             Self::Failover(_) => "failover",
             Self::Detect(_) => "detect",
             Self::Idle(_) => "idle",
@@ -87,7 +99,9 @@ impl Verb {
     fn peer(&self) -> &'static str {
         match self {
             Self::Up(_) | Self::Swap(_) | Self::Detect(_) | Self::Idle(_) => "serf",
-            Self::Move(_) | Self::Torture(_) | Self::Readme(_) => "peer",
+            Self::Move(_) | Self::Search(_) | Self::SearchPeer(_) | Self::Torture(_) | Self::Readme(_) => {
+                "peer"
+            }
             Self::Kv(_) | Self::Failover(_) => "etcd",
         }
     }
@@ -108,6 +122,8 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         Verb::Swap(args) => Box::pin(swap::run(args, &mut report)).await,
         Verb::Move(args) => Box::pin(moves::run(args, &mut report)).await,
         Verb::Kv(args) => Box::pin(kv::run(args, &mut report)).await,
+        Verb::Search(args) => Box::pin(search::run(args, &mut report)).await,
+        Verb::SearchPeer(args) => return search::peer::serve(args).await,
         Verb::Failover(args) => Box::pin(failover::run(args, &mut report)).await,
         Verb::Detect(args) => Box::pin(detect::run(args, &mut report)).await,
         Verb::Idle(args) => Box::pin(idle::run(args, &mut report)).await,

@@ -4,7 +4,7 @@
 //! peer is etcd's fastest API. All clients share one thread and so cost both the same; the rows of `livez` show how
 //! much.
 
-mod drive;
+pub(crate) mod drive;
 pub(crate) mod etcd;
 mod floor;
 mod keys;
@@ -13,7 +13,7 @@ mod many;
 mod matrix;
 mod million;
 mod protocol;
-mod rounds;
+pub(crate) mod rounds;
 mod work;
 
 use std::collections::BTreeSet;

@@ -20,6 +20,7 @@ mod readme;
 mod report;
 mod results;
 mod rows;
+mod search;
 mod serf;
 mod stats;
 mod swap;
@@ -32,6 +33,10 @@ mod wire;
 use std::process::ExitCode;
 
 use clap::Parser;
+
+/// The agent's allocator, so that the handler that is compared with a searcher has the same.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {

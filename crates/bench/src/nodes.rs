@@ -50,7 +50,7 @@ impl Nodes {
         ours::apply(&self.binaries, self.store().as_os_str(), &[], services).await
     }
 
-    fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
@@ -62,6 +62,7 @@ impl Nodes {
     pub(crate) fn start(&mut self, name: &'static str, role: &Role) -> anyhow::Result<()> {
         let service = match role.service_name() {
             "api_gateway" => "api_gateway",
+            "searcher" => "searcher",
             "storage" => "storage",
             "standby" => "standby",
             other => bail!("bench starts no {other}"),

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::param::clock_ticks_per_second;
 
-/// The CPU time of all threads of a process. From `schedstat`, in nanoseconds: clock ticks are too coarse here.
+/// The CPU time of all living threads of a process. From `schedstat`, in nanoseconds: clock ticks are too coarse here.
 pub(crate) fn on_cpu(pid: u32) -> anyhow::Result<Duration> {
     let mut sum = 0;
     for thread in threads(pid)? {
@@ -15,6 +16,22 @@ pub(crate) fn on_cpu(pid: u32) -> anyhow::Result<Duration> {
         sum += first.parse::<u64>().context("schedstat does not begin with a number")?;
     }
     Ok(Duration::from_nanos(sum))
+}
+
+/// The CPU time of a process, with that of threads that have ended, in clock ticks of usually 10 ms.
+pub(crate) fn cpu_with_ended_threads(pid: u32) -> anyhow::Result<Duration> {
+    let ticks = cpu_ticks(&std::fs::read_to_string(format!("/proc/{pid}/stat"))?)?;
+    Ok(Duration::from_secs(ticks) / u32::try_from(clock_ticks_per_second())?)
+}
+
+/// The time in user mode and in the kernel, in `/proc/PID/stat`.
+fn cpu_ticks(stat: &str) -> anyhow::Result<u64> {
+    // The name in parentheses may have spaces and parentheses.
+    let (_, rest) = stat.rsplit_once(')').context("stat has no name")?;
+    let mut times = rest.split_whitespace().skip(11);
+    let mut next =
+        || times.next().context("stat is too short")?.parse::<u64>().context("stat has no CPU time");
+    Ok(next()? + next()?)
 }
 
 /// The `/proc` folders of a process's threads.
@@ -54,6 +71,14 @@ mod tests {
         let status = "Name:\tagent\nVmRSS:\t    5120 kB\nRssAnon:\t 1024 kB\n";
         assert!((field(status, "VmRSS:").unwrap() - 5_120.0).abs() < f64::EPSILON);
         assert!(field(status, "VmSwap:").is_err());
+    }
+
+    #[test]
+    fn the_cpu_time_is_found_behind_any_name() {
+        let stat = "7 (a) (b c) S 1 7 7 0 -1 4194560 90 0 0 0 250 50 0 0 20 0 9 0 1000";
+        assert_eq!(cpu_ticks(stat).unwrap(), 300);
+        assert!(cpu_ticks("7 (a) S 1").is_err());
+        cpu_with_ended_threads(std::process::id()).unwrap();
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::rows::Row;
 
 /// The commands whose results README shows, in its order.
-pub(crate) const NAMES: [&str; 7] = ["up", "detect", "swap", "idle", "failover", "move", "kv"];
+pub(crate) const NAMES: [&str; 8] = ["up", "detect", "swap", "idle", "failover", "move", "kv", "search"];
 
 /// One committed run.
 #[derive(Debug, Clone, Deserialize)]

@@ -4,17 +4,22 @@
 //! states; a watcher sees every change once and in order. They must hold even while gossip is wrong. The cluster
 //! consists of real agents: two gateways, two shards with an owner each, two standbys. Most clients use a gateway; some
 //! read from members directly, so that former owners are read from as well.
+//!
+//! With `--service searcher` the keys are ids of documents, which clients also search for. A search for the token that
+//! only one document ever had counts as a read of that document. In the end, all documents are found, each once.
 
 mod checker;
 mod cluster;
 mod faults;
 mod history;
+mod inventory;
 mod nemesis;
 mod network;
 mod object_store;
 mod protocol;
 mod proxy;
 mod register;
+mod service;
 mod skew;
 mod stream;
 mod watchers;
@@ -23,7 +28,7 @@ mod workload;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
@@ -36,15 +41,19 @@ use checker::Run;
 use cluster::{CLUSTER, Cluster, name};
 use history::seconds;
 use nemesis::{Journal, Nemesis, restart_crashed};
-use protocol::Reads;
+use protocol::{Reads, documents};
+use service::Service;
 use watchers::Watchers;
-use workload::{Shared, Workload, final_reads};
+use workload::{Client, Shared, Workload, final_reads, success};
 
 /// How long clients continue after the last fault.
 const AFTER: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// The service whose guarantees are checked
+    #[arg(long, value_enum, default_value_t = Service::Storage)]
+    service: Service,
     /// Seconds for which faults are injected
     #[arg(long, value_name = "COUNT", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     seconds: u64,
@@ -76,7 +85,9 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     let seed = args.seed.unwrap_or_else(rand::random);
     progress(&format!("seed {seed}"));
     let mut rng = StdRng::seed_from_u64(seed);
-    let cluster = Cluster::start(Binaries::find()?, args.store.as_deref(), args.plain, &mut rng).await?;
+    let cluster =
+        Cluster::start(args.service, Binaries::find()?, args.store.as_deref(), args.plain, &mut rng);
+    let cluster = cluster.await?;
     if let Ok(clocks) = &cluster.clocks {
         let ahead =
             clocks.at_first().enumerate().map(|(node, ahead_s)| format!("{} {ahead_s:+}", name(node)));
@@ -112,8 +123,15 @@ async fn torture(args: &Args, seed: u64, cluster: &Arc<Cluster>, run: &mut Run) 
     }
     run.skipped = skipped.iter().map(|(kind, why)| format!("{kind} ({why})")).collect();
     let store = cluster.object_store.open(CLUSTER).await?;
-    let shared = Arc::new(Shared::new(cluster.endpoints.clone(), args.reads));
-    let watchers = Watchers::start(&shared).await?;
+    let shared = Arc::new(Shared::new(args.service, cluster.endpoints.clone(), args.reads));
+    let watchers = match args.service {
+        Service::Storage => Some(Watchers::start(&shared).await?),
+        Service::Searcher => {
+            let created = Client::last(&shared).insist(documents::create_index, success).await;
+            created.context("the index could not be created")?;
+            None
+        }
+    };
     let workload = Workload::start(&shared, args.clients, seed);
     let journal = Journal::default();
     let nemesis = Nemesis {
@@ -135,19 +153,25 @@ async fn torture(args: &Args, seed: u64, cluster: &Arc<Cluster>, run: &mut Run) 
     sleep(AFTER).await;
     workload.stop().await;
     let final_read = final_reads(&shared, shared.history.keys(), args.clients).await;
-    let watched = watchers.finish().await;
+    match watchers {
+        Some(watchers) => match watchers.finish().await {
+            Ok(watched) => run.watched = watched,
+            Err(error) => run.problems.push(format!("{error:#}")),
+        },
+        None => match inventory::take(&shared).await {
+            Ok(inventory) => run.inventory = Some(inventory),
+            Err(error) => run.problems.push(format!("{error:#}")),
+        },
+    }
     run.journal = journal.spans();
     run.kinds = journal.counts();
     run.counts = shared.counts();
     run.odd = shared.odd();
+    run.wrong = shared.wrong();
     run.silences = shared.silences();
     run.staleness = shared.staleness();
     let problems = [injected, final_read];
     run.problems.extend(problems.into_iter().filter_map(|problem| Some(format!("{:#}", problem.err()?))));
-    match watched {
-        Ok(watched) => run.watched = watched,
-        Err(error) => run.problems.push(format!("{error:#}")),
-    }
     run.keys = shared.history.take();
     Ok(())
 }

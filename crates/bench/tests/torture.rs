@@ -28,25 +28,48 @@ fn is_empty(folder: &Path) -> bool {
     std::fs::read_dir(folder).unwrap().next().is_none()
 }
 
-#[tokio::test]
-async fn guarantees_hold_while_nodes_are_killed_and_paused_and_shards_are_moved() {
+/// Runs a short test that must find nothing. Returns the details of its report.
+async fn finds_nothing(arguments: &[&str]) -> Value {
     let (folder, report) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
     let json = report.path().to_str().unwrap();
-    let output = torture(folder.path(), &["--seconds", "15", "--json", json]).output().await.unwrap();
+    let arguments = [arguments, &["--seconds", "15", "--json", json]].concat();
+    let output = torture(folder.path(), &arguments).output().await.unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
     assert!(out.contains("result: nothing is wrong"), "{out}");
-    let report: Value = serde_json::from_slice(&std::fs::read(report.path()).unwrap()).unwrap();
-    let details = &report["details"][0];
+    let mut report: Value = serde_json::from_slice(&std::fs::read(report.path()).unwrap()).unwrap();
+    let details = report["details"][0].take();
     assert_eq!(details["seed"], 7);
     assert_eq!(details["anomalies"], Value::Array(Vec::new()));
     for fault in ["kill", "stop"] {
         assert!(details["faults"][fault][0].as_u64().unwrap() > 0, "{fault}: {details}");
     }
-    let is_stored = |counted: &&Value| counted[0] == "put" && counted[1] == "ok";
-    let stored = details["outcomes"].as_array().unwrap().iter().find(is_stored);
-    assert!(stored.unwrap()[2].as_u64().unwrap() > 10, "{details}");
     assert!(is_empty(folder.path()), "nothing is left when nothing is wrong");
+    details
+}
+
+/// How many requests of this kind were carried out.
+fn done(details: &Value, kind: &str) -> u64 {
+    let is_done = |counted: &&Value| counted[0] == kind && counted[1] == "ok";
+    let counted = details["outcomes"].as_array().unwrap().iter().find(is_done);
+    counted.and_then(|counted| counted[2].as_u64()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn guarantees_hold_while_nodes_are_killed_and_paused_and_shards_are_moved() {
+    let details = finds_nothing(&[]).await;
+    assert!(done(&details, "put") > 10, "{details}");
+}
+
+#[tokio::test]
+async fn no_document_is_lost_repeated_or_resurrected_while_nodes_are_killed_and_shards_are_moved() {
+    let details = finds_nothing(&["--service", "searcher"]).await;
+    for kind in ["put", "search"] {
+        assert!(done(&details, kind) > 0, "{kind}: {details}");
+    }
+    let inventory = &details["inventory"];
+    assert!(inventory["documents"].as_u64().unwrap() > 0, "{details}");
+    assert!(inventory["tokens"].as_u64() >= inventory["documents"].as_u64(), "{details}");
 }
 
 #[tokio::test]

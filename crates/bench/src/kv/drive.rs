@@ -70,7 +70,7 @@ pub(crate) struct Driven {
     pub(crate) took_ms: Vec<f64>,
     pub(crate) per_second: f64,
     /// The number of requests, including those that were not counted.
-    all: f64,
+    pub(crate) all: f64,
 }
 
 /// The CPU time per request, in microseconds. It includes the warm-up, both its CPU time and its requests.
@@ -168,7 +168,7 @@ fn livez(host: &str) -> http::Result<Request<Full<Bytes>>> {
     Request::builder().uri("/health/livez").header(HOST, host).body(Full::default())
 }
 
-async fn joined<T: 'static>(
+pub(crate) async fn joined<T: 'static>(
     mut clients: JoinSet<anyhow::Result<T>>,
     limit: Duration,
 ) -> anyhow::Result<Vec<T>> {
@@ -183,7 +183,7 @@ async fn joined<T: 'static>(
 }
 
 /// Runs the clients on their own single-threaded runtime, so that they cost as little as possible.
-async fn on_one_thread<T: Send + 'static>(
+pub(crate) async fn on_one_thread<T: Send + 'static>(
     work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> anyhow::Result<T> {
     let thread = tokio::task::spawn_blocking(move || {

@@ -13,6 +13,7 @@ use crate::rows::{Row, Target};
 use crate::stats::Summary;
 use crate::torture::cluster::COUNT;
 use crate::torture::history::{Key, Record, seconds, table};
+use crate::torture::inventory::Inventory;
 use crate::torture::nemesis::Span;
 use crate::torture::register::{self, Finding, STEPS};
 use crate::torture::stream;
@@ -31,11 +32,15 @@ pub(crate) struct Run {
     pub(crate) kinds: BTreeMap<&'static str, (u64, u64)>,
     pub(crate) counts: Counts,
     pub(crate) odd: Vec<String>,
+    /// The answers that break a guarantee by themselves.
+    pub(crate) wrong: Vec<(Key, String)>,
     /// The longest time without an acknowledged write to each shard, from and to, in nanoseconds since the run began.
     pub(crate) silences: Vec<(u64, u64)>,
     /// The staleness that answers stated.
     pub(crate) staleness: Vec<Duration>,
     pub(crate) watched: Vec<Observed>,
+    /// What searches found at the end, if the service has searches.
+    pub(crate) inventory: Option<Inventory>,
     pub(crate) keys: BTreeMap<Key, Vec<Record>>,
     pub(crate) crashes: Vec<String>,
     pub(crate) starts: u32,
@@ -58,6 +63,22 @@ pub(crate) async fn report(mut run: Run, report: &mut Report) -> anyhow::Result<
     let mut anomalies = Vec::new();
     for (key, at) in &findings.wrong {
         anomalies.push(describe(*key, &format!("{key} is no register"), Some(*at), &keys, &run.journal));
+    }
+    let mut wrong: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for (key, what) in &run.wrong {
+        wrong.entry(*key).or_default().push(what);
+    }
+    for (key, all) in &wrong {
+        let more =
+            if all.len() > 1 { format!(" ({} more of this key)", all.len() - 1) } else { String::new() };
+        anomalies.push(describe(*key, &format!("{}{more}", all[0]), None, &keys, &run.journal));
+    }
+    for flaw in run.inventory.iter().flat_map(|inventory| &inventory.flaws) {
+        let what = format!("at the end, {}", flaw.what);
+        anomalies.push(match flaw.key {
+            Some(key) => describe(key, &what, None, &keys, &run.journal),
+            None => format!("{what}\n"),
+        });
     }
     let (mut changes, mut breaks, mut gone) = (0, 0, 0);
     for observed in &run.watched {
@@ -86,7 +107,14 @@ pub(crate) async fn report(mut run: Run, report: &mut Report) -> anyhow::Result<
     anomalies.extend(run.problems.iter().map(|problem| format!("{problem}\n")));
     rows(&run, &findings, anomalies.len(), report);
     notes(&run, report);
-    report.notes.push(format!("watchers: {changes} changes, {breaks} breaks, gone {gone} times"));
+    match &run.inventory {
+        Some(Inventory { documents, values, .. }) => report.notes.push(format!(
+            "at the end: {documents} documents, found by searches for everything and for {values} tokens"
+        )),
+        None => {
+            report.notes.push(format!("watchers: {changes} changes, {breaks} breaks, gone {gone} times"));
+        }
+    }
     for anomaly in anomalies.iter().take(SHOWN) {
         report.notes.push(format!("ANOMALY: {anomaly}"));
     }
@@ -111,6 +139,9 @@ pub(crate) async fn report(mut run: Run, report: &mut Report) -> anyhow::Result<
         "journal": run.journal.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "skipped": run.skipped,
         "surprises": run.crashes,
+        "inventory": run.inventory.as_ref().map(|inventory| {
+            json!({ "documents": inventory.documents, "tokens": inventory.values })
+        }),
         "not_decided": findings.unclear.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "anomalies": anomalies,
     }));

@@ -16,7 +16,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
-use types::NodeId;
+use types::{NodeId, ShardId, ShardRef};
 
 use crate::node_config::NodeConfig;
 use crate::ours::{self, Binaries};
@@ -24,6 +24,7 @@ use crate::ports;
 use crate::process::Process;
 use crate::torture::network::{self, Network};
 use crate::torture::object_store::Backend;
+use crate::torture::service::Service;
 use crate::torture::skew::{Clocks, Range};
 
 /// The cluster's name, as in `crate::ours`.
@@ -31,14 +32,14 @@ pub(crate) const CLUSTER: &str = "bench";
 pub(crate) const SHARDS: u32 = 2;
 /// Replicas of each shard.
 const REPLICAS: u32 = 1;
-/// Names, roles and shards, gateways first.
-const NODES: [(&str, &str, Option<u32>); 6] = [
-    ("g1", "api_gateway", None),
-    ("g2", "api_gateway", None),
-    ("s1", "storage", Some(0)),
-    ("s2", "storage", Some(1)),
-    ("p1", "standby", None),
-    ("p2", "standby", None),
+/// Names and first roles, gateways first.
+const NODES: [(&str, Kind); 6] = [
+    ("g1", Kind::Gateway),
+    ("g2", Kind::Gateway),
+    ("s1", Kind::Owner(0)),
+    ("s2", Kind::Owner(1)),
+    ("p1", Kind::Standby),
+    ("p2", Kind::Standby),
 ];
 pub(crate) const COUNT: usize = NODES.len();
 pub(crate) const GATEWAYS: usize = 2;
@@ -48,6 +49,32 @@ const READY: Duration = Duration::from_secs(120);
 const ANSWER: Duration = Duration::from_secs(1);
 /// The API port of every node that runs in its own network namespace.
 const PORT: u16 = 10_000;
+
+/// The first role of a node.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Gateway,
+    /// The owner of this shard.
+    Owner(u32),
+    Standby,
+}
+
+impl Kind {
+    fn role(self, service: Service) -> &'static str {
+        match self {
+            Self::Gateway => "api_gateway",
+            Self::Owner(_) => service.as_str(),
+            Self::Standby => "standby",
+        }
+    }
+
+    fn shard(self) -> Option<u32> {
+        match self {
+            Self::Owner(shard) => Some(shard),
+            Self::Gateway | Self::Standby => None,
+        }
+    }
+}
 
 /// The addresses that clients use at present. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -72,17 +99,16 @@ impl Endpoint {
             Self::Gateway(addr) | Self::Member(addr) => addr,
         }
     }
-
-    /// The prefix of paths on this server.
-    pub(crate) fn base(self) -> &'static str {
-        match self {
-            Self::Gateway(_) => "/storage",
-            Self::Member(_) => "/svc/storage",
-        }
-    }
 }
 
 impl Endpoints {
+    /// One server that is all gateways and members.
+    #[cfg(test)]
+    pub(crate) fn fixed(addr: SocketAddr) -> Self {
+        let gateways = Arc::new(std::sync::Mutex::new(BTreeMap::from([(0, addr)])));
+        Self { gateways, members: vec![addr] }
+    }
+
     /// The gateway selected by this number; `None` if none was found yet.
     pub(crate) fn gateway(&self, choice: usize) -> Option<SocketAddr> {
         let known = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,6 +129,7 @@ pub(crate) fn name(number: usize) -> &'static str {
 /// Agents of one cluster. Dropping it kills them all.
 #[derive(Debug)]
 pub(crate) struct Cluster {
+    service: Service,
     binaries: Binaries,
     nodes: Vec<Node>,
     pub(crate) object_store: Backend,
@@ -129,9 +156,10 @@ struct Node {
 }
 
 impl Cluster {
-    /// Starts all nodes on this store, and waits until they serve. With `is_plain` no privileges are used. The initial
+    /// Starts all nodes, with owners of this service, on this store, and waits until they serve. With `is_plain` no privileges are used. The initial
     /// clock skews are chosen at random.
     pub(crate) async fn start(
+        service: Service,
         binaries: Binaries,
         store: Option<&str>,
         is_plain: bool,
@@ -149,7 +177,10 @@ impl Cluster {
         let skews = Range { is_signed: object_store.is_signed() };
         let clocks = Clocks::new(folder.path(), &skews.at_first(COUNT, rng));
         let clocks = clocks.map_err(|error| format!("{error:#}"));
-        let nodes = (0_u8..).zip(NODES).map(|(number, node)| new_node(number, node, network.as_ref().ok()));
+        let nodes = (0_u8..).zip(NODES);
+        let nodes = nodes.map(|(number, (name, kind))| {
+            new_node(number, name, kind.role(service), kind.shard(), network.as_ref().ok())
+        });
         let nodes = nodes.collect::<anyhow::Result<Vec<_>>>()?;
         let crashes = std::sync::Mutex::default();
         let starts = AtomicU32::new(0);
@@ -157,6 +188,7 @@ impl Cluster {
         let members = nodes[GATEWAYS..].iter().map(|node| node.config.api).collect();
         let endpoints = Endpoints { members, ..Endpoints::default() };
         let cluster = Self {
+            service,
             binaries,
             nodes,
             object_store,
@@ -169,7 +201,7 @@ impl Cluster {
             folder,
         };
         let services = json!({
-            "storage": { "shards": SHARDS, "replicas": REPLICAS },
+            service.as_str(): { "shards": SHARDS, "replicas": REPLICAS },
             "api_gateway": { "settings": { "listen": listen } },
         });
         let environment = cluster.object_store.environment(None);
@@ -184,6 +216,11 @@ impl Cluster {
 
     pub(crate) fn id(&self, number: usize) -> NodeId {
         name(number).parse().expect("every name is a valid node id")
+    }
+
+    /// A shard of the service.
+    pub(crate) fn shard(&self, number: u32) -> anyhow::Result<ShardRef> {
+        Ok(ShardRef::new(self.service.as_str().parse()?, ShardId::try_from(number)?))
     }
 
     /// The client of a node.
@@ -338,7 +375,9 @@ async fn sees_all(client: &Client) -> Result<(), String> {
 
 fn new_node(
     number: u8,
-    (name, role, shard): (&'static str, &'static str, Option<u32>),
+    name: &str,
+    role: &'static str,
+    shard: Option<u32>,
     network: Option<&Network>,
 ) -> anyhow::Result<Node> {
     let own = |ip: IpAddr, port| SocketAddr::new(ip, port);

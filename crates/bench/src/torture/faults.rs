@@ -10,8 +10,8 @@ use rand::seq::IndexedRandom;
 use rustix::process::Signal;
 use store::Store;
 use tokio::time::sleep;
+use types::Role;
 use types::api::Wait;
-use types::{Role, ShardId, ShardRef};
 
 use crate::progress::progress;
 use crate::torture::cluster::{COUNT, Cluster, GATEWAYS, SHARDS};
@@ -248,9 +248,9 @@ impl fmt::Display for Fault {
                 write!(f, "{} {}", self.kind(), name(node))
             }
             Self::Cut { node, lost } => write!(f, "cut {} ({lost:?})", name(node)),
-            Self::Move { shard, to, also: None } => write!(f, "move storage/{shard} to {}", name(to)),
+            Self::Move { shard, to, also: None } => write!(f, "move shard {shard} to {}", name(to)),
             Self::Move { shard, to, also: Some(also) } => {
-                write!(f, "move storage/{shard} to {} and {}", name(to), name(also))
+                write!(f, "move shard {shard} to {} and {}", name(to), name(also))
             }
             Self::Store { node, mode } => {
                 write!(f, "store {mode:?} for {}", node.as_ref().map_or("all", name))
@@ -258,15 +258,11 @@ impl fmt::Display for Fault {
             Self::Fill => f.write_str("fill the store"),
             Self::Usurp { shard, by, is_alone } => {
                 let alone = if *is_alone { ", the owner cut off" } else { "" };
-                write!(f, "usurp storage/{shard} by {}{alone}", name(by))
+                write!(f, "usurp shard {shard} by {}{alone}", name(by))
             }
             Self::Skew { node, ahead_s } => write!(f, "skew {} by {ahead_s:+} s", name(node)),
         }
     }
-}
-
-fn shard_of_storage(shard: u32) -> anyhow::Result<ShardRef> {
-    Ok(ShardRef::new("storage".parse()?, ShardId::try_from(shard)?))
 }
 
 /// The nodes that are not gateways, starting with `first`.
@@ -299,7 +295,7 @@ async fn retire(cluster: &Cluster, node: usize) -> anyhow::Result<()> {
 
 /// Gives a node the role of a shard's owner, whichever node owns it now.
 async fn serve(cluster: &Cluster, shard: u32, by: usize) -> anyhow::Result<()> {
-    let role = Role::from(shard_of_storage(shard)?);
+    let role = Role::from(cluster.shard(shard)?);
     let client = cluster.client(by).within(MOVE);
     client.set_service(&cluster.id(by), &role, Wait::Local, true, None).await?;
     Ok(())
@@ -314,7 +310,7 @@ async fn usurp(
     by: usize,
     is_alone: bool,
 ) -> anyhow::Result<()> {
-    let shard_ref = shard_of_storage(shard)?;
+    let shard_ref = cluster.shard(shard)?;
     let claims = store.claims();
     let now = claims.read(&shard_ref).await?;
     let owner = (0..COUNT).find(|node| now.holder.as_ref().is_some_and(|now| now.node == cluster.id(*node)));

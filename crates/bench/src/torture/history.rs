@@ -71,6 +71,33 @@ pub(crate) enum Action {
     Scan,
     /// A stale read: a get or a listing. Its start is moved back by the staleness that the answer states.
     StaleRead,
+    /// A search for a value, which found it or not: without it, the key has another value or none.
+    Search {
+        value: u64,
+    },
+    /// A stale search. Its start is moved back as that of a stale read.
+    StaleSearch {
+        value: u64,
+    },
+}
+
+impl Action {
+    pub(crate) fn is_write(self) -> bool {
+        match self {
+            Self::Put { .. } | Self::Delete { .. } => true,
+            Self::Get | Self::Scan | Self::StaleRead | Self::Search { .. } | Self::StaleSearch { .. } => {
+                false
+            }
+        }
+    }
+
+    /// Whether the answer may be behind by the staleness that it states.
+    pub(crate) fn is_stale(self) -> bool {
+        match self {
+            Self::StaleRead | Self::StaleSearch { .. } => true,
+            Self::Put { .. } | Self::Delete { .. } | Self::Get | Self::Scan | Self::Search { .. } => false,
+        }
+    }
 }
 
 /// The precondition of a write.
@@ -97,6 +124,7 @@ pub(crate) enum Outcome {
         value: u64,
         version: u64,
     },
+    /// There is no value, or not the one that was searched for. A delete that found nothing to delete.
     Missing,
     /// It is unknown whether the request was carried out.
     Open,
@@ -153,6 +181,8 @@ impl fmt::Display for Action {
             Self::Get => f.write_str("get"),
             Self::Scan => f.write_str("scan"),
             Self::StaleRead => f.write_str("stale read"),
+            Self::Search { value } => write!(f, "search {}", show_value(*value)),
+            Self::StaleSearch { value } => write!(f, "stale search {}", show_value(*value)),
         }
     }
 }
@@ -198,10 +228,37 @@ impl History {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
+    /// All values that were put, whatever became of them, with their keys.
+    pub(crate) fn values(&self) -> BTreeMap<u64, Key> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |(key, records): (&Key, &Vec<Record>)| {
+            put_values(records).map(|value| (value, *key)).collect::<Vec<_>>()
+        };
+        keys.iter().flat_map(of).collect()
+    }
+
+    /// The values that were put under a key, in the order of their answers.
+    pub(crate) fn values_of(&self, key: Key) -> Vec<u64> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.get(&key).map(|records| put_values(records).collect()).unwrap_or_default()
+    }
+
     /// Takes everything recorded so far.
     pub(crate) fn take(&self) -> BTreeMap<Key, Vec<Record>> {
         std::mem::take(&mut self.keys.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn put_values(records: &[Record]) -> impl Iterator<Item = u64> {
+    records.iter().filter_map(|record| match record.action {
+        Action::Put { value, .. } => Some(value),
+        Action::Delete { .. }
+        | Action::Get
+        | Action::Scan
+        | Action::StaleRead
+        | Action::Search { .. }
+        | Action::StaleSearch { .. } => None,
+    })
 }
 
 /// The history of a key as a table, with a mark at one record.

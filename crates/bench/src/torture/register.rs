@@ -33,8 +33,8 @@ struct State {
     value: Option<u64>,
     /// The value's version; `None` while no answer has stated it.
     version: Option<u64>,
-    /// Every later version must be greater.
-    floor: u64,
+    /// Every later version must be greater than this one.
+    floor: Option<u64>,
 }
 
 /// A record as the search sees it.
@@ -76,11 +76,11 @@ impl State {
         let Step { action, outcome, seen } = *step;
         match (action, outcome) {
             (Action::Put { value, on }, Outcome::Stored(version)) => {
-                (self.meets(on) && version > self.floor).then(|| self.put(value, Some(version)))
+                (self.meets(on) && Some(version) > self.floor).then(|| self.put(value, Some(version)))
             }
             (Action::Put { value, on }, Outcome::Open) => match seen {
                 Some(version) => {
-                    (self.meets(on) && version > self.floor).then(|| self.put(value, Some(version)))
+                    (self.meets(on) && Some(version) > self.floor).then(|| self.put(value, Some(version)))
                 }
                 None if self.meets(on) => Some(self.put(value, None)),
                 None => Some(self),
@@ -98,19 +98,38 @@ impl State {
                     None => self.value.is_none().then_some(self),
                 }
             }
+            // A delete that found nothing is a read.
+            (Action::Get | Action::Scan | Action::StaleRead | Action::Delete { .. }, Outcome::Missing) => {
+                self.value.is_none().then_some(self)
+            }
             (Action::Get | Action::Scan | Action::StaleRead, Outcome::Found { value, version }) => {
                 self.read(value, version)
             }
-            (Action::Get | Action::Scan | Action::StaleRead, Outcome::Missing) => {
-                self.value.is_none().then_some(self)
+            (
+                Action::Search { value: wanted } | Action::StaleSearch { value: wanted },
+                Outcome::Found { value, version },
+            ) => (value == wanted).then(|| self.read(value, version)).flatten(),
+            (Action::Search { value } | Action::StaleSearch { value }, Outcome::Missing) => {
+                (self.value != Some(value)).then_some(self)
             }
             // A read without an answer constrains nothing.
-            (Action::Get | Action::Scan | Action::StaleRead, Outcome::Open) => Some(self),
+            (
+                Action::Get
+                | Action::Scan
+                | Action::StaleRead
+                | Action::Search { .. }
+                | Action::StaleSearch { .. },
+                Outcome::Open,
+            ) => Some(self),
             // Such an answer is impossible for the request.
             (Action::Put { .. }, Outcome::Deleted | Outcome::Found { .. } | Outcome::Missing)
-            | (Action::Delete { .. }, Outcome::Stored(_) | Outcome::Found { .. } | Outcome::Missing)
+            | (Action::Delete { .. }, Outcome::Stored(_) | Outcome::Found { .. })
             | (
-                Action::Get | Action::Scan | Action::StaleRead,
+                Action::Get
+                | Action::Scan
+                | Action::StaleRead
+                | Action::Search { .. }
+                | Action::StaleSearch { .. },
                 Outcome::Stored(_) | Outcome::Deleted | Outcome::Refused(_),
             ) => None,
         }
@@ -127,7 +146,7 @@ impl State {
     }
 
     fn put(self, value: u64, version: Option<u64>) -> Self {
-        Self { value: Some(value), version, floor: version.unwrap_or(self.floor) }
+        Self { value: Some(value), version, floor: version.or(self.floor) }
     }
 
     fn deleted(self) -> Self {
@@ -137,7 +156,7 @@ impl State {
     fn read(self, value: u64, version: u64) -> Option<Self> {
         let is_it = match self.version {
             Some(known) => known == version,
-            None => version > self.floor,
+            None => Some(version) > self.floor,
         };
         (self.value == Some(value) && is_it).then(|| self.put(value, Some(version)))
     }
@@ -149,8 +168,7 @@ impl State {
 pub(crate) fn check(records: &[Record], steps: u64) -> Finding {
     let all: Vec<_> = records.iter().enumerate().collect();
     // Long reads slow the search down, and an anomaly without them is an anomaly.
-    let punctual: Vec<_> =
-        all.iter().copied().filter(|(_, record)| record.action != Action::StaleRead).collect();
+    let punctual: Vec<_> = all.iter().copied().filter(|(_, record)| !record.action.is_stale()).collect();
     match decide(&punctual, steps) {
         Finding::Right if punctual.len() < all.len() => decide(&all, steps),
         found => found,
@@ -212,7 +230,12 @@ fn search(records: &[(usize, &Record)], seen: &BTreeMap<u64, u64>, until: u64, s
         let outcome = if is_answered { record.outcome } else { Outcome::Open };
         let seen = match record.action {
             Action::Put { value, .. } => seen.get(&value).copied().filter(|_| until == u64::MAX),
-            Action::Delete { .. } | Action::Get | Action::Scan | Action::StaleRead => None,
+            Action::Delete { .. }
+            | Action::Get
+            | Action::Scan
+            | Action::StaleRead
+            | Action::Search { .. }
+            | Action::StaleSearch { .. } => None,
         };
         let step = Step { action: record.action, outcome, seen };
         let end = if is_answered { record.end } else { u64::MAX };

@@ -194,3 +194,71 @@ fn a_stale_read_returns_a_value_from_within_its_staleness() {
     let wrong_without = [writes[0], writes[1], (4, 5, Get, found(1, 5)), (1, 9, StaleRead, found(1, 5))];
     assert_eq!(finding(&wrong_without), Finding::Wrong(2));
 }
+
+/// A value that was put, replaced and deleted, with searches for it between.
+fn searched(search: impl Fn(u64) -> Action, second: Outcome, last: Outcome) -> Finding {
+    finding(&[
+        (0, 1, search(1), Missing),
+        (2, 3, put(1), Stored(5)),
+        (4, 5, search(1), found(1, 5)),
+        (6, 7, put(2), Stored(6)),
+        (8, 9, search(1), second),
+        (10, 11, search(2), found(2, 6)),
+        (12, 13, DELETE, Deleted),
+        (14, 15, search(2), last),
+        (16, 17, DELETE, Missing),
+    ])
+}
+
+#[test]
+fn a_search_finds_the_present_value_and_no_other() {
+    for search in [|value| Action::Search { value }, |value| Action::StaleSearch { value }] {
+        assert_eq!(searched(search, Missing, Missing), Finding::Right);
+        assert_eq!(searched(search, found(1, 5), Missing), Finding::Wrong(4), "a replaced value is found");
+        assert_eq!(searched(search, Missing, found(2, 6)), Finding::Wrong(7), "a deleted value is found");
+    }
+}
+
+#[test]
+fn a_search_that_misses_an_acknowledged_value_is_found() {
+    let search = |value| Action::Search { value };
+    let lost = |between: Action, outcome| {
+        finding(&[(0, 1, put(1), Stored(5)), (2, 9, between, outcome), (4, 5, search(1), Missing)])
+    };
+    assert_eq!(lost(Get, found(1, 5)), Finding::Wrong(2));
+    // It may have been replaced, deleted or refused already.
+    for between in [put(2), DELETE] {
+        assert_eq!(lost(between, Open), Finding::Right, "{between}");
+    }
+    assert_eq!(lost(create(2), Refused(Some(5))), Finding::Wrong(2));
+    // The first read shows that a write was carried out although it was not acknowledged.
+    let unacknowledged = [(0, 1, put(1), Open), (2, 3, Get, found(1, 5)), (4, 5, search(1), Missing)];
+    assert_eq!(finding(&unacknowledged), Finding::Wrong(2));
+}
+
+#[test]
+fn a_search_shows_that_a_write_without_an_answer_was_carried_out() {
+    let search = |value| Action::Search { value };
+    let first = [(0, 1, put(1), Open), (2, 3, search(1), found(1, 5))];
+    let then = |read| finding(&[first[0], first[1], (4, 5, Get, read)]);
+    assert_eq!(then(found(1, 5)), Finding::Right);
+    assert_eq!(then(Missing), Finding::Wrong(2));
+    assert_eq!(finding(&[(0, 1, search(1), found(1, 5))]), Finding::Wrong(0), "nobody put it");
+    assert_eq!(
+        finding(&[first[0], (2, 3, search(1), found(2, 5))]),
+        Finding::Wrong(1),
+        "not what was searched for"
+    );
+}
+
+#[test]
+fn the_first_version_may_be_0_and_the_next_is_greater() {
+    assert_eq!(finding(&[(0, 1, put(1), Stored(0)), (2, 3, Get, found(1, 0))]), Finding::Right);
+    assert_eq!(finding(&[(0, 1, put(1), Stored(0)), (2, 3, put(2), Stored(0))]), Finding::Wrong(1));
+}
+
+#[test]
+fn a_delete_that_found_nothing_is_a_read() {
+    assert_eq!(finding(&[(0, 1, DELETE, Missing), (2, 3, put(1), Stored(5))]), Finding::Right);
+    assert_eq!(finding(&[(0, 1, put(1), Stored(5)), (2, 3, DELETE, Missing)]), Finding::Wrong(1));
+}
