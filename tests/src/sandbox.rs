@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use api_gateway::ApiGateway;
 use plugin::{ObjectStore, Registry};
 use runtime::{Config, Node, StoreUrl};
+use searcher::Searcher;
 use serde_json::Value;
 use storage::Storage;
 use store::Store;
@@ -95,7 +96,8 @@ impl Sandbox {
             store: Some(StoreUrl::folder(&store)?),
             ..Config::new(self.data_dir(name))
         };
-        let registry = Registry::new().with(ApiGateway).with(Echo).with(OwnedEcho).with(Storage);
+        let registry =
+            Registry::new().with(ApiGateway).with(Echo).with(OwnedEcho).with(Searcher).with(Storage);
         let node = match &options.objects {
             Some(objects) => Node::start_over(config, registry, objects.clone()).await,
             None => Node::start(config, registry).await,

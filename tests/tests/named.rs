@@ -201,7 +201,7 @@ async fn a_node_keeps_a_named_role_and_a_type_that_it_lacks_ends_it() -> anyhow:
     owner(&sandbox, "n", "n", "users/0").await?;
     sandbox.leave("n").await?;
 
-    sandbox.settle("archive", &of_type("searcher", Some(1))?).await?;
+    sandbox.settle("archive", &of_type("analytics", Some(1))?).await?;
     for role in ["archive", "nosuch"] {
         sandbox.start(role, role, &NodeOptions::default()).await?;
         let failure =

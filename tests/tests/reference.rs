@@ -47,21 +47,32 @@ fn collect(text: &str, metrics: &mut Metrics) {
 async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
     let mut sandbox = Sandbox::new()?;
     let spec = Spec { shards: Some(1), replicas: 1, ..Spec::default() };
-    sandbox.settle("storage", &spec).await?;
-    for (name, role) in [("gateway", "api_gateway"), ("owner", "storage/0"), ("replica", "standby")] {
+    for service in ["searcher", "storage"] {
+        sandbox.settle(service, &spec).await?;
+    }
+    let nodes = [
+        ("gateway", "api_gateway"),
+        ("owner", "storage/0"),
+        ("searcher", "searcher/0"),
+        ("replica", "standby"),
+        ("second-replica", "standby"),
+    ];
+    for (name, role) in nodes {
         sandbox.start(name, role, &NodeOptions::default()).await?;
     }
-    let replica = |member: &types::api::Member| {
+    let is_replica = |member: &types::api::Member| {
         member
             .state
             .as_ref()
             .is_some_and(|state| state.duty == Some(types::Post::Replica) && state.phase.is_serving())
     };
-    sandbox.seen("gateway", "replica", replica).await?;
+    for replica in ["replica", "second-replica"] {
+        sandbox.seen("gateway", replica, is_replica).await?;
+    }
     // An agent compares clocks only some time after its start.
     let metrics = eventually("every metric has a value", || async {
         let mut metrics = Metrics::new();
-        for name in ["gateway", "owner", "replica"] {
+        for (name, _) in nodes {
             let url = format!("{}/metrics", sandbox.url(name).ok()?);
             let answer = sandbox.http().get(url).timeout(Duration::from_secs(5)).send().await.ok()?;
             collect(&answer.text().await.ok()?, &mut metrics);
@@ -69,7 +80,7 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
         metrics.contains_key("coterie_clock_skew_seconds").then_some(metrics)
     })
     .await?;
-    let types = ["api_gateway", "storage"];
+    let types = ["api_gateway", "searcher", "storage"];
     let mut out = "#+TITLE: Metrics\n\n\
         =GET /metrics= of an agent has these, in the OpenMetrics text format: those of the node, and those of the role that it\n\
         runs. Counters end in =_total= there. This page is generated:\n\

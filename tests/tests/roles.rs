@@ -142,7 +142,7 @@ async fn one_command_runs_at_a_time_and_a_leave_takes_precedence() -> anyhow::Re
 async fn a_bad_role_is_refused_before_anything_is_disturbed() -> anyhow::Result<()> {
     let sandbox = Sandbox::of(&[("a", "standby"), ("b", "echo")], &NodeOptions::default()).await?;
     for (body, status, code) in [
-        (json!({ "service": "searcher" }), 400, "unknown service type"),
+        (json!({ "service": "analytics" }), 400, "unknown service type"),
         (json!({ "service": "echo", "shard": 3 }), 400, "bad shard"),
         (json!({ "service": "echo", "shard": 70_000 }), 400, "bad role"),
         (json!({ "service": "standby", "shard": 0 }), 400, "bad role"),

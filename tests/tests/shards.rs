@@ -382,7 +382,7 @@ async fn a_spec_is_changed_by_compare_and_set_and_its_shards_never() -> anyhow::
         ("storage", ("if-match", "\"99\""), same.clone(), 412, "changed"),
         ("storage", ("if-none-match", "*"), same.clone(), 412, "changed"),
         ("storage", ("accept", "*/*"), same.clone(), 400, "If-Match"),
-        ("searcher", ("if-none-match", "*"), same.clone(), 404, "searcher"),
+        ("analytics", ("if-none-match", "*"), same.clone(), 404, "analytics"),
         ("api_gateway", ("if-match", "\"1\""), same.clone(), 400, "shards"),
     ] {
         let (found, problem) = put(service, condition, body.clone()).await?;

@@ -104,8 +104,14 @@ async fn two_nodes_meet_by_a_seed_and_the_one_that_gets_a_signal_leaves() -> any
 async fn a_type_that_does_not_exist_is_refused_with_those_that_do() -> anyhow::Result<()> {
     let machine = Machine::new()?;
     let addr = format!("127.0.0.1:{}", free_port()?);
-    let arguments = ["--listen_addr", &addr, "--gossip_addr", &addr, "--service", "searcher", "--shard", "1"];
-    machine.agent(&arguments).await?.exits(2)?.tells("`searcher`")?.tells("api_gateway, storage, standby")?;
+    let arguments =
+        ["--listen_addr", &addr, "--gossip_addr", &addr, "--service", "analytics", "--shard", "1"];
+    machine
+        .agent(&arguments)
+        .await?
+        .exits(2)?
+        .tells("`analytics`")?
+        .tells("api_gateway, searcher, storage, standby")?;
     let sharded = ["--listen-addr", &addr, "--service", "api-gateway", "--shard", "1"];
     machine.agent(&sharded).await?.exits(2)?.tells("has no shards")?;
     machine.nothing_is_left()

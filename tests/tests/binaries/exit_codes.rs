@@ -11,8 +11,8 @@ async fn an_impossible_role_is_refused_with_2() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     for (arguments, text) in [
         (
-            &["set-service", "standby-1", "searcher"][..],
-            "service type `searcher` does not exist here; there are",
+            &["set-service", "standby-1", "analytics"][..],
+            "service type `analytics` does not exist here; there are",
         ),
         (&["set-service", "standby-1", "api_gatewy"], "api_gateway"),
         (&["set-service", "standby-1", "no such"], "character"),

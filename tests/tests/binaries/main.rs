@@ -7,6 +7,7 @@ mod exit_codes;
 mod killed;
 mod named;
 mod restarts;
+mod search;
 mod storage;
 mod stores;
 mod tables;

@@ -4,7 +4,7 @@ use e2e::{Machine, eventually, golden};
 
 use crate::{FIVE, up};
 
-const VERBS: [&str; 21] = [
+const VERBS: [&str; 23] = [
     "up",
     "down",
     "ls",
@@ -22,6 +22,8 @@ const VERBS: [&str; 21] = [
     "spec",
     "claims",
     "kv",
+    "search",
+    "index",
     "validate",
     "init",
     "completion",
@@ -75,7 +77,7 @@ async fn the_errors_match_the_golden_file() -> anyhow::Result<()> {
     let machine = up(FIVE).await?;
     let mut text = String::new();
     for command in [
-        &["set-service", "standby-1", "searcher"][..],
+        &["set-service", "standby-1", "analytics"][..],
         &["set-service", "standby-1", "api_gatewy"],
         &["set-service", "standby-1", "api_gateway", "--shard", "1"],
         &["set-service", "standby-1", "storage/99999"],
@@ -163,7 +165,7 @@ async fn a_shell_is_offered_the_existing_nodes_services_and_clusters() -> anyhow
     let cluster = machine.cluster().to_owned();
     for (words, expected) in [
         (&["set-service", "st"][..], &["standby-1", "standby-2", "standby-3"][..]),
-        (&["set-service", "standby-1", "s"], &["standby", "storage"]),
+        (&["set-service", "standby-1", "s"], &["searcher", "standby", "storage"]),
         (&["--cluster", &cluster[..8]], &[&cluster]),
         (&["logs", "gateway-1", "gat"], &["gateway-1", "gateway-2"]),
     ] {
