@@ -1,6 +1,7 @@
 //! A file that appears only once it is complete.
 
 use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -8,30 +9,41 @@ use anyhow::Context;
 /// A file that is being written under another name, so that an incomplete file is not mistaken for a complete one. If
 /// it is dropped, as by ^C, it is removed.
 #[derive(Debug)]
-pub(crate) struct Part {
+struct Part {
     file: File,
     path: PathBuf,
     is_whole: bool,
 }
 
 impl Part {
-    pub(crate) fn create(whole: &Path) -> anyhow::Result<Self> {
+    fn create(whole: &Path) -> anyhow::Result<Self> {
         let path = whole.with_added_extension("part");
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         Ok(Self { file, path, is_whole: false })
     }
 
-    pub(crate) fn file(&self) -> &File {
-        &self.file
-    }
-
     /// Gives it its name.
-    pub(crate) fn finish(mut self, whole: &Path) -> anyhow::Result<()> {
+    fn finish(mut self, whole: &Path) -> anyhow::Result<()> {
         self.file.sync_all().with_context(|| format!("writing {}", self.path.display()))?;
         std::fs::rename(&self.path, whole).with_context(|| format!("naming {}", whole.display()))?;
         self.is_whole = true;
         Ok(())
     }
+}
+
+/// Runs `write` with a file that appears only once it is complete, or with standard output if `whole` is none or `-`.
+pub(crate) async fn write_whole<T>(
+    whole: Option<&Path>,
+    write: impl AsyncFnOnce(Box<dyn Write>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let Some(whole) = whole.filter(|path| path.as_os_str() != "-") else {
+        return write(Box::new(BufWriter::new(std::io::stdout()))).await;
+    };
+    let part = Part::create(whole)?;
+    let file = part.file.try_clone().with_context(|| format!("writing {}", part.path.display()))?;
+    let written = write(Box::new(BufWriter::new(file))).await?;
+    part.finish(whole)?;
+    Ok(written)
 }
 
 impl Drop for Part {

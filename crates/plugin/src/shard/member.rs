@@ -1,12 +1,19 @@
 //! Which shard this member has, and which requests it therefore refuses.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use axum::response::Response;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use types::{ErrorKind, KeyHash, Problem, ServiceName, ShardId};
 
 use crate::http::{Answer, invalid, not_processed, problem};
 use crate::{Context, Duty, ServiceError};
+
+/// How long reads may still take once the role ends. Some wait for members whose shards move as well, or for space that
+/// slow readers hold.
+const LAST_READS: Duration = Duration::from_millis(50);
 
 /// The shard that this member has, as its owner or as a replica.
 #[derive(Debug, Clone)]
@@ -92,6 +99,28 @@ impl ShardMember {
         Err(invalid("unknown-shard", &format!("there is no shard {unknown}"), &hint))
     }
 
+    /// The answer to a request that changes nothing, or a refusal as not processed, 503 `not-here`, if there is none shortly
+    /// after `ending` was cancelled: another member can answer it.
+    pub async fn unless_ended(
+        &self,
+        ending: &CancellationToken,
+        answering: impl Future<Output = Response>,
+    ) -> Response {
+        let ended = async {
+            ending.cancelled().await;
+            sleep(LAST_READS).await;
+        };
+        tokio::select! {
+            biased;
+            answer = answering => answer,
+            () = ended => {
+                let detail = format!("this member's role as shard {} is ending", self.shard);
+                let refusal = Problem::new(ErrorKind::Unavailable, "not-here", detail);
+                not_processed(&refusal.hint("ask again; GET /v1/claims shows the owner"))
+            }
+        }
+    }
+
     /// The answer of another member to a forwarded request, or a refusal if there was none. The refusal is marked as not
     /// processed if the request was not sent to any member.
     pub fn passed_on<B>(sent: Result<::http::Response<B>, mesh::MeshError>) -> Answer
@@ -141,6 +170,22 @@ mod tests {
     fn a_replica_refuses_requests_for_the_owner_as_not_processed() {
         let refusal = replica(0, 1).owner_only().unwrap_err();
         assert_eq!(refusal.status().as_u16(), 421);
+        assert!(refusal.headers().contains_key(api::NOT_PROCESSED));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_without_an_answer_is_refused_as_not_processed_once_the_role_ends() {
+        let (member, ending) = (replica(0, 1), CancellationToken::new());
+        let answer = || axum::response::IntoResponse::into_response("value");
+        let quick = member.unless_ended(&ending, async { answer() }).await;
+        ending.cancel();
+        let soon = member.unless_ended(&ending, async {
+            sleep(LAST_READS / 2).await;
+            answer()
+        });
+        assert_eq!((quick.status().as_u16(), soon.await.status().as_u16()), (200, 200));
+        let refusal = member.unless_ended(&ending, std::future::pending()).await;
+        assert_eq!(refusal.status().as_u16(), 503);
         assert!(refusal.headers().contains_key(api::NOT_PROCESSED));
     }
 

@@ -1,15 +1,13 @@
 //! Routes each request to its handler.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::request::Parts;
-use plugin::http::{Answer, invalid, not_processed, problem};
-use tokio::time::sleep;
+use plugin::http::{Answer, invalid, problem};
 use types::{ErrorKind, Problem};
 
 use super::inner::Verb;
@@ -19,9 +17,6 @@ use crate::service::SearcherService;
 
 /// The hint for an id that can't be parsed.
 const IDS: &str = "an id has 1 to 512 bytes of UTF-8, percent-encoded in the path";
-/// How long reads may still take once the role ends. Some wait for members whose shards move as well; another member can
-/// answer them.
-const LAST_READS: Duration = Duration::from_millis(50);
 
 /// Everything below `/svc/{service}`.
 pub(crate) fn router(service: Arc<SearcherService>) -> Router {
@@ -35,15 +30,7 @@ async fn answer(State(service): State<Arc<SearcherService>>, request: Request) -
     if !may_repeat(&head) {
         return answering.await;
     }
-    tokio::select! {
-        biased;
-        answer = answering => answer,
-        () = service.reads_end() => {
-            let detail = format!("this member's role as shard {} is ending", service.member.shard);
-            let refusal = Problem::new(ErrorKind::Unavailable, "not-here", detail);
-            not_processed(&refusal.hint("ask again; GET /v1/claims shows the owner"))
-        }
-    }
+    service.member.unless_ended(&service.ending, answering).await
 }
 
 async fn answer_whole(service: &SearcherService, head: &Parts, body: Body) -> Response {
@@ -65,12 +52,6 @@ async fn answer_whole(service: &SearcherService, head: &Parts, body: Body) -> Re
 }
 
 impl SearcherService {
-    /// Waits until requests that are not answered yet, and change nothing, must go to another member.
-    async fn reads_end(&self) {
-        self.ending.cancelled().await;
-        sleep(LAST_READS).await;
-    }
-
     async fn of_index(&self, name: &str, what: OfIndex, head: &Parts, body: Body) -> Answer {
         let named = self.index_named(name);
         match what {

@@ -3,7 +3,6 @@
 mod answers;
 mod paging;
 mod ranking;
-mod speed;
 
 use std::sync::Arc;
 

@@ -1,7 +1,6 @@
 //! Routes each request to its handler.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -9,9 +8,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{Method, StatusCode};
-use plugin::http::{Answer, conditions, invalid, method_not_allowed, not_processed, problem};
+use plugin::http::{Answer, conditions, invalid, method_not_allowed, problem};
 use plugin::shard::Key;
-use tokio::time::sleep;
 use types::{ErrorKind, Problem};
 
 use super::path::{Endpoint, endpoint, is_read};
@@ -19,9 +17,6 @@ use crate::service::StorageService;
 
 /// The hint for a key that can't be parsed.
 const KEYS: &str = "a key has 1 to 1024 bytes, percent-encoded in the path";
-/// How long reads may still take once the role ends. Some wait for members whose shards move as well, or for space that
-/// slow readers hold; another member can answer them.
-const LAST_READS: Duration = Duration::from_millis(50);
 
 /// Everything below `/svc/{service}`.
 pub(crate) fn router(service: Arc<StorageService>) -> Router {
@@ -35,15 +30,7 @@ async fn answer(State(service): State<Arc<StorageService>>, request: Request) ->
     if !is_read(&head.method) {
         return answering.await;
     }
-    tokio::select! {
-        biased;
-        answer = answering => answer,
-        () = service.reads_end() => {
-            let detail = format!("this member's role as shard {} is ending", service.member.shard);
-            let refusal = Problem::new(ErrorKind::Unavailable, "not-here", detail);
-            not_processed(&refusal.hint("ask again; GET /v1/claims shows the owner"))
-        }
-    }
+    service.member.unless_ended(&service.ending, answering).await
 }
 
 async fn answer_whole(service: &Arc<StorageService>, head: &Parts, body: Body) -> Response {
@@ -66,12 +53,6 @@ async fn answer_whole(service: &Arc<StorageService>, head: &Parts, body: Body) -
 }
 
 impl StorageService {
-    /// Waits until reads that are not answered yet must go to another member.
-    async fn reads_end(&self) {
-        self.ending.cancelled().await;
-        sleep(LAST_READS).await;
-    }
-
     async fn key(&self, key: &Key, head: &Parts, body: Body) -> Answer {
         let shard = self.member.shard_of(key.hash());
         if shard != self.member.shard {

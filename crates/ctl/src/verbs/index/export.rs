@@ -1,6 +1,6 @@
 //! `ctl index export`: the documents of an index, a line of JSON each.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use client::{ClientError, Search, SearchAnswer};
@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::out::{Progress, say};
 use crate::owner::Twice;
 use crate::pace::{is_long, pace};
-use crate::part::Part;
+use crate::part::write_whole;
 use crate::reach::Reached;
 use crate::render;
 
@@ -41,20 +41,8 @@ pub(super) struct Args {
 pub(super) async fn run(reached: &Reached, args: &Args) -> anyhow::Result<Exit> {
     let began = Instant::now();
     let mut progress = Progress::new();
-    let file = args.output.as_deref().filter(|path| path.as_os_str() != "-");
-    let exported = match file {
-        None => {
-            let out = BufWriter::new(std::io::stdout());
-            export(reached, &args.index, out, &mut progress, began).await?
-        }
-        Some(path) => {
-            let part = Part::create(path)?;
-            let out = BufWriter::new(part.file());
-            let exported = export(reached, &args.index, out, &mut progress, began).await?;
-            part.finish(path)?;
-            exported
-        }
-    };
+    let write = async |out| export(reached, &args.index, out, &mut progress, began).await;
+    let exported = write_whole(args.output.as_deref(), write).await?;
     progress.clear();
     say(&format!("exported {} in {}", render::count(exported, "document"), pace(exported, began.elapsed())));
     Ok(Exit::Ok)
