@@ -103,7 +103,9 @@ async fn an_owner_that_was_paused_at_any_step_loses_no_acknowledged_document() {
         let late = first.write(put(&one, "late", "wlate")).await;
         assert!(late.is_err(), "{held} {when:?}: {late:?}");
         let acknowledged = acknowledged.into_inner().unwrap();
-        assert_eq!(acknowledged, before, "{held} {when:?}: nothing is acknowledged after the takeover");
+        // The record that was on its way may have been stored before the takeover, and so be answered after it.
+        let later = acknowledged.strip_prefix(before.as_slice()).unwrap();
+        assert!(later.len() <= 1, "{held} {when:?}: acknowledged after the takeover: {later:?}");
         first.stop().await;
         second.put(&one, "after", "wafter").await;
         for (id, text) in &acknowledged {
