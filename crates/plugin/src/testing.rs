@@ -111,6 +111,14 @@ impl ShardCluster {
         &self.node(node).service
     }
 
+    /// The URL of a listener that a node has opened itself.
+    ///
+    /// # Panics
+    /// When it has none of this name.
+    pub fn endpoint(&self, node: &NodeId, name: &str) -> String {
+        self.node(node).context.endpoints.urls().remove(name).expect("the node has this listener")
+    }
+
     /// The owner of a shard in the members' view.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 //! Each record has all indexes. A member polls for the next one, and reads at once when a request needs an index or a
 //! record that it does not know. [`record`] decides what a change does; [`Catalog::change`] writes it.
 
+mod auto_create;
 mod declared;
 mod name;
 mod record;
@@ -19,6 +20,7 @@ use tracing::warn;
 use types::ErrorKind;
 use uuid::Uuid;
 
+pub(crate) use auto_create::{AutoCreate, matches};
 pub(crate) use declared::Declared;
 pub(crate) use name::{NAME_RULE, NameError, check_name};
 pub(crate) use record::{Change, CreateError, MAX_INDEXES, NoSuchIndex, Record, create, delete};
@@ -52,6 +54,8 @@ pub(crate) struct Index {
 pub(crate) struct Indexes {
     /// The number of the record; 0 if there is none yet.
     pub(crate) number: u64,
+    /// Which indexes a first write creates, if a request has set it.
+    pub(crate) auto_create: Option<AutoCreate>,
     by_name: BTreeMap<String, Arc<Index>>,
     by_uuid: BTreeMap<Uuid, Arc<Index>>,
 }
@@ -60,7 +64,7 @@ impl Indexes {
     pub(crate) fn new(number: u64, indexes: impl IntoIterator<Item = Arc<Index>>) -> Self {
         let by_name: BTreeMap<_, _> = indexes.into_iter().map(|index| (index.name.clone(), index)).collect();
         let by_uuid = by_name.values().map(|index| (index.uuid, Arc::clone(index))).collect();
-        Self { number, by_name, by_uuid }
+        Self { number, auto_create: None, by_name, by_uuid }
     }
 
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<Index>> {
@@ -91,7 +95,7 @@ impl Indexes {
                 Arc::clone,
             )
         });
-        Self::new(number, indexes.collect::<Vec<_>>())
+        Self { auto_create: record.auto_create, ..Self::new(number, indexes.collect::<Vec<_>>()) }
     }
 }
 

@@ -34,12 +34,20 @@ pub(crate) struct Definition {
     /// The declared fields, by path.
     pub(crate) fields: BTreeMap<String, FieldDefinition>,
     pub(crate) dynamic: Dynamic,
+    /// Whether values of another type than a field's are converted.
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) coerce: bool,
     /// The field whose value, a string or an integer, is a document's id.
     pub(crate) id: Option<String>,
     /// The fields that a query without a field name searches, with their boosts. All text if there are none.
     pub(crate) default_fields: BTreeMap<String, f32>,
     /// Synonyms that are applied when a query is analyzed.
     pub(crate) synonyms: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A declared field.
@@ -51,12 +59,21 @@ pub(crate) enum FieldDefinition {
         /// How text becomes terms.
         #[serde(default)]
         analyzer: Analyzer,
+        /// The same text, indexed in other ways: with a sub-field `exact` of `title`, queries name `title.exact`.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        fields: BTreeMap<String, SubField>,
     },
     /// A string that is searched, sorted and counted as a whole. One over 32766 bytes is refused.
     Keyword {
         /// The longest string that is indexed, in bytes; a longer one is only stored, instead of refused.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ignore_above: Option<u32>,
+        /// What is done to the string before it is indexed, and to strings in queries.
+        #[serde(default, skip_serializing_if = "Normalizer::is_none")]
+        normalizer: Normalizer,
+        /// The same string, indexed in other ways.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        fields: BTreeMap<String, SubField>,
     },
     /// An integer of 64 bits.
     I64 {},
@@ -70,7 +87,71 @@ pub(crate) enum FieldDefinition {
     Json {},
 }
 
+/// Another way in which the text of a field is indexed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum SubField {
+    /// Text that is searched by its words.
+    Text {
+        /// How text becomes terms.
+        #[serde(default)]
+        analyzer: Analyzer,
+    },
+    /// A string that is searched, sorted and counted as a whole.
+    Keyword {
+        /// The longest string that is indexed, in bytes; a longer one is left out, instead of refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ignore_above: Option<u32>,
+        /// What is done to the string before it is indexed, and to strings in queries.
+        #[serde(default, skip_serializing_if = "Normalizer::is_none")]
+        normalizer: Normalizer,
+    },
+}
+
+/// What is done to a keyword before it is indexed, and to the strings in queries that are compared with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Normalizer {
+    /// Nothing.
+    #[default]
+    None,
+    /// It is put into lower case.
+    Lowercase,
+}
+
+impl Normalizer {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+
+    /// The string as it is indexed.
+    pub(crate) fn apply(self, text: &str) -> Cow<'_, str> {
+        match self {
+            Self::None => Cow::Borrowed(text),
+            Self::Lowercase => Cow::Owned(text.to_lowercase()),
+        }
+    }
+}
+
+impl Definition {
+    /// The sub-field that a path names, such as `title.exact`.
+    pub(crate) fn sub_field(&self, path: &str) -> Option<&SubField> {
+        let (above, name) = path.rsplit_once('.')?;
+        self.fields.get(above)?.sub_fields().get(name)
+    }
+}
+
 impl FieldDefinition {
+    /// Its sub-fields by name.
+    pub(crate) fn sub_fields(&self) -> &BTreeMap<String, SubField> {
+        static NONE: BTreeMap<String, SubField> = BTreeMap::new();
+        match self {
+            Self::Text { fields, .. } | Self::Keyword { fields, .. } => fields,
+            Self::I64 {} | Self::F64 {} | Self::Bool {} | Self::Date {} | Self::Json {} => &NONE,
+        }
+    }
+
     /// The name of the type, as users write it.
     pub(crate) fn type_name(&self) -> &'static str {
         match self {

@@ -16,7 +16,7 @@ use types::{ErrorKind, Problem, ShardId};
 use crate::http::{InnerQuery, Refusal, RefusalKind, Verb};
 use crate::search::{ShardFailure, Shards};
 use crate::service::SearcherService;
-pub(crate) use search::{Search, level_of, read_second};
+pub(crate) use search::{Gathered, Search, level_of, read_second};
 
 /// How much longer than all limits of a request to a shard the gathering member waits.
 const SPARE: Duration = Duration::from_millis(100);
@@ -34,7 +34,7 @@ impl SearcherService {
     }
 
     /// Asks a member that has the shard: this one with `here`, or another one.
-    async fn ask<T: DeserializeOwned>(
+    pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         shard: ShardId,
         verb: Verb,

@@ -36,12 +36,17 @@
 //!
 //! Types are `text`, `keyword`, `i64`, `f64`, `bool`, `date` and `json`. All members are optional. `id` names the field that
 //! has a document's id. `dynamic` says what happens to fields that are not declared: they are indexed (`true`, the default),
-//! only stored (`false`), or the document is refused (`"strict"`).
+//! only stored (`false`), or the document is refused (`"strict"`). `coerce` set to `true` converts values of other types than a
+//! field's, as Elasticsearch does; once it is on, it stays.
+//!
+//! A `text` or a `keyword` may have sub-fields in its `fields`: the same text, indexed in other ways. With the sub-field
+//! `exact` of `title`, queries name `title.exact`. A keyword with `"normalizer": "lowercase"` is compared in lower case.
 //!
 //! A later `PUT` adds fields, and replaces `default_fields` and `synonyms` if it has them. What it leaves out stays as it is. A
-//! field that it names has its whole definition there: without `ignore_above` a keyword has none any more. Types, analyzers,
-//! `id` and `dynamic` can't change: a `PUT` that has others is refused with 409 `index-exists`. The answer is `{"name",
-//! "uuid", "created", "extended"}`. The definitions in the settings are applied in the same way when a member starts.
+//! field that it names has its whole definition there, except for sub-fields: without `ignore_above` a keyword has none any
+//! more. Types, analyzers, normalizers, `id` and `dynamic` can't change: a `PUT` that has others is refused with 409
+//! `index-exists`. The answer is `{"name", "uuid", "created", "extended"}`. The definitions in the settings are applied in the
+//! same way when a member starts.
 //!
 //! Any member takes requests for an index as soon as its creation is answered. After a deletion is answered, members refuse
 //! its documents with 404. `unreached` lists members that could not be informed; they learn of it within seconds, once they
@@ -157,10 +162,35 @@
 //! two seconds is refused with 503 `too-busy`, the youngest first. Answers over 32 KiB that are being sent share 32 MiB of the
 //! member's memory: one that finds no room within five seconds is refused with 503 `too-busy`, and one of which the client has
 //! read nothing for two seconds is cut off if others wait.
+//!
+//! # Elasticsearch's API
+//!
+//! A part of Elasticsearch 8's API is below `/svc/{service}/es/`, for the same indexes; with the setting `es_listen` also
+//! at `/` of a listener of its own, for clients that take only a host and a port. Each member opens it, so members on one
+//! machine need different ports, or port 0. Errors have Elasticsearch's form. What is not supported is refused by name with
+//! 400.
+//!
+//! - `/`, `_bulk`, `_doc`, `_create`, `_update`, `_source`, `_mget`, `_search`, `_msearch`, `_count`, scrolls and points in
+//!   time, `_delete_by_query`; indexes with `mappings` and `settings.analysis`, `_mapping`, `_settings`, `_field_caps`,
+//!   `_refresh`, `_flush`, `_forcemerge`, `_analyze`; `_cat/indices`, `_cat/health`, `_cluster/health`, and of
+//!   `_cluster/settings` the setting `action.auto_create_index`. Bodies may be compressed with gzip: `max_body` limits them
+//!   before and after that.
+//! - A first write creates an index if `auto_create` allows it. Indexes that are created here convert values as
+//!   Elasticsearch does: `coerce` in their definition. `integer`, `short` and `byte` are kept as `long`, `float` and
+//!   `half_float` as `double`. `_mapping` and `_field_caps` show declared fields only.
+//! - The analyzer `standard` removes diacritics, too. `number_of_shards`, `number_of_replicas`, `refresh_interval`, `norms`
+//!   and `index_options` are accepted with a `Warning` header, and have no effect.
+//! - `_bulk` checks the shape of all items first, else 400 or 413 for all. Then each has its own status. 503 means that an
+//!   item may have been written: repeating it with its id does no harm, without one it may add a second document. The same
+//!   goes for 504, which writes with `refresh` are answered with: the write is done, and searches show it later.
+//! - `_delete_by_query` sees everything that was acknowledged before. With `conflicts=abort`, the default, it is answered
+//!   with 409 if a document was written meanwhile, but only after it has deleted the others.
+//! - A document that is read by its id is as fresh as with `consistency=strong`; searches are as with `primary`.
 
 mod catalog;
 mod definition;
 mod document;
+mod es;
 mod gather;
 mod http;
 mod operation;

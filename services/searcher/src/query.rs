@@ -15,17 +15,23 @@ mod automaton;
 mod blended;
 mod check;
 mod compile;
+pub(crate) mod condition;
+pub(crate) mod dates;
 mod excluded;
 mod expand;
 mod expansions;
+pub(crate) mod functions;
 mod parse;
 mod place;
 mod range;
+pub(crate) mod regexp;
+mod scored;
 mod selected;
 mod similar;
 
-pub(crate) use ast::Ast;
+pub(crate) use ast::{Ast, Bool, Clause, Leaf, Matches, Node, Occur, Piece, Span};
 pub(crate) use expansions::Expansions;
+pub(crate) use parse::{MAX_BOOST, MAX_PATTERN};
 pub(crate) use similar::Suggestions;
 
 /// How the text of a query is understood.
@@ -59,6 +65,11 @@ pub(crate) struct Compiled {
 /// Parses a query. An empty text, and `*`, match everything.
 pub(crate) fn parse(text: &str, options: &ParseOptions) -> Result<Ast, QueryError> {
     parse::parse(text, options)
+}
+
+/// Parses a `query_string` of Elasticsearch to a tree whose leaves name the fields that the text names.
+pub(crate) fn parse_elastic(text: &str, all_words: bool) -> Result<Node, QueryError> {
+    parse::parse_tree(text, all_words, parse::Dialect::Elastic)
 }
 
 /// Checks the fields and values of a query against an index.

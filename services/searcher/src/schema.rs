@@ -117,7 +117,7 @@ impl IndexSchema {
         let fields = schema.add_text_field("_fields", keyword());
         let own = (created.fields.iter())
             .filter_map(|(path, field)| match field {
-                FieldDefinition::Text { analyzer } => {
+                FieldDefinition::Text { analyzer, .. } => {
                     let field = schema.add_text_field(&format!("text.{path}"), analyzed(*analyzer));
                     Some((path.clone(), field))
                 }

@@ -9,6 +9,7 @@
 
 mod aggregations;
 mod execute;
+pub(crate) mod glob;
 mod highlight;
 mod hits;
 mod merge;
@@ -22,6 +23,8 @@ mod suggest;
 mod top;
 mod wire;
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +43,7 @@ use crate::query::{Expansions, QueryError, Suggestions};
 pub(crate) use self::execute::execute;
 pub(crate) use self::merge::{Answer, AnswerHit, ShardFailure, Shards, merge};
 pub(crate) use self::prepare::{combine, prepare};
-pub(crate) use self::request::SearchRequest;
+pub(crate) use self::request::{Dsl, MAX_WINDOW, SearchRequest};
 pub(crate) use self::suggest::{MAX_SUGGESTIONS, Suggestion, merge_suggestions, suggest};
 
 /// Why a search fails at a shard.
@@ -119,6 +122,9 @@ struct Hit {
     source: Option<Box<RawValue>>,
     highlight: Option<BTreeMap<String, Vec<String>>>,
     explanation: Option<Box<RawValue>>,
+    /// Its term and version, if they are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    numbers: Option<[u64; 2]>,
 }
 
 /// Ends a search early: set when its time is up or its client has left. Checked within segments.

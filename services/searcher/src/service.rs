@@ -1,18 +1,20 @@
 //! The running service: a shard that opens, drains and closes, and the catalog of indexes beside it.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use plugin::http::AnswerBuffer;
 use plugin::shard::ShardMember;
-use plugin::{Context, Health, Prepared, Service, ServiceError};
+use plugin::{Context, DrainingListener, Health, Prepared, Service, ServiceError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use types::ReasonCode;
 
-use crate::catalog::{Catalog, Declared};
+use crate::catalog::{AutoCreate, Catalog, Declared};
+use crate::es;
 use crate::http::{self, Bodies};
 use crate::query_pool::QueryPool;
 use crate::settings::Settings;
@@ -35,6 +37,10 @@ pub(crate) struct SearcherService {
     pub(crate) bodies: Bodies,
     pub(crate) answers: AnswerBuffer,
     pub(crate) max_body: usize,
+    /// Which indexes a first write through Elasticsearch's API creates.
+    pub(crate) auto_create: AutoCreate,
+    /// The listener for Elasticsearch's API, if there is one.
+    es: OnceLock<DrainingListener>,
     /// When the service was started.
     began: Instant,
     /// Cancelled when requests that wait for others have to end.
@@ -43,17 +49,25 @@ pub(crate) struct SearcherService {
 
 #[async_trait]
 impl Prepared for Settings {
+    fn listens(&self) -> Vec<SocketAddr> {
+        self.es_address().into_iter().collect()
+    }
+
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
         let member = ShardMember::of(&cx)?;
         let catalog = Catalog::start(&cx).await?;
         let limits = self.limits();
+        let es = match self.es_address() {
+            Some(address) => Some(es::open(&cx, address).await?),
+            None => None,
+        };
         let declared = Declared::new(self.indexes.clone());
         let shard = Shard::start(&cx, catalog.clone(), limits).await?;
         declared.start(&cx, &catalog);
         let (threads, waiting) = (self.query_threads.as_usize(), self.max_queries.as_usize());
         let cut = cx.metrics.counter("answers_cut", "Answers that broke off because nobody read them");
         let max_body = self.max_body.as_usize();
-        Ok(Arc::new(SearcherService {
+        let service = Arc::new(SearcherService {
             member,
             catalog,
             declared,
@@ -63,9 +77,16 @@ impl Prepared for Settings {
             answers: AnswerBuffer::new(ANSWERS, &cut),
             max_body,
             began: Instant::now(),
+            auto_create: self.auto_create,
+            es: OnceLock::new(),
             ending: cx.shutdown.child_token(),
             cx,
-        }))
+        });
+        if let Some(socket) = es {
+            let listener = es::serve(&service, socket, self.es_hosts);
+            service.es.set(listener).expect("it is set once");
+        }
+        Ok(service)
     }
 }
 
@@ -81,6 +102,9 @@ impl Service for SearcherService {
             Health::Ready => {}
             worse @ (Health::Degraded(_) | Health::Failed(_)) => return worse,
         }
+        if let Some(Health::Failed(why)) = self.es.get().map(DrainingListener::health) {
+            return Health::Failed(why);
+        }
         match self.catalog.failure() {
             Some(error) => Health::degraded(CATALOG_UNAVAILABLE, error.to_string()),
             None => self.declared.health(),
@@ -94,11 +118,17 @@ impl Service for SearcherService {
     }
 
     async fn drain(&self, deadline: Instant) {
+        if let Some(listener) = self.es.get() {
+            listener.drain(deadline).await;
+        }
         self.ending.cancel();
         self.shard.drain(deadline).await;
     }
 
     async fn stop(&self) -> Result<(), ServiceError> {
+        if let Some(listener) = self.es.get() {
+            listener.stop().await;
+        }
         self.ending.cancel();
         self.shard.stop().await;
         Ok(())

@@ -1,13 +1,15 @@
 //! The settings, as an operator writes them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
+use plugin::http::Hosts;
 use plugin::{SettingsError, SettingsMistake};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use types::range::{DurationIn, NumberIn};
 
-use crate::catalog::{MAX_INDEXES, NAME_RULE, check_name};
+use crate::catalog::{AutoCreate, MAX_INDEXES, NAME_RULE, check_name};
 use crate::definition::PartialDefinition;
 use crate::shard::{Limits, VISIBLE};
 
@@ -51,6 +53,16 @@ pub(crate) struct Settings {
     pub(crate) query_threads: NumberIn<1, 64>,
     /// How many more queries may wait at each member; more are refused with 429. 0 to 10000; 200 unless given.
     pub(crate) max_queries: NumberIn<0, 10_000>,
+    /// Which indexes a first write through Elasticsearch's API creates: `true`, the default; `false`; or a list of patterns
+    /// such as `["logs-*", "-private-*"]`, of which the first that matches decides. `_cluster/settings` can override it.
+    pub(crate) auto_create: AutoCreate,
+    /// The address on which each member answers Elasticsearch's API at `/`, for clients that take only a host and a port. None
+    /// unless given. Port 0 selects a free port; `ctl members` shows it.
+    pub(crate) es_listen: Option<String>,
+    /// The hosts under which clients may reach that listener, such as `["search.example", "*.logs.example"]`, or `any`. IP
+    /// addresses and names that nobody can register, such as `localhost`, are always allowed.
+    #[schemars(schema_with = "hosts")]
+    pub(crate) es_hosts: Hosts,
 }
 
 /// How much may be acknowledged that is not in a manifest on the store yet.
@@ -80,11 +92,23 @@ impl Default for Settings {
             disk: NumberIn::of::<{ 20 * GIB }>(),
             query_threads: NumberIn::of::<2>(),
             max_queries: NumberIn::of::<200>(),
+            auto_create: AutoCreate::All,
+            es_listen: None,
+            es_hosts: Hosts::default(),
         }
     }
 }
 
+fn hosts(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "anyOf": [{ "const": "any" }, { "type": "array", "items": { "type": "string" } }] })
+}
+
 impl Settings {
+    /// The address for Elasticsearch's API.
+    pub(crate) fn es_address(&self) -> Option<SocketAddr> {
+        self.es_listen.as_ref()?.parse().ok()
+    }
+
     /// Checks what the range of each setting does not ensure: the names and definitions of indexes.
     pub(crate) fn check(self) -> Result<Self, SettingsError> {
         let mut mistakes = Vec::new();
@@ -106,6 +130,10 @@ impl Settings {
                 let mistake = SettingsMistake::new(pointer, error.to_string()).hint(NAME_RULE);
                 mistakes.push(SettingsMistake { at_key: true, ..mistake });
             }
+        }
+        if let Some(address) = self.es_listen.as_ref().filter(|_| self.es_address().is_none()) {
+            let mistake = SettingsMistake::new("/es_listen", format!("`{address}` is no address and port"));
+            mistakes.push(mistake.hint("write for example `127.0.0.1:9200`"));
         }
         if mistakes.is_empty() { Ok(self) } else { Err(SettingsError { mistakes }) }
     }
@@ -152,6 +180,9 @@ mod tests {
             (json!({"disk": 1}), "/disk"),
             (json!({"query_threads": 0}), "/query_threads"),
             (json!({"max_queries": 10_001}), "/max_queries"),
+            (json!({"auto_create": "a*"}), "/auto_create"),
+            (json!({"es_listen": "localhost"}), "/es_listen"),
+            (json!({"es_hosts": ["a/b"]}), "/es_hosts"),
             (json!({"max_behind": {"bytes": 1}}), "/max_behind/bytes"),
             (json!({"max_behind": {"operation": 1}}), "/max_behind/operation"),
             (json!({"indexes": {"x": {"fields": {"a": {"type": "txt"}}}}}), "/indexes/x/fields/a"),

@@ -28,6 +28,7 @@ use std::time::Duration;
 use plugin::queue::{NotQueued, QueueBytes, QueueFull};
 use plugin::shard::{Kept, NotOpen, Pauses, keep_open};
 use plugin::{Claim, Context, Duty, Health, ServiceError};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -80,20 +81,38 @@ pub(crate) struct Write {
 }
 
 /// A change of one id. Documents are checked by the schema, and are one line of JSON.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Change {
     Put(Box<RawValue>),
     /// Merges an object into the document: objects deeply, everything else is replaced; `null` is a value.
     Merge {
         patch: Box<RawValue>,
         /// The document if there is none; without it a missing document is an error.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         upsert: Option<Box<RawValue>>,
+        /// Whether a merge that changes nothing writes nothing.
+        detect_noop: bool,
     },
     Delete,
 }
 
+impl Change {
+    /// How many bytes of documents it has.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Put(source) => source.get().len(),
+            Self::Merge { patch, upsert, detect_noop: _ } => {
+                patch.get().len() + upsert.as_ref().map_or(0, |source| source.get().len())
+            }
+            Self::Delete => 0,
+        }
+    }
+}
+
 /// What must hold for a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Condition {
     /// The id has no document.
     Absent,
@@ -113,7 +132,8 @@ pub(crate) struct Written {
     pub(crate) outcome: Outcome,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     Created,
     Updated,
@@ -469,15 +489,8 @@ fn closed() -> ShardError {
 
 /// About how many bytes a write needs in memory.
 fn size(write: &Write) -> usize {
-    let source = match &write.change {
-        Change::Put(source) => source.get().len(),
-        Change::Merge { patch, upsert } => {
-            patch.get().len() + upsert.as_ref().map_or(0, |source| source.get().len())
-        }
-        Change::Delete => 0,
-    };
     let fixed = 128;
-    fixed + write.id.len() + source
+    fixed + write.id.len() + write.change.bytes()
 }
 
 #[cfg(test)]

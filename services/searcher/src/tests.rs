@@ -14,6 +14,7 @@ use crate::Searcher;
 
 mod bulk;
 mod documents;
+mod es;
 mod indexes;
 mod searches;
 
@@ -153,7 +154,6 @@ async fn mistakes_are_refused_with_their_code_and_a_hint() {
         ("PUT", "/..%2Fx", "{}", 400, "bad-index-name"),
         ("PUT", "/.", "{}", 400, "bad-index-name"),
         ("GET", "//search", "", 400, "bad-index-name"),
-        ("PUT", "/es", "{}", 400, "bad-index-name"),
         ("PUT", "/y", "[]", 400, "bad-definition"),
         ("PUT", "/y", r#"{"fields": {"a": {"type": "txt"}}}"#, 400, "bad-definition"),
         ("PUT", "/y?x=1", "{}", 400, "bad-query"),

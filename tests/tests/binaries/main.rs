@@ -3,6 +3,7 @@
 mod agent;
 mod counter;
 mod daemon;
+mod elastic;
 mod exit_codes;
 mod killed;
 mod named;

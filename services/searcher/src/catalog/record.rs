@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use types::did_you_mean;
 use uuid::Uuid;
 
+use super::auto_create::AutoCreate;
 use super::name::{NameError, check_name};
 use crate::definition::extend::Conflict;
 use crate::definition::{Definition, PartialDefinition};
@@ -18,6 +19,9 @@ pub(crate) const MAX_INDEXES: usize = 200;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     pub(crate) indexes: BTreeMap<String, IndexRecord>,
+    /// Which indexes a first write creates, if a request has set it; else the settings say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) auto_create: Option<AutoCreate>,
 }
 
 /// One index.

@@ -5,15 +5,18 @@ use std::ops::Bound;
 use plugin::{SettingsError, SettingsMistake};
 
 use super::synonyms::MAX_RULES;
-use super::{Definition, Dynamic, FieldDefinition, MAX_FIELDS, MAX_KEYWORD, MAX_NAME, RESERVED, SynonymRule};
+use super::{
+    Definition, Dynamic, FieldDefinition, MAX_FIELDS, MAX_KEYWORD, MAX_NAME, RESERVED, SubField, SynonymRule,
+};
 use crate::document::MAX_PATH;
 
 impl Definition {
     /// Finds all mistakes. Their pointers begin at the definition.
     pub(crate) fn check(&self) -> Result<(), SettingsError> {
         let mut mistakes = Vec::new();
-        if self.fields.len() > MAX_FIELDS {
-            let message = format!("there are {} fields, at most {MAX_FIELDS} are allowed", self.fields.len());
+        let count: usize = self.fields.values().map(|field| 1 + field.sub_fields().len()).sum();
+        if count > MAX_FIELDS {
+            let message = format!("there are {count} fields, at most {MAX_FIELDS} are allowed");
             mistakes
                 .push(SettingsMistake::new("/fields", message).hint("use a `json` field for many fields"));
         }
@@ -62,12 +65,20 @@ impl Definition {
             let hint = format!("make `{above}` a `json` field, or rename one of them");
             mistakes.push(at_key(SettingsMistake::new(&at, message).hint(hint)));
         }
-        if let FieldDefinition::Keyword { ignore_above: Some(limit) } = field
-            && !(1..=MAX_KEYWORD).contains(&(*limit as usize))
-        {
-            let message =
-                format!("a whole number from 1 to {MAX_KEYWORD} is wanted, found the number {limit}");
-            mistakes.push(SettingsMistake::new(format!("{at}/ignore_above"), message));
+        if let FieldDefinition::Keyword { ignore_above: Some(limit), .. } = field {
+            mistakes.extend(check_limit(&at, *limit));
+        }
+        for (sub, field) in field.sub_fields() {
+            let at = format!("{at}/fields/{}", token(sub));
+            if let Some(problem) = path_problem(sub, MAX_NAME) {
+                mistakes.push(at_key(SettingsMistake::new(&at, problem)));
+            } else if sub.contains('.') {
+                let mistake = SettingsMistake::new(&at, "the name of a sub-field has no dots");
+                mistakes.push(at_key(mistake.hint(format!("write `{}`", sub.replace('.', "_")))));
+            }
+            if let SubField::Keyword { ignore_above: Some(limit), .. } = field {
+                mistakes.extend(check_limit(&at, *limit));
+            }
         }
     }
 
@@ -139,6 +150,12 @@ impl Definition {
             above = &above[..end];
         }
     }
+}
+
+fn check_limit(at: &str, limit: u32) -> Option<SettingsMistake> {
+    let message = || format!("a whole number from 1 to {MAX_KEYWORD} is wanted, found the number {limit}");
+    let is_right = (1..=MAX_KEYWORD).contains(&(limit as usize));
+    (!is_right).then(|| SettingsMistake::new(format!("{at}/ignore_above"), message()))
 }
 
 /// A key as a part of a JSON pointer.

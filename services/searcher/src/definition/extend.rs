@@ -1,6 +1,8 @@
 //! What may change in the definition of an index that exists.
 
-use super::{Definition, FieldDefinition, PartialDefinition};
+use std::collections::BTreeMap;
+
+use super::{Definition, FieldDefinition, PartialDefinition, SubField};
 
 /// A change that an index which exists can't take. Make a new index and import the documents into it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,8 +14,9 @@ pub(crate) struct Conflict {
 
 impl Definition {
     /// This definition with what a later one adds and changes; what the later one leaves out stays. New fields may come.
-    /// Default fields, synonyms and the `ignore_above` of a field that is given may change, for these do not touch what is
-    /// indexed. Equal to this definition if the later one changes nothing.
+    /// Sub-fields of a field that is given may come, and none go. `coerce` may be switched on. Default fields, synonyms and the
+    /// `ignore_above` of a field that is given may change, for these do not touch what is indexed. Equal to this definition if
+    /// the later one changes nothing.
     pub(crate) fn extended(&self, later: &PartialDefinition) -> Result<Self, Conflict> {
         let mut changes = Vec::new();
         if later.dynamic.is_some_and(|dynamic| dynamic != self.dynamic) {
@@ -27,11 +30,22 @@ impl Definition {
             if let Some(change) = self.fields.get(name).and_then(|present| change(name, present, field)) {
                 changes.push(change);
             }
-            fields.insert(name.clone(), field.clone());
+            let mut field = field.clone();
+            if let (
+                FieldDefinition::Text { fields: later, .. } | FieldDefinition::Keyword { fields: later, .. },
+                Some(present),
+            ) = (&mut field, self.fields.get(name))
+            {
+                for (name, present) in present.sub_fields() {
+                    later.entry(name.clone()).or_insert_with(|| present.clone());
+                }
+            }
+            fields.insert(name.clone(), field);
         }
         let extended = Self {
             fields,
             dynamic: self.dynamic,
+            coerce: self.coerce || later.coerce,
             id: self.id.clone(),
             default_fields: later.default_fields.clone().unwrap_or_else(|| self.default_fields.clone()),
             synonyms: later.synonyms.clone().unwrap_or_else(|| self.synonyms.clone()),
@@ -47,17 +61,47 @@ impl Definition {
 
 /// Why a declared field can't become another, or `None` if it can.
 fn change(name: &str, present: &FieldDefinition, later: &FieldDefinition) -> Option<String> {
+    let sub_fields = later.sub_fields().iter();
+    let of_sub_field = sub_fields
+        .filter_map(|(sub, later)| {
+            let present = present.sub_fields().get(sub)?;
+            let sub = format!("{name}.{sub}");
+            change_of(&sub, &present.as_field(), &later.as_field())
+        })
+        .next();
+    change_of(name, present, later).or(of_sub_field)
+}
+
+fn change_of(name: &str, present: &FieldDefinition, later: &FieldDefinition) -> Option<String> {
     match (present, later) {
-        (FieldDefinition::Text { analyzer: present }, FieldDefinition::Text { analyzer: later }) => {
+        (FieldDefinition::Text { analyzer: present, .. }, FieldDefinition::Text { analyzer: later, .. }) => {
             let message = || {
                 let (present, later) = (present.name(), later.name());
                 format!("field `{name}` has the analyzer `{present}`, which can't become `{later}`")
             };
             (present != later).then(message)
         }
+        (
+            FieldDefinition::Keyword { normalizer: present, .. },
+            FieldDefinition::Keyword { normalizer: later, .. },
+        ) => (present != later).then(|| format!("the normalizer of field `{name}` can't change")),
         _ => {
             let (present, later) = (present.type_name(), later.type_name());
             (present != later).then(|| format!("field `{name}` is {present}, which can't become {later}"))
+        }
+    }
+}
+
+impl SubField {
+    /// A field that is indexed in the same way.
+    fn as_field(&self) -> FieldDefinition {
+        match self {
+            Self::Text { analyzer } => FieldDefinition::Text { analyzer: *analyzer, fields: BTreeMap::new() },
+            Self::Keyword { ignore_above, normalizer } => FieldDefinition::Keyword {
+                ignore_above: *ignore_above,
+                normalizer: *normalizer,
+                fields: BTreeMap::new(),
+            },
         }
     }
 }

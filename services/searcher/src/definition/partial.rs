@@ -6,7 +6,7 @@ use plugin::SettingsError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Definition, Dynamic, FieldDefinition};
+use super::{Definition, Dynamic, FieldDefinition, is_false};
 
 /// What an index shall be, as users write it in JSON or YAML.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -20,6 +20,11 @@ pub(crate) struct PartialDefinition {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Dynamic")]
     pub(crate) dynamic: Option<Dynamic>,
+    /// Whether values of another type than a field's are converted, as Elasticsearch does: numbers and booleans for text and
+    /// keywords, texts for numbers and booleans, fractions for integers. Once it is on, it stays. Indexes that are created
+    /// through Elasticsearch's API have it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) coerce: bool,
     /// The field whose value, a string or an integer, is a document's id. Unless given, the id comes with the request, or
     /// is generated. It can't be changed later.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,10 +44,11 @@ pub(crate) struct PartialDefinition {
 impl PartialDefinition {
     /// The definition of a new index.
     pub(crate) fn complete(&self) -> Definition {
-        let Self { fields, dynamic, id, default_fields, synonyms } = self.clone();
+        let Self { fields, dynamic, coerce, id, default_fields, synonyms } = self.clone();
         Definition {
             fields,
             dynamic: dynamic.unwrap_or_default(),
+            coerce,
             id,
             default_fields: default_fields.unwrap_or_default(),
             synonyms: synonyms.unwrap_or_default(),

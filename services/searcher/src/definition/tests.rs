@@ -225,6 +225,28 @@ fn fields_may_come_and_what_queries_use_may_change() {
 }
 
 #[test]
+fn sub_fields_and_conversions_come_and_stay() {
+    let title = |fields: &Value| json!({"fields": {"title": {"type": "text", "fields": fields}}});
+    let exact = json!({"exact": {"type": "keyword", "normalizer": "lowercase"}});
+    let present = definition(title(&exact));
+    let plain = json!({"fields": {"title": {"type": "text"}}});
+    assert_eq!(present.extended(&partial(plain.clone())), Ok(present.clone()), "what is left out stays");
+    let english = json!({"en": {"type": "text", "analyzer": "en"}});
+    let both = json!({"exact": exact["exact"], "en": english["en"]});
+    assert_eq!(present.extended(&partial(title(&english))), Ok(definition(title(&both))));
+    for changed in [json!({"exact": {"type": "keyword"}}), json!({"exact": {"type": "text"}})] {
+        let conflict = present.extended(&partial(title(&changed))).unwrap_err();
+        assert!(conflict.to_string().contains("`title.exact`"), "{conflict}");
+    }
+    let (off, on) = (definition(plain), partial(json!({"coerce": true})));
+    let converting = off.extended(&on).unwrap();
+    assert!(!off.coerce && converting.coerce && on.complete().coerce);
+    for later in [json!({}), json!({"coerce": false})] {
+        assert_eq!(converting.extended(&partial(later)), Ok(converting.clone()), "once it is on, it stays");
+    }
+}
+
+#[test]
 fn a_changed_field_is_a_conflict_that_says_what_to_do() {
     let present = definition(json!({"fields": {"title": {"type": "text"}, "tag": {"type": "keyword"}}}));
     let conflict = |later: Value| present.extended(&partial(later)).unwrap_err().to_string();

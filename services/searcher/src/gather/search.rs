@@ -53,6 +53,13 @@ pub(crate) struct Search {
     pub(crate) cancel: Cancel,
 }
 
+/// What shards found, by their [positions](SearchRequest::position), and which did not answer.
+pub(crate) struct Gathered {
+    pub(crate) found: Vec<(u32, Found)>,
+    pub(crate) failures: Failures,
+    pub(crate) staleness: Option<Duration>,
+}
+
 impl Search {
     pub(crate) fn new(
         index: Arc<Index>,
@@ -127,7 +134,7 @@ impl SearcherService {
         let work = move || {
             let plan = combine([prepare(&snapshot, &request)?]);
             let found = execute(&snapshot, &request, &plan, shard, &cancel)?;
-            merge(&request, &snapshot.index.schema, vec![(shard, found)])
+            merge(&request, &snapshot.index.schema, vec![(request.position(shard), found)])
         };
         let done = self.pool.run(search.deadline, &search.cancel, work).await;
         Ok(done.map_err(|error| error.refusal())??)
@@ -139,6 +146,54 @@ impl SearcherService {
         search: &Search,
         began: Instant,
     ) -> Result<(Answer, Failures, Option<Duration>), Refusal> {
+        let Gathered { found, failures, staleness } = self.find_everywhere(indexes, search, began).await?;
+        let (request, index) = (Arc::clone(&search.request), Arc::clone(&search.index));
+        let merged = QueryPool::finish(move || merge(&request, &index.schema, found)).await;
+        let merged = merged.map_err(|error| error.refusal())??;
+        Ok((merged, failures, staleness))
+    }
+
+    /// What the shards of one index find, to be merged with what is found in others. Complete, unless the request allows less.
+    pub(crate) async fn find(&self, indexes: &Indexes, search: &Search) -> Result<Gathered, Refusal> {
+        search.request.check(&search.index.schema).map_err(SearchError::from)?;
+        let gathered = match self.find_whole_here(search).await? {
+            Some(gathered) => gathered,
+            None => self.find_everywhere(indexes, search, Instant::now()).await?,
+        };
+        let may_be_partial = search.level != ReadLevel::Strong && search.request.allow_partial;
+        match gathered.failures.is_empty() || may_be_partial {
+            true => Ok(gathered),
+            false => Err(gathered.failures.refusal("searched").unwrap_or_else(nothing_found)),
+        }
+    }
+
+    /// What the only shard finds, if this member may answer for it.
+    async fn find_whole_here(&self, search: &Search) -> Result<Option<Gathered>, Refusal> {
+        if self.member.shards.get() > 1 || !self.may_answer(self.member.shard, search.level) {
+            return Ok(None);
+        }
+        let Read { value: snapshot, staleness } = match self.snapshot(search).await {
+            Err(refusal) if refusal.kind == RefusalKind::Elsewhere => return Ok(None),
+            read => read?,
+        };
+        let (request, cancel, shard) =
+            (Arc::clone(&search.request), search.cancel.clone(), self.member.shard);
+        let work = move || {
+            let plan = combine([prepare(&snapshot, &request)?]);
+            execute(&snapshot, &request, &plan, shard, &cancel)
+        };
+        let found = self.pool.run(search.deadline, &search.cancel, work).await;
+        let found = found.map_err(|error| error.refusal())??;
+        let found = vec![(search.request.position(shard), found)];
+        Ok(Some(Gathered { found, failures: Failures::default(), staleness }))
+    }
+
+    async fn find_everywhere(
+        &self,
+        indexes: &Indexes,
+        search: &Search,
+        began: Instant,
+    ) -> Result<Gathered, Refusal> {
         let query = |timeout| InnerQuery::read(indexes, &search.index, search.level, timeout);
         let text = search.request.to_json();
         let first = query(search.deadline.saturating_duration_since(began) / 2);
@@ -187,15 +242,12 @@ impl SearcherService {
             return Err(failures.refusal("searched").unwrap_or_else(nothing_found));
         }
         let mut staleness = Some(Duration::ZERO);
-        let mut parts: Vec<(ShardId, Found)> = Vec::with_capacity(found.len());
+        let mut parts: Vec<(u32, Found)> = Vec::with_capacity(found.len());
         for (shard, read) in found {
             staleness = staleness.and_then(|most| Some(most.max(read.staleness?)));
-            parts.push((shard, read.value));
+            parts.push((search.request.position(shard), read.value));
         }
-        let (request, index) = (Arc::clone(&search.request), Arc::clone(&search.index));
-        let merged = QueryPool::finish(move || merge(&request, &index.schema, parts)).await;
-        let merged = merged.map_err(|error| error.refusal())??;
-        Ok((merged, failures, staleness))
+        Ok(Gathered { found: parts, failures, staleness })
     }
 
     /// What this member's shard shows of the index, at the read level.
@@ -241,7 +293,7 @@ pub(crate) fn read_second(body: &[u8]) -> Result<(SearchRequest, Plan), Refusal>
         let detail = format!("the body is no request with a plan: {error}");
         Refusal::invalid("bad-search", &detail, "members write these bodies for each other")
     })?;
-    Ok((SearchRequest::from_json(request.get().as_bytes()).map_err(SearchError::from)?, plan))
+    Ok((SearchRequest::from_wire(request.get().as_bytes()).map_err(SearchError::from)?, plan))
 }
 
 /// There was no answer, and no reason either.

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::request::Parts;
-use plugin::http::{accept_body, read_body};
+use plugin::http::{BodyError, accept_body, read_body};
 use plugin::queue::{QueueBytes, Reserved};
 
 use super::bulk::MAX_BESIDE;
@@ -52,10 +52,19 @@ impl SearcherService {
         most: usize,
         space: &QueueBytes,
     ) -> Result<(Bytes, Reserved), Response> {
-        let read = async {
-            let body = accept_body(head, body, most).await?;
-            read_body(body, most, space.begin(0).await?).await
-        };
-        Ok(read.await.map_err(Refusal::from)?)
+        Ok(self.whole_body(head, body, most, space).await?)
+    }
+
+    /// The same, with the refusal as a value.
+    pub(crate) async fn whole_body(
+        &self,
+        head: &Parts,
+        body: Body,
+        most: usize,
+        space: &QueueBytes,
+    ) -> Result<(Bytes, Reserved), Refusal> {
+        let body = accept_body(head, body, most).await?;
+        let space = space.begin(0).await.map_err(BodyError::from)?;
+        Ok(read_body(body, most, space).await?)
     }
 }

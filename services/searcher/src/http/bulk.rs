@@ -29,9 +29,9 @@ use super::write::{BESIDE_ITEM, Item, ItemOutcome};
 use crate::catalog::{Index, Indexes};
 use crate::query_pool::panicked;
 use crate::service::SearcherService;
-use crate::shard::Refresh;
-pub(crate) use lines::one_line;
-use lines::{Line, Lines, MAX_LINES, RefusedLine};
+use crate::shard::{Change, Refresh};
+use lines::{Line, Lines, RefusedLine};
+pub(crate) use lines::{MAX_LINES, one_line};
 
 type ByShard<T> = BTreeMap<ShardId, Vec<T>>;
 
@@ -42,6 +42,14 @@ const WRITE_LIMIT: Duration = Duration::from_secs(30);
 const VISIBLE_LIMIT: Duration = Duration::from_secs(50);
 /// How many bytes the items of a request take beside the documents, with ids that were generated, at most.
 pub(crate) const MAX_BESIDE: usize = MAX_LINES * (BESIDE_ITEM + 36);
+
+/// How long the shards may take for a request with documents.
+pub(crate) fn write_limit(refresh: Refresh) -> Duration {
+    match refresh {
+        Refresh::Durable => WRITE_LIMIT,
+        Refresh::Wait | Refresh::Now => VISIBLE_LIMIT,
+    }
+}
 
 impl SearcherService {
     /// Answers a bulk request.
@@ -66,10 +74,7 @@ impl SearcherService {
                 Refusal::plain(problem.hint("send them in several requests"))
             })?;
         let (labels, mut items) = self.by_shard(documents);
-        let limit = match refresh {
-            Refresh::Durable => WRITE_LIMIT,
-            Refresh::Wait | Refresh::Now => VISIBLE_LIMIT,
-        };
+        let limit = write_limit(refresh);
         let query = InnerQuery { refresh, ..InnerQuery::read(indexes, index, ReadLevel::Primary, limit) };
         if !items.contains_key(&self.member.shard) {
             // Other members write everything, so a role that ends does not wait for them.
@@ -108,7 +113,8 @@ impl SearcherService {
         for Line { number, id, source } in documents {
             let shard = self.member.shard_of(id.hash());
             labels.entry(shard).or_default().push((number, id.clone()));
-            items.entry(shard).or_default().push(Item { id, source });
+            let change = Change::Put(source);
+            items.entry(shard).or_default().push(Item { id, change, condition: None });
         }
         (labels, items)
     }

@@ -32,20 +32,26 @@ const MEMBERS: [&str; 6] = ["q", "filter", "fields", "default_operator", "typos"
 /// How many documents are found and deleted at a time.
 const PAGE: usize = 1_000;
 /// How long it may take unless the request says so.
-const LIMIT: Duration = Duration::from_secs(50);
+pub(crate) const LIMIT: Duration = Duration::from_secs(50);
 /// The pause when the shard takes no more writes for now.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What was deleted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Deleted {
-    deleted: u64,
-    conflicts: u64,
+    pub(crate) deleted: u64,
+    pub(crate) conflicts: u64,
     /// Whether the time was up before all was deleted.
-    timed_out: bool,
+    pub(crate) timed_out: bool,
     /// Why it was not completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failed: Option<Reason>,
+}
+
+/// The search in a request of another member, which has been checked.
+fn parse_inner(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    let hint = "members write these requests for each other";
+    serde_json::from_slice(body).map_err(|error| Refusal::invalid("bad-search", &error, hint))
 }
 
 /// The search in a request. It names what to delete: an empty one would delete everything by mistake.
@@ -81,7 +87,8 @@ fn page(members: &Map<String, Value>, after: Option<Value>) -> Result<SearchRequ
     if let Some(after) = after {
         search.insert("search_after".to_owned(), after);
     }
-    let search = SearchRequest::from_json(Value::Object(search).to_string().as_bytes());
+    // What a client may not send was refused when it was parsed.
+    let search = SearchRequest::from_wire(Value::Object(search).to_string().as_bytes());
     Ok(search.map_err(SearchError::from)?)
 }
 
@@ -130,23 +137,34 @@ impl SearcherService {
         let checked = request.check(&index.schema);
         checked.map_err(|error| Refusal::from(SearchError::from(error)))?;
         let timeout = if is_given(&members, "timeout") { request.timeout } else { LIMIT };
+        let (sum, shards) = self.delete_everywhere(indexes, index, &members, timeout).await?;
+        let Deleted { deleted, conflicts, timed_out, failed: _ } = sum;
+        let answer =
+            json!({ "deleted": deleted, "conflicts": conflicts, "timed_out": timed_out, "shards": shards });
+        Ok(json(answer.to_string()))
+    }
+
+    /// Deletes what a search finds, in all shards. Fails only if none could begin.
+    pub(crate) async fn delete_everywhere(
+        &self,
+        indexes: &Indexes,
+        index: &Arc<Index>,
+        members: &Map<String, Value>,
+        timeout: Duration,
+    ) -> Result<(Deleted, Shards), Refusal> {
         let query = InnerQuery::read(indexes, index, ReadLevel::Strong, timeout);
         let body = Bytes::from(Value::Object(members.clone()).to_string());
         let here = || async {
-            let value = self.delete_found(index, &members, Instant::now() + timeout).await?;
+            let value = self.delete_found(index, members, Instant::now() + timeout).await?;
             Ok(Read { value, staleness: None })
         };
         let (done, failures) = self.ask_all::<Deleted, _>(Verb::Delete, &query, &body, here).await;
         if done.is_empty()
             && let Some(refusal) = failures.refusal("deleted from")
         {
-            return Err(refusal.into());
+            return Err(refusal);
         }
-        let (sum, shards) = total(done, &failures, self.member.all_shards().len());
-        let Deleted { deleted, conflicts, timed_out, failed: _ } = sum;
-        let answer =
-            json!({ "deleted": deleted, "conflicts": conflicts, "timed_out": timed_out, "shards": shards });
-        Ok(json(answer.to_string()))
+        Ok(total(done, &failures, self.member.all_shards().len()))
     }
 
     /// Answers a request of another member to delete from this shard.
@@ -154,7 +172,7 @@ impl SearcherService {
         self.member.owner_only()?;
         let index = self.index_of(query).await?;
         let (body, _space) = self.read_body(head, body, MAX_SEARCH, &self.bodies.inner).await?;
-        let members = parse(&body)?;
+        let members = parse_inner(&body)?;
         let deleted = self.delete_found(&index, &members, Instant::now() + query.timeout).await?;
         Ok(json(serde_json::to_vec(&deleted).expect("numbers and strings are written to memory")))
     }

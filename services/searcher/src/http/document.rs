@@ -60,7 +60,8 @@ impl SearcherService {
                 let is = if parameters.upsert { Is::Document } else { Is::Patch };
                 let (patch, _space) = self.read_source(index, &id, head, body, is).await?;
                 let upsert = parameters.upsert.then(|| patch.clone());
-                self.write_document(index, id, Change::Merge { patch, upsert }, parameters).await
+                self.write_document(index, id, Change::Merge { patch, upsert, detect_noop: true }, parameters)
+                    .await
             }
             Method::DELETE => {
                 self.member.owner_only()?;

@@ -25,6 +25,7 @@ use super::path::is_read;
 use super::refusal::Refusal;
 use crate::catalog::{Change, CreateError, Index, Indexes, NoSuchIndex, create, delete};
 use crate::definition::PartialDefinition;
+use crate::gather::Failures;
 use crate::service::SearcherService;
 
 /// The largest definition, in bytes.
@@ -133,7 +134,7 @@ impl SearcherService {
     }
 
     /// Makes every other member read the catalog. Returns those that did not; they find out by themselves.
-    async fn tell(&self, number: u64) -> Vec<NodeId> {
+    pub(crate) async fn tell(&self, number: u64) -> Vec<NodeId> {
         let peers: Vec<_> = {
             let view = self.cx.view.borrow();
             let peers = view.of_service(&self.member.service).filter(|member| member.id != self.cx.node);
@@ -182,16 +183,21 @@ impl SearcherService {
             return Err(method_not_allowed("POST"));
         }
         no_parameters(head)?;
-        let (limit, could_not_be) =
-            if verb == Verb::Compact { (COMPACT_LIMIT, "compacted") } else { (REFRESH_LIMIT, "refreshed") };
-        let query = InnerQuery::read(indexes, index, ReadLevel::Primary, limit);
-        let here = || self.do_here(index, verb, limit);
-        let (_, failures) = self.ask_all::<Done, _>(verb, &query, &Bytes::new(), here).await;
+        let could_not_be = if verb == Verb::Compact { "compacted" } else { "refreshed" };
+        let failures = self.each_owner(indexes, index, verb).await;
         let shards = failures.of(self.member.all_shards().len());
         match failures.refusal(could_not_be) {
             None => Ok(json(json!({ "shards": shards }).to_string())),
             Some(refusal) => Err(problem_with(&refusal.problem, "shards", json!(shards))),
         }
+    }
+
+    /// Makes all shards refresh or compact an index. Returns those that did not.
+    pub(crate) async fn each_owner(&self, indexes: &Indexes, index: &Arc<Index>, verb: Verb) -> Failures {
+        let limit = if verb == Verb::Compact { COMPACT_LIMIT } else { REFRESH_LIMIT };
+        let query = InnerQuery::read(indexes, index, ReadLevel::Primary, limit);
+        let here = || self.do_here(index, verb, limit);
+        self.ask_all::<Done, _>(verb, &query, &Bytes::new(), here).await.1
     }
 
     /// Refreshes or compacts this member's shard.

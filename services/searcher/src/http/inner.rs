@@ -1,7 +1,7 @@
 //! Requests of one member to another one that has a shard: `/_shard/{n}/{verb}?index=&name=&catalog=`.
 //!
-//! They name an index by its uuid, with its name for messages, and the number of the catalog's record in which the sender found it. A member that knows
-//! only earlier records reads the store first.
+//! They name an index by its uuid, with its name for messages, and the number of the catalog's record in which the sender
+//! found it. A member that knows only earlier records reads the store first.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub(crate) enum Verb {
     Write,
     /// Delete what a search finds.
     Delete,
+    /// Read documents by their ids.
+    Get,
     /// The first round of a search.
     Prepare,
     /// The second round of a search.
@@ -36,9 +38,10 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    const ALL: [(&'static str, Self); 9] = [
+    const ALL: [(&'static str, Self); 10] = [
         ("write", Self::Write),
         ("delete", Self::Delete),
+        ("get", Self::Get),
         ("prepare", Self::Prepare),
         ("execute", Self::Execute),
         ("suggest", Self::Suggest),
@@ -58,7 +61,7 @@ impl Verb {
 
     fn is_read(self) -> bool {
         match self {
-            Self::Prepare | Self::Execute | Self::Suggest | Self::State | Self::States => true,
+            Self::Get | Self::Prepare | Self::Execute | Self::Suggest | Self::State | Self::States => true,
             Self::Write | Self::Delete | Self::Refresh | Self::Compact => false,
         }
     }
@@ -70,6 +73,7 @@ impl Verb {
             Self::Prepare => Duration::ZERO,
             Self::Write
             | Self::Delete
+            | Self::Get
             | Self::Execute
             | Self::Suggest
             | Self::Refresh

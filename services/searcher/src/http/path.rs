@@ -13,6 +13,7 @@ use types::{KeyHash, ShardId, Target};
 
 use super::inner::{InnerQuery, Verb};
 use crate::catalog::{NameError, check_name};
+use crate::es;
 
 /// The longest id, in bytes.
 const MAX_ID: usize = 512;
@@ -30,6 +31,8 @@ pub(crate) enum Endpoint {
     Shard(ShardId, Verb),
     /// A request of one member to another one: to read the catalog.
     Catalog,
+    /// Elasticsearch's API: the path below `/es`.
+    Elasticsearch(String),
     Nowhere,
 }
 
@@ -111,6 +114,9 @@ pub(crate) fn endpoint(path: &str) -> Endpoint {
     if path.is_empty() {
         return Endpoint::Indexes;
     }
+    if let Some(rest) = path.strip_prefix("es").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        return Endpoint::Elasticsearch(rest.to_owned());
+    }
     if path == "_catalog" {
         return Endpoint::Catalog;
     }
@@ -157,6 +163,7 @@ pub(crate) fn target(head: &Parts) -> Target {
             let is_any = InnerQuery::parse(query).is_ok_and(|query| query.level == ReadLevel::Any);
             verb.target(shard, if is_any { ReadLevel::Any } else { ReadLevel::Primary })
         }
+        Endpoint::Elasticsearch(path) => es::target(&path),
         Endpoint::Indexes | Endpoint::Index { .. } | Endpoint::Catalog | Endpoint::Nowhere => Target::Any,
     }
 }
@@ -174,6 +181,7 @@ pub(crate) fn may_repeat(head: &Parts) -> bool {
             OfIndex::Itself | OfIndex::Documents | OfIndex::Document(_) | OfIndex::Delete => false,
         },
         Endpoint::Shard(_, verb) => verb.may_repeat(),
+        Endpoint::Elasticsearch(path) => es::may_repeat(&head.method, &path),
         Endpoint::Indexes | Endpoint::Catalog | Endpoint::Nowhere => true,
     }
 }
@@ -228,6 +236,9 @@ mod tests {
             ("/_shard/x/write", Endpoint::Nowhere),
             ("/_shard/3/nothing", Endpoint::Nowhere),
             ("/_catalog", Endpoint::Catalog),
+            ("/es", Endpoint::Elasticsearch(String::new())),
+            ("/es/a/_doc/1", Endpoint::Elasticsearch("/a/_doc/1".to_owned())),
+            ("/est", of("est", OfIndex::Itself)),
         ] {
             assert_eq!(endpoint(path), expected, "{path}");
         }
@@ -255,7 +266,6 @@ mod tests {
             ("/Packages/search", NameError::UpperCase('P')),
             ("//search", NameError::Empty),
             ("/_nothing", NameError::Beginning('_')),
-            ("/es", NameError::Reserved("es".to_owned())),
             ("/%FF", NameError::Encoding),
             ("/%/docs/1", NameError::Encoding),
         ] {

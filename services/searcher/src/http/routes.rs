@@ -13,6 +13,7 @@ use types::{ErrorKind, Problem};
 use super::inner::Verb;
 use super::path::{DocumentId, Endpoint, OfIndex, endpoint, may_repeat};
 use crate::catalog::NAME_RULE;
+use crate::es;
 use crate::service::SearcherService;
 
 /// The hint for an id that can't be parsed.
@@ -35,6 +36,7 @@ async fn answer(State(service): State<Arc<SearcherService>>, request: Request) -
 
 async fn answer_whole(service: &SearcherService, head: &Parts, body: Body) -> Response {
     let outcome = match endpoint(head.uri.path()) {
+        Endpoint::Elasticsearch(path) => Ok(es::answer(service, &path, head, body).await),
         Endpoint::Indexes => service.list_indexes(head).await,
         Endpoint::Index { name: Err(error), .. } => Err(invalid("bad-index-name", &error, NAME_RULE)),
         Endpoint::Index { name: Ok(name), what } => service.of_index(&name, what, head, body).await,

@@ -37,9 +37,15 @@ impl SearcherService {
         match verb {
             Verb::Write => self.write_for_member(&query, head, body).await,
             Verb::Delete => self.delete_for_member(&query, head, body).await,
+            Verb::Get => {
+                let (body, _space) = self.read_body(head, body, MAX_SEARCH, &self.bodies.inner).await?;
+                let index = self.index_of(&query).await?;
+                let ids = super::get::ids(&body)?;
+                Ok(answer(&self.get_here(&index, &ids, query.level).await?))
+            }
             Verb::Prepare => {
                 let (body, _space) = self.read_body(head, body, MAX_SEARCH, &self.bodies.inner).await?;
-                let request = SearchRequest::from_json(&body).map_err(SearchError::from);
+                let request = SearchRequest::from_wire(&body).map_err(SearchError::from);
                 let search = self.search_of(&query, request.map_err(Refusal::from)?).await?;
                 let (read, _) = self.prepare_here(&search).await?;
                 Ok(answer(&read))

@@ -12,12 +12,13 @@ use plugin::shard::{Read, ReadLevel};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
+use types::ShardId;
 use uuid::Uuid;
 
 use super::inner::{InnerQuery, Verb};
 use super::refusal::Refusal;
 use crate::catalog::{Index, Indexes};
-use crate::gather::Search;
+use crate::gather::{Failures, Search};
 use crate::query_pool::PoolError;
 use crate::search::{Cancel, SearchError, SearchRequest};
 use crate::service::SearcherService;
@@ -33,6 +34,9 @@ const SIZES_LIMIT: Duration = Duration::from_secs(1);
 pub(crate) struct ShardState {
     /// How many documents searches see.
     pub(crate) documents: u64,
+    /// How many documents are still in segments though they were deleted or replaced.
+    #[serde(default)]
+    pub(crate) deleted: u64,
     segments: u64,
     /// The size of the segments, in bytes.
     pub(crate) bytes: u64,
@@ -80,6 +84,18 @@ impl SearcherService {
         Ok(Read { value: states.map_err(|error| error.refusal())??, staleness: None })
     }
 
+    /// The state of an index at each shard, and the shards that did not say.
+    pub(crate) async fn states(
+        &self,
+        indexes: &Indexes,
+        index: &Arc<Index>,
+        level: ReadLevel,
+    ) -> (Vec<(ShardId, Read<ShardState>)>, Failures) {
+        let query = InnerQuery::read(indexes, index, level, STATE_LIMIT);
+        let here = || self.state_here(index, level, Instant::now() + STATE_LIMIT);
+        self.ask_all::<ShardState, _>(Verb::State, &query, &Bytes::new(), here).await
+    }
+
     /// Answers a request to show an index.
     pub(crate) async fn show_index(&self, indexes: &Indexes, index: &Arc<Index>, head: &Parts) -> Answer {
         let level = parameters(head.uri.query().unwrap_or_default(), &["consistency"]);
@@ -88,10 +104,7 @@ impl SearcherService {
             None => Ok(ReadLevel::Primary),
         });
         let level = level.map_err(|error| error.to_response())?;
-        let query = InnerQuery::read(indexes, index, level, STATE_LIMIT);
-        let here = || self.state_here(index, level, Instant::now() + STATE_LIMIT);
-        let (states, failures) =
-            self.ask_all::<ShardState, _>(Verb::State, &query, &Bytes::new(), here).await;
+        let (states, failures) = self.states(indexes, index, level).await;
         let sum = |of: fn(&ShardState) -> u64| states.iter().map(|(_, read)| of(&read.value)).sum::<u64>();
         let shards = states.iter().map(|(shard, Read { value, staleness })| {
             let mut shown = json!({
@@ -141,9 +154,11 @@ impl SearcherService {
 fn state(snapshot: &Snapshot, is_owner: bool) -> Result<ShardState, SearchError> {
     let searcher = &snapshot.searcher;
     let usage = searcher.space_usage().map_err(|error| SearchError::Engine(error.to_string()))?;
+    let readers = searcher.segment_readers();
     Ok(ShardState {
         documents: searcher.num_docs(),
-        segments: searcher.segment_readers().len() as u64,
+        deleted: readers.iter().map(|reader| u64::from(reader.num_deleted_docs())).sum(),
+        segments: readers.len() as u64,
         bytes: usage.total().get_bytes(),
         is_owner,
     })

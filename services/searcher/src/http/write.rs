@@ -10,7 +10,6 @@ use http::request::Parts;
 use mesh::shards::ShardError as Unanswered;
 use plugin::http::{Answer, json};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tokio::task::spawn_blocking;
 use types::{ErrorKind, ShardId};
 
@@ -21,18 +20,19 @@ use super::refusal::{Reason, Refusal, RefusalKind};
 use crate::catalog::Index;
 use crate::document::DocumentError;
 use crate::service::SearcherService;
-use crate::shard::{Change, Outcome, Refresh, Refused, Write, Written};
+use crate::shard::{Change, Condition, Outcome, Refresh, Refused, Write, Written};
 
 /// How many bytes of documents are written in one record of the log. A record has at most 16 MiB.
 const MAX_BATCH: usize = 8 * 1024 * 1024;
 /// How many bytes an item takes beside its document and its id, in the request to an owner.
-pub(crate) const BESIDE_ITEM: usize = 32;
+pub(crate) const BESIDE_ITEM: usize = 160;
 
-/// A document to write.
+/// A change of a document.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
     pub(crate) id: DocumentId,
-    pub(crate) source: Box<RawValue>,
+    pub(crate) change: Change,
+    pub(crate) condition: Option<Condition>,
 }
 
 /// The same as a line of a request to the owner.
@@ -40,14 +40,16 @@ pub(crate) struct Item {
 #[serde(deny_unknown_fields)]
 struct ItemLine {
     id: String,
-    source: Box<RawValue>,
+    change: Change,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    condition: Option<Condition>,
 }
 
 /// What became of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ItemOutcome {
-    Written { seq: u64, term: u64, version: u64, is_new: bool },
+    Written { seq: u64, term: u64, version: u64, outcome: Outcome },
     Refused(Reason),
 }
 
@@ -60,8 +62,8 @@ struct Outcomes {
 /// Items as the body of a request to their owner.
 pub(crate) fn to_lines(items: &[Item]) -> Bytes {
     let mut body = Vec::new();
-    for Item { id, source } in items {
-        let line = ItemLine { id: id.as_str().to_owned(), source: source.clone() };
+    for Item { id, change, condition } in items {
+        let line = ItemLine { id: id.as_str().to_owned(), change: change.clone(), condition: *condition };
         serde_json::to_writer(&mut body, &line).expect("a string and a valid document are written to memory");
         body.push(b'\n');
     }
@@ -73,9 +75,10 @@ fn of_lines(body: &[u8]) -> Result<Vec<Item>, Refusal> {
         |detail: String| Refusal::invalid("bad-line", &detail, "members write these lines for each other");
     let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let items = lines.map(|line| {
-        let ItemLine { id, source } = serde_json::from_slice(line).map_err(|error| bad(error.to_string()))?;
+        let ItemLine { id, change, condition } =
+            serde_json::from_slice(line).map_err(|error| bad(error.to_string()))?;
         let id = DocumentId::new(id).map_err(|error| bad(error.to_string()))?;
-        Ok(Item { id, source })
+        Ok(Item { id, change, condition })
     });
     items.collect()
 }
@@ -157,7 +160,11 @@ impl SearcherService {
         let (schema, of) = (Arc::clone(&index.schema), Arc::clone(items));
         let checked = spawn_blocking(move || {
             let check = |item: &Item| {
-                let error = schema.check(item.source.get()).err()?;
+                let error = match &item.change {
+                    Change::Put(source) => schema.check(source.get()).err()?,
+                    // What a merge makes of the document is checked when it is made.
+                    Change::Merge { .. } | Change::Delete => return None,
+                };
                 Some(ItemOutcome::Refused(Reason::of(&bad_document(&error).problem)))
             };
             of.iter().map(check).collect::<Vec<_>>()
@@ -174,16 +181,16 @@ impl SearcherService {
                 written.extend(std::iter::repeat_n(ItemOutcome::Refused(reason.clone()), count));
                 continue;
             }
-            let writes = batch.into_iter().map(|Item { id, source }| Write {
+            let writes = batch.into_iter().map(|Item { id, change, condition }| Write {
                 index: Arc::clone(index),
                 id: id.as_str().to_owned(),
-                change: Change::Put(source.clone()),
-                condition: None,
+                change: change.clone(),
+                condition: *condition,
             });
             match self.shard.write(writes.collect(), Refresh::Durable).await {
                 Ok(done) => written.extend(done.into_iter().map(|done| match done {
                     Ok(Written { seq, term, version, outcome }) => {
-                        ItemOutcome::Written { seq, term, version, is_new: outcome == Outcome::Created }
+                        ItemOutcome::Written { seq, term, version, outcome }
                     }
                     Err(refused) => ItemOutcome::Refused(Reason::from(&refused)),
                 })),
@@ -224,21 +231,25 @@ impl SearcherService {
     }
 }
 
+impl ItemOutcome {
+    /// The operation that searches must show. There is none if there was nothing to delete.
+    fn operation(&self) -> Option<u64> {
+        match self {
+            Self::Written { outcome: Outcome::NotFound, .. } | Self::Refused(_) => None,
+            Self::Written { seq, .. } => Some(*seq),
+        }
+    }
+}
+
 /// The number after the last operation of these items.
 fn end_of(outcomes: &[ItemOutcome]) -> u64 {
-    let seqs = outcomes.iter().filter_map(|outcome| match outcome {
-        ItemOutcome::Written { seq, .. } => Some(seq + 1),
-        ItemOutcome::Refused(_) => None,
-    });
-    seqs.max().unwrap_or_default()
+    outcomes.iter().filter_map(ItemOutcome::operation).map(|seq| seq + 1).max().unwrap_or_default()
 }
 
 /// Gives what was written the reason why it is not visible.
 fn not_visible(outcomes: &mut [ItemOutcome], reason: &Reason) {
-    for outcome in outcomes {
-        if matches!(outcome, ItemOutcome::Written { .. }) {
-            *outcome = ItemOutcome::Refused(reason.clone());
-        }
+    for outcome in outcomes.iter_mut().filter(|outcome| outcome.operation().is_some()) {
+        *outcome = ItemOutcome::Refused(reason.clone());
     }
 }
 
@@ -247,7 +258,7 @@ fn batches(items: Vec<&Item>) -> Vec<Vec<&Item>> {
     let mut batches: Vec<Vec<&Item>> = Vec::new();
     let mut size = usize::MAX;
     for item in items {
-        let bytes = item.source.get().len() + item.id.as_str().len();
+        let bytes = item.change.bytes() + item.id.as_str().len();
         match batches.last_mut() {
             Some(batch) if size.saturating_add(bytes) <= MAX_BATCH => {
                 size += bytes;
@@ -264,24 +275,33 @@ fn batches(items: Vec<&Item>) -> Vec<Vec<&Item>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::value::RawValue;
+
     use super::*;
 
+    fn raw(source: &str) -> Box<RawValue> {
+        RawValue::from_string(source.to_owned()).unwrap()
+    }
+
     fn item(id: &str, source: &str) -> Item {
-        let source = RawValue::from_string(source.to_owned()).unwrap();
-        Item { id: DocumentId::new(id).unwrap(), source }
+        Item { id: DocumentId::new(id).unwrap(), change: Change::Put(raw(source)), condition: None }
     }
 
     #[test]
     fn items_are_read_as_they_were_written() {
-        let items = [item("a\n/\"", "{\"n\":1.50}"), item(&"ü".repeat(256), "{}")];
+        let merge = Change::Merge { patch: raw("{\"n\":1.50}"), upsert: Some(raw("{}")), detect_noop: false };
+        let items = [
+            item("a\n/\"", "{\"n\":1.50}"),
+            item(&"ü".repeat(256), "{}"),
+            Item { change: merge, condition: Some(Condition::Is { seq: 7, term: 2 }), ..item("a", "{}") },
+            Item { change: Change::Delete, condition: Some(Condition::Absent), ..item("a", "{}") },
+        ];
         let read = of_lines(&to_lines(&items)).unwrap();
-        let shown = |items: &[Item]| -> Vec<_> {
-            items.iter().map(|item| (item.id.clone(), item.source.get().to_owned())).collect()
-        };
+        let shown = |items: &[Item]| -> Vec<_> { items.iter().map(|item| format!("{item:?}")).collect() };
         assert_eq!(shown(&read), shown(&items));
-        let long = format!("{{\"id\":\"{}\",\"source\":{{}}}}", "a".repeat(600));
-        for wrong in ["{}", "{\"id\":\"\",\"source\":{}}", "{\"id\":\"a\",\"source\":{},\"x\":1}", "x", &long]
-        {
+        let line = |id: &str, more: &str| format!("{{\"id\":\"{id}\",\"change\":{{\"put\":{{}}}}{more}}}");
+        assert!(of_lines(line("a", "").as_bytes()).is_ok());
+        for wrong in ["{}", &line("", ""), &line("a", ",\"x\":1"), "x", &line(&"a".repeat(600), "")] {
             assert!(of_lines(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
@@ -298,17 +318,18 @@ mod tests {
     }
 
     #[test]
-    fn items_that_are_not_visible_yet_have_that_reason_and_refused_ones_keep_theirs() {
+    fn items_that_are_not_visible_yet_have_that_reason_and_those_that_wrote_nothing_keep_theirs() {
         let reason = |code: &str| Reason { status: 504, code: code.to_owned(), detail: String::new() };
-        let written = |seq| ItemOutcome::Written { seq, term: 1, version: 1, is_new: true };
-        let mut outcomes = [written(7), ItemOutcome::Refused(reason("bad-document")), written(8)];
-        assert_eq!((end_of(&outcomes), end_of(&outcomes[1..2])), (9, 0));
+        let written = |seq| ItemOutcome::Written { seq, term: 1, version: 1, outcome: Outcome::Created };
+        let missing = ItemOutcome::Written { seq: 0, term: 0, version: 0, outcome: Outcome::NotFound };
+        let mut outcomes = [written(7), ItemOutcome::Refused(reason("bad-document")), missing, written(8)];
+        assert_eq!((end_of(&outcomes), end_of(&outcomes[1..3])), (9, 0));
         not_visible(&mut outcomes, &reason("not-visible-in-time"));
         let codes = outcomes.map(|outcome| match outcome {
             ItemOutcome::Refused(reason) => reason.code,
             ItemOutcome::Written { .. } => "written".to_owned(),
         });
-        assert_eq!(codes, ["not-visible-in-time", "bad-document", "not-visible-in-time"]);
+        assert_eq!(codes, ["not-visible-in-time", "bad-document", "written", "not-visible-in-time"]);
     }
 
     /// The bound of a request between members is that of the largest one that a client can cause.

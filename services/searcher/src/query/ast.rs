@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Bound;
 
 use super::ParseOptions;
+use super::condition::{Condition, Minimum};
+use super::functions::Functions;
 
 /// A query as a syntax tree, with how its text was understood.
 ///
@@ -15,24 +17,45 @@ pub(crate) struct Ast {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Node {
+pub(crate) enum Node {
     /// Every document.
     All,
+    /// No document.
+    Nothing,
     /// At least one clause. Without `Must` clauses, at least one `Should` clause has to match, if there is any; with `MustNot`
     /// clauses only, it matches all documents but those.
     Boolean(Vec<Clause>),
     Boosted(Box<Self>, f32),
     Leaf(Leaf),
+    /// As Elasticsearch combines clauses: words without terms match nothing.
+    Bool(Bool),
+    /// What matches scores 1.
+    Constant(Box<Self>),
+    /// The best of several, and a part of the others.
+    Best(Vec<Self>, f32),
+    Functions(Box<Functions>),
+    Condition(Condition),
+}
+
+/// Clauses as Elasticsearch combines them. Filters do not score.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Bool {
+    pub(crate) must: Vec<Node>,
+    pub(crate) filter: Vec<Node>,
+    pub(crate) should: Vec<Node>,
+    pub(crate) must_not: Vec<Node>,
+    /// How many `should` clauses must match; one, if there is nothing else that must.
+    pub(crate) minimum: Option<Minimum>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Clause {
-    pub(super) occur: Occur,
-    pub(super) node: Node,
+pub(crate) struct Clause {
+    pub(crate) occur: Occur,
+    pub(crate) node: Node,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Occur {
+pub(crate) enum Occur {
     Should,
     Must,
     MustNot,
@@ -40,16 +63,16 @@ pub(super) enum Occur {
 
 /// A condition on one field, or on the default fields.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Leaf {
+pub(crate) struct Leaf {
     /// Its place among the leaves, from 0, in the order of the text.
-    pub(super) number: u32,
-    pub(super) field: Option<String>,
-    pub(super) matches: Matches,
-    pub(super) span: Span,
+    pub(crate) number: u32,
+    pub(crate) field: Option<String>,
+    pub(crate) matches: Matches,
+    pub(crate) span: Span,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Matches {
+pub(crate) enum Matches {
     Word(String),
     Phrase {
         text: String,
@@ -70,11 +93,13 @@ pub(super) enum Matches {
     },
     /// The field has a value.
     Exists,
+    /// A regular expression as Lucene writes it.
+    Regexp(String),
 }
 
 /// A piece of a wildcard pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     Text(String),
     /// `?`: one character.
     One,
@@ -86,9 +111,9 @@ pub(super) enum Piece {
 ///
 /// All spans are equal: where a leaf was written is no part of what it means.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Span {
-    pub(super) start: usize,
-    pub(super) end: usize,
+pub(crate) struct Span {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
 }
 
 impl PartialEq for Span {
@@ -106,12 +131,61 @@ impl Node {
         }
     }
 
-    fn visit<'a>(&'a self, each: &mut impl FnMut(&'a Leaf)) {
+    /// The nodes directly in this one.
+    fn children(&self) -> Vec<&Self> {
         match self {
-            Self::All => {}
-            Self::Boolean(clauses) => clauses.iter().for_each(|clause| clause.node.visit(each)),
-            Self::Boosted(node, _) => node.visit(each),
-            Self::Leaf(leaf) => each(leaf),
+            Self::All | Self::Nothing | Self::Leaf(_) | Self::Condition(_) => Vec::new(),
+            Self::Boolean(clauses) => clauses.iter().map(|clause| &clause.node).collect(),
+            Self::Boosted(node, _) | Self::Constant(node) => vec![node],
+            Self::Best(nodes, _) => nodes.iter().collect(),
+            Self::Bool(all) => {
+                let (must, should) = (all.must.iter().chain(&all.filter), all.should.iter());
+                must.chain(should).chain(&all.must_not).collect()
+            }
+            Self::Functions(functions) => {
+                let filters = functions.functions.iter().filter_map(|function| function.filter.as_ref());
+                std::iter::once(&functions.query).chain(filters).collect()
+            }
+        }
+    }
+
+    fn children_mut(&mut self) -> Vec<&mut Self> {
+        match self {
+            Self::All | Self::Nothing | Self::Leaf(_) | Self::Condition(_) => Vec::new(),
+            Self::Boolean(clauses) => clauses.iter_mut().map(|clause| &mut clause.node).collect(),
+            Self::Boosted(node, _) | Self::Constant(node) => vec![node],
+            Self::Best(nodes, _) => nodes.iter_mut().collect(),
+            Self::Bool(all) => {
+                let (must, should) = (all.must.iter_mut().chain(&mut all.filter), all.should.iter_mut());
+                must.chain(should).chain(&mut all.must_not).collect()
+            }
+            Self::Functions(functions) => {
+                let filters = functions.functions.iter_mut().filter_map(|function| function.filter.as_mut());
+                std::iter::once(&mut functions.query).chain(filters).collect()
+            }
+        }
+    }
+
+    /// Visits this node and all below it.
+    fn visit<'a>(&'a self, each: &mut impl FnMut(&'a Self)) {
+        each(self);
+        for child in self.children() {
+            child.visit(each);
+        }
+    }
+
+    /// Numbers the leaves and conditions in their order, from the next number.
+    fn number(&mut self, next: &mut u32) {
+        match self {
+            Self::Leaf(leaf) => {
+                leaf.number = *next;
+                *next += 1;
+            }
+            Self::Condition(condition) => {
+                condition.number = *next;
+                *next += condition.numbers();
+            }
+            other => other.children_mut().into_iter().for_each(|child| child.number(next)),
         }
     }
 }
@@ -120,8 +194,40 @@ impl Ast {
     /// The leaves in the order of their numbers.
     pub(super) fn leaves(&self) -> Vec<&Leaf> {
         let mut leaves = Vec::new();
-        self.root.visit(&mut |leaf| leaves.push(leaf));
+        self.root.visit(&mut |node| {
+            if let Node::Leaf(leaf) = node {
+                leaves.push(leaf);
+            }
+        });
         leaves
+    }
+
+    /// The conditions in the order of their numbers.
+    pub(super) fn conditions(&self) -> Vec<&Condition> {
+        let mut conditions = Vec::new();
+        self.root.visit(&mut |node| {
+            if let Node::Condition(condition) = node {
+                conditions.push(condition);
+            }
+        });
+        conditions
+    }
+
+    /// All functions of scores.
+    pub(super) fn functions(&self) -> Vec<&Functions> {
+        let mut functions = Vec::new();
+        self.root.visit(&mut |node| {
+            if let Node::Functions(found) = node {
+                functions.push(found.as_ref());
+            }
+        });
+        functions
+    }
+
+    /// The query that a tree is; its leaves get their numbers.
+    pub(crate) fn of_tree(mut root: Node) -> Self {
+        root.number(&mut 0);
+        Self { root, options: ParseOptions::default() }
     }
 }
 
@@ -135,6 +241,13 @@ impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => f.write_str("*"),
+            // Not written as text by any user: for messages only.
+            Self::Nothing
+            | Self::Bool(_)
+            | Self::Constant(_)
+            | Self::Best(..)
+            | Self::Functions(_)
+            | Self::Condition(_) => write!(f, "{self:?}"),
             Self::Leaf(leaf) => write!(f, "{leaf}"),
             Self::Boosted(node, boost) => write!(f, "{node}^{boost}"),
             Self::Boolean(clauses) => {
@@ -191,6 +304,7 @@ impl fmt::Display for Leaf {
                 f.write_str(if matches!(upper, Bound::Excluded(_)) { "}" } else { "]" })
             }
             Matches::Exists => f.write_str("*"),
+            Matches::Regexp(text) => write!(f, "/{text}/"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Automata that select terms of a dictionary: prefixes, wildcard patterns and misspelled words, each in time linear in a term.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use tantivy::Term;
 use tantivy::query::{DfaWrapper, FuzzyTermQuery};
@@ -8,6 +9,7 @@ use tantivy::schema::Field;
 use tantivy_fst::Automaton;
 
 use super::ast::Piece;
+use super::regexp::Regexp;
 
 /// A wildcard pattern over UTF-8 text.
 ///
@@ -100,6 +102,7 @@ impl Automaton for Pattern {
 pub(super) enum Select {
     Pattern(Pattern),
     Fuzzy(DfaWrapper),
+    Regexp(Arc<Regexp>),
 }
 
 /// The state of [`Select`].
@@ -107,14 +110,20 @@ pub(super) enum Select {
 pub(super) enum SelectState {
     Pattern(u128),
     Fuzzy(<DfaWrapper as Automaton>::State),
+    Regexp(Option<usize>),
 }
 
 impl Select {
-    /// Words within some edits of a word: insertions, deletions, replacements and swaps of neighbours. At most 2 edits.
-    pub(super) fn fuzzy(word: &str, distance: u8) -> Result<Self, tantivy::TantivyError> {
+    /// Words within some edits of a word: insertions, deletions, replacements and, with `transpositions`, swaps of
+    /// neighbours. At most 2 edits.
+    pub(super) fn fuzzy(
+        word: &str,
+        distance: u8,
+        transpositions: bool,
+    ) -> Result<Self, tantivy::TantivyError> {
         // The field is no part of the automaton.
         let term = Term::from_field_text(Field::from_field_id(0), word);
-        FuzzyTermQuery::new(term, distance, true).automaton().map(Self::Fuzzy)
+        FuzzyTermQuery::new(term, distance, transpositions).automaton().map(Self::Fuzzy)
     }
 }
 
@@ -125,6 +134,7 @@ impl Automaton for Select {
         match self {
             Self::Pattern(pattern) => SelectState::Pattern(pattern.start()),
             Self::Fuzzy(dfa) => SelectState::Fuzzy(dfa.start()),
+            Self::Regexp(regexp) => SelectState::Regexp(regexp.start()),
         }
     }
 
@@ -132,6 +142,7 @@ impl Automaton for Select {
         match (self, state) {
             (Self::Pattern(pattern), SelectState::Pattern(state)) => pattern.is_match(state),
             (Self::Fuzzy(dfa), SelectState::Fuzzy(state)) => dfa.is_match(state),
+            (Self::Regexp(regexp), SelectState::Regexp(state)) => regexp.is_match(state),
             _ => false,
         }
     }
@@ -140,6 +151,7 @@ impl Automaton for Select {
         match (self, state) {
             (Self::Pattern(pattern), SelectState::Pattern(state)) => pattern.can_match(state),
             (Self::Fuzzy(dfa), SelectState::Fuzzy(state)) => dfa.can_match(state),
+            (Self::Regexp(regexp), SelectState::Regexp(state)) => regexp.can_match(state),
             _ => false,
         }
     }
@@ -150,6 +162,9 @@ impl Automaton for Select {
                 SelectState::Pattern(pattern.accept(state, byte))
             }
             (Self::Fuzzy(dfa), SelectState::Fuzzy(state)) => SelectState::Fuzzy(dfa.accept(state, byte)),
+            (Self::Regexp(regexp), SelectState::Regexp(state)) => {
+                SelectState::Regexp(regexp.accept(state, byte))
+            }
             (_, state) => *state,
         }
     }

@@ -1,5 +1,7 @@
 //! Checks the fields and values of a query against an index, before anything is searched.
 
+mod condition;
+
 use std::ops::Bound;
 
 use tantivy::Term;
@@ -8,7 +10,7 @@ use super::ast::{Ast, Leaf, Matches};
 use super::parse::MAX_BOOST;
 use super::place::places;
 use super::{QueryError, range};
-use crate::definition::FieldDefinition;
+use crate::definition::{FieldDefinition, SubField};
 use crate::schema::{IndexSchema, Place, PlaceKind, UnknownField};
 
 /// The most pairs of words and places: a query searches each word in each of them.
@@ -22,6 +24,7 @@ pub(super) const MAX_WALKS: usize = 1000;
 const MAX_PHRASE: usize = 1024;
 
 pub(super) fn check(ast: &Ast, schema: &IndexSchema) -> Result<(), QueryError> {
+    condition::check(ast, schema)?;
     for (field, boost) in &ast.options.fields {
         if !(0.0..=MAX_BOOST).contains(boost) {
             let message = format!("the boost of the field `{field}` is not a number from 0 to {MAX_BOOST}");
@@ -128,7 +131,11 @@ fn check_values(
                 format!("`{field}` is of type {kind}, which has no prefixes, wildcards or misspellings");
             Err(refused(leaf, message, "search for a value, or for a range such as `[1 TO 10]`"))
         }
-        Matches::Prefix(_) | Matches::Wildcard(_) | Matches::Fuzzy { .. } | Matches::Exists => Ok(()),
+        Matches::Prefix(_)
+        | Matches::Wildcard(_)
+        | Matches::Fuzzy { .. }
+        | Matches::Regexp(_)
+        | Matches::Exists => Ok(()),
     }
 }
 
@@ -175,6 +182,10 @@ fn kind(schema: &IndexSchema, field: &str) -> &'static str {
         Some(FieldDefinition::Bool {}) => "bool",
         Some(FieldDefinition::Date {}) => "date",
         Some(FieldDefinition::Json {}) | None if field == "_seq" => "u64",
+        None if let Some(sub) = schema.definition.sub_field(field) => match sub {
+            SubField::Text { .. } => "text",
+            SubField::Keyword { .. } => "keyword",
+        },
         Some(FieldDefinition::Json {}) | None => "json",
     }
 }

@@ -9,6 +9,8 @@
 //! - A word that has no terms, such as a stop word, asks for nothing: the other words decide. If there are no others, nothing
 //!   matches. A word that has no terms in some places only (a stop word in one language) is optional where all words must match.
 
+mod condition;
+
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -20,12 +22,13 @@ use tantivy::query::{
 };
 use tantivy::schema::IndexRecordOption;
 
-use super::ast::{Ast, Clause, Leaf, Matches, Node, Occur};
+use super::ast::{Ast, Bool, Clause, Leaf, Matches, Node, Occur};
 use super::blended::Blended;
 use super::excluded::Excluded;
+use super::functions::Functions;
 use super::place::{How, Selection, places, selection, term_text};
 use super::selected::{Budget, Selected};
-use super::{Compiled, Expansions, QueryError, check, range};
+use super::{Compiled, Expansions, QueryError, check, range, scored};
 use crate::schema::query_text::phrases;
 use crate::schema::{IndexSchema, Place, PlaceKind};
 
@@ -94,7 +97,102 @@ impl Compiler<'_> {
                 Built::NoTerms => Built::NoTerms,
             }),
             Node::Boolean(clauses) => self.boolean(clauses),
+            Node::Nothing => Ok(Built::query(EmptyQuery)),
+            Node::Bool(all) => self.bool(all),
+            Node::Constant(node) => {
+                let query = self.unscored(node)?;
+                Ok(Built::query(ConstScoreQuery::new(query, 1.0)))
+            }
+            Node::Best(nodes, tie_breaker) => {
+                let mut queries = nodes.iter().map(|node| self.query(node)).collect::<Result<Vec<_>, _>>()?;
+                let query = match queries.len() {
+                    0 | 1 => queries.pop().unwrap_or_else(|| Box::new(EmptyQuery)),
+                    _ => Box::new(DisjunctionMaxQuery::with_tie_breaker(queries, *tie_breaker)),
+                };
+                Ok(Built::Query { query, is_optional: false })
+            }
+            Node::Functions(functions) => self.functions(functions),
+            Node::Condition(condition) => Ok(self.condition(condition)),
         }
+    }
+
+    /// What asks for nothing matches nothing.
+    fn query(&mut self, node: &Node) -> Result<Box<dyn Query>, QueryError> {
+        Ok(match self.node(node)? {
+            Built::Query { query, .. } => query,
+            Built::NoTerms => Box::new(EmptyQuery),
+        })
+    }
+
+    fn unscored(&mut self, node: &Node) -> Result<Box<dyn Query>, QueryError> {
+        let was_scored = std::mem::replace(&mut self.is_scored, false);
+        let query = self.query(node);
+        self.is_scored = was_scored;
+        query
+    }
+
+    fn bool(&mut self, all: &Bool) -> Result<Built, QueryError> {
+        let mut clauses: Vec<(TantivyOccur, Box<dyn Query>)> = Vec::new();
+        for node in &all.must {
+            clauses.push((TantivyOccur::Must, self.query(node)?));
+        }
+        for node in &all.filter {
+            let query = self.unscored(node)?;
+            clauses.push((TantivyOccur::Must, Box::new(ConstScoreQuery::new(query, 0.0))));
+        }
+        let mut minimum = all.minimum.as_ref().map_or(0, |minimum| minimum.of(all.should.len()));
+        if clauses.is_empty() && !all.should.is_empty() {
+            minimum = minimum.max(1);
+        }
+        if minimum > all.should.len() {
+            return Ok(Built::query(EmptyQuery));
+        }
+        let is_single = clauses.len() + all.should.len() == 1 && all.must_not.is_empty();
+        for node in &all.should {
+            clauses.push((TantivyOccur::Should, self.query(node)?));
+        }
+        if clauses.is_empty() {
+            if all.must_not.is_empty() {
+                return Ok(Built::query(AllQuery));
+            }
+            let everything = ConstScoreQuery::new(Box::new(AllQuery), 0.0);
+            clauses.push((TantivyOccur::Must, Box::new(everything)));
+        }
+        if is_single && let Some((_, query)) = clauses.pop() {
+            return Ok(Built::Query { query, is_optional: false });
+        }
+        for node in &all.must_not {
+            let query = self.unscored(node)?;
+            clauses.push((TantivyOccur::MustNot, Box::new(Excluded(query))));
+        }
+        Ok(Built::query(BooleanQuery::with_minimum_required_clauses(clauses, minimum)))
+    }
+
+    fn functions(&mut self, functions: &Functions) -> Result<Built, QueryError> {
+        let mut compiled = Vec::with_capacity(functions.functions.len());
+        for function in &functions.functions {
+            let column = function.value.field().and_then(|field| self.column(field));
+            compiled.push(scored::Function {
+                filter: function.filter.as_ref().map(|filter| self.unscored(filter)).transpose()?,
+                weight: function.weight,
+                value: function.value.clone(),
+                column,
+            });
+        }
+        Ok(Built::query(scored::Scored {
+            query: self.query(&functions.query)?,
+            functions: compiled,
+            score_mode: functions.score_mode,
+            boost_mode: functions.boost_mode,
+            max_boost: functions.max_boost,
+        }))
+    }
+
+    /// The column of a field's numbers.
+    fn column(&self, field: &str) -> Option<String> {
+        let places = self.schema.places(field).unwrap_or_default();
+        let place = places.iter().find(|place| place.kind == PlaceKind::Values)?;
+        self.schema.schema.get_field_entry(place.field).is_fast().then(|| self.schema.column_name(place))
     }
 
     fn boolean(&mut self, clauses: &[Clause]) -> Result<Built, QueryError> {
@@ -172,7 +270,7 @@ impl Compiler<'_> {
     fn in_place(&mut self, leaf: &Leaf, place: &Place) -> Option<Built> {
         if let Some(selection) = selection(leaf, &self.ast.options, self.schema, place) {
             let before = selection.before.as_ref().and_then(|before| self.terms(place, before, 0));
-            let query = self.expanded(leaf, place, &selection);
+            let query = self.expanded(leaf.number, place, &selection);
             let query = match before {
                 Some(Built::Query { query: before, .. }) => {
                     Box::new(BooleanQuery::intersection(vec![before, query]))
@@ -192,7 +290,7 @@ impl Compiler<'_> {
                 let queries = range::queries(self.schema, place, lower, upper);
                 (!queries.is_empty()).then(|| Built::Query { query: best(queries), is_optional: false })
             }
-            Matches::Wildcard(_) | Matches::Range { .. } | Matches::Exists => None,
+            Matches::Wildcard(_) | Matches::Regexp(_) | Matches::Range { .. } | Matches::Exists => None,
         }
     }
 
@@ -215,8 +313,13 @@ impl Compiler<'_> {
         if tokens.is_empty() {
             return Some(Built::NoTerms);
         }
+        Some(self.phrase(phrases(&tokens), slop))
+    }
+
+    /// One of several phrases; those of one term are words.
+    fn phrase(&mut self, phrases: Vec<Vec<(usize, Term)>>, slop: u32) -> Built {
         let (mut words, mut queries) = (Vec::new(), Vec::new());
-        for mut phrase in phrases(&tokens) {
+        for mut phrase in phrases {
             if phrase.len() > 1 {
                 if self.is_scored {
                     self.scored.extend(phrase.iter().map(|(_, term)| term.clone()));
@@ -229,13 +332,19 @@ impl Compiler<'_> {
         if !words.is_empty() {
             queries.push(self.blended(words, IndexRecordOption::WithFreqs));
         }
-        Some(Built::Query { query: best(queries), is_optional: false })
+        Built::Query { query: best(queries), is_optional: false }
     }
 
-    fn expanded(&mut self, leaf: &Leaf, place: &Place, selection: &Selection) -> Box<dyn Query> {
+    /// The terms that a word or pattern was expanded to, the best of which scores.
+    fn expanded(&mut self, number: u32, place: &Place, selection: &Selection) -> Box<dyn Query> {
         let exact = selection.exact.as_ref();
         let mut terms: Vec<_> = exact.iter().map(|exact| ((*exact).clone(), 1.0)).collect();
-        for (term, _) in self.expansions.terms(leaf.number) {
+        let mut expanded = self.expansions.terms(number);
+        if let Some(most) = selection.most.filter(|most| *most < expanded.len()) {
+            expanded.sort_by_key(|(_, documents)| std::cmp::Reverse(*documents));
+            expanded.truncate(most);
+        }
+        for (term, _) in expanded {
             let is_here = term.field() == place.field
                 && term.typ() == selection.kind
                 && term.serialized_value_bytes().starts_with(&selection.prefix);
@@ -243,11 +352,11 @@ impl Compiler<'_> {
                 continue;
             }
             let boost = match (&selection.how, exact.and_then(term_text), term_text(&term)) {
-                (How::Pattern(_), _, _) => PREFIX_BOOST,
-                (How::Fuzzy(_), Some(exact), Some(text)) if strsim::osa_distance(exact, text) <= 1 => {
+                (How::Pattern(_) | How::Regexp(_), _, _) => PREFIX_BOOST,
+                (How::Fuzzy { .. }, Some(exact), Some(text)) if strsim::osa_distance(exact, text) <= 1 => {
                     ONE_EDIT_BOOST
                 }
-                (How::Fuzzy(_), _, _) => TWO_EDITS_BOOST,
+                (How::Fuzzy { .. }, _, _) => TWO_EDITS_BOOST,
             };
             terms.push((term, boost));
         }
@@ -256,7 +365,7 @@ impl Compiler<'_> {
             PlaceKind::Values => IndexRecordOption::Basic,
         };
         let query = self.blended(terms, option);
-        if !self.expansions.incomplete.contains(&leaf.number) {
+        if selection.most.is_some() || !self.expansions.incomplete.contains(&number) {
             return query;
         }
         // What has only other terms is found, too, and comes last. An automaton that can't be built has found no terms.

@@ -9,9 +9,10 @@ use tantivy::{Searcher, TantivyError};
 use super::ast::Ast;
 use super::automaton::{Bounded, Prefixed};
 use super::check::{MAX_EXPANDED, MAX_WALKS};
+use super::condition::{selections, spots};
 use super::expansions::{Expansions, encode};
-use super::place::{places, selection};
-use crate::schema::IndexSchema;
+use super::place::{Selection, places, selection};
+use crate::schema::{IndexSchema, Place};
 
 /// The most terms of a segment that are looked at for a leaf in a place.
 const MAX_LOOKED_AT: usize = 10_000;
@@ -25,6 +26,23 @@ pub(super) fn expand(
 ) -> Result<Expansions, TantivyError> {
     let mut expansions = Expansions::default();
     let mut walks = 0;
+    for condition in ast.conditions() {
+        let mut selected: BTreeMap<u32, Vec<(Place, Selection)>> = BTreeMap::new();
+        for spot in spots(&condition.field, schema) {
+            for picked in selections(condition, schema, &spot) {
+                let all = selected.entry(picked.number).or_default();
+                all.push((spot.place.clone(), picked.selection));
+            }
+        }
+        for (number, selections) in selected {
+            walks += selections.len();
+            if walks > MAX_WALKS || expansions.leaves.len() == MAX_EXPANDED {
+                break;
+            }
+            let selections = selections.iter().map(|(place, selection)| (place, selection));
+            expand_one(number, selections, searcher, &mut expansions)?;
+        }
+    }
     for leaf in ast.leaves() {
         // A field that is unknown is an error of the check.
         let places = places(leaf, &ast.options, schema).unwrap_or_default();
@@ -39,16 +57,27 @@ pub(super) fn expand(
         if walks > MAX_WALKS || expansions.leaves.len() == MAX_EXPANDED {
             break;
         }
-        let mut terms: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
-        let mut is_incomplete = false;
-        for (place, selection) in selections {
-            is_incomplete |= walk(searcher, place.field, &selection.automaton()?, |key, documents| {
-                *terms.entry(encode(place.field, selection.kind, key)).or_default() += documents;
-            })?;
-        }
-        expansions.add(leaf.number, terms, is_incomplete);
+        let selections = selections.iter().map(|(place, selection)| (*place, selection));
+        expand_one(leaf.number, selections, searcher, &mut expansions)?;
     }
     Ok(expansions)
+}
+
+fn expand_one<'a>(
+    number: u32,
+    selections: impl Iterator<Item = (&'a Place, &'a Selection)>,
+    searcher: &Searcher,
+    expansions: &mut Expansions,
+) -> Result<(), TantivyError> {
+    let mut terms: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    let mut is_incomplete = false;
+    for (place, selection) in selections {
+        is_incomplete |= walk(searcher, place.field, &selection.automaton()?, |key, documents| {
+            *terms.entry(encode(place.field, selection.kind, key)).or_default() += documents;
+        })?;
+    }
+    expansions.add(number, terms, is_incomplete);
+    Ok(())
 }
 
 /// Looks at the terms that an automaton selects, with the number of documents that have them; a term comes once for each segment.

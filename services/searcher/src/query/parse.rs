@@ -13,11 +13,25 @@ const MAX_TEXT: usize = 64 << 10;
 const MAX_CLAUSES: u32 = 1024;
 /// The deepest nesting of parentheses and `NOT`.
 const MAX_DEPTH: u32 = 50;
-pub(super) const MAX_BOOST: f32 = 1e6;
+pub(crate) const MAX_BOOST: f32 = 1e6;
 /// The longest word that may be misspelled, in characters, and the longest wildcard pattern, in bytes.
-pub(super) const MAX_PATTERN: usize = 100;
+pub(crate) const MAX_PATTERN: usize = 100;
 
 pub(super) fn parse(text: &str, options: &ParseOptions) -> Result<Ast, QueryError> {
+    let root = parse_tree(text, options.all_words, Dialect::Native)?;
+    Ok(Ast { root, options: options.clone() })
+}
+
+/// What is understood beside the common grammar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Native,
+    /// Elasticsearch's `query_string`: `&&`, `||` and `!`, regular expressions between slashes, `_exists_:field`, ranges without a
+    /// field, and spaces after the colon of a field.
+    Elastic,
+}
+
+pub(super) fn parse_tree(text: &str, all_words: bool, dialect: Dialect) -> Result<Node, QueryError> {
     if text.len() > MAX_TEXT {
         return Err(QueryError {
             message: format!("the query has {} bytes; at most {MAX_TEXT} are allowed", text.len()),
@@ -25,14 +39,8 @@ pub(super) fn parse(text: &str, options: &ParseOptions) -> Result<Ast, QueryErro
             hint: None,
         });
     }
-    let mut parser = Parser {
-        text: text.chars().collect(),
-        at: 0,
-        clauses: 0,
-        leaves: 0,
-        depth: 0,
-        all_words: options.all_words,
-    };
+    let mut parser =
+        Parser { text: text.chars().collect(), at: 0, clauses: 0, leaves: 0, depth: 0, all_words, dialect };
     let root = match parser.sequence(None)? {
         Some(root) => root,
         None if parser.peek().is_none() => Node::All,
@@ -41,7 +49,7 @@ pub(super) fn parse(text: &str, options: &ParseOptions) -> Result<Ast, QueryErro
     if parser.peek().is_some() {
         return Err(parser.unbalanced());
     }
-    Ok(Ast { root, options: options.clone() })
+    Ok(root)
 }
 
 struct Parser {
@@ -51,6 +59,7 @@ struct Parser {
     leaves: u32,
     depth: u32,
     all_words: bool,
+    dialect: Dialect,
 }
 
 /// A node and the sign before it.
@@ -187,6 +196,13 @@ impl Parser {
     /// The operator at the present position, after spaces.
     fn operator(&mut self) -> Option<Operator> {
         self.skip_space();
+        if self.dialect == Dialect::Elastic {
+            match self.text[self.at..] {
+                ['&', '&', ..] => return Some(Operator::And),
+                ['|', '|', ..] => return Some(Operator::Or),
+                _ => {}
+            }
+        }
         [Operator::And, Operator::Or, Operator::Not].into_iter().find(|operator| {
             let name = operator.name();
             let rest = &self.text[self.at..];
@@ -199,7 +215,7 @@ impl Parser {
     /// Skips an operator, and checks that something follows.
     fn operand_follows(&mut self, operator: Operator) -> Result<(), QueryError> {
         let at = self.at;
-        self.at += operator.name().len();
+        self.at += if matches!(self.peek(), Some('&' | '|')) { 2 } else { operator.name().len() };
         self.skip_space();
         match self.peek() {
             None | Some(')') => error(
@@ -236,6 +252,7 @@ impl Parser {
         let sign = match self.peek() {
             Some('+') => Some(Occur::Must),
             Some('-') => Some(Occur::MustNot),
+            Some('!') if self.dialect == Dialect::Elastic => Some(Occur::MustNot),
             _ => None,
         };
         // A sign before a space is text: `a - b`.

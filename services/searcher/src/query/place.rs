@@ -1,5 +1,7 @@
 //! Where a leaf searches, and which terms of a dictionary it selects there.
 
+use std::sync::Arc;
+
 use tantivy::schema::Type;
 use tantivy::{TantivyError, Term};
 use unicode_normalization::char::is_combining_mark;
@@ -8,6 +10,7 @@ use super::ParseOptions;
 use super::ast::{Leaf, Matches, Piece};
 use super::automaton::{Pattern, Prefixed, Select};
 use super::parse::MAX_PATTERN;
+use super::regexp::Regexp;
 use crate::definition::Analyzer;
 use crate::schema::{IndexSchema, Place, PlaceKind, UnknownField};
 
@@ -46,25 +49,36 @@ pub(super) struct Selection {
     pub(super) exact: Option<Term>,
     /// Words before the selected one that must be there, too: `wi` in `wi-fi*`.
     pub(super) before: Option<String>,
+    /// The most terms that are used: the most frequent ones.
+    pub(super) most: Option<usize>,
 }
 
 pub(super) enum How {
     Pattern(Pattern),
-    /// Words within some edits of the exact one.
-    Fuzzy(u8),
+    /// Words within some edits of the exact one, of which the first bytes must be right.
+    Fuzzy {
+        distance: u8,
+        fixed: usize,
+        transpositions: bool,
+    },
+    Regexp(Arc<Regexp>),
 }
 
 impl Selection {
     /// The automaton that selects the terms. Expensive for misspelled words: up to a millisecond.
     pub(super) fn automaton(&self) -> Result<Prefixed, TantivyError> {
+        let mut prefix = self.prefix.clone();
         let select = match &self.how {
             How::Pattern(pattern) => Select::Pattern(pattern.clone()),
-            How::Fuzzy(distance) => {
+            How::Regexp(regexp) => Select::Regexp(Arc::clone(regexp)),
+            How::Fuzzy { distance, fixed, transpositions } => {
                 let exact = self.exact.as_ref().and_then(term_text).unwrap_or_default();
-                Select::fuzzy(exact, *distance)?
+                let (right, rest) = exact.split_at_checked(*fixed).unwrap_or(("", exact));
+                prefix.extend_from_slice(right.as_bytes());
+                Select::fuzzy(rest, *distance, *transpositions)?
             }
         };
-        Ok(Prefixed { prefix: self.prefix.clone(), select })
+        Ok(Prefixed { prefix, select })
     }
 }
 
@@ -82,7 +96,7 @@ pub(super) fn selection(
         return None;
     }
     let is_text = matches!(place.kind, PlaceKind::Text(_));
-    let normalized = |text: &str| IndexSchema::normalized(place, text);
+    let normalized = |text: &str| schema.normalized(place, text);
     let mut before = None;
     let (how, exact) = match &leaf.matches {
         Matches::Prefix(text) => {
@@ -105,23 +119,31 @@ pub(super) fn selection(
         }
         Matches::Fuzzy { word, distance } => {
             let distance = distance.unwrap_or_else(|| distance_by_length(word).max(1));
-            (How::Fuzzy(distance), Some(one_term(schema, place, word)?))
+            (fuzzy(distance), Some(one_term(schema, place, word)?))
         }
         Matches::Word(word) if options.typos && is_text => {
             let distance = distance_by_length(word);
             if distance == 0 || word.chars().count() > MAX_PATTERN {
                 return None;
             }
-            (How::Fuzzy(distance), Some(one_term(schema, place, word)?))
+            (fuzzy(distance), Some(one_term(schema, place, word)?))
         }
-        Matches::Word(_) | Matches::Phrase { .. } | Matches::Range { .. } | Matches::Exists => return None,
+        Matches::Word(_)
+        | Matches::Phrase { .. }
+        | Matches::Range { .. }
+        | Matches::Regexp(_)
+        | Matches::Exists => return None,
     };
     let kind = schema.schema.get_field_entry(place.field).field_type().value_type();
     let prefix = match kind {
         Type::Str | Type::Json => schema.text_term(place, "").serialized_value_bytes().to_vec(),
         _ => return None,
     };
-    Some(Selection { prefix, how, kind, exact, before })
+    Some(Selection { prefix, how, kind, exact, before, most: None })
+}
+
+fn fuzzy(distance: u8) -> How {
+    How::Fuzzy { distance, fixed: 0, transpositions: true }
 }
 
 /// The word at the end of a text, with its combining marks; empty if the text ends otherwise.
@@ -142,7 +164,7 @@ pub(super) fn distance_by_length(word: &str) -> u8 {
 /// The term of a word that is one string in a place, without its synonyms.
 pub(super) fn one_term(schema: &IndexSchema, place: &Place, word: &str) -> Option<Term> {
     if place.kind == PlaceKind::Values {
-        return Some(schema.text_term(place, word));
+        return Some(schema.text_term(place, &schema.normalized(place, word)));
     }
     match schema.analyze_query(place, word).as_slice() {
         [token] => match token.alternatives.as_slice() {

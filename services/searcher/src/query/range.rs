@@ -20,6 +20,20 @@ pub(super) fn queries(
     ranges.flat_map(|(lower, upper)| range(schema, place, lower, upper)).collect()
 }
 
+/// As [`queries`], but only for some types of bounds.
+pub(super) fn of_types(
+    schema: &IndexSchema,
+    place: &Place,
+    lower: Bound<&str>,
+    upper: Bound<&str>,
+    is_wanted: impl Fn(Type) -> bool,
+) -> Vec<Box<dyn Query>> {
+    let ranges = schema.range_bounds(place, lower, upper).into_iter();
+    let wanted =
+        ranges.filter(|(lower, upper)| value_type(lower).or(value_type(upper)).is_some_and(&is_wanted));
+    wanted.flat_map(|(lower, upper)| range(schema, place, lower, upper)).collect()
+}
+
 /// As [`queries`], but for dates only.
 pub(super) fn dates(
     schema: &IndexSchema,
@@ -27,9 +41,7 @@ pub(super) fn dates(
     lower: Bound<&str>,
     upper: Bound<&str>,
 ) -> Vec<Box<dyn Query>> {
-    let ranges = schema.range_bounds(place, lower, upper).into_iter();
-    let dates = ranges.filter(|(lower, upper)| value_type(lower).or(value_type(upper)) == Some(Type::Date));
-    dates.flat_map(|(lower, upper)| range(schema, place, lower, upper)).collect()
+    of_types(schema, place, lower, upper, |kind| kind == Type::Date)
 }
 
 fn range(schema: &IndexSchema, place: &Place, lower: Bound<Term>, upper: Bound<Term>) -> Vec<Box<dyn Query>> {

@@ -86,9 +86,11 @@ fn words(leaf: &Leaf, places: &[Place]) -> Vec<Written> {
             return vec![Written { text: text.clone(), start, end, is_quoted: false, is_part: false }];
         }
         Matches::Phrase { text, .. } => (text, places.iter().all(|place| place.kind == PlaceKind::Values)),
-        Matches::Prefix(_) | Matches::Wildcard(_) | Matches::Range { .. } | Matches::Exists => {
-            return Vec::new();
-        }
+        Matches::Prefix(_)
+        | Matches::Wildcard(_)
+        | Matches::Regexp(_)
+        | Matches::Range { .. }
+        | Matches::Exists => return Vec::new(),
     };
     if is_whole {
         let (start, end) = (start + 1, end - 1);
@@ -148,7 +150,7 @@ impl Suggestion {
             };
             self.is_known = false;
             let prefix = schema.text_term(place, "").serialized_value_bytes().to_vec();
-            let select = Select::fuzzy(text, distance)?;
+            let select = Select::fuzzy(text, distance, true)?;
             let automaton = Prefixed { prefix, select };
             walk(searcher, place.field, &automaton, |key, documents| {
                 let Ok(similar) = std::str::from_utf8(&key[automaton.prefix.len()..]) else {

@@ -10,7 +10,9 @@ use tantivy::{DateTime, TantivyDocument};
 use super::IndexSchema;
 use super::dates::{Moment, rfc3339};
 use super::places::stored_path;
-use crate::definition::{Analyzer, Dynamic, FieldDefinition, MAX_KEYWORD, RESERVED, path_problem, similar};
+use crate::definition::{
+    Analyzer, Dynamic, FieldDefinition, MAX_KEYWORD, Normalizer, RESERVED, SubField, path_problem, similar,
+};
 use crate::document::{Document, DocumentError, MAX_DOCUMENT, MAX_PATH, MAX_PATHS, Reading, Scalar, read};
 
 /// How values of a path are indexed.
@@ -22,6 +24,7 @@ pub(super) enum Kind {
     Text(Analyzer),
     Keyword {
         ignore_above: Option<u32>,
+        normalizer: Normalizer,
     },
     I64,
     F64,
@@ -31,6 +34,17 @@ pub(super) enum Kind {
     Dynamic,
     /// Not at all.
     Stored,
+}
+
+impl Kind {
+    pub(super) fn of_sub_field(field: &SubField) -> Self {
+        match field {
+            SubField::Text { analyzer } => Self::Text(*analyzer),
+            SubField::Keyword { ignore_above, normalizer } => {
+                Self::Keyword { ignore_above: *ignore_above, normalizer: *normalizer }
+            }
+        }
+    }
 }
 
 /// A value as it is indexed.
@@ -64,11 +78,13 @@ impl IndexSchema {
         let definition = &self.definition;
         if let Some(field) = definition.fields.get(path) {
             return Ok(match field {
-                FieldDefinition::Text { analyzer } => match self.own.get(path) {
+                FieldDefinition::Text { analyzer, .. } => match self.own.get(path) {
                     Some(own) => Kind::Own(*own, *analyzer),
                     None => Kind::Text(*analyzer),
                 },
-                FieldDefinition::Keyword { ignore_above } => Kind::Keyword { ignore_above: *ignore_above },
+                FieldDefinition::Keyword { ignore_above, normalizer, .. } => {
+                    Kind::Keyword { ignore_above: *ignore_above, normalizer: *normalizer }
+                }
                 FieldDefinition::I64 {} => Kind::I64,
                 FieldDefinition::F64 {} => Kind::F64,
                 FieldDefinition::Bool {} => Kind::Bool,
@@ -100,6 +116,8 @@ impl IndexSchema {
         }
         let mut leaves = Leaves::default();
         let mut known: BTreeMap<String, Option<(usize, Kind)>> = BTreeMap::new();
+        // The sub-fields, by the index of their field's path.
+        let mut subs: BTreeMap<usize, Vec<(usize, Kind)>> = BTreeMap::new();
         read(source, reading, |path, scalar| {
             // Only a lenient reading has such a path.
             if path.len() > MAX_PATH {
@@ -111,7 +129,8 @@ impl IndexSchema {
                     let found = match self.path_kind(path) {
                         // Not remembered: a document may have any number of such fields.
                         Ok(Kind::Stored) => return Ok(()),
-                        Ok(_) if leaves.paths.len() == MAX_PATHS => {
+                        // Sub-fields are counted in the definition.
+                        Ok(_) if leaves.paths.len() >= MAX_PATHS => {
                             if is_strict {
                                 return Err(DocumentError::TooManyFields { path: path.to_owned() });
                             }
@@ -119,7 +138,15 @@ impl IndexSchema {
                         }
                         Ok(kind) => {
                             leaves.paths.push(path.to_owned());
-                            Some((leaves.paths.len() - 1, kind))
+                            let index = leaves.paths.len() - 1;
+                            if let Some(field) = self.definition.fields.get(path) {
+                                for (name, sub) in field.sub_fields() {
+                                    leaves.paths.push(format!("{path}.{name}"));
+                                    let sub = (leaves.paths.len() - 1, Kind::of_sub_field(sub));
+                                    subs.entry(index).or_default().push(sub);
+                                }
+                            }
+                            Some((index, kind))
                         }
                         Err(error) if is_strict => return Err(error),
                         Err(_) => None,
@@ -129,12 +156,18 @@ impl IndexSchema {
                 }
             };
             let Some((index, kind)) = known else { return Ok(()) };
-            match indexed(kind, scalar) {
-                Ok(value) => leaves.values.push((index, value)),
-                Err((wanted, found)) if is_strict => {
-                    return Err(DocumentError::Value { path: path.to_owned(), wanted, found });
+            let subs =
+                subs.get(&index).into_iter().flatten().map(|(sub, kind)| (*sub, *kind, scalar.clone()));
+            for (index, kind, scalar) in subs.collect::<Vec<_>>().into_iter().chain([(index, kind, scalar)]) {
+                let scalar = if self.definition.coerce { coerced(kind, scalar) } else { scalar };
+                match indexed(kind, scalar) {
+                    Ok(value) => leaves.values.push((index, value)),
+                    Err((wanted, found)) if is_strict => {
+                        let path = leaves.paths[index].clone();
+                        return Err(DocumentError::Value { path, wanted, found });
+                    }
+                    Err(_) => {}
                 }
-                Err(_) => {}
             }
             Ok(())
         })?;
@@ -246,16 +279,60 @@ pub(super) fn dynamic_name_problem(path: &str) -> Option<String> {
     path_problem(path, MAX_PATH)
 }
 
+/// A value as one of the field's type, if it can be converted as Elasticsearch does.
+fn coerced(kind: Kind, scalar: Scalar<'_>) -> Scalar<'_> {
+    let text = |text: String| Scalar::Text(Cow::Owned(text));
+    match (kind, scalar) {
+        (Kind::Own(..) | Kind::Text(_) | Kind::Keyword { .. }, scalar) => match scalar {
+            Scalar::I64(number) => text(number.to_string()),
+            Scalar::U64(number) => text(number.to_string()),
+            Scalar::F64(number) => text(format!("{number:?}")),
+            Scalar::Bool(is_true) => text(is_true.to_string()),
+            scalar @ Scalar::Text(_) => scalar,
+        },
+        (Kind::I64, Scalar::Text(text)) => match (text.parse::<i64>(), text.parse::<f64>()) {
+            (Ok(number), _) => Scalar::I64(number),
+            (Err(_), Ok(number)) => whole(number),
+            (Err(_), Err(_)) => Scalar::Text(text),
+        },
+        (Kind::I64, Scalar::F64(number)) => whole(number),
+        (Kind::F64, Scalar::Text(text)) => match text.parse::<f64>() {
+            Ok(number) if number.is_finite() => Scalar::F64(number),
+            _ => Scalar::Text(text),
+        },
+        (Kind::Bool, Scalar::Text(text)) => match &*text {
+            "true" => Scalar::Bool(true),
+            "false" | "" => Scalar::Bool(false),
+            _ => Scalar::Text(text),
+        },
+        (_, scalar) => scalar,
+    }
+}
+
+/// A number without its fraction, if it is an integer then.
+fn whole<'a>(number: f64) -> Scalar<'a> {
+    // The largest ones below 2^63; a float can't be nearer to it.
+    const LIMIT: f64 = 9_223_372_036_854_774_784.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "it is within the range, and the fraction is left out"
+    )]
+    if number.abs() <= LIMIT { Scalar::I64(number as i64) } else { Scalar::F64(number) }
+}
+
 /// A value as it is indexed; or what is wanted instead, and what was found.
 fn indexed(kind: Kind, scalar: Scalar<'_>) -> Result<Indexed<'_>, (&'static str, String)> {
     let wanted = match (kind, scalar) {
         (Kind::Own(field, _), Scalar::Text(text)) => return Ok(Indexed::Own(field, text)),
         (Kind::Text(analyzer), Scalar::Text(text)) => return Ok(Indexed::Text(analyzer, text)),
-        (Kind::Keyword { ignore_above }, Scalar::Text(text)) => {
+        (Kind::Keyword { ignore_above, normalizer }, Scalar::Text(text)) => {
             let is_ignored = ignore_above.is_some_and(|limit| text.len() > limit as usize);
             return match text.len() {
                 _ if is_ignored => Ok(Indexed::Ignored),
-                0..=MAX_KEYWORD => Ok(Indexed::Keyword(text)),
+                0..=MAX_KEYWORD => Ok(Indexed::Keyword(match normalizer {
+                    Normalizer::None => text,
+                    Normalizer::Lowercase => Cow::Owned(normalizer.apply(&text).into_owned()),
+                })),
                 _ => Err(("a string of at most 32766 bytes", Scalar::Text(text).to_string())),
             };
         }

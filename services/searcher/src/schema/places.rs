@@ -10,7 +10,7 @@ use tantivy::schema::{Field, IndexRecordOption};
 
 use super::convert::{Kind, dynamic_name_problem};
 use super::{IndexSchema, Place, PlaceKind, UnknownField};
-use crate::definition::{Analyzer, Dynamic, FieldDefinition, MAX_KEYWORD, similar};
+use crate::definition::{Analyzer, Dynamic, FieldDefinition, MAX_KEYWORD, Normalizer, SubField, similar};
 
 /// The types of values that a place may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,8 @@ impl IndexSchema {
             "_seq" => return Ok(own(self.seq)),
             _ => {}
         }
-        let kind = match self.kind(field) {
+        let sub_field = self.definition.sub_field(field).map(Kind::of_sub_field);
+        let kind = match sub_field.map_or_else(|| self.kind(field), Ok) {
             Ok(Kind::Dynamic) if dynamic_name_problem(field).is_some() => Kind::Stored,
             Ok(kind) => kind,
             Err(_) => Kind::Stored,
@@ -144,6 +145,7 @@ impl IndexSchema {
             };
         };
         let mut terms = Vec::new();
+        let text = &*self.normalizer(path).apply(text);
         if matches!(types, ValueType::Text | ValueType::Any) && text.len() <= MAX_KEYWORD {
             terms.push(self.text_term(place, text));
         }
@@ -168,7 +170,17 @@ impl IndexSchema {
             Some(FieldDefinition::F64 {}) => ValueType::F64,
             Some(FieldDefinition::Bool {}) => ValueType::Bool,
             Some(FieldDefinition::Date {}) => ValueType::Date,
+            None if self.definition.sub_field(path).is_some() => ValueType::Text,
             Some(FieldDefinition::Json {}) | None => ValueType::Any,
+        }
+    }
+
+    /// What is done to the keywords of a path.
+    pub(super) fn normalizer(&self, path: &str) -> Normalizer {
+        match (self.definition.fields.get(path), self.definition.sub_field(path)) {
+            (Some(FieldDefinition::Keyword { normalizer, .. }), _)
+            | (None, Some(SubField::Keyword { normalizer, .. })) => *normalizer,
+            _ => Normalizer::None,
         }
     }
 }

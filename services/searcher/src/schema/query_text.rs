@@ -58,11 +58,14 @@ impl IndexSchema {
     }
 
     /// The beginning of a word, or a pattern, as terms of a place have it: in lower case without diacritics, but neither stemmed
-    /// nor left out. Values stay as they are.
-    pub(crate) fn normalized(place: &Place, text: &str) -> String {
+    /// nor left out. Values are as their field's normalizer makes them.
+    pub(crate) fn normalized(&self, place: &Place, text: &str) -> String {
         match place.kind {
             PlaceKind::Text(_) => normalized(text),
-            PlaceKind::Values => text.to_owned(),
+            PlaceKind::Values => {
+                let normalizer = place.path.as_deref().map(|path| self.normalizer(path));
+                normalizer.unwrap_or_default().apply(text).into_owned()
+            }
         }
     }
 }

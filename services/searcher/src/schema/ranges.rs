@@ -36,7 +36,8 @@ impl IndexSchema {
             return ranges;
         }
         if matches!(types, ValueType::Text | ValueType::Any) {
-            let text = |text: &str| Some(self.text_term(place, text));
+            let normalizer = self.normalizer(path);
+            let text = |text: &str| Some(self.text_term(place, &normalizer.apply(text)));
             ranges.extend(pair(lower, upper, text));
         }
         ranges

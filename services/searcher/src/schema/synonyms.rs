@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::analysis::{Side, analyzer};
-use crate::definition::{Analyzer, Definition, FieldDefinition, SynonymRule};
+use crate::definition::{Analyzer, Definition, FieldDefinition, SubField, SynonymRule};
 
 /// Terms, each with its position from the first one's.
 pub(super) type Sequence = Vec<(usize, String)>;
@@ -23,8 +23,13 @@ impl Synonyms {
         if rules.is_empty() {
             return BTreeMap::new();
         }
+        let sub_fields = definition.fields.values().flat_map(|field| field.sub_fields().values());
+        let of_sub_fields = sub_fields.filter_map(|field| match field {
+            SubField::Text { analyzer } => Some(*analyzer),
+            SubField::Keyword { .. } => None,
+        });
         let declared = definition.fields.values().filter_map(|field| match field {
-            FieldDefinition::Text { analyzer } => Some(*analyzer),
+            FieldDefinition::Text { analyzer, .. } => Some(*analyzer),
             FieldDefinition::Keyword { .. }
             | FieldDefinition::I64 {}
             | FieldDefinition::F64 {}
@@ -32,7 +37,10 @@ impl Synonyms {
             | FieldDefinition::Date {}
             | FieldDefinition::Json {} => None,
         });
-        let analyzers = declared.chain([Analyzer::Default]).filter(|analyzer| *analyzer != Analyzer::Ngram);
+        let analyzers = declared
+            .chain(of_sub_fields)
+            .chain([Analyzer::Default])
+            .filter(|analyzer| *analyzer != Analyzer::Ngram);
         let mut all = BTreeMap::new();
         for analyzer in analyzers {
             all.entry(analyzer).or_insert_with(|| Self::new(analyzer, &rules));

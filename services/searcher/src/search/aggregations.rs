@@ -13,7 +13,7 @@ use types::did_you_mean;
 
 pub(crate) use self::run::Intermediate;
 pub(super) use self::run::{Collecting, collect, results};
-use super::request::{parse_filter, shortened, values_place};
+use super::request::{Dsl, parse_filter, shortened, values_place};
 use crate::query::{Ast, QueryError};
 use crate::schema::IndexSchema;
 
@@ -36,13 +36,13 @@ pub(crate) struct Aggregations {
 
 impl Aggregations {
     /// Reads `aggs`.
-    pub(super) fn read(aggs: &Value) -> Result<Self, QueryError> {
+    pub(super) fn read(aggs: &Value, dsl: Option<&Dsl>) -> Result<Self, QueryError> {
         let Value::Object(request) = aggs else {
             return Err(mistake("", "it is an object of aggregations by name".to_owned(), None));
         };
         let mut found = Self { request: request.clone(), ..Self::default() };
         let mut count = 0;
-        check_all("", request, 1, &mut count, &mut found)?;
+        check_all("", request, 1, &mut count, &mut found, dsl)?;
         Ok(found)
     }
 
@@ -74,6 +74,7 @@ fn check_all(
     depth: usize,
     count: &mut usize,
     found: &mut Aggregations,
+    dsl: Option<&Dsl>,
 ) -> Result<(), QueryError> {
     *count += aggs.len();
     if depth > MAX_DEPTH || *count > MAX_AGGREGATIONS {
@@ -82,15 +83,20 @@ fn check_all(
     }
     for (name, aggregation) in aggs {
         let path = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
-        check_one(&path, aggregation, found)?;
+        check_one(&path, aggregation, found, dsl)?;
         if let Some(Value::Object(below)) = aggregation.get("aggs") {
-            check_all(&path, below, depth + 1, count, found)?;
+            check_all(&path, below, depth + 1, count, found, dsl)?;
         }
     }
     Ok(())
 }
 
-fn check_one(path: &str, aggregation: &Value, found: &mut Aggregations) -> Result<(), QueryError> {
+fn check_one(
+    path: &str,
+    aggregation: &Value,
+    found: &mut Aggregations,
+    dsl: Option<&Dsl>,
+) -> Result<(), QueryError> {
     let Value::Object(members) = aggregation else {
         return Err(mistake(path, "it is an object with the kind of aggregation".to_owned(), None));
     };
@@ -107,6 +113,11 @@ fn check_one(path: &str, aggregation: &Value, found: &mut Aggregations) -> Resul
     };
     if members.contains_key("aggs") && !keys.has_buckets {
         return Err(mistake(path, format!("`{kind}` has no buckets, so it can't have `aggs`"), None));
+    }
+    if let ("filter", Some(dsl), Some(number)) = (kind.as_str(), dsl, body.as_u64()) {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        found.filters.push(dsl.filter(number)?);
+        return Ok(());
     }
     if kind == "filter" {
         let text =

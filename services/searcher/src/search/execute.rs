@@ -122,7 +122,8 @@ impl Run<'_> {
     fn by_score(&self, mut collecting: Option<Collecting>) -> Result<Matched, SearchError> {
         let limit = self.request.window();
         let shape = Shape::of(self.query);
-        let after = self.request.search_after.as_ref().map(|cursor| after(cursor, self.shard));
+        let position = self.request.position(self.shard);
+        let after = self.request.search_after.as_ref().map(|cursor| after(cursor, position));
         let mut top = Top::new(limit, after);
         let looks_at_all = collecting.is_some() || (limit > 0 && shape == Shape::Full);
         let mut total = 0;
@@ -164,11 +165,7 @@ impl Run<'_> {
         }
         let best = top.best();
         let hits = top.into_hits().into_iter().map(|hit| SortedDoc {
-            cursor: Cursor {
-                values: vec![SortValue::F64(hit.score.into())],
-                seq: hit.seq,
-                shard: self.shard.as_u32(),
-            },
+            cursor: Cursor { values: vec![SortValue::F64(hit.score.into())], seq: hit.seq, shard: position },
             score: hit.score,
             address: hit.address,
         });
@@ -182,7 +179,7 @@ impl Run<'_> {
             true => self.scoring,
             false => EnableScoring::disabled_from_searcher(&self.snapshot.searcher),
         };
-        let (limit, shard) = (self.request.window(), self.shard.as_u32());
+        let (limit, shard) = (self.request.window(), self.request.position(self.shard));
         let weight = self.query.weight(scoring)?;
         let (mut total, mut best, mut hits) = (0, None, Vec::new());
         for (ordinal, reader) in segments(self.snapshot) {
@@ -349,7 +346,7 @@ fn segments(snapshot: &Snapshot) -> impl Iterator<Item = (u32, &SegmentReader)> 
 }
 
 /// A cursor by score, and whether this shard comes after its own.
-fn after(cursor: &Cursor, shard: ShardId) -> (Score, u64, bool) {
+fn after(cursor: &Cursor, shard: u32) -> (Score, u64, bool) {
     #[expect(clippy::cast_possible_truncation, reason = "it was a score, which fits")]
     let score = match cursor.values.first() {
         Some(SortValue::F64(score)) => *score as Score,
@@ -357,5 +354,5 @@ fn after(cursor: &Cursor, shard: ShardId) -> (Score, u64, bool) {
         Some(SortValue::I64(score)) => *score as Score,
         _ => Score::MAX,
     };
-    (score, cursor.seq, shard.as_u32() > cursor.shard)
+    (score, cursor.seq, shard > cursor.shard)
 }

@@ -20,6 +20,7 @@ pub(crate) use self::options::HighlightOptions;
 use crate::definition::Analyzer;
 use crate::document::{Reading, Scalar, read};
 use crate::schema::{IndexSchema, PlaceKind};
+use crate::search::glob;
 
 /// The longest text that is analyzed for highlights, in bytes.
 const LONGEST: usize = 1 << 20;
@@ -55,7 +56,7 @@ impl<'a> Highlighter<'a> {
         let wanted = &self.options.fields;
         let gathered = read(source, Reading::Lenient, |path, value| {
             if let Scalar::Text(text) = value
-                && (wanted.is_empty() || wanted.iter().any(|field| field == path))
+                && (wanted.is_empty() || wanted.iter().any(|field| glob::matches(field, path)))
             {
                 texts.entry(path.to_owned()).or_default().push(text.into_owned());
             }

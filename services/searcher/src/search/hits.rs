@@ -1,9 +1,9 @@
 //! What is returned of a hit: its id, source, highlights and the explanation of its score.
 
 use serde_json::value::to_raw_value;
-use tantivy::TantivyDocument;
 use tantivy::query::{EnableScoring, Query, Weight};
 use tantivy::schema::{Field, Value};
+use tantivy::{DocAddress, TantivyDocument};
 
 use super::highlight::Highlighter;
 use super::order::SortedDoc;
@@ -37,6 +37,20 @@ impl<'a> HitReader<'a> {
         Ok(Self { snapshot, request, has_score, highlighter, explaining })
     }
 
+    /// The term and version of a document, if they are wanted.
+    fn numbers(&self, address: DocAddress) -> Result<Option<[u64; 2]>, SearchError> {
+        if !self.request.dsl.as_ref().is_some_and(|dsl| dsl.has_numbers) {
+            return Ok(None);
+        }
+        let schema = &self.snapshot.index.schema;
+        let columns = self.snapshot.searcher.segment_reader(address.segment_ord).fast_fields();
+        let number = |field: Field| -> Result<u64, SearchError> {
+            let column = columns.u64(schema.schema.get_field_name(field))?;
+            Ok(column.first(address.doc_id).unwrap_or_default())
+        };
+        Ok(Some([number(schema.term)?, number(schema.version)?]))
+    }
+
     pub(super) fn read(&mut self, hit: SortedDoc) -> Result<Hit, SearchError> {
         let schema = &self.snapshot.index.schema;
         let document: TantivyDocument = self.snapshot.searcher.doc(hit.address)?;
@@ -61,6 +75,7 @@ impl<'a> HitReader<'a> {
             source: self.request.source.apply(source)?,
             highlight: highlight.filter(|fields| !fields.is_empty()),
             explanation,
+            numbers: self.numbers(hit.address)?,
         })
     }
 }

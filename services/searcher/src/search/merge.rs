@@ -65,19 +65,22 @@ pub(crate) struct AnswerHit {
     pub(crate) highlight: Option<BTreeMap<String, Vec<String>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) explanation: Option<Box<RawValue>>,
+    /// Its term and version.
+    #[serde(skip)]
+    pub(crate) numbers: Option<[u64; 2]>,
 }
 
-/// The answer from what the shards found; the caller adds `took_ms`, `timed_out` and `shards`.
+/// The answer from what the shards found, each with its [position](SearchRequest::position); the caller adds `took_ms`, `timed_out` and `shards`.
 pub(crate) fn merge(
     request: &SearchRequest,
     schema: &IndexSchema,
-    found: Vec<(ShardId, Found)>,
+    found: Vec<(u32, Found)>,
 ) -> Result<Answer, SearchError> {
     let mut answer = Answer::default();
     let mut hits = Vec::new();
     let mut aggregations = Vec::new();
     let mut skipped = 0_usize;
-    for (shard, found) in found {
+    for (position, found) in found {
         answer.total = answer.total.saturating_add(found.total);
         answer.max_score = match (answer.max_score, found.max_score) {
             (Some(left), Some(right)) => Some(left.max(right)),
@@ -88,10 +91,7 @@ pub(crate) fn merge(
         skipped += found.skipped;
         // A member that errs about its number must not break the order of pages.
         hits.extend(
-            found
-                .hits
-                .into_iter()
-                .map(|hit| Hit { cursor: Cursor { shard: shard.as_u32(), ..hit.cursor }, ..hit }),
+            found.hits.into_iter().map(|hit| Hit { cursor: Cursor { shard: position, ..hit.cursor }, ..hit }),
         );
     }
     if answer.total > 0 {
@@ -128,6 +128,7 @@ impl From<Hit> for AnswerHit {
             source: hit.source,
             highlight: hit.highlight,
             explanation: hit.explanation,
+            numbers: hit.numbers,
         }
     }
 }

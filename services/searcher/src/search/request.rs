@@ -1,5 +1,6 @@
 //! A search as users write it: closed JSON, or the query string of a GET. Pure.
 
+mod dsl;
 mod members;
 mod read;
 mod uri;
@@ -12,7 +13,9 @@ use std::time::Duration;
 
 use plugin::shard::ReadLevel;
 use serde_json::{Map, Value, json};
+use types::ShardId;
 
+pub(crate) use dsl::Dsl;
 pub(super) use members::shortened;
 pub(super) use read::parse_filter;
 
@@ -63,6 +66,8 @@ pub(crate) struct SearchRequest {
     pub(crate) timeout: Duration,
     /// Whether an answer may lack the hits of shards that failed.
     pub(crate) allow_partial: bool,
+    /// What came in Elasticsearch's form; its query is searched instead of `q`.
+    pub(crate) dsl: Option<Dsl>,
     /// `q`, parsed.
     pub(super) ast: Ast,
     /// `filter`, parsed.
@@ -77,10 +82,15 @@ pub(crate) enum SourceFilter {
     None,
     /// The values at these paths, and what is below them.
     Paths(Vec<String>),
+    /// The values at paths that match patterns, and what is below them, but for others. No `includes` are all.
+    Patterns {
+        includes: Vec<String>,
+        excludes: Vec<String>,
+    },
 }
 
 impl SearchRequest {
-    /// The request in JSON, as `from_json` reads it. Members that have their default values are left out.
+    /// The request in JSON, as `from_wire` reads it. Members that have their default values are left out.
     pub(crate) fn to_json(&self) -> Vec<u8> {
         let mut members = Map::new();
         let mut set = |name: &str, value: Value| members.insert(name.to_owned(), value);
@@ -127,6 +137,9 @@ impl SearchRequest {
             SourceFilter::All => None,
             SourceFilter::None => set("source", json!(false)),
             SourceFilter::Paths(paths) => set("source", json!(paths)),
+            SourceFilter::Patterns { includes, excludes } => {
+                set("source", json!({ "includes": includes, "excludes": excludes }))
+            }
         };
         if !self.did_you_mean {
             set("did_you_mean", json!(false));
@@ -139,6 +152,9 @@ impl SearchRequest {
         }
         if !self.allow_partial {
             set("allow_partial", json!(false));
+        }
+        if let Some(dsl) = &self.dsl {
+            set("dsl", json!(dsl));
         }
         Value::Object(members).to_string().into_bytes()
     }
@@ -157,7 +173,9 @@ impl SearchRequest {
             values_place(schema, field, "`facets`")?;
         }
         for field in self.highlight.iter().flat_map(|highlight| &highlight.fields) {
-            places(schema, field, "`highlight`")?;
+            if !field.contains('*') {
+                places(schema, field, "`highlight`")?;
+            }
         }
         self.aggs.check(schema)
     }
@@ -174,6 +192,12 @@ impl SearchRequest {
             [key] => key.is_best_first(),
             _ => false,
         }
+    }
+
+    /// What stands for a shard in the order of hits: its number, above the number of the index if there are several.
+    pub(crate) fn position(&self, shard: ShardId) -> u32 {
+        let index = self.dsl.as_ref().map_or(0, |dsl| u32::from(dsl.index));
+        index << 16 | shard.as_u32() & 0xffff
     }
 
     /// The number of hits that a shard has to find.

@@ -26,6 +26,9 @@ use crate::query::QueryError;
 /// The most sort keys of a request.
 const MAX_KEYS: usize = 8;
 
+/// The name of a key that no document has a value for.
+const UNMAPPED: &str = "_unmapped";
+
 /// One key of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SortKey {
@@ -40,6 +43,8 @@ pub(crate) struct SortKey {
 pub(crate) enum SortField {
     Score,
     Seq,
+    /// Nothing: no document has a value.
+    Unmapped,
     Field(String),
 }
 
@@ -147,6 +152,7 @@ impl SortField {
             "" => Err(mistake("a key names no field".to_owned(), None)),
             "_score" => Ok(Self::Score),
             "_seq" => Ok(Self::Seq),
+            UNMAPPED => Ok(Self::Unmapped),
             name => Ok(Self::Field(name.to_owned())),
         }
     }
@@ -155,6 +161,7 @@ impl SortField {
         match self {
             Self::Score => "_score",
             Self::Seq => "_seq",
+            Self::Unmapped => UNMAPPED,
             Self::Field(name) => name,
         }
     }

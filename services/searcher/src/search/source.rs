@@ -3,8 +3,8 @@
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
-use super::SearchError;
 use super::request::SourceFilter;
+use super::{SearchError, glob};
 
 impl SourceFilter {
     /// The wanted part of a document. A whole one is not parsed into values.
@@ -14,6 +14,12 @@ impl SourceFilter {
         match self {
             Self::None => Ok(None),
             Self::All => RawValue::from_string(source.to_owned()).map(Some).map_err(damaged),
+            Self::Patterns { includes, excludes } => {
+                let document: Value = serde_json::from_str(source).map_err(damaged)?;
+                let part = matching(document, "", includes.is_empty(), includes, excludes);
+                let part = part.unwrap_or_else(|| Value::Object(Map::new()));
+                to_raw_value(&part).map(Some).map_err(damaged)
+            }
             Self::Paths(paths) => {
                 let document: Value = serde_json::from_str(source).map_err(damaged)?;
                 let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
@@ -48,6 +54,40 @@ fn select(value: &Value, paths: &[&str]) -> Option<Value> {
     }
 }
 
+/// The values at paths that match patterns; `is_whole` says that one above does.
+fn matching(
+    value: Value,
+    path: &str,
+    is_whole: bool,
+    includes: &[String],
+    excludes: &[String],
+) -> Option<Value> {
+    match value {
+        Value::Object(members) => {
+            let mut selected = Map::new();
+            for (key, value) in members {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                if excludes.iter().any(|pattern| glob::matches(pattern, &path)) {
+                    continue;
+                }
+                let is_whole = is_whole || includes.iter().any(|pattern| glob::matches(pattern, &path));
+                if let Some(value) = matching(value, &path, is_whole, includes, excludes) {
+                    selected.insert(key, value);
+                }
+            }
+            (is_whole || !selected.is_empty()).then_some(Value::Object(selected))
+        }
+        Value::Array(elements) => {
+            let elements = elements.into_iter();
+            let selected: Vec<Value> = elements
+                .filter_map(|element| matching(element, path, is_whole, includes, excludes))
+                .collect();
+            (is_whole || !selected.is_empty()).then_some(Value::Array(selected))
+        }
+        scalar => is_whole.then_some(scalar),
+    }
+}
+
 /// What is left of a path below a key.
 fn below<'a>(path: &'a str, key: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(key)?;
@@ -70,6 +110,16 @@ mod tests {
         ] {
             let filter = SourceFilter::Paths(paths.iter().map(|path| (*path).to_owned()).collect());
             assert_eq!(filter.apply(document).unwrap().unwrap().get(), selected, "{paths:?}");
+        }
+        for (includes, excludes, selected) in [
+            (vec!["a*"], vec![], r#"{"a":{"b":1,"c":[{"d":2,"e":3},{"e":4},5]},"a.b":6,"ab":7}"#),
+            (vec![], vec!["a"], r#"{"a.b":6,"ab":7,"f":null}"#),
+            (vec!["*.d", "ab"], vec![], r#"{"a":{"c":[{"d":2}]},"ab":7}"#),
+            (vec!["a"], vec!["*.e", "a.b"], r#"{"a":{"c":[{"d":2},{},5]}}"#),
+        ] {
+            let texts = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+            let filter = SourceFilter::Patterns { includes: texts(&includes), excludes: texts(&excludes) };
+            assert_eq!(filter.apply(document).unwrap().unwrap().get(), selected, "{includes:?} {excludes:?}");
         }
         assert_eq!(SourceFilter::All.apply(document).unwrap().unwrap().get(), document);
         assert!(SourceFilter::None.apply(document).unwrap().is_none());

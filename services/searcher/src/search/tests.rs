@@ -20,7 +20,7 @@ use crate::schema::IndexSchema;
 use crate::shard::Snapshot;
 
 /// An index of several shards, each with several segments.
-pub(super) struct TestIndex {
+pub(crate) struct TestIndex {
     pub(super) schema: Arc<IndexSchema>,
     pub(super) shards: Vec<Snapshot>,
 }
@@ -62,16 +62,19 @@ impl TestIndex {
     }
 
     pub(super) fn try_search(&self, request: &Value) -> Result<Value, SearchError> {
-        let request = SearchRequest::from_json(request.to_string().as_bytes())?;
-        let request = SearchRequest::from_json(&request.to_json())?;
+        let request = SearchRequest::from_wire(request.to_string().as_bytes())?;
+        let request = SearchRequest::from_wire(&request.to_json())?;
         request.check(&self.schema)?;
         let prepared = self.shards.iter().map(|shard| Ok(travel(&prepare(shard, &request)?)));
         let plan = travel(&combine(prepared.collect::<Result<Vec<Prepared>, SearchError>>()?));
         let found = self.shards.iter().zip(0..).map(|(snapshot, number)| {
             let shard = ShardId::try_from(number).unwrap();
-            Ok((shard, travel(&execute(snapshot, &request, &plan, shard, &Cancel::default())?)))
+            Ok((
+                request.position(shard),
+                travel(&execute(snapshot, &request, &plan, shard, &Cancel::default())?),
+            ))
         });
-        let found: Vec<(ShardId, Found)> = found.collect::<Result<_, SearchError>>()?;
+        let found: Vec<(u32, Found)> = found.collect::<Result<_, SearchError>>()?;
         let answer = merge(&request, &self.schema, found)?;
         Ok(serde_json::to_value(&answer).unwrap())
     }

@@ -52,12 +52,12 @@ pub(crate) fn decide(write: &Write, present: Option<&Present>) -> Result<Decisio
             Ok(Decision::Nothing { seq: 0, term: 0, version: 0, outcome: Outcome::NotFound })
         }
         (Change::Merge { upsert, .. }, None) => put(upsert.clone().ok_or(Refused::NoDocument)?),
-        (Change::Merge { patch, .. }, Some(present)) => {
+        (Change::Merge { patch, detect_noop, .. }, Some(present)) => {
             let source = present.source.as_deref().expect("it is looked up for every merge");
             let before = parse(source)?;
             let mut after = before.clone();
             merge(&mut after, parse(patch)?);
-            if after == before {
+            if *detect_noop && after == before {
                 let Present { seq, term, version, .. } = *present;
                 return Ok(Decision::Nothing { seq, term, version, outcome: Outcome::Noop });
             }

@@ -137,7 +137,7 @@ fn delete(index: &Arc<Index>, id: &str) -> Write {
 }
 
 fn merge(index: &Arc<Index>, id: &str, patch: &str) -> Write {
-    let change = Change::Merge { patch: raw(patch), upsert: None };
+    let change = Change::Merge { patch: raw(patch), upsert: None, detect_noop: true };
     Write { index: Arc::clone(index), id: id.to_owned(), change, condition: None }
 }
 

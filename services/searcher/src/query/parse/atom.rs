@@ -4,7 +4,8 @@ use std::ops::Bound;
 
 use super::super::QueryError;
 use super::super::ast::{Leaf, Matches, Node, Piece, Span};
-use super::{LITERALLY, MAX_CLAUSES, MAX_PATTERN, Parser, error};
+use super::{Dialect, LITERALLY, MAX_CLAUSES, MAX_PATTERN, Parser, error};
+use crate::query::regexp::Regexp;
 
 const MAX_SLOP: u32 = 1000;
 
@@ -18,8 +19,11 @@ impl Parser {
             Some('[' | '{') => return self.range(field),
             _ => {}
         }
-        if field.is_some() && matches!(self.peek(), Some('>' | '<')) {
-            return self.comparison(field);
+        let is_elastic = self.dialect == Dialect::Elastic;
+        match self.peek() {
+            Some('>' | '<') if field.is_some() || is_elastic => return self.comparison(field),
+            Some('/') if is_elastic => return self.regexp(field),
+            _ => {}
         }
         let pieces = self.word(false)?;
         if self.peek() != Some(':') {
@@ -43,9 +47,16 @@ impl Parser {
             }
         };
         self.at += 1;
+        if is_elastic {
+            self.skip_space();
+            if name == "_exists_" {
+                return self.exists(at);
+            }
+        }
         let field = Some(name.as_str());
         let start = self.at;
         match self.peek() {
+            Some('/') if is_elastic => self.regexp(field),
             None | Some(')') => self.value_missing(&name, at),
             Some(c) if c.is_whitespace() => self.value_missing(&name, at),
             Some('(') => self.group(field),
@@ -104,6 +115,42 @@ impl Parser {
         self.leaf(field, Matches::Phrase { text, slop }, start, end)
     }
 
+    /// A regular expression between slashes. A backslash before a slash is no part of it.
+    fn regexp(&mut self, field: Option<&str>) -> Result<Node, QueryError> {
+        let start = self.at;
+        self.at += 1;
+        let mut text = String::new();
+        loop {
+            match (self.peek(), self.text.get(self.at + 1)) {
+                (None, _) => return error(start, "the closing slash is missing", LITERALLY),
+                (Some('/'), _) => break,
+                (Some('\\'), Some('/')) => {
+                    text.push('/');
+                    self.at += 1;
+                }
+                (Some('\\'), Some(next)) => {
+                    text.extend(['\\', *next]);
+                    self.at += 1;
+                }
+                (Some(c), _) => text.push(c),
+            }
+            self.at += 1;
+        }
+        self.at += 1;
+        if let Err(message) = Regexp::new(&text, false) {
+            return error(start, format!("the regular expression can't be used: {message}"), LITERALLY);
+        }
+        self.leaf(field, Matches::Regexp(text), start, self.at)
+    }
+
+    /// The field after `_exists_:`.
+    fn exists(&mut self, start: usize) -> Result<Node, QueryError> {
+        match self.word(true)?.as_slice() {
+            [Piece::Text(field)] => self.leaf(Some(field), Matches::Exists, start, self.at),
+            _ => error(start, "the name of a field is missing after `_exists_:`", LITERALLY),
+        }
+    }
+
     /// A quoted text, from its first quote.
     fn quoted(&mut self) -> Result<String, QueryError> {
         let open = self.at;
@@ -142,13 +189,13 @@ impl Parser {
 
     fn range(&mut self, field: Option<&str>) -> Result<Node, QueryError> {
         let start = self.at;
-        let Some(field) = field else {
+        if field.is_none() && self.dialect == Dialect::Native {
             return error(
                 start,
                 "a range needs a field",
                 "for example `size:[1 TO 10]`; to search for the character itself, put a backslash before it",
             );
-        };
+        }
         let lower_included = self.peek() == Some('[');
         self.at += 1;
         let lower = self.range_value(start)?;
@@ -175,7 +222,7 @@ impl Parser {
             (Bound::Unbounded, Bound::Unbounded) => Matches::Exists,
             (lower, upper) => Matches::Range { lower, upper },
         };
-        self.leaf(Some(field), matches, start, self.at)
+        self.leaf(field, matches, start, self.at)
     }
 
     /// A side of a range; `None` is `*`.

@@ -54,22 +54,17 @@ fn queries_that_would_do_too_much_are_refused() {
 }
 
 /// What a tree matches, by the sets of its leaves.
-fn model(
-    node: &ast::Node,
-    leaves: &BTreeMap<u32, BTreeSet<String>>,
-    all: &BTreeSet<String>,
-) -> BTreeSet<String> {
+fn model(node: &Node, leaves: &BTreeMap<u32, BTreeSet<String>>, all: &BTreeSet<String>) -> BTreeSet<String> {
     match node {
-        ast::Node::All => all.clone(),
-        ast::Node::Leaf(leaf) => leaves[&leaf.number].clone(),
-        ast::Node::Boosted(node, _) => model(node, leaves, all),
-        ast::Node::Boolean(clauses) => {
+        Node::All => all.clone(),
+        Node::Leaf(leaf) => leaves[&leaf.number].clone(),
+        Node::Boosted(node, _) => model(node, leaves, all),
+        Node::Boolean(clauses) => {
             let of = |occur| {
                 let clauses = clauses.iter().filter(move |clause| clause.occur == occur);
                 clauses.map(|clause| model(&clause.node, leaves, all)).collect::<Vec<_>>()
             };
-            let (must, should, must_not) =
-                (of(ast::Occur::Must), of(ast::Occur::Should), of(ast::Occur::MustNot));
+            let (must, should, must_not) = (of(Occur::Must), of(Occur::Should), of(Occur::MustNot));
             let mut matching = match (must.is_empty(), should.is_empty()) {
                 (true, false) => should.into_iter().flatten().collect(),
                 _ => all.clone(),
@@ -82,6 +77,7 @@ fn model(
             }
             matching
         }
+        other => unreachable!("no native query becomes {other:?}"),
     }
 }
 

@@ -16,7 +16,7 @@ fn every_aggregation_takes_its_keys() {
         "g": {"cardinality": {"field": "f", "missing": "none"}},
         "h": {"percentiles": {"field": "f", "percents": [1, 99.9], "keyed": false}},
     });
-    let aggs = Aggregations::read(&all).unwrap();
+    let aggs = Aggregations::read(&all, None).unwrap();
     assert_eq!(aggs.filters.len(), 1);
     assert_eq!(aggs.fields.len(), 8);
     assert_eq!(aggs.to_json(), all);
@@ -117,7 +117,7 @@ fn unknown_and_refused_keys_are_named() {
             "",
         ),
     ] {
-        let Err(error) = Aggregations::read(&aggs) else {
+        let Err(error) = Aggregations::read(&aggs, None) else {
             // A regular expression is compiled with the values of a segment.
             assert!(aggs.to_string().contains("include"), "{aggs}");
             continue;
@@ -129,5 +129,5 @@ fn unknown_and_refused_keys_are_named() {
     for _ in 0..8 {
         deep = json!({"a": {"terms": {"field": "f"}, "aggs": deep}});
     }
-    assert!(Aggregations::read(&deep).unwrap_err().message.contains("nested 8 deep"));
+    assert!(Aggregations::read(&deep, None).unwrap_err().message.contains("nested 8 deep"));
 }

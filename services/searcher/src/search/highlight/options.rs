@@ -11,7 +11,7 @@ const PRE: &str = "<em>";
 const POST: &str = "</em>";
 const FRAGMENT_SIZE: usize = 150;
 const FRAGMENTS: usize = 3;
-const MEMBERS: [&str; 5] = ["fields", "pre", "post", "fragment_size", "number_of_fragments"];
+const MEMBERS: [&str; 6] = ["fields", "pre", "post", "escape", "fragment_size", "number_of_fragments"];
 
 /// How highlights are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(crate) struct HighlightOptions {
     pub(crate) fields: Vec<String>,
     pub(crate) pre: String,
     pub(crate) post: String,
+    /// Whether text is escaped for HTML; if `pre` is a tag unless given.
+    pub(crate) escape: Option<bool>,
     /// The length of a fragment in characters, about.
     pub(crate) fragment_size: usize,
     /// How many fragments of a field there are at most; 0 is the whole text.
@@ -32,6 +34,7 @@ impl Default for HighlightOptions {
             fields: Vec::new(),
             pre: PRE.to_owned(),
             post: POST.to_owned(),
+            escape: None,
             fragment_size: FRAGMENT_SIZE,
             number_of_fragments: FRAGMENTS,
         }
@@ -68,6 +71,10 @@ impl HighlightOptions {
                 *mark = text.ok_or_else(|| mistake(format!("`{name}` is a short text"), None))?.to_owned();
             }
         }
+        if let Some(escape) = members.get("escape").filter(|escape| !escape.is_null()) {
+            let flag = escape.as_bool();
+            options.escape = Some(flag.ok_or_else(|| mistake("`escape` is true or false".to_owned(), None))?);
+        }
         options.fragment_size = number(&members, "fragment_size", 10, 10_000, options.fragment_size)?;
         options.number_of_fragments =
             number(&members, "number_of_fragments", 0, 100, options.number_of_fragments)?;
@@ -79,6 +86,7 @@ impl HighlightOptions {
             "fields": self.fields,
             "pre": self.pre,
             "post": self.post,
+            "escape": self.escape,
             "fragment_size": self.fragment_size,
             "number_of_fragments": self.number_of_fragments,
         })
@@ -86,7 +94,7 @@ impl HighlightOptions {
 
     /// Whether fragments are HTML, so that the text in them is escaped.
     pub(super) fn is_html(&self) -> bool {
-        self.pre.trim_start().starts_with('<')
+        self.escape.unwrap_or_else(|| self.pre.trim_start().starts_with('<'))
     }
 }
 

@@ -53,6 +53,12 @@ impl Members {
         }
     }
 
+    /// Takes a member out.
+    pub(super) fn take(&mut self, name: &str) -> Option<Box<RawValue>> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.remove(at).1)
+    }
+
     /// The value of a member; `null` is the same as none.
     pub(super) fn raw(&self, name: &str) -> Option<&RawValue> {
         let (_, value) = self.0.iter().find(|(known, _)| known == name)?;

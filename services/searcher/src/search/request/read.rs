@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 
 use super::members::{Members, Mistakes, shortened};
 use super::{
-    DEFAULT_SIZE, DEFAULT_TIMEOUT, MAX_FACET, MAX_SIZE, MAX_TIMEOUT, MAX_WINDOW, SearchRequest, SourceFilter,
+    DEFAULT_SIZE, DEFAULT_TIMEOUT, Dsl, MAX_FACET, MAX_SIZE, MAX_TIMEOUT, MAX_WINDOW, SearchRequest,
+    SourceFilter,
 };
 use crate::query::{self, Ast, ParseOptions, QueryError};
 use crate::search::aggregations::Aggregations;
@@ -43,16 +44,28 @@ impl SearchRequest {
     /// A request in JSON, as in `POST /{index}/search`. Unknown members are refused with a did-you-mean. An empty body
     /// searches for everything.
     pub(crate) fn from_json(body: &[u8]) -> Result<Self, QueryError> {
-        let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-        let members: Members = serde_json::from_slice(body).map_err(|error| QueryError {
-            message: format!("the body is not a JSON object: {error}"),
-            at: None,
-            hint: Some("send for example {\"q\": \"http proxy\"}".to_owned()),
-        })?;
-        Self::from_members(&members)
+        Self::from_members(&read_members(body)?)
+    }
+
+    /// A request from another member, as [`to_json`](Self::to_json) writes it.
+    pub(crate) fn from_wire(body: &[u8]) -> Result<Self, QueryError> {
+        let mut members = read_members(body)?;
+        let dsl = match members.take("dsl") {
+            None => None,
+            Some(raw) => Some(serde_json::from_str(raw.get()).map_err(|error| QueryError {
+                message: format!("`dsl`: {error}"),
+                at: None,
+                hint: None,
+            })?),
+        };
+        Self::read(&members, dsl)
     }
 
     pub(super) fn from_members(members: &Members) -> Result<Self, QueryError> {
+        Self::read(members, None)
+    }
+
+    fn read(members: &Members, dsl: Option<Dsl>) -> Result<Self, QueryError> {
         let mut mistakes = Mistakes::default();
         members.check_names(&MEMBERS, &mut mistakes);
         let q: Option<String> = members.read("q", "text", &mut mistakes);
@@ -62,7 +75,8 @@ impl SearchRequest {
             all_words: choice(members, "default_operator", ["or", "and"], &mut mistakes),
             typos: choice(members, "typos", ["off", "auto"], &mut mistakes),
         };
-        let (size, from) = window(members, &mut mistakes);
+        let most = if dsl.is_some() { MAX_WINDOW } else { MAX_SIZE };
+        let (size, from) = window(members, most, &mut mistakes);
         let sort = or_mistake(members.raw("sort").map(SortKey::read_all), &mut mistakes).unwrap_or_default();
         let after = members.raw("search_after").map(|raw| Cursor::read(raw, &sort));
         let search_after = or_mistake(after, &mut mistakes);
@@ -72,8 +86,11 @@ impl SearchRequest {
         }
         let highlight = members.raw("highlight").map(HighlightOptions::read);
         let aggs: Option<Value> = members.read("aggs", "an object", &mut mistakes);
-        let aggs = aggs.map(|aggs| Aggregations::read(&aggs));
-        let ast = Some(query::parse(q.as_deref().unwrap_or_default(), &options));
+        let aggs = aggs.map(|aggs| Aggregations::read(&aggs, dsl.as_ref()));
+        let ast = Some(match &dsl {
+            Some(dsl) => dsl.ast(),
+            None => query::parse(q.as_deref().unwrap_or_default(), &options),
+        });
         let request = Self {
             filters: filters(&filter, &mut mistakes),
             filter,
@@ -95,10 +112,20 @@ impl SearchRequest {
             consistency: consistency(members, &mut mistakes),
             timeout: timeout(members, &mut mistakes),
             allow_partial: flag(members, "allow_partial", &mut mistakes).unwrap_or(true),
+            dsl,
         };
         mistakes.into_result()?;
         Ok(request)
     }
+}
+
+fn read_members(body: &[u8]) -> Result<Members, QueryError> {
+    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| QueryError {
+        message: format!("the body is not a JSON object: {error}"),
+        at: None,
+        hint: Some("send for example {\"q\": \"http proxy\"}".to_owned()),
+    })
 }
 
 fn match_all() -> Ast {
@@ -137,8 +164,8 @@ fn texts(members: &Members, name: &str, mistakes: &mut Mistakes) -> Vec<String> 
     }
 }
 
-fn window(members: &Members, mistakes: &mut Mistakes) -> (usize, usize) {
-    let size = whole(members, "size", 0..=MAX_SIZE, mistakes).unwrap_or(DEFAULT_SIZE);
+fn window(members: &Members, most: usize, mistakes: &mut Mistakes) -> (usize, usize) {
+    let size = whole(members, "size", 0..=most, mistakes).unwrap_or(DEFAULT_SIZE);
     let from = whole(members, "from", 0..=usize::MAX, mistakes).unwrap_or(0);
     if from.saturating_add(size) > MAX_WINDOW {
         mistakes.add(
@@ -217,10 +244,23 @@ fn facets(members: &Members, mistakes: &mut Mistakes) -> BTreeMap<String, u32> {
     facets
 }
 
+#[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SourcePatterns {
+    includes: Vec<String>,
+    excludes: Vec<String>,
+}
+
 fn source(members: &Members, mistakes: &mut Mistakes) -> SourceFilter {
     match members.raw("source").map(RawValue::get) {
         None | Some("true") => SourceFilter::All,
         Some("false") => SourceFilter::None,
+        Some(text) if text.starts_with('{') => {
+            let what = "true, false, a list of paths, or an object with `includes` and `excludes`";
+            let patterns: Option<SourcePatterns> = members.read("source", what, mistakes);
+            let SourcePatterns { includes, excludes } = patterns.unwrap_or_default();
+            SourceFilter::Patterns { includes, excludes }
+        }
         Some(_) => {
             let what = "true, false or a list of paths";
             SourceFilter::Paths(members.read("source", what, mistakes).unwrap_or_default())

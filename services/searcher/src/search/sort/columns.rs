@@ -79,6 +79,7 @@ impl<'a> SegmentKeys<'a> {
             SortField::Seq => {
                 reader.fast_fields().u64(reader.schema().get_field_name(schema.seq)).map(Source::Seq)
             }
+            SortField::Unmapped => Ok(Source::Columns(Vec::new())),
             SortField::Field(field) => columns(schema, reader, field).map(Source::Columns),
         };
         Ok(Self { keys, sources: keys.iter().map(source).collect::<Result<_, _>>()? })

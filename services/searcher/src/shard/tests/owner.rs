@@ -54,7 +54,7 @@ async fn conditions_are_checked_against_pending_and_indexed_documents() {
         ] {
             // One that holds does nothing.
             let change = if id == "x" {
-                Change::Merge { patch: raw(r#"{"body":"1"}"#), upsert: None }
+                Change::Merge { patch: raw(r#"{"body":"1"}"#), upsert: None, detect_noop: true }
             } else {
                 Change::Delete
             };
@@ -91,7 +91,7 @@ async fn a_merge_replaces_what_the_patch_has_and_a_refused_one_changes_nothing()
     assert_eq!(now, expected);
 
     assert_eq!(owner.write(merge(&one, "y", "{}")).await.unwrap(), Err(Refused::NoDocument));
-    let change = Change::Merge { patch: raw("{}"), upsert: Some(raw(&body("new"))) };
+    let change = Change::Merge { patch: raw("{}"), upsert: Some(raw(&body("new"))), detect_noop: true };
     let upsert = Write { index: Arc::clone(&one), id: "y".to_owned(), change, condition: None };
     assert_eq!(owner.write(upsert).await.unwrap().unwrap().outcome, Outcome::Created);
     assert_eq!(owner.body(&one, "y").await.as_deref(), Some("new"));
