@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,16 @@ impl ShardCluster {
     pub async fn start(plugin: Arc<dyn Plugin>, settings: &Value, shards: NonZeroU32) -> Self {
         let url = "memory:///".parse().expect("it is a store's URL");
         let store = Store::open(&url, &"test".parse().expect(NAME)).await.expect("memory is a store");
+        Self::start_on(store, plugin, settings, shards).await
+    }
+
+    /// The same on a store that the test has, which may fail on demand.
+    pub async fn start_on(
+        store: Store,
+        plugin: Arc<dyn Plugin>,
+        settings: &Value,
+        shards: NonZeroU32,
+    ) -> Self {
         let (view, seen) = watch::channel(view([]));
         let limits = Limits { wait: Duration::ZERO, ..Limits::default() };
         let (targets, repeats) = (Arc::clone(&plugin), Arc::clone(&plugin));
@@ -117,6 +128,11 @@ impl ShardCluster {
     /// When it has none of this name.
     pub fn endpoint(&self, node: &NodeId, name: &str) -> String {
         self.node(node).context.endpoints.urls().remove(name).expect("the node has this listener")
+    }
+
+    /// The folder in which a node keeps what it can get from the store again.
+    pub fn cache_dir(&self, node: &NodeId) -> &Path {
+        &self.node(node).context.cache_dir
     }
 
     /// The owner of a shard in the members' view.

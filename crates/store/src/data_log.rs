@@ -179,8 +179,21 @@ impl DataLog {
         prefix: &str,
         epoch: Epoch,
     ) -> Result<Self, DataLogError> {
+        Self::open_after(objects, prefix, epoch, 0).await
+    }
+
+    /// The same, with the number of an entry that was written: those before it are not listed.
+    ///
+    /// # Errors
+    /// [`DataLogError::Fenced`] if it was opened under a higher epoch.
+    pub async fn open_after(
+        objects: Arc<dyn ObjectStore>,
+        prefix: &str,
+        epoch: Epoch,
+        known: u64,
+    ) -> Result<Self, DataLogError> {
         let reader = DataLogReader::new(objects, prefix);
-        let mut last = reader.last().await?;
+        let mut last = reader.last_from(known).await?;
         for _ in 0..OPENING_TRIES {
             if let Some(Header { epoch: higher, number, .. }) = last
                 && higher > epoch
@@ -194,7 +207,7 @@ impl DataLog {
                 last = Some(theirs);
                 continue;
             }
-            match reader.last().await? {
+            match reader.last_from(opening).await? {
                 Some(highest) if highest.number > opening => last = Some(highest),
                 _ => {
                     let on_entry = OnEntry(Box::new(|_| {}));

@@ -34,6 +34,7 @@ struct Switches {
     busy_creates: usize,
     delay: Duration,
     hidden: BTreeSet<Path>,
+    refused: BTreeSet<String>,
     holds: Vec<Hold>,
 }
 
@@ -143,6 +144,11 @@ impl Faults {
         self.switches().delay = delay;
     }
 
+    /// Refuses to write objects that have one of these as a part of their path, as on a store whose rules forbid it.
+    pub fn refuse<'a>(&self, parts: impl IntoIterator<Item = &'a str>) {
+        self.switches().refused = parts.into_iter().map(str::to_owned).collect();
+    }
+
     /// Leaves these objects out of listings, as may happen when a folder is listed while they are made. They can be read.
     pub fn hide(&self, objects: impl IntoIterator<Item = Path>) {
         self.switches().hidden = objects.into_iter().collect();
@@ -189,6 +195,13 @@ impl Faults {
             },
             Mode::Unreachable => Err(failed(io::ErrorKind::ConnectionRefused)),
         }
+    }
+
+    /// Fails if objects with this path can't be written.
+    fn writable(&self, location: &Path) -> Result<()> {
+        let switches = self.switches();
+        let is_refused = location.parts().any(|part| switches.refused.contains(part.as_ref()));
+        if is_refused { Err(failed(io::ErrorKind::PermissionDenied)) } else { Ok(()) }
     }
 
     async fn held(&self, op: Op, when: When) {
@@ -253,6 +266,7 @@ impl ObjectStore for Faults {
         payload: PutPayload,
         mut opts: PutOptions,
     ) -> Result<PutResult> {
+        self.writable(location)?;
         let op = if opts.mode == PutMode::Create { Op::Create } else { Op::Put };
         if op == Op::Put {
             return self.around(op, self.inner.put_opts(location, payload, opts)).await;
@@ -285,6 +299,7 @@ impl ObjectStore for Faults {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
+        self.writable(location)?;
         self.around(Op::Put, self.inner.put_multipart_opts(location, opts)).await
     }
 

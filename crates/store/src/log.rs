@@ -24,6 +24,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use serde::de::DeserializeOwned;
@@ -147,6 +148,13 @@ impl<T: Serialize + DeserializeOwned> Log<T> {
         let path = self.path(number);
         let Some(content) = self.objects.read(&path).await? else { return Ok(None) };
         Ok(Some(self.decode(&path, &content)?.value))
+    }
+
+    /// When the store had an entry, by its own clock; `None` if there is no such entry. One HEAD.
+    ///
+    /// Only the latest entries count, as in [`entry`](Self::entry).
+    pub async fn stored_at(&self, number: u64) -> Result<Option<DateTime<Utc>>, StoreError> {
+        Ok(self.objects.head(&self.path(number)).await?.map(|meta| meta.last_modified))
     }
 
     /// Writes entry `last + 1`, where `last` is the number of the entry last seen (0 for none).

@@ -1,29 +1,40 @@
-//! The indexes of a service: one log on the store, in `data/{service}/catalog`.
+//! The indexes of a service, their aliases and templates: one log on the store, in `data/{service}/catalog`.
 //!
 //! Each record has all indexes. A member polls for the next one, and reads at once when a request needs an index or a
 //! record that it does not know. [`record`] decides what a change does; [`Catalog::change`] writes it.
 
+mod alias;
+mod alias_actions;
 mod auto_create;
 mod declared;
+mod expiry;
+mod indexes;
 mod name;
 mod record;
+mod template;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plugin::{Context, ServiceError, SingleFlight};
-use store::{AppendError, Log, StoreError};
+use store::{AppendError, Entry, Log, StoreError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 use types::ErrorKind;
 use uuid::Uuid;
 
-pub(crate) use auto_create::{AutoCreate, matches};
+pub(crate) use alias::{AliasAction, AliasError, AliasOptions, AliasRecord, change as change_aliases};
+pub(crate) use alias_actions::{ActionError, actions as alias_actions, options as alias_options};
+pub(crate) use auto_create::AutoCreate;
 pub(crate) use declared::Declared;
+pub(crate) use expiry::Expiry;
+pub(crate) use indexes::{Indexes, ResolveError, Rule, has_pattern};
 pub(crate) use name::{NAME_RULE, NameError, check_name};
-pub(crate) use record::{Change, CreateError, MAX_INDEXES, NoSuchIndex, Record, create, delete};
+pub(crate) use record::{
+    Change, CreateError, MAX_INDEXES, NoSuchIndex, Record, create, create_by_request, delete,
+};
+pub(crate) use template::{NoSuchTemplate, Template, TemplateError, delete_templates, put as put_template};
 
 use crate::definition::Definition;
 use crate::schema::IndexSchema;
@@ -47,56 +58,6 @@ pub(crate) struct Index {
     /// The definition with which it was created, which fixes its Tantivy schema.
     pub(crate) created: Definition,
     pub(crate) schema: Arc<IndexSchema>,
-}
-
-/// All indexes, as of one record of the catalog.
-#[derive(Debug, Default)]
-pub(crate) struct Indexes {
-    /// The number of the record; 0 if there is none yet.
-    pub(crate) number: u64,
-    /// Which indexes a first write creates, if a request has set it.
-    pub(crate) auto_create: Option<AutoCreate>,
-    by_name: BTreeMap<String, Arc<Index>>,
-    by_uuid: BTreeMap<Uuid, Arc<Index>>,
-}
-
-impl Indexes {
-    pub(crate) fn new(number: u64, indexes: impl IntoIterator<Item = Arc<Index>>) -> Self {
-        let by_name: BTreeMap<_, _> = indexes.into_iter().map(|index| (index.name.clone(), index)).collect();
-        let by_uuid = by_name.values().map(|index| (index.uuid, Arc::clone(index))).collect();
-        Self { number, auto_create: None, by_name, by_uuid }
-    }
-
-    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Index>> {
-        self.by_name.get(name)
-    }
-
-    pub(crate) fn index(&self, uuid: Uuid) -> Option<&Arc<Index>> {
-        self.by_uuid.get(&uuid)
-    }
-
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Index>> {
-        self.by_name.values()
-    }
-
-    /// The indexes of a record. Those that are unchanged are shared with the former indexes.
-    fn of(number: u64, record: Record, former: &Self) -> Self {
-        let indexes = record.indexes.into_iter().map(|(name, index)| {
-            let known = former.named(&name).filter(|known| {
-                known.uuid == index.uuid
-                    && known.created == index.created
-                    && *known.schema.definition == index.now
-            });
-            known.map_or_else(
-                || {
-                    let schema = Arc::new(IndexSchema::new(&index.created, Arc::new(index.now)));
-                    Arc::new(Index { name, uuid: index.uuid, created: index.created, schema })
-                },
-                Arc::clone,
-            )
-        });
-        Self { auto_create: record.auto_create, ..Self::new(number, indexes.collect::<Vec<_>>()) }
-    }
 }
 
 /// The catalog of a service, kept current by polls. Cheap to clone.
@@ -271,8 +232,8 @@ impl Catalog {
         let Some(reader) = &self.reader else { return Err(unavailable("it is fixed")) };
         for _ in 0..TRIES {
             let began = Instant::now();
-            let latest = reader.log.latest().await.map_err(|error| ChangeError::Catalog(error.into()))?;
-            let (number, record) = latest.map_or_else(Default::default, |entry| (entry.number, entry.value));
+            let latest = reader.latest_with_times().await;
+            let (number, record) = latest.map_err(|error| ChangeError::Catalog(error.into()))?;
             let (change, value) = decide(&record).map_err(ChangeError::Refused)?;
             let next = match change {
                 Change::Nothing => return Ok((reader.publish(number, record, began), value)),
@@ -318,6 +279,19 @@ impl Reader {
                 Err(error)
             }
         }
+    }
+
+    /// The latest record and its number. All of its indexes have the time at which the store had them.
+    async fn latest_with_times(&self) -> Result<(u64, Record), StoreError> {
+        let Some(Entry { number, value: mut record }) = self.log.latest().await? else {
+            return Ok(Default::default());
+        };
+        if record.indexes.values().any(|index| index.stored_at.is_none())
+            && let Some(time) = self.log.stored_at(number).await?
+        {
+            record.note_time(time.timestamp_millis());
+        }
+        Ok((number, record))
     }
 
     async fn latest(&self) -> Result<Option<(u64, Record)>, StoreError> {

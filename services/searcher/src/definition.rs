@@ -2,9 +2,11 @@
 
 mod analyzer;
 mod check;
+mod delete_after;
 pub(crate) mod extend;
 mod partial;
 mod synonyms;
+mod vector;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,8 +17,10 @@ use serde_json::Value;
 
 pub(crate) use analyzer::Analyzer;
 pub(crate) use check::{path_problem, similar};
+pub(crate) use delete_after::DeleteAfter;
 pub(crate) use partial::PartialDefinition;
 pub(crate) use synonyms::SynonymRule;
+pub(crate) use vector::{MAX_DIMS, Similarity};
 
 /// How many fields an index may declare.
 pub(crate) const MAX_FIELDS: usize = 1_000;
@@ -43,6 +47,9 @@ pub(crate) struct Definition {
     pub(crate) default_fields: BTreeMap<String, f32>,
     /// Synonyms that are applied when a query is analyzed.
     pub(crate) synonyms: Vec<String>,
+    /// When the index is deleted.
+    #[serde(skip_serializing_if = "DeleteAfter::is_never")]
+    pub(crate) delete_after: DeleteAfter,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -83,8 +90,18 @@ pub(crate) enum FieldDefinition {
     Bool {},
     /// A point in time: an RFC 3339 string, `YYYY-MM-DD` (midnight UTC), or an integer, the milliseconds since 1970.
     Date {},
+    /// An IP address, of version 4 or 6: a string.
+    Ip {},
     /// An object, or a value, whose fields are indexed as dynamic ones.
     Json {},
+    /// A list of numbers, which `knn` compares with others.
+    Vector {
+        /// How many numbers it has, from 1 to 4096.
+        dims: u16,
+        /// How vectors are compared.
+        #[serde(default)]
+        similarity: Similarity,
+    },
 }
 
 /// Another way in which the text of a field is indexed.
@@ -148,7 +165,8 @@ impl FieldDefinition {
         static NONE: BTreeMap<String, SubField> = BTreeMap::new();
         match self {
             Self::Text { fields, .. } | Self::Keyword { fields, .. } => fields,
-            Self::I64 {} | Self::F64 {} | Self::Bool {} | Self::Date {} | Self::Json {} => &NONE,
+            Self::I64 {} | Self::F64 {} | Self::Bool {} | Self::Date {} | Self::Ip {} => &NONE,
+            Self::Json {} | Self::Vector { .. } => &NONE,
         }
     }
 
@@ -161,7 +179,9 @@ impl FieldDefinition {
             Self::F64 {} => "f64",
             Self::Bool {} => "bool",
             Self::Date {} => "date",
+            Self::Ip {} => "ip",
             Self::Json {} => "json",
+            Self::Vector { .. } => "vector",
         }
     }
 }

@@ -3,13 +3,16 @@
 pub(crate) mod compact;
 pub(crate) mod id;
 mod read;
+mod vector;
 
-pub(crate) use read::{Reading, Scalar, read};
+pub(crate) use read::{Reading, Scalar, Sink, read, read_into};
 
 /// The largest document, in bytes as it was sent. The log's records hold at most 16 MiB.
 pub(crate) const MAX_DOCUMENT: usize = 8 * 1024 * 1024;
 /// How many indexed fields a document may have.
 pub(crate) const MAX_PATHS: usize = 1_000;
+/// How many different fields that are not declared the documents of an index may have in a shard.
+pub(crate) const MAX_DYNAMIC_PATHS: usize = 5_000;
 /// How deep objects and lists may be nested.
 pub(crate) const MAX_DEPTH: usize = 100;
 /// The longest path of a field, in bytes.
@@ -41,6 +44,13 @@ pub(crate) enum DocumentError {
     TooDeep { path: String },
     #[error("field `{}`: the document has more than {MAX_PATHS} fields, counting those in objects", printable(.path))]
     TooManyFields { path: String },
+    /// The documents of the index have too many different fields: declare them, or do not index them.
+    #[error(
+        "field `{}`: the document has {new} new fields that are not declared, and the index has {present} of them at this shard; \
+         at most {MAX_DYNAMIC_PATHS} are allowed: declare fields, or copy the documents into an index with `dynamic: false`",
+        printable(.path)
+    )]
+    TooManyPaths { path: String, new: usize, present: usize },
     /// A name is twice in one object, and readers differ in which of the values counts.
     #[error("field `{}` is twice in one object", printable(.path))]
     DuplicateKey { path: String },
@@ -54,6 +64,9 @@ pub(crate) enum DocumentError {
         /// A declared field with a similar name.
         similar: Option<String>,
     },
+    /// The value is not the vector that the field wants.
+    #[error("field `{}`, a vector: {problem}", printable(.path))]
+    Vector { path: String, problem: String },
     /// The value does not fit the field's type.
     #[error("field `{}`: {wanted} is wanted, found {found}", printable(.path))]
     Value { path: String, wanted: &'static str, found: String },

@@ -1,8 +1,9 @@
 //! Elasticsearch's API, as far as its clients for documents and searches need it: a second face of the same indexes.
 //!
-//! It is below `/svc/{service}/es/`, and with the setting `es_listen` at the root of a listener of its own. What is not supported is
-//! refused by name.
+//! It is below `/svc/{service}/es/`, and with the setting `es_listen` at the root of a listener of its own. What is not
+//! supported is refused by name.
 
+mod aliases;
 mod analyze;
 mod bulk;
 mod cat;
@@ -18,8 +19,11 @@ mod mapping;
 mod names;
 mod parameters;
 mod path;
+mod reindex;
 mod reply;
 pub(crate) mod search;
+mod templates;
+mod unique;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -68,10 +72,15 @@ async fn dispatch(service: &SearcherService, path: &str, head: &Parts, body: Bod
             service.es_searches(index, api, &rest, head, body).await
         }
         (Some(index), "_delete_by_query", 0) => service.es_delete_by_query(index, head, body).await,
+        (None, "_reindex", 0) => service.es_reindex(head, body).await,
         (index, "_mget", 0) => service.es_mget(index, head, body).await,
         (index, "_mapping" | "_mappings", 0) => service.es_mapping(index, head, body).await,
         (index, "_settings", 0) => service.es_settings(index, head, body).await,
         (index, "_field_caps", 0) => service.es_field_caps(index, head, body).await,
+        (index, "_alias", 0 | 1) => service.es_alias(index, first, head, body).await,
+        (index, "_aliases", 1) => service.es_alias(index, first, head, body).await,
+        (None, "_aliases", 0) => service.es_aliases(head, body).await,
+        (None, "_index_template", 0 | 1) => service.es_index_template(first, head, body).await,
         (index, "_refresh" | "_flush" | "_forcemerge", 0) => service.es_maintain(index, &api, head).await,
         (index, "_analyze", 0) => service.es_analyze(index, head, body).await,
         (Some(index), "_doc", 0) => service.es_document(index, None, false, head, body).await,
@@ -91,9 +100,7 @@ async fn dispatch(service: &SearcherService, path: &str, head: &Parts, body: Bod
 
 /// The refusal of a path that is none of Elasticsearch's, or is not supported.
 fn refused(head: &Parts, api: &str, rest: &[String]) -> EsError {
-    const UNSUPPORTED: [&str; 31] = [
-        "_alias",
-        "_aliases",
+    const UNSUPPORTED: [&str; 28] = [
         "_async_search",
         "_clone",
         "_close",
@@ -113,7 +120,6 @@ fn refused(head: &Parts, api: &str, rest: &[String]) -> EsError {
         "_open",
         "_percolate",
         "_rank_eval",
-        "_reindex",
         "_rollover",
         "_scripts",
         "_security",

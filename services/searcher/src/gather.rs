@@ -1,6 +1,7 @@
 //! What any member does with all shards: its own one in process, the others through the mesh.
 
 mod search;
+mod several;
 
 use std::time::Duration;
 

@@ -23,6 +23,7 @@ mod expansions;
 pub(crate) mod functions;
 mod parse;
 mod place;
+mod postings;
 mod range;
 pub(crate) mod regexp;
 mod scored;
@@ -108,6 +109,16 @@ pub(crate) fn compile_filter(
 ) -> Result<Box<dyn Query>, QueryError> {
     let compiled = compile::compile(ast, schema, expansions, false)?;
     Ok(Box::new(ConstScoreQuery::new(compiled.query, 0.0)))
+}
+
+/// The number of postings of a query's words at a shard. `None` if the query is more than words and phrases in text, or if a
+/// word is unknown here.
+pub(crate) fn postings(
+    ast: &Ast,
+    schema: &IndexSchema,
+    searcher: &Searcher,
+) -> Result<Option<u64>, tantivy::TantivyError> {
+    postings::postings(ast, schema, searcher)
 }
 
 /// Looks for words similar to those of a query that no document of a shard has. [`Suggestions::union`] joins what the shards say,

@@ -2,9 +2,14 @@
 //!
 //! A query waits for a thread, and only a bounded number of them wait: the next one is refused. Its time limit counts from
 //! its arrival. When the time is up or the client has left, the query is cancelled; its thread is free once it has noticed.
+//!
+//! A query that is known to be over soon runs on the thread that has its request: handing it to another thread and back would
+//! take longer than the query.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use plugin::{Counter, Histogram, Metrics};
@@ -18,6 +23,10 @@ use crate::search::Cancel;
 
 /// How long a cancelled query may take to notice it and return what it has found.
 const NOTICE: Duration = Duration::from_secs(1);
+/// How long a query may take that runs on the thread with its request.
+const SOON: Duration = Duration::from_millis(20);
+/// How long all queries are handed to other threads after one took longer than that: documents are large, or the disk is slow.
+const CAUTION: Duration = Duration::from_secs(1);
 
 /// The threads for queries. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -25,6 +34,9 @@ pub(crate) struct QueryPool {
     threads: Arc<Semaphore>,
     /// One for each query that runs or waits.
     places: Arc<Semaphore>,
+    /// Until when all queries are handed to other threads, in milliseconds after `began`.
+    cautious_until: Arc<AtomicU64>,
+    began: Instant,
     refused: Counter,
     seconds: Histogram,
 }
@@ -72,6 +84,8 @@ impl QueryPool {
         Self {
             threads: Arc::new(Semaphore::new(threads)),
             places: Arc::new(Semaphore::new(threads.saturating_add(waiting))),
+            cautious_until: Arc::default(),
+            began: Instant::now(),
             refused: metrics.counter("queries_refused", "Queries that were refused because too many waited"),
             seconds: metrics.histogram(
                 "query_seconds",
@@ -118,11 +132,34 @@ impl QueryPool {
         done.map_err(panicked)
     }
 
-    /// Runs the blocking work that completes a query, without waiting for others.
-    pub(crate) async fn finish<T: Send + 'static>(
+    /// The same for work that may be over soon: then it runs on this thread.
+    pub(crate) async fn run_soon<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        cancel: &Cancel,
+        is_soon: impl FnOnce() -> bool,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
-        spawn_blocking(work).await.map_err(panicked)
+        let began = Instant::now();
+        let millis = |at: Instant| u64::try_from((at - self.began).as_millis()).unwrap_or(u64::MAX);
+        if millis(began) < self.cautious_until.load(Ordering::Relaxed) || !caught(is_soon)? {
+            return self.run(deadline, cancel, work).await;
+        }
+        let done = caught(work);
+        let took = began.elapsed();
+        if took > SOON {
+            self.cautious_until.store(millis(began + took + CAUTION), Ordering::Relaxed);
+        }
+        self.seconds.observe(took.as_secs_f64());
+        done
+    }
+
+    /// Runs the blocking work that completes a query, without waiting for others; here if it is over soon.
+    pub(crate) async fn finish<T: Send + 'static>(
+        is_soon: bool,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PoolError> {
+        if is_soon { caught(work) } else { spawn_blocking(work).await.map_err(panicked) }
     }
 }
 
@@ -139,10 +176,18 @@ pub(crate) fn panicked(error: JoinError) -> PoolError {
     if !error.is_panic() {
         return PoolError::TimedOut;
     }
-    let panic = error.into_panic();
+    PoolError::Panicked(panic_message(&*error.into_panic()))
+}
+
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, PoolError> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| PoolError::Panicked(panic_message(&*panic)))
+}
+
+/// What a panic says.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    PoolError::Panicked(text.unwrap_or_else(|| "without a message".to_owned()))
+    text.unwrap_or_else(|| "without a message".to_owned())
 }
 
 #[cfg(test)]
@@ -178,6 +223,35 @@ mod tests {
         assert_eq!(PoolError::Panicked(String::new()).refusal().problem.status, 500);
         assert_eq!(pool.run(soon(), &cancel, || 7).await, Ok(7));
         assert!(!cancel.0.load(Ordering::Relaxed), "a query that ended is not cancelled");
+    }
+
+    #[tokio::test]
+    async fn a_query_that_is_over_soon_runs_on_the_thread_with_its_request() {
+        let pool = pool(1, 0);
+        let (cancel, here) = (Cancel::default(), std::thread::current().id());
+        let thread = || std::thread::current().id();
+        assert_eq!(pool.run_soon(soon(), &cancel, || true, thread).await, Ok(here));
+        assert_ne!(pool.run_soon(soon(), &cancel, || false, thread).await, Ok(here));
+        let panicked = pool.run_soon(soon(), &cancel, || true, || panic!("out of luck")).await;
+        assert_eq!(panicked, Err::<(), _>(PoolError::Panicked("out of luck".to_owned())));
+        assert_eq!(pool.run_soon(soon(), &cancel, || true, || 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn after_a_query_that_took_long_here_others_run_elsewhere_for_a_while() {
+        let pool = pool(1, 0);
+        let (cancel, here) = (Cancel::default(), std::thread::current().id());
+        let long = || {
+            let began = std::time::Instant::now();
+            while began.elapsed() < 2 * SOON {
+                std::thread::yield_now();
+            }
+        };
+        assert_eq!(pool.run_soon(soon(), &cancel, || true, long).await, Ok(()));
+        let thread = || std::thread::current().id();
+        assert_ne!(pool.run_soon(soon(), &cancel, || true, thread).await, Ok(here));
+        pool.cautious_until.store(0, Ordering::Relaxed);
+        assert_eq!(pool.run_soon(soon(), &cancel, || true, thread).await, Ok(here));
     }
 
     #[tokio::test]

@@ -3,16 +3,18 @@
 //! | Tantivy field | holds |
 //! |---|---|
 //! | `_id`, `_seq`, `_term`, `_version`, `_source` | the document's id, its numbers, and its JSON text |
-//! | `_values` | JSON: keywords, numbers, booleans and dates by path, as terms and as columns; dynamic strings, too |
+//! | `_values` | JSON: keywords, numbers, booleans, dates and addresses by path, as terms and as columns; dynamic strings, too |
 //! | `_text_{analyzer}` | JSON: the text of fields that are dynamic or were declared after the index was created |
 //! | `_all` | all dynamic text in one field, for queries without a field name: JSON fields are searched by path only |
 //! | `_fields` | the paths of all values that the document has, for `field:*` |
+//! | `_vectors` | vectors, for the [plugin](crate::vectors) that keeps them: Tantivy itself neither indexes nor stores them |
 //! | `text.{path}` | a text field that was declared when the index was created |
 //!
 //! There is a `_text_{analyzer}` for every analyzer, for a field that is declared later may have any. An empty one costs a
 //! segment nothing: Tantivy 0.27 writes only fields that have terms. These fields have positions, but no length normalization,
 //! which Tantivy does not do by path.
 
+pub(crate) mod addresses;
 mod analysis;
 mod convert;
 mod dates;
@@ -29,12 +31,18 @@ use tantivy::schema::{
     TextOptions,
 };
 use tantivy::tokenizer::TextAnalyzer;
-use tantivy::{TantivyDocument, Term};
+use tantivy::{Directory, IndexSettings, TantivyDocument, Term};
 
 use crate::definition::{Analyzer, Definition, FieldDefinition};
 use crate::document::{Document, DocumentError, Reading};
 use analysis::Side;
 use synonyms::Synonyms;
+
+use crate::vectors;
+
+/// The size of a block of stored documents, in bytes. Each hit costs the decompression of a block, which is most of the work of a
+/// search for a word; Tantivy's own size is 16 KiB.
+const BLOCK: usize = 4 * 1024;
 
 /// The Tantivy schema of an index. It is fixed by the definition with which the index was created; what is declared later
 /// lives in JSON fields.
@@ -60,6 +68,8 @@ pub(crate) struct IndexSchema {
     pub(crate) all: Field,
     /// `_fields`: the paths that have a value.
     pub(crate) fields: Field,
+    /// `_vectors`: each with its path.
+    pub(crate) vectors: Field,
     /// The fields of the text fields that were declared when the index was created.
     own: BTreeMap<String, Field>,
     synonyms: Arc<BTreeMap<Analyzer, Synonyms>>,
@@ -85,11 +95,16 @@ pub(crate) enum PlaceKind {
 
 /// The field is not declared, and the index has no dynamic fields.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no field `{field}`")]
+#[error("{}", match .is_vector {
+    true => format!("`{field}` is a vector, which only `knn` searches"),
+    false => format!("there is no field `{field}`"),
+})]
 pub(crate) struct UnknownField {
     pub(crate) field: String,
     /// A field with a similar name.
     pub(crate) similar: Option<String>,
+    /// Whether it is declared, but has neither words nor whole values.
+    pub(crate) is_vector: bool,
 }
 
 impl IndexSchema {
@@ -115,6 +130,7 @@ impl IndexSchema {
         });
         let all = schema.add_text_field("_all", analyzed(Analyzer::Default));
         let fields = schema.add_text_field("_fields", keyword());
+        let vectors = schema.add_custom_field("_vectors", "vectors", serde_json::Value::Null);
         let own = (created.fields.iter())
             .filter_map(|(path, field)| match field {
                 FieldDefinition::Text { analyzer, .. } => {
@@ -126,7 +142,9 @@ impl IndexSchema {
                 | FieldDefinition::F64 {}
                 | FieldDefinition::Bool {}
                 | FieldDefinition::Date {}
-                | FieldDefinition::Json {} => None,
+                | FieldDefinition::Ip {}
+                | FieldDefinition::Json {}
+                | FieldDefinition::Vector { .. } => None,
             })
             .collect();
         let synonyms = Arc::new(Synonyms::of_all(&now));
@@ -143,14 +161,32 @@ impl IndexSchema {
             text,
             all,
             fields,
+            vectors,
             own,
             synonyms,
         }
     }
 
+    /// Makes an index in an empty directory.
+    pub(crate) fn create(&self, directory: impl Into<Box<dyn Directory>>) -> tantivy::Result<tantivy::Index> {
+        let settings = IndexSettings { docstore_blocksize: BLOCK, ..IndexSettings::default() };
+        let builder = tantivy::Index::builder().schema(self.schema.clone()).settings(settings);
+        let index = builder.register_plugin(vectors::plugin(self.vectors)).open_or_create(directory)?;
+        self.register(&index);
+        Ok(index)
+    }
+
+    /// Opens the index that is in a directory. It may have been made with another schema.
+    pub(crate) fn open(&self, directory: impl Into<Box<dyn Directory>>) -> tantivy::Result<tantivy::Index> {
+        let mut index = tantivy::Index::open(directory)?;
+        index.register_plugin(vectors::plugin(self.vectors));
+        self.register(&index);
+        Ok(index)
+    }
+
     /// Registers the analyzers of this schema with an index that was opened or created with it.
     #[expect(clippy::unused_self, reason = "the schema decides what must be registered")]
-    pub(crate) fn register(&self, index: &tantivy::Index) {
+    fn register(&self, index: &tantivy::Index) {
         let tokenizers = index.tokenizers();
         for analyzer in Analyzer::ALL {
             tokenizers.register(&tokenizer_name(analyzer), analysis::analyzer(analyzer, Side::Document));
@@ -175,6 +211,11 @@ impl IndexSchema {
     /// Checks everything for which a document can be refused. A checked document can be converted.
     pub(crate) fn check(&self, source: &str) -> Result<(), DocumentError> {
         self.leaves(source, Reading::Strict).map(drop)
+    }
+
+    /// The same, and the paths of the fields that are indexed though they are not declared.
+    pub(crate) fn dynamic_paths(&self, source: &str) -> Result<Vec<String>, DocumentError> {
+        self.leaves(source, Reading::Strict).map(convert::Leaves::into_dynamic)
     }
 
     /// Converts a document that was checked by [`check`](Self::check), perhaps with an earlier definition of the same index. What

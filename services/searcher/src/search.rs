@@ -9,12 +9,14 @@
 
 mod aggregations;
 mod execute;
-pub(crate) mod glob;
+mod fusion;
 mod highlight;
 mod hits;
 mod merge;
+mod nearest;
 mod order;
 mod prepare;
+mod quick;
 mod request;
 mod sort;
 mod source;
@@ -39,10 +41,15 @@ use tantivy::TantivyError;
 use self::sort::Cursor;
 use self::statistics::Statistics;
 use crate::query::{Expansions, QueryError, Suggestions};
+use crate::shard::is_of_content;
 
-pub(crate) use self::execute::execute;
+pub(crate) use self::aggregations::fields_mut;
+#[cfg(test)]
+pub(crate) use self::execute::PANIC;
+pub(crate) use self::execute::{execute, search_alone};
 pub(crate) use self::merge::{Answer, AnswerHit, ShardFailure, Shards, merge};
 pub(crate) use self::prepare::{combine, prepare};
+pub(crate) use self::quick::is_quick;
 pub(crate) use self::request::{Dsl, MAX_WINDOW, SearchRequest};
 pub(crate) use self::suggest::{MAX_SUGGESTIONS, Suggestion, merge_suggestions, suggest};
 
@@ -55,7 +62,10 @@ pub(crate) enum SearchError {
     /// Ask again, with a longer limit or a narrower query.
     #[error("it took too long")]
     Cancelled,
-    /// A file of the index can't be read, or Tantivy failed: see the message.
+    /// Try again in a moment: a local file is damaged.
+    #[error("{0}")]
+    Damaged(String),
+    /// Tantivy failed, or this is a bug: see the message.
     #[error("{0}")]
     Engine(String),
 }
@@ -73,6 +83,7 @@ impl From<TantivyError> for SearchError {
             TantivyError::InvalidArgument(message) => {
                 Self::Query(QueryError { message, at: None, hint: None })
             }
+            error if is_of_content(&error) => Self::Damaged(error.to_string()),
             error => Self::Engine(error.to_string()),
         }
     }
@@ -86,6 +97,9 @@ pub(crate) struct Prepared {
     statistics: Statistics,
     /// Other spellings of words that no document of the shard has.
     similar: Option<Suggestions>,
+    /// The documents of the shard that are nearest to each vector.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    nearest: Vec<nearest::Neighbors>,
 }
 
 /// Expansions and statistics of all shards. JSON between members.
@@ -96,6 +110,9 @@ pub(crate) struct Plan {
     expansions: Vec<Expansions>,
     statistics: Statistics,
     similar: Option<Suggestions>,
+    /// The documents of all shards that are nearest to each vector.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    nearest: Vec<nearest::Neighbors>,
 }
 
 /// What a shard found. JSON between members.
@@ -108,6 +125,9 @@ pub(crate) struct Found {
     /// How many hits before them were left out: those before `from`, if there is no other shard.
     skipped: usize,
     aggregations: Option<aggregations::Intermediate>,
+    /// The shard's parts of several rankings, if hits are in the order of those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rankings: Vec<Vec<fusion::Ranked>>,
     /// The query with other spellings, if there are no hits.
     did_you_mean: Option<String>,
 }

@@ -9,11 +9,12 @@ use axum::Router;
 use plugin::http::AnswerBuffer;
 use plugin::shard::ShardMember;
 use plugin::{Context, DrainingListener, Health, Prepared, Service, ServiceError};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use types::ReasonCode;
 
-use crate::catalog::{AutoCreate, Catalog, Declared};
+use crate::catalog::{AutoCreate, Catalog, Declared, Expiry};
 use crate::es;
 use crate::http::{self, Bodies};
 use crate::query_pool::QueryPool;
@@ -24,6 +25,9 @@ use crate::shard::Shard;
 const CATALOG_UNAVAILABLE: ReasonCode = ReasonCode::new("catalog-unavailable");
 /// The memory of a member for large answers to slow readers, in bytes.
 const ANSWERS: usize = 32 * 1024 * 1024;
+
+/// How many copies of indexes are under way at once at a shard; each takes several megabytes of memory.
+const COPIES: usize = 2;
 
 /// A shard that this node owns, or has a replica of.
 pub(crate) struct SearcherService {
@@ -37,8 +41,10 @@ pub(crate) struct SearcherService {
     pub(crate) bodies: Bodies,
     pub(crate) answers: AnswerBuffer,
     pub(crate) max_body: usize,
-    /// Which indexes a first write through Elasticsearch's API creates.
+    /// Which indexes a first write creates, unless a request has set it.
     pub(crate) auto_create: AutoCreate,
+    /// Permits to copy documents of this shard into another index.
+    pub(crate) copies: Semaphore,
     /// The listener for Elasticsearch's API, if there is one.
     es: OnceLock<DrainingListener>,
     /// When the service was started.
@@ -78,15 +84,32 @@ impl Prepared for Settings {
             max_body,
             began: Instant::now(),
             auto_create: self.auto_create,
+            copies: Semaphore::new(COPIES),
             es: OnceLock::new(),
             ending: cx.shutdown.child_token(),
             cx,
         });
+        service.delete_old_indexes();
         if let Some(socket) = es {
             let listener = es::serve(&service, socket, self.es_hosts);
             service.es.set(listener).expect("it is set once");
         }
         Ok(service)
+    }
+}
+
+impl SearcherService {
+    /// Deletes indexes that are as old as their `delete_after`, in a task of the context.
+    fn delete_old_indexes(self: &Arc<Self>) {
+        let expiry = Expiry::new(&self.cx, self.catalog.clone(), self.declared.clone());
+        let Some(mut expiry) = expiry.filter(|_| self.member.is_owner()) else { return };
+        let (service, ending) = (Arc::clone(self), self.ending.clone());
+        self.cx.tasks.spawn("old indexes", async move {
+            while let Some(number) = ending.run_until_cancelled(expiry.next()).await {
+                ending.run_until_cancelled(service.tell(number)).await;
+            }
+            Ok(())
+        });
     }
 }
 

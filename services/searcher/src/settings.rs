@@ -39,7 +39,7 @@ pub(crate) struct Settings {
     /// given.
     pub(crate) refresh: DurationIn<100, 3_600_000>,
     /// How much may be acknowledged that is not in a manifest on the store yet, per shard: what is not indexed, and what is
-    /// indexed and not uploaded. Beyond that writes are refused with 429.
+    /// indexed and not uploaded. Beyond that writes wait for a second, and are then refused with 429.
     pub(crate) max_behind: MaxBehind,
     /// The largest body of a request with many documents; larger ones are refused with 413. Bodies that are in memory at a time
     /// share twice as much. 1 KiB to 256 MiB; 32 MiB unless given. One document has at most 8 MiB.
@@ -53,8 +53,9 @@ pub(crate) struct Settings {
     pub(crate) query_threads: NumberIn<1, 64>,
     /// How many more queries may wait at each member; more are refused with 429. 0 to 10000; 200 unless given.
     pub(crate) max_queries: NumberIn<0, 10_000>,
-    /// Which indexes a first write through Elasticsearch's API creates: `true`, the default; `false`; or a list of patterns
-    /// such as `["logs-*", "-private-*"]`, of which the first that matches decides. `_cluster/settings` can override it.
+    /// Which indexes a first write creates: `true`, the default; `false`; or a list of patterns such as
+    /// `["-logs-private-*", "logs-*"]`, of which the first that matches decides. `_cluster/settings` of Elasticsearch's API can
+    /// override it.
     pub(crate) auto_create: AutoCreate,
     /// The address on which each member answers Elasticsearch's API at `/`, for clients that take only a host and a port. None
     /// unless given. Port 0 selects a free port; `ctl members` shows it.
@@ -126,6 +127,11 @@ impl Settings {
                 };
                 mistakes.extend(error.mistakes.into_iter().map(below));
             }
+            if definition.delete_after.is_some_and(|delete_after| !delete_after.is_never()) {
+                let message = "an index that the settings declare is never deleted";
+                let mistake = SettingsMistake::new(format!("{pointer}/delete_after"), message);
+                mistakes.push(mistake.hint("leave it out, or create the index by a request or a template"));
+            }
             if let Err(error) = check_name(name) {
                 let mistake = SettingsMistake::new(pointer, error.to_string()).hint(NAME_RULE);
                 mistakes.push(SettingsMistake { at_key: true, ..mistake });
@@ -187,6 +193,8 @@ mod tests {
             (json!({"max_behind": {"operation": 1}}), "/max_behind/operation"),
             (json!({"indexes": {"x": {"fields": {"a": {"type": "txt"}}}}}), "/indexes/x/fields/a"),
             (json!({"indexes": {"x": {"fields": {"_a": {"type": "text"}}}}}), "/indexes/x/fields/_a"),
+            (json!({"indexes": {"x": {"delete_after": "1d"}}}), "/indexes/x/delete_after"),
+            (json!({"indexes": {"x": {"delete_after": "1"}}}), "/indexes/x/delete_after"),
         ] {
             let mistakes = found(&settings);
             assert!(mistakes[0].0.starts_with(pointer), "{settings}: {mistakes:?}");

@@ -14,11 +14,13 @@ mod manifest;
 mod open;
 mod owner;
 mod pack;
+mod paths;
 mod pending;
 mod read;
 mod replica;
 mod segments;
 mod status;
+mod suspicion;
 mod view;
 
 use std::sync::Arc;
@@ -30,6 +32,8 @@ use plugin::shard::{Kept, NotOpen, Pauses, keep_open};
 use plugin::{Claim, Context, Duty, Health, ServiceError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tantivy::TantivyError;
+use tokio::task::JoinError;
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use types::Backoff;
@@ -42,13 +46,19 @@ use self::pending::Pending;
 pub(crate) use self::read::{FoundDocument, Snapshot};
 use self::replica::Replica;
 use self::status::{Meters, Status, Trouble};
+use self::suspicion::Suspicion;
+pub(crate) use self::suspicion::is_of_content;
 use self::view::Views;
 use crate::catalog::{Catalog, Index};
+use crate::query_pool::panic_message;
 
 /// How long a request waits until the shard is open, unless its caller gives up before.
 const OPENING: Duration = Duration::from_secs(30);
 /// How long a write that is durable may wait until it is visible.
 pub(crate) const VISIBLE: Duration = Duration::from_secs(30);
+/// How long a write waits while too much is in no manifest yet. A sender that is refused at once may send everything again at
+/// once, and what parses it then lacks the time to index.
+const ROOM: Duration = Duration::from_secs(1);
 /// An operation that is not visible for this long, and for ten refreshes, is reported.
 const BEHIND: Duration = Duration::from_secs(10);
 /// A replica that may be further behind is reported.
@@ -120,6 +130,8 @@ pub(crate) enum Condition {
     Is { seq: u64, term: u64 },
     /// The id's document was written by this operation.
     Unchanged { seq: u64 },
+    /// The id has no document, or one that was written before this operation.
+    Older { seq: u64 },
 }
 
 /// A write that is durable.
@@ -176,6 +188,12 @@ pub(crate) enum ShardError {
     /// The stored data is damaged; restore it.
     #[error("{0}")]
     Damaged(String),
+    /// Try again in a moment: a local file is damaged. The shard's files are verified, and fetched again. Nothing was done.
+    #[error("{0}")]
+    LocalDamage(String),
+    /// Report it: this is a bug, or a local file is damaged. The shard's files are verified. Nothing was done.
+    #[error("the request failed with a panic: {0}")]
+    Panicked(String),
     /// The write may or may not be durable: look before you send it again.
     #[error("{0}")]
     OutcomeUnknown(String),
@@ -213,6 +231,7 @@ struct Shared {
     limits: Limits,
     views: Views,
     status: Arc<Status>,
+    suspicion: Suspicion,
     meters: Meters,
     queue: QueueBytes,
     is_draining: AtomicBool,
@@ -235,11 +254,19 @@ impl From<NotOpen> for ShardError {
     }
 }
 
+impl From<JoinError> for ShardError {
+    fn from(error: JoinError) -> Self {
+        match error.try_into_panic() {
+            Ok(panic) => Self::Panicked(panic_message(&*panic)),
+            Err(error) => Self::Opening(error.to_string()),
+        }
+    }
+}
+
 impl From<LookupError> for ShardError {
     fn from(error: LookupError) -> Self {
         match error {
-            LookupError::Tantivy(_) => Self::Unavailable(error.to_string()),
-            LookupError::Damaged(_) => Self::Damaged(error.to_string()),
+            LookupError::Tantivy(_) | LookupError::Damaged(_) => Self::LocalDamage(error.to_string()),
         }
     }
 }
@@ -263,6 +290,7 @@ impl Shard {
             limits,
             views: Views::new(),
             status: Arc::default(),
+            suspicion: Suspicion::default(),
             meters: Meters::new(&cx.metrics),
             queue: QueueBytes::new(limits.max_behind.0),
             is_draining: AtomicBool::new(false),
@@ -343,10 +371,11 @@ impl Shard {
         if let Some(why) = self.0.status.why(Trouble::DiskFull) {
             return Err(ShardError::NoSpace(why));
         }
-        let (behind, (bytes, operations)) = (open.pending.behind(), self.0.limits.max_behind);
-        if behind.bytes >= bytes || behind.operations >= operations {
-            let why = format!("{} operations are in no manifest on the store yet", behind.operations);
-            return Err(ShardError::Behind(why));
+        if timeout(ROOM, open.pending.until_less_behind(self.0.limits.max_behind)).await.is_err() {
+            let behind = open.pending.behind().operations;
+            return Err(ShardError::Behind(format!(
+                "{behind} operations are in no manifest on the store yet"
+            )));
         }
         let size = writes.iter().map(size).sum();
         let space = self.0.queue.reserve(size).ok_or_else(|| ShardError::Behind(QueueFull.to_string()))?;
@@ -371,7 +400,7 @@ impl Shard {
         let open = self.open().await?;
         self.make_visible(&open.pending).await?;
         let (tries, pause) = COMPACTION;
-        let mut failed = None;
+        let mut failed: Option<TantivyError> = None;
         for _ in 0..tries {
             let local = open.local.upgrade().ok_or_else(closed)?;
             let of = Arc::clone(index);
@@ -382,11 +411,31 @@ impl Shard {
                 return if open.pending.until_merged().await { Ok(()) } else { Err(closed()) };
             };
             if let Err(error) = merging.await {
-                failed = Some(error.to_string());
+                failed = Some(error);
                 sleep(pause).await;
             }
         }
-        Err(ShardError::Unavailable(failed.unwrap_or_else(|| "new segments keep arriving".to_owned())))
+        match (failed, self.0.status.why(Trouble::DiskFull)) {
+            (_, Some(why)) => Err(ShardError::NoSpace(why)),
+            // Segments that another merge has replaced.
+            (None | Some(TantivyError::InvalidArgument(_)), None) => {
+                Err(ShardError::Unavailable("new segments keep arriving".to_owned()))
+            }
+            (Some(error), None) => {
+                let why = format!("the segments can't be merged: {error}");
+                Err(self.suspected(ShardError::LocalDamage(why)))
+            }
+        }
+    }
+
+    /// Reports that a request has failed as it does if a local file is damaged: they are verified.
+    pub(crate) fn suspect(&self, why: &str) {
+        self.0.suspicion.report(why);
+    }
+
+    fn suspected(&self, error: ShardError) -> ShardError {
+        self.suspect(&error.to_string());
+        error
     }
 
     pub(crate) fn health(&self) -> Health {

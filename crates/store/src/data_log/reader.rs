@@ -82,6 +82,27 @@ impl DataLogReader {
         Ok(read)
     }
 
+    /// The entries from number `from` to `last`, both of which were written, in order. A long log is read in parts: continue
+    /// after the last entry. One GET for each entry, and no LIST.
+    ///
+    /// # Errors
+    /// [`DataLogError::Trimmed`] if `from` is trimmed, and a store error for a gap or a damaged entry.
+    pub async fn read_written(&self, from: u64, last: u64) -> Result<Vec<DataEntry>, DataLogError> {
+        let numbers = (from.max(1)..=last).take(MOST.0);
+        let mut entries =
+            stream::iter(numbers.map(async |number| (number, self.entry(number).await))).buffered(CONCURRENT);
+        let (mut read, mut bytes) = (Vec::new(), 0);
+        while bytes < MOST.1
+            && let Some((number, entry)) = entries.next().await
+        {
+            let Some((header, records)) = entry? else { return Err(self.missing(number).await?) };
+            bytes +=
+                records.iter().map(|record| u64::try_from(record.len()).unwrap_or(u64::MAX)).sum::<u64>();
+            read.push(DataEntry { number, epoch: header.epoch, records });
+        }
+        Ok(read)
+    }
+
     /// Whether an entry is there: `false` if it is not written yet, or trimmed. One HEAD.
     pub async fn has(&self, number: u64) -> Result<bool, DataLogError> {
         Ok(self.objects.head(&self.path(number)).await?.is_some())
@@ -105,19 +126,31 @@ impl DataLogReader {
     }
 
     /// How much later one entry was written than another, by the store's own timestamps, to the second. `None` if one of them
-    /// is not there.
+    /// is not there, or if the clock was set back in between, as the timestamps then say nothing.
     pub async fn written_between(&self, first: u64, last: u64) -> Result<Option<Duration>, DataLogError> {
         let first = self.objects.head(&self.path(first)).await?;
         let last = self.objects.head(&self.path(last)).await?;
         let between = first.zip(last).map(|(first, last)| last.last_modified - first.last_modified);
-        Ok(between.map(|between| between.to_std().unwrap_or_default()))
+        Ok(between.and_then(|between| between.to_std().ok()))
     }
 
     /// The header of the entry with the highest number; `None` if there is none.
     pub(super) async fn last(&self) -> Result<Option<Header>, DataLogError> {
+        self.last_from(0).await
+    }
+
+    /// The same. Only the entries from `known` on are listed, which was written, unless all of them are trimmed.
+    pub(super) async fn last_from(&self, known: u64) -> Result<Option<Header>, DataLogError> {
         let mut gone = 0;
         for _ in 0..TRIES {
-            let listed = self.numbered(self.objects.list(&self.prefix).await?);
+            let mut listed = Vec::new();
+            if known > 1 {
+                let later = self.objects.list_after(&self.prefix, &self.path(known - 1)).await?;
+                listed = self.numbered(later);
+            }
+            if listed.is_empty() {
+                listed = self.numbered(self.objects.list(&self.prefix).await?);
+            }
             let mut last = match listed.last() {
                 Some(&(number, _)) => match self.entry(number).await? {
                     Some((header, _)) => Some(header),

@@ -417,3 +417,49 @@ async fn the_end_of_the_log_is_found_from_any_entry() {
         log.append("a").await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn what_was_written_is_read_in_parts_without_a_listing() {
+    let faults = Faults::new(Place::memory().store);
+    let objects = faults.objects();
+    let log = open(&objects, 1).await.unwrap();
+    for number in 2..=1_100 {
+        assert_eq!(log.append(format!("{number}")).await.unwrap(), number);
+    }
+    let listing = faults.pause_next(Op::List, When::Before);
+    let reader = log.reader();
+    let numbers = async |from, last| -> Vec<u64> {
+        reader.read_written(from, last).await.unwrap().iter().map(|entry| entry.number).collect()
+    };
+    assert_eq!(numbers(1, 1_100).await, (1..=1_000).collect::<Vec<_>>());
+    assert_eq!(numbers(1_001, 1_100).await, (1_001..=1_100).collect::<Vec<_>>());
+    assert_eq!((numbers(7, 7).await, numbers(1_101, 1_100).await), (vec![7], vec![]));
+    assert_eq!(reader.read_written(2, 2).await.unwrap()[0].records, ["2"]);
+    listing.resume();
+    log.trim(6).await.unwrap();
+    assert!(matches!(reader.read_written(5, 9).await, Err(DataLogError::Trimmed { first: 6 })));
+    objects.delete(&path(8)).await.unwrap();
+    assert!(matches!(reader.read_written(7, 9).await, Err(DataLogError::Store(_))));
+}
+
+#[tokio::test]
+async fn a_log_is_opened_after_any_entry_that_was_written() {
+    let faults = Faults::new(Place::memory().store);
+    let objects = faults.objects();
+    let log = open(&objects, 1).await.unwrap();
+    for _ in 0..9 {
+        log.append("x").await.unwrap();
+    }
+    log.trim(5).await.unwrap();
+    let mut last = 11;
+    for (epoch, hidden) in (2..).zip([&[][..], &[11], &[9, 10, 11, 12, 13, 14, 15, 16, 17]]) {
+        faults.hide(hidden.iter().map(|number| path(*number)));
+        for known in [0, 1, 3, 5, 11, last] {
+            let next = DataLog::open_after(Arc::clone(&objects), "log", Epoch(epoch), known).await.unwrap();
+            assert_eq!(next.opening(), last + 1, "after {known}, hidden {hidden:?}");
+            last += 1;
+        }
+    }
+    let refused = DataLog::open_after(objects, "log", Epoch(1), last).await;
+    assert!(matches!(refused, Err(DataLogError::Fenced { .. })), "{refused:?}");
+}

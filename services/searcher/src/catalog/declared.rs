@@ -14,7 +14,7 @@ use types::ReasonCode;
 use uuid::Uuid;
 
 use super::{Catalog, Change, ChangeError, CreateError, Record, create};
-use crate::definition::PartialDefinition;
+use crate::definition::{DeleteAfter, PartialDefinition};
 
 /// An index has another definition than the settings declare.
 pub(crate) const INDEX_CONFLICT: ReasonCode = ReasonCode::new("index-conflict");
@@ -30,7 +30,11 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
-    pub(crate) fn new(definitions: BTreeMap<String, PartialDefinition>) -> Self {
+    /// The catalog says that they are never deleted, also to members whose settings do not declare them yet.
+    pub(crate) fn new(mut definitions: BTreeMap<String, PartialDefinition>) -> Self {
+        for definition in definitions.values_mut() {
+            definition.delete_after = Some(DeleteAfter::Never);
+        }
         Self { definitions: Arc::new(definitions), conflicts: Arc::default() }
     }
 

@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use types::did_you_mean;
 use uuid::Uuid;
 
+use super::alias::{self, AliasError, AliasOptions, AliasRecord};
 use super::auto_create::AutoCreate;
 use super::name::{NameError, check_name};
+use super::template::{Template, matching};
 use crate::definition::extend::Conflict;
 use crate::definition::{Definition, PartialDefinition};
 
@@ -22,6 +24,11 @@ pub(crate) struct Record {
     /// Which indexes a first write creates, if a request has set it; else the settings say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) auto_create: Option<AutoCreate>,
+    /// Names for indexes. None is the name of an index.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) aliases: BTreeMap<String, AliasRecord>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) templates: BTreeMap<String, Template>,
 }
 
 /// One index.
@@ -36,6 +43,19 @@ pub(crate) struct IndexRecord {
     pub(crate) now: Definition,
     /// How often it was defined: 1 when it is created, and one more for each change.
     pub(crate) version: u64,
+    /// When the store had the first record with it, in milliseconds since 1970 by the store's clock. The record after that one
+    /// has it, for only then it is known. If an older version wrote that record, it is the time of a later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stored_at: Option<i64>,
+}
+
+impl Record {
+    /// Notes when the store had this record, for the indexes that it was the first one with.
+    pub(crate) fn note_time(&mut self, stored_at: i64) {
+        for index in self.indexes.values_mut() {
+            index.stored_at.get_or_insert(stored_at);
+        }
+    }
 }
 
 /// What a request does to the record.
@@ -59,9 +79,18 @@ pub(crate) enum CreateError {
     /// Delete an index that is no longer needed.
     #[error("there are {MAX_INDEXES} indexes already, as many as a service may have")]
     TooMany,
+    /// Choose another name, or remove the alias first.
+    #[error("`{0}` is an alias, so no index can have that name")]
+    IsAlias(String),
+    /// Change the definition or the template.
+    #[error("the template `{template}` and the request do not fit together: {mistakes}")]
+    Template { template: String, mistakes: String },
+    /// An alias that the index would get can't be.
+    #[error(transparent)]
+    Alias(#[from] AliasError),
 }
 
-/// There is no such index.
+/// There is no index and no alias of that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no index `{name}`")]
 pub(crate) struct NoSuchIndex {
@@ -85,6 +114,9 @@ pub(crate) fn create(
     uuid: Uuid,
 ) -> Result<Change, CreateError> {
     check_name(name)?;
+    if record.aliases.contains_key(name) {
+        return Err(CreateError::IsAlias(name.to_owned()));
+    }
     let mut next = record.clone();
     if let Some(index) = next.indexes.get_mut(name) {
         let exists = |conflict| CreateError::Exists { name: name.to_owned(), conflict };
@@ -100,16 +132,52 @@ pub(crate) fn create(
         return Err(CreateError::TooMany);
     }
     let created = wanted.complete();
-    let index = IndexRecord { uuid, now: created.clone(), created, version: 1 };
+    let index = IndexRecord { uuid, now: created.clone(), created, version: 1, stored_at: None };
     next.indexes.insert(name.to_owned(), index);
     Ok(Change::To(next))
 }
 
-/// Deletes an index. Returns the record without it, and its uuid.
+/// Creates an index at the request of a client, with what the template for its name adds; or adds to the definition of one that
+/// exists, whose template is of no concern any more. A new one gets the aliases, too.
+pub(crate) fn create_by_request(
+    record: &Record,
+    name: &str,
+    wanted: &PartialDefinition,
+    aliases: &BTreeMap<String, AliasOptions>,
+    uuid: Uuid,
+) -> Result<Change, CreateError> {
+    let template = matching(record, name).filter(|_| !record.indexes.contains_key(name));
+    let no_aliases = BTreeMap::new();
+    let (wanted, of_template) = match template {
+        None => (wanted.clone(), &no_aliases),
+        Some((template, Template { definition, aliases, .. })) => {
+            let wanted = wanted.over(definition);
+            let template = template.to_owned();
+            wanted
+                .check()
+                .map_err(|error| CreateError::Template { template, mistakes: error.to_string() })?;
+            (wanted, aliases)
+        }
+    };
+    let mut next = match create(record, name, &wanted, uuid)? {
+        Change::To(next) if !record.indexes.contains_key(name) => next,
+        change => return Ok(change),
+    };
+    for (alias, options) in of_template.iter().chain(aliases) {
+        alias::add(&mut next, name, alias, *options)?;
+    }
+    alias::check(&next)?;
+    Ok(Change::To(next))
+}
+
+/// Deletes an index, also in its aliases. Returns the record without it, and its uuid.
 pub(crate) fn delete(record: &Record, name: &str) -> Result<(Record, Uuid), NoSuchIndex> {
     let mut next = record.clone();
     match next.indexes.remove(name) {
-        Some(index) => Ok((next, index.uuid)),
+        Some(index) => {
+            alias::forget(&mut next, name);
+            Ok((next, index.uuid))
+        }
         None => Err(NoSuchIndex::among(name, record.indexes.keys().map(String::as_str))),
     }
 }
@@ -213,7 +281,7 @@ mod tests {
         let record = with("x", &definition(json!({"fields": {"a": {"type": "text"}}})));
         let mut written = serde_json::to_value(&record).unwrap();
         assert_eq!(serde_json::from_value::<Record>(written.clone()).unwrap(), record);
-        written["indexes"]["x"]["aliases"] = json!([]);
+        written["indexes"]["x"]["nothing"] = json!([]);
         assert!(serde_json::from_value::<Record>(written).is_err(), "a newer version wrote it");
     }
 }

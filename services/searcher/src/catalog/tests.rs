@@ -102,13 +102,40 @@ async fn a_member_that_missed_many_records_finds_the_latest() {
     assert_eq!((all.number, all.all().count()), (MOST_NEXT as u64 + 3, MOST_NEXT + 3));
 }
 
+/// Each removes the alias from all indexes and adds it to one.
+#[tokio::test]
+async fn of_members_that_switch_aliases_at_once_each_leaves_them_at_one_index() {
+    let store = store().await;
+    let members: Vec<_> = (0..6).map(|_| catalog(&store)).collect();
+    for number in 0..6 {
+        make(&members[0], &format!("x{number}"), &PartialDefinition::default()).await.unwrap();
+    }
+    let text = |text: &str| vec![text.to_owned()];
+    let add = |number: usize, alias: &str| AliasAction::Add {
+        indexes: text(&format!("x{number}")),
+        aliases: text(alias),
+        options: AliasOptions { is_write_index: Some(true) },
+    };
+    let remove = || AliasAction::Remove { indexes: text("*"), aliases: text("*"), must_exist: false };
+    let switching = members.iter().enumerate().map(|(number, member)| async move {
+        let actions = [remove(), add(number, "a"), add(number, "b")];
+        member.change(|record| change_aliases(record, &actions, |_| false).map(|change| (change, ()))).await
+    });
+    for switched in futures_util::future::join_all(switching).await {
+        let (indexes, ()) = switched.unwrap();
+        let (a, b) = (&indexes.aliases["a"], &indexes.aliases["b"]);
+        assert_eq!((a.indexes.len(), a), (1, b), "both are switched together");
+    }
+    assert_eq!(members[0].fresh().await.unwrap().number, 12);
+}
+
 #[tokio::test]
 async fn a_damaged_record_is_an_error_that_names_the_object_and_what_was_read_stays() {
     let store = store().await;
     let catalog = catalog(&store);
     make(&catalog, "x", &PartialDefinition::default()).await.unwrap();
     let strange = store.logs(&shard()).of_service::<serde_json::Value>(LOG);
-    strange.append(1, &json!({"indexes": {}, "aliases": {}})).await.unwrap();
+    strange.append(1, &json!({"indexes": {}, "nothing": {}})).await.unwrap();
     let error = catalog.fresh().await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Internal);
     assert!(error.message.contains("00000000000000000002.json"), "{error}");

@@ -6,7 +6,8 @@ use plugin::{SettingsError, SettingsMistake};
 
 use super::synonyms::MAX_RULES;
 use super::{
-    Definition, Dynamic, FieldDefinition, MAX_FIELDS, MAX_KEYWORD, MAX_NAME, RESERVED, SubField, SynonymRule,
+    Definition, Dynamic, FieldDefinition, MAX_DIMS, MAX_FIELDS, MAX_KEYWORD, MAX_NAME, RESERVED, SubField,
+    SynonymRule,
 };
 use crate::document::MAX_PATH;
 
@@ -30,6 +31,9 @@ impl Definition {
             let at = format!("/default_fields/{}", token(name));
             if let Some(mistake) = self.check_reference(&at, name, self.dynamic == Dynamic::Yes) {
                 mistakes.push(SettingsMistake { at_key: true, ..mistake });
+            } else if matches!(self.fields.get(name), Some(FieldDefinition::Vector { .. })) {
+                let message = format!("field `{name}` is a vector, which has no words");
+                mistakes.push(SettingsMistake::new(at, message).hint("search vectors with `knn`"));
             } else if !(boost.is_finite() && *boost > 0.0) {
                 let message = format!("a boost above 0 is wanted, found {boost}");
                 mistakes.push(SettingsMistake::new(at, message).hint("1 counts a field as much as others"));
@@ -68,6 +72,12 @@ impl Definition {
         if let FieldDefinition::Keyword { ignore_above: Some(limit), .. } = field {
             mistakes.extend(check_limit(&at, *limit));
         }
+        if let FieldDefinition::Vector { dims, .. } = field
+            && !(1..=MAX_DIMS).contains(dims)
+        {
+            let message = format!("a whole number from 1 to {MAX_DIMS} is wanted, found the number {dims}");
+            mistakes.push(SettingsMistake::new(format!("{at}/dims"), message));
+        }
         for (sub, field) in field.sub_fields() {
             let at = format!("{at}/fields/{}", token(sub));
             if let Some(problem) = path_problem(sub, MAX_NAME) {
@@ -92,7 +102,9 @@ impl Definition {
                 field @ (FieldDefinition::F64 {}
                 | FieldDefinition::Bool {}
                 | FieldDefinition::Date {}
-                | FieldDefinition::Json {}),
+                | FieldDefinition::Ip {}
+                | FieldDefinition::Json {}
+                | FieldDefinition::Vector { .. }),
             ) => {
                 let message =
                     format!("field `{id}` is {}; an id is a string or an integer", field.type_name());

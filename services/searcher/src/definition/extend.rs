@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{Definition, FieldDefinition, PartialDefinition, SubField};
 
-/// A change that an index which exists can't take. Make a new index and import the documents into it.
+/// A change that an index which exists can't take. Make a new index and copy the documents into it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}; make a new index and import the documents into it", .changes.join("; "))]
+#[error("{}; make a new index and copy the documents into it", .changes.join("; "))]
 pub(crate) struct Conflict {
     /// What can't change, at least one sentence.
     pub(crate) changes: Vec<String>,
@@ -14,9 +14,9 @@ pub(crate) struct Conflict {
 
 impl Definition {
     /// This definition with what a later one adds and changes; what the later one leaves out stays. New fields may come.
-    /// Sub-fields of a field that is given may come, and none go. `coerce` may be switched on. Default fields, synonyms and the
-    /// `ignore_above` of a field that is given may change, for these do not touch what is indexed. Equal to this definition if
-    /// the later one changes nothing.
+    /// Sub-fields of a field that is given may come, and none go. `coerce` may be switched on. Default fields, synonyms, `delete_after`
+    /// and the `ignore_above` of a field that is given may change, for these do not touch what is indexed. Equal to this
+    /// definition if the later one changes nothing.
     pub(crate) fn extended(&self, later: &PartialDefinition) -> Result<Self, Conflict> {
         let mut changes = Vec::new();
         if later.dynamic.is_some_and(|dynamic| dynamic != self.dynamic) {
@@ -49,6 +49,7 @@ impl Definition {
             id: self.id.clone(),
             default_fields: later.default_fields.clone().unwrap_or_else(|| self.default_fields.clone()),
             synonyms: later.synonyms.clone().unwrap_or_else(|| self.synonyms.clone()),
+            delete_after: later.delete_after.unwrap_or(self.delete_after),
         };
         if changes.is_empty()
             && let Err(error) = extended.check()
@@ -85,6 +86,9 @@ fn change_of(name: &str, present: &FieldDefinition, later: &FieldDefinition) -> 
             FieldDefinition::Keyword { normalizer: present, .. },
             FieldDefinition::Keyword { normalizer: later, .. },
         ) => (present != later).then(|| format!("the normalizer of field `{name}` can't change")),
+        (FieldDefinition::Vector { .. }, FieldDefinition::Vector { .. }) => {
+            (present != later).then(|| format!("`dims` and `similarity` of field `{name}` can't change"))
+        }
         _ => {
             let (present, later) = (present.type_name(), later.type_name());
             (present != later).then(|| format!("field `{name}` is {present}, which can't become {later}"))

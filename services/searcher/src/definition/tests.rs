@@ -256,11 +256,11 @@ fn a_changed_field_is_a_conflict_that_says_what_to_do() {
             "dynamic": false, "id": "tag",
         })),
         "`dynamic` can't change; `id` can't change; field `tag` is keyword, which can't become text; field `title` has the \
-         analyzer `default`, which can't become `en`; make a new index and import the documents into it"
+         analyzer `default`, which can't become `en`; make a new index and copy the documents into it"
     );
     assert_eq!(
         conflict(json!({"fields": {"tag.x": {"type": "bool"}}})),
-        "/fields/tag.x: `tag` is keyword, so it can't have fields; make a new index and import the documents into it"
+        "/fields/tag.x: `tag` is keyword, so it can't have fields; make a new index and copy the documents into it"
     );
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{DocumentError, MAX_DEPTH, MAX_PATH, printable};
+use super::{DocumentError, MAX_DEPTH, MAX_PATH, printable, vector};
 
 /// A value that is neither an object, a list nor `null`.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,11 +44,49 @@ pub(crate) enum Reading {
     Lenient,
 }
 
+/// Gets the values of a document.
+pub(crate) trait Sink<'a> {
+    /// A value, with the dotted path of its field; values of lists come one by one.
+    fn scalar(&mut self, path: &str, scalar: Scalar<'a>) -> Result<(), DocumentError>;
+
+    /// How many numbers a vector at this path has. `None` if lists there are lists of values.
+    fn dims(&self, path: &str) -> Option<usize>;
+
+    /// A vector, or what is wrong with the list that is in its place.
+    fn vector(&mut self, path: &str, vector: Result<Vec<f32>, String>) -> Result<(), DocumentError>;
+}
+
+/// Gets values only.
+struct Values<F>(F);
+
+impl<'a, F: FnMut(&str, Scalar<'a>) -> Result<(), DocumentError>> Sink<'a> for Values<F> {
+    fn scalar(&mut self, path: &str, scalar: Scalar<'a>) -> Result<(), DocumentError> {
+        self.0(path, scalar)
+    }
+
+    fn dims(&self, _: &str) -> Option<usize> {
+        None
+    }
+
+    fn vector(&mut self, _: &str, _: Result<Vec<f32>, String>) -> Result<(), DocumentError> {
+        Ok(())
+    }
+}
+
 /// Reads a JSON object. `sink` gets each value with the dotted path of its field; values of lists come one by one.
 pub(crate) fn read<'a>(
     source: &'a str,
     reading: Reading,
     sink: impl FnMut(&str, Scalar<'a>) -> Result<(), DocumentError>,
+) -> Result<(), DocumentError> {
+    read_into(source, reading, Values(sink))
+}
+
+/// Reads a JSON object.
+pub(crate) fn read_into<'a>(
+    source: &'a str,
+    reading: Reading,
+    sink: impl Sink<'a>,
 ) -> Result<(), DocumentError> {
     let mut walk = Walk { sink, reading, path: String::new(), keys: 0, depth: 0, error: None };
     let mut json = serde_json::Deserializer::from_str(source);
@@ -60,8 +98,8 @@ pub(crate) fn read<'a>(
     }
 }
 
-struct Walk<F> {
-    sink: F,
+struct Walk<S> {
+    sink: S,
     reading: Reading,
     /// The path of the present field.
     path: String,
@@ -72,7 +110,7 @@ struct Walk<F> {
     error: Option<DocumentError>,
 }
 
-impl<'a, F: FnMut(&str, Scalar<'a>) -> Result<(), DocumentError>> Walk<F> {
+impl<'a, S: Sink<'a>> Walk<S> {
     fn end<T, E: serde::de::Error>(&mut self, error: DocumentError) -> Result<T, E> {
         self.error = Some(error);
         Err(E::custom("the document is refused"))
@@ -82,7 +120,7 @@ impl<'a, F: FnMut(&str, Scalar<'a>) -> Result<(), DocumentError>> Walk<F> {
         if self.depth == 0 {
             return self.end(DocumentError::NoObject { found: scalar.to_string() });
         }
-        match (self.sink)(&self.path, scalar) {
+        match self.sink.scalar(&self.path, scalar) {
             Ok(()) => Ok(()),
             Err(error) => self.end(error),
         }
@@ -99,9 +137,9 @@ impl<'a, F: FnMut(&str, Scalar<'a>) -> Result<(), DocumentError>> Walk<F> {
 }
 
 /// Reads one JSON value.
-struct Node<'w, F>(&'w mut Walk<F>);
+struct Node<'w, S>(&'w mut Walk<S>);
 
-impl<'a, F: FnMut(&str, Scalar<'a>) -> Result<(), DocumentError>> DeserializeSeed<'a> for Node<'_, F> {
+impl<'a, S: Sink<'a>> DeserializeSeed<'a> for Node<'_, S> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -109,7 +147,7 @@ impl<'a, F: FnMut(&str, Scalar<'a>) -> Result<(), DocumentError>> DeserializeSee
     }
 }
 
-impl<'a, F: FnMut(&str, Scalar<'a>) -> Result<(), DocumentError>> Visitor<'a> for Node<'_, F> {
+impl<'a, S: Sink<'a>> Visitor<'a> for Node<'_, S> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -152,6 +190,13 @@ impl<'a, F: FnMut(&str, Scalar<'a>) -> Result<(), DocumentError>> Visitor<'a> fo
         if walk.depth == 0 {
             return walk.end(DocumentError::NoObject { found: "a list".to_owned() });
         }
+        if let Some(dims) = walk.sink.dims(&walk.path) {
+            let vector = vector::read(items, dims)?;
+            return match walk.sink.vector(&walk.path, vector) {
+                Ok(()) => Ok(()),
+                Err(error) => walk.end(error),
+            };
+        }
         walk.enter()?;
         while items.next_element_seed(Node(walk))?.is_some() {}
         walk.depth -= 1;
@@ -174,7 +219,7 @@ impl<'a, F: FnMut(&str, Scalar<'a>) -> Result<(), DocumentError>> Visitor<'a> fo
                 let problem = format!("the name has more than {MAX_PATH} bytes");
                 return walk.end(DocumentError::FieldName { path, problem });
             }
-            if !seen.insert(key) && walk.reading == Reading::Strict {
+            if walk.reading == Reading::Strict && !seen.insert(key) {
                 let path = walk.path.clone();
                 return walk.end(DocumentError::DuplicateKey { path });
             }

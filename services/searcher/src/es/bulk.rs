@@ -5,7 +5,6 @@
 pub(crate) mod lines;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry as Slot;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -29,12 +28,11 @@ use uuid::Uuid;
 
 use self::lines::{Action, Entry};
 use super::error::EsError;
-use super::names::Named;
 use super::parameters::Parameters;
 use super::path::allow;
 use super::reply::{Answer, Reply};
 use super::search::millis;
-use crate::catalog::{Index, Indexes};
+use crate::catalog::{Index, Indexes, check_name};
 use crate::document::id::document_id;
 use crate::http::{DocumentId, InnerQuery, Item, ItemOutcome, Reason, Refusal, write_limit};
 use crate::query_pool::panicked;
@@ -47,10 +45,12 @@ const STEP: usize = 64 * 1024;
 /// What became of a change that was written, or had nothing to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Done {
-    pub(crate) seq: u64,
-    pub(crate) term: u64,
-    pub(crate) version: u64,
-    pub(crate) outcome: Outcome,
+    seq: u64,
+    term: u64,
+    version: u64,
+    outcome: Outcome,
+    /// Whether searches show it, if the request wanted to wait until they do.
+    is_visible: bool,
 }
 
 impl Done {
@@ -77,8 +77,9 @@ impl Done {
             "_shards": { "total": shards, "successful": shards, "failed": 0 },
             "_seq_no": self.seq, "_primary_term": self.term,
         });
-        if refresh == Refresh::Now {
-            shown["forced_refresh"] = json!(true);
+        // An error would make clients repeat what is done.
+        if refresh == Refresh::Now || !self.is_visible {
+            shown["forced_refresh"] = json!(self.is_visible);
         }
         shown
     }
@@ -108,19 +109,20 @@ impl SearcherService {
         let named = index.map(str::to_owned);
         let decoded = spawn_blocking(move || lines::decode(&body, named.as_deref())).await;
         let mut entries = decoded.map_err(Refusal::from_panic)??;
-        let planned = self.plan(&mut entries).await;
+        let planned = self.plan(&mut entries).await?;
         let mut results: Vec<Option<Result<Done, EsError>>> = Vec::with_capacity(entries.len());
         let mut labels = Vec::with_capacity(entries.len());
         let mut writes = Vec::new();
         for (number, (entry, planned)) in entries.iter().zip(planned).enumerate() {
             match planned {
                 Ok(planned) => {
-                    labels.push(Some(planned.item.id.as_str().to_owned()));
+                    let id = planned.item.id.as_str().to_owned();
+                    labels.push((planned.index.name.clone(), Some(id)));
                     results.push(None);
                     writes.push((number, planned));
                 }
                 Err(error) => {
-                    labels.push(entry.id.clone());
+                    labels.push((entry.index.clone(), entry.id.clone()));
                     results.push(Some(Err(error)));
                 }
             }
@@ -129,19 +131,19 @@ impl SearcherService {
             results[number] = Some(result);
         }
         let mut has_errors = false;
-        let items = entries.iter().zip(labels).zip(results).map(|((entry, id), result)| {
+        let items = entries.iter().zip(labels).zip(results).map(|((entry, (index, id)), result)| {
             let result = result.unwrap_or_else(|| {
                 Err(EsError::new(503, "unavailable_shards_exception", "nothing says what became of it"))
             });
             let shown = match result {
                 Ok(done) => {
-                    let mut shown = done.to_json(&entry.index, id.as_deref().unwrap_or_default(), refresh);
+                    let mut shown = done.to_json(&index, id.as_deref().unwrap_or_default(), refresh);
                     shown["status"] = json!(done.status());
                     shown
                 }
                 Err(error) => {
                     has_errors = true;
-                    json!({ "_index": entry.index, "_id": id, "status": error.status, "error": error.cause() })
+                    json!({ "_index": index, "_id": id, "status": error.status, "error": error.cause() })
                 }
             };
             json!({ entry.action.name(): shown })
@@ -150,10 +152,33 @@ impl SearcherService {
         Ok(Reply::json(&json!({ "errors": has_errors, "took": millis(began.elapsed()), "items": items })))
     }
 
-    /// Finds the index and the id of each entry. Indexes that are missing are created if that is allowed.
-    async fn plan(&self, entries: &mut [Entry]) -> Vec<Result<Planned, EsError>> {
-        // By name, and whether it may be created: each is looked up once.
-        let mut found: BTreeMap<(&str, bool), Result<Named, EsError>> = BTreeMap::new();
+    /// Finds the index and the id of each entry, all in one record of the catalog, after indexes that are missing were created
+    /// if that is allowed.
+    async fn plan(&self, entries: &mut [Entry]) -> Result<Vec<Result<Planned, EsError>>, EsError> {
+        // By name: whether a write may create the index.
+        let mut names: BTreeMap<&str, bool> = BTreeMap::new();
+        for entry in entries.iter().filter(|entry| entry.change.is_ok()) {
+            *names.entry(&entry.index).or_default() |= entry.action != Action::Delete;
+        }
+        let all: Vec<&str> = names.keys().copied().collect();
+        let mut indexes = self.es_knowing(&all).await?;
+        let mut refused: BTreeMap<String, EsError> = BTreeMap::new();
+        for (name, may_create) in names {
+            if may_create && !indexes.has(name) {
+                match self.es_auto_create(name, &indexes).await {
+                    Ok(latest) => indexes = latest,
+                    Err(error) => drop(refused.insert(name.to_owned(), error)),
+                }
+            }
+        }
+        let find = |name: &str| match refused.get(name) {
+            Some(error) => Err(error.clone()),
+            None => {
+                check_name(name).map_err(|error| EsError::bad_name(name, &error))?;
+                Ok(indexes.to_write(name)?)
+            }
+        };
+        let mut found: BTreeMap<&str, Result<Arc<Index>, EsError>> = BTreeMap::new();
         let mut planned = Vec::with_capacity(entries.len());
         for entry in entries {
             // Taken out, so that no document is in memory twice.
@@ -165,23 +190,15 @@ impl SearcherService {
                 }
             };
             let entry = &*entry;
-            let name = entry.index.as_str();
-            let is_created = found.get(&(name, true)).is_some_and(Result::is_ok);
-            let key = (name, entry.action != Action::Delete || is_created);
-            if let Slot::Vacant(slot) = found.entry(key) {
-                let may_create = key.1;
-                let index =
-                    if may_create { self.es_index_to_write(name).await } else { self.es_index(name).await };
-                slot.insert(index);
-            }
-            let item = found[&key].clone().and_then(|(indexes, index)| {
+            let index = found.entry(&entry.index).or_insert_with(|| find(&entry.index));
+            let item = index.clone().and_then(|index| {
                 let id = id_of(&index, &change, entry.id.as_deref())?;
                 let item = Item { id, change, condition: entry.condition };
-                Ok(Planned { indexes, index, item })
+                Ok(Planned { indexes: Arc::clone(&indexes), index, item })
             });
             planned.push(item);
         }
-        planned
+        Ok(planned)
     }
 
     /// Writes changes at the owners of their shards. Returns the result of each with its position.
@@ -230,8 +247,8 @@ impl SearcherService {
                 .unwrap_or_else(|error| vec![ItemOutcome::Refused(reason(shard, &error)); numbers.len()]);
             results.extend(numbers.iter().zip(outcomes).map(|(number, outcome)| {
                 let result = match outcome {
-                    ItemOutcome::Written { seq, term, version, outcome } => {
-                        Ok(Done { seq, term, version, outcome })
+                    ItemOutcome::Written { seq, term, version, outcome, not_visible } => {
+                        Ok(Done { seq, term, version, outcome, is_visible: not_visible.is_none() })
                     }
                     ItemOutcome::Refused(reason) => Err(EsError::from(&reason)),
                 };
@@ -312,5 +329,26 @@ fn reason(shard: ShardId, error: &Unanswered) -> Reason {
 impl Refusal {
     fn from_panic(error: tokio::task::JoinError) -> Self {
         panicked(error).refusal()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_is_durable_but_not_visible_in_time_is_answered_as_done() {
+        let done = |is_visible| Done { seq: 7, term: 2, version: 1, outcome: Outcome::Created, is_visible };
+        for (is_visible, refresh, forced) in [
+            (true, Refresh::Durable, Value::Null),
+            (true, Refresh::Wait, Value::Null),
+            (true, Refresh::Now, json!(true)),
+            (false, Refresh::Wait, json!(false)),
+            (false, Refresh::Now, json!(false)),
+        ] {
+            let shown = done(is_visible).to_json("a", "1", refresh);
+            assert_eq!((&shown["result"], &shown["forced_refresh"]), (&json!("created"), &forced));
+            assert_eq!(done(is_visible).status(), 201);
+        }
     }
 }

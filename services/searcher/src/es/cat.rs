@@ -10,13 +10,16 @@ use http::request::Parts;
 use plugin::shard::ReadLevel;
 use serde_json::{Map, Value};
 
+use super::aliases::is_named;
 use super::cluster::Health;
 use super::error::EsError;
 use super::names::Rule;
 use super::parameters::Parameters;
 use super::path::allow;
 use super::reply::{Answer, Media, Reply};
-use crate::catalog::{Index, Indexes, matches};
+use crate::catalog::{Index, Indexes};
+use crate::glob::matches;
+use crate::http::Refusal;
 use crate::service::SearcherService;
 
 /// How many indexes are asked about at a time.
@@ -69,6 +72,15 @@ const HEALTH: [Column; 14] = [
     number("pending_tasks", &["pt", "pendingTasks"]),
     column("max_task_wait_time", &["mtwt", "maxTaskWaitTime"]),
     number("active_shards_percent", &["asp", "activeShardsPercent"]),
+];
+
+const ALIASES: [Column; 6] = [
+    column("alias", &["a"]),
+    column("index", &["i", "idx"]),
+    column("filter", &["f", "fi"]),
+    column("routing.index", &["ri", "routingIndex"]),
+    column("routing.search", &["rs", "routingSearch"]),
+    column("is_write_index", &["w", "isWriteIndex"]),
 ];
 
 /// The parameters of every table.
@@ -203,7 +215,9 @@ impl SearcherService {
         allow(head, &[Method::GET, Method::HEAD])?;
         let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
         match rest.as_slice() {
-            [] => Ok(Reply::text("=^.^=\n/_cat/health\n/_cat/indices\n/_cat/indices/{index}\n".to_owned())),
+            [] => Ok(Reply::text("=^.^=\n/_cat/aliases\n/_cat/aliases/{alias}\n/_cat/health\n/_cat/indices\n/_cat/indices/{index}\n".to_owned())),
+            ["aliases"] => self.cat_aliases("*", head, media).await,
+            ["aliases", alias] => self.cat_aliases(alias, head, media).await,
             ["indices"] => self.cat_indices(None, head, media).await,
             ["indices", name] => self.cat_indices(Some(name), head, media).await,
             ["health"] => {
@@ -213,6 +227,20 @@ impl SearcherService {
             }
             [other, ..] => Err(EsError::unsupported(&format!("_cat/{other}"))),
         }
+    }
+
+    async fn cat_aliases(&self, expression: &str, head: &Parts, media: &Media) -> Answer {
+        let parameters = Parameters::parse(head.uri.query(), &TABLE)?;
+        let indexes = self.catalog.fresh().await.map_err(Refusal::from)?;
+        let mut rows = Vec::new();
+        for (alias, record) in indexes.aliases.iter().filter(|(alias, _)| is_named(expression, alias)) {
+            rows.extend(record.indexes.iter().map(|(index, options)| {
+                let is_write_index =
+                    options.is_write_index.map_or("-", |flag| if flag { "true" } else { "false" });
+                [alias.as_str(), index, "-", "-", "-", is_write_index].map(Cell::text).to_vec()
+            }));
+        }
+        Table { columns: &ALIASES, rows }.show(&parameters, media)
     }
 
     async fn cat_indices(&self, name: Option<&str>, head: &Parts, media: &Media) -> Answer {

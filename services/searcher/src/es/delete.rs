@@ -15,6 +15,7 @@ use super::parameters::Parameters;
 use super::path::allow;
 use super::reply::{Answer, Reply};
 use super::search::{millis, now};
+use super::unique;
 use crate::http::{DELETE_LIMIT, Deleted, Verb};
 use crate::search::Dsl;
 use crate::service::SearcherService;
@@ -36,7 +37,8 @@ const KNOWN: [&str; 8] = [
 
 /// The query in a body, as JSON text.
 fn query_of(body: &[u8]) -> Result<String, EsError> {
-    let members: Map<String, Value> = serde_json::from_slice(body)
+    let members: Map<String, Value> = unique::check(body)
+        .and_then(|()| serde_json::from_slice(body))
         .map_err(|error| EsError::parsing(format!("the body is no JSON object: {error}")))?;
     if let Some(unknown) = members.keys().find(|name| *name != "query") {
         return Err(EsError::parsing(format!("[delete_by_query] unsupported field [{unknown}]")));
@@ -73,7 +75,7 @@ impl SearcherService {
             serde_json::from_str(&query).map_err(|error| EsError::parsing(error.to_string()))?;
         dsl::parse(&value, now)?;
         let (indexes, named) = self.es_indexes(Some(name), Rule::of(&parameters)?).await?;
-        let dsl = Dsl { query, filters: Vec::new(), now, index: 0, has_numbers: false };
+        let dsl = Dsl { query, filters: Vec::new(), now, index: 0, has_query: true, has_numbers: false };
         let members = Map::from_iter([("dsl".to_owned(), json!(dsl))]);
         let mut sum = Deleted::default();
         let mut failures = Vec::new();

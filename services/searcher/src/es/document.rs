@@ -17,11 +17,10 @@ use super::bulk::lines::{document, update};
 use super::bulk::{Planned, id_of};
 use super::error::EsError;
 use super::filter::Filter;
-use super::names::Named;
 use super::parameters::Parameters;
 use super::path::allow;
 use super::reply::{Answer, Reply};
-use crate::catalog::Index;
+use crate::catalog::{Index, check_name};
 use crate::document::MAX_DOCUMENT;
 use crate::http::{DocumentId, Found, GET_LIMIT, Item, Reason, Refusal};
 use crate::service::SearcherService;
@@ -153,7 +152,7 @@ impl SearcherService {
             (&Method::DELETE, Some(id)) if !is_create => {
                 let known = ["refresh", "if_seq_no", "if_primary_term"];
                 let parameters = Parameters::parse(head.uri.query(), &known)?;
-                let (indexes, index) = self.es_index(index).await?;
+                let (indexes, index) = self.es_index_for_delete(index).await?;
                 let id = id_of(&index, &Change::Delete, Some(id))?;
                 let item = Item { id, change: Change::Delete, condition: parameters.condition()? };
                 self.es_change(head, Planned { indexes, index, item }, &parameters).await
@@ -277,17 +276,19 @@ impl SearcherService {
         let wanted = Wanted::of(&parameters)?;
         let (body, _space) = self.es_body(head, body, MAX_BODY).await?;
         let asked = asked(&body, index, &wanted)?;
-        let mut found_indexes: BTreeMap<String, Result<Named, EsError>> = BTreeMap::new();
+        let names: Vec<&str> = asked.iter().map(|asked| asked.index.as_str()).collect();
+        let indexes = self.es_knowing(&names).await?;
+        let mut found_indexes: BTreeMap<&str, Result<Arc<Index>, EsError>> = BTreeMap::new();
         let mut results: Vec<Option<Result<Option<Found>, EsError>>> = vec![];
         let mut parts: BTreeMap<(ShardId, Uuid), Vec<(usize, String)>> = BTreeMap::new();
         for (number, asked) in asked.iter().enumerate() {
-            if !found_indexes.contains_key(&asked.index) {
-                let found = self.es_index(&asked.index).await;
-                found_indexes.insert(asked.index.clone(), found);
-            }
+            let found = found_indexes.entry(&asked.index).or_insert_with(|| {
+                check_name(&asked.index).map_err(|error| EsError::bad_name(&asked.index, &error))?;
+                Ok(indexes.one(&asked.index)?)
+            });
             let id = DocumentId::new(asked.id.as_str());
-            match (&found_indexes[&asked.index], id) {
-                (Ok((_, index)), Ok(id)) => {
+            match (&*found, id) {
+                (Ok(index), Ok(id)) => {
                     let shard = self.member.shard_of(id.hash());
                     parts.entry((shard, index.uuid)).or_default().push((number, asked.id.clone()));
                     results.push(None);
@@ -296,15 +297,15 @@ impl SearcherService {
                 (_, Err(error)) => results.push(Some(Err(EsError::illegal(error.to_string())))),
             }
         }
-        let by_uuid: BTreeMap<Uuid, Named> =
-            found_indexes.values().flatten().map(|found| (found.1.uuid, found.clone())).collect();
+        let by_uuid: BTreeMap<Uuid, Arc<Index>> =
+            found_indexes.values().flatten().map(|index| (index.uuid, Arc::clone(index))).collect();
         let shards: std::collections::BTreeSet<ShardId> = parts.keys().map(|(shard, _)| *shard).collect();
         let read = scatter(shards, GET_LIMIT, |shard| {
-            let (parts, by_uuid) = (&parts, &by_uuid);
+            let (parts, by_uuid, indexes) = (&parts, &by_uuid, &indexes);
             async move {
                 let mut read = Vec::new();
                 for ((_, uuid), wanted) in parts.range((shard, Uuid::nil())..=(shard, Uuid::max())) {
-                    let (indexes, index) = &by_uuid[uuid];
+                    let index = &by_uuid[uuid];
                     let ids: Vec<String> = wanted.iter().map(|(_, id)| id.clone()).collect();
                     let found = self.get_at(shard, indexes, index, &ids).await;
                     match found {
@@ -329,7 +330,9 @@ impl SearcherService {
         let docs = asked.iter().zip(results).map(|(asked, result)| {
             let shown = match result.unwrap_or_else(lost) {
                 Ok(found) => {
-                    serde_json::value::to_raw_value(&shown(&asked.index, &asked.id, found, &asked.wanted))
+                    let index = found_indexes.get(asked.index.as_str()).and_then(|found| found.as_ref().ok());
+                    let name = index.map_or(asked.index.as_str(), |index| &index.name);
+                    serde_json::value::to_raw_value(&shown(name, &asked.id, found, &asked.wanted))
                 }
                 Err(error) => serde_json::value::to_raw_value(
                     &json!({ "_index": asked.index, "_id": asked.id, "error": error.to_json()["error"] }),

@@ -188,6 +188,10 @@ impl Reader {
 }
 
 fn unknown(name: &str) -> DslError {
+    if name == "knn" {
+        let reason = "the query [knn] is not supported within others: give it as the whole [query], or as [knn] beside it";
+        return DslError::parsing(reason);
+    }
     let family = name.starts_with("span_") || name.starts_with("geo_");
     if family || REFUSED.contains(&name) {
         return DslError::parsing(format!("the query [{name}] is not supported"));

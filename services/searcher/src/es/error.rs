@@ -55,6 +55,11 @@ impl EsError {
         Self::new(400, "invalid_index_name_exception", reason).of_index(name)
     }
 
+    #[must_use]
+    pub(crate) fn with_status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
     /// Adds which index it is about.
     #[must_use]
     pub(crate) fn of_index(mut self, name: &str) -> Self {
@@ -108,6 +113,8 @@ fn kind(code: &str, status: u16) -> &'static str {
         "bad-index-name" => "invalid_index_name_exception",
         "bad-document" | "document-too-large" => "document_parsing_exception",
         "no-such-document" => "document_missing_exception",
+        "no-such-alias" => "aliases_not_found_exception",
+        "name-taken" | "bad-alias-name" => "invalid_alias_name_exception",
         "version-conflict" => "version_conflict_engine_exception",
         "bad-search" => "search_phase_execution_exception",
         _ => match status {

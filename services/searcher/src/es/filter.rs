@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use crate::catalog::matches;
+use crate::glob::matches;
 
 /// What to keep: paths whose parts may have `*`; `**` stands for any number of parts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

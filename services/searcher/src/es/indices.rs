@@ -9,17 +9,21 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::VERSION;
+use super::aliases::{aliases_of, refused};
 use super::error::EsError;
 use super::mapping::{Analysis, define, mappings_of, type_of};
 use super::names::Rule;
 use super::parameters::Parameters;
 use super::path::allow;
 use super::reply::{Answer, Reply};
+use super::unique;
 use crate::catalog::{
-    Change, CreateError, Index, NameError, NoSuchIndex, Record, check_name, create, delete, matches,
+    Change, ChangeError, CreateError, Index, Indexes, NameError, NoSuchIndex, Record, check_name, create,
+    create_by_request, delete,
 };
 use crate::definition::Definition;
 use crate::gather::Failures;
+use crate::glob::matches;
 use crate::http::{Refusal, Verb};
 use crate::service::SearcherService;
 
@@ -55,14 +59,14 @@ impl From<CreateRefused> for Refusal {
 
 /// The settings in a request.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Settings {
-    analysis: Analysis,
-    warnings: Vec<String>,
+pub(super) struct IndexSettings {
+    pub(super) analysis: Analysis,
+    pub(super) warnings: Vec<String>,
 }
 
-impl Settings {
+impl IndexSettings {
     /// Settings may be nested or have dots, and begin with `index.` or not.
-    fn parse(value: &Value, may_have_analysis: bool) -> Result<Self, EsError> {
+    pub(super) fn parse(value: &Value, may_have_analysis: bool) -> Result<Self, EsError> {
         let Value::Object(members) = value else { return Err(EsError::parsing("[settings] is no object")) };
         let mut parsed = Self::default();
         for (name, value) in members {
@@ -87,9 +91,10 @@ impl Settings {
     }
 }
 
-fn body_of(body: &[u8]) -> Result<Map<String, Value>, EsError> {
+pub(super) fn body_of(body: &[u8]) -> Result<Map<String, Value>, EsError> {
     let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body)
+    unique::check(body)
+        .and_then(|()| serde_json::from_slice(body))
         .map_err(|error| EsError::parsing(format!("the body is no JSON object: {error}")))
 }
 
@@ -101,9 +106,13 @@ impl SearcherService {
             Method::DELETE => self.es_delete(name, head).await,
             _ => {
                 allow(head, &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE])?;
-                self.es_show(Some(name), head, |index| {
+                self.es_show(Some(name), head, |indexes, index| {
                     let mappings = mappings_of(&index.schema.definition);
-                    json!({ "aliases": {}, "mappings": mappings, "settings": self.settings_of(index) })
+                    let aliases = indexes.aliases_of(&index.name);
+                    let aliases =
+                        aliases.map(|(name, alias)| (name.to_owned(), json!(alias.indexes.get(&index.name))));
+                    let aliases: Map<String, Value> = aliases.collect();
+                    json!({ "aliases": aliases, "mappings": mappings, "settings": self.settings_of(index) })
                 })
                 .await
             }
@@ -117,7 +126,8 @@ impl SearcherService {
             return self.es_put_mapping(name, head, body).await;
         }
         allow(head, &[Method::GET, Method::PUT, Method::POST])?;
-        self.es_show(name, head, |index| json!({ "mappings": mappings_of(&index.schema.definition) })).await
+        self.es_show(name, head, |_, index| json!({ "mappings": mappings_of(&index.schema.definition) }))
+            .await
     }
 
     /// Answers `_settings`.
@@ -128,19 +138,24 @@ impl SearcherService {
             let (body, _space) = self.es_body(head, body, MAX_BODY).await?;
             let mut body = body_of(&body)?;
             let body = body.remove("settings").unwrap_or(Value::Object(body));
-            let settings = Settings::parse(&body, false)?;
+            let settings = IndexSettings::parse(&body, false)?;
             self.es_indexes(name, rule).await?;
             return Ok(Reply::json(&json!({ "acknowledged": true })).warnings(settings.warnings));
         }
         allow(head, &[Method::GET, Method::PUT])?;
-        self.es_show(name, head, |index| json!({ "settings": self.settings_of(index) })).await
+        self.es_show(name, head, |_, index| json!({ "settings": self.settings_of(index) })).await
     }
 
     /// Shows something of each index.
-    async fn es_show(&self, name: Option<&str>, head: &Parts, show: impl Fn(&Index) -> Value) -> Answer {
+    async fn es_show(
+        &self,
+        name: Option<&str>,
+        head: &Parts,
+        show: impl Fn(&Indexes, &Index) -> Value,
+    ) -> Answer {
         let parameters = Parameters::parse(head.uri.query(), &[])?;
-        let (_, indexes) = self.es_indexes(name, Rule::of(&parameters)?).await?;
-        let shown = indexes.iter().map(|index| (index.name.clone(), show(index)));
+        let (indexes, named) = self.es_indexes(name, Rule::of(&parameters)?).await?;
+        let shown = named.iter().map(|index| (index.name.clone(), show(&indexes, index)));
         Ok(Reply::json(&Value::Object(shown.collect())))
     }
 
@@ -167,12 +182,10 @@ impl SearcherService {
         {
             return Err(EsError::parsing(format!("unknown key [{unknown}] for create index")));
         }
-        if body.get("aliases").is_some_and(|aliases| aliases.as_object().is_none_or(|map| !map.is_empty())) {
-            return Err(EsError::unsupported("aliases"));
-        }
+        let aliases = aliases_of(body.get("aliases"))?;
         let settings = body
             .get("settings")
-            .map_or_else(|| Ok(Settings::default()), |value| Settings::parse(value, true))?;
+            .map_or_else(|| Ok(IndexSettings::default()), |value| IndexSettings::parse(value, true))?;
         let no_mappings = json!({});
         let mappings = body.get("mappings").unwrap_or(&no_mappings);
         let base = Definition { coerce: true, ..Definition::default() };
@@ -182,19 +195,24 @@ impl SearcherService {
             if let Some(index) = record.indexes.get(name) {
                 return Err(CreateRefused::Exists(index.uuid));
             }
-            let change = create(record, name, &wanted, uuid).map_err(CreateRefused::Error)?;
-            Ok((change, ()))
+            let change = create_by_request(record, name, &wanted, &aliases, uuid);
+            Ok((change.map_err(CreateRefused::Error)?, ()))
         };
-        self.catalog.change(change).await.map_err(|error| {
-            let refusal = Refusal::from(error);
-            match refusal.problem.code() {
-                "index-exists" => {
-                    let reason = format!("index [{name}] already exists");
-                    EsError::new(400, "resource_already_exists_exception", reason).of_index(name)
-                }
-                _ => refusal.into(),
+        let (indexes, ()) = self.catalog.change(change).await.map_err(|error| match error {
+            ChangeError::Refused(CreateRefused::Exists(_)) => {
+                let reason = format!("index [{name}] already exists");
+                EsError::new(400, "resource_already_exists_exception", reason).of_index(name)
             }
+            ChangeError::Refused(CreateRefused::Error(CreateError::IsAlias(_))) => {
+                let reason = format!("Invalid index name [{name}], already exists as alias");
+                EsError::new(400, "invalid_index_name_exception", reason).of_index(name)
+            }
+            error => refused(error.into()),
         })?;
+        if indexes.aliases_of(name).next().is_some() {
+            // Other members know the aliases already, with other indexes.
+            self.tell(indexes.number).await;
+        }
         let warnings = [settings.warnings, mapped.warnings].concat();
         let body = json!({ "acknowledged": true, "shards_acknowledged": true, "index": name });
         Ok(Reply::json(&body).warnings(warnings))
@@ -204,7 +222,10 @@ impl SearcherService {
         let parameters = Parameters::parse(head.uri.query(), &["write_index_only"])?;
         let (body, _space) = self.es_body(head, body, MAX_BODY).await?;
         let mappings = Value::Object(body_of(&body)?);
-        let (_, named) = self.es_indexes(Some(name), Rule::of(&parameters)?).await?;
+        let (indexes, mut named) = self.es_indexes(Some(name), Rule::of(&parameters)?).await?;
+        if parameters.flag("write_index_only")? == Some(true) && indexes.has(name) {
+            named = vec![indexes.to_write(name)?];
+        }
         let mut warnings = Vec::new();
         for index in named {
             let base = &index.schema.definition;
@@ -238,7 +259,14 @@ impl SearcherService {
         if expression.contains('*') || expression == "_all" {
             return Err(EsError::illegal("Wildcard expressions or all indices are not allowed"));
         }
-        let (_, named) = self.es_indexes(Some(expression), Rule::of(&parameters)?).await?;
+        let (indexes, named) = self.es_indexes(Some(expression), Rule::of(&parameters)?).await?;
+        if let Some(alias) =
+            expression.split(',').map(str::trim).find(|name| indexes.aliases.contains_key(*name))
+        {
+            return Err(EsError::illegal(format!(
+                "The provided expression [{alias}] matches an alias, specify the corresponding concrete indices instead."
+            )));
+        }
         if let Some(declared) = named.iter().find(|index| self.declared.has(&index.name)) {
             let reason = format!(
                 "the settings of the service declare the index [{}]: take it out of [indexes] there first",
@@ -328,7 +356,7 @@ impl SearcherService {
                     let is_object = kind == "object";
                     json!({
                         "type": kind, "metadata_field": is_metadata, "searchable": !is_object,
-                        "aggregatable": !is_object && kind != "text", "indices": [],
+                        "aggregatable": !is_object && !matches!(kind, "text" | "dense_vector"), "indices": [],
                     })
                 });
             if let Some(indices) = caps["indices"].as_array_mut() {
@@ -379,7 +407,7 @@ mod tests {
 
     #[test]
     fn settings_are_taken_in_any_form_and_refused_by_name() {
-        let settings = Settings::parse(
+        let settings = IndexSettings::parse(
             &json!({
                 "number_of_shards": 3, "index.number_of_replicas": 1,
                 "index": {"refresh_interval": "1s", "analysis": {"analyzer": {"default": {"type": "german"}}}},
@@ -394,11 +422,11 @@ mod tests {
             (json!({"sort.field": "a"}), "[index.sort.field]"),
             (json!({"index": {"lifecycle": {}}}), "[index.lifecycle]"),
         ] {
-            let error = Settings::parse(&settings, true).unwrap_err().to_json().to_string();
+            let error = IndexSettings::parse(&settings, true).unwrap_err().to_json().to_string();
             assert!(error.contains(words), "{settings}: {error}");
         }
         assert!(
-            Settings::parse(&json!({"analysis": {}}), false).is_err(),
+            IndexSettings::parse(&json!({"analysis": {}}), false).is_err(),
             "an index that exists keeps its analysis"
         );
     }

@@ -2,6 +2,7 @@
 
 mod analysis;
 mod shown;
+mod vector;
 
 use std::collections::BTreeMap;
 
@@ -128,7 +129,10 @@ fn fields(
         if is_object {
             inner(members, &path, analysis, mapped)?;
         } else {
-            let field = field(members, &path, analysis, &mut mapped.warnings)?;
+            let field = match members.get("type") == Some(&Value::from(vector::DENSE_VECTOR)) {
+                true => vector::field(members, &path, &mut mapped.warnings)?,
+                false => field(members, &path, analysis, &mut mapped.warnings)?,
+            };
             mapped.definition.fields.insert(path, field);
         }
     }
@@ -274,6 +278,7 @@ fn field(
         }
         "boolean" => Ok(FieldDefinition::Bool {}),
         "date" => Ok(FieldDefinition::Date {}),
+        "ip" => Ok(FieldDefinition::Ip {}),
         other => Err(refused(format!("[{other}] is not supported as the type of field [{path}]"))),
     }
 }

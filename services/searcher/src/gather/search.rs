@@ -18,9 +18,10 @@ use types::{ErrorKind, Problem, ShardId};
 use super::{Failures, SPARE};
 use crate::catalog::{Index, Indexes};
 use crate::http::{InnerQuery, Refusal, RefusalKind, Verb};
-use crate::query_pool::QueryPool;
+use crate::query_pool::{PoolError, QueryPool};
 use crate::search::{
-    Answer, Cancel, Found, Plan, Prepared, SearchError, SearchRequest, combine, execute, merge, prepare,
+    Answer, Cancel, Found, Plan, Prepared, SearchError, SearchRequest, combine, execute, is_quick, merge,
+    prepare, search_alone,
 };
 use crate::service::SearcherService;
 use crate::shard::Snapshot;
@@ -129,15 +130,26 @@ impl SearcherService {
         search: &Search,
         snapshot: Snapshot,
     ) -> Result<Answer, Refusal> {
-        let (request, cancel, shard) =
-            (Arc::clone(&search.request), search.cancel.clone(), self.member.shard);
-        let work = move || {
-            let plan = combine([prepare(&snapshot, &request)?]);
-            let found = execute(&snapshot, &request, &plan, shard, &cancel)?;
-            merge(&request, &snapshot.index.schema, vec![(request.position(shard), found)])
+        let (cancel, shard) = (search.cancel.clone(), self.member.shard);
+        let work = move |snapshot: &Snapshot, request: &SearchRequest| {
+            let found = search_alone(snapshot, request, shard, &cancel)?;
+            merge(request, &snapshot.index.schema, vec![(request.position(shard), found)])
         };
-        let done = self.pool.run(search.deadline, &search.cancel, work).await;
-        Ok(done.map_err(|error| error.refusal())??)
+        self.run(search, snapshot, work).await
+    }
+
+    /// Runs a part of a search, on this thread if it is over soon.
+    async fn run<T: Send + 'static>(
+        &self,
+        search: &Search,
+        snapshot: Snapshot,
+        work: impl FnOnce(&Snapshot, &SearchRequest) -> Result<T, SearchError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (request, seen) = (Arc::clone(&search.request), snapshot.clone());
+        let is_soon = || is_quick(&snapshot, &search.request);
+        let work = move || work(&seen, &request);
+        let done = self.pool.run_soon(search.deadline, &search.cancel, is_soon, work).await;
+        self.outcome(search.level, done)
     }
 
     async fn search_everywhere(
@@ -148,7 +160,8 @@ impl SearcherService {
     ) -> Result<(Answer, Failures, Option<Duration>), Refusal> {
         let Gathered { found, failures, staleness } = self.find_everywhere(indexes, search, began).await?;
         let (request, index) = (Arc::clone(&search.request), Arc::clone(&search.index));
-        let merged = QueryPool::finish(move || merge(&request, &index.schema, found)).await;
+        let is_soon = !request.has_aggregations();
+        let merged = QueryPool::finish(is_soon, move || merge(&request, &index.schema, found)).await;
         let merged = merged.map_err(|error| error.refusal())??;
         Ok((merged, failures, staleness))
     }
@@ -176,14 +189,14 @@ impl SearcherService {
             Err(refusal) if refusal.kind == RefusalKind::Elsewhere => return Ok(None),
             read => read?,
         };
-        let (request, cancel, shard) =
-            (Arc::clone(&search.request), search.cancel.clone(), self.member.shard);
-        let work = move || {
-            let plan = combine([prepare(&snapshot, &request)?]);
-            execute(&snapshot, &request, &plan, shard, &cancel)
+        let (cancel, shard) = (search.cancel.clone(), self.member.shard);
+        let work = move |snapshot: &Snapshot, request: &SearchRequest| {
+            search_alone(snapshot, request, shard, &cancel)
         };
-        let found = self.pool.run(search.deadline, &search.cancel, work).await;
-        let found = found.map_err(|error| error.refusal())??;
+        let found = match self.run(search, snapshot, work).await {
+            Err(refusal) if refusal.kind == RefusalKind::Elsewhere => return Ok(None),
+            found => found?,
+        };
         let found = vec![(search.request.position(shard), found)];
         Ok(Some(Gathered { found, failures: Failures::default(), staleness }))
     }
@@ -261,14 +274,50 @@ impl SearcherService {
         snapshot.map_err(|error| Refusal::from(error).of_read(search.level))
     }
 
+    /// Runs the blocking work of a query at this member's shard. If it fails as it does if a local file is damaged, they are
+    /// verified.
+    pub(crate) async fn query<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        cancel: &Cancel,
+        level: ReadLevel,
+        work: impl FnOnce() -> Result<T, SearchError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let done = self.pool.run(deadline, cancel, work).await;
+        self.outcome(level, done)
+    }
+
+    fn outcome<T>(
+        &self,
+        level: ReadLevel,
+        done: Result<Result<T, SearchError>, PoolError>,
+    ) -> Result<T, Refusal> {
+        match done {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                if matches!(error, SearchError::Damaged(_) | SearchError::Engine(_)) {
+                    self.shard.suspect(&error.to_string());
+                }
+                Err(Refusal::from(error).of_read(level))
+            }
+            Err(error) => {
+                if matches!(error, PoolError::Panicked(_)) {
+                    self.shard.suspect(&error.to_string());
+                }
+                Err(error.refusal())
+            }
+        }
+    }
+
     /// The first round at this member's shard.
     pub(crate) async fn prepare_here(&self, search: &Search) -> Result<(Read<First>, Snapshot), Refusal> {
         let epoch = self.shard.epoch();
         let Read { value: snapshot, staleness } = self.snapshot(search).await?;
-        let (request, seen) = (Arc::clone(&search.request), snapshot.clone());
-        let work = move || prepare(&seen, &request);
-        let value = self.pool.run(search.deadline, &search.cancel, work).await;
-        let prepared = value.map_err(|error| error.refusal())??;
+        let (cancel, shard) = (search.cancel.clone(), self.member.shard);
+        let work = move |snapshot: &Snapshot, request: &SearchRequest| {
+            prepare(snapshot, request)?.with_nearest(snapshot, request, shard, &cancel)
+        };
+        let prepared = self.run(search, snapshot.clone(), work).await?;
         Ok((Read { value: First { prepared, epoch }, staleness }, snapshot))
     }
 
@@ -279,11 +328,11 @@ impl SearcherService {
         Read { value: snapshot, staleness }: Read<Snapshot>,
         plan: Arc<Plan>,
     ) -> Result<Read<Found>, Refusal> {
-        let (request, cancel, shard) =
-            (Arc::clone(&search.request), search.cancel.clone(), self.member.shard);
-        let work = move || execute(&snapshot, &request, &plan, shard, &cancel);
-        let value = self.pool.run(search.deadline, &search.cancel, work).await;
-        Ok(Read { value: value.map_err(|error| error.refusal())??, staleness })
+        let (cancel, shard) = (search.cancel.clone(), self.member.shard);
+        let work = move |snapshot: &Snapshot, request: &SearchRequest| {
+            execute(snapshot, request, &plan, shard, &cancel)
+        };
+        Ok(Read { value: self.run(search, snapshot, work).await?, staleness })
     }
 }
 

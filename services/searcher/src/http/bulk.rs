@@ -26,12 +26,11 @@ use super::parameter;
 use super::path::DocumentId;
 use super::refusal::{Reason, Refusal};
 use super::write::{BESIDE_ITEM, Item, ItemOutcome};
-use crate::catalog::{Index, Indexes};
 use crate::query_pool::panicked;
 use crate::service::SearcherService;
 use crate::shard::{Change, Refresh};
 use lines::{Line, Lines, RefusedLine};
-pub(crate) use lines::{MAX_LINES, one_line};
+pub(crate) use lines::{MAX_LINES, is_object, one_line};
 
 type ByShard<T> = BTreeMap<ShardId, Vec<T>>;
 
@@ -53,18 +52,14 @@ pub(crate) fn write_limit(refresh: Refresh) -> Duration {
 
 impl SearcherService {
     /// Answers a bulk request.
-    pub(crate) async fn bulk(
-        &self,
-        indexes: &Indexes,
-        index: &Arc<Index>,
-        head: &Parts,
-        body: Body,
-    ) -> Answer {
+    pub(crate) async fn bulk(&self, name: &str, head: &Parts, body: Body) -> Answer {
         if head.method != Method::POST {
             return Err(method_not_allowed("POST"));
         }
         let refresh =
             refresh_of(head.uri.query().unwrap_or_default()).map_err(|error| error.to_response())?;
+        let body = self.prepare_write(name, head, body, self.max_body, lines::has_document).await?;
+        let (indexes, index) = self.index_to_write(name).await?;
         let (body, _space) = self.read_body(head, body, self.max_body, &self.bodies.outer).await?;
         let definition = Arc::clone(&index.schema.definition);
         let split = spawn_blocking(move || lines::split(&body, &definition)).await;
@@ -75,13 +70,13 @@ impl SearcherService {
             })?;
         let (labels, mut items) = self.by_shard(documents);
         let limit = write_limit(refresh);
-        let query = InnerQuery { refresh, ..InnerQuery::read(indexes, index, ReadLevel::Primary, limit) };
+        let query = InnerQuery { refresh, ..InnerQuery::read(&indexes, &index, ReadLevel::Primary, limit) };
         if !items.contains_key(&self.member.shard) {
             // Other members write everything, so a role that ends does not wait for them.
             Detach::of(&head.extensions);
         }
         let outcomes = scatter(labels.keys().copied(), limit, |shard| {
-            let (items, query) = (items.remove(&shard).unwrap_or_default(), &query);
+            let (items, query, index) = (items.remove(&shard).unwrap_or_default(), &query, &index);
             async move { self.write_at(shard, index, items, query).await }
         });
         let mut indexed = 0_usize;
@@ -94,8 +89,8 @@ impl SearcherService {
             });
             for ((number, id), outcome) in labels.iter().zip(outcomes) {
                 match outcome {
-                    ItemOutcome::Written { .. } => indexed += 1,
-                    ItemOutcome::Refused(reason) => {
+                    ItemOutcome::Written { not_visible: None, .. } => indexed += 1,
+                    ItemOutcome::Refused(reason) | ItemOutcome::Written { not_visible: Some(reason), .. } => {
                         let id = Some(id.as_str().to_owned());
                         refused.push(RefusedLine { number: *number, id, reason });
                     }

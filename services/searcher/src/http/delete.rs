@@ -19,18 +19,17 @@ use tokio::time::{Instant, sleep};
 use types::{ErrorKind, ShardId};
 
 use super::inner::{InnerQuery, Verb};
+use super::pages::{PAGE, found, page};
 use super::refusal::{Reason, Refusal};
 use super::search::MAX_SEARCH;
 use crate::catalog::{Index, Indexes};
 use crate::gather::{Failures, Search};
-use crate::search::{Answer as Found, AnswerHit, SearchError, SearchRequest, ShardFailure, Shards};
+use crate::search::{SearchError, ShardFailure, Shards};
 use crate::service::SearcherService;
 use crate::shard::{Change, Condition, Outcome, Refresh, Refused, ShardError, Write};
 
 /// The members of a request.
 const MEMBERS: [&str; 6] = ["q", "filter", "fields", "default_operator", "typos", "timeout"];
-/// How many documents are found and deleted at a time.
-const PAGE: usize = 1_000;
 /// How long it may take unless the request says so.
 pub(crate) const LIMIT: Duration = Duration::from_secs(50);
 /// The pause when the shard takes no more writes for now.
@@ -77,31 +76,6 @@ fn is_given(members: &Map<String, Value>, name: &str) -> bool {
     members.get(name).is_some_and(|value| !value.is_null())
 }
 
-/// A page of the search: what to find, in the order of its operations, after the last page.
-fn page(members: &Map<String, Value>, after: Option<Value>) -> Result<SearchRequest, Refusal> {
-    let mut search = members.clone();
-    search.insert("sort".to_owned(), json!("_seq"));
-    search.insert("size".to_owned(), json!(PAGE));
-    search.insert("source".to_owned(), json!(false));
-    search.insert("did_you_mean".to_owned(), json!(false));
-    if let Some(after) = after {
-        search.insert("search_after".to_owned(), after);
-    }
-    // What a client may not send was refused when it was parsed.
-    let search = SearchRequest::from_wire(Value::Object(search).to_string().as_bytes());
-    Ok(search.map_err(SearchError::from)?)
-}
-
-/// The ids in a page, each with the operation that wrote its document: by that the page is sorted.
-fn found(answer: &Found) -> Result<Vec<(String, u64)>, Refusal> {
-    let hit = |hit: &AnswerHit| {
-        let seq = hit.sort.first().and_then(Value::as_u64);
-        let found = seq.map(|seq| (hit.id.clone(), seq));
-        found.ok_or_else(|| SearchError::Engine(format!("the hit `{}` has no number", hit.id)).into())
-    };
-    answer.hits.iter().map(hit).collect()
-}
-
 /// What was deleted at all shards, and which of them did not do their part or were not done.
 fn total(done: Vec<(ShardId, Read<Deleted>)>, failures: &Failures, shards: usize) -> (Deleted, Shards) {
     let mut sum = Deleted { timed_out: failures.has_timed_out(), ..Deleted::default() };
@@ -120,13 +94,8 @@ fn total(done: Vec<(ShardId, Read<Deleted>)>, failures: &Failures, shards: usize
 
 impl SearcherService {
     /// Answers a request to delete by query.
-    pub(crate) async fn delete_by_query(
-        &self,
-        indexes: &Indexes,
-        index: &Arc<Index>,
-        head: &Parts,
-        body: Body,
-    ) -> Answer {
+    pub(crate) async fn delete_by_query(&self, name: &str, head: &Parts, body: Body) -> Answer {
+        let (indexes, named) = self.indexes_to_read(name).await?;
         if head.method != Method::POST {
             return Err(method_not_allowed("POST"));
         }
@@ -134,11 +103,21 @@ impl SearcherService {
         let (body, _space) = self.read_body(head, body, MAX_SEARCH, &self.bodies.outer).await?;
         let members = parse(&body)?;
         let request = page(&members, None)?;
-        let checked = request.check(&index.schema);
-        checked.map_err(|error| Refusal::from(SearchError::from(error)))?;
+        for index in &named {
+            let checked = request.check(&index.schema);
+            checked.map_err(|error| Refusal::from(SearchError::from(error)))?;
+        }
         let timeout = if is_given(&members, "timeout") { request.timeout } else { LIMIT };
-        let (sum, shards) = self.delete_everywhere(indexes, index, &members, timeout).await?;
-        let Deleted { deleted, conflicts, timed_out, failed: _ } = sum;
+        let deadline = Instant::now() + timeout;
+        let (mut deleted, mut conflicts, mut timed_out, mut shards) = (0, 0, false, Shards::default());
+        for index in &named {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (sum, of_index) = self.delete_everywhere(&indexes, index, &members, left).await?;
+            deleted += sum.deleted;
+            conflicts += sum.conflicts;
+            timed_out |= sum.timed_out;
+            shards.add(of_index);
+        }
         let answer =
             json!({ "deleted": deleted, "conflicts": conflicts, "timed_out": timed_out, "shards": shards });
         Ok(json(answer.to_string()))

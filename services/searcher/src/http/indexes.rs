@@ -1,5 +1,6 @@
 //! Indexes: listed, created, shown, deleted, refreshed, compacted.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +23,11 @@ use uuid::Uuid;
 
 use super::inner::{InnerQuery, Verb};
 use super::path::is_read;
-use super::refusal::Refusal;
-use crate::catalog::{Change, CreateError, Index, Indexes, NoSuchIndex, create, delete};
+use super::refusal::{Refusal, how_to_change};
+use crate::catalog::{AliasError, Change, CreateError, Index, Indexes, Record, create_by_request, delete};
 use crate::definition::PartialDefinition;
 use crate::gather::Failures;
+use crate::search::Shards;
 use crate::service::SearcherService;
 
 /// The largest definition, in bytes.
@@ -57,6 +59,13 @@ impl SearcherService {
                 "fields": index.schema.definition.fields.len(),
                 "declared": self.declared.has(&index.name),
             });
+            let aliases: Vec<&str> = indexes.aliases_of(&index.name).map(|(alias, _)| alias).collect();
+            if !aliases.is_empty() {
+                listed["aliases"] = json!(aliases);
+            }
+            if !index.schema.definition.delete_after.is_never() {
+                listed["delete_after"] = json!(index.schema.definition.delete_after);
+            }
             if let Some(size) = sizes.as_ref().and_then(|sizes| sizes.get(&index.uuid)) {
                 listed["documents"] = json!(size.documents);
                 listed["bytes"] = json!(size.bytes);
@@ -79,33 +88,32 @@ impl SearcherService {
         }
     }
 
-    /// The index with a name, and the record of the catalog that has it. An unknown name is looked up on the store.
-    pub(crate) async fn index_named(&self, name: &str) -> Result<(Arc<Indexes>, Arc<Index>), Refusal> {
-        let mut indexes = self.catalog.now();
-        if indexes.named(name).is_none() {
-            indexes = self.catalog.fresh().await?;
-        }
-        match indexes.named(name).cloned() {
-            Some(index) => Ok((indexes, index)),
-            None => Err(NoSuchIndex::among(name, indexes.all().map(|index| index.name.as_str())).into()),
-        }
-    }
-
     async fn create_index(&self, name: &str, head: &Parts, body: Body) -> Answer {
         no_parameters(head)?;
         let (body, _space) = self.read_body(head, body, MAX_DEFINITION, &self.bodies.outer).await?;
         let wanted = definition(&body)?;
+        if self.declared.has(name) && wanted.delete_after.is_some_and(|delete_after| !delete_after.is_never())
+        {
+            let refusal = declared(name).hint("take it out of `indexes` in the settings first");
+            return Err(Refusal::plain(refusal).into());
+        }
         let uuid = Uuid::now_v7();
         let change = |record: &_| -> Result<_, CreateError> {
-            let change = create(record, name, &wanted, uuid)?;
+            let change = create_by_request(record, name, &wanted, &BTreeMap::new(), uuid)?;
             let has_changed = change != Change::Nothing;
             Ok((change, has_changed))
         };
-        let (indexes, has_changed) = self.catalog.change(change).await.map_err(Refusal::from)?;
+        let (indexes, has_changed) = self.catalog.change(change).await.map_err(|error| {
+            let mut refusal = Refusal::from(error);
+            if refusal.problem.code() == "index-exists" {
+                refusal.problem.hint = Some(how_to_change(name, self.member.service.as_str()));
+            }
+            refusal
+        })?;
         let found = indexes.named(name).map_or(Uuid::nil(), |index| index.uuid);
         let is_created = found == uuid;
-        if has_changed && !is_created {
-            // Documents with the new fields may arrive at other members right after this.
+        if has_changed && (!is_created || indexes.aliases_of(name).next().is_some()) {
+            // Documents with the new fields, and reads of its aliases, may arrive at other members right after this.
             self.tell(indexes.number).await;
         }
         let answer = json!({
@@ -121,13 +129,17 @@ impl SearcherService {
     async fn delete_index(&self, name: &str, head: &Parts) -> Answer {
         no_parameters(head)?;
         if self.declared.has(name) {
-            let detail = format!("the settings of the service declare the index `{name}`");
-            let refusal = Problem::new(ErrorKind::Conflict, "declared-index", detail);
-            let refusal =
-                refusal.hint("take it out of `indexes` in the settings first, or delete its documents");
+            let refusal = declared(name)
+                .hint("take it out of `indexes` in the settings first, or delete its documents");
             return Err(Refusal::plain(refusal).into());
         }
-        let change = |record: &_| delete(record, name).map(|(next, uuid)| (Change::To(next), uuid));
+        let change = |record: &Record| -> Result<_, AliasError> {
+            if record.aliases.contains_key(name) {
+                return Err(AliasError::IsAlias(name.to_owned()));
+            }
+            let (next, uuid) = delete(record, name)?;
+            Ok((Change::To(next), uuid))
+        };
         let (indexes, uuid) = self.catalog.change(change).await.map_err(Refusal::from)?;
         let unreached = self.tell(indexes.number).await;
         Ok(json(json!({ "name": name, "uuid": uuid, "deleted": true, "unreached": unreached }).to_string()))
@@ -171,25 +183,26 @@ impl SearcherService {
         Ok(json(json!({ "number": indexes.number }).to_string()))
     }
 
-    /// Makes all shards do something to an index, and fails if one does not.
-    pub(crate) async fn at_every_owner(
-        &self,
-        indexes: &Indexes,
-        index: &Arc<Index>,
-        verb: Verb,
-        head: &Parts,
-    ) -> Answer {
+    /// Makes all shards do something to an index, or to those of an alias, and fails if one does not.
+    pub(crate) async fn at_every_owner(&self, name: &str, verb: Verb, head: &Parts) -> Answer {
+        let (indexes, named) = self.indexes_to_read(name).await?;
         if head.method != Method::POST {
             return Err(method_not_allowed("POST"));
         }
         no_parameters(head)?;
         let could_not_be = if verb == Verb::Compact { "compacted" } else { "refreshed" };
-        let failures = self.each_owner(indexes, index, verb).await;
-        let shards = failures.of(self.member.all_shards().len());
-        match failures.refusal(could_not_be) {
-            None => Ok(json(json!({ "shards": shards }).to_string())),
-            Some(refusal) => Err(problem_with(&refusal.problem, "shards", json!(shards))),
+        // A refresh is the shard's, for all its indexes.
+        let asked = if verb == Verb::Refresh { named.get(..1).unwrap_or_default() } else { &named[..] };
+        let mut shards = Shards::default();
+        for index in asked {
+            let failures = self.each_owner(&indexes, index, verb).await;
+            let of_index = failures.of(self.member.all_shards().len());
+            if let Some(refusal) = failures.refusal(could_not_be) {
+                return Err(problem_with(&refusal.problem, "shards", json!(of_index)));
+            }
+            shards.add(of_index);
         }
+        Ok(json(json!({ "shards": shards }).to_string()))
     }
 
     /// Makes all shards refresh or compact an index. Returns those that did not.
@@ -241,8 +254,14 @@ fn definition(body: &[u8]) -> Result<PartialDefinition, Refusal> {
     Ok(definition)
 }
 
+/// The refusal of what a declared index can't take.
+fn declared(name: &str) -> Problem {
+    let detail = format!("the settings of the service declare the index `{name}`");
+    Problem::new(ErrorKind::Conflict, "declared-index", detail)
+}
+
 /// Refuses parameters where there are none.
-fn no_parameters(head: &Parts) -> Result<(), axum::response::Response> {
+pub(super) fn no_parameters(head: &Parts) -> Result<(), axum::response::Response> {
     let found = parameters(head.uri.query().unwrap_or_default(), &[]);
     found.map(drop).map_err(|error| error.hint("leave the parameters out").to_response())
 }

@@ -22,6 +22,8 @@ pub(crate) enum Verb {
     Write,
     /// Delete what a search finds.
     Delete,
+    /// Copy documents into another index.
+    Reindex,
     /// Read documents by their ids.
     Get,
     /// The first round of a search.
@@ -38,9 +40,10 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    const ALL: [(&'static str, Self); 10] = [
+    const ALL: [(&'static str, Self); 11] = [
         ("write", Self::Write),
         ("delete", Self::Delete),
+        ("reindex", Self::Reindex),
         ("get", Self::Get),
         ("prepare", Self::Prepare),
         ("execute", Self::Execute),
@@ -62,7 +65,7 @@ impl Verb {
     fn is_read(self) -> bool {
         match self {
             Self::Get | Self::Prepare | Self::Execute | Self::Suggest | Self::State | Self::States => true,
-            Self::Write | Self::Delete | Self::Refresh | Self::Compact => false,
+            Self::Write | Self::Delete | Self::Reindex | Self::Refresh | Self::Compact => false,
         }
     }
 
@@ -73,6 +76,7 @@ impl Verb {
             Self::Prepare => Duration::ZERO,
             Self::Write
             | Self::Delete
+            | Self::Reindex
             | Self::Get
             | Self::Execute
             | Self::Suggest

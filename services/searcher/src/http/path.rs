@@ -31,6 +31,11 @@ pub(crate) enum Endpoint {
     Shard(ShardId, Verb),
     /// A request of one member to another one: to read the catalog.
     Catalog,
+    /// All aliases.
+    Aliases,
+    /// All templates.
+    Templates,
+    Template(Result<String, NameError>),
     /// Elasticsearch's API: the path below `/es`.
     Elasticsearch(String),
     Nowhere,
@@ -43,10 +48,14 @@ pub(crate) enum OfIndex {
     Documents,
     Document(Result<DocumentId, IdError>),
     Delete,
+    Reindex,
     Search,
     Suggest,
     Refresh,
     Compact,
+    /// Its aliases.
+    Aliases,
+    Alias(Result<String, NameError>),
 }
 
 /// The id of a document: 1 to 512 bytes of UTF-8, any characters.
@@ -117,8 +126,14 @@ pub(crate) fn endpoint(path: &str) -> Endpoint {
     if let Some(rest) = path.strip_prefix("es").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
         return Endpoint::Elasticsearch(rest.to_owned());
     }
-    if path == "_catalog" {
-        return Endpoint::Catalog;
+    match path {
+        "_catalog" => return Endpoint::Catalog,
+        "_aliases" => return Endpoint::Aliases,
+        "_templates" => return Endpoint::Templates,
+        _ => {}
+    }
+    if let Some(name) = path.strip_prefix("_templates/") {
+        return Endpoint::Template(index_name(name));
     }
     if let Some(rest) = path.strip_prefix("_shard/") {
         let parsed = rest.split_once('/').and_then(|(shard, verb)| {
@@ -132,16 +147,32 @@ pub(crate) fn endpoint(path: &str) -> Endpoint {
         None => OfIndex::Itself,
         Some("docs") => OfIndex::Documents,
         Some("delete") => OfIndex::Delete,
+        Some("reindex") => OfIndex::Reindex,
         Some("search") => OfIndex::Search,
         Some("suggest") => OfIndex::Suggest,
         Some("refresh") => OfIndex::Refresh,
         Some("compact") => OfIndex::Compact,
-        Some(rest) => match rest.strip_prefix("docs/") {
-            Some(id) => OfIndex::Document(DocumentId::from_path(id)),
-            None => return Endpoint::Nowhere,
+        Some("aliases") => OfIndex::Aliases,
+        Some(rest) => match (rest.strip_prefix("docs/"), rest.strip_prefix("aliases/")) {
+            (Some(id), _) => OfIndex::Document(DocumentId::from_path(id)),
+            (_, Some(alias)) => OfIndex::Alias(index_name(alias)),
+            (None, None) => return Endpoint::Nowhere,
         },
     };
-    Endpoint::Index { name: index_name(name), what }
+    let name = if what == OfIndex::Search { expression(name) } else { index_name(name) };
+    Endpoint::Index { name, what }
+}
+
+/// What a search may have instead of the name of an index: a list of names, patterns and exclusions.
+fn expression(encoded: &str) -> Result<String, NameError> {
+    let bytes = percent_decode(encoded).map_err(|_| NameError::Encoding)?;
+    let expression = String::from_utf8(bytes).map_err(|_| NameError::Encoding)?;
+    for (number, part) in expression.split(',').enumerate() {
+        let part = part.strip_prefix('-').filter(|_| number > 0).unwrap_or(part);
+        // A star may stand for any letters, so one of them shows whether the rest can be in a name.
+        check_name(&part.replace('*', "x"))?;
+    }
+    Ok(expression)
 }
 
 fn index_name(encoded: &str) -> Result<String, NameError> {
@@ -164,7 +195,13 @@ pub(crate) fn target(head: &Parts) -> Target {
             verb.target(shard, if is_any { ReadLevel::Any } else { ReadLevel::Primary })
         }
         Endpoint::Elasticsearch(path) => es::target(&path),
-        Endpoint::Indexes | Endpoint::Index { .. } | Endpoint::Catalog | Endpoint::Nowhere => Target::Any,
+        Endpoint::Indexes
+        | Endpoint::Index { .. }
+        | Endpoint::Catalog
+        | Endpoint::Aliases
+        | Endpoint::Templates
+        | Endpoint::Template(_)
+        | Endpoint::Nowhere => Target::Any,
     }
 }
 
@@ -177,11 +214,20 @@ pub(crate) fn may_repeat(head: &Parts) -> bool {
     }
     match endpoint(head.uri.path()) {
         Endpoint::Index { what, .. } => match what {
-            OfIndex::Search | OfIndex::Suggest | OfIndex::Refresh | OfIndex::Compact => true,
-            OfIndex::Itself | OfIndex::Documents | OfIndex::Document(_) | OfIndex::Delete => false,
+            // A copy never replaces what is newer.
+            OfIndex::Search | OfIndex::Suggest | OfIndex::Refresh | OfIndex::Compact | OfIndex::Reindex => {
+                true
+            }
+            OfIndex::Itself
+            | OfIndex::Documents
+            | OfIndex::Document(_)
+            | OfIndex::Delete
+            | OfIndex::Aliases
+            | OfIndex::Alias(_) => false,
         },
         Endpoint::Shard(_, verb) => verb.may_repeat(),
         Endpoint::Elasticsearch(path) => es::may_repeat(&head.method, &path),
+        Endpoint::Aliases | Endpoint::Templates | Endpoint::Template(_) => false,
         Endpoint::Indexes | Endpoint::Catalog | Endpoint::Nowhere => true,
     }
 }
@@ -222,6 +268,7 @@ mod tests {
             ("/a/docs/%00%0A", of("a", document("\0\n"))),
             ("/a/docs/search", of("a", document("search"))),
             ("/a/delete", of("a", OfIndex::Delete)),
+            ("/a/reindex", of("a", OfIndex::Reindex)),
             ("/a/search", of("a", OfIndex::Search)),
             ("/a/suggest", of("a", OfIndex::Suggest)),
             ("/a/refresh", of("a", OfIndex::Refresh)),
@@ -236,6 +283,14 @@ mod tests {
             ("/_shard/x/write", Endpoint::Nowhere),
             ("/_shard/3/nothing", Endpoint::Nowhere),
             ("/_catalog", Endpoint::Catalog),
+            ("/_aliases", Endpoint::Aliases),
+            ("/_templates", Endpoint::Templates),
+            ("/_templates/logs", Endpoint::Template(Ok("logs".to_owned()))),
+            ("/a/aliases", of("a", OfIndex::Aliases)),
+            ("/a/aliases/b", of("a", OfIndex::Alias(Ok("b".to_owned())))),
+            ("/a/aliases/B", of("a", OfIndex::Alias(Err(NameError::UpperCase('B'))))),
+            ("/a,b*,-c/search", of("a,b*,-c", OfIndex::Search)),
+            ("/*/search", of("*", OfIndex::Search)),
             ("/es", Endpoint::Elasticsearch(String::new())),
             ("/es/a/_doc/1", Endpoint::Elasticsearch("/a/_doc/1".to_owned())),
             ("/est", of("est", OfIndex::Itself)),
@@ -268,6 +323,10 @@ mod tests {
             ("/_nothing", NameError::Beginning('_')),
             ("/%FF", NameError::Encoding),
             ("/%/docs/1", NameError::Encoding),
+            ("/a,b/docs", NameError::Character(',')),
+            ("/-a,b/search", NameError::Beginning('-')),
+            ("/a,,b/search", NameError::Empty),
+            ("/*B/search", NameError::UpperCase('B')),
         ] {
             match endpoint(path) {
                 Endpoint::Index { name, .. } => assert_eq!(name, Err(error), "{path}"),
@@ -313,13 +372,18 @@ mod tests {
             (Method::POST, "/a/docs", false),
             (Method::POST, "/a/delete", false),
             (Method::POST, "/a/search", true),
+            (Method::POST, "/a/reindex", true),
             (Method::POST, "/a/refresh", true),
             (Method::POST, "/a/compact", true),
             (Method::POST, "/_shard/0/write", false),
             (Method::POST, "/_shard/0/delete", false),
+            (Method::POST, "/_shard/0/reindex", true),
             (Method::POST, "/_shard/0/prepare", true),
             (Method::POST, "/_shard/0/execute", true),
             (Method::POST, "/_catalog?number=3", true),
+            (Method::POST, "/_aliases", false),
+            (Method::PUT, "/_templates/a", false),
+            (Method::PUT, "/a/aliases/b", false),
         ] {
             assert_eq!(may_repeat(&head(&method, uri)), expected, "{method} {uri}");
         }

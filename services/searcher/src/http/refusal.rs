@@ -1,5 +1,7 @@
 //! The engine's errors as answers.
 
+mod catalog;
+
 use axum::response::Response;
 use mesh::shards::ShardError as Unanswered;
 use plugin::http::{BodyError, not_processed, problem, retry_later};
@@ -7,7 +9,7 @@ use plugin::shard::ReadLevel;
 use serde::{Deserialize, Serialize};
 use types::{ErrorKind, Problem};
 
-use crate::catalog::{CatalogUnavailable, ChangeError, CreateError, NoSuchIndex};
+pub(crate) use self::catalog::how_to_change;
 use crate::search::SearchError;
 use crate::shard::ShardError;
 
@@ -49,7 +51,9 @@ impl Refusal {
     /// The same for a read: one that accepts stale data is answered by another member better than by damaged data.
     pub(crate) fn of_read(self, level: ReadLevel) -> Self {
         match level {
-            ReadLevel::Any if self.problem.code() == DAMAGED => Self::elsewhere(self.problem),
+            ReadLevel::Any if [DAMAGED, LOCAL_DAMAGE].contains(&self.problem.code()) => {
+                Self::elsewhere(self.problem)
+            }
             ReadLevel::Any | ReadLevel::Primary | ReadLevel::Strong => self,
         }
     }
@@ -57,6 +61,10 @@ impl Refusal {
 
 /// The code of a shard whose stored data is damaged.
 const DAMAGED: &str = "damaged-data";
+/// The code of a shard with a damaged local file.
+const LOCAL_DAMAGE: &str = "damaged-local-files";
+/// What to do about it.
+const LOCAL_DAMAGE_HINT: &str = "try again in a moment: the member verifies its files, and fetches damaged ones from the store; check its disk";
 
 impl From<Refusal> for Response {
     fn from(refusal: Refusal) -> Self {
@@ -95,6 +103,14 @@ impl From<ShardError> for Refusal {
                 DAMAGED,
                 "the object store has damaged files: restore them from a copy",
             )),
+            ShardError::LocalDamage(_) => {
+                Self::plain(of(ErrorKind::Internal, LOCAL_DAMAGE, LOCAL_DAMAGE_HINT))
+            }
+            ShardError::Panicked(_) => Self::plain(of(
+                ErrorKind::Internal,
+                "query-panicked",
+                "this is a bug, unless a local file is damaged: the log of the member has the place",
+            )),
             ShardError::OutcomeUnknown(_) => Self::plain(of(
                 ErrorKind::Unavailable,
                 "not-durable-in-time",
@@ -131,58 +147,13 @@ impl From<SearchError> for Refusal {
                 Problem::new(ErrorKind::Timeout, "query-timeout", detail)
                     .hint("allow more time with `timeout`, or ask for less"),
             ),
+            SearchError::Damaged(_) => Self::plain(
+                Problem::new(ErrorKind::Internal, "damaged-local-files", detail).hint(LOCAL_DAMAGE_HINT),
+            ),
             SearchError::Engine(_) => Self::plain(
                 Problem::new(ErrorKind::Internal, "search-failed", detail)
                     .hint("try again; the log of the member may say more"),
             ),
-        }
-    }
-}
-
-impl From<NoSuchIndex> for Refusal {
-    fn from(error: NoSuchIndex) -> Self {
-        let hint = match &error.similar {
-            Some(similar) => format!("did you mean `{similar}`?"),
-            None => "`PUT /{index}` creates an index, `GET /` lists them".to_owned(),
-        };
-        Self::plain(Problem::new(ErrorKind::NotFound, "no-such-index", error.to_string()).hint(hint))
-    }
-}
-
-impl From<CatalogUnavailable> for Refusal {
-    fn from(error: CatalogUnavailable) -> Self {
-        let problem = match error.kind {
-            ErrorKind::Internal => Problem::new(error.kind, "damaged-catalog", error.to_string()),
-            _ => Problem::new(error.kind, "catalog-unavailable", error.to_string()),
-        };
-        let hint =
-            error.hint.unwrap_or_else(|| "try again in a moment; repeating it does no harm".to_owned());
-        Self::plain(problem.hint(hint))
-    }
-}
-
-impl From<CreateError> for Refusal {
-    fn from(error: CreateError) -> Self {
-        let detail = error.to_string();
-        match error {
-            CreateError::Name(_) => Self::invalid("bad-index-name", &detail, crate::catalog::NAME_RULE),
-            CreateError::Exists { .. } => Self::plain(
-                Problem::new(ErrorKind::Conflict, "index-exists", detail)
-                    .hint("fields can be added; for any other change make an index of another name"),
-            ),
-            CreateError::TooMany => Self::plain(
-                Problem::new(ErrorKind::Conflict, "too-many-indexes", detail)
-                    .hint("delete one that is no longer needed"),
-            ),
-        }
-    }
-}
-
-impl<E: Into<Refusal>> From<ChangeError<E>> for Refusal {
-    fn from(error: ChangeError<E>) -> Self {
-        match error {
-            ChangeError::Refused(error) => error.into(),
-            ChangeError::Catalog(error) => error.into(),
         }
     }
 }
@@ -232,6 +203,7 @@ mod tests {
     use types::api;
 
     use super::*;
+    use crate::catalog::NoSuchIndex;
     use crate::query::QueryError;
 
     #[test]
@@ -243,6 +215,8 @@ mod tests {
             (ShardError::Behind(why()), 429, false),
             (ShardError::NoSpace(why()), 507, false),
             (ShardError::Damaged(why()), 500, false),
+            (ShardError::LocalDamage(why()), 500, false),
+            (ShardError::Panicked(why()), 500, false),
             (ShardError::OutcomeUnknown(why()), 503, false),
             (ShardError::NotVisible(why()), 504, false),
             (ShardError::Unavailable(why()), 503, false),

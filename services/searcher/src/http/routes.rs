@@ -6,15 +6,20 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::Method;
 use http::request::Parts;
 use plugin::http::{Answer, invalid, problem};
 use types::{ErrorKind, Problem};
 
+use super::bulk::is_object;
 use super::inner::Verb;
-use super::path::{DocumentId, Endpoint, OfIndex, endpoint, may_repeat};
+use super::parameter::WriteParameters;
+use super::path::{DocumentId, Endpoint, OfIndex, endpoint, is_read, may_repeat};
 use crate::catalog::NAME_RULE;
+use crate::document::MAX_DOCUMENT;
 use crate::es;
 use crate::service::SearcherService;
+use crate::shard::Condition;
 
 /// The hint for an id that can't be parsed.
 const IDS: &str = "an id has 1 to 512 bytes of UTF-8, percent-encoded in the path";
@@ -42,6 +47,10 @@ async fn answer_whole(service: &SearcherService, head: &Parts, body: Body) -> Re
         Endpoint::Index { name: Ok(name), what } => service.of_index(&name, what, head, body).await,
         Endpoint::Shard(shard, verb) => service.for_member(shard, verb, head, body).await,
         Endpoint::Catalog => service.told(head).await,
+        Endpoint::Aliases => service.all_aliases(head, body).await,
+        Endpoint::Templates => service.list_templates(head).await,
+        Endpoint::Template(Ok(name)) => service.one_template(&name, head, body).await,
+        Endpoint::Template(Err(error)) => Err(invalid("bad-template", &error, NAME_RULE)),
         Endpoint::Nowhere => {
             let detail = format!("{} has nothing at `{}`", service.member.service, head.uri.path());
             let refusal = Problem::new(ErrorKind::NotFound, "unknown-path", detail);
@@ -55,37 +64,22 @@ async fn answer_whole(service: &SearcherService, head: &Parts, body: Body) -> Re
 
 impl SearcherService {
     async fn of_index(&self, name: &str, what: OfIndex, head: &Parts, body: Body) -> Answer {
-        let named = self.index_named(name);
         match what {
             OfIndex::Itself => self.index_itself(name, head, body).await,
             OfIndex::Document(id) => {
                 let id = id.map_err(|error| invalid("bad-id", &error, IDS))?;
                 self.one_document(name, id, head, body).await
             }
-            OfIndex::Documents => {
-                let (indexes, index) = named.await?;
-                self.bulk(&indexes, &index, head, body).await
-            }
-            OfIndex::Delete => {
-                let (indexes, index) = named.await?;
-                self.delete_by_query(&indexes, &index, head, body).await
-            }
-            OfIndex::Search => {
-                let (indexes, index) = named.await?;
-                self.search_request(&indexes, &index, head, body).await
-            }
-            OfIndex::Suggest => {
-                let (indexes, index) = named.await?;
-                self.suggest(&indexes, &index, head).await
-            }
-            OfIndex::Refresh => {
-                let (indexes, index) = named.await?;
-                self.at_every_owner(&indexes, &index, Verb::Refresh, head).await
-            }
-            OfIndex::Compact => {
-                let (indexes, index) = named.await?;
-                self.at_every_owner(&indexes, &index, Verb::Compact, head).await
-            }
+            OfIndex::Documents => self.bulk(name, head, body).await,
+            OfIndex::Delete => self.delete_by_query(name, head, body).await,
+            OfIndex::Reindex => self.reindex(name, head, body).await,
+            OfIndex::Search => self.search_request(name, head, body).await,
+            OfIndex::Suggest => self.suggest(name, head).await,
+            OfIndex::Refresh => self.at_every_owner(name, Verb::Refresh, head).await,
+            OfIndex::Compact => self.at_every_owner(name, Verb::Compact, head).await,
+            OfIndex::Aliases => self.aliases_of_index(name, head).await,
+            OfIndex::Alias(Ok(alias)) => self.one_alias(name, &alias, head, body).await,
+            OfIndex::Alias(Err(error)) => Err(invalid("bad-alias-name", &error, NAME_RULE)),
         }
     }
 
@@ -94,7 +88,24 @@ impl SearcherService {
         if shard != self.member.shard {
             return Err(self.member.elsewhere(shard));
         }
-        let (_, index) = self.index_named(name).await?;
+        if is_read(&head.method) {
+            let (_, index) = self.index_named(name).await?;
+            return self.document(&index, id, head, body).await;
+        }
+        let mut body = body;
+        let query = head.uri.query().unwrap_or_default();
+        let is_patch = head.method == Method::PATCH;
+        if head.method == Method::PUT || is_patch {
+            self.member.owner_only()?;
+            let WriteParameters { upsert, condition, .. } =
+                WriteParameters::of(query, &head.headers, is_patch)?;
+            // A document that must be there is in no new index.
+            if (upsert || !is_patch) && matches!(condition, None | Some(Condition::Absent)) {
+                let most = self.max_body.min(MAX_DOCUMENT);
+                body = self.prepare_write(name, head, body, most, is_object).await?;
+            }
+        }
+        let (_, index) = self.index_to_write(name).await?;
         self.document(&index, id, head, body).await
     }
 }

@@ -1,6 +1,5 @@
 //! Answers searches.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,7 +13,6 @@ use plugin::shard::ReadLevel;
 use serde::Serialize;
 
 use super::refusal::Refusal;
-use crate::catalog::{Index, Indexes};
 use crate::gather::level_of;
 use crate::search::{SearchError, SearchRequest};
 use crate::service::SearcherService;
@@ -23,17 +21,15 @@ use crate::service::SearcherService;
 pub(crate) const MAX_SEARCH: usize = 1024 * 1024;
 
 impl SearcherService {
-    /// Answers a search.
-    pub(crate) async fn search_request(
-        &self,
-        indexes: &Indexes,
-        index: &Arc<Index>,
-        head: &Parts,
-        body: Body,
-    ) -> Answer {
+    /// Answers a search of what an expression names. If it is not the name of an index, each hit says which one has it.
+    pub(crate) async fn search_request(&self, expression: &str, head: &Parts, body: Body) -> Answer {
+        let (indexes, named) = self.indexes_to_search(expression).await?;
         let request = self.read_search(head, body).await?;
         let level = level_of(&request);
-        let read = self.search(indexes, index, request).await?;
+        let read = match named.as_slice() {
+            [index] if index.name == expression => self.search(&indexes, index, request).await?,
+            named => self.search_several(&indexes, named, request).await?,
+        };
         let staleness = read.staleness.filter(|_| level == ReadLevel::Any);
         self.found(&read.value, staleness, head).await
     }

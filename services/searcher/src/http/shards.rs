@@ -37,6 +37,7 @@ impl SearcherService {
         match verb {
             Verb::Write => self.write_for_member(&query, head, body).await,
             Verb::Delete => self.delete_for_member(&query, head, body).await,
+            Verb::Reindex => self.reindex_for_member(&query, head, body).await,
             Verb::Get => {
                 let (body, _space) = self.read_body(head, body, MAX_SEARCH, &self.bodies.inner).await?;
                 let index = self.index_of(&query).await?;

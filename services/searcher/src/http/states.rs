@@ -80,8 +80,8 @@ impl SearcherService {
                 snapshots.iter().map(|snapshot| Ok((snapshot.index.uuid, state(snapshot, is_owner)?)));
             states.collect::<Result<States, SearchError>>()
         };
-        let states = self.pool.run(deadline, &Cancel::default(), work).await;
-        Ok(Read { value: states.map_err(|error| error.refusal())??, staleness: None })
+        let states = self.query(deadline, &Cancel::default(), ReadLevel::Primary, work).await?;
+        Ok(Read { value: states, staleness: None })
     }
 
     /// The state of an index at each shard, and the shards that did not say.
@@ -123,6 +123,7 @@ impl SearcherService {
             "name": index.name,
             "uuid": index.uuid,
             "declared": self.declared.has(&index.name),
+            "aliases": indexes.aliases_of(&index.name).map(|(alias, _)| alias).collect::<Vec<_>>(),
             "definition": *index.schema.definition,
             "documents": sum(|state| state.documents),
             "bytes": sum(|state| state.bytes),
@@ -144,8 +145,7 @@ impl SearcherService {
         let Read { value: snapshot, staleness } = self.snapshot(&search).await?;
         let is_owner = self.member.is_owner();
         let work = move || state(&snapshot, is_owner);
-        let found = self.pool.run(deadline, &search.cancel, work).await;
-        let value = found.map_err(|error| error.refusal())??;
+        let value = self.query(deadline, &search.cancel, level, work).await?;
         Ok(Read { value, staleness })
     }
 }
@@ -153,7 +153,7 @@ impl SearcherService {
 /// How much there is of an index in a snapshot. Blocking.
 fn state(snapshot: &Snapshot, is_owner: bool) -> Result<ShardState, SearchError> {
     let searcher = &snapshot.searcher;
-    let usage = searcher.space_usage().map_err(|error| SearchError::Engine(error.to_string()))?;
+    let usage = searcher.space_usage().map_err(|error| SearchError::Damaged(error.to_string()))?;
     let readers = searcher.segment_readers();
     Ok(ShardState {
         documents: searcher.num_docs(),

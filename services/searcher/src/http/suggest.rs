@@ -16,9 +16,11 @@ use super::inner::{InnerQuery, Verb};
 use super::parameter::number;
 use super::path::is_read;
 use super::refusal::Refusal;
-use crate::catalog::{Index, Indexes};
+use crate::catalog::Index;
 use crate::gather::Search;
-use crate::search::{MAX_SUGGESTIONS, SearchError, SearchRequest, Suggestion, merge_suggestions, suggest};
+use crate::search::{
+    MAX_SUGGESTIONS, SearchError, SearchRequest, Shards, Suggestion, merge_suggestions, suggest,
+};
 use crate::service::SearcherService;
 
 const DEFAULT_SIZE: usize = 10;
@@ -71,25 +73,31 @@ impl Wanted {
 
 impl SearcherService {
     /// Answers a request for suggestions.
-    pub(crate) async fn suggest(&self, indexes: &Indexes, index: &Arc<Index>, head: &Parts) -> Answer {
+    pub(crate) async fn suggest(&self, name: &str, head: &Parts) -> Answer {
+        let (indexes, named) = self.indexes_to_read(name).await?;
         if !is_read(&head.method) {
             return Err(method_not_allowed("GET, HEAD"));
         }
         let wanted = Wanted::parse(head.uri.query().unwrap_or_default());
         let (wanted, level) = wanted.map_err(|error| error.to_response())?;
-        let query = InnerQuery::read(indexes, index, level, LIMIT);
         let body = serde_json::to_vec(&wanted).expect("strings and numbers are written to memory");
-        let deadline = Instant::now() + LIMIT;
-        let here = || self.suggest_here(index, wanted.clone(), level, deadline);
-        let (found, failures) = self.ask_all(Verb::Suggest, &query, &Bytes::from(body), here).await;
-        if (found.is_empty() || level == ReadLevel::Strong)
-            && let Some(refusal) = failures.refusal("asked for suggestions")
-        {
-            return Err(refusal.into());
+        let (body, deadline) = (Bytes::from(body), Instant::now() + LIMIT);
+        let (mut all, mut shards) = (Vec::new(), Shards::default());
+        for index in &named {
+            let query = InnerQuery::read(&indexes, index, level, LIMIT);
+            let here = || self.suggest_here(index, wanted.clone(), level, deadline);
+            let (found, failures) = self.ask_all(Verb::Suggest, &query, &body, here).await;
+            if (found.is_empty() || level == ReadLevel::Strong)
+                && let Some(refusal) = failures.refusal("asked for suggestions")
+            {
+                return Err(refusal.into());
+            }
+            shards.add(failures.of(self.member.all_shards().len()));
+            all.extend(found.into_iter().map(|(_, read)| read));
         }
-        let read = Read::all(found.into_iter().map(|(_, read)| read));
+        let read = Read::all(all);
         let values = merge_suggestions(read.value, wanted.size);
-        let answer = json!({ "values": values, "shards": failures.of(self.member.all_shards().len()) });
+        let answer = json!({ "values": values, "shards": shards });
         self.found(&answer, read.staleness.filter(|_| level == ReadLevel::Any), head).await
     }
 
@@ -105,8 +113,7 @@ impl SearcherService {
         let search = Search::new(Arc::clone(index), request, level, deadline);
         let Read { value: snapshot, staleness } = self.snapshot(&search).await?;
         let work = move || suggest(&snapshot, &wanted.field, &wanted.prefix, wanted.size);
-        let found = self.pool.run(deadline, &search.cancel, work).await;
-        Ok(Read { value: found.map_err(|error| error.refusal())??, staleness })
+        Ok(Read { value: self.query(deadline, &search.cancel, level, work).await?, staleness })
     }
 }
 

@@ -10,7 +10,6 @@ use http::request::Parts;
 use mesh::shards::ShardError as Unanswered;
 use plugin::http::{Answer, json};
 use serde::{Deserialize, Serialize};
-use tokio::task::spawn_blocking;
 use types::{ErrorKind, ShardId};
 
 use super::bodies::largest_write;
@@ -49,7 +48,15 @@ struct ItemLine {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ItemOutcome {
-    Written { seq: u64, term: u64, version: u64, outcome: Outcome },
+    Written {
+        seq: u64,
+        term: u64,
+        version: u64,
+        outcome: Outcome,
+        /// Why searches don't show it yet, if the request wanted to wait until they do.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_visible: Option<Reason>,
+    },
     Refused(Reason),
 }
 
@@ -110,7 +117,7 @@ impl SearcherService {
         let (body, _space) = self.read_body(head, body, most, &self.bodies.inner).await?;
         let items = of_lines(&body)?;
         drop(body);
-        let outcomes = self.write_here(&index, &Arc::new(items), query.refresh).await?;
+        let outcomes = self.write_here(&index, &items, query.refresh).await?;
         Ok(json(serde_json::to_vec(&Outcomes { outcomes }).expect("outcomes are strings and numbers")))
     }
 
@@ -122,7 +129,7 @@ impl SearcherService {
         items: Vec<Item>,
         query: &InnerQuery,
     ) -> Result<Vec<ItemOutcome>, Unanswered> {
-        let (count, items) = (items.len(), Arc::new(items));
+        let count = items.len();
         if shard == self.member.shard && self.member.is_owner() {
             match self.write_here(index, &items, query.refresh).await {
                 Ok(outcomes) => return Ok(outcomes),
@@ -149,73 +156,48 @@ impl SearcherService {
         Ok(outcomes)
     }
 
-    /// Checks items, and writes those that fit the index. If a part can't be written, its items get the reason. Fails only
-    /// if nothing was written.
+    /// Writes items. If a part can't be written, its items get the reason. Fails only if nothing was written.
     async fn write_here(
         &self,
         index: &Arc<Index>,
-        items: &Arc<Vec<Item>>,
+        items: &[Item],
         refresh: Refresh,
     ) -> Result<Vec<ItemOutcome>, Refusal> {
-        let (schema, of) = (Arc::clone(&index.schema), Arc::clone(items));
-        let checked = spawn_blocking(move || {
-            let check = |item: &Item| {
-                let error = match &item.change {
-                    Change::Put(source) => schema.check(source.get()).err()?,
-                    // What a merge makes of the document is checked when it is made.
-                    Change::Merge { .. } | Change::Delete => return None,
-                };
-                Some(ItemOutcome::Refused(Reason::of(&bad_document(&error).problem)))
-            };
-            of.iter().map(check).collect::<Vec<_>>()
-        });
-        let refused = checked.await.map_err(|error| crate::query_pool::panicked(error).refusal())?;
-        let fitting = items.iter().zip(&refused).filter(|(_, refused)| refused.is_none());
-        let fitting: Vec<&Item> = fitting.map(|(item, _)| item).collect();
-        let mut written = Vec::with_capacity(fitting.len());
+        let mut outcomes = Vec::with_capacity(items.len());
         let mut failed: Option<Reason> = None;
-        for batch in batches(fitting) {
+        for batch in batches(items) {
             let count = batch.len();
             if let Some(reason) = &failed {
                 // Nothing overtakes what was not written: a later line may be of the same id.
-                written.extend(std::iter::repeat_n(ItemOutcome::Refused(reason.clone()), count));
+                outcomes.extend(std::iter::repeat_n(ItemOutcome::Refused(reason.clone()), count));
                 continue;
             }
-            let writes = batch.into_iter().map(|Item { id, change, condition }| Write {
+            let writes = batch.iter().map(|Item { id, change, condition }| Write {
                 index: Arc::clone(index),
                 id: id.as_str().to_owned(),
                 change: change.clone(),
                 condition: *condition,
             });
             match self.shard.write(writes.collect(), Refresh::Durable).await {
-                Ok(done) => written.extend(done.into_iter().map(|done| match done {
+                Ok(done) => outcomes.extend(done.into_iter().map(|done| match done {
                     Ok(Written { seq, term, version, outcome }) => {
-                        ItemOutcome::Written { seq, term, version, outcome }
+                        ItemOutcome::Written { seq, term, version, outcome, not_visible: None }
                     }
                     Err(refused) => ItemOutcome::Refused(Reason::from(&refused)),
                 })),
                 // Nothing was written yet, so the whole request may go elsewhere.
-                Err(error) if written.is_empty() => return Err(error.into()),
+                Err(error) if outcomes.is_empty() => return Err(error.into()),
                 Err(error) => {
                     let reason = Reason::of(&Refusal::from(error).problem);
-                    written.extend(std::iter::repeat_n(ItemOutcome::Refused(reason.clone()), count));
+                    outcomes.extend(std::iter::repeat_n(ItemOutcome::Refused(reason.clone()), count));
                     failed = Some(reason);
                 }
             }
         }
-        if let Err(error) = self.shard.until_visible(end_of(&written), refresh).await {
-            not_visible(&mut written, &Reason::of(&Refusal::from(error).problem));
+        if let Err(error) = self.shard.until_visible(end_of(&outcomes), refresh).await {
+            not_visible(&mut outcomes, &Reason::of(&Refusal::from(error).problem));
         }
-        let mut written = written.into_iter();
-        let lost = || Reason {
-            status: 500,
-            code: "outcome-unknown".to_owned(),
-            detail: "the shard did not say what became of it".to_owned(),
-        };
-        let outcome = |refused: Option<ItemOutcome>| {
-            refused.or_else(|| written.next()).unwrap_or_else(|| ItemOutcome::Refused(lost()))
-        };
-        Ok(refused.into_iter().map(outcome).collect())
+        Ok(outcomes)
     }
 
     /// The index of another member's request.
@@ -249,28 +231,27 @@ fn end_of(outcomes: &[ItemOutcome]) -> u64 {
 /// Gives what was written the reason why it is not visible.
 fn not_visible(outcomes: &mut [ItemOutcome], reason: &Reason) {
     for outcome in outcomes.iter_mut().filter(|outcome| outcome.operation().is_some()) {
-        *outcome = ItemOutcome::Refused(reason.clone());
+        if let ItemOutcome::Written { not_visible, .. } = outcome {
+            *not_visible = Some(reason.clone());
+        }
     }
 }
 
 /// Items in parts that fit into one record of the log each, in order.
-fn batches(items: Vec<&Item>) -> Vec<Vec<&Item>> {
-    let mut batches: Vec<Vec<&Item>> = Vec::new();
-    let mut size = usize::MAX;
-    for item in items {
-        let bytes = item.change.bytes() + item.id.as_str().len();
-        match batches.last_mut() {
-            Some(batch) if size.saturating_add(bytes) <= MAX_BATCH => {
-                size += bytes;
-                batch.push(item);
-            }
-            _ => {
-                size = bytes;
-                batches.push(vec![item]);
-            }
+fn batches(items: &[Item]) -> impl Iterator<Item = &[Item]> {
+    let mut size = 0;
+    items.chunk_by(move |before, next| {
+        let bytes = |item: &Item| item.change.bytes() + item.id.as_str().len();
+        if size == 0 {
+            size = bytes(before);
         }
-    }
-    batches
+        size += bytes(next);
+        let fits = size <= MAX_BATCH;
+        if !fits {
+            size = 0;
+        }
+        fits
+    })
 }
 
 #[cfg(test)]
@@ -309,8 +290,7 @@ mod tests {
     #[test]
     fn large_requests_are_written_in_parts_that_fit_the_log() {
         let large = format!("{{\"x\":\"{}\"}}", "x".repeat(MAX_BATCH / 2));
-        let sizes =
-            |items: &[Item]| -> Vec<_> { batches(items.iter().collect()).iter().map(Vec::len).collect() };
+        let sizes = |items: &[Item]| -> Vec<_> { batches(items).map(<[Item]>::len).collect() };
         assert_eq!(sizes(&[]), [0_usize; 0]);
         assert_eq!(sizes(&[item("a", "{}"), item("b", "{}")]), [2]);
         let items = [item("a", &large), item("b", &large), item("c", "{}"), item("d", &large)];
@@ -320,14 +300,17 @@ mod tests {
     #[test]
     fn items_that_are_not_visible_yet_have_that_reason_and_those_that_wrote_nothing_keep_theirs() {
         let reason = |code: &str| Reason { status: 504, code: code.to_owned(), detail: String::new() };
-        let written = |seq| ItemOutcome::Written { seq, term: 1, version: 1, outcome: Outcome::Created };
-        let missing = ItemOutcome::Written { seq: 0, term: 0, version: 0, outcome: Outcome::NotFound };
+        let of = |seq, outcome| ItemOutcome::Written { seq, term: 1, version: 1, outcome, not_visible: None };
+        let written = |seq| of(seq, Outcome::Created);
+        let missing = of(0, Outcome::NotFound);
         let mut outcomes = [written(7), ItemOutcome::Refused(reason("bad-document")), missing, written(8)];
         assert_eq!((end_of(&outcomes), end_of(&outcomes[1..3])), (9, 0));
         not_visible(&mut outcomes, &reason("not-visible-in-time"));
         let codes = outcomes.map(|outcome| match outcome {
-            ItemOutcome::Refused(reason) => reason.code,
-            ItemOutcome::Written { .. } => "written".to_owned(),
+            ItemOutcome::Refused(reason) | ItemOutcome::Written { not_visible: Some(reason), .. } => {
+                reason.code
+            }
+            ItemOutcome::Written { not_visible: None, .. } => "written".to_owned(),
         });
         assert_eq!(codes, ["not-visible-in-time", "bad-document", "written", "not-visible-in-time"]);
     }

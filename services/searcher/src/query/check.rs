@@ -11,6 +11,7 @@ use super::parse::MAX_BOOST;
 use super::place::places;
 use super::{QueryError, range};
 use crate::definition::{FieldDefinition, SubField};
+use crate::schema::addresses::Network;
 use crate::schema::{IndexSchema, Place, PlaceKind, UnknownField};
 
 /// The most pairs of words and places: a query searches each word in each of them.
@@ -47,6 +48,11 @@ pub(super) fn check(ast: &Ast, schema: &IndexSchema) -> Result<(), QueryError> {
     }
     let (mut searches, mut walks) = (0, 0);
     for leaf in leaves {
+        if leaf.matches == Matches::Exists
+            && leaf.field.as_deref().is_some_and(|field| is_vector(schema, field))
+        {
+            continue;
+        }
         let places = places(leaf, &ast.options, schema).map_err(|error| unknown(leaf, &error))?;
         searches += places.len();
         walks += if is_expanded(leaf) { places.len() } else { 0 };
@@ -117,6 +123,7 @@ fn check_values(
             let is_value = match kind {
                 // The schema takes other numbers as well, for ranges.
                 "i64" => text.parse::<i64>().is_ok(),
+                "ip" => Network::parse(text).is_some(),
                 "date" => !range::dates(schema, place, same, same).is_empty(),
                 _ => !schema.value_terms(place, text).is_empty(),
             };
@@ -129,7 +136,11 @@ fn check_values(
         Matches::Prefix(_) | Matches::Wildcard(_) | Matches::Fuzzy { .. } if is_typed(kind) => {
             let message =
                 format!("`{field}` is of type {kind}, which has no prefixes, wildcards or misspellings");
-            Err(refused(leaf, message, "search for a value, or for a range such as `[1 TO 10]`"))
+            let hint = match kind {
+                "ip" => "search for an address, a network such as `10.0.0.0/8`, or a range",
+                _ => "search for a value, or for a range such as `[1 TO 10]`",
+            };
+            Err(refused(leaf, message, hint))
         }
         Matches::Prefix(_)
         | Matches::Wildcard(_)
@@ -172,6 +183,10 @@ fn shown(text: &str) -> String {
     }
 }
 
+fn is_vector(schema: &IndexSchema, field: &str) -> bool {
+    matches!(schema.definition.fields.get(field), Some(FieldDefinition::Vector { .. }))
+}
+
 /// The name of a field's type.
 fn kind(schema: &IndexSchema, field: &str) -> &'static str {
     match schema.definition.fields.get(field) {
@@ -181,6 +196,8 @@ fn kind(schema: &IndexSchema, field: &str) -> &'static str {
         Some(FieldDefinition::F64 {}) => "f64",
         Some(FieldDefinition::Bool {}) => "bool",
         Some(FieldDefinition::Date {}) => "date",
+        Some(FieldDefinition::Vector { .. }) => "vector",
+        Some(FieldDefinition::Ip {}) => "ip",
         Some(FieldDefinition::Json {}) | None if field == "_seq" => "u64",
         None if let Some(sub) = schema.definition.sub_field(field) => match sub {
             SubField::Text { .. } => "text",
@@ -191,12 +208,13 @@ fn kind(schema: &IndexSchema, field: &str) -> &'static str {
 }
 
 fn is_typed(kind: &str) -> bool {
-    matches!(kind, "i64" | "f64" | "bool" | "date" | "u64")
+    matches!(kind, "i64" | "f64" | "bool" | "date" | "ip" | "u64")
 }
 
 fn not_a_value(field: &str, kind: &str, text: &str) -> (String, &'static str) {
     let hint = match kind {
         "date" => "a date is written 2024-05-31, 2024-05-31T12:00:00Z, or in milliseconds since 1970",
+        "ip" => "an address is written 10.0.0.1 or 2001:db8::1, a network 10.0.0.0/8",
         "bool" => "write true or false",
         "i64" | "u64" => "write an integer",
         "f64" => "write a number",
@@ -213,6 +231,7 @@ fn refused(leaf: &Leaf, message: String, hint: &str) -> QueryError {
 pub(super) fn unknown(leaf: &Leaf, error: &UnknownField) -> QueryError {
     let hint = match &error.similar {
         Some(similar) => format!("did you mean `{similar}`?"),
+        None if error.is_vector => "send a vector in the member `knn` of a search".to_owned(),
         None => "to search for text with a colon, put it in quotes".to_owned(),
     };
     refused(leaf, error.to_string(), &hint)

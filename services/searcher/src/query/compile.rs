@@ -307,6 +307,7 @@ impl Compiler<'_> {
                 .collect();
             let same = Bound::Included(text);
             queries.extend(range::dates(self.schema, place, same, same));
+            queries.extend(range::network(self.schema, place, text));
             return (!queries.is_empty()).then(|| Built::Query { query: best(queries), is_optional: false });
         }
         let tokens = self.schema.analyze_query(place, text);

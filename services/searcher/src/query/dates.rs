@@ -48,6 +48,11 @@ impl DateReading {
         }
     }
 
+    /// Writes milliseconds since 1970 in the first format. `None` if no calendar has that date.
+    pub(crate) fn write(&self, millis: i64) -> Option<String> {
+        Some(self.formats.write(utc_date(millis)?.with_timezone(&self.zone)))
+    }
+
     /// Applies math such as `+1M/d`.
     fn calculate(&self, mut span: DateSpan, math: &str) -> Option<DateSpan> {
         let mut rest = math.chars().peekable();
@@ -80,7 +85,7 @@ impl DateReading {
     }
 
     fn local(&self, millis: i64) -> Option<NaiveDateTime> {
-        Some(DateTime::<Utc>::from_timestamp_millis(millis)?.with_timezone(&self.zone).naive_local())
+        Some(utc_date(millis)?.with_timezone(&self.zone).naive_local())
     }
 
     fn floor(&self, millis: i64, unit: Unit) -> Option<i64> {
@@ -120,6 +125,12 @@ impl DateReading {
         };
         millis.checked_add(number.checked_mul(length)?)
     }
+}
+
+/// A date that every zone has.
+fn utc_date(millis: i64) -> Option<DateTime<Utc>> {
+    let date = DateTime::<Utc>::from_timestamp_millis(millis)?;
+    (date.year().abs() < 200_000).then_some(date)
 }
 
 fn in_zone(local: NaiveDateTime, zone: FixedOffset) -> Option<i64> {

@@ -92,7 +92,7 @@ pub(super) fn selection(
     schema: &IndexSchema,
     place: &Place,
 ) -> Option<Selection> {
-    if place.kind == PlaceKind::Text(Analyzer::Ngram) {
+    if place.kind == PlaceKind::Text(Analyzer::Ngram) || schema.has_addresses(place) {
         return None;
     }
     let is_text = matches!(place.kind, PlaceKind::Text(_));

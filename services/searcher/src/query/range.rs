@@ -44,6 +44,14 @@ pub(super) fn dates(
     of_types(schema, place, lower, upper, |kind| kind == Type::Date)
 }
 
+/// The query for all addresses of a network such as `10.0.0.0/8`, if the place has addresses.
+pub(super) fn network(schema: &IndexSchema, place: &Place, text: &str) -> Vec<Box<dyn Query>> {
+    if !text.contains('/') || !schema.has_addresses(place) {
+        return Vec::new();
+    }
+    queries(schema, place, Bound::Included(text), Bound::Included(text))
+}
+
 fn range(schema: &IndexSchema, place: &Place, lower: Bound<Term>, upper: Bound<Term>) -> Vec<Box<dyn Query>> {
     let parts = match (value_type(&lower), value_type(&upper)) {
         // Tantivy has no ranges of booleans in JSON fields.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use tantivy::collector::{Count, TopDocs};
 use tantivy::schema::Value as _;
-use tantivy::{Index, IndexWriter, TantivyDocument};
+use tantivy::{IndexWriter, TantivyDocument};
 
 mod hostile;
 mod ranking;
@@ -24,8 +24,7 @@ impl Indexed {
     pub(super) fn segments(definition: serde_json::Value, segments: &[&[&str]]) -> Self {
         let definition: Definition = serde_json::from_value(definition).unwrap();
         let schema = IndexSchema::new(&definition.clone(), Arc::new(definition));
-        let index = Index::create_in_ram(schema.schema.clone());
-        schema.register(&index);
+        let index = schema.create(tantivy::directory::RamDirectory::create()).unwrap();
         let mut writer: IndexWriter = index.writer_with_num_threads(1, 20_000_000).unwrap();
         writer.set_merge_policy(Box::new(tantivy::merge_policy::NoMergePolicy));
         let mut number = 0;

@@ -1,5 +1,7 @@
 //! A document becomes what Tantivy indexes.
 
+mod gathering;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,12 +10,15 @@ use tantivy::schema::document::{ReferenceValue, ReferenceValueLeaf as Leaf, Valu
 use tantivy::{DateTime, TantivyDocument};
 
 use super::IndexSchema;
+use super::addresses::Address;
 use super::dates::{Moment, rfc3339};
 use super::places::stored_path;
 use crate::definition::{
-    Analyzer, Dynamic, FieldDefinition, MAX_KEYWORD, Normalizer, RESERVED, SubField, path_problem, similar,
+    Analyzer, Dynamic, FieldDefinition, MAX_KEYWORD, Normalizer, RESERVED, Similarity, SubField,
+    path_problem, similar,
 };
-use crate::document::{Document, DocumentError, MAX_DOCUMENT, MAX_PATH, MAX_PATHS, Reading, Scalar, read};
+use crate::document::{Document, DocumentError, MAX_PATH, Reading, Scalar};
+use crate::vectors;
 
 /// How values of a path are indexed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub(super) enum Kind {
     F64,
     Bool,
     Date,
+    Vector(Similarity),
+    Ip,
     /// By the type of each value.
     Dynamic,
     /// Not at all.
@@ -60,6 +67,7 @@ enum Indexed<'a> {
     F64(f64),
     Bool(bool),
     Date(DateTime),
+    Vector(Vec<f32>),
     /// Only stored, but there.
     Ignored,
 }
@@ -68,11 +76,27 @@ enum Indexed<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Leaves<'a> {
     paths: Vec<String>,
+    /// Which paths are not declared.
+    dynamic: Vec<usize>,
     /// In the order of the document, each with the index of its path.
     values: Vec<(usize, Indexed<'a>)>,
 }
 
+impl Leaves<'_> {
+    /// The paths that are not declared.
+    pub(super) fn into_dynamic(mut self) -> Vec<String> {
+        self.dynamic.iter().map(|index| std::mem::take(&mut self.paths[*index])).collect()
+    }
+}
+
 impl IndexSchema {
+    /// Whether a field is indexed though it is not declared.
+    pub(crate) fn is_dynamic(&self, path: &str) -> bool {
+        !self.definition.fields.contains_key(path)
+            && self.definition.sub_field(path).is_none()
+            && self.kind(path) == Ok(Kind::Dynamic)
+    }
+
     /// How values of a path are indexed.
     pub(super) fn kind(&self, path: &str) -> Result<Kind, DocumentError> {
         let definition = &self.definition;
@@ -89,7 +113,9 @@ impl IndexSchema {
                 FieldDefinition::F64 {} => Kind::F64,
                 FieldDefinition::Bool {} => Kind::Bool,
                 FieldDefinition::Date {} => Kind::Date,
+                FieldDefinition::Ip {} => Kind::Ip,
                 FieldDefinition::Json {} => Kind::Dynamic,
+                FieldDefinition::Vector { similarity, .. } => Kind::Vector(*similarity),
             });
         }
         match (definition.declared_above(path), definition.dynamic) {
@@ -105,84 +131,6 @@ impl IndexSchema {
                 path: path.to_owned(),
                 similar: similar(path, definition.fields.keys().map(String::as_str)),
             }),
-        }
-    }
-
-    /// The values of a document. A lenient reading leaves out what can't be indexed.
-    pub(super) fn leaves<'a>(&self, source: &'a str, reading: Reading) -> Result<Leaves<'a>, DocumentError> {
-        let is_strict = reading == Reading::Strict;
-        if is_strict && source.len() > MAX_DOCUMENT {
-            return Err(DocumentError::TooLarge { bytes: source.len() });
-        }
-        let mut leaves = Leaves::default();
-        let mut known: BTreeMap<String, Option<(usize, Kind)>> = BTreeMap::new();
-        // The sub-fields, by the index of their field's path.
-        let mut subs: BTreeMap<usize, Vec<(usize, Kind)>> = BTreeMap::new();
-        read(source, reading, |path, scalar| {
-            // Only a lenient reading has such a path.
-            if path.len() > MAX_PATH {
-                return Ok(());
-            }
-            let known = match known.get(path) {
-                Some(known) => *known,
-                None => {
-                    let found = match self.path_kind(path) {
-                        // Not remembered: a document may have any number of such fields.
-                        Ok(Kind::Stored) => return Ok(()),
-                        // Sub-fields are counted in the definition.
-                        Ok(_) if leaves.paths.len() >= MAX_PATHS => {
-                            if is_strict {
-                                return Err(DocumentError::TooManyFields { path: path.to_owned() });
-                            }
-                            None
-                        }
-                        Ok(kind) => {
-                            leaves.paths.push(path.to_owned());
-                            let index = leaves.paths.len() - 1;
-                            if let Some(field) = self.definition.fields.get(path) {
-                                for (name, sub) in field.sub_fields() {
-                                    leaves.paths.push(format!("{path}.{name}"));
-                                    let sub = (leaves.paths.len() - 1, Kind::of_sub_field(sub));
-                                    subs.entry(index).or_default().push(sub);
-                                }
-                            }
-                            Some((index, kind))
-                        }
-                        Err(error) if is_strict => return Err(error),
-                        Err(_) => None,
-                    };
-                    known.insert(path.to_owned(), found);
-                    found
-                }
-            };
-            let Some((index, kind)) = known else { return Ok(()) };
-            let subs =
-                subs.get(&index).into_iter().flatten().map(|(sub, kind)| (*sub, *kind, scalar.clone()));
-            for (index, kind, scalar) in subs.collect::<Vec<_>>().into_iter().chain([(index, kind, scalar)]) {
-                let scalar = if self.definition.coerce { coerced(kind, scalar) } else { scalar };
-                match indexed(kind, scalar) {
-                    Ok(value) => leaves.values.push((index, value)),
-                    Err((wanted, found)) if is_strict => {
-                        let path = leaves.paths[index].clone();
-                        return Err(DocumentError::Value { path, wanted, found });
-                    }
-                    Err(_) => {}
-                }
-            }
-            Ok(())
-        })?;
-        Ok(leaves)
-    }
-
-    /// How values of a path in a document are indexed, if its name can be.
-    fn path_kind(&self, path: &str) -> Result<Kind, DocumentError> {
-        let kind = self.kind(path)?;
-        if kind != Kind::Dynamic {
-            return Ok(kind);
-        }
-        match dynamic_name_problem(path) {
-            Some(problem) => Err(DocumentError::FieldName { path: path.to_owned(), problem }),
-            None => Ok(kind),
         }
     }
 
@@ -224,6 +172,9 @@ impl IndexSchema {
                 Indexed::F64(number) => values.push((path, Leaf::F64(*number))),
                 Indexed::Bool(is_true) => values.push((path, Leaf::Bool(*is_true))),
                 Indexed::Date(date) => values.push((path, Leaf::Date(*date))),
+                Indexed::Vector(vector) => {
+                    converted.add_custom(self.vectors, &vectors::value(&leaves.paths[*index], vector));
+                }
                 Indexed::Ignored => {}
             }
         }
@@ -354,6 +305,12 @@ fn indexed(kind: Kind, scalar: Scalar<'_>) -> Result<Indexed<'_>, (&'static str,
                 None => Err((WANTED_DATE, scalar.to_string())),
             };
         }
+        (Kind::Ip, Scalar::Text(text)) => {
+            return match Address::parse(&text) {
+                Some(address) => Ok(Indexed::Keyword(address.to_term().into())),
+                None => Err((WANTED_IP, Scalar::Text(text).to_string())),
+            };
+        }
         (Kind::Dynamic, Scalar::Text(text)) => return Ok(Indexed::Dynamic(text)),
         (Kind::Dynamic, Scalar::I64(number)) => return Ok(Indexed::I64(number)),
         (Kind::Dynamic, Scalar::U64(number)) => return Ok(Indexed::U64(number)),
@@ -364,6 +321,8 @@ fn indexed(kind: Kind, scalar: Scalar<'_>) -> Result<Indexed<'_>, (&'static str,
         (Kind::I64, scalar) => (WANTED_I64, scalar),
         (Kind::F64, scalar) => (WANTED_F64, scalar),
         (Kind::Bool, scalar) => (WANTED_BOOL, scalar),
+        (Kind::Vector(_), scalar) => (WANTED_VECTOR, scalar),
+        (Kind::Ip, scalar) => (WANTED_IP, scalar),
     };
     Err((wanted.0, wanted.1.to_string()))
 }
@@ -372,6 +331,8 @@ const WANTED_TEXT: &str = "a string";
 const WANTED_I64: &str = "an integer from -9223372036854775808 to 9223372036854775807";
 const WANTED_F64: &str = "a number";
 const WANTED_BOOL: &str = "true or false";
+const WANTED_VECTOR: &str = "a list of numbers";
+const WANTED_IP: &str = "an IP address, such as 10.0.0.1 or 2001:db8::1";
 const WANTED_DATE: &str =
     "a date from 1677-09-22 to 2262-04-10 (RFC 3339, YYYY-MM-DD, or milliseconds since 1970)";
 
@@ -382,6 +343,8 @@ fn wanted(field: &FieldDefinition) -> &'static str {
         FieldDefinition::F64 {} => WANTED_F64,
         FieldDefinition::Bool {} => WANTED_BOOL,
         FieldDefinition::Date {} => WANTED_DATE,
+        FieldDefinition::Ip {} => WANTED_IP,
         FieldDefinition::Json {} => "an object",
+        FieldDefinition::Vector { .. } => WANTED_VECTOR,
     }
 }

@@ -8,6 +8,7 @@ use tantivy::columnar::NumericalValue;
 use tantivy::query::{BooleanQuery, ConstScoreQuery, Query, RangeQuery, TermQuery};
 use tantivy::schema::{Field, IndexRecordOption};
 
+use super::addresses::Address;
 use super::convert::{Kind, dynamic_name_problem};
 use super::{IndexSchema, Place, PlaceKind, UnknownField};
 use crate::definition::{Analyzer, Dynamic, FieldDefinition, MAX_KEYWORD, Normalizer, SubField, similar};
@@ -22,6 +23,7 @@ pub(super) enum ValueType {
     F64,
     Bool,
     Date,
+    Ip,
     Any,
 }
 
@@ -37,6 +39,9 @@ impl IndexSchema {
         let sub_field = self.definition.sub_field(field).map(Kind::of_sub_field);
         let kind = match sub_field.map_or_else(|| self.kind(field), Ok) {
             Ok(Kind::Dynamic) if dynamic_name_problem(field).is_some() => Kind::Stored,
+            Ok(Kind::Vector(_)) => {
+                return Err(UnknownField { field: field.to_owned(), similar: None, is_vector: true });
+            }
             Ok(kind) => kind,
             Err(_) => Kind::Stored,
         };
@@ -46,11 +51,17 @@ impl IndexSchema {
                 Ok(vec![Place { field: own, path: None, kind: PlaceKind::Text(analyzer) }])
             }
             Kind::Text(analyzer) => Ok(vec![self.text_place(field, analyzer)]),
-            Kind::Keyword { .. } | Kind::I64 | Kind::F64 | Kind::Bool | Kind::Date => Ok(vec![values()]),
+            Kind::Keyword { .. } | Kind::I64 | Kind::F64 | Kind::Bool | Kind::Date | Kind::Ip => {
+                Ok(vec![values()])
+            }
             Kind::Dynamic => Ok(vec![self.text_place(field, Analyzer::Default), values()]),
-            Kind::Stored => {
+            Kind::Stored | Kind::Vector(_) => {
                 let known = self.definition.fields.keys().map(String::as_str).chain(["_id", "_seq"]);
-                Err(UnknownField { field: field.to_owned(), similar: similar(field, known) })
+                Err(UnknownField {
+                    field: field.to_owned(),
+                    similar: similar(field, known),
+                    is_vector: false,
+                })
             }
         }
     }
@@ -149,6 +160,11 @@ impl IndexSchema {
         if matches!(types, ValueType::Text | ValueType::Any) && text.len() <= MAX_KEYWORD {
             terms.push(self.text_term(place, text));
         }
+        if types == ValueType::Ip
+            && let Some(address) = Address::parse(text)
+        {
+            terms.push(self.text_term(place, &address.to_term()));
+        }
         if let Some(number) = number(types, text) {
             terms.push(number_term(json_term(place.field, path), number));
         }
@@ -170,9 +186,15 @@ impl IndexSchema {
             Some(FieldDefinition::F64 {}) => ValueType::F64,
             Some(FieldDefinition::Bool {}) => ValueType::Bool,
             Some(FieldDefinition::Date {}) => ValueType::Date,
+            Some(FieldDefinition::Ip {}) => ValueType::Ip,
             None if self.definition.sub_field(path).is_some() => ValueType::Text,
-            Some(FieldDefinition::Json {}) | None => ValueType::Any,
+            Some(FieldDefinition::Json {} | FieldDefinition::Vector { .. }) | None => ValueType::Any,
         }
+    }
+
+    /// Whether a place has IP addresses.
+    pub(crate) fn has_addresses(&self, place: &Place) -> bool {
+        self.value_type(place) == ValueType::Ip
     }
 
     /// What is done to the keywords of a path.
@@ -205,7 +227,12 @@ pub(super) fn number(types: ValueType, text: &str) -> Option<NumericalValue> {
             let integer = text.parse().map(NumericalValue::I64);
             integer.or_else(|_| text.parse().map(NumericalValue::U64)).ok().or_else(float)
         }
-        ValueType::Id | ValueType::Seq | ValueType::Text | ValueType::Bool | ValueType::Date => None,
+        ValueType::Id
+        | ValueType::Seq
+        | ValueType::Text
+        | ValueType::Bool
+        | ValueType::Date
+        | ValueType::Ip => None,
     };
     number.map(NumericalValue::normalize)
 }

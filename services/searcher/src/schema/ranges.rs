@@ -4,6 +4,7 @@ use std::ops::Bound;
 
 use tantivy::Term;
 
+use super::addresses::Network;
 use super::dates::Moment;
 use super::places::{ValueType, bool_term, json_term, number, number_term};
 use super::{IndexSchema, Place};
@@ -18,7 +19,8 @@ impl IndexSchema {
     /// float below 0.
     ///
     /// A date without a time is the whole day: a range that ends with it includes the day, one that begins after it begins
-    /// on the next day. So the range that begins and ends with the same text, both included, is what is equal to a date.
+    /// on the next day. So the range that begins and ends with the same text, both included, is what is equal to a date. In the
+    /// same way, a network is all of its addresses.
     pub(crate) fn range_bounds(
         &self,
         place: &Place,
@@ -39,6 +41,17 @@ impl IndexSchema {
             let normalizer = self.normalizer(path);
             let text = |text: &str| Some(self.text_term(place, &normalizer.apply(text)));
             ranges.extend(pair(lower, upper, text));
+        }
+        if types == ValueType::Ip {
+            let edge = |bound: Bound<&str>, is_last: bool| {
+                map(bound, |text| {
+                    let Network { first, last } = Network::parse(text)?;
+                    Some(self.text_term(place, &if is_last { last } else { first }.to_term()))
+                })
+            };
+            let lower = edge(lower, matches!(lower, Bound::Excluded(_)));
+            let upper = edge(upper, matches!(upper, Bound::Included(_)));
+            ranges.extend(lower.zip(upper));
         }
         ranges
             .extend(pair(lower, upper, |text| number(types, text).map(|number| number_term(term(), number))));

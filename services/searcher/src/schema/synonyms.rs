@@ -35,7 +35,9 @@ impl Synonyms {
             | FieldDefinition::F64 {}
             | FieldDefinition::Bool {}
             | FieldDefinition::Date {}
-            | FieldDefinition::Json {} => None,
+            | FieldDefinition::Ip {}
+            | FieldDefinition::Json {}
+            | FieldDefinition::Vector { .. } => None,
         });
         let analyzers = declared
             .chain(of_sub_fields)

@@ -4,12 +4,13 @@ mod documents;
 mod generated;
 mod queries;
 mod values;
+mod vectors;
 
 use serde_json::json;
 use tantivy::collector::TopDocs;
 use tantivy::query::{PhraseQuery, Query, TermQuery};
 use tantivy::schema::Value as _;
-use tantivy::{Index, IndexWriter, Searcher};
+use tantivy::{IndexWriter, Searcher};
 
 use super::query_text::phrases;
 use super::*;
@@ -25,8 +26,7 @@ fn schema(json: serde_json::Value) -> IndexSchema {
 
 /// An index of documents whose ids are `0`, `1`, ...
 fn indexed(schema: &IndexSchema, sources: &[&str]) -> Searcher {
-    let index = Index::create_in_ram(schema.schema.clone());
-    schema.register(&index);
+    let index = schema.create(tantivy::directory::RamDirectory::create()).unwrap();
     let mut writer: IndexWriter = index.writer_with_num_threads(1, 20_000_000).unwrap();
     for (number, source) in sources.iter().enumerate() {
         schema.check(source).unwrap();
@@ -113,8 +113,7 @@ fn a_field_that_is_declared_later_changes_only_new_documents() {
     let old = IndexSchema::new(&created, Arc::new(created.clone()));
     let new = IndexSchema::new(&created, Arc::new(later));
     assert_eq!(old.schema, new.schema);
-    let index = Index::create_in_ram(old.schema.clone());
-    old.register(&index);
+    let index = old.create(tantivy::directory::RamDirectory::create()).unwrap();
     let mut writer: IndexWriter = index.writer_with_num_threads(1, 20_000_000).unwrap();
     let add = |schema: &IndexSchema, id, source| {
         let document = Document { id, seq: 0, term: 0, version: 1, source };
@@ -143,7 +142,7 @@ fn the_schema_depends_on_the_creating_definition_only() {
     let mut wanted = vec!["_id", "_seq", "_term", "_version", "_source", "_values"];
     let texts = Analyzer::ALL.map(|analyzer| format!("_text_{}", analyzer.name()));
     wanted.extend(texts.iter().map(String::as_str));
-    wanted.extend(["_all", "_fields", "text.a.x", "text.b"]);
+    wanted.extend(["_all", "_fields", "_vectors", "text.a.x", "text.b"]);
     assert_eq!(names, wanted);
     let json = |schema: &Schema| serde_json::to_string(schema).unwrap();
     assert_eq!(json(&schema), json(&IndexSchema::new(&created, Arc::new(Definition::default())).schema));

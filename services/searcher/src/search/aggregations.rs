@@ -1,9 +1,11 @@
 //! Aggregations: the request in Tantivy's JSON, checked key by key, since Tantivy takes unknown keys in silence.
 //!
-//! `top_hits`, `composite`, `multi_terms` and calendar intervals are refused. A `filter` is a query as in `filter` of the search.
+//! `top_hits` and calendar intervals are refused. A `filter` is a query as in `filter` of the search.
 
+mod addresses;
 mod keys;
 mod run;
+mod several;
 
 #[cfg(test)]
 mod tests;
@@ -13,6 +15,7 @@ use types::did_you_mean;
 
 pub(crate) use self::run::Intermediate;
 pub(super) use self::run::{Collecting, collect, results};
+pub(crate) use self::several::fields_mut;
 use super::request::{Dsl, parse_filter, shortened, values_place};
 use crate::query::{Ast, QueryError};
 use crate::schema::IndexSchema;
@@ -64,7 +67,7 @@ impl Aggregations {
         for (name, field) in &self.fields {
             values_place(schema, field, &format!("`aggs`: `{name}`"))?;
         }
-        Ok(())
+        addresses::check("", &self.request, schema)
     }
 }
 
@@ -83,7 +86,7 @@ fn check_all(
     }
     for (name, aggregation) in aggs {
         let path = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
-        check_one(&path, aggregation, found, dsl)?;
+        check_one(&path, aggregation, depth, found, dsl)?;
         if let Some(Value::Object(below)) = aggregation.get("aggs") {
             check_all(&path, below, depth + 1, count, found, dsl)?;
         }
@@ -94,6 +97,7 @@ fn check_all(
 fn check_one(
     path: &str,
     aggregation: &Value,
+    depth: usize,
     found: &mut Aggregations,
     dsl: Option<&Dsl>,
 ) -> Result<(), QueryError> {
@@ -132,12 +136,19 @@ fn check_one(
     for (key, value) in body {
         check_key(path, kind, key, value, &keys)?;
     }
-    match body.get("field") {
-        Some(Value::String(field)) => found.fields.push((path.to_owned(), field.clone())),
-        _ => return Err(mistake(path, format!("`{kind}` needs a `field`, which is text"), None)),
+    if kind == "composite" && depth > 1 {
+        return Err(mistake(path, "`composite` can't be below another aggregation".to_owned(), None));
     }
+    if several::is_several(kind) {
+        several::check(kind, body).map_err(|message| mistake(path, message, None))?;
+    } else if !body.get("field").is_some_and(Value::is_string) {
+        return Err(mistake(path, format!("`{kind}` needs a `field`, which is text"), None));
+    }
+    let mut of_fields = body.clone();
+    let fields = fields_mut(kind, &mut of_fields).into_iter();
+    found.fields.extend(fields.map(|field| (path.to_owned(), std::mem::take(field))));
     // Values that Tantivy can't read are refused here, too, and not at each shard.
-    run::parse(kind, body, "_values.a").map(drop).map_err(|message| mistake(path, message, None))
+    run::parse(kind, body).map(drop).map_err(|message| mistake(path, message, None))
 }
 
 fn check_key(path: &str, kind: &str, key: &str, value: &Value, keys: &keys::Keys) -> Result<(), QueryError> {

@@ -7,22 +7,40 @@
 use std::borrow::Cow;
 
 use tantivy::columnar::Column;
-use tantivy::query::{AllQuery, BooleanQuery, EnableScoring, Occur, Query, Weight};
+use tantivy::query::{AllQuery, BooleanQuery, EmptyQuery, EnableScoring, Occur, Query, Weight};
 use tantivy::{COLLECT_BLOCK_BUFFER_LEN, DocId, DocSet, Score, SegmentReader, TERMINATED};
 use types::ShardId;
 
 use super::aggregations::{self, Collecting};
+use super::fusion::{Parts, Ranked};
 use super::hits::HitReader;
+use super::nearest::{Nearest, locate};
 use super::order::{self, SegmentFirst, SortedDoc};
+use super::prepare::{combine, prepare_and_compile};
 use super::sort::{Cursor, SegmentKeys, SortField, SortKey, SortValue};
-use super::top::{SegmentTop, Shape, Top, summands};
+use super::top::{ScoredDoc, SegmentTop, Shape, Top, summands};
 use super::{Cancel, Found, Plan, SearchError, SearchRequest};
-use crate::query::{self, Expansions, QueryError};
+use crate::query::{self, Compiled, Expansions, QueryError};
 use crate::schema::IndexSchema;
 use crate::shard::Snapshot;
 
+/// A query that panics.
+#[cfg(test)]
+pub(crate) const PANIC: &str = "panic";
 /// The most bytes of documents that a shard returns.
 const MAX_BYTES: usize = 64 << 20;
+
+/// Both rounds at the only shard. Blocking.
+pub(crate) fn search_alone(
+    snapshot: &Snapshot,
+    request: &SearchRequest,
+    shard: ShardId,
+    cancel: &Cancel,
+) -> Result<Found, SearchError> {
+    let (prepared, scored) = prepare_and_compile(snapshot, request)?;
+    let prepared = prepared.with_nearest(snapshot, request, shard, cancel)?;
+    find(snapshot, request, &combine([prepared]), &scored, shard, cancel)
+}
 
 /// The second round at a shard. Blocking.
 pub(crate) fn execute(
@@ -32,23 +50,51 @@ pub(crate) fn execute(
     shard: ShardId,
     cancel: &Cancel,
 ) -> Result<Found, SearchError> {
-    let schema = &snapshot.index.schema;
-    plan.statistics.check()?;
     if plan.expansions.len() != request.queries().count() {
         return Err(SearchError::Engine("the plan is for another request".to_owned()));
     }
-    let scored = query::compile(&request.ast, schema, &plan.expansions[0])?;
+    let scored = query::compile(&request.ast, &snapshot.index.schema, &plan.expansions[0])?;
+    find(snapshot, request, plan, &scored, shard, cancel)
+}
+
+fn find(
+    snapshot: &Snapshot,
+    request: &SearchRequest,
+    plan: &Plan,
+    scored: &Compiled,
+    shard: ShardId,
+    cancel: &Cancel,
+) -> Result<Found, SearchError> {
+    #[cfg(test)]
+    assert_ne!(request.q.as_deref(), Some(PANIC), "a test wants it");
+    let schema = &snapshot.index.schema;
+    plan.statistics.check()?;
     let (filters, agg_filters) = filters(request, schema, &plan.expansions)?;
     let collecting = aggregations::collect(request, schema, &snapshot.searcher, agg_filters)?;
-    let whole = with_filters(scored.query.as_ref(), filters);
+    let nearest = nearest(snapshot, request, plan, shard, cancel)?;
+    let of_query = request.has_query().then(|| scored.query.box_clone());
+    let of_vectors = nearest.iter().map(|(_, nearest)| Box::new(nearest.clone()) as Box<dyn Query>);
+    let whole = with_filters(either(of_query.into_iter().chain(of_vectors).collect()), &filters);
     let scoring = EnableScoring::enabled_from_statistics_provider(&plan.statistics, &snapshot.searcher);
-    let run = Run { snapshot, request, query: whole.as_ref(), scoring, shard, cancel };
-    let matched = if request.is_by_score() { run.by_score(collecting)? } else { run.by_keys(collecting)? };
-    let skipped = if plan.shards == 1 { request.from.min(matched.hits.len()) } else { 0 };
-    let mut reader = HitReader::new(snapshot, request, scored.query.as_ref(), whole.as_ref(), scoring)?;
+    let limit = request.window();
+    let run = Run { snapshot, request, query: whole.as_ref(), scoring, limit, shard, cancel };
+    let has_explanations = request.explain && request.has_score();
+    let (mut matched, rankings) = match request.fusion() {
+        None if request.is_by_score() => (run.by_score(collecting)?, Vec::new()),
+        None => (run.by_keys(collecting)?, Vec::new()),
+        Some(rrf) => {
+            let own = with_filters(scored.query.box_clone(), &filters);
+            let own = request.has_query().then(|| own.as_ref());
+            run.fused(own, nearest, request.rank_window(rrf), collecting)?
+        }
+    };
+    let skipped =
+        if plan.shards == 1 && rankings.is_empty() { request.from.min(matched.hits.len()) } else { 0 };
+    let explaining = (has_explanations && rankings.is_empty()).then(|| whole.weight(scoring)).transpose()?;
+    let mut reader = HitReader::new(snapshot, request, scored.query.as_ref(), explaining);
     let mut hits = Vec::with_capacity(matched.hits.len() - skipped);
     let mut bytes = 0_usize;
-    for hit in matched.hits.into_iter().skip(skipped) {
+    for hit in matched.hits.drain(skipped..) {
         cancel.check()?;
         let hit = reader.read(hit)?;
         bytes += hit.source.as_ref().map_or(0, |source| source.get().len());
@@ -65,6 +111,7 @@ pub(crate) fn execute(
         hits,
         skipped,
         aggregations: matched.collecting.map(Collecting::finish).transpose()?,
+        rankings,
         did_you_mean,
     })
 }
@@ -89,15 +136,50 @@ fn filters(
     let mut filters = asts
         .map(|(ast, expansions)| query::compile_filter(ast, schema, expansions))
         .collect::<Result<Vec<_>, _>>()?;
+    // Those of `knn` have done their part in the first round.
+    filters.truncate(request.filters.len() + request.aggs.filters().count());
     let of_aggregations = filters.split_off(request.filters.len());
     Ok((filters, of_aggregations))
 }
 
-fn with_filters(query: &dyn Query, filters: Queries) -> Box<dyn Query> {
-    if filters.is_empty() {
-        return query.box_clone();
+/// The documents of this shard that are nearest to each vector, and the query for them.
+type NearestDocs = Vec<(Vec<ScoredDoc>, Nearest)>;
+
+fn nearest(
+    snapshot: &Snapshot,
+    request: &SearchRequest,
+    plan: &Plan,
+    shard: ShardId,
+    cancel: &Cancel,
+) -> Result<NearestDocs, SearchError> {
+    if plan.nearest.len() != request.knn.len() {
+        return Err(SearchError::Engine("the plan is for another request".to_owned()));
     }
-    let all = std::iter::once(query.box_clone()).chain(filters);
+    let located = request.knn.iter().zip(&plan.nearest).map(|(knn, neighbors)| {
+        let docs = locate(snapshot, neighbors, request.position(shard), cancel)?;
+        let query = Nearest::new(snapshot, knn, &docs);
+        Ok((docs, query))
+    });
+    located.collect()
+}
+
+/// A query that matches what one of several does, whose scores are added up.
+fn either(mut queries: Queries) -> Box<dyn Query> {
+    match queries.pop() {
+        Some(only) if queries.is_empty() => only,
+        Some(last) => {
+            queries.push(last);
+            Box::new(BooleanQuery::union(queries))
+        }
+        None => Box::new(EmptyQuery),
+    }
+}
+
+fn with_filters(query: Box<dyn Query>, filters: &[Box<dyn Query>]) -> Box<dyn Query> {
+    if filters.is_empty() {
+        return query;
+    }
+    let all = std::iter::once(query).chain(filters.iter().map(|filter| filter.box_clone()));
     Box::new(BooleanQuery::new(all.map(|query| (Occur::Must, query)).collect()))
 }
 
@@ -109,18 +191,21 @@ struct Matched {
     collecting: Option<Collecting>,
 }
 
+#[derive(Clone, Copy)]
 struct Run<'a> {
     snapshot: &'a Snapshot,
     request: &'a SearchRequest,
     query: &'a dyn Query,
     scoring: EnableScoring<'a>,
+    /// How many hits are wanted.
+    limit: usize,
     shard: ShardId,
     cancel: &'a Cancel,
 }
 
 impl Run<'_> {
     fn by_score(&self, mut collecting: Option<Collecting>) -> Result<Matched, SearchError> {
-        let limit = self.request.window();
+        let limit = self.limit;
         let shape = Shape::of(self.query);
         let position = self.request.position(self.shard);
         let after = self.request.search_after.as_ref().map(|cursor| after(cursor, position));
@@ -172,6 +257,36 @@ impl Run<'_> {
         Ok(Matched { total, best, hits: hits.collect(), collecting })
     }
 
+    /// The parts of several rankings. Everything that one of them may have is counted and aggregated.
+    fn fused(
+        &self,
+        own: Option<&dyn Query>,
+        nearest: NearestDocs,
+        window: usize,
+        collecting: Option<Collecting>,
+    ) -> Result<(Matched, Vec<Vec<Ranked>>), SearchError> {
+        let all = Run { limit: 0, ..*self }.by_score(collecting)?;
+        let (position, searcher) = (self.request.position(self.shard), &self.snapshot.searcher);
+        let explaining = |query: &dyn Query| -> Result<_, SearchError> {
+            Ok(self.request.explain.then(|| query.weight(self.scoring)).transpose()?)
+        };
+        let mut parts = Parts::default();
+        if let Some(own) = own {
+            let hits = Run { query: own, limit: window, ..*self }.by_score(None)?.hits;
+            let docs = hits.into_iter().map(|hit| ScoredDoc {
+                score: hit.score,
+                seq: hit.cursor.seq,
+                address: hit.address,
+            });
+            parts.add(docs, position, searcher, explaining(own)?.as_deref())?;
+        }
+        for (docs, query) in nearest {
+            parts.add(docs, position, searcher, explaining(&query)?.as_deref())?;
+        }
+        let Parts { docs: hits, rankings, .. } = parts;
+        Ok((Matched { hits, best: None, ..all }, rankings))
+    }
+
     fn by_keys(&self, mut collecting: Option<Collecting>) -> Result<Matched, SearchError> {
         let keys: Cow<'_, [SortKey]> = Cow::Borrowed(&self.request.sort);
         let has_score = keys.iter().any(|key| key.field == SortField::Score);
@@ -179,7 +294,7 @@ impl Run<'_> {
             true => self.scoring,
             false => EnableScoring::disabled_from_searcher(&self.snapshot.searcher),
         };
-        let (limit, shard) = (self.request.window(), self.request.position(self.shard));
+        let (limit, shard) = (self.limit, self.request.position(self.shard));
         let weight = self.query.weight(scoring)?;
         let (mut total, mut best, mut hits) = (0, None, Vec::new());
         for (ordinal, reader) in segments(self.snapshot) {

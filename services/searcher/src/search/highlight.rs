@@ -19,8 +19,8 @@ use tantivy::tokenizer::TextAnalyzer;
 pub(crate) use self::options::HighlightOptions;
 use crate::definition::Analyzer;
 use crate::document::{Reading, Scalar, read};
+use crate::glob;
 use crate::schema::{IndexSchema, PlaceKind};
-use crate::search::glob;
 
 /// The longest text that is analyzed for highlights, in bytes.
 const LONGEST: usize = 1 << 20;

@@ -1,13 +1,12 @@
 //! What is returned of a hit: its id, source, highlights and the explanation of its score.
 
-use serde_json::value::to_raw_value;
-use tantivy::query::{EnableScoring, Query, Weight};
+use tantivy::query::{Query, Weight};
 use tantivy::schema::{Field, Value};
 use tantivy::{DocAddress, TantivyDocument};
 
+use super::fusion::explain;
 use super::highlight::Highlighter;
 use super::order::SortedDoc;
-use super::sort::SortField;
 use super::{Hit, SearchError, SearchRequest};
 use crate::shard::Snapshot;
 
@@ -15,7 +14,6 @@ use crate::shard::Snapshot;
 pub(super) struct HitReader<'a> {
     snapshot: &'a Snapshot,
     request: &'a SearchRequest,
-    has_score: bool,
     highlighter: Option<Highlighter<'a>>,
     /// Explains with the statistics of all shards.
     explaining: Option<Box<dyn Weight>>,
@@ -26,15 +24,11 @@ impl<'a> HitReader<'a> {
         snapshot: &'a Snapshot,
         request: &'a SearchRequest,
         scored: &dyn Query,
-        whole: &dyn Query,
-        scoring: EnableScoring<'_>,
-    ) -> Result<Self, SearchError> {
+        explaining: Option<Box<dyn Weight>>,
+    ) -> Self {
         let highlight = request.highlight.as_ref();
         let highlighter = highlight.map(|options| Highlighter::new(options, &snapshot.index.schema, scored));
-        let has_score =
-            request.sort.is_empty() || request.sort.iter().any(|key| key.field == SortField::Score);
-        let explaining = (request.explain && has_score).then(|| whole.weight(scoring)).transpose()?;
-        Ok(Self { snapshot, request, has_score, highlighter, explaining })
+        Self { snapshot, request, highlighter, explaining }
     }
 
     /// The term and version of a document, if they are wanted.
@@ -55,22 +49,16 @@ impl<'a> HitReader<'a> {
         let schema = &self.snapshot.index.schema;
         let document: TantivyDocument = self.snapshot.searcher.doc(hit.address)?;
         let text = |field: Field| document.get_first(field).and_then(|value| value.as_str());
-        let missing = || SearchError::Engine("a stored document has no id or source".to_owned());
+        let missing = || SearchError::Damaged("a stored document has no id or source".to_owned());
         let (id, source) = (text(schema.id).ok_or_else(missing)?, text(schema.source).ok_or_else(missing)?);
         let highlight = self.highlighter.as_mut().map(|highlighter| highlighter.highlight(source));
         let explanation = match &self.explaining {
-            Some(weight) => {
-                let reader = self.snapshot.searcher.segment_reader(hit.address.segment_ord);
-                let explanation = weight.explain(reader, hit.address.doc_id)?;
-                let json =
-                    to_raw_value(&explanation).map_err(|error| SearchError::Engine(error.to_string()))?;
-                Some(json)
-            }
+            Some(weight) => Some(explain(weight.as_ref(), &self.snapshot.searcher, hit.address)?),
             None => None,
         };
         Ok(Hit {
             id: id.to_owned(),
-            score: self.has_score.then_some(hit.score),
+            score: self.request.has_score().then_some(hit.score),
             cursor: hit.cursor,
             source: self.request.source.apply(source)?,
             highlight: highlight.filter(|fields| !fields.is_empty()),

@@ -1,7 +1,7 @@
 //! The answer from what the shards found. Pure.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use types::ShardId;
 
 use super::aggregations;
+use super::fusion::Fusing;
 use super::sort::{Cursor, SortKey};
 use super::{Found, Hit, SearchError, SearchRequest};
 use crate::schema::IndexSchema;
@@ -30,6 +31,9 @@ pub(crate) struct Answer {
     pub(crate) facets: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) aggs: Option<Map<String, Value>>,
+    /// The fields of aggregations that have dates.
+    #[serde(skip)]
+    pub(crate) dates: BTreeSet<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) did_you_mean: Option<String>,
     /// The `search_after` of the next page, if there may be one.
@@ -45,6 +49,15 @@ pub(crate) struct Shards {
     pub(crate) failed: Vec<ShardFailure>,
 }
 
+impl Shards {
+    /// Adds those of another index.
+    pub(crate) fn add(&mut self, more: Self) {
+        self.total += more.total;
+        self.ok += more.ok;
+        self.failed.extend(more.failed);
+    }
+}
+
 /// A shard whose hits are missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ShardFailure {
@@ -55,6 +68,9 @@ pub(crate) struct ShardFailure {
 /// A hit in an answer.
 #[derive(Debug, Serialize)]
 pub(crate) struct AnswerHit {
+    /// The index that has it; set by the caller, if several may have been searched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<String>,
     pub(crate) id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) score: Option<f32>,
@@ -79,6 +95,7 @@ pub(crate) fn merge(
     let mut answer = Answer::default();
     let mut hits = Vec::new();
     let mut aggregations = Vec::new();
+    let mut fusing = Fusing::default();
     let mut skipped = 0_usize;
     for (position, found) in found {
         answer.total = answer.total.saturating_add(found.total);
@@ -89,6 +106,7 @@ pub(crate) fn merge(
         answer.did_you_mean = answer.did_you_mean.take().or(found.did_you_mean);
         aggregations.extend(found.aggregations);
         skipped += found.skipped;
+        fusing.add(found.rankings, hits.len());
         // A member that errs about its number must not break the order of pages.
         hits.extend(
             found.hits.into_iter().map(|hit| Hit { cursor: Cursor { shard: position, ..hit.cursor }, ..hit }),
@@ -96,6 +114,11 @@ pub(crate) fn merge(
     }
     if answer.total > 0 {
         answer.did_you_mean = None;
+    }
+    let fusion = request.fusion();
+    if let Some(rrf) = fusion {
+        hits = fusing.finish(request, rrf, hits);
+        answer.max_score = hits.iter().filter_map(|hit| hit.score).reduce(f32::max);
     }
     let keys = if request.sort.is_empty() { &[SortKey::BY_SCORE][..] } else { &request.sort };
     let by_place = |left: &Hit, right: &Hit| -> Ordering { left.cursor.order(&right.cursor, keys) };
@@ -110,11 +133,13 @@ pub(crate) fn merge(
         Some(_) => true,
         None => answer.total > u64::try_from(request.window().min(available)).unwrap_or(u64::MAX),
     };
-    answer.next = page.last().filter(|_| is_full && has_more).map(|hit| hit.cursor.to_json());
+    // Ranks are those of one moment, so the next page can't begin behind a score.
+    let has_next = is_full && has_more && fusion.is_none();
+    answer.next = page.last().filter(|_| has_next).map(|hit| hit.cursor.to_json());
     answer.hits = page.into_iter().map(AnswerHit::from).collect();
-    if !request.facets.is_empty() || !request.aggs.is_empty() {
+    if request.has_aggregations() {
         let results = aggregations::results(request, schema, aggregations)?;
-        (answer.aggs, answer.facets) = (results.aggs, results.facets);
+        (answer.aggs, answer.facets, answer.dates) = (results.aggs, results.facets, results.dates);
     }
     Ok(answer)
 }
@@ -122,6 +147,7 @@ pub(crate) fn merge(
 impl From<Hit> for AnswerHit {
     fn from(hit: Hit) -> Self {
         Self {
+            index: None,
             id: hit.id,
             score: hit.score,
             sort: hit.cursor.to_json(),

@@ -1,6 +1,7 @@
 //! A search as users write it: closed JSON, or the query string of a GET. Pure.
 
 mod dsl;
+mod knn;
 mod members;
 mod read;
 mod uri;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value, json};
 use types::ShardId;
 
 pub(crate) use dsl::Dsl;
+pub(crate) use knn::{Knn, Rrf};
 pub(super) use members::shortened;
 pub(super) use read::parse_filter;
 
@@ -57,6 +59,9 @@ pub(crate) struct SearchRequest {
     /// How many values to count, by field.
     pub(crate) facets: BTreeMap<String, u32>,
     pub(crate) aggs: Aggregations,
+    /// Vectors whose nearest ones are found, beside what `q` finds.
+    pub(crate) knn: Vec<Knn>,
+    pub(crate) rrf: Option<Rrf>,
     pub(crate) explain: bool,
     pub(crate) source: SourceFilter,
     /// Whether another spelling is proposed if there are no hits.
@@ -68,6 +73,8 @@ pub(crate) struct SearchRequest {
     pub(crate) allow_partial: bool,
     /// What came in Elasticsearch's form; its query is searched instead of `q`.
     pub(crate) dsl: Option<Dsl>,
+    /// The number of the index among those that are searched; it only travels between members.
+    pub(crate) index: Option<u16>,
     /// `q`, parsed.
     pub(super) ast: Ast,
     /// `filter`, parsed.
@@ -156,6 +163,10 @@ impl SearchRequest {
         if let Some(dsl) = &self.dsl {
             set("dsl", json!(dsl));
         }
+        if let Some(index) = self.index {
+            set("index", json!(index));
+        }
+        self.knn_to_json(&mut members);
         Value::Object(members).to_string().into_bytes()
     }
 
@@ -177,12 +188,24 @@ impl SearchRequest {
                 places(schema, field, "`highlight`")?;
             }
         }
+        for knn in &self.knn {
+            knn.similarity(schema)?;
+        }
         self.aggs.check(schema)
     }
 
-    /// All queries, in the order in which their expansions are kept: `q`, the filters, and the filters of the aggregations.
+    /// All queries, in the order in which their expansions are kept: `q`, the filters, and the filters of the aggregations and of
+    /// `knn`.
     pub(super) fn queries(&self) -> impl Iterator<Item = &Ast> {
-        std::iter::once(&self.ast).chain(&self.filters).chain(self.aggs.filters())
+        std::iter::once(&self.ast)
+            .chain(&self.filters)
+            .chain(self.aggs.filters())
+            .chain(self.knn.iter().flat_map(Knn::filters))
+    }
+
+    /// Whether all matches are looked at to count values.
+    pub(crate) fn has_aggregations(&self) -> bool {
+        !self.aggs.is_empty() || !self.facets.is_empty()
     }
 
     /// Whether hits are in the order of their scores.
@@ -194,10 +217,20 @@ impl SearchRequest {
         }
     }
 
+    /// Whether hits have scores.
+    pub(super) fn has_score(&self) -> bool {
+        self.sort.is_empty() || self.sort.iter().any(|key| key.field == SortField::Score)
+    }
+
     /// What stands for a shard in the order of hits: its number, above the number of the index if there are several.
     pub(crate) fn position(&self, shard: ShardId) -> u32 {
-        let index = self.dsl.as_ref().map_or(0, |dsl| u32::from(dsl.index));
-        index << 16 | shard.as_u32() & 0xffff
+        let index = self.index.or(self.dsl.as_ref().map(|dsl| dsl.index));
+        u32::from(index.unwrap_or_default()) << 16 | shard.as_u32() & 0xffff
+    }
+
+    /// The same search in one of several indexes, whose hits are merged.
+    pub(crate) fn of_index(&self, number: u16) -> Self {
+        Self { index: Some(number), size: self.window(), from: 0, ..self.clone() }
     }
 
     /// The number of hits that a shard has to find.

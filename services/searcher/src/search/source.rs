@@ -3,14 +3,15 @@
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
+use super::SearchError;
 use super::request::SourceFilter;
-use super::{SearchError, glob};
+use crate::glob;
 
 impl SourceFilter {
     /// The wanted part of a document. A whole one is not parsed into values.
     pub(super) fn apply(&self, source: &str) -> Result<Option<Box<RawValue>>, SearchError> {
         let damaged =
-            |error: serde_json::Error| SearchError::Engine(format!("a stored document is damaged: {error}"));
+            |error: serde_json::Error| SearchError::Damaged(format!("a stored document is damaged: {error}"));
         match self {
             Self::None => Ok(None),
             Self::All => RawValue::from_string(source.to_owned()).map(Some).map_err(damaged),

@@ -38,6 +38,11 @@ pub(crate) fn suggest(
     }
     let schema = &snapshot.index.schema;
     let place = values_place(schema, field, "`field`")?;
+    if schema.has_addresses(&place) {
+        let message = format!("`field`: `{field}` is of type ip, which has no prefixes");
+        let hint = Some("search for a network such as `10.0.0.0/8`, or use `facets`".to_owned());
+        return Err(SearchError::Query(QueryError { message, at: None, hint }));
+    }
     if place.path.is_none() {
         // `_seq`: numbers have no prefixes.
         return Ok(Vec::new());
@@ -48,7 +53,7 @@ pub(crate) fn suggest(
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for reader in snapshot.searcher.segment_readers() {
         let index = reader.inverted_index(place.field)?;
-        let engine = |error: std::io::Error| SearchError::Engine(error.to_string());
+        let engine = |error: std::io::Error| SearchError::Damaged(error.to_string());
         let mut terms = index.terms().range().ge(first).into_stream().map_err(engine)?;
         let mut seen = 0;
         while seen < MAX_TERMS && terms.advance() && terms.key().starts_with(first) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::tests::TestIndex;
+pub(crate) use super::tests::TestIndex;
 
 /// An index with documents `d0`, `d1`, ... dealt out to shards and segments.
 pub(crate) fn index(definition: &Value, documents: &[Value], shards: usize, segments: usize) -> TestIndex {
@@ -30,4 +30,9 @@ pub(crate) fn scores(index: &TestIndex, query: &Value, now: i64) -> Vec<f64> {
 
 pub(crate) fn refusal(index: &TestIndex, query: &Value, now: i64) -> String {
     index.try_search(&request(query, now)).unwrap_err().to_string()
+}
+
+/// Whether a query is answered, or how it is refused.
+pub(crate) fn outcome(index: &TestIndex, query: &Value, now: i64) -> Result<(), String> {
+    index.try_search(&request(query, now)).map(drop).map_err(|error| format!("{error:?}"))
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod paging;
 mod ranking;
+mod vectors;
 
 use std::sync::Arc;
 
@@ -65,7 +66,11 @@ impl TestIndex {
         let request = SearchRequest::from_wire(request.to_string().as_bytes())?;
         let request = SearchRequest::from_wire(&request.to_json())?;
         request.check(&self.schema)?;
-        let prepared = self.shards.iter().map(|shard| Ok(travel(&prepare(shard, &request)?)));
+        let prepared = self.shards.iter().zip(0..).map(|(snapshot, number)| {
+            let shard = ShardId::try_from(number).unwrap();
+            let prepared = prepare(snapshot, &request)?;
+            Ok(travel(&prepared.with_nearest(snapshot, &request, shard, &Cancel::default())?))
+        });
         let plan = travel(&combine(prepared.collect::<Result<Vec<Prepared>, SearchError>>()?));
         let found = self.shards.iter().zip(0..).map(|(snapshot, number)| {
             let shard = ShardId::try_from(number).unwrap();
@@ -75,8 +80,14 @@ impl TestIndex {
             ))
         });
         let found: Vec<(u32, Found)> = found.collect::<Result<_, SearchError>>()?;
-        let answer = merge(&request, &self.schema, found)?;
-        Ok(serde_json::to_value(&answer).unwrap())
+        let answer = serde_json::to_value(merge(&request, &self.schema, found)?).unwrap();
+        if let [only] = self.shards.as_slice() {
+            let shard = ShardId::try_from(0).unwrap();
+            let found = search_alone(only, &request, shard, &Cancel::default())?;
+            let alone = merge(&request, &self.schema, vec![(request.position(shard), found)])?;
+            assert_eq!(serde_json::to_value(alone).unwrap(), answer, "the only shard needs no second round");
+        }
+        Ok(answer)
     }
 }
 
@@ -85,8 +96,7 @@ fn travel<T: Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
 }
 
 fn searcher(schema: &IndexSchema, segments: &[Vec<Numbered>]) -> tantivy::Searcher {
-    let index = tantivy::Index::create_in_ram(schema.schema.clone());
-    schema.register(&index);
+    let index = schema.create(tantivy::directory::RamDirectory::create()).unwrap();
     let mut writer: IndexWriter<TantivyDocument> = index.writer_with_num_threads(1, 15_000_000).unwrap();
     writer.set_merge_policy(Box::new(NoMergePolicy));
     for documents in segments {

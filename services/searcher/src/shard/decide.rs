@@ -13,7 +13,13 @@ use crate::schema::IndexSchema;
 #[derive(Debug, Clone)]
 pub(crate) enum Decision {
     /// It is written with this version and source.
-    Log { version: u64, source: Option<Arc<RawValue>>, outcome: Outcome },
+    Log {
+        version: u64,
+        source: Option<Arc<RawValue>>,
+        /// The undeclared fields of the document.
+        paths: Vec<String>,
+        outcome: Outcome,
+    },
     /// Nothing is written.
     Nothing { seq: u64, term: u64, version: u64, outcome: Outcome },
 }
@@ -38,15 +44,16 @@ pub(crate) fn decide(write: &Write, present: Option<&Present>) -> Result<Decisio
     check(write.condition, present)?;
     let schema = &write.index.schema;
     let put = |source: Box<RawValue>| {
-        let source = fitting(source, schema)?;
+        let (source, paths) = fitting(source, schema)?;
         let outcome = if present.is_some() { Outcome::Updated } else { Outcome::Created };
         let version = present.map_or(0, |present| present.version) + 1;
-        Ok(Decision::Log { version, source: Some(source), outcome })
+        Ok(Decision::Log { version, source: Some(source), paths, outcome })
     };
     match (&write.change, present) {
         (Change::Put(source), _) => put(source.clone()),
         (Change::Delete, Some(present)) => {
-            Ok(Decision::Log { version: present.version + 1, source: None, outcome: Outcome::Deleted })
+            let (version, paths) = (present.version + 1, Vec::new());
+            Ok(Decision::Log { version, source: None, paths, outcome: Outcome::Deleted })
         }
         (Change::Delete, None) => {
             Ok(Decision::Nothing { seq: 0, term: 0, version: 0, outcome: Outcome::NotFound })
@@ -76,12 +83,14 @@ fn check(condition: Option<Condition>, present: Option<&Present>) -> Result<(), 
             present.is_some_and(|present| (present.seq, present.term) == (seq, term))
         }
         Some(Condition::Unchanged { seq }) => now == Some(seq),
+        Some(Condition::Older { seq }) => now.is_none_or(|now| now < seq),
     };
     if holds { Ok(()) } else { Err(Refused::Changed { now }) }
 }
 
-/// Checks everything for which a document can be refused, since nothing can be refused once it is durable.
-fn fitting(source: Box<RawValue>, schema: &IndexSchema) -> Result<Arc<RawValue>, Refused> {
+/// Checks everything for which a document can be refused by itself, since nothing can be refused once it is durable. Returns its
+/// undeclared fields, too.
+fn fitting(source: Box<RawValue>, schema: &IndexSchema) -> Result<(Arc<RawValue>, Vec<String>), Refused> {
     let len = source.get().len();
     if len > MAX_SOURCE {
         return Err(Refused::Document(format!("it has {len} bytes; at most {MAX_SOURCE} are allowed")));
@@ -90,8 +99,9 @@ fn fitting(source: Box<RawValue>, schema: &IndexSchema) -> Result<Arc<RawValue>,
         return Err(Refused::Document("it is no JSON object".to_owned()));
     }
     let source = in_one_line(source);
-    schema.check(source.get()).map_err(|error| Refused::Document(error.to_string()))?;
-    Ok(source)
+    let paths = schema.dynamic_paths(source.get());
+    let paths = paths.map_err(|error| Refused::Document(error.to_string()))?;
+    Ok((source, paths))
 }
 
 fn parse(source: &RawValue) -> Result<Value, Refused> {

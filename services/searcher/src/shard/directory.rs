@@ -27,14 +27,18 @@ pub(crate) const META: &str = "meta.json";
 /// The extension of a file that is not whole yet.
 const PART: &str = "part";
 
+/// The names of files that make the disk full, or very slow.
+#[cfg(test)]
+pub(crate) const FULL: &str = "full";
+#[cfg(test)]
+pub(crate) const SLOW: &str = "slow";
+
 /// A folder with an index. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalDirectory {
     inner: MmapDirectory,
     path: PathBuf,
     shared: Arc<Shared>,
-    #[cfg(test)]
-    is_full: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -60,24 +64,12 @@ impl LocalDirectory {
             last_write: Mutex::new(Moment::now()),
             was_full: AtomicBool::new(false),
         };
-        Ok(Self {
-            inner: MmapDirectory::open(path)?,
-            path: path.to_owned(),
-            shared: Arc::new(shared),
-            #[cfg(test)]
-            is_full: Arc::default(),
-        })
+        Ok(Self { inner: MmapDirectory::open(path)?, path: path.to_owned(), shared: Arc::new(shared) })
     }
 
     /// Fails all writes from now on; waits for one in progress.
     pub(crate) fn close(&self) {
         *self.shared.is_closed.write().unwrap_or_else(PoisonError::into_inner) = true;
-    }
-
-    /// Each write fails as on a full disk while this is set.
-    #[cfg(test)]
-    pub(crate) fn full_if(self, is_full: Arc<AtomicBool>) -> Self {
-        Self { is_full, ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -117,14 +109,26 @@ impl LocalDirectory {
         }
         *lock(&self.shared.last_write) = Moment::now();
         #[cfg(test)]
-        let write = || {
-            if self.is_full.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { write() }
-        };
+        let write = || self.faulty(write);
         write().inspect_err(|error| {
             if error.kind() == io::ErrorKind::StorageFull {
                 self.shared.was_full.store(true, Ordering::SeqCst);
             }
         })
+    }
+
+    /// Writes to a disk with the faults that tests want: a file of this name beside the folder sets one.
+    #[cfg(test)]
+    #[expect(clippy::disallowed_methods, reason = "a slow disk blocks its thread")]
+    fn faulty<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let has = |fault| self.path.with_file_name(fault).exists();
+        if has(FULL) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if has(SLOW) {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+        write()
     }
 
     /// Whether a write has failed since the last call because the disk is full.

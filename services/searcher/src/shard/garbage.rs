@@ -9,12 +9,16 @@
 //!   written after its first manifest, so they are not in a list that was made before that manifest was there.
 //! * This owner collects between two of its manifests, so it has no pack that it is about to name.
 //!
+//! So no data depends on the timestamps. If the store's clock is set, packs are removed too early for a replica, which then reads
+//! a later manifest, or too late.
+//!
 //! The log is trimmed up to the oldest of those manifests, so that each of them can be opened.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use futures_util::TryStreamExt;
 use store::object_store::path::Path;
 use store::object_store::{self, ObjectStoreExt};
@@ -133,11 +137,15 @@ impl Garbage {
         limited(objects.put(&mark, "{}".into())).await?;
         let now = limited(objects.head(&mark)).await?.last_modified;
         let listed: Vec<_> = limited(objects.list(Some(&Path::from(pack::FOLDER))).try_collect()).await?;
-        let is_old = |meta: &object_store::ObjectMeta| {
-            (now - meta.last_modified).to_std().is_ok_and(|age| age >= self.age)
-        };
-        Ok(listed.iter().filter(|meta| is_old(meta)).filter_map(|meta| pack::id_of(&meta.location)).collect())
+        let is_old = |meta: &&object_store::ObjectMeta| is_old(now - meta.last_modified, self.age);
+        Ok(listed.iter().filter(is_old).filter_map(|meta| pack::id_of(&meta.location)).collect())
     }
+}
+
+/// Whether a pack is old enough. One from the future was written before the store's clock was set back: otherwise it would
+/// stay until then.
+fn is_old(age: TimeDelta, least: Duration) -> bool {
+    age.abs().to_std().is_ok_and(|age| age >= least)
 }
 
 /// The last manifests. They are read, since one that was written without an answer counts too.
@@ -152,4 +160,19 @@ async fn kept(manifests: &ManifestWriter) -> Result<Vec<Manifest>, GarbageError>
         kept.push(manifests.log().entry(number).await?.ok_or_else(|| gone(number))?);
     }
     Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pack_of_a_clock_that_was_set_back_is_not_young_for_years() {
+        for (seconds, expected) in
+            [(0, false), (899, false), (900, true), (-899, false), (-900, true), (-100_000_000, true)]
+        {
+            assert_eq!(is_old(TimeDelta::seconds(seconds), AGE), expected, "{seconds}");
+        }
+        assert!(is_old(TimeDelta::MIN, AGE) && is_old(TimeDelta::MAX, AGE));
+    }
 }

@@ -104,9 +104,10 @@ impl Indexer {
                     false
                 }
             };
+            let began = Instant::now();
             let outcome = self.step(is_due).await;
             if is_due {
-                due = Instant::now() + self.limits.refresh;
+                due = next_refresh(began, Instant::now(), self.limits.refresh);
             }
             match outcome {
                 Ok(()) => (failures, retries) = (0, PAUSES.retries()),
@@ -274,11 +275,32 @@ impl Indexer {
     }
 }
 
+/// When the next refresh is due: the pause is counted from the beginning of the last one, so that an operation waits for one
+/// pause at most. Refreshes take half of the time at most.
+fn next_refresh(began: Instant, ended: Instant, pause: Duration) -> Instant {
+    (began + pause).max(ended + (ended - began))
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Local(error) => error.fmt(f),
             Self::Fatal(why) => why.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refreshes_begin_at_a_steady_rate_and_take_half_of_the_time_at_most() {
+        let (began, ms) = (Instant::now(), Duration::from_millis);
+        for (took, pause, next) in
+            [(0, 1_000, 1_000), (300, 1_000, 1_000), (700, 1_000, 1_400), (50, 20, 100)]
+        {
+            assert_eq!(next_refresh(began, began + ms(took), ms(pause)), began + ms(next), "{took} {pause}");
         }
     }
 }

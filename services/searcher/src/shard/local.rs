@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::directory::{LocalDirectory, META, replace};
 use super::manifest::{Content, Manifest, StoredIndex};
 use super::pack::{PackError, WantedFile, fetch};
+use super::suspicion::content_of;
 
 /// Says that the folder was closed cleanly.
 const CLEAN: &str = "clean";
@@ -33,9 +34,6 @@ pub(crate) struct ShardFolder {
     path: PathBuf,
     was_clean: bool,
     _lock: File,
-    /// Whether each write in it fails, as on a full disk.
-    #[cfg(test)]
-    is_full: Arc<std::sync::atomic::AtomicBool>,
 }
 
 /// What to do with the files of an index.
@@ -64,13 +62,7 @@ impl ShardFolder {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        Ok(Self {
-            path,
-            was_clean,
-            _lock: lock,
-            #[cfg(test)]
-            is_full: Arc::default(),
-        })
+        Ok(Self { path, was_clean, _lock: lock })
     }
 
     /// The folder of an index.
@@ -84,16 +76,12 @@ impl ShardFolder {
         index: Uuid,
         files: BTreeMap<String, Content>,
     ) -> Result<LocalDirectory, OpenDirectoryError> {
-        let directory = LocalDirectory::open(&self.of_index(index), files)?;
-        #[cfg(test)]
-        let directory = directory.full_if(Arc::clone(&self.is_full));
-        Ok(directory)
+        LocalDirectory::open(&self.of_index(index), files)
     }
 
-    /// Makes each write fail as on a full disk.
     #[cfg(test)]
-    pub(crate) fn set_full(&self, is_full: bool) {
-        self.is_full.store(is_full, std::sync::atomic::Ordering::SeqCst);
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether checksums were not verified, except those of deleted documents.
@@ -189,7 +177,7 @@ fn prepare(
         let is_known =
             before.is_some_and(|before| before.files.get(name).is_some_and(|file| file.content() == content));
         let is_trusted = is_known || before.is_none() && is_clean && !is_of_deletes(name);
-        Ok(is_trusted || checksum(&path.join(name))? == content.crc)
+        Ok(is_trusted || content_of(&path.join(name))? == content)
     };
     let plan = plan(index, &found, is_verified)?;
     for name in &plan.remove {
@@ -228,17 +216,6 @@ fn write_meta(path: &Path, index: &StoredIndex) -> io::Result<()> {
     let managed: Vec<&str> = index.files.keys().map(String::as_str).chain([META]).collect();
     replace(&path.join(MANAGED), &serde_json::to_vec(&managed)?)?;
     replace(&path.join(META), &serde_json::to_vec(&index.meta)?)
-}
-
-fn checksum(path: &Path) -> io::Result<u32> {
-    let (mut file, mut hasher) = (File::open(path)?, crc32fast::Hasher::new());
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finalize()),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
 }
 
 /// Identifies the time since the machine was started, during which files that were written are as they were written.

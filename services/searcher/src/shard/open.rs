@@ -2,13 +2,14 @@
 //!
 //! # Why no acknowledged operation is lost
 //!
-//! The steps of an opening, in this order. Between any two of them, the process may be paused or killed, and a former
-//! owner may still write.
+//! The steps of an opening, in this order, but for 3 and 4, which are done side by side, and the reading of the log, which
+//! is done beside 5. Between any two of them, the process may be paused or killed, and a former owner may still write.
 //!
 //! 1. *The claim is confirmed.* If it passes afterwards, the next owner opens the log under a higher epoch. If that has
 //!    happened before step 2, step 2 fails; if it happens later, our next append fails.
 //! 2. *The log is opened.* From now on a former owner acknowledges nothing more: it fails to append. All that it has
-//!    acknowledged is in the log below our opening, or in its manifests.
+//!    acknowledged is in the log below our opening, or in its manifests. Until step 4 it may trim the log, but adds
+//!    nothing to it.
 //! 3. *The catalog is read.* An index whose operations are in the log, but which this read lacks, was deleted.
 //! 4. *The latest manifest is written again, as ours.* A former owner may have written manifests between 2 and 4, and
 //!    trimmed the log below them. If it wrote one after we read the latest, our number is taken and we read again. So what
@@ -26,7 +27,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use plugin::queue::{Queue, group_commit, queue};
@@ -89,6 +90,10 @@ pub(crate) struct Opened {
     local: Local,
     manifests: tokio::sync::Mutex<ManifestWriter>,
     catalog: Arc<Indexes>,
+    /// The first entries after the manifest, until they are replayed.
+    unapplied: std::sync::Mutex<Option<Result<Vec<DataEntry>, DataLogError>>>,
+    /// All that was acknowledged before is in the log.
+    at: Moment,
     /// Whether local files may not be what was written.
     is_suspect: AtomicBool,
 }
@@ -144,37 +149,32 @@ impl Open for Owner {
         let path = self.folder.clone();
         let folder = spawn_blocking(move || ShardFolder::open(path)).await;
         let folder = Arc::new(folder.map_err(io::Error::other).flatten().map_err(local)?);
-        self.claim.confirm().await.map_err(|lost| match lost {
+        let manifest_log = self.logs.of_shard::<Manifest>(manifest::LOG);
+        let (confirmed, found) = tokio::join!(self.claim.confirm(), manifest_log.latest());
+        confirmed.map_err(|lost| match lost {
             passed @ ClaimLost::Passed { .. } => OpenError::Passed(passed.to_string()),
             ClaimLost::Unknown(error) => OpenError::Failed(error.to_string()),
         })?;
+        // Only where to look for the end of the log. The manifest that counts is read later.
+        let known = found.ok().flatten().map_or(0, |found| found.value.applied);
         let epoch = self.claim.epoch();
         // No other node has acknowledged anything since.
         let opened_at = Moment::now();
-        let log =
-            DataLog::open(Arc::clone(&self.objects), LOG, epoch).await.map_err(|error| of_log(&error))?;
-        let catalog = self.shared.catalog.fresh().await;
+        let log = DataLog::open_after(Arc::clone(&self.objects), LOG, epoch, known).await;
+        let log = log.map_err(|error| of_log(&error))?;
+        let manifests = ManifestWriter::open(manifest_log, epoch, log.opening());
+        let (catalog, manifests) = tokio::join!(self.shared.catalog.fresh(), manifests);
         let catalog = catalog.map_err(|error| OpenError::Failed(error.to_string()))?;
-        let manifests = ManifestWriter::open(self.logs.of_shard(manifest::LOG), epoch, log.opening()).await;
         let manifests = manifests.map_err(|error| of_manifest(&error))?;
-        let latest = manifests.latest().clone();
-        let unapplied = log.reader().written_between(latest.applied + 1, log.opening()).await;
-        let unapplied = unapplied.map_err(|error| of_log(&error))?.unwrap_or_default();
-        let synced = folder.sync(&self.objects, &latest, None).await;
-        synced.map_err(|error| self.of_pack(&error))?;
-        let (next_seq, heap) = (latest.next_seq, self.shared.limits.heap);
-        let (of, known) = (Arc::clone(&folder), Arc::clone(&catalog));
-        let local = spawn_blocking(move || LocalIndexes::open(of, heap, &latest, &known)).await;
-        let local = local.map_err(|error| OpenError::Failed(error.to_string()))?;
-        let local = local.map_err(|error| match error {
-            // The next attempt verifies all local files, as there is no mark any more that they are clean.
-            LocalError::Tantivy(_) if folder.was_clean() => OpenError::Failed(error.to_string()),
-            LocalError::Tantivy(_) | LocalError::Damaged { .. } => OpenError::Damaged(error.to_string()),
-        })?;
-        self.shared.views.publish(local.refreshed().searchers);
-        // Before the oldest entry that the manifest lacks, it had everything.
-        self.shared.views.note_current(opened_at.before(unapplied + STAMPS));
-        let pending = Arc::new(Pending::new(next_seq));
+        let latest = manifests.latest();
+        let reader = log.reader();
+        // The log is read meanwhile, but old data is served as soon as it is open.
+        let (local, unapplied) = tokio::join!(
+            self.open_local(Arc::clone(&folder), &log, latest, &catalog, opened_at),
+            reader.read_written(latest.applied + 1, log.opening())
+        );
+        let local = local?;
+        let pending = Arc::new(Pending::new(latest.next_seq));
         let durable = Arc::clone(&pending);
         let log = log.on_entry(move |entry| durable.durable(entry.number, entry.records.len()));
         Ok(Opened {
@@ -184,6 +184,8 @@ impl Open for Owner {
             local: Arc::new(std::sync::Mutex::new(local)),
             manifests: tokio::sync::Mutex::new(manifests),
             catalog,
+            unapplied: std::sync::Mutex::new(Some(unapplied)),
+            at: opened_at,
             is_suspect: AtomicBool::new(false),
         })
     }
@@ -208,6 +210,40 @@ impl Open for Owner {
 }
 
 impl Owner {
+    /// Makes the local folder what the manifest names, opens it, and lets searches have it that accept old data.
+    async fn open_local(
+        &self,
+        folder: Arc<ShardFolder>,
+        log: &DataLog,
+        latest: &Manifest,
+        catalog: &Arc<Indexes>,
+        opened_at: Moment,
+    ) -> Result<LocalIndexes, OpenError> {
+        let reader = log.reader();
+        let (unapplied, synced) = tokio::join!(
+            reader.written_between(latest.applied + 1, log.opening()),
+            folder.sync(&self.objects, latest, None)
+        );
+        let unapplied = unapplied.map_err(|error| of_log(&error))?;
+        synced.map_err(|error| self.of_pack(&error))?;
+        let (of, heap) = (Arc::clone(&folder), self.shared.limits.heap);
+        let (named, known) = (latest.clone(), Arc::clone(catalog));
+        let local = spawn_blocking(move || LocalIndexes::open(of, heap, &named, &known)).await;
+        let local = local.map_err(|error| OpenError::Failed(error.to_string()))?;
+        let local = local.map_err(|error| match error {
+            // The next attempt verifies all local files, as there is no mark any more that they are clean.
+            LocalError::Tantivy(_) if folder.was_clean() => OpenError::Failed(error.to_string()),
+            LocalError::Tantivy(_) | LocalError::Damaged { .. } => OpenError::Damaged(error.to_string()),
+        })?;
+        self.shared.views.publish(local.refreshed().searchers);
+        // Before the oldest entry that the manifest lacks, it had everything. If the store's clock was set back since, nobody
+        // knows when that was.
+        if let Some(unapplied) = unapplied {
+            self.shared.views.note_current(opened_at.before(unapplied + STAMPS));
+        }
+        Ok(local)
+    }
+
     fn of_pack(&self, error: &PackError) -> OpenError {
         let why = error.to_string();
         match error {
@@ -255,10 +291,14 @@ impl Owner {
             }
             return why;
         }
+        views.note_current(opened.at);
+        // All files were verified, or nothing is known against them.
+        status.clear(Trouble::Verifying);
         let (writes, mut waiting) = queue(QUEUE);
         let (proofs, mut unproven) = mpsc::channel(QUEUE);
         kept.open(Serving { writes, pending: Arc::clone(pending), proofs, local: Arc::downgrade(local) });
-        let writer = Writer { log, claim: &self.claim, pending, views, meters };
+        let (paths, suspicion) = (Arc::default(), &self.shared.suspicion);
+        let writer = Writer { log, claim: &self.claim, pending, views, paths, meters, suspicion };
         let storing = SegmentStore {
             objects: &self.objects,
             log,
@@ -278,6 +318,10 @@ impl Owner {
                 why
             }
             why = storing.run(&mut manifests, to_store) => why,
+            why = suspicion.watch(local, status, meters) => {
+                opened.is_suspect.store(true, Ordering::SeqCst);
+                why
+            }
         };
         kept.not(plugin::shard::NotOpen::Opening(Some(why.clone())));
         // Writes that still wait in the queue were not touched.
@@ -289,19 +333,29 @@ impl Owner {
 
     /// Applies what follows the manifest in the log.
     async fn replay(&self, opened: &Opened, applied: u64, indexer: &mut Indexer) -> Result<(), String> {
-        let (reader, mut next, mut count) = (opened.log.reader(), applied + 1, 0);
+        let (reader, end) = (opened.log.reader(), opened.log.opening());
+        let (mut next, mut count) = (applied + 1, 0);
+        let taken = opened.unapplied.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut read = match taken {
+            Some(read) => read,
+            None => reader.read_written(next, end).await,
+        };
         loop {
-            let entries = reader.read(next).await.map_err(|error| self.said_damaged(&of_log(&error)))?;
+            let entries = read.map_err(|error| self.said_damaged(&of_log(&error)))?;
             let Some(last) = entries.last() else { break };
             next = last.number + 1;
-            for entry in &entries {
-                let replayed = replayed(entry, opened.pending.next_seq(), &opened.catalog);
-                let (operations, end) =
-                    replayed.map_err(|why| self.said_damaged(&OpenError::Damaged(why)))?;
+            let (seq, catalog) = (opened.pending.next_seq(), Arc::clone(&opened.catalog));
+            let replayed = spawn_blocking(move || replayed_all(&entries, seq, &catalog)).await;
+            let replayed = replayed.map_err(|error| error.to_string())?;
+            for (number, operations, end) in
+                replayed.map_err(|why| self.said_damaged(&OpenError::Damaged(why)))?
+            {
                 count += operations.len();
-                opened.pending.replayed(entry.number, operations, end);
+                opened.pending.replayed(number, operations, end);
             }
-            indexer.feed_all().await.map_err(|error| error.to_string())?;
+            let fed;
+            (read, fed) = tokio::join!(reader.read_written(next, end), indexer.feed_all());
+            fed.map_err(|error| error.to_string())?;
         }
         indexer.refresh(true).await.map_err(|error| error.to_string())?;
         self.shared.status.clear(Trouble::Damaged);
@@ -354,6 +408,20 @@ impl Owner {
         }
         outcome
     }
+}
+
+/// The operations of entries, each with its number and the number after its last operation.
+fn replayed_all(
+    entries: &[DataEntry],
+    mut next: u64,
+    catalog: &Indexes,
+) -> Result<Vec<(u64, Vec<Logged>, u64)>, String> {
+    let each = entries.iter().map(|entry| {
+        let (operations, end) = replayed(entry, next, catalog)?;
+        next = end;
+        Ok((entry.number, operations, end))
+    });
+    each.collect()
 }
 
 /// The operations of an entry, of indexes that are in the catalog, and the number after the last one.

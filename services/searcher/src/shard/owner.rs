@@ -9,6 +9,7 @@
 //! answered with [`ShardError::OutcomeUnknown`].
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use plugin::Claim;
@@ -21,11 +22,14 @@ use uuid::Uuid;
 
 use super::decide::{Decision, Present, decide, needs_source};
 use super::lookup::{LookupError, locate, source};
+use super::paths::KnownPaths;
 use super::pending::{Logged, Pending};
 use super::status::Meters;
+use super::suspicion::Suspicion;
 use super::view::Views;
 use super::{Outcome, Refused, ShardError, Write, Written};
 use crate::operation::{Operation, Operations};
+use crate::query_pool::panic_message;
 
 /// The answer to a request.
 pub(crate) type Answer = Result<Vec<Result<Written, Refused>>, ShardError>;
@@ -36,14 +40,16 @@ pub(crate) struct Writer<'a> {
     pub(crate) claim: &'a Claim,
     pub(crate) pending: &'a Arc<Pending>,
     pub(crate) views: &'a Views,
+    pub(crate) paths: Arc<KnownPaths>,
     pub(crate) meters: &'a Meters,
+    pub(crate) suspicion: &'a Suspicion,
 }
 
 /// What to log for a group, and how to answer it.
 struct Decided {
     /// The operations of each record, and the record.
     records: Vec<(Vec<Logged>, Vec<u8>)>,
-    answers: Vec<Decisions>,
+    answers: Vec<Result<Decisions, ShardError>>,
 }
 
 /// The answers to one request. They hold once this many operations of the group are durable.
@@ -61,10 +67,11 @@ impl Writer<'_> {
         let mut group: Vec<_> = group.into_iter().filter(|request| !request.is_abandoned()).collect();
         let writes = group.iter_mut().map(|request| std::mem::take(&mut request.item)).collect();
         let (pending, views, term) = (Arc::clone(self.pending), self.views.clone(), self.claim.epoch().0);
-        let deciding = spawn_blocking(move || Deciding::new(&pending, &views, term).decide_all(writes));
+        let paths = Arc::clone(&self.paths);
+        let deciding =
+            spawn_blocking(move || Deciding::new(&pending, &views, &paths, term).decide_all(writes));
         let decided = match deciding.await {
-            Ok(Ok(decided)) => decided,
-            Ok(Err(error)) => return Err(not_decided(group, &error.to_string())),
+            Ok(decided) => decided,
             Err(error) => return Err(not_decided(group, &error.to_string())),
         };
         let (mut durable, mut failed) = (0, None);
@@ -78,7 +85,15 @@ impl Writer<'_> {
             durable += count;
         }
         self.meters.operations.inc_by(u64::try_from(durable).unwrap_or(u64::MAX));
-        for (request, Decisions { results, needs, before }) in group.into_iter().zip(decided.answers) {
+        for (request, answer) in group.into_iter().zip(decided.answers) {
+            let Decisions { results, needs, before } = match answer {
+                Ok(decisions) => decisions,
+                Err(error) => {
+                    self.suspicion.report(&error.to_string());
+                    request.answer(Err(error));
+                    continue;
+                }
+            };
             let refused = results.iter().filter(|result| result.is_err()).count();
             self.meters.refused.inc_by(u64::try_from(refused).unwrap_or(u64::MAX));
             request.answer(match &failed {
@@ -109,9 +124,9 @@ fn not_appended(error: &DataLogError, begun: bool) -> ShardError {
     }
 }
 
-/// Answers a group whose present documents can't be read. Nothing of it was done.
+/// Answers a group that was not decided. Nothing of it was done.
 fn not_decided(group: Vec<Queued<Vec<Write>, Answer>>, why: &str) -> String {
-    let why = format!("the present documents can't be read: {why}");
+    let why = format!("the writes were not decided: {why}");
     for request in group {
         request.answer(Err(ShardError::Opening(why.clone())));
     }
@@ -122,6 +137,7 @@ fn not_decided(group: Vec<Queued<Vec<Write>, Answer>>, why: &str) -> String {
 struct Deciding<'a> {
     pending: &'a Pending,
     views: &'a Views,
+    paths: &'a KnownPaths,
     term: u64,
     first: u64,
     operations: Vec<Logged>,
@@ -130,17 +146,27 @@ struct Deciding<'a> {
 }
 
 impl<'a> Deciding<'a> {
-    fn new(pending: &'a Pending, views: &'a Views, term: u64) -> Self {
+    fn new(pending: &'a Pending, views: &'a Views, paths: &'a KnownPaths, term: u64) -> Self {
         let first = pending.next_seq();
-        Self { pending, views, term, first, operations: Vec::new(), latest: BTreeMap::new() }
+        Self { pending, views, paths, term, first, operations: Vec::new(), latest: BTreeMap::new() }
     }
 
-    fn decide_all(mut self, requests: Vec<Vec<Write>>) -> Result<Decided, LookupError> {
+    fn decide_all(mut self, requests: Vec<Vec<Write>>) -> Decided {
         let mut answers = Vec::new();
         for writes in requests {
             let before = self.operations.len();
-            let results = writes.into_iter().map(|write| self.decide(write)).collect::<Result<_, _>>()?;
-            answers.push(Decisions { results, needs: self.operations.len(), before });
+            let decide = || writes.into_iter().map(|write| self.decide(write)).collect::<Result<_, _>>();
+            // A request that fails takes no other one with it.
+            let results = catch_unwind(AssertUnwindSafe(decide));
+            let results = match results {
+                Ok(results) => results.map_err(ShardError::from),
+                Err(panic) => Err(ShardError::Panicked(panic_message(&*panic))),
+            };
+            if results.is_err() {
+                self.undo(before);
+            }
+            let needs = self.operations.len();
+            answers.push(results.map(|results| Decisions { results, needs, before }));
         }
         let to_log = |logged: &Logged| Operation {
             index: logged.index.uuid,
@@ -154,7 +180,16 @@ impl<'a> Deciding<'a> {
             let operations = rest.by_ref().take(record.operations.len()).collect();
             (operations, record.encode())
         });
-        Ok(Decided { records: records.collect(), answers })
+        Decided { records: records.collect(), answers }
+    }
+
+    /// Forgets the operations of a request that failed.
+    fn undo(&mut self, before: usize) {
+        self.operations.truncate(before);
+        self.latest.clear();
+        for (at, Logged { index, id, .. }) in self.operations.iter().enumerate() {
+            self.latest.entry(index.uuid).or_default().insert(Arc::clone(id), at);
+        }
     }
 
     fn decide(&mut self, write: Write) -> Result<Result<Written, Refused>, LookupError> {
@@ -167,7 +202,12 @@ impl<'a> Deciding<'a> {
             Decision::Nothing { seq, term, version, outcome } => {
                 return Ok(Ok(Written { seq, term, version, outcome }));
             }
-            Decision::Log { version, source, outcome } => (version, source, outcome),
+            Decision::Log { version, source, paths, outcome } => {
+                if let Err(error) = self.paths.admit(&write.index, &paths, self.pending, self.views)? {
+                    return Ok(Err(Refused::Document(error.to_string())));
+                }
+                (version, source, outcome)
+            }
         };
         let seq = self.first + u64::try_from(self.operations.len()).unwrap_or(u64::MAX);
         let (term, id): (_, Arc<str>) = (self.term, write.id.into());

@@ -26,8 +26,10 @@ use super::manifest::{Content, StoredFile};
 pub(crate) const FOLDER: &str = "packs";
 /// A larger pack is uploaded in parts of this size, and a larger file is fetched in such parts.
 const PART: usize = 8 * 1024 * 1024;
-/// How long one request may take.
+/// How long one request may take for [`PART`] bytes.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long it may take at least. A request that the store never answers delays an opening by this much.
+const LEAST: Duration = Duration::from_secs(5);
 /// How many requests fetch at the same time.
 const CONCURRENT: usize = 8;
 /// How often something is fetched before it counts as damaged or unavailable.
@@ -86,11 +88,19 @@ pub(crate) fn id_of(location: &Path) -> Option<Uuid> {
     location.filename()?.strip_suffix(".pack")?.parse().ok()
 }
 
+fn limit(bytes: usize) -> Duration {
+    let millis = (LIMIT - LEAST).as_millis() * bytes as u128 / PART as u128;
+    LIMIT.min(LEAST + Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
+}
+
+/// Does a request that sends or receives this many bytes.
 async fn limited<T>(
+    bytes: usize,
     request: impl Future<Output = object_store::Result<T>>,
 ) -> Result<T, object_store::Error> {
-    timeout(LIMIT, request).await.unwrap_or_else(|_| {
-        let source = format!("no answer within {LIMIT:?}").into();
+    let limit = limit(bytes);
+    timeout(limit, request).await.unwrap_or_else(|_| {
+        let source = format!("no answer within {limit:?}").into();
         Err(object_store::Error::Generic { store: "packs", source })
     })
 }
@@ -117,7 +127,7 @@ pub(crate) async fn upload(
     let packed = upload.all(files).await;
     if packed.is_err()
         && let Some(parts) = &mut upload.parts
-        && let Err(error) = limited(parts.abort()).await
+        && let Err(error) = limited(0, parts.abort()).await
     {
         warn!(%error, %pack, "could not abort the upload of a pack");
     }
@@ -144,13 +154,17 @@ impl Upload<'_> {
         match &mut self.parts {
             None => {
                 let path = location(self.pack);
-                limited(self.objects.put(&path, rest)).await.map_err(store_error(self.pack))?;
+                limited(rest.content_length(), self.objects.put(&path, rest))
+                    .await
+                    .map_err(store_error(self.pack))?;
             }
             Some(parts) => {
                 if rest.content_length() > 0 {
-                    limited(parts.put_part(rest)).await.map_err(store_error(self.pack))?;
+                    limited(rest.content_length(), parts.put_part(rest))
+                        .await
+                        .map_err(store_error(self.pack))?;
                 }
-                limited(parts.complete()).await.map_err(store_error(self.pack))?;
+                limited(PART, parts.complete()).await.map_err(store_error(self.pack))?;
             }
         }
         Ok(stored)
@@ -185,11 +199,11 @@ impl Upload<'_> {
         let error = store_error(self.pack);
         if self.parts.is_none() {
             let path = location(self.pack);
-            self.parts = Some(limited(self.objects.put_multipart(&path)).await.map_err(&error)?);
+            self.parts = Some(limited(0, self.objects.put_multipart(&path)).await.map_err(&error)?);
         }
         let part = PutPayload::from(std::mem::take(&mut self.buffer));
         match &mut self.parts {
-            Some(parts) => limited(parts.put_part(part)).await.map_err(error),
+            Some(parts) => limited(part.content_length(), parts.put_part(part)).await.map_err(error),
             None => Ok(()),
         }
     }
@@ -288,10 +302,11 @@ async fn fetch_range(
         return Ok(Bytes::new());
     }
     let (path, end) = (location(pack), from + len);
-    let bytes = match limited(objects.get_range(&path, from..end)).await {
+    let bytes = match limited(usize::try_from(len).unwrap_or(PART), objects.get_range(&path, from..end)).await
+    {
         Ok(bytes) => bytes,
         // Stores report a range beyond the end in different ways.
-        Err(error) => match limited(objects.head(&path)).await {
+        Err(error) => match limited(0, objects.head(&path)).await {
             Ok(found) if found.size < end => Bytes::new(),
             Ok(_) | Err(_) => return Err(store_error(pack)(error)),
         },

@@ -100,6 +100,11 @@ impl Logged {
         fixed + self.id.len() + self.source.as_ref().map_or(0, |source| source.get().len())
     }
 
+    /// Whether its id had no document before.
+    pub(crate) fn is_first(&self) -> bool {
+        self.version == 1 && self.source.is_some()
+    }
+
     /// The document, unless it is deleted.
     pub(crate) fn document(&self) -> Option<FoundDocument> {
         let source = self.source.as_deref()?.to_owned();
@@ -159,6 +164,13 @@ impl Pending {
     /// The latest operation of an id, if it is not visible yet.
     pub(crate) fn latest(&self, index: Uuid, id: &str) -> Option<Logged> {
         self.state().latest.get(&index)?.get(id).cloned()
+    }
+
+    /// The documents of an index that are not visible yet.
+    pub(crate) fn sources(&self, index: Uuid) -> Vec<Arc<RawValue>> {
+        let state = self.state();
+        let latest = state.latest.get(&index).into_iter().flat_map(BTreeMap::values);
+        latest.filter_map(|logged| logged.source.clone()).collect()
     }
 
     /// The next entries that were not given to index writers, about this many bytes.
@@ -221,6 +233,20 @@ impl Pending {
 
     pub(crate) fn behind(&self) -> Behind {
         self.state().behind
+    }
+
+    /// Waits until less than this many bytes and operations are behind. `false` if that can no longer happen.
+    pub(crate) async fn until_less_behind(&self, (bytes, operations): (usize, usize)) -> bool {
+        let mut stored = self.stored.subscribe();
+        let is_less = |_: &u64| {
+            let behind = self.behind();
+            behind.bytes < bytes && behind.operations < operations
+        };
+        tokio::select! {
+            biased;
+            () = self.closed.cancelled() => false,
+            stored = stored.wait_for(is_less) => stored.is_ok(),
+        }
     }
 
     /// For how long the oldest operation has not been visible.

@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::open::Serving;
+use super::pending::Logged;
 use super::{OPENING, Role, Shard, ShardError, Shared, closed, lookup};
 use crate::catalog::Index;
 
@@ -28,6 +29,13 @@ pub(crate) struct FoundDocument {
     pub(crate) term: u64,
     pub(crate) version: u64,
     pub(crate) source: Box<RawValue>,
+}
+
+impl Snapshot {
+    /// The document of an id. Blocking.
+    pub(crate) fn document(&self, id: &str) -> Result<Option<FoundDocument>, ShardError> {
+        Ok(lookup::find(&self.searcher, &self.index.schema, id)?)
+    }
 }
 
 impl Shard {
@@ -51,8 +59,8 @@ impl Shard {
         };
         let (index, id) = (Arc::clone(index), id.to_owned());
         let found = spawn_blocking(move || lookup::find(&searcher, &index.schema, &id)).await;
-        let value = found.map_err(|error| ShardError::Unavailable(error.to_string()))??;
-        Ok(Read { value, staleness })
+        let found = found.map_err(ShardError::from).and_then(|found| Ok(found?));
+        Ok(Read { value: found.map_err(|error| self.suspected(error))?, staleness })
     }
 
     /// The index for searches. `strong` first makes everything visible that was acknowledged before.
@@ -73,6 +81,42 @@ impl Shard {
         let searcher = self.0.views.searcher_or_empty(index);
         let searcher = searcher.map_err(|error| ShardError::Unavailable(error.to_string()))?;
         Ok(Read { value: Snapshot { index: Arc::clone(index), searcher }, staleness })
+    }
+
+    /// The index with everything that was acknowledged before, and the number of the first operation after that. Only the owner.
+    pub(crate) async fn snapshot_of_all(&self, index: &Arc<Index>) -> Result<(Snapshot, u64), ShardError> {
+        let (open, _) = self.readable(ReadLevel::Strong).await?;
+        let open = open.ok_or_else(closed)?;
+        let end = open.pending.next_seq();
+        self.make_visible(&open.pending).await?;
+        let searcher = self.0.views.searcher_or_empty(index);
+        let searcher = searcher.map_err(|error| ShardError::Unavailable(error.to_string()))?;
+        Ok((Snapshot { index: Arc::clone(index), searcher }, end))
+    }
+
+    /// The operations that wrote the present documents of some ids; `None` for an id without a document. Only the owner.
+    pub(crate) async fn present(
+        &self,
+        index: &Arc<Index>,
+        ids: &Arc<[String]>,
+    ) -> Result<Vec<Option<u64>>, ShardError> {
+        let open = self.open().await?;
+        let pending: Vec<_> = ids.iter().map(|id| open.pending.latest(index.uuid, id)).collect();
+        // Read after what is pending, which is forgotten only once searchers have it.
+        let searcher = self.0.views.searcher(index.uuid);
+        let (index, ids) = (Arc::clone(index), Arc::clone(ids));
+        let looking = spawn_blocking(move || {
+            let of = |(id, pending): (&String, Option<Logged>)| match (pending, &searcher) {
+                (Some(logged), _) => Ok(logged.source.is_some().then_some(logged.seq)),
+                (None, None) => Ok(None),
+                (None, Some(searcher)) => {
+                    Ok(lookup::locate(searcher, &index.schema, id)?.map(|located| located.seq))
+                }
+            };
+            ids.iter().zip(pending).map(of).collect::<Result<Vec<_>, lookup::LookupError>>()
+        });
+        let found = looking.await.map_err(ShardError::from).and_then(|found| Ok(found?));
+        found.map_err(|error| self.suspected(error))
     }
 
     /// How far a replica may be behind the owner; `None` at the owner, or if that is not known yet.

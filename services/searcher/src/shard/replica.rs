@@ -173,8 +173,30 @@ impl Open for Replica {
     }
 
     async fn serve(&self, opened: &Following, kept: &Kept<()>) -> String {
+        let Shared { suspicion, status, meters, .. } = &*self.shared;
+        status.clear(Trouble::Verifying);
         kept.open(());
-        self.shared.meters.openings.inc();
+        meters.openings.inc();
+        tokio::select! {
+            biased;
+            why = suspicion.watch(&opened.local, status, meters) => why,
+            why = self.follow(opened) => why,
+        }
+    }
+
+    async fn close(&self, opened: Following, reason: Closing) {
+        let local = Arc::clone(&opened.local);
+        let closed = timeout(CLOSE, spawn_blocking(move || lock(&local).close())).await;
+        let is_clean = matches!(closed, Ok(Ok(()))) && reason != Closing::Failed;
+        if is_clean && let Err(error) = opened.folder.mark_clean() {
+            info!(%error, "local files will be verified by the next opening");
+        }
+    }
+}
+
+impl Replica {
+    /// Follows the owner until the folder has to be opened again. Returns why.
+    async fn follow(&self, opened: &Following) -> String {
         let backoff = Backoff::new(self.poll, Duration::from_secs(2).max(self.poll));
         let (mut retries, mut failures) = (backoff.retries(), 0);
         let mut at = opened.at.lock().await;
@@ -204,17 +226,6 @@ impl Open for Replica {
         }
     }
 
-    async fn close(&self, opened: Following, reason: Closing) {
-        let local = Arc::clone(&opened.local);
-        let closed = timeout(CLOSE, spawn_blocking(move || lock(&local).close())).await;
-        let is_clean = matches!(closed, Ok(Ok(()))) && reason != Closing::Failed;
-        if is_clean && let Err(error) = opened.folder.mark_clean() {
-            info!(%error, "local files will be verified by the next opening");
-        }
-    }
-}
-
-impl Replica {
     /// Looks for a newer manifest, and follows it. Returns whether there was none.
     async fn look(&self, opened: &Following, at: &mut At) -> Result<bool, LookError> {
         let began = Moment::now();

@@ -16,6 +16,8 @@ const DATA_NOT_OPEN: ReasonCode = ReasonCode::new("data-not-open");
 const DISK_FULL: ReasonCode = ReasonCode::new("disk-full");
 /// Local files can't be read.
 const LOCAL_FILES_UNREADABLE: ReasonCode = ReasonCode::new("local-files-unreadable");
+/// Local files are verified, because a request failed as it does if one is damaged.
+const LOCAL_FILES_SUSPECT: ReasonCode = ReasonCode::new("local-files-suspect");
 /// What is acknowledged is not indexed fast enough.
 const INDEXING_BEHIND: ReasonCode = ReasonCode::new("indexing-behind");
 
@@ -28,6 +30,8 @@ pub(crate) enum Trouble {
     Store,
     /// Local files can't be read, so their segments are not stored.
     Unreadable,
+    /// Local files are verified, or fetched again.
+    Verifying,
     DiskFull,
     /// Operations can't be indexed.
     Indexing,
@@ -39,6 +43,7 @@ impl Trouble {
             Self::Damaged => DAMAGED_DATA,
             Self::Store => STORE_UNAVAILABLE,
             Self::Unreadable => LOCAL_FILES_UNREADABLE,
+            Self::Verifying => LOCAL_FILES_SUSPECT,
             Self::DiskFull => DISK_FULL,
             Self::Indexing => INDEXING_BEHIND,
         }
@@ -109,6 +114,7 @@ pub(crate) struct Meters {
     pub(crate) uploads: Counter,
     pub(crate) upload_bytes: Counter,
     pub(crate) garbage: Counter,
+    pub(crate) verifications: Counter,
 }
 
 impl Meters {
@@ -134,6 +140,10 @@ impl Meters {
             uploads: counter("uploads", "Manifests written to the store"),
             upload_bytes: counter("upload_bytes", "Bytes of segments written to the store"),
             garbage: counter("garbage", "Garbage objects deleted from the store"),
+            verifications: counter(
+                "verifications",
+                "Times that local files were verified after a failed request",
+            ),
         }
     }
 }

@@ -19,12 +19,15 @@ use crate::catalog::Indexes;
 use crate::definition::Definition;
 use crate::schema::IndexSchema;
 
+mod damage;
 mod history;
+mod merges;
 mod owner;
 mod replica;
 mod takeover;
 mod torture;
 mod trouble;
+mod vectors;
 
 /// A store, a catalog, and folders.
 pub(crate) struct World {
@@ -200,6 +203,19 @@ impl Running {
         self.cx.tasks.abort();
         self.cx.tasks.wait().await;
     }
+}
+
+/// Sets a fault of the disk of a running owner, or ends it.
+fn set_fault(running: &Running, fault: &str, is_set: bool) {
+    let local = local(running);
+    let path = indexer::lock(&local).folder().path().join(fault);
+    if is_set { std::fs::write(path, "").unwrap() } else { std::fs::remove_file(path).unwrap() }
+}
+
+/// The local indexes of a running owner.
+fn local(running: &Running) -> indexer::Local {
+    let Role::Owner { kept, .. } = &running.shard.0.role else { panic!("it is a replica") };
+    kept.get().unwrap().local.upgrade().unwrap()
 }
 
 /// Waits for a condition to become true.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plugin::shard::Moment;
+use tantivy::directory::RamDirectory;
 use tantivy::{ReloadPolicy, Searcher};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -61,8 +62,7 @@ impl Views {
         if let Some(searcher) = empty.get(&index.uuid) {
             return Ok(searcher.clone());
         }
-        let tantivy = tantivy::Index::create_in_ram(index.schema.schema.clone());
-        index.schema.register(&tantivy);
+        let tantivy = index.schema.create(RamDirectory::create())?;
         let reader = tantivy.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         // Indexes come and go; those that are used are made again.
         if empty.len() >= 256 {

@@ -2,16 +2,46 @@ use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, WARNING};
 
 use super::*;
 
+mod aggregations;
+mod aliases;
+mod hostile;
 mod scenarios;
 mod search;
+mod senders;
+mod vectors;
 
 /// A request with a JSON body, which must be answered with this status.
-async fn ask(searchers: &Searchers, method: &str, path: &str, body: &str, status: u16) -> Value {
+pub(super) async fn ask(searchers: &Searchers, method: &str, path: &str, body: &str, status: u16) -> Value {
     let answer = searchers.call(method, &format!("/es{path}"), body.to_owned()).await;
     let shown = String::from_utf8_lossy(&answer.body).into_owned();
     assert_eq!(answer.status, status, "{method} {path} {body}: {shown}");
     assert_eq!(answer.headers["x-elastic-product"], "Elasticsearch", "{method} {path}");
     if answer.body.is_empty() { Value::Null } else { answer.json() }
+}
+
+/// The id of a scroll over no index.
+const SCROLL: &str =
+    "{\"scroll_id\":\"eyJTY3JvbGwiOnsiaW5kZXhlcyI6W10sInJlcXVlc3QiOiJ7fSIsIm5vdyI6MCwiYWZ0ZXIiOm51bGx9fQ\"}";
+
+/// The query and the body of a request that is answered, for a path of the description with `x` as its index.
+pub(super) fn example(path: &str, method: &str) -> Option<(&'static str, &'static str)> {
+    let path = path.strip_prefix("/es/")?;
+    Some(match (path.rsplit('/').find(|part| part.starts_with('_')).unwrap_or_default(), method) {
+        ("_bulk", _) => ("", "{\"delete\":{\"_index\":\"x\",\"_id\":\"1\"}}\n"),
+        ("_update", _) => ("", "{\"doc\":{}}"),
+        ("_mget", _) => ("", "{\"docs\":[{\"_index\":\"x\",\"_id\":\"1\"}]}"),
+        ("_search", "post" | "delete") if path.ends_with("scroll") => ("", SCROLL),
+        ("_msearch", _) => ("", "{\"index\":\"x\"}\n{}\n"),
+        ("_pit", "post") => ("?keep_alive=1m", ""),
+        ("_pit", "delete") => ("", "{\"id\":\"x\"}"),
+        ("_reindex", _) => ("", "{\"source\":{\"index\":\"x\"},\"dest\":{\"index\":\"other\"}}"),
+        ("_delete_by_query", _) => ("", "{\"query\":{\"match_none\":{}}}"),
+        ("_aliases", "post") => ("", "{\"actions\":[{\"add\":{\"index\":\"x\",\"alias\":\"z\"}}]}"),
+        ("_index_template", "put") => ("", "{\"index_patterns\":[\"t\"]}"),
+        ("_field_caps", _) => ("?fields=*", ""),
+        ("_analyze", _) => ("", "{\"text\":\"a\"}"),
+        _ => ("", "{}"),
+    })
 }
 
 fn kind(answer: &Value) -> &str {
@@ -287,8 +317,9 @@ async fn what_is_not_supported_is_refused_by_name() {
     let long = format!("/a/_doc/{}", "i".repeat(600));
     let large = format!("{{\"a\":\"{}\"}}", "a".repeat(5_000));
     for (method, path, body, status, words) in [
-        ("POST", "/_aliases", "{}", 400, "[_aliases]"),
-        ("PUT", "/_index_template/x", "{}", 400, "[_index_template]"),
+        ("POST", "/_aliases", "{}", 400, "at least one action"),
+        ("PUT", "/_index_template/x", "{}", 400, "1 to 10 patterns"),
+        ("POST", "/_index_template/_simulate/x", "{}", 400, "[_index_template]"),
         ("GET", "/_tasks", "", 400, "[_tasks]"),
         ("GET", "/_cluster/state", "", 400, "[_cluster/state]"),
         ("GET", "/_cat/nodes", "", 400, "[_cat/nodes]"),
@@ -299,7 +330,7 @@ async fn what_is_not_supported_is_refused_by_name() {
         ("PUT", "/..%2Fx", "", 400, "Invalid index name"),
         ("PUT", "/es", "", 400, "reserved"),
         ("PUT", "/b", "[]", 400, "no JSON object"),
-        ("PUT", "/b", r#"{"aliases": {"x": {}}}"#, 400, "[aliases]"),
+        ("PUT", "/b", r#"{"aliases": {"x": {"routing": "1"}}}"#, 400, "[routing]"),
         ("PUT", "/b", r#"{"maping": {}}"#, 400, "[maping]"),
         ("PUT", "/a/_settings", r#"{"index": {"sort": {}}}"#, 400, "[index.sort]"),
         ("PUT", "/a/_doc/1?routing=x", "{}", 400, "[routing]"),

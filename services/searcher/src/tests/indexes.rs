@@ -63,7 +63,7 @@ async fn an_index_shows_its_documents_at_each_shard() {
 
 #[tokio::test]
 async fn a_deleted_index_is_gone_at_every_member_and_a_new_one_is_empty() {
-    let searchers = Searchers::with_index(2, json!({})).await;
+    let searchers = Searchers::with_index(2, json!({"auto_create": false})).await;
     for number in 0..2 {
         let path = format!("/x/docs/{}", Searchers::id_of(number));
         assert_eq!(searchers.call("PUT", &path, "{\"text\":\"old\"}").await.status, 201);

@@ -10,6 +10,7 @@ use types::ErrorKind;
 
 use super::super::error::EsError;
 use super::super::parameters::condition;
+use super::super::unique;
 use crate::document::MAX_DOCUMENT;
 use crate::http::{MAX_LINES, Reason, one_line};
 use crate::shard::{Change, Condition};
@@ -104,8 +105,9 @@ pub(crate) fn decode(body: &[u8], index: Option<&str>) -> Result<Vec<Entry>, EsE
 /// Reads an action line: an object with the action as its only member.
 fn action(number: usize, line: &[u8]) -> Result<(Action, Map<String, Value>), EsError> {
     let bad = |what: &str| EsError::illegal(format!("Malformed action/metadata line [{number}], {what}"));
-    let members: BTreeMap<String, Value> =
-        serde_json::from_slice(line).map_err(|error| bad(&format!("expected an object: {error}")))?;
+    let members: BTreeMap<String, Value> = unique::check(line)
+        .and_then(|()| serde_json::from_slice(line))
+        .map_err(|error| bad(&format!("expected an object: {error}")))?;
     let mut members = members.into_iter();
     let (Some((name, meta)), None) = (members.next(), members.next()) else {
         return Err(bad("expected one action"));
@@ -275,6 +277,8 @@ mod tests {
             ("{\"index\":{}}\n{}\n{\"create\":{}}\n", "no document after it"),
             ("{}\n", "expected one action"),
             ("{\"index\":{},\"create\":{}}\n{}\n", "expected one action"),
+            ("{\"index\":{},\"index\":{}}\n{}\n", "duplicate field 'index'"),
+            ("{\"index\":{\"_id\":\"1\",\"_id\":\"2\"}}\n{}\n", "duplicate field '_id'"),
             ("{\"put\":{}}\n{}\n", "but found [put]"),
             ("{\"index\":7}\n{}\n", "expected an object after [index]"),
             ("x\n{}\n", "line [1]"),

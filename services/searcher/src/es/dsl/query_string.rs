@@ -5,7 +5,7 @@ use std::ops::Bound;
 use serde_json::Value;
 
 use super::compound::tie_breaker;
-use super::keys::{Keys, checked_field};
+use super::keys::{Keys, checked_field, shortened};
 use super::words::{AUTO, MAX_EXPANSIONS, condition, default_leaf, distance, fields};
 use super::{DslError, DslErrorKind, boosted};
 use crate::query::condition::{Distance, Fuzzy, Like, NoWords, Scalar, Test, Words};
@@ -102,7 +102,9 @@ pub(super) fn read(body: &Value, now: i64) -> Result<Node, DslError> {
     let root = query::parse_elastic(&text, options.all_words).map_err(|error| DslError {
         kind: DslErrorKind::Query,
         reason: match error.at {
-            Some(at) => format!("Failed to parse query [{text}]: at character {at}: {}", error.message),
+            Some(at) => {
+                format!("Failed to parse query [{}]: at character {at}: {}", shortened(&text), error.message)
+            }
             None => format!("Failed to parse query: {}", error.message),
         },
     })?;

@@ -108,6 +108,11 @@ impl Parser {
                     self.depth -= 1;
                     inner
                 }
+                // It is too deep: what is in it belongs to the clause around it.
+                '(' => {
+                    self.at += 1;
+                    continue;
+                }
                 '"' => self.phrase(),
                 '+' | '|' => {
                     // Only between two clauses.

@@ -422,11 +422,74 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
+/// The queries of `table`, in which some values and keys are replaced: most are nearly right.
+fn near_miss() -> impl Strategy<Value = Value> {
+    let queries: Vec<Value> = table().into_iter().map(|(query, _)| query).collect();
+    let fields =
+        ["title", "body", "tag", "pages", "price", "used", "at", "note", "n.k", "n.d", "_id", "nowhere"];
+    (proptest::sample::select(queries), value(), 0..30_usize, proptest::sample::select(fields.to_vec()))
+        .prop_map(|(mut query, value, at, field)| {
+            let mut left = at;
+            replace(&mut query, &mut left, &value, field);
+            query
+        })
+}
+
+/// Replaces the value at a place, and the name of a field at another one.
+fn replace(query: &mut Value, left: &mut usize, value: &Value, field: &str) {
+    if *left == 0 {
+        *query = value.clone();
+        *left = usize::MAX;
+        return;
+    }
+    *left = left.saturating_sub(1);
+    match query {
+        Value::Object(members) => {
+            let fields = ["title", "body", "tag", "pages", "price", "used", "at", "note"];
+            let found = members.keys().find(|key| fields.contains(&key.as_str())).cloned();
+            if let Some(value) = found.filter(|_| left.is_multiple_of(2)).and_then(|key| members.remove(&key))
+            {
+                members.insert(field.to_owned(), value);
+            }
+            members.values_mut().for_each(|inner| replace(inner, left, value, field));
+        }
+        Value::Array(list) => list.iter_mut().for_each(|inner| replace(inner, left, value, field)),
+        _ => {}
+    }
+}
+
+#[test]
+fn parentheses_may_be_nested_deeper_than_they_are_read() {
+    for count in [29, 30, 31, 32, 33, 1_000] {
+        for text in ["(".repeat(count), format!("{}fox{}", "(".repeat(count), ")".repeat(count))] {
+            let ast = parse(&json!({"simple_query_string": {"query": text}}), NOW);
+            assert!(ast.is_ok(), "{count}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_json_is_parsed_or_refused(value in value(), name in proptest::sample::select(QUERIES.to_vec()), field: bool) {
         let _ = parse(&value, NOW);
         let body = if field { json!({ "a": value }) } else { value };
         let _ = parse(&json!({ name: body }), NOW);
+    }
+
+    #[test]
+    fn what_is_parsed_finds_something_or_is_refused_in_short(query in near_miss()) {
+        use std::sync::LazyLock;
+        static INDEX: LazyLock<testing::TestIndex> = LazyLock::new(|| {
+            let (definition, documents) = library();
+            testing::index(&definition, &documents, 2, 2)
+        });
+        match parse(&query, NOW) {
+            Err(error) => prop_assert!(error.reason.len() < 1_000, "{}: {}", query, error.reason),
+            Ok(_) => {
+                if let Err(error) = testing::outcome(&INDEX, &query, NOW) {
+                    prop_assert!(error.len() < 2_000 && !error.contains("Engine"), "{}: {}", query, error);
+                }
+            }
+        }
     }
 }

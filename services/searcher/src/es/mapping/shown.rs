@@ -14,7 +14,9 @@ pub(crate) fn type_of(field: &FieldDefinition) -> &'static str {
         FieldDefinition::F64 {} => "double",
         FieldDefinition::Bool {} => "boolean",
         FieldDefinition::Date {} => "date",
+        FieldDefinition::Ip {} => "ip",
         FieldDefinition::Json {} => "object",
+        FieldDefinition::Vector { .. } => "dense_vector",
     }
 }
 
@@ -55,6 +57,12 @@ fn members_of(field: &FieldDefinition, dynamic: Dynamic) -> Map<String, Value> {
         FieldDefinition::Json {} if dynamic != Dynamic::Yes => {
             Map::from_iter([("type".to_owned(), json!("object")), ("dynamic".to_owned(), json!("true"))])
         }
+        FieldDefinition::Vector { dims, similarity } => Map::from_iter([
+            ("type".to_owned(), json!(type_of(field))),
+            ("dims".to_owned(), json!(dims)),
+            ("index".to_owned(), json!(true)),
+            ("similarity".to_owned(), json!(similarity.name())),
+        ]),
         other => Map::from_iter([("type".to_owned(), json!(type_of(other)))]),
     };
     if !field.sub_fields().is_empty() {

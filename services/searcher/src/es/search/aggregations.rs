@@ -1,17 +1,23 @@
 //! Aggregations in Elasticsearch's form become native ones, and their results become Elasticsearch's. Pure.
 //!
-//! `filter`, `filters` and `missing` become native filters, whose queries travel apart. `meta` is put back into the results.
+//! `filter`, `filters`, `missing` and ranges of dates become native filters, whose queries travel apart. `meta` is put back
+//! into the results.
 
-use std::collections::BTreeMap;
+mod composite;
+mod dates;
+mod shown;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::definition::FieldDefinition;
 use crate::es::dsl;
 use crate::es::error::EsError;
 use crate::query::condition::base_of_keyword;
-use crate::query::dates::written;
+use crate::query::dates::DateReading;
 use crate::schema::IndexSchema;
+use crate::search::fields_mut;
+use dates::DateRange;
 
 /// Keys that choose how a result is computed, and not the result.
 const HINTS: [&str; 5] = ["execution_hint", "collect_mode", "precision_threshold", "tdigest", "rewrite"];
@@ -61,12 +67,25 @@ type Shapes = BTreeMap<String, Shape>;
 /// What becomes of a result.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Shape {
+    kind: String,
     meta: Option<Value>,
-    /// The keys of the buckets of `filters`, which have none in a list.
-    filters: Option<Vec<Option<String>>>,
-    /// The kind and the field of a number that may be a date.
-    number: Option<(String, String)>,
+    /// The buckets of what was translated to several filters.
+    buckets: Option<Buckets>,
+    /// The fields whose values are in the result.
+    fields: Vec<String>,
+    /// How dates are written, if not in the default format in UTC.
+    dates: Option<DateReading>,
+    /// The request of a `composite`.
+    composite: Option<Map<String, Value>>,
     below: Shapes,
+}
+
+/// Buckets of which each is a filter.
+#[derive(Debug, Clone, PartialEq)]
+enum Buckets {
+    Named(Vec<String>),
+    Listed(usize),
+    Ranges { ranges: Vec<DateRange>, is_keyed: bool },
 }
 
 impl Aggregations {
@@ -84,9 +103,14 @@ impl Aggregations {
         native
     }
 
-    /// Results as Elasticsearch shows them.
-    pub(super) fn shown(&self, results: Map<String, Value>, schema: &IndexSchema) -> Map<String, Value> {
-        shown(&self.shapes, results, schema)
+    /// Results as Elasticsearch shows them. `dates` are the fields in which only dates were found.
+    pub(super) fn shown(
+        &self,
+        results: Map<String, Value>,
+        schema: &IndexSchema,
+        dates: &BTreeSet<String>,
+    ) -> Result<Map<String, Value>, EsError> {
+        shown::Shown { schema, dates }.all(&self.shapes, results)
     }
 }
 
@@ -142,7 +166,7 @@ fn one(
         (Some(_), Some(_)) => return Err(EsError::parsing(format!("aggregation [{name}] has [aggs] twice"))),
         (below, other) => below.or(other),
     };
-    let mut shape = Shape { meta: members.get("meta").cloned(), ..Shape::default() };
+    let mut shape = Shape { kind: kind.clone(), meta: members.get("meta").cloned(), ..Shape::default() };
     let mut put = |name: String, kind: &str, body: Value, filters: &mut Vec<String>| {
         let mut translated = Map::from_iter([(kind.to_owned(), body)]);
         if let Some(below) = below {
@@ -181,24 +205,39 @@ fn one(
                 return Err(EsError::illegal(format!("aggregation [{name}]: [{key}] is not supported")));
             }
             let mut keys = Vec::new();
-            for (at, (key, query)) in queries.into_iter().enumerate() {
+            for (at, (key, query)) in queries.iter().enumerate() {
                 let number = filter(query, filters)?;
                 put(format!("{name}[{at}]"), "filter", number, filters)?;
-                keys.push(key);
+                keys.extend(key.clone());
             }
-            shape.filters = Some(keys);
+            let is_named = keys.len() == queries.len() && !keys.is_empty();
+            shape.buckets =
+                Some(if is_named { Buckets::Named(keys) } else { Buckets::Listed(queries.len()) });
         }
-        kind => put(name.to_owned(), kind, plain(name, body)?, filters)?,
+        "date_range" | "range" if kind == "date_range" || dates::has_dates(body) => {
+            let ranges = dates::ranges(name, body, now)?;
+            for (at, range) in ranges.ranges.iter().enumerate() {
+                let number = filter(&range.query, filters)?;
+                put(format!("{name}[{at}]"), "filter", number, filters)?;
+            }
+            shape.dates = Some(ranges.dates);
+            shape.buckets = Some(Buckets::Ranges { ranges: ranges.ranges, is_keyed: ranges.is_keyed });
+        }
+        "date_histogram" => {
+            let mut body = plain(name, body)?;
+            shape.dates = Some(dates::histogram(name, &mut body, now)?);
+            put(name.to_owned(), kind, Value::Object(body), filters)?;
+        }
+        kind => put(name.to_owned(), kind, Value::Object(plain(name, body)?), filters)?,
     }
-    if matches!(kind.as_str(), "min" | "max" | "avg" | "stats") {
-        let field = body.get("field").and_then(Value::as_str);
-        shape.number = field.map(|field| (kind.clone(), field.to_owned()));
-    }
+    let mut body = body.as_object().cloned().unwrap_or_default();
+    shape.composite = (kind == "composite").then(|| body.clone());
+    shape.fields = fields_mut(kind, &mut body).into_iter().map(std::mem::take).collect();
     Ok(shape)
 }
 
 /// A body without hints, and with the order in one form.
-fn plain(name: &str, body: &Value) -> Result<Value, EsError> {
+fn plain(name: &str, body: &Value) -> Result<Map<String, Value>, EsError> {
     let Value::Object(members) = body else {
         return Err(EsError::parsing(format!(
             "aggregation [{name}] is an object with a type that is one, too"
@@ -216,17 +255,17 @@ fn plain(name: &str, body: &Value) -> Result<Value, EsError> {
             _ => return Err(EsError::illegal(format!("aggregation [{name}]: [order] is one key"))),
         };
     }
-    if plain
-        .get("time_zone")
-        .and_then(Value::as_str)
-        .is_some_and(|zone| matches!(zone, "UTC" | "Z" | "+00:00"))
-    {
-        plain.remove("time_zone");
+    // Some clients send numbers as texts.
+    for count in ["size", "shard_size", "min_doc_count"] {
+        let number = plain.get(count).and_then(Value::as_str).and_then(|text| text.parse::<u64>().ok());
+        if let Some(number) = number {
+            plain.insert(count.to_owned(), json!(number));
+        }
     }
-    Ok(Value::Object(plain))
+    Ok(plain)
 }
 
-/// Replaces the names of fields by those that the index has.
+/// Replaces the names of fields by those that the index has, and keys of pages by native ones.
 fn with_fields(aggregations: &mut Value, schema: &IndexSchema) {
     let Value::Object(members) = aggregations else { return };
     for aggregation in members.values_mut() {
@@ -234,107 +273,18 @@ fn with_fields(aggregations: &mut Value, schema: &IndexSchema) {
         for (part, body) in parts {
             if part == "aggs" {
                 with_fields(body, schema);
-            } else if let Some(Value::String(field)) = body.get_mut("field") {
-                if let Some(base) = base_of_keyword(field, schema) {
-                    *field = base.to_owned();
-                } else if field == "_seq_no" {
-                    "_seq".clone_into(field);
+            } else if let Value::Object(body) = body {
+                if part == "composite" {
+                    composite::with_native_after(body, schema);
                 }
-            }
-        }
-    }
-}
-
-fn shown(shapes: &Shapes, mut results: Map<String, Value>, schema: &IndexSchema) -> Map<String, Value> {
-    let mut all = Map::new();
-    for (name, shape) in shapes {
-        let mut result = match &shape.filters {
-            None => match results.remove(name) {
-                Some(result) => inner(shape, result, schema),
-                None => continue,
-            },
-            Some(keys) => {
-                let buckets = keys.iter().enumerate().map(|(at, key)| {
-                    let result =
-                        results.remove(&format!("{name}[{at}]")).unwrap_or_else(|| json!({ "doc_count": 0 }));
-                    (key.clone(), inner(shape, result, schema))
-                });
-                let buckets: Vec<_> = buckets.collect();
-                match buckets.first() {
-                    Some((None, _)) => {
-                        json!({ "buckets": buckets.into_iter().map(|(_, bucket)| bucket).collect::<Vec<_>>() })
-                    }
-                    _ => {
-                        let named = buckets.into_iter().filter_map(|(key, bucket)| Some((key?, bucket)));
-                        json!({ "buckets": named.collect::<Map<_, _>>() })
+                for field in fields_mut(part, body) {
+                    if let Some(base) = base_of_keyword(field, schema) {
+                        *field = base.to_owned();
+                    } else if field == "_seq_no" {
+                        "_seq".clone_into(field);
                     }
                 }
             }
-        };
-        if let (Some(meta), Value::Object(result)) = (&shape.meta, &mut result) {
-            result.insert("meta".to_owned(), meta.clone());
-        }
-        all.insert(name.clone(), result);
-    }
-    all
-}
-
-/// Dates are in nanoseconds in native results, and in milliseconds with a text beside them in Elasticsearch's.
-fn in_millis(result: &mut Value) {
-    let Value::Object(members) = result else { return };
-    for name in ["value", "min", "max", "avg", "sum"] {
-        let Some(nanos) = members.get(name).and_then(Value::as_f64) else { continue };
-        let millis = nanos / 1e6;
-        members.insert(name.to_owned(), json!(millis));
-        #[expect(clippy::cast_possible_truncation, reason = "it was the date of a document")]
-        if let Some(text) = written(millis as i64).filter(|_| name != "sum") {
-            members.insert(format!("{name}_as_string"), json!(text));
         }
     }
-}
-
-/// A result whose buckets have results.
-fn inner(shape: &Shape, mut result: Value, schema: &IndexSchema) -> Value {
-    if let Some((_, field)) = &shape.number
-        && matches!(schema.definition.fields.get(field), Some(FieldDefinition::Date {}))
-    {
-        in_millis(&mut result);
-    }
-    if shape.below.is_empty() {
-        return result;
-    }
-    let Value::Object(mut members) = result else { return result };
-    match members.get_mut("buckets") {
-        Some(Value::Array(buckets)) => buckets.iter_mut().for_each(|bucket| in_bucket(shape, bucket, schema)),
-        Some(Value::Object(buckets)) => {
-            buckets.values_mut().for_each(|bucket| in_bucket(shape, bucket, schema));
-        }
-        _ => {
-            let mut bucket = Value::Object(members);
-            in_bucket(shape, &mut bucket, schema);
-            return bucket;
-        }
-    }
-    Value::Object(members)
-}
-
-fn in_bucket(shape: &Shape, bucket: &mut Value, schema: &IndexSchema) {
-    let Value::Object(members) = bucket else { return };
-    let is_own = |key: &str| {
-        matches!(
-            key,
-            "key"
-                | "key_as_string"
-                | "doc_count"
-                | "from"
-                | "to"
-                | "from_as_string"
-                | "to_as_string"
-                | "doc_count_error_upper_bound"
-        )
-    };
-    let results: Map<String, Value> = members.clone();
-    let below = shown(&shape.below, results, schema);
-    members.retain(|key, _| is_own(key) && !below.contains_key(key));
-    members.extend(below);
 }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::request::EsSearch;
 use crate::catalog::Index;
+use crate::es::error::EsError;
 use crate::search::{Answer, AnswerHit, ShardFailure};
 
 /// The answer to a search. Documents are written as they were stored.
@@ -91,19 +92,24 @@ impl EsShards {
 
 impl EsAnswer {
     /// What was found in some indexes.
-    pub(super) fn new(search: &EsSearch, indexes: &[Arc<Index>], answer: Answer, shards: EsShards) -> Self {
+    pub(super) fn new(
+        search: &EsSearch,
+        indexes: &[Arc<Index>],
+        answer: Answer,
+        shards: EsShards,
+    ) -> Result<Self, EsError> {
         let total = match search.is_total_number {
             true => json!(answer.total),
             false => json!({ "value": answer.total, "relation": "eq" }),
         };
         let hits = answer.hits.into_iter().filter_map(|hit| EsHit::new(search, indexes, hit)).collect();
-        let aggregations = match (&search.aggregations, answer.aggs) {
-            (Some(aggregations), Some(results)) => {
-                indexes.first().map(|index| aggregations.shown(results, &index.schema))
+        let aggregations = match (&search.aggregations, answer.aggs, indexes.first()) {
+            (Some(aggregations), Some(results), Some(index)) => {
+                Some(aggregations.shown(results, &index.schema, &answer.dates)?)
             }
             _ => None,
         };
-        Self {
+        Ok(Self {
             scroll_id: None,
             pit_id: None,
             took: answer.took_ms,
@@ -116,7 +122,7 @@ impl EsAnswer {
             },
             aggregations,
             status: None,
-        }
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use types::did_you_mean;
 
 use crate::es::error::EsError;
 use crate::es::parameters::Parameters;
+use crate::es::unique;
 
 /// The members of a body by name; numbers keep all their digits.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +21,7 @@ impl Members {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        let members = serde_json::from_slice(body);
+        let members = unique::check(body).and_then(|()| serde_json::from_slice(body));
         members.map(Self).map_err(|error| EsError::parsing(format!("the body is not a JSON object: {error}")))
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::aggregations::Aggregations;
 use super::highlight::{self, Highlight};
+use super::knn::Vectors;
 use super::members::Members;
 use super::sort::Key;
 use crate::es::dsl;
@@ -49,7 +50,7 @@ pub(super) const PARAMETERS: [&str; 29] = [
     "include_named_queries_score",
 ];
 
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 22] = [
     "query",
     "post_filter",
     "from",
@@ -70,10 +71,12 @@ const KNOWN: [&str; 20] = [
     "stored_fields",
     "pit",
     "profile",
+    "knn",
+    "rank",
 ];
 
 /// What is refused by name, unless it is empty.
-const REFUSED: [&str; 17] = [
+const REFUSED: [&str; 15] = [
     "fields",
     "docvalue_fields",
     "script_fields",
@@ -82,9 +85,7 @@ const REFUSED: [&str; 17] = [
     "rescore",
     "suggest",
     "slice",
-    "knn",
     "indices_boost",
-    "rank",
     "retriever",
     "stats",
     "ext",
@@ -101,6 +102,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) struct EsSearch {
     /// As JSON text.
     query: String,
+    pub(super) vectors: Vectors,
     pub(super) now: i64,
     pub(super) from: usize,
     pub(super) size: usize,
@@ -176,9 +178,13 @@ impl EsSearch {
         let aggregations: Option<Value> = aggregations;
         let aggregations = aggregations.map(|all| Aggregations::read(&all, now)).transpose()?;
         let has_total = track_total_hits(members)?;
+        let mut members = members.clone();
+        let vectors = Vectors::read(&mut members, from.saturating_add(size), now)?;
+        let members = &members;
         let highlight = members.get::<Value>("highlight", "an object")?;
         Ok(Self {
             query: query(members, now, aggregations.is_some())?,
+            vectors,
             now,
             from,
             size,
@@ -236,11 +242,13 @@ impl EsSearch {
             members.set("aggs", &aggregations.native(schema));
             filters.clone_from(&aggregations.filters);
         }
+        self.vectors.add_to(&mut members, &mut filters);
         let dsl = json!({
             "query": self.query,
             "filters": filters,
             "now": self.now,
             "index": number,
+            "has_query": self.vectors.has_query,
             "has_numbers": self.has_version || self.has_seq_no,
         });
         members.set("dsl", &dsl);

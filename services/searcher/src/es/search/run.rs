@@ -79,6 +79,9 @@ impl SearcherService {
         if scroll.is_none() {
             return self.es_run(&catalog, &indexes, &search).await;
         }
+        if !search.vectors.is_empty() {
+            return Err(EsError::illegal("[knn] cannot be used in a scroll context"));
+        }
         if search.sort.iter().any(Key::is_score) {
             return Err(EsError::illegal(
                 "a scroll can't be sorted by _score, since scores change: leave [sort] out, or sort by fields",
@@ -231,7 +234,7 @@ impl SearcherService {
         search: &EsSearch,
     ) -> Result<EsAnswer, EsError> {
         let (answer, shards) = self.es_find(catalog, indexes, search).await?;
-        Ok(EsAnswer::new(search, indexes, answer, shards))
+        EsAnswer::new(search, indexes, answer, shards)
     }
 
     async fn es_find(
@@ -246,6 +249,9 @@ impl SearcherService {
         };
         let deadline = began + search.timeout;
         let is_alone = indexes.len() == 1;
+        if !is_alone && !search.vectors.is_empty() {
+            return Err(EsError::illegal("[knn] over several indexes is not supported: search one of them"));
+        }
         let mut searches = Vec::with_capacity(indexes.len());
         for (number, index) in indexes.iter().enumerate() {
             let request = search.of_index(&index.schema, number, is_alone)?;
@@ -264,7 +270,8 @@ impl SearcherService {
             parts.extend(gathered.found);
         }
         let schema = Arc::clone(&first.schema);
-        let merged = QueryPool::finish(move || merge(&whole, &schema, parts)).await;
+        let merged =
+            QueryPool::finish(!whole.has_aggregations(), move || merge(&whole, &schema, parts)).await;
         let mut answer = merged.map_err(|error| error.refusal())?.map_err(Refusal::from)?;
         answer.timed_out = has_timed_out;
         answer.took_ms = millis(began.elapsed());

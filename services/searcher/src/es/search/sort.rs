@@ -7,6 +7,7 @@ use crate::es::error::EsError;
 use crate::query::condition::base_of_keyword;
 use crate::query::dates::DateReading;
 use crate::schema::IndexSchema;
+use crate::schema::addresses::Address;
 
 /// A sort key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +113,12 @@ impl Key {
     /// A value of `search_after` as native searches have it: JSON text.
     pub(super) fn native_value(&self, text: &str, schema: &IndexSchema) -> String {
         let value: Value = serde_json::from_str(text).unwrap_or_default();
+        if let (Value::String(address), Some(FieldDefinition::Ip {})) =
+            (&value, schema.definition.fields.get(&self.field))
+            && Address::parse(address).is_some()
+        {
+            return json!({ "ip": address }).to_string();
+        }
         let date = match &value {
             Value::Number(number) if self.is_date(schema) => Some(number.to_string()),
             Value::String(date) if self.is_date(schema) || (self.is_dynamic(schema) && date.len() >= 20) => {
@@ -128,6 +135,9 @@ impl Key {
 
     /// A sort value as Elasticsearch shows it: dates of declared fields are milliseconds since 1970.
     pub(super) fn shown(&self, value: Value, schema: &IndexSchema) -> Value {
+        if let Some(address) = value.get("ip") {
+            return address.clone();
+        }
         let Some(date) = value.get("date") else { return value };
         match date.as_str().and_then(|date| DateReading::plain(0).read(date)) {
             Some(span) if self.is_date(schema) => json!(span.first),

@@ -1,7 +1,10 @@
 //! The ids of scrolls and points in time, which hold all that is known of them. Pure.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -40,7 +43,15 @@ impl Token {
             return Err(missing());
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| missing())?;
-        serde_json::from_slice(&bytes).map_err(|_| missing())
+        let token: Self = serde_json::from_slice(&bytes).map_err(|_| missing())?;
+        let (Self::Scroll { indexes, .. } | Self::PointInTime { indexes }) = &token;
+        let distinct: BTreeSet<_> = indexes.iter().collect();
+        let is_list = |text: &String| serde_json::from_str::<Vec<IgnoredAny>>(text).is_ok();
+        let has_place = match &token {
+            Self::Scroll { after, .. } => after.as_ref().is_none_or(is_list),
+            Self::PointInTime { .. } => true,
+        };
+        if has_place && distinct.len() == indexes.len() { Ok(token) } else { Err(missing()) }
     }
 }
 

@@ -1,5 +1,8 @@
 //! The lines of a bulk request: each is a document, and has an answer of its own. Pure.
 
+use std::borrow::Cow;
+
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use types::ErrorKind;
 
@@ -65,6 +68,18 @@ pub(crate) fn split(body: &[u8], definition: &Definition) -> Result<Lines, TooMa
     Ok(lines)
 }
 
+/// Whether a body has a document, so that an index may be created for it.
+pub(super) fn has_document(body: &[u8]) -> bool {
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    body.split(|byte| *byte == b'\n').take(MAX_LINES).any(is_object)
+}
+
+/// Whether a text is a JSON object.
+pub(crate) fn is_object(text: &[u8]) -> bool {
+    let text = text.trim_ascii();
+    text.first() == Some(&b'{') && serde_json::from_slice::<IgnoredAny>(text).is_ok()
+}
+
 fn document(line: &[u8], definition: &Definition) -> Result<(DocumentId, Box<RawValue>), Reason> {
     let bad = |detail: String| refused(ErrorKind::Invalid, "bad-document", detail);
     if line.len() > MAX_DOCUMENT {
@@ -84,8 +99,15 @@ fn document(line: &[u8], definition: &Definition) -> Result<(DocumentId, Box<Raw
 
 /// A JSON text as one line: without the white space between its tokens, and otherwise as it is.
 pub(crate) fn one_line(text: &str) -> Result<Box<RawValue>, serde_json::Error> {
-    let text = serde_json::from_str::<&RawValue>(text)?.get();
-    RawValue::from_string(compact_json(text).into_owned())
+    let text = text.trim_matches([' ', '\t', '\n', '\r']);
+    match compact_json(text) {
+        Cow::Borrowed(text) => RawValue::from_string(text.to_owned()),
+        Cow::Owned(compact) => {
+            // Without its white space, a text that is no JSON may become some.
+            serde_json::from_str::<IgnoredAny>(text)?;
+            RawValue::from_string(compact)
+        }
+    }
 }
 
 fn refused(kind: ErrorKind, code: &str, detail: String) -> Reason {
@@ -113,6 +135,15 @@ mod tests {
         assert_eq!((found[1].0, found[1].1), (4, "b c"));
         assert!(!found[1].2.contains(['\n', '\r']) && found[1].2.contains("2.50"), "{}", found[1].2);
         assert!(split(b"", &with_id()).unwrap().documents.is_empty());
+    }
+
+    #[test]
+    fn a_line_is_json_before_its_white_space_is_removed() {
+        for wrong in ["{\"a\":1 2}", "{\"a\":tr ue}", "{\"a\":1.\t5}", " { \"a\" : \"b } "] {
+            assert!(one_line(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(one_line(" {\"a b\":1}\r").unwrap().get(), "{\"a b\":1}");
+        assert_eq!(one_line("{ \"a\" : 1.50 }").unwrap().get(), "{\"a\":1.50}");
     }
 
     #[test]

@@ -2,15 +2,25 @@
 
 use std::ops::Bound;
 
-use super::{MAX_EXPANDED, MAX_PHRASE, MAX_SEARCHES, MAX_WALKS, is_typed, kind, not_a_value, shown};
+use super::{
+    MAX_EXPANDED, MAX_PHRASE, MAX_SEARCHES, MAX_WALKS, is_typed, is_vector, kind, not_a_value, shown,
+};
 use crate::query::condition::{Condition, Like, Scalar, Spot, Test, Words, range_queries, selections, spots};
 use crate::query::dates::DateReading;
 use crate::query::{Ast, QueryError};
+use crate::schema::addresses::Network;
 use crate::schema::{IndexSchema, PlaceKind};
 
 pub(super) fn check(ast: &Ast, schema: &IndexSchema) -> Result<(), QueryError> {
     let (mut searches, mut expanded, mut walks) = (0_usize, 0_usize, 0_usize);
     for condition in ast.conditions() {
+        if is_vector(schema, &condition.field) && condition.test != Test::Exists && !condition.is_lenient {
+            let message = format!(
+                "field [{}] of type [dense_vector] does not support such queries: use [knn]",
+                condition.field
+            );
+            return Err(refused(message));
+        }
         let spots = spots(&condition.field, schema);
         searches += spots.len();
         let is_expanded = matches!(
@@ -62,6 +72,10 @@ fn values(condition: &Condition, spots: &[Spot], schema: &IndexSchema) -> Result
     let field = &condition.field;
     let kind = kind(schema, field);
     let all: &[Scalar] = match &condition.test {
+        Test::Values { any_case: true, .. } if kind == "ip" && !condition.is_lenient => {
+            let message = format!("[{field}] of type [ip] does not support case insensitive term queries");
+            return Err(refused(message));
+        }
         Test::Values { values, .. } => values,
         Test::Words(Words { text, .. }) | Test::Phrase { text, .. } => std::slice::from_ref(text),
         Test::Like { pattern, .. } if is_typed(kind) && !condition.is_lenient => {
@@ -95,6 +109,7 @@ fn is_value(kind: &str, value: &Scalar) -> bool {
         "u64" => text.parse::<u64>().is_ok(),
         "f64" => text.parse::<f64>().is_ok_and(f64::is_finite),
         "bool" => matches!(text, "true" | "false"),
+        "ip" => Network::parse(text).is_some(),
         "date" => DateReading::plain(0).read(text).is_some(),
         _ => true,
     }

@@ -23,6 +23,7 @@ use crate::query::condition::{
 };
 use crate::query::dates::DateReading;
 use crate::query::place::Selection;
+use crate::query::range::network;
 use crate::query::regexp::Regexp;
 use crate::query::selected::Selected;
 use crate::schema::PlaceKind;
@@ -122,6 +123,7 @@ impl Compiler<'_> {
             });
         }
         queries.extend(self.date(spot, value));
+        queries.extend(network(self.schema, place, &value.text));
         queries
     }
 
@@ -171,7 +173,7 @@ impl Compiler<'_> {
         let mut queries: Queries = Vec::new();
         let mut terms = Vec::new();
         for value in values {
-            if any_case && value.is_text && spot.takes != Takes::Others {
+            if any_case && value.is_text && spot.takes != Takes::Others && !self.schema.has_addresses(place) {
                 let Ok(regexp) = Regexp::of_pieces(&[Piece::Text(value.text.clone())]) else { continue };
                 let prefix = self.schema.text_term(place, "").serialized_value_bytes().to_vec();
                 let automaton = Arc::new(Prefixed { prefix, select: Select::Regexp(Arc::new(regexp)) });
@@ -182,6 +184,7 @@ impl Compiler<'_> {
             } else {
                 terms.extend(self.value_terms(spot, value));
                 queries.extend(self.date(spot, value));
+                queries.extend(network(self.schema, place, &value.text));
             }
         }
         match terms.len() {

@@ -68,7 +68,7 @@ pub(crate) fn selections(condition: &Condition, schema: &IndexSchema, spot: &Spo
     let place = &spot.place;
     let is_text = matches!(place.kind, PlaceKind::Text(_));
     let kind = schema.schema.get_field_entry(place.field).field_type().value_type();
-    if spot.takes == Takes::Others || !matches!(kind, Type::Str | Type::Json) {
+    if spot.takes == Takes::Others || schema.has_addresses(place) || !matches!(kind, Type::Str | Type::Json) {
         return Vec::new();
     }
     let most = match &condition.test {

@@ -1,6 +1,6 @@
 //! Formats of dates: Elasticsearch's names, and a subset of Java's patterns.
 
-use chrono::{FixedOffset, NaiveDate};
+use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, SecondsFormat, Timelike};
 
 use super::{DateSpan, in_zone};
 
@@ -61,6 +61,36 @@ impl Formats {
 
     pub(super) fn read(&self, text: &str, zone: FixedOffset) -> Option<DateSpan> {
         self.0.iter().find_map(|format| format.read(text, zone))
+    }
+
+    /// Writes a date in the first format.
+    pub(super) fn write(&self, date: DateTime<FixedOffset>) -> String {
+        match self.0.first() {
+            None | Some(Format::Optional) => date.to_rfc3339_opts(SecondsFormat::Millis, true),
+            Some(Format::EpochMillis) => date.timestamp_millis().to_string(),
+            Some(Format::EpochSecond) => date.timestamp().to_string(),
+            Some(Format::Pattern(parts)) => parts.iter().map(|part| part.write(date)).collect(),
+        }
+    }
+}
+
+impl Part {
+    fn write(&self, date: DateTime<FixedOffset>) -> String {
+        let two = |number: u32| format!("{number:02}");
+        match self {
+            Self::Year => format!("{:04}", date.year()),
+            Self::Month => two(date.month()),
+            Self::Day => two(date.day()),
+            Self::Hour => two(date.hour()),
+            Self::Minute => two(date.minute()),
+            Self::Second => two(date.second()),
+            Self::Fraction(count) => {
+                format!("{:09}", date.timestamp_subsec_nanos()).chars().take(*count).collect()
+            }
+            Self::Zone if date.offset().local_minus_utc() == 0 => "Z".to_owned(),
+            Self::Zone => date.offset().to_string(),
+            Self::Text(letter) => letter.to_string(),
+        }
     }
 }
 

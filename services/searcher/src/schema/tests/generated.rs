@@ -7,7 +7,7 @@ use serde_json::json;
 use tantivy::collector::TopDocs;
 use tantivy::query::TermQuery;
 use tantivy::schema::{IndexRecordOption, Value as _};
-use tantivy::{Index, IndexWriter, TantivyDocument};
+use tantivy::{IndexWriter, TantivyDocument};
 
 use super::{definition, find, indexed, schema};
 use crate::definition::Analyzer;
@@ -71,8 +71,7 @@ proptest! {
         let later = json!({"fields": {"c": {"type": "text", "analyzer": "en"}, "z": {"type": "keyword", "ignore_above": 5}}, "dynamic": dynamic});
         let later = created.extended(&serde_json::from_value(later).unwrap()).unwrap();
         let schema = IndexSchema::new(&created, Arc::new(later));
-        let index = Index::create_in_ram(schema.schema.clone());
-        schema.register(&index);
+        let index = schema.create(tantivy::directory::RamDirectory::create()).unwrap();
         let mut writer: IndexWriter = index.writer_with_num_threads(1, 20_000_000).unwrap();
         let mut accepted = Vec::new();
         for (number, document) in documents.iter().enumerate() {

@@ -23,6 +23,9 @@ pub(super) enum Takes {
     Ranges,
     Bounds,
     Percents,
+    List,
+    Object,
+    OneOf(&'static [&'static str]),
 }
 
 impl Takes {
@@ -70,6 +73,9 @@ impl Takes {
                     |value: &Value| value.as_f64().is_some_and(|value| (0.0..=100.0).contains(&value));
                 (1..=100).contains(&percents.len()) && percents.iter().all(is_percent)
             }),
+            Self::List => value.is_array(),
+            Self::Object => value.is_object(),
+            Self::OneOf(texts) => value.as_str().is_some_and(|text| texts.contains(&text)),
         }
     }
 
@@ -87,6 +93,9 @@ impl Takes {
             Self::Ranges => "a list of 1 to 1000 objects with `from`, `to` and `key`".to_owned(),
             Self::Bounds => "an object with `min` and `max`".to_owned(),
             Self::Percents => "a list of 1 to 100 numbers from 0 to 100".to_owned(),
+            Self::List => "a list".to_owned(),
+            Self::Object => "an object".to_owned(),
+            Self::OneOf(texts) => format!("one of {}", texts.join(", ")),
         }
     }
 }
@@ -106,8 +115,10 @@ pub(super) struct Keys {
 }
 
 /// The aggregations that there are.
-pub(super) const KINDS: [&str; 14] = [
+pub(super) const KINDS: [&str; 16] = [
     "terms",
+    "multi_terms",
+    "composite",
     "range",
     "histogram",
     "date_histogram",
@@ -124,20 +135,54 @@ pub(super) const KINDS: [&str; 14] = [
 ];
 
 /// Aggregations of Tantivy or Elasticsearch that are not offered.
-pub(super) const REFUSED_KINDS: [&str; 12] = [
-    "top_hits",
-    "composite",
-    "multi_terms",
+pub(super) const REFUSED_KINDS: [&str; 43] = [
+    "adjacency_matrix",
+    "auto_date_histogram",
+    "boxplot",
+    "bucket_sort",
+    "categorize_text",
+    "children",
+    "date_range",
+    "diversified_sampler",
     "filters",
+    "geo_bounds",
+    "geo_centroid",
+    "geo_distance",
+    "geo_line",
+    "geohash_grid",
+    "geohex_grid",
+    "geotile_grid",
+    "cartesian_bounds",
+    "cartesian_centroid",
+    "frequent_item_sets",
+    "global",
+    "ip_prefix",
+    "ip_range",
+    "matrix_stats",
+    "median_absolute_deviation",
     "missing",
     "nested",
-    "global",
-    "significant_terms",
-    "date_range",
+    "parent",
     "percentile_ranks",
+    "random_sampler",
+    "rare_terms",
+    "rate",
+    "reverse_nested",
+    "sampler",
     "scripted_metric",
-    "bucket_sort",
+    "significant_terms",
+    "significant_text",
+    "string_stats",
+    "t_test",
+    "time_series",
+    "top_hits",
+    "top_metrics",
+    "variable_width_histogram",
+    "weighted_avg",
 ];
+
+/// Where documents without a value are in the order of a source.
+pub(super) const MISSING_ORDERS: [&str; 3] = ["first", "last", "default"];
 
 /// Keys that are refused by name, with what to use instead.
 pub(super) const REFUSED_KEYS: [(&str, &str); 5] = [
@@ -168,6 +213,17 @@ const TERMS: &[Key] = &[
     key("include", Takes::Texts),
     key("exclude", Takes::Texts),
 ];
+const MULTI_TERMS: &[Key] = &[
+    key("terms", Takes::List),
+    key("size", Takes::Buckets),
+    key("segment_size", Takes::Buckets),
+    key("shard_size", Takes::Buckets),
+    key("show_term_doc_count_error", Takes::Flag),
+    key("min_doc_count", Takes::Whole),
+    key("order", Takes::Order),
+];
+const COMPOSITE: &[Key] =
+    &[key("sources", Takes::List), key("size", Takes::Buckets), key("after", Takes::Object)];
 const RANGE: &[Key] = &[FIELD, key("ranges", Takes::Ranges), KEYED];
 const HISTOGRAM: &[Key] = &[
     FIELD,
@@ -196,6 +252,8 @@ const PERCENTILES: &[Key] = &[FIELD, MISSING, key("percents", Takes::Percents), 
 pub(super) fn of(kind: &str) -> Option<Keys> {
     let (known, has_buckets) = match kind {
         "terms" => (TERMS, true),
+        "multi_terms" => (MULTI_TERMS, true),
+        "composite" => (COMPOSITE, true),
         "range" => (RANGE, true),
         "histogram" => (HISTOGRAM, true),
         "date_histogram" => (DATE_HISTOGRAM, true),

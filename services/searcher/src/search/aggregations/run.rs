@@ -1,5 +1,6 @@
 //! Aggregations at a shard, and the answer from what several shards found.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,12 +14,14 @@ use tantivy::aggregation::{
     AggContextParams, AggregationLimitsGuard, AggregationSegmentCollector, DistributedAggregationCollector,
 };
 use tantivy::collector::{Collector, SegmentCollector};
+use tantivy::columnar::ColumnType;
 use tantivy::query::Query;
 use tantivy::schema::Schema;
 use tantivy::tokenizer::TokenizerManager;
 use tantivy::{DocId, Searcher, SegmentOrdinal, SegmentReader, TantivyError};
 
-use super::MAX_BUCKETS;
+use super::several::completed;
+use super::{MAX_BUCKETS, addresses, fields_mut};
 use crate::query::QueryError;
 use crate::schema::IndexSchema;
 use crate::search::request::values_place;
@@ -33,25 +36,31 @@ const SEGMENT_SIZE: u64 = 10_000;
 
 /// What a shard found, to be merged. Base64 of postcard in JSON.
 #[derive(Clone)]
-pub(crate) struct Intermediate(IntermediateAggregationResults);
+pub(crate) struct Intermediate {
+    results: IntermediateAggregationResults,
+    /// The fields with dates and without numbers.
+    dates: BTreeSet<String>,
+}
 
 impl fmt::Debug for Intermediate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Intermediate").field(&self.0.keys().collect::<Vec<_>>()).finish()
+        let names = self.results.keys().collect::<Vec<_>>();
+        f.debug_struct("Intermediate").field("results", &names).field("dates", &self.dates).finish()
     }
 }
 
 impl Serialize for Intermediate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let bytes = postcard::to_allocvec(&self.0).map_err(serde::ser::Error::custom)?;
-        serializer.serialize_str(&wire::encode(&bytes))
+        let bytes = postcard::to_allocvec(&(&self.results, &self.dates));
+        serializer.serialize_str(&wire::encode(&bytes.map_err(serde::ser::Error::custom)?))
     }
 }
 
 impl<'de> Deserialize<'de> for Intermediate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = wire::decode(&String::deserialize(deserializer)?)?;
-        postcard::from_bytes(&bytes).map(Self).map_err(serde::de::Error::custom)
+        let (results, dates) = postcard::from_bytes(&bytes).map_err(serde::de::Error::custom)?;
+        Ok(Self { results, dates })
     }
 }
 
@@ -60,11 +69,14 @@ impl<'de> Deserialize<'de> for Intermediate {
 pub(in crate::search) struct Results {
     pub(in crate::search) aggs: Option<Map<String, Value>>,
     pub(in crate::search) facets: Option<Map<String, Value>>,
+    /// The fields of aggregations that have dates.
+    pub(in crate::search) dates: BTreeSet<String>,
 }
 
 /// Aggregations that are being collected at a shard.
 pub(in crate::search) struct Collecting {
     request: agg_req::Aggregations,
+    dates: BTreeSet<String>,
     collector: DistributedAggregationCollector,
     segments: Vec<Result<IntermediateAggregationResults, TantivyError>>,
 }
@@ -76,13 +88,37 @@ pub(in crate::search) fn collect(
     searcher: &Searcher,
     filters: Vec<Box<dyn Query>>,
 ) -> Result<Option<Collecting>, SearchError> {
+    let dates = dates(request, schema, searcher)?;
     let request = translate(request, schema, filters)?;
     if request.is_empty() {
         return Ok(None);
     }
     let context = AggContextParams::new(limits(), searcher.index().tokenizers().clone());
     let collector = DistributedAggregationCollector::from_aggs(request.clone(), context);
-    Ok(Some(Collecting { request, collector, segments: Vec::new() }))
+    Ok(Some(Collecting { request, dates, collector, segments: Vec::new() }))
+}
+
+/// The fields of aggregations that have dates and no numbers: a field that was not declared may have both.
+fn dates(
+    request: &SearchRequest,
+    schema: &IndexSchema,
+    searcher: &Searcher,
+) -> Result<BTreeSet<String>, SearchError> {
+    let mut dates = BTreeSet::new();
+    for (_, field) in &request.aggs.fields {
+        let column = schema.column_name(&values_place(schema, field, "`aggs`")?);
+        let (mut has_dates, mut has_numbers) = (false, false);
+        for reader in searcher.segment_readers() {
+            for handle in reader.fast_fields().dynamic_column_handles(&column)? {
+                has_dates |= handle.column_type() == ColumnType::DateTime;
+                has_numbers |= handle.column_type().numerical_type().is_some();
+            }
+        }
+        if has_dates && !has_numbers {
+            dates.insert(field.clone());
+        }
+    }
+    Ok(dates)
 }
 
 impl Collecting {
@@ -101,7 +137,7 @@ impl Collecting {
     pub(in crate::search) fn finish(self) -> Result<Intermediate, SearchError> {
         let mut merged = self.collector.merge_fruits(self.segments)?;
         merged.prune_intermediate_results(&self.request, PruneMode::Intermediate)?;
-        Ok(Intermediate(merged))
+        Ok(Intermediate { results: merged, dates: self.dates })
     }
 }
 
@@ -122,8 +158,9 @@ pub(in crate::search) fn results(
     found: Vec<Intermediate>,
 ) -> Result<Results, SearchError> {
     let translated = translate(request, schema, Vec::new())?;
-    let mut merged = IntermediateAggregationResults::default();
-    for Intermediate(shard) in found {
+    let (mut merged, mut dates) = (IntermediateAggregationResults::default(), BTreeSet::new());
+    for Intermediate { results: shard, dates: of_shard } in found {
+        dates.extend(of_shard);
         if let Some(unknown) = shard.keys().find(|name| !translated.contains_key(*name)) {
             return Err(SearchError::Engine(format!(
                 "a shard sent an aggregation that is not asked: {unknown}"
@@ -136,13 +173,18 @@ pub(in crate::search) fn results(
     let Ok(Value::Object(finished)) = serde_json::to_value(&finished) else {
         return Err(SearchError::Engine("aggregations can't be written as JSON".to_owned()));
     };
-    let mut results = Results::default();
+    let mut results = Results { dates, ..Results::default() };
     for (name, result) in finished {
         if let Some(name) = name.strip_prefix(AGGREGATION) {
             results.aggs.get_or_insert_default().insert(name.to_owned(), result);
         } else if let Some(field) = name.strip_prefix(FACET) {
-            results.facets.get_or_insert_default().insert(field.to_owned(), facet(&result));
+            let mut values = facet(&result);
+            addresses::show_facet(field, &mut values, schema);
+            results.facets.get_or_insert_default().insert(field.to_owned(), values);
         }
+    }
+    if let Some(aggs) = &mut results.aggs {
+        addresses::show(&request.aggs.request, aggs, schema);
     }
     Ok(results)
 }
@@ -197,17 +239,25 @@ fn translate_one(
     let (kind, body) = members.iter().find(|(name, _)| *name != "aggs").ok_or_else(unchecked)?;
     let agg = match body {
         Value::Object(body) => {
-            let field = body.get("field").and_then(Value::as_str).ok_or_else(unchecked)?;
-            let column = schema.column_name(&values_place(schema, field, "`aggs`")?);
             let mut body = body.clone();
+            let mut has_addresses = false;
+            for field in fields_mut(kind, &mut body) {
+                let place = values_place(schema, field, "`aggs`")?;
+                has_addresses |= schema.has_addresses(&place);
+                *field = schema.column_name(&place);
+            }
+            if has_addresses {
+                addresses::to_terms(&mut body);
+            }
             if is_below_range && matches!(kind.as_str(), "histogram" | "date_histogram") {
-                // What is below a range can't be looked at before empty buckets are added; see `check_spans`.
+                // What is below a range or a composite can't be looked at before empty buckets are added; see
+                // `check_spans`.
                 let least = body.get("min_doc_count").and_then(Value::as_u64).unwrap_or(0).max(1);
                 body.insert("min_doc_count".to_owned(), json!(least));
                 body.remove("extended_bounds");
             }
             let invalid = |message| QueryError { message, at: None, hint: None };
-            parse(kind, &body, &column).map_err(invalid)?
+            parse(kind, &body).map_err(invalid)?
         }
         _ => AggregationVariants::Filter(match filters.next() {
             Some(query) => FilterAggregation::new_with_builder(Box::new(CompiledFilter(query))),
@@ -216,21 +266,17 @@ fn translate_one(
     };
     let mut sub_aggregation = agg_req::Aggregations::default();
     for (name, below) in members.get("aggs").and_then(Value::as_object).into_iter().flatten() {
-        let below = translate_one(below, schema, filters, is_below_range || kind == "range")?;
+        let is_hidden = is_below_range || matches!(kind.as_str(), "range" | "composite");
+        let below = translate_one(below, schema, filters, is_hidden)?;
         sub_aggregation.insert(name.clone(), below);
     }
     Ok(Aggregation { agg, sub_aggregation })
 }
 
-/// Reads one aggregation over a column, and checks what depends on several keys.
-pub(super) fn parse(
-    kind: &str,
-    body: &Map<String, Value>,
-    column: &str,
-) -> Result<AggregationVariants, String> {
-    let mut body = body.clone();
-    body.insert("field".to_owned(), json!(column));
-    if kind == "terms" {
+/// Reads one aggregation over columns, and checks what depends on several keys.
+pub(super) fn parse(kind: &str, body: &Map<String, Value>) -> Result<AggregationVariants, String> {
+    let mut body = completed(kind, body);
+    if matches!(kind, "terms" | "multi_terms") {
         let number = |name: &str| body.get(name).and_then(Value::as_u64).unwrap_or(0);
         let most = number("size").max(number("segment_size")).max(number("shard_size")).max(SEGMENT_SIZE);
         body.remove("shard_size");
@@ -261,7 +307,7 @@ pub(super) fn parse(
     }
     if let (AggregationVariants::DateHistogram(_), Some(bounds)) = (&parsed, body.get("extended_bounds")) {
         let histogram: AggregationVariants = serde_json::from_value(
-            json!({ "histogram": { "field": column, "interval": interval_of(&parsed), "extended_bounds": bounds } }),
+            json!({ "histogram": { "field": "", "interval": interval_of(&parsed), "extended_bounds": bounds } }),
         )
         .map_err(|error| error.to_string())?;
         if let AggregationVariants::Histogram(histogram) = histogram
@@ -280,7 +326,7 @@ fn is_small(buckets: f64) -> bool {
 }
 
 /// Reads a duration as Tantivy does, perhaps with a sign.
-fn milliseconds(text: &str) -> Option<i64> {
+pub(super) fn milliseconds(text: &str) -> Option<i64> {
     let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (number, unit) = text.split_at(unit);
     let unit = match unit {
@@ -344,9 +390,11 @@ fn check_spans(
             IntermediateBucketResult::Filter { sub_aggregations, .. } => {
                 check_spans(sub_aggregations, below)?;
             }
-            IntermediateBucketResult::Range(_)
-            | IntermediateBucketResult::Composite { .. }
-            | IntermediateBucketResult::MultiTerms { .. } => {}
+            IntermediateBucketResult::MultiTerms { buckets } => {
+                let mut entries = buckets.entries().values();
+                entries.try_for_each(|bucket| check_spans(&bucket.sub_aggregation, below))?;
+            }
+            IntermediateBucketResult::Range(_) | IntermediateBucketResult::Composite { .. } => {}
         }
     }
     Ok(())

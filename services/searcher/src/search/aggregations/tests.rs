@@ -15,10 +15,14 @@ fn every_aggregation_takes_its_keys() {
         "f": {"extended_stats": {"field": "f", "sigma": 2.0}},
         "g": {"cardinality": {"field": "f", "missing": "none"}},
         "h": {"percentiles": {"field": "f", "percents": [1, 99.9], "keyed": false}},
+        "i": {"multi_terms": {"terms": [{"field": "f"}, {"field": "g", "missing": "x"}], "size": 3, "order": {"_key": "asc"}}},
+        "j": {"composite": {"size": 2, "after": {"t": "str:x", "h": "f64:5", "d": "null:"}, "sources": [
+            {"t": {"terms": {"field": "f", "order": "desc"}}}, {"h": {"histogram": {"field": "f", "interval": 5}}},
+            {"d": {"date_histogram": {"field": "f", "fixed_interval": "1d", "missing_bucket": true, "missing_order": "first"}}}]}},
     });
     let aggs = Aggregations::read(&all, None).unwrap();
     assert_eq!(aggs.filters.len(), 1);
-    assert_eq!(aggs.fields.len(), 8);
+    assert_eq!(aggs.fields.len(), 13);
     assert_eq!(aggs.to_json(), all);
 }
 
@@ -32,7 +36,7 @@ fn unknown_and_refused_keys_are_named() {
             "did you mean `terms`?",
         ),
         (json!({"a": {"top_hits": {}}}), "`aggs`: `a`: `top_hits` is not supported", ""),
-        (json!({"a": {"composite": {}}}), "`aggs`: `a`: `composite` is not supported", ""),
+        (json!({"a": {"global": {}}}), "`aggs`: `a`: `global` is not supported", ""),
         (
             json!({"a": {"terms": {"field": "f", "sise": 1}}}),
             "`aggs`: `a`: `terms` has no key `sise`",
@@ -86,6 +90,63 @@ fn unknown_and_refused_keys_are_named() {
             "",
         ),
         (json!({"a": {"terms": {"size": 1}}}), "`aggs`: `a`: `terms` needs a `field`", ""),
+        (
+            json!({"a": {"multi_terms": {"terms": [{"field": "f"}]}}}),
+            "`aggs`: `a`: `multi_terms` needs `terms`",
+            "",
+        ),
+        (
+            json!({"a": {"multi_terms": {"terms": [{"field": "f"}, {"field": "g", "mising": 1}]}}}),
+            "`aggs`: `a`: `terms`: `mising` is not supported (did you mean `missing`?)",
+            "",
+        ),
+        (json!({"a": {"composite": {}}}), "`aggs`: `a`: `composite` needs `sources`", ""),
+        (
+            json!({"a": {"composite": {"sources": [{"x": {"terms": {"field": "f"}}}, {"x": {"terms": {"field": "g"}}}]}}}),
+            "`aggs`: `a`: two of `sources` have the name `x`",
+            "",
+        ),
+        (
+            json!({"a": {"composite": {"sources": [{"x": {"geotile_grid": {"field": "f"}}}]}}}),
+            "`aggs`: `a`: `x`: a source is `terms`",
+            "",
+        ),
+        (
+            json!({"a": {"composite": {"sources": [{"x": {"date_histogram": {"field": "f", "calendar_interval": "1M"}}}]}}}),
+            "`aggs`: `a`: `x`: `calendar_interval` is not supported",
+            "",
+        ),
+        (
+            json!({"a": {"composite": {"sources": [{"x": {"histogram": {"field": "f", "interval": 1, "missing_order": "last"}}}]}}}),
+            "`aggs`: `a`: `x`: `missing_order` is `first` for histograms",
+            "",
+        ),
+        (
+            json!({"a": {"composite": {"sources": [{"x": {"histogram": {"field": "f", "interval": 1, "order": "desc",
+                "missing_bucket": true}}}]}}}),
+            "`aggs`: `a`: `x`: with the order `desc`",
+            "",
+        ),
+        (
+            json!({"a": {"composite": {"sources": [{"x": {"histogram": {"field": "f"}}}]}}}),
+            "`aggs`: `a`: `x`: `histogram` needs `interval`",
+            "",
+        ),
+        (
+            json!({"a": {"composite": {"sources": [{"x": {"terms": {"field": "f"}}}], "after": {"y": "str:a"}}}}),
+            "`aggs`: `a`: `after` has a value for each",
+            "",
+        ),
+        (
+            json!({"a": {"composite": {"sources": [{"x": {"terms": {"field": "f"}}}], "after": {"x": "a"}}}}),
+            "`aggs`: `a`: invalid after key",
+            "",
+        ),
+        (
+            json!({"a": {"terms": {"field": "f"}, "aggs": {"b": {"composite": {"sources": [{"x": {"terms": {"field": "f"}}}]}}}}}),
+            "`aggs`: `a.b`: `composite` can't be below",
+            "",
+        ),
         (
             json!({"a": {"terms": {"field": "f", "size": 70_000}}}),
             "`aggs`: `a`: `size` is a whole number from 1 to 65536",

@@ -17,6 +17,9 @@ pub(crate) struct Dsl {
     pub(crate) now: i64,
     /// The number of the index among those that are searched.
     pub(crate) index: u16,
+    /// Whether the query finds hits itself, if there are vectors whose nearest ones are found.
+    #[serde(default = "yes")]
+    pub(crate) has_query: bool,
     /// Whether hits have their term and version.
     pub(crate) has_numbers: bool,
 }
@@ -36,6 +39,10 @@ impl Dsl {
         let query = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
         dsl::parse(&query, self.now).map_err(|error| wrong(error.to_string()))
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn wrong(message: String) -> QueryError {

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use super::members::{Members, Mistakes, shortened};
 use super::{
-    DEFAULT_SIZE, DEFAULT_TIMEOUT, Dsl, MAX_FACET, MAX_SIZE, MAX_TIMEOUT, MAX_WINDOW, SearchRequest,
-    SourceFilter,
+    DEFAULT_SIZE, DEFAULT_TIMEOUT, Dsl, Knn, MAX_FACET, MAX_SIZE, MAX_TIMEOUT, MAX_WINDOW, Rrf,
+    SearchRequest, SourceFilter,
 };
 use crate::query::{self, Ast, ParseOptions, QueryError};
 use crate::search::aggregations::Aggregations;
@@ -19,7 +19,7 @@ use crate::search::highlight::HighlightOptions;
 use crate::search::sort::{Cursor, SortKey};
 
 /// The members of a search.
-pub(super) const MEMBERS: [&str; 18] = [
+pub(super) const MEMBERS: [&str; 20] = [
     "q",
     "filter",
     "fields",
@@ -32,6 +32,8 @@ pub(super) const MEMBERS: [&str; 18] = [
     "highlight",
     "facets",
     "aggs",
+    "knn",
+    "rrf",
     "explain",
     "source",
     "did_you_mean",
@@ -58,14 +60,20 @@ impl SearchRequest {
                 hint: None,
             })?),
         };
-        Self::read(&members, dsl)
+        let index = members.take("index").map(|raw| serde_json::from_str(raw.get())).transpose();
+        let index = index.map_err(|error| QueryError {
+            message: format!("`index`: {error}"),
+            at: None,
+            hint: None,
+        })?;
+        Self::read(&members, dsl, index)
     }
 
     pub(super) fn from_members(members: &Members) -> Result<Self, QueryError> {
-        Self::read(members, None)
+        Self::read(members, None, None)
     }
 
-    fn read(members: &Members, dsl: Option<Dsl>) -> Result<Self, QueryError> {
+    fn read(members: &Members, dsl: Option<Dsl>, index: Option<u16>) -> Result<Self, QueryError> {
         let mut mistakes = Mistakes::default();
         members.check_names(&MEMBERS, &mut mistakes);
         let q: Option<String> = members.read("q", "text", &mut mistakes);
@@ -75,7 +83,7 @@ impl SearchRequest {
             all_words: choice(members, "default_operator", ["or", "and"], &mut mistakes),
             typos: choice(members, "typos", ["off", "auto"], &mut mistakes),
         };
-        let most = if dsl.is_some() { MAX_WINDOW } else { MAX_SIZE };
+        let most = if dsl.is_some() || index.is_some() { MAX_WINDOW } else { MAX_SIZE };
         let (size, from) = window(members, most, &mut mistakes);
         let sort = or_mistake(members.raw("sort").map(SortKey::read_all), &mut mistakes).unwrap_or_default();
         let after = members.raw("search_after").map(|raw| Cursor::read(raw, &sort));
@@ -87,6 +95,8 @@ impl SearchRequest {
         let highlight = members.raw("highlight").map(HighlightOptions::read);
         let aggs: Option<Value> = members.read("aggs", "an object", &mut mistakes);
         let aggs = aggs.map(|aggs| Aggregations::read(&aggs, dsl.as_ref()));
+        let knn = members.raw("knn").map(|raw| Knn::read_all(raw, dsl.as_ref()));
+        let rrf = members.raw("rrf").map(Rrf::read);
         let ast = Some(match &dsl {
             Some(dsl) => dsl.ast(),
             None => query::parse(q.as_deref().unwrap_or_default(), &options),
@@ -106,6 +116,8 @@ impl SearchRequest {
             highlight: or_mistake(highlight, &mut mistakes).flatten(),
             facets: facets(members, &mut mistakes),
             aggs: or_mistake(aggs, &mut mistakes).unwrap_or_default(),
+            knn: or_mistake(knn, &mut mistakes).unwrap_or_default(),
+            rrf: or_mistake(rrf, &mut mistakes),
             explain: flag(members, "explain", &mut mistakes).unwrap_or(false),
             source: source(members, &mut mistakes),
             did_you_mean: flag(members, "did_you_mean", &mut mistakes).unwrap_or(true),
@@ -113,7 +125,9 @@ impl SearchRequest {
             timeout: timeout(members, &mut mistakes),
             allow_partial: flag(members, "allow_partial", &mut mistakes).unwrap_or(true),
             dsl,
+            index,
         };
+        or_mistake(Some(request.check_knn()), &mut mistakes);
         mistakes.into_result()?;
         Ok(request)
     }

@@ -11,10 +11,10 @@ use crate::query::QueryError;
 
 impl SearchRequest {
     /// A request in a query string, as in `GET /{index}/search?q=`. `filter` may be repeated; lists are separated by commas;
-    /// `search_after` is JSON; `aggs` need a body.
+    /// `search_after` is JSON; `aggs`, `knn` and `rrf` need a body.
     pub(crate) fn from_query(query: &str) -> Result<Self, QueryError> {
         let known: Vec<&'static str> =
-            MEMBERS.into_iter().filter(|name| !matches!(*name, "filter" | "aggs")).collect();
+            MEMBERS.into_iter().filter(|name| !matches!(*name, "filter" | "aggs" | "knn" | "rrf")).collect();
         let is_filter = |pair: &&str| pair.split('=').next() == Some("filter");
         let (filters, others): (Vec<&str>, Vec<&str>) = query.split('&').partition(is_filter);
         let mut members = Vec::new();

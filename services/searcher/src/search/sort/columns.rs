@@ -9,6 +9,7 @@ use tantivy::{DocId, Score, SegmentReader, TantivyError};
 use super::value::Number;
 use super::{Cursor, SortField, SortKey, SortValue};
 use crate::schema::IndexSchema;
+use crate::schema::addresses::Address;
 use crate::search::request::values_place;
 
 /// A sort value within one segment.
@@ -66,6 +67,8 @@ enum Source {
     Score,
     Seq(Column<u64>),
     Columns(Vec<DynamicColumn>),
+    /// Addresses, which are indexed as text.
+    Addresses(Vec<DynamicColumn>),
 }
 
 impl<'a> SegmentKeys<'a> {
@@ -80,7 +83,7 @@ impl<'a> SegmentKeys<'a> {
                 reader.fast_fields().u64(reader.schema().get_field_name(schema.seq)).map(Source::Seq)
             }
             SortField::Unmapped => Ok(Source::Columns(Vec::new())),
-            SortField::Field(field) => columns(schema, reader, field).map(Source::Columns),
+            SortField::Field(field) => columns(schema, reader, field),
         };
         Ok(Self { keys, sources: keys.iter().map(source).collect::<Result<_, _>>()? })
     }
@@ -95,7 +98,7 @@ impl<'a> SegmentKeys<'a> {
         match &self.sources[key] {
             Source::Score => Some(Raw::Number(Number::Float(score.into()))),
             Source::Seq(column) => column.first(doc).map(|seq| Raw::Number(Number::Whole(seq.into()))),
-            Source::Columns(columns) => {
+            Source::Columns(columns) | Source::Addresses(columns) => {
                 let is_descending = self.keys[key].is_descending;
                 let values = || columns.iter().filter_map(|column| first(column, doc, is_descending));
                 // A dynamic text that is a date is indexed as both.
@@ -126,10 +129,12 @@ impl<'a> SegmentKeys<'a> {
 impl Source {
     fn texts(&self) -> Option<&StrColumn> {
         match self {
-            Self::Columns(columns) => columns.iter().find_map(|column| match column {
-                DynamicColumn::Str(texts) => Some(texts),
-                _ => None,
-            }),
+            Self::Columns(columns) | Self::Addresses(columns) => {
+                columns.iter().find_map(|column| match column {
+                    DynamicColumn::Str(texts) => Some(texts),
+                    _ => None,
+                })
+            }
             Self::Score | Self::Seq(_) => None,
         }
     }
@@ -139,22 +144,21 @@ impl Source {
             SortValue::Missing => None,
             SortValue::Date(nanos) => Some(Raw::Date(*nanos)),
             SortValue::Bool(flag) => Some(Raw::Bool(*flag)),
-            SortValue::Text(text) => Some(match self.texts() {
-                None => Raw::TextBefore(0),
-                Some(texts) => {
-                    let dictionary = texts.dictionary();
-                    match dictionary.term_ord(text)? {
-                        Some(number) => Raw::Text(number),
-                        None => {
-                            match dictionary.term_bounds_to_ord(Bound::Included(text), Bound::Unbounded)?.0 {
-                                Bound::Included(next) | Bound::Excluded(next) => Raw::TextBefore(next),
-                                Bound::Unbounded => Raw::TextBefore(u64::MAX),
-                            }
-                        }
-                    }
-                }
-            }),
+            SortValue::Text(text) => Some(self.raw_of_text(text)?),
+            SortValue::Ip(address) => Some(self.raw_of_text(&address.to_term())?),
             number => number.number().map(Raw::Number),
+        })
+    }
+
+    fn raw_of_text(&self, text: &str) -> Result<Raw, TantivyError> {
+        let Some(texts) = self.texts() else { return Ok(Raw::TextBefore(0)) };
+        let dictionary = texts.dictionary();
+        if let Some(number) = dictionary.term_ord(text)? {
+            return Ok(Raw::Text(number));
+        }
+        Ok(match dictionary.term_bounds_to_ord(Bound::Included(text), Bound::Unbounded)?.0 {
+            Bound::Included(next) | Bound::Excluded(next) => Raw::TextBefore(next),
+            Bound::Unbounded => Raw::TextBefore(u64::MAX),
         })
     }
 
@@ -177,21 +181,23 @@ impl Source {
                 if !is_known {
                     return Err(TantivyError::InternalError("a text is missing in a fast field".to_owned()));
                 }
-                SortValue::Text(text)
+                match self {
+                    Self::Addresses(_) => {
+                        Address::of_term(&text).map_or(SortValue::Text(text), SortValue::Ip)
+                    }
+                    _ => SortValue::Text(text),
+                }
             }
         })
     }
 }
 
-fn columns(
-    schema: &IndexSchema,
-    reader: &SegmentReader,
-    field: &str,
-) -> Result<Vec<DynamicColumn>, TantivyError> {
+fn columns(schema: &IndexSchema, reader: &SegmentReader, field: &str) -> Result<Source, TantivyError> {
     let place = values_place(schema, field, "`sort`")
         .map_err(|error| TantivyError::InvalidArgument(error.to_string()))?;
     let handles = reader.fast_fields().dynamic_column_handles(&schema.column_name(&place))?;
-    handles.iter().map(|handle| Ok(handle.open()?)).collect()
+    let columns = handles.iter().map(|handle| Ok(handle.open()?)).collect::<Result<_, TantivyError>>()?;
+    Ok(if schema.has_addresses(&place) { Source::Addresses(columns) } else { Source::Columns(columns) })
 }
 
 fn first(column: &DynamicColumn, doc: DocId, is_descending: bool) -> Option<Raw> {

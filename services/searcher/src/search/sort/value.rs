@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::schema::addresses::Address;
+
 /// The value of a document for a sort key. Between members floating-point numbers travel as their bits, since a decimal
 /// number that is one unit off in its last place is another position.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +22,7 @@ pub(crate) enum SortValue {
     Date(i64),
     Bool(bool),
     Text(String),
+    Ip(Address),
 }
 
 impl SortValue {
@@ -33,6 +36,10 @@ impl SortValue {
             (Self::Date(left), Self::Date(right)) => left.cmp(right),
             (Self::Bool(left), Self::Bool(right)) => left.cmp(right),
             (Self::Text(left), Self::Text(right)) => left.cmp(right),
+            (Self::Ip(left), Self::Ip(right)) => left.cmp(right),
+            // Documents that are older than the declaration of their field have other texts there.
+            (Self::Ip(left), Self::Text(right)) => left.to_term().as_str().cmp(right),
+            (Self::Text(left), Self::Ip(right)) => left.as_str().cmp(&right.to_term()),
             (left, right) => match (left.number(), right.number()) {
                 (Some(left), Some(right)) => left.order(right),
                 _ => left.rank().cmp(&right.rank()),
@@ -45,7 +52,7 @@ impl SortValue {
             Self::I64(number) => Some(Number::Whole(number.into())),
             Self::U64(number) => Some(Number::Whole(number.into())),
             Self::F64(number) => Some(Number::Float(number)),
-            Self::Missing | Self::Date(_) | Self::Bool(_) | Self::Text(_) => None,
+            Self::Missing | Self::Date(_) | Self::Bool(_) | Self::Text(_) | Self::Ip(_) => None,
         }
     }
 
@@ -54,12 +61,13 @@ impl SortValue {
             Self::I64(_) | Self::U64(_) | Self::F64(_) => 0,
             Self::Date(_) => 1,
             Self::Bool(_) => 2,
-            Self::Text(_) => 3,
+            Self::Text(_) | Self::Ip(_) => 3,
             Self::Missing => 4,
         }
     }
 
-    /// Missing is `null`; a date is an object with the member `date`, so that it is not taken for text.
+    /// Missing is `null`; a date is an object with the member `date`, and an address one with `ip`, so that they are not taken for
+    /// text.
     pub(in crate::search) fn to_json(&self) -> Value {
         match self {
             Self::Missing => Value::Null,
@@ -68,6 +76,7 @@ impl SortValue {
             Self::F64(number) => json!(number),
             Self::Bool(flag) => json!(flag),
             Self::Text(text) => json!(text),
+            Self::Ip(address) => json!({ "ip": address.to_string() }),
             Self::Date(nanos) => {
                 let date = DateTime::from_timestamp_nanos(*nanos);
                 json!({ "date": date.to_rfc3339_opts(SecondsFormat::AutoSi, true) })
@@ -89,6 +98,9 @@ impl SortValue {
                     .or_else(|| text.parse().ok().filter(|number: &f64| number.is_finite()).map(Self::F64))
             }
             Value::Object(members) if members.len() == 1 => {
+                if let Some(address) = members.get("ip") {
+                    return Address::parse(address.as_str()?).map(Self::Ip);
+                }
                 let date = DateTime::parse_from_rfc3339(members.get("date")?.as_str()?).ok()?;
                 date.timestamp_nanos_opt().map(Self::Date)
             }

@@ -62,6 +62,8 @@ fn a_condition_holds_only_for_the_very_document() {
         (Some(Condition::Is { seq: 6, term: 3 }), false, false),
         (Some(Condition::Unchanged { seq: 7 }), true, false),
         (Some(Condition::Unchanged { seq: 8 }), false, false),
+        (Some(Condition::Older { seq: 8 }), true, true),
+        (Some(Condition::Older { seq: 7 }), false, true),
     ] {
         assert_eq!(check(condition, Some(&present)).is_ok(), of_present, "{condition:?}");
         assert_eq!(check(condition, None).is_ok(), of_none, "{condition:?}");

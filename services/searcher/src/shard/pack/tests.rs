@@ -73,3 +73,10 @@ async fn damage_is_named_and_leaves_no_file() {
     assert!(matches!(fetch(&objects, wanted()).await, Err(PackError::Gone(_))));
     assert!(!to.exists());
 }
+
+#[test]
+fn a_small_request_that_is_never_answered_ends_soon_and_a_large_one_may_take_longer() {
+    for (bytes, seconds) in [(0, 5), (1_000, 5), (PART / 4, 11), (PART, 30), (usize::MAX, 30)] {
+        assert_eq!(limit(bytes).as_secs(), seconds, "{bytes}");
+    }
+}

@@ -60,10 +60,11 @@ async fn history(seed: u64) {
                     let id = format!("id-{}", random.random_range(0..8));
                     let word = format!("s{step}p{part}");
                     let (key, present) = ((at, id.clone()), model.get(&(at, id.clone())).cloned());
-                    let condition = match random.random_range(0..6) {
+                    let condition = match random.random_range(0..7) {
                         0 => Some(Condition::Absent),
                         1 => present.as_ref().map(|now| Condition::Is { seq: now.seq, term: now.term }),
                         2 => Some(Condition::Unchanged { seq: random.random_range(0..=next_seq) }),
+                        3 => Some(Condition::Older { seq: random.random_range(0..=next_seq) }),
                         _ => None,
                     };
                     let holds = match condition {
@@ -72,6 +73,7 @@ async fn history(seed: u64) {
                         Some(Condition::Unchanged { seq }) => {
                             present.as_ref().is_some_and(|now| now.seq == seq)
                         }
+                        Some(Condition::Older { seq }) => present.as_ref().is_none_or(|now| now.seq < seq),
                     };
                     let kind = random.random_range(0..3);
                     let write = match kind {

@@ -84,8 +84,13 @@ async fn too_much_that_is_not_stored_is_refused_until_it_is() {
     }
     assert!(matches!(refused, Some(ShardError::Behind(_))), "{refused:?}");
     assert_eq!(owner.search(&one, "word", ReadLevel::Strong).await.len(), 11, "it is visible nevertheless");
-    pause.resume();
-    until(async || owner.write(put(&one, "z", "word")).await.is_ok()).await;
+    let waiting = owner.write(put(&one, "z", "word"));
+    let storing = async {
+        tokio::task::yield_now().await;
+        pause.resume();
+    };
+    let (waited, ()) = tokio::join!(waiting, storing);
+    assert_eq!(waited.unwrap().unwrap().outcome, Outcome::Created, "it waited for room");
     owner.stop().await;
 }
 
@@ -156,9 +161,7 @@ async fn over_the_disk_budget_writes_are_refused_and_reads_answered() {
 
 /// Makes the disk of a running shard full, or not.
 fn set_full(running: &Running, is_full: bool) {
-    let Role::Owner { kept, .. } = &running.shard.0.role else { panic!("it is a replica") };
-    let local = kept.get().unwrap().local.upgrade().unwrap();
-    indexer::lock(&local).set_full(is_full);
+    set_fault(running, directory::FULL, is_full);
 }
 
 #[tokio::test]

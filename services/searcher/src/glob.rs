@@ -1,4 +1,4 @@
-//! Patterns for the paths of fields: `*` is any characters, also dots and none.
+//! Patterns for names of indexes and paths of fields: `*` is any characters, also dots and none.
 
 /// Whether a pattern matches a whole text, in time linear in both for one `*`, and at most in their product.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
@@ -44,6 +44,10 @@ mod tests {
             ("a*b*c", "axxbxbd", false),
             ("", "", true),
             ("", "a", false),
+            ("a*b", "a", false),
+            ("ab*ba", "aba", false),
+            ("*a*a*", "aa", true),
+            ("*a*a*", "a", false),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         }
