@@ -1,5 +1,6 @@
 //! Indexes of the service type `searcher` and their documents, through one of its members.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -10,6 +11,7 @@ use serde_json::Value;
 use crate::call::{Client, problem_or_unexpected};
 use crate::error::ClientError;
 use crate::kv::PLAIN;
+use crate::search::SearchedShards;
 
 /// An index in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,12 @@ pub struct IndexSummary {
     /// Whether the settings declare it, so that it can't be deleted.
     #[serde(default)]
     pub declared: bool,
+    /// Its other names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// How long after its creation it is deleted, such as `30d`; `None` if it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete_after: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +90,55 @@ pub struct RefusedLine {
     pub detail: String,
 }
 
+/// Which documents to copy into another index.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Reindex {
+    /// The index to copy into.
+    pub to: String,
+    /// A query for the documents; all of them without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub q: Option<String>,
+    /// What was copied before: the `seqs` of the last answer.
+    pub after_seq: BTreeMap<String, Option<u64>>,
+    /// How long it may take, such as `10s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+}
+
+/// What was copied into another index.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reindexed {
+    /// How many documents were copied.
+    pub copied: u64,
+    /// How many the other index had already, in the same or a newer state.
+    pub skipped: u64,
+    /// How many do not fit the other index.
+    pub refused: u64,
+    /// The first of them.
+    #[serde(default)]
+    pub refusals: Vec<RefusedCopy>,
+    /// Whether the time was up before all was done.
+    pub timed_out: bool,
+    /// The last operation of each shard up to which all is done.
+    pub seqs: BTreeMap<String, Option<u64>>,
+    /// The shards, and why some did not do their part.
+    pub shards: SearchedShards,
+}
+
+/// A document that does not fit the index into which it was to be copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedCopy {
+    /// Its id.
+    pub id: String,
+    /// The status that a request of its own would have got.
+    #[serde(default)]
+    pub status: u16,
+    /// The reason, for programs.
+    pub code: String,
+    /// The reason, for people.
+    pub detail: String,
+}
+
 #[derive(Deserialize)]
 struct Answered {
     indexed: u64,
@@ -120,6 +177,11 @@ impl Client {
     /// Merges the segments of each shard into one, without deleted documents. It may take minutes.
     pub async fn compact_index(&self, name: &str) -> Result<(), ClientError> {
         self.plain(self.http().post(self.url(&self.index_path(name, "/compact")))).await
+    }
+
+    /// Copies documents into another index, unless that has newer ones. Safe to repeat.
+    pub async fn reindex(&self, index: &str, order: &Reindex) -> Result<Reindexed, ClientError> {
+        self.json(self.http().post(self.url(&self.index_path(index, "/reindex"))).json(order)).await
     }
 
     /// Stores documents, a line of JSON each. Returns once they are durable. Safe to repeat if they have ids.

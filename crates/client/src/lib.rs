@@ -16,7 +16,7 @@ mod search;
 
 pub use call::{Client, IfMatch, Leaving, plain_http};
 pub use error::ClientError;
-pub use index::{Created, Imported, IndexSummary, RefusedLine};
+pub use index::{Created, Imported, IndexSummary, RefusedCopy, RefusedLine, Reindex, Reindexed};
 pub use kv::{KeyCondition, KeyPage, KeyQuery, ListedKey, PutKey, Stored};
 pub use kv_watch::{KvChange, KvChangeKind, KvChanged, KvWatch, KvWatchQuery};
 pub use search::{FacetValue, FailedShard, Highlight, Hit, Search, SearchAnswer, SearchedShards};

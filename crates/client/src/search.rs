@@ -108,7 +108,7 @@ pub struct SearchAnswer {
 }
 
 /// Which shards answered.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SearchedShards {
     /// How many there are.
     pub total: u64,
@@ -120,7 +120,7 @@ pub struct SearchedShards {
 }
 
 /// A shard that did not answer.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedShard {
     /// Its number.
     pub shard: u64,

@@ -3,6 +3,7 @@
 mod create;
 mod export;
 mod import;
+mod reindex;
 pub(crate) mod show;
 
 use std::fmt;
@@ -36,6 +37,7 @@ Examples:
   ctl index create books --field title:text:en --field year:i64 --id isbn
   ctl index import books books.ndjson
   ctl index export books --output books.ndjson
+  ctl index reindex books books-2
   ctl index compact books
   ctl index delete books
   ctl index --service archive ls
@@ -92,6 +94,9 @@ Searches go on meanwhile, and rank without regard to deleted documents afterward
         #[arg(add = complete::indexes())]
         index: IndexName,
     },
+    /// Copy the documents of an index into another one, which may define its fields otherwise
+    #[command(after_help = reindex::AFTER_HELP)]
+    Reindex(reindex::Args),
     /// Store documents, a line of JSON each; fast
     #[command(after_help = import::AFTER_HELP)]
     Import(import::Args),
@@ -160,19 +165,24 @@ async fn dispatch(verb: &Verb, service: Option<&ServiceName>, cx: &Cx) -> anyhow
         Verb::Create(args) => create::run(reached, args).await,
         Verb::Delete { index, yes } => delete(reached, index, *yes).await,
         Verb::Compact { index } => compact(reached, index).await,
+        Verb::Reindex(args) => reindex::run(reached, args, cx).await,
         Verb::Export(args) => export::run(reached, args).await,
         Verb::Import(_) => unreachable!("handled by the caller"),
     }
 }
 
-/// Documents and bytes have a column if the service counts them.
+/// Documents and bytes have a column if the service counts them, aliases and `delete_after` if an index has them.
 fn table(listing: &Listing) -> String {
     let indexes = &listing.indexes;
     let has_documents = indexes.iter().any(|index| index.documents.is_some());
     let has_bytes = indexes.iter().any(|index| index.bytes.is_some());
+    let has_aliases = indexes.iter().any(|index| !index.aliases.is_empty());
+    let has_limits = indexes.iter().any(|index| index.delete_after.is_some());
     let mut header = vec!["INDEX", "FIELDS"];
     header.extend(has_documents.then_some("DOCUMENTS"));
     header.extend(has_bytes.then_some("SIZE"));
+    header.extend(has_aliases.then_some("ALIASES"));
+    header.extend(has_limits.then_some("DELETE AFTER"));
     header.push("DEFINED IN");
     let row = |index: &IndexSummary| {
         let mut row = vec![index.name.clone(), index.fields.to_string()];
@@ -181,6 +191,12 @@ fn table(listing: &Listing) -> String {
         }
         if has_bytes {
             row.push(index.bytes.map(render::bytes).unwrap_or_default());
+        }
+        if has_aliases {
+            row.push(index.aliases.join(", "));
+        }
+        if has_limits {
+            row.push(index.delete_after.clone().unwrap_or_default());
         }
         row.push(if index.declared { "settings" } else { "catalog" }.to_owned());
         row
@@ -248,7 +264,25 @@ mod tests {
 
     fn summary(name: &str, documents: Option<u64>, declared: bool) -> IndexSummary {
         let bytes = documents.map(|number| number * 1024);
-        IndexSummary { name: name.to_owned(), uuid: "u".to_owned(), fields: 3, documents, bytes, declared }
+        let (aliases, delete_after) = (Vec::new(), None);
+        let (name, uuid) = (name.to_owned(), "u".to_owned());
+        IndexSummary { name, uuid, fields: 3, documents, bytes, declared, aliases, delete_after }
+    }
+
+    #[test]
+    fn aliases_and_when_an_index_is_deleted_are_shown_if_there_are_any() {
+        let one = IndexSummary {
+            aliases: vec!["logs".to_owned(), "now".to_owned()],
+            delete_after: Some("30d".to_owned()),
+            ..summary("logs-1", None, false)
+        };
+        assert_eq!(
+            table(&Listing { indexes: vec![one, summary("packages", None, true)] }),
+            "\
+INDEX     FIELDS  ALIASES    DELETE AFTER  DEFINED IN
+logs-1    3       logs, now  30d           catalog
+packages  3                                settings"
+        );
     }
 
     #[test]

@@ -22,9 +22,9 @@ Examples:
   ctl index create logs --field at:date --field message:text --dynamic strict
   ctl index create books --file books.yaml
 
-Types are text, keyword, i64, f64, bool, date and json. Text may name its analyzer: default, a language such as en or \
+Types are text, keyword, i64, f64, bool, date, ip and json. Text may name its analyzer: default, a language such as en or \
 de, ngram or cjk. Fields can be added later: create the index again with more of them. A file in YAML or JSON has the \
-same members as the settings: fields, dynamic, id, default_fields, synonyms.";
+same members as the settings: fields, dynamic, id, default_fields, synonyms; and delete_after.";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
