@@ -15,6 +15,7 @@ mod rows;
 mod searches;
 mod sql;
 mod takeover;
+mod vectors;
 mod visible;
 
 use std::time::Duration;
@@ -24,7 +25,6 @@ use clap::ValueEnum;
 use crate::ours::Binaries;
 use crate::progress::progress;
 use crate::report::Report;
-use crate::rows::{Peer, Row};
 use corpus::{Corpus, Source};
 use queries::Kind;
 
@@ -36,7 +36,7 @@ const WRITERS: usize = 4;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to measure
-    #[arg(long, value_name = "PART", value_enum, value_delimiter = ',', default_values = ["searches", "indexing", "visibility", "takeover", "million"])]
+    #[arg(long, value_name = "PART", value_enum, value_delimiter = ',', default_values = ["searches", "vectors", "indexing", "visibility", "takeover", "million"])]
     parts: Vec<Part>,
     /// Documents to search
     #[arg(long, value_name = "CORPUS", value_enum, value_delimiter = ',', default_values = ["generated", "packages"])]
@@ -70,6 +70,8 @@ pub(crate) struct Args {
 enum Part {
     /// Rates, latencies, CPU and memory of searches
     Searches,
+    /// Latencies of exact searches for the nearest vectors
+    Vectors,
     /// The rate of durable indexing
     Indexing,
     /// When written documents are found, at 1,000 documents a second
@@ -95,6 +97,8 @@ struct Sizes {
     steady: Duration,
     /// The number of documents of 200 bytes.
     many: usize,
+    /// The number of documents with vectors.
+    vectors: usize,
 }
 
 impl Args {
@@ -108,6 +112,7 @@ impl Args {
             replayed: 10_000,
             steady: Duration::from_secs(30),
             many: 1_000_000,
+            vectors: 60_000,
         };
         if self.quick {
             sizes = Sizes {
@@ -119,6 +124,7 @@ impl Args {
                 replayed: 500,
                 steady: Duration::from_secs(3),
                 many: 5_000,
+                vectors: 2_000,
             };
         }
         Ok(sizes)
@@ -135,8 +141,10 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
                 Err(error) => report.notes.push(format!("the corpus `{source}` was not measured: {error:#}")),
             }
         }
-        let missing = Peer::Missing("a searcher has no vectors yet".to_owned());
-        report.rows.push(Row::new("exact kNN, 60,000 vectors of 384 numbers", 1, "ms").peer(missing));
+    }
+    if has(Part::Vectors) {
+        progress("vectors");
+        Box::pin(vectors::run(&binaries, &sizes, report)).await?;
     }
     if has(Part::Indexing) {
         progress("indexing");

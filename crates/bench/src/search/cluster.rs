@@ -74,8 +74,13 @@ impl Cluster {
 
     /// Creates an index for the documents of a corpus.
     pub(crate) async fn create(&self, index: &str) -> anyhow::Result<()> {
+        self.create_as(index, &definition()).await
+    }
+
+    /// Creates an index with a definition.
+    pub(crate) async fn create_as(&self, index: &str, definition: &Value) -> anyhow::Result<()> {
         let url = format!("http://{}/svc/searcher/{index}", self.addr);
-        success(self.http.put(url).json(&definition()).send().await?).await.map(drop)
+        success(self.http.put(url).json(definition).send().await?).await.map(drop)
     }
 
     /// Makes everything that was acknowledged visible.

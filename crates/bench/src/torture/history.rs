@@ -105,6 +105,12 @@ impl Action {
 pub(crate) enum Condition {
     Always,
     Absent,
+    /// The key has a value: a put merges into it.
+    Present,
+    /// The key has this value: a delete of what a search for it finds.
+    Value {
+        value: u64,
+    },
     /// The key has this version, which a client saw with this value.
     Is {
         version: u64,
@@ -117,6 +123,8 @@ pub(crate) enum Condition {
 pub(crate) enum Outcome {
     /// The write got this version.
     Stored(u64),
+    /// The write was carried out, and the answer has no version.
+    Acknowledged,
     Deleted,
     /// The condition did not hold; the version that the key has instead.
     Refused(Option<u64>),
@@ -168,6 +176,8 @@ impl fmt::Display for Condition {
         match self {
             Self::Always => Ok(()),
             Self::Absent => f.write_str(" if absent"),
+            Self::Present => f.write_str(" into the present one"),
+            Self::Value { value } => write!(f, " if found by {}", show_value(*value)),
             Self::Is { version, value } => write!(f, " if \"{version}\" ({})", show_value(*value)),
         }
     }
@@ -191,6 +201,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stored(version) => write!(f, "stored as \"{version}\""),
+            Self::Acknowledged => f.write_str("stored"),
             Self::Deleted => f.write_str("deleted"),
             Self::Refused(Some(version)) => write!(f, "refused, it has \"{version}\""),
             Self::Refused(None) => f.write_str("refused, it has no value"),

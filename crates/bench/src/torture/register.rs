@@ -78,6 +78,10 @@ impl State {
             (Action::Put { value, on }, Outcome::Stored(version)) => {
                 (self.meets(on) && Some(version) > self.floor).then(|| self.put(value, Some(version)))
             }
+            (Action::Put { value, on }, Outcome::Acknowledged) => {
+                let is_later = seen.is_none_or(|version| Some(version) > self.floor);
+                (self.meets(on) && is_later).then(|| self.put(value, seen))
+            }
             (Action::Put { value, on }, Outcome::Open) => match seen {
                 Some(version) => {
                     (self.meets(on) && Some(version) > self.floor).then(|| self.put(value, Some(version)))
@@ -97,6 +101,9 @@ impl State {
                     Some(version) => self.value.and_then(|value| self.read(value, version)),
                     None => self.value.is_none().then_some(self),
                 }
+            }
+            (Action::Delete { on: Condition::Value { value } }, Outcome::Missing) => {
+                (self.value != Some(value)).then_some(self)
             }
             // A delete that found nothing is a read.
             (Action::Get | Action::Scan | Action::StaleRead | Action::Delete { .. }, Outcome::Missing) => {
@@ -123,14 +130,14 @@ impl State {
             ) => Some(self),
             // Such an answer is impossible for the request.
             (Action::Put { .. }, Outcome::Deleted | Outcome::Found { .. } | Outcome::Missing)
-            | (Action::Delete { .. }, Outcome::Stored(_) | Outcome::Found { .. })
+            | (Action::Delete { .. }, Outcome::Stored(_) | Outcome::Acknowledged | Outcome::Found { .. })
             | (
                 Action::Get
                 | Action::Scan
                 | Action::StaleRead
                 | Action::Search { .. }
                 | Action::StaleSearch { .. },
-                Outcome::Stored(_) | Outcome::Deleted | Outcome::Refused(_),
+                Outcome::Stored(_) | Outcome::Acknowledged | Outcome::Deleted | Outcome::Refused(_),
             ) => None,
         }
     }
@@ -139,6 +146,8 @@ impl State {
         match condition {
             Condition::Always => true,
             Condition::Absent => self.value.is_none(),
+            Condition::Present => self.value.is_some(),
+            Condition::Value { value } => self.value == Some(value),
             Condition::Is { version, value } => {
                 self.value == Some(value) && self.version.is_none_or(|known| known == version)
             }

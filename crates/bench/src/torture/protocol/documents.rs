@@ -3,6 +3,8 @@
 //! A key is the id of a document, a value is its token, which no other document ever has, and a version is the number of
 //! the operation that wrote it. All documents of a group have a field with the group's name, and all share some words.
 
+mod many;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -17,6 +19,7 @@ use types::api;
 use crate::torture::history::{Action, Condition, Key, Outcome, show_value, value};
 use crate::torture::protocol::{Body, Call, Reads, Reply, code, refused, staleness, version};
 use crate::wire::Answer;
+pub(crate) use many::{bulk, bulk_replies};
 
 const INDEX: &str = "torture";
 /// A word that every document has.
@@ -54,7 +57,7 @@ pub(crate) struct Page {
 pub(crate) fn create_index(base: &str) -> http::Result<Request<Body>> {
     let keyword = json!({ "type": "keyword" });
     let fields = json!({ "key": keyword, "group": keyword, "token": keyword, "body": { "type": "text" } });
-    let body = json!({ "fields": fields, "dynamic": "strict" });
+    let body = json!({ "id": "key", "fields": fields, "dynamic": "strict" });
     with_json(Request::put(format!("{base}/{INDEX}")), &body)
 }
 
@@ -72,15 +75,14 @@ pub(crate) fn compact(base: &str) -> http::Result<Request<Body>> {
 pub(crate) fn request(base: &str, call: &Call) -> http::Result<Request<Body>> {
     let Call { key, action, reads, filling, .. } = *call;
     match action {
-        Action::Put { value, on } => {
-            let body = json!({
-                "key": key.to_string(),
-                "group": group_name(key.lane, key.group),
-                "token": token(value),
-                "body": body(filling),
-            });
-            with_json(conditional(base, Method::PUT, on, call), &body)
+        Action::Put { value, on: Condition::Present } => {
+            let patch = json!({ "token": token(value), "body": body(filling) });
+            with_json(conditional(base, Method::PATCH, Condition::Always, call), &patch)
         }
+        Action::Put { value, on } => {
+            with_json(conditional(base, Method::PUT, on, call), &source(key, value, filling))
+        }
+        Action::Delete { on: Condition::Value { value } } => many::delete_found(base, value),
         Action::Delete { on } => conditional(base, Method::DELETE, on, call).body(Body::default()),
         Action::Get | Action::Scan | Action::StaleRead => {
             // Strong is the default.
@@ -140,7 +142,7 @@ fn conditional(base: &str, method: Method, on: Condition, call: &Call) -> Builde
     match on {
         Condition::Absent => request.header(IF_NONE_MATCH, "*"),
         Condition::Is { version, .. } if term.is_none() => request.header(IF_MATCH, format!("\"{version}\"")),
-        Condition::Always | Condition::Is { .. } => request,
+        Condition::Always | Condition::Is { .. } | Condition::Present | Condition::Value { .. } => request,
     }
 }
 
@@ -163,6 +165,12 @@ pub(crate) fn reply(call: &Call, answer: &Answer) -> Reply {
         Action::StaleRead if staleness(answer).is_none() => {
             Reply::Unexpected(format!("{status} without {}", api::STALENESS_MS))
         }
+        Action::Put { on: Condition::Present, .. }
+            if status == StatusCode::NOT_FOUND && code(answer) == "no-such-document" =>
+        {
+            Reply::Outcome(Outcome::Refused(None))
+        }
+        Action::Delete { on: Condition::Value { .. } } => many::deleted_found(answer),
         Action::Put { .. } | Action::Delete { .. }
             if matches!(status, StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT) =>
         {
@@ -280,6 +288,12 @@ fn unexpected(answer: &Answer) -> Reply {
     Reply::Unexpected(format!("{} {}", answer.status, answer.excerpt()))
 }
 
+/// The shards that answered, and did not.
+#[derive(Deserialize)]
+struct Shards {
+    failed: Vec<Value>,
+}
+
 /// The answer to a search.
 fn page(action: Action, answer: &Answer) -> Result<Page, Reply> {
     #[derive(Deserialize)]
@@ -289,10 +303,6 @@ fn page(action: Action, answer: &Answer) -> Result<Page, Reply> {
         shards: Shards,
         hits: Vec<FoundHit>,
         next: Option<Value>,
-    }
-    #[derive(Deserialize)]
-    struct Shards {
-        failed: Vec<Value>,
     }
     #[derive(Deserialize)]
     struct FoundHit {
@@ -349,6 +359,16 @@ fn token(value: u64) -> String {
 fn read_token(token: &str) -> Option<u64> {
     let (client, number) = token.strip_prefix('c')?.split_once('n')?;
     Some(value(client.parse().ok()?, number.parse().ok()?))
+}
+
+/// A document.
+fn source(key: Key, value: u64, filling: usize) -> Value {
+    json!({
+        "key": key.to_string(),
+        "group": group_name(key.lane, key.group),
+        "token": token(value),
+        "body": body(filling),
+    })
 }
 
 /// The text of a document, with filling so that sizes differ.

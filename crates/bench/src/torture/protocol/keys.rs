@@ -26,7 +26,8 @@ pub(crate) fn request(base: &str, call: &Call) -> http::Result<Request<Body>> {
     };
     let request = Request::builder().method(method).uri(format!("{base}/kv/{key}{query}"));
     let request = match on {
-        Condition::Always => request,
+        // Only clients of documents have the latter two.
+        Condition::Always | Condition::Present | Condition::Value { .. } => request,
         Condition::Absent => request.header(IF_NONE_MATCH, "*"),
         Condition::Is { version, .. } => request.header(IF_MATCH, format!("\"{version}\"")),
     };

@@ -34,7 +34,36 @@ fn found(value: u64, version: u64) -> Outcome {
 
 const DELETE: Action = Action::Delete { on: Condition::Always };
 use Action::{Get, Scan, StaleRead};
-use Outcome::{Deleted, Missing, Open, Refused, Stored};
+use Outcome::{Acknowledged, Deleted, Missing, Open, Refused, Stored};
+
+#[test]
+fn a_merge_needs_a_value_and_a_delete_of_what_is_found_needs_that_value() {
+    let patch = |value| Action::Put { value, on: Condition::Present };
+    let delete = |value| Action::Delete { on: Condition::Value { value } };
+    let right = [
+        (0, 1, patch(1), Refused(None)),
+        (2, 3, put(2), Acknowledged),
+        (4, 5, patch(3), Stored(6)),
+        (6, 7, delete(2), Missing),
+        (8, 9, Get, found(3, 6)),
+        (10, 11, put(4), Acknowledged),
+        (12, 13, Get, found(4, 8)),
+        (14, 15, delete(4), Deleted),
+        (16, 17, patch(5), Open),
+        (18, 19, Get, Missing),
+    ];
+    assert_eq!(finding(&right), Finding::Right);
+    for wrong in [
+        [(0, 1, put(1), Acknowledged), (2, 3, patch(2), Refused(None)), (4, 5, Get, found(1, 1))],
+        [(0, 1, put(1), Acknowledged), (2, 3, delete(1), Missing), (4, 5, Get, found(1, 1))],
+        [(0, 1, put(1), Acknowledged), (2, 3, delete(2), Deleted), (4, 5, Get, Missing)],
+        [(0, 1, put(1), Acknowledged), (2, 3, Get, Missing), (4, 5, Get, Missing)],
+        [(0, 1, DELETE, Missing), (2, 3, patch(1), Open), (4, 5, Get, found(1, 1))],
+        [(0, 1, put(1), Stored(5)), (2, 3, put(2), Acknowledged), (4, 5, Get, found(2, 4))],
+    ] {
+        assert!(matches!(finding(&wrong), Finding::Wrong(_)), "{wrong:?}");
+    }
+}
 
 #[test]
 fn the_history_of_a_register_is_right() {

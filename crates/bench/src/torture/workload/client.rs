@@ -98,6 +98,8 @@ impl Client {
                 self.maintain().await;
             } else if self.rng.random_ratio(1, 10) {
                 self.list(lane, group).await;
+            } else if shared.service == Service::Searcher && self.rng.random_ratio(1, 20) {
+                self.bulk(lane, group).await;
             } else {
                 let key = Key { lane, group, number: self.rng.random_range(0..KEYS) };
                 let action = self.choose(key);
@@ -140,6 +142,11 @@ impl Client {
                 3..13 => Action::Get,
                 13..17 => self.choose_search(key, true),
                 17..30 => self.choose_search(key, false),
+                30..40 => self.put(Condition::Present),
+                40..45 => match self.choose_search(key, false) {
+                    Action::Search { value } => Action::Delete { on: Condition::Value { value } },
+                    other => other,
+                },
                 choice => self.choose_write(key, choice),
             },
         }
@@ -149,17 +156,19 @@ impl Client {
     fn choose_write(&mut self, key: Key, choice: u32) -> Action {
         let is =
             self.known.get(&key).map(|known| Condition::Is { version: known.version, value: known.value });
-        let mut put = |on| {
-            self.puts += 1;
-            Action::Put { value: value(self.number, self.puts), on }
-        };
         match (choice, is) {
-            (..52, _) => put(Condition::Always),
-            (52..62, _) | (62..82, None) => put(Condition::Absent),
-            (62..82, Some(is)) => put(is),
+            (..52, _) => self.put(Condition::Always),
+            (52..62, _) | (62..82, None) => self.put(Condition::Absent),
+            (62..82, Some(is)) => self.put(is),
             (82..88, Some(is)) => Action::Delete { on: is },
             _ => Action::Delete { on: Condition::Always },
         }
+    }
+
+    /// A put of a value that nobody has put before.
+    fn put(&mut self, on: Condition) -> Action {
+        self.puts += 1;
+        Action::Put { value: value(self.number, self.puts), on }
     }
 
     /// A search for the value that was put last, or for an earlier one.
@@ -191,9 +200,51 @@ impl Client {
             Err(Failure::Open(why)) => Reply::Open(why),
         };
         let end = self.shared.history.now();
-        let outcome = self.count_reply(key, action, reply);
+        let outcome = self.count_reply(key, kind(action), action, reply);
+        self.note(key, action, outcome, (start, end), term)
+    }
+
+    /// Puts all keys of a group with one request, which has an outcome for each.
+    async fn bulk(&mut self, lane: u32, group: u32) {
+        let Some(base) = self.base() else { return };
+        if matches!(self.endpoint, Some(Endpoint::Member(_))) {
+            return;
+        }
+        let keys = (0..KEYS).map(|number| Key { lane, group, number });
+        let puts: Vec<_> = keys.map(|key| (key, self.put(Condition::Always))).collect();
+        let values = puts.iter().filter_map(|(key, action)| match action {
+            Action::Put { value, .. } => Some((*key, *value)),
+            _ => None,
+        });
+        let call = self.call(Key { lane, group, number: 0 }, Action::Get);
+        let values: Vec<_> = values.collect();
+        let Ok(request) = documents::bulk(base, &values, call.filling, call.refresh) else { return };
+        let start = self.shared.history.now();
+        let replies = match self.send(request).await {
+            Ok(answer) => documents::bulk_replies(&answer, puts.len()),
+            Err(Failure::Unsent) => vec![Reply::Nothing; puts.len()],
+            Err(Failure::Open(why)) => vec![Reply::Open(why); puts.len()],
+        };
+        let end = self.shared.history.now();
+        for ((key, action), reply) in puts.into_iter().zip(replies) {
+            let outcome = self.count_reply(key, "bulk", action, reply);
+            self.note(key, action, outcome, (start, end), None);
+        }
+    }
+
+    /// Records what became of a request for a key. Returns whether that is known.
+    fn note(
+        &mut self,
+        key: Key,
+        action: Action,
+        outcome: Option<Outcome>,
+        (start, end): (u64, u64),
+        term: Option<u64>,
+    ) -> bool {
         match outcome {
-            Some(Outcome::Stored(_) | Outcome::Deleted) => self.shared.acknowledge(key),
+            Some(Outcome::Stored(_) | Outcome::Acknowledged | Outcome::Deleted) => {
+                self.shared.acknowledge(key);
+            }
             Some(Outcome::Open) if action.is_write() => self.shared.open(key),
             Some(Outcome::Open) | None => {}
             Some(Outcome::Found { .. } | Outcome::Missing | Outcome::Refused(_)) => {}
@@ -256,7 +307,7 @@ impl Client {
         let end = self.shared.history.now();
         match reply {
             Err(reply) => {
-                self.count_reply(Key { lane, group, number: 0 }, action, reply);
+                self.count_reply(Key { lane, group, number: 0 }, kind(action), action, reply);
             }
             Ok(found) => {
                 self.shared.count(kind(action), "ok");
@@ -325,8 +376,7 @@ impl Client {
     }
 
     /// Counts a reply. Returns its outcome; `None` if nothing was done.
-    fn count_reply(&mut self, key: Key, action: Action, reply: Reply) -> Option<Outcome> {
-        let kind = kind(action);
+    fn count_reply(&mut self, key: Key, kind: &'static str, action: Action, reply: Reply) -> Option<Outcome> {
         let (word, outcome) = match reply {
             Reply::Outcome(outcome @ Outcome::Refused(_)) => ("refused".to_owned(), Some(outcome)),
             Reply::Outcome(outcome) => ("ok".to_owned(), Some(outcome)),
@@ -357,8 +407,8 @@ impl Client {
                 self.known.insert(key, Known { version, value, term });
             }
             // The key may have another value.
-            (Action::Search { .. }, Outcome::Missing) => {}
-            (_, Outcome::Missing | Outcome::Deleted) => {
+            (Action::Search { .. } | Action::Delete { on: Condition::Value { .. } }, Outcome::Missing) => {}
+            (_, Outcome::Missing | Outcome::Deleted | Outcome::Acknowledged) => {
                 self.known.remove(&key);
             }
             // The known version may be outdated now, which is worth a try.
@@ -445,8 +495,10 @@ fn kind(action: Action) -> &'static str {
     match action {
         Action::Put { on: Condition::Always, .. } => "put",
         Action::Put { on: Condition::Absent, .. } => "create",
-        Action::Put { on: Condition::Is { .. }, .. } => "swap",
-        Action::Delete { on: Condition::Always | Condition::Absent } => "delete",
+        Action::Put { on: Condition::Present, .. } => "patch",
+        Action::Put { on: Condition::Is { .. } | Condition::Value { .. }, .. } => "swap",
+        Action::Delete { on: Condition::Always | Condition::Absent | Condition::Present } => "delete",
+        Action::Delete { on: Condition::Value { .. } } => "delete found",
         Action::Delete { on: Condition::Is { .. } } => "delete if",
         Action::Get => "get",
         Action::Scan => "scan",

@@ -84,6 +84,8 @@ impl State {
         match path {
             "" => answered(StatusCode::CREATED, None, &json!({ "created": true })),
             "/refresh" | "/compact" => answered(StatusCode::OK, None, &json!({})),
+            "/docs" => self.bulk(body),
+            "/delete" => self.delete_found(&serde_json::from_slice(body).unwrap()),
             "/search" => self.search(&serde_json::from_slice(body).unwrap()),
             other => panic!("{other}"),
         }
@@ -118,7 +120,17 @@ impl State {
             let status = if is_parameter { StatusCode::CONFLICT } else { StatusCode::PRECONDITION_FAILED };
             return answered(status, seq, &json!({}));
         }
-        let is_put = method == Method::PUT;
+        let is_put = method != Method::DELETE;
+        let mut body: Value = serde_json::from_slice(body).unwrap_or_default();
+        if method == Method::PATCH {
+            let Some(present) = present else {
+                let problem = json!({ "type": "urn:coterie:problem:no-such-document" });
+                return answered(StatusCode::NOT_FOUND, None, &problem);
+            };
+            let mut merged = present.source.clone();
+            merged["token"] = body["token"].take();
+            body = merged;
+        }
         let before = self.documents.remove(id);
         let result = match (is_put, &before) {
             (true, None) => "created",
@@ -131,12 +143,34 @@ impl State {
             self.dead.extend(before);
         }
         if is_put {
-            let source = serde_json::from_slice(body).unwrap();
-            let document = Document { id: id.to_owned(), seq: self.seq, source };
+            let document = Document { id: id.to_owned(), seq: self.seq, source: body };
             self.documents.insert(id.to_owned(), document);
         }
         let body = json!({ "seq": self.seq, "term": 1, "result": result });
         answered(StatusCode::OK, is_put.then_some(self.seq), &body)
+    }
+
+    fn bulk(&mut self, body: &Bytes) -> Response {
+        let lines: Vec<Value> =
+            body.split(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
+        for line in &lines {
+            let (id, line) = (line["key"].as_str().unwrap(), Bytes::from(line.to_string()));
+            self.document(&Method::PUT, id, "", &HeaderMap::new(), &line);
+        }
+        answered(StatusCode::OK, None, &json!({ "indexed": lines.len(), "refused": [] }))
+    }
+
+    fn delete_found(&mut self, request: &Value) -> Response {
+        let token = request["q"].as_str().unwrap().strip_prefix("token:").unwrap();
+        let found = self.documents.values().find(|document| document.source["token"] == token);
+        let found = found.map(|document| document.id.clone());
+        if let Some(id) = &found {
+            self.document(&Method::DELETE, id, "", &HeaderMap::new(), &Bytes::new());
+        }
+        let deleted = usize::from(found.is_some());
+        let body =
+            json!({ "deleted": deleted, "conflicts": 0, "timed_out": false, "shards": { "failed": [] } });
+        answered(StatusCode::OK, None, &body)
     }
 
     fn search(&self, request: &Value) -> Response {

@@ -31,8 +31,21 @@ async fn a_searcher_that_keeps_its_promises_is_right() {
     let (is_right, notes, counts) = run(Flaw::None).await;
     assert!(is_right, "{notes}");
     assert!(notes.contains("result: nothing is wrong") && !notes.contains("unexpected answer"), "{notes}");
-    for kind in ["put", "create", "swap", "delete", "delete if", "get", "any", "scan", "search", "search any"]
-    {
+    for kind in [
+        "put",
+        "create",
+        "swap",
+        "patch",
+        "bulk",
+        "delete",
+        "delete if",
+        "delete found",
+        "get",
+        "any",
+        "scan",
+        "search",
+        "search any",
+    ] {
         assert!(counts.get(&(kind, "ok".to_owned())).is_some_and(|count| *count > 0), "{kind}: {notes}");
     }
 }

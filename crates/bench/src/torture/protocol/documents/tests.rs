@@ -41,6 +41,8 @@ fn a_request_names_the_document_its_condition_and_the_read_level() {
             Call { refresh: Some("true"), ..call(Action::Delete { on: Condition::Always }) },
             "DELETE /torture/docs/t-1-2-3?refresh=true",
         ),
+        (call(put(Condition::Present)), "PATCH /torture/docs/t-1-2-3"),
+        (call(Action::Delete { on: Condition::Value { value: value(7, 9) } }), "POST /torture/delete"),
         (call(Action::Get), "GET /torture/docs/t-1-2-3"),
         (Call { reads: Reads::Any, ..call(Action::StaleRead) }, "GET /torture/docs/t-1-2-3?consistency=any"),
         (call(Action::Search { value: value(7, 9) }), "POST /torture/search"),
@@ -51,6 +53,61 @@ fn a_request_names_the_document_its_condition_and_the_read_level() {
     let condition = |call| request("", &call).unwrap().headers().get(IF_MATCH).cloned();
     assert_eq!(condition(call(put(is))).unwrap(), "\"17\"");
     assert_eq!(condition(Call { term: Some(4), ..call(put(is)) }), None, "a write has one condition");
+}
+
+#[test]
+fn each_line_of_a_bulk_request_has_its_own_outcome() {
+    let puts = [(KEY, value(7, 1)), (Key { number: 4, ..KEY }, value(7, 2))];
+    let request = bulk("", &puts, 0, Some("wait")).unwrap();
+    assert_eq!(request.uri(), "/torture/docs?refresh=wait");
+    let refused = |line: usize, status: u16, code: &str| json!({ "line": line, "status": status, "code": code, "detail": "why" });
+    let lines = |indexed: usize, refused: Vec<Value>| {
+        let body = json!({ "indexed": indexed, "refused": refused }).to_string();
+        bulk_replies(&answer(200, &[], &body), 6)
+    };
+    let done = || Reply::Outcome(Outcome::Acknowledged);
+    assert_eq!(lines(6, vec![]), vec![done(); 6]);
+    let replies = lines(
+        1,
+        vec![
+            refused(1, 429, "too-far-behind"),
+            refused(2, 503, "shard-missing"),
+            refused(3, 503, "outcome-unknown"),
+            refused(4, 504, "not-visible-in-time"),
+            refused(5, 400, "bad-document"),
+        ],
+    );
+    assert!(
+        matches!(
+            &replies[..],
+            [Reply::Nothing, Reply::Nothing, Reply::Open(_), Reply::Outcome(Outcome::Acknowledged), Reply::Unexpected(_), last] if *last == done()
+        ),
+        "{replies:?}"
+    );
+    assert!(matches!(&lines(6, vec![refused(1, 429, "x")])[..], [Reply::Wrong(_), ..]));
+    assert!(matches!(&bulk_replies(&answer(503, &[], ""), 1)[..], [Reply::Open(_)]));
+    assert!(matches!(&bulk_replies(&answer(503, &[(api::NOT_PROCESSED, "1")], ""), 1)[..], [Reply::Nothing]));
+}
+
+#[test]
+fn a_delete_of_what_is_found_is_done_only_if_the_answer_says_so() {
+    let delete = call(Action::Delete { on: Condition::Value { value: value(7, 9) } });
+    let answered = |deleted: usize, conflicts: usize, timed_out: bool, failed: Vec<Value>| {
+        let body = json!({ "deleted": deleted, "conflicts": conflicts, "timed_out": timed_out, "shards": { "failed": failed } });
+        reply(&delete, &answer(200, &[], &body.to_string()))
+    };
+    let failed = || vec![json!({ "shard": 1, "reason": "why" })];
+    assert_eq!(answered(1, 0, false, failed()), Reply::Outcome(Outcome::Deleted));
+    assert_eq!(answered(0, 0, false, vec![]), Reply::Outcome(Outcome::Missing));
+    assert_eq!(answered(0, 1, false, vec![]), Reply::Nothing);
+    assert!(matches!(answered(0, 0, true, vec![]), Reply::Open(_)));
+    assert!(matches!(answered(0, 0, false, failed()), Reply::Open(_)));
+    assert!(matches!(answered(2, 0, false, vec![]), Reply::Wrong(_)));
+    let patched = reply(
+        &call(put(Condition::Present)),
+        &answer(404, &[], r#"{"type": "urn:coterie:problem:no-such-document"}"#),
+    );
+    assert_eq!(patched, Reply::Outcome(Outcome::Refused(None)));
 }
 
 #[test]
