@@ -148,7 +148,7 @@ fn code_after(code: &str) -> Option<String> {
 fn codes(code: &str) -> BTreeSet<String> {
     let is_path = |c: char| c.is_alphanumeric() || "_.:()&".contains(c);
     let mut found = BTreeSet::new();
-    for maker in ["to_problem(", "invalid(", "unavailable("] {
+    for maker in ["to_problem(", "invalid(", "unavailable(", "conflict("] {
         found.extend(code.split(maker).skip(1).filter_map(code_after));
     }
     // rustfmt puts a long arm into braces.
