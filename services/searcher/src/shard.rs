@@ -460,6 +460,8 @@ impl Shard {
                     {
                         status::replica_behind(staleness)
                     }
+                    // Reads wait until it is known.
+                    None if health == Health::Ready => shared.status.health(Some(NotOpen::Opening(None))),
                     _ => health,
                 }
             }

@@ -5,6 +5,7 @@
 //! A segment that lacks the file, or a field in it, has no vectors for it.
 
 mod file;
+mod files;
 mod similar;
 mod write;
 
@@ -23,6 +24,7 @@ use tantivy::{
 };
 
 pub(crate) use self::file::{VectorField, VectorFile};
+pub(crate) use self::files::VectorFiles;
 pub(crate) use self::similar::Target;
 use self::write::{Collected, Merging};
 

@@ -1,5 +1,6 @@
 //! Measures indexing over HTTP, durable, beside Tantivy in process; and how soon documents are found.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,9 +160,10 @@ async fn steadily(
     batches: Vec<Bytes>,
     written: &Arc<Written>,
 ) -> anyhow::Result<usize> {
-    let mut free = Vec::new();
+    // In turn, as agents close a connection that is not used for a while.
+    let mut free = VecDeque::new();
     for _ in 0..CONNECTIONS {
-        free.push(Writer::open(cluster.addr, index).await?);
+        free.push_back(Writer::open(cluster.addr, index).await?);
     }
     let mut sending = JoinSet::new();
     let mut beat = interval(TICK);
@@ -170,9 +172,9 @@ async fn steadily(
     for batch in batches {
         beat.tick().await;
         while let Some(sent) = sending.try_join_next() {
-            free.push(sent??);
+            free.push_back(sent??);
         }
-        let mut writer = match free.pop() {
+        let mut writer = match free.pop_front() {
             Some(writer) => writer,
             None => {
                 late += 1;

@@ -44,6 +44,11 @@ impl Header {
     }
 }
 
+/// Whether an entry of this size has no records.
+pub(super) fn is_without_records(size: usize) -> bool {
+    size <= HEADER + 4
+}
+
 /// The bytes of an entry.
 pub(super) fn encode(header: &Header, records: &[Bytes]) -> Bytes {
     let len = records.iter().map(|record| 4 + record.len()).sum::<usize>();

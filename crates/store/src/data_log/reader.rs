@@ -108,6 +108,12 @@ impl DataLogReader {
         Ok(self.objects.head(&self.path(number)).await?.is_some())
     }
 
+    /// Whether an entry is there, and has no records: it opened the log or trimmed it. One HEAD.
+    pub async fn is_without_records(&self, number: u64) -> Result<bool, DataLogError> {
+        let found = self.objects.head(&self.path(number)).await?;
+        Ok(found.is_some_and(|meta| usize::try_from(meta.size).is_ok_and(entry::is_without_records)))
+    }
+
     /// The number of the last entry, from that of an entry which is there or was trimmed. Takes a number of HEADs that grows
     /// with the logarithm of the entries between them. Nothing above `from` may be trimmed meanwhile.
     pub async fn end(&self, from: u64) -> Result<u64, DataLogError> {

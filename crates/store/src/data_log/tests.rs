@@ -407,6 +407,27 @@ async fn an_entry_is_there_from_its_append_until_it_is_trimmed() {
 }
 
 #[tokio::test]
+async fn entries_without_records_are_distinguished_from_those_with_an_empty_one() {
+    let objects = Place::memory().store;
+    let log = open(&objects, 1).await.unwrap();
+    let reader = log.reader();
+    let first = log.append("").await.unwrap();
+    log.append("a").await.unwrap();
+    log.trim(first + 1).await.unwrap();
+    let last = reader.end(0).await.unwrap();
+    let mut without = Vec::new();
+    for number in 0..=last + 1 {
+        if reader.is_without_records(number).await.unwrap() {
+            without.push(number);
+        }
+    }
+    assert_eq!(without, [log.opening(), last], "the opening and the trim; the first record is trimmed");
+    assert!(!reader.is_without_records(first + 1).await.unwrap());
+    let empty = log.append("").await.unwrap();
+    assert!(!reader.is_without_records(empty).await.unwrap());
+}
+
+#[tokio::test]
 async fn the_end_of_the_log_is_found_from_any_entry() {
     let objects = Place::memory().store;
     let log = open(&objects, 1).await.unwrap();

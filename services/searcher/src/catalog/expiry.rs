@@ -58,12 +58,17 @@ impl Expiry {
 
     /// Looks again and again until it has deleted something. Returns the number of the catalog's record after that.
     pub(crate) async fn next(&mut self) -> u64 {
+        let mut is_failing = false;
         loop {
             sleep(PAUSE).await;
             match self.look().await {
                 Ok(Some(number)) => return number,
-                Ok(None) => {}
-                Err(error) => debug!(%error, "could not look for indexes to delete"),
+                Ok(None) => is_failing = false,
+                Err(error) if is_failing => debug!(%error, "still can't look for indexes to delete"),
+                Err(error) => {
+                    warn!(%error, "can't look for indexes to delete; it is tried again");
+                    is_failing = true;
+                }
             }
         }
     }

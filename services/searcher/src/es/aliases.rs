@@ -13,6 +13,7 @@ use super::names::Rule;
 use super::parameters::Parameters;
 use super::path::allow;
 use super::reply::{Answer, Reply};
+use super::unique;
 use crate::catalog::{ActionError, AliasAction, AliasOptions, alias_actions, alias_options};
 use crate::glob::matches;
 use crate::http::Refusal;
@@ -95,7 +96,7 @@ impl SearcherService {
             let options = match body.trim_ascii() {
                 [] => AliasOptions::default(),
                 text => {
-                    let value: Value = serde_json::from_slice(text)
+                    let value: Value = unique::read(text)
                         .map_err(|error| EsError::parsing(format!("the body is no JSON: {error}")))?;
                     alias_options(&value)?
                 }

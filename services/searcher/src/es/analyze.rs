@@ -11,6 +11,7 @@ use super::mapping::built_in;
 use super::parameters::Parameters;
 use super::path::allow;
 use super::reply::{Answer, Reply};
+use super::unique;
 use crate::definition::{Analyzer, Definition, FieldDefinition, SubField};
 use crate::schema::IndexSchema;
 use crate::service::SearcherService;
@@ -91,8 +92,8 @@ impl SearcherService {
         allow(head, &[Method::GET, Method::POST])?;
         Parameters::parse(head.uri.query(), &[])?;
         let (body, _space) = self.es_body(head, body, MAX_BODY).await?;
-        let wanted: Wanted = serde_json::from_slice(&body)
-            .map_err(|error| EsError::parsing(format!("no _analyze: {error}")))?;
+        let wanted: Wanted =
+            unique::read(&body).map_err(|error| EsError::parsing(format!("no _analyze: {error}")))?;
         let bad = || EsError::parsing("[text] is a text or a list of texts");
         let texts = match &wanted.text {
             Value::String(text) => vec![text.as_str()],

@@ -15,6 +15,7 @@ use super::names::Rule;
 use super::parameters::Parameters;
 use super::path::allow;
 use super::reply::{Answer, Reply};
+use super::unique;
 use crate::catalog::{AutoCreate, Change, Record};
 use crate::http::Refusal;
 use crate::service::SearcherService;
@@ -248,7 +249,7 @@ impl SearcherService {
 
 /// The setting in a body, if there is one: `Some(None)` takes it back.
 fn settings(body: &[u8]) -> Result<Option<Option<AutoCreate>>, EsError> {
-    let members: Map<String, Value> = serde_json::from_slice(body)
+    let members: Map<String, Value> = unique::read(body)
         .map_err(|error| EsError::parsing(format!("the body is no JSON object: {error}")))?;
     let mut found = None;
     for (kind, settings) in members {

@@ -37,8 +37,7 @@ const KNOWN: [&str; 8] = [
 
 /// The query in a body, as JSON text.
 fn query_of(body: &[u8]) -> Result<String, EsError> {
-    let members: Map<String, Value> = unique::check(body)
-        .and_then(|()| serde_json::from_slice(body))
+    let members: Map<String, Value> = unique::read(body)
         .map_err(|error| EsError::parsing(format!("the body is no JSON object: {error}")))?;
     if let Some(unknown) = members.keys().find(|name| *name != "query") {
         return Err(EsError::parsing(format!("[delete_by_query] unsupported field [{unknown}]")));

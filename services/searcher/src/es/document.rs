@@ -20,6 +20,7 @@ use super::filter::Filter;
 use super::parameters::Parameters;
 use super::path::allow;
 use super::reply::{Answer, Reply};
+use super::unique;
 use crate::catalog::{Index, check_name};
 use crate::document::MAX_DOCUMENT;
 use crate::http::{DocumentId, Found, GET_LIMIT, Item, Reason, Refusal};
@@ -386,7 +387,7 @@ fn asked(body: &[u8], index: Option<&str>, wanted: &Wanted) -> Result<Vec<Asked>
         source: Option<Value>,
     }
     let Body { docs, ids } =
-        serde_json::from_slice(body).map_err(|error| EsError::parsing(format!("no _mget: {error}")))?;
+        unique::read(body).map_err(|error| EsError::parsing(format!("no _mget: {error}")))?;
     if docs.is_empty() && ids.is_empty() {
         return Err(EsError::invalid(&["no documents to get".to_owned()]));
     }

@@ -93,9 +93,7 @@ impl IndexSettings {
 
 pub(super) fn body_of(body: &[u8]) -> Result<Map<String, Value>, EsError> {
     let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    unique::check(body)
-        .and_then(|()| serde_json::from_slice(body))
-        .map_err(|error| EsError::parsing(format!("the body is no JSON object: {error}")))
+    unique::read(body).map_err(|error| EsError::parsing(format!("the body is no JSON object: {error}")))
 }
 
 impl SearcherService {

@@ -18,6 +18,7 @@ use super::parameters::Parameters;
 use super::path::allow;
 use super::reply::{Answer, Reply};
 use super::search::{millis, now};
+use super::unique;
 use crate::http::{Copied, REINDEX_LIMIT, Reindex, Total, Verb};
 use crate::search::Dsl;
 use crate::service::SearcherService;
@@ -74,7 +75,7 @@ fn index(object: &Map<String, Value>, of: &str) -> Result<String, EsError> {
 }
 
 fn parse(body: &[u8]) -> Result<Wanted, EsError> {
-    let members: Map<String, Value> = serde_json::from_slice(body)
+    let members: Map<String, Value> = unique::read(body)
         .map_err(|error| EsError::parsing(format!("the body is no JSON object: {error}")))?;
     let known = ["source", "dest", "conflicts"];
     if let Some(unknown) = members.keys().find(|name| !known.contains(&name.as_str())) {

@@ -11,7 +11,7 @@ use super::bulk::MAX_BESIDE;
 use super::indexes::MAX_DEFINITION;
 use super::refusal::Refusal;
 use super::search::MAX_SEARCH;
-use super::shards::MAX_PLAN;
+use super::shards::MAX_INNER;
 use crate::service::SearcherService;
 
 /// What a queue takes for each body in addition to its bytes, at most.
@@ -31,7 +31,7 @@ impl Bodies {
     /// the space that it takes.
     pub(crate) fn new(max_body: usize) -> Self {
         let outer = max_body.saturating_mul(2).max(MAX_SEARCH).max(MAX_DEFINITION);
-        let inner = largest_write(max_body).max(MAX_PLAN);
+        let inner = largest_write(max_body).max(MAX_INNER);
         let space = |bytes: usize| QueueBytes::new(bytes.saturating_add(BESIDE_BODY));
         Self { outer: space(outer), inner: space(inner) }
     }

@@ -22,6 +22,7 @@ use super::inner::{InnerQuery, Verb};
 use super::pages::{PAGE, found, page};
 use super::refusal::{Reason, Refusal};
 use super::search::MAX_SEARCH;
+use super::shards::MAX_INNER;
 use crate::catalog::{Index, Indexes};
 use crate::gather::{Failures, Search};
 use crate::search::{SearchError, ShardFailure, Shards};
@@ -150,7 +151,7 @@ impl SearcherService {
     pub(crate) async fn delete_for_member(&self, query: &InnerQuery, head: &Parts, body: Body) -> Answer {
         self.member.owner_only()?;
         let index = self.index_of(query).await?;
-        let (body, _space) = self.read_body(head, body, MAX_SEARCH, &self.bodies.inner).await?;
+        let (body, _space) = self.read_body(head, body, MAX_INNER, &self.bodies.inner).await?;
         let members = parse_inner(&body)?;
         let deleted = self.delete_found(&index, &members, Instant::now() + query.timeout).await?;
         Ok(json(serde_json::to_vec(&deleted).expect("numbers and strings are written to memory")))

@@ -31,6 +31,7 @@ use super::inner::{InnerQuery, Verb};
 use super::pages::page;
 use super::refusal::{Reason, Refusal};
 use super::search::MAX_SEARCH;
+use super::shards::MAX_INNER;
 use crate::catalog::{Index, Indexes};
 use crate::gather::Failures;
 use crate::search::{SearchError, ShardFailure, Shards};
@@ -302,7 +303,7 @@ impl SearcherService {
     pub(crate) async fn reindex_for_member(&self, query: &InnerQuery, head: &Parts, body: Body) -> Answer {
         self.member.owner_only()?;
         let source = self.index_of(query).await?;
-        let (body, _space) = self.read_body(head, body, MAX_SEARCH, &self.bodies.inner).await?;
+        let (body, _space) = self.read_body(head, body, MAX_INNER, &self.bodies.inner).await?;
         let part: Part = serde_json::from_slice(&body).map_err(|error| {
             Refusal::invalid("bad-reindex", &error, "members write these requests for each other")
         })?;

@@ -13,14 +13,14 @@ use types::ShardId;
 
 use super::inner::{InnerQuery, Verb};
 use super::refusal::Refusal;
-use super::search::MAX_SEARCH;
 use super::suggest::Wanted;
 use crate::gather::{Search, read_second};
 use crate::search::{SearchError, SearchRequest};
 use crate::service::SearcherService;
 
-/// The largest body of a second round: a search and the plan for it.
-pub(crate) const MAX_PLAN: usize = 16 * 1024 * 1024;
+/// The largest body that is no write: searches as members write them for each other are longer than those of clients, and the
+/// second round has the plan, too.
+pub(crate) const MAX_INNER: usize = 16 * 1024 * 1024;
 
 impl SearcherService {
     /// Answers a request of another member.
@@ -39,20 +39,20 @@ impl SearcherService {
             Verb::Delete => self.delete_for_member(&query, head, body).await,
             Verb::Reindex => self.reindex_for_member(&query, head, body).await,
             Verb::Get => {
-                let (body, _space) = self.read_body(head, body, MAX_SEARCH, &self.bodies.inner).await?;
+                let (body, _space) = self.read_body(head, body, MAX_INNER, &self.bodies.inner).await?;
                 let index = self.index_of(&query).await?;
                 let ids = super::get::ids(&body)?;
                 Ok(answer(&self.get_here(&index, &ids, query.level).await?))
             }
             Verb::Prepare => {
-                let (body, _space) = self.read_body(head, body, MAX_SEARCH, &self.bodies.inner).await?;
+                let (body, _space) = self.read_body(head, body, MAX_INNER, &self.bodies.inner).await?;
                 let request = SearchRequest::from_wire(&body).map_err(SearchError::from);
                 let search = self.search_of(&query, request.map_err(Refusal::from)?).await?;
                 let (read, _) = self.prepare_here(&search).await?;
                 Ok(answer(&read))
             }
             Verb::Execute => {
-                let (body, _space) = self.read_body(head, body, MAX_PLAN, &self.bodies.inner).await?;
+                let (body, _space) = self.read_body(head, body, MAX_INNER, &self.bodies.inner).await?;
                 let (request, plan) = read_second(&body)?;
                 let mut search = self.search_of(&query, request).await?;
                 search.level = self.level_of_second(&query);
@@ -61,7 +61,7 @@ impl SearcherService {
                 Ok(answer(&read))
             }
             Verb::Suggest => {
-                let (body, _space) = self.read_body(head, body, MAX_SEARCH, &self.bodies.inner).await?;
+                let (body, _space) = self.read_body(head, body, MAX_INNER, &self.bodies.inner).await?;
                 let index = self.index_of(&query).await?;
                 let deadline = Instant::now() + query.timeout;
                 Ok(answer(&self.suggest_here(&index, Wanted::read(&body)?, query.level, deadline).await?))

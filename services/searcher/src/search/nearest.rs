@@ -24,7 +24,7 @@ use super::{Cancel, Prepared, SearchError, SearchRequest};
 use crate::query::{Expansions, compile_filter};
 use crate::schema::IndexSchema;
 use crate::shard::Snapshot;
-use crate::vectors::{Target, VectorField, VectorFile};
+use crate::vectors::{Target, VectorField};
 
 /// How many vectors are looked at between two looks at the time.
 const AT_A_TIME: u32 = 2_048;
@@ -139,7 +139,7 @@ fn nearest(
     let mut top = Top { k: knn.k, heap: BinaryHeap::new() };
     for (ordinal, reader) in (0..).zip(snapshot.searcher.segment_readers()) {
         cancel.check()?;
-        let Some(file) = VectorFile::open(reader)? else { continue };
+        let Some(file) = snapshot.vectors.of(reader)? else { continue };
         let Some(field) = file.field(&knn.field)? else { continue };
         if field.dims != knn.vector.len() {
             let why = format!("the vectors of `{}` have {} numbers in a segment", knn.field, field.dims);

@@ -1,4 +1,8 @@
 //! The numbers from which BM25 scores are computed, as sums over shards.
+//!
+//! They are gathered in the first round. A shard may show its first documents between the rounds, since it was refreshed or as
+//! another member answers: Tantivy divides by the numbers, so they are never given to it as zero. The scores would be no
+//! numbers, and hits without one are not found.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,13 +81,14 @@ impl Statistics {
 
 impl Bm25StatisticsProvider for Statistics {
     fn total_num_tokens(&self, field: Field) -> tantivy::Result<u64> {
-        self.tokens.get(&field.field_id()).copied().ok_or_else(|| {
+        let tokens = self.tokens.get(&field.field_id()).ok_or_else(|| {
             TantivyError::InternalError(format!("the plan has no statistics of field {}", field.field_id()))
-        })
+        })?;
+        Ok((*tokens).max(1))
     }
 
     fn total_num_docs(&self) -> tantivy::Result<u64> {
-        Ok(self.docs)
+        Ok(self.docs.max(1))
     }
 
     fn doc_freq(&self, term: &Term) -> tantivy::Result<u64> {

@@ -40,9 +40,11 @@ impl TestIndex {
             created: definition,
             schema: Arc::clone(&schema),
         });
-        let shards = shards
-            .iter()
-            .map(|segments| Snapshot { index: Arc::clone(&index), searcher: searcher(&schema, segments) });
+        let shards = shards.iter().map(|segments| Snapshot {
+            index: Arc::clone(&index),
+            searcher: searcher(&schema, segments),
+            vectors: Arc::default(),
+        });
         Self { shards: shards.collect(), schema }
     }
 
@@ -66,21 +68,7 @@ impl TestIndex {
         let request = SearchRequest::from_wire(request.to_string().as_bytes())?;
         let request = SearchRequest::from_wire(&request.to_json())?;
         request.check(&self.schema)?;
-        let prepared = self.shards.iter().zip(0..).map(|(snapshot, number)| {
-            let shard = ShardId::try_from(number).unwrap();
-            let prepared = prepare(snapshot, &request)?;
-            Ok(travel(&prepared.with_nearest(snapshot, &request, shard, &Cancel::default())?))
-        });
-        let plan = travel(&combine(prepared.collect::<Result<Vec<Prepared>, SearchError>>()?));
-        let found = self.shards.iter().zip(0..).map(|(snapshot, number)| {
-            let shard = ShardId::try_from(number).unwrap();
-            Ok((
-                request.position(shard),
-                travel(&execute(snapshot, &request, &plan, shard, &Cancel::default())?),
-            ))
-        });
-        let found: Vec<(u32, Found)> = found.collect::<Result<_, SearchError>>()?;
-        let answer = serde_json::to_value(merge(&request, &self.schema, found)?).unwrap();
+        let answer = self.search_after_first_round_at(self, &request)?;
         if let [only] = self.shards.as_slice() {
             let shard = ShardId::try_from(0).unwrap();
             let found = search_alone(only, &request, shard, &Cancel::default())?;
@@ -88,6 +76,29 @@ impl TestIndex {
             assert_eq!(serde_json::to_value(alone).unwrap(), answer, "the only shard needs no second round");
         }
         Ok(answer)
+    }
+
+    /// The same, with a first round that sees other documents.
+    fn search_after_first_round_at(
+        &self,
+        first: &Self,
+        request: &SearchRequest,
+    ) -> Result<Value, SearchError> {
+        let prepared = first.shards.iter().zip(0..).map(|(snapshot, number)| {
+            let shard = ShardId::try_from(number).unwrap();
+            let prepared = prepare(snapshot, request)?;
+            Ok(travel(&prepared.with_nearest(snapshot, request, shard, &Cancel::default())?))
+        });
+        let plan = travel(&combine(prepared.collect::<Result<Vec<Prepared>, SearchError>>()?));
+        let found = self.shards.iter().zip(0..).map(|(snapshot, number)| {
+            let shard = ShardId::try_from(number).unwrap();
+            Ok((
+                request.position(shard),
+                travel(&execute(snapshot, request, &plan, shard, &Cancel::default())?),
+            ))
+        });
+        let found: Vec<(u32, Found)> = found.collect::<Result<_, SearchError>>()?;
+        Ok(serde_json::to_value(merge(request, &self.schema, found)?).unwrap())
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Change, Condition, Outcome, Refused, Write};
+use crate::document::{DocumentError, Reading, read};
 use crate::operation::{MAX_SOURCE, in_one_line};
 use crate::schema::IndexSchema;
 
@@ -61,6 +62,8 @@ pub(crate) fn decide(write: &Write, present: Option<&Present>) -> Result<Decisio
         (Change::Merge { upsert, .. }, None) => put(upsert.clone().ok_or(Refused::NoDocument)?),
         (Change::Merge { patch, detect_noop, .. }, Some(present)) => {
             let source = present.source.as_deref().expect("it is looked up for every merge");
+            // What is wrong with the patch itself would not show in the merged document.
+            read(patch.get(), Reading::Strict, |_, _| Ok(())).map_err(|error| of_document(&error))?;
             let before = parse(source)?;
             let mut after = before.clone();
             merge(&mut after, parse(patch)?);
@@ -100,8 +103,11 @@ fn fitting(source: Box<RawValue>, schema: &IndexSchema) -> Result<(Arc<RawValue>
     }
     let source = in_one_line(source);
     let paths = schema.dynamic_paths(source.get());
-    let paths = paths.map_err(|error| Refused::Document(error.to_string()))?;
-    Ok((source, paths))
+    Ok((source, paths.map_err(|error| of_document(&error))?))
+}
+
+fn of_document(error: &DocumentError) -> Refused {
+    Refused::Document(error.to_string())
 }
 
 fn parse(source: &RawValue) -> Result<Value, Refused> {

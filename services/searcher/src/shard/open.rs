@@ -235,7 +235,7 @@ impl Owner {
             LocalError::Tantivy(_) if folder.was_clean() => OpenError::Failed(error.to_string()),
             LocalError::Tantivy(_) | LocalError::Damaged { .. } => OpenError::Damaged(error.to_string()),
         })?;
-        self.shared.views.publish(local.refreshed().searchers);
+        self.shared.views.publish_opened(local.refreshed().searchers);
         // Before the oldest entry that the manifest lacks, it had everything. If the store's clock was set back since, nobody
         // knows when that was.
         if let Some(unapplied) = unapplied {

@@ -251,7 +251,9 @@ impl Pending {
 
     /// For how long the oldest operation has not been visible.
     pub(crate) fn lag(&self) -> Duration {
-        self.state().entries.front().map_or(Duration::ZERO, |entry| entry.came.elapsed())
+        let state = self.state();
+        let oldest = state.entries.iter().find(|entry| !entry.operations.is_empty());
+        oldest.map_or(Duration::ZERO, |entry| entry.came.elapsed())
     }
 
     /// How many entries of the log are not visible.

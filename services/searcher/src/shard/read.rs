@@ -14,12 +14,14 @@ use super::open::Serving;
 use super::pending::Logged;
 use super::{OPENING, Role, Shard, ShardError, Shared, closed, lookup};
 use crate::catalog::Index;
+use crate::vectors::VectorFiles;
 
 /// One index of a shard, as of its last refresh.
 #[derive(Clone)]
 pub(crate) struct Snapshot {
     pub(crate) index: Arc<Index>,
     pub(crate) searcher: Searcher,
+    pub(crate) vectors: Arc<VectorFiles>,
 }
 
 /// A document that was found by its id.
@@ -78,9 +80,7 @@ impl Shard {
             }
             (_, None) => {}
         }
-        let searcher = self.0.views.searcher_or_empty(index);
-        let searcher = searcher.map_err(|error| ShardError::Unavailable(error.to_string()))?;
-        Ok(Read { value: Snapshot { index: Arc::clone(index), searcher }, staleness })
+        Ok(Read { value: self.seen(index)?, staleness })
     }
 
     /// The index with everything that was acknowledged before, and the number of the first operation after that. Only the owner.
@@ -89,9 +89,16 @@ impl Shard {
         let open = open.ok_or_else(closed)?;
         let end = open.pending.next_seq();
         self.make_visible(&open.pending).await?;
+        Ok((self.seen(index)?, end))
+    }
+
+    /// What searches see of an index now.
+    fn seen(&self, index: &Arc<Index>) -> Result<Snapshot, ShardError> {
+        // First: if the shard is opened again in between, files of before are not kept for what comes after.
+        let vectors = self.0.views.vectors();
         let searcher = self.0.views.searcher_or_empty(index);
         let searcher = searcher.map_err(|error| ShardError::Unavailable(error.to_string()))?;
-        Ok((Snapshot { index: Arc::clone(index), searcher }, end))
+        Ok(Snapshot { index: Arc::clone(index), searcher, vectors })
     }
 
     /// The operations that wrote the present documents of some ids; `None` for an id without a document. Only the owner.

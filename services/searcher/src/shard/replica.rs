@@ -66,6 +66,10 @@ struct At {
     looked: Moment,
     /// The last entry of the log that is known.
     end: u64,
+    /// The manifest has all operations of the entries up to this one.
+    covered: u64,
+    /// An entry that is known to have operations.
+    wanting: Option<u64>,
     /// Where the log ended in former looks whose entries the manifest does not have yet, and when the last such look began.
     ends: VecDeque<(u64, Moment)>,
 }
@@ -73,7 +77,7 @@ struct At {
 impl At {
     fn new(number: u64, manifest: Manifest, looked: Moment) -> Self {
         let end = manifest.applied;
-        Self { number, manifest, looked, end, ends: VecDeque::new() }
+        Self { number, manifest, looked, end, covered: end, wanting: None, ends: VecDeque::new() }
     }
 
     /// Notes where the log ended in a look.
@@ -91,7 +95,7 @@ impl At {
     /// The last time at which the manifest has everything.
     fn current(&mut self) -> Option<Moment> {
         let mut current = None;
-        while let Some((_, at)) = self.ends.pop_front_if(|(end, _)| *end <= self.manifest.applied) {
+        while let Some((_, at)) = self.ends.pop_front_if(|(end, _)| *end <= self.covered) {
             current = Some(at);
         }
         current
@@ -161,7 +165,7 @@ impl Open for Replica {
         let (of, named, heap) = (Arc::clone(&folder), manifest.clone(), self.shared.limits.heap);
         let local = spawn_blocking(move || LocalIndexes::open(of, heap, &named, &catalog)).await;
         let local = local.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-        self.shared.views.publish(local.refreshed().searchers);
+        self.shared.views.publish_opened(local.refreshed().searchers);
         info!(manifest = number, "opened a replica");
         Ok(Following {
             folder,
@@ -236,7 +240,7 @@ impl Replica {
             at.ended(end, began);
         }
         let Some(Entry { number, value: manifest }) = newer else {
-            self.note_current(at);
+            self.note_current(opened, at).await?;
             return Ok(true);
         };
         opened.folder.sync(&self.objects, &manifest, Some(&at.manifest)).await?;
@@ -260,14 +264,23 @@ impl Replica {
         self.shared.meters.documents.set(i64::try_from(documents).unwrap_or(i64::MAX));
         self.shared.meters.segments.set(i64::try_from(segments).unwrap_or(i64::MAX));
         (at.number, at.manifest) = (number, manifest);
-        self.note_current(at);
+        self.note_current(opened, at).await?;
         Ok(false)
     }
 
-    fn note_current(&self, at: &mut At) {
+    async fn note_current(&self, opened: &Following, at: &mut At) -> Result<(), LookError> {
+        at.covered = at.covered.max(at.manifest.applied);
+        while at.covered < at.end && at.wanting != Some(at.covered + 1) {
+            let next = at.covered + 1;
+            match opened.log.is_without_records(next).await.map_err(|error| of_store(&error))? {
+                true => at.covered = next,
+                false => at.wanting = Some(next),
+            }
+        }
         if let Some(current) = at.current() {
             self.shared.views.note_current(current);
         }
+        Ok(())
     }
 
     /// The latest manifest, if it is newer.

@@ -11,11 +11,13 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::catalog::Index;
+use crate::vectors::VectorFiles;
 
 /// The searchers of all indexes, as of one refresh.
 #[derive(Default)]
 struct View {
     searchers: BTreeMap<Uuid, Searcher>,
+    vectors: Arc<VectorFiles>,
 }
 
 /// The present view, and how current it is. Cheap to clone.
@@ -34,11 +36,28 @@ impl Views {
         Self { now: watch::Sender::new(None), current: watch::Sender::new(None), empty: Arc::default() }
     }
 
+    /// Publishes the first view after an opening, which may have replaced files.
+    pub(crate) fn publish_opened(&self, searchers: BTreeMap<Uuid, Searcher>) {
+        self.replace(View { searchers, vectors: Arc::default() });
+    }
+
+    /// Publishes a refresh.
     pub(crate) fn publish(&self, searchers: BTreeMap<Uuid, Searcher>) {
+        let vectors = self.vectors();
+        vectors.retain(searchers.values());
+        self.replace(View { searchers, vectors });
+    }
+
+    fn replace(&self, view: View) {
         let mut empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
-        empty.retain(|uuid, _| !searchers.contains_key(uuid));
+        empty.retain(|uuid, _| !view.searchers.contains_key(uuid));
         drop(empty);
-        self.now.send_replace(Some(Arc::new(View { searchers })));
+        self.now.send_replace(Some(Arc::new(view)));
+    }
+
+    /// The files of vectors that searches of the present view have opened.
+    pub(crate) fn vectors(&self) -> Arc<VectorFiles> {
+        self.now.borrow().as_ref().map(|view| Arc::clone(&view.vectors)).unwrap_or_default()
     }
 
     /// Waits until something is published, and it is known how far behind that may be.

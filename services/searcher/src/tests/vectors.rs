@@ -50,6 +50,30 @@ async fn any_member_finds_the_nearest_over_all_shards() {
 }
 
 #[tokio::test]
+async fn the_nearest_of_several_indexes_are_those_of_each_in_one_ranking() {
+    let searchers = with_vectors(2).await;
+    let definition =
+        json!({"fields": {"v": {"type": "vector", "dims": 3}, "w": {"type": "vector", "dims": 2}}});
+    assert_eq!(searchers.call("PUT", "/y", definition.to_string()).await.status, 201);
+    for (id, vector) in [("far", [0.0, 0.0, 1.0]), ("near", [1.0, 0.005, 0.0])] {
+        let path = format!("/y/docs/{id}?refresh=true");
+        let put = searchers.call("PUT", &path, json!({ "v": vector, "w": [1, 1] }).to_string()).await;
+        assert_eq!(put.status, 201);
+    }
+    for names in ["x,y", "*"] {
+        let body = json!({"knn": {"field": "v", "vector": [1, 0, 0], "k": 3}, "size": 4}).to_string();
+        let answer = searchers.call("POST", &format!("/{names}/search"), body).await;
+        assert_eq!(answer.ids(), ["d0", "near", "d1", "d2"], "{}", answer.json());
+        assert_eq!(answer.json()["total"], 5, "three of each, where there are as many");
+    }
+    let body = json!({"knn": {"field": "w", "vector": [1, 0], "k": 3}}).to_string();
+    let answer = searchers.call("POST", "/x,y/search", body).await;
+    assert_eq!(answer.status, 400, "{}", answer.json());
+    assert!(answer.json()["detail"].as_str().unwrap().contains('w'), "{}", answer.json());
+    searchers.stop().await;
+}
+
+#[tokio::test]
 async fn vectors_that_can_not_be_are_refused_where_they_are_sent() {
     let searchers = with_vectors(2).await;
     for (method, path, body, code, words) in [

@@ -105,9 +105,8 @@ pub(crate) fn decode(body: &[u8], index: Option<&str>) -> Result<Vec<Entry>, EsE
 /// Reads an action line: an object with the action as its only member.
 fn action(number: usize, line: &[u8]) -> Result<(Action, Map<String, Value>), EsError> {
     let bad = |what: &str| EsError::illegal(format!("Malformed action/metadata line [{number}], {what}"));
-    let members: BTreeMap<String, Value> = unique::check(line)
-        .and_then(|()| serde_json::from_slice(line))
-        .map_err(|error| bad(&format!("expected an object: {error}")))?;
+    let members: BTreeMap<String, Value> =
+        unique::read(line).map_err(|error| bad(&format!("expected an object: {error}")))?;
     let mut members = members.into_iter();
     let (Some((name, meta)), None) = (members.next(), members.next()) else {
         return Err(bad("expected one action"));
@@ -195,8 +194,7 @@ pub(crate) fn document(source: &[u8]) -> Result<Box<RawValue>, Reason> {
 
 /// Reads the body of an update: the change, or why its document is refused.
 pub(crate) fn update(body: &[u8]) -> Result<Result<Change, Reason>, EsError> {
-    let members: BTreeMap<String, Box<RawValue>> =
-        serde_json::from_slice(body).map_err(|error| EsError::parsing(format!("no update: {error}")))?;
+    let members = unique::members(body).map_err(|error| EsError::parsing(format!("no update: {error}")))?;
     let (mut doc, mut upsert, mut is_doc_upsert, mut detect_noop) = (None, None, false, true);
     for (name, value) in members {
         let flag = || {

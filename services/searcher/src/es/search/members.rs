@@ -21,7 +21,7 @@ impl Members {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        let members = unique::check(body).and_then(|()| serde_json::from_slice(body));
+        let members = unique::read(body);
         members.map(Self).map_err(|error| EsError::parsing(format!("the body is not a JSON object: {error}")))
     }
 

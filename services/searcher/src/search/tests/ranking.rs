@@ -68,3 +68,35 @@ fn two_and_three_shards_give_the_hits_and_scores_of_one_index() {
         }
     }
 }
+
+#[test]
+fn documents_that_come_between_the_rounds_are_found_with_scores() {
+    let definition =
+        json!({"fields": {"title": {"type": "text"}, "body": {"type": "text"}, "tag": {"type": "keyword"}}});
+    let documents = documents();
+    let others: Vec<_> = (0..3).map(|n| json!({"n": n})).collect();
+    for shards in [1, 2] {
+        let index = TestIndex::dealt(&definition, &documents, shards, 2);
+        for seen in [&[][..], &others] {
+            let first = TestIndex::dealt(&definition, seen, shards, 1);
+            for request in [
+                json!({"q": "body:proxy"}),
+                json!({"q": "body:(proxy server cache web http)"}),
+                json!({"q": "proxy server", "default_operator": "and"}),
+                json!({"q": "body:\"proxy server\""}),
+                json!({"q": "note:proxy"}),
+                json!({"q": "tag:web", "sort": "_score"}),
+                json!({"q": "body:proxy", "filter": "tag:web"}),
+            ] {
+                let mut request = request;
+                request["size"] = json!(300);
+                let read = SearchRequest::from_wire(request.to_string().as_bytes()).unwrap();
+                let answer = index.search_after_first_round_at(&first, &read).unwrap();
+                let hits = answer["hits"].as_array().unwrap();
+                assert!(!hits.is_empty(), "{request}");
+                assert_eq!(answer["total"], hits.len(), "{request}");
+                assert!(hits.iter().all(|hit| hit["score"].is_f64()), "{request}: a score is no number");
+            }
+        }
+    }
+}

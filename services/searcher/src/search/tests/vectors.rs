@@ -313,8 +313,11 @@ fn documents_without_a_vector_and_fields_that_came_later_are_not_found() {
     let catalog =
         Arc::new(Index { name: "x".to_owned(), uuid: Uuid::nil(), created, schema: Arc::clone(&schema) });
     let search = |index: &tantivy::Index| {
-        let shards =
-            vec![Snapshot { index: Arc::clone(&catalog), searcher: index.reader().unwrap().searcher() }];
+        let shards = vec![Snapshot {
+            index: Arc::clone(&catalog),
+            searcher: index.reader().unwrap().searcher(),
+            vectors: Arc::default(),
+        }];
         let of = TestIndex { schema: Arc::clone(&schema), shards };
         let answer = of.search(&json!({"knn": knn(10)}));
         ids(&answer).into_iter().map(str::to_owned).collect::<Vec<_>>()

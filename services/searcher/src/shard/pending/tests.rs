@@ -45,6 +45,22 @@ fn only_what_was_fed_is_covered_by_a_commit() {
     assert_eq!(pending.unfed(1).len(), 1, "at least one entry");
 }
 
+#[tokio::test(start_paused = true)]
+async fn entries_without_operations_are_not_behind() {
+    let index = index();
+    let pending = Pending::new(7);
+    pending.durable(3, 0);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(pending.lag(), Duration::ZERO);
+    pending.begin(vec![logged(&index, "a", 7)]);
+    pending.durable(4, 1);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(pending.lag(), Duration::from_secs(1));
+    pending.fed(2);
+    pending.visible(4, 8);
+    assert_eq!(pending.lag(), Duration::ZERO);
+}
+
 #[test]
 fn an_operation_is_forgotten_only_once_it_and_no_later_one_of_its_id_is_pending() {
     let index = index();

@@ -102,6 +102,8 @@ async fn a_merge_replaces_what_the_patch_has_and_a_refused_one_changes_nothing()
         let refused = owner.write(merge(&one, "x", bad)).await.unwrap();
         assert!(matches!(refused, Err(Refused::Document(_))), "a merge with {bad}");
     }
+    let twice = owner.write(merge(&one, "x", r#"{"deep":{"b":1,"b":2}}"#)).await.unwrap().unwrap_err();
+    assert_eq!(twice, Refused::Document("field `deep.b` is twice in one object".to_owned()));
     assert_eq!(owner.put(&one, "w", "w").await.seq, 3, "what was refused has no number");
     owner.stop().await;
 }

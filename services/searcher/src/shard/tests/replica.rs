@@ -1,5 +1,8 @@
 //! Replicas.
 
+use store::DataLogReader;
+
+use super::open::LOG;
 use super::*;
 
 #[tokio::test]
@@ -55,6 +58,41 @@ async fn a_replica_that_lacks_what_the_log_has_does_not_count_as_current() {
     assert_eq!(replica.search(&one, "word", ReadLevel::Any).await, ["x"], "it still answers");
     late.faults.set(Mode::Work);
     until(async || replica.shard.health() == Health::Ready).await;
+    owner.stop().await;
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn entries_without_operations_do_not_keep_a_replica_from_being_current() {
+    let mut world = World::new().await;
+    let one = world.index("one");
+    let owner = world.owner("a").await;
+    for number in 0..50 {
+        owner.put(&one, &format!("id-{number}"), "word").await;
+        owner.shard.refresh().await.unwrap();
+    }
+    owner.stop().await;
+    world.limits.refresh = Duration::from_secs(3_600);
+    // Its first act is to collect garbage, which trims the log.
+    let owner = world.owner("a").await;
+    let manifests = world.manifests();
+    let log = DataLogReader::new(world.objects(), LOG);
+    until(async || {
+        let latest = manifests.latest().await.unwrap().unwrap().value;
+        let end = log.end(latest.applied).await.unwrap();
+        end > latest.applied && log.is_without_records(end).await.unwrap()
+    })
+    .await;
+    let replica = world.replica("r").await;
+    let is_current =
+        async || replica.shard.staleness().is_some_and(|staleness| staleness < Duration::from_millis(500));
+    until(is_current).await;
+    assert_eq!(replica.search(&one, "word", ReadLevel::Any).await.len(), 50);
+    owner.put(&one, "late", "word").await;
+    until(async || replica.shard.staleness().unwrap() > Duration::from_millis(500)).await;
+    owner.shard.refresh().await.unwrap();
+    until(is_current).await;
+    assert_eq!(replica.search(&one, "word", ReadLevel::Any).await.len(), 51);
     owner.stop().await;
     replica.stop().await;
 }

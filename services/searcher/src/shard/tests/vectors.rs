@@ -54,6 +54,12 @@ async fn vectors_survive_merges_owners_and_folders() {
     first.shard.compact(&index).await.unwrap();
     assert_eq!(nearest(&first, &index, 9.6, 3, ReadLevel::Strong).await, expected);
     assert_eq!(nearest(&first, &index, 499.0, 1, ReadLevel::Strong).await, ["d11"]);
+    let snapshot = first.shard.snapshot(&index, ReadLevel::Primary).await.unwrap().value;
+    assert_eq!(
+        snapshot.vectors.len(),
+        snapshot.searcher.segment_readers().len(),
+        "no other file is kept open"
+    );
     first.shard.refresh().await.unwrap();
     first.write(put_vector(&index, "late", 600)).await.unwrap().unwrap();
     first.kill().await;

@@ -34,6 +34,12 @@ async fn bad_input_is_refused_with_its_reason_and_the_next_request_is_served() {
     let deep_query = format!("{{\"query\":{deep_query}}}");
     let mut trouble = Vec::new();
     for case in [
+        // Keys that are there twice.
+        ("POST", "/_mget", r#"{"docs":[{"_index":"a","_id":"1","_id":"2"}]}"#.to_owned(), 400, "duplicate field '_id'"),
+        ("POST", "/a/_update/1", r#"{"doc":{"n":2},"doc":{"n":3}}"#.to_owned(), 400, "duplicate field 'doc'"),
+        ("POST", "/a/_update/1", r#"{"doc":{"n":2,"n":3}}"#.to_owned(), 400, "field `n` is twice in one object"),
+        ("POST", "/_reindex", r#"{"source":{"index":"a","index":"b"},"dest":{"index":"c"}}"#.to_owned(), 400, "duplicate field 'index'"),
+        ("POST", "/_analyze", r#"{"text":"a","text":"b"}"#.to_owned(), 400, "duplicate field 'text'"),
         // Documents.
         ("PUT", "/a/_doc/2", deep(10_000), 400, "document_parsing_exception"),
         ("PUT", "/a/_doc/2", format!("{{{}\"x\":1}}", fields), 400, "document_parsing_exception"),

@@ -312,3 +312,18 @@ async fn searches_that_can_not_be_answered_are_refused_by_name() {
     .await;
     searchers.stop().await;
 }
+
+#[tokio::test]
+async fn a_search_of_over_a_mebibyte_is_answered_by_all_shards() {
+    let searchers = library().await;
+    let tags: Vec<String> = (0..8_000).map(|n| format!("{n:0>200}")).chain(["x".to_owned()]).collect();
+    let body = json!({"query": {"terms": {"tag": tags}}}).to_string();
+    assert!(body.len() > 3 << 19);
+    for number in 0..2 {
+        let node = searchers.0.owner(shard(number));
+        let answer = searchers.call_at(&node, "POST", "/es/books/_search", body.clone()).await.json();
+        assert_eq!(answer["_shards"]["failed"], 0, "{answer}");
+        assert_eq!(answer["hits"]["total"]["value"], 2, "{answer}");
+    }
+    searchers.stop().await;
+}
