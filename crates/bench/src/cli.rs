@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::{Parser, Subcommand};
 
 use crate::report::Report;
-use crate::{detect, failover, idle, kv, moves, readme, results, search, swap, torture, up};
+use crate::{detect, failover, idle, kv, moves, page, results, search, swap, torture, up};
 
 const EXAMPLES: &str = "\
 Build first; bench expects agent and ctl in its own folder:
@@ -27,7 +27,7 @@ Examples:
   cargo run --release -p bench -- torture --service searcher  the same with documents, which clients also search for
   cargo run --release -p bench -- up --json up.json      write the results to this file instead of target/bench/
   cargo run --release -p bench -- up --record            also write crates/bench/results/up.json
-  cargo run --release -p bench -- readme                 write README's tables from crates/bench/results
+  cargo run --release -p bench -- page                   write docs/benchmarks.org from crates/bench/results
 
 With fewer than 100 samples, p99 is the maximum; p99.9 needs 1,000 samples. RATIO is our p50 divided by the peer's p50.
 Serf runs with its `local` and its `lan` profile; etcd is called through gRPC, JSON and its v2 API. Each row shows the
@@ -43,7 +43,7 @@ pub(crate) struct Cli {
     /// Write the results to this JSON file [default: target/bench/NAME-UNIXTIME.json, in the binary's target folder]
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Also write the results to crates/bench/results, for README; requires a release build, use a quiet machine
+    /// Also write the results to crates/bench/results, for docs/benchmarks.org; requires a release build, use a quiet machine
     #[arg(long, global = true)]
     record: bool,
     #[command(subcommand)]
@@ -74,8 +74,8 @@ enum Verb {
     Idle(idle::Args),
     /// Consistency under injected faults
     Torture(torture::Args),
-    /// Write README's tables from the committed results
-    Readme(readme::Args),
+    /// Write docs/benchmarks.org from the committed results
+    Page(page::Args),
 }
 
 impl Verb {
@@ -91,7 +91,7 @@ impl Verb {
             Self::Detect(_) => "detect",
             Self::Idle(_) => "idle",
             Self::Torture(_) => "torture",
-            Self::Readme(_) => "readme",
+            Self::Page(_) => "page",
         }
     }
 
@@ -99,7 +99,7 @@ impl Verb {
     fn peer(&self) -> &'static str {
         match self {
             Self::Up(_) | Self::Swap(_) | Self::Detect(_) | Self::Idle(_) => "serf",
-            Self::Move(_) | Self::Search(_) | Self::SearchPeer(_) | Self::Torture(_) | Self::Readme(_) => {
+            Self::Move(_) | Self::Search(_) | Self::SearchPeer(_) | Self::Torture(_) | Self::Page(_) => {
                 "peer"
             }
             Self::Kv(_) | Self::Failover(_) => "etcd",
@@ -111,7 +111,7 @@ impl Verb {
 pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     let name = cli.verb.name();
     if cli.record && !results::NAMES.contains(&name) {
-        bail!("README shows no results of `{name}`; omit --record");
+        bail!("docs/benchmarks.org shows no results of `{name}`; omit --record");
     }
     if cli.record && cfg!(debug_assertions) {
         bail!("--record needs a release build: cargo run --release -p bench -- {name} --record");
@@ -128,7 +128,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         Verb::Detect(args) => Box::pin(detect::run(args, &mut report)).await,
         Verb::Idle(args) => Box::pin(idle::run(args, &mut report)).await,
         Verb::Torture(args) => Box::pin(torture::run(args, &mut report)).await,
-        Verb::Readme(args) => return readme::run(args),
+        Verb::Page(args) => return page::run(args),
     };
     // Report what was measured even if an error ended the run.
     report.finish(cli.json.as_deref(), cli.record, &measured)?;

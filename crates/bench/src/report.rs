@@ -85,7 +85,7 @@ impl Report {
         self.write(&file)?;
         if record && outcome.is_ok() {
             self.write(&results::file(self.name))?;
-            println!("run `bench readme` to update README");
+            println!("run `bench page` to update docs/benchmarks.org");
         }
         Ok(())
     }

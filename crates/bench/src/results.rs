@@ -1,4 +1,4 @@
-//! The committed results that README shows: one run of each command, as JSON.
+//! The committed results that docs/benchmarks.org shows: one run of each command, as JSON.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::rows::Row;
 
-/// The commands whose results README shows, in its order.
+/// The commands whose results the page shows, in its order.
 pub(crate) const NAMES: [&str; 8] = ["up", "detect", "swap", "idle", "failover", "move", "kv", "search"];
 
 /// One committed run.
@@ -57,7 +57,7 @@ pub(crate) fn read(name: &str) -> anyhow::Result<Option<Kept>> {
     kept.map(Some).with_context(|| format!("{} is not a result of bench; measure again", file.display()))
 }
 
-/// All committed results, in the order of README.
+/// All committed results, in the order of the page.
 pub(crate) fn all() -> anyhow::Result<Vec<Kept>> {
     NAMES.iter().filter_map(|name| read(name).transpose()).collect()
 }
@@ -74,8 +74,8 @@ pub(crate) fn head() -> String {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
-    // Changes of README and of the results themselves do not count.
-    let changed = git(&["status", "--porcelain", "--", ":/", ":!/crates/bench/results", ":!/README.org"]);
+    // Changes of the page and of the results themselves do not count.
+    let changed = git(&["status", "--porcelain", "--", ":/", ":!/crates/bench/results", ":!/docs/benchmarks.org"]);
     if changed.is_some_and(|changed| changed.is_empty()) { commit } else { format!("{commit}+") }
 }
 

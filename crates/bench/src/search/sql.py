@@ -70,6 +70,8 @@ class Duck:
             missing("no duckdb; it is on PyPI, with duckdb-extensions and duckdb-extension-fts")
         self.db = duckdb.connect(os.path.join(folder, "fts.duckdb"))
         self.version = "DuckDB " + duckdb.__version__
+        # It would be printed among the results.
+        self.db.execute("SET enable_progress_bar = false")
         try:
             from duckdb_extensions import import_extension
             import_extension("fts", con=self.db)

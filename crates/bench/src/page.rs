@@ -1,4 +1,4 @@
-//! Renders README's tables from the committed results, between two marks. Pure except for reading and writing the
+//! Renders the tables of docs/benchmarks.org from the committed results, between two marks. Pure except for reading and writing the
 //! files.
 
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use crate::rows::{Peer, Row};
 use crate::stats::Summary;
 use crate::table::number;
 
-const BEGIN: &str = "# measured: begin; written by `bench readme` from crates/bench/results";
+const BEGIN: &str = "# measured: begin; written by `bench page` from crates/bench/results";
 const END: &str = "# measured: end";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only check that README shows the committed results; exit code 1 if not
+    /// Only check that the page shows the committed results; exit code 1 if not
     #[arg(long)]
     check: bool,
 }
 
-/// Writes README's tables, or checks them.
+/// Writes the page's tables, or checks them.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let file = file();
     let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if wanted == text {
         println!("{} shows the results in {}", file.display(), results::folder().display());
     } else if args.check {
-        bail!("{} does not show the committed results; run `bench readme`", file.display());
+        bail!("{} does not show the committed results; run `bench page`", file.display());
     } else {
         std::fs::write(&file, wanted).with_context(|| format!("writing {}", file.display()))?;
         println!("wrote {}", file.display());
@@ -37,13 +37,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.org")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks.org")
 }
 
 /// The text with the tables of these results between its marks.
 fn with_tables(text: &str, runs: &[Kept]) -> anyhow::Result<String> {
-    let (before, rest) = text.split_once(BEGIN).with_context(|| format!("README has no line `{BEGIN}`"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("README has no line `{END}`"))?;
+    let (before, rest) = text.split_once(BEGIN).with_context(|| format!("the page has no line `{BEGIN}`"))?;
+    let (_, after) = rest.split_once(END).with_context(|| format!("the page has no line `{END}`"))?;
     let tables: String = runs.iter().map(|run| format!("{}\n", table(run))).collect();
     Ok(format!("{before}{BEGIN}\n\n{tables}{END}{after}"))
 }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_shows_the_committed_results() {
+    fn the_page_shows_the_committed_results() {
         let text = std::fs::read_to_string(file()).unwrap();
         let wanted = with_tables(&text, &results::all().unwrap()).unwrap();
         assert!(text == wanted, "run `cargo run -p bench -- readme`");
