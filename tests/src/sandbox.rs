@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use api_gateway::ApiGateway;
+use load_balancer::LoadBalancer;
 use plugin::{ObjectStore, Registry};
 use runtime::{Config, Node, StoreUrl};
 use searcher::Searcher;
@@ -96,8 +97,13 @@ impl Sandbox {
             store: Some(StoreUrl::folder(&store)?),
             ..Config::new(self.data_dir(name))
         };
-        let registry =
-            Registry::new().with(ApiGateway).with(Echo).with(OwnedEcho).with(Searcher).with(Storage);
+        let registry = Registry::new()
+            .with(ApiGateway)
+            .with(Echo)
+            .with(LoadBalancer)
+            .with(OwnedEcho)
+            .with(Searcher)
+            .with(Storage);
         let node = match &options.objects {
             Some(objects) => Node::start_over(config, registry, objects.clone()).await,
             None => Node::start(config, registry).await,

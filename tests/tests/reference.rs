@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use e2e::{NodeOptions, Sandbox, eventually, repository};
+use serde_json::json;
 use types::Spec;
 
 /// A page of `docs`, or its new text with `UPDATE_GOLDEN=1`.
@@ -50,8 +51,12 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
     for service in ["searcher", "storage"] {
         sandbox.settle(service, &spec).await?;
     }
+    let front = json!({"name": "front", "address": "127.0.0.1:0", "service": "api_gateway"});
+    let spec = Spec { settings: json!({ "listeners": [front] }), ..Spec::default() };
+    sandbox.settle("load_balancer", &spec).await?;
     let nodes = [
         ("gateway", "api_gateway"),
+        ("balancer", "load_balancer"),
         ("owner", "storage/0"),
         ("searcher", "searcher/0"),
         ("replica", "standby"),
@@ -80,7 +85,7 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
         metrics.contains_key("coterie_clock_skew_seconds").then_some(metrics)
     })
     .await?;
-    let types = ["api_gateway", "searcher", "storage"];
+    let types = ["api_gateway", "load_balancer", "searcher", "storage"];
     let mut out = "#+TITLE: Metrics\n\n\
         =GET /metrics= of an agent has these, in the OpenMetrics text format: those of the node, and those of the role that it\n\
         runs. Counters end in =_total= there. This page is generated:\n\

@@ -7,6 +7,8 @@ pub fn builtin() -> Registry {
     let registry = Registry::new();
     #[cfg(feature = "api_gateway")]
     let registry = registry.with(api_gateway::ApiGateway);
+    #[cfg(feature = "load_balancer")]
+    let registry = registry.with(load_balancer::LoadBalancer);
     #[cfg(feature = "searcher")]
     let registry = registry.with(searcher::Searcher);
     #[cfg(feature = "storage")]

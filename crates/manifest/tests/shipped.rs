@@ -13,7 +13,7 @@ fn shipped(name: &str) -> String {
 }
 
 fn known() -> Known {
-    let types = [("api_gateway", false), ("searcher", true), ("storage", true)];
+    let types = [("api_gateway", false), ("load_balancer", false), ("searcher", true), ("storage", true)];
     Known {
         service_types: types
             .map(|(name, is_sharded)| KnownType {
@@ -76,6 +76,15 @@ fn the_example_of_names_has_two_stores_two_gateways_and_two_standbys() {
 }
 
 #[test]
+fn the_example_of_a_balancer_has_two_gateways_and_two_shards_behind_it() {
+    assert_eq!(
+        nodes(&checked(&shipped("balancer.yaml"))),
+        "balancer=load_balancer gateway-1=api_gateway gateway-2=api_gateway storage-1=storage/0 \
+         storage-2=storage/1 standby-1=standby"
+    );
+}
+
+#[test]
 fn the_example_in_the_demo_is_yaml_once_it_is_uncommented() {
     let source = shipped("demo.yaml");
     let (before, example) = source.split_once("      # routes:").unwrap();
@@ -105,7 +114,7 @@ fn the_shipped_manifests_have_only_keys_that_the_schema_describes() {
             assert!(object["properties"].get(&key.text).is_some(), "`{}` is not in the schema", key.text);
         }
     };
-    for name in ["demo.yaml", "single.yaml", "storage.yaml", "named.yaml"] {
+    for name in ["demo.yaml", "single.yaml", "storage.yaml", "named.yaml", "balancer.yaml"] {
         let tree = yaml::parse_tree(&shipped(name)).unwrap().0;
         described(&schema, &tree);
         for node in tree.get("nodes").unwrap().items() {

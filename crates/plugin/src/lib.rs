@@ -120,6 +120,7 @@ mod memory;
 mod metrics;
 mod net;
 mod on_end;
+pub mod proxy_protocol;
 pub mod queue;
 mod registry;
 mod replicated;

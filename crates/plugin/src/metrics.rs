@@ -75,6 +75,35 @@ impl Metrics {
         self.shared(name, help, Histogram::new(exponential_buckets(first, factor, buckets)))
     }
 
+    /// Distributions with one name and different values of a label, in buckets as those of [`histogram`](Self::histogram).
+    pub fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        (label, values): (&'static str, &[String]),
+        (first, factor, buckets): (f64, f64, u16),
+    ) -> Vec<Histogram> {
+        let family = Family::<[(&'static str, String); 1], Histogram, _>::new_with_constructor(move || {
+            Histogram::new(exponential_buckets(first, factor, buckets))
+        });
+        let of = |value: &String| family.get_or_create_owned(&[(label, value.clone())]);
+        let histograms = values.iter().map(of).collect();
+        self.register(name, help, family);
+        histograms
+    }
+
+    /// Counters that are kept elsewhere, with one name, each with its labels; `read` is called when the metrics are read.
+    pub fn observable_counters<V: EncodeCounterValue + 'static, I>(
+        &self,
+        name: &str,
+        help: &str,
+        read: impl Fn() -> I + Send + Sync + 'static,
+    ) where
+        I: IntoIterator<Item = (Vec<(&'static str, String)>, V)> + 'static,
+    {
+        self.register(name, help, ObservableCounters(read));
+    }
+
     /// A counter that is kept elsewhere; `read` is called when the metrics are read.
     pub fn observable_counter<V: EncodeCounterValue + 'static>(
         &self,
@@ -169,6 +198,36 @@ impl<V: EncodeCounterValue, F: Fn() -> V> EncodeMetric for ObservableCounter<F> 
     }
 }
 
+struct ObservableCounters<F>(F);
+
+impl<F> fmt::Debug for ObservableCounters<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ObservableCounters")
+    }
+}
+
+impl<V, I, F> EncodeMetric for ObservableCounters<F>
+where
+    V: EncodeCounterValue,
+    I: IntoIterator<Item = (Vec<(&'static str, String)>, V)>,
+    F: Fn() -> I,
+{
+    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+        for (labels, value) in (self.0)() {
+            encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, V, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        (self.0)().into_iter().next().is_none()
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Counter
+    }
+}
+
 struct ObservableGauges<F>(F);
 
 impl<F> fmt::Debug for ObservableGauges<F> {
@@ -220,6 +279,10 @@ mod tests {
         metrics.histogram("seconds", "Seconds", 1.0, 2.0, 2).observe(1.5);
         metrics.observable_counter("events", "Events", || 7_u64);
         metrics.observable_gauge("in_flight", "In flight", || 4_u64);
+        let sizes = || [("in", 5_u64), ("out", 6)].map(|(way, size)| (vec![("way", way.to_owned())], size));
+        metrics.observable_counters("sent_bytes", "Sent", sizes);
+        let waits = ["a".to_owned(), "b".to_owned()];
+        metrics.histograms("waits", "Waits", ("at", &waits), (1.0, 2.0, 2))[1].observe(1.5);
         let skews = || ["b", "c"].map(|peer| (vec![("peer", peer.to_owned())], -0.25));
         metrics.observable_gauges("skew_seconds", "Skew", skews);
         metrics.observable_gauges("nothing", "None of them", || None::<(Vec<_>, u64)>);
@@ -234,6 +297,10 @@ mod tests {
             "# TYPE coterie_test_events counter",
             "coterie_test_events_total 7",
             "coterie_test_in_flight 4",
+            "# TYPE coterie_test_sent_bytes counter",
+            r#"coterie_test_sent_bytes_total{way="out"} 6"#,
+            r#"coterie_test_waits_bucket{le="2.0",at="b"} 1"#,
+            r#"coterie_test_waits_count{at="a"} 0"#,
             r#"coterie_test_skew_seconds{peer="c"} -0.25"#,
             "# HELP coterie_test_skew_seconds Skew.",
         ] {

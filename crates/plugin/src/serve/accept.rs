@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// The pause after the system failed to accept a connection, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often that is logged at most.
+const WARN_EVERY: Duration = Duration::from_secs(1);
 
 /// Stops a listener in two steps. Made of one token, it takes both steps at once.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +51,7 @@ pub async fn accept<C>(
     C: Future<Output = ()> + Send + 'static,
 {
     let mut connections = JoinSet::new();
+    let mut warned: Option<Instant> = None;
     loop {
         while connections.try_join_next().is_some() {}
         tokio::select! {
@@ -60,7 +64,10 @@ pub async fn accept<C>(
                     connections.spawn(connection(stream, peer, stop.serving.clone()));
                 }
                 Err(error) => {
-                    warn!(%error, "could not accept a connection");
+                    if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                        warn!(%error, "could not accept a connection");
+                        warned = Some(Instant::now());
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -1,0 +1,192 @@
+//! Keeps the backends of a target up to date: from gossip or settings, through names, to addresses. And checks them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::ClusterView;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use types::{Generation, NodeId};
+
+use crate::address::{Address, Host};
+use crate::backend::Wanted;
+use crate::check;
+use crate::members::{self, Members};
+use crate::plan::Source;
+use crate::pool::{Lack, Pool};
+use crate::resolve::{Known, Lookup, Names};
+
+/// How often the backends are looked at, at least: those that have left go with their last connection.
+const LOOK: Duration = Duration::from_secs(10);
+/// The share by which the time between checks varies at random, so that balancers do not check in step.
+const JITTER: f64 = 0.1;
+
+/// A backend before its name is resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) address: Address,
+    /// As settings or gossip name it.
+    pub(crate) named: String,
+    pub(crate) member: Option<(NodeId, Generation)>,
+    pub(crate) weight: u32,
+    pub(crate) is_backup: bool,
+    pub(crate) is_leaving: bool,
+}
+
+/// Keeps a target's backends up to date. Never returns.
+pub(crate) async fn keep(pool: Arc<Pool>, mut view: watch::Receiver<ClusterView>, lookup: Lookup) {
+    let mut names = Names::new(lookup);
+    let mut is_watching = matches!(pool.target.source, Source::Service { .. });
+    loop {
+        let members = entries(&pool.target.source, &mut view);
+        let now = Instant::now();
+        names.want(members.entries.iter().map(|entry| &entry.address), now);
+        let (wanted, lack) = expand(members, |address| names.known(address));
+        pool.renew(wanted, lack);
+        let next = [pool.cut(now), names.due()].into_iter().flatten().min();
+        let next = next.map_or(now + LOOK, |next| next.min(now + LOOK));
+        tokio::select! {
+            biased;
+            changed = view.changed(), if is_watching => is_watching = changed.is_ok(),
+            () = names.learn() => {}
+            () = sleep_until(next) => {}
+        }
+    }
+}
+
+fn entries(source: &Source, view: &mut watch::Receiver<ClusterView>) -> Members {
+    match source {
+        Source::Service { service, listener } => members::of(&view.borrow_and_update(), service, listener),
+        Source::Backends(fixed) => {
+            let entries = fixed.iter().map(|fixed| Entry {
+                named: fixed.address.to_string(),
+                address: fixed.address.clone(),
+                member: None,
+                weight: fixed.weight,
+                is_backup: fixed.is_backup,
+                is_leaving: false,
+            });
+            Members { entries: entries.collect(), why: None, is_soon: false }
+        }
+    }
+}
+
+/// One backend for each address. Pure.
+fn expand<'a>(members: Members, known: impl Fn(&Address) -> Option<&'a Known>) -> (Vec<Wanted>, Lack) {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut lack = Lack { is_soon: members.is_soon, why: members.why, unresolved: Vec::new() };
+    for entry in members.entries {
+        let addresses = match &entry.address.host {
+            Host::Ip(ip) => vec![(*ip, entry.address.port).into()],
+            Host::Name(_) => {
+                let known = known(&entry.address);
+                lack.is_soon |= known.is_none_or(|known| !known.is_answered);
+                let failure = known.and_then(|known| known.failure.clone());
+                lack.unresolved.extend(failure.map(|why| (entry.named.clone(), why)));
+                known.map(|known| known.addresses.clone()).unwrap_or_default()
+            }
+        };
+        for address in addresses {
+            // Two names may lead to one server.
+            if wanted.iter().any(|other| other.address == address && other.member == entry.member) {
+                continue;
+            }
+            wanted.push(Wanted {
+                address,
+                named: entry.named.clone(),
+                member: entry.member.clone(),
+                weight: entry.weight,
+                is_backup: entry.is_backup,
+                is_leaving: entry.is_leaving,
+            });
+        }
+    }
+    (wanted, lack)
+}
+
+/// Checks a target's backends at their intervals, each by itself. Never returns.
+pub(crate) async fn checks(pool: Arc<Pool>) {
+    let Some(checking) = pool.forward.check.clone() else { return std::future::pending().await };
+    let mut running = FuturesUnordered::new();
+    // When each backend is due; `None` while it is being checked.
+    let mut due: Vec<(u64, Option<Instant>)> = Vec::new();
+    let pause = || checking.every.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER));
+    loop {
+        let now = Instant::now();
+        let backends = pool.to_check();
+        due.retain(|(id, _)| backends.iter().any(|(known, ..)| known == id));
+        for (id, address, named) in backends {
+            let at = match due.iter().position(|(known, _)| *known == id) {
+                Some(at) => at,
+                None => {
+                    due.push((id, Some(now)));
+                    due.len() - 1
+                }
+            };
+            if due[at].1.is_some_and(|due| due <= now) {
+                due[at].1 = None;
+                let (checking, send) = (&checking, pool.forward.send);
+                running.push(async move { (id, check::check(checking, address, &named, send).await) });
+            }
+        }
+        // New backends are noticed at the next look.
+        let next = due.iter().filter_map(|(_, due)| *due).min();
+        let look = now + checking.every.min(Duration::from_secs(1));
+        tokio::select! {
+            biased;
+            Some((id, result)) = running.next() => {
+                pool.checked(id, result);
+                if let Some(entry) = due.iter_mut().find(|(known, _)| *known == id) {
+                    entry.1 = Some(Instant::now() + pause());
+                }
+            }
+            () = sleep_until(next.map_or(look, |next| next.min(look))) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(address: &str) -> Entry {
+        Entry {
+            address: address.parse().unwrap(),
+            named: address.to_owned(),
+            member: None,
+            weight: 1,
+            is_backup: false,
+            is_leaving: false,
+        }
+    }
+
+    #[test]
+    fn all_addresses_of_a_name_are_used_and_a_name_that_fails_stops_no_other() {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let good = Known {
+            addresses: addresses(&["10.0.0.1:80", "10.0.0.2:80"]),
+            is_answered: true,
+            ..Known::default()
+        };
+        let failure = Some("is a name that is not found".to_owned());
+        let bad = Known { failure, is_answered: true, ..Known::default() };
+        let known = |address: &Address| match address.to_string().as_str() {
+            "good:80" => Some(&good),
+            "bad:80" => Some(&bad),
+            _ => None,
+        };
+        let shown = |entries: &[&str]| {
+            let entries = entries.iter().map(|text| entry(text)).collect();
+            let (wanted, lack) = expand(Members { entries, why: None, is_soon: false }, known);
+            let wanted: Vec<_> = wanted.iter().map(|wanted| wanted.address.to_string()).collect();
+            (wanted.join(" "), lack.is_soon, lack.unresolved.len())
+        };
+        assert_eq!(
+            shown(&["good:80", "bad:80", "10.0.0.3:80", "10.0.0.2:80"]),
+            ("10.0.0.1:80 10.0.0.2:80 10.0.0.3:80".to_owned(), false, 1)
+        );
+        assert_eq!(shown(&["new:80"]), (String::new(), true, 0), "it is being looked up");
+    }
+}

@@ -1,0 +1,110 @@
+//! The service type `load_balancer`: forwards TCP connections to the members of a service, or to fixed backends.
+//!
+//! It has no shards. Each of its listeners has one target: a service whose members have a listener of their own, such as
+//! `api_gateway`; a list of backends; or, by the server name in the client's TLS hello (SNI), one of several.
+//!
+//! ```yaml
+//! listeners:
+//!   # Everything for the gateways. Each client's address is passed on by the PROXY protocol.
+//!   - name: web
+//!     address: 127.0.0.1:0
+//!     service: api_gateway
+//!     listener: gateway
+//!   # A database and its spare.
+//!   - name: db
+//!     address: 127.0.0.1:0
+//!     backends:
+//!       - address: db-1.example:5432
+//!       - address: 10.1.0.8:5432
+//!         backup: true
+//!     check: { tcp: {}, every: 2s, rise: 2, fall: 3 }
+//!     limits: { connections: 200, queue: 100, wait: 5s }
+//!   # TLS that the backends terminate, chosen by server name.
+//!   - name: tls
+//!     address: 127.0.0.1:0
+//!     sni:
+//!       - hosts: [shop.example, "*.shop.example"]
+//!         backends: [{ address: "10.1.0.9:443", weight: 3 }, { address: "10.1.0.10:443" }]
+//!       - hosts: [mail.example]
+//!         backends: [{ address: "10.1.0.11:443" }]
+//!     balance: source
+//!     send_proxy_protocol: v2
+//! ```
+//!
+//! # Connections
+//!
+//! A connection is accepted, counted against the limits, perhaps queued, and given a backend; if that does not accept it,
+//! the next one is tried, within `timeouts.connect`, before the client notices anything. Then bytes are copied both ways:
+//! a side that ends its direction (half-close) ends it at the other side too, and a reset arrives as a reset. A slow reader
+//! slows the sender down: at most 64 KiB wait in memory for each direction, and none while a connection is idle.
+//!
+//! # Targets
+//!
+//! The members of a service are known by gossip: one that drains gets no new connections at once, and those that it has
+//! live until they end, or until `timeouts.drain`. A service whose members have no listener of that name is no target: its
+//! members' own API is never reached through a balancer.
+//!
+//! The host name of a backend is resolved again every 10 seconds, and all of its addresses are used. While a name can't be
+//! resolved, the addresses that were found last stay in use.
+
+mod address;
+mod admission;
+mod backend;
+mod check;
+mod choose;
+mod client;
+mod connection;
+mod eject;
+mod hello;
+mod keep;
+mod listener;
+mod members;
+mod meters;
+mod openapi;
+mod plan;
+mod pool;
+mod relay;
+mod resolve;
+mod routes;
+mod service;
+mod settings;
+mod shown;
+mod sni;
+
+use plugin::{Plugin, Prepared, SettingsError, check_settings, settings_schema};
+use types::{ServiceType, Sharding};
+
+pub use settings::Settings;
+
+/// The service type `load_balancer`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadBalancer;
+
+impl Plugin for LoadBalancer {
+    fn service_type(&self) -> ServiceType {
+        "load_balancer".parse().expect("the name follows the rule")
+    }
+
+    fn about(&self) -> &'static str {
+        "forwards TCP connections to the members of a service or to fixed backends"
+    }
+
+    fn sharding(&self) -> Sharding {
+        Sharding::None
+    }
+
+    fn settings_schema(&self) -> serde_json::Value {
+        settings_schema::<Settings>()
+    }
+
+    fn openapi_paths(&self) -> serde_json::Value {
+        openapi::paths()
+    }
+
+    fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {
+        Ok(Box::new(check_settings(settings, plan::check)?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

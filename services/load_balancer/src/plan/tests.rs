@@ -1,0 +1,154 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A listener with a target and these settings.
+fn with(more: &Value) -> Value {
+    let mut listener =
+        json!({"name": "db", "address": "127.0.0.1:0", "backends": [{"address": "10.0.0.1:80"}]});
+    let members = listener.as_object_mut().unwrap();
+    for (key, value) in more.as_object().unwrap() {
+        members.insert(key.clone(), value.clone());
+    }
+    members.retain(|_, value| !value.is_null());
+    json!({ "listeners": [listener] })
+}
+
+fn planned(settings: &Value) -> Plan {
+    plugin::check_settings(settings, check).unwrap_or_else(|error| panic!("{settings}: {error}"))
+}
+
+fn mistakes(settings: &Value) -> Vec<(String, String)> {
+    let error = plugin::check_settings(settings, check).expect_err("these settings are wrong");
+    assert!(error.mistakes.iter().all(|mistake| !mistake.message.is_empty()));
+    error.mistakes.into_iter().map(|mistake| (mistake.pointer, mistake.message)).collect()
+}
+
+/// The settings in an example, through a manifest.
+fn example(doc: &str, prefix: &str) -> Value {
+    let (_, rest) = doc.split_once("```yaml\n").expect("there is an example");
+    let (example, _) = rest.split_once("```").expect("the example ends");
+    let mut source = "cluster: x\nservices:\n  load_balancer:\n    settings:\n".to_owned();
+    for line in example.lines() {
+        let line = line.strip_prefix(prefix).unwrap_or(line);
+        source += &format!("      {}\n", line.strip_prefix(' ').unwrap_or(line));
+    }
+    source += "nodes: [{ id: a, service: load_balancer }]\n";
+    let checked = manifest::parse("example.yaml", &source, &|_| None, None);
+    let checked = checked.unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    checked.manifest.services[&"load_balancer".parse().unwrap()].settings.clone()
+}
+
+#[test]
+fn the_examples_in_the_docs_are_right() {
+    let plan = planned(&example(include_str!("../lib.rs"), "//!"));
+    let names: Vec<_> = plan.listeners.iter().map(|listener| listener.name.as_str()).collect();
+    assert_eq!(names, ["web", "db", "tls"]);
+    assert_eq!(plan.listeners[2].targets.len(), 2);
+    assert_eq!(plan.listeners[2].names.as_ref().unwrap().find("a.shop.example"), Some(0));
+    let plan = planned(&example(include_str!("../settings.rs"), "///"));
+    assert_eq!(plan.listeners.len(), 2);
+}
+
+#[test]
+fn the_documented_defaults_are_right() {
+    let plan = planned(&with(&json!({})));
+    let ListenerPlan { limits, forward, trust, names, .. } = &plan.listeners[0];
+    assert_eq!((limits.connections, limits.per_client, limits.queue), (10_000, None, 1000));
+    assert_eq!(limits.wait, Duration::from_secs(5));
+    assert_eq!((forward.balance, forward.send, forward.per_backend), (Balance::TwoChoices, None, None));
+    let times = [forward.connect, forward.idle, forward.drain, forward.slow_start].map(|time| time.as_secs());
+    assert_eq!(times, [4, 3600, 30, 10]);
+    assert_eq!(forward.ejection, Rules { failures: 5, time: Duration::from_secs(10) });
+    assert!(forward.check.is_none() && trust.is_none() && names.is_none());
+    let checked = planned(&with(&json!({"check": {"tcp": {}}})));
+    let check = checked.listeners[0].forward.check.clone().unwrap();
+    let two = Duration::from_secs(2);
+    assert_eq!(check, Checking { probe: Probe::Tcp, every: two, rise: 2, fall: 3, timeout: two });
+    let service = planned(&with(&json!({"backends": null, "service": "api-gateway"})));
+    let Source::Service { listener, .. } = &service.listeners[0].targets[0].source else {
+        panic!("a service")
+    };
+    assert_eq!(listener, "gateway");
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_each_with_its_place() {
+    let found = mistakes(&json!({"listeners": [
+        {"name": "Web", "address": "localhost:80", "service": "api_gateway", "backends": []},
+        {"name": "db", "address": "127.0.0.1:80"},
+        {"name": "db", "address": "0.0.0.0:80", "service": "a b", "check": {"tcp": {}}},
+        {"name": "x", "address": "127.0.0.1:0", "listener": "web", "backends": [
+            {"address": "http://a:1"}, {"address": "a:1"}, {"address": "A:1"}, {"address": "b"},
+        ], "trust": ["10.0.0.0/33"], "check": {"tcp": {}, "http": {}}},
+        {"name": "y", "address": "127.0.0.1:0", "listener": "web", "sni": [
+            {"hosts": [], "backends": [{"address": "a:1"}]},
+            {"hosts": ["a.b", "A.b", "*"], "service": "s", "backends": [{"address": "a:1"}]},
+            {"hosts": ["c"]},
+        ], "proxy_protocol": true},
+        {"name": "z", "address": "127.0.0.1:0", "backends": [{"address": "a:1"}],
+         "check": {"http": {"path": "x", "host": "a b"}}},
+        {"name": "w", "address": "127.0.0.1:0", "sni": []},
+    ]}));
+    let places: Vec<_> = found.iter().map(|(pointer, _)| pointer.as_str()).collect();
+    assert_eq!(
+        places,
+        [
+            "/listeners/0/name",
+            "/listeners/0/address",
+            "/listeners/0",
+            "/listeners/0/backends",
+            "/listeners/1",
+            "/listeners/2/name",
+            "/listeners/2/address",
+            "/listeners/2/service",
+            "/listeners/2/check",
+            "/listeners/3/listener",
+            "/listeners/3/backends/0/address",
+            "/listeners/3/backends/2/address",
+            "/listeners/3/backends/3/address",
+            "/listeners/3/trust/0",
+            "/listeners/3/trust",
+            "/listeners/3/check",
+            "/listeners/4/listener",
+            "/listeners/4/sni/0/hosts",
+            "/listeners/4/sni/1/hosts/1",
+            "/listeners/4/sni/1/hosts/2",
+            "/listeners/4/sni/1",
+            "/listeners/4/sni/2",
+            "/listeners/4/trust",
+            "/listeners/5/check/http/path",
+            "/listeners/5/check/http/host",
+            "/listeners/6/sni",
+        ]
+    );
+}
+
+#[test]
+fn what_the_form_does_not_allow_is_refused() {
+    for (more, place) in [
+        (json!({"mode": "http"}), "/listeners/0/mode"),
+        (json!({"balance": "random"}), "/listeners/0/balance"),
+        (json!({"send_proxy_protocol": true}), "/listeners/0/send_proxy_protocol"),
+        (json!({"limits": {"connections": 0}}), "/listeners/0/limits/connections"),
+        (json!({"limits": {"most": 1}}), "/listeners/0/limits/most"),
+        (json!({"timeouts": {"idle": "0s"}}), "/listeners/0/timeouts/idle"),
+        (json!({"backends": [{"address": "a:1", "weight": 0}]}), "/listeners/0/backends/0/weight"),
+        (json!({"backends": [{"weight": 1}]}), "/listeners/0/backends/0"),
+        (json!({"check": {"tcp": {"x": 1}}}), "/listeners/0/check/tcp/x"),
+        (json!({"check": {"http": {"status": [99]}}}), "/listeners/0/check/http/status/0"),
+        (json!({"ejection": {"failures": 0}}), "/listeners/0/ejection/failures"),
+        (json!({"name": null}), "/listeners/0"),
+        (json!({"name": "a-name-that-is-too-long"}), "/listeners/0/name"),
+        (json!({"trust": ["10.0.0.1"]}), "/listeners/0/trust"),
+    ] {
+        let found = mistakes(&with(&more));
+        assert_eq!(found[0].0, place, "{more}: {found:?}");
+    }
+    assert_eq!(mistakes(&json!({}))[0].1, "missing key `listeners`");
+    assert_eq!(mistakes(&json!({"listeners": []}))[0].0, "/listeners");
+    let one = |at: usize| json!({"name": format!("l{at}"), "address": "127.0.0.1:0", "service": "s"});
+    let many = |count| json!({ "listeners": (0..count).map(one).collect::<Vec<_>>() });
+    assert_eq!(planned(&many(16)).listeners.len(), 16);
+    assert_eq!(mistakes(&many(17))[0].0, "/listeners");
+}

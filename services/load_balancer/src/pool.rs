@@ -1,0 +1,352 @@
+//! The backends of one target: gives each connection one of them, and hears how it went.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admission::Wait;
+use crate::backend::{Slot, Standing, Wanted, reconcile};
+use crate::choose::{Candidate, Chooser};
+use crate::client::ClientKey;
+use crate::connection::Refusal;
+use crate::eject::may_eject;
+use crate::plan::{Forward, Source, TargetPlan};
+
+/// The backends of a target.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) listener: String,
+    pub(crate) target: TargetPlan,
+    pub(crate) forward: Forward,
+    state: Mutex<State>,
+    /// Held by the first of those that wait, in whose place the next one comes.
+    turn: tokio::sync::Mutex<()>,
+    /// A backend may have room, or be there.
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    slots: Vec<Slot>,
+    next_id: u64,
+    chooser: Chooser,
+    random: StdRng,
+    /// How many connections wait for a backend: a new one does not overtake them.
+    waiting: usize,
+    lack: Lack,
+}
+
+/// Why there may be no backends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Lack {
+    /// Some will be there soon, so that waiting makes sense.
+    pub(crate) is_soon: bool,
+    /// In words.
+    pub(crate) why: Option<String>,
+    /// Names that can't be resolved, and why.
+    pub(crate) unresolved: Vec<(String, String)>,
+}
+
+/// A backend for one connection. The connection is counted until this is dropped.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pool: Arc<Pool>,
+    pub(crate) id: u64,
+    pub(crate) address: SocketAddr,
+    /// Cancelled when the connection must end.
+    pub(crate) cut: CancellationToken,
+}
+
+enum Picked {
+    Lease(Lease),
+    /// All have as many connections as they may have, or some will be there soon.
+    Later,
+    /// There is none.
+    None,
+}
+
+impl Pool {
+    pub(crate) fn new(listener: &str, target: TargetPlan, forward: Forward, seed: u64) -> Self {
+        let state = State {
+            slots: Vec::new(),
+            next_id: 1,
+            chooser: Chooser::new(forward.balance),
+            random: StdRng::seed_from_u64(seed),
+            waiting: 0,
+            // Until its keeper has looked.
+            lack: Lack { is_soon: true, ..Lack::default() },
+        };
+        Self {
+            listener: listener.to_owned(),
+            target,
+            forward,
+            state: Mutex::new(state),
+            turn: tokio::sync::Mutex::new(()),
+            freed: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A backend for a connection that has not tried these yet. If none has room, it waits for one, first in, first out.
+    pub(crate) async fn acquire(
+        self: &Arc<Self>,
+        client: ClientKey,
+        tried: &[u64],
+        wait: &mut Wait<'_>,
+    ) -> Result<Lease, Refusal> {
+        if self.lock().waiting == 0 {
+            match self.pick(client, tried) {
+                Picked::Lease(lease) => return Ok(lease),
+                Picked::None => return Err(Refusal::NoBackend),
+                Picked::Later => {}
+            }
+        }
+        let _waiting = Waiting::new(self);
+        let picking = async {
+            let _turn = self.turn.lock().await;
+            loop {
+                match self.pick(client, tried) {
+                    Picked::Lease(lease) => return Ok(lease),
+                    Picked::None => return Err(Refusal::NoBackend),
+                    Picked::Later => self.freed.notified().await,
+                }
+            }
+        };
+        wait.during(picking).await?
+    }
+
+    fn pick(self: &Arc<Self>, client: ClientKey, tried: &[u64]) -> Picked {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let State { slots, chooser, random, lack, .. } = &mut *state;
+        let is_left = |slot: &Slot| !tried.contains(&slot.id);
+        let with = |standing, is_backup: bool| {
+            slots
+                .iter()
+                .enumerate()
+                .filter(move |(_, slot)| {
+                    slot.standing(now) == standing && slot.of.is_backup == is_backup && is_left(slot)
+                })
+                .collect::<Vec<_>>()
+        };
+        // Backups only when no other is up. When all that stand are ejected, they are better than nothing.
+        let tiers = [
+            (Standing::Up, false),
+            (Standing::Up, true),
+            (Standing::Ejected, false),
+            (Standing::Ejected, true),
+        ];
+        let tier = tiers.into_iter().map(|(standing, is_backup)| with(standing, is_backup));
+        let Some(tier) = tier.into_iter().find(|tier| !tier.is_empty()) else {
+            return if lack.is_soon && tried.is_empty() { Picked::Later } else { Picked::None };
+        };
+        let limit = self.forward.per_backend.unwrap_or(u32::MAX);
+        let with_room: Vec<_> = tier.into_iter().filter(|(_, slot)| slot.connections < limit).collect();
+        let candidates: Vec<_> = with_room
+            .iter()
+            .map(|(_, slot)| Candidate {
+                id: slot.id,
+                key: &slot.key,
+                connections: slot.connections,
+                weight: slot.weight(now, self.forward.slow_start),
+            })
+            .collect();
+        let Some(chosen) = chooser.choose(&candidates, client, random) else { return Picked::Later };
+        let at = with_room[chosen].0;
+        let slot = &mut slots[at];
+        slot.connections += 1;
+        Picked::Lease(Lease {
+            pool: Arc::clone(self),
+            id: slot.id,
+            address: slot.of.address,
+            cut: slot.cut.clone(),
+        })
+    }
+
+    /// Whether there is a backend that a connection has not tried.
+    pub(crate) fn has_others(&self, tried: &[u64]) -> bool {
+        let now = Instant::now();
+        let is_other = |slot: &Slot| {
+            !tried.contains(&slot.id) && matches!(slot.standing(now), Standing::Up | Standing::Ejected)
+        };
+        self.lock().slots.iter().any(is_other)
+    }
+
+    /// Takes over what settings, gossip and names say now.
+    pub(crate) fn renew(&self, wanted: Vec<Wanted>, lack: Lack) {
+        let mut state = self.lock();
+        let State { slots, next_id, chooser, lack: known, .. } = &mut *state;
+        let before: Vec<_> = slots.iter().filter(|slot| slot.left_at.is_none()).map(|slot| slot.id).collect();
+        for id in reconcile(slots, wanted, Instant::now(), next_id) {
+            chooser.forget(id);
+        }
+        let after: Vec<_> = slots.iter().filter(|slot| slot.left_at.is_none()).map(|slot| slot.id).collect();
+        if before != after {
+            info!(listener = self.listener, backends = after.len(), "the backends have changed");
+        }
+        *known = lack;
+        drop(state);
+        self.freed.notify_one();
+    }
+
+    /// Cuts the connections of members that have drained for long enough. Returns when the next ones have.
+    pub(crate) fn cut(&self, now: Instant) -> Option<Instant> {
+        // The addresses of a name come and go; that says nothing of the servers behind them.
+        if !matches!(self.target.source, Source::Service { .. }) {
+            return None;
+        }
+        let mut next: Option<Instant> = None;
+        for slot in &self.lock().slots {
+            let due = slot.left_at.and_then(|left_at| left_at.checked_add(self.forward.drain));
+            match due.filter(|_| slot.connections > 0 && !slot.cut.is_cancelled()) {
+                Some(due) if due <= now => slot.cut.cancel(),
+                Some(due) => next = Some(next.map_or(due, |next| next.min(due))),
+                None => {}
+            }
+        }
+        next
+    }
+
+    /// The backends that are to be checked: their ids, addresses and names.
+    pub(crate) fn to_check(&self) -> Vec<(u64, SocketAddr, String)> {
+        let state = self.lock();
+        let listed = state.slots.iter().filter(|slot| slot.left_at.is_none());
+        listed.map(|slot| (slot.id, slot.of.address, slot.of.named.clone())).collect()
+    }
+
+    /// Takes the result of a check.
+    pub(crate) fn checked(&self, id: u64, result: Result<(), String>) {
+        let Some(checking) = &self.forward.check else { return };
+        let mut state = self.lock();
+        let Some(slot) = state.slots.iter_mut().find(|slot| slot.id == id) else { return };
+        if !slot.checked.observe(result, checking) {
+            return;
+        }
+        let (listener, backend) = (&self.listener, &slot.of.named);
+        if slot.checked.is_up() {
+            slot.since = Some(Instant::now());
+            info!(listener, backend, "a backend is up");
+        } else {
+            warn!(listener, backend, why = slot.checked.why(), "a backend is down");
+        }
+        drop(state);
+        self.freed.notify_one();
+    }
+
+    /// Why no connection gets a backend; `None` if they do.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let now = Instant::now();
+        let state = self.lock();
+        let stands = |slot: &Slot| matches!(slot.standing(now), Standing::Up | Standing::Ejected);
+        if state.slots.iter().any(stands) {
+            return None;
+        }
+        if let Some(why) = &state.lack.why {
+            return Some(why.clone());
+        }
+        let unresolved = state.lack.unresolved.iter().map(|(name, why)| format!("{name} {why}"));
+        let down =
+            state.slots.iter().filter(|slot| slot.left_at.is_none()).map(|slot| {
+                format!("{} {}", slot.of.named, slot.checked.why().unwrap_or("fails its checks"))
+            });
+        let causes: Vec<_> = unresolved.chain(down).take(3).collect();
+        match causes.is_empty() {
+            // The first look at names and members takes a moment.
+            true if state.lack.is_soon => None,
+            true => Some("there is no backend".to_owned()),
+            false => Some(causes.join(", ")),
+        }
+    }
+
+    /// Shows each backend, and those that have no address.
+    pub(crate) fn look<T>(&self, show: impl FnOnce(&[Slot], &Lack) -> T) -> T {
+        let state = self.lock();
+        show(&state.slots, &state.lack)
+    }
+
+    fn with_slot<T>(&self, id: u64, change: impl FnOnce(&mut Slot, (usize, usize)) -> T) -> Option<T> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let at = state.slots.iter().position(|slot| slot.id == id)?;
+        let is_backup = state.slots[at].of.is_backup;
+        let alike = state.slots.iter().filter(|slot| slot.of.is_backup == is_backup);
+        let standings: Vec<_> = alike.map(|slot| slot.standing(now)).collect();
+        let count = |wanted: &[Standing]| standings.iter().filter(|found| wanted.contains(found)).count();
+        let counts = (count(&[Standing::Up, Standing::Ejected]), count(&[Standing::Ejected]));
+        Some(change(&mut state.slots[at], counts))
+    }
+}
+
+impl Lease {
+    /// The backend has accepted the connection.
+    pub(crate) fn connected(&self) {
+        self.pool.with_slot(self.id, |slot, _| {
+            slot.opened += 1;
+            slot.failure = None;
+            slot.ejection.succeeded();
+        });
+    }
+
+    /// It has not. What is this process's own fault says nothing about the backend.
+    pub(crate) fn failed(&self, why: String, is_our_own: bool) {
+        let (rules, now) = (self.pool.forward.ejection, Instant::now());
+        self.pool.with_slot(self.id, |slot, (all, out)| {
+            slot.failed += 1;
+            let out_for = match is_our_own {
+                true => None,
+                false => slot.ejection.failed(now, rules, may_eject(all, out)),
+            };
+            if let Some(time) = out_for {
+                let (listener, backend) = (&self.pool.listener, &slot.of.named);
+                warn!(
+                    listener,
+                    backend,
+                    why,
+                    ?time,
+                    failures = slot.failed,
+                    "a backend is taken out for a while"
+                );
+            }
+            slot.failure = Some(why);
+        });
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.pool.lock();
+        if let Some(slot) = state.slots.iter_mut().find(|slot| slot.id == self.id) {
+            slot.connections -= 1;
+        }
+        drop(state);
+        self.pool.freed.notify_one();
+    }
+}
+
+/// A connection that waits for a backend.
+struct Waiting<'a>(&'a Pool);
+
+impl<'a> Waiting<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        pool.lock().waiting += 1;
+        Self(pool)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
+        // If this one was to be woken, the next one is.
+        self.0.freed.notify_one();
+    }
+}

@@ -1,0 +1,248 @@
+//! Copies bytes both ways between two connections until both directions have ended.
+//!
+//! The end of one direction is passed on as such (half-close), and a reset as a reset. Each direction has a buffer only
+//! while it has bytes: an idle connection has none. A direction reads no more until its reader has taken what was read.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::{Instant, sleep_until};
+
+/// The size of a buffer, and so the most that waits in our memory for one slow reader.
+const SIZE: usize = 64 * 1024;
+/// How many unused buffers each thread keeps.
+const KEPT: usize = 64;
+/// An idle time that the clock can't express has no end; this is far enough.
+const FAR: Duration = Duration::from_secs(365 * 86_400);
+
+/// How a relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Both directions ended.
+    Closed,
+    /// The client's connection was reset.
+    ClientReset,
+    /// The backend's connection was reset.
+    BackendReset,
+    /// No byte moved for too long.
+    Idle,
+    /// We cut it.
+    Cut,
+}
+
+/// Bytes of a listener's connections.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// From clients.
+    pub(crate) received: AtomicU64,
+    /// To clients.
+    pub(crate) sent: AtomicU64,
+}
+
+/// Makes the close of a connection a reset, so that its peer does not take what it got for everything.
+pub(crate) fn reset(stream: &TcpStream) {
+    // If it fails, the connection is closed in order.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Copies until both directions have ended, nothing moves for `idle`, or `cut` returns. Unless both directions ended, both
+/// connections are reset when they are dropped.
+pub(crate) async fn relay(
+    client: &mut TcpStream,
+    backend: &mut TcpStream,
+    idle: Duration,
+    traffic: &Traffic,
+    cut: impl Future<Output = ()>,
+) -> End {
+    let end = tokio::select! {
+        biased;
+        () = cut => End::Cut,
+        end = copy(client, backend, idle, traffic) => end,
+    };
+    if end != End::Closed {
+        reset(client);
+        reset(backend);
+    }
+    end
+}
+
+async fn copy(client: &mut TcpStream, backend: &mut TcpStream, idle: Duration, traffic: &Traffic) -> End {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_backend, mut to_backend) = backend.split();
+    let (mut up, mut down) = (Direction::default(), Direction::default());
+    let after = |moment: Instant| moment.checked_add(idle).unwrap_or(moment + FAR);
+    let mut last = Instant::now();
+    let mut timer = pin!(sleep_until(after(last)));
+    poll_fn(|cx| {
+        let (received, sent) = (up.moved, down.moved);
+        up.poll(cx, &mut from_client, &mut to_backend);
+        down.poll(cx, &mut from_backend, &mut to_client);
+        if (received, sent) != (up.moved, down.moved) {
+            last = Instant::now();
+            traffic.received.fetch_add(up.moved - received, Ordering::Relaxed);
+            traffic.sent.fetch_add(down.moved - sent, Ordering::Relaxed);
+        }
+        if let Some(end) = end(&up.state, &down.state) {
+            return Poll::Ready(end);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            let due = after(last);
+            if due <= Instant::now() {
+                return Poll::Ready(End::Idle);
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Whether two directions together have ended. One whose reader is gone ends with the other one: what its reader sent
+/// before it went must still arrive.
+fn end(up: &State, down: &State) -> Option<End> {
+    match (up, down) {
+        (State::Lost, _) => Some(End::ClientReset),
+        (_, State::Lost) => Some(End::BackendReset),
+        (State::Ended, State::Ended) => Some(End::Closed),
+        (State::Refused, State::Ended | State::Refused) => Some(End::BackendReset),
+        (State::Ended, State::Refused) => Some(End::ClientReset),
+        _ => None,
+    }
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Direction {
+    state: State,
+    /// There is one while bytes arrive or wait.
+    buffer: Option<Buffer>,
+    /// The bytes in the buffer that were read and not written yet.
+    start: usize,
+    end: usize,
+    /// All bytes that were written.
+    moved: u64,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Reading,
+    Writing,
+    /// The writer has ended; the reader learns it next.
+    Ending,
+    /// The reader has learned it.
+    Ended,
+    /// The writer's connection is reset.
+    Lost,
+    /// The reader's connection takes no more.
+    Refused,
+}
+
+impl Direction {
+    /// Moves what can be moved now.
+    fn poll(&mut self, cx: &mut Context<'_>, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) {
+        while let Poll::Ready(next) = self.step(cx, from, to) {
+            self.state = next;
+            if matches!(next, State::Ended | State::Lost | State::Refused) {
+                self.buffer = None;
+                return;
+            }
+        }
+    }
+
+    /// One step; the next state.
+    fn step(&mut self, cx: &mut Context<'_>, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> Poll<State> {
+        match self.state {
+            State::Reading => {
+                let read = self.read(cx, from);
+                if !matches!(read, Poll::Ready(Ok(1..))) {
+                    self.buffer = None;
+                }
+                Poll::Ready(match ready!(read) {
+                    Ok(0) => State::Ending,
+                    Ok(len) => {
+                        (self.start, self.end) = (0, len);
+                        State::Writing
+                    }
+                    Err(_) => State::Lost,
+                })
+            }
+            State::Writing => {
+                let Some(buffer) = &self.buffer else { return Poll::Ready(State::Reading) };
+                let waiting = &buffer.bytes()[self.start..self.end];
+                match ready!(Pin::new(to).poll_write(cx, waiting)) {
+                    Ok(0) | Err(_) => Poll::Ready(State::Refused),
+                    Ok(len) => {
+                        self.start += len;
+                        self.moved += len as u64;
+                        Poll::Ready(if self.start == self.end { State::Reading } else { State::Writing })
+                    }
+                }
+            }
+            State::Ending => match ready!(Pin::new(to).poll_shutdown(cx)) {
+                Ok(()) => Poll::Ready(State::Ended),
+                Err(_) => Poll::Ready(State::Refused),
+            },
+            State::Ended | State::Lost | State::Refused => Poll::Pending,
+        }
+    }
+
+    /// Reads into a buffer that is taken only once there is something to read.
+    fn read(&mut self, cx: &mut Context<'_>, from: &mut ReadHalf<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.is_none() {
+            ready!(from.as_ref().poll_read_ready(cx))?;
+        }
+        let buffer = self.buffer.get_or_insert_with(Buffer::take);
+        let mut space = ReadBuf::new(buffer.bytes_mut());
+        ready!(Pin::new(from).poll_read(cx, &mut space))?;
+        Poll::Ready(Ok(space.filled().len()))
+    }
+}
+
+thread_local! {
+    static FREE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer of this thread's, which goes back to the thread on which it is dropped.
+#[derive(Debug)]
+struct Buffer(Box<[u8]>);
+
+impl Buffer {
+    fn take() -> Self {
+        let kept = FREE.try_with(|free| free.borrow_mut().pop()).ok().flatten();
+        Self(kept.unwrap_or_else(|| vec![0; SIZE].into_boxed_slice()))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.0);
+        // A thread that ends keeps nothing.
+        let _ = FREE.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.len() < KEPT {
+                free.push(bytes);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! The settings as an operator writes them. [`plan`](crate::plan) checks what their types can't express.
+
+use plugin::proxy_protocol::ProxyVersion;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use types::range::{DurationIn, NumberIn};
+
+/// A time limit: 1 ms to 365 days.
+pub(crate) type Limit = DurationIn<1>;
+/// A number of connections.
+pub(crate) type Count = NumberIn<1, 1_000_000>;
+/// A share of the connections, relative to the other backends'.
+pub(crate) type Weight = NumberIn<1, 1000>;
+/// A number of results in a row.
+pub(crate) type InRow = NumberIn<1, 1000>;
+
+/// The settings of a load balancer. Durations are written as `1s`, `500ms`, `2m`.
+///
+/// ```yaml
+/// listeners:
+///   - name: front
+///     address: 0.0.0.0:8080
+///     service: api_gateway
+///   - name: db
+///     address: 127.0.0.1:5432
+///     backends: [{ address: "10.1.0.7:5432" }, { address: "10.1.0.8:5432", backup: true }]
+///     check: { tcp: {} }
+/// ```
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The addresses on which the balancer listens, each with its target: 1 to 16.
+    pub listeners: Vec<Listener>,
+}
+
+/// A listener and its target: exactly one of `service`, `backends` and `sni`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Its name, under which its address is gossiped and measured: at most 20 lower-case letters, digits and `-`.
+    pub name: String,
+    /// The address on which it listens. Port 0 selects a free port; `ctl members` shows it.
+    pub address: String,
+    /// What is balanced. `tcp`: connections, whatever their protocol.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Connections go to the members of this service, at their own `listener`. No service unless given.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// The name of the listener of the service's members. `gateway`, the `listen` of an api_gateway, unless given.
+    #[serde(default)]
+    pub listener: Option<String>,
+    /// Connections go to these addresses. No addresses unless given.
+    #[serde(default)]
+    pub backends: Option<Vec<Backend>>,
+    /// TLS connections go to the target that has the server name in the client's hello (SNI), and are not decrypted. A
+    /// connection without a name, or with an unknown one, is closed. Not used unless given.
+    #[serde(default)]
+    pub sni: Option<Vec<ByName>>,
+    /// How a backend is chosen, by the connections that it has in relation to its weight, unless the word says otherwise.
+    /// `two_choices`: the better of two that are drawn at random. `round_robin`: in turn. `least_connections`: the best of
+    /// all. `source`: the same one for each client address (IPv6: for each /64 network), unless it has more than 1.25 times
+    /// its share of the connections.
+    #[serde(default)]
+    pub balance: Balance,
+    /// Sends a header of the PROXY protocol to the backends, with the client's address: text (`v1`) or binary (`v2`). Not
+    /// sent unless given.
+    #[serde(default)]
+    pub send_proxy_protocol: Option<ProxyVersion>,
+    /// Whether the proxies in front send the PROXY protocol. Then only the networks in `trust` may connect, and each
+    /// connection must begin with a header, within 5 seconds.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+    /// The proxies whose headers are believed, as addresses or networks: `[10.0.0.0/8]`.
+    #[serde(default)]
+    pub trust: Vec<String>,
+    /// How many connections there may be, and how long further ones wait.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How long things may take.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// Checks the backends at regular intervals: exactly one of `tcp` and `http`. Only for `backends`: members of a service
+    /// are known by gossip. No checks unless given.
+    #[serde(default)]
+    pub check: Option<Check>,
+    /// Takes a backend out that does not accept connections: at most half of them at a time, and never the last.
+    #[serde(default)]
+    pub ejection: Ejection,
+    /// How long a backend that is new or returns beside others takes to get its whole share of the connections; it begins
+    /// with a tenth of it. `0s` disables it. Default: `10s`.
+    #[serde(default = "slow_start")]
+    pub slow_start: DurationIn<0>,
+}
+
+/// What is balanced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Connections.
+    #[default]
+    Tcp,
+}
+
+/// How a backend is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// The better of two that are drawn at random.
+    #[default]
+    TwoChoices,
+    /// In turn, in proportion to the weights.
+    RoundRobin,
+    /// The one with the fewest connections in relation to its weight.
+    LeastConnections,
+    /// The same one for each client address.
+    Source,
+}
+
+impl Balance {
+    /// The word for it in settings.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::TwoChoices => "two_choices",
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::Source => "source",
+        }
+    }
+}
+
+/// A fixed address.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// `host:port`. All addresses of a host name are used.
+    pub address: String,
+    /// Its share of the connections, relative to the other backends'. Default: 1.
+    #[serde(default = "weight")]
+    pub weight: Weight,
+    /// Whether it gets connections only while no backend without `backup` is up.
+    #[serde(default)]
+    pub backup: bool,
+}
+
+/// A target of a listener with `sni`: exactly one of `service` and `backends`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ByName {
+    /// The server names: `shop.example`, or `*.shop.example` for all names below it. An exact name takes precedence over a
+    /// wildcard, a longer wildcard over a shorter one.
+    pub hosts: Vec<String>,
+    /// Connections go to the members of this service. No service unless given.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// The name of the listener of the service's members. `gateway` unless given.
+    #[serde(default)]
+    pub listener: Option<String>,
+    /// Connections go to these addresses. No addresses unless given.
+    #[serde(default)]
+    pub backends: Option<Vec<Backend>>,
+}
+
+/// How many connections there may be.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// How many connections the listener forwards at once; further ones are queued. Default: 10000.
+    pub connections: Count,
+    /// How many connections one client address (IPv6: one /64 network) may have; further ones are closed. No limit unless
+    /// given.
+    pub per_client: Option<Count>,
+    /// How many connections each backend gets; when all have so many, further ones are queued. No limit unless given.
+    pub per_backend: Option<Count>,
+    /// How many connections may be queued, first in, first out; further ones are closed. Default: 1000.
+    pub queue: NumberIn<0, 1_000_000>,
+    /// How long a connection may be queued before it is closed. Default: `5s`.
+    pub wait: Limit,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// How long connecting to a backend may take, all attempts together. Default: `4s`.
+    pub connect: Limit,
+    /// How long no byte may move in either direction before a connection is closed. Default: `1h`.
+    pub idle: Limit,
+    /// How long connections continue after the drain of the member that they lead to has begun, or that of the balancer
+    /// itself, which takes 10 seconds at most. Default: `30s`.
+    pub drain: DurationIn<0>,
+}
+
+/// An active check.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// The backend accepts connections: `tcp: {}`. Not used unless given.
+    #[serde(default)]
+    pub tcp: Option<TcpCheck>,
+    /// The backend answers a GET request. Not used unless given.
+    #[serde(default)]
+    pub http: Option<HttpCheck>,
+    /// The time between two checks of a backend. Default: `2s`.
+    #[serde(default = "every")]
+    pub every: DurationIn<10>,
+    /// How many checks in a row must succeed before a backend is up again. Default: 2.
+    #[serde(default = "rise")]
+    pub rise: InRow,
+    /// How many checks in a row must fail before a backend is down. Default: 3.
+    #[serde(default = "fall")]
+    pub fall: InRow,
+    /// How long one check may take. Default: `2s`.
+    #[serde(default = "check_timeout")]
+    pub timeout: Limit,
+}
+
+/// A connection that is closed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpCheck {}
+
+/// A request with the method GET, by HTTP/1.1 without TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpCheck {
+    /// The path with its query. Default: `/`.
+    #[serde(default = "root")]
+    pub path: String,
+    /// The `Host` header. The backend's own address unless given.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// The status codes that mean success; 200 to 399 when there are none.
+    #[serde(default)]
+    pub status: Vec<NumberIn<100, 599>>,
+}
+
+/// Takes out backends that do not accept connections.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ejection {
+    /// After how many failed connects in a row a backend is taken out. Default: 5.
+    pub failures: InRow,
+    /// How long it stays out the first time; each further time one `for` longer, up to 300 seconds. Default: `10s`.
+    pub r#for: Limit,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: NumberIn::of::<10_000>(),
+            per_client: None,
+            per_backend: None,
+            queue: NumberIn::of::<1000>(),
+            wait: DurationIn::of_millis::<5_000>(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: DurationIn::of_millis::<4_000>(),
+            idle: DurationIn::of_millis::<3_600_000>(),
+            drain: DurationIn::of_millis::<30_000>(),
+        }
+    }
+}
+
+impl Default for Ejection {
+    fn default() -> Self {
+        Self { failures: NumberIn::of::<5>(), r#for: DurationIn::of_millis::<10_000>() }
+    }
+}
+
+fn weight() -> Weight {
+    NumberIn::of::<1>()
+}
+
+fn slow_start() -> DurationIn<0> {
+    DurationIn::of_millis::<10_000>()
+}
+
+fn every() -> DurationIn<10> {
+    DurationIn::of_millis::<2_000>()
+}
+
+fn rise() -> InRow {
+    NumberIn::of::<2>()
+}
+
+fn fall() -> InRow {
+    NumberIn::of::<3>()
+}
+
+fn check_timeout() -> Limit {
+    DurationIn::of_millis::<2_000>()
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
