@@ -75,7 +75,8 @@ pub(crate) fn head() -> String {
     };
     let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
     // Changes of the page and of the results themselves do not count.
-    let changed = git(&["status", "--porcelain", "--", ":/", ":!/crates/bench/results", ":!/docs/benchmarks.org"]);
+    let changed =
+        git(&["status", "--porcelain", "--", ":/", ":!/crates/bench/results", ":!/docs/benchmarks.org"]);
     if changed.is_some_and(|changed| changed.is_empty()) { commit } else { format!("{commit}+") }
 }
 

@@ -4,6 +4,7 @@
 //! loopback address is reached even where a proxy is configured. An API error is returned as the problem that the agent
 //! sent.
 
+mod backends;
 mod call;
 mod error;
 mod events;

@@ -10,8 +10,8 @@ use crate::complete;
 use crate::exit::Exit;
 use crate::out::{ColorChoice, is_plain};
 use crate::verbs::{
-    claims, completion, down, drain, events, index, init, kill, kv, leave, logs, ls, members, node, search,
-    set_service, spec, status, up, validate, version,
+    backends, claims, completion, down, drain, events, index, init, kill, kv, leave, logs, ls, members, node,
+    search, set_service, spec, status, up, validate, version,
 };
 
 const GLOBAL: &str = "Global options";
@@ -99,6 +99,8 @@ pub(crate) enum Verb {
     Spec(spec::Args),
     /// Show who owns which shard
     Claims(claims::Args),
+    /// Show where gateways send requests, and why a backend gets none
+    Backends(backends::Args),
     /// Read and write keys of the cluster's storage
     Kv(kv::Args),
     /// Search the documents of an index

@@ -27,6 +27,10 @@ pub(crate) const INDEXES: Kind = Kind { named_by: "index --service", ..SEARCHES 
 pub(crate) const SEARCHES: Kind =
     Kind { service_type: "searcher", have: "indexes", named_by: "search --service" };
 
+/// Backends.
+pub(crate) const GATEWAYS: Kind =
+    Kind { service_type: "api_gateway", have: "backends", named_by: "backends --service" };
+
 /// Reaches an agent for a service: the named one, else the one that is named after its type, else the only one of that
 /// type.
 pub(crate) async fn reach(cx: &Cx, service: Option<&ServiceName>, kind: &Kind) -> anyhow::Result<Reached> {

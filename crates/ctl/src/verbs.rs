@@ -1,5 +1,6 @@
 //! The verbs, one file each, and their dispatch.
 
+pub(crate) mod backends;
 pub(crate) mod claims;
 pub(crate) mod completion;
 pub(crate) mod down;
@@ -72,6 +73,7 @@ async fn dispatch(verb: Verb, cx: &Cx) -> anyhow::Result<Exit> {
         Verb::Logs(args) => logs::run(&args, cx).await,
         Verb::Events(args) => events::run(&args, cx).await,
         Verb::Spec(args) => spec::run(&args, cx).await,
+        Verb::Backends(args) => backends::run(&args, cx).await,
         Verb::Claims(args) => claims::run(&args, cx).await,
         Verb::Search(args) => search::run(&args, cx).await,
         Verb::Validate(args) => validate::run(&args, cx).await,

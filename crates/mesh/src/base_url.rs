@@ -1,19 +1,19 @@
-//! The base URL of a server, `http://host[:port][/path]`, with the number of its requests in flight.
+//! The base URL of a server, `http://host[:port][/path]`, with the state of that address.
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use tokio::time::Instant;
 
+use crate::address::AddressState;
+
 /// A URL below which requests are sent: `http://127.0.0.1:8000/base`.
 ///
-/// Two are equal when their texts are equal. Clones share the count of requests in flight, so parse an address once and
-/// keep it.
+/// Two are equal when their texts are equal. Clones share what is known about the address: its requests in flight, its
+/// response time, its failures. So parse an address once and keep it.
 #[derive(Clone)]
 pub struct BaseUrl(Arc<Base>);
 
@@ -23,9 +23,7 @@ struct Base {
     host: HeaderValue,
     /// The offset of the path in the text. The path has no trailing slash, so it may be empty.
     path_at: usize,
-    in_flight: AtomicU32,
-    reached: AtomicU64,
-    unreachable_at: Mutex<Option<Instant>>,
+    state: AddressState,
 }
 
 /// Why a text is not a base URL.
@@ -75,17 +73,17 @@ impl BaseUrl {
 
     /// The number of requests sent to this URL whose answers have not ended.
     pub fn in_flight(&self) -> u32 {
-        self.0.in_flight.load(Ordering::Relaxed)
+        self.0.state.in_flight()
     }
 
     /// The number of requests for which a connection to this URL existed, whatever their outcome.
     pub fn reached(&self) -> u64 {
-        self.0.reached.load(Ordering::Relaxed)
+        self.0.state.reached()
     }
 
     /// Counts a request for which a connection existed.
     pub fn mark_reached(&self) {
-        self.0.reached.fetch_add(1, Ordering::Relaxed);
+        self.0.state.mark_reached();
     }
 
     /// The value of the `Host` header.
@@ -113,19 +111,13 @@ impl BaseUrl {
 
     /// Counts a request until the lease is dropped.
     pub(crate) fn lease(&self) -> Lease {
-        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.0.state.enter();
         Lease(self.clone())
     }
 
-    /// Records that no connection could be opened.
-    pub(crate) fn mark_unreachable(&self, now: Instant) {
-        *self.0.unreachable_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-    }
-
-    /// Whether opening a connection failed less than `avoid` ago.
-    pub(crate) fn is_avoided(&self, now: Instant, avoid: Duration) -> bool {
-        let unreachable_at = *self.0.unreachable_at.lock().unwrap_or_else(PoisonError::into_inner);
-        unreachable_at.is_some_and(|at| now.saturating_duration_since(at) < avoid)
+    /// What is known about the address.
+    pub(crate) fn state(&self) -> &AddressState {
+        &self.0.state
     }
 
     /// Whether both are clones of one parsed address, not merely equal.
@@ -168,9 +160,7 @@ impl FromStr for BaseUrl {
             authority,
             host,
             path_at,
-            in_flight: AtomicU32::new(0),
-            reached: AtomicU64::new(0),
-            unreachable_at: Mutex::new(None),
+            state: AddressState::new(Instant::now()),
         })))
     }
 }
@@ -200,9 +190,15 @@ impl fmt::Debug for BaseUrl {
 #[derive(Debug)]
 pub(crate) struct Lease(BaseUrl);
 
+impl Lease {
+    pub(crate) fn state(&self) -> &AddressState {
+        self.0.state()
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.state.leave();
     }
 }
 
@@ -260,16 +256,6 @@ mod tests {
             let path: PathAndQuery = path.parse().unwrap();
             assert_eq!(base.below(&path).unwrap().to_string(), whole);
         }
-    }
-
-    #[test]
-    fn an_address_that_failed_is_avoided_for_a_while() {
-        let url: BaseUrl = "http://a".parse().unwrap();
-        let (now, avoid) = (Instant::now(), Duration::from_secs(1));
-        assert!(!url.is_avoided(now, avoid));
-        url.mark_unreachable(now);
-        assert!(url.clone().is_avoided(now + Duration::from_millis(999), avoid));
-        assert!(!url.is_avoided(now + avoid, avoid));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub struct MeshBody {
 
 /// The resources that an answer holds until its body has ended.
 struct Held {
-    _in_flight: InFlight,
+    in_flight: InFlight,
     /// The request's body, which may still be in transit.
     upload: Upload,
 }
@@ -43,7 +43,7 @@ pub enum MeshBodyError {
 impl MeshBody {
     pub(crate) fn new(incoming: Incoming, in_flight: InFlight, upload: Upload, idle: Duration) -> Self {
         let has_ended = incoming.is_end_stream();
-        let held = Some(Held { _in_flight: in_flight, upload });
+        let held = Some(Held { in_flight, upload });
         let mut body = Self { incoming, idle: IdleTimer::new(idle), held };
         // The caller may not read on after the end, so a body that has ended already holds nothing.
         if has_ended {
@@ -86,6 +86,9 @@ impl Body for MeshBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
+                if let Some(held) = &this.held {
+                    held.in_flight.broke_off();
+                }
                 this.abort();
                 Poll::Ready(Some(Err(MeshBodyError::Broken(error))))
             }

@@ -1,29 +1,77 @@
-//! Chooses the destination of a request by the power of two choices.
+//! Chooses the destination of a request: the cheaper of two candidates drawn at random.
 //!
 //! Pure: the caller passes the state of each candidate and the random number generator, so every choice can be replayed
 //! in a test. (M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001.)
+//!
+//! The cost of a candidate is its estimated response time, times the requests in flight to it plus one. Its weight and its
+//! slow start decide how often it is drawn, not what it costs: with the cost divided by the weight, a candidate of weight 1
+//! beside one of weight 9 would get nothing as long as both are idle. For equal costs each one's part of the requests is
+//! exactly its share.
+
+use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
+/// The estimate for a candidate without an answer so far, unless its rival is faster: then it may be as fast.
+const UNKNOWN_MICROS: f32 = 30_000.0;
+
+/// Estimates below this count as this one. Below a millisecond noise decides, and requests in flight say more.
+const FINEST_MICROS: f32 = 1_000.0;
+
+/// How long a new candidate takes to get its whole share.
+pub(crate) const SLOW_START: Duration = Duration::from_secs(10);
+
+/// The part of its share with which a new candidate begins.
+const FIRST_PART: f64 = 0.1;
+
 /// The state of a candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Standing {
     /// This request was sent to it already.
     pub(crate) tried: bool,
-    /// Opening a connection to it failed recently.
-    pub(crate) avoided: bool,
-    /// The number of requests that this mesh has in flight to it.
+    pub(crate) health: Health,
+    /// Its estimated response time in microseconds; `None` before its first answer.
+    pub(crate) micros: Option<f32>,
+    /// The number of requests that this process has in flight to it.
     pub(crate) in_flight: u32,
+    /// Its share of the requests relative to the other candidates; see [`share`].
+    pub(crate) share: f64,
+}
+
+/// Whether a candidate should get requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Health {
+    Good,
+    /// Opening a connection to it failed recently.
+    Avoided,
+    /// It failed too often.
+    Ejected,
 }
 
 impl Standing {
     /// The rank; lower is better. An untried candidate ranks before every tried one.
-    fn class(self) -> usize {
-        usize::from(self.tried) * 2 + usize::from(self.avoided)
+    fn rank(&self, may_eject: bool) -> (bool, Health) {
+        let is_pardoned = self.health == Health::Ejected && !may_eject;
+        (self.tried, if is_pardoned { Health::Good } else { self.health })
+    }
+
+    /// What a request to it costs, if a rival has this estimate.
+    fn cost(&self, rival: Option<f32>) -> f32 {
+        let unknown = || rival.map_or(UNKNOWN_MICROS, |rival| rival.min(UNKNOWN_MICROS));
+        let micros = self.micros.unwrap_or_else(unknown).max(FINEST_MICROS);
+        micros * (self.in_flight as f32 + 1.0)
     }
 }
 
-/// Draws two candidates of the best rank at random and returns the one with fewer requests in flight.
+/// The share of a candidate with this weight that has served for `age`: a tenth of its weight at first, and its whole weight
+/// after ten seconds. Only the ratio of shares matters, so candidates that began together have equal ones.
+pub(crate) fn share(weight: u32, age: Duration) -> f64 {
+    let part = age.as_secs_f64() / SLOW_START.as_secs_f64();
+    f64::from(weight) * part.clamp(FIRST_PART, 1.0)
+}
+
+/// Draws two candidates of the best rank at random and returns the cheaper one. If more than half of the candidates are
+/// ejected, ejections are ignored: the rest would not bear the load.
 ///
 /// `standing` returns the state of the candidate with an index below `len`, or `None` if it is not eligible.
 pub(crate) fn choose<R: Rng>(
@@ -31,80 +79,42 @@ pub(crate) fn choose<R: Rng>(
     standing: impl Fn(usize) -> Option<Standing>,
     random: &mut R,
 ) -> Option<usize> {
-    let mut sizes = [0_usize; 4];
-    for candidate in (0..len).filter_map(&standing) {
-        sizes[candidate.class()] += 1;
+    if len == 1 {
+        return standing(0).map(|_| 0);
     }
-    let class = sizes.iter().position(|&size| size > 0)?;
-    let mut best = (0..len).filter_map(|at| {
-        standing(at).filter(|candidate| candidate.class() == class).map(|candidate| (at, candidate.in_flight))
-    });
-    let size = sizes[class];
-    if size == 1 {
-        return best.next().map(|(at, _)| at);
+    let mut all: Vec<(usize, Standing)> =
+        (0..len).filter_map(|at| standing(at).map(|found| (at, found))).collect();
+    let ejected = all.iter().filter(|(_, found)| found.health == Health::Ejected).count();
+    let may_eject = ejected * 2 <= all.len();
+    let rank = all.iter().map(|(_, found)| found.rank(may_eject)).min()?;
+    all.retain(|(_, found)| found.rank(may_eject) == rank);
+    if let [(only, _)] = all[..] {
+        return Some(only);
     }
-    let first = random.random_range(0..size);
-    let second = (first + random.random_range(1..size)) % size;
-    let (low, high) = (first.min(second), first.max(second));
-    let one = best.nth(low)?;
-    let Some(other) = best.nth(high - low - 1) else {
-        return Some(one.0);
-    };
-    // With equal load the first draw wins, so that neither end of the list is preferred.
-    let (drawn, rival) = if first < second { (one, other) } else { (other, one) };
-    Some(if rival.1 < drawn.1 { rival.0 } else { drawn.0 })
+    let first = draw(&all, random);
+    let other = random.random_range(0..all.len() - 1);
+    let second = if other < first { other } else { other + 1 };
+    let (first, second) = (all[first], all[second]);
+    // The second draw ignores shares, so a candidate with a smaller one is a rival only that often.
+    let is_rival = second.1.share >= first.1.share
+        || random.random_bool((second.1.share / first.1.share).clamp(0.0, 1.0));
+    let wins = is_rival && second.1.cost(first.1.micros) < first.1.cost(second.1.micros);
+    Some(if wins { second.0 } else { first.0 })
+}
+
+/// One of the candidates, each with a probability proportional to its share.
+fn draw<R: Rng>(all: &[(usize, Standing)], random: &mut R) -> usize {
+    let whole: f64 = all.iter().map(|(_, found)| found.share).sum();
+    let mut point = random.random::<f64>() * whole;
+    for (at, (_, found)) in all.iter().enumerate() {
+        point -= found.share;
+        if point < 0.0 {
+            return at;
+        }
+    }
+    // All shares are zero, or rounding has left a rest.
+    all.len() - 1
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    use super::*;
-
-    fn known(tried: bool, avoided: bool, in_flight: u32) -> Option<Standing> {
-        Some(Standing { tried, avoided, in_flight })
-    }
-
-    /// How often each candidate is chosen in a thousand draws.
-    fn draws(candidates: &[Option<Standing>]) -> Vec<u32> {
-        let mut random = StdRng::seed_from_u64(7);
-        let mut counts = vec![0; candidates.len()];
-        for _ in 0..1000 {
-            if let Some(at) = choose(candidates.len(), |at| candidates[at], &mut random) {
-                counts[at] += 1;
-            }
-        }
-        counts
-    }
-
-    #[test]
-    fn of_two_candidates_the_less_loaded_always_wins() {
-        assert_eq!(draws(&[known(false, false, 3), known(false, false, 2)]), [0, 1000]);
-    }
-
-    #[test]
-    fn the_most_loaded_of_many_is_never_chosen() {
-        let counts = draws(&[known(false, false, 9), known(false, false, 1), known(false, false, 1)]);
-        assert_eq!(counts[0], 0);
-        assert!(counts[1] > 400 && counts[2] > 400, "{counts:?}");
-    }
-
-    #[test]
-    fn equal_candidates_are_chosen_equally_often() {
-        let counts = draws(&[known(false, false, 0); 4]);
-        assert!(counts.iter().all(|&count| (190..310).contains(&count)), "{counts:?}");
-    }
-
-    #[test]
-    fn untried_beats_reachable_beats_the_rest() {
-        let (fresh, unreachable) = (known(false, false, 9), known(false, true, 0));
-        let (tried, hopeless) = (known(true, false, 0), known(true, true, 0));
-        assert_eq!(draws(&[None, hopeless, tried, unreachable, fresh]), [0, 0, 0, 0, 1000]);
-        assert_eq!(draws(&[None, hopeless, tried, unreachable]), [0, 0, 0, 1000]);
-        assert_eq!(draws(&[None, hopeless, tried]), [0, 0, 1000]);
-        assert_eq!(draws(&[None, hopeless]), [0, 1000]);
-        assert_eq!(draws(&[None, None]), [0, 0]);
-        assert!(draws(&[]).is_empty());
-    }
-}
+mod tests;

@@ -115,6 +115,12 @@ pub enum MeshError {
         /// The limit.
         limit: Duration,
     },
+    /// Give the request more time.
+    #[error("{}", deadline_passed(address.as_deref()))]
+    DeadlinePassed {
+        /// Host and port, if the request was sent and not answered.
+        address: Option<String>,
+    },
     /// The client closed its connection or sent a malformed body.
     #[error("the body of the request ended early: {why}")]
     BodyAborted {
@@ -145,6 +151,13 @@ pub enum MeshError {
 fn after(waited: Duration) -> String {
     let waited = Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
     if waited.is_zero() { String::new() } else { format!(" (waited {waited:.1?})") }
+}
+
+fn deadline_passed(address: Option<&str>) -> String {
+    match address {
+        Some(address) => format!("{address} did not answer before the request's deadline"),
+        None => "the request's deadline passed before it could be sent".to_owned(),
+    }
 }
 
 fn no_owner(
@@ -248,6 +261,14 @@ impl MeshError {
                 "no-answer-in-time",
                 "the request may have been acted on; look before you send it again",
             ),
+            Self::DeadlinePassed { address: None } => {
+                (ErrorKind::Timeout, "deadline-passed", "nothing was done; give the request more time")
+            }
+            Self::DeadlinePassed { address: Some(_) } => (
+                ErrorKind::Timeout,
+                "deadline-passed",
+                "it may have been acted on; look before you send it again, with more time",
+            ),
             Self::BodyAborted { .. } => (ErrorKind::Invalid, "body-aborted", "send the whole body"),
             Self::BodyStalled { .. } => (ErrorKind::Invalid, "body-stalled", "send the body without pausing"),
             Self::Loop => {
@@ -321,6 +342,8 @@ mod tests {
             (MeshError::Broken { address: address(), why: why() }, 502, "broken-connection"),
             (MeshError::Garbage { address: address(), why: why() }, 502, "bad-answer"),
             (MeshError::TimedOut { address: address(), limit }, 504, "no-answer-in-time"),
+            (MeshError::DeadlinePassed { address: None }, 504, "deadline-passed"),
+            (MeshError::DeadlinePassed { address: Some(address()) }, 504, "deadline-passed"),
             (MeshError::BodyAborted { why: why() }, 400, "body-aborted"),
             (MeshError::BodyStalled { limit }, 408, "body-stalled"),
             (MeshError::Loop, 508, "loop-detected"),

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::address::Outcome;
 use crate::base_url::{BaseUrl, Lease};
 
 /// A shared count of things in progress; dropping an [`Entered`] decrements it.
@@ -42,13 +46,18 @@ impl Drop for Entered {
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    _address: Lease,
+    address: Lease,
     _all: Entered,
 }
 
 impl InFlight {
     pub(crate) fn new(address: &BaseUrl, all: &Gauge) -> Self {
-        Self { _address: address.lease(), _all: all.enter() }
+        Self { address: address.lease(), _all: all.enter() }
+    }
+
+    /// Records that the connection broke after the head of the answer. The next failure decides about an ejection.
+    pub(crate) fn broke_off(&self) {
+        let _reason = self.address.state().record(Outcome::Failed, Duration::ZERO, Instant::now());
     }
 }
 

@@ -31,6 +31,9 @@ pub struct Limits {
     pub retry_floor: u32,
     /// How long a member is avoided after opening a connection to it failed, while there are others.
     pub avoid: Duration,
+    /// How long the failure detector takes to declare a member dead. If most members of a service disappear within this
+    /// time, they are kept for twice as long. Meshes that share their members have that of the first one.
+    pub detector: Duration,
     /// How long an idle connection is kept open.
     pub keep_alive: Duration,
     /// The largest number of idle connections to one address.
@@ -51,6 +54,7 @@ impl Default for Limits {
             retry_percent: 20,
             retry_floor: 10,
             avoid: Duration::from_secs(1),
+            detector: Duration::from_secs(2),
             keep_alive: Duration::from_secs(15),
             keep_alive_connections: 256,
         }

@@ -1,46 +1,46 @@
 //! Sends a request until it is answered: choose a member, wait, send, classify the failure, retry.
 
+mod backends;
+mod pick;
+mod refusal;
+
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::ClusterView;
 use http::header::EXPECT;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body;
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
-use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
-use types::{ErrorKind, Problem, ServiceName, Target};
+use types::{Problem, ServiceName, Target};
 
+use crate::address::Outcome;
+use crate::attempt::{Attempt, of_failure, of_status};
 use crate::base_url::BaseUrl;
 use crate::body::MeshBody;
 use crate::budget::Budget;
-use crate::choose::{Standing, choose};
+use crate::counts::{Counts, RetryReason, UpstreamCounts};
+use crate::deadline::{self, Deadline};
 use crate::error::MeshError;
 use crate::head::{self, Source, is_not_processed, next_hop, owner_epoch, set_hops};
 use crate::lease::{Gauge, InFlight};
 use crate::limits::Limits;
-use crate::retry::{Chances, Decision, Failure, decide};
-use crate::roster::{Prospect, Roster};
+use crate::retry::{Chances, Decision, Failure, decide, reason, repeat_after};
+use crate::roster::Roster;
 use crate::targets::{Kind, Targets};
 use crate::upload::{BoxError, Upload};
 use crate::wire::{Failed, Head, Wire};
-
-/// The pause before a request is sent to an address again, in milliseconds.
-const PAUSE_MS: std::ops::Range<u64> = 5..50;
+use refusal::{refusal, retry_after, whole};
 
 /// How long a member that left the view may still take to answer.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
-
-/// The longest refusal that is read, in bytes.
-const MAX_REFUSAL: usize = 64 * 1024;
 
 /// Requests to other members. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -52,7 +52,11 @@ struct Inner {
     targets: Targets,
     limits: Limits,
     wire: Wire,
-    budget: Mutex<Budget>,
+    budget: Budget,
+    /// The totals of all meshes with these members.
+    counts: Arc<Counts>,
+    /// Held while it is decided whether an address is ejected: that depends on the other addresses.
+    ejecting: Arc<Mutex<()>>,
     in_flight: Gauge,
     waiting: Gauge,
     requests: AtomicU64,
@@ -83,7 +87,10 @@ enum Goal<'a> {
         /// Whether it may be sent again although it may have been acted on.
         may_repeat: bool,
     },
-    Addresses(&'a [BaseUrl]),
+    Addresses {
+        urls: &'a [BaseUrl],
+        may_repeat: bool,
+    },
 }
 
 /// The history of one request.
@@ -95,19 +102,14 @@ struct History {
     attempts: u32,
     /// The time it waited, including pauses.
     waited: Duration,
+    /// When the request must have been answered.
+    deadline: Option<Deadline>,
+    /// Until when the last address that was asked wants to be left alone.
+    not_before: Option<Instant>,
     /// The last failure, unless it was a refusal without processing.
     failed: Option<MeshError>,
     /// The last refusal without processing.
     refusal: Option<Problem>,
-}
-
-/// The next destination of a request.
-enum Pick {
-    To(BaseUrl),
-    /// Every candidate was tried already.
-    OnlyTried,
-    /// No member serves it.
-    NoMember(Prospect),
 }
 
 /// Detaches a request's body from its attempt on drop, unless the attempt was answered.
@@ -124,24 +126,33 @@ impl Drop for DetachOnDrop<'_> {
 impl Mesh {
     /// A mesh over a view. Within a Tokio runtime it also observes changes of the view between requests.
     pub fn new(view: watch::Receiver<ClusterView>, targets: Targets, limits: Limits) -> Self {
-        let roster = Arc::new(Roster::new(view));
+        let roster = Arc::new(Roster::new(view, limits.detector));
         keep_watching(&roster);
-        Self::over(roster, targets, limits)
+        Self::over(roster, targets, limits, Arc::default(), Arc::default())
     }
 
     /// A mesh with the same members, other limits and its own connections.
     #[must_use]
     pub fn with_limits(&self, limits: Limits) -> Self {
-        Self::over(Arc::clone(&self.0.roster), self.0.targets.clone(), limits)
+        let Inner { roster, targets, counts, ejecting, .. } = &*self.0;
+        Self::over(Arc::clone(roster), targets.clone(), limits, Arc::clone(counts), Arc::clone(ejecting))
     }
 
-    fn over(roster: Arc<Roster>, targets: Targets, limits: Limits) -> Self {
+    fn over(
+        roster: Arc<Roster>,
+        targets: Targets,
+        limits: Limits,
+        counts: Arc<Counts>,
+        ejecting: Arc<Mutex<()>>,
+    ) -> Self {
         let budget = Budget::new(limits.retry_percent, limits.retry_floor, Instant::now());
         Self(Arc::new(Inner {
             roster,
             targets,
             wire: Wire::new(&limits),
-            budget: Mutex::new(budget),
+            budget,
+            counts,
+            ejecting,
             limits,
             in_flight: Gauge::default(),
             waiting: Gauge::default(),
@@ -166,6 +177,11 @@ impl Mesh {
             in_flight: inner.in_flight.value(),
             waiting: inner.waiting.value(),
         }
+    }
+
+    /// The totals of this mesh and all others with the same members.
+    pub fn upstream_counts(&self) -> UpstreamCounts {
+        self.0.counts.now()
     }
 
     /// Sends a request to a serving member of a service and streams the answer.
@@ -199,8 +215,9 @@ impl Mesh {
         let (parts, body) = request.into_parts();
         let may_repeat = self.0.targets.may_repeat(service, &parts);
         let upload = Upload::new(body, self.0.limits.replay);
+        let deadline = Deadline::of(&parts, Instant::now());
         let head = Head::new(parts)?;
-        self.0.deliver(&Goal::Service { service, target, may_repeat }, head, &upload).await
+        self.0.deliver(&Goal::Service { service, target, may_repeat }, head, &upload, deadline).await
     }
 
     /// Sends a request to one of several addresses and streams the answer. Path and query are appended byte for byte,
@@ -217,9 +234,11 @@ impl Mesh {
     {
         let (parts, body) = request.into_parts();
         let upload = Upload::new(body, self.0.limits.replay).without_trailers();
+        let deadline = Deadline::of(&parts, Instant::now());
+        let may_repeat = parts.method.is_idempotent();
         let mut head = Head::new(parts)?;
         head::without_trailers(&mut head.headers);
-        self.0.deliver(&Goal::Addresses(urls), head, &upload).await
+        self.0.deliver(&Goal::Addresses { urls, may_repeat }, head, &upload, deadline).await
     }
 
     /// Whether a service exists, even without a member, or may exist as far as this node knows.
@@ -254,6 +273,7 @@ impl Inner {
         goal: &Goal<'_>,
         mut head: Head,
         upload: &Upload,
+        deadline: Option<Deadline>,
     ) -> Result<Response<MeshBody>, MeshError> {
         next_hop(&head.headers).ok_or(MeshError::Loop)?;
         head::strip(&mut head.headers, Source::Trusted);
@@ -262,24 +282,25 @@ impl Inner {
             head.headers.remove(EXPECT);
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.budget().deposit(Instant::now());
+        self.budget.deposit(Instant::now());
 
         let mut guard = DetachOnDrop(Some(upload));
-        let mut history = History::default();
+        let mut history = History { deadline, ..History::default() };
         loop {
-            let url = match self.pick(goal, &history.tried)? {
-                Pick::To(url) => url,
-                Pick::OnlyTried | Pick::NoMember(_) => self.wait_for_address(goal, &mut history).await?,
-            };
+            let chosen = self.next_address(goal, &mut history).await?;
+            let url = chosen.url;
+            let attempt = Attempt::new(&url, upload, chosen.is_probe);
+            deadline::hand_on(&mut head.headers, history.time_left()?);
             let in_flight = InFlight::new(&url, &self.in_flight);
             let sent = tokio::select! {
                 biased;
                 sent = self.wire.send(&head, upload, &url, &self.limits) => sent,
                 () = self.gone(goal, &url) => Err(gone(&url)),
+                () = Deadline::passed(deadline) => Err(too_late(&url)),
             };
-            let is_reached = !matches!(&sent, Err(failed) if failed.failure == Failure::NotConnected);
-            if is_reached {
-                url.mark_reached();
+            note_connection(&url, sent.as_ref().err());
+            if let Some(reason) = attempt.end(outcome(goal, &sent)) {
+                self.judge(goal, &url, reason);
             }
             let failed = match sent {
                 Ok(answer) if goal.is_member() && is_not_processed(&answer) => {
@@ -290,6 +311,15 @@ impl Inner {
                     failed
                 }
                 Ok(answer) => {
+                    if let Some(pause) = self.repeats(goal, &answer, upload, &mut history) {
+                        drop(in_flight);
+                        debug!(url = %url, status = %answer.status(), ?pause, "a request is refused for now");
+                        history.not_before = Some(Instant::now() + pause);
+                        history.tried.push(url);
+                        // A connection whose answer was read can be used again.
+                        whole(answer).await;
+                        continue;
+                    }
                     let answer = self.pass_on(goal, &url, answer, in_flight, upload.clone())?;
                     guard.0 = None;
                     return Ok(answer);
@@ -298,10 +328,7 @@ impl Inner {
             };
             drop(in_flight);
             debug!(url = %url, failure = ?failed.failure, error = %failed.error, "a request failed");
-            if failed.failure == Failure::NotConnected {
-                url.mark_unreachable(Instant::now());
-            }
-            let chances = self.chances(goal, &head.method, upload);
+            let chances = self.chances(goal, upload);
             if !self.may_go_on(failed.failure, chances, &mut history.attempts) {
                 return Err(failed.error);
             }
@@ -317,10 +344,18 @@ impl Inner {
             return std::future::pending().await;
         };
         let mut changes = self.roster.changes();
-        while self.roster.catalog().members(service).iter().any(|member| member.url.is_same(url)) {
-            if changes.changed().await.is_err() {
-                // The view's owner is gone, so the view never changes again.
-                return std::future::pending().await;
+        loop {
+            let catalog = self.roster.catalog();
+            let mut members = catalog.members(service).iter();
+            if !members.any(|member| member.url.is_same(url) && member.is_present()) {
+                break;
+            }
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() {
+                    // The view's owner is gone, so the view never changes again.
+                    return std::future::pending().await;
+                },
+                () = ended(catalog.next_end()) => {}
             }
         }
         sleep_until(Instant::now() + LAST_ANSWER).await;
@@ -363,16 +398,14 @@ impl Inner {
         Ok(Response::from_parts(head, body))
     }
 
-    fn chances(&self, goal: &Goal<'_>, method: &Method, upload: &Upload) -> Chances {
+    fn chances(&self, goal: &Goal<'_>, upload: &Upload) -> Chances {
         let can_replay = upload.can_replay();
         match *goal {
             Goal::Service { target, may_repeat, .. } => {
                 let has_one_owner = matches!(target, Target::Shard(_) | Target::Key(_));
                 Chances { may_repeat, can_replay, has_one_owner }
             }
-            Goal::Addresses(_) => {
-                Chances { may_repeat: method.is_idempotent(), can_replay, has_one_owner: false }
-            }
+            Goal::Addresses { may_repeat, .. } => Chances { may_repeat, can_replay, has_one_owner: false },
         }
     }
 
@@ -381,130 +414,90 @@ impl Inner {
         match decide(failure, chances) {
             Decision::Free => {
                 self.refusals.fetch_add(1, Ordering::Relaxed);
+                self.counts.retried(reason(failure));
                 true
             }
-            Decision::Paid => {
-                *attempts += 1;
-                let may = *attempts < self.limits.attempts && self.budget().withdraw(Instant::now());
-                self.retries.fetch_add(u64::from(may), Ordering::Relaxed);
-                may
-            }
+            Decision::Paid => self.pay(reason(failure), attempts),
             Decision::BodyDropped | Decision::Never => false,
         }
     }
 
-    /// Chooses the next destination of the request.
-    fn pick(&self, goal: &Goal<'_>, tried: &[BaseUrl]) -> Result<Pick, MeshError> {
-        let now = Instant::now();
-        let standing = |url: &BaseUrl| Standing {
-            tried: tried.iter().any(|tried| tried.is_same(url)),
-            avoided: url.is_avoided(now, self.limits.avoid),
-            in_flight: url.in_flight(),
-        };
-        let mut random = rand::rng();
-        let url = match *goal {
-            Goal::Addresses(urls) => choose(urls.len(), |at| Some(standing(&urls[at])), &mut random)
-                .map(|at| urls[at].clone())
-                .ok_or(MeshError::NoAddress)?,
-            Goal::Service { service, target, .. } => {
-                let catalog = self.roster.catalog();
-                let target = catalog.resolve(service, target);
-                let members = catalog.members(service);
-                let standing_of = |at: usize| {
-                    let member = &members[at];
-                    member.serves(target).then(|| standing(&member.url))
-                };
-                match choose(members.len(), standing_of, &mut random) {
-                    Some(at) => members[at].url.clone(),
-                    None => {
-                        let kind = self.targets.kind(service);
-                        return Ok(Pick::NoMember(catalog.prospect(service, target, &kind, now)));
-                    }
-                }
-            }
-        };
-        Ok(if tried.iter().any(|tried| tried.is_same(&url)) { Pick::OnlyTried } else { Pick::To(url) })
-    }
-
-    /// Waits until the request has a destination: for a serving member, or for a pause if every candidate was tried.
-    async fn wait_for_address(&self, goal: &Goal<'_>, history: &mut History) -> Result<BaseUrl, MeshError> {
-        let before = history.waited;
-        let began = Instant::now();
-        let mut changes = self.roster.changes();
-        let mut place = None;
-        loop {
-            let pick = self.pick(goal, &history.tried)?;
-            history.waited = before + began.elapsed();
-            let limit = match pick {
-                Pick::NoMember(_) if self.has_resigned(goal) => {
-                    self.limits.wait_for_new_owner.min(self.limits.wait)
-                }
-                _ => self.limits.wait,
-            };
-            let deadline = began + limit.saturating_sub(before);
-            let is_late = Instant::now() >= deadline;
-            match pick {
-                Pick::To(url) => return Ok(url),
-                Pick::NoMember(Prospect::Never) => return Err(goal.unknown()),
-                Pick::OnlyTried if is_late => {
-                    let refused = history
-                        .refusal
-                        .take()
-                        .map(|last| MeshError::Refused { last: Box::new(last), waited: history.waited });
-                    let failed = history.failed.take().or(refused);
-                    return Err(failed.unwrap_or_else(|| self.refused(goal, history.waited)));
-                }
-                Pick::NoMember(Prospect::Soon) if is_late => return Err(self.refused(goal, history.waited)),
-                Pick::NoMember(Prospect::IfAssigned) => return Err(self.refused(goal, history.waited)),
-                Pick::OnlyTried | Pick::NoMember(Prospect::Soon) => {}
-            }
-            if place.is_none() {
-                place = self.waiting.enter_below(self.limits.waiting);
-            }
-            if place.is_none() {
-                return Err(MeshError::QueueFull { waiting: self.limits.waiting });
-            }
-            if matches!(pick, Pick::OnlyTried) {
-                let pause = Duration::from_millis(rand::rng().random_range(PAUSE_MS));
-                sleep_until(deadline.min(Instant::now() + pause)).await;
-                history.tried.clear();
-            } else {
-                tokio::select! {
-                    biased;
-                    changed = changes.changed() => {
-                        // The view's owner is gone, so no member will appear.
-                        changed.map_err(|_closed| self.refused(goal, history.waited))?;
-                    }
-                    () = sleep_until(deadline) => {}
-                }
-            }
+    /// Pays for another attempt from the budget, if the request has one left.
+    fn pay(&self, reason: RetryReason, attempts: &mut u32) -> bool {
+        *attempts += 1;
+        if *attempts >= self.limits.attempts {
+            return false;
         }
-    }
-
-    /// Whether the owner of the shard has resigned and no other node owns it yet.
-    fn has_resigned(&self, goal: &Goal<'_>) -> bool {
-        let Goal::Service { service, target, .. } = *goal else { return false };
-        self.roster.catalog().resigned(service, target).is_some()
-    }
-
-    fn refused(&self, goal: &Goal<'_>, waited: Duration) -> MeshError {
-        let Goal::Service { service, target, .. } = *goal else { return MeshError::NoAddress };
-        let (service, catalog) = (service.clone(), self.roster.catalog());
-        let spare = catalog.spare(&service, &self.targets.kind(&service)).cloned();
-        match catalog.resolve(&service, target) {
-            Target::Shard(shard) => {
-                let last = catalog.last_owner(&service, shard).cloned();
-                let resigned = catalog.resigned(&service, target).cloned();
-                MeshError::NoOwner { service, shard, last, resigned, spare, waited }
-            }
-            Target::Any | Target::Key(_) | Target::KeyReplica(_) | Target::ShardReplica(_) => {
-                MeshError::NoServingMember { service, spare, waited }
-            }
+        let may = self.budget.withdraw(Instant::now());
+        if may {
+            self.retries.fetch_add(1, Ordering::Relaxed);
+            self.counts.retried(reason);
+        } else {
+            self.counts.budget_was_exhausted();
         }
+        may
     }
 
-    fn budget(&self) -> std::sync::MutexGuard<'_, Budget> {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the request is sent again although it was answered, and how long the address must be left alone before it gets
+    /// it again.
+    fn repeats(
+        &self,
+        goal: &Goal<'_>,
+        answer: &Response<Incoming>,
+        upload: &Upload,
+        history: &mut History,
+    ) -> Option<Duration> {
+        let chances = self.chances(goal, upload);
+        let pause = repeat_after(answer.status(), retry_after(answer.headers()), chances)?;
+        let has_time = history.deadline.is_none_or(|deadline| Instant::now() + pause < deadline.0)
+            && history.waited + pause < self.limits.wait;
+        if !has_time || !self.pay(RetryReason::Overloaded, &mut history.attempts) {
+            return None;
+        }
+        // The connection may have read on in the meantime, beyond what is kept.
+        upload.detach();
+        upload.can_replay().then_some(pause)
+    }
+}
+
+/// What an attempt says about the address.
+fn outcome(goal: &Goal<'_>, sent: &Result<Response<Incoming>, Failed>) -> Outcome {
+    match sent {
+        Ok(answer) if goal.is_member() && is_not_processed(answer) => Outcome::Unrelated,
+        Ok(answer) => of_status(answer.status()),
+        Err(failed) => of_failure(failed.failure),
+    }
+}
+
+/// Notes whether a connection to the address existed.
+fn note_connection(url: &BaseUrl, failed: Option<&Failed>) {
+    match failed.map(|failed| failed.failure) {
+        Some(Failure::NotConnected) => url.state().mark_unreachable(Instant::now()),
+        // It may have passed while the connection was opened.
+        Some(Failure::DeadlinePassed) => {}
+        _ => url.mark_reached(),
+    }
+}
+
+/// Waits for the end of a panic; forever without one.
+async fn ended(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn too_late(url: &BaseUrl) -> Failed {
+    let error = MeshError::DeadlinePassed { address: Some(url.authority().to_owned()) };
+    Failed { failure: Failure::DeadlinePassed, error }
+}
+
+impl History {
+    /// The time that is left until the request's deadline; `None` if it has none.
+    fn time_left(&self) -> Result<Option<Duration>, MeshError> {
+        let Some(deadline) = self.deadline else { return Ok(None) };
+        let left = deadline.left(Instant::now());
+        left.map(Some).ok_or(MeshError::DeadlinePassed { address: None })
     }
 }
 
@@ -518,7 +511,7 @@ impl Goal<'_> {
     fn unknown(&self) -> MeshError {
         match *self {
             Self::Service { service, .. } => MeshError::UnknownService { service: service.clone() },
-            Self::Addresses(_) => MeshError::NoAddress,
+            Self::Addresses { .. } => MeshError::NoAddress,
         }
     }
 
@@ -528,18 +521,8 @@ impl Goal<'_> {
     }
 }
 
-/// The problem with which a member refused a request without processing it.
-async fn refusal(answer: Response<Incoming>) -> Problem {
-    let status = answer.status();
-    let read = Limited::new(answer.into_body(), MAX_REFUSAL).collect();
-    let body = tokio::time::timeout(LAST_ANSWER, read).await.ok().and_then(Result::ok);
-    let problem = body.and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
-    problem.unwrap_or_else(|| {
-        let detail = format!("the member refused the request with {status}");
-        Problem::new(ErrorKind::Unavailable, "refused", detail).hint("try again in a moment")
-    })
-}
-
+#[cfg(test)]
+mod balance_tests;
 #[cfg(test)]
 mod owner_tests;
 #[cfg(test)]

@@ -2,6 +2,15 @@
 //!
 //! Pure. The service type decides which requests may be repeated without harm.
 
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::counts::RetryReason;
+
+/// The longest `Retry-After` that is waited for; an answer with a longer one is forwarded.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// How an attempt failed before any part of an answer was forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
@@ -19,6 +28,8 @@ pub(crate) enum Failure {
     TimedOut,
     /// The client did not send its whole body.
     Aborted,
+    /// The request's own deadline passed.
+    DeadlinePassed,
 }
 
 /// The decision about a failure.
@@ -52,12 +63,43 @@ pub(crate) fn decide(failure: Failure, chances: Chances) -> Decision {
         Failure::NotConnected if chances.has_one_owner => Decision::Free,
         Failure::NotConnected | Failure::NotSent => Decision::Paid,
         Failure::Broken if chances.may_repeat => Decision::Paid,
-        Failure::Broken | Failure::Garbage | Failure::TimedOut | Failure::Aborted => Decision::Never,
+        Failure::Broken
+        | Failure::Garbage
+        | Failure::TimedOut
+        | Failure::Aborted
+        | Failure::DeadlinePassed => Decision::Never,
     };
     match wanted {
         Decision::Free | Decision::Paid if !chances.can_replay => Decision::BodyDropped,
         wanted => wanted,
     }
+}
+
+/// The reason to report if a request is sent again after this failure.
+pub(crate) fn reason(failure: Failure) -> RetryReason {
+    match failure {
+        Failure::NotConnected => RetryReason::Connect,
+        Failure::NotSent => RetryReason::Closed,
+        Failure::NotProcessed => RetryReason::NotProcessed,
+        Failure::Broken
+        | Failure::Garbage
+        | Failure::TimedOut
+        | Failure::Aborted
+        | Failure::DeadlinePassed => RetryReason::Reset,
+    }
+}
+
+/// How long the server that sent this answer must be left alone before the request is sent to it again; `None` if the answer
+/// is forwarded instead.
+pub(crate) fn repeat_after(
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    chances: Chances,
+) -> Option<Duration> {
+    let is_refusal = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+    retry_after.filter(|after| {
+        is_refusal && chances.may_repeat && chances.can_replay && *after <= LONGEST_RETRY_AFTER
+    })
 }
 
 #[cfg(test)]
@@ -66,7 +108,9 @@ mod tests {
 
     #[test]
     fn only_requests_that_are_safe_to_repeat_are_sent_again() {
-        use Failure::{Aborted, Broken, Garbage, NotConnected, NotProcessed, NotSent, TimedOut};
+        use Failure::{
+            Aborted, Broken, DeadlinePassed, Garbage, NotConnected, NotProcessed, NotSent, TimedOut,
+        };
         let table = [
             (NotConnected, false, true, false, Decision::Paid),
             (NotConnected, true, true, true, Decision::Free),
@@ -84,10 +128,29 @@ mod tests {
             (Garbage, true, true, false, Decision::Never),
             (TimedOut, true, true, true, Decision::Never),
             (Aborted, true, true, false, Decision::Never),
+            (DeadlinePassed, true, true, true, Decision::Never),
         ];
         for (failure, may_repeat, can_replay, has_one_owner, expected) in table {
             let chances = Chances { may_repeat, can_replay, has_one_owner };
             assert_eq!(decide(failure, chances), expected, "{failure:?} {chances:?}");
+        }
+    }
+    #[test]
+    fn a_short_retry_after_of_a_refusal_is_respected_if_the_request_may_be_repeated() {
+        let ms = Duration::from_millis;
+        for (status, retry_after, may_repeat, can_replay, expected) in [
+            (503, Some(ms(1_000)), true, true, Some(ms(1_000))),
+            (429, Some(ms(0)), true, true, Some(ms(0))),
+            (503, Some(ms(1_001)), true, true, None),
+            (503, None, true, true, None),
+            (503, Some(ms(1_000)), false, true, None),
+            (503, Some(ms(1_000)), true, false, None),
+            (500, Some(ms(1_000)), true, true, None),
+            (200, Some(ms(1_000)), true, true, None),
+        ] {
+            let chances = Chances { may_repeat, can_replay, has_one_owner: false };
+            let found = repeat_after(StatusCode::from_u16(status).unwrap(), retry_after, chances);
+            assert_eq!(found, expected, "{status} {retry_after:?} {chances:?}");
         }
     }
 }

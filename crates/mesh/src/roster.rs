@@ -5,35 +5,45 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use cluster::ClusterView;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::debug;
-use types::{Epoch, NodeId, Post, Role, ServiceName, ServiceType, ShardId, ShardRef, Target};
+use tracing::{debug, warn};
+use types::{
+    Epoch, Generation, NodeId, Phase, Post, Role, ServiceName, ServiceType, ShardId, ShardRef, Target,
+};
 
 use crate::base_url::BaseUrl;
+use crate::panic::Lost;
 use crate::targets::Kind;
 
 /// How long a role is expected back after its last member has left.
 const RECENT: Duration = Duration::from_secs(10);
 
-/// The members of each service, kept up to date.
+/// The members of each service, kept up to date. A request that finds no change takes no lock.
 #[derive(Debug)]
 pub(crate) struct Roster {
     view: watch::Receiver<ClusterView>,
-    state: Mutex<State>,
+    /// How long the failure detector takes to declare a member dead.
+    detector: Duration,
+    current: ArcSwap<Current>,
+    /// Locked while the members are read anew.
+    learned: Mutex<Learned>,
 }
 
+/// The members in the view that `view` has seen last.
 #[derive(Debug)]
-struct State {
-    view: watch::Receiver<ClusterView>,
+struct Current {
     catalog: Arc<Catalog>,
+    view: watch::Receiver<ClusterView>,
     /// Whether the view's owner is gone, so that the view never changes again.
     is_final: bool,
-    learned: Learned,
+    /// When something in the catalog is over, even without a change of the view.
+    until: Option<Instant>,
 }
 
 /// Epochs that members reported before gossip did.
@@ -54,19 +64,36 @@ pub(crate) struct Catalog {
     view: Option<ClusterView>,
     /// Owners that have resigned, with the reason.
     resigned: BTreeMap<ShardRef, (NodeId, String)>,
+    /// The members of each service that have disappeared without leaving.
+    lost: BTreeMap<ServiceName, Lost<Candidate>>,
 }
 
 /// A member of a service.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
     pub(crate) node: NodeId,
+    generation: Generation,
     pub(crate) url: BaseUrl,
-    role: Role,
+    pub(crate) role: Role,
+    pub(crate) phase: Phase,
     epoch: Option<Epoch>,
     /// It serves, and no other member owns its shard under a higher epoch.
     is_serving: bool,
     /// It is a replica of a shard that another member owns.
     is_replica: bool,
+    /// Since when it has served.
+    serving_since: Option<Instant>,
+    /// Set if it disappeared from the view and is kept in a panic.
+    pub(crate) kept: Option<Kept>,
+}
+
+/// A member that is kept in a panic.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kept {
+    /// When it disappeared.
+    pub(crate) since: Instant,
+    /// A connection that could not be opened at this time or later means that it is gone.
+    connects_from: Instant,
 }
 
 /// Whether a service that no member serves now may be served later.
@@ -84,7 +111,31 @@ impl Candidate {
     /// Whether a request for this target may be sent to it now.
     pub(crate) fn serves(&self, target: Target) -> bool {
         let is_replica_enough = matches!(target, Target::Any | Target::ShardReplica(_));
-        self.is_serving && fits(&self.role, target) && (is_replica_enough || !self.is_replica)
+        self.is_serving
+            && fits(&self.role, target)
+            && (is_replica_enough || !self.is_replica)
+            && self.is_present()
+    }
+
+    /// Whether requests may be sent to it at all.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.is_serving && self.is_present()
+    }
+
+    /// Whether it is in the view, or is kept in a panic and has accepted every connection since.
+    pub(crate) fn is_present(&self) -> bool {
+        let refused_at = self.url.state().unreachable_at();
+        self.kept.is_none_or(|kept| refused_at.is_none_or(|at| at < kept.connects_from))
+    }
+
+    /// Whether others can take its place. A shard has one owner, so a request for it waits instead.
+    pub(crate) fn is_replaceable(&self) -> bool {
+        self.role.shard().is_none() || self.is_replica
+    }
+
+    /// How long it has served.
+    pub(crate) fn serving_for(&self, now: Instant) -> Duration {
+        self.serving_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 }
 
@@ -115,37 +166,49 @@ fn fits(role: &Role, target: Target) -> bool {
 }
 
 impl Roster {
-    pub(crate) fn new(view: watch::Receiver<ClusterView>) -> Self {
-        let mut own = view.clone();
+    /// A roster of a view. `detector` is how long the failure detector takes to declare a member dead.
+    pub(crate) fn new(view: watch::Receiver<ClusterView>, detector: Duration) -> Self {
         let learned = Learned::new();
-        let catalog = Catalog::new(&own.borrow_and_update(), &Catalog::default(), &learned, Instant::now());
-        let state = State { view: own, catalog: Arc::new(catalog), is_final: false, learned };
-        Self { view, state: Mutex::new(state) }
+        let current = Current::new(view.clone(), &Catalog::default(), &learned, detector);
+        Self { view, detector, current: ArcSwap::from_pointee(current), learned: Mutex::new(learned) }
     }
 
     /// The members in the present view.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_changed = match state.view.has_changed() {
-            Ok(has_changed) => has_changed,
-            // The last change may not have been seen yet.
-            Err(_closed) => !std::mem::replace(&mut state.is_final, true),
-        };
-        if has_changed || state.learned.values().any(|(_, at)| at.elapsed() >= RECENT) {
-            state.renew();
+        let current = self.current.load();
+        if !current.is_stale() {
+            return Arc::clone(&current.catalog);
         }
-        Arc::clone(&state.catalog)
+        let mut learned = self.learned();
+        // Another thread may have been faster.
+        let current = self.current.load();
+        if current.is_stale() { self.renew(&mut learned) } else { Arc::clone(&current.catalog) }
     }
 
     /// Records that a shard has an owner with this epoch: members with a lower one get no more requests.
     pub(crate) fn learn(&self, service: &ServiceName, shard: ShardId, epoch: Epoch) {
         let shard = ShardRef::new(service.clone(), shard);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = state.learned.get(&shard);
+        let mut learned = self.learned();
+        let known = learned.get(&shard);
         if known.is_none_or(|(known, _)| *known < epoch) {
-            state.learned.insert(shard, (epoch, Instant::now()));
-            state.renew();
+            learned.insert(shard, (epoch, Instant::now()));
+            self.renew(&mut learned);
         }
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renew(&self, learned: &mut Learned) -> Arc<Catalog> {
+        let now = Instant::now();
+        // A replaced store starts its epochs again; a learned epoch must not outlive the old store.
+        learned.retain(|_, (_, at)| now.saturating_duration_since(*at) < RECENT);
+        let before = self.current.load();
+        let current = Current::new(before.view.clone(), &before.catalog, learned, self.detector);
+        let catalog = Arc::clone(&current.catalog);
+        self.current.store(Arc::new(current));
+        catalog
     }
 
     /// A receiver that has already seen every change up to now.
@@ -156,18 +219,32 @@ impl Roster {
     }
 }
 
-impl State {
-    fn renew(&mut self) {
+impl Current {
+    fn new(
+        mut view: watch::Receiver<ClusterView>,
+        before: &Catalog,
+        learned: &Learned,
+        detector: Duration,
+    ) -> Self {
         let now = Instant::now();
-        // A replaced store starts its epochs again; a learned epoch must not outlive the old store.
-        self.learned.retain(|_, (_, at)| now.saturating_duration_since(*at) < RECENT);
-        let view = self.view.borrow_and_update().clone();
-        self.catalog = Arc::new(Catalog::new(&view, &self.catalog, &self.learned, now));
+        // Read before the view, which may change for the last time in between.
+        let is_final = view.has_changed().is_err();
+        let seen = view.borrow_and_update().clone();
+        let catalog = Catalog::new(&seen, before, learned, detector, now);
+        let forgotten = learned.values().map(|(_, at)| *at + RECENT);
+        let until = forgotten.chain(catalog.next_end()).min();
+        Self { catalog: Arc::new(catalog), view, is_final, until }
+    }
+
+    fn is_stale(&self) -> bool {
+        // The last change may not have been seen yet.
+        self.view.has_changed().unwrap_or(!self.is_final)
+            || self.until.is_some_and(|until| until <= Instant::now())
     }
 }
 
 impl Catalog {
-    fn new(view: &ClusterView, before: &Self, learned: &Learned, now: Instant) -> Self {
+    fn new(view: &ClusterView, before: &Self, learned: &Learned, detector: Duration, now: Instant) -> Self {
         let mut services: BTreeMap<ServiceName, Vec<Candidate>> = BTreeMap::new();
         let mut runnable = BTreeSet::new();
         let (mut shards, mut owners) = (before.shards.clone(), before.owners.clone());
@@ -193,8 +270,9 @@ impl Catalog {
                 resigned.insert(ShardRef::new(service.clone(), shard), (member.id.clone(), why));
             }
             let text = format!("{}/svc/{service}", member.http);
-            let url = match before.url(service, &member.id, &text) {
-                Some(url) => url,
+            let known = before.known(service, &member.id, &text);
+            let url = match known {
+                Some(known) => known.url.clone(),
                 None => match text.parse() {
                     Ok(url) => url,
                     Err(error) => {
@@ -203,21 +281,39 @@ impl Catalog {
                     }
                 },
             };
+            let is_serving = state.phase.is_serving() && state.resigned.is_none();
+            let same_run = known.filter(|known| known.generation == member.generation);
             services.entry(service.clone()).or_default().push(Candidate {
                 node: member.id.clone(),
+                generation: member.generation,
                 url,
                 role: state.role.clone(),
+                phase: state.phase,
                 epoch: state.epoch,
-                is_serving: state.phase.is_serving() && state.resigned.is_none(),
+                is_serving,
                 is_replica: state.duty == Some(Post::Replica),
+                serving_since: is_serving
+                    .then(|| same_run.and_then(|known| known.serving_since).unwrap_or(now)),
+                kept: None,
             });
         }
         for (service, members) in &mut services {
             exclude_former_owners(service, members, learned);
         }
-        let view = Some(view.clone());
-        let mut catalog =
-            Self { services, runnable, shards, owners, view, resigned, gone_at: BTreeMap::new() };
+        let lost = lost(view, before, &services, detector, now);
+        for (service, lost) in &lost {
+            // Connections usually fail before the failure detector is sure.
+            let kept = lost.kept().map(|(member, since)| {
+                let connects_from = since.checked_sub(detector).unwrap_or(since);
+                Candidate { kept: Some(Kept { since, connects_from }), ..member.clone() }
+            });
+            let kept: Vec<_> = kept.collect();
+            if !kept.is_empty() {
+                services.entry(service.clone()).or_default().extend(kept);
+            }
+        }
+        let (gone_at, view) = (BTreeMap::new(), Some(view.clone()));
+        let mut catalog = Self { services, gone_at, runnable, shards, owners, view, resigned, lost };
         catalog.gone_at = catalog.gone(before, now);
         catalog
     }
@@ -238,12 +334,26 @@ impl Catalog {
         self.services.values().flatten().map(|candidate| &candidate.role)
     }
 
-    /// The address that a member already had, so that its state is kept.
-    fn url(&self, service: &ServiceName, node: &NodeId, text: &str) -> Option<BaseUrl> {
-        self.members(service)
-            .iter()
-            .find(|candidate| candidate.node == *node && candidate.url.as_str() == text)
-            .map(|candidate| candidate.url.clone())
+    /// A member as it was known before, so that the state of its address is kept.
+    fn known(&self, service: &ServiceName, node: &NodeId, text: &str) -> Option<&Candidate> {
+        let lost = self.lost.get(service).into_iter().flat_map(Lost::members);
+        let mut known = self.members(service).iter().chain(lost);
+        known.find(|candidate| candidate.node == *node && candidate.url.as_str() == text)
+    }
+
+    /// The services that have members.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.keys()
+    }
+
+    /// Whether members of a service are kept although they have disappeared.
+    pub(crate) fn has_panic(&self, service: &ServiceName) -> bool {
+        self.lost.get(service).is_some_and(|lost| lost.until().is_some())
+    }
+
+    /// The end of the panic that ends next.
+    pub(crate) fn next_end(&self) -> Option<Instant> {
+        self.lost.values().filter_map(Lost::until).min()
     }
 
     /// The members of a service, in any phase.
@@ -319,119 +429,40 @@ impl Catalog {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use tokio::time::advance;
-    use types::Phase;
-    use types::api::Member;
-
-    use super::*;
-    use crate::testing::{echo, member, standby, until, view};
-
-    fn addr() -> SocketAddr {
-        ([127, 0, 0, 1], 1).into()
-    }
-
-    fn made_of(members: impl IntoIterator<Item = Member>, before: &Catalog, now: Instant) -> Catalog {
-        Catalog::new(&view(members), before, &Learned::new(), now)
-    }
-
-    fn prospect(catalog: &Catalog, now: Instant) -> Prospect {
-        prospect_of(catalog, &Kind::Assumed("echo".parse().unwrap()), now)
-    }
-
-    fn prospect_of(catalog: &Catalog, kind: &Kind, now: Instant) -> Prospect {
-        catalog.prospect(&echo(), Target::Any, kind, now)
-    }
-
-    #[test]
-    fn the_prospect_depends_on_the_members() {
-        let now = Instant::now();
-        let nothing = Catalog::default();
-        for phase in [Phase::Starting, Phase::Draining, Phase::Stopped, Phase::Failed] {
-            let found = made_of([member("a", addr(), phase)], &nothing, now);
-            assert!(!found.members(&echo())[0].serves(Target::Any), "{phase}");
-            assert_eq!(prospect(&found, now), Prospect::Soon, "{phase}");
-        }
-        let could = made_of([standby("a", addr(), &[echo()])], &nothing, now);
-        assert_eq!(prospect(&could, now), Prospect::IfAssigned);
-        let never = made_of([standby("a", addr(), &[])], &nothing, now);
-        assert_eq!(prospect(&never, now), Prospect::Never);
-    }
-
-    #[test]
-    fn requests_wait_for_a_service_that_may_exist_even_if_no_node_can_run_it() {
-        let now = Instant::now();
-        let service_type: ServiceType = "echo".parse().unwrap();
-        let incapable = made_of([standby("a", addr(), &[])], &Catalog::default(), now);
-        let capable = made_of([standby("a", addr(), &[echo()])], &Catalog::default(), now);
-        for (catalog, kind, expected) in [
-            (&incapable, Kind::Settled(service_type.clone()), Prospect::Soon),
-            (&incapable, Kind::NotYetKnown, Prospect::Soon),
-            (&incapable, Kind::Assumed(service_type.clone()), Prospect::Never),
-            (&incapable, Kind::Unknown, Prospect::Never),
-            (&capable, Kind::Settled(service_type.clone()), Prospect::IfAssigned),
-            (&capable, Kind::Assumed(service_type), Prospect::IfAssigned),
-            (&capable, Kind::Unknown, Prospect::Never),
-        ] {
-            assert_eq!(prospect_of(catalog, &kind, now), expected, "{kind:?}");
+/// The members of each service that have disappeared without leaving.
+fn lost(
+    view: &ClusterView,
+    before: &Catalog,
+    services: &BTreeMap<ServiceName, Vec<Candidate>>,
+    detector: Duration,
+    now: Instant,
+) -> BTreeMap<ServiceName, Lost<Candidate>> {
+    let has_disappeared = |member: &&Candidate| {
+        member.is_serving
+            && member.is_replaceable()
+            && member.kept.is_none()
+            && view.member(&member.node).is_none()
+            && !view.has_left(&member.node, member.generation)
+    };
+    let mut all = before.lost.clone();
+    for (service, members) in &before.services {
+        if members.iter().any(|member| has_disappeared(&member)) {
+            all.entry(service.clone()).or_default();
         }
     }
-
-    #[test]
-    fn a_role_that_disappeared_is_expected_back_for_ten_seconds() {
-        let (then, second) = (Instant::now(), Duration::from_secs(1));
-        let there = made_of([member("a", addr(), Phase::Ready)], &Catalog::default(), then);
-        let gone = made_of([], &there, then + second);
-        assert_eq!(prospect(&gone, then + second * 10), Prospect::Soon);
-        assert_eq!(prospect(&gone, then + second * 11), Prospect::Never);
-
-        let still_gone = made_of([], &gone, then + second * 9);
-        assert_eq!(
-            prospect(&still_gone, then + second * 11),
-            Prospect::Never,
-            "a change of the view does not prolong it"
-        );
-        let back = made_of([member("b", addr(), Phase::Draining)], &still_gone, then + second * 9);
-        let gone_again = made_of([], &back, then + second * 15);
-        assert_eq!(prospect(&gone_again, then + second * 20), Prospect::Soon);
-    }
-
-    #[test]
-    fn the_state_of_an_address_survives_a_change_of_the_view() {
-        let now = Instant::now();
-        let one = made_of([member("a", addr(), Phase::Ready)], &Catalog::default(), now);
-        let url = |catalog: &Catalog| catalog.members(&echo())[0].url.clone();
-        let two = made_of([member("a", addr(), Phase::Degraded)], &one, now);
-        assert!(url(&two).is_same(&url(&one)));
-        let moved = made_of([member("a", ([127, 0, 0, 1], 2).into(), Phase::Ready)], &two, now);
-        assert!(!url(&moved).is_same(&url(&two)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_does_not_wait_for_a_role_that_disappeared_long_ago() {
-        let (views, receiver) = watch::channel(view([member("a", addr(), Phase::Ready)]));
-        let mesh = crate::Mesh::new(receiver, crate::Targets::any(), crate::Limits::default());
-        views.send_replace(view([standby("a", addr(), &[echo()])]));
-        // The watching task sees the change before the time passes.
-        for _ in 0..10 {
-            tokio::task::yield_now().await;
+    for (service, lost) in &mut all {
+        let disappeared: Vec<_> = before.members(service).iter().filter(has_disappeared).collect();
+        let serving = services.get(service).into_iter().flatten();
+        let serving = serving.filter(|member| member.is_serving && member.is_replaceable()).count();
+        let number = disappeared.len();
+        let disappeared = disappeared.into_iter().map(|member| (member.node.clone(), member.clone()));
+        if lost.note(disappeared, |node| view.member(node).is_some(), serving, detector, now) {
+            warn!(%service, lost = number, serving, "most members disappeared at once; they are kept for a while");
         }
-        advance(RECENT).await;
-        let request = http::Request::new(http_body_util::Empty::new());
-        let began = Instant::now();
-        assert!(mesh.send(&echo(), request).await.is_err());
-        assert_eq!(began.elapsed(), Duration::ZERO);
     }
-
-    #[tokio::test]
-    async fn the_last_change_of_a_view_is_seen_after_its_owner_is_gone() {
-        let (views, receiver) = watch::channel(view([]));
-        let roster = Roster::new(receiver);
-        views.send_replace(view([member("a", addr(), Phase::Ready)]));
-        drop(views);
-        until(|| roster.catalog().members(&echo()).len() == 1).await;
-    }
+    all.retain(|_, lost| !lost.is_empty());
+    all
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ mod queries;
 mod removed;
 mod settled;
 mod svc;
+pub(crate) mod upstreams;
 
 use std::ops::Deref;
 use std::sync::Arc;

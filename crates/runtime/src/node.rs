@@ -16,7 +16,7 @@ pub(crate) mod signals;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use cluster::{Cluster, ClusterConfig, JoinError, Network};
+use cluster::{Cluster, ClusterConfig, JoinError, Network, Timing};
 use mesh::{Mesh, Targets};
 use plugin::http::Guard;
 use plugin::{BindError, Exposure, Metrics, Registry, RegistryError};
@@ -269,10 +269,13 @@ impl Node {
     fn assemble(config: &Config, parts: Parts) -> Self {
         let Parts { identity, registry, data, wanted, untyped, facts, opened, .. } = parts;
         let Parts { cluster, cluster_store, services, catalog, identity_kept, .. } = parts;
-        let mesh = Mesh::new(cluster.watch(), targets(services), mesh::Limits::default());
+        let limits =
+            mesh::Limits { detector: Timing::of(config.profile).silence(), ..mesh::Limits::default() };
+        let mesh = Mesh::new(cluster.watch(), targets(services), limits);
         let (leaving, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let (control, commands) = Control::new(leaving.clone());
         let metrics = Metrics::new("coterie");
+        api::upstreams::declare(&metrics, &mesh);
         let events = Events::new(facts.generation, &metrics);
         let mount = Mount::new(&metrics);
         let clocks = Clocks::new(&metrics);

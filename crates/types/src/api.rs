@@ -21,6 +21,8 @@ pub const STALENESS_MS: &str = "coterie-staleness-ms";
 pub const OWNER: &str = "coterie-owner";
 /// Header of a 421: the epoch of that owner.
 pub const EPOCH: &str = "coterie-epoch";
+/// Header of a request between nodes: the milliseconds that are left until its deadline.
+pub const DEADLINE_MS: &str = "coterie-deadline-ms";
 /// Header that names the node that answered.
 pub const NODE: &str = "coterie-node";
 /// Header that counts how often a request was forwarded between nodes.

@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod backends;
 mod backoff;
 mod id;
 mod kept;

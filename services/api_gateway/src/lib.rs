@@ -4,6 +4,7 @@
 //! settings send path prefixes to fixed addresses, which is useful even without other services. Bodies are streamed
 //! both ways; the path is forwarded byte for byte.
 
+mod backends;
 mod gateway;
 mod meters;
 mod openapi;

@@ -1,10 +1,11 @@
 //! The gateway's HTTP API, as paths of an OpenAPI document.
 //!
-//! It has two resources: its index, and everything that it forwards. The gateway forwards requests of all methods in the
+//! It has three resources: its index, its backends, and everything that it forwards. The gateway forwards requests of all methods in the
 //! same way, so one description serves them all.
 
 use serde_json::{Map, Value, json};
 use types::Problem;
+use types::backends::BackendState;
 
 /// The methods that are forwarded: all that OpenAPI knows except `TRACE`, which the listeners refuse.
 pub(crate) const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
@@ -30,10 +31,10 @@ const ERRORS: [(u16, &str); 8] = [
     (508, "The request has passed through this gateway too often: a route leads back to it"),
 ];
 
-/// The paths. Below the gateway's own listener they are the same as below `/svc/{service}` of an agent.
+/// The paths. Below the gateway's own listener they are the same as below `/svc/{service}` of an agent, but for `/backends`.
 pub(crate) fn paths() -> Value {
     let methods: Map<_, _> = METHODS.iter().map(|method| ((*method).to_owned(), forwarded(method))).collect();
-    json!({ "/": { "get": index() }, "/{service}/{path}": methods })
+    json!({ "/": { "get": index() }, "/backends": { "get": backends() }, "/{service}/{path}": methods })
 }
 
 fn index() -> Value {
@@ -53,6 +54,53 @@ fn index() -> Value {
                     "node": { "type": "string", "description": "The node that answers" },
                     "routes": names("The addresses of each route, by its prefix", urls),
                     "services": names("The number of serving members of each service, by its name", serving),
+                },
+            } } },
+        } },
+    })
+}
+
+fn backends() -> Value {
+    let text = |about: &str| json!({ "type": "string", "description": about });
+    let number = |about: &str| json!({ "type": "number", "minimum": 0, "description": about });
+    let states = BackendState::ALL.map(BackendState::as_str);
+    let backend = json!({
+        "type": "object",
+        "required": ["address", "state", "in_flight", "weight"],
+        "properties": {
+            "address": text("The URL below which requests are sent"),
+            "node": text("The member, if it is one"),
+            "state": { "type": "string", "enum": states, "description": "Whether it gets requests. After an ejection a single \
+                request finds out whether it works again" },
+            "why": text("Why it is in this state"),
+            "until_ms": number("When the state ends, in milliseconds since 1970"),
+            "in_flight": number("Requests from this node whose answers have not ended"),
+            "estimate_ms": number("The estimated response time in milliseconds; absent before the first answer"),
+            "weight": number("Its share of the requests relative to the others"),
+        },
+    });
+    let pool = json!({
+        "type": "object",
+        "required": ["name", "panic", "backends"],
+        "properties": {
+            "name": text("The name of the service, or the prefix of the route"),
+            "panic": { "type": "boolean", "description": "Most members disappeared at once, and are kept for a while" },
+            "backends": { "type": "array", "items": backend },
+        },
+    });
+    let pools = |about: &str| json!({ "type": "array", "description": about, "items": pool });
+    json!({
+        "summary": "Lists the backends of this gateway, and why each gets requests or not",
+        "description": "Each gateway judges its backends by itself. On the agent's listener only.",
+        "responses": { "200": {
+            "description": "The backends",
+            "content": { "application/json": { "schema": {
+                "type": "object",
+                "required": ["node", "services", "routes"],
+                "properties": {
+                    "node": text("The node that answers"),
+                    "services": pools("The members of each service"),
+                    "routes": pools("The addresses of each route"),
                 },
             } } },
         } },

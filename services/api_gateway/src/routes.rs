@@ -5,15 +5,19 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::routing::any;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use tower::service_fn;
 
+use crate::backends;
 use crate::gateway::Gateway;
 
 /// The router for `/svc/api_gateway` on the agent's listener.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
-    Router::new().fallback_service(service::<Body>(gateway))
+    let of = Arc::clone(&gateway);
+    let show = move |method: Method| async move { backends::answer(&of, &method) };
+    Router::new().route("/backends", any(show)).fallback_service(service::<Body>(gateway))
 }
 
 /// The gateway as a service.

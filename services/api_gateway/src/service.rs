@@ -11,6 +11,7 @@ use plugin::http::Guard;
 use plugin::{Context, DrainingListener, Health, InFlight, Prepared, ServeLimits, Service, ServiceError};
 use tokio::time::Instant;
 
+use crate::backends;
 use crate::gateway::Gateway;
 use crate::meters::Meters;
 use crate::probes::Probes;
@@ -53,6 +54,7 @@ impl Prepared for Plan {
             guard: Guard::new(self.hosts, HOSTS),
             trust: self.trust,
         });
+        backends::declare(&cx.metrics, &gateway);
         let limits = ServeLimits {
             connections: self.max_connections,
             grace: GRACE,

@@ -26,6 +26,7 @@ use types::{Generation, Phase, Problem, Role, RoleState, api};
 
 use crate::ApiGateway;
 
+mod backends;
 mod described;
 mod raw;
 

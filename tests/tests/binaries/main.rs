@@ -1,6 +1,7 @@
 //! Tests of the real binaries: `ctl` and `agent` as a user runs them, and that nothing is left behind.
 
 mod agent;
+mod backends;
 mod balancer;
 mod counter;
 mod daemon;

@@ -4,7 +4,7 @@ use e2e::{Machine, eventually, golden};
 
 use crate::{FIVE, up};
 
-const VERBS: [&str; 23] = [
+const VERBS: [&str; 24] = [
     "up",
     "down",
     "ls",
@@ -21,6 +21,7 @@ const VERBS: [&str; 23] = [
     "events",
     "spec",
     "claims",
+    "backends",
     "kv",
     "search",
     "index",

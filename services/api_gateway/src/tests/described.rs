@@ -29,7 +29,8 @@ async fn each_path_that_is_described_is_answered_as_described() {
     let members = vec![member("n1", "key_value", upstream.addr, Phase::Ready)];
     let gateway = Running::with(json!({}), members).await;
     let paths = ApiGateway.openapi_paths();
-    assert_eq!(keys(&paths), BTreeSet::from(["/", FORWARDED]), "the index, and what is forwarded");
+    let all = BTreeSet::from(["/", "/backends", FORWARDED]);
+    assert_eq!(keys(&paths), all, "the index, the backends, and what is forwarded");
     assert_eq!(keys(&paths["/"]), BTreeSet::from(["get"]));
     let shown = &paths["/"]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
     for index in [whole(gateway.get("/").await).await, below_svc(&gateway, "GET", "/").await.1] {

@@ -1,0 +1,177 @@
+//! `ctl backends`: where each gateway sends requests, and why a backend gets none.
+
+use types::ServiceName;
+use types::api::Member;
+use types::backends::{Backend, BackendPool, BackendState, Backends};
+
+use crate::exit::{Exit, Failure};
+use crate::out::{OutputArg, say};
+use crate::reach::{Cx, Reached};
+use crate::render;
+use crate::service::{self, GATEWAYS};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ctl backends
+  ctl backends --service edge
+  ctl backends -o json
+
+Each gateway judges its backends by itself: by their response times, by the requests that it has in flight to them, and by \
+failures. The estimate decides among two backends drawn at random. An ejected backend gets requests again after one has \
+succeeded.")]
+pub(crate) struct Args {
+    /// The service of the gateways, if several have the type api_gateway
+    #[arg(long, value_name = "NAME")]
+    service: Option<ServiceName>,
+    #[command(flatten)]
+    output: OutputArg,
+}
+
+pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
+    let reached = cx.reach().await?;
+    let view = reached.view().await?;
+    let service = match &args.service {
+        Some(service) => service.clone(),
+        None => service::only_one(&view, &GATEWAYS)?,
+    };
+    let gateways: Vec<_> = view.members.iter().filter(|member| serves(member, &service)).collect();
+    if gateways.is_empty() {
+        return Err(Failure::new(Exit::Error, format!("no member serves `{service}`"))
+            .hint("`ctl members` shows what each member does; `ctl set-service NODE api_gateway` makes one a gateway")
+            .into());
+    }
+    let (answers, is_whole) = ask(&reached, &gateways, service).await?;
+    cx.out.data(
+        args.output.output,
+        &answers,
+        |answers| table(answers, render::now_ms()),
+        |answers| names(answers),
+    )?;
+    Ok(if is_whole { Exit::Ok } else { Exit::Error })
+}
+
+fn serves(member: &Member, service: &ServiceName) -> bool {
+    member
+        .state
+        .as_ref()
+        .is_some_and(|state| state.role.service() == Some(service) && state.phase.is_serving())
+}
+
+/// Asks each gateway. Returns the answers, and whether all have answered; an error if none has.
+async fn ask(
+    reached: &Reached,
+    gateways: &[&Member],
+    service: ServiceName,
+) -> anyhow::Result<(Vec<Backends>, bool)> {
+    let client = reached.client.with_service(service);
+    let mut answers = Vec::new();
+    for (number, gateway) in gateways.iter().enumerate() {
+        match client.at(&gateway.http)?.backends().await {
+            Ok(backends) => answers.push(backends),
+            Err(error) if answers.is_empty() && number + 1 == gateways.len() => return Err(error.into()),
+            Err(error) => say(&format!("{} does not answer: {error}", gateway.id)),
+        }
+    }
+    let is_whole = answers.len() == gateways.len();
+    Ok((answers, is_whole))
+}
+
+fn names(answers: &[Backends]) -> Vec<String> {
+    let pools = answers.iter().flat_map(|answer| answer.services.iter().chain(&answer.routes));
+    pools.flat_map(|pool| &pool.backends).map(|backend| backend.address.clone()).collect()
+}
+
+fn table(answers: &[Backends], now_ms: u64) -> String {
+    let mut rows = Vec::new();
+    for answer in answers {
+        for pool in answer.services.iter().chain(&answer.routes) {
+            rows.extend(pool.backends.iter().map(|backend| row(answer, pool, backend, now_ms)));
+        }
+    }
+    let header = ["GATEWAY", "POOL", "BACKEND", "STATE", "IN FLIGHT", "ESTIMATE", "WEIGHT", "WHY"];
+    render::table(&header, &rows)
+}
+
+fn row(answer: &Backends, pool: &BackendPool, backend: &Backend, now_ms: u64) -> Vec<String> {
+    let node = backend.node.as_ref().map(ToString::to_string);
+    vec![
+        answer.node.to_string(),
+        pool.name.clone(),
+        node.unwrap_or_else(|| backend.address.clone()),
+        backend.state.as_str().to_owned(),
+        backend.in_flight.to_string(),
+        backend.estimate_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
+        backend.weight.to_string(),
+        why(pool, backend, now_ms),
+    ]
+}
+
+/// Why a backend is in its state, and how long it still is.
+fn why(pool: &BackendPool, backend: &Backend, now_ms: u64) -> String {
+    let left = backend.until_ms.map(|until| render::age(until.saturating_sub(now_ms)));
+    let left = left.map(|left| match backend.state {
+        BackendState::Ejected => format!("probed in {left}"),
+        _ => format!("for {left}"),
+    });
+    let panic = pool.panic.then(|| "most members disappeared at once".to_owned());
+    let parts: Vec<_> = [backend.why.clone(), left, panic].into_iter().flatten().collect();
+    if parts.is_empty() { "-".to_owned() } else { parts.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake::{Answer, Fake};
+
+    fn answer() -> serde_json::Value {
+        json!({
+            "node": "g",
+            "services": [{"name": "storage", "panic": false, "backends": [
+                {"address": "http://h:1/svc/storage", "node": "a", "state": "serving", "in_flight": 3,
+                 "estimate_ms": 1.25, "weight": 1},
+                {"address": "http://h:2/svc/storage", "node": "b", "state": "ejected", "in_flight": 0,
+                 "why": "5 requests in a row failed", "until_ms": 17_000, "weight": 1},
+            ]}],
+            "routes": [{"name": "/files", "backends": [
+                {"address": "http://h:3", "state": "slow_start", "in_flight": 0, "until_ms": 9_000, "weight": 9},
+            ]}],
+        })
+    }
+
+    #[test]
+    fn each_backend_is_shown_with_the_reason_for_its_state() {
+        let answers: Vec<Backends> = vec![serde_json::from_value(answer()).unwrap()];
+        assert_eq!(
+            table(&answers, 5_000),
+            "\
+GATEWAY  POOL     BACKEND     STATE       IN FLIGHT  ESTIMATE  WEIGHT  WHY
+g        storage  a           serving     3          1.2 ms    1       -
+g        storage  b           ejected     0          -         1       5 requests in a row failed; probed in 12s
+g        /files   http://h:3  slow_start  0          -         9       for 4s"
+        );
+        assert_eq!(names(&answers), ["http://h:1/svc/storage", "http://h:2/svc/storage", "http://h:3"]);
+    }
+
+    #[tokio::test]
+    async fn each_gateway_is_asked_at_its_own_address() {
+        let fake = Fake::new("api_gateway", |asked, _| {
+            assert_eq!(asked, "GET /backends");
+            Answer::json(&answer())
+        })
+        .await;
+        let view = fake.reached.view().await.unwrap();
+        let service: ServiceName = "api_gateway".parse().unwrap();
+        let here: Vec<_> = view.members.iter().filter(|member| serves(member, &service)).collect();
+        let (answers, is_whole) = ask(&fake.reached, &here, service.clone()).await.unwrap();
+        assert_eq!((answers.len(), is_whole), (1, true));
+
+        let mut gone = here[0].clone();
+        gone.http = "http://127.0.0.1:1".to_owned();
+        let (answers, is_whole) = ask(&fake.reached, &[&gone, here[0]], service.clone()).await.unwrap();
+        assert_eq!((answers.len(), is_whole), (1, false), "one that does not answer hides no other");
+        assert!(ask(&fake.reached, &[&gone], service).await.is_err());
+    }
+}

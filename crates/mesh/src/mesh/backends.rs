@@ -1,0 +1,149 @@
+//! The backends of a service or a route, as this node sees them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+use types::backends::{Backend, BackendPool, BackendState};
+use types::{Phase, ServiceName};
+
+use super::Mesh;
+use crate::base_url::BaseUrl;
+use crate::choose::{SLOW_START, share};
+use crate::outlier::Service;
+use crate::roster::Candidate;
+
+/// A difference of shares that is worth a mention: both began within half a second of each other.
+const SLOW_START_MARGIN: f64 = 0.05;
+
+impl Mesh {
+    /// The services that have members.
+    pub fn services(&self) -> Vec<ServiceName> {
+        self.0.roster.catalog().services().cloned().collect()
+    }
+
+    /// The members of a service and why each gets requests or not.
+    pub fn backends(&self, service: &ServiceName) -> BackendPool {
+        let now = Instant::now();
+        let catalog = self.0.roster.catalog();
+        let members = catalog.members(service);
+        let serving = members.iter().filter(|member| member.is_serving());
+        let oldest = serving.map(|member| member.serving_for(now)).max().unwrap_or_default();
+        let backends = members.iter().map(|member| self.0.backend_of_member(member, oldest, now));
+        BackendPool {
+            name: service.to_string(),
+            panic: catalog.has_panic(service),
+            backends: backends.collect(),
+        }
+    }
+
+    /// The addresses of a route, each with its weight, and why each gets requests or not.
+    pub fn backends_of_route<'a>(
+        &self,
+        route: &str,
+        addresses: impl IntoIterator<Item = (&'a BaseUrl, u32)>,
+    ) -> BackendPool {
+        let now = Instant::now();
+        let addresses: Vec<_> = addresses.into_iter().collect();
+        let oldest = addresses.iter().map(|(url, _)| url.state().age(now)).max().unwrap_or_default();
+        let backends = addresses.iter().map(|(url, weight)| {
+            let in_use = self.0.in_use(url, true, url.state().age(now), oldest, now);
+            Backend { weight: *weight, ..backend(url, in_use, now) }
+        });
+        BackendPool { name: route.to_owned(), panic: false, backends: backends.collect() }
+    }
+
+    /// The number of ejected members of each service.
+    pub fn ejected(&self) -> Vec<(ServiceName, usize)> {
+        let now = Instant::now();
+        let catalog = self.0.roster.catalog();
+        let is_ejected = |member: &&Candidate| {
+            member.is_serving() && member.is_replaceable() && member.url.state().service(now) != Service::In
+        };
+        let ejected = |service: &ServiceName| catalog.members(service).iter().filter(is_ejected).count();
+        catalog.services().map(|service| (service.clone(), ejected(service))).collect()
+    }
+
+    /// Whether each service is in a panic: most of its members disappeared at once and are kept for a while.
+    pub fn panics(&self) -> Vec<(ServiceName, bool)> {
+        let catalog = self.0.roster.catalog();
+        catalog.services().map(|service| (service.clone(), catalog.has_panic(service))).collect()
+    }
+}
+
+/// A state, why it is so, and how long that lasts.
+type Shown = (BackendState, Option<String>, Option<Duration>);
+
+impl super::Inner {
+    fn backend_of_member(&self, member: &Candidate, oldest: Duration, now: Instant) -> Backend {
+        let state = if member.is_serving() {
+            let age = member.serving_for(now);
+            let in_use = self.in_use(&member.url, member.is_replaceable(), age, oldest, now);
+            match (member.kept, in_use) {
+                (Some(kept), (BackendState::Serving, None, _)) => {
+                    let gone_for = Duration::from_secs(now.saturating_duration_since(kept.since).as_secs());
+                    let why = format!("kept: it disappeared {gone_for:?} ago with most of the others");
+                    (BackendState::Serving, Some(why), None)
+                }
+                (_, in_use) => in_use,
+            }
+        } else {
+            out_of_use(member)
+        };
+        Backend { node: Some(member.node.clone()), ..backend(&member.url, state, now) }
+    }
+
+    /// The state of an address that requests may be sent to.
+    fn in_use(
+        &self,
+        url: &BaseUrl,
+        is_replaceable: bool,
+        age: Duration,
+        oldest: Duration,
+        now: Instant,
+    ) -> Shown {
+        let state = url.state();
+        if is_replaceable && let Some((reason, left)) = state.ejection(now) {
+            return (BackendState::Ejected, Some(reason.in_words().to_owned()), Some(left));
+        }
+        if let Some(at) = state.unreachable_at() {
+            let passed = now.saturating_duration_since(at);
+            if passed < self.limits.avoid {
+                let why = "no connection could be opened".to_owned();
+                return (BackendState::Unreachable, Some(why), Some(self.limits.avoid - passed));
+            }
+        }
+        if is_replaceable && share(1, oldest) - share(1, age) > SLOW_START_MARGIN {
+            return (BackendState::SlowStart, None, Some(SLOW_START.saturating_sub(age)));
+        }
+        (BackendState::Serving, None, None)
+    }
+}
+
+/// The state of a member that gets no requests.
+fn out_of_use(member: &Candidate) -> Shown {
+    let because = |why: String| (BackendState::NotServing, Some(why), None);
+    match member.phase {
+        Phase::Draining => (BackendState::Draining, None, None),
+        _ if !member.is_present() => {
+            because("it disappeared, and no connection could be opened since".to_owned())
+        }
+        phase if phase.is_serving() => because("it does not own its shard any more".to_owned()),
+        phase => because(format!("it is {phase}")),
+    }
+}
+
+fn backend(url: &BaseUrl, (state, why, left): Shown, now: Instant) -> Backend {
+    let until = left.and_then(|left| SystemTime::now().checked_add(left)?.duration_since(UNIX_EPOCH).ok());
+    // To the microsecond.
+    let estimate = url.state().micros(now).map(|micros| f64::from(micros.round()) / 1_000.0);
+    Backend {
+        address: url.to_string(),
+        node: None,
+        state,
+        why,
+        until_ms: until.and_then(|until| u64::try_from(until.as_millis()).ok()),
+        in_flight: url.in_flight(),
+        estimate_ms: estimate,
+        weight: 1,
+    }
+}

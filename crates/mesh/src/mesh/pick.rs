@@ -1,0 +1,247 @@
+//! Chooses the address of the next attempt, waits for one, and ejects addresses that fail too often.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+use types::Target;
+
+use super::{Goal, History, Inner};
+use crate::base_url::BaseUrl;
+use crate::choose::{Health, Standing, choose, share};
+use crate::error::MeshError;
+use crate::outlier::{EjectionReason, Service, may_eject};
+use crate::roster::Prospect;
+
+/// The pause before a request is sent to an address again, in milliseconds.
+const PAUSE_MS: std::ops::Range<u64> = 5..50;
+
+/// The next destination of a request.
+enum Pick {
+    To(Chosen),
+    /// Every candidate was tried already.
+    OnlyTried,
+    /// No member serves it.
+    NoMember(Prospect),
+}
+
+/// The address of an attempt.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) url: BaseUrl,
+    /// It is ejected, and this attempt is to find out whether it works again.
+    pub(super) is_probe: bool,
+}
+
+/// A candidate for a request.
+struct Candidate<'a> {
+    url: &'a BaseUrl,
+    standing: Standing,
+}
+
+impl Inner {
+    /// The destination of the next attempt. Waits if there is none now.
+    pub(super) async fn next_address(
+        &self,
+        goal: &Goal<'_>,
+        history: &mut History,
+    ) -> Result<Chosen, MeshError> {
+        history.time_left()?;
+        match self.pick(goal, &history.tried)? {
+            Pick::To(chosen) => Ok(chosen),
+            Pick::OnlyTried | Pick::NoMember(_) => self.wait_for_address(goal, history).await,
+        }
+    }
+
+    /// Chooses the next destination of the request.
+    fn pick(&self, goal: &Goal<'_>, tried: &[BaseUrl]) -> Result<Pick, MeshError> {
+        let now = Instant::now();
+        match *goal {
+            Goal::Addresses { urls, may_repeat } => {
+                let candidates = urls.iter().map(|url| {
+                    let share = share(1, url.state().age(now));
+                    Candidate { url, standing: self.standing(url, tried, true, share, now) }
+                });
+                self.choose(&candidates.collect::<Vec<_>>(), may_repeat).ok_or(MeshError::NoAddress)
+            }
+            Goal::Service { service, target, may_repeat } => {
+                let catalog = self.roster.catalog();
+                let target = catalog.resolve(service, target);
+                let members = catalog.members(service).iter().filter(|member| member.serves(target));
+                let candidates = members.map(|member| {
+                    let share = share(1, member.serving_for(now));
+                    let standing = self.standing(&member.url, tried, member.is_replaceable(), share, now);
+                    Candidate { url: &member.url, standing }
+                });
+                Ok(self.choose(&candidates.collect::<Vec<_>>(), may_repeat).unwrap_or_else(|| {
+                    let kind = self.targets.kind(service);
+                    Pick::NoMember(catalog.prospect(service, target, &kind, now))
+                }))
+            }
+        }
+    }
+
+    fn standing(
+        &self,
+        url: &BaseUrl,
+        tried: &[BaseUrl],
+        is_replaceable: bool,
+        share: f64,
+        now: Instant,
+    ) -> Standing {
+        let state = url.state();
+        Standing {
+            tried: tried.iter().any(|tried| tried.is_same(url)),
+            health: state.health(now, self.limits.avoid, is_replaceable),
+            micros: state.micros(now),
+            in_flight: state.in_flight(),
+            share,
+        }
+    }
+
+    /// Chooses one of the candidates; `None` if there is none.
+    fn choose(&self, candidates: &[Candidate<'_>], may_repeat: bool) -> Option<Pick> {
+        if let Some(probe) = self.probe(candidates, may_repeat) {
+            return Some(Pick::To(Chosen { url: probe.clone(), is_probe: true }));
+        }
+        let standing = |at: usize| candidates.get(at).map(|candidate| candidate.standing);
+        let chosen = &candidates[choose(candidates.len(), standing, &mut rand::rng())?];
+        Some(if chosen.standing.tried {
+            Pick::OnlyTried
+        } else {
+            Pick::To(Chosen { url: chosen.url.clone(), is_probe: false })
+        })
+    }
+
+    /// An ejected address whose time has passed, if this request may find out whether it works again. The budget pays for it,
+    /// since the request may have to be sent a second time.
+    fn probe<'a>(&self, candidates: &[Candidate<'a>], may_repeat: bool) -> Option<&'a BaseUrl> {
+        let now = Instant::now();
+        let is_due = |url: &BaseUrl| match url.state().service(now) {
+            Service::In | Service::Ejected => false,
+            Service::Due => may_repeat,
+            Service::Overdue => true,
+        };
+        if candidates.iter().any(|candidate| candidate.standing.tried) {
+            return None;
+        }
+        let mut ejected = candidates.iter().filter(|candidate| candidate.standing.health == Health::Ejected);
+        let due = ejected.find(|candidate| is_due(candidate.url) && candidate.url.state().claim_probe())?;
+        if !self.budget.withdraw(now) {
+            due.url.state().release_probe();
+            return None;
+        }
+        debug!(url = %due.url, "a request finds out whether an ejected address works again");
+        Some(due.url)
+    }
+
+    /// Ejects an address that has failed too often, unless too many of the others are ejected.
+    pub(super) fn judge(&self, goal: &Goal<'_>, url: &BaseUrl, reason: EjectionReason) {
+        let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let pool: Vec<BaseUrl> = match *goal {
+            Goal::Addresses { urls, .. } => urls.to_vec(),
+            Goal::Service { service, .. } => {
+                let catalog = self.roster.catalog();
+                let members = catalog.members(service).iter();
+                let others = members.filter(|member| member.is_serving() && member.is_replaceable());
+                others.map(|member| member.url.clone()).collect()
+            }
+        };
+        if !pool.iter().any(|other| other.is_same(url)) {
+            return;
+        }
+        let ejected = pool.iter().filter(|other| other.state().service(now) != Service::In).count();
+        if reason != EjectionReason::FailedProbe && !may_eject(pool.len(), ejected) {
+            return;
+        }
+        if let Some(length) = url.state().eject(reason, now) {
+            self.counts.ejected(reason);
+            warn!(%url, reason = reason.as_str(), ?length, "an address is ejected");
+        }
+    }
+
+    /// Waits until the request has a destination: for a serving member, or for a pause if every candidate was tried.
+    async fn wait_for_address(&self, goal: &Goal<'_>, history: &mut History) -> Result<Chosen, MeshError> {
+        let before = history.waited;
+        let began = Instant::now();
+        let mut changes = self.roster.changes();
+        let mut place = None;
+        loop {
+            let pick = self.pick(goal, &history.tried)?;
+            history.waited = before + began.elapsed();
+            let limit = match pick {
+                Pick::NoMember(_) if self.has_resigned(goal) => {
+                    self.limits.wait_for_new_owner.min(self.limits.wait)
+                }
+                _ => self.limits.wait,
+            };
+            let deadline = began + limit.saturating_sub(before);
+            let is_late = Instant::now() >= deadline;
+            match pick {
+                Pick::To(chosen) => return Ok(chosen),
+                Pick::NoMember(Prospect::Never) => return Err(goal.unknown()),
+                Pick::OnlyTried if is_late => {
+                    let refused = history
+                        .refusal
+                        .take()
+                        .map(|last| MeshError::Refused { last: Box::new(last), waited: history.waited });
+                    let failed = history.failed.take().or(refused);
+                    return Err(failed.unwrap_or_else(|| self.refused(goal, history.waited)));
+                }
+                Pick::NoMember(Prospect::Soon) if is_late => return Err(self.refused(goal, history.waited)),
+                Pick::NoMember(Prospect::IfAssigned) => return Err(self.refused(goal, history.waited)),
+                Pick::OnlyTried | Pick::NoMember(Prospect::Soon) => {}
+            }
+            history.time_left()?;
+            let deadline = history.deadline.map_or(deadline, |own| own.0.min(deadline));
+            if place.is_none() {
+                let all = self.counts.waiting.enter();
+                place = self.waiting.enter_below(self.limits.waiting).map(|own| (own, all));
+            }
+            if place.is_none() {
+                return Err(MeshError::QueueFull { waiting: self.limits.waiting });
+            }
+            if matches!(pick, Pick::OnlyTried) {
+                let pause = Duration::from_millis(rand::rng().random_range(PAUSE_MS));
+                let earliest = Instant::now() + pause;
+                let until = history.not_before.take().map_or(earliest, |other| other.max(earliest));
+                sleep_until(deadline.min(until)).await;
+                history.tried.clear();
+            } else {
+                tokio::select! {
+                    biased;
+                    changed = changes.changed() => {
+                        // The view's owner is gone, so no member will appear.
+                        changed.map_err(|_closed| self.refused(goal, history.waited))?;
+                    }
+                    () = sleep_until(deadline) => {}
+                }
+            }
+        }
+    }
+
+    /// Whether the owner of the shard has resigned and no other node owns it yet.
+    fn has_resigned(&self, goal: &Goal<'_>) -> bool {
+        let Goal::Service { service, target, .. } = *goal else { return false };
+        self.roster.catalog().resigned(service, target).is_some()
+    }
+
+    fn refused(&self, goal: &Goal<'_>, waited: Duration) -> MeshError {
+        let Goal::Service { service, target, .. } = *goal else { return MeshError::NoAddress };
+        let (service, catalog) = (service.clone(), self.roster.catalog());
+        let spare = catalog.spare(&service, &self.targets.kind(&service)).cloned();
+        match catalog.resolve(&service, target) {
+            Target::Shard(shard) => {
+                let last = catalog.last_owner(&service, shard).cloned();
+                let resigned = catalog.resigned(&service, target).cloned();
+                MeshError::NoOwner { service, shard, last, resigned, spare, waited }
+            }
+            Target::Any | Target::Key(_) | Target::KeyReplica(_) | Target::ShardReplica(_) => {
+                MeshError::NoServingMember { service, spare, waited }
+            }
+        }
+    }
+}

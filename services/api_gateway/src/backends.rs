@@ -1,0 +1,57 @@
+//! `GET /svc/{service}/backends` on the agent's listener: where this gateway sends requests, and why a backend gets none.
+
+use axum::response::Response;
+use http::Method;
+use plugin::Metrics;
+use plugin::http::{json, method_not_allowed};
+use types::backends::{BackendPool, BackendState, Backends};
+
+use crate::gateway::Gateway;
+
+/// The weight of an address of a route.
+const WEIGHT: u32 = 1;
+
+impl Gateway {
+    /// The members of all services, and the addresses of all routes.
+    pub(crate) fn backends(&self) -> Backends {
+        let services = self.mesh.services();
+        Backends {
+            node: self.node.clone(),
+            services: services.iter().map(|service| self.mesh.backends(service)).collect(),
+            routes: self.route_backends(),
+        }
+    }
+
+    fn route_backends(&self) -> Vec<BackendPool> {
+        let routes = self.table.ways().iter();
+        let pool = |way: &crate::table::Way| {
+            let addresses = way.to.iter().map(|url| (url, WEIGHT));
+            self.mesh.backends_of_route(&way.prefix.to_string(), addresses)
+        };
+        routes.map(pool).collect()
+    }
+
+    /// The number of ejected addresses of routes.
+    pub(crate) fn ejected_addresses(&self) -> u64 {
+        let pools = self.route_backends();
+        let backends = pools.iter().flat_map(|pool| &pool.backends);
+        backends.map(|backend| u64::from(backend.state == BackendState::Ejected)).sum()
+    }
+}
+
+/// Declares the metrics of the addresses of routes. Those of members are the node's.
+pub(crate) fn declare(metrics: &Metrics, gateway: &std::sync::Arc<Gateway>) {
+    let gateway = std::sync::Arc::downgrade(gateway);
+    let help = "Addresses of routes that get no requests because they failed too often";
+    metrics.observable_gauge("ejected_addresses", help, move || {
+        gateway.upgrade().map_or(0, |gateway| gateway.ejected_addresses())
+    });
+}
+
+/// The answer to a request for the backends.
+pub(crate) fn answer(gateway: &Gateway, method: &Method) -> Response {
+    if *method != Method::GET && *method != Method::HEAD {
+        return method_not_allowed("GET, HEAD");
+    }
+    json(serde_json::to_string(&gateway.backends()).expect("backends are plain data"))
+}

@@ -1,0 +1,84 @@
+//! The backends that a gateway shows, and what it does with them.
+
+use tower::ServiceExt;
+use types::backends::{BackendPool, BackendState, Backends};
+
+use super::*;
+
+/// The answer to `GET /svc/{service}/backends` on the agent's listener.
+async fn shown(gateway: &Running) -> Backends {
+    let request = Request::get("/backends").header("host", "127.0.0.1").body(axum::body::Body::empty());
+    let answer = gateway.service.clone().routes().oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(
+        (answer.status(), &answer.headers()["content-type"]),
+        (StatusCode::OK, &"application/json".parse().unwrap())
+    );
+    serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap()
+}
+
+fn states(pool: &BackendPool) -> Vec<BackendState> {
+    pool.backends.iter().map(|backend| backend.state).collect()
+}
+
+async fn failing(request: Request<Incoming>) -> Answer {
+    let mut answer = echoing(request).await;
+    *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    answer
+}
+
+#[tokio::test]
+async fn the_backends_of_services_and_routes_are_shown_with_their_states() {
+    let (good, bad) = (Upstream::serving(echoing).await, Upstream::serving(failing).await);
+    let members = vec![
+        member("n1", "key_value", good.addr, Phase::Ready),
+        member("n2", "key_value", bad.addr, Phase::Draining),
+    ];
+    let to = [good.url().to_string(), bad.url().to_string()];
+    let gateway = Running::with(json!({"routes": [{"prefix": "/files", "to": to}]}), members).await;
+    gateway.get("/key_value/x").await;
+    while bad.hits() < 5 {
+        gateway.get("/files/x").await;
+    }
+    let backends = shown(&gateway).await;
+    assert_eq!(backends.node.as_str(), "test-node");
+    let [service] = &backends.services[..] else { panic!("{backends:?}") };
+    assert_eq!((service.name.as_str(), service.panic), ("key_value", false));
+    assert_eq!(states(service), [BackendState::Serving, BackendState::Draining]);
+    assert_eq!(service.backends[0].node.as_ref().unwrap().as_str(), "n1");
+    assert!(service.backends[0].estimate_ms.is_some() && service.backends[1].estimate_ms.is_none());
+
+    let [route] = &backends.routes[..] else { panic!("{backends:?}") };
+    assert_eq!(route.name, "/files");
+    assert_eq!(states(route), [BackendState::Serving, BackendState::Ejected]);
+    let ejected = &route.backends[1];
+    assert_eq!((&ejected.address, ejected.why.as_deref()), (&to[1], Some("5 requests in a row failed")));
+    assert!(ejected.until_ms.is_some());
+    assert!(gateway.metrics().contains("ejected_addresses 1"), "{}", gateway.metrics());
+}
+
+#[tokio::test]
+async fn backends_can_only_be_read_and_only_on_the_agents_listener() {
+    let gateway = Running::with(json!({}), Vec::new()).await;
+    let request = Request::delete("/backends").body(axum::body::Body::empty()).unwrap();
+    let answer = gateway.service.clone().routes().oneshot(request).await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.headers()["allow"]), (405, &"GET, HEAD".parse().unwrap()));
+    assert_eq!(gateway.get("/backends").await.status(), 404, "clients of the gateway don't see them");
+}
+
+#[tokio::test]
+async fn only_a_trusted_proxy_sets_a_deadline() {
+    let upstream = Upstream::serving(reflecting).await;
+    for (trust, expected) in [(json!([]), 200), (json!(["127.0.0.1"]), 504)] {
+        let routes = json!([{"prefix": "/", "to": [upstream.url().to_string()]}]);
+        let gateway = Running::with(json!({"routes": routes, "trust": trust}), Vec::new()).await;
+        let hits = upstream.hits();
+        let request = Request::get(format!("http://{}/x", gateway.addr)).header(api::DEADLINE_MS, "0");
+        let answer = send(request, "").await;
+        assert_eq!(answer.status(), expected, "{trust}");
+        let was_sent = upstream.hits() > hits;
+        assert_eq!(was_sent, expected == 200);
+        let body = whole(answer).await;
+        assert!(!body.contains(api::DEADLINE_MS), "{body}");
+        assert_eq!(body.contains("deadline-passed"), expected == 504, "{body}");
+    }
+}
