@@ -54,6 +54,14 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
     let front = json!({"name": "front", "address": "127.0.0.1:0", "service": "api_gateway"});
     let spec = Spec { settings: json!({ "listeners": [front] }), ..Spec::default() };
     sandbox.settle("load_balancer", &spec).await?;
+    // Metrics of TLS and of the access log exist only where these are configured.
+    let testdata = repository().join("crates/plugin/src/tls/testdata");
+    let certificate = json!({"cert": testdata.join("shop.crt"), "key": testdata.join("shop.key")});
+    let settings = json!({
+        "listeners": [{"name": "web", "address": "127.0.0.1:0", "tls": {"certificates": [certificate]}}],
+        "access_log": {"to": "stdout"},
+    });
+    sandbox.settle("api_gateway", &Spec { settings, ..Spec::default() }).await?;
     let nodes = [
         ("gateway", "api_gateway"),
         ("balancer", "load_balancer"),

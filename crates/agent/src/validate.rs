@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use plugin::{Registry, SettingsMistake};
@@ -25,6 +26,9 @@ struct Request {
     /// The types of services that are not named after their type.
     #[serde(default)]
     types: BTreeMap<ServiceName, ServiceType>,
+    /// The folder of the manifest, to which paths in settings are relative.
+    #[serde(default)]
+    folder: Option<PathBuf>,
 }
 
 /// The answer on standard output.
@@ -38,6 +42,8 @@ struct Answer {
     store: Option<String>,
     /// The addresses that services with these settings bind; port 0 is any free port.
     listens: BTreeMap<ServiceName, Vec<SocketAddr>>,
+    /// Settings in which paths were made absolute.
+    resolved: BTreeMap<ServiceName, Value>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -88,25 +94,31 @@ fn answer(registry: &Registry, request: Request) -> Answer {
         })
         .collect();
     let mut mistakes = Vec::new();
-    let mut listens = BTreeMap::new();
-    for (service, settings) in request.services {
+    let (mut listens, mut resolved) = (BTreeMap::new(), BTreeMap::new());
+    for (service, mut settings) in request.services {
         let named = request.types.get(&service).cloned();
         let service = registry.normalized(service);
         let service_type = named.or_else(|| service.default_type());
-        match service_type
-            .and_then(|service_type| registry.plugin(&service_type))
-            .map(|plugin| plugin.prepare(&settings))
-        {
-            Some(Ok(prepared)) => {
+        let Some(plugin) = service_type.and_then(|service_type| registry.plugin(&service_type)) else {
+            continue;
+        };
+        if let Some(folder) = &request.folder {
+            let written = settings.clone();
+            plugin.resolve_files(&mut settings, folder);
+            if settings != written {
+                resolved.insert(service.clone(), settings.clone());
+            }
+        }
+        match plugin.prepare(&settings) {
+            Ok(prepared) => {
                 listens.insert(service, prepared.listens());
             }
-            Some(Err(error)) => mistakes.extend(
+            Err(error) => mistakes.extend(
                 error.mistakes.into_iter().map(|mistake| Found { service: service.clone(), mistake }),
             ),
-            None => {}
         }
     }
-    Answer { types, mistakes, store: request.store.and_then(|text| store_mistake(&text)), listens }
+    Answer { types, mistakes, store: request.store.and_then(|text| store_mistake(&text)), listens, resolved }
 }
 
 /// Why a manifest can't have this store.
@@ -145,6 +157,16 @@ mod tests {
         assert_eq!(answer.listens[&edge], ["127.0.0.1:8080".parse().unwrap()]);
         assert_eq!(answer.mistakes.len(), 1);
         assert_eq!(answer.mistakes[0].service.as_str(), "internal");
+    }
+
+    #[test]
+    fn files_in_settings_are_relative_to_the_manifest() {
+        let request = r#"{"services": {"api-gateway": {"access_log": {"to": "logs/access"}},
+            "storage": {}}, "folder": "/srv/shop"}"#;
+        let answer = answer(&crate::builtin(), serde_json::from_str(request).unwrap());
+        assert_eq!(answer.mistakes, []);
+        let expected = r#"{"api_gateway": {"access_log": {"to": "/srv/shop/logs/access"}}}"#;
+        assert_eq!(answer.resolved, serde_json::from_str(expected).unwrap());
     }
 
     /// Values outside every range, as they may be written in YAML.

@@ -34,6 +34,8 @@ struct Question<'a> {
     store: Option<&'a str>,
     services: &'a BTreeMap<ServiceName, Value>,
     types: &'a BTreeMap<ServiceName, ServiceType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    folder: Option<&'a Path>,
 }
 
 /// The output of `agent validate`.
@@ -49,6 +51,9 @@ pub(crate) struct Validation {
     /// The addresses that services bind with these settings.
     #[serde(default)]
     pub(crate) listens: Listens,
+    /// Settings in which paths were made absolute.
+    #[serde(default)]
+    pub(crate) resolved: BTreeMap<ServiceName, Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -151,14 +156,16 @@ pub(crate) fn command(binary: &Path) -> Command {
     command
 }
 
-/// Runs `agent validate`: which types the binary runs, and whether these settings and this store are valid.
+/// Runs `agent validate`: which types the binary runs, and whether these settings and this store are valid. Paths in
+/// settings are relative to `folder`.
 pub(crate) async fn validate(
     binary: &Path,
     store: Option<&str>,
     services: &BTreeMap<ServiceName, Value>,
     types: &BTreeMap<ServiceName, ServiceType>,
+    folder: Option<&Path>,
 ) -> anyhow::Result<Validation> {
-    ask(binary, &["validate"], &Question { store, services, types }, VALIDATE_LIMIT).await
+    ask(binary, &["validate"], &Question { store, services, types, folder }, VALIDATE_LIMIT).await
 }
 
 /// Gets from the binary the schema of the settings of each type that it runs.

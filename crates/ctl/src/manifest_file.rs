@@ -50,6 +50,16 @@ pub(crate) fn is_stdin(file: &Path) -> bool {
     file.as_os_str() == STDIN
 }
 
+/// The folder to which paths in a manifest are relative: that of its file.
+pub(crate) fn folder(file: &Path) -> io::Result<PathBuf> {
+    if is_stdin(file) {
+        return std::env::current_dir();
+    }
+    let mut folder = manifest::absolute(file)?;
+    folder.pop();
+    Ok(folder)
+}
+
 /// The file's name in messages, and its text.
 fn read(file: &Path) -> anyhow::Result<(String, String)> {
     let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
@@ -99,8 +109,10 @@ pub(crate) async fn load(
         types.extend(spec.service_type.clone().map(|service_type| (service.clone(), service_type)));
     }
     let store = shape.as_ref().ok().and_then(|checked| checked.manifest.store.as_deref());
-    let validation =
-        agent_bin::validate(&agent, store, &settings, &types).await.context("checking settings")?;
+    let folder = folder(file)?;
+    let validation = agent_bin::validate(&agent, store, &settings, &types, Some(&folder))
+        .await
+        .context("checking settings")?;
     let known = Known {
         service_types: validation
             .types
@@ -113,10 +125,15 @@ pub(crate) async fn load(
             })
             .collect(),
     };
-    let checked = parse(&name, &source, Some(&known))?;
+    let mut checked = parse(&name, &source, Some(&known))?;
     let mut mistakes = settings_mistakes(&checked, &validation);
     mistakes.extend(taken_addresses(&checked, &validation.listens));
     if mistakes.is_empty() {
+        for (service, settings) in validation.resolved {
+            if let Some(spec) = checked.manifest.services.get_mut(&service) {
+                spec.settings = settings;
+            }
+        }
         Ok(Loaded { checked, listens: validation.listens, agent: Some(agent), name, source })
     } else {
         Err(Mistakes::new(name, source, mistakes).into())

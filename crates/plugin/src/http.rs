@@ -26,7 +26,7 @@ pub mod sse;
 mod window;
 
 pub use answer::{
-    Answer, invalid, json, method_not_allowed, not_processed, problem, problem_with, retry_later,
+    Answer, ProblemCode, invalid, json, method_not_allowed, not_processed, problem, problem_with, retry_later,
 };
 pub use back_pressure::{
     AnswerBuffer, CHUNK, NoSpace, Outgoing, SlowReader, Space, StreamLimit, StreamPermit,

@@ -130,6 +130,7 @@ pub mod shard;
 mod single_flight;
 mod tasks;
 pub mod testing;
+mod tls;
 
 // Crates that plugins use as well, in the versions that this crate uses.
 pub use async_trait::async_trait;
@@ -137,6 +138,7 @@ pub use store::object_store;
 pub use {axum, bytes, schemars, serde, serde_json, tokio, tokio_util, tracing, types};
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,7 +157,8 @@ pub use on_end::{BodyEnd, OnEnd, on_end};
 pub use registry::{Registry, RegistryError};
 pub use replicated::{Replicated, StateMachine};
 pub use serve::{
-    AcceptLimits, DrainingListener, InFlight, InFlightGuard, Peer, ServeLimits, Stop, accept, serve,
+    AcceptLimits, DrainingListener, InFlight, InFlightGuard, ListenerMeters, Peer, Protocols, ServeLimits,
+    Stop, accept, serve,
 };
 pub use settings::{
     NoSettings, SettingsError, SettingsMistake, check_settings, parse_settings, settings_schema,
@@ -163,6 +166,7 @@ pub use settings::{
 pub use single_flight::{Landed, SingleFlight};
 pub use store::{DataEntry, DataLog, DataLogError, DataLogReader, ObjectStore};
 pub use tasks::{TaskFailure, Tasks};
+pub use tls::{CertificateFiles, Tls, TlsSession};
 
 /// A service type. Stateless; exists as long as the process.
 pub trait Plugin: Send + Sync + 'static {
@@ -203,6 +207,12 @@ pub trait Plugin: Send + Sync + 'static {
     /// They become part of the agents' `/v1/openapi.json`, and may refer to `#/components/schemas/Problem`.
     fn openapi_paths(&self) -> serde_json::Value {
         serde_json::json!({})
+    }
+
+    /// Makes the paths of files in settings absolute that are relative to `folder`, that of the manifest. Whatever is no path
+    /// stays as it is, even if it is wrong. Pure.
+    fn resolve_files(&self, settings: &mut serde_json::Value, folder: &Path) {
+        let (_, _) = (settings, folder);
     }
 
     /// Checks settings. Pure: no I/O, no clock, no spawning. `agent validate` calls only this.

@@ -1,22 +1,27 @@
-//! Serves HTTP/1.1 on a listener until it is stopped, then lets running requests finish.
+//! Serves HTTP on a listener until it is stopped, then lets running requests finish: HTTP/1.1 unless its [`Protocols`]
+//! say more.
 //!
-//! Every listener refuses requests whose head two servers could interpret differently, and everything that is not
-//! HTTP/1.1. Both get problem details.
+//! Every listener refuses requests whose head two servers could interpret differently, and protocols that it does not
+//! offer. Both get problem details.
 
 mod accept;
 mod answer;
 mod body;
 mod draining;
+mod first_bytes;
 mod hangup;
+mod http2;
 mod in_flight;
 mod link;
+mod meters;
 mod progress;
 mod refused;
+mod standstill;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -28,22 +33,29 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh::head::{HeadError, is_about_all, refuse};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 use tracing::debug;
 use types::NodeId;
 
+use accept::accept_counted;
 use answer::raw_problem;
+use first_bytes::{Begins, Rewound};
 use hangup::Hangup;
 use link::{Link, Tcp};
+use meters::Spoken;
 use progress::Progress;
+
+use crate::{Tls, TlsSession};
 
 pub use accept::{AcceptLimits, Stop, accept};
 pub use draining::DrainingListener;
 pub use in_flight::{InFlight, InFlightGuard};
+pub use meters::ListenerMeters;
 
 /// Limits of a listener.
 #[derive(Debug, Clone)]
@@ -79,6 +91,51 @@ impl Default for ServeLimits {
     }
 }
 
+/// The protocols that a listener offers, and its counts. By default HTTP/1.1 in plain text.
+#[derive(Debug, Clone)]
+pub struct Protocols {
+    /// HTTP/1.1.
+    pub http1: bool,
+    /// HTTP/2: with TLS by ALPN, without by prior knowledge.
+    pub http2: bool,
+    /// TLS; without it, everything is in plain text.
+    pub tls: Option<Tls>,
+    /// What is counted.
+    pub meters: ListenerMeters,
+}
+
+impl Default for Protocols {
+    fn default() -> Self {
+        Self { http1: true, http2: false, tls: None, meters: ListenerMeters::default() }
+    }
+}
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+struct Shared {
+    limits: ServeLimits,
+    protocols: Protocols,
+    /// Cancelled once no connections are accepted any more.
+    draining: CancellationToken,
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone)]
+struct Client {
+    peer: SocketAddr,
+    session: Option<TlsSession>,
+}
+
+impl Client {
+    /// Notes in the head of a request where it comes from.
+    fn sign(&self, head: &mut http::request::Parts) {
+        head.extensions.insert(Peer(self.peer));
+        if let Some(session) = &self.session {
+            head.extensions.insert(session.clone());
+        }
+    }
+}
+
 /// The address that sent a request. Every request that [`serve`] receives has it as an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
@@ -90,15 +147,31 @@ const UNSENT: u32 = 64 * 1024;
 /// How long a client may take to receive the last refusal of its connection.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves until it is stopped; returns once every connection has ended or `limits.grace` has passed.
+/// Serves HTTP/1.1 until it is stopped; returns once every connection has ended or `limits.grace` has passed.
 pub async fn serve<S>(listener: TcpListener, service: S, stop: Stop, limits: ServeLimits)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
+    serve_with(listener, service, stop, limits, Protocols::default()).await;
+}
+
+/// The same with other protocols.
+async fn serve_with<S>(
+    listener: TcpListener,
+    service: S,
+    stop: Stop,
+    limits: ServeLimits,
+    protocols: Protocols,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     let accepting = AcceptLimits { connections: limits.connections, grace: limits.grace };
-    accept(listener, stop, accepting, move |stream, peer, stopping| {
-        connection(stream, peer, service.clone(), limits.clone(), stopping)
+    let meters = protocols.meters.clone();
+    let shared = Arc::new(Shared { limits, protocols, draining: stop.accepting.clone() });
+    accept_counted(listener, stop, accepting, &meters, move |stream, peer, stopping| {
+        connection(stream, peer, service.clone(), Arc::clone(&shared), stopping)
     })
     .await;
 }
@@ -108,78 +181,190 @@ async fn connection<S>(
     stream: TcpStream,
     peer: SocketAddr,
     service: S,
-    limits: ServeLimits,
+    shared: Arc<Shared>,
     stopping: CancellationToken,
 ) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
+    let due = Instant::now() + shared.limits.head_timeout;
     // A small answer must not wait for the acknowledgement of the previous one. If this fails, it only costs time.
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let stream = Arc::new(stream);
-    let progress = Progress::default();
-    let mut transport = TimeoutWriter::new(Tcp(Arc::clone(&stream)));
-    transport.set_timeout(Some(limits.send_timeout));
-    let link = Link::new(Box::pin(transport), progress.clone(), limits.clone(), stopping.clone());
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .half_close(true)
-        .max_headers(limits.fields)
-        .max_header_size(limits.head_size)
-        .header_read_timeout(limits.head_timeout)
-        .serve_connection(TokioIo::new(link), with_refusals(service, peer, progress.clone(), limits.clone()));
-    let ended = {
-        tokio::pin!(connection);
-        let mut stopped = pin!(stopping.cancelled_owned().fuse());
-        let mut hangup = Hangup::new(Arc::clone(&stream), progress.clone());
-        poll_fn(|cx| {
-            if !stopped.is_terminated() && stopped.as_mut().poll(cx).is_ready() {
-                connection.as_mut().graceful_shutdown();
+    let mut client = Client { peer, session: None };
+    let Some(tls) = &shared.protocols.tls else {
+        if !shared.protocols.http2 {
+            http1(Tcp(Arc::clone(&stream)), Some(stream), None, client, service, &shared, stopping).await;
+            return;
+        }
+        let mut tcp = Tcp(Arc::clone(&stream));
+        let begun = stopping.run_until_cancelled(timeout_at(due, first_bytes::read(&mut tcp))).await;
+        let Some(Ok(Ok((begins, bytes)))) = begun else { return };
+        let transport = Rewound::new(bytes, tcp);
+        match begins {
+            // Boxed, because most connections never need its room.
+            Begins::Http2 => {
+                Box::pin(http2::serve(transport, due, client, service, shared, stopping)).await;
             }
-            match connection.as_mut().poll(cx) {
-                Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                Poll::Pending => hangup.poll(cx).map(|()| None),
+            Begins::Other if !shared.protocols.http1 => {
+                debug!(%peer, "a client speaks HTTP/1 to a listener for HTTP/2");
+                write_refusal(transport, &raw_problem(&refused::http_1(), &shared.limits, false)).await;
             }
-        })
-        .await
+            Begins::Other => {
+                http1(transport, Some(stream), Some(due), client, service, &shared, stopping).await;
+            }
+        }
+        return;
     };
-    match ended {
-        None => debug!(%peer, status = 499, "the client left before it was answered"),
-        Some(Ok(())) => {}
-        Some(Err(error)) => {
-            debug!(%peer, %error, "a connection ended early");
-            // The parser answers nothing in these cases.
-            let problem = if error.is_parse_version_h2() {
-                refused::http_2()
-            } else if error.is_timeout() && !progress.is_busy() && !progress.head().is_empty() {
-                refused::slow_head(&limits)
-            } else {
-                return;
-            };
-            write_refusal(Tcp(stream), &raw_problem(&problem, &limits, false)).await;
+    let shaking = Box::pin(timeout_at(due, handshake(tls, stream, peer, &shared)));
+    let Some(Ok(Some((transport, session)))) = stopping.run_until_cancelled(shaking).await else { return };
+    let is_http2 = transport.get_ref().1.alpn_protocol() == Some(b"h2") || !shared.protocols.http1;
+    client.session = Some(session);
+    if is_http2 {
+        Box::pin(http2::serve(transport, due, client, service, shared, stopping)).await;
+    } else {
+        Box::pin(http1(transport, None, Some(due), client, service, &shared, stopping)).await;
+    }
+}
+
+/// The encrypted connection; none if there is no handshake.
+async fn handshake(
+    tls: &Tls,
+    stream: Arc<TcpStream>,
+    peer: SocketAddr,
+    shared: &Shared,
+) -> Option<(tokio_rustls::server::TlsStream<Tcp>, TlsSession)> {
+    let mut first = [0];
+    if stream.peek(&mut first).await.ok()? == 0 {
+        return None;
+    }
+    let meters = &shared.protocols.meters;
+    if first[0].is_ascii_alphabetic() {
+        debug!(%peer, "a client speaks plain HTTP to a listener with TLS");
+        meters.handshake(false);
+        write_refusal(Tcp(stream), &raw_problem(&refused::plain_http(), &shared.limits, false)).await;
+        return None;
+    }
+    let shaken = tls.accept(Tcp(stream)).await;
+    meters.handshake(shaken.is_ok());
+    match shaken {
+        Ok(shaken) => Some(shaken),
+        Err(error) => {
+            tls.failed(peer, &error);
+            None
         }
     }
 }
 
-/// Writes the last answer of a connection, a refusal, and closes it.
-async fn write_refusal(mut stream: Tcp, refusal: &[u8]) {
+/// How a connection with HTTP/1.1 ended.
+enum Ended {
+    /// The client left before it was answered.
+    Left,
+    /// No request arrived in time.
+    NoHead,
+    Served(hyper::Result<()>),
+}
+
+/// Serves HTTP/1.1 on a connection. `hangup` tells whether the client has gone away; without it, a client that closes its
+/// side is taken to be gone, which is what closing means in TLS. The first head must arrive before `due`.
+async fn http1<T, S>(
+    transport: T,
+    hangup: Option<Arc<TcpStream>>,
+    due: Option<Instant>,
+    client: Client,
+    service: S,
+    shared: &Arc<Shared>,
+    stopping: CancellationToken,
+) where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let _open = shared.protocols.meters.opened(Spoken::Http1);
+    let (limits, peer) = (&shared.limits, client.peer);
+    let progress = Progress::default();
+    let mut transport = TimeoutWriter::new(transport);
+    transport.set_timeout(Some(limits.send_timeout));
+    let link = Link::new(Box::pin(transport), progress.clone(), limits.clone(), stopping.clone());
+    let mut connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .half_close(hangup.is_some())
+        .max_headers(limits.fields)
+        .max_header_size(limits.head_size)
+        .header_read_timeout(limits.head_timeout)
+        .serve_connection(
+            TokioIo::new(link),
+            with_refusals(service, client, progress.clone(), Arc::clone(shared)),
+        );
+    let mut hangup = hangup.map(|stream| Hangup::new(stream, progress.clone()));
+    let mut due = due.map(|due| Box::pin(sleep_until(due)));
+    let ended = {
+        let mut stopped = pin!(stopping.cancelled_owned().fuse());
+        poll_fn(|cx| {
+            let mut connection = Pin::new(&mut connection);
+            if !stopped.is_terminated() && stopped.as_mut().poll(cx).is_ready() {
+                connection.as_mut().graceful_shutdown();
+            }
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(Ended::Served(ended));
+            }
+            if due.is_some() && progress.has_begun() {
+                due = None;
+            }
+            if due.as_mut().is_some_and(|due| due.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Ended::NoHead);
+            }
+            match &mut hangup {
+                Some(hangup) => hangup.poll(cx).map(|()| Ended::Left),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    };
+    // The parser answers nothing in these cases.
+    let problem = match ended {
+        Ended::Left => {
+            debug!(%peer, status = 499, "the client left before it was answered");
+            return;
+        }
+        Ended::Served(Ok(())) => return,
+        Ended::Served(Err(error)) if error.is_parse_version_h2() => refused::http_2(),
+        Ended::Served(Err(error)) if !error.is_timeout() => {
+            debug!(%peer, %error, "a connection ended early");
+            return;
+        }
+        Ended::NoHead | Ended::Served(Err(_)) if !progress.is_busy() && !progress.head().is_empty() => {
+            refused::slow_head(limits)
+        }
+        Ended::NoHead | Ended::Served(Err(_)) => return,
+    };
+    let transport = connection.into_parts().io.into_inner().into_inner();
+    write_refusal(transport, &raw_problem(&problem, limits, false)).await;
+}
+
+/// Writes the last answer of a connection, a refusal, and closes it. The client may still be sending: without reading
+/// that, the connection would be reset, and the client could lose the answer (RFC 9112, section 9.6).
+async fn write_refusal<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T, refusal: &[u8]) {
     let writing = async {
         stream.write_all(refusal).await?;
-        stream.shutdown().await
+        stream.shutdown().await?;
+        let mut discarded = [0; 4 * 1024];
+        while stream.read(&mut discarded).await? > 0 {}
+        Ok::<_, std::io::Error>(())
     };
     if let Ok(Err(error)) = tokio::time::timeout(REFUSAL_TIMEOUT, writing).await {
         debug!(%error, "a refusal could not be sent to the client");
     }
 }
 
-/// The service as a connection calls it: requests with a refused head do not reach it.
+/// The service as a connection with HTTP/1.1 calls it: requests with a refused head do not reach it.
 fn with_refusals<S>(
     service: S,
-    peer: SocketAddr,
+    client: Client,
     progress: Progress,
-    limits: ServeLimits,
+    shared: Arc<Shared>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
     Response = Response<Body>,
@@ -192,12 +377,17 @@ where
 {
     hyper::service::service_fn(move |request: Request<Incoming>| {
         let (mut head, body) = request.into_parts();
+        let meters = &shared.protocols.meters;
+        meters.requested();
         let fragment = progress.began(&head, !body.is_end_stream());
         let own = match (fragment.map(HeadError::Fragment), refuse(&head)) {
-            (Some(error), _) | (None, Err(error)) => Some(answer::refuse(&error, &limits)),
+            (Some(error), _) | (None, Err(error)) => {
+                meters.refused();
+                Some(answer::refuse(&error, &shared.limits))
+            }
             (None, Ok(())) => is_about_all(&head).then(answer::options),
         };
-        head.extensions.insert(Peer(peer));
+        client.sign(&mut head);
         let body = body::request(body, progress.clone());
         let (service, progress) = (service.clone(), progress.clone());
         async move {

@@ -15,11 +15,13 @@ use ipnet::IpNet;
 use mesh::head::{self, Added, DotSegments, REQUEST_ID, Source, asked_host, no_dot_segments, request_id};
 use mesh::{Mesh, MeshBody, MeshError};
 use plugin::http::Guard;
-use plugin::{InFlight, Peer, on_end};
+use plugin::{InFlight, Peer, TlsSession, on_end};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::debug;
 use types::{ErrorKind, NodeId, Problem, ServiceName, api};
 
+use crate::access_log::Notes;
+use crate::listeners::{Arrival, is_trusted};
 use crate::meters::Meters;
 use crate::table::{Destination, RouteTable, Way, behind, first_segment};
 use crate::ticket::Ticket;
@@ -41,7 +43,7 @@ pub(crate) struct Gateway {
     pub(crate) meters: Arc<Meters>,
     /// Blocks requests to services from web pages of other sites.
     pub(crate) guard: Guard,
-    /// The proxies whose forwarding headers are trusted.
+    /// The proxies whose forwarding headers are trusted on the agent's listener.
     pub(crate) trust: Vec<IpNet>,
 }
 
@@ -58,7 +60,8 @@ impl Gateway {
         let mut ticket = Ticket::new(self.in_flight.enter(), &self.meters);
         let (mut parts, body) = request.into_parts();
         let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
-        head::strip(&mut parts.headers, self.source(peer));
+        let source = self.source(&parts, peer);
+        head::strip(&mut parts.headers, source);
         let id = request_id(&parts.headers);
         let mut answer = match self.pass_on(parts, body, peer, &id, &mut ticket).await {
             Ok(answer) => {
@@ -79,7 +82,7 @@ impl Gateway {
     }
 
     /// Closes the connection after this answer if the gateway is draining.
-    fn closing(&self, mut answer: Response<AnyBody>) -> Response<AnyBody> {
+    pub(crate) fn closing(&self, mut answer: Response<AnyBody>) -> Response<AnyBody> {
         if self.in_flight.is_draining() {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -99,10 +102,12 @@ impl Gateway {
         B::Error: Into<axum::BoxError>,
     {
         let host = asked_host(&parts).map(ToOwned::to_owned);
-        let added = Added { peer, host: host.as_deref(), prefix: "", id };
+        let scheme = if parts.extensions.get::<TlsSession>().is_some() { "https" } else { "http" };
+        let added = Added { peer, scheme, host: host.as_deref(), prefix: "", id };
         let path = parts.uri.path();
         let sent = match self.table.destination(path) {
             Destination::Route(way) => {
+                Notes::route(&parts, way.prefix.as_str());
                 let has_base_path = way.to.iter().any(|url| !url.path().is_empty());
                 no_dot_segments(path, has_base_path).map_err(DotSegments::to_problem)?;
                 let prefix = if way.strip_prefix { way.prefix.as_str() } else { "" };
@@ -115,6 +120,7 @@ impl Gateway {
             }
             Destination::Service(service) => {
                 let service = self.view.borrow().normalized(service);
+                Notes::service(&parts, service.as_str());
                 if self.is_known(&service) {
                     self.guard.check(&parts)?;
                 }
@@ -137,11 +143,11 @@ impl Gateway {
         })
     }
 
-    /// Whether the other end of the connection is a trusted proxy.
-    fn source(&self, peer: Option<IpAddr>) -> Source {
-        let peer = peer.map(|peer| peer.to_canonical());
+    /// Whether the other end of the connection is a trusted proxy of the listener.
+    fn source(&self, head: &Parts, peer: Option<IpAddr>) -> Source {
+        let trust = head.extensions.get::<Arc<Arrival>>().map_or(&self.trust, |arrival| &arrival.trust);
         match peer {
-            Some(peer) if self.trust.iter().any(|trusted| trusted.contains(&peer)) => Source::Trusted,
+            Some(peer) if is_trusted(trust, peer) => Source::Trusted,
             _ => Source::Untrusted,
         }
     }

@@ -4,8 +4,10 @@
 //! settings send path prefixes to fixed addresses, which is useful even without other services. Bodies are streamed
 //! both ways; the path is forwarded byte for byte.
 
+mod access_log;
 mod backends;
 mod gateway;
+mod listeners;
 mod meters;
 mod openapi;
 mod probes;
@@ -15,10 +17,15 @@ mod settings;
 mod table;
 mod ticket;
 
+use std::path::Path;
+
 use plugin::{Plugin, Prepared, SettingsError, check_settings, settings_schema};
 use types::{ServiceType, Sharding};
 
-pub use settings::{Route, Settings};
+pub use settings::{
+    AccessLogSettings, Certificate, HttpProtocol, ListenAddress, Listener, ListenerTls, LogFormat, QueryLog,
+    Route, Settings,
+};
 
 /// The service type `api_gateway`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +50,10 @@ impl Plugin for ApiGateway {
 
     fn openapi_paths(&self) -> serde_json::Value {
         openapi::paths()
+    }
+
+    fn resolve_files(&self, settings: &mut serde_json::Value, folder: &Path) {
+        settings::resolve_files(settings, folder);
     }
 
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {

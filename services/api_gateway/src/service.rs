@@ -2,24 +2,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::body::Body;
 use plugin::http::Guard;
-use plugin::{Context, DrainingListener, Health, InFlight, Prepared, ServeLimits, Service, ServiceError};
+use plugin::{Context, Health, InFlight, Prepared, Service, ServiceError};
 use tokio::time::Instant;
 
+use crate::access_log::AccessLog;
 use crate::backends;
 use crate::gateway::Gateway;
+use crate::listeners::{self, Listeners};
 use crate::meters::Meters;
 use crate::probes::Probes;
 use crate::routes;
 use crate::settings::Plan;
-
-/// How long answers may still be written after the stop; the drain before it waits for requests to end.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// The hint for a request to a host that is not allowed.
 const HOSTS: &str = "add it to `hosts` in the settings of api_gateway";
@@ -28,19 +25,20 @@ const HOSTS: &str = "add it to `hosts` in the settings of api_gateway";
 #[derive(Debug)]
 struct GatewayService {
     gateway: Arc<Gateway>,
-    listener: DrainingListener,
+    listeners: Listeners,
     /// The state of its routes.
     probes: Arc<Probes>,
+    access_log: Option<AccessLog>,
 }
 
 #[async_trait]
 impl Prepared for Plan {
     fn listens(&self) -> Vec<SocketAddr> {
-        vec![self.listen]
+        self.listeners.iter().map(|listener| listener.address).collect()
     }
 
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
-        let listener = cx.listen("gateway", "http", self.listen).await?;
+        let opened = listeners::open(&cx, self.listeners).await?;
         let probes = Arc::new(Probes::new(&self.table, self.limits.connect));
         let mesh = cx.mesh.with_limits(self.limits);
         let in_flight = InFlight::default();
@@ -55,16 +53,10 @@ impl Prepared for Plan {
             trust: self.trust,
         });
         backends::declare(&cx.metrics, &gateway);
-        let limits = ServeLimits {
-            connections: self.max_connections,
-            grace: GRACE,
-            node: Some(cx.node.clone()),
-            ..ServeLimits::default()
-        };
-        let service = routes::service::<Body>(Arc::clone(&gateway));
-        let listener = DrainingListener::http(&cx, "gateway", listener, in_flight, limits, service);
+        let access_log = self.access_log.map(|plan| AccessLog::start(&cx, plan));
+        let listeners = Listeners::serve(&cx, opened, &gateway, &in_flight, access_log.as_ref());
         // A draining gateway sends no probes.
-        let (probing, stopping) = (Arc::clone(&probes), listener.draining());
+        let (probing, stopping) = (Arc::clone(&probes), listeners.draining());
         let shutdown = cx.shutdown.clone();
         cx.tasks.spawn("route probes", async move {
             tokio::select! {
@@ -74,7 +66,7 @@ impl Prepared for Plan {
             }
             Ok(())
         });
-        Ok(Arc::new(GatewayService { gateway, listener, probes }))
+        Ok(Arc::new(GatewayService { gateway, listeners, probes, access_log }))
     }
 }
 
@@ -85,19 +77,23 @@ impl Service for GatewayService {
     }
 
     fn health(&self) -> Health {
-        match self.listener.health() {
-            Health::Ready => self.probes.health(),
-            trouble => trouble,
+        let of_log = || self.access_log.as_ref().map_or(Health::Ready, AccessLog::health);
+        match (self.listeners.health(), self.probes.health()) {
+            (Health::Ready, Health::Ready) => of_log(),
+            (Health::Ready, trouble) | (trouble, _) => trouble,
         }
     }
 
     /// Refuses new connections. Open ones get their answers, with `Connection: close`.
     async fn drain(&self, deadline: Instant) {
-        self.listener.drain(deadline).await;
+        self.listeners.drain(deadline).await;
     }
 
     async fn stop(&self) -> Result<(), ServiceError> {
-        self.listener.stop().await;
+        self.listeners.stop().await;
+        if let Some(log) = &self.access_log {
+            log.stop().await;
+        }
         Ok(())
     }
 }

@@ -1,6 +1,9 @@
 //! The settings as an operator writes them, and the plan that they become after the check.
 
-use std::net::{IpAddr, SocketAddr};
+mod access_log;
+mod files;
+mod listener;
+
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -14,10 +17,16 @@ use types::range::{DurationIn, NumberIn};
 
 use crate::table::{Prefix, RouteTable, Way};
 
+pub(crate) use access_log::AccessLogPlan;
+pub use access_log::{AccessLogSettings, LogFormat, QueryLog};
+pub(crate) use files::resolve_files;
+pub(crate) use listener::ListenerPlan;
+pub use listener::{Certificate, HttpProtocol, ListenAddress, Listener, ListenerTls};
+
 /// A time limit: 1 ms to 365 days.
 type Limit = DurationIn<1>;
 /// A number of concurrent connections or requests.
-type Count = NumberIn<1, 1_000_000>;
+pub(crate) type Count = NumberIn<1, 1_000_000>;
 
 /// The settings of a gateway. Everything has a default; durations are written as `1s`, `500ms`, `2m`.
 ///
@@ -32,7 +41,10 @@ type Count = NumberIn<1, 1_000_000>;
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// The address on which the gateway listens. Port 0 selects a free port; `ctl members` shows it.
-    pub listen: String,
+    #[schemars(with = "String")]
+    pub listen: ListenAddress,
+    /// Several listeners instead of `listen`, at most 16, each with a name, an address and settings of its own.
+    pub listeners: Vec<Listener>,
     /// Path prefixes that go to fixed addresses. Routes take precedence over service types; among routes, the longest
     /// matching prefix wins.
     pub routes: Vec<Route>,
@@ -46,7 +58,7 @@ pub struct Settings {
     /// How long a request may wait for a serving member, for example while a role moves. `0s` disables waiting.
     /// Default: `10s`.
     pub wait: DurationIn<0>,
-    /// The largest number of client connections; the next one waits in the operating system's queue. Default: 10000.
+    /// The largest number of client connections of each listener; the next one waits in the operating system's queue. Default: 10000.
     pub max_connections: Count,
     /// The trusted proxies in front of the gateway, as addresses or networks: `[10.0.0.0/8]`. Their `Forwarded`,
     /// `X-Forwarded-*` and `X-Request-Id` headers are kept and extended; those of any other client are replaced.
@@ -57,6 +69,8 @@ pub struct Settings {
     /// through a visitor's browser. `any` disables the check. Routes are reached under every host.
     #[schemars(schema_with = "hosts")]
     pub hosts: Hosts,
+    /// The log of requests. There is none unless it is given.
+    pub access_log: Option<AccessLogSettings>,
 }
 
 /// A path prefix that goes to fixed addresses.
@@ -90,7 +104,8 @@ fn hosts(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            listen: "127.0.0.1:0".to_owned(),
+            listen: ListenAddress::default(),
+            listeners: Vec::new(),
             routes: Vec::new(),
             connect_timeout: DurationIn::of_millis::<4_000>(),
             response_timeout: DurationIn::of_millis::<60_000>(),
@@ -99,6 +114,7 @@ impl Default for Settings {
             max_connections: NumberIn::of::<10_000>(),
             trust: Vec::new(),
             hosts: Hosts::default(),
+            access_log: None,
         }
     }
 }
@@ -106,22 +122,20 @@ impl Default for Settings {
 /// The checked settings.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) listen: SocketAddr,
+    /// At least one.
+    pub(crate) listeners: Vec<ListenerPlan>,
     pub(crate) table: RouteTable,
     pub(crate) limits: Limits,
-    pub(crate) max_connections: usize,
+    /// The trusted proxies of requests that arrive through the agent's listener.
     pub(crate) trust: Vec<IpNet>,
     pub(crate) hosts: Hosts,
+    pub(crate) access_log: Option<AccessLogPlan>,
 }
 
 impl Settings {
     /// Checks everything, and reports all mistakes at once.
     pub(crate) fn check(self) -> Result<Plan, SettingsError> {
         let mut mistakes = Vec::new();
-        let listen = self.listen.parse().map_err(|_| {
-            SettingsMistake::new("/listen", format!("`{}` is no address and port", self.listen))
-                .hint("write `127.0.0.1:8080`, or `127.0.0.1:0` for any free port")
-        });
         let limits = Limits {
             connect: self.connect_timeout.get(),
             head: self.response_timeout.get(),
@@ -130,36 +144,16 @@ impl Settings {
             ..Limits::default()
         };
         let ways = self.ways(&mut mistakes);
-        let trust = self.networks(&mut mistakes);
-        match listen {
-            Ok(listen) if mistakes.is_empty() => Ok(Plan {
-                listen,
-                table: RouteTable::new(ways),
-                limits,
-                max_connections: self.max_connections.as_usize(),
-                trust,
-                hosts: self.hosts.clone(),
-            }),
-            listen => {
-                mistakes.extend(listen.err());
-                Err(SettingsError { mistakes })
-            }
+        let trust = listener::networks("/trust", &self.trust, &mut mistakes);
+        let access_log = self.access_log.as_ref().map(|log| log.plan(&mut mistakes));
+        let defaults =
+            listener::Defaults { trust: trust.clone(), max_connections: self.max_connections.as_usize() };
+        let listeners = listener::plan(&self.listen, &self.listeners, &defaults, &mut mistakes);
+        if !mistakes.is_empty() {
+            return Err(SettingsError { mistakes });
         }
-    }
-
-    fn networks(&self, mistakes: &mut Vec<SettingsMistake>) -> Vec<IpNet> {
-        let mut networks = Vec::new();
-        for (at, text) in self.trust.iter().enumerate() {
-            match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-                Ok(network) => networks.push(network),
-                Err(_) => {
-                    let message = format!("`{text}` is no address and no network");
-                    let mistake = SettingsMistake::new(format!("/trust/{at}"), message);
-                    mistakes.push(mistake.hint("write it like `10.0.0.7` or `10.0.0.0/8`"));
-                }
-            }
-        }
-        networks
+        let table = RouteTable::new(ways);
+        Ok(Plan { listeners, table, limits, trust, hosts: self.hosts.clone(), access_log })
     }
 
     fn ways(&self, mistakes: &mut Vec<SettingsMistake>) -> Vec<Way> {
@@ -225,7 +219,7 @@ mod tests {
     #[test]
     fn the_defaults_are_right() {
         let plan = Settings::default().check().unwrap();
-        assert_eq!(plan.listen.to_string(), "127.0.0.1:0");
+        assert_eq!(plan.listeners[0].address.to_string(), "127.0.0.1:0");
         assert_eq!(plan.limits, Limits::default(), "the documented defaults are those of the mesh");
         assert_eq!(plugin::parse_settings(&json!({})), Ok(Settings::default()));
     }

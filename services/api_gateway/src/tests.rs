@@ -26,9 +26,13 @@ use types::{Generation, Phase, Problem, Role, RoleState, api};
 
 use crate::ApiGateway;
 
+mod access_log;
 mod backends;
 mod described;
+mod http2;
+mod listeners;
 mod raw;
+mod tls;
 
 #[tokio::test]
 async fn the_plugin_keeps_the_promises_of_every_plugin() {
@@ -54,9 +58,15 @@ impl Running {
         context.view = receiver;
         let prepared = ApiGateway.prepare(&settings).unwrap();
         let service = prepared.start(context.clone()).await.unwrap();
-        let url = context.endpoints.urls()["gateway"].clone();
-        let addr = url.strip_prefix("http://").unwrap().parse().unwrap();
+        let urls = context.endpoints.urls();
+        let (_, url) = urls.get_key_value("gateway").or(urls.first_key_value()).unwrap();
+        let addr = address(url);
         Self { context, service, views, addr }
+    }
+
+    /// The address of a named listener.
+    fn listener(&self, name: &str) -> SocketAddr {
+        address(&self.context.endpoints.urls()[name])
     }
 
     async fn routing(prefix: &str, to: &Upstream) -> Self {
@@ -98,6 +108,10 @@ impl Running {
         assert!(problem.request_id.is_some());
         problem
     }
+}
+
+fn address(url: &str) -> SocketAddr {
+    url.split_once("://").unwrap().1.parse().unwrap()
 }
 
 async fn send(request: http::request::Builder, body: &'static str) -> Response<Incoming> {

@@ -76,6 +76,31 @@ async fn a_second_up_starts_nothing_and_reports_what_an_operator_changed() -> an
     Ok(())
 }
 
+#[tokio::test]
+async fn files_in_settings_are_found_beside_the_manifest() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let testdata = repository().join("crates/plugin/src/tls/testdata");
+    let cert = std::fs::read_to_string(testdata.join("shop.crt"))?;
+    machine.write("shop.pem", &(cert + &std::fs::read_to_string(testdata.join("shop.key"))?))?;
+    let manifest = machine.manifest(
+        "services:\n  api_gateway:\n    settings:\n      listeners:\n        - name: web\n          \
+         address: 127.0.0.1:0\n          tls: {certificates: [{cert: shop.pem, key: ./shop.pem}]}\n      \
+         access_log: {to: access.log}\nnodes:\n  - {id: gateway, service: api_gateway}\n",
+    )?;
+    machine.ctl(&["validate", &manifest]).await?.exits(0)?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?;
+    // A gateway without its certificate would be degraded.
+    let status = machine.ctl(&["status"]).await?.exits(0)?;
+    assert!(!status.out.contains("in the manifest"), "{}", status.out);
+    let again = machine.ctl(&["up", &manifest]).await?.exits(0)?;
+    assert!(!again.err.contains("drift"), "{}", again.err);
+    let own = ask(&format!("{}/v1/agent/self", url(&machine, "gateway")?)).await?;
+    let web = own["member"]["state"]["endpoints"]["web"].as_str().unwrap_or_default().to_owned();
+    assert!(web.starts_with("https://127.0.0.1:"), "{own}");
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
+
 /// The status with which each gateway answers a path.
 async fn answered(machine: &Machine, path: &str) -> anyhow::Result<Vec<u16>> {
     let http = client::plain_http().build()?;

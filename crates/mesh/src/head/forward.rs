@@ -22,6 +22,8 @@ const MAX_ID: usize = 128;
 pub struct Added<'a> {
     /// The other end of the connection.
     pub peer: Option<IpAddr>,
+    /// The scheme of the client's request: `http` or `https`.
+    pub scheme: &'static str,
     /// The host and port that the client requested.
     pub host: Option<&'a str>,
     /// The prefix that was removed from the path; empty if none was.
@@ -44,7 +46,7 @@ pub fn add(headers: &mut HeaderMap, added: &Added<'_>) {
     {
         set(headers, X_FORWARDED_HOST, host);
     }
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(added.scheme));
     if !added.prefix.is_empty() {
         let earlier = headers.get(X_FORWARDED_PREFIX).and_then(|value| value.to_str().ok());
         let whole = [earlier.unwrap_or_default(), added.prefix].concat();
@@ -80,7 +82,9 @@ mod tests {
     fn added(before: &[&str], peer: &str, prefix: &str) -> Vec<String> {
         let mut message = headers(before);
         let id = HeaderValue::from_static("id");
-        add(&mut message, &Added { peer: peer.parse().ok(), host: Some("shop.example"), prefix, id: &id });
+        let peer = peer.parse().ok();
+        let added = Added { peer, scheme: "http", host: Some("shop.example"), prefix, id: &id };
+        add(&mut message, &added);
         lines(&message)
     }
 

@@ -10,10 +10,16 @@ use types::{ErrorKind, Problem, api};
 /// What a handler returns: its answer, or the refusal to send instead.
 pub type Answer = Result<Response, Response>;
 
+/// The code of the problem that an answer reports. Answers of [`problem`] have it as an extension, for logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProblemCode(pub String);
+
 /// The answer that reports a problem: `application/problem+json`.
 pub fn problem(problem: &Problem) -> Response {
     let body = serde_json::to_vec(problem).unwrap_or_default();
-    written(problem.status, body)
+    let mut answer = written(problem.status, body);
+    answer.extensions_mut().insert(ProblemCode(problem.code().to_owned()));
+    answer
 }
 
 /// Like [`problem`], with an additional member for programs (RFC 9457, section 3.2).

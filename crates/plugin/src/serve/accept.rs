@@ -9,11 +9,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::meters::ListenerMeters;
+
 /// The pause after the system failed to accept a connection, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How often that is logged at most.
-const WARN_EVERY: Duration = Duration::from_secs(1);
+/// How often such failures are logged at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Stops a listener in two steps. Made of one token, it takes both steps at once.
 #[derive(Debug, Clone, Default)]
@@ -46,12 +47,25 @@ pub async fn accept<C>(
     listener: TcpListener,
     stop: Stop,
     limits: AcceptLimits,
+    connection: impl FnMut(TcpStream, SocketAddr, CancellationToken) -> C,
+) where
+    C: Future<Output = ()> + Send + 'static,
+{
+    accept_counted(listener, stop, limits, &ListenerMeters::default(), connection).await;
+}
+
+/// The same, counted.
+pub(super) async fn accept_counted<C>(
+    listener: TcpListener,
+    stop: Stop,
+    limits: AcceptLimits,
+    meters: &ListenerMeters,
     mut connection: impl FnMut(TcpStream, SocketAddr, CancellationToken) -> C,
 ) where
     C: Future<Output = ()> + Send + 'static,
 {
     let mut connections = JoinSet::new();
-    let mut warned: Option<Instant> = None;
+    let mut next_log = Instant::now();
     loop {
         while connections.try_join_next().is_some() {}
         tokio::select! {
@@ -61,12 +75,14 @@ pub async fn accept<C>(
             Some(_) = connections.join_next(), if connections.len() >= limits.connections => {}
             accepted = listener.accept(), if connections.len() < limits.connections => match accepted {
                 Ok((stream, peer)) => {
+                    meters.accepted();
                     connections.spawn(connection(stream, peer, stop.serving.clone()));
                 }
                 Err(error) => {
-                    if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                    meters.accept_paused();
+                    if Instant::now() >= next_log {
+                        next_log = Instant::now() + LOG_INTERVAL;
                         warn!(%error, "could not accept a connection");
-                        warned = Some(Instant::now());
                     }
                     sleep(ACCEPT_PAUSE).await;
                 }

@@ -65,7 +65,7 @@ fn named(problem: &Problem, limits: &ServeLimits) -> Problem {
 }
 
 /// The answer for a problem, with the node and the id of the request.
-fn signed(problem: &Problem, limits: &ServeLimits) -> Response<Body> {
+pub(super) fn signed(problem: &Problem, limits: &ServeLimits) -> Response<Body> {
     let problem = if problem.request_id.is_some() { problem.clone() } else { named(problem, limits) };
     let mut answer = crate::http::problem(&problem);
     let headers = answer.headers_mut();

@@ -15,7 +15,7 @@ use types::ReasonCode;
 
 use super::accept::{AcceptLimits, Stop, accept};
 use super::in_flight::InFlight;
-use super::{ServeLimits, serve};
+use super::{Protocols, ServeLimits, serve, serve_with};
 use crate::{Context, Health};
 
 /// The task of a listener has ended though it was not stopped.
@@ -84,7 +84,7 @@ const QUIET: Duration = Duration::from_millis(30);
 /// ```
 #[derive(Debug)]
 pub struct DrainingListener {
-    name: &'static str,
+    name: String,
     in_flight: InFlight,
     stop: Stop,
     /// Cancelled once the listener and every connection are closed.
@@ -107,7 +107,26 @@ impl DrainingListener {
     {
         let stop = Stop { accepting: CancellationToken::new(), serving: cx.shutdown.child_token() };
         let serving = serve(listener, service, stop.clone(), limits);
-        Self::run(cx, name, in_flight, stop, serving)
+        Self::run(cx, name, name.to_owned(), in_flight, stop, serving)
+    }
+
+    /// The same with the protocols of a named listener.
+    pub fn named<S>(
+        cx: &Context,
+        name: &str,
+        listener: TcpListener,
+        in_flight: InFlight,
+        limits: ServeLimits,
+        protocols: Protocols,
+        service: S,
+    ) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+    {
+        let stop = Stop { accepting: CancellationToken::new(), serving: cx.shutdown.child_token() };
+        let serving = serve_with(listener, service, stop.clone(), limits, protocols);
+        Self::run(cx, "listener", name.to_owned(), in_flight, stop, serving)
     }
 
     /// Serves any other protocol like [`accept`]. The connections must count their requests in `in_flight`.
@@ -124,19 +143,20 @@ impl DrainingListener {
     {
         let stop = Stop { accepting: CancellationToken::new(), serving: cx.shutdown.child_token() };
         let serving = accept(listener, stop.clone(), limits, connection);
-        Self::run(cx, name, in_flight, stop, serving)
+        Self::run(cx, name, name.to_owned(), in_flight, stop, serving)
     }
 
     fn run(
         cx: &Context,
-        name: &'static str,
+        task: &'static str,
+        name: String,
         in_flight: InFlight,
         stop: Stop,
         serving: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let closed = CancellationToken::new();
         let on_close = closed.clone().drop_guard();
-        cx.tasks.spawn(name, async move {
+        cx.tasks.spawn(task, async move {
             let _on_close = on_close;
             serving.await;
             Ok(())
@@ -152,7 +172,7 @@ impl DrainingListener {
     /// `Failed` if the listener has ended without having been stopped.
     pub fn health(&self) -> Health {
         if self.closed.is_cancelled() && !self.stop.accepting.is_cancelled() {
-            return Health::failed(LISTENER_ENDED, "the listener has ended");
+            return Health::failed(LISTENER_ENDED, format!("the listener `{}` has ended", self.name));
         }
         Health::Ready
     }
@@ -161,14 +181,14 @@ impl DrainingListener {
     pub async fn drain(&self, deadline: Instant) {
         self.in_flight.drain();
         self.stop.accepting.cancel();
-        info!(listener = self.name, in_flight = self.in_flight.count(), "draining");
+        info!(listener = %self.name, in_flight = self.in_flight.count(), "draining");
         let quiet = timeout_at(deadline, self.in_flight.quiet(QUIET));
         tokio::select! {
             biased;
             () = self.closed.cancelled() => {}
             outcome = quiet => if outcome.is_err() {
                 let in_flight = self.in_flight.count();
-                warn!(listener = self.name, in_flight, "drain deadline reached before all requests ended");
+                warn!(listener = %self.name, in_flight, "drain deadline reached before all requests ended");
             },
         }
     }

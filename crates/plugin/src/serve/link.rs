@@ -101,6 +101,11 @@ impl<T> Link<T> {
         Self { inner, progress, limits, stopping, refusal: None, lingering: None }
     }
 
+    /// The transport itself, once the connection is not served any more.
+    pub(super) fn into_inner(self) -> T {
+        self.inner
+    }
+
     /// Discards what the parser writes, and prepares a problem that replaces it.
     fn refuse(&mut self, written: &[u8]) {
         if self.refusal.is_some() {

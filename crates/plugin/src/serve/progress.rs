@@ -15,6 +15,8 @@ pub(super) struct Progress(Arc<Mutex<State>>);
 struct State {
     /// Requests that the service has received and whose answers have not ended.
     open: usize,
+    /// Whether the parser has accepted a request.
+    has_begun: bool,
     /// Whether the bytes still to be written come from the service, and not from a refusal of the parser.
     has_answered: bool,
     /// Whether the client may still be sending a body that is not read any more.
@@ -44,6 +46,7 @@ impl Progress {
         let mut state = self.state();
         let fragment = fragment(&state.head, head);
         state.open += 1;
+        state.has_begun = true;
         state.is_unread = has_body;
         state.reads_body = has_body;
         let end = if has_body { None } else { end_of_head(&state.head) };
@@ -78,6 +81,11 @@ impl Progress {
             state.has_answered = false;
             state.reads_body = false;
         }
+    }
+
+    /// Whether the head of a request has arrived since the connection began.
+    pub(super) fn has_begun(&self) -> bool {
+        self.state().has_begun
     }
 
     /// Whether the service has a request whose answer has not ended.

@@ -24,7 +24,10 @@ pub(super) fn problem(head: &[u8], status: StatusCode, limits: &ServeLimits) -> 
     }
     let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let target_len = line.split(|byte| *byte == b' ').nth(1).map_or(0, <[u8]>::len);
-    if status == StatusCode::URI_TOO_LONG || target_len > MAX_TARGET.min(limits.head_size) {
+    // The parser stops where its buffer is full, which may be in the middle of the target.
+    let is_cut =
+        status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE && !head.contains(&b'\n') && target_len > 0;
+    if status == StatusCode::URI_TOO_LONG || is_cut || target_len > MAX_TARGET.min(limits.head_size) {
         let detail = format!("the target of the request has more than {} bytes", limits.head_size);
         return invalid("target-too-long", 414, detail).hint("send long values in a body");
     }
@@ -64,13 +67,24 @@ pub(super) fn http_2() -> Problem {
     invalid("http-version", 505, "the listener speaks HTTP/1.1 and not HTTP/2").hint("use HTTP/1.1")
 }
 
+/// The problem with a client that speaks HTTP/1 to a listener for HTTP/2 alone.
+pub(super) fn http_1() -> Problem {
+    invalid("http-version", 505, "the listener speaks HTTP/2 and not HTTP/1.1").hint("use HTTP/2")
+}
+
+/// The problem with a client that sends plain HTTP to a listener with TLS.
+pub(super) fn plain_http() -> Problem {
+    invalid("plain-http", 400, "this looks like plain HTTP, and the listener speaks TLS")
+        .hint("use https:// instead of http://")
+}
+
 fn invalid(code: &str, status: u16, detail: impl Into<String>) -> Problem {
     let mut problem = Problem::new(ErrorKind::Invalid, code, detail);
     problem.status = status;
     problem
 }
 
-fn too_large(limits: &ServeLimits) -> Problem {
+pub(super) fn too_large(limits: &ServeLimits) -> Problem {
     let ServeLimits { fields, head_size, .. } = limits;
     let detail =
         format!("the head of the request is too large: it may have {fields} fields and {head_size} bytes");
@@ -238,6 +252,7 @@ mod tests {
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(40_000));
         assert_eq!(refusal(&long, 431), refusal(&long, 414));
         assert_eq!(refusal(&long, 414).0, 414);
+        assert_eq!(refusal(&long[..32_768], 431), refusal(&long, 414));
         let large = format!("GET / HTTP/1.1\r\ncookie: {}", "a".repeat(40_000));
         let found = refusal(&large, 431);
         assert!(found.2.contains("100 fields and 32768 bytes"), "{found:?}");

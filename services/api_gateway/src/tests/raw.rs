@@ -85,7 +85,6 @@ async fn an_ambiguous_head_is_refused_with_a_problem_and_ends_the_connection() {
         ("GET /u/?q=\"x\" HTTP/1.1\r\nHost: h\r\n\r\n", 400, "bad-target"),
         ("GET /a b HTTP/1.1\r\nHost: h\r\n\r\n", 400, "bad-request-line"),
         ("GET /u/ HTTP/1.2\r\nHost: h\r\n\r\n", 505, "http-version"),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "http-version"),
         ("GET /u/ http/1.1\r\nHost: h\r\n\r\n", 400, "bad-request-line"),
         (
             "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",

@@ -1,12 +1,15 @@
 //! Where a cluster differs from its manifest. An operator may have wanted it, so none of this is a warning.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use manifest::Manifest;
+use serde_json::Value;
 use types::api::{Member, Specs};
 use types::{Phase, Spec};
 
 use crate::dropped;
+use crate::manifest_file;
 use crate::record::ClusterRecord;
 use crate::spec_diff;
 
@@ -45,7 +48,8 @@ pub(super) fn differences(record: &ClusterRecord, members: &[Member], specs: &Sp
     // Variables may have been set when the cluster was started and not be set now, or vice versa.
     let probed = parsed(&|_| probe()).ok();
     let manifest = &checked.manifest;
-    let mut lines = settings(manifest, probed.as_ref().map(|checked| &checked.manifest), specs);
+    let folder = manifest_file::folder(&record.manifest).unwrap_or_default();
+    let mut lines = settings(manifest, probed.as_ref().map(|checked| &checked.manifest), specs, &folder);
     let in_manifest: BTreeSet<_> = manifest.nodes.iter().map(|node| &node.id).collect();
     let recorded: BTreeSet<_> = record.nodes.iter().map(|node| &node.id).collect();
     for node in
@@ -65,7 +69,30 @@ fn probe() -> Option<String> {
     Some(PROBE.to_owned())
 }
 
-fn settings(manifest: &Manifest, probed: Option<&Manifest>, specs: &Specs) -> Vec<String> {
+/// The written settings, with those paths made absolute that are absolute in the settled ones: `ctl up` has done so, and
+/// only a service's plugin knows which of its texts are paths.
+fn with_absolute_paths(written: &Value, settled: &Value, folder: &Path) -> Value {
+    match (written, settled) {
+        (Value::String(path), Value::String(absolute)) if folder.join(path) == Path::new(absolute) => {
+            settled.clone()
+        }
+        (Value::Array(written), Value::Array(settled)) => {
+            let settled = settled.iter().chain(std::iter::repeat(&Value::Null));
+            let items = written.iter().zip(settled);
+            items.map(|(written, settled)| with_absolute_paths(written, settled, folder)).collect()
+        }
+        (Value::Object(written), Value::Object(settled)) => {
+            let one = |(key, value): (&String, &Value)| {
+                let settled = settled.get(key).unwrap_or(&Value::Null);
+                (key.clone(), with_absolute_paths(value, settled, folder))
+            };
+            Value::Object(written.iter().map(one).collect())
+        }
+        _ => written.clone(),
+    }
+}
+
+fn settings(manifest: &Manifest, probed: Option<&Manifest>, specs: &Specs, folder: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     for (written, spec) in &manifest.services {
         // Without an agent the types are not known; the settled specs name them.
@@ -76,7 +103,7 @@ fn settings(manifest: &Manifest, probed: Option<&Manifest>, specs: &Specs) -> Ve
         let Some(known) = specs.specs.get(service).filter(|_| !has_variables) else { continue };
         let wanted = Spec {
             service_type: spec.service_type.clone(),
-            settings: spec.settings.clone(),
+            settings: with_absolute_paths(&spec.settings, &known.spec.settings, folder),
             shards: spec.shards.or(known.spec.shards),
             replicas: spec.replicas,
         };
@@ -84,4 +111,26 @@ fn settings(manifest: &Manifest, probed: Option<&Manifest>, specs: &Specs) -> Ve
         lines.extend(changes.iter().map(|changed| format!("{changed} in the manifest; `ctl up` applies it")));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_path_that_was_made_absolute_is_no_difference() {
+        let folder = Path::new("/m");
+        let settled =
+            json!({"list": [{"cert": "/m/tls/a", "name": "a"}, 7], "to": "/m/log", "other": "/else/x"});
+        let written = json!({"list": [{"cert": "tls/a", "name": "a"}, 7], "to": "/m/log", "other": "x"});
+        let mut expected = settled.clone();
+        expected["other"] = json!("x");
+        assert_eq!(with_absolute_paths(&written, &settled, folder), expected);
+        let longer = json!({"list": [{"cert": "tls/a", "name": "a"}, 7, "tls/a"]});
+        let found = with_absolute_paths(&longer, &settled, folder);
+        assert_eq!(found, json!({"list": [{"cert": "/m/tls/a", "name": "a"}, 7, "tls/a"]}));
+        assert_eq!(with_absolute_paths(&written, &json!([]), folder), written);
+    }
 }

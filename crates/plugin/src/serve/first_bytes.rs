@@ -1,0 +1,122 @@
+//! Finds out from its first bytes whether a connection begins with HTTP/2 by prior knowledge (RFC 9113, section 3.3), and
+//! gives those bytes back.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+/// What a client of HTTP/2 sends first.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How a connection begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begins {
+    Http2,
+    Other,
+}
+
+/// Reads until it is clear how the connection begins. Returns what was read, too. Fails if nothing comes.
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Begins, Bytes)> {
+    let mut bytes = [0; PREFACE.len()];
+    let mut len = 0;
+    loop {
+        let read = stream.read(&mut bytes[len..]).await?;
+        if read == 0 && len == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        len += read;
+        let begins = if !PREFACE.starts_with(&bytes[..len]) || read == 0 {
+            Begins::Other
+        } else if len == PREFACE.len() {
+            Begins::Http2
+        } else {
+            continue;
+        };
+        return Ok((begins, Bytes::copy_from_slice(&bytes[..len])));
+    }
+}
+
+/// A transport that yields some bytes before its own.
+#[derive(Debug)]
+pub(super) struct Rewound<T> {
+    first: Bytes,
+    inner: T,
+}
+
+impl<T> Rewound<T> {
+    pub(super) fn new(first: Bytes, inner: T) -> Self {
+        Self { first, inner }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
+        let len = self.first.len().min(buf.remaining());
+        buf.put_slice(&self.first[..len]);
+        self.first.advance(len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_preface_is_told_from_every_other_beginning_at_every_cut_and_nothing_is_lost() {
+        for (text, expected) in [
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nrest", Begins::Http2),
+            ("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\nrest", Begins::Other),
+            ("PROPFIND / HTTP/1.1\r\n\r\n", Begins::Other),
+            ("P", Begins::Other),
+            ("GET / HTTP/1.1\r\n\r\n", Begins::Other),
+        ] {
+            for cut in 1..=text.len().min(PREFACE.len()) {
+                let (first, second) = text.as_bytes().split_at(cut);
+                let mut stream = AsyncReadExt::chain(first, second);
+                let (begins, bytes) = read(&mut stream).await.unwrap();
+                assert_eq!(begins, expected, "{text:?} cut at {cut}");
+                let mut whole = String::new();
+                AsyncReadExt::chain(&bytes[..], stream).read_to_string(&mut whole).await.unwrap();
+                assert_eq!(whole, text);
+            }
+        }
+        read(&mut &b""[..]).await.unwrap_err();
+    }
+}

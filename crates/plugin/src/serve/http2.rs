@@ -1,0 +1,218 @@
+//! HTTP/2 on a connection (RFC 9113): its limits, the checks of its heads, and its end.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::body::Body;
+use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
+use futures_util::stream::FuturesUnordered;
+use http::header::{CONNECTION, COOKIE, HOST, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh::head::{HeadError, is_about_all, refuse};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until};
+use tokio_io_timeout::TimeoutWriter;
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt};
+use tracing::debug;
+
+use super::meters::Spoken;
+use super::standstill::{Streams, poll_all, watched};
+use super::{Client, Shared, answer, refused};
+
+/// How many requests of one connection may be open at once.
+const STREAMS: u32 = 100;
+/// How many bytes the fields of a head may have, decompressed.
+const HEADER_LIST: u32 = 16 * 1024;
+/// How many streams may be reset before they were served.
+const PENDING_RESETS: usize = 20;
+/// How many streams may be reset for errors of the client.
+const LOCAL_RESETS: usize = 1024;
+/// How many bytes of a request's body a client may send ahead.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same for all bodies of a connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How many bytes of an answer are buffered.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How often the other end is checked, and how long it may take to answer.
+const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// How long a connection may have no open request.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long a client may take to close a connection that is not used any more.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Serves HTTP/2 on a connection until it ends. The first head must arrive before `due`. A drain or a stop sends GOAWAY:
+/// requests that are open, or on their way, are still answered.
+pub(super) async fn serve<T, S>(
+    transport: T,
+    due: Instant,
+    client: Client,
+    service: S,
+    shared: Arc<Shared>,
+    stopping: CancellationToken,
+) where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let _open = shared.protocols.meters.opened(Spoken::Http2);
+    let mut transport = TimeoutWriter::new(transport);
+    transport.set_timeout(Some(shared.limits.send_timeout));
+    let streams = Streams::new(shared.limits.send_timeout);
+    let peer = client.peer;
+    let draining = shared.draining.clone();
+    let mut builder = hyper::server::conn::http2::Builder::new(streams.clone());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADER_LIST)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING.0)
+        .keep_alive_timeout(PING.1);
+    let io = TokioIo::new(Box::pin(transport));
+    let mut connection = builder.serve_connection(io, with_refusals(service, client, shared));
+    let mut running = FuturesUnordered::new();
+    let mut ending = pin!(ending(&draining, &stopping).fuse());
+    let mut idle = Box::pin(sleep_until(due));
+    let (mut is_idle, mut is_closing) = (true, false);
+    let ended = poll_fn(|cx| {
+        let mut connection = Pin::new(&mut connection);
+        if !ending.is_terminated() && ending.as_mut().poll(cx).is_ready() {
+            is_closing = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        running.extend(streams.take());
+        let has_none = poll_all(&mut running, cx).is_ready();
+        if has_none && !is_idle {
+            idle.as_mut().reset(Instant::now() + IDLE);
+        }
+        is_idle = has_none;
+        while is_idle && idle.as_mut().poll(cx).is_ready() {
+            if is_closing {
+                return Poll::Ready(None);
+            }
+            is_closing = true;
+            connection.as_mut().graceful_shutdown();
+            idle.as_mut().reset(Instant::now() + CLOSING);
+            // It has something to send.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await;
+    if let Some(Err(error)) = ended {
+        debug!(%peer, %error, "a connection ended early");
+    }
+}
+
+/// Waits for the drain or the stop, whichever comes first.
+async fn ending(draining: &CancellationToken, stopping: &CancellationToken) {
+    tokio::select! {
+        biased;
+        () = stopping.cancelled() => {}
+        () = draining.cancelled() => {}
+    }
+}
+
+/// The service as a connection with HTTP/2 calls it: requests with a refused head do not reach it, and the others look like
+/// those of HTTP/1.1.
+fn with_refusals<S>(
+    service: S,
+    client: Client,
+    shared: Arc<Shared>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
+>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    hyper::service::service_fn(move |request: Request<Incoming>| {
+        let (mut head, body) = request.into_parts();
+        let (meters, limits) = (&shared.protocols.meters, &shared.limits);
+        meters.requested();
+        merge_cookies(&mut head);
+        let own = if head.headers.len() > limits.fields {
+            meters.refused();
+            Some(answer::signed(&refused::too_large(limits), limits))
+        } else if let Err(error) = name_host(&mut head).and_then(|()| refuse(&head)) {
+            meters.refused();
+            Some(answer::refuse(&error, limits))
+        } else {
+            is_about_all(&head).then(answer::options)
+        };
+        keep_path(&mut head.uri);
+        client.sign(&mut head);
+        let service = service.clone();
+        async move {
+            let answer = match own {
+                Some(own) => own,
+                None => match service.oneshot(Request::from_parts(head, Body::new(body))).await {
+                    Ok(answer) => answer,
+                    Err(never) => match never {},
+                },
+            };
+            let mut answer = answer.map(watched);
+            // It speaks of the connection, which is not how HTTP/2 closes one.
+            answer.headers_mut().remove(CONNECTION);
+            Ok(answer)
+        }
+    })
+}
+
+/// Joins the pieces into which HTTP/2 may cut cookies (RFC 9113, section 8.2.3).
+fn merge_cookies(head: &mut Parts) {
+    let mut pieces = head.headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else { return };
+    let mut whole = first.as_bytes().to_vec();
+    for piece in std::iter::once(second).chain(pieces) {
+        whole.extend_from_slice(b"; ");
+        whole.extend_from_slice(piece.as_bytes());
+    }
+    if let Ok(whole) = HeaderValue::from_bytes(&whole) {
+        head.headers.insert(COOKIE, whole);
+    }
+}
+
+/// Names the host in `Host`, as HTTP/1.1 does. `:authority` and `Host` may not differ (RFC 9113, section 8.3.1).
+fn name_host(head: &mut Parts) -> Result<(), HeadError> {
+    let Some(authority) = head.uri.authority() else { return Ok(()) };
+    let given = head.headers.get(HOST);
+    if given.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
+        return Err(HeadError::SeveralHosts);
+    }
+    if given.is_none()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, host);
+    }
+    Ok(())
+}
+
+/// Leaves only path and query of a target.
+fn keep_path(uri: &mut Uri) {
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *uri = Uri::from(path);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{StatusCode, Version};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::TokioExecutor;
+use std::net::SocketAddr;
+use std::sync::Weak;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tower::service_fn;
+
+use super::super::{Protocols, ServeLimits, Stop, serve_with};
+use super::*;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A server with HTTP/2 that answers with the head of each request, and on `/endless` with a body that never ends.
+struct Server {
+    address: SocketAddr,
+    stop: Stop,
+    tasks: JoinSet<()>,
+    /// For each endless body, whether it still exists.
+    bodies: Arc<Mutex<Vec<Weak<()>>>>,
+}
+
+impl Server {
+    async fn start(limits: ServeLimits) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bodies: Arc<Mutex<Vec<Weak<()>>>> = Arc::default();
+        let made = Arc::clone(&bodies);
+        let service = service_fn(move |request: Request<Body>| {
+            let body = if request.uri().path() == "/endless" {
+                let token = Arc::new(());
+                made.lock().unwrap().push(Arc::downgrade(&token));
+                Body::from_stream(stream::repeat_with(move || {
+                    let _ = &token;
+                    Ok::<_, Infallible>(Bytes::from_static(&[7; 64 * 1024]))
+                }))
+            } else {
+                Body::from(format!("{} {:?}", request.uri(), request.headers()))
+            };
+            async { Ok::<_, Infallible>(Response::builder().header(CONNECTION, "close").body(body).unwrap()) }
+        });
+        let (stop, mut tasks) = (Stop::default(), JoinSet::new());
+        let protocols = Protocols { http2: true, ..Protocols::default() };
+        tasks.spawn(serve_with(listener, service, stop.clone(), limits, protocols));
+        Self { address, stop, tasks, bodies }
+    }
+
+    async fn client(&mut self) -> SendRequest<Empty<Bytes>> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (sender, connection) = client.await.unwrap();
+        self.tasks.spawn(async {
+            let _ = connection.await;
+        });
+        sender
+    }
+}
+
+fn get(path: &str) -> http::request::Builder {
+    Request::get(format!("http://shop.example{path}")).version(Version::HTTP_2)
+}
+
+async fn answer(
+    client: &mut SendRequest<Empty<Bytes>>,
+    request: http::request::Builder,
+) -> (StatusCode, String) {
+    let answer = client.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+    assert!(!answer.headers().contains_key(CONNECTION));
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn a_request_looks_like_one_of_http_1_to_the_service() {
+    let mut server = Server::start(ServeLimits::default()).await;
+    let mut client = server.client().await;
+    let request = get("/a%2Fb?q").header("cookie", "a=1").header("cookie", "b=2").header("cookie", "c=3");
+    let (status, text) = answer(&mut client, request).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(text.starts_with("/a%2Fb?q {"), "{text}");
+    assert!(text.contains(r#""host": "shop.example""#), "{text}");
+    assert!(text.contains(r#""cookie": "a=1; b=2; c=3""#), "{text}");
+}
+
+#[tokio::test]
+async fn an_ambiguous_or_large_head_is_refused_and_the_connection_continues() {
+    let mut server = Server::start(ServeLimits::default()).await;
+    let mut client = server.client().await;
+    let mut many = get("/");
+    for number in 0..110 {
+        many = many.header(format!("a-{number}"), "b");
+    }
+    let mut crumbs = get("/");
+    for number in 0..110 {
+        crumbs = crumbs.header("cookie", format!("a{number}=b"));
+    }
+    for (request, status, code) in [
+        (get("/").header("host", "other.example"), 400, "several-hosts"),
+        (get("/").header("host", "SHOP.example"), 200, "SHOP.example"),
+        (get("/").method("TRACE"), 405, "no-trace"),
+        (get("/").header("expect", "200-ok"), 417, "bad-expectation"),
+        (many, 431, "head-too-large"),
+        (crumbs, 200, "a109=b"),
+        (get("/"), 200, "shop.example"),
+    ] {
+        let (found, text) = answer(&mut client, request).await;
+        assert_eq!(found, status, "{text}");
+        assert!(text.contains(code), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_which_the_client_takes_nothing_is_reset_and_the_others_continue() {
+    let limits = ServeLimits { send_timeout: Duration::from_secs(2), ..ServeLimits::default() };
+    let mut server = Server::start(limits).await;
+    let mut client = server.client().await;
+    let stuck = client.send_request(get("/endless").body(Empty::new()).unwrap()).await.unwrap();
+    let moving = client.send_request(get("/endless").body(Empty::new()).unwrap()).await.unwrap();
+    let mut moving = moving.into_body();
+    let bodies = Arc::clone(&server.bodies);
+    timeout(LONG, async {
+        while bodies.lock().unwrap()[0].strong_count() > 0 {
+            moving.frame().await.unwrap().expect("it is served");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for _ in 0..100 {
+            moving.frame().await.unwrap().expect("it is served");
+        }
+    })
+    .await
+    .expect("the stream that stands still is reset");
+    assert_eq!(answer(&mut client, get("/")).await.0, StatusCode::OK);
+    let error = stuck.into_body().collect().await.unwrap_err();
+    assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_drain_sends_goaway_and_open_streams_end() {
+    let mut server = Server::start(ServeLimits::default()).await;
+    let mut client = server.client().await;
+    let open = client.send_request(get("/endless").body(Empty::new()).unwrap()).await.unwrap();
+    let mut body = open.into_body();
+    server.stop.accepting.cancel();
+    timeout(LONG, async {
+        while client.send_request(get("/").body(Empty::new()).unwrap()).await.is_ok() {
+            body.frame().await.unwrap().expect("it is still served");
+        }
+    })
+    .await
+    .expect("the client learns that it must not send further requests");
+    for _ in 0..100 {
+        body.frame().await.unwrap().expect("it is still served");
+    }
+    drop(body);
+    timeout(LONG, async { while server.tasks.join_next().await.is_some() {} })
+        .await
+        .expect("the connection and the listener have ended");
+}
+
+#[tokio::test]
+async fn a_stop_ends_idle_connections() {
+    let mut server = Server::start(ServeLimits::default()).await;
+    let mut client = server.client().await;
+    assert_eq!(answer(&mut client, get("/")).await.0, StatusCode::OK);
+    server.stop.serving.cancel();
+    timeout(LONG, async { while server.tasks.join_next().await.is_some() {} }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_is_served_on_the_same_port() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = Server::start(ServeLimits::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    // In two pieces, of which the first could be the beginning of either.
+    stream.write_all(b"P").await.unwrap();
+    stream
+        .write_all(b"UT /x HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("/x {"), "{text}");
+}

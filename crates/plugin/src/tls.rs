@@ -1,0 +1,190 @@
+//! TLS on a listener (RFC 8446): the certificate is chosen by the host name that the client asks for, the protocol by
+//! ALPN.
+
+mod certificates;
+mod der;
+mod pair;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::{debug, warn};
+use types::ReasonCode;
+
+use crate::{Health, ServiceError};
+pub use certificates::CertificateFiles;
+use certificates::{CertificateStatus, Certificates};
+
+/// A listener has no certificate to serve.
+const CERTIFICATE_MISSING: ReasonCode = ReasonCode::new("certificate-missing");
+/// A changed certificate can't be used; the one before it is served.
+const CERTIFICATE_REFUSED: ReasonCode = ReasonCode::new("certificate-refused");
+/// A certificate that is served has expired.
+const CERTIFICATE_EXPIRED: ReasonCode = ReasonCode::new("certificate-expired");
+
+/// The interval of the checks of the certificates' files.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// How often handshakes that fail for lack of a certificate are logged at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How a connection is encrypted. Every request that came over TLS has it as an extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSession {
+    /// `TLSv1.3`.
+    pub version: &'static str,
+    /// The host name that the client asked for in its first message, in lower case.
+    pub server_name: Option<Arc<str>>,
+}
+
+/// TLS of one listener. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tls(Arc<Shared>);
+
+struct Shared {
+    listener: String,
+    certificates: Arc<Certificates>,
+    acceptor: TlsAcceptor,
+    loaded: AtomicU64,
+    failed: AtomicU64,
+    /// When handshakes that fail for lack of a certificate are logged next.
+    next_log: Mutex<Instant>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads the certificates. One that can't be used is reported by [`health`](Self::health): the others are served.
+    ///
+    /// `alpn` lists the protocols, the preferred one first: `h2`, `http/1.1`.
+    pub async fn open(
+        listener: &str,
+        files: Vec<CertificateFiles>,
+        alpn: &[&str],
+    ) -> Result<Self, ServiceError> {
+        let failed = |error: rustls::Error| ServiceError::internal("TLS can't be set up").source(error);
+        let certificates = Arc::new(Certificates::new(listener.to_owned(), files));
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let mut config = builder
+            .with_safe_default_protocol_versions()
+            .map_err(failed)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&certificates) as _);
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config.ticketer = ring::Ticketer::new().map_err(failed)?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let tls = Self(Arc::new(Shared {
+            listener: listener.to_owned(),
+            certificates,
+            acceptor,
+            loaded: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            next_log: Mutex::new(Instant::now()),
+        }));
+        tls.poll().await;
+        Ok(tls)
+    }
+
+    /// Reads the certificates again whenever their files change. Runs until it is dropped.
+    pub async fn watch(&self) {
+        loop {
+            sleep(POLL_INTERVAL).await;
+            self.poll().await;
+        }
+    }
+
+    async fn poll(&self) {
+        let certificates = Arc::clone(&self.0.certificates);
+        match spawn_blocking(move || certificates.poll()).await {
+            Ok(polled) => {
+                self.0.loaded.fetch_add(polled.loaded, Ordering::Relaxed);
+                self.0.failed.fetch_add(polled.failed, Ordering::Relaxed);
+            }
+            Err(error) => debug!(%error, "the certificates could not be checked"),
+        }
+    }
+
+    /// `Degraded` if a certificate is missing, was refused, or has expired.
+    pub fn health(&self) -> Health {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        health(&self.0.listener, &self.0.certificates.statuses(), i64::try_from(now).unwrap_or(i64::MAX))
+    }
+
+    /// How often certificates were read since the start: those that are served, and those that can't be used.
+    pub(crate) fn reloads(&self) -> [u64; 2] {
+        [self.0.loaded.load(Ordering::Relaxed), self.0.failed.load(Ordering::Relaxed)]
+    }
+
+    /// The certificates that are served, by their first name, and when they expire, in seconds of Unix time.
+    pub(crate) fn expiries(&self) -> Vec<(String, i64)> {
+        let statuses = self.0.certificates.statuses();
+        statuses.into_iter().filter_map(|status| Some((status.name, status.not_after?))).collect()
+    }
+
+    /// Logs a handshake that failed. That is the client's affair, unless there is no certificate for it.
+    pub(crate) fn failed(&self, peer: SocketAddr, error: &std::io::Error) {
+        let missing = self.0.certificates.statuses().into_iter().find(|status| !status.is_served);
+        let Some(missing) = missing else {
+            debug!(listener = self.0.listener, %peer, %error, "no TLS handshake");
+            return;
+        };
+        let now = Instant::now();
+        let mut next_log = self.0.next_log.lock().unwrap_or_else(PoisonError::into_inner);
+        if now >= *next_log {
+            *next_log = now + LOG_INTERVAL;
+            let why = missing.trouble.unwrap_or_default();
+            warn!(listener = self.0.listener, %peer, %error, certificate = missing.name, why,
+                "TLS handshakes fail while a certificate is missing");
+        }
+    }
+
+    /// Shakes hands with a client.
+    pub(crate) async fn accept<T>(&self, stream: T) -> std::io::Result<(TlsStream<T>, TlsSession)>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = self.0.acceptor.accept(stream).await?;
+        let (_, connection) = stream.get_ref();
+        let version = connection.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+        let server_name = connection.server_name().map(|name| name.to_ascii_lowercase().into());
+        Ok((stream, TlsSession { version, server_name }))
+    }
+}
+
+/// The most severe state of the certificates, in one sentence.
+fn health(listener: &str, statuses: &[CertificateStatus], now: i64) -> Health {
+    let first = |is_it: &dyn Fn(&&CertificateStatus) -> bool| statuses.iter().find(is_it);
+    let why = |status: &CertificateStatus| status.trouble.clone().unwrap_or_default();
+    if let Some(missing) = first(&|status| !status.is_served) {
+        let text = format!("listener `{listener}` has no certificate {}: {}", missing.name, why(missing));
+        return Health::degraded(CERTIFICATE_MISSING, text);
+    }
+    if let Some(expired) = first(&|status| status.not_after.is_some_and(|end| end < now)) {
+        let text = format!("the certificate {} of listener `{listener}` has expired", expired.name);
+        return Health::degraded(CERTIFICATE_EXPIRED, text);
+    }
+    if let Some(refused) = first(&|status| status.trouble.is_some()) {
+        let text = format!(
+            "listener `{listener}` still serves the old certificate {}: {}",
+            refused.name,
+            why(refused)
+        );
+        return Health::degraded(CERTIFICATE_REFUSED, text);
+    }
+    Health::Ready
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! Where lines go: the standard output, or a file that is opened again when it was moved away.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+/// How often it is checked whether the file was moved away.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where lines go.
+#[derive(Debug)]
+pub(super) struct Sink {
+    /// None for the standard output.
+    path: Option<PathBuf>,
+    file: Option<File>,
+    next_check: Instant,
+}
+
+impl Sink {
+    pub(super) fn new(path: Option<PathBuf>) -> Self {
+        Self { path, file: None, next_check: Instant::now() }
+    }
+
+    /// Writes whole lines.
+    pub(super) async fn write(&mut self, lines: Vec<u8>) -> io::Result<()> {
+        let (path, mut file) = (self.path.clone(), self.file.take());
+        let is_due = Instant::now() >= self.next_check;
+        if is_due {
+            self.next_check = Instant::now() + CHECK_INTERVAL;
+        }
+        let writing = spawn_blocking(move || {
+            let Some(path) = path else {
+                let mut stdout = io::stdout().lock();
+                return (None, stdout.write_all(&lines).and_then(|()| stdout.flush()));
+            };
+            if is_due && file.as_ref().is_some_and(|file| !is_at(file, &path)) {
+                file = None;
+            }
+            let opened = match file {
+                Some(file) => Ok(file),
+                None => OpenOptions::new().append(true).create(true).open(&path),
+            };
+            match opened {
+                Ok(mut file) => {
+                    let written = file.write_all(&lines);
+                    (Some(file), written)
+                }
+                Err(error) => (None, Err(error)),
+            }
+        });
+        let (file, written) = writing.await.map_err(io::Error::other)?;
+        self.file = file;
+        written
+    }
+}
+
+/// Whether an open file is still the one at its path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |about: std::fs::Metadata| (about.dev(), about.ino());
+    match (file.metadata().map(identity), std::fs::metadata(path).map(identity)) {
+        (Ok(open), Ok(there)) => open == there,
+        _ => false,
+    }
+}

@@ -1,0 +1,343 @@
+//! The listeners in the settings of a gateway, and their plans after the check.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use plugin::{CertificateFiles, SettingsMistake};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Count;
+
+/// The most listeners of a gateway.
+const MAX_LISTENERS: usize = 16;
+/// The longest name, in letters.
+const MAX_NAME: usize = 20;
+/// The most bytes that names and addresses may have together: all members gossip them.
+const MAX_GOSSIPED: usize = 1024;
+/// The longest path of a readiness check, in bytes.
+const MAX_READY: usize = 200;
+/// The most certificates of a listener.
+const MAX_CERTIFICATES: usize = 1000;
+
+/// The name of the only listener of a gateway without `listeners`.
+pub(crate) const ONLY: &str = "gateway";
+
+/// The address of `listen`, and whether it was given or is the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    pub(super) text: String,
+    pub(super) is_given: bool,
+}
+
+impl Default for ListenAddress {
+    fn default() -> Self {
+        Self { text: "127.0.0.1:0".to_owned(), is_given: false }
+    }
+}
+
+impl<'de> Deserialize<'de> for ListenAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self { text: String::deserialize(deserializer)?, is_given: true })
+    }
+}
+
+impl Serialize for ListenAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.text.serialize(serializer)
+    }
+}
+
+/// A listener with a name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Its name in `ctl members`, metrics and logs: at most 20 lower-case letters, digits and `-`, the first a letter.
+    pub name: String,
+    /// The address on which it listens. Port 0 selects a free port; `ctl members` shows it.
+    pub address: String,
+    /// The trusted proxies in front of this listener, instead of those in `trust` of the gateway.
+    #[serde(default)]
+    pub trust: Option<Vec<String>>,
+    /// The largest number of client connections of this listener, instead of `max_connections` of the gateway.
+    #[serde(default)]
+    pub max_connections: Option<Count>,
+    /// A path for readiness checks of a load balancer, such as `/ready`: it answers 200, and 503 as soon as the gateway
+    /// begins to drain. No route and no service is reached under this path.
+    #[serde(default)]
+    pub ready: Option<String>,
+    /// TLS. Without it, the listener speaks plain HTTP.
+    #[serde(default)]
+    pub tls: Option<ListenerTls>,
+    /// The protocols: `http1`, `http2`. With TLS the client chooses one by ALPN; without TLS, HTTP/2 is for clients that
+    /// begin with it (prior knowledge). Default: both.
+    #[serde(default = "all_protocols")]
+    pub protocols: Vec<HttpProtocol>,
+}
+
+/// The TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTls {
+    /// The certificates. The host name that a client asks for (SNI) selects one: a certificate with exactly this name, else
+    /// one with a wildcard for it, else the first of the list. The files are checked every five seconds; changed ones are
+    /// used for new connections. A listener whose certificates can't be read is degraded; the others work.
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate with its key.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// The file of the certificate in PEM, followed by the certificates that sign it. A path that is not absolute is
+    /// relative to the manifest.
+    pub cert: String,
+    /// The file of its private key in PEM. A path that is not absolute is relative to the manifest.
+    pub key: String,
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HttpProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+fn all_protocols() -> Vec<HttpProtocol> {
+    vec![HttpProtocol::Http1, HttpProtocol::Http2]
+}
+
+/// A checked listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListenerPlan {
+    /// Its name, which is also the key of its gossiped endpoint.
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) trust: Vec<IpNet>,
+    pub(crate) max_connections: usize,
+    pub(crate) ready: Option<String>,
+    /// The certificates; none if it speaks plain HTTP.
+    pub(crate) certificates: Vec<CertificateFiles>,
+    pub(crate) http1: bool,
+    pub(crate) http2: bool,
+}
+
+impl ListenerPlan {
+    pub(crate) fn is_tls(&self) -> bool {
+        !self.certificates.is_empty()
+    }
+
+    /// The scheme of its URL.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.is_tls() { "https" } else { "http" }
+    }
+}
+
+/// What listeners have unless they say otherwise.
+#[derive(Debug)]
+pub(super) struct Defaults {
+    pub(super) trust: Vec<IpNet>,
+    pub(super) max_connections: usize,
+}
+
+/// The listeners, either the one of `listen` or those of `listeners`.
+pub(super) fn plan(
+    listen: &ListenAddress,
+    listeners: &[Listener],
+    defaults: &Defaults,
+    mistakes: &mut Vec<SettingsMistake>,
+) -> Vec<ListenerPlan> {
+    if listeners.is_empty() {
+        let address = address("/listen", &listen.text, mistakes);
+        return address.map(|address| only(address, defaults)).into_iter().collect();
+    }
+    if listen.is_given {
+        mistakes.push(
+            SettingsMistake::new("/listen", "`listen` and `listeners` exclude each other")
+                .hint("make it one of the listeners: `{ name: main, address: ... }`"),
+        );
+    }
+    if listeners.len() > MAX_LISTENERS {
+        let message = format!("there are {} listeners, at most {MAX_LISTENERS} are allowed", listeners.len());
+        mistakes
+            .push(SettingsMistake::new("/listeners", message).hint("leave some out, or run another gateway"));
+    }
+    let mut plans: Vec<ListenerPlan> = Vec::new();
+    let mut names = BTreeSet::new();
+    for (at, listener) in listeners.iter().enumerate() {
+        if !names.insert(&listener.name) {
+            let mistake = SettingsMistake::new(
+                format!("/listeners/{at}/name"),
+                format!("`{}` is there twice", listener.name),
+            );
+            mistakes.push(mistake.hint("give each listener a name of its own"));
+        }
+        if let Some(plan) = listener.plan(at, defaults, mistakes) {
+            let is_taken = |other: &ListenerPlan| other.address == plan.address && plan.address.port() != 0;
+            if let Some(other) = plans.iter().find(|other| is_taken(other)) {
+                let message = format!("listener `{}` has {}, too", other.name, plan.address);
+                let mistake = SettingsMistake::new(format!("/listeners/{at}/address"), message);
+                mistakes.push(mistake.hint("choose another port, or 0 for any free one"));
+            }
+            plans.push(plan);
+        }
+    }
+    let gossiped: usize = plans.iter().map(gossiped).sum();
+    if gossiped > MAX_GOSSIPED {
+        let message =
+            format!("names and addresses have {gossiped} bytes together, at most {MAX_GOSSIPED} are allowed");
+        let hint =
+            "shorten the names, or leave listeners out: every member of the cluster keeps them in memory";
+        mistakes.push(SettingsMistake::new("/listeners", message).hint(hint));
+    }
+    plans
+}
+
+/// The listener of `listen`.
+fn only(address: SocketAddr, defaults: &Defaults) -> ListenerPlan {
+    ListenerPlan {
+        name: ONLY.to_owned(),
+        address,
+        trust: defaults.trust.clone(),
+        max_connections: defaults.max_connections,
+        ready: None,
+        certificates: Vec::new(),
+        http1: true,
+        http2: true,
+    }
+}
+
+/// How many bytes of gossip a listener needs at most: `"name":"https://address:12345",`.
+fn gossiped(plan: &ListenerPlan) -> usize {
+    let host = match plan.address.ip() {
+        // Another address of the node is gossiped then.
+        ip if ip.is_unspecified() => 41,
+        IpAddr::V4(ip) => ip.to_string().len(),
+        IpAddr::V6(ip) => ip.to_string().len() + 2,
+    };
+    plan.name.len() + plan.scheme().len() + host + "\"\":\"://:12345\",".len()
+}
+
+fn address(pointer: &str, text: &str, mistakes: &mut Vec<SettingsMistake>) -> Option<SocketAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
+        mistakes.push(
+            SettingsMistake::new(pointer, format!("`{text}` is no address and port"))
+                .hint("write `127.0.0.1:8080`, or `127.0.0.1:0` for any free port"),
+        );
+    }
+    address
+}
+
+/// Networks of trusted proxies.
+pub(super) fn networks(pointer: &str, texts: &[String], mistakes: &mut Vec<SettingsMistake>) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (at, text) in texts.iter().enumerate() {
+        match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            Ok(network) => networks.push(network),
+            Err(_) => {
+                let message = format!("`{text}` is no address and no network");
+                let mistake = SettingsMistake::new(format!("{pointer}/{at}"), message);
+                mistakes.push(mistake.hint("write it like `10.0.0.7` or `10.0.0.0/8`"));
+            }
+        }
+    }
+    networks
+}
+
+/// The path of a file, which must be absolute.
+pub(super) fn file(pointer: &str, text: &str, mistakes: &mut Vec<SettingsMistake>) -> PathBuf {
+    let path = Path::new(text);
+    if !path.is_absolute() {
+        let message = format!("`{text}` is no absolute path");
+        let hint =
+            "write it like `/etc/coterie/shop.crt`; only in a manifest may it be relative, to its folder";
+        mistakes.push(SettingsMistake::new(pointer, message).hint(hint));
+    }
+    path.to_owned()
+}
+
+impl Listener {
+    fn plan(
+        &self,
+        at: usize,
+        defaults: &Defaults,
+        mistakes: &mut Vec<SettingsMistake>,
+    ) -> Option<ListenerPlan> {
+        let pointer = |key: &str| format!("/listeners/{at}/{key}");
+        if !is_name(&self.name) {
+            let message = format!("`{}` is no name of a listener", self.name);
+            let hint = "write at most 20 lower-case letters, digits and `-`, the first a letter, like `web`";
+            mistakes.push(SettingsMistake::new(pointer("name"), message).hint(hint));
+        }
+        let address = address(&pointer("address"), &self.address, mistakes);
+        let trust = match &self.trust {
+            Some(texts) => networks(&pointer("trust"), texts, mistakes),
+            None => defaults.trust.clone(),
+        };
+        if let Some(path) = self.ready.as_ref().filter(|path| !is_path(path)) {
+            let message = format!("`{path}` is no path");
+            let hint = "write it like `/ready`, without a query";
+            mistakes.push(SettingsMistake::new(pointer("ready"), message).hint(hint));
+        }
+        if self.protocols.is_empty() {
+            let mistake = SettingsMistake::new(pointer("protocols"), "there is no protocol");
+            mistakes.push(mistake.hint("write `[http1, http2]`, or leave it out"));
+        }
+        let certificates = match &self.tls {
+            Some(tls) => tls.files(&pointer("tls/certificates"), mistakes),
+            None => Vec::new(),
+        };
+        Some(ListenerPlan {
+            name: self.name.clone(),
+            address: address?,
+            trust,
+            max_connections: self.max_connections.map_or(defaults.max_connections, Count::as_usize),
+            ready: self.ready.clone(),
+            certificates,
+            http1: self.protocols.contains(&HttpProtocol::Http1),
+            http2: self.protocols.contains(&HttpProtocol::Http2),
+        })
+    }
+}
+
+impl ListenerTls {
+    fn files(&self, pointer: &str, mistakes: &mut Vec<SettingsMistake>) -> Vec<CertificateFiles> {
+        let len = self.certificates.len();
+        if len == 0 {
+            let mistake = SettingsMistake::new(pointer, "there is no certificate");
+            mistakes.push(mistake.hint("write `[{ cert: tls/shop.crt, key: tls/shop.key }]`"));
+        } else if len > MAX_CERTIFICATES {
+            let message = format!("there are {len} certificates, at most {MAX_CERTIFICATES} are allowed");
+            let hint = "use certificates with several names or with wildcards";
+            mistakes.push(SettingsMistake::new(pointer, message).hint(hint));
+        }
+        let certificates = self.certificates.iter().enumerate();
+        certificates
+            .map(|(at, Certificate { cert, key })| CertificateFiles {
+                cert: file(&format!("{pointer}/{at}/cert"), cert, mistakes),
+                key: file(&format!("{pointer}/{at}/key"), key, mistakes),
+            })
+            .collect()
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let is_rest = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    text.len() <= MAX_NAME
+        && text.starts_with(|letter: char| letter.is_ascii_lowercase())
+        && text.bytes().all(is_rest)
+}
+
+fn is_path(text: &str) -> bool {
+    let is_fine = |byte: u8| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte);
+    text.starts_with('/') && text.len() <= MAX_READY && text.bytes().all(is_fine)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Several listeners of one gateway.
+
+use super::*;
+
+fn named(settings: &[(&str, Value)]) -> Value {
+    let one = |(name, more): &(&str, Value)| {
+        let mut listener = json!({"name": name, "address": "127.0.0.1:0"});
+        listener.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        listener
+    };
+    Value::Array(settings.iter().map(one).collect())
+}
+
+async fn get_from(addr: SocketAddr, path: &str, lines: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(addr).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: gw\r\nconnection: close\r\n{lines}\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+#[tokio::test]
+async fn every_listener_is_gossiped_under_its_name_and_has_its_own_trust_and_metrics() {
+    let upstream = Upstream::serving(reflecting).await;
+    let listeners = named(&[("inner", json!({"trust": ["127.0.0.0/8"]})), ("outer", json!({}))]);
+    let routes = json!([{"prefix": "/", "to": [upstream.url().to_string()]}]);
+    let gateway = Running::with(json!({"listeners": listeners, "routes": routes}), Vec::new()).await;
+    assert_eq!(gateway.context.endpoints.urls().into_keys().collect::<Vec<_>>(), ["inner", "outer"]);
+    let forwarded = "x-forwarded-for: 203.0.113.7\r\n";
+    let inner = get_from(gateway.listener("inner"), "/", forwarded).await.unwrap();
+    assert!(inner.contains("x-forwarded-for: 203.0.113.7, 127.0.0.1"), "{inner}");
+    assert!(inner.contains("x-forwarded-proto: http\n"), "{inner}");
+    for _ in 0..2 {
+        let outer = get_from(gateway.listener("outer"), "/", forwarded).await.unwrap();
+        assert!(outer.contains("x-forwarded-for: 127.0.0.1"), "{outer}");
+    }
+    until(|| gateway.metrics().contains(r#"open_connections{listener="outer",protocol="h1"} 0"#)).await;
+    let metrics = gateway.metrics();
+    for line in [
+        r#"connections_total{listener="inner"} 1"#,
+        r#"connections_total{listener="outer"} 2"#,
+        r#"listener_requests_total{listener="outer"} 2"#,
+        r#"refused_heads_total{listener="outer"} 0"#,
+        r#"accept_paused_total{listener="outer"} 0"#,
+    ] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+    assert!(!metrics.contains("tls_"), "no listener has TLS");
+}
+
+#[tokio::test]
+async fn a_busy_port_fails_the_start_and_names_listener_and_address() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = taken.local_addr().unwrap();
+    let listeners = json!([
+        {"name": "free", "address": "127.0.0.1:0"},
+        {"name": "web", "address": addr.to_string()},
+    ]);
+    let (context, _failures) = Context::for_test("gateway".parse().unwrap());
+    let prepared = ApiGateway.prepare(&json!({"listeners": listeners})).unwrap();
+    assert_eq!(prepared.listens(), ["127.0.0.1:0".parse().unwrap(), addr]);
+    let Err(error) = prepared.start(context).await else { panic!("the port is taken") };
+    let text = error.to_string();
+    assert!(text.contains("`web`") && text.contains(&addr.to_string()), "{text}");
+}
+
+#[tokio::test]
+async fn a_readiness_check_fails_as_soon_as_the_gateway_drains_and_all_listeners_drain_together() {
+    let (upstream, release) = waiting().await;
+    let listeners = named(&[("web", json!({"ready": "/ready"})), ("plain", json!({}))]);
+    let routes = json!([{"prefix": "/", "to": [upstream.url().to_string()]}]);
+    let gateway = Running::with(json!({"listeners": listeners, "routes": routes}), Vec::new()).await;
+    let (web, plain) = (gateway.listener("web"), gateway.listener("plain"));
+    let answer = get_from(web, "/ready?x", "").await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ready\n"), "{answer}");
+
+    let mut check = TcpStream::connect(web).await.unwrap();
+    let request = b"GET /ready HTTP/1.1\r\nhost: gw\r\n\r\n";
+    check.write_all(request).await.unwrap();
+    let mut first = [0; 12];
+    check.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    let mut open = JoinSet::new();
+    open.spawn(get_from(plain, "/slow", ""));
+    until(|| gateway.in_flight()).await;
+    let checks = async {
+        until(|| gateway.service.health() == plugin::Health::Ready && closed_now(plain)).await;
+        assert!(closed_now(web), "both listeners are closed");
+        check.write_all(request).await.unwrap();
+        let mut rest = String::new();
+        check.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.contains("HTTP/1.1 503 ") && rest.ends_with("draining\n"), "{rest}");
+        release.notify_one();
+        open.join_next().await.unwrap().unwrap().unwrap()
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (answer, ()) = tokio::join!(checks, gateway.service.drain(deadline));
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close"), "{answer}");
+    gateway.service.stop().await.unwrap();
+}
+
+/// An upstream that answers once it is released.
+async fn waiting() -> (Upstream, Arc<Notify>) {
+    let release = Arc::new(Notify::new());
+    let released = Arc::clone(&release);
+    let upstream = Upstream::serving(move |_| {
+        let released = Arc::clone(&released);
+        async move {
+            released.notified().await;
+            text("answered")
+        }
+    })
+    .await;
+    (upstream, release)
+}
+
+fn closed_now(addr: SocketAddr) -> bool {
+    std::net::TcpStream::connect(addr).is_err()
+}
