@@ -9,6 +9,7 @@ mod call;
 mod error;
 mod events;
 mod frames;
+mod gateway;
 mod index;
 mod kv;
 mod kv_dot;
@@ -17,6 +18,9 @@ mod search;
 
 pub use call::{Client, IfMatch, Leaving, plain_http};
 pub use error::ClientError;
+pub use gateway::{
+    PassedRoute, Route, RouteAnswer, RouteBackend, RouteLimits, RouteRedirect, RouteTarget, RouteTest, Routes,
+};
 pub use index::{Created, Imported, IndexSummary, RefusedCopy, RefusedLine, Reindex, Reindexed};
 pub use kv::{KeyCondition, KeyPage, KeyQuery, ListedKey, PutKey, Stored};
 pub use kv_watch::{KvChange, KvChangeKind, KvChanged, KvWatch, KvWatchQuery};

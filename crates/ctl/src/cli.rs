@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::out::{ColorChoice, is_plain};
 use crate::verbs::{
     backends, claims, completion, down, drain, events, index, init, kill, kv, leave, logs, ls, members, node,
-    search, set_service, spec, status, up, validate, version,
+    routes, search, set_service, spec, status, up, validate, version,
 };
 
 const GLOBAL: &str = "Global options";
@@ -101,6 +101,8 @@ pub(crate) enum Verb {
     Claims(claims::Args),
     /// Show where gateways send requests, and why a backend gets none
     Backends(backends::Args),
+    /// Show the routes of a gateway, and which one takes a request
+    Routes(routes::Args),
     /// Read and write keys of the cluster's storage
     Kv(kv::Args),
     /// Search the documents of an index

@@ -31,6 +31,10 @@ pub(crate) const SEARCHES: Kind =
 pub(crate) const GATEWAYS: Kind =
     Kind { service_type: "api_gateway", have: "backends", named_by: "backends --service" };
 
+/// Routes.
+pub(crate) const ROUTES: Kind =
+    Kind { service_type: "api_gateway", have: "routes", named_by: "routes --service" };
+
 /// Reaches an agent for a service: the named one, else the one that is named after its type, else the only one of that
 /// type.
 pub(crate) async fn reach(cx: &Cx, service: Option<&ServiceName>, kind: &Kind) -> anyhow::Result<Reached> {

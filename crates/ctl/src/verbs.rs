@@ -15,6 +15,7 @@ pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod members;
 pub(crate) mod node;
+pub(crate) mod routes;
 pub(crate) mod search;
 pub(crate) mod set_service;
 pub(crate) mod spec;
@@ -75,6 +76,7 @@ async fn dispatch(verb: Verb, cx: &Cx) -> anyhow::Result<Exit> {
         Verb::Spec(args) => spec::run(&args, cx).await,
         Verb::Backends(args) => backends::run(&args, cx).await,
         Verb::Claims(args) => claims::run(&args, cx).await,
+        Verb::Routes(args) => routes::run(&args, cx).await,
         Verb::Search(args) => search::run(&args, cx).await,
         Verb::Validate(args) => validate::run(&args, cx).await,
         Verb::Init(args) => init::run(&args, cx).await,

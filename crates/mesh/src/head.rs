@@ -11,6 +11,7 @@ mod hops;
 mod names;
 mod path;
 mod refuse;
+mod reserved;
 mod strip;
 
 pub use answer::AnswerError;
@@ -19,6 +20,7 @@ pub use forward::{Added, REQUEST_ID, add, request_id};
 pub(crate) use hops::{MAX_HOPS, next_hop, set_hops};
 pub use path::{DotSegments, no_dot_segments};
 pub use refuse::{HeadError, asked_host, is_about_all, refuse};
+pub use reserved::reserved;
 pub(crate) use strip::without_trailers;
 pub use strip::{Source, strip, strip_browser, trailers};
 

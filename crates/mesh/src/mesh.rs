@@ -32,6 +32,7 @@ use crate::error::MeshError;
 use crate::head::{self, Source, is_not_processed, next_hop, owner_epoch, set_hops};
 use crate::lease::{Gauge, InFlight};
 use crate::limits::Limits;
+use crate::options::Options;
 use crate::retry::{Chances, Decision, Failure, decide, reason, repeat_after};
 use crate::roster::Roster;
 use crate::targets::{Kind, Targets};
@@ -90,6 +91,8 @@ enum Goal<'a> {
     Addresses {
         urls: &'a [BaseUrl],
         may_repeat: bool,
+        /// The share of each; empty for a choice by load.
+        weights: &'a [u32],
     },
 }
 
@@ -196,9 +199,23 @@ impl Mesh {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        self.send_with(service, &Options::default(), request).await
+    }
+
+    /// The same with options.
+    pub async fn send_with<B>(
+        &self,
+        service: &ServiceName,
+        options: &Options<'_>,
+        request: Request<B>,
+    ) -> Result<Response<MeshBody>, MeshError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let (parts, body) = request.into_parts();
         let target = self.0.targets.of(service, &parts);
-        self.send_to(service, target, Request::from_parts(parts, body)).await
+        self.send_service(service, target, options, Request::from_parts(parts, body)).await
     }
 
     /// The same to a member that may answer for a target, independently of the request's head.
@@ -212,12 +229,29 @@ impl Mesh {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        self.send_service(service, target, &Options::default(), request).await
+    }
+
+    async fn send_service<B>(
+        &self,
+        service: &ServiceName,
+        target: Target,
+        options: &Options<'_>,
+        request: Request<B>,
+    ) -> Result<Response<MeshBody>, MeshError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let (parts, body) = request.into_parts();
         let may_repeat = self.0.targets.may_repeat(service, &parts);
         let upload = Upload::new(body, self.0.limits.replay);
         let deadline = Deadline::of(&parts, Instant::now());
-        let head = Head::new(parts)?;
-        self.0.deliver(&Goal::Service { service, target, may_repeat }, head, &upload, deadline).await
+        let mut head = Head::new(parts)?;
+        head.host = options.host.cloned();
+        let limits = options.limits(&self.0.limits);
+        let goal = Goal::Service { service, target, may_repeat };
+        self.0.deliver(&goal, head, &upload, deadline, &limits).await
     }
 
     /// Sends a request to one of several addresses and streams the answer. Path and query are appended byte for byte,
@@ -232,13 +266,29 @@ impl Mesh {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        self.send_to_any_with(urls, &Options::default(), request).await
+    }
+
+    /// The same with options.
+    pub async fn send_to_any_with<B>(
+        &self,
+        urls: &[BaseUrl],
+        options: &Options<'_>,
+        request: Request<B>,
+    ) -> Result<Response<MeshBody>, MeshError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let (parts, body) = request.into_parts();
         let upload = Upload::new(body, self.0.limits.replay).without_trailers();
         let deadline = Deadline::of(&parts, Instant::now());
         let may_repeat = parts.method.is_idempotent();
         let mut head = Head::new(parts)?;
+        head.host = options.host.cloned();
         head::without_trailers(&mut head.headers);
-        self.0.deliver(&Goal::Addresses { urls, may_repeat }, head, &upload, deadline).await
+        let goal = Goal::Addresses { urls, may_repeat, weights: options.weights };
+        self.0.deliver(&goal, head, &upload, deadline, &options.limits(&self.0.limits)).await
     }
 
     /// Whether a service exists, even without a member, or may exist as far as this node knows.
@@ -274,6 +324,7 @@ impl Inner {
         mut head: Head,
         upload: &Upload,
         deadline: Option<Deadline>,
+        limits: &Limits,
     ) -> Result<Response<MeshBody>, MeshError> {
         next_hop(&head.headers).ok_or(MeshError::Loop)?;
         head::strip(&mut head.headers, Source::Trusted);
@@ -294,7 +345,7 @@ impl Inner {
             let in_flight = InFlight::new(&url, &self.in_flight);
             let sent = tokio::select! {
                 biased;
-                sent = self.wire.send(&head, upload, &url, &self.limits) => sent,
+                sent = self.wire.send(&head, upload, &url, limits) => sent,
                 () = self.gone(goal, &url) => Err(gone(&url)),
                 () = Deadline::passed(deadline) => Err(too_late(&url)),
             };
@@ -311,7 +362,7 @@ impl Inner {
                     failed
                 }
                 Ok(answer) => {
-                    if let Some(pause) = self.repeats(goal, &answer, upload, &mut history) {
+                    if let Some(pause) = self.repeats(goal, &answer, upload, limits.attempts, &mut history) {
                         drop(in_flight);
                         debug!(url = %url, status = %answer.status(), ?pause, "a request is refused for now");
                         history.not_before = Some(Instant::now() + pause);
@@ -320,7 +371,8 @@ impl Inner {
                         whole(answer).await;
                         continue;
                     }
-                    let answer = self.pass_on(goal, &url, answer, in_flight, upload.clone())?;
+                    let held = (in_flight, upload.clone());
+                    let answer = self.pass_on(goal, &url, answer, held, limits.idle)?;
                     guard.0 = None;
                     return Ok(answer);
                 }
@@ -329,7 +381,7 @@ impl Inner {
             drop(in_flight);
             debug!(url = %url, failure = ?failed.failure, error = %failed.error, "a request failed");
             let chances = self.chances(goal, upload);
-            if !self.may_go_on(failed.failure, chances, &mut history.attempts) {
+            if !self.may_go_on(failed.failure, chances, limits.attempts, &mut history.attempts) {
                 return Err(failed.error);
             }
             history.tried.push(url);
@@ -386,15 +438,15 @@ impl Inner {
         goal: &Goal<'_>,
         url: &BaseUrl,
         answer: Response<Incoming>,
-        in_flight: InFlight,
-        upload: Upload,
+        (in_flight, upload): (InFlight, Upload),
+        idle: Duration,
     ) -> Result<Response<MeshBody>, MeshError> {
         let (mut head, body) = answer.into_parts();
         let source = if goal.is_member() { Source::Trusted } else { Source::Untrusted };
         head::answer(&mut head, source)
             .map_err(|why| MeshError::BadAnswer { address: url.authority().to_owned(), why })?;
         upload.settle();
-        let body = MeshBody::new(body, in_flight, upload, self.limits.idle);
+        let body = MeshBody::new(body, in_flight, upload, idle);
         Ok(Response::from_parts(head, body))
     }
 
@@ -410,22 +462,22 @@ impl Inner {
     }
 
     /// Whether the request is sent again after a failure.
-    fn may_go_on(&self, failure: Failure, chances: Chances, attempts: &mut u32) -> bool {
+    fn may_go_on(&self, failure: Failure, chances: Chances, most: u32, attempts: &mut u32) -> bool {
         match decide(failure, chances) {
             Decision::Free => {
                 self.refusals.fetch_add(1, Ordering::Relaxed);
                 self.counts.retried(reason(failure));
                 true
             }
-            Decision::Paid => self.pay(reason(failure), attempts),
+            Decision::Paid => self.pay(reason(failure), most, attempts),
             Decision::BodyDropped | Decision::Never => false,
         }
     }
 
     /// Pays for another attempt from the budget, if the request has one left.
-    fn pay(&self, reason: RetryReason, attempts: &mut u32) -> bool {
+    fn pay(&self, reason: RetryReason, most: u32, attempts: &mut u32) -> bool {
         *attempts += 1;
-        if *attempts >= self.limits.attempts {
+        if *attempts >= most {
             return false;
         }
         let may = self.budget.withdraw(Instant::now());
@@ -445,13 +497,14 @@ impl Inner {
         goal: &Goal<'_>,
         answer: &Response<Incoming>,
         upload: &Upload,
+        most: u32,
         history: &mut History,
     ) -> Option<Duration> {
         let chances = self.chances(goal, upload);
         let pause = repeat_after(answer.status(), retry_after(answer.headers()), chances)?;
         let has_time = history.deadline.is_none_or(|deadline| Instant::now() + pause < deadline.0)
             && history.waited + pause < self.limits.wait;
-        if !has_time || !self.pay(RetryReason::Overloaded, &mut history.attempts) {
+        if !has_time || !self.pay(RetryReason::Overloaded, most, &mut history.attempts) {
             return None;
         }
         // The connection may have read on in the meantime, beyond what is kept.

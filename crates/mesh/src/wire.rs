@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as ClientError};
@@ -38,6 +38,8 @@ pub(crate) struct Head {
     pub(crate) method: Method,
     pub(crate) path: PathAndQuery,
     pub(crate) headers: HeaderMap,
+    /// The value of the `Host` header, if it is not the address's host and port.
+    pub(crate) host: Option<HeaderValue>,
 }
 
 /// A failed attempt: the failure decides about a retry, the error is reported if there is none.
@@ -128,7 +130,8 @@ impl Head {
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = self.headers.clone();
-        request.headers_mut().insert(http::header::HOST, url.host().clone());
+        let host = self.host.as_ref().unwrap_or_else(|| url.host());
+        request.headers_mut().insert(http::header::HOST, host.clone());
         Ok(request)
     }
 
@@ -145,7 +148,7 @@ impl Head {
         if !path.as_str().starts_with(['/', '?']) {
             return Err(malformed("its target is not a path"));
         }
-        Ok(Self { method: parts.method, path, headers: parts.headers })
+        Ok(Self { method: parts.method, path, headers: parts.headers, host: None })
     }
 }
 

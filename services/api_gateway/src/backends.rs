@@ -7,8 +7,9 @@ use plugin::http::{json, method_not_allowed};
 use types::backends::{BackendPool, BackendState, Backends};
 
 use crate::gateway::Gateway;
+use crate::table::{Target, Way};
 
-/// The weight of an address of a route.
+/// The weight of an address that has none of its own.
 const WEIGHT: u32 = 1;
 
 impl Gateway {
@@ -23,12 +24,14 @@ impl Gateway {
     }
 
     fn route_backends(&self) -> Vec<BackendPool> {
-        let routes = self.table.ways().iter();
-        let pool = |way: &crate::table::Way| {
-            let addresses = way.to.iter().map(|url| (url, WEIGHT));
-            self.mesh.backends_of_route(&way.prefix.to_string(), addresses)
+        let pool = |way: &Way| match &way.target {
+            Target::Addresses { urls, weights } => {
+                let weights = weights.iter().copied().chain(std::iter::repeat(WEIGHT));
+                Some(self.mesh.backends_of_route(&way.label, urls.iter().zip(weights)))
+            }
+            Target::Service(..) | Target::Redirect(_) | Target::Answer { .. } => None,
         };
-        routes.map(pool).collect()
+        self.table.ways().iter().filter_map(pool).collect()
     }
 
     /// The number of ejected addresses of routes.

@@ -1,8 +1,9 @@
-//! Forwards one request and its answer.
+//! Forwards one request and its answer: along the route that takes it, else to the service that its path names.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body as AnyBody;
 use bytes::Bytes;
@@ -12,21 +13,29 @@ use http::request::Parts;
 use http::{HeaderName, Request, Response, Uri};
 use http_body::Body;
 use ipnet::IpNet;
-use mesh::head::{self, Added, DotSegments, REQUEST_ID, Source, asked_host, no_dot_segments, request_id};
+use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
 use mesh::{Mesh, MeshBody, MeshError};
 use plugin::http::Guard;
 use plugin::{InFlight, Peer, TlsSession, on_end};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::debug;
 use types::{ErrorKind, NodeId, Problem, ServiceName, api};
 
 use crate::access_log::Notes;
-use crate::listeners::{Arrival, is_trusted};
+use crate::client_addr::is_trusted;
+use crate::explain::{self, Example};
+use crate::host::{MAX_NAME, name_of};
+use crate::listeners::Arrival;
 use crate::meters::Meters;
-use crate::table::{Destination, RouteTable, Way, behind, first_segment};
+use crate::path::{behind, first_segment, has_literal_dots};
+use crate::route_body::RouteBody;
+use crate::rule::{Asked, Scheme};
+use crate::table::{Destination, RouteTable, Target};
 use crate::ticket::Ticket;
 
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The number of characters of a path that an error shows.
 const SHOWN_PATH: usize = 200;
@@ -72,6 +81,11 @@ impl Gateway {
             }
             Err(Refused::Index) => self.index(),
             Err(Refused::Problem(problem)) => plugin::http::problem(&self.signed(*problem, &id)),
+            Err(Refused::With(problem, name, value)) => {
+                let mut answer = plugin::http::problem(&self.signed(*problem, &id));
+                answer.headers_mut().insert(name, value);
+                answer
+            }
         };
         ticket.answered(answer.status());
         answer.headers_mut().insert(REQUEST_ID, id);
@@ -96,27 +110,25 @@ impl Gateway {
         peer: Option<IpAddr>,
         id: &HeaderValue,
         ticket: &mut Ticket,
-    ) -> Result<Response<MeshBody>, Refused>
+    ) -> Result<Response<RouteBody>, Refused>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
         let host = asked_host(&parts).map(ToOwned::to_owned);
-        let scheme = if parts.extensions.get::<TlsSession>().is_some() { "https" } else { "http" };
-        let added = Added { peer, scheme, host: host.as_deref(), prefix: "", id };
-        let path = parts.uri.path();
-        let sent = match self.table.destination(path) {
-            Destination::Route(way) => {
-                Notes::route(&parts, way.prefix.as_str());
-                let has_base_path = way.to.iter().any(|url| !url.path().is_empty());
-                no_dot_segments(path, has_base_path).map_err(DotSegments::to_problem)?;
-                let prefix = if way.strip_prefix { way.prefix.as_str() } else { "" };
-                cut(&mut parts.uri, prefix.len());
-                head::add(&mut parts.headers, &Added { prefix, ..added });
-                if let Some(places) = &way.places {
-                    ticket.hold(self.place(way, places).await?);
-                }
-                self.mesh.send_to_any(&way.to, Request::from_parts(parts, body)).await
+        let mut buffer = [0; MAX_NAME];
+        let asked = Asked {
+            scheme: scheme_of(&parts),
+            host: host.as_deref().and_then(|host| name_of(host, &mut buffer)),
+            path: parts.uri.path(),
+            method: &parts.method,
+            headers: &parts.headers,
+        };
+        let call = Call { peer, host: host.as_deref(), scheme: asked.scheme, id };
+        match self.table.destination(&asked) {
+            Destination::Route(way, matched) => {
+                Notes::route(&parts, &way.label);
+                self.along(way, matched, parts, body, &call, ticket).await
             }
             Destination::Service(service) => {
                 let service = self.view.borrow().normalized(service);
@@ -124,36 +136,75 @@ impl Gateway {
                 if self.is_known(&service) {
                     self.guard.check(&parts)?;
                 }
-                let len = 1 + first_segment(path).len();
+                no_literal_dots(parts.uri.path())?;
+                let len = 1 + first_segment(parts.uri.path()).len();
                 head::strip_browser(&mut parts.headers);
                 cut(&mut parts.uri, len);
-                head::add(&mut parts.headers, &added);
-                self.mesh.send(&service, Request::from_parts(parts, body)).await
+                head::add(&mut parts.headers, &call.added(""));
+                let sent = self.mesh.send(&service, Request::from_parts(parts, body)).await;
+                self.forwarded(sent, None)
             }
-            Destination::Nowhere if path == "/" => return Err(Refused::Index),
-            Destination::Nowhere => return Err(self.nowhere(path).into()),
+            Destination::Nowhere if parts.uri.path() == "/" => Err(Refused::Index),
+            Destination::Nowhere => Err(self.nowhere(parts.uri.path()).into()),
+        }
+    }
+
+    /// The answer to a forwarded request, or the problem instead of it.
+    pub(crate) fn forwarded(
+        &self,
+        sent: Result<Response<MeshBody>, MeshError>,
+        deadline: Option<(Instant, Duration)>,
+    ) -> Result<Response<RouteBody>, Refused> {
+        match sent {
+            Ok(answer) => Ok(answer.map(|body| RouteBody::forwarded(body, deadline))),
+            Err(error) => {
+                debug!(%error, "a request got no answer");
+                let problem = error.to_problem();
+                Err(match error {
+                    MeshError::UnknownService { .. } => problem.hint(self.what_there_is()).into(),
+                    _ => problem.into(),
+                })
+            }
+        }
+    }
+
+    /// The routes in order of precedence; with an example in the query, the one that takes it.
+    pub(crate) fn routes(&self, query: &str) -> Response<AnyBody> {
+        let example = match Example::of_query(query) {
+            Ok(example) => example,
+            Err(error) => return error.to_response(),
         };
-        sent.map_err(|error| {
-            debug!(%error, "a request got no answer");
-            let problem = error.to_problem();
-            match error {
-                MeshError::UnknownService { .. } => problem.hint(self.what_there_is()).into(),
-                _ => problem.into(),
+        let body = match example {
+            None => serde_json::json!({ "node": self.node, "routes": explain::routes(&self.table) }),
+            Some(example) => {
+                let mut explanation = explain::explain(&self.table, &example);
+                // The path may begin with a word that is the name of no service.
+                explanation.service = explanation.service.filter(|service| {
+                    service
+                        .parse()
+                        .is_ok_and(|service| self.is_known(&self.view.borrow().normalized(service)))
+                });
+                serde_json::to_value(explanation).unwrap_or_default()
             }
-        })
+        };
+        plugin::http::json(body.to_string())
+    }
+
+    /// The trusted proxies of the listener on which a request arrived.
+    pub(crate) fn trust_of<'a>(&'a self, head: &'a Parts) -> &'a [IpNet] {
+        head.extensions.get::<Arc<Arrival>>().map_or(&self.trust, |arrival| &arrival.trust)
     }
 
     /// Whether the other end of the connection is a trusted proxy of the listener.
     fn source(&self, head: &Parts, peer: Option<IpAddr>) -> Source {
-        let trust = head.extensions.get::<Arc<Arrival>>().map_or(&self.trust, |arrival| &arrival.trust);
         match peer {
-            Some(peer) if is_trusted(trust, peer) => Source::Trusted,
+            Some(peer) if is_trusted(peer, self.trust_of(head)) => Source::Trusted,
             _ => Source::Untrusted,
         }
     }
 
     /// Whether a member has or can run the service, so that there may be data to protect.
-    fn is_known(&self, service: &ServiceName) -> bool {
+    pub(crate) fn is_known(&self, service: &ServiceName) -> bool {
         self.mesh.may_exist(service)
             || self.view.borrow().members().any(|member| {
                 service
@@ -161,20 +212,6 @@ impl Gateway {
                     .is_some_and(|service_type| member.about.runnable.contains(&service_type))
                     || member.state.as_ref().is_some_and(|state| state.role.service() == Some(service))
             })
-    }
-
-    /// Waits for a permit of a route that has a limit.
-    async fn place(&self, way: &Way, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
-        let wait = self.mesh.limits().wait;
-        match tokio::time::timeout(wait, places.clone().acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
-            _ => {
-                let detail =
-                    format!("{} had its maximum number of requests in flight for {wait:?}", way.prefix);
-                Err(Problem::new(ErrorKind::Unavailable, "route-busy", detail)
-                    .hint("send fewer requests at once, or raise max_in_flight of the route"))
-            }
-        }
     }
 
     fn nowhere(&self, path: &str) -> Problem {
@@ -189,7 +226,7 @@ impl Gateway {
             0 => "none".to_owned(),
             _ => names.join(", "),
         };
-        let routes = self.table.ways().iter().map(|way| way.prefix.to_string());
+        let routes = self.table.ways().iter().map(|way| way.label.clone());
         let services = self.services().into_keys();
         format!("routes: {}; services: {}", or_none(routes.collect()), or_none(services.collect()))
     }
@@ -213,8 +250,12 @@ impl Gateway {
             .ways()
             .iter()
             .map(|way| {
-                let to = way.to.iter().map(ToString::to_string).collect();
-                (way.prefix.to_string(), to)
+                let to = way.addresses().iter().map(ToString::to_string);
+                let service = match &way.target {
+                    Target::Service(service, _) => Some(format!("service {service}")),
+                    Target::Addresses { .. } | Target::Redirect(_) | Target::Answer { .. } => None,
+                };
+                (way.label.clone(), to.chain(service).collect())
             })
             .collect();
         let body = serde_json::json!({
@@ -238,10 +279,29 @@ impl Gateway {
 }
 
 /// Why the gateway answers a request itself.
-enum Refused {
+pub(crate) enum Refused {
     /// It requests the list of routes and services.
     Index,
     Problem(Box<Problem>),
+    /// A problem with a field in the head of the answer.
+    With(Box<Problem>, HeaderName, HeaderValue),
+}
+
+/// What the gateway knows about a request besides its head.
+pub(crate) struct Call<'a> {
+    /// The other end of the connection.
+    pub(crate) peer: Option<IpAddr>,
+    /// The host and port that the client asked for.
+    pub(crate) host: Option<&'a str>,
+    pub(crate) scheme: Scheme,
+    id: &'a HeaderValue,
+}
+
+impl<'a> Call<'a> {
+    /// The fields that are added last.
+    pub(crate) fn added(&self, prefix: &'a str) -> Added<'a> {
+        Added { peer: self.peer, scheme: self.scheme.as_str(), host: self.host, prefix, id: self.id }
+    }
 }
 
 impl From<Problem> for Refused {
@@ -251,10 +311,28 @@ impl From<Problem> for Refused {
 }
 
 /// Removes the first `len` bytes of the path.
-fn cut(uri: &mut Uri, len: usize) {
+pub(crate) fn cut(uri: &mut Uri, len: usize) {
     if len > 0
         && let Some(path) = uri.path_and_query()
     {
         *uri = Uri::from(behind(path, len));
     }
+}
+
+/// The scheme that the client uses: what a trusted proxy says, else that of the connection.
+fn scheme_of(head: &Parts) -> Scheme {
+    let is_https = match head.headers.get(&X_FORWARDED_PROTO) {
+        Some(scheme) => scheme.as_bytes().trim_ascii().eq_ignore_ascii_case(b"https"),
+        None => head.extensions.get::<TlsSession>().is_some(),
+    };
+    if is_https { Scheme::Https } else { Scheme::Http }
+}
+
+/// Refuses a literal `.` or `..` in a path to a service: only an attacker leaves one there.
+pub(crate) fn no_literal_dots(path: &str) -> Result<(), Problem> {
+    if !has_literal_dots(path) {
+        return Ok(());
+    }
+    let problem = Problem::new(ErrorKind::Invalid, "bad-path", "the path has a segment `.` or `..`");
+    Err(problem.hint("send the path that is meant; in a key, write a dot as `%2E`"))
 }

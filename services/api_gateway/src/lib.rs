@@ -1,17 +1,28 @@
 //! The service type `api_gateway`: one address for all services of a cluster.
 //!
-//! It listens on its own address. `/{service_type}/…` goes to a member that serves this type; the `routes` of its
-//! settings send path prefixes to fixed addresses, which is useful even without other services. Bodies are streamed
-//! both ways; the path is forwarded byte for byte.
+//! It listens on its own address. `/{service}/…` goes to a member that serves this service; the `routes` of its settings
+//! send requests to services or fixed addresses by host, path, method and headers, redirect them or answer them, which is
+//! useful even without other services. Bodies are streamed both ways; the path is forwarded byte for byte.
 
 mod access_log;
+mod along;
 mod backends;
+mod client_addr;
+mod edits;
+mod explain;
 mod gateway;
+mod host;
+mod keys;
 mod listeners;
 mod meters;
 mod openapi;
+mod path;
 mod probes;
+mod rate;
+mod redirect;
+mod route_body;
 mod routes;
+mod rule;
 mod service;
 mod settings;
 mod table;
@@ -23,8 +34,10 @@ use plugin::{Plugin, Prepared, SettingsError, check_settings, settings_schema};
 use types::{ServiceType, Sharding};
 
 pub use settings::{
-    AccessLogSettings, Certificate, HttpProtocol, ListenAddress, Listener, ListenerTls, LogFormat, QueryLog,
-    Route, Settings,
+    AccessLogSettings, AnswerSettings, Backend, Certificate, HeaderEdits, HttpProtocol, KeySettings,
+    ListenAddress, Listener, ListenerTls, LogFormat, QueryLog, RateBy, RateSettings, RedirectSettings,
+    RetrySettings, RewriteSettings, Route, RouteLimits, SchemeSettings, Services, Settings, Size, SizeError,
+    Slashes, TimeoutSettings,
 };
 
 /// The service type `api_gateway`.

@@ -1,6 +1,5 @@
 //! The listeners of a gateway: opened together, drained together.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,19 +28,6 @@ pub(crate) struct Arrival {
     pub(crate) trust: Vec<IpNet>,
     /// The path of readiness checks.
     pub(crate) ready: Option<String>,
-}
-
-impl Arrival {
-    /// Whether a peer is a trusted proxy.
-    pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
-        is_trusted(&self.trust, peer)
-    }
-}
-
-/// Whether an address is one of trusted proxies.
-pub(crate) fn is_trusted(trust: &[IpNet], peer: IpAddr) -> bool {
-    let peer = peer.to_canonical();
-    trust.iter().any(|trusted| trusted.contains(&peer))
 }
 
 /// A listener that is open and not served yet.

@@ -40,7 +40,7 @@ pub(crate) struct Probes {
 /// A route, and the indexes of its addresses.
 #[derive(Debug)]
 struct Watched {
-    prefix: String,
+    label: String,
     addresses: Vec<usize>,
 }
 
@@ -80,9 +80,10 @@ impl Probes {
                 }
             }
         };
-        let routes = table.ways().iter().map(|way| Watched {
-            prefix: way.prefix.to_string(),
-            addresses: way.to.iter().map(&mut place).collect(),
+        let with_addresses = table.ways().iter().filter(|way| !way.addresses().is_empty());
+        let routes = with_addresses.map(|way| Watched {
+            label: way.label.clone(),
+            addresses: way.addresses().iter().map(&mut place).collect(),
         });
         let routes = routes.collect();
         Self { routes, addresses, limit: LIMIT.min(connect_limit) }
@@ -97,7 +98,7 @@ impl Probes {
                 let down: Option<Vec<_>> = (route.addresses.iter().map(|at| &self.addresses[*at]))
                     .map(|address| Some((address.shown.as_str(), address.down()?)))
                     .collect();
-                Some((route.prefix.as_str(), down?))
+                Some((route.label.as_str(), down?))
             })
             .collect();
         if dead.is_empty() { Health::Ready } else { Health::degraded(UPSTREAM_UNREACHABLE, in_words(&dead)) }
@@ -218,10 +219,10 @@ fn why(error: &io::Error) -> &'static str {
 /// The health reason: dead routes, their addresses, and the cause of each failure.
 fn in_words(dead: &[(&str, Vec<(&str, &'static str)>)]) -> String {
     let more = |shown: usize, all: usize| (all > shown).then(|| format!("{} more", all - shown));
-    let routes = dead.iter().take(NAMED).map(|(prefix, addresses)| {
+    let routes = dead.iter().take(NAMED).map(|(route, addresses)| {
         let named = addresses.iter().take(NAMED).map(|(address, why)| format!("{address} {why}"));
         let named: Vec<_> = named.chain(more(NAMED, addresses.len())).collect();
-        format!("no address of route {prefix} answers: {}", named.join(", "))
+        format!("no address of route {route} answers: {}", named.join(", "))
     });
     let routes: Vec<_> = routes.chain(more(NAMED, dead.len()).map(|more| format!("{more} routes"))).collect();
     routes.join("; ")
@@ -240,7 +241,7 @@ mod tests {
         let ways = routes.iter().map(|(prefix, to)| {
             let to: Vec<BaseUrl> = to.iter().map(|url| url.parse().unwrap()).collect();
             urls.extend(to.iter().map(|url| (url.to_string(), url.clone())));
-            Way { prefix: prefix.parse().unwrap(), to, strip_prefix: true, places: None }
+            Way::to_addresses(prefix, to)
         });
         let table = RouteTable::new(ways.collect());
         (Arc::new(Probes::new(&table, Duration::from_secs(4))), urls)

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::routing::any;
+use axum::routing::{any, get};
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use tower::service_fn;
 
 use crate::access_log::{AccessLog, Exchange};
@@ -15,11 +15,16 @@ use crate::backends;
 use crate::gateway::Gateway;
 use crate::listeners::Arrival;
 
-/// The router for `/svc/api_gateway` on the agent's listener.
+/// The router for `/svc/{service}` on the agent's listener: the table of routes, and everything that the gateway's own
+/// listener has.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
-    let of = Arc::clone(&gateway);
-    let show = move |method: Method| async move { backends::answer(&of, &method) };
-    Router::new().route("/backends", any(show)).fallback_service(service::<Body>(gateway))
+    let (backends_of, table) = (Arc::clone(&gateway), Arc::clone(&gateway));
+    let backends = any(move |method: Method| async move { backends::answer(&backends_of, &method) });
+    let routes = get(move |uri: Uri| async move { table.routes(uri.query().unwrap_or_default()) });
+    Router::new()
+        .route("/backends", backends)
+        .route("/routes", routes)
+        .fallback_service(service::<Body>(gateway))
 }
 
 /// The gateway as a service.

@@ -1,27 +1,36 @@
 //! The settings as an operator writes them, and the plan that they become after the check.
 
 mod access_log;
+mod check;
 mod files;
+mod headers;
 mod listener;
+mod route;
+mod size;
+mod target;
+mod unreachable;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use mesh::{BaseUrl, Limits};
+use mesh::Limits;
+use plugin::SettingsError;
 use plugin::http::Hosts;
-use plugin::{SettingsError, SettingsMistake};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use types::range::{DurationIn, NumberIn};
 
-use crate::table::{Prefix, RouteTable, Way};
-
-pub(crate) use access_log::AccessLogPlan;
-pub use access_log::{AccessLogSettings, LogFormat, QueryLog};
-pub(crate) use files::resolve_files;
-pub(crate) use listener::ListenerPlan;
-pub use listener::{Certificate, HttpProtocol, ListenAddress, Listener, ListenerTls};
+pub(crate) use self::access_log::AccessLogPlan;
+pub use self::access_log::{AccessLogSettings, LogFormat, QueryLog};
+pub(crate) use self::files::resolve_files;
+pub(crate) use self::listener::ListenerPlan;
+pub use self::listener::{Certificate, HttpProtocol, ListenAddress, Listener, ListenerTls};
+pub use self::route::{
+    AnswerSettings, Backend, HeaderEdits, RateBy, RateSettings, RedirectSettings, RetrySettings,
+    RewriteSettings, Route, RouteLimits, SchemeSettings, Slashes, TimeoutSettings,
+};
+pub use self::size::{Size, SizeError};
+use crate::table::RouteTable;
 
 /// A time limit: 1 ms to 365 days.
 type Limit = DurationIn<1>;
@@ -36,6 +45,10 @@ pub(crate) type Count = NumberIn<1, 1_000_000>;
 /// routes:
 ///   - prefix: /files
 ///     to: [http://127.0.0.1:8000]
+///   - hosts: [shop.example]
+///     prefix: /api
+///     service: storage
+///     limits: { body: 10MiB, rate: { requests: 100, per: 1s } }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -45,9 +58,14 @@ pub struct Settings {
     pub listen: ListenAddress,
     /// Several listeners instead of `listen`, at most 16, each with a name, an address and settings of its own.
     pub listeners: Vec<Listener>,
-    /// Path prefixes that go to fixed addresses. Routes take precedence over service types; among routes, the longest
-    /// matching prefix wins.
+    /// Rules that send requests to services or to fixed addresses, redirect them or answer them, by host, path, method and
+    /// headers. Routes take precedence over the paths of services; among routes, the most specific one wins: an exact host
+    /// before a wildcard, then a whole path before the longest prefix. `ctl routes` shows their order.
     pub routes: Vec<Route>,
+    /// Whether each service can be requested under `/{service}/`, besides the routes to it: `all` or `none`. Default: `all`.
+    pub services: Services,
+    /// API keys that open routes, by a name that routes refer to.
+    pub keys: BTreeMap<String, KeySettings>,
     /// How long opening a connection to a member or an address may take. A busy server may drop the first two attempts,
     /// which takes three seconds. Default: `4s`.
     pub connect_timeout: Limit,
@@ -73,28 +91,23 @@ pub struct Settings {
     pub access_log: Option<AccessLogSettings>,
 }
 
-/// A path prefix that goes to fixed addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+/// API keys that open routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Route {
-    /// The prefix. `/files` matches `/files`, `/files/` and every path below it, but not `/filesystem`. `/` matches
-    /// every path.
-    pub prefix: String,
-    /// One or more addresses `http://host[:port][/path]`; each request goes to the less loaded of two of them.
-    pub to: Vec<String>,
-    /// Whether to remove the prefix from the path: `/files/a` arrives as `/a`, and `X-Forwarded-Prefix` contains the
-    /// prefix. With `false` the path arrives unchanged. Answers, including redirects, are not rewritten either way.
-    /// Default: `true`.
-    #[serde(default = "yes")]
-    pub strip_prefix: bool,
-    /// The largest number of concurrent requests on this route; the next one waits, at most `wait`. No limit
-    /// unless given. For servers that drop connections when many arrive at once: `python3 -m http.server` queues only five.
-    #[serde(default)]
-    pub max_in_flight: Option<Count>,
+pub struct KeySettings {
+    /// The SHA-256 of each key, in hexadecimal digits: `printf %s KEY | sha256sum`. The keys themselves are not stored.
+    pub sha256: Vec<String>,
 }
 
-fn yes() -> bool {
-    true
+/// Whether services have paths of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Services {
+    /// Every service does.
+    #[default]
+    All,
+    /// None does.
+    None,
 }
 
 fn hosts(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -107,6 +120,8 @@ impl Default for Settings {
             listen: ListenAddress::default(),
             listeners: Vec::new(),
             routes: Vec::new(),
+            services: Services::default(),
+            keys: BTreeMap::new(),
             connect_timeout: DurationIn::of_millis::<4_000>(),
             response_timeout: DurationIn::of_millis::<60_000>(),
             idle_timeout: DurationIn::of_millis::<60_000>(),
@@ -143,7 +158,7 @@ impl Settings {
             wait: self.wait.get(),
             ..Limits::default()
         };
-        let ways = self.ways(&mut mistakes);
+        let ways = check::ways(&self, &mut mistakes);
         let trust = listener::networks("/trust", &self.trust, &mut mistakes);
         let access_log = self.access_log.as_ref().map(|log| log.plan(&mut mistakes));
         let defaults =
@@ -152,128 +167,10 @@ impl Settings {
         if !mistakes.is_empty() {
             return Err(SettingsError { mistakes });
         }
-        let table = RouteTable::new(ways);
+        let table = RouteTable::new(ways).with_services(self.services == Services::All);
         Ok(Plan { listeners, table, limits, trust, hosts: self.hosts.clone(), access_log })
-    }
-
-    fn ways(&self, mistakes: &mut Vec<SettingsMistake>) -> Vec<Way> {
-        let mut ways: Vec<Way> = Vec::new();
-        for (at, route) in self.routes.iter().enumerate() {
-            let to = route.addresses(at, mistakes);
-            let places = route.max_in_flight.map(|limit| Arc::new(Semaphore::new(limit.as_usize())));
-            let pointer = format!("/routes/{at}/prefix");
-            match route.prefix.parse::<Prefix>() {
-                Ok(prefix) if ways.iter().any(|way| way.prefix == prefix) => {
-                    let mistake = SettingsMistake::new(pointer, format!("`{prefix}` is routed twice"));
-                    mistakes.push(mistake.hint("write one route with all of its addresses"));
-                }
-                Ok(prefix) => ways.push(Way { prefix, to, strip_prefix: route.strip_prefix, places }),
-                Err(error) => mistakes
-                    .push(SettingsMistake::new(pointer, error.to_string()).hint("write it like `/files`")),
-            }
-        }
-        ways
-    }
-}
-
-impl Route {
-    fn addresses(&self, at: usize, mistakes: &mut Vec<SettingsMistake>) -> Vec<BaseUrl> {
-        if self.to.is_empty() {
-            let mistake = SettingsMistake::new(format!("/routes/{at}/to"), "there is no address");
-            mistakes.push(mistake.hint("write at least one, like `http://127.0.0.1:8000`"));
-        }
-        let mut addresses: Vec<BaseUrl> = Vec::new();
-        for (number, text) in self.to.iter().enumerate() {
-            let pointer = format!("/routes/{at}/to/{number}");
-            match text.parse::<BaseUrl>() {
-                Ok(url) if addresses.contains(&url) => {
-                    let mistake = SettingsMistake::new(pointer, format!("`{url}` is there twice"));
-                    mistakes.push(mistake.hint("leave one of them out"));
-                }
-                Ok(url) => addresses.push(url),
-                Err(error) => mistakes.push(
-                    SettingsMistake::new(pointer, error.to_string())
-                        .hint("write it like `http://127.0.0.1:8000`"),
-                ),
-            }
-        }
-        addresses
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn mistakes(settings: &Value) -> Vec<(String, String)> {
-        plugin::check_settings(settings, Settings::check)
-            .expect_err("these settings are wrong")
-            .mistakes
-            .into_iter()
-            .map(|mistake| (mistake.pointer, mistake.message))
-            .collect()
-    }
-
-    #[test]
-    fn the_defaults_are_right() {
-        let plan = Settings::default().check().unwrap();
-        assert_eq!(plan.listeners[0].address.to_string(), "127.0.0.1:0");
-        assert_eq!(plan.limits, Limits::default(), "the documented defaults are those of the mesh");
-        assert_eq!(plugin::parse_settings(&json!({})), Ok(Settings::default()));
-    }
-
-    #[test]
-    fn all_mistakes_are_reported_at_once_each_with_its_place() {
-        let found = mistakes(&json!({
-            "listen": "localhost",
-            "routes": [
-                {"prefix": "files", "to": ["http://127.0.0.1:1"]},
-                {"prefix": "/a/../b", "to": []},
-                {"prefix": "/c", "to": ["https://example.org", "127.0.0.1:8000", "http://a:1", "http://a:1/"]},
-                {"prefix": "/c/", "to": ["http://127.0.0.1:1"], "max_in_flight": 0},
-            ],
-            "connect_timeout": "0s",
-            "wait": "soon",
-            "max_connections": 0,
-            "trust": ["10.0.0.7", "10.0.0.0/33", "proxy"],
-        }));
-        let places: Vec<_> = found.iter().map(|(pointer, _)| pointer.as_str()).collect();
-        assert_eq!(
-            places,
-            [
-                "/connect_timeout",
-                "/max_connections",
-                "/routes/3/max_in_flight",
-                "/wait",
-                "/routes/0/prefix",
-                "/routes/1/to",
-                "/routes/1/prefix",
-                "/routes/2/to/0",
-                "/routes/2/to/1",
-                "/routes/2/to/3",
-                "/routes/3/prefix",
-                "/trust/1",
-                "/trust/2",
-                "/listen",
-            ]
-        );
-        let message = |place: &str| &found.iter().find(|(pointer, _)| pointer == place).unwrap().1;
-        assert_eq!(
-            message("/wait"),
-            "a duration from 0s to 365d (like `10s`) is wanted, found the text `soon`"
-        );
-        assert!(message("/routes/2/to/0").contains("TLS"));
-        assert!(message("/routes/3/prefix").contains("routed twice"));
-        assert!(message("/routes/1/prefix").contains(".."));
-    }
-
-    #[test]
-    fn an_unknown_key_is_reported_with_its_place() {
-        let found = mistakes(&json!({"routes": [{"prefix": "/a", "to": [], "strip": true}]}));
-        assert_eq!(found[0], ("/routes/0/strip".to_owned(), "unknown key `strip`".to_owned()));
-        let found = mistakes(&json!({"wait": 10}));
-        assert_eq!(found[0].0, "/wait");
-    }
-}
+mod tests;

@@ -1,222 +1,253 @@
-//! The route table: a path goes to the route with the longest matching prefix, else to the service type in its first
-//! segment.
+//! The route table: a request goes along the first route that takes it, else to the service in the first segment of its
+//! path.
 //!
-//! Pure. Prefixes match whole segments of the raw path, which is never decoded or normalised.
+//! Pure. Routes are indexed by host, and under each host sorted by precedence, so matching allocates nothing.
 
-use std::fmt;
-use std::str::FromStr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::uri::PathAndQuery;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
 use mesh::BaseUrl;
+use plugin::http::Guard;
 use tokio::sync::Semaphore;
 use types::ServiceName;
 
-/// A path prefix: `/files`, or the empty one, which matches every path. Written with a leading slash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Prefix(String);
+use crate::edits::Edits;
+use crate::host::HostRule;
+use crate::keys::KeySet;
+use crate::path::first_segment;
+use crate::rate::RateLimit;
+use crate::redirect::Redirect;
+use crate::rule::{Asked, Mismatch, Rank, Rule};
 
-/// Why a text is no path prefix.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PrefixError {
-    /// Begin with a slash.
-    #[error("`{0}` does not begin with `/`")]
-    NoSlash(String),
-    /// Remove the part that can't match.
-    #[error("`{prefix}` has {bad}, so it would never match")]
-    NeverMatches {
-        /// The text that was given.
-        prefix: String,
-        /// A query, an empty segment, a `..`.
-        bad: &'static str,
-    },
-}
-
-/// A route: a prefix and its addresses.
+/// A route.
 #[derive(Debug)]
 pub(crate) struct Way {
-    pub(crate) prefix: Prefix,
-    pub(crate) to: Vec<BaseUrl>,
-    pub(crate) strip_prefix: bool,
+    /// What errors and tables call it: its name, or what it matches.
+    pub(crate) label: String,
+    pub(crate) name: Option<String>,
+    /// Its place in the settings.
+    pub(crate) place: usize,
+    /// At least one.
+    pub(crate) hosts: Vec<HostRule>,
+    pub(crate) rule: Rule,
+    pub(crate) target: Target,
+    pub(crate) rewrite: Rewrite,
+    /// The `Host` header that the address gets, if not its own.
+    pub(crate) host: Option<HeaderValue>,
+    /// Whether a path with `%2F` is refused.
+    pub(crate) refuses_slashes: bool,
+    pub(crate) request_headers: Edits,
+    pub(crate) response_headers: Edits,
+    /// The largest body of a request, in bytes.
+    pub(crate) body: Option<u64>,
     /// One permit for each request that may be in flight on the route; `None` means no limit.
-    pub(crate) places: Option<Arc<Semaphore>>,
+    pub(crate) places: Option<(Arc<Semaphore>, usize)>,
+    pub(crate) rate: Option<RateLimit>,
+    pub(crate) timeouts: Timeouts,
+    /// How often a request may be sent, if not as often as the mesh does.
+    pub(crate) attempts: Option<u32>,
+    pub(crate) keys: Option<Arc<KeySet>>,
+}
+
+/// The destination of a route.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// The members of a service, and who may reach them.
+    Service(ServiceName, Guard),
+    /// Fixed addresses; without weights, the less loaded of two is chosen.
+    Addresses { urls: Vec<BaseUrl>, weights: Vec<u32> },
+    /// Another URL.
+    Redirect(Redirect),
+    /// The gateway's own answer.
+    Answer { status: StatusCode, body: Bytes, content_type: HeaderValue },
+}
+
+/// What happens to the part of the path that the route matched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Rewrite {
+    /// It is removed.
+    Strip,
+    /// It stays.
+    Keep,
+    /// It is replaced with this, which has no trailing slash.
+    Replace(String),
+}
+
+/// Time limits of a route, where they differ from the gateway's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Timeouts {
+    pub(crate) answer: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
+    /// For the whole exchange; never 0.
+    pub(crate) total: Option<Duration>,
 }
 
 /// All routes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RouteTable {
-    /// Longest prefix first.
     ways: Vec<Way>,
+    /// Each route under each of its hosts, in order of precedence.
+    entries: Vec<Entry>,
+    /// The routes of each host in order of precedence.
+    exact: BTreeMap<String, Vec<usize>>,
+    /// The routes of each wildcard, by its suffix `.shop.example`.
+    below: BTreeMap<String, Vec<usize>>,
+    /// The routes without a host.
+    any: Vec<usize>,
+    /// Whether each service has a path of its own.
+    has_services: bool,
 }
 
-/// The destination of a path.
+/// A route under one of its hosts.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) host: HostRule,
+    way: usize,
+}
+
+/// The destination of a request.
 #[derive(Debug)]
 pub(crate) enum Destination<'a> {
-    /// A route.
-    Route(&'a Way),
-    /// A service type.
+    /// A route, and the number of bytes of the path that it matched.
+    Route(&'a Way, usize),
+    /// A service.
     Service(ServiceName),
-    /// No route and no service type matches.
+    /// No route and no service matches.
     Nowhere,
 }
 
-impl Prefix {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn matches(&self, path: &str) -> bool {
-        path.strip_prefix(&self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    }
-}
-
-impl FromStr for Prefix {
-    type Err = PrefixError;
-    fn from_str(text: &str) -> Result<Self, PrefixError> {
-        let Some(segments) = text.strip_prefix('/') else {
-            return Err(PrefixError::NoSlash(text.to_owned()));
-        };
-        let segments = segments.strip_suffix('/').unwrap_or(segments);
-        let bad = if text.contains('?') {
-            Some("a query")
-        } else if text.contains('#') {
-            Some("a fragment")
-        } else if text.parse::<PathAndQuery>().is_err() {
-            Some("characters that no path has")
-        } else if segments.split('/').any(|segment| matches!(segment, "." | "..")) {
-            Some("a `.` or `..`")
-        } else if text.contains("//") {
-            Some("an empty segment")
-        } else {
-            None
-        };
-        match bad {
-            Some(bad) => Err(PrefixError::NeverMatches { prefix: text.to_owned(), bad }),
-            None if segments.is_empty() => Ok(Self(String::new())),
-            None => Ok(Self(format!("/{segments}"))),
+impl Way {
+    /// The addresses that it sends requests to; none for a service.
+    pub(crate) fn addresses(&self) -> &[BaseUrl] {
+        match &self.target {
+            Target::Addresses { urls, .. } => urls,
+            Target::Service(..) | Target::Redirect(_) | Target::Answer { .. } => &[],
         }
-    }
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(if self.0.is_empty() { "/" } else { &self.0 })
     }
 }
 
 impl RouteTable {
-    pub(crate) fn new(mut ways: Vec<Way>) -> Self {
-        ways.sort_by_key(|way| std::cmp::Reverse(way.prefix.0.len()));
-        Self { ways }
+    /// A table of routes, in the order of the settings.
+    pub(crate) fn new(ways: Vec<Way>) -> Self {
+        let mut entries: Vec<_> = ways
+            .iter()
+            .enumerate()
+            .flat_map(|(way, route)| route.hosts.iter().map(move |host| Entry { host: host.clone(), way }))
+            .collect();
+        entries.sort_by_key(|entry| {
+            let way = &ways[entry.way];
+            Rank::new(&entry.host, &way.rule, way.place)
+        });
+        let mut table = Self {
+            ways,
+            entries: Vec::new(),
+            exact: BTreeMap::new(),
+            below: BTreeMap::new(),
+            any: Vec::new(),
+            has_services: true,
+        };
+        for Entry { host, way } in &entries {
+            match host {
+                HostRule::Exact(host) => table.exact.entry(host.clone()).or_default().push(*way),
+                HostRule::Below(suffix) => table.below.entry(suffix.clone()).or_default().push(*way),
+                HostRule::Any => table.any.push(*way),
+            }
+        }
+        table.entries = entries;
+        table
     }
 
-    /// The destination of a path.
-    pub(crate) fn destination(&self, path: &str) -> Destination<'_> {
-        if let Some(way) = self.ways.iter().find(|way| way.prefix.matches(path)) {
-            return Destination::Route(way);
+    /// The same table, in which services have paths of their own or have none.
+    #[must_use]
+    pub(crate) fn with_services(self, has_services: bool) -> Self {
+        Self { has_services, ..self }
+    }
+
+    /// The destination of a request.
+    pub(crate) fn destination(&self, asked: &Asked<'_>) -> Destination<'_> {
+        if let Some((way, len)) = self.route(asked) {
+            return Destination::Route(way, len);
         }
-        match first_segment(path).parse() {
-            Ok(service) => Destination::Service(service),
-            Err(_) => Destination::Nowhere,
+        match first_segment(asked.path).parse() {
+            Ok(service) if self.has_services => Destination::Service(service),
+            _ => Destination::Nowhere,
         }
     }
 
-    /// The routes, longest prefix first.
+    fn route(&self, asked: &Asked<'_>) -> Option<(&Way, usize)> {
+        let first = |ways: &[usize]| {
+            ways.iter().map(|way| &self.ways[*way]).find_map(|way| Some((way, way.rule.takes(asked)?)))
+        };
+        if let Some(host) = asked.host {
+            if let Some(found) = self.exact.get(host).and_then(|ways| first(ways)) {
+                return Some(found);
+            }
+            // The longest suffix first. A name that begins with a dot is below nothing.
+            let dots = host.match_indices('.').map(|(at, _)| at).filter(|at| *at > 0);
+            let dots = dots.take(if self.below.is_empty() { 0 } else { usize::MAX });
+            for at in dots {
+                if let Some(found) = self.below.get(&host[at..]).and_then(|ways| first(ways)) {
+                    return Some(found);
+                }
+            }
+        }
+        first(&self.any)
+    }
+
+    /// The routes in the order of the settings.
     pub(crate) fn ways(&self) -> &[Way] {
         &self.ways
     }
-}
 
-/// `storage` of `/storage/a/b`.
-pub(crate) fn first_segment(path: &str) -> &str {
-    let path = path.strip_prefix('/').unwrap_or(path);
-    path.split_once('/').map_or(path, |(first, _)| first)
-}
+    /// Each route under each of its hosts, in order of precedence.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&HostRule, &Way)> {
+        self.entries.iter().map(|entry| (&entry.host, &self.ways[entry.way]))
+    }
 
-/// The rest of a raw path and query after its first `len` bytes; the root if it is empty.
-pub(crate) fn behind(path: &PathAndQuery, len: usize) -> PathAndQuery {
-    let rest = &path.as_str()[len..];
-    let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
-    rest.parse().expect("the rest of a path after whole segments is a path")
+    /// The same up to the first that takes the request, each with the reason why it does not.
+    pub(crate) fn explain<'a>(&'a self, asked: &Asked<'_>) -> Vec<(&'a HostRule, &'a Way, Option<Mismatch>)> {
+        let mut considered = Vec::new();
+        for (host, way) in self.entries() {
+            let mismatch = way.rule.mismatch(host, asked);
+            let is_match = mismatch.is_none();
+            considered.push((host, way, mismatch));
+            if is_match {
+                break;
+            }
+        }
+        considered
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn table(prefixes: &[&str]) -> RouteTable {
-        let way = |prefix: &&str| Way {
-            prefix: prefix.parse().unwrap(),
-            to: Vec::new(),
-            strip_prefix: true,
+impl Way {
+    /// A route of a prefix to addresses, as settings with these two alone make it.
+    pub(crate) fn to_addresses(prefix: &str, urls: Vec<BaseUrl>) -> Self {
+        let path = crate::path::PathRule::Prefix(prefix.parse().unwrap());
+        Self {
+            label: path.to_string(),
+            name: None,
+            place: 0,
+            hosts: vec![HostRule::Any],
+            rule: Rule { path, methods: Vec::new(), headers: Vec::new(), scheme_other_than: None },
+            target: Target::Addresses { urls, weights: Vec::new() },
+            rewrite: Rewrite::Strip,
+            host: None,
+            refuses_slashes: false,
+            request_headers: Edits::default(),
+            response_headers: Edits::default(),
+            body: None,
             places: None,
-        };
-        RouteTable::new(prefixes.iter().map(way).collect())
-    }
-
-    fn shown(table: &RouteTable, path: &str) -> String {
-        match table.destination(path) {
-            Destination::Route(way) => way.prefix.to_string(),
-            Destination::Service(service) => format!("service {service}"),
-            Destination::Nowhere => "nowhere".to_owned(),
-        }
-    }
-
-    #[test]
-    fn the_longest_prefix_wins_and_matches_whole_segments() {
-        let table = table(&["/files", "/files/deep", "/storage/"]);
-        for (path, destination) in [
-            ("/files", "/files"),
-            ("/files/", "/files"),
-            ("/files//x", "/files"),
-            ("/files/a%2Fb/..%2f", "/files"),
-            ("/files/deeper", "/files"),
-            ("/files/deep", "/files/deep"),
-            ("/files/deep/x", "/files/deep"),
-            ("/filesystem", "service filesystem"),
-            ("/storage", "/storage"),
-            ("/storage/x", "/storage"),
-            ("/searcher/x", "service searcher"),
-            ("/api-gateway", "service api-gateway"),
-            ("/Files", "nowhere"),
-            ("/%66iles", "nowhere"),
-            ("//files", "nowhere"),
-            ("/", "nowhere"),
-            ("*", "nowhere"),
-        ] {
-            assert_eq!(shown(&table, path), destination, "{path}");
-        }
-    }
-
-    #[test]
-    fn the_root_prefix_takes_what_no_other_prefix_does() {
-        let table = table(&["/", "/files"]);
-        assert_eq!(shown(&table, "/files/x"), "/files");
-        assert_eq!(shown(&table, "/storage/x"), "/");
-        assert_eq!(shown(&table, "/"), "/");
-    }
-
-    #[test]
-    fn a_prefix_that_could_never_match_is_refused() {
-        for text in ["/a?b", "/a#b", "/a b", "/a/../b", "/./a", "//a", "/a//b", "//"] {
-            assert!(matches!(text.parse::<Prefix>(), Err(PrefixError::NeverMatches { .. })), "{text}");
-        }
-        for text in ["", "a", "*"] {
-            assert!(matches!(text.parse::<Prefix>(), Err(PrefixError::NoSlash(_))), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_path_after_a_prefix_keeps_its_bytes() {
-        for (path, len, rest) in [
-            ("/files/a%2Fb/..%2f/x?q=%20", 6, "/a%2Fb/..%2f/x?q=%20"),
-            ("/files", 6, "/"),
-            ("/files?q", 6, "/?q"),
-            ("/files/?q=/", 6, "/?q=/"),
-            ("/files//", 6, "//"),
-            ("/x", 0, "/x"),
-        ] {
-            assert_eq!(behind(&path.parse().unwrap(), len).as_str(), rest);
+            rate: None,
+            timeouts: Timeouts::default(),
+            attempts: None,
+            keys: None,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ use types::{Generation, Phase, Problem, Role, RoleState, api};
 use crate::ApiGateway;
 
 mod access_log;
+mod along;
 mod backends;
 mod described;
 mod http2;

@@ -4,7 +4,7 @@ use e2e::{Machine, eventually, golden};
 
 use crate::{FIVE, up};
 
-const VERBS: [&str; 24] = [
+const VERBS: [&str; 25] = [
     "up",
     "down",
     "ls",
@@ -22,6 +22,7 @@ const VERBS: [&str; 24] = [
     "spec",
     "claims",
     "backends",
+    "routes",
     "kv",
     "search",
     "index",
@@ -54,6 +55,9 @@ async fn the_tables_of_a_cluster_match_the_golden_file() -> anyhow::Result<()> {
         &["status"],
         &["ls"],
         &["version"],
+        &["routes"],
+        &["routes", "--test", "PUT http://localhost/storage/kv/a"],
+        &["routes", "--test", "http://localhost/nothing/here"],
         &["set-service", "standby-1", "api_gateway"],
         &["set-service", "standby-1", "api_gateway"],
         &["drain", "gateway-2"],

@@ -59,9 +59,10 @@ impl Inner {
     fn pick(&self, goal: &Goal<'_>, tried: &[BaseUrl]) -> Result<Pick, MeshError> {
         let now = Instant::now();
         match *goal {
-            Goal::Addresses { urls, may_repeat } => {
-                let candidates = urls.iter().map(|url| {
-                    let share = share(1, url.state().age(now));
+            Goal::Addresses { urls, may_repeat, weights } => {
+                let candidates = urls.iter().enumerate().map(|(at, url)| {
+                    let weight = weights.get(at).copied().unwrap_or(1);
+                    let share = share(weight, url.state().age(now));
                     Candidate { url, standing: self.standing(url, tried, true, share, now) }
                 });
                 self.choose(&candidates.collect::<Vec<_>>(), may_repeat).ok_or(MeshError::NoAddress)

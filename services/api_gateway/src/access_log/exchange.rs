@@ -1,6 +1,5 @@
 //! A request and its answer, as far as the log shows them. The line is written when this is dropped.
 
-use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +8,7 @@ use std::time::SystemTime;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, REFERER, USER_AGENT};
+use http::header::{HeaderName, REFERER, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use mesh::head::{REQUEST_ID, asked_host};
@@ -20,11 +19,11 @@ use types::api;
 
 use super::line::Line;
 use super::{AccessLog, Notes};
+use crate::client_addr::client_addr;
 use crate::listeners::Arrival;
 use crate::settings::QueryLog;
 
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The status of a request whose client left before it was answered, as in nginx.
 const CLIENT_LEFT: u16 = 499;
@@ -56,7 +55,7 @@ impl Exchange {
         let line = Line {
             time: SystemTime::now(),
             listener: arrival.listener.clone(),
-            client: peer.map(|peer| client(peer, &head.headers, arrival)),
+            client: client_addr(peer.map(|peer| peer.ip()), &head.headers, &arrival.trust),
             peer,
             protocol: format!("{:?}", head.version),
             tls_version: session.map(|session| session.version),
@@ -125,21 +124,6 @@ impl Drop for Exchange {
     }
 }
 
-/// The client's address: that of the connection, or if a trusted proxy forwards for it, the last one in
-/// `X-Forwarded-For` that is no trusted proxy itself.
-fn client(peer: SocketAddr, headers: &HeaderMap, arrival: &Arrival) -> IpAddr {
-    let mut client = peer.ip().to_canonical();
-    let lines: Vec<_> =
-        headers.get_all(X_FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
-    let mut hops =
-        lines.iter().flat_map(|line| line.split(',')).map(|hop| hop.trim().parse::<IpAddr>()).rev();
-    while arrival.trusts(client) {
-        let Some(Ok(hop)) = hops.next() else { break };
-        client = hop.to_canonical();
-    }
-    client
-}
-
 /// A body whose bytes are counted.
 struct Counted {
     body: Body,
@@ -169,34 +153,5 @@ impl HttpBody for Counted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_client_is_the_last_address_that_is_no_trusted_proxy() {
-        let arrival = Arrival {
-            listener: "web".to_owned(),
-            trust: ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap()).to_vec(),
-            ready: None,
-        };
-        for (peer, forwarded, expected) in [
-            ("192.0.2.1:1", &["203.0.113.7"][..], "192.0.2.1"),
-            ("10.0.0.1:1", &[], "10.0.0.1"),
-            ("10.0.0.1:1", &["203.0.113.7"], "203.0.113.7"),
-            ("[::ffff:10.0.0.1]:1", &["9.9.9.9, 203.0.113.7", "10.1.1.1, fd00::1"], "203.0.113.7"),
-            ("10.0.0.1:1", &["10.2.2.2, 10.1.1.1"], "10.2.2.2"),
-            ("10.0.0.1:1", &["9.9.9.9, unknown, 10.1.1.1"], "10.1.1.1"),
-        ] {
-            let mut headers = HeaderMap::new();
-            for line in forwarded {
-                headers.append(X_FORWARDED_FOR, line.parse().unwrap());
-            }
-            let found = client(peer.parse().unwrap(), &headers, &arrival);
-            assert_eq!(found.to_string(), expected, "{peer} {forwarded:?}");
-        }
     }
 }

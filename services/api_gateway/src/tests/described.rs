@@ -29,8 +29,8 @@ async fn each_path_that_is_described_is_answered_as_described() {
     let members = vec![member("n1", "key_value", upstream.addr, Phase::Ready)];
     let gateway = Running::with(json!({}), members).await;
     let paths = ApiGateway.openapi_paths();
-    let all = BTreeSet::from(["/", "/backends", FORWARDED]);
-    assert_eq!(keys(&paths), all, "the index, the backends, and what is forwarded");
+    let all = BTreeSet::from(["/", "/backends", "/routes", FORWARDED]);
+    assert_eq!(keys(&paths), all, "the index, the backends, the routes, and what is forwarded");
     assert_eq!(keys(&paths["/"]), BTreeSet::from(["get"]));
     let shown = &paths["/"]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
     for index in [whole(gateway.get("/").await).await, below_svc(&gateway, "GET", "/").await.1] {
@@ -69,13 +69,18 @@ async fn each_error_of_the_gateway_is_described_and_no_other_is() {
             {"prefix": "/closed", "to": ["http://127.0.0.1:1"]},
             {"prefix": "/silent", "to": [silent.url().to_string()]},
             {"prefix": "/based", "to": [format!("{}/base", based.url())]},
+            {"prefix": "/small", "to": [based.url().to_string()], "limits": {"body": 0}},
+            {"prefix": "/keys", "to": [based.url().to_string()], "keys": "all"},
+            {"prefix": "/rate", "to": [based.url().to_string()], "limits": {"rate": {"requests": 1, "per": "1h"}}},
         ],
+        "keys": {"all": {"sha256": ["0".repeat(64)]}},
         "response_timeout": "100ms",
         "idle_timeout": "100ms",
         "wait": "0s",
     });
     let members = vec![member("n1", "key_value", based.addr, Phase::Starting)];
     let gateway = Running::with(settings, members).await;
+    gateway.raw("GET /rate/x HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").await;
     let mut seen = BTreeSet::new();
     for (path, more) in [
         ("/based/../x", ""),
@@ -86,6 +91,9 @@ async fn each_error_of_the_gateway_is_described_and_no_other_is() {
         ("/key_value/x", ""),
         ("/silent/x", ""),
         ("/based/x", "cdn-loop: coterie, coterie, coterie, coterie\r\n"),
+        ("/small/x", "content-length: 1\r\n"),
+        ("/keys/x", ""),
+        ("/rate/x", ""),
     ] {
         let head = format!("POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n{more}\r\n");
         let answer = gateway.raw(&head).await;

@@ -1,0 +1,320 @@
+//! The routes in order of precedence, and which of them takes a request: `GET /routes`.
+//!
+//! The explanation asks each route for the first condition that a request does not meet, so it can't differ from what the
+//! route does.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use plugin::http::query::{self, QueryError};
+use serde::Serialize;
+
+use crate::host::{HostRule, MAX_NAME, name_of};
+use crate::path::PathRule;
+use crate::rule::{Asked, Scheme, shown};
+use crate::table::{Destination, RouteTable, Target, Way};
+
+/// A route under one of its hosts.
+#[derive(Debug, Serialize)]
+pub(crate) struct RouteView {
+    /// Its place in the settings: `/routes/3`.
+    place: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    methods: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<String, String>,
+    /// The route takes only requests with another scheme.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unless_scheme: Option<&'static str>,
+    target: TargetView,
+    limits: LimitsView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<String>,
+}
+
+/// The destination of a route; one of these.
+#[derive(Debug, Default, Serialize)]
+struct TargetView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backends: Option<Vec<BackendView>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redirect: Option<RedirectView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<AnswerView>,
+}
+
+#[derive(Debug, Serialize)]
+struct BackendView {
+    url: String,
+    weight: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct RedirectView {
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheme: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct AnswerView {
+    status: u16,
+}
+
+/// The limits of a route, where it has any.
+#[derive(Debug, Serialize)]
+struct LimitsView {
+    /// In bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_flight: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<String>,
+}
+
+/// A request that is not sent: `GET https://host/path`, with header fields.
+#[derive(Debug, Clone)]
+pub(crate) struct Example {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+/// Which route takes an example, and why those before it do not.
+#[derive(Debug, Serialize)]
+pub(crate) struct Explanation {
+    /// The routes before it in the order of precedence.
+    pub(crate) passed: Vec<Passed>,
+    /// The route that takes it, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) route: Option<RouteView>,
+    /// The service that gets it, if no route takes it and its path begins with the name of a service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) service: Option<String>,
+}
+
+/// A route that does not take an example.
+#[derive(Debug, Serialize)]
+pub(crate) struct Passed {
+    #[serde(rename = "route")]
+    view: RouteView,
+    why: String,
+}
+
+/// The routes in order of precedence.
+pub(crate) fn routes(table: &RouteTable) -> Vec<RouteView> {
+    table.entries().map(|(host, way)| RouteView::new(host, way)).collect()
+}
+
+/// Which route takes an example.
+pub(crate) fn explain(table: &RouteTable, example: &Example) -> Explanation {
+    let mut buffer = [0; MAX_NAME];
+    let asked = example.asked(&mut buffer);
+    let mut passed = Vec::new();
+    let mut route = None;
+    for (host, way, mismatch) in table.explain(&asked) {
+        let view = RouteView::new(host, way);
+        match mismatch {
+            Some(mismatch) => passed.push(Passed { view, why: mismatch.to_string() }),
+            None => route = Some(view),
+        }
+    }
+    let service = match table.destination(&asked) {
+        Destination::Service(service) => Some(service.to_string()),
+        Destination::Route(..) | Destination::Nowhere => None,
+    };
+    Explanation { passed, route, service }
+}
+
+impl RouteView {
+    fn new(host: &HostRule, way: &Way) -> Self {
+        let rule = &way.rule;
+        let (path, prefix) = match &rule.path {
+            PathRule::Exact(path) => (Some(path.as_str().to_owned()), None),
+            PathRule::Prefix(prefix) => (None, Some(prefix.to_string())),
+        };
+        Self {
+            place: format!("/routes/{}", way.place),
+            name: way.name.clone(),
+            host: (*host != HostRule::Any).then(|| host.to_string()),
+            path,
+            prefix,
+            methods: rule.methods.iter().map(ToString::to_string).collect(),
+            headers: rule.headers.iter().map(|(name, value)| (name.to_string(), shown(value))).collect(),
+            unless_scheme: rule.scheme_other_than.map(Scheme::as_str),
+            target: TargetView::new(&way.target),
+            limits: LimitsView {
+                body: way.body,
+                in_flight: way.places.as_ref().map(|(_, limit)| *limit),
+                rate: way.rate.as_ref().map(|rate| rate.shown().to_owned()),
+            },
+            keys: way.keys.as_ref().map(|keys| keys.name.clone()),
+        }
+    }
+}
+
+impl TargetView {
+    fn new(target: &Target) -> Self {
+        let none = Self::default();
+        match target {
+            Target::Service(service, _) => Self { service: Some(service.to_string()), ..none },
+            Target::Addresses { urls, weights } if weights.is_empty() => {
+                Self { to: Some(urls.iter().map(ToString::to_string).collect()), ..none }
+            }
+            Target::Addresses { urls, weights } => {
+                let backends = urls
+                    .iter()
+                    .zip(weights)
+                    .map(|(url, weight)| BackendView { url: url.to_string(), weight: *weight });
+                Self { backends: Some(backends.collect()), ..none }
+            }
+            Target::Redirect(redirect) => {
+                let view = RedirectView {
+                    status: redirect.status.as_u16(),
+                    scheme: redirect.scheme.map(Scheme::as_str),
+                    host: redirect.host.clone(),
+                    port: redirect.port,
+                    to: redirect.to.as_ref().map(ToString::to_string),
+                };
+                Self { redirect: Some(view), ..none }
+            }
+            Target::Answer { status, .. } => {
+                Self { answer: Some(AnswerView { status: status.as_u16() }), ..none }
+            }
+        }
+    }
+}
+
+impl Example {
+    /// Reads `test=GET https://host/path` and any number of `header=name: value`, each percent-encoded. `None` without a
+    /// test.
+    pub(crate) fn of_query(text: &str) -> Result<Option<Self>, QueryError> {
+        let mut test = None;
+        let mut headers = HeaderMap::new();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decoded(value)?;
+            match name {
+                "test" if test.is_some() => return Err(QueryError::new("`test` is given twice")),
+                "test" => test = Some(value),
+                "header" => {
+                    let (name, value) = header(&value).ok_or_else(|| {
+                        QueryError::new(format!("`{value}` is no header"))
+                            .hint("write it like `x-version: 2`")
+                    })?;
+                    headers.append(name, value);
+                }
+                other => {
+                    let error = QueryError::new(format!("there is no parameter `{other}`"));
+                    return Err(error.hint("the parameters are `test` and `header`"));
+                }
+            }
+        }
+        match test {
+            Some(test) => Self::new(&test, headers).map(Some),
+            None if headers.is_empty() => Ok(None),
+            None => Err(QueryError::new("`header` is given without `test`")),
+        }
+    }
+
+    fn new(test: &str, headers: HeaderMap) -> Result<Self, QueryError> {
+        let hint = "write it like `GET https://shop.example/path`; `GET` may be left out";
+        let wrong = |message: String| QueryError::new(message).hint(hint);
+        let words: Vec<_> = test.split_ascii_whitespace().collect();
+        let (method, url) = match words[..] {
+            [url] => ("GET", url),
+            [method, url] => (method, url),
+            _ => return Err(wrong(format!("`{test}` is no method and URL"))),
+        };
+        let method = method.parse().map_err(|_| wrong(format!("`{method}` is no method")))?;
+        let uri: Uri = url.parse().map_err(|error| wrong(format!("`{url}` is no URL: {error}")))?;
+        let is_http = uri.scheme_str().is_none_or(|scheme| matches!(scheme, "http" | "https"));
+        if !is_http || !uri.path().starts_with('/') || uri.authority().is_some() != uri.scheme().is_some() {
+            return Err(wrong(format!("`{url}` is neither an http URL nor a path")));
+        }
+        Ok(Self { method, uri, headers })
+    }
+
+    fn asked<'a>(&'a self, buffer: &'a mut [u8; MAX_NAME]) -> Asked<'a> {
+        Asked {
+            scheme: if self.uri.scheme_str() == Some("https") { Scheme::Https } else { Scheme::Http },
+            host: self.uri.authority().and_then(|authority| name_of(authority.as_str(), buffer)),
+            path: self.uri.path(),
+            method: &self.method,
+            headers: &self.headers,
+        }
+    }
+}
+
+/// A percent-encoded text.
+fn decoded(text: &str) -> Result<String, QueryError> {
+    let bytes = query::percent_decode(text).map_err(|error| QueryError::new(error.to_string()))?;
+    String::from_utf8(bytes).map_err(|_| QueryError::new("the text is not in UTF-8"))
+}
+
+/// The field in `name: value`.
+fn header(text: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once(':')?;
+    Some((name.trim().parse().ok()?, HeaderValue::from_str(value.trim()).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_example_is_read_from_a_query() {
+        let example = Example::of_query("test=PUT%20https://Shop.example:8443/a%252F?b&header=x-a:%201")
+            .unwrap()
+            .unwrap();
+        let mut buffer = [0; MAX_NAME];
+        let asked = example.asked(&mut buffer);
+        assert_eq!(
+            (asked.scheme, asked.host, asked.path, asked.method.as_str(), asked.headers.len()),
+            (Scheme::Https, Some("shop.example"), "/a%2F", "PUT", 1)
+        );
+        let example = Example::of_query("test=/x").unwrap().unwrap();
+        let mut buffer = [0; MAX_NAME];
+        assert_eq!(example.asked(&mut buffer).host, None);
+        assert!(Example::of_query("").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_query_that_is_no_example_is_refused() {
+        for (text, words) in [
+            ("tset=/x", "no parameter `tset`"),
+            ("test=", "no method and URL"),
+            ("test=GET%20/a%20b", "no method and URL"),
+            ("test=G%28T%20/a", "no method"),
+            ("test=ftp://a/", "neither"),
+            ("test=a/b", "no URL"),
+            ("test=shop.example", "neither"),
+            ("test=/a&test=/b", "twice"),
+            ("test=%zz", "%"),
+            ("test=/a&header=x", "no header"),
+            ("header=x:%201", "without `test`"),
+        ] {
+            let error = Example::of_query(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

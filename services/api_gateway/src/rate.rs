@@ -1,0 +1,272 @@
+//! Rate limits: the generic cell rate algorithm (ITU-T I.371) over a table of fixed size.
+//!
+//! A client's state is one time: when its bucket is empty again. The table has sets of four slots. A key hashes to one
+//! set; when that is full, the slot that empties first goes out, so clients that make up keys cost no memory, and at most
+//! loosen the limit of others. Keys are hashed with a random seed. Each gateway counts alone.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use http::HeaderName;
+use tokio::time::Instant;
+
+/// The number of slots of a table.
+const SLOTS: usize = 1 << 16;
+/// The slots of one set.
+const WAYS: usize = 4;
+
+/// Which requests share a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Those of one client address; of IPv6 the first 64 bits.
+    Client,
+    /// All of the route.
+    Route,
+    /// Those with the same value of a header; those without it share a bucket.
+    Header(HeaderName),
+}
+
+/// A rate: a request costs one `interval`, and `burst` requests may come at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// In nanoseconds, at least 1.
+    interval: u64,
+    /// How far ahead of the time a bucket may be when a request comes, in nanoseconds.
+    tolerance: u64,
+}
+
+/// The rate limit of a route.
+#[derive(Debug)]
+pub(crate) struct RateLimit {
+    rate: Rate,
+    by: By,
+    /// The limit as settings have it: `100 requests per 1s, burst 200, by client`.
+    shown: String,
+    /// Tells the routes of a table apart.
+    route: usize,
+    /// The bucket of the whole route.
+    own: Mutex<Set>,
+    buckets: Arc<Buckets>,
+}
+
+/// The buckets of all routes of a gateway: 1 MiB, from the first request with a limit by client or header.
+#[derive(Debug)]
+pub(crate) struct Buckets {
+    hasher: RandomState,
+    sets: OnceLock<Box<[Mutex<Set>]>>,
+    start: Instant,
+}
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), sets: OnceLock::new(), start: Instant::now() }
+    }
+}
+
+impl Buckets {
+    /// The set of a hash.
+    fn set(&self, hash: u64) -> &Mutex<Set> {
+        let sets = self.sets.get_or_init(|| (0..SLOTS / WAYS).map(|_| Mutex::default()).collect());
+        let at = usize::try_from(hash % sets.len() as u64).expect("an index of a slice");
+        &sets[at]
+    }
+}
+
+/// What a bucket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Key<'a> {
+    V4([u8; 4]),
+    /// The first 64 bits of an address.
+    V6([u8; 8]),
+    Header(Option<&'a [u8]>),
+    /// The one bucket of a route, or of clients whose address is not known.
+    All,
+}
+
+impl Rate {
+    /// `requests` in each `per`, of which `burst` may come at once. All are at least 1.
+    pub(crate) fn new(requests: u64, per: Duration, burst: u64) -> Self {
+        let per = u64::try_from(per.as_nanos()).unwrap_or(u64::MAX);
+        // Rounded up, so that there are never more than were allowed.
+        let interval = per.div_ceil(requests.max(1)).max(1);
+        Self { interval, tolerance: interval.saturating_mul(burst.saturating_sub(1)) }
+    }
+
+    /// Takes one request from a bucket that is empty again at `full_until`. Returns the new time, or how long to wait.
+    fn take(self, full_until: u64, now: u64) -> Result<u64, u64> {
+        let ahead = full_until.saturating_sub(now);
+        if ahead > self.tolerance {
+            return Err(ahead - self.tolerance);
+        }
+        Ok(full_until.max(now).saturating_add(self.interval))
+    }
+}
+
+/// The slots that a hash may be in, each with its hash and the time at which its bucket is empty again. A time of 0 is a
+/// free slot.
+#[derive(Debug, Clone, Copy, Default)]
+struct Set([(u64, u64); WAYS]);
+
+impl Set {
+    /// Takes one request from the bucket of a hash. Returns how long to wait if there is none left.
+    fn take(&mut self, hash: u64, rate: Rate, now: u64) -> Result<(), u64> {
+        let Self(slots) = self;
+        if let Some((_, full_until)) = slots.iter_mut().find(|(key, until)| *key == hash && *until > 0) {
+            *full_until = rate.take(*full_until, now)?;
+            return Ok(());
+        }
+        let oldest = slots.iter_mut().min_by_key(|(_, full_until)| *full_until);
+        let oldest = oldest.expect("a set has slots");
+        *oldest = (hash, rate.take(0, now)?);
+        Ok(())
+    }
+}
+
+impl RateLimit {
+    /// An unused limit of a route, whose number is `route`.
+    pub(crate) fn new(rate: Rate, by: By, shown: String, route: usize, buckets: &Arc<Buckets>) -> Self {
+        Self { rate, by, shown, route, own: Mutex::default(), buckets: Arc::clone(buckets) }
+    }
+
+    pub(crate) fn by(&self) -> &By {
+        &self.by
+    }
+
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Takes one request. Returns how long to wait if the key's requests are used up.
+    pub(crate) fn take(&self, key: Key<'_>, now: Instant) -> Result<(), Duration> {
+        let Buckets { hasher, start, .. } = &*self.buckets;
+        let hash = hasher.hash_one((self.route, key));
+        let set = if self.by == By::Route { &self.own } else { self.buckets.set(hash) };
+        // Nanoseconds of a u64 last for 584 years. From 1 on, since 0 is a free slot.
+        let now = u64::try_from(now.saturating_duration_since(*start).as_nanos()).unwrap_or(u64::MAX);
+        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+        set.take(hash, self.rate, now.saturating_add(1)).map_err(Duration::from_nanos)
+    }
+}
+
+impl Key<'_> {
+    /// The bucket of a client's address.
+    pub(crate) fn of_client(client: Option<IpAddr>) -> Self {
+        match client.map(|client| client.to_canonical()) {
+            None => Key::All,
+            Some(IpAddr::V4(address)) => Key::V4(address.octets()),
+            Some(IpAddr::V6(address)) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Key::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate() {
+        let rate = Rate::new(2, Duration::from_secs(1), 3);
+        let (mut set, now) = (Set::default(), SECOND);
+        for _ in 0..3 {
+            assert_eq!(set.take(7, rate, now), Ok(()));
+        }
+        assert_eq!(set.take(7, rate, now), Err(SECOND / 2));
+        assert_eq!(set.take(8, rate, now), Ok(()), "another key has its own bucket");
+        assert_eq!(set.take(7, rate, now + SECOND / 2), Ok(()));
+        assert_eq!(set.take(7, rate, now + SECOND / 2), Err(SECOND / 2));
+        for _ in 0..3 {
+            assert_eq!(set.take(7, rate, now + 10 * SECOND), Ok(()), "the bucket is empty again");
+        }
+        assert!(set.take(7, rate, now + 10 * SECOND).is_err());
+    }
+
+    #[test]
+    fn the_bucket_that_empties_first_goes_out() {
+        let rate = Rate::new(1, Duration::from_secs(100), 1);
+        let mut set = Set::default();
+        for key in 1..=4 {
+            assert_eq!(set.take(key, rate, key * SECOND), Ok(()));
+        }
+        assert_eq!(set.take(5, rate, 5 * SECOND), Ok(()));
+        for key in [2, 3, 4, 5] {
+            assert!(set.take(key, rate, 6 * SECOND).is_err(), "{key} is still known");
+        }
+        assert_eq!(set.take(1, rate, 6 * SECOND), Ok(()), "the oldest is forgotten");
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_share_a_bucket() {
+        let key = |text: &str| Key::of_client(text.parse().ok());
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::2"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_says_how_long_to_wait() {
+        let rate = Rate::new(1, Duration::from_secs(10), 1);
+        let buckets = Arc::default();
+        for (route, by) in [By::Route, By::Client, By::Client].into_iter().enumerate() {
+            let limit = RateLimit::new(rate, by, String::new(), route, &buckets);
+            let now = Instant::now();
+            assert_eq!(limit.take(Key::All, now), Ok(()));
+            assert_eq!(limit.take(Key::All, now + Duration::from_secs(4)), Err(Duration::from_secs(6)));
+            assert_eq!(limit.take(Key::All, now + Duration::from_secs(10)), Ok(()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_requests_pass_than_burst_and_rate_allow(
+            requests in 1_u64..1_000,
+            per in 1_u64..10_000,
+            burst in 1_u64..100,
+            pauses in prop::collection::vec(0_u64..50_000_000, 1..400),
+        ) {
+            let rate = Rate::new(requests, Duration::from_millis(per), burst);
+            let mut set = Set::default();
+            let mut now = 1;
+            let mut passed: Vec<u64> = Vec::new();
+            for pause in pauses {
+                now += pause;
+                if set.take(1, rate, now).is_ok() {
+                    passed.push(now);
+                }
+            }
+            // In every window, whatever its beginning and end.
+            for (first, begin) in passed.iter().enumerate() {
+                for (last, end) in passed.iter().enumerate().skip(first) {
+                    let count = (last - first + 1) as u128;
+                    let earned = u128::from(end - begin) * u128::from(requests) / (u128::from(per) * 1_000_000);
+                    prop_assert!(count <= u128::from(burst) + earned, "{count} in {} ns", end - begin);
+                }
+            }
+        }
+
+        #[test]
+        fn a_client_that_keeps_to_the_rate_is_never_refused(
+            requests in 1_u64..1_000,
+            per in 1_u64..10_000,
+            burst in 1_u64..10,
+            extra in prop::collection::vec(0_u64..1_000_000, 1..200),
+        ) {
+            let rate = Rate::new(requests, Duration::from_millis(per), burst);
+            let mut set = Set::default();
+            let mut now = 1;
+            for pause in extra {
+                prop_assert_eq!(set.take(1, rate, now), Ok(()));
+                now += rate.interval + pause;
+            }
+        }
+    }
+}

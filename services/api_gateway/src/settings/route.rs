@@ -1,0 +1,299 @@
+//! A route as an operator writes it.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use types::range::{DurationIn, NumberIn};
+
+use super::size::Size;
+use super::{Count, Limit};
+
+/// A rule that sends requests to a service or to fixed addresses, or answers them.
+///
+/// It takes a request that has all it asks for: `hosts`, `path` or `prefix`, `methods`, `headers`. Of several routes that
+/// take a request, the first in this order wins: an exact host before a wildcard, a longer wildcard before a shorter one,
+/// then routes without `hosts`; `path`, then the longest `prefix`; `methods`; the most `headers`; the first in the list.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Route {
+    /// The name in errors and in `ctl routes`. Unless given, what the route takes.
+    pub name: Option<String>,
+    /// The hosts: `shop.example`, or `*.shop.example` for all names below it. Case and port do not count. Every host unless
+    /// given.
+    pub hosts: Vec<String>,
+    /// The whole path: `/healthz` matches no other path. Must be given unless `prefix` is; not used unless given.
+    pub path: Option<String>,
+    /// The beginning of the path. `/files` matches `/files`, `/files/` and every path below it, but not `/filesystem`. `/`
+    /// matches every path. Must be given unless `path` is; not used unless given.
+    pub prefix: Option<String>,
+    /// The methods: `[GET, HEAD]`. Every method unless given.
+    pub methods: Vec<String>,
+    /// Header fields and their values. All values of a field are compared at once, joined by a comma and a space.
+    pub headers: BTreeMap<String, String>,
+    /// A service of the cluster, by its name: each request goes to a member that serves it. Exactly one of `service`, `to`,
+    /// `backends`, `redirect` and `answer` must be given. The setting `hosts` of the gateway protects it, too; the hosts of
+    /// this route are allowed. Not used unless given.
+    pub service: Option<String>,
+    /// One or more addresses `http://host[:port][/path]`; each request goes to the less loaded of two of them. Not
+    /// used unless given.
+    pub to: Option<Vec<String>>,
+    /// Addresses with weights; each one gets its share of the requests. Not used unless given.
+    pub backends: Option<Vec<Backend>>,
+    /// Another URL that the client is sent to. Not used unless given.
+    pub redirect: Option<RedirectSettings>,
+    /// A fixed answer. Not used unless given.
+    pub answer: Option<AnswerSettings>,
+    /// Whether to remove the prefix from the path: `/files/a` arrives as `/a`, and `X-Forwarded-Prefix` contains the
+    /// prefix. With `false` the path arrives unchanged, and so it does on a route with `path`. Answers, including redirects,
+    /// are not rewritten either way. Default: `true`.
+    pub strip_prefix: bool,
+    /// Changes of the path and the host that the server sees.
+    pub rewrite: RewriteSettings,
+    /// Whether paths with an encoded slash, `%2F`, are passed on as they are or refused with 400. For servers that decode it
+    /// before they look at the path. Default: `pass`.
+    pub slashes: Slashes,
+    /// Changes of the request's header fields.
+    pub request_headers: HeaderEdits,
+    /// Changes of the answer's header fields. Errors of the gateway stay unchanged.
+    pub response_headers: HeaderEdits,
+    /// Limits of the requests on this route.
+    pub limits: RouteLimits,
+    /// The largest number of concurrent requests on this route; the next one waits, at most `wait`. No limit
+    /// unless given. For servers that drop connections when many arrive at once: `python3 -m http.server` queues only five.
+    /// The same as `limits.in_flight`.
+    pub max_in_flight: Option<Count>,
+    /// Time limits of this route.
+    pub timeouts: TimeoutSettings,
+    /// Repetitions of failed requests.
+    pub retry: RetrySettings,
+    /// The name of an entry of `keys`: requests need one of its API keys, as `Authorization: Bearer KEY` or
+    /// `X-Api-Key: KEY`, and get 401 without. The server does not see the key. No key is needed unless given.
+    pub keys: Option<String>,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self {
+            name: None,
+            hosts: Vec::new(),
+            path: None,
+            prefix: None,
+            methods: Vec::new(),
+            headers: BTreeMap::new(),
+            service: None,
+            to: None,
+            backends: None,
+            redirect: None,
+            answer: None,
+            strip_prefix: true,
+            rewrite: RewriteSettings::default(),
+            slashes: Slashes::default(),
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            limits: RouteLimits::default(),
+            max_in_flight: None,
+            timeouts: TimeoutSettings::default(),
+            retry: RetrySettings::default(),
+            keys: None,
+        }
+    }
+}
+
+/// An address with a weight.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// The address: `http://host[:port][/path]`.
+    pub url: String,
+    /// Its share of the requests, relative to the weights of the others. While it accepts no connections, they share its
+    /// part. Default: 1.
+    #[serde(default = "one")]
+    pub weight: NumberIn<1, 1000>,
+}
+
+fn one() -> NumberIn<1, 1000> {
+    NumberIn::of::<1>()
+}
+
+/// A redirect. At least one of `scheme`, `host`, `port` and `to` must be given; the rest of the URL stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedirectSettings {
+    /// The scheme. With `scheme` alone, the route takes only requests with another scheme, so a redirect to `https` never
+    /// leads to itself. The scheme stays unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<SchemeSettings>,
+    /// The host. It stays unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The port. Unless given, the usual one of the scheme if `scheme` or `host` is given, else that of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<NumberIn<1, 65535>>,
+    /// The path, and the query if there is to be one. `{rest}` stands for the part of the path that follows the prefix, with
+    /// the query: `/new{rest}`. Path and query stay unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The status: 301, 302, 303, 307 or 308. Clients repeat the method and body only for 307 and 308, and remember 301 and
+    /// 308. Unless given, 302.
+    #[schemars(schema_with = "redirect_status")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+}
+
+fn redirect_status(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "anyOf": [
+        { "const": 301 }, { "const": 302 }, { "const": 303 }, { "const": 307 }, { "const": 308 }, { "type": "null" },
+    ] })
+}
+
+/// `http` or `https`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SchemeSettings {
+    /// Plain HTTP.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+/// A fixed answer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AnswerSettings {
+    /// The status. Default: 200.
+    pub status: NumberIn<200, 599>,
+    /// The body, at most 64 KiB. Empty unless given.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub body: String,
+    /// The body's type. Default: `text/plain; charset=utf-8`.
+    pub content_type: String,
+}
+
+impl Default for AnswerSettings {
+    fn default() -> Self {
+        Self {
+            status: NumberIn::of::<200>(),
+            body: String::new(),
+            content_type: "text/plain; charset=utf-8".to_owned(),
+        }
+    }
+}
+
+/// Changes of the path and the host that the server sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RewriteSettings {
+    /// What replaces the prefix: with the prefix `/v1` and `/v2` here, `/v1/a` arrives as `/v2/a`. Nothing
+    /// replaces it unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// The value of the `Host` header. Unless given, the host and port of the address. Only with `to` and `backends`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}
+
+/// What happens to a path with an encoded slash.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Slashes {
+    /// It is passed on unchanged.
+    #[default]
+    Pass,
+    /// It is refused.
+    Refuse,
+}
+
+/// Changes of header fields. Fields that the gateway writes itself, such as `X-Forwarded-For`, and those that frame a
+/// message, such as `Content-Length`, can't be changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeaderEdits {
+    /// Fields that get this value, whatever they had before. None unless given.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+    /// Fields that get this value in addition to those that they have. None unless given.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub add: BTreeMap<String, String>,
+    /// Fields that are removed. None unless given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+}
+
+/// Limits of the requests on a route.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteLimits {
+    /// The largest body of a request, such as `10MiB`; a larger one is refused with 413. No limit unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<Size>,
+    /// The largest number of concurrent requests; the next one waits, at most `wait`. No limit unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<Count>,
+    /// The largest rate of requests; further ones are refused with 429. No limit unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateSettings>,
+}
+
+/// A rate of requests. Each gateway counts alone.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateSettings {
+    /// The number of requests in each `per`.
+    pub requests: Count,
+    /// The time that they are spread over. Default: `1s`.
+    #[serde(default = "second")]
+    pub per: Limit,
+    /// The number of requests that may come at once. Unless given, `requests`.
+    #[serde(default)]
+    pub burst: Option<Count>,
+    /// Which requests share the rate: `client` for those of one address (of one /64 network for IPv6), `route` for all of
+    /// the route, or `{header: NAME}` for those with the same value of a header. Behind the proxies of `trust`, the client
+    /// is the one that they name. Default: `client`.
+    #[serde(default)]
+    pub by: RateBy,
+}
+
+fn second() -> Limit {
+    DurationIn::of_millis::<1_000>()
+}
+
+/// Which requests share a rate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RateBy {
+    /// Those of one client address.
+    #[default]
+    Client,
+    /// All of the route.
+    Route,
+    /// Those with the same value of this header.
+    Header(String),
+}
+
+/// Time limits of a route.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutSettings {
+    /// How long the head of an answer may take, counted from the last piece of the request's body. Unless given,
+    /// `response_timeout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Limit>,
+    /// How long a body may make no progress before the request fails. Unless given, `idle_timeout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Limit>,
+    /// How long a request and its answer may take in all, however steadily they move. `0s` is no limit.
+    /// No limit unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<DurationIn<0>>,
+}
+
+/// Repetitions of a request that failed. A request that may have been acted on is repeated only if its method is
+/// idempotent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetrySettings {
+    /// How often a request may be sent in all, including the first time. Unless given, 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<NumberIn<1, 10>>,
+}
