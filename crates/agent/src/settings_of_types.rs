@@ -161,7 +161,11 @@ fn words(form: &Value) -> String {
 fn plural(form: &str) -> String {
     match form {
         "text" => "texts".to_owned(),
-        form => form.strip_prefix("a ").map_or_else(|| form.to_owned(), |form| format!("{form}s")),
+        form => match (form.strip_prefix("a whole number"), form.strip_prefix("a ")) {
+            (Some(range), _) => format!("whole numbers{range}"),
+            (None, Some(form)) => format!("{form}s"),
+            (None, None) => form.to_owned(),
+        },
     }
 }
 
@@ -193,6 +197,7 @@ mod tests {
                     "properties": { "to": { "type": "string", "description": "Where to." }, "on": { "type": "boolean", "default": true } }
                 }},
                 "level": { "enum": ["low", "high"], "default": "low" },
+                "odds": { "type": "array", "items": { "type": "integer", "title": "a whole number from 1 to 9" } },
             }
         });
         let found = settings(&schema);
@@ -209,6 +214,7 @@ mod tests {
                 ("inner[].on", "`true` or `false`", Some("true"), false),
                 ("inner[].to", "text", None, true),
                 ("level", "one of `low`, `high`", Some("low"), false),
+                ("odds", "a list of whole numbers from 1 to 9", None, false),
             ]
         );
     }

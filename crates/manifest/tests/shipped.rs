@@ -76,11 +76,11 @@ fn the_example_of_names_has_two_stores_two_gateways_and_two_standbys() {
 }
 
 #[test]
-fn the_example_of_a_balancer_has_two_gateways_and_two_shards_behind_it() {
+fn the_front_door_has_a_balancer_two_gateways_and_two_shards_with_replicas() {
     assert_eq!(
-        nodes(&checked(&shipped("balancer.yaml"))),
+        nodes(&checked(&shipped("front-door.yaml"))),
         "balancer=load_balancer gateway-1=api_gateway gateway-2=api_gateway storage-1=storage/0 \
-         storage-2=storage/1 standby-1=standby"
+         storage-2=storage/1 storage-3=storage/0 storage-4=storage/1 standby=standby"
     );
 }
 
@@ -114,7 +114,7 @@ fn the_shipped_manifests_have_only_keys_that_the_schema_describes() {
             assert!(object["properties"].get(&key.text).is_some(), "`{}` is not in the schema", key.text);
         }
     };
-    for name in ["demo.yaml", "single.yaml", "storage.yaml", "named.yaml", "balancer.yaml"] {
+    for name in ["demo.yaml", "single.yaml", "storage.yaml", "named.yaml", "front-door.yaml"] {
         let tree = yaml::parse_tree(&shipped(name)).unwrap().0;
         described(&schema, &tree);
         for node in tree.get("nodes").unwrap().items() {

@@ -3,10 +3,10 @@
 //! Pure: the caller passes the state of each candidate and the random number generator, so every choice can be replayed
 //! in a test. (M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001.)
 //!
-//! The cost of a candidate is its estimated response time, times the requests in flight to it plus one. Its weight and its
-//! slow start decide how often it is drawn, not what it costs: with the cost divided by the weight, a candidate of weight 1
-//! beside one of weight 9 would get nothing as long as both are idle. For equal costs each one's part of the requests is
-//! exactly its share.
+//! The cost of a candidate is its estimated response time, times the requests in flight to it plus one. Its slow start decides
+//! how often it is drawn, not what it costs. For equal costs each one's part of the requests is exactly its share. Candidates
+//! with weights are drawn by their shares alone: with the cost divided by the weight, a candidate of weight 1 beside one of
+//! weight 9 would get nothing as long as both are idle, and a fast one would get more than its part.
 
 use std::time::Duration;
 
@@ -82,12 +82,10 @@ pub(crate) fn choose<R: Rng>(
     if len == 1 {
         return standing(0).map(|_| 0);
     }
-    let mut all: Vec<(usize, Standing)> =
-        (0..len).filter_map(|at| standing(at).map(|found| (at, found))).collect();
-    let ejected = all.iter().filter(|(_, found)| found.health == Health::Ejected).count();
-    let may_eject = ejected * 2 <= all.len();
-    let rank = all.iter().map(|(_, found)| found.rank(may_eject)).min()?;
-    all.retain(|(_, found)| found.rank(may_eject) == rank);
+    let all = of_best_rank(len, standing);
+    if all.is_empty() {
+        return None;
+    }
     if let [(only, _)] = all[..] {
         return Some(only);
     }
@@ -100,6 +98,28 @@ pub(crate) fn choose<R: Rng>(
         || random.random_bool((second.1.share / first.1.share).clamp(0.0, 1.0));
     let wins = is_rival && second.1.cost(first.1.micros) < first.1.cost(second.1.micros);
     Some(if wins { second.0 } else { first.0 })
+}
+
+/// Draws one candidate of the best rank, whatever a request to it costs: an operator who gives weights wants these parts, for
+/// example to try a new version with a tenth of the requests.
+pub(crate) fn choose_by_share<R: Rng>(
+    len: usize,
+    standing: impl Fn(usize) -> Option<Standing>,
+    random: &mut R,
+) -> Option<usize> {
+    let all = of_best_rank(len, standing);
+    if all.is_empty() { None } else { Some(all[draw(&all, random)].0) }
+}
+
+/// The candidates of the best rank. If more than half of all are ejected, ejections are ignored.
+fn of_best_rank(len: usize, standing: impl Fn(usize) -> Option<Standing>) -> Vec<(usize, Standing)> {
+    let mut all: Vec<(usize, Standing)> =
+        (0..len).filter_map(|at| standing(at).map(|found| (at, found))).collect();
+    let ejected = all.iter().filter(|(_, found)| found.health == Health::Ejected).count();
+    let may_eject = ejected * 2 <= all.len();
+    let rank = all.iter().map(|(_, found)| found.rank(may_eject)).min();
+    all.retain(|(_, found)| Some(found.rank(may_eject)) == rank);
+    all
 }
 
 /// One of the candidates, each with a probability proportional to its share.

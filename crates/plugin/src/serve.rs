@@ -32,6 +32,7 @@ use futures_util::future::FusedFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
 use mesh::head::{HeadError, is_about_all, refuse};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -50,7 +51,7 @@ use link::{Link, Tcp};
 use meters::Spoken;
 use progress::Progress;
 
-use crate::{Tls, TlsSession};
+use crate::{Tls, TlsSession, proxy_protocol};
 
 pub use accept::{AcceptLimits, Stop, accept};
 pub use draining::DrainingListener;
@@ -100,13 +101,16 @@ pub struct Protocols {
     pub http2: bool,
     /// TLS; without it, everything is in plain text.
     pub tls: Option<Tls>,
+    /// The proxies that may connect, if each connection must begin with a header of the PROXY protocol. The client that it
+    /// names is the [`Peer`] of the requests.
+    pub proxies: Option<Vec<IpNet>>,
     /// What is counted.
     pub meters: ListenerMeters,
 }
 
 impl Default for Protocols {
     fn default() -> Self {
-        Self { http1: true, http2: false, tls: None, meters: ListenerMeters::default() }
+        Self { http1: true, http2: false, tls: None, proxies: None, meters: ListenerMeters::default() }
     }
 }
 
@@ -188,6 +192,19 @@ async fn connection<S>(
     S::Future: Send,
 {
     let due = Instant::now() + shared.limits.head_timeout;
+    let (mut stream, mut peer) = (stream, peer);
+    if let Some(proxies) = &shared.protocols.proxies {
+        let receiving = proxy_protocol::receive(&mut stream, peer, proxies);
+        match stopping.run_until_cancelled(receiving).await {
+            None => return,
+            Some(Ok(proxied)) => peer = proxied.map_or(peer, |proxied| proxied.source),
+            Some(Err(error)) => {
+                shared.protocols.meters.refused_proxy();
+                debug!(%peer, %error, "a connection was refused");
+                return;
+            }
+        }
+    }
     // A small answer must not wait for the acknowledgement of the previous one. If this fails, it only costs time.
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]

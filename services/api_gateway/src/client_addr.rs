@@ -6,14 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
+use plugin::proxy_protocol::is_trusted;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// Whether an address is that of a trusted proxy.
-pub(crate) fn is_trusted(address: IpAddr, trust: &[IpNet]) -> bool {
-    let address = address.to_canonical();
-    trust.iter().any(|network| network.contains(&address))
-}
 
 /// The client's address. `headers` have been stripped of what untrusted peers may not send.
 pub(crate) fn client_addr(peer: Option<IpAddr>, headers: &HeaderMap, trust: &[IpNet]) -> Option<IpAddr> {

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
 use mesh::{Mesh, MeshBody, MeshError};
 use plugin::http::Guard;
+use plugin::proxy_protocol::is_trusted;
 use plugin::{InFlight, Peer, TlsSession, on_end};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -23,7 +24,6 @@ use tracing::debug;
 use types::{ErrorKind, NodeId, Problem, ServiceName, api};
 
 use crate::access_log::Notes;
-use crate::client_addr::is_trusted;
 use crate::explain::{self, Example};
 use crate::host::{MAX_NAME, name_of};
 use crate::listeners::Arrival;

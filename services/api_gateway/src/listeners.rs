@@ -80,7 +80,9 @@ impl Listeners {
                 node: Some(cx.node.clone()),
                 ..ServeLimits::default()
             };
-            let protocols = Protocols { http1: plan.http1, http2: plan.http2, tls: tls.clone(), meters };
+            let proxies = plan.proxy_protocol.then(|| plan.trust.clone());
+            let protocols =
+                Protocols { http1: plan.http1, http2: plan.http2, tls: tls.clone(), proxies, meters };
             let arrival = Arrival { listener: plan.name.clone(), trust: plan.trust, ready: plan.ready };
             let service = routes::on_listener(Arc::clone(gateway), Arc::new(arrival), log.cloned());
             let listener = DrainingListener::named(

@@ -96,9 +96,10 @@ impl Template {
 }
 
 impl Redirect {
-    /// Whether only the scheme is different.
-    pub(crate) fn changes_only_scheme(&self) -> bool {
-        self.scheme.is_some() && self.host.is_none() && self.port.is_none() && self.to.is_none()
+    /// Whether it leads to the same place under another scheme, perhaps at another port: a request that has the scheme already would
+    /// be led to itself.
+    pub(crate) fn is_of_scheme(&self) -> bool {
+        self.scheme.is_some() && self.host.is_none() && self.to.is_none()
     }
 
     /// The value of `Location`. `asked` is the request's host and port, `matched` the number of bytes of the path that its

@@ -48,7 +48,7 @@ pub(crate) struct Rule {
     pub(crate) methods: Vec<Method>,
     /// Each field's values, joined by `, `.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    /// A redirect that changes only the scheme takes requests with any other scheme.
+    /// A redirect to the same place under a scheme takes requests with any other scheme.
     pub(crate) scheme_other_than: Option<Scheme>,
 }
 

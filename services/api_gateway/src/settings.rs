@@ -87,7 +87,7 @@ pub struct Settings {
     /// through a visitor's browser. `any` disables the check. Routes are reached under every host.
     #[schemars(schema_with = "hosts")]
     pub hosts: Hosts,
-    /// The log of requests. There is none unless it is given.
+    /// The log of requests. There is none unless given.
     pub access_log: Option<AccessLogSettings>,
 }
 

@@ -18,6 +18,8 @@ use crate::plan::Source;
 use crate::pool::{Lack, Pool};
 use crate::resolve::{Known, Lookup, Names};
 
+/// How long after its start a node may not have met the members of a service yet.
+const MEETING: Duration = Duration::from_secs(5);
 /// How often the backends are looked at, at least: those that have left go with their last connection.
 const LOOK: Duration = Duration::from_secs(10);
 /// The share by which the time between checks varies at random, so that balancers do not check in step.
@@ -39,14 +41,17 @@ pub(crate) struct Entry {
 pub(crate) async fn keep(pool: Arc<Pool>, mut view: watch::Receiver<ClusterView>, lookup: Lookup) {
     let mut names = Names::new(lookup);
     let mut is_watching = matches!(pool.target.source, Source::Service { .. });
+    let met_by = Instant::now() + MEETING;
     loop {
         let members = entries(&pool.target.source, &mut view);
         let now = Instant::now();
+        let members = if now < met_by { members.just_met() } else { members };
         names.want(members.entries.iter().map(|entry| &entry.address), now);
         let (wanted, lack) = expand(members, |address| names.known(address));
         pool.renew(wanted, lack);
         let next = [pool.cut(now), names.due()].into_iter().flatten().min();
         let next = next.map_or(now + LOOK, |next| next.min(now + LOOK));
+        let next = if now < met_by { next.min(met_by) } else { next };
         tokio::select! {
             biased;
             changed = view.changed(), if is_watching => is_watching = changed.is_ok(),
@@ -68,7 +73,7 @@ fn entries(source: &Source, view: &mut watch::Receiver<ClusterView>) -> Members 
                 is_backup: fixed.is_backup,
                 is_leaving: false,
             });
-            Members { entries: entries.collect(), why: None, is_soon: false }
+            Members { entries: entries.collect(), why: None, is_soon: false, is_unknown: false }
         }
     }
 }
@@ -179,7 +184,8 @@ mod tests {
         };
         let shown = |entries: &[&str]| {
             let entries = entries.iter().map(|text| entry(text)).collect();
-            let (wanted, lack) = expand(Members { entries, why: None, is_soon: false }, known);
+            let (wanted, lack) =
+                expand(Members { entries, why: None, is_soon: false, is_unknown: false }, known);
             let wanted: Vec<_> = wanted.iter().map(|wanted| wanted.address.to_string()).collect();
             (wanted.join(" "), lack.is_soon, lack.unresolved.len())
         };

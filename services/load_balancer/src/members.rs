@@ -14,13 +14,25 @@ pub(crate) struct Members {
     pub(crate) why: Option<String>,
     /// A member is about to serve.
     pub(crate) is_soon: bool,
+    /// No member is known that could have such a listener.
+    pub(crate) is_unknown: bool,
+}
+
+impl Members {
+    /// The same for a node that has just started, and may not have met the members yet.
+    pub(crate) fn just_met(self) -> Self {
+        match self.is_unknown {
+            true => Self { why: None, is_soon: true, ..self },
+            false => self,
+        }
+    }
 }
 
 /// The members of a service that have a listener of this name. Those that drain are on their way out. The others are left
 /// out: their address is that of the node's API.
 pub(crate) fn of(view: &ClusterView, service: &ServiceName, listener: &str) -> Members {
     let service = view.normalized(service.clone());
-    let mut members = Members { entries: Vec::new(), why: None, is_soon: false };
+    let mut members = Members { entries: Vec::new(), why: None, is_soon: false, is_unknown: false };
     let mut without = 0;
     for member in view.of_service(&service) {
         let Some(state) = &member.state else { continue };
@@ -53,6 +65,7 @@ pub(crate) fn of(view: &ClusterView, service: &ServiceName, listener: &str) -> M
             (0, false) => format!("no member runs {service}"),
         });
         members.is_soon &= without == 0;
+        members.is_unknown = without == 0;
     }
     members
 }
@@ -133,5 +146,16 @@ mod tests {
         );
         assert_eq!(why(vec![starting()]), ("no member of storage serves yet".to_owned(), true));
         assert_eq!(why(vec![]), ("no member runs storage".to_owned(), false));
+    }
+
+    #[test]
+    fn a_node_that_has_just_started_waits_for_members_that_it_may_not_have_met() {
+        let met = |members: Vec<Member>| {
+            let found = found(members, "storage").just_met();
+            (found.why, found.is_soon)
+        };
+        assert_eq!(met(vec![]), (None, true));
+        let without = met(vec![member("a", "storage/0", Phase::Ready, &[])]);
+        assert_eq!(without, (Some("no member of storage has a listener `web`".to_owned()), false));
     }
 }

@@ -27,10 +27,18 @@ pub(crate) type InRow = NumberIn<1, 1000>;
 ///     check: { tcp: {} }
 /// ```
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// The addresses on which the balancer listens, each with its target: 1 to 16.
+    /// The addresses on which the balancer listens, each with its target: 1 to 16. By default one, `front`, on a free port of
+    /// the loopback interface, which leads to the members of `api_gateway`.
     pub listeners: Vec<Listener>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let front = serde_json::json!({"name": "front", "address": "127.0.0.1:0", "service": "api_gateway"});
+        Self { listeners: vec![serde_json::from_value(front).expect("the other keys have defaults")] }
+    }
 }
 
 /// A listener and its target: exactly one of `service`, `backends` and `sni`.
@@ -45,17 +53,17 @@ pub struct Listener {
     #[serde(default)]
     pub mode: Mode,
     /// Connections go to the members of this service, at their own `listener`. No service unless given.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
     /// The name of the listener of the service's members. `gateway`, the `listen` of an api_gateway, unless given.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<String>,
     /// Connections go to these addresses. No addresses unless given.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backends: Option<Vec<Backend>>,
     /// TLS connections go to the target that has the server name in the client's hello (SNI), and are not decrypted. A
     /// connection without a name, or with an unknown one, is closed. Not used unless given.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sni: Option<Vec<ByName>>,
     /// How a backend is chosen, by the connections that it has in relation to its weight, unless the word says otherwise.
     /// `two_choices`: the better of two that are drawn at random. `round_robin`: in turn. `least_connections`: the best of
@@ -65,7 +73,7 @@ pub struct Listener {
     pub balance: Balance,
     /// Sends a header of the PROXY protocol to the backends, with the client's address: text (`v1`) or binary (`v2`). Not
     /// sent unless given.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_proxy_protocol: Option<ProxyVersion>,
     /// Whether the proxies in front send the PROXY protocol. Then only the networks in `trust` may connect, and each
     /// connection must begin with a header, within 5 seconds.
@@ -82,7 +90,7 @@ pub struct Listener {
     pub timeouts: Timeouts,
     /// Checks the backends at regular intervals: exactly one of `tcp` and `http`. Only for `backends`: members of a service
     /// are known by gossip. No checks unless given.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Check>,
     /// Takes a backend out that does not accept connections: at most half of them at a time, and never the last.
     #[serde(default)]
@@ -167,8 +175,8 @@ pub struct ByName {
 pub struct Limits {
     /// How many connections the listener forwards at once; further ones are queued. Default: 10000.
     pub connections: Count,
-    /// How many connections one client address (IPv6: one /64 network) may have; further ones are closed. No limit unless
-    /// given.
+    /// How many connections one client address (IPv6: one /64 network) may have; further ones are closed.
+    /// No limit unless given.
     pub per_client: Option<Count>,
     /// How many connections each backend gets; when all have so many, further ones are queued. No limit unless given.
     pub per_backend: Option<Count>,

@@ -111,7 +111,7 @@ async fn a_type_that_does_not_exist_is_refused_with_those_that_do() -> anyhow::R
         .await?
         .exits(2)?
         .tells("`analytics`")?
-        .tells("api_gateway, searcher, storage, standby")?;
+        .tells("api_gateway, load_balancer, searcher, storage, standby")?;
     let sharded = ["--listen-addr", &addr, "--service", "api-gateway", "--shard", "1"];
     machine.agent(&sharded).await?.exits(2)?.tells("has no shards")?;
     machine.nothing_is_left()

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use e2e::{Machine, eventually, repository};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::{ask, url};
 
@@ -32,8 +33,8 @@ async fn states(machine: &Machine) -> anyhow::Result<Vec<(String, String)>> {
 async fn a_gateway_that_is_killed_behind_a_balancer_costs_only_what_was_in_flight_on_it() -> anyhow::Result<()>
 {
     let machine = Machine::new()?;
-    let manifest = std::fs::read_to_string(repository().join("manifests/balancer.yaml"))?;
-    let manifest = machine.manifest(&manifest.replace("cluster: balanced\nprofile: local\n", ""))?;
+    let manifest = std::fs::read_to_string(repository().join("manifests/front-door.yaml"))?;
+    let manifest = machine.manifest(&manifest.replace("cluster: front-door\nprofile: local\n", ""))?;
     machine.ctl(&["up", &manifest, "--timeout", "60s"]).await?.exits(0)?;
     let front = front(&machine).await?;
     eventually("both gateways are backends", || async {
@@ -50,7 +51,8 @@ async fn a_gateway_that_is_killed_behind_a_balancer_costs_only_what_was_in_fligh
     http.put(&key).body("hello").send().await?.error_for_status()?;
     let (failed, done, stop) =
         (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let load = tokio::spawn({
+    let mut load = JoinSet::new();
+    load.spawn({
         let (http, key, failed, done, stop) =
             (http.clone(), key.clone(), Arc::clone(&failed), Arc::clone(&done), Arc::clone(&stop));
         async move {
@@ -81,7 +83,7 @@ async fn a_gateway_that_is_killed_behind_a_balancer_costs_only_what_was_in_fligh
     machine.ctl(&["kill", "gateway-1", "--for-good"]).await?.exits(0)?;
     so_far(100).await?;
     stop.store(true, Ordering::SeqCst);
-    load.await.context("the load ends")?;
+    load.join_next().await.context("there is a load")??;
     // One request at a time: at most one was in flight on the gateway when it was killed.
     let failed = failed.load(Ordering::SeqCst);
     ensure!(failed <= 1, "{failed} requests failed");

@@ -110,6 +110,22 @@ fn equally_costly_candidates_get_exactly_their_shares() {
 }
 
 #[test]
+fn by_share_each_candidate_of_the_best_rank_gets_its_part_whatever_it_costs() {
+    let slow = |share| Some(Standing { share, micros: Some(900_000.0), ..good(50) });
+    let fast = |share| Some(Standing { share, ..good(0) });
+    let out = Some(Standing { share: 100.0, health: Health::Ejected, ..good(0) });
+    let candidates = [slow(9.0), fast(1.0), out, None];
+    let mut random = StdRng::seed_from_u64(7);
+    let mut counts = [0_u32; 4];
+    for _ in 0..10_000 {
+        counts[choose_by_share(4, |at| candidates[at], &mut random).unwrap()] += 1;
+    }
+    assert!(counts[0].abs_diff(9_000) < 150 && counts[1].abs_diff(1_000) < 150, "{counts:?}");
+    assert_eq!(counts[2..], [0, 0]);
+    assert_eq!(choose_by_share(2, |_| None, &mut random), None);
+}
+
+#[test]
 fn a_candidate_without_a_share_gets_requests_only_if_it_is_alone() {
     let of = |share| Some(Standing { share, ..good(0) });
     let counts = draws(&[of(0.0), of(1.0), of(1.0)]);

@@ -10,7 +10,7 @@ use types::Target;
 
 use super::{Goal, History, Inner};
 use crate::base_url::BaseUrl;
-use crate::choose::{Health, Standing, choose, share};
+use crate::choose::{Health, Standing, choose, choose_by_share, share};
 use crate::error::MeshError;
 use crate::outlier::{EjectionReason, Service, may_eject};
 use crate::roster::Prospect;
@@ -65,7 +65,8 @@ impl Inner {
                     let share = share(weight, url.state().age(now));
                     Candidate { url, standing: self.standing(url, tried, true, share, now) }
                 });
-                self.choose(&candidates.collect::<Vec<_>>(), may_repeat).ok_or(MeshError::NoAddress)
+                let (candidates, by_share) = (candidates.collect::<Vec<_>>(), !weights.is_empty());
+                self.choose(&candidates, may_repeat, by_share).ok_or(MeshError::NoAddress)
             }
             Goal::Service { service, target, may_repeat } => {
                 let catalog = self.roster.catalog();
@@ -76,7 +77,7 @@ impl Inner {
                     let standing = self.standing(&member.url, tried, member.is_replaceable(), share, now);
                     Candidate { url: &member.url, standing }
                 });
-                Ok(self.choose(&candidates.collect::<Vec<_>>(), may_repeat).unwrap_or_else(|| {
+                Ok(self.choose(&candidates.collect::<Vec<_>>(), may_repeat, false).unwrap_or_else(|| {
                     let kind = self.targets.kind(service);
                     Pick::NoMember(catalog.prospect(service, target, &kind, now))
                 }))
@@ -102,13 +103,18 @@ impl Inner {
         }
     }
 
-    /// Chooses one of the candidates; `None` if there is none.
-    fn choose(&self, candidates: &[Candidate<'_>], may_repeat: bool) -> Option<Pick> {
+    /// Chooses one of the candidates, by cost or by their shares alone; `None` if there is none.
+    fn choose(&self, candidates: &[Candidate<'_>], may_repeat: bool, by_share: bool) -> Option<Pick> {
         if let Some(probe) = self.probe(candidates, may_repeat) {
             return Some(Pick::To(Chosen { url: probe.clone(), is_probe: true }));
         }
         let standing = |at: usize| candidates.get(at).map(|candidate| candidate.standing);
-        let chosen = &candidates[choose(candidates.len(), standing, &mut rand::rng())?];
+        let (len, mut random) = (candidates.len(), rand::rng());
+        let at = match by_share {
+            true => choose_by_share(len, standing, &mut random)?,
+            false => choose(len, standing, &mut random)?,
+        };
+        let chosen = &candidates[at];
         Some(if chosen.standing.tried {
             Pick::OnlyTried
         } else {

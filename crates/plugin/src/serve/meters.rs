@@ -19,6 +19,7 @@ struct Counts {
     handshakes: AtomicU64,
     failed_handshakes: AtomicU64,
     accept_pauses: AtomicU64,
+    refused_proxies: AtomicU64,
 }
 
 /// The protocol of a connection.
@@ -54,6 +55,11 @@ impl ListenerMeters {
         each("refused_heads", "Requests that were refused for their heads alone, by listener", |counts| {
             load(&counts.refused)
         });
+        each(
+            "refused_proxies",
+            "Connections without an acceptable PROXY protocol header of a trusted proxy, by listener",
+            |counts| load(&counts.refused_proxies),
+        );
         each(
             "accept_paused",
             "Pauses because the system could not accept a connection, by listener",
@@ -129,6 +135,11 @@ impl ListenerMeters {
     pub(super) fn handshake(&self, is_done: bool) {
         let count = if is_done { &self.0.handshakes } else { &self.0.failed_handshakes };
         count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection began without an acceptable PROXY protocol header.
+    pub(super) fn refused_proxy(&self) {
+        self.0.refused_proxies.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn accept_paused(&self) {

@@ -108,7 +108,7 @@ impl Checked<'_> {
         let methods = self.methods();
         let headers = self.asked_headers();
         let scheme_other_than = match &target {
-            Some(Target::Redirect(redirect)) if redirect.changes_only_scheme() => redirect.scheme,
+            Some(Target::Redirect(redirect)) if redirect.is_of_scheme() => redirect.scheme,
             _ => None,
         };
         // A redirect with a mistake may be meant to take only some schemes.

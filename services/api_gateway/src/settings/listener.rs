@@ -58,17 +58,22 @@ pub struct Listener {
     pub name: String,
     /// The address on which it listens. Port 0 selects a free port; `ctl members` shows it.
     pub address: String,
-    /// The trusted proxies in front of this listener, instead of those in `trust` of the gateway.
+    /// The trusted proxies in front of this listener. Those in `trust` of the gateway unless given.
     #[serde(default)]
     pub trust: Option<Vec<String>>,
-    /// The largest number of client connections of this listener, instead of `max_connections` of the gateway.
+    /// The largest number of client connections of this listener. That in `max_connections` of the gateway unless given.
     #[serde(default)]
     pub max_connections: Option<Count>,
     /// A path for readiness checks of a load balancer, such as `/ready`: it answers 200, and 503 as soon as the gateway
-    /// begins to drain. No route and no service is reached under this path.
+    /// begins to drain. No route and no service is reached under this path. There is none unless given.
     #[serde(default)]
     pub ready: Option<String>,
-    /// TLS. Without it, the listener speaks plain HTTP.
+    /// Whether the proxies in front send the PROXY protocol, as a load_balancer with `send_proxy_protocol` does. Then only the
+    /// networks in `trust` may connect, and each connection must begin with a header, within 5 seconds; the client that it
+    /// names counts as the other end of the connection.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+    /// TLS. The listener speaks plain HTTP unless given.
     #[serde(default)]
     pub tls: Option<ListenerTls>,
     /// The protocols: `http1`, `http2`. With TLS the client chooses one by ALPN; without TLS, HTTP/2 is for clients that
@@ -121,6 +126,8 @@ pub(crate) struct ListenerPlan {
     pub(crate) trust: Vec<IpNet>,
     pub(crate) max_connections: usize,
     pub(crate) ready: Option<String>,
+    /// Whether each connection begins with a header of the PROXY protocol.
+    pub(crate) proxy_protocol: bool,
     /// The certificates; none if it speaks plain HTTP.
     pub(crate) certificates: Vec<CertificateFiles>,
     pub(crate) http1: bool,
@@ -206,6 +213,7 @@ fn only(address: SocketAddr, defaults: &Defaults) -> ListenerPlan {
         trust: defaults.trust.clone(),
         max_connections: defaults.max_connections,
         ready: None,
+        proxy_protocol: false,
         certificates: Vec::new(),
         http1: true,
         http2: true,
@@ -285,6 +293,11 @@ impl Listener {
             let hint = "write it like `/ready`, without a query";
             mistakes.push(SettingsMistake::new(pointer("ready"), message).hint(hint));
         }
+        if self.proxy_protocol && trust.is_empty() && self.trust.as_ref().is_none_or(Vec::is_empty) {
+            let message = "no proxy may connect, as `trust` is empty";
+            let hint = "name the proxies in front that send the PROXY protocol, like `trust: [10.0.0.0/8]`";
+            mistakes.push(SettingsMistake::new(pointer("proxy_protocol"), message).hint(hint));
+        }
         if self.protocols.is_empty() {
             let mistake = SettingsMistake::new(pointer("protocols"), "there is no protocol");
             mistakes.push(mistake.hint("write `[http1, http2]`, or leave it out"));
@@ -299,6 +312,7 @@ impl Listener {
             trust,
             max_connections: self.max_connections.map_or(defaults.max_connections, Count::as_usize),
             ready: self.ready.clone(),
+            proxy_protocol: self.proxy_protocol,
             certificates,
             http1: self.protocols.contains(&HttpProtocol::Http1),
             http2: self.protocols.contains(&HttpProtocol::Http2),

@@ -120,7 +120,7 @@ fn one() -> NumberIn<1, 1000> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedirectSettings {
-    /// The scheme. With `scheme` alone, the route takes only requests with another scheme, so a redirect to `https` never
+    /// The scheme. Without `host` and `to`, the route takes only requests with another scheme, so a redirect to `https` never
     /// leads to itself. The scheme stays unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheme: Option<SchemeSettings>,

@@ -146,6 +146,8 @@ async fn a_redirect_names_the_new_url() {
         json!({"trust": ["127.0.0.0/8"], "routes": [
             {"prefix": "/old", "redirect": {"to": "/new{rest}", "status": 308}},
             {"prefix": "/", "hosts": ["shop.example"], "redirect": {"scheme": "https"}},
+            {"prefix": "/", "hosts": ["ports.example"], "redirect": {"scheme": "https", "port": 8443}},
+            {"prefix": "/", "hosts": ["ports.example"], "answer": {"body": "ports"}},
             {"prefix": "/", "hosts": ["shop.example"], "answer": {"body": "shop"}, "response_headers": {"set": {"strict-transport-security": "max-age=1"}}},
         ]}),
         Vec::new(),
@@ -161,6 +163,10 @@ async fn a_redirect_names_the_new_url() {
     assert!(answer.contains("\r\nlocation: https://shop.example/a?b\r\n"), "{answer}");
     let answer = ask(&gateway, "GET /a", "host: shop.example\r\nx-forwarded-proto: https\r\n").await;
     assert!(answer.ends_with("shop") && answer.contains("strict-transport-security: max-age=1"), "{answer}");
+    let answer = ask(&gateway, "GET /a", "host: ports.example:8080\r\n").await;
+    assert!(answer.contains("\r\nlocation: https://ports.example:8443/a\r\n"), "{answer}");
+    let answer = ask(&gateway, "GET /a", "host: ports.example:8443\r\nx-forwarded-proto: https\r\n").await;
+    assert!(answer.ends_with("ports"), "it does not lead to itself: {answer}");
 }
 
 #[tokio::test]

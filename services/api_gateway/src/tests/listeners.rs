@@ -118,3 +118,41 @@ async fn waiting() -> (Upstream, Arc<Notify>) {
 fn closed_now(addr: SocketAddr) -> bool {
     std::net::TcpStream::connect(addr).is_err()
 }
+
+/// An answer to a request whose connection begins with some bytes; empty if the connection is closed instead.
+async fn begun_with(addr: SocketAddr, first: &[u8]) -> String {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: gw\r\nconnection: close\r\n\r\n";
+    for piece in [first, request].concat().chunks(3) {
+        // The gateway may have closed the connection already.
+        let _ = stream.write_all(piece).await;
+    }
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_proxy_in_front_names_the_client_in_a_header_of_the_proxy_protocol() {
+    let upstream = Upstream::serving(reflecting).await;
+    let listeners = named(&[
+        ("web", json!({"proxy_protocol": true, "trust": ["127.0.0.1"]})),
+        ("strict", json!({"proxy_protocol": true, "trust": ["192.0.2.0/24"]})),
+    ]);
+    let routes = json!([{"prefix": "/", "to": [upstream.url().to_string()]}]);
+    let gateway = Running::with(json!({"listeners": listeners, "routes": routes}), Vec::new()).await;
+    let client = plugin::proxy_protocol::Proxied {
+        source: "203.0.113.7:4711".parse().unwrap(),
+        destination: "198.51.100.1:443".parse().unwrap(),
+    };
+    for version in [plugin::proxy_protocol::ProxyVersion::V1, plugin::proxy_protocol::ProxyVersion::V2] {
+        let header = plugin::proxy_protocol::header(version, Some(client));
+        let answer = begun_with(gateway.listener("web"), &header).await;
+        assert!(answer.contains("x-forwarded-for: 203.0.113.7\n"), "{version:?}: {answer}");
+        assert_eq!(begun_with(gateway.listener("strict"), &header).await, "", "not a trusted proxy");
+    }
+    assert_eq!(begun_with(gateway.listener("web"), b"").await, "", "a header is needed");
+    let metrics = gateway.metrics();
+    assert!(metrics.contains(r#"refused_proxies_total{listener="web"} 1"#), "{metrics}");
+    assert!(metrics.contains(r#"refused_proxies_total{listener="strict"} 2"#), "{metrics}");
+}

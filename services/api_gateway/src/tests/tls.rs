@@ -163,6 +163,23 @@ async fn whole_answer<T: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut T, p
 }
 
 #[tokio::test]
+async fn a_redirect_to_https_takes_no_request_that_comes_over_tls() {
+    let plain = json!({"name": "plain", "address": "127.0.0.1:0"});
+    let listeners = json!([listener("web", &testdata(), &["shop"]), plain]);
+    let routes = json!([
+        {"prefix": "/", "redirect": {"scheme": "https", "port": 8443}},
+        {"prefix": "/", "answer": {"body": "the shop"}},
+    ]);
+    let gateway = Running::with(json!({"listeners": listeners, "routes": routes}), Vec::new()).await;
+    let mut stream = TcpStream::connect(gateway.listener("plain")).await.unwrap();
+    let answer = ask(&mut stream, "/a", "\r\n\r\n").await;
+    assert!(answer.contains("\r\nlocation: https://shop.example:8443/a\r\n"), "{answer}");
+    let mut stream = connect(gateway.listener("web"), "shop.example", &["http/1.1"]).await.unwrap();
+    let answer = ask(&mut stream, "/a", "the shop").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
 async fn the_server_name_selects_the_certificate() {
     let upstream = Upstream::serving(reflecting).await;
     let gateway = gateway(json!([listener("web", &testdata(), &["shop", "wild"])]), &upstream).await;
