@@ -91,6 +91,11 @@ pub async fn receive(
     }
 }
 
+/// A network of trusted proxies as settings name it: `10.0.0.0/8`, or `10.0.0.7` for one address.
+pub fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
 /// Whether an address is in one of the networks. An IPv4 address that is mapped into IPv6 counts as what it is.
 pub fn is_trusted(address: IpAddr, trust: &[IpNet]) -> bool {
     let address = address.to_canonical();

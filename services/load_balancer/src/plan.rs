@@ -1,11 +1,11 @@
 //! The checked settings, and the check that reports all mistakes at once.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use plugin::proxy_protocol::ProxyVersion;
+use plugin::proxy_protocol::{ProxyVersion, network};
 use plugin::{SettingsError, SettingsMistake};
 use types::ServiceName;
 
@@ -221,9 +221,9 @@ fn small(number: u64) -> u32 {
 fn trust(place: &str, listener: &Listener, mistakes: &mut Mistakes) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for (at, text) in listener.trust.iter().enumerate() {
-        match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-            Ok(network) => networks.push(network),
-            Err(_) => mistakes.add(
+        match network(text) {
+            Some(network) => networks.push(network),
+            None => mistakes.add(
                 format!("{place}/trust/{at}"),
                 format!("`{text}` is no address and no network"),
                 "write it like `10.0.0.7` or `10.0.0.0/8`",

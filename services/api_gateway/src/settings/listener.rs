@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use plugin::proxy_protocol::network;
 use plugin::{CertificateFiles, SettingsMistake};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -246,9 +247,9 @@ fn address(pointer: &str, text: &str, mistakes: &mut Vec<SettingsMistake>) -> Op
 pub(super) fn networks(pointer: &str, texts: &[String], mistakes: &mut Vec<SettingsMistake>) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for (at, text) in texts.iter().enumerate() {
-        match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-            Ok(network) => networks.push(network),
-            Err(_) => {
+        match network(text) {
+            Some(network) => networks.push(network),
+            None => {
                 let message = format!("`{text}` is no address and no network");
                 let mistake = SettingsMistake::new(format!("{pointer}/{at}"), message);
                 mistakes.push(mistake.hint("write it like `10.0.0.7` or `10.0.0.0/8`"));
