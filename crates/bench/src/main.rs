@@ -1,9 +1,12 @@
 //! bench: measures Coterie, and Debian's `serf` or `etcd` on the same task in the same run.
 
+mod balancer;
 mod cli;
 mod detect;
 mod failover;
 mod fleet;
+mod front;
+mod gateway;
 mod idle;
 mod kept_log;
 mod kv;
@@ -17,6 +20,7 @@ mod ports;
 mod proc;
 mod process;
 mod progress;
+mod proxies;
 mod report;
 mod results;
 mod rows;

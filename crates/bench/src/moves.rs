@@ -5,7 +5,7 @@
 
 mod ledger;
 mod slow;
-mod workload;
+pub(crate) mod workload;
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -62,6 +62,7 @@ impl Nodes {
     pub(crate) fn start(&mut self, name: &'static str, role: &Role) -> anyhow::Result<()> {
         let service = match role.service_name() {
             "api_gateway" => "api_gateway",
+            "load_balancer" => "load_balancer",
             "searcher" => "searcher",
             "storage" => "storage",
             "standby" => "standby",
@@ -119,11 +120,17 @@ impl Nodes {
 
     /// The address of a gateway's own listener, once it is ready.
     pub(crate) async fn gateway(&self, name: &str) -> anyhow::Result<SocketAddr> {
+        self.endpoint(name, "gateway").await
+    }
+
+    /// The address of a named listener of a node's service, once it is ready.
+    pub(crate) async fn endpoint(&self, name: &str, listener: &str) -> anyhow::Result<SocketAddr> {
         self.ready(name).await?;
         let member = self.client(name)?.agent_self().await?.member;
         let state = member.state.context("the node has no state")?;
-        let url = state.endpoints.get("gateway").context("the gateway has no endpoint")?;
-        let addr = url.strip_prefix("http://").unwrap_or(url);
+        let url =
+            state.endpoints.get(listener).with_context(|| format!("there is no listener {listener}"))?;
+        let addr = url.split_once("://").map_or(url.as_str(), |(_, addr)| addr);
         addr.parse().with_context(|| format!("{url} is not an address"))
     }
 

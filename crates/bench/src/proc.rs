@@ -40,6 +40,22 @@ pub(crate) fn threads(pid: u32) -> anyhow::Result<Vec<PathBuf>> {
     Ok(entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?)
 }
 
+/// A process and all that it has started, directly or not.
+pub(crate) fn with_children(pid: u32) -> anyhow::Result<Vec<u32>> {
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(pid) = found.get(at) {
+        for thread in threads(*pid)? {
+            // A thread may end meanwhile.
+            let text = std::fs::read_to_string(thread.join("children")).unwrap_or_default();
+            let children = text.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>();
+            found.extend(children.context("a process id is not a number")?);
+        }
+        at += 1;
+    }
+    Ok(found)
+}
+
 /// The resident memory of a process, in MiB.
 pub(crate) fn rss_mib(pid: u32) -> anyhow::Result<f64> {
     mib(pid, "VmRSS:")
@@ -79,6 +95,15 @@ mod tests {
         assert_eq!(cpu_ticks(stat).unwrap(), 300);
         assert!(cpu_ticks("7 (a) S 1").is_err());
         cpu_with_ended_threads(std::process::id()).unwrap();
+    }
+
+    #[test]
+    fn children_are_found_below_their_parent() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let found = with_children(std::process::id()).unwrap();
+        assert!(found.contains(&std::process::id()) && found.contains(&child.id()), "{found:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use crate::rows::Row;
 
 /// The commands whose results the page shows, in its order.
-pub(crate) const NAMES: [&str; 8] = ["up", "detect", "swap", "idle", "failover", "move", "kv", "search"];
+pub(crate) const NAMES: [&str; 10] =
+    ["up", "detect", "swap", "idle", "failover", "move", "kv", "search", "gateway", "balancer"];
 
 /// One committed run.
 #[derive(Debug, Clone, Deserialize)]

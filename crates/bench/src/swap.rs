@@ -112,7 +112,7 @@ async fn echo_moves(args: &Args, log: &KeptLog, report: &mut Report) -> anyhow::
     Ok(())
 }
 
-/// Moves a second gateway between two nodes while the first one sends it requests for a small server.
+/// Moves a gateway between two nodes while a load balancer leads clients to it, with requests for a small server.
 async fn gateway_moves(args: &Args, log: &KeptLog, report: &mut Report) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
     let upstream = format!("http://{}", listener.local_addr()?);
@@ -123,10 +123,14 @@ async fn gateway_moves(args: &Args, log: &KeptLog, report: &mut Report) -> anyho
     let mut server = JoinSet::new();
     server.spawn(async move { axum::serve(listener, Router::new().fallback(echo)).await });
     let settings = json!({ "routes": [{ "prefix": "/files", "to": [upstream] }] });
-    let options = NodeOptions { settings: vec![("api_gateway", settings)], ..NodeOptions::default() };
-    let roles = [("gateway", "api_gateway"), ("a", "api_gateway"), ("b", "standby")];
+    let front =
+        json!({ "listeners": [{ "name": "gateway", "address": "127.0.0.1:0", "service": "api_gateway" }] });
+    let settings = vec![("api_gateway", settings), ("load_balancer", front)];
+    let options = NodeOptions { settings, ..NodeOptions::default() };
+    let roles = [("gateway", "load_balancer"), ("a", "api_gateway"), ("b", "standby")];
     let sandbox = Box::pin(Sandbox::of(&roles, &options)).await?;
-    let url = format!("{}/api_gateway/files", sandbox.gateway("gateway").await?);
+    let front = sandbox.gateway("gateway").await?;
+    let url = format!("{}/files", front.replacen("tcp://", "http://", 1));
     let (times, outcome) = moves("api_gateway", args, &sandbox, url, log).await?;
     report_rows("api_gateway a <-> b", roles.len(), &times, &outcome, report);
     Ok(())

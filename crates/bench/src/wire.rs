@@ -10,6 +10,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -48,6 +49,14 @@ impl Connection {
     pub(crate) async fn open(addr: SocketAddr, protocol: Protocol) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(addr).await.with_context(|| format!("connecting to {addr}"))?;
         stream.set_nodelay(true)?;
+        Self::over(stream, protocol).await
+    }
+
+    /// Over an open stream.
+    pub(crate) async fn over<S>(stream: S, protocol: Protocol) -> anyhow::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let stream = TokioIo::new(stream);
         let mut driver = JoinSet::new();
         // The end of a connection is reported by the request that fails.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{CONNECTION, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use rand::RngExt;
@@ -267,7 +267,11 @@ impl Client {
             .uri(format!("/storage/kv/{}", key.name))
             .header(HOST, self.shared.gateway.to_string())
             .body(Full::new(Bytes::from(body)))?;
-        connection.send(request).await
+        let answer = connection.send(request).await?;
+        if answer.headers.get(CONNECTION).is_some_and(|value| value == "close") {
+            self.connection = None;
+        }
+        Ok(answer)
     }
 
     fn note(&self, method: &Method, key: &Key, why: String) {
